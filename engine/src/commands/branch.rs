@@ -1,0 +1,64 @@
+//! `selfplay branch`: a new run that shares everything up to and with a stage of another.
+
+use crate::branch::{BranchPoint, check_finished, make, shared_keys};
+use crate::cli::{BranchArgs, Common};
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+use crate::runtime::verbosity;
+
+/// Runs the command. No model is opened and nothing is computed.
+///
+/// # Errors
+/// A folder that is no run's, an unfinished stage, a key of a shared stage, an output folder that exists.
+pub fn run(args: &BranchArgs, common: &Common) -> Result<()> {
+    let progress = Progress::new(verbosity(common));
+    Ok(branch(args, common, &progress)?)
+}
+
+fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::result::Result<(), RunError> {
+    let source = RunDir::new(&args.run);
+    for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")] {
+        if !file.is_file() {
+            return Err(RunError::NotARun { directory: args.run.clone(), missing: missing.to_owned() });
+        }
+    }
+    let from: BranchPoint = args.from.parse()?;
+    let parent = Manifest::read(&source.manifest_file())?;
+    let before = Recipe::reread(&source.recipe_file(), &[])?;
+    let recipe = Recipe::reread(&source.recipe_file(), &common.set)?;
+    let changed = before.differing_keys(&recipe);
+    let shared = shared_keys(&changed, from);
+    if !shared.is_empty() {
+        return Err(RunError::SharedKeys { keys: shared, from });
+    }
+    if recipe.iterations < from.iteration {
+        return Err(RunError::TooFewIterations {
+            directory: args.run.clone(),
+            wanted: recipe.iterations,
+            begun: from.iteration,
+        });
+    }
+    if args.output.exists() {
+        return Err(RunError::Occupied { directory: args.output.clone() });
+    }
+    check_finished(&source, &parent, from)?;
+    let sharing = make(&source, &parent, &recipe, from, &changed, &args.output)?;
+    let copies = if sharing.copied > 0 {
+        format!(", {} copied because the folders lie on different file systems", sharing.copied)
+    } else {
+        String::new()
+    };
+    let keys = if changed.is_empty() { "no key changed".to_owned() } else { format!("changed: {}", changed.join(", ")) };
+    progress.line(format!(
+        "{}: shares {} files with {} up to {from}{copies}; {keys}",
+        args.output.display(),
+        sharing.linked,
+        args.run.display()
+    ));
+    progress.line(format!("go on with: selfplay resume {}", args.output.display()));
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! `selfplay check`: whether recipes are valid, without network and without reading weights.
+
+use std::path::Path;
+
+use selfplay_model::Architecture;
+
+use crate::cli::{CheckArgs, Common};
+use crate::commands::print;
+use crate::error::{EngineError, Result};
+use crate::recipe::{ModelSource, Purpose, Recipe, load};
+
+/// Runs the command.
+///
+/// # Errors
+/// Every problem of every recipe, in one message.
+pub fn run(args: &CheckArgs, common: &Common) -> Result<()> {
+    let mut wrong = Vec::new();
+    for path in &args.recipes {
+        match load(Some(path), &common.set, Purpose::Check) {
+            Ok(recipe) => match unloadable(&recipe) {
+                Some(problem) => wrong.push(format!("recipe {}: {problem}", path.display())),
+                None if common.quiet => {}
+                None => print(&describe(path, &recipe))?,
+            },
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(EngineError::input(wrong.join("\n"))) }
+}
+
+/// The recipe's models by key.
+fn models(recipe: &Recipe) -> [(&'static str, &ModelSource); 2] {
+    [("policy.model", &recipe.policy.model), ("score.model", &recipe.score.model)]
+}
+
+/// What a model folder of this machine says against itself; weights are not read.
+fn unloadable(recipe: &Recipe) -> Option<String> {
+    models(recipe).into_iter().find_map(|(key, source)| match source {
+        ModelSource::Folder(folder) | ModelSource::Random(folder) if folder.is_dir() => {
+            Architecture::load(folder).err().map(|error| format!("{key}: {error}"))
+        }
+        _ => None,
+    })
+}
+
+fn describe(path: &Path, recipe: &Recipe) -> String {
+    let mut text = format!(
+        "{}: ok, {} × {} on {} with {}\n",
+        path.display(),
+        recipe.iterations,
+        recipe.train.loss,
+        recipe.policy.model,
+        recipe.score.model
+    );
+    for (key, source) in models(recipe) {
+        if let ModelSource::Folder(folder) | ModelSource::Random(folder) = source
+            && !folder.is_dir()
+        {
+            text.push_str(&format!("  {key}: {} is not there yet; it must be before the run\n", folder.display()));
+        }
+    }
+    text
+}

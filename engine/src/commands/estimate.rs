@@ -1,0 +1,182 @@
+//! What a recipe will need, from the models' shapes alone: memory in training and in sampling, disk per iteration.
+//!
+//! Counted: weights, their f32 masters where they are 16 bits wide, gradients, optimizer state, what the backward
+//! pass keeps, one chunk of the output head, pages of keys and values. Not counted: the program itself, the
+//! allocator's slack and the rows in memory, together about 10 % and at least 200 MB.
+
+use candle_core::DType;
+use selfplay_model::Architecture;
+use selfplay_trainer::{OptimizerKind, TrainSettings};
+
+use crate::recipe::Recipe;
+
+/// Logits that the output head computes at a time.
+const HEAD_CHUNK: u64 = 16 << 20;
+
+/// Bytes, by what they are for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bytes {
+    pub(super) lines: Vec<Line>,
+}
+
+/// One purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) what: &'static str,
+    pub(super) bytes: u64,
+}
+
+impl Bytes {
+    fn add(&mut self, what: &'static str, bytes: u64) {
+        self.lines.push(Line { what, bytes });
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.lines.iter().map(|line| line.bytes).sum()
+    }
+}
+
+/// The two models of a recipe and what they are computed in.
+pub(super) struct Models<'a> {
+    pub(super) policy: &'a Architecture,
+    pub(super) judge: &'a Architecture,
+    pub(super) policy_dtype: DType,
+    pub(super) judge_dtype: DType,
+}
+
+/// While a policy trains.
+pub(super) fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
+    let parameters = models.policy.parameter_count() as u64;
+    let width = models.policy_dtype.size_in_bytes() as u64;
+    let mut bytes = Bytes::default();
+    bytes.add("weights", parameters * width);
+    if width < 4 {
+        bytes.add("f32 master weights", parameters * 4);
+    }
+    bytes.add("gradients, f32", parameters * 4);
+    bytes.add("optimizer state, f32", parameters * 4 * state_tensors(settings));
+    bytes.add("kept for the backward pass", activations(models.policy, settings, width));
+    let logits = settings.micro_batch_tokens as u64 * models.policy.vocab_size as u64;
+    // The chunk and its gradient.
+    bytes.add("one chunk of the output head", 2 * logits.min(HEAD_CHUNK) * 4);
+    bytes
+}
+
+/// While candidates are sampled and compared: both models are there.
+pub(super) fn sampling(models: &Models<'_>, recipe: &Recipe) -> Bytes {
+    let policy = models.policy.parameter_count() as u64 * models.policy_dtype.size_in_bytes() as u64;
+    let mut bytes = Bytes::default();
+    bytes.add("policy", policy);
+    if models.policy_dtype == DType::F32 {
+        bytes.add("policy, packed for small batches", policy);
+    }
+    bytes.add(
+        "preference model",
+        models.judge.parameter_count() as u64 * models.judge_dtype.size_in_bytes() as u64,
+    );
+    bytes.add("keys and values", key_value_pages(models, recipe));
+    bytes
+}
+
+/// A policy as written, in the dtype of `policy.dtype`.
+pub(super) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
+    let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
+    let dtype = recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle());
+    policy.parameter_count() as u64 * dtype.size_in_bytes() as u64
+}
+
+/// A training checkpoint: f32 weights and the optimizer's state.
+pub(super) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
+    policy.parameter_count() as u64 * 4 * (1 + state_tensors(settings))
+}
+
+/// Candidates of `prompts` prompts at full length: an id and a log-prob per token, and its text.
+pub(super) fn candidates(prompts: u64, recipe: &Recipe) -> u64 {
+    prompts * recipe.sample.num_samples as u64 * recipe.sample.max_new_tokens as u64 * (4 + 4 + 4)
+}
+
+/// Tensors of the parameters' size that the optimizer keeps.
+fn state_tensors(settings: &TrainSettings) -> u64 {
+    match settings.optimizer {
+        OptimizerKind::AdamW => 2,
+        OptimizerKind::RmsProp => 1 + u64::from(settings.momentum > 0.0) + u64::from(settings.centered),
+    }
+}
+
+/// With recomputation the blocks' inputs and the inside of one block, without it the inside of all of them.
+fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
+    let tokens = settings.micro_batch_tokens as u64;
+    let hidden = policy.hidden_size as u64;
+    let heads = (policy.num_heads + 2 * policy.num_kv_heads) as u64 * policy.head_dim as u64;
+    // Two norms' inputs and outputs, queries, keys, values, attention's output, gate, up and their product.
+    let inside = 4 * hidden + heads + hidden + 3 * policy.intermediate_size as u64;
+    let layers = policy.num_layers as u64;
+    let values = if settings.recompute { layers * hidden + 2 * inside } else { layers * (hidden + inside) };
+    tokens * values * width
+}
+
+fn key_value_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
+    let policy = models.policy;
+    let width = models.policy_dtype.size_in_bytes() as u64;
+    let token = 2 * (policy.num_layers * policy.num_kv_heads * policy.head_dim) as u64 * width;
+    let longest = policy.max_positions.min(recipe.sample.max_new_tokens + recipe.train.max_prompt_length) as u64;
+    let wanted = recipe.sample.max_batch_rows as u64 * longest * token;
+    wanted.min((recipe.sample.cache_mib as u64) << 20)
+}
+
+/// `1.5 GB`; powers of ten, as disks and devices are sold.
+pub(super) fn show(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        b if b >= 1e12 => format!("{:.1} TB", b / 1e12),
+        b if b >= 1e9 => format!("{:.1} GB", b / 1e9),
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} kB", b / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Purpose, load};
+
+    /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
+    fn tiny() -> Architecture {
+        let config = serde_json::json!({
+            "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+            "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+            "rope_theta": 10000.0, "hidden_act": "silu", "torch_dtype": "bfloat16",
+            "architectures": ["LlamaForCausalLM"]
+        });
+        Architecture::from_json(&config, std::path::Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn weights_gradients_and_state_are_counted_once() {
+        let policy = tiny();
+        let parameters = 32 * 16 + 3 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24;
+        assert_eq!(policy.parameter_count(), parameters);
+        let models =
+            Models { policy: &policy, judge: &policy, policy_dtype: DType::BF16, judge_dtype: DType::BF16 };
+        let settings = TrainSettings { micro_batch_tokens: 1, ..TrainSettings::default() };
+        let bytes = training(&models, &settings);
+        // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
+        let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
+        assert_eq!(four, 14 * parameters as u64);
+        // 1 token × (1 × 16 + 2 × (4·16 + (2 + 2)·8 + 16 + 3·24)) values × 2 bytes.
+        assert_eq!(bytes.lines[4].bytes, (16 + 2 * (64 + 32 + 16 + 72)) * 2);
+        assert_eq!(checkpoint(&policy, &settings), 8 * parameters as u64);
+    }
+
+    #[test]
+    fn pages_stay_within_their_bound() {
+        let policy = tiny();
+        let models = Models { policy: &policy, judge: &policy, policy_dtype: DType::F32, judge_dtype: DType::F32 };
+        let recipe = load(None, &["sample.max_batch_rows=2".parse().unwrap()], Purpose::Stage).unwrap();
+        // Two rows of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
+        assert_eq!(key_value_pages(&models, &recipe), 2 * 64 * 2 * 8 * 4);
+        assert_eq!(policy_folder(&policy, &recipe), 2 * policy.parameter_count() as u64);
+        assert_eq!(show(1_500_000_000), "1.5 GB");
+    }
+}

@@ -1,0 +1,36 @@
+//! One file per command: reads its files, calls one stage, writes its file.
+
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use crate::error::{EngineError, Result};
+
+pub mod branch;
+pub mod check;
+pub mod compare;
+mod estimate;
+pub mod logprobs;
+mod models;
+pub mod pair;
+mod parts;
+pub mod plan;
+pub mod resume;
+pub mod run;
+pub mod sample;
+pub mod score;
+pub mod sft;
+pub mod show;
+mod stage;
+pub mod tokenize;
+pub mod train;
+pub mod train_preference;
+mod training;
+
+/// Writes `text` to standard output. A reader that has gone away (`| head`) is no error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(EngineError::io(Path::new("standard output"), error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,44 @@
+//! Models as the stage commands open them.
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+
+use crate::error::Result;
+use crate::hub;
+use crate::recipe::{ModelSource, Recipe};
+
+/// A policy with what turns its ids into text.
+pub(super) struct Policy {
+    pub(super) decoder: Decoder,
+    pub(super) codec: Codec,
+    /// Where the files came from.
+    pub(super) folder: PathBuf,
+}
+
+/// Loads the recipe's policy.
+pub(super) fn policy(recipe: &Recipe, device: &Device) -> Result<Policy> {
+    let folder = hub::model_folder(&recipe.policy.model)?;
+    let codec = Codec::load(&folder, recipe.policy.chat_template.as_deref())?;
+    let decoder = decoder(recipe, device, false)?;
+    Ok(Policy { decoder, codec, folder })
+}
+
+/// Loads the weights of the recipe's policy, with preference heads where they are wanted.
+pub(super) fn decoder(recipe: &Recipe, device: &Device, heads: bool) -> Result<Decoder> {
+    let folder = hub::model_folder(&recipe.policy.model)?;
+    let options = LoadOptions { device: device.clone(), dtype: computed_in(recipe, device), heads };
+    Ok(match &recipe.policy.model {
+        ModelSource::Random(_) => Decoder::random(Architecture::load(&folder)?, recipe.seed, &options)?,
+        _ => Decoder::load(&folder, &options)?,
+    })
+}
+
+/// What the policy is computed in: f32 on the CPU whatever it is stored in; on CUDA `policy.dtype`, else as stored.
+fn computed_in(recipe: &Recipe, device: &Device) -> Option<DType> {
+    match device {
+        Device::Cpu => None,
+        _ => recipe.policy.dtype.map(|dtype| dtype.to_candle()),
+    }
+}

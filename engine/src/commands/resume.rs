@@ -1,0 +1,96 @@
+//! `selfplay resume`: go on where a run stopped, or add iterations to a finished one.
+
+use crate::cli::{Common, ResumeArgs};
+use crate::commands::run::{work, write_recipe};
+use crate::error::Result;
+use crate::inputs::Inputs;
+use crate::lock::RunLock;
+use crate::manifest::{Manifest, flatten};
+use crate::progress::Progress;
+use crate::recipe::{Override, Recipe};
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+use crate::runtime::Runtime;
+
+/// Runs the command.
+///
+/// # Errors
+/// A folder that is no run's or is in use, another key than `iterations`, inputs that have changed; whatever a
+/// stage meets; a stop by a signal.
+pub fn run(args: &ResumeArgs, common: &Common) -> Result<()> {
+    let runtime = Runtime::open(common)?;
+    Ok(go_on(&RunDir::new(&args.run), &common.set, &runtime)?)
+}
+
+fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> std::result::Result<(), RunError> {
+    let foreign: Vec<String> =
+        set.iter().filter(|one| one.key != "iterations").map(|one| one.key.clone()).collect();
+    if !foreign.is_empty() {
+        return Err(RunError::ResumeKeys { keys: foreign });
+    }
+    let directory = run.root().to_path_buf();
+    for (file, missing) in [(run.manifest_file(), "manifest.json"), (run.recipe_file(), "recipe.toml")] {
+        if !file.is_file() {
+            return Err(RunError::NotARun { directory, missing: missing.to_owned() });
+        }
+    }
+    let lock = RunLock::take(run)?;
+    let mut manifest = Manifest::read(&run.manifest_file())?;
+    let recipe = Recipe::reread(&run.recipe_file(), set)?;
+    let keys = manifest.differing_keys(&recipe.to_table());
+    if !keys.is_empty() {
+        return Err(RunError::OtherRecipe { directory, keys });
+    }
+    let begun = begun(run, manifest.prompts.len())?;
+    if recipe.iterations < begun {
+        return Err(RunError::TooFewIterations { directory, wanted: recipe.iterations, begun });
+    }
+    let unchanged = recipe.iterations == manifest.iterations();
+    if unchanged && manifest.is_finished() && is_complete(run, &manifest) {
+        let progress = Progress::new(runtime.verbosity);
+        progress.line(format!(
+            "{}: finished, nothing is left to do; read it with: selfplay show {}",
+            directory.display(),
+            directory.display()
+        ));
+        return Ok(());
+    }
+    let inputs = Inputs::read(&recipe)?;
+    manifest.check_inputs(&inputs.files)?;
+    if !unchanged || manifest.inputs.len() < inputs.files.len() || manifest.prompts.len() < inputs.training.len() {
+        extend(&mut manifest, &recipe, &inputs);
+        // The recipe first: a kill in between leaves a larger `iterations` in it, which the next resume takes up.
+        write_recipe(&recipe, run).map_err(|error| error.in_run(&directory))?;
+        manifest.write(&run.manifest_file()).map_err(|error| error.in_run(&directory))?;
+    }
+    work("resume", recipe, run, manifest, inputs, lock, runtime)
+}
+
+/// Takes further iterations and inputs that were not hashed yet into the manifest.
+fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) {
+    manifest.recipe = flatten(&recipe.to_table());
+    manifest.prompts = inputs.training.iter().map(Vec::len).collect();
+    manifest.skipped_prompts.clone_from(&inputs.skipped);
+    for (kind, files) in &inputs.files {
+        manifest.inputs.insert(*kind, files.clone());
+    }
+}
+
+/// The last iteration with anything on disk.
+fn begun(run: &RunDir, known: usize) -> std::result::Result<usize, RunError> {
+    let absent = crate::resume::IterationState::default();
+    let mut last = 0;
+    for iteration in 1..=known {
+        if run.iteration(iteration).state()? != absent {
+            last = iteration;
+        }
+    }
+    Ok(last)
+}
+
+/// Whether every finished iteration still has its policy and summary.
+fn is_complete(run: &RunDir, manifest: &Manifest) -> bool {
+    (1..=manifest.iterations()).map(|number| run.iteration(number)).all(|iteration| {
+        iteration.policy().is_dir() && iteration.summary_file().is_file()
+    })
+}

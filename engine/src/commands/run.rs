@@ -1,0 +1,140 @@
+//! `selfplay run`: all iterations of a recipe, in a folder of its own.
+
+use std::path::{Path, PathBuf};
+
+use selfplay_records::atomic;
+
+use crate::cli::{Common, RunArgs};
+use crate::error::Result;
+use crate::events::Event;
+use crate::inputs::Inputs;
+use crate::iteration;
+use crate::lock::RunLock;
+use crate::manifest::{Environment, Manifest};
+use crate::progress::Verbosity;
+use crate::recipe::Recipe;
+use crate::report;
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+use crate::runtime::Runtime;
+use crate::session::Session;
+
+/// What may lie in a folder whose run was killed before it began.
+const BEFORE_MANIFEST: [&str; 3] = ["run.lock", "recipe.toml", "events.jsonl"];
+
+/// Runs the command.
+///
+/// # Errors
+/// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
+pub fn run(args: &RunArgs, common: &Common) -> Result<()> {
+    let runtime = Runtime::open(common)?;
+    let recipe = Recipe::load(&args.recipe, &common.set)?;
+    let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
+    Ok(begin(recipe, &RunDir::new(directory), &runtime)?)
+}
+
+fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> std::result::Result<(), RunError> {
+    refuse_occupied(&recipe, run)?;
+    let inputs = Inputs::read(&recipe)?;
+    inputs.check_models(&recipe, runtime)?;
+    let manifest = fresh_manifest(&recipe, &inputs, runtime);
+    run.create()?;
+    let lock = RunLock::take(run)?;
+    // Another process may have begun here while the models loaded.
+    refuse_occupied_unlocked(&recipe, run)?;
+    write_recipe(&recipe, run)?;
+    manifest.write(&run.manifest_file()).map_err(|error| error.in_run(run.root()))?;
+    work("run", recipe, run, manifest, inputs, lock, runtime)
+}
+
+/// Takes up work in a folder that is made, to the end or to what stops it.
+///
+/// # Errors
+/// Whatever a stage meets, with the line that names `resume`; a stop by a signal.
+pub(super) fn work(
+    command: &str,
+    recipe: Recipe,
+    run: &RunDir,
+    manifest: Manifest,
+    inputs: Inputs,
+    lock: RunLock,
+    runtime: &Runtime,
+) -> std::result::Result<(), RunError> {
+    let mut session = Session::open(command, recipe, run.clone(), manifest, inputs, lock, runtime)
+        .map_err(|error| error.in_run(run.root()))?;
+    if let Err(error) = iteration::run(&mut session) {
+        if let RunError::Stopped { signal, .. } = &error {
+            // The stop is what the user asked for: a log that cannot be written changes nothing about it.
+            let _ = session.events.record(Event::Stopped { signal: signal.to_string() });
+        }
+        return Err(error.in_run(run.root()));
+    }
+    if runtime.verbosity != Verbosity::Quiet {
+        let table = report::render(&report::read(run)?);
+        super::print(&table).map_err(|error| RunError::BadInput { problem: error.to_string() })?;
+    }
+    Ok(())
+}
+
+/// `recipe.toml`, resolved.
+pub(super) fn write_recipe(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
+    let path = run.recipe_file();
+    atomic::write_bytes(&path, recipe.to_toml().as_bytes()).map_err(|source| RunError::io(&path, "write", source))
+}
+
+fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manifest {
+    let mut manifest = Manifest::new(&recipe.to_table(), recipe.seed, Environment::here(&runtime.device_name));
+    manifest.prompts = inputs.training.iter().map(Vec::len).collect();
+    manifest.skipped_prompts.clone_from(&inputs.skipped);
+    manifest.held_out = inputs.held_out.len();
+    manifest.shard_prompts = recipe.sample.shard_prompts;
+    manifest.inputs.clone_from(&inputs.files);
+    manifest
+}
+
+/// A folder that exists must be an unbegun run's; its lock is asked first, so that a run in progress says so.
+fn refuse_occupied(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
+    if run.root().is_dir() && run.lock_file().is_file() {
+        RunLock::take(run)?;
+    }
+    refuse_occupied_unlocked(recipe, run)
+}
+
+fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
+    let directory = run.root().to_path_buf();
+    if run.manifest_file().is_file() {
+        let manifest = Manifest::read(&run.manifest_file())?;
+        let mut keys = manifest.differing_keys(&recipe.to_table());
+        if manifest.iterations() != recipe.iterations {
+            keys.push(format!("iterations ({} here, {} given)", manifest.iterations(), recipe.iterations));
+        }
+        return Err(if !keys.is_empty() {
+            RunError::OtherRecipe { directory, keys }
+        } else if manifest.is_finished() {
+            RunError::Finished { directory, iterations: manifest.iterations() }
+        } else {
+            RunError::Unfinished { directory }
+        });
+    }
+    if directory.exists() && !is_unbegun(&directory)? {
+        return Err(RunError::Occupied { directory });
+    }
+    Ok(())
+}
+
+/// Whether a folder holds nothing but what a run writes before its manifest.
+fn is_unbegun(directory: &Path) -> std::result::Result<bool, RunError> {
+    let failed = |source| RunError::io(directory, "list the folder", source);
+    if !directory.is_dir() {
+        return Ok(false);
+    }
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        let temporary = name.starts_with('.') && name.contains(".tmp-");
+        if !temporary && !BEFORE_MANIFEST.contains(&name.as_ref()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

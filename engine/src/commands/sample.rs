@@ -1,0 +1,161 @@
+//! `selfplay sample`: prompts to candidates.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use arrow_schema::{Field, Schema};
+use selfplay_records::{Candidates, Row, TokenRow, read_prompts, read_values, write_rows};
+use selfplay_sampler::{Sampler, candidates, requests};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::models;
+use super::parts::Parts;
+use super::stage::{Fingerprint, Stage, check_row_output, flag};
+use crate::cli::{Common, SampleArgs};
+use crate::error::{EngineError, Result};
+
+/// Runs the command.
+///
+/// # Errors
+/// A model folder, a setting or a prompt that is wrong; an output that exists, or one begun with other settings.
+pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
+    check_row_output(&args.output, args.stage.force)?;
+    let device = common.device.open()?;
+    let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    let recipe = &stage.recipe;
+    let section = &recipe.prompts;
+    let mut read = read_prompts(&args.prompts, &section.column, section.on_bad_prompt.to_records())?;
+    if read.skipped > 0 {
+        stage.progress.line(format!("{}: {} rows without a usable prompt left out", args.prompts.display(), read.skipped));
+    }
+    read.prompts.truncate(section.max_prompts.unwrap_or(usize::MAX));
+    let mut policy = models::policy(recipe, &device)?;
+    let stop_ids = policy.codec.stop_ids(&policy.folder)?;
+    // Every prompt is looked at before the first is answered: a wrong one at the end must not cost hours.
+    let asked = requests(&policy.codec, &read.prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
+
+    let mut fingerprint = Fingerprint::new(&stage, "sample", common);
+    fingerprint.section(recipe, "sample");
+    fingerprint.section(recipe, "prompts");
+    fingerprint.section(recipe, "policy");
+    fingerprint.file("--prompts", &args.prompts)?;
+    fingerprint.model("--model", &policy.folder)?;
+    let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
+
+    policy.decoder.prepare_inference()?;
+    let mut sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &recipe.sample)?;
+    let task = stage.progress.task("sample", "prompts", asked.len() as u64);
+    let started = std::time::Instant::now();
+    let (mut done, mut tokens) = (0, 0);
+    let mut rows: Vec<Candidates> = Vec::with_capacity(asked.len());
+    let size = recipe.sample.shard_prompts;
+    for (number, (shard, prompts)) in asked.chunks(size).zip(read.prompts.chunks(size)).enumerate() {
+        stage.check_stop(parts.folder())?;
+        let sampled = match parts.shard(number)? {
+            Some(earlier) => earlier,
+            None => {
+                let samples = sampler.generate(shard, &mut |seen| {
+                    let rate = (tokens + seen.tokens) as f64 / started.elapsed().as_secs_f64().max(1e-9);
+                    task.set((done + seen.prompts) as u64, &format!("{rate:.0} tokens/s"));
+                    ControlFlow::Continue(())
+                })?;
+                let sampled = candidates(&policy.codec, prompts, &samples)?;
+                parts.keep(number, &sampled)?;
+                tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
+                sampled
+            }
+        };
+        done += sampled.len();
+        rows.extend(sampled);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = tokens as f64 / seconds.max(1e-9);
+    task.finish(&format!("{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s", recipe.sample.num_samples));
+    write_rows(&args.output, &with_other_fields(&args.prompts, rows)?)?;
+    parts.remove()
+}
+
+/// The candidates with the fields of their prompts' rows that are not ours: an answer, a source, a category.
+fn with_other_fields(path: &Path, rows: Vec<Candidates>) -> Result<Vec<CandidatesWithFields>> {
+    let mut fields: HashMap<String, Map<String, Value>> = HashMap::new();
+    for (number, mut row) in read_values(path)?.into_iter().enumerate() {
+        let id = match row.remove("prompt_id") {
+            Some(Value::String(id)) => id,
+            Some(Value::Number(id)) => id.to_string(),
+            _ => number.to_string(),
+        };
+        fields.insert(id, row);
+    }
+    let joined = rows.into_iter().map(|candidates| {
+        let mut other = fields.remove(&candidates.prompt.prompt_id).unwrap_or_default();
+        for ours in ["prompt", "messages", "prompt_ids", "responses"] {
+            other.remove(ours);
+        }
+        CandidatesWithFields { candidates, other }
+    });
+    Ok(joined.collect())
+}
+
+/// A row of candidates with fields that are not ours. Written only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct CandidatesWithFields {
+    #[serde(flatten)]
+    candidates: Candidates,
+    #[serde(flatten, skip_deserializing)]
+    other: Map<String, Value>,
+}
+
+impl Row for CandidatesWithFields {
+    const NOUN: &'static str = "candidates";
+
+    fn schema(rows: &[Self]) -> Schema {
+        let ours: Vec<Candidates> = rows.iter().map(|row| row.candidates.clone()).collect();
+        // Rows of texts take other fields too, and know how to guess their types.
+        let others: Vec<TokenRow> =
+            rows.iter().map(|row| TokenRow { extra: row.other.clone(), ..TokenRow::default() }).collect();
+        let fields = Candidates::schema(&ours).fields().iter().chain(TokenRow::schema(&others).fields()).cloned();
+        Schema::new(fields.map(|field| Field::clone(&field)).collect::<Vec<_>>())
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.candidates.identity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::{Prompt, Response, read_rows};
+
+    use super::*;
+
+    #[test]
+    fn other_fields_of_a_prompt_stay_in_both_formats() {
+        let folder = tempfile::tempdir().unwrap();
+        let prompts = folder.path().join("in.jsonl");
+        let text = "{\"prompt\": \"a\", \"answer\": \"7\", \"level\": 2}\n{\"prompt\": \"b\", \"level\": 3}\n";
+        selfplay_records::atomic::write_bytes(&prompts, text.as_bytes()).unwrap();
+        let row = |id: &str, prompt: &str| Candidates {
+            prompt: Prompt {
+                prompt_id: id.into(),
+                prompt: Some(prompt.into()),
+                prompt_ids: Some(vec![1]),
+                ..Prompt::default()
+            },
+            responses: vec![Response { text: "x".into(), ..Response::default() }],
+        };
+        let rows = with_other_fields(&prompts, vec![row("0", "a"), row("1", "b")]).unwrap();
+        for name in ["out.jsonl", "out.parquet"] {
+            let output = folder.path().join(name);
+            write_rows(&output, &rows).unwrap();
+            let values = read_values(&output).unwrap();
+            assert_eq!(values[0]["answer"], "7", "{name}");
+            assert_eq!(values[1]["level"], 3, "{name}");
+            assert_eq!(values[1]["prompt"], "b", "{name}");
+            let back: Vec<Candidates> = read_rows(&output).unwrap();
+            assert_eq!(back[1].prompt.prompt_id, "1");
+            assert_eq!(back[1].responses.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `selfplay score`: candidates to preferences.
+
+use selfplay_records::{Candidates, Preference, read_rows, write_rows};
+use selfplay_scorer::load;
+
+use super::parts::Parts;
+use super::stage::{Fingerprint, Stage, check_row_output, flag};
+use crate::cli::{Common, ScoreArgs};
+use crate::error::{EngineError, Result};
+use crate::hub;
+
+/// Runs the command.
+///
+/// # Errors
+/// A preference model or a row that is wrong; an output that exists, or one begun with other settings.
+pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
+    check_row_output(&args.output, args.stage.force)?;
+    let device = common.device.open()?;
+    let stage = Stage::new(&args.stage, common, flag("score.model", args.preference_model.as_ref()))?;
+    let recipe = &stage.recipe;
+    let rows: Vec<Candidates> = read_rows(&args.candidates)?;
+    let folder = hub::model_folder(&recipe.score.model)?;
+    let model = load(&folder, &recipe.score.settings, &device, None)?;
+
+    let mut fingerprint = Fingerprint::new(&stage, "score", common);
+    fingerprint.section(recipe, "score");
+    fingerprint.set("sample.shard_prompts", recipe.sample.shard_prompts);
+    fingerprint.file("--candidates", &args.candidates)?;
+    fingerprint.model("--preference-model", &folder)?;
+    let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
+
+    let task = stage.progress.task("score", "prompts", rows.len() as u64);
+    let mut preferences: Vec<Preference> = Vec::with_capacity(rows.len());
+    for (number, shard) in rows.chunks(recipe.sample.shard_prompts).enumerate() {
+        stage.check_stop(parts.folder())?;
+        let compared = match parts.shard(number)? {
+            Some(done) => done,
+            None => {
+                let compared =
+                    model.compare(shard).map_err(|error| EngineError::in_file(&args.candidates, error))?;
+                parts.keep(number, &compared)?;
+                compared
+            }
+        };
+        preferences.extend(compared);
+        task.set(preferences.len() as u64, "");
+    }
+    task.finish(&format!("{} prompts", preferences.len()));
+    write_rows(&args.output, &preferences)?;
+    parts.remove()
+}

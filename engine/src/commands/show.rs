@@ -1,0 +1,27 @@
+//! `selfplay show`: a run's table, its JSON, or answers before and after.
+
+use crate::cli::ShowArgs;
+use crate::error::Result;
+use crate::report::{self, samples};
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+
+/// Runs the command. It takes no lock: a run in progress shows its finished iterations.
+///
+/// # Errors
+/// A folder that is no run's, or a file in it that does not read.
+pub fn run(args: &ShowArgs) -> Result<()> {
+    let run = RunDir::new(&args.run);
+    let summary = report::read(&run)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&summary).map_err(|error| RunError::BadFile {
+            path: args.run.clone(),
+            problem: error.to_string(),
+        })?;
+        return super::print(&format!("{text}\n"));
+    }
+    match args.samples {
+        Some(count) => super::print(&samples::side_by_side(&run, summary.wanted, count)?),
+        None => super::print(&report::render(&summary)),
+    }
+}

@@ -1,0 +1,44 @@
+//! `selfplay tokenize`: texts or conversations to token ids.
+
+use selfplay_model::Codec;
+use selfplay_records::{TokenRow, read_rows, write_rows};
+
+use super::stage::check_row_output;
+use crate::cli::TokenizeArgs;
+use crate::error::{EngineError, Result};
+use crate::hub;
+use crate::recipe::ModelSource;
+
+/// Runs the command.
+///
+/// # Errors
+/// A model folder, a template or a row that is wrong; an output that exists.
+pub fn run(args: &TokenizeArgs) -> Result<()> {
+    check_row_output(&args.output, args.stage.force)?;
+    if let Some(template) = args.chat_template.as_deref().filter(|template| !template.is_file()) {
+        return Err(EngineError::input(format!("--chat-template {}: no such file", template.display())));
+    }
+    let mut rows: Vec<TokenRow> = read_rows(&args.input)?;
+    let folder = hub::model_folder(&ModelSource::parse(&args.model, None))?;
+    let codec = Codec::load(&folder, args.chat_template.as_deref())?;
+    for (number, row) in rows.iter_mut().enumerate() {
+        fill(row, &codec).map_err(|error| EngineError::at_row(&args.input, number, error))?;
+    }
+    Ok(write_rows(&args.output, &rows)?)
+}
+
+fn fill(row: &mut TokenRow, codec: &Codec) -> Result<()> {
+    if let Some(messages) = &row.messages {
+        let Some(template) = &codec.template else {
+            return Err(EngineError::input(
+                "field \"messages\": this model has no chat template; give one with --chat-template FILE",
+            ));
+        };
+        let rendered = template.render(messages, row.adds_generation_prompt())?;
+        row.ids = Some(codec.tokenizer.encode(&rendered, false)?);
+        row.rendered = Some(rendered);
+    } else if let Some(text) = &row.text {
+        row.ids = Some(codec.tokenizer.encode(text, row.adds_special_tokens())?);
+    }
+    Ok(())
+}

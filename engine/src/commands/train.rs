@@ -1,0 +1,42 @@
+//! `selfplay train`: pairs to a policy.
+
+use selfplay_records::read_pairs;
+use selfplay_trainer::{token_pairs, train_pairs};
+
+use super::models;
+use super::stage::{Fingerprint, Stage, check_output, flag};
+use super::training::Training;
+use crate::cli::{Common, TrainArgs};
+use crate::error::{EngineError, Result};
+use crate::recipe::WeightDType;
+
+/// Runs the command.
+///
+/// # Errors
+/// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
+pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
+    check_output(&args.output, args.stage.force)?;
+    let device = common.device.open()?;
+    let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    let recipe = &stage.recipe;
+    let read = read_pairs(&args.pairs)?;
+    stage.tell_skipped(&args.pairs, &read.skipped);
+    let mut policy = models::policy(recipe, &device)?;
+    let stop_ids = policy.codec.stop_ids(&policy.folder)?;
+    let pairs = token_pairs(&read.pairs, &policy.codec, &stop_ids, recipe.train.loss)
+        .map_err(|error| EngineError::in_file(&args.pairs, error))?;
+
+    let mut fingerprint = Fingerprint::new(&stage, "train", common);
+    fingerprint.section(recipe, "train");
+    fingerprint.section(recipe, "policy");
+    fingerprint.file("--pairs", &args.pairs)?;
+    fingerprint.model("--model", &policy.folder)?;
+    let training = Training {
+        stage: &stage,
+        name: "train",
+        output: &args.output,
+        model_folder: "policy",
+        dtype: recipe.policy.dtype.map(WeightDType::to_candle),
+    };
+    training.run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))
+}

@@ -1,0 +1,133 @@
+//! What `train`, `sft` and `train-preference` share: the trainer works in `DIR.parts/`, where its checkpoints let
+//! the same command go on; DIR appears whole at the end.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::DType;
+use selfplay_model::{Decoder, ModelError};
+use selfplay_records::atomic;
+use selfplay_trainer::{TrainError, TrainOutcome, TrainRun, TrainSummary};
+
+use super::parts::Parts;
+use super::stage::{Fingerprint, Stage};
+use crate::error::{EngineError, Result};
+
+/// A safetensors file is at most this large, as transformers writes them.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+/// Files of the trainer's folder that are kept beside the model.
+const KEPT: [&str; 3] = ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors"];
+
+/// What is trained, and where to.
+pub(super) struct Training<'a> {
+    pub(super) stage: &'a Stage,
+    /// Names the progress bar.
+    pub(super) name: &'static str,
+    pub(super) output: &'a Path,
+    /// `policy` or `preference_model`.
+    pub(super) model_folder: &'static str,
+    pub(super) dtype: Option<DType>,
+}
+
+impl Training<'_> {
+    /// Calls `train` with the trainer's folder and writes the output.
+    pub(super) fn run(
+        &self,
+        decoder: &mut Decoder,
+        fingerprint: Fingerprint,
+        train: impl FnOnce(&mut Decoder, &mut TrainRun<'_>) -> std::result::Result<TrainOutcome, TrainError>,
+    ) -> Result<()> {
+        let stage = self.stage;
+        let parts = Parts::open(self.output, &fingerprint.into_map(), stage.force)?;
+        // The number of steps is the trainer's to know: the bar is told with the first one.
+        let task = stage.progress.task(self.name, "steps", 0);
+        let started = Instant::now();
+        let mut tokens = 0;
+        let outcome = train(
+            decoder,
+            &mut TrainRun {
+                folder: parts.folder(),
+                seed: stage.recipe.seed.wrapping_add(stage.iteration),
+                stop: &|| stage.stop.requested().is_some(),
+                progress: &mut |metrics| {
+                    tokens += metrics.tokens;
+                    let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+                    task.set(metrics.step as u64, &format!("loss {:.5}, {rate:.0} tokens/s", metrics.loss));
+                },
+                keep_checkpoints: stage.recipe.keep_checkpoints,
+            },
+        )?;
+        match outcome {
+            TrainOutcome::Interrupted { .. } => {
+                stage.check_stop(parts.folder())?;
+                Err(EngineError::failure("training ended before its last step; give the same command to go on"))
+            }
+            TrainOutcome::Finished(summary) => {
+                task.finish(&describe(&summary, started.elapsed().as_secs_f64()));
+                self.write(decoder, parts.folder())?;
+                parts.remove()
+            }
+        }
+    }
+
+    /// DIR: the metrics and the model, whole or not at all.
+    fn write(&self, decoder: &Decoder, work: &Path) -> Result<()> {
+        let fill = |folder: &Path| -> std::result::Result<(), Unwritten> {
+            for name in KEPT {
+                let file = work.join(name);
+                if file.is_file() {
+                    atomic::copy(&file, &folder.join(name))?;
+                }
+            }
+            let model = folder.join(self.model_folder);
+            fs::create_dir_all(&model)?;
+            Ok(decoder.save(&model, self.dtype, SHARD_BYTES)?)
+        };
+        let written = if self.output.exists() {
+            atomic::replace_dir(self.output, fill)
+        } else {
+            atomic::write_dir(self.output, fill)
+        };
+        written.map_err(|failure| match failure {
+            Unwritten::Io(source) => EngineError::io(self.output, source),
+            Unwritten::Model(error) => error.into(),
+        })
+    }
+}
+
+fn describe(summary: &TrainSummary, seconds: f64) -> String {
+    let show = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.6}"));
+    let mut text = format!(
+        "{} examples, {} steps, loss {} → {}, {} truncated, {seconds:.1} s",
+        summary.examples,
+        summary.steps,
+        show(summary.loss_first),
+        show(summary.loss_last),
+        summary.truncated
+    );
+    if summary.skipped > 0 {
+        text.push_str(&format!(", {} skipped", summary.skipped));
+    }
+    text
+}
+
+/// Why the output could not be written, told apart so that the path is named once.
+enum Unwritten {
+    Io(io::Error),
+    Model(ModelError),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<ModelError> for Unwritten {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}

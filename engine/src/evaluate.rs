@@ -1,0 +1,238 @@
+//! What is measured of a policy on the held-out prompts, and how.
+//!
+//! - **win rate**: mean P(new ≻ old) by the preference model, sample i of one policy against sample i of the other;
+//!   old is the policy that the iteration started from, and the one that the run started from.
+//! - **kl**: mean over the new policy's samples of log π_new − log π_old, summed over their tokens. Both terms come
+//!   from the same forward pass (the trainer's), so that rounding between two code paths does not enter.
+//! - **accuracy**: share of samples that `eval.checker` finds right. The preference model has no part in it.
+//!
+//! Every policy of a run answers the same prompts with the same randomness.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use selfplay_model::Decoder;
+use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
+use selfplay_sampler::{SampleSettings, Sampler, requests};
+use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities};
+use selfplay_trainer::{PromptResponse, log_probs};
+
+use crate::checker::CheckerKind;
+use crate::events::Event;
+use crate::manifest::write_json;
+use crate::run_dir::make_folder;
+use crate::run_error::RunError;
+use crate::session::{Session, Work};
+use crate::summary::{Evaluation, mean};
+
+/// The iteration number that keys the randomness of held-out samples: no training iteration has it.
+const EVAL_STREAM: u64 = 1 << 32;
+
+/// Measures the starting policy, once.
+///
+/// # Errors
+/// When a sample cannot be made or written.
+pub fn evaluate_start(session: &Session) -> Result<(), RunError> {
+    let dir = session.run.start();
+    if session.inputs.held_out.is_empty() || dir.is_done() {
+        return Ok(());
+    }
+    session.check_stop()?;
+    let started = Instant::now();
+    make_folder(dir.root())?;
+    let mut policy = session.policy_after(0)?;
+    let samples = held_out_samples(session, &mut policy, 0)?;
+    let result = measure(session, &samples);
+    write_json(&dir.result_file(), &result)?;
+    report(session, 0, &result, started)
+}
+
+/// Measures the iteration's policy against the one before and the first; nothing when that is done.
+///
+/// # Errors
+/// When a sample cannot be made, compared or written.
+pub fn evaluate(session: &Session, work: &Work) -> Result<(), RunError> {
+    if !work.evaluates() {
+        return Ok(());
+    }
+    session.check_stop()?;
+    let started = Instant::now();
+    let iteration = work.iteration;
+    let mut policy = session.policy_after(iteration)?;
+    let samples = held_out_samples(session, &mut policy, iteration)?;
+    session.check_stop()?;
+    policy.drop_inference();
+    let budget = session.recipe.train.micro_batch_tokens;
+    let rows = prompt_responses(&samples);
+    let new = log_probs(&policy, &rows, budget)?;
+    // One policy in memory at a time.
+    drop(policy);
+    let old = log_probs(&session.policy_after(iteration - 1)?, &rows, budget)?;
+    let mut result = measure(session, &samples);
+    result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
+
+    session.check_stop()?;
+    let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
+    result.win_rate_start = win_rate(session, &*model, &samples, iteration - 1)?;
+    result.win_rate_first =
+        if iteration == 1 { result.win_rate_start } else { win_rate(session, &*model, &samples, 0)? };
+    write_json(&work.dir.evaluation().result_file(), &result)?;
+    report(session, iteration, &result, started)
+}
+
+/// The policy's answers: those on disk, else new ones.
+fn held_out_samples(
+    session: &Session,
+    policy: &mut Decoder,
+    iteration: usize,
+) -> Result<Vec<Candidates>, RunError> {
+    let path = session.run.evaluation(iteration).samples_file();
+    if path.is_file() {
+        return Ok(read_rows(&path)?);
+    }
+    let eval = &session.recipe.eval;
+    let settings = SampleSettings {
+        num_samples: eval.num_samples,
+        temperature: eval.temperature,
+        seed: session.recipe.seed,
+        iteration: EVAL_STREAM,
+        ..session.recipe.sample.clone()
+    };
+    policy.prepare_inference();
+    let inputs = &session.inputs;
+    let name = if iteration == 0 { "start: answering".to_owned() } else { format!("iteration {iteration}: answering") };
+    let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);
+    let started = Instant::now();
+    let mut sampler = Sampler::new(policy, &inputs.codec, &inputs.stop_ids, &settings)?;
+    let requests = requests(&inputs.codec, &inputs.held_out)?;
+    let sampled = sampler.generate(&requests, &mut |seen| {
+        task.set((seen.finished / settings.num_samples.max(1)) as u64, "");
+        ControlFlow::Continue(())
+    })?;
+    let rows = sampler.candidates(&inputs.held_out, &requests, sampled)?;
+    write_rows(&path, &rows)?;
+    task.finish(&format!("{} held-out prompts, {:.1} s", rows.len(), started.elapsed().as_secs_f64()));
+    Ok(rows)
+}
+
+/// What the answers tell without another policy.
+fn measure(session: &Session, samples: &[Candidates]) -> Evaluation {
+    let responses = || samples.iter().flat_map(|row| &row.responses);
+    let limited = |reason: Option<FinishReason>| f64::from(u8::from(reason == Some(FinishReason::Length)));
+    Evaluation {
+        prompts: samples.len(),
+        responses: responses().count(),
+        characters: mean(responses().map(|one| one.text.chars().count() as f64)).unwrap_or(0.0),
+        tokens: mean(responses().map(|one| one.ids.as_ref().map_or(0, Vec::len) as f64)).unwrap_or(0.0),
+        length_limited: mean(responses().map(|one| limited(one.finish_reason))).unwrap_or(0.0),
+        eval_accuracy: session
+            .inputs
+            .answers
+            .as_ref()
+            .and_then(|answers| accuracy(samples, answers, session.recipe.eval.checker.unwrap_or_default())),
+        ..Evaluation::default()
+    }
+}
+
+/// Share of right responses; `answers` are in the samples' order.
+fn accuracy(samples: &[Candidates], answers: &[String], checker: CheckerKind) -> Option<f64> {
+    let verdicts = samples.iter().zip(answers).flat_map(|(row, answer)| {
+        row.responses.iter().map(move |one| f64::from(u8::from(checker.is_right(&one.text, answer))))
+    });
+    mean(verdicts)
+}
+
+/// Mean P(these ≻ the other policy's samples).
+fn win_rate(
+    session: &Session,
+    model: &dyn PreferenceModel,
+    samples: &[Candidates],
+    other: usize,
+) -> Result<Option<f64>, RunError> {
+    let path = session.run.evaluation(other).samples_file();
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let others: Vec<Candidates> = read_rows(&path)?;
+    Ok(mean_win_rate(&win_probabilities(model, &contests(samples, &others))?))
+}
+
+/// Sample i of a prompt against sample i of the same prompt.
+fn contests(samples: &[Candidates], others: &[Candidates]) -> Vec<Contest> {
+    let rows = samples.iter().zip(others).filter(|(new, old)| new.prompt.prompt_id == old.prompt.prompt_id);
+    rows.flat_map(|(new, old)| {
+        new.responses.iter().zip(&old.responses).map(|(first, second)| Contest {
+            prompt: new.prompt.clone(),
+            first: first.text.clone(),
+            second: second.text.clone(),
+        })
+    })
+    .collect()
+}
+
+/// Answers as the trainer takes them; an answer of no tokens has no log-prob.
+fn prompt_responses(samples: &[Candidates]) -> Vec<PromptResponse> {
+    let mut rows = Vec::new();
+    for row in samples {
+        for response in &row.responses {
+            let (Some(prompt), Some(ids)) = (&row.prompt.prompt_ids, &response.ids) else { continue };
+            if !ids.is_empty() {
+                rows.push(PromptResponse {
+                    name: format!("held-out prompt_id {:?}", row.prompt.prompt_id),
+                    prompt: prompt.clone(),
+                    response: ids.clone(),
+                });
+            }
+        }
+    }
+    rows
+}
+
+fn report(session: &Session, iteration: usize, result: &Evaluation, started: Instant) -> Result<(), RunError> {
+    let percent = |value: Option<f64>| value.map(|value| format!("{:.1} %", 100.0 * value));
+    let mut parts = vec![format!("{:.1} characters, {:.1} tokens an answer", result.characters, result.tokens)];
+    if let Some(accuracy) = percent(result.eval_accuracy) {
+        parts.push(format!("accuracy {accuracy}"));
+    }
+    if let (Some(start), Some(first)) = (percent(result.win_rate_start), percent(result.win_rate_first)) {
+        parts.push(format!("win rate {start} against the policy before, {first} against the first"));
+    }
+    if let Some(kl) = result.kl {
+        parts.push(format!("kl {kl:.4}"));
+    }
+    let who = if iteration == 0 { "start".to_owned() } else { format!("iteration {iteration}") };
+    session.progress.line(format!("{who}: held out: {}", parts.join("; ")));
+    session.events.record(Event::Evaluated { iteration, seconds: started.elapsed().as_secs_f64() })
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::{Prompt, Response};
+
+    use super::*;
+
+    fn row(id: &str, texts: &[&str]) -> Candidates {
+        let response = |text: &&str| Response { text: (*text).to_owned(), ..Response::default() };
+        Candidates {
+            prompt: Prompt { prompt_id: id.to_owned(), ..Prompt::default() },
+            responses: texts.iter().map(response).collect(),
+        }
+    }
+
+    #[test]
+    fn accuracy_is_over_all_samples() {
+        let samples = [row("a", &["4", "5"]), row("b", &["x", "6"])];
+        let answers = ["4".to_owned(), "6".to_owned()];
+        assert_eq!(accuracy(&samples, &answers, CheckerKind::Exact), Some(0.5));
+        assert_eq!(accuracy(&[], &[], CheckerKind::Exact), None);
+    }
+
+    #[test]
+    fn contests_pair_samples_of_the_same_prompt() {
+        let new = [row("a", &["n0", "n1"]), row("b", &["n2"]), row("c", &["n3"])];
+        let old = [row("a", &["o0", "o1"]), row("other", &["o2"]), row("c", &["o3"])];
+        let texts: Vec<(String, String)> = contests(&new, &old).into_iter().map(|c| (c.first, c.second)).collect();
+        let want = [("n0", "o0"), ("n1", "o1"), ("n3", "o3")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(texts, want);
+    }
+}

@@ -1,0 +1,234 @@
+//! What a run reads before its first stage: models' folders, prompts, held-out prompts and their answers.
+//!
+//! Everything that can be wrong with an input is found here, before a run folder is made: a model that does not
+//! load, a policy given as preference model, a row without a prompt, a prompt longer than the context.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_records::{OnBadPrompt, Prompt, read_values};
+use selfplay_scorer::PreferenceModel;
+use serde_json::Value;
+
+use crate::hub;
+use crate::manifest::{InputFile, InputKind};
+use crate::recipe::{DataSource, ModelSource, Recipe, WeightDType};
+use crate::run_error::RunError;
+use crate::runtime::Runtime;
+use crate::splits;
+
+/// Everything that the stages read, in memory; weights are not.
+pub struct Inputs {
+    /// The starting policy's folder.
+    pub policy_folder: PathBuf,
+    /// The preference model's folder.
+    pub preference_folder: PathBuf,
+    /// The policy's tokenizer and chat template.
+    pub codec: Codec,
+    /// The policy's own stop ids.
+    pub stop_ids: Vec<u32>,
+    /// Training prompts of each iteration, tokenised.
+    pub training: Vec<Vec<Prompt>>,
+    /// Rows of each split that were left out for want of a usable prompt.
+    pub skipped: Vec<usize>,
+    /// Held-out prompts, tokenised.
+    pub held_out: Vec<Prompt>,
+    /// The right answer of each held-out prompt, where the recipe names a column.
+    pub answers: Option<Vec<String>>,
+    /// Hashes of every file above.
+    pub files: BTreeMap<InputKind, Vec<InputFile>>,
+}
+
+impl Inputs {
+    /// Reads, tokenises and checks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn read(recipe: &Recipe) -> Result<Self, RunError> {
+        if recipe.iterations > recipe.prompts.splits.len() {
+            let splits = recipe.prompts.splits.len();
+            return Err(RunError::TooFewSplits { iterations: recipe.iterations, splits });
+        }
+        let policy_folder = hub::model_folder(&recipe.policy.model)?;
+        let preference_folder = hub::model_folder(&recipe.score.model)?;
+        let codec = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())?;
+        let stop_ids = codec.stop_ids(&policy_folder)?;
+        let architecture = Architecture::load(&policy_folder)?;
+        let limits = Limits { context: architecture.max_positions, vocabulary: architecture.vocab_size };
+
+        let mut files = BTreeMap::new();
+        files.insert(InputKind::Policy, InputFile::of_model(&policy_folder)?);
+        files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
+        let templates = [&recipe.policy.chat_template, &recipe.score.settings.chat_template];
+        files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
+
+        let mut splits = Vec::new();
+        let mut skipped = Vec::new();
+        let mut split_files = Vec::new();
+        for source in recipe.prompts.splits.iter().take(recipe.iterations) {
+            split_files.extend(hub::data_files(source)?);
+            let read = hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
+            if read.prompts.is_empty() {
+                return Err(RunError::BadInput { problem: format!("{source}: no prompts; one row or more is wanted") });
+            }
+            splits.push(read.prompts);
+            skipped.push(read.skipped);
+        }
+        files.insert(InputKind::Prompts, hash_files(&split_files)?);
+
+        let held_out = HeldOut::read(recipe, splits.first().map_or(&[], Vec::as_slice))?;
+        files.insert(InputKind::Eval, hash_files(&held_out.files)?);
+        let mut training = Vec::new();
+        for (index, split) in splits.into_iter().enumerate() {
+            let mut prompts = splits::training(split, &held_out.prompts, recipe.prompts.max_prompts);
+            if prompts.is_empty() {
+                let source = &recipe.prompts.splits[index];
+                let problem = format!("{source}: every prompt is held out by [eval]; name other prompts in eval.prompts");
+                return Err(RunError::BadInput { problem });
+            }
+            let place = recipe.prompts.splits[index].to_string();
+            limits.tokenise(&codec, &mut prompts, &place)?;
+            training.push(prompts);
+        }
+        let mut held_out_prompts = held_out.prompts;
+        limits.tokenise(&codec, &mut held_out_prompts, "[eval] prompts")?;
+        let answers = held_out.answers;
+        Ok(Self {
+            policy_folder,
+            preference_folder,
+            codec,
+            stop_ids,
+            training,
+            skipped,
+            held_out: held_out_prompts,
+            answers,
+            files,
+        })
+    }
+
+    /// Loads both models once and drops them: what is wrong with their weights shows before a folder is made.
+    ///
+    /// # Errors
+    /// What does not load.
+    pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), RunError> {
+        self.starting_policy(recipe, runtime)?;
+        self.preference_model(recipe, runtime)?;
+        Ok(())
+    }
+
+    /// The policy that the run starts from.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, RunError> {
+        let options = policy_options(recipe, runtime);
+        Ok(match &recipe.policy.model {
+            ModelSource::Random(folder) => Decoder::random(Architecture::load(folder)?, recipe.seed, &options)?,
+            _ => Decoder::load(&self.policy_folder, &options)?,
+        })
+    }
+
+    /// The preference model.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn preference_model(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Box<dyn PreferenceModel>, RunError> {
+        Ok(selfplay_scorer::load(&self.preference_folder, &recipe.score.settings, &runtime.device, None)?)
+    }
+}
+
+/// How every policy of a run is loaded: computed in f32 on CPU, elsewhere in `policy.dtype`, else as stored.
+pub fn policy_options(recipe: &Recipe, runtime: &Runtime) -> LoadOptions {
+    let wanted = recipe.policy.dtype.map(WeightDType::to_candle);
+    let dtype = if runtime.device.is_cpu() { None } else { wanted };
+    LoadOptions { device: runtime.device.clone(), dtype, heads: false }
+}
+
+fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, RunError> {
+    paths.into_iter().map(|path| InputFile::of(path.as_ref())).collect()
+}
+
+/// What the policy takes.
+struct Limits {
+    context: usize,
+    vocabulary: usize,
+}
+
+impl Limits {
+    /// Fills in every prompt's ids, and checks that the policy takes them.
+    fn tokenise(&self, codec: &Codec, prompts: &mut [Prompt], place: &str) -> Result<(), RunError> {
+        for prompt in prompts {
+            let ids = codec.prompt_ids(prompt)?;
+            let problem = if ids.is_empty() {
+                Some("has no tokens; one or more are wanted".to_owned())
+            } else if ids.len() >= self.context {
+                Some(format!("has {} tokens, and the policy's context is {}; shorten it or leave it out", ids.len(), self.context))
+            } else {
+                ids.iter().find(|id| **id as usize >= self.vocabulary).map(|id| {
+                    format!("has token id {id}, and the policy's vocabulary is {}; its own ids are wanted", self.vocabulary)
+                })
+            };
+            if let Some(problem) = problem {
+                let problem = format!("{place}: prompt_id {:?} {problem}", prompt.prompt_id);
+                return Err(RunError::BadInput { problem });
+            }
+            prompt.prompt_ids = Some(ids);
+        }
+        Ok(())
+    }
+}
+
+/// The held-out prompts before tokenisation.
+struct HeldOut {
+    prompts: Vec<Prompt>,
+    answers: Option<Vec<String>>,
+    files: Vec<PathBuf>,
+}
+
+impl HeldOut {
+    fn read(recipe: &Recipe, first_split: &[Prompt]) -> Result<Self, RunError> {
+        let Some(source) = &recipe.eval.prompts else {
+            let prompts = splits::hold_out(first_split, recipe.eval.max_prompts);
+            return Ok(Self { prompts, answers: None, files: Vec::new() });
+        };
+        let files = hub::data_files(source)?;
+        let mut prompts = hub::prompts(source, &recipe.prompts.column, OnBadPrompt::Error)?.prompts;
+        let answers = match &recipe.eval.answers {
+            Some(column) => Some(answers_of(source, &files, column, prompts.len())?),
+            None => None,
+        };
+        prompts.truncate(recipe.eval.max_prompts);
+        if prompts.is_empty() {
+            return Err(RunError::BadInput { problem: format!("{source}: no prompts; one row or more is wanted") });
+        }
+        Ok(Self { prompts, answers, files })
+    }
+}
+
+/// The answer column of every row, in order.
+fn answers_of(source: &DataSource, files: &[PathBuf], column: &str, rows: usize) -> Result<Vec<String>, RunError> {
+    let mut answers = Vec::with_capacity(rows);
+    for file in files {
+        for (row, values) in read_values(file)?.iter().enumerate() {
+            match values.get(column) {
+                Some(Value::String(text)) => answers.push(text.clone()),
+                Some(Value::Number(number)) => answers.push(number.to_string()),
+                Some(Value::Bool(truth)) => answers.push(truth.to_string()),
+                found => {
+                    let found = found.map_or("no such field", |_| "another type");
+                    let problem = format!(
+                        "{}: row {row}: eval.answers = {column:?}: expected a string or a number, found {found}",
+                        file.display()
+                    );
+                    return Err(RunError::BadInput { problem });
+                }
+            }
+        }
+    }
+    if answers.len() == rows {
+        return Ok(answers);
+    }
+    let problem = format!("{source}: {} answers for {rows} prompts; one per prompt is wanted", answers.len());
+    Err(RunError::BadInput { problem })
+}

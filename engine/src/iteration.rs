@@ -1,0 +1,32 @@
+//! The loop: prompts → candidates → preferences → pairs → policy, as often as the recipe says.
+//!
+//! Every stage does what is left of it and skips what is on disk, so a run and a resume are the same loop.
+
+use std::thread;
+
+use crate::run_error::RunError;
+use crate::session::Session;
+use crate::stages::{Policy, Scorer, evaluate, evaluate_start, pair, record, sample, train};
+
+/// Does everything that is left.
+///
+/// # Errors
+/// What stopped it; everything finished is on disk.
+pub fn run(session: &mut Session) -> Result<(), RunError> {
+    evaluate_start(session)?;
+    for iteration in session.remaining()? {
+        let work = session.work(iteration)?;
+        let mut policy = Policy::after(iteration - 1);
+        let at_work: &Session = session;
+        let pairs = thread::scope(|scope| {
+            let scorer = Scorer::start(scope, at_work, &work)?;
+            let candidates = sample(at_work, &work, &mut policy, &scorer)?; // a finished shard goes on to the scorer
+            let preferences = scorer.compare(&candidates)?; // what it has not compared yet
+            pair(at_work, &work, &candidates, &preferences)
+        })?;
+        train(session, &work, policy, &pairs)?;
+        evaluate(session, &work)?;
+        record(session, &work)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The `selfplay` command: iterative self-play alignment, one recipe, three aligned checkpoints.
+//!
+//! ```text
+//! cli          flags and commands                      commands/   one file per command
+//! recipe/      RecipeFile → Recipe                     hub         models and data sets by id
+//! iteration    the loop: sample → compare → pair → train → record
+//! stages/      the loop's stages over shards           run_dir, manifest, resume, lock, events: a run on disk
+//! report/      show and compare                        error       exit statuses
+//! ```
+
+pub mod branch;
+pub mod checker;
+pub mod cli;
+pub mod commands;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod events;
+pub mod hub;
+pub mod inputs;
+pub mod iteration;
+pub mod lock;
+pub mod log_prob_difference;
+pub mod manifest;
+pub mod pairing;
+pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod resume;
+pub mod retention;
+pub mod run_dir;
+pub mod run_error;
+pub mod runtime;
+pub mod session;
+pub mod signals;
+pub mod splits;
+pub mod stages;
+pub mod summary;

@@ -1,0 +1,58 @@
+//! One process per run folder: the operating system's lock on `run.lock`.
+//!
+//! The lock belongs to the open file, so a process that is killed leaves none behind; the file itself stays.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+
+/// Held as long as this value lives.
+#[derive(Debug)]
+pub struct RunLock {
+    // Never read: dropping it releases the lock.
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock of a run folder that exists.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] when another process holds it.
+    pub fn take(run: &RunDir) -> Result<Self, RunError> {
+        let path = run.lock_file();
+        let file = open(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(RunError::InUse { directory: run.root().to_path_buf() }),
+            Err(TryLockError::Error(source)) => Err(RunError::io(&path, "lock", source)),
+        }
+    }
+}
+
+/// Opened for appending: the lock file has no content that could be lost.
+fn open(path: &Path) -> Result<File, RunError> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|source| RunError::io(path, "open", source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_taker_is_refused_until_the_first_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::new(folder.path());
+        let first = RunLock::take(&run).unwrap();
+        let error = RunLock::take(&run).unwrap_err();
+        assert!(matches!(error, RunError::InUse { .. }), "{error}");
+        assert_eq!(error.exit_status(), 2);
+        drop(first);
+        RunLock::take(&run).unwrap();
+    }
+}

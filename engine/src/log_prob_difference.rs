@@ -1,0 +1,123 @@
+//! The sampler's log-probs against the trainer's, on the iteration's real candidates and the same weights.
+//!
+//! They come from two code paths (paged cache against packed forward) and must agree within 1e-4 in f32: a larger
+//! difference means that the policy is trained on other probabilities than it was sampled with.
+
+use selfplay_model::Decoder;
+use selfplay_records::Candidates;
+use selfplay_trainer::{PromptResponse, log_probs};
+
+use crate::manifest::write_json;
+use crate::run_error::RunError;
+use crate::session::{Session, Work};
+use crate::stages::Shards;
+use crate::summary::LogProbDifference;
+
+/// Response tokens that are compared, from the first shard on: enough for a maximum, a small part of a real run.
+const TOKENS: usize = 16_384;
+
+/// Compares and writes `log_prob_difference.json`, once per iteration.
+///
+/// # Errors
+/// When a shard does not read, or the file cannot be written.
+pub fn report(session: &Session, work: &Work, policy: &Decoder, candidates: &Shards) -> Result<(), RunError> {
+    let path = work.dir.log_prob_difference_file();
+    if path.is_file() || !work.dir.candidates_shard(0).is_file() {
+        return Ok(());
+    }
+    let sampled = gather(&candidates.read(0)?, TOKENS);
+    let rows: Vec<PromptResponse> = sampled.iter().map(|one| one.row.clone()).collect();
+    let computed = log_probs(policy, &rows, session.recipe.train.micro_batch_tokens)?;
+    let theirs = sampled.iter().flat_map(|one| &one.log_probs);
+    let difference = compare(theirs.zip(computed.iter().flat_map(|row| &row.tokens)));
+    write_json(&path, &difference)?;
+    session.progress.line(format!(
+        "iteration {}: sampler and trainer differ by {:.1e} nats a token on average, {:.1e} at most ({} tokens)",
+        work.iteration, difference.mean, difference.max, difference.tokens
+    ));
+    Ok(())
+}
+
+struct Sampled {
+    row: PromptResponse,
+    log_probs: Vec<f32>,
+}
+
+/// Responses with ids and log-probs until `tokens` are reached.
+fn gather(rows: &[Candidates], tokens: usize) -> Vec<Sampled> {
+    let mut gathered = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        for response in &row.responses {
+            let (Some(prompt), Some(ids), Some(log_probs)) =
+                (&row.prompt.prompt_ids, &response.ids, &response.logprobs)
+            else {
+                continue;
+            };
+            if count >= tokens {
+                return gathered;
+            }
+            if ids.is_empty() || ids.len() != log_probs.len() {
+                continue;
+            }
+            count += ids.len();
+            let row = PromptResponse {
+                name: row.prompt.prompt_id.clone(),
+                prompt: prompt.clone(),
+                response: ids.clone(),
+            };
+            gathered.push(Sampled { row, log_probs: log_probs.clone() });
+        }
+    }
+    gathered
+}
+
+/// Mean and maximum of the absolute differences.
+fn compare<'a>(tokens: impl Iterator<Item = (&'a f32, &'a f32)>) -> LogProbDifference {
+    let mut difference = LogProbDifference::default();
+    let mut sum = 0.0;
+    for (sampler, trainer) in tokens {
+        let apart = (f64::from(*sampler) - f64::from(*trainer)).abs();
+        difference.tokens += 1;
+        sum += apart;
+        difference.max = difference.max.max(apart);
+    }
+    if difference.tokens > 0 {
+        difference.mean = sum / difference.tokens as f64;
+    }
+    difference
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::{Prompt, Response};
+
+    use super::*;
+
+    #[test]
+    fn differences_by_hand() {
+        let difference = compare([-1.0_f32, -2.0].iter().zip(&[-1.5_f32, -1.75]));
+        assert_eq!(difference, LogProbDifference { tokens: 2, mean: 0.375, max: 0.5 });
+        assert_eq!(compare([].iter().zip(&[])), LogProbDifference::default());
+    }
+
+    #[test]
+    fn responses_without_log_probs_are_left_out_and_tokens_bounded() {
+        let response = |ids: Vec<u32>, logprobs: Option<Vec<f32>>| Response {
+            ids: Some(ids),
+            logprobs,
+            ..Response::default()
+        };
+        let row = Candidates {
+            prompt: Prompt { prompt_ids: Some(vec![1]), ..Prompt::default() },
+            responses: vec![
+                response(vec![2, 3], None),
+                response(vec![2, 3], Some(vec![-1.0, -2.0])),
+                response(vec![4], Some(vec![-1.0])),
+                response(vec![5], Some(vec![-1.0])),
+            ],
+        };
+        assert_eq!(gather(std::slice::from_ref(&row), 100).len(), 3);
+        assert_eq!(gather(std::slice::from_ref(&row), 3).len(), 2);
+    }
+}

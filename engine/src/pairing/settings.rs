@@ -1,0 +1,75 @@
+//! The `[pair]` section: which responses of a prompt become a pair.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How the chosen and the rejected response are picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairRule {
+    /// Highest against lowest mean score.
+    #[default]
+    BestWorst,
+    /// Highest mean score against any other, drawn by (seed, iteration, prompt id).
+    BestRandom,
+    /// Every (i, j) with s(i ≻ j) above `margin`.
+    AllAboveMargin,
+    /// A control, for experiments only: both responses drawn at random, with the numbers of the best-worst pair.
+    Random,
+}
+
+/// The keys of `[pair]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairSettings {
+    /// Which pairs a prompt gives.
+    pub rule: PairRule,
+    /// What a pair's difference has to exceed: of s(i ≻ j) in `all-above-margin`, of the mean scores otherwise.
+    pub margin: f64,
+    /// Fewest tokens of a response that may be chosen or rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tokens: Option<usize>,
+    /// Most tokens of a response that may be chosen or rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+}
+
+/// One wrong setting: where it stands, what it is, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key with its section, such as `pair.margin`.
+    pub key: String,
+    /// The value that the user gave.
+    pub value: String,
+    /// What would be right.
+    pub want: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: expected {}", self.key, self.value, self.want)
+    }
+}
+
+impl PairSettings {
+    /// Every wrong value of this section, all at once; empty when all is well.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |key: &str, value: String, want: String| {
+            problems.push(Problem { key: format!("pair.{key}"), value, want });
+        };
+        if !(self.margin.is_finite() && self.margin >= 0.0) {
+            wrong("margin", self.margin.to_string(), "a number, 0 or more".to_owned());
+        }
+        if self.max_tokens == Some(0) {
+            wrong("max_tokens", "0".to_owned(), "1 token or more".to_owned());
+        }
+        if let (Some(min), Some(max)) = (self.min_tokens, self.max_tokens)
+            && min > max
+        {
+            wrong("min_tokens", min.to_string(), format!("at most pair.max_tokens ({max})"));
+        }
+        problems
+    }
+}

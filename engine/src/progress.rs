@@ -1,0 +1,177 @@
+//! What a person sees while a command works: bars with rate and time left on a terminal, plain lines otherwise.
+
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Time between two plain lines of one stage in a log.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// `-q`: errors only.
+    Quiet,
+    /// A line per finished piece of work.
+    #[default]
+    Normal,
+    /// `-v`: what helps to find a fault as well.
+    Verbose,
+}
+
+/// Writes to standard error; clones share the place where bars stand.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    verbosity: Verbosity,
+    bars: Option<MultiProgress>,
+}
+
+impl Progress {
+    /// Bars where standard error is a terminal.
+    pub fn new(verbosity: Verbosity) -> Self {
+        let on_terminal = verbosity != Verbosity::Quiet && std::io::stderr().is_terminal();
+        Self { verbosity, bars: on_terminal.then(MultiProgress::new) }
+    }
+
+    /// A line that stays.
+    pub fn line(&self, text: impl AsRef<str>) {
+        match (&self.bars, self.verbosity) {
+            (_, Verbosity::Quiet) => {}
+            (Some(bars), _) => bars.suspend(|| eprintln!("{}", text.as_ref())),
+            (None, _) => eprintln!("{}", text.as_ref()),
+        }
+    }
+
+    /// A line for `-v` only.
+    pub fn detail(&self, text: impl AsRef<str>) {
+        if self.verbosity == Verbosity::Verbose {
+            self.line(text);
+        }
+    }
+
+    /// A piece of work of `total` units that begins now.
+    pub fn task(&self, name: impl Into<String>, unit: &'static str, total: u64) -> Task {
+        let name = name.into();
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(total));
+            bar.set_style(style());
+            bar.set_prefix(name.clone());
+            bar.set_message(unit);
+            bar
+        });
+        let now = Instant::now();
+        let meter = Meter { total, started: now, told: now };
+        Task { progress: self.clone(), name, unit, bar, meter: Arc::new(Mutex::new(meter)) }
+    }
+}
+
+/// A piece of work in progress.
+#[derive(Clone, Debug)]
+pub struct Task {
+    progress: Progress,
+    name: String,
+    unit: &'static str,
+    bar: Option<ProgressBar>,
+    meter: Arc<Mutex<Meter>>,
+}
+
+#[derive(Debug)]
+struct Meter {
+    total: u64,
+    started: Instant,
+    told: Instant,
+}
+
+impl Task {
+    /// `done` of the units are finished; `extra` says more, such as a rate of tokens.
+    pub fn set(&self, done: u64, extra: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(if extra.is_empty() { self.unit.to_owned() } else { format!("{} {extra}", self.unit) });
+            return;
+        }
+        let mut meter = self.meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if meter.told.elapsed() < LINE_EVERY || done >= meter.total {
+            return;
+        }
+        meter.told = Instant::now();
+        let pace = Pace { done, total: meter.total, elapsed: meter.started.elapsed() };
+        let separator = if extra.is_empty() { "" } else { ", " };
+        self.progress.line(format!("{}: {} {}{separator}{extra}", self.name, pace.describe(), self.unit));
+    }
+
+    /// Ends the bar and leaves a plain line.
+    pub fn finish(self, summary: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.progress.line(format!("{}: {summary}", self.name));
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        // The last owner takes a bar away that an error left.
+        if Arc::strong_count(&self.meter) == 1
+            && let Some(bar) = &self.bar
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// How far and how fast.
+struct Pace {
+    done: u64,
+    total: u64,
+    elapsed: Duration,
+}
+
+impl Pace {
+    fn describe(&self) -> String {
+        let seconds = self.elapsed.as_secs_f64();
+        if self.done == 0 || seconds <= 0.0 {
+            return format!("{}/{}", self.done, self.total);
+        }
+        let rate = self.done as f64 / seconds;
+        let left = self.total.saturating_sub(self.done) as f64 / rate;
+        format!("{}/{} ({rate:.1}/s, {} left)", self.done, self.total, duration(left))
+    }
+}
+
+/// `7s`, `3m20s`, `2h05m`.
+pub fn duration(seconds: f64) -> String {
+    let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration(7.2), "7s");
+        assert_eq!(duration(200.0), "3m20s");
+        assert_eq!(duration(7500.0), "2h05m");
+        assert_eq!(duration(f64::INFINITY), "0s");
+    }
+
+    #[test]
+    fn a_pace_tells_rate_and_time_left() {
+        let pace = Pace { done: 20, total: 60, elapsed: Duration::from_secs(10) };
+        assert_eq!(pace.describe(), "20/60 (2.0/s, 20s left)");
+        assert_eq!(Pace { done: 0, ..pace }.describe(), "0/60");
+    }
+}

@@ -1,0 +1,133 @@
+//! `selfplay compare`: several runs beside each other, with the keys in which their recipes differ.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::manifest::Manifest;
+use crate::progress::duration;
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+use crate::summary::RunSummary;
+
+use super::show;
+use super::table::{columns, number, percent, scientific};
+
+/// `compare --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Recipe keys that are not the same in all runs, with each run's value in order.
+    pub keys: BTreeMap<String, Vec<Value>>,
+    /// The runs, as `show --json` has them.
+    pub runs: Vec<RunSummary>,
+}
+
+/// Reads the runs.
+///
+/// # Errors
+/// When one is no run folder.
+pub fn compare(runs: &[RunDir]) -> Result<Comparison, RunError> {
+    let summaries = runs.iter().map(show::read).collect::<Result<Vec<_>, _>>()?;
+    let manifests =
+        runs.iter().map(|run| Manifest::read(&run.manifest_file())).collect::<Result<Vec<_>, _>>()?;
+    Ok(Comparison { keys: differing(&manifests), runs: summaries })
+}
+
+/// Keys with more than one value.
+fn differing(manifests: &[Manifest]) -> BTreeMap<String, Vec<Value>> {
+    let mut keys = BTreeMap::new();
+    for key in manifests.iter().flat_map(|manifest| manifest.recipe.keys()) {
+        let values: Vec<Value> = manifests
+            .iter()
+            .map(|manifest| manifest.recipe.get(key).cloned().unwrap_or(Value::Null))
+            .collect();
+        if values.windows(2).any(|two| two[0] != two[1]) {
+            keys.insert(key.clone(), values);
+        }
+    }
+    keys
+}
+
+/// The comparison as tables for people.
+pub fn render(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    if !comparison.keys.is_empty() {
+        let mut rows = vec![heads("key", comparison)];
+        for (key, values) in &comparison.keys {
+            let shown = values.iter().map(|value| match value {
+                Value::Null => "-".to_owned(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            rows.push(std::iter::once(key.clone()).chain(shown).collect());
+        }
+        text.push_str(&columns(&rows));
+        text.push('\n');
+    }
+    let names = [
+        "run", "iteration", "accuracy", "win vs before", "win vs first", "characters", "tokens", "kl", "circles",
+        "differ", "seconds",
+    ];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    for run in &comparison.runs {
+        let mut start = vec![
+            run.directory.clone(),
+            "start".to_owned(),
+            percent(run.start.eval_accuracy),
+            "-".to_owned(),
+            "-".to_owned(),
+            number(run.start.characters, 1),
+            number(run.start.tokens, 1),
+        ];
+        start.extend(["-"; 4].map(str::to_owned));
+        rows.push(start);
+        rows.extend(run.iterations.iter().map(|one| {
+            vec![
+                String::new(),
+                one.iteration.to_string(),
+                percent(one.eval_accuracy),
+                percent(one.win_rate_start),
+                percent(one.win_rate_first),
+                number(one.characters, 1),
+                number(one.tokens, 1),
+                number(one.kl, 4),
+                percent(one.cyclic),
+                scientific(one.logprob_difference),
+                duration(one.seconds),
+            ]
+        }));
+    }
+    text.push_str(&columns(&rows));
+    text
+}
+
+fn heads(first: &str, comparison: &Comparison) -> Vec<String> {
+    std::iter::once(first.to_owned()).chain(comparison.runs.iter().map(|run| run.directory.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Environment;
+
+    #[test]
+    fn only_differing_keys_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut runs = Vec::new();
+        for (name, beta) in [("a", "0.1"), ("b", "0.2")] {
+            let run = RunDir::new(folder.path().join(name));
+            run.create().unwrap();
+            let table = toml::from_str(&format!("name = \"x\"\niterations = 1\n[train]\nbeta = {beta}")).unwrap();
+            Manifest::new(&table, 42, Environment::here("cpu")).write(&run.manifest_file()).unwrap();
+            runs.push(run);
+        }
+        let comparison = compare(&runs).unwrap();
+        assert_eq!(comparison.keys.keys().collect::<Vec<_>>(), ["train.beta"]);
+        assert_eq!(comparison.keys["train.beta"], [Value::from(0.1), Value::from(0.2)]);
+        let text = render(&comparison);
+        assert!(text.contains("train.beta") && !text.contains("x\n"), "{text}");
+        let json = serde_json::to_string(&comparison).unwrap();
+        assert_eq!(serde_json::from_str::<Comparison>(&json).unwrap(), comparison);
+    }
+}

@@ -1,0 +1,9 @@
+//! What `show` and `compare` tell, as pure text and data.
+
+pub mod compare;
+pub mod samples;
+pub mod show;
+mod table;
+
+pub use compare::{Comparison, compare};
+pub use show::{read, render};

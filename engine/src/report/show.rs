@@ -1,0 +1,163 @@
+//! `selfplay show`: a table per iteration, and the same as JSON.
+
+use crate::manifest::{Manifest, read_json};
+use crate::progress::duration;
+use crate::run_dir::RunDir;
+use crate::run_error::RunError;
+use crate::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
+
+use super::table::{columns, loss, number, percent, scientific};
+
+/// Reads a run folder's numbers; a run in progress has those of its finished iterations.
+///
+/// # Errors
+/// When the folder is no run folder, or a file in it does not read.
+pub fn read(run: &RunDir) -> Result<RunSummary, RunError> {
+    let manifest_file = run.manifest_file();
+    if !manifest_file.is_file() {
+        let missing = "manifest.json".to_owned();
+        return Err(RunError::NotARun { directory: run.root().to_path_buf(), missing });
+    }
+    let manifest = Manifest::read(&manifest_file)?;
+    let start: Option<Evaluation> =
+        if run.start().is_done() { Some(read_json(&run.start().result_file())?) } else { None };
+    let mut iterations = Vec::new();
+    for iteration in 1..=manifest.iterations() {
+        let file = run.iteration(iteration).summary_file();
+        if file.is_file() {
+            iterations.push(read_json::<IterationSummary>(&file)?);
+        }
+    }
+    Ok(RunSummary {
+        name: manifest.recipe.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
+        directory: run.root().display().to_string(),
+        wanted: manifest.iterations(),
+        finished: manifest.is_finished(),
+        branched_from: manifest.branched_from.map(|origin| format!("{} {}", origin.run.display(), origin.from)),
+        start: start.map_or_else(StartSummary::default, |start| StartSummary {
+            eval_accuracy: start.eval_accuracy,
+            characters: Some(start.characters),
+            tokens: Some(start.tokens),
+        }),
+        iterations,
+    })
+}
+
+/// The run as a table for people.
+pub fn render(summary: &RunSummary) -> String {
+    let done = summary.iterations.len();
+    let state = if summary.finished { "finished".to_owned() } else { format!("{done} of {} iterations", summary.wanted) };
+    let mut text = format!("{} ({}): {state}\n", summary.name, summary.directory);
+    if let Some(origin) = &summary.branched_from {
+        text.push_str(&format!("branched from {origin}\n"));
+    }
+    text.push('\n');
+    let mut rows = vec![head(), start_row(&summary.start)];
+    rows.extend(summary.iterations.iter().map(row));
+    text.push_str(&columns(&rows));
+    text.push('\n');
+    let mut rows = vec![training_head()];
+    rows.extend(summary.iterations.iter().map(training_row));
+    if rows.len() > 1 {
+        text.push_str(&columns(&rows));
+        text.push('\n');
+    }
+    text.push_str(
+        "win rate: mean P(new ≻ old) by the preference model on the held-out prompts; accuracy, length, limited and kl \
+         are of the\nsame answers, circles of the candidates; differ: sampler against trainer, nats a token at most\n",
+    );
+    if !summary.finished {
+        text.push_str(&format!("go on with: selfplay resume {}\n", summary.directory));
+    }
+    text
+}
+
+fn head() -> Vec<String> {
+    let names =
+        ["iteration", "accuracy", "win vs before", "win vs first", "characters", "tokens", "limited", "kl", "seconds"];
+    names.map(str::to_owned).to_vec()
+}
+
+fn start_row(start: &StartSummary) -> Vec<String> {
+    let mut row = vec![
+        "start".to_owned(),
+        percent(start.eval_accuracy),
+        "-".to_owned(),
+        "-".to_owned(),
+        number(start.characters, 1),
+        number(start.tokens, 1),
+    ];
+    row.extend(["-"; 3].map(str::to_owned));
+    row
+}
+
+fn row(one: &IterationSummary) -> Vec<String> {
+    vec![
+        one.iteration.to_string(),
+        percent(one.eval_accuracy),
+        percent(one.win_rate_start),
+        percent(one.win_rate_first),
+        number(one.characters, 1),
+        number(one.tokens, 1),
+        percent(one.length_limited),
+        number(one.kl, 4),
+        duration(one.seconds),
+    ]
+}
+
+fn training_head() -> Vec<String> {
+    let names = [
+        "iteration", "prompts", "skipped", "candidates", "pairs", "truncated", "mean score", "circles", "steps",
+        "loss first", "loss last", "differ",
+    ];
+    names.map(str::to_owned).to_vec()
+}
+
+fn training_row(one: &IterationSummary) -> Vec<String> {
+    vec![
+        one.iteration.to_string(),
+        one.prompts.to_string(),
+        one.skipped_prompts.to_string(),
+        one.candidates.to_string(),
+        one.pairs.to_string(),
+        one.truncated_pairs.to_string(),
+        number(one.mean_score, 4),
+        percent(one.cyclic),
+        one.steps.to_string(),
+        loss(one.loss_first),
+        loss(one.loss_last),
+        scientific(one.logprob_difference),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_per_iteration_and_says_how_to_go_on() {
+        let one = IterationSummary { iteration: 1, win_rate_first: Some(0.625), seconds: 90.0, ..Default::default() };
+        let mut summary = RunSummary {
+            name: "x".into(),
+            directory: "runs/x".into(),
+            wanted: 3,
+            start: StartSummary { eval_accuracy: Some(0.5), ..StartSummary::default() },
+            iterations: vec![one],
+            ..RunSummary::default()
+        };
+        let text = render(&summary);
+        assert!(text.starts_with("x (runs/x): 1 of 3 iterations\n"), "{text}");
+        assert!(text.contains("50.0 %") && text.contains("62.5 %") && text.contains("1m30s"), "{text}");
+        assert!(text.contains("selfplay resume runs/x"));
+        summary.finished = true;
+        assert!(!render(&summary).contains("resume"));
+    }
+
+    #[test]
+    fn a_folder_without_manifest_is_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(&RunDir::new(folder.path())).unwrap_err();
+        assert_eq!(error.exit_status(), 2);
+        assert!(error.to_string().contains("manifest.json"), "{error}");
+    }
+}

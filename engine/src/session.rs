@@ -1,0 +1,185 @@
+//! A process at work in a run folder: its lock, recipe, inputs, log and stop flag.
+
+use selfplay_model::Decoder;
+use selfplay_sampler::SampleSettings;
+
+use crate::events::{Event, Events};
+use crate::inputs::{Inputs, policy_options};
+use crate::lock::RunLock;
+use crate::manifest::{Environment, Manifest};
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::resume::{StageAction, Workload, plan};
+use crate::run_dir::{IterationDir, RunDir};
+use crate::run_error::RunError;
+use crate::runtime::Runtime;
+use crate::signals::StopFlag;
+
+/// Everything that the stages share.
+pub struct Session {
+    /// What to do.
+    pub recipe: Recipe,
+    /// Where.
+    pub run: RunDir,
+    /// What the run was begun with.
+    pub manifest: Manifest,
+    /// What the stages read.
+    pub inputs: Inputs,
+    /// Device and verbosity.
+    pub runtime: Runtime,
+    /// The log on standard error.
+    pub progress: Progress,
+    /// The log on disk.
+    pub events: Events,
+    /// Raised by SIGINT and SIGTERM.
+    pub stop: StopFlag,
+    /// Held until the session ends.
+    _lock: RunLock,
+}
+
+impl Session {
+    /// Takes up work in a folder whose recipe and manifest are written.
+    ///
+    /// # Errors
+    /// When the log cannot be written or a signal handler not be installed.
+    pub fn open(
+        command: &str,
+        recipe: Recipe,
+        run: RunDir,
+        manifest: Manifest,
+        inputs: Inputs,
+        lock: RunLock,
+        runtime: &Runtime,
+    ) -> Result<Self, RunError> {
+        run.remove_temporaries(recipe.iterations)?;
+        let events = Events::open(&run.events_file())?;
+        let threads = rayon::current_num_threads();
+        events.record(Event::Started {
+            command: command.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            threads,
+        })?;
+        let stop = StopFlag::install().map_err(|source| RunError::io(run.root(), "install signal handlers", source))?;
+        let progress = Progress::new(runtime.verbosity);
+        for difference in manifest.environment.differences(&Environment::here(&runtime.device_name)) {
+            progress.line(format!("note: this run began elsewhere ({difference}); bits of later results may differ"));
+        }
+        Ok(Self { recipe, run, manifest, inputs, runtime: runtime.clone(), progress, events, stop, _lock: lock })
+    }
+
+    /// Everything that is left to do.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn plan(&self) -> Result<Vec<StageAction>, RunError> {
+        let mut shards = self.manifest.shards();
+        shards.truncate(self.recipe.iterations);
+        let workload = Workload { shards, evaluates: !self.inputs.held_out.is_empty() };
+        Ok(plan(&workload, &self.run.state(self.recipe.iterations)?))
+    }
+
+    /// Iterations with something left to do, in order.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn remaining(&self) -> Result<Vec<usize>, RunError> {
+        let mut iterations: Vec<usize> = self.plan()?.iter().filter_map(StageAction::iteration).collect();
+        iterations.dedup();
+        Ok(iterations)
+    }
+
+    /// What is left of one iteration.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn work(&self, iteration: usize) -> Result<Work, RunError> {
+        let actions = self.plan()?.into_iter().filter(|action| action.iteration() == Some(iteration)).collect();
+        let shards = self.manifest.shards().get(iteration - 1).copied().unwrap_or(0);
+        Ok(Work { iteration, dir: self.run.iteration(iteration), shards, actions })
+    }
+
+    /// The policy that an iteration ended with, as written; 0 is the starting policy.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn policy_after(&self, iteration: usize) -> Result<Decoder, RunError> {
+        if iteration == 0 {
+            return self.inputs.starting_policy(&self.recipe, &self.runtime);
+        }
+        Ok(Decoder::load(&self.run.iteration(iteration).policy(), &policy_options(&self.recipe, &self.runtime))?)
+    }
+
+    /// `[sample]` for an iteration.
+    pub fn sample_settings(&self, iteration: usize) -> SampleSettings {
+        SampleSettings { seed: self.recipe.seed, iteration: iteration as u64, ..self.recipe.sample.clone() }
+    }
+
+    /// An error when a signal has asked for a stop.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`].
+    pub fn check_stop(&self) -> Result<(), RunError> {
+        match self.stop.requested() {
+            Some(signal) => Err(RunError::Stopped { signal, directory: self.run.root().to_path_buf() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks an iteration as finished.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub fn finish(&mut self, iteration: usize) -> Result<(), RunError> {
+        self.manifest.finish(iteration);
+        self.manifest.write(&self.run.manifest_file())?;
+        self.events.record(Event::Finished { iteration })
+    }
+}
+
+/// What is left of one iteration.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// From 1.
+    pub iteration: usize,
+    /// Its folder.
+    pub dir: IterationDir,
+    /// All its shards.
+    pub shards: usize,
+    /// What is left.
+    pub actions: Vec<StageAction>,
+}
+
+impl Work {
+    /// Shards to sample.
+    pub fn to_sample(&self) -> &[usize] {
+        let shards = self.actions.iter().find_map(|action| match action {
+            StageAction::Sample { shards, .. } => Some(shards.as_slice()),
+            _ => None,
+        });
+        shards.unwrap_or_default()
+    }
+
+    /// Shards to score.
+    pub fn to_score(&self) -> &[usize] {
+        let shards = self.actions.iter().find_map(|action| match action {
+            StageAction::Score { shards, .. } => Some(shards.as_slice()),
+            _ => None,
+        });
+        shards.unwrap_or_default()
+    }
+
+    /// Whether pairs are to be selected.
+    pub fn pairs(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, StageAction::Pair { .. }))
+    }
+
+    /// Whether the policy is to be trained.
+    pub fn trains(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, StageAction::Train { .. }))
+    }
+
+    /// Whether the policy is to be evaluated.
+    pub fn evaluates(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, StageAction::Evaluate { .. }))
+    }
+}

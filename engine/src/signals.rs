@@ -1,0 +1,99 @@
+//! SIGINT and SIGTERM: the shard or step in work ends, a checkpoint is written, the process leaves with 128 + n.
+//!
+//! A second signal of either kind ends the process at once; every file is whole or absent, so nothing is lost.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Which signal asked for the stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGINT, Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl StopSignal {
+    /// The signal's number: 2 or 15.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Interrupt => SIGINT,
+            Self::Terminate => SIGTERM,
+        }
+    }
+
+    /// 130 or 143.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for StopSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Raised by a signal, read between the steps of a stage. Clones share the flag.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag {
+    /// Raised by either signal: what a crate that knows nothing of signals is given.
+    any: Arc<AtomicBool>,
+    interrupted: Arc<AtomicBool>,
+    terminated: Arc<AtomicBool>,
+}
+
+impl StopFlag {
+    /// A flag that SIGINT and SIGTERM raise.
+    ///
+    /// # Errors
+    /// The operating system's, when a handler cannot be installed.
+    pub fn install() -> std::io::Result<Self> {
+        let flag = Self::default();
+        for (signal, own) in [(SIGINT, &flag.interrupted), (SIGTERM, &flag.terminated)] {
+            // Order matters: the shutdown sees the flag as the *earlier* signals left it.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag.any))?;
+            signal_hook::flag::register(signal, Arc::clone(own))?;
+            signal_hook::flag::register(signal, Arc::clone(&flag.any))?;
+        }
+        Ok(flag)
+    }
+
+    /// The signal that has come, if any.
+    pub fn requested(&self) -> Option<StopSignal> {
+        if self.terminated.load(Ordering::Relaxed) {
+            return Some(StopSignal::Terminate);
+        }
+        self.interrupted.load(Ordering::Relaxed).then_some(StopSignal::Interrupt)
+    }
+
+    /// The bare flag, for a stage in another crate.
+    pub fn shared(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_raises_the_flag_and_names_itself() {
+        let flag = StopFlag::install().unwrap();
+        assert_eq!(flag.requested(), None);
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        assert_eq!(flag.requested(), Some(StopSignal::Terminate));
+        assert!(flag.shared().load(Ordering::Relaxed));
+        assert_eq!(StopSignal::Interrupt.exit_status(), 130);
+    }
+}

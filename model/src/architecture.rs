@@ -1,0 +1,225 @@
+//! What a model is made of, read from its `config.json`: sizes, activations, rotary embedding, windows, biases.
+//!
+//! Everything that differs between the families is a field here, so that the decoder has one code path and asks
+//! the fields, never the family. The values are those that transformers 5.23 computes from the same file; it
+//! reads what transformers 4 wrote (`rope_theta`, `rope_scaling`, `torch_dtype`) and what 5 writes
+//! (`rope_parameters`, `dtype`). Keys that are absent have the default of the family's configuration class.
+
+mod fields;
+mod parse;
+mod tensors;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+pub(crate) use fields::token_ids;
+pub use tensors::{ParameterKind, TensorSpec};
+
+use crate::error::ModelError;
+
+/// Families of decoders that this crate computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Llama 1 to 3.x.
+    Llama,
+    /// Mistral, with a window on every layer where the configuration has one.
+    Mistral,
+    /// Qwen 2 and 2.5: bias on queries, keys and values.
+    Qwen2,
+    /// Qwen 3 (dense): queries and keys normalised per head.
+    Qwen3,
+    /// Gemma 1.
+    Gemma,
+    /// Gemma 2: soft-capping, alternating windows, norms after each part of a block.
+    Gemma2,
+}
+
+impl Family {
+    /// All families, in the order error messages list them.
+    pub const ALL: [Family; 6] =
+        [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Gemma, Family::Gemma2];
+
+    /// The `model_type` of config.json.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Family::Llama => "llama",
+            Family::Mistral => "mistral",
+            Family::Qwen2 => "qwen2",
+            Family::Qwen3 => "qwen3",
+            Family::Gemma => "gemma",
+            Family::Gemma2 => "gemma2",
+        }
+    }
+}
+
+/// The gate's activation in the feed-forward part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x·σ(x).
+    Silu,
+    /// GELU by its tanh form.
+    GeluTanh,
+}
+
+/// How rotary frequencies are stretched for long contexts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Plain frequencies θ^(−2i/d).
+    None,
+    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// Divisor of the low frequencies.
+        factor: f64,
+        /// Wavelengths above original_max_positions / low_freq_factor are divided whole.
+        low_freq_factor: f64,
+        /// Wavelengths below original_max_positions / high_freq_factor are kept.
+        high_freq_factor: f64,
+        /// Context length of the model before its extension, in tokens.
+        original_max_positions: usize,
+    },
+    /// All frequencies divided by `factor`.
+    Linear {
+        /// Divisor of every frequency.
+        factor: f64,
+    },
+}
+
+/// The rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Stretching, if any.
+    pub scaling: RopeScaling,
+}
+
+/// Number formats that weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoredDtype {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+impl StoredDtype {
+    /// The name in config.json (`torch_dtype`, `dtype`).
+    pub fn torch_name(self) -> &'static str {
+        match self {
+            StoredDtype::F32 => "float32",
+            StoredDtype::Bf16 => "bfloat16",
+            StoredDtype::F16 => "float16",
+        }
+    }
+
+    /// The tensor type of the same format.
+    pub fn dtype(self) -> candle_core::DType {
+        match self {
+            StoredDtype::F32 => candle_core::DType::F32,
+            StoredDtype::Bf16 => candle_core::DType::BF16,
+            StoredDtype::F16 => candle_core::DType::F16,
+        }
+    }
+}
+
+/// One decoder's shape and arithmetic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Which family's names and conventions.
+    pub family: Family,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward part.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of one head; even.
+    pub head_dim: usize,
+    /// Longest context, in tokens.
+    pub max_positions: usize,
+    /// ε inside the root of every norm.
+    pub rms_norm_eps: f64,
+    /// The output head is the embedding.
+    pub tie_embeddings: bool,
+    /// Activation of the gate.
+    pub activation: Activation,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// Per layer: a query sees itself and the `window − 1` positions before it; `None` sees all before it.
+    pub windows: Vec<Option<usize>>,
+    /// Factor of q·k: head_dim^−½, or query_pre_attn_scalar^−½ for Gemma 2.
+    pub attention_scale: f64,
+    /// Attention scores x become c·tanh(x/c).
+    pub attention_softcap: Option<f64>,
+    /// Logits x become c·tanh(x/c).
+    pub final_softcap: Option<f64>,
+    /// Norms multiply by 1 + w instead of w (Gemma).
+    pub norm_offset: bool,
+    /// Embeddings are multiplied by this (Gemma: √hidden_size, not yet rounded to the dtype of computation).
+    pub embedding_scale: Option<f64>,
+    /// Norms after attention and after the feed-forward part, before they join the stream (Gemma 2).
+    pub post_norms: bool,
+    /// Queries and keys are normalised per head (Qwen 3).
+    pub qk_norm: bool,
+    /// Bias on the query, key and value projections.
+    pub qkv_bias: bool,
+    /// Bias on the attention's output projection.
+    pub output_bias: bool,
+    /// Bias on the three feed-forward projections.
+    pub mlp_bias: bool,
+    /// What config.json says the weights are stored in, where it says so.
+    pub stored_dtype: Option<StoredDtype>,
+    /// `bos_token_id` of config.json; empty where it has none.
+    pub bos_ids: Vec<u32>,
+    /// `eos_token_id` of config.json, one or several; empty where it has none.
+    pub eos_ids: Vec<u32>,
+}
+
+impl Architecture {
+    /// Reads `folder`/config.json. Errors: no folder, no file, not JSON, anything that [`Self::from_json`] refuses.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        Self::from_json(&read_json(&path, "a model folder holds config.json")?, &path)
+    }
+
+    /// Reads the content of a config.json; `path` is for messages only.
+    ///
+    /// Errors: a family, rotary scaling, quantisation or mixture of experts that is not supported; a number that
+    /// is missing, of the wrong type, zero, absurdly large, or at odds with another.
+    pub fn from_json(config: &Value, path: &Path) -> Result<Self, ModelError> {
+        parse::parse(config, path)
+    }
+
+    /// Number of weights, each counted once (a tied head is the embedding).
+    pub fn parameter_count(&self) -> usize {
+        self.tensors().iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Every tensor of the model by its Hugging Face name, in the order of a forward pass.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        tensors::list(self)
+    }
+}
+
+/// Reads a JSON file of a model folder; `remedy` ends the message where it is absent.
+pub(crate) fn read_json(path: &Path, remedy: &str) -> Result<Value, ModelError> {
+    if let Some(folder) = path.parent()
+        && !folder.as_os_str().is_empty()
+        && !folder.is_dir()
+    {
+        return Err(ModelError::input(folder, "there is no such folder", "name a model folder that exists"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| ModelError::reading(path, error, remedy))?;
+    serde_json::from_str(&text).map_err(|error| {
+        ModelError::input(path, format!("it is not valid JSON: {error}"), "fetch the file again")
+    })
+}

@@ -1,0 +1,156 @@
+//! Prompts and conversations to token ids: the tokenizer and the chat template of one model, together.
+//!
+//! The rules are the contract's: a prompt string is one user message rendered with the generation prompt and gets
+//! no further special tokens; a model without a template takes raw text with its tokenizer's special tokens.
+
+use std::path::Path;
+
+use selfplay_records::{Message, Prompt};
+use serde_json::Value;
+
+use crate::architecture::{read_json, token_ids};
+use crate::chat_template::ChatTemplate;
+use crate::error::ModelError;
+use crate::tokenizer::Tokenizer;
+
+/// A model's tokenizer and chat template.
+pub struct Codec {
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to text; `None` for a model that has no template.
+    pub template: Option<ChatTemplate>,
+    /// Rows of the model's embedding: ids at or above it are no tokens of the model.
+    vocab_size: usize,
+}
+
+impl Codec {
+    /// Reads tokenizer and template of a model folder; `template_override` is a template file that goes before the
+    /// folder's own. Errors as [`Tokenizer::load`] and [`ChatTemplate::for_model`].
+    pub fn load(folder: &Path, template_override: Option<&Path>) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::load(folder)?;
+        let template = ChatTemplate::for_model(folder, template_override)?;
+        let config = folder.join("config.json");
+        // A folder that holds a tokenizer alone will do for tokenising.
+        let config = if config.is_file() { read_json(&config, "")? } else { Value::Null };
+        let vocab_size =
+            config["vocab_size"].as_u64().map_or_else(|| tokenizer.vocab_size(), |size| size as usize);
+        Ok(Self { tokenizer, template, vocab_size })
+    }
+
+    /// Number of ids that the model knows.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The ids of a prompt row: its own ids, else its messages, else its string. Ids win over text.
+    ///
+    /// Errors: a row that has none of them or an empty one, an id outside the vocabulary, a template's refusal.
+    pub fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>, ModelError> {
+        let ids = if let Some(ids) = &prompt.prompt_ids {
+            self.check_ids(ids, "prompt_ids")?;
+            ids.clone()
+        } else if let Some(messages) = &prompt.messages {
+            self.conversation_ids(messages, true)?
+        } else if let Some(text) = &prompt.prompt {
+            self.conversation_ids(&[Message::user(text.as_str())], true)?
+        } else {
+            return Err(ModelError::value(
+                format!("prompt {:?} has no `prompt`, `messages` or `prompt_ids`", prompt.prompt_id),
+                "give it one of the three",
+            ));
+        };
+        if ids.is_empty() {
+            return Err(ModelError::value(
+                format!("prompt {:?} has no tokens", prompt.prompt_id),
+                "a prompt must not be empty",
+            ));
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a conversation: rendered by the template, then tokenised without further special tokens.
+    ///
+    /// Without a template, a single user message is raw text with the tokenizer's special tokens; anything longer is
+    /// an error.
+    pub fn conversation_ids(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, ModelError> {
+        let rendered = self.render(messages, add_generation_prompt)?;
+        self.rendered_ids(&rendered)
+    }
+
+    /// The text of a conversation by the template; without a template, that of a single user message.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+        match (&self.template, messages) {
+            (Some(template), messages) => template.render(messages, add_generation_prompt),
+            (None, [only]) if only.role == "user" => Ok(only.content.clone()),
+            (None, _) => Err(ModelError::value(
+                "the model has no chat template, so it takes no conversations",
+                "give one with --chat-template, or prompts as plain strings",
+            )),
+        }
+    }
+
+    /// The ids of a text that [`Self::render`] made: special tokens are added where no template could.
+    pub fn rendered_ids(&self, rendered: &str) -> Result<Vec<u32>, ModelError> {
+        self.checked(self.tokenizer.encode(rendered, self.template.is_none())?)
+    }
+
+    /// The ids of a conversation as the published preference models tokenise it: rendered without the generation
+    /// prompt, then tokenised with the tokenizer's special tokens on top (so that BOS stands there twice).
+    pub fn scoring_ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.checked(self.tokenizer.encode(&self.render(messages, false)?, true)?)
+    }
+
+    /// The ids that end a response: `eos_token_id` of generation_config.json, else of config.json, together with the
+    /// tokenizer's eos_token; ascending. Ids that the model cannot produce are left out.
+    pub fn stop_ids(&self, folder: &Path) -> Result<Vec<u32>, ModelError> {
+        let mut ids = Vec::new();
+        for file in ["generation_config.json", "config.json"] {
+            let path = folder.join(file);
+            if !path.is_file() {
+                continue;
+            }
+            let config = read_json(&path, "")?;
+            let found = token_ids(&config["eos_token_id"]).ok_or_else(|| {
+                let what = format!("`eos_token_id` is {}", config["eos_token_id"]);
+                ModelError::input(&path, what, "it must be a token id or a list of token ids")
+            })?;
+            if !found.is_empty() {
+                ids = found;
+                break;
+            }
+        }
+        ids.extend(self.tokenizer.eos_id());
+        ids.retain(|id| (*id as usize) < self.vocab_size);
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Checks that the model knows every id; `field` is what they are called in the message.
+    pub fn check_ids(&self, ids: &[u32], field: &str) -> Result<(), ModelError> {
+        match ids.iter().position(|id| *id as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some(place) => Err(ModelError::value(
+                format!("`{field}`[{place}] is {}, outside the vocabulary", ids[place]),
+                format!("token ids of this model are 0 to {}", self.vocab_size.saturating_sub(1)),
+            )),
+        }
+    }
+
+    fn checked(&self, ids: Vec<u32>) -> Result<Vec<u32>, ModelError> {
+        match ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            None => Ok(ids),
+            Some(id) => Err(ModelError::value(
+                format!(
+                    "the tokenizer makes id {id}, but the model's vocabulary has {} tokens",
+                    self.vocab_size
+                ),
+                "tokenizer and weights must be of one model",
+            )),
+        }
+    }
+}

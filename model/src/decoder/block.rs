@@ -1,0 +1,191 @@
+//! One block: attention and feed-forward part, each with its norms and its place in the residual stream.
+
+use candle_core::{Result, Tensor};
+
+use super::Decoder;
+use crate::architecture::Architecture;
+use crate::batch::Layout;
+use crate::kernels::Real;
+use crate::kernels::attention::{Attention, AttentionOutput};
+use crate::kernels::elementwise;
+use crate::kernels::gated_unit::gated_unit;
+use crate::kernels::gemm::{Element, PackedMatrix};
+use crate::kernels::linear::{Map, linear, linear_packed};
+use crate::kernels::rope::{Direction, RopeTable};
+use crate::kernels::storage::{with_slice, with_slice_mut};
+use crate::parameters::{ParameterId, Parameters};
+
+/// A linear map's parameters.
+#[derive(Clone, Copy)]
+pub(super) struct Projection {
+    pub(super) weight: ParameterId,
+    pub(super) bias: Option<ParameterId>,
+}
+
+/// One block's parameters and constants.
+pub(super) struct Block {
+    pub(super) attention: Attention,
+    pub(super) attention_norm: ParameterId,
+    /// Query, key, value.
+    pub(super) qkv: [Projection; 3],
+    pub(super) q_norm: Option<ParameterId>,
+    pub(super) k_norm: Option<ParameterId>,
+    pub(super) output: [Projection; 1],
+    pub(super) attention_post_norm: Option<ParameterId>,
+    pub(super) feed_forward_norm: ParameterId,
+    /// Gate, up.
+    pub(super) gate_up: [Projection; 2],
+    pub(super) down: [Projection; 1],
+    pub(super) feed_forward_post_norm: Option<ParameterId>,
+}
+
+impl Block {
+    /// The block of this layer; `None` where a tensor is missing.
+    pub(super) fn new(a: &Architecture, layer: usize, parameters: &Parameters) -> Option<Self> {
+        let find = |part: &str| parameters.find(&format!("model.layers.{layer}.{part}"));
+        let projection = |part: &str| {
+            Some(Projection { weight: find(&format!("{part}.weight"))?, bias: find(&format!("{part}.bias")) })
+        };
+        let post = |part: &str| if a.post_norms { find(part) } else { None };
+        Some(Self {
+            attention: Attention {
+                heads: a.num_heads,
+                kv_heads: a.num_kv_heads,
+                head_dim: a.head_dim,
+                scale: a.attention_scale,
+                softcap: a.attention_softcap,
+                window: a.windows.get(layer).copied().flatten(),
+            },
+            attention_norm: find("input_layernorm.weight")?,
+            qkv: [projection("self_attn.q_proj")?, projection("self_attn.k_proj")?, projection("self_attn.v_proj")?],
+            q_norm: find("self_attn.q_norm.weight"),
+            k_norm: find("self_attn.k_norm.weight"),
+            output: [projection("self_attn.o_proj")?],
+            attention_post_norm: post("post_attention_layernorm.weight"),
+            // In Gemma 2 `post_attention_layernorm` is what its name says; elsewhere it is this norm.
+            feed_forward_norm: if a.post_norms {
+                find("pre_feedforward_layernorm.weight")?
+            } else {
+                find("post_attention_layernorm.weight")?
+            },
+            gate_up: [projection("mlp.gate_proj")?, projection("mlp.up_proj")?],
+            down: [projection("mlp.down_proj")?],
+            feed_forward_post_norm: post("post_feedforward_layernorm.weight"),
+        })
+    }
+}
+
+/// What one block's forward computed on its way; the backward takes it apart.
+pub(super) struct BlockActivations {
+    /// The block's input \[t, h].
+    pub(super) input: Tensor,
+    /// Queries, keys and values before their norms \[t, (n_h + 2 n_kv) d], where the model has such norms.
+    pub(super) qkv_before_norm: Option<Tensor>,
+    /// After norms and rope.
+    pub(super) qkv: Tensor,
+    pub(super) attention: AttentionOutput,
+    /// The attention's projected output \[t, h], where a norm follows it.
+    pub(super) attention_projected: Option<Tensor>,
+    /// The stream after attention \[t, h].
+    pub(super) middle: Tensor,
+    /// \[t, 2 i].
+    pub(super) gate_up: Tensor,
+    /// The feed-forward part's output \[t, h], where a norm follows it.
+    pub(super) feed_forward: Option<Tensor>,
+}
+
+/// A packed batch as the blocks see it.
+pub(super) struct BlockContext<'a> {
+    pub(super) layout: &'a Layout,
+    pub(super) positions: &'a [u32],
+    pub(super) rope: &'a RopeTable,
+}
+
+impl Decoder {
+    pub(super) fn value(&self, id: ParameterId) -> &Tensor {
+        &self.parameters.get(id).value
+    }
+
+    pub(super) fn maps<'a>(&'a self, projections: &[Projection]) -> Vec<Map<'a>> {
+        projections.iter().map(|p| Map { weight: self.value(p.weight), bias: p.bias.map(|b| self.value(b)) }).collect()
+    }
+
+    /// x·Wᵀ + b, over packed weights where there are some.
+    pub(super) fn project<T: Element>(&self, x: &Tensor, projections: &[Projection], packed: Option<&PackedMatrix<f32>>) -> Result<Tensor> {
+        let maps = self.maps(projections);
+        match packed {
+            Some(packed) => linear_packed::<f32>(x, packed, &maps),
+            None => linear::<T>(x, &maps),
+        }
+    }
+
+    /// Bias, per-head norms and rope on fresh queries, keys and values, in place.
+    pub(super) fn finish_qkv<T: Real>(&self, block: &Block, qkv: &Tensor, positions: &[u32], rope: &RopeTable) -> Result<Option<Tensor>> {
+        let a = &block.attention;
+        let width = (a.heads + 2 * a.kv_heads) * a.head_dim;
+        let mut before = None;
+        if let (Some(q_norm), Some(k_norm)) = (block.q_norm, block.k_norm) {
+            before = Some(qkv.copy()?);
+            let norms = [(q_norm, 0, a.heads), (k_norm, a.heads * a.head_dim, a.kv_heads)];
+            for (weight, first, heads) in norms {
+                with_slice::<T, _>(self.value(weight), |weight| {
+                    with_slice_mut::<T, _>(qkv, |qkv| self.norm().heads_in_place(qkv, width, first, heads, weight))
+                })??;
+            }
+        }
+        // Keys lie right after queries: one rotation covers both.
+        with_slice_mut::<T, _>(qkv, |qkv| rope.rotate(qkv, width, 0, a.heads + a.kv_heads, positions, Direction::Forward))?;
+        Ok(before)
+    }
+
+    /// Norms a branch's output if the family does, and adds it to the stream.
+    pub(super) fn join<T: Real>(&self, stream: &Tensor, branch: &Tensor, post_norm: Option<ParameterId>) -> Result<Tensor> {
+        match post_norm {
+            Some(norm) => {
+                let normed = self.norm().forward::<T>(branch, self.value(norm))?;
+                elementwise::add_assign::<T>(&normed, stream)?;
+                Ok(normed)
+            }
+            None => elementwise::sum::<T>(stream, branch),
+        }
+    }
+
+    /// The block's output \[t, h] and all that its backward needs.
+    pub(super) fn block_forward<T: Element>(&self, layer: usize, input: &Tensor, context: &BlockContext) -> Result<BlockForward> {
+        let block = &self.blocks[layer];
+        let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);
+        let normed = self.norm().forward::<T>(input, self.value(block.attention_norm))?;
+        let qkv = self.project::<T>(&normed, &block.qkv, packed.map(|p| &p.qkv))?;
+        drop(normed);
+        let qkv_before_norm = self.finish_qkv::<T>(block, &qkv, context.positions, context.rope)?;
+        let attention = block.attention.forward::<T>(&qkv, context.layout)?;
+        let projected = self.project::<T>(&attention.output, &block.output, packed.map(|p| &p.output))?;
+        let middle = self.join::<T>(input, &projected, block.attention_post_norm)?;
+        let attention_projected = block.attention_post_norm.map(|_| projected);
+        let normed = self.norm().forward::<T>(&middle, self.value(block.feed_forward_norm))?;
+        let gate_up = self.project::<T>(&normed, &block.gate_up, packed.map(|p| &p.gate_up))?;
+        drop(normed);
+        let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;
+        let feed_forward = self.project::<T>(&gated, &block.down, packed.map(|p| &p.down))?;
+        drop(gated);
+        let output = self.join::<T>(&middle, &feed_forward, block.feed_forward_post_norm)?;
+        let feed_forward = block.feed_forward_post_norm.map(|_| feed_forward);
+        let activations = BlockActivations {
+            input: input.clone(),
+            qkv_before_norm,
+            qkv,
+            attention,
+            attention_projected,
+            middle,
+            gate_up,
+            feed_forward,
+        };
+        Ok(BlockForward { output, activations })
+    }
+}
+
+/// A block's output and what it computed on its way.
+pub(super) struct BlockForward {
+    pub(super) output: Tensor,
+    pub(super) activations: BlockActivations,
+}

@@ -1,0 +1,85 @@
+//! The forward over a packed batch, with or without what a backward needs.
+
+use candle_core::{Result, Tensor};
+
+use super::block::{BlockActivations, BlockContext};
+use super::{Decoder, by_dtype};
+use crate::batch::PackedBatch;
+use crate::kernels::embedding::embedding;
+use crate::kernels::gemm::Element;
+
+/// What a forward leaves for its backward.
+pub struct Tape {
+    pub(super) batch: PackedBatch,
+    pub(super) blocks: Vec<Kept>,
+    /// The stream after the last block \[t, h].
+    pub(super) last: Tensor,
+    hidden: Tensor,
+}
+
+/// What is kept of one block.
+pub(super) enum Kept {
+    /// The block's input alone \[t, h]; its backward computes the rest again.
+    Input(Tensor),
+    /// Everything.
+    All(Box<BlockActivations>),
+}
+
+impl Tape {
+    /// Hidden states after the final norm, \[t, h].
+    pub fn hidden(&self) -> &Tensor {
+        &self.hidden
+    }
+
+    /// The batch that was run.
+    pub fn batch(&self) -> &PackedBatch {
+        &self.batch
+    }
+}
+
+impl Decoder {
+    /// Hidden states after the final norm, \[t, h]; nothing else is kept.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, a sequence longer than the context.
+    pub fn hidden(&self, batch: &PackedBatch) -> Result<Tensor> {
+        by_dtype!(self, hidden_of(batch))
+    }
+
+    /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs: with `recompute` only the input of each
+    /// block (t·h numbers a layer), which its backward runs again.
+    ///
+    /// # Errors
+    /// As [`Decoder::hidden`].
+    pub fn forward_train(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
+        by_dtype!(self, forward_train_of(batch, recompute))
+    }
+
+    fn hidden_of<T: Element>(&self, batch: &PackedBatch) -> Result<Tensor> {
+        let rope = self.rope(batch.context())?;
+        let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
+        let mut x = self.embed::<T>(batch.ids())?;
+        for layer in 0..self.blocks.len() {
+            x = self.block_forward::<T>(layer, &x, &context)?.output;
+        }
+        self.norm().forward::<T>(&x, self.value(self.final_norm))
+    }
+
+    fn forward_train_of<T: Element>(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
+        let rope = self.rope(batch.context())?;
+        let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
+        let mut x = self.embed::<T>(batch.ids())?;
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for layer in 0..self.blocks.len() {
+            let forward = self.block_forward::<T>(layer, &x, &context)?;
+            blocks.push(if recompute { Kept::Input(x) } else { Kept::All(Box::new(forward.activations)) });
+            x = forward.output;
+        }
+        let hidden = self.norm().forward::<T>(&x, self.value(self.final_norm))?;
+        Ok(Tape { batch: batch.clone(), blocks, last: x, hidden })
+    }
+
+    pub(super) fn embed<T: Element>(&self, ids: &[u32]) -> Result<Tensor> {
+        embedding::<T>(self.value(self.embedding), ids, self.architecture.embedding_scale)
+    }
+}

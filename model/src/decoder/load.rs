@@ -1,0 +1,180 @@
+//! A decoder from a model folder, or with random weights; and back into a folder.
+
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Decoder;
+use super::block::Block;
+use crate::architecture::{Architecture, ParameterKind, TensorSpec};
+use crate::checkpoint;
+use crate::error::ModelError;
+use crate::kernels::rope::RopeTable;
+use crate::parameters::{Parameter, ParameterId, Parameters};
+use crate::weights::{WeightFiles, random_tensor};
+
+/// How weights are brought in.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Where they go.
+    pub device: Device,
+    /// The dtype of computation; by default f32 on a CPU, as stored on CUDA.
+    pub dtype: Option<DType>,
+    /// Whether the heads of a preference model are loaded; a language model's output head may then be absent.
+    pub heads: bool,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, dtype: None, heads: false }
+    }
+}
+
+impl LoadOptions {
+    fn compute_dtype(&self, stored: DType) -> DType {
+        match (&self.device, self.dtype) {
+            (Device::Cpu, Some(DType::F64)) => DType::F64,
+            // The contract's "dtype auto" on CPU; a recipe's bf16 is about what `policy/` is written in.
+            (Device::Cpu, _) => DType::F32,
+            (_, Some(dtype)) => dtype,
+            (_, None) => stored,
+        }
+    }
+}
+
+impl Decoder {
+    /// Loads a model folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// What [`Architecture::load`] and [`WeightFiles`] refuse: all of it the user's input.
+    pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
+        let architecture = Architecture::load(folder)?;
+        let files = WeightFiles::open(folder)?;
+        files.check(&architecture, !options.heads)?;
+        let stored = files.stored_dtype().or(architecture.stored_dtype).map_or(DType::F32, |d| d.dtype());
+        let dtype = options.compute_dtype(stored);
+        let mut parameters = Parameters::default();
+        for spec in architecture.tensors() {
+            if spec.name == "lm_head.weight" && !files.contains(&spec.name) {
+                continue;
+            }
+            let value = files.get(&spec, dtype, &options.device)?;
+            parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true });
+        }
+        if options.heads {
+            let heads = files.heads(&architecture)?;
+            for (spec, name) in [(heads.value_head, "value_head.weight"), (heads.prompt_head, "prompt_head.weight")] {
+                let Some(spec) = spec else { continue };
+                let value = files.get(&spec, dtype, &options.device)?;
+                parameters.push(Parameter { name: name.into(), value, kind: ParameterKind::Matrix, trainable: true });
+            }
+        }
+        let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
+        decoder.stored_dtype = stored;
+        decoder.source = Some(folder.to_path_buf());
+        Ok(decoder)
+    }
+
+    /// A decoder of fresh weights that depend on the seed and the tensors' names alone.
+    ///
+    /// # Errors
+    /// Out of memory on the device.
+    pub fn random(architecture: Architecture, seed: u64, options: &LoadOptions) -> Result<Self, ModelError> {
+        let stored = architecture.stored_dtype.map_or(DType::F32, |d| d.dtype());
+        let dtype = options.compute_dtype(stored);
+        let mut parameters = Parameters::default();
+        for spec in architecture.tensors() {
+            let value = random_tensor(&spec, &architecture, seed, dtype, &options.device)?;
+            parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true });
+        }
+        let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
+        decoder.stored_dtype = stored;
+        Ok(decoder)
+    }
+
+    /// A decoder of fresh weights with config and tokenizer of `folder` (the model `random:FOLDER`).
+    ///
+    /// # Errors
+    /// What [`Architecture::load`] refuses.
+    pub fn random_from(folder: &Path, seed: u64, options: &LoadOptions) -> Result<Self, ModelError> {
+        let mut decoder = Self::random(Architecture::load(folder)?, seed, options)?;
+        decoder.source = Some(folder.to_path_buf());
+        Ok(decoder)
+    }
+
+    /// Gives the decoder fresh preference heads where it has none: a value head of `dim` outputs and, if asked, a
+    /// prompt head of `dim / 2`, normal with deviation 1 / (hidden + 1).
+    ///
+    /// # Errors
+    /// A head of another size is there already.
+    pub fn add_heads(&mut self, dim: usize, prompt_head: bool, seed: u64) -> Result<(), ModelError> {
+        let hidden = self.architecture.hidden_size;
+        if self.value_head.is_none() {
+            self.value_head = Some(self.add_head("value_head.weight", dim, hidden, seed)?);
+        }
+        if prompt_head && self.prompt_head.is_none() {
+            self.prompt_head = Some(self.add_head("prompt_head.weight", dim / 2, hidden, seed)?);
+        }
+        for (head, want) in [(self.value_head, dim), (self.prompt_head, dim / 2)] {
+            let Some(head) = head else { continue };
+            let parameter = self.parameters.get(head);
+            if parameter.value.dims() != [want, hidden] {
+                return Err(ModelError::value(
+                    format!("{} has the shape {:?}, not [{want}, {hidden}]", parameter.name, parameter.value.dims()),
+                    "set preference.dim to the head's size, or start from a model without heads",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_head(&mut self, name: &str, outputs: usize, hidden: usize, seed: u64) -> Result<ParameterId, ModelError> {
+        let spec = TensorSpec { name: name.into(), shape: vec![outputs, hidden], kind: ParameterKind::Matrix };
+        let fresh = random_tensor(&spec, &self.architecture, seed, self.dtype, &self.device)?;
+        // `random_tensor` draws with deviation 0.02.
+        let value = (fresh / 0.02)?.affine(1.0 / (hidden as f64 + 1.0), 0.0)?;
+        Ok(self.parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true }))
+    }
+
+    fn assemble(architecture: Architecture, parameters: Parameters, device: &Device, dtype: DType) -> Result<Self, ModelError> {
+        let find = |name: &str| {
+            parameters
+                .find(name)
+                .ok_or_else(|| ModelError::value(format!("the model has no tensor {name}"), "this is a fault of selfplay: report it"))
+        };
+        let blocks = (0..architecture.num_layers)
+            .map(|layer| Block::new(&architecture, layer, &parameters))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| ModelError::value("the model lacks a tensor of a block", "this is a fault of selfplay: report it"))?;
+        let embedding = find("model.embed_tokens.weight")?;
+        let head = if architecture.tie_embeddings { Some(embedding) } else { parameters.find("lm_head.weight") };
+        Ok(Self {
+            embedding,
+            blocks,
+            final_norm: find("model.norm.weight")?,
+            head,
+            value_head: parameters.find("value_head.weight"),
+            prompt_head: parameters.find("prompt_head.weight"),
+            rope: RwLock::new(Arc::new(RopeTable::new(&architecture.rope, architecture.head_dim, 0))),
+            packed: None,
+            device: device.clone(),
+            dtype,
+            stored_dtype: dtype,
+            source: None,
+            architecture,
+            parameters,
+        })
+    }
+
+    /// Writes the model into `folder`, which exists: safetensors in shards of at most `max_shard_bytes`, config and
+    /// tokenizer from where the model was loaded. `dtype` by default is the one that it was stored in.
+    ///
+    /// # Errors
+    /// A failed write.
+    pub fn save(&self, folder: &Path, dtype: Option<DType>, max_shard_bytes: usize) -> Result<(), ModelError> {
+        let tensors: Vec<(&str, &Tensor)> = self.parameters.iter().map(|(_, p)| (p.name.as_str(), &p.value)).collect();
+        let dtype = dtype.unwrap_or(self.stored_dtype);
+        checkpoint::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
+    }
+}

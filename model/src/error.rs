@@ -1,0 +1,75 @@
+//! What can go wrong in this crate, told so that a user can mend it: what, where, and what would be right.
+
+use std::path::{Path, PathBuf};
+
+/// An error of the model crate. [`ModelError::is_input`] tells the user's mistakes from everything else.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file or folder of the user's is not what it should be.
+    #[error("{}: {what}; {remedy}", path.display())]
+    Input {
+        /// The file or folder at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+        /// What would be right.
+        remedy: String,
+    },
+    /// A value handed in (token ids, messages) is not usable with this model; the caller knows its row.
+    #[error("{what}; {remedy}")]
+    Value {
+        /// What is wrong.
+        what: String,
+        /// What would be right.
+        remedy: String,
+    },
+    /// Reading or writing failed for a reason that is not the user's input (disk full, device error).
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file being read or written.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A folder could not be made or renamed; the caller knows which.
+    #[error(transparent)]
+    Disk(#[from] std::io::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// True where the user's input is wrong (exit status 2), false for everything else (exit status 1).
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Input { .. } | Self::Value { .. })
+    }
+
+    /// A fault of the user's file or folder at `path`.
+    pub fn input(path: impl AsRef<Path>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Input { path: path.as_ref().to_path_buf(), what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A fault of a value that came without a path.
+    pub fn value(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Value { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// A failed read or write at `path`.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// A failed read of the user's file: one that is absent or closed to us is their input, the rest is not.
+    pub(crate) fn reading(path: impl AsRef<Path>, source: std::io::Error, remedy: &str) -> Self {
+        use std::io::ErrorKind;
+        match source.kind() {
+            ErrorKind::NotFound => Self::input(path, "there is no such file", remedy),
+            ErrorKind::PermissionDenied | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
+                Self::input(path, format!("it cannot be read ({source})"), remedy)
+            }
+            ErrorKind::InvalidData => Self::input(path, "it is not UTF-8 text", remedy),
+            _ => Self::io(path, source),
+        }
+    }
+}

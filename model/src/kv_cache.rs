@@ -1,0 +1,83 @@
+//! The paged cache of keys and values, owned by the caller: rows that share a prompt share its pages.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::architecture::Architecture;
+use crate::kernels::storage::with_slice_mut;
+
+/// Tokens of one page.
+pub const PAGE_TOKENS: usize = 16;
+
+/// One running sequence in a step of [`crate::Decoder::forward_paged`].
+#[derive(Clone, Copy, Debug)]
+pub struct PagedRow<'a> {
+    /// How many of the step's ids belong to this row.
+    pub new_tokens: usize,
+    /// Tokens already in the cache; the first new token stands at this position.
+    pub context: usize,
+    /// Token p lives in page `pages[p / 16]`, slot `p % 16`; must cover `context + new_tokens`.
+    pub pages: &'a [u32],
+}
+
+/// Keys and values of every layer, in pages.
+pub struct KvCache {
+    pub(crate) layers: Vec<LayerCache>,
+    pages: usize,
+}
+
+/// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`), values
+/// \[pages, kv_heads, 16, d].
+pub(crate) struct LayerCache {
+    pub(crate) keys: Tensor,
+    pub(crate) values: Tensor,
+}
+
+impl KvCache {
+    /// An empty cache of `pages` pages of [`PAGE_TOKENS`] tokens.
+    ///
+    /// # Errors
+    /// Out of memory on the device.
+    pub fn new(architecture: &Architecture, pages: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let (heads, d) = (architecture.num_kv_heads, architecture.head_dim);
+        let layers = (0..architecture.num_layers)
+            .map(|_| {
+                Ok(LayerCache {
+                    keys: Tensor::zeros((pages, heads, d, PAGE_TOKENS), dtype, device)?,
+                    values: Tensor::zeros((pages, heads, PAGE_TOKENS, d), dtype, device)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { layers, pages })
+    }
+
+    /// How many pages there are.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Bytes that one page takes over all layers.
+    pub fn page_bytes(architecture: &Architecture, dtype: DType) -> usize {
+        2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * PAGE_TOKENS * dtype.size_in_bytes()
+    }
+
+    /// Copies a page whole (the last, partly filled page of a shared prompt).
+    ///
+    /// # Errors
+    /// A page that does not exist.
+    pub fn copy_page(&mut self, from: u32, to: u32) -> Result<()> {
+        let (from, to) = (from as usize, to as usize);
+        if from >= self.pages || to >= self.pages {
+            candle_core::bail!("page {} of a cache of {}", from.max(to), self.pages)
+        }
+        for layer in &self.layers {
+            for tensor in [&layer.keys, &layer.values] {
+                let len = tensor.elem_count() / self.pages;
+                match tensor.dtype() {
+                    DType::F64 => with_slice_mut::<f64, _>(tensor, |x| x.copy_within(from * len..(from + 1) * len, to * len))?,
+                    _ => with_slice_mut::<f32, _>(tensor, |x| x.copy_within(from * len..(from + 1) * len, to * len))?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! One decoder transformer for policy, reference and preference backbones, with its own backward.
+//!
+//! `config.json` → [`Architecture`], safetensors → [`Parameters`], packed batches → hidden states → log-probs and
+//! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are told in the letters of
+//! [`decoder`].
+
+pub mod architecture;
+pub mod batch;
+pub mod checkpoint;
+mod chat_template;
+mod codec;
+pub mod decoder;
+mod error;
+pub mod kernels;
+mod kv_cache;
+mod parameters;
+mod tokenizer;
+pub mod weights;
+
+pub use architecture::{Architecture, Family, ParameterKind, StoredDtype};
+pub use batch::PackedBatch;
+pub use chat_template::ChatTemplate;
+pub use codec::Codec;
+pub use decoder::{Decoder, LoadOptions, Tape};
+pub use error::ModelError;
+pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
+pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use tokenizer::{SpecialTokens, Tokenizer};

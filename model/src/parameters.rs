@@ -1,0 +1,124 @@
+//! The weights of a model under their Hugging Face names, and the gradients that belong to them.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::architecture::ParameterKind;
+use crate::kernels::storage::with_slice_mut;
+
+/// A parameter's index, the same in [`Parameters`] and [`Gradients`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ParameterId(pub(crate) usize);
+
+impl ParameterId {
+    /// The index as a number, for tables that run beside the parameters.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// One weight.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its Hugging Face name.
+    pub name: String,
+    /// Its value in the dtype of computation; updated in place by an optimizer.
+    pub value: Tensor,
+    /// What it is: weight decay leaves norms and biases out.
+    pub kind: ParameterKind,
+    /// Whether it gets a gradient.
+    pub trainable: bool,
+}
+
+/// All weights of a model, in the order of a forward pass.
+#[derive(Debug, Default)]
+pub struct Parameters(Vec<Parameter>);
+
+impl Parameters {
+    pub(crate) fn push(&mut self, parameter: Parameter) -> ParameterId {
+        self.0.push(parameter);
+        ParameterId(self.0.len() - 1)
+    }
+
+    /// All parameters with their ids.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (ParameterId, &Parameter)> {
+        self.0.iter().enumerate().map(|(i, p)| (ParameterId(i), p))
+    }
+
+    /// One parameter.
+    pub fn get(&self, id: ParameterId) -> &Parameter {
+        &self.0[id.0]
+    }
+
+    /// The parameter of this name.
+    pub fn find(&self, name: &str) -> Option<ParameterId> {
+        self.0.iter().position(|p| p.name == name).map(ParameterId)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Marks parameters as trainable or frozen by a rule over them.
+    pub fn set_trainable(&mut self, rule: impl Fn(&Parameter) -> bool) {
+        for parameter in &mut self.0 {
+            parameter.trainable = rule(parameter);
+        }
+    }
+
+    /// Numbers in all.
+    pub fn element_count(&self) -> usize {
+        self.0.iter().map(|p| p.value.elem_count()).sum()
+    }
+}
+
+/// Sums of gradients, one tensor for each trainable parameter, in f32 (f64 where the model computes in f64).
+#[derive(Debug)]
+pub struct Gradients(Vec<Option<Tensor>>);
+
+impl Gradients {
+    /// Zeros for every trainable parameter.
+    ///
+    /// # Errors
+    /// Out of memory on the device.
+    pub fn zeros(parameters: &Parameters) -> Result<Self> {
+        let slots = parameters.0.iter().map(|p| {
+            let dtype = if p.value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            p.trainable.then(|| Tensor::zeros(p.value.shape(), dtype, p.value.device())).transpose()
+        });
+        Ok(Self(slots.collect::<Result<_>>()?))
+    }
+
+    /// The gradient of one parameter; `None` where it is frozen.
+    pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
+        self.0[id.0].as_ref()
+    }
+
+    /// All gradients with their parameters' ids.
+    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
+        self.0.iter().enumerate().filter_map(|(i, g)| Some((ParameterId(i), g.as_ref()?)))
+    }
+
+    /// Sets all sums to 0 in place.
+    ///
+    /// # Errors
+    /// A device without a form of this operation.
+    pub fn zero(&mut self) -> Result<()> {
+        for gradient in self.0.iter().flatten() {
+            match gradient.dtype() {
+                DType::F64 => with_slice_mut::<f64, _>(gradient, |g| g.fill(0.0))?,
+                _ => with_slice_mut::<f32, _>(gradient, zero_in_parallel)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn zero_in_parallel(g: &mut [f32]) {
+    crate::kernels::parallel::for_rows(g, 1, 1 << 16, |_, part| part.fill(0.0));
+}

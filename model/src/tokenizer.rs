@@ -1,0 +1,165 @@
+//! Text to token ids and back, by the model folder's tokenizer.json.
+//!
+//! The ids are those of transformers' fast tokenizers: padding and truncation that tokenizer.json may carry are
+//! switched off, special tokens written in a text are recognised. The names of the special tokens come from
+//! tokenizer_config.json and special_tokens_map.json.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::architecture::read_json;
+use crate::error::ModelError;
+
+/// Keys of special tokens, as chat templates name them.
+const SPECIAL_KEYS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The texts of a tokenizer's special tokens, by key (`bos_token`, `eos_token`, …).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens(Vec<(String, String)>);
+
+impl SpecialTokens {
+    /// Special tokens given by key.
+    pub fn new<'a>(tokens: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(tokens.into_iter().map(|(key, text)| (key.to_owned(), text.to_owned())).collect())
+    }
+
+    /// Reads tokenizer_config.json, then special_tokens_map.json for what the former leaves out; both may be absent.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let mut tokens = Self::default();
+        for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let path = folder.join(file);
+            if !path.is_file() {
+                continue;
+            }
+            let config = read_json(&path, "")?;
+            for key in SPECIAL_KEYS {
+                if tokens.get(key).is_none()
+                    && let Some(text) = token_text(&config[key], key, &path)?
+                {
+                    tokens.0.push((key.to_owned(), text));
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// The text of the token called `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, text)| text.as_str())
+    }
+
+    /// All of them, key and text.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, text)| (key.as_str(), text.as_str()))
+    }
+}
+
+/// A special token as written: a string, or an object whose `content` is the string.
+fn token_text(value: &Value, key: &str, path: &Path) -> Result<Option<String>, ModelError> {
+    let text = value.get("content").unwrap_or(value);
+    match text {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.clone())),
+        _ => Err(ModelError::input(
+            path,
+            format!("`{key}` is {value}"),
+            "it must be a string, or an object with a string `content`",
+        )),
+    }
+}
+
+/// A tokenizer with its special tokens.
+pub struct Tokenizer {
+    path: PathBuf,
+    inner: tokenizers::Tokenizer,
+    special: SpecialTokens,
+}
+
+impl Tokenizer {
+    /// Reads `folder`/tokenizer.json and the names of the special tokens.
+    ///
+    /// Errors: no folder, no tokenizer.json (a `tokenizer.model` alone does not do), a damaged file.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("tokenizer.json");
+        let remedy = if folder.join("tokenizer.model").is_file() {
+            "tokenizer.model alone is not read: save the tokenizer with transformers, which writes tokenizer.json"
+        } else {
+            "a model folder holds tokenizer.json"
+        };
+        if !folder.is_dir() {
+            return Err(ModelError::input(
+                folder,
+                "there is no such folder",
+                "name a model folder that exists",
+            ));
+        }
+        let bytes = std::fs::read(&path).map_err(|error| ModelError::reading(&path, error, remedy))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+            ModelError::input(&path, format!("it is not a valid tokenizer: {error}"), "fetch the file again")
+        })?;
+        // What a call pads or cuts is the caller's business, whatever the file was last used with.
+        inner.with_padding(None);
+        if inner.with_truncation(None).is_err() {
+            return Err(ModelError::input(
+                &path,
+                "its truncation cannot be switched off",
+                "fetch the file again",
+            ));
+        }
+        Ok(Self { path, inner, special: SpecialTokens::load(folder)? })
+    }
+
+    /// The ids of `text`; with `add_special_tokens`, those that the tokenizer puts around a sequence are added.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ModelError> {
+        // encode_fast leaves out the offsets, which nobody here asks for.
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| {
+            let what = format!("it cannot encode {:?}: {error}", text.chars().take(40).collect::<String>());
+            ModelError::input(&self.path, what, "the tokenizer needs an unknown token or byte fallback")
+        })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; with `skip_special`, special tokens are left out. Ids without a token give no text.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
+        self.inner.decode(ids, skip_special).map_err(|error| {
+            ModelError::input(&self.path, format!("it cannot decode ids: {error}"), "fetch the file again")
+        })
+    }
+
+    /// The id of a token given by its text.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The id of the beginning-of-sequence token, where the folder names one.
+    pub fn bos_id(&self) -> Option<u32> {
+        self.bos_token().and_then(|token| self.token_to_id(token))
+    }
+
+    /// The id of the end-of-sequence token, where the folder names one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.eos_token().and_then(|token| self.token_to_id(token))
+    }
+
+    /// The text of the beginning-of-sequence token.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.special.get("bos_token")
+    }
+
+    /// The text of the end-of-sequence token.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.special.get("eos_token")
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The special tokens' texts.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+}

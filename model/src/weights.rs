@@ -1,0 +1,469 @@
+//! Reading a model folder's weights: safetensors, whole or sharded, memory-mapped and checked before use.
+//!
+//! Nothing is believed before it was checked: the header's length and layout, the index against its shards, every
+//! tensor's shape against the architecture, every number for being finite. Names may carry the prefixes that
+//! wrappers of reward models leave (`backbone.`, `pretrained_model.`, …) or lack the leading `model.`; both are
+//! read as the plain Hugging Face name. Weights of a fresh model are drawn by [`random_tensor`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
+use serde_json::Value;
+
+use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
+use crate::error::ModelError;
+
+/// The name of an unsharded file.
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
+/// The name of the table of shards.
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+const AGAIN: &str = "fetch or copy the file again";
+/// What wrappers put before a name; taken off as often as they stand there.
+const WRAPPERS: [&str; 7] =
+    ["module.", "_orig_mod.", "pretrained_model.", "backbone.", "base_model.", "reward_model.", "policy."];
+/// Numbers decoded by one task: 64 Ki are large enough to hide its cost.
+const DECODE_CHUNK: usize = 1 << 16;
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    /// Where the numbers begin: after the length and the header.
+    data: usize,
+    metadata: Metadata,
+}
+
+struct Place {
+    shard: usize,
+    /// The name in the file, prefixes and all.
+    stored_name: String,
+}
+
+/// The heads of a preference model that a folder holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadSpecs {
+    /// `value_head.weight` (or `score.weight`) [d, hidden].
+    pub value_head: Option<TensorSpec>,
+    /// `prompt_head.weight` [d/2, hidden].
+    pub prompt_head: Option<TensorSpec>,
+}
+
+/// The weights of a model folder, open and memory-mapped.
+pub struct WeightFiles {
+    folder: PathBuf,
+    shards: Vec<Shard>,
+    places: HashMap<String, Place>,
+}
+
+impl WeightFiles {
+    /// Opens `folder`/model.safetensors, or the shards of `folder`/model.safetensors.index.json.
+    ///
+    /// Errors: neither is there (a `.bin` file is named with the remedy), a header that is damaged or absurd, a
+    /// file cut short, a shard that is missing, a tensor that the index places in a shard that lacks it.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        let single = folder.join(SINGLE_FILE);
+        let index = folder.join(INDEX_FILE);
+        let shards = if single.is_file() {
+            vec![open_shard(&single)?]
+        } else if index.is_file() {
+            open_index(folder, &index)?
+        } else {
+            return Err(no_weights(folder));
+        };
+        let places = places(folder, &shards)?;
+        Ok(Self { folder: folder.to_path_buf(), shards, places })
+    }
+
+    /// Whether the tensor of this (plain) name is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// Checks that every tensor of the architecture is there with its shape; with `needs_lm_head` false, a missing
+    /// output head is no fault (preference models do without).
+    pub fn check(&self, architecture: &Architecture, needs_lm_head: bool) -> Result<(), ModelError> {
+        let specs = architecture.tensors();
+        let missing: Vec<&str> = specs
+            .iter()
+            .map(|spec| spec.name.as_str())
+            .filter(|name| !self.contains(name) && (needs_lm_head || *name != "lm_head.weight"))
+            .collect();
+        if !missing.is_empty() {
+            let first = missing[..missing.len().min(3)].join(", ");
+            let more =
+                if missing.len() > 3 { format!(" and {} more", missing.len() - 3) } else { String::new() };
+            return Err(ModelError::input(
+                &self.folder,
+                format!("the weights lack {first}{more}"),
+                "weights and config.json must be of one model",
+            ));
+        }
+        for spec in specs.iter().filter(|spec| self.contains(&spec.name)) {
+            self.checked_place(spec)?;
+        }
+        Ok(())
+    }
+
+    /// The tensor of `spec` as `dtype` (f32, f64, bf16 or f16) on `device`.
+    ///
+    /// Errors: it is missing, of another shape, stored in a format other than f32, bf16 and f16, or holds a number
+    /// that is not finite.
+    pub fn get(&self, spec: &TensorSpec, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let place = self.checked_place(spec)?;
+        let shard = &self.shards[place.shard];
+        let stored = self.stored_dtype_at(place)?;
+        let bytes = self.bytes(place);
+        let bad = |index: usize| {
+            ModelError::input(
+                &shard.path,
+                format!("tensor {} holds a NaN or an infinity at flat index {index}", place.stored_name),
+                "weights must be finite: take another checkpoint or fetch the file again",
+            )
+        };
+        let shape = spec.shape.as_slice();
+        let tensor = match dtype {
+            DType::F32 => Tensor::from_vec(decode(bytes, stored, |x| x).map_err(bad)?, shape, &Device::Cpu)?,
+            DType::F64 => {
+                Tensor::from_vec(decode(bytes, stored, f64::from).map_err(bad)?, shape, &Device::Cpu)?
+            }
+            DType::BF16 => {
+                let values = decode(bytes, stored, half::bf16::from_f32).map_err(bad)?;
+                Tensor::from_vec(values, shape, &Device::Cpu)?
+            }
+            DType::F16 => {
+                let values = decode(bytes, stored, half::f16::from_f32).map_err(bad)?;
+                Tensor::from_vec(values, shape, &Device::Cpu)?
+            }
+            other => {
+                return Err(ModelError::value(
+                    format!("weights cannot be computed in {other:?}"),
+                    "use f32, f64, bf16 or f16",
+                ));
+            }
+        };
+        Ok(tensor.to_device(device)?)
+    }
+
+    /// The preference heads that the files hold. Errors: a head that is no matrix [d, hidden].
+    pub fn heads(&self, architecture: &Architecture) -> Result<HeadSpecs, ModelError> {
+        let value_head = match self.head("value_head.weight", architecture)? {
+            Some(spec) => Some(spec),
+            // transformers' *ForSequenceClassification calls it so.
+            None => self.head("score.weight", architecture)?,
+        };
+        Ok(HeadSpecs { value_head, prompt_head: self.head("prompt_head.weight", architecture)? })
+    }
+
+    /// The format that most of the stored numbers are in; `None` where that is none of f32, bf16 and f16.
+    pub fn stored_dtype(&self) -> Option<StoredDtype> {
+        let mut counts = [(StoredDtype::F32, 0usize), (StoredDtype::Bf16, 0), (StoredDtype::F16, 0)];
+        for place in self.places.values() {
+            if let Ok(stored) = self.stored_dtype_at(place) {
+                for (dtype, count) in &mut counts {
+                    if *dtype == stored {
+                        *count += self.bytes(place).len() / width(stored);
+                    }
+                }
+            }
+        }
+        counts
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .max_by_key(|(_, count)| *count)
+            .map(|(dtype, _)| dtype)
+    }
+
+    fn head(&self, name: &str, architecture: &Architecture) -> Result<Option<TensorSpec>, ModelError> {
+        let Some(place) = self.places.get(name) else { return Ok(None) };
+        let shape = self.shape(place).to_vec();
+        if shape.len() != 2 || shape[0] == 0 || shape[1] != architecture.hidden_size {
+            return Err(ModelError::input(
+                &self.shards[place.shard].path,
+                format!("tensor {} has shape {shape:?}", place.stored_name),
+                format!("a head must be [outputs, {}], as wide as the model", architecture.hidden_size),
+            ));
+        }
+        Ok(Some(TensorSpec { name: name.to_owned(), shape, kind: ParameterKind::Matrix }))
+    }
+
+    fn checked_place(&self, spec: &TensorSpec) -> Result<&Place, ModelError> {
+        let Some(place) = self.places.get(&spec.name) else {
+            return Err(ModelError::input(
+                &self.folder,
+                format!("the weights lack {}", spec.name),
+                "weights and config.json must be of one model",
+            ));
+        };
+        let found = self.shape(place);
+        if found != spec.shape {
+            return Err(ModelError::input(
+                &self.shards[place.shard].path,
+                format!("tensor {} has shape {found:?}", place.stored_name),
+                format!(
+                    "config.json makes it {:?}: weights and config.json must be of one model",
+                    spec.shape
+                ),
+            ));
+        }
+        Ok(place)
+    }
+
+    fn shape(&self, place: &Place) -> &[usize] {
+        self.shards[place.shard].metadata.info(&place.stored_name).map_or(&[], |info| &info.shape)
+    }
+
+    fn bytes(&self, place: &Place) -> &[u8] {
+        let shard = &self.shards[place.shard];
+        // The offsets were checked against the file's length when it was opened.
+        shard.metadata.info(&place.stored_name).map_or(&[], |info| {
+            &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1]
+        })
+    }
+
+    fn stored_dtype_at(&self, place: &Place) -> Result<StoredDtype, ModelError> {
+        let shard = &self.shards[place.shard];
+        match shard.metadata.info(&place.stored_name).map(|info| info.dtype) {
+            Some(Dtype::F32) => Ok(StoredDtype::F32),
+            Some(Dtype::BF16) => Ok(StoredDtype::Bf16),
+            Some(Dtype::F16) => Ok(StoredDtype::F16),
+            other => Err(ModelError::input(
+                &shard.path,
+                format!("tensor {} is stored as {other:?}", place.stored_name),
+                "supported are F32, BF16 and F16",
+            )),
+        }
+    }
+}
+
+fn width(stored: StoredDtype) -> usize {
+    match stored {
+        StoredDtype::F32 => 4,
+        StoredDtype::Bf16 | StoredDtype::F16 => 2,
+    }
+}
+
+fn no_weights(folder: &Path) -> ModelError {
+    if !folder.is_dir() {
+        return ModelError::input(folder, "there is no such folder", "name a model folder that exists");
+    }
+    let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
+    match pickled.iter().find(|name| folder.join(name).exists()) {
+        Some(name) => ModelError::input(
+            folder,
+            format!("its weights are in {name}, which only Python can read"),
+            "convert them: in transformers, from_pretrained(…).save_pretrained(…) writes model.safetensors",
+        ),
+        None => ModelError::input(
+            folder,
+            format!("it holds neither {SINGLE_FILE} nor {INDEX_FILE}"),
+            "a model folder holds its weights as safetensors",
+        ),
+    }
+}
+
+fn open_shard(path: &Path) -> Result<Shard, ModelError> {
+    let file = std::fs::File::open(path)
+        .map_err(|error| ModelError::reading(path, error, "every shard must be there"))?;
+    let length = file.metadata().map_err(|error| ModelError::io(path, error))?.len();
+    if length < 8 {
+        return Err(ModelError::input(path, format!("it is only {length} bytes long"), AGAIN));
+    }
+    // SAFETY: the map is read-only; a file that another process cuts short meanwhile ends this one by SIGBUS, as
+    // with every reader of safetensors.
+    let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
+    if map.starts_with(b"version https://git-lfs") {
+        let what = "it is a Git LFS pointer, not the weights";
+        return Err(ModelError::input(path, what, "run `git lfs pull` in the model's folder"));
+    }
+    match SafeTensors::read_metadata(&map) {
+        Ok((header, metadata)) => Ok(Shard { path: path.to_path_buf(), map, data: header + 8, metadata }),
+        Err(error) => Err(ModelError::input(path, header_fault(&error, &map), AGAIN)),
+    }
+}
+
+fn header_fault(error: &SafeTensorError, map: &[u8]) -> String {
+    let claimed = map.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    match error {
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => format!(
+            "not a safetensors file, or damaged: its header claims {claimed} bytes, the file has {}",
+            map.len()
+        ),
+        SafeTensorError::MetadataIncompleteBuffer => format!(
+            "it is truncated or damaged: its {} bytes are not those that its header describes",
+            map.len()
+        ),
+        other => format!("its safetensors header is damaged ({other})"),
+    }
+}
+
+fn open_index(folder: &Path, index: &Path) -> Result<Vec<Shard>, ModelError> {
+    let value = read_json(index, "a sharded model has it")?;
+    let Some(table) = value.get("weight_map").and_then(Value::as_object).filter(|table| !table.is_empty())
+    else {
+        return Err(ModelError::input(index, "it has no `weight_map`", "it must map tensor names to files"));
+    };
+    // File name → the tensors that it must hold.
+    let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (tensor, file) in table {
+        let Some(file) =
+            file.as_str().filter(|file| Path::new(file).file_name().is_some_and(|name| name == *file))
+        else {
+            return Err(ModelError::input(
+                index,
+                format!("`weight_map` places {tensor} in {file}"),
+                "it must be the name of a file in the same folder",
+            ));
+        };
+        files.entry(file).or_default().push(tensor);
+    }
+    for file in files.keys() {
+        if !folder.join(file).is_file() {
+            return Err(ModelError::input(
+                folder,
+                format!("the shard {file} is missing ({INDEX_FILE} names {} files)", files.len()),
+                "fetch it, or copy the whole folder again",
+            ));
+        }
+    }
+    let mut shards = Vec::with_capacity(files.len());
+    for (file, tensors) in files {
+        let shard = open_shard(&folder.join(file))?;
+        if let Some(absent) = tensors.iter().find(|name| shard.metadata.info(name).is_none()) {
+            return Err(ModelError::input(
+                index,
+                format!("it places {absent} in {file}, which does not hold it"),
+                "index and shards must be of one model: copy the whole folder again",
+            ));
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+fn places(folder: &Path, shards: &[Shard]) -> Result<HashMap<String, Place>, ModelError> {
+    let mut places: HashMap<String, Place> = HashMap::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let mut names: Vec<String> = shard.metadata.tensors().into_keys().collect();
+        names.sort();
+        for stored_name in names {
+            let name = plain_name(&stored_name);
+            let is_exact = name == stored_name;
+            if let Some(other) = places.get(&name)
+                && (other.stored_name == name) == is_exact
+            {
+                return Err(ModelError::input(
+                    folder,
+                    format!("tensors {} and {stored_name} are both {name}", other.stored_name),
+                    "keep one of the two",
+                ));
+            }
+            // A plain name wins over one that had to be stripped.
+            if is_exact || !places.contains_key(&name) {
+                places.insert(name, Place { shard: number, stored_name });
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// The Hugging Face name of a causal language model's tensor, whatever wrapper saved it.
+fn plain_name(stored: &str) -> String {
+    let mut rest = stored;
+    while let Some(shorter) = WRAPPERS.iter().find_map(|wrapper| rest.strip_prefix(wrapper)) {
+        rest = shorter;
+    }
+    let is_body =
+        |name: &str| ["embed_tokens.", "layers.", "norm."].iter().any(|part| name.starts_with(part));
+    while let Some(inner) = rest.strip_prefix("model.") {
+        if is_body(inner) {
+            return rest.to_owned();
+        }
+        rest = inner;
+    }
+    if is_body(rest) { format!("model.{rest}") } else { rest.to_owned() }
+}
+
+/// Numbers of the stored format, converted; the error is the flat index of the first one that is not finite.
+fn decode<T: Clone + Default + Send>(
+    bytes: &[u8],
+    stored: StoredDtype,
+    convert: impl Fn(f32) -> T + Sync,
+) -> Result<Vec<T>, usize> {
+    let width = width(stored);
+    let mut values = vec![T::default(); bytes.len() / width];
+    let first_bad = values
+        .par_chunks_mut(DECODE_CHUNK)
+        .zip(bytes.par_chunks(DECODE_CHUNK * width))
+        .enumerate()
+        .filter_map(|(chunk, (values, bytes))| {
+            let mut bad = None;
+            for (index, (value, bytes)) in values.iter_mut().zip(bytes.chunks_exact(width)).enumerate() {
+                let number = match (stored, bytes) {
+                    (StoredDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+                    (StoredDtype::Bf16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
+                    (StoredDtype::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
+                    _ => f32::NAN,
+                };
+                if !number.is_finite() && bad.is_none() {
+                    bad = Some(chunk * DECODE_CHUNK + index);
+                }
+                *value = convert(number);
+            }
+            bad
+        })
+        .min();
+    first_bad.map_or(Ok(values), Err)
+}
+
+/// Fresh weights for every tensor of `architecture`, in its order; see [`random_tensor`].
+pub fn random_weights(
+    architecture: &Architecture,
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> Result<Vec<Tensor>, ModelError> {
+    architecture.tensors().iter().map(|spec| random_tensor(spec, architecture, seed, dtype, device)).collect()
+}
+
+/// A fresh tensor: matrices and embeddings normal with deviation 0.02, norms the identity, biases 0.
+///
+/// The numbers depend on the seed, the tensor's name and the place in it alone: not on the order of calls, the
+/// device or the number of threads.
+pub fn random_tensor(
+    spec: &TensorSpec,
+    architecture: &Architecture,
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor, ModelError> {
+    let count: usize = spec.shape.iter().product();
+    let values = match spec.kind {
+        ParameterKind::Norm => vec![if architecture.norm_offset { 0.0 } else { 1.0 }; count],
+        ParameterKind::Bias => vec![0.0; count],
+        ParameterKind::Matrix | ParameterKind::Embedding => {
+            let key = spec.name.bytes().fold(mix(seed), |key, byte| mix(key ^ u64::from(byte)));
+            (0..count).into_par_iter().map(|index| 0.02 * normal(key, index as u64)).collect()
+        }
+    };
+    Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+}
+
+/// SplitMix64's step and finaliser (Steele, Lea and Flood 2014): a bijection that scatters neighbours.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// A standard normal number for a place in a stream, by Box and Muller's transform.
+fn normal(key: u64, index: u64) -> f32 {
+    let unit = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let radius = (-2.0 * unit(mix(key ^ mix(2 * index))).ln()).sqrt();
+    let angle = std::f64::consts::TAU * unit(mix(key ^ mix(2 * index + 1)));
+    (radius * angle.cos()) as f32
+}

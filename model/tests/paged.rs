@@ -1,0 +1,123 @@
+//! The paged forward against the packed one, and its independence of batch and schedule, bit for bit.
+
+use candle_core::{DType, Device};
+use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::{Architecture, Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
+use serde_json::json;
+
+fn decoder(family: &str) -> Decoder {
+    let mut config = json!({
+        "model_type": family, "vocab_size": 48, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
+        "bos_token_id": 1, "eos_token_id": 2,
+    });
+    if family == "gemma2" {
+        config["sliding_window"] = json!(9);
+        config["hidden_activation"] = json!("gelu_pytorch_tanh");
+        config["attn_logit_softcapping"] = json!(5.0);
+        config["query_pre_attn_scalar"] = json!(8);
+    }
+    let architecture = Architecture::from_json(&config, "config.json".as_ref()).unwrap();
+    Decoder::random(architecture, 3, &LoadOptions::default()).unwrap()
+}
+
+fn ids(n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 31 + seed * 7 + 5) % 48) as u32).collect()
+}
+
+/// Runs sequences together, each cut into pieces of its own size, on interleaved pages; returns each one's hidden
+/// states, row by row.
+fn run(decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>> {
+    let mut cache = KvCache::new(decoder.architecture(), 64, DType::F32, &Device::Cpu).unwrap();
+    let n = sequences.len();
+    let pages: Vec<Vec<u32>> = (0..n)
+        .map(|i| (0..sequences[i].0.len().div_ceil(PAGE_TOKENS)).map(|p| (p * n + i) as u32).collect())
+        .collect();
+    let mut done = vec![0; n];
+    let mut out = vec![Vec::new(); n];
+    while (0..n).any(|i| done[i] < sequences[i].0.len()) {
+        let mut step = Vec::new();
+        let mut rows = Vec::new();
+        let mut owners = Vec::new();
+        for i in 0..n {
+            let (ids, piece) = &sequences[i];
+            let new = (*piece).min(ids.len() - done[i]);
+            if new > 0 {
+                step.extend_from_slice(&ids[done[i]..done[i] + new]);
+                rows.push(PagedRow { new_tokens: new, context: done[i], pages: &pages[i] });
+                owners.extend(std::iter::repeat_n(i, new));
+                done[i] += new;
+            }
+        }
+        let hidden = decoder.forward_paged(&step, &rows, &mut cache).unwrap();
+        let h = decoder.architecture().hidden_size;
+        with_slice::<f32, _>(&hidden, |x| {
+            for (row, owner) in x.chunks_exact(h).zip(&owners) {
+                out[*owner].push(row.to_vec());
+            }
+        })
+        .unwrap();
+    }
+    out
+}
+
+#[test]
+fn agrees_with_the_packed_forward() {
+    for family in ["llama", "qwen3", "gemma2"] {
+        let decoder = decoder(family);
+        let sequence = ids(53, 1);
+        let mut batch = PackedBatch::new();
+        batch.push(&sequence);
+        let packed = decoder.hidden(&batch).unwrap();
+        let paged = run(&decoder, &[(sequence, 53)]).remove(0).concat();
+        with_slice::<f32, _>(&packed, |want| {
+            let worst = want.iter().zip(&paged).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(worst < 2e-5, "{family}: {worst}");
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_batch_pieces_or_packing() {
+    for family in ["llama", "qwen3", "gemma2"] {
+        let mut decoder = decoder(family);
+        let alone = run(&decoder, &[(ids(45, 2), 45)]).remove(0);
+        let stepwise = run(&decoder, &[(ids(45, 2), 1)]).remove(0);
+        assert_eq!(alone, stepwise, "{family}: token by token");
+        let crowd = [(ids(17, 3), 5), (ids(45, 2), 7), (ids(70, 4), 1), (ids(3, 5), 2)];
+        assert_eq!(alone, run(&decoder, &crowd)[1], "{family}: in a crowd");
+        decoder.prepare_inference().unwrap();
+        assert_eq!(alone, run(&decoder, &crowd)[1], "{family}: over packed weights");
+    }
+}
+
+#[test]
+fn a_shared_prefix_gives_what_whole_sequences_give() {
+    let decoder = decoder("gemma2");
+    let (prompt, a, b) = (ids(21, 1), ids(13, 2), ids(30, 3));
+    let mut shared = PackedBatch::new();
+    let prefix = shared.push(&prompt);
+    let (first, second) = (shared.push_after(prefix, &a), shared.push_after(prefix, &b));
+    let hidden = decoder.hidden(&shared).unwrap();
+    for (segment, response) in [(first, &a), (second, &b)] {
+        let mut whole = PackedBatch::new();
+        whole.push(&[prompt.clone(), response.clone()].concat());
+        let want = decoder.hidden(&whole).unwrap().narrow(0, prompt.len(), response.len()).unwrap();
+        let rows = shared.rows(segment);
+        let got = hidden.narrow(0, rows.start, rows.len()).unwrap();
+        let worst = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-5, "{worst}");
+    }
+}
+
+#[test]
+fn refuses_pages_that_do_not_cover_a_row() {
+    let decoder = decoder("llama");
+    let mut cache = KvCache::new(decoder.architecture(), 2, DType::F32, &Device::Cpu).unwrap();
+    let row = PagedRow { new_tokens: 17, context: 0, pages: &[0] };
+    assert!(decoder.forward_paged(&ids(17, 1), &[row], &mut cache).is_err());
+    let row = PagedRow { new_tokens: 1, context: 0, pages: &[2] };
+    assert!(decoder.forward_paged(&ids(1, 1), &[row], &mut cache).is_err());
+}

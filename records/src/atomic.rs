@@ -1,0 +1,436 @@
+//! The one place where selfplay writes files: whole or not at all, and still there after a power cut.
+//!
+//! A file is written to a sibling `.NAME.tmp-PID`, fsynced, renamed over its name, and its folder is fsynced; a
+//! folder is made whole in such a sibling first. Logs ([`AppendLog`]) grow line by line and lose a torn last line
+//! when they are opened again. `clippy.toml` bans the standard library's own ways everywhere else.
+//!
+//! Every write, fsync, create, link, truncate and rename here is one *operation* of [`crate::fault`], so that tests
+//! can fill the disk or kill the process at each of them.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::fault::operation;
+
+/// Bytes gathered before one write to the file.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// How [`link_or_copy`] shared a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// Both names are the same file: no bytes were written.
+    Linked,
+    /// The bytes were copied, because the two names lie on different file systems or hard links are refused.
+    Copied,
+}
+
+/// Writes the file `path` through `fill`; the old file stays as it was unless everything succeeded.
+///
+/// The folder of `path` must exist. A symbolic link is followed, so that it still points at the file afterwards.
+///
+/// # Errors
+/// What `fill` or the file system said; `InvalidInput` where `path` is a device, a pipe or has no file name, and
+/// `IsADirectory` where it is a folder.
+pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    write_with(path, |sink| fill(sink))
+}
+
+/// Writes `bytes` as the whole file `path`, as [`write`] does.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, |sink| sink.write_all(bytes))
+}
+
+/// [`write`] with the sink's own type, which is `Send` as Parquet's writer wants it.
+pub(crate) fn write_with(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
+) -> io::Result<()> {
+    let target = file_target(path)?;
+    let temporary = temporary_sibling(&target)?;
+    let result = fill_file(&temporary, fill).and_then(|()| rename(&temporary, &target));
+    if result.is_err() {
+        // The first error is the one to tell; a temporary that stays behind is removed by the next run.
+        let _ = std::fs::remove_file(&temporary);
+        return result;
+    }
+    sync_folder(parent(&target))
+}
+
+/// Makes the folder `path` whole: `fill` gets an empty temporary sibling, every file in it is fsynced, and the
+/// sibling is renamed to `path`.
+///
+/// # Errors
+/// `AlreadyExists` where `path` is there, as an [`io::Error`] turned into `E`; else what `fill` or the file system
+/// said. The temporary sibling is removed then.
+pub fn write_dir<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    if path.symlink_metadata().is_ok() {
+        return Err(already_exists(path).into());
+    }
+    make_dir(path, fill, |temporary| rename(temporary, path))
+}
+
+/// As [`write_dir`], but a folder that is there is replaced, and stays as it was unless everything succeeded.
+///
+/// # Errors
+/// `NotADirectory` where `path` is something else than a folder; else what `fill` or the file system said.
+pub fn replace_dir<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.is_dir() => Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("{} is there and is not a folder", path.display()),
+        )
+        .into()),
+        Ok(_) => make_dir(path, fill, |temporary| exchange(temporary, path)),
+        Err(_) => make_dir(path, fill, |temporary| rename(temporary, path)),
+    }
+}
+
+/// Gives the file `from` the second name `to`: a hard link, or an atomic copy where links cannot be made.
+///
+/// A linked file must not be appended to, as both names would grow: logs are to be copied with [`copy`].
+///
+/// # Errors
+/// `AlreadyExists` where `to` is there; else what the file system said.
+pub fn link_or_copy(from: &Path, to: &Path) -> io::Result<Shared> {
+    operation()?;
+    match std::fs::hard_link(from, to) {
+        Ok(()) => sync_folder(parent(to)).map(|()| Shared::Linked),
+        Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
+            Err(error)
+        }
+        // EXDEV, EPERM (no hard links here), EMLINK: a copy serves as well.
+        Err(_) => copy(from, to).map(|()| Shared::Copied),
+    }
+}
+
+/// Copies the file `from` to `to`, as [`write`] writes.
+///
+/// # Errors
+/// As [`write`], and what reading `from` said.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    write(to, |sink| io::copy(&mut source, sink).map(drop))
+}
+
+/// Makes the folder `path` and those above it; no error where it is there.
+///
+/// # Errors
+/// What the file system said.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    operation()?;
+    std::fs::create_dir_all(path)?;
+    sync_folder(parent(path))
+}
+
+/// Removes what killed processes left in `folder` (not below it): files and folders named `.NAME.tmp-PID`.
+///
+/// To be called by the holder of the folder's lock only: another live process's temporaries look the same.
+/// Returns how many were removed; a folder that is not there has none.
+///
+/// # Errors
+/// What the file system said.
+pub fn remove_temporaries(folder: &Path) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry?;
+        if !is_temporary(&entry.file_name()) {
+            continue;
+        }
+        operation()?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// A log that grows by whole lines: `metrics.jsonl`, `events.jsonl`.
+///
+/// ```text
+/// line\n line\n li          a process killed here leaves a torn line …
+/// line\n line\n             … which the next open removes
+/// ```
+#[derive(Debug)]
+pub struct AppendLog {
+    file: CountedFile,
+    /// Length in bytes of the whole lines; a write that failed half-way is cut back to it.
+    length: u64,
+}
+
+impl AppendLog {
+    /// Opens the log at `path`, made where it is absent, and removes a torn last line.
+    ///
+    /// # Errors
+    /// What the file system said.
+    #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let absent = !path.exists();
+        operation()?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let length = whole_lines(&mut file)?;
+        if length < file.metadata()?.len() {
+            operation()?;
+            file.set_len(length)?;
+        }
+        if absent {
+            sync_folder(parent(path))?;
+        }
+        Ok(Self { file: CountedFile(file), length })
+    }
+
+    /// Appends `line` and a line end in one write. Not fsynced: see [`AppendLog::sync`].
+    ///
+    /// # Errors
+    /// `InvalidInput` where `line` holds a line end; else what the file system said, the log then being as before.
+    pub fn append_line(&mut self, line: &str) -> io::Result<()> {
+        if line.contains('\n') {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a log's line cannot hold a line end"));
+        }
+        let bytes = format!("{line}\n").into_bytes();
+        if let Err(error) = self.file.write_all(&bytes) {
+            // Part of the line may be there; the next open would cut it as well, should this fail.
+            let _ = self.file.0.set_len(self.length);
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Waits until the lines are on the disk.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn sync(&self) -> io::Result<()> {
+        operation()?;
+        self.file.0.sync_data()
+    }
+}
+
+/// A file whose writes are counted as operations.
+#[derive(Debug)]
+pub(crate) struct CountedFile(File);
+
+impl Write for CountedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        operation()?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
+fn fill_file(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
+) -> io::Result<()> {
+    operation()?;
+    let mut sink = BufWriter::with_capacity(BUFFER_BYTES, CountedFile(File::create(path)?));
+    let filled = fill(&mut sink).and_then(|()| sink.flush());
+    // Taken apart rather than dropped: dropping would try to write the rest of a file that failed.
+    let (file, _unwritten) = sink.into_parts();
+    filled?;
+    operation()?;
+    file.0.sync_all()
+}
+
+fn make_dir<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+    publish: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), E> {
+    let temporary = temporary_sibling(path)?;
+    if temporary.symlink_metadata().is_ok() {
+        // A process of the same number was killed here: in a container every main process is number 1.
+        std::fs::remove_dir_all(&temporary)?;
+    }
+    let build = || -> Result<(), E> {
+        operation()?;
+        std::fs::create_dir(&temporary)?;
+        fill(&temporary)?;
+        sync_tree(&temporary)?;
+        publish(&temporary)?;
+        Ok(())
+    };
+    let result = build();
+    // After an exchange the temporary name holds the old folder; after a failure, what was made so far.
+    if temporary.symlink_metadata().is_ok() {
+        let _ = std::fs::remove_dir_all(&temporary);
+    }
+    result?;
+    Ok(sync_folder(parent(path))?)
+}
+
+/// Fsyncs every file and folder from `folder` down, contents first.
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            operation()?;
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    operation()?;
+    match File::open(folder)?.sync_all() {
+        // Some network file systems have no fsync of folders; there is no other way to ask for it.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    operation()?;
+    std::fs::rename(from, to)
+}
+
+/// Swaps two names in one step, so that no moment has neither folder.
+#[cfg(target_os = "linux")]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let (from, to) = (text(a)?, text(b)?);
+    operation()?;
+    // SAFETY: both pointers are NUL-terminated and outlive the call.
+    let status = unsafe {
+        libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    if status == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // The file system cannot exchange.
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => set_aside(a, b),
+        _ => Err(error),
+    }
+}
+
+/// Where names cannot be exchanged: see [`set_aside`].
+#[cfg(not(target_os = "linux"))]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    set_aside(a, b)
+}
+
+/// Puts `a` in `b`'s place in three renames; a crash between them leaves `b` under `.NAME.old`.
+fn set_aside(a: &Path, b: &Path) -> io::Result<()> {
+    let mut name = OsString::from(".");
+    name.push(b.file_name().unwrap_or_default());
+    name.push(".old");
+    let aside = b.with_file_name(name);
+    rename(b, &aside)?;
+    if let Err(error) = rename(a, b) {
+        rename(&aside, b)?;
+        return Err(error);
+    }
+    rename(&aside, a)
+}
+
+/// The regular file that `path` means, links followed.
+fn file_target(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::Error::new(
+            io::ErrorKind::IsADirectory,
+            format!("{} is a folder, expected a file", path.display()),
+        )),
+        // Renaming over /dev/stdout or a pipe would replace it with a file.
+        Ok(found) if !found.is_file() => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is not a regular file and cannot be replaced whole", path.display()),
+        )),
+        Ok(_) if path.is_symlink() => path.canonicalize(),
+        _ => Ok(path.to_path_buf()),
+    }
+}
+
+/// `FOLDER/.NAME.tmp-PID`.
+fn temporary_sibling(path: &Path) -> io::Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} has no file name", path.display()),
+        ));
+    };
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+fn is_temporary(name: &OsStr) -> bool {
+    let Some((start, number)) = name.to_str().and_then(|name| name.rsplit_once(".tmp-")) else {
+        return false;
+    };
+    start.len() > 1
+        && start.starts_with('.')
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn already_exists(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", path.display()))
+}
+
+/// Length in bytes up to and with the last line end.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut block = [0_u8; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        // At most 4096, so the cast cannot cut.
+        let part = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(last) = part.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+#[path = "atomic_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! Candidates: a prompt with the K responses that the policy gave to it.
+
+use arrow_schema::{DataType, Schema};
+use serde::{Deserialize, Serialize};
+
+use crate::row::{self, Columns};
+use crate::{FieldProblem, Prompt, Row};
+
+/// Why a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinishReason {
+    /// A stop id or a stop string.
+    Stop,
+    /// `sample.max_new_tokens`, or the model's context.
+    Length,
+}
+
+/// One sampled response.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// The decoded text without the stop token and without special tokens.
+    pub text: String,
+    /// Token ids, the stop token included when `finish_reason` is stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<u32>>,
+    /// Log-probability of each id under the unmodified distribution, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<f32>>,
+    /// Absent where the row was not sampled by selfplay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<FinishReason>,
+}
+
+/// A prompt with its K candidates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Candidates {
+    /// The prompt's own fields, in the same row.
+    #[serde(flatten)]
+    pub prompt: Prompt,
+    /// K responses, in sample order.
+    pub responses: Vec<Response>,
+}
+
+impl Row for Candidates {
+    const NOUN: &'static str = "candidates";
+
+    fn schema(rows: &[Self]) -> Schema {
+        Columns::of(rows)
+            .always("prompt_id", row::text())
+            .where_some("prompt", row::text(), |row| row.prompt.prompt.is_some())
+            .where_some("messages", row::messages(), |row| row.prompt.messages.is_some())
+            .where_some("prompt_ids", row::ids(), |row| row.prompt.prompt_ids.is_some())
+            .always("responses", row::list(row::record(response_columns())))
+            .schema()
+    }
+
+    fn number(&mut self, row: usize) {
+        self.prompt.number(row);
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.prompt.identity()
+    }
+
+    fn check(&self) -> Result<(), FieldProblem> {
+        self.prompt.check()?;
+        for (index, response) in self.responses.iter().enumerate() {
+            if let (Some(ids), Some(logprobs)) = (&response.ids, &response.logprobs)
+                && ids.len() != logprobs.len()
+            {
+                return Err(FieldProblem::new(
+                    format!("responses[{index}].logprobs"),
+                    format!("one for each of the {} ids", ids.len()),
+                    logprobs.len(),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All of a response's columns: a struct's fields cost nothing where they are null.
+fn response_columns() -> Vec<(&'static str, DataType)> {
+    vec![
+        ("text", row::text()),
+        ("ids", row::ids()),
+        ("logprobs", row::list(DataType::Float32)),
+        ("finish_reason", row::text()),
+    ]
+}

@@ -1,0 +1,229 @@
+//! What can be wrong with files of rows. Rows count from 0, blank lines left out.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why rows could not be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A file could not be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be written; the old one, if any, is as it was.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's name does not say what is in it.
+    #[error("{}: unknown ending, expected .jsonl, .json, .jsonl.gz, .json.gz or .parquet", path.display())]
+    Ending {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no row.
+    #[error("{}: no rows, expected at least one row of {noun}", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What its rows would have been.
+        noun: &'static str,
+    },
+    /// A row is not a JSON object.
+    #[error("{}: row {row}: {problem}", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A field of a row is missing or not what it should be.
+    #[error("{}: row {row}: {problem}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+        /// The field, what is wrong and what would be right.
+        problem: FieldProblem,
+    },
+    /// Two rows have one id.
+    #[error("{}: row {row}: field \"prompt_id\": expected an id of its own, found {id:?} again (row {first})", path.display())]
+    Duplicate {
+        /// The file.
+        path: PathBuf,
+        /// The later row, from 0.
+        row: usize,
+        /// The earlier row, from 0.
+        first: usize,
+        /// The id of both.
+        id: String,
+    },
+    /// The rows are of no layout that is known.
+    #[error("{}: row {row}: unknown layout of {noun}: found the fields {found}; expected {expected}", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// The row that the layout was looked for in, from 0.
+        row: usize,
+        /// What the rows should be.
+        noun: &'static str,
+        /// The fields that are there.
+        found: String,
+        /// The layouts that are known.
+        expected: &'static str,
+    },
+    /// Every row was left out.
+    #[error("{}: none of the {skipped} rows can be used as {noun}; {reason}", path.display())]
+    NoneUsable {
+        /// The file.
+        path: PathBuf,
+        /// How many rows there are.
+        skipped: usize,
+        /// What the rows should have been.
+        noun: &'static str,
+        /// Why the first was left out.
+        reason: String,
+    },
+    /// The file is not readable Parquet.
+    #[error("{}: cannot be read as Parquet: {problem}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        problem: String,
+    },
+    /// Rows of our own making cannot be stored: a fault of the program or of a computation, not of the input.
+    #[error("{}: rows of {noun} cannot be stored: {problem}", path.display())]
+    Encode {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// What the rows are.
+        noun: &'static str,
+        /// The row and the reason.
+        problem: String,
+    },
+}
+
+impl RecordError {
+    /// Whether the user's input is wrong (exit status 2) rather than the machine or the program (exit status 1).
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Write { .. } | Self::Encode { .. } => false,
+            Self::Read { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::InvalidFilename
+            ),
+            _ => true,
+        }
+    }
+
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_path_buf(), source }
+    }
+}
+
+/// A field of a row that is missing or not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// The field, with the way to the wrong part: `responses[3].ids`.
+    pub field: String,
+    /// "expected …, found …".
+    pub problem: String,
+}
+
+impl FieldProblem {
+    /// `field` should be `expected` and is `found`.
+    pub fn new(field: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self { field: field.into(), problem: format!("expected {expected}, found {found}") }
+    }
+
+    /// Back from its text: the one thing that an error can carry through serde.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let (field, problem) = text.strip_prefix("field \"")?.split_once("\": ")?;
+        Some(Self { field: field.to_owned(), problem: problem.to_owned() })
+    }
+}
+
+impl fmt::Display for FieldProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "field \"{}\": {}", self.field, self.problem)
+    }
+}
+
+/// What is wrong with one row, before it is known where the row stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RowProblem {
+    NotJson(String),
+    Field(FieldProblem),
+}
+
+impl RowProblem {
+    pub(crate) fn at(self, path: &Path, row: usize) -> RecordError {
+        let path = path.to_path_buf();
+        match self {
+            Self::NotJson(problem) => RecordError::NotJson { path, row, problem },
+            Self::Field(problem) => RecordError::Field { path, row, problem },
+        }
+    }
+}
+
+impl From<FieldProblem> for RowProblem {
+    fn from(problem: FieldProblem) -> Self {
+        Self::Field(problem)
+    }
+}
+
+impl fmt::Display for RowProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotJson(problem) => f.write_str(problem),
+            Self::Field(problem) => problem.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_is_the_users_matter_and_writing_is_not() {
+        let path = Path::new("a.jsonl");
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        assert!(RecordError::read(path, absent()).is_input());
+        assert!(!RecordError::write(path, absent()).is_input());
+        assert!(!RecordError::read(path, io::Error::from_raw_os_error(libc::EIO)).is_input());
+        assert!(RecordError::Ending { path: path.into() }.is_input());
+    }
+
+    #[test]
+    fn a_problem_survives_its_text() {
+        let problem = FieldProblem::new("responses[3].ids", "a token id", "\"x\": y");
+        assert_eq!(FieldProblem::from_text(&problem.to_string()), Some(problem));
+    }
+}

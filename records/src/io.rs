@@ -1,0 +1,147 @@
+//! Files of rows: JSON Lines, JSON or Parquet, by the file's ending.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::{Map, Value};
+
+use crate::jsonl::{self, Take};
+use crate::{RecordError, Row, atomic, parquet};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    JsonLines,
+    Json,
+    JsonLinesGzip,
+    JsonGzip,
+    Parquet,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self, RecordError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        [
+            (".jsonl", Self::JsonLines),
+            (".json", Self::Json),
+            (".jsonl.gz", Self::JsonLinesGzip),
+            (".json.gz", Self::JsonGzip),
+            (".parquet", Self::Parquet),
+        ]
+        .into_iter()
+        .find(|(ending, _)| name.ends_with(ending))
+        .map(|(_, format)| format)
+        .ok_or_else(|| RecordError::Ending { path: path.to_path_buf() })
+    }
+}
+
+/// Reads all rows of a file, in its order.
+///
+/// # Errors
+/// The file's ending is unknown, it cannot be read, it has no row, or the first row that is not an `R`.
+pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
+    let mut rows: Vec<R> = Vec::new();
+    each_row(path, &mut |number, raw| {
+        let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
+        row.number(number);
+        row.check().map_err(|problem| RecordError::Field {
+            path: path.to_path_buf(),
+            row: number,
+            problem,
+        })?;
+        rows.push(row);
+        Ok(())
+    })?;
+    if rows.is_empty() {
+        return Err(RecordError::Empty { path: path.to_path_buf(), noun: R::NOUN });
+    }
+    let mut ids = Ids::default();
+    for (number, row) in rows.iter().enumerate() {
+        if let Some(id) = row.identity() {
+            ids.add(path, number, id)?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Writes rows in their order: whole or not at all.
+///
+/// # Errors
+/// The file's ending is unknown, a row cannot be stored, or the file system refuses.
+pub fn write_rows<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> {
+    let format = Format::of(path)?;
+    for (number, row) in rows.iter().enumerate() {
+        if let Err(problem) = row.check() {
+            let problem = format!("row {number}: {problem}");
+            return Err(RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem });
+        }
+    }
+    let written = match format {
+        Format::JsonLines => atomic::write(path, |sink| jsonl::write_lines(sink, rows)),
+        Format::Json => atomic::write(path, |sink| jsonl::write_array(sink, rows)),
+        Format::JsonLinesGzip => gzip(path, |sink| jsonl::write_lines(sink, rows)),
+        Format::JsonGzip => gzip(path, |sink| jsonl::write_array(sink, rows)),
+        Format::Parquet => return parquet::write(path, rows),
+    };
+    written.map_err(|source| RecordError::write(path, source))
+}
+
+/// Reads all rows as they stand, for layouts that are not ours.
+///
+/// # Errors
+/// As [`read_rows`]; the rows only need to be JSON objects.
+pub fn read_values(path: &Path) -> Result<Vec<Map<String, Value>>, RecordError> {
+    let mut rows = Vec::new();
+    each_row(path, &mut |number, raw| {
+        rows.push(raw.into_map().map_err(|problem| problem.at(path, number))?);
+        Ok(())
+    })?;
+    if rows.is_empty() {
+        return Err(RecordError::Empty { path: path.to_path_buf(), noun: "anything" });
+    }
+    Ok(rows)
+}
+
+/// Hands each row of a file to `take`.
+pub(crate) fn each_row(path: &Path, take: &mut Take<'_>) -> Result<(), RecordError> {
+    let format = Format::of(path)?;
+    let file = File::open(path).map_err(|source| RecordError::read(path, source))?;
+    if file.metadata().is_ok_and(|found| found.is_dir()) {
+        return Err(RecordError::read(path, std::io::ErrorKind::IsADirectory.into()));
+    }
+    match format {
+        Format::JsonLines => jsonl::each_line(path, BufReader::new(file), take),
+        Format::Json => jsonl::each_element(path, BufReader::new(file), take),
+        Format::JsonLinesGzip => jsonl::each_line(path, BufReader::new(MultiGzDecoder::new(file)), take),
+        Format::JsonGzip => jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), take),
+        Format::Parquet => parquet::each_row(path, file, take),
+    }
+}
+
+fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+    atomic::write(path, |sink| {
+        let mut encoder = GzEncoder::new(sink, Compression::default());
+        fill(&mut encoder)?;
+        encoder.finish().map(drop)
+    })
+}
+
+/// The ids seen so far in a file, to find the second of two.
+#[derive(Default)]
+pub(crate) struct Ids(HashMap<String, usize>);
+
+impl Ids {
+    /// Notes the id of a row.
+    pub(crate) fn add(&mut self, path: &Path, row: usize, id: &str) -> Result<(), RecordError> {
+        match self.0.insert(id.to_owned(), row) {
+            None => Ok(()),
+            Some(first) => {
+                Err(RecordError::Duplicate { path: path.to_path_buf(), row, first, id: id.to_owned() })
+            }
+        }
+    }
+}

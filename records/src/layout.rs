@@ -1,0 +1,98 @@
+//! Turns of conversations in the layouts that data sets are published in.
+
+use serde_json::{Map, Value};
+
+use crate::raw_row::found;
+use crate::{FieldProblem, Message};
+
+/// The turns in `value`: `[{role, content}]`, or `[{from, value}]` as ShareGPT has them.
+pub(crate) fn messages(field: &str, value: &Value) -> Result<Vec<Message>, FieldProblem> {
+    let Value::Array(turns) = value else {
+        return Err(FieldProblem::new(field, "an array of messages", found(value)));
+    };
+    turns.iter().enumerate().map(|(index, turn)| message(&format!("{field}[{index}]"), turn)).collect()
+}
+
+/// One turn: `{role, content}` or `{from, value}`.
+pub(crate) fn message(field: &str, value: &Value) -> Result<Message, FieldProblem> {
+    let Value::Object(turn) = value else {
+        return Err(FieldProblem::new(field, "an object with \"role\" and \"content\"", found(value)));
+    };
+    if turn.contains_key("from") && !turn.contains_key("role") {
+        let role = string(turn, field, "from")?;
+        let role = match role {
+            "human" | "user" => "user",
+            "gpt" | "assistant" | "chatgpt" | "model" => "assistant",
+            "system" => "system",
+            "tool" | "observation" => "tool",
+            other => {
+                let known = "human, gpt, system, tool or observation";
+                return Err(FieldProblem::new(format!("{field}.from"), known, format!("{other:?}")));
+            }
+        };
+        return Ok(Message::new(role, string(turn, field, "value")?));
+    }
+    Ok(Message::new(string(turn, field, "role")?, string(turn, field, "content")?))
+}
+
+fn string<'a>(turn: &'a Map<String, Value>, field: &str, name: &str) -> Result<&'a str, FieldProblem> {
+    match turn.get(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(FieldProblem::new(format!("{field}.{name}"), "a string", found(other))),
+        None => Err(FieldProblem::new(format!("{field}.{name}"), "a string", "no such field")),
+    }
+}
+
+/// The row's field, null counting as absent.
+pub(crate) fn present<'a>(row: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    row.get(name).filter(|value| !value.is_null())
+}
+
+/// The row's text field.
+pub(crate) fn text<'a>(row: &'a Map<String, Value>, name: &str) -> Result<&'a str, FieldProblem> {
+    match row.get(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(FieldProblem::new(name, "a string", found(other))),
+        None => Err(FieldProblem::new(name, "a string", "no such field")),
+    }
+}
+
+/// The row's text field, if it has one that is not empty.
+pub(crate) fn optional_text<'a>(
+    row: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, FieldProblem> {
+    match present(row, name) {
+        Some(_) => Ok(Some(text(row, name)?).filter(|text| !text.is_empty())),
+        None => Ok(None),
+    }
+}
+
+/// Alpaca's prompt: `system`, `history` (pairs of user and assistant), then `instruction` with `input` on the next
+/// line where it is not empty.
+pub(crate) fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, FieldProblem> {
+    let mut turns = system(row)?;
+    if let Some(history) = present(row, "history") {
+        let wrong =
+            |found: String| FieldProblem::new("history", "an array of [user, assistant] texts", found);
+        let Value::Array(rounds) = history else { return Err(wrong(found(history))) };
+        for (index, round) in rounds.iter().enumerate() {
+            let texts = round.as_array().map(Vec::as_slice);
+            let Some([Value::String(user), Value::String(assistant)]) = texts else {
+                return Err(wrong(format!("another value at [{index}]")));
+            };
+            turns.extend([Message::user(user.as_str()), Message::assistant(assistant.as_str())]);
+        }
+    }
+    let instruction = text(row, "instruction")?;
+    turns.push(Message::user(match optional_text(row, "input")? {
+        Some(input) => format!("{instruction}\n{input}"),
+        None => instruction.to_owned(),
+    }));
+    Ok(turns)
+}
+
+/// The row's `system` text as a first turn, or no turn.
+pub(crate) fn system(row: &Map<String, Value>) -> Result<Vec<Message>, FieldProblem> {
+    Ok(optional_text(row, "system")?.map(|text| Message::new("system", text)).into_iter().collect())
+}

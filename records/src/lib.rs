@@ -1,0 +1,41 @@
+//! Plain data between the stages of selfplay, no tensors.
+//!
+//! One iteration is **prompts → candidates → preferences → pairs → policy**. The first four nouns are rows of
+//! files and live here, one file each; [`read_rows`] and [`write_rows`] take JSON Lines or Parquet by the
+//! file's ending. Every file that selfplay keeps is written by [`atomic`]: whole or not at all.
+//!
+//! Rows of others are read too: [`read_prompts`] takes any column, [`read_pairs`] and [`Instruction`] the layouts
+//! that preference and instruction data are published in.
+
+pub mod atomic;
+mod candidate;
+mod error;
+mod fault;
+mod instruction;
+mod io;
+mod jsonl;
+mod layout;
+mod log_prob;
+mod message;
+mod pair;
+mod pair_layouts;
+mod parquet;
+mod preference;
+mod prompt;
+mod raw_row;
+mod row;
+mod token_row;
+mod transcript;
+
+pub use candidate::{Candidates, FinishReason, Response};
+pub use error::{FieldProblem, RecordError};
+pub use instruction::Instruction;
+pub use io::{read_rows, read_values, write_rows};
+pub use log_prob::LogProbRow;
+pub use message::Message;
+pub use pair::Pair;
+pub use pair_layouts::{ReadPairs, SkipReason, SkippedPair, read_pairs};
+pub use preference::Preference;
+pub use prompt::{OnBadPrompt, Prompt, ReadPrompts, read_prompts};
+pub use row::Row;
+pub use token_row::TokenRow;

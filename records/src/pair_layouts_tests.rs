@@ -1,0 +1,143 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+use crate::atomic;
+
+struct Case {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn file(rows: &[Value]) -> Case {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    atomic::write_bytes(&path, lines.join("\n").as_bytes()).unwrap();
+    Case { _folder: folder, path }
+}
+
+fn read(rows: &[Value]) -> ReadPairs {
+    read_pairs(&file(rows).path).unwrap()
+}
+
+fn error(rows: &[Value]) -> String {
+    let error = read_pairs(&file(rows).path).unwrap_err();
+    assert!(error.is_input());
+    error.to_string()
+}
+
+/// prompt, chosen reply, rejected reply: the prompt's turns as "role: text" lines.
+fn told(pair: &Pair) -> [String; 3] {
+    let prompt = pair.prompt.as_ref().unwrap();
+    assert_eq!(&pair.chosen.as_ref().unwrap()[..prompt.len()], prompt.as_slice());
+    assert_eq!(&pair.rejected.as_ref().unwrap()[..prompt.len()], prompt.as_slice());
+    assert_eq!(pair.chosen.as_ref().unwrap().len(), prompt.len() + 1);
+    let lines: Vec<String> = prompt.iter().map(|turn| format!("{}: {}", turn.role, turn.content)).collect();
+    [lines.join("\n"), pair.chosen_text().unwrap().into(), pair.rejected_text().unwrap().into()]
+}
+
+#[test]
+fn every_layout_is_the_same_pair() {
+    let user = json!({"role": "user", "content": "q"});
+    let reply = |text: &str| json!({"role": "assistant", "content": text});
+    for row in [
+        json!({"prompt": "q", "chosen": "a", "rejected": "b"}),
+        json!({"question": "q", "chosen": "a", "rejected": "b"}),
+        json!({"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a", "rejected": "b"}),
+        json!({"prompt": [user], "chosen": "a", "rejected": "b"}),
+        json!({"instruction": "q", "input": "", "chosen": "a", "reject": "b", "label": 0}),
+        json!({"conversations": [{"from": "human", "value": "q"}],
+            "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}),
+        json!({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}),
+        json!({"chosen": [user, reply("a")], "rejected": [user, reply("b")], "metadata": null}),
+        json!({"prompt": "q", "chosen": [user, reply("a")], "rejected": [user, reply("b")], "score_chosen": 8}),
+        json!({"prompt": [user], "chosen": [reply("a")], "rejected": [reply("b")]}),
+        json!({"prompt": [user], "chosen": [user, reply("a")], "rejected": [user, reply("b")], "prompt_id": 7}),
+    ] {
+        let pairs = read(&[row.clone()]).pairs;
+        assert_eq!(told(&pairs[0]), ["user: q", "a", "b"], "{row}");
+    }
+}
+
+#[test]
+fn numbers_stand_beside_texts() {
+    let row = json!({"prompt": "q", "chosen": "a", "rejected": "b", "prompt_id": 3, "chosen_probs": 0.75,
+        "ref_chosen_logps": -1.5, "ref_rejected_logps": -2.5});
+    let pair = &read(&[row]).pairs[0];
+    assert_eq!(pair.prompt_id.as_deref(), Some("3"));
+    assert_eq!(pair.chosen_probs, Some(0.75));
+    assert_eq!((pair.ref_chosen_logps, pair.ref_rejected_logps), (Some(-1.5), Some(-2.5)));
+}
+
+#[test]
+fn ids_are_taken_as_they_are() {
+    let row = json!({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [2], "chosen_probs_win": 0.5});
+    let read = read(&[row.clone()]);
+    assert_eq!(read.pairs[0].chosen_ids, Some(vec![2]));
+    assert!(read.skipped.is_empty());
+    let with_text = json!({"prompt": "q", "chosen": "a", "rejected": "b",
+        "prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]});
+    assert_eq!(told(&self::read(&[with_text]).pairs[0]), ["user: q", "a", "b"]);
+    assert!(
+        error(&[row, json!({"prompt_ids": [1], "chosen_ids": [2, "x"], "rejected_ids": [3]})]).ends_with(
+            "row 1: field \"chosen_ids[1]\": expected an integer from 0 to 4294967295, found a string"
+        )
+    );
+    assert!(
+        error(&[json!({"prompt_ids": [1], "chosen_ids": [], "rejected_ids": [3]})])
+            .contains("row 0: field \"chosen_ids\": expected at least one token id")
+    );
+}
+
+#[test]
+fn rows_that_teach_nothing_are_left_out_and_told() {
+    let pair = |chosen: &str, rejected: &str| json!({"chosen": chosen, "rejected": rejected});
+    let read = read(&[
+        pair("\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant: b"),
+        pair("\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant: a"),
+        pair("\n\nHuman: q\n\nAssistant: a", "\n\nHuman: other\n\nAssistant: a"),
+        pair("\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant:"),
+        pair("\n\nHuman: q\n\nAssistant: a\n\nHuman: x", "\n\nHuman: q\n\nAssistant: a\n\nHuman: y"),
+        pair("\n\nHuman: q\n\nAssistant: a\n\nHuman: x\n\nAssistant: c", "\n\nHuman: q\n\nAssistant: b"),
+        pair("\n\nHuman: q\n\nAssistant: a", "\n\nHuman: q\n\nAssistant: a\n\nHuman: x\n\nAssistant: c"),
+    ]);
+    let pairs: Vec<_> = read.pairs.iter().map(told).collect();
+    // Row 5 parts at the first reply; what follows answers another conversation.
+    assert_eq!(pairs, [["user: q", "a", "b"], ["user: q", "a", "b"]]);
+    let skipped: Vec<_> = read.skipped.iter().map(|skip| (skip.row, skip.reason)).collect();
+    assert_eq!(
+        skipped,
+        [
+            (1, SkipReason::Identical),
+            (2, SkipReason::DifferentPrompts),
+            (3, SkipReason::EmptyReply),
+            (4, SkipReason::DifferentPrompts),
+            (6, SkipReason::EmptyReply),
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let good = json!({"prompt": "q", "chosen": "a", "rejected": "b"});
+    assert!(
+        error(&[good.clone(), json!({"prompt": "q", "chosen": "a"})])
+            .contains("row 1: field \"rejected\": expected a string or a message, found no such field")
+    );
+    assert!(
+        error(&[good.clone(), json!({"prompt": 3, "chosen": "a", "rejected": "b"})])
+            .contains("row 1: field \"prompt\": expected a string, found 3")
+    );
+    assert!(
+        error(&[good.clone(), json!({"chosen": "a", "rejected": "b"})]).contains("row 1: field \"prompt\"")
+    );
+    assert!(error(&[good, json!([1])]).contains("row 1: expected a JSON object, found an array"));
+    assert!(
+        error(&[json!({"a": 1, "b": 2})]).contains("row 0: unknown layout of pairs: found the fields a, b;")
+    );
+    assert!(error(&[json!({"prompt": "q", "chosen": "a", "rejected": "a"})]).contains(
+        "none of the 1 rows can be used as pairs; row 0: the chosen and the rejected reply are the same"
+    ));
+}

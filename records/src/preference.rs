@@ -1,0 +1,80 @@
+//! Preferences: how the preference model compares the candidates of one prompt.
+
+use arrow_schema::{DataType, Schema};
+use serde::{Deserialize, Serialize};
+
+use crate::row::{self, Columns};
+use crate::{FieldProblem, Row};
+
+/// How the preference model compares the K candidates of one prompt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Preference {
+    /// The prompt that the candidates answer.
+    #[serde(deserialize_with = "crate::prompt::id")]
+    pub prompt_id: String,
+    /// `scores[i][j]` = s(y_i ≻ y_j), \[K]\[K], antisymmetric.
+    pub scores: Vec<Vec<f64>>,
+    /// σ(scores), \[K]\[K].
+    pub probabilities: Vec<Vec<f64>>,
+    /// Row means of `scores`, the self term 0 included.
+    pub mean_scores: Vec<f64>,
+    /// Row means of `probabilities`, the self term ½ included.
+    pub mean_probabilities: Vec<f64>,
+    /// \[K]\[d], on `score.embeddings = true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<Vec<Vec<f32>>>,
+}
+
+impl Row for Preference {
+    const NOUN: &'static str = "preferences";
+
+    fn schema(rows: &[Self]) -> Schema {
+        let square = || row::list(row::list(row::number()));
+        Columns::of(rows)
+            .always("prompt_id", row::text())
+            .always("scores", square())
+            .always("probabilities", square())
+            .always("mean_scores", row::list(row::number()))
+            .always("mean_probabilities", row::list(row::number()))
+            .where_some("embeddings", row::list(row::list(DataType::Float32)), |row| row.embeddings.is_some())
+            .schema()
+    }
+
+    fn identity(&self) -> Option<&str> {
+        Some(&self.prompt_id)
+    }
+
+    fn check(&self) -> Result<(), FieldProblem> {
+        if self.prompt_id.is_empty() {
+            return Err(FieldProblem::new("prompt_id", "the id of a prompt", "none"));
+        }
+        let k = self.scores.len();
+        for (name, square) in [("scores", &self.scores), ("probabilities", &self.probabilities)] {
+            if square.len() != k {
+                return Err(FieldProblem::new(name, format!("{k} rows as in \"scores\""), square.len()));
+            }
+            for (index, line) in square.iter().enumerate() {
+                numbers(&format!("{name}[{index}]"), line, k)?;
+            }
+        }
+        numbers("mean_scores", &self.mean_scores, k)?;
+        numbers("mean_probabilities", &self.mean_probabilities, k)?;
+        match &self.embeddings {
+            Some(rows) if rows.len() != k => {
+                Err(FieldProblem::new("embeddings", format!("{k} rows as in \"scores\""), rows.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `k` numbers, all finite: JSON could not hold others.
+fn numbers(field: &str, values: &[f64], k: usize) -> Result<(), FieldProblem> {
+    if values.len() != k {
+        return Err(FieldProblem::new(field, format!("{k} numbers"), values.len()));
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(FieldProblem::new(format!("{field}[{at}]"), "a finite number", values[at])),
+        None => Ok(()),
+    }
+}

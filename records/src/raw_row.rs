@@ -1,0 +1,214 @@
+//! One row before its type is known: from text to a typed row, or to the field that is wrong.
+//!
+//! serde says what is wrong but not where. [`field_at_fault`] finds it by trying the row again without each field:
+//! the one whose absence changes the complaint is the one complained about.
+
+use arrow_schema::{DataType, Field};
+use serde_json::{Map, Value};
+
+use crate::error::RowProblem;
+use crate::{FieldProblem, Row};
+
+/// A row as its file holds it.
+pub(crate) enum RawRow<'a> {
+    /// A line of JSON Lines, perhaps not JSON at all.
+    Text(&'a [u8]),
+    /// An element of a JSON array.
+    Value(Value),
+}
+
+impl RawRow<'_> {
+    /// The row's fields.
+    pub(crate) fn into_map(self) -> Result<Map<String, Value>, RowProblem> {
+        let value = match self {
+            Self::Text(bytes) => parse(bytes)?,
+            Self::Value(value) => value,
+        };
+        match value {
+            Value::Object(map) => Ok(map),
+            other => Err(RowProblem::NotJson(format!("expected a JSON object, found {}", kind(&other)))),
+        }
+    }
+
+    /// The row as an `R`, not yet checked.
+    pub(crate) fn into_row<R: Row>(self) -> Result<R, RowProblem> {
+        if let Self::Text(bytes) = &self
+            && let Ok(row) = serde_json::from_slice(bytes)
+        {
+            return Ok(row);
+        }
+        let map = self.into_map()?;
+        let complaint = |map: &Map<String, Value>| {
+            R::deserialize(&Value::Object(map.clone())).err().map(|error| error.to_string())
+        };
+        match complaint(&map) {
+            Some(text) => Err(field_at_fault::<R>(&map, &text, &complaint)),
+            // An array's element ends here; a line only where it names a field twice and the last one is right.
+            None => {
+                R::deserialize(Value::Object(map)).map_err(|error| RowProblem::NotJson(error.to_string()))
+            }
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        RowProblem::NotJson(format!("expected UTF-8, found other bytes from byte {} on", error.valid_up_to()))
+    })?;
+    serde_json::from_str(text).map_err(|error| {
+        // A line is a whole text to the parser: its line number would be 1 always.
+        let reason = error.to_string().replace(" at line 1 column ", " at column ");
+        let hint = if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
+            "; JSON has no NaN and no Infinity"
+        } else {
+            ""
+        };
+        RowProblem::NotJson(format!("not JSON: {reason}{hint}; expected one JSON object a line"))
+    })
+}
+
+fn field_at_fault<R: Row>(
+    map: &Map<String, Value>,
+    complaint: &str,
+    again: &dyn Fn(&Map<String, Value>) -> Option<String>,
+) -> RowProblem {
+    if let Some(problem) = FieldProblem::from_text(complaint) {
+        return problem.into();
+    }
+    let schema = R::schema(&[]);
+    let described = |name: &str| schema.field_with_name(name).ok().map(|field| describe(field.data_type()));
+    let missing = complaint.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+    // A name that is no column is missing further in.
+    if let Some(name) = missing
+        && !map.contains_key(name)
+        && let Some(expected) = described(name)
+    {
+        return FieldProblem::new(name, expected, "no such field").into();
+    }
+    for (name, value) in map {
+        let with = |value: Option<Value>| {
+            let mut other = map.clone();
+            match value {
+                Some(value) => drop(other.insert(name.clone(), value)),
+                None => drop(other.remove(name)),
+            }
+            again(&other)
+        };
+        if with(None).as_deref() == Some(complaint) {
+            continue;
+        }
+        let part = part_at_fault(value, complaint, &|value| with(Some(value)));
+        if let Some(missing) = missing {
+            let field = format!("{name}{}", part.path);
+            return FieldProblem::new(field, format!("an object with {missing:?}"), "none in it").into();
+        }
+        let expected = match described(name) {
+            Some(expected) if part.path.is_empty() => expected,
+            _ => expected_by_serde(complaint),
+        };
+        return FieldProblem::new(format!("{name}{}", part.path), expected, found(&part.value)).into();
+    }
+    RowProblem::NotJson(shorten(complaint))
+}
+
+/// The innermost part of a field that is complained about.
+struct Part {
+    /// From the field on: `[3].ids`.
+    path: String,
+    value: Value,
+}
+
+fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option<String>) -> Part {
+    let inner = match value {
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            let alone = |item: Value| again(Value::Array(vec![item]));
+            (alone(item.clone()).as_deref() == Some(complaint)).then(|| {
+                let part = part_at_fault(item, complaint, &alone);
+                Part { path: format!("[{index}]{}", part.path), value: part.value }
+            })
+        }),
+        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            let with = |field: Option<Value>| {
+                let mut other = fields.clone();
+                match field {
+                    Some(field) => drop(other.insert(name.clone(), field)),
+                    None => drop(other.remove(name)),
+                }
+                again(Value::Object(other))
+            };
+            (with(None).as_deref() != Some(complaint)).then(|| {
+                let part = part_at_fault(field, complaint, &|field| with(Some(field)));
+                Part { path: format!(".{name}{}", part.path), value: part.value }
+            })
+        }),
+        _ => None,
+    };
+    inner.unwrap_or_else(|| Part { path: String::new(), value: value.clone() })
+}
+
+/// serde's "…, expected Y" in our words.
+fn expected_by_serde(complaint: &str) -> String {
+    let expected = complaint.rsplit_once("expected ").map_or(complaint, |(_, expected)| expected);
+    match expected {
+        "a sequence" => "an array".to_owned(),
+        "u32" => "an integer from 0 to 4294967295".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "struct Message" => "an object with \"role\" and \"content\"".to_owned(),
+        "struct Response" => "an object with \"text\"".to_owned(),
+        other => shorten(&other.replace('`', "\"")),
+    }
+}
+
+/// What a column holds, in words.
+pub(crate) fn describe(kind: &DataType) -> String {
+    let named = |fields: &[std::sync::Arc<Field>]| {
+        fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
+    };
+    match kind {
+        DataType::Utf8 => "a string".to_owned(),
+        DataType::Boolean => "true or false".to_owned(),
+        DataType::UInt32 => "a token id".to_owned(),
+        DataType::Float32 | DataType::Float64 => "a number".to_owned(),
+        DataType::Struct(fields) => format!("an object with {}", named(fields)),
+        DataType::List(item) => match item.data_type() {
+            DataType::Utf8 => "an array of strings".to_owned(),
+            DataType::UInt32 => "an array of token ids".to_owned(),
+            DataType::Float32 | DataType::Float64 => "an array of numbers".to_owned(),
+            DataType::Struct(fields) => format!("an array of objects with {}", named(fields)),
+            DataType::List(_) => "an array of arrays of numbers".to_owned(),
+            _ => "an array".to_owned(),
+        },
+        _ => "another value".to_owned(),
+    }
+}
+
+/// A value's kind, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A value for a message: numbers and short strings themselves, else the kind.
+pub(crate) fn found(value: &Value) -> String {
+    match value {
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::String(text) if text.is_empty() => "an empty string".to_owned(),
+        Value::Array(items) if items.is_empty() => "an empty array".to_owned(),
+        other => kind(other).to_owned(),
+    }
+}
+
+/// At most 120 characters of `text`.
+pub(crate) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(120) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,112 @@
+//! What every kind of row can do: be stored as columns, and say what is wrong with itself.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field, Fields, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::FieldProblem;
+
+/// A row of a file. JSON's names are Parquet's columns; what a row lacks is absent in JSON and null in Parquet.
+pub trait Row: Serialize + DeserializeOwned + Clone {
+    /// What the rows are, for messages: "prompts".
+    const NOUN: &'static str;
+
+    /// The Parquet columns of `rows`. Optional columns are in it only when some row has them; all of them are in the
+    /// schema of no rows.
+    fn schema(rows: &[Self]) -> Schema;
+
+    /// Told the row's number in its file, from 0, before [`Row::check`]: prompts without an id take it.
+    fn number(&mut self, _row: usize) {}
+
+    /// The id that no other row of the file may have.
+    fn identity(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether the fields fit together; asked on reading and before writing.
+    ///
+    /// # Errors
+    /// The first field that does not.
+    fn check(&self) -> Result<(), FieldProblem> {
+        Ok(())
+    }
+}
+
+/// Gathers a schema's columns.
+pub(crate) struct Columns<'a, R> {
+    rows: &'a [R],
+    fields: Vec<Field>,
+}
+
+impl<'a, R> Columns<'a, R> {
+    pub(crate) fn of(rows: &'a [R]) -> Self {
+        Self { rows, fields: Vec::new() }
+    }
+
+    /// A column that is always there.
+    pub(crate) fn always(mut self, name: &str, kind: DataType) -> Self {
+        self.fields.push(Field::new(name, kind, true));
+        self
+    }
+
+    /// A column that is there when some row has it.
+    pub(crate) fn where_some(self, name: &str, kind: DataType, has: impl Fn(&R) -> bool) -> Self {
+        if self.rows.is_empty() || self.rows.iter().any(has) { self.always(name, kind) } else { self }
+    }
+
+    /// The columns of fields that are not ours, their types guessed from the values as `arrow-json` does it. A column
+    /// whose values do not agree is left to fail when it is stored, with its name in the error.
+    pub(crate) fn extra(mut self, of: impl Fn(&R) -> &Map<String, Value>) -> Self {
+        let mut names: Vec<&str> = Vec::new();
+        for row in self.rows {
+            for (name, value) in of(row) {
+                if !value.is_null() && !names.contains(&name.as_str()) {
+                    names.push(name);
+                }
+            }
+        }
+        for name in names {
+            let column = self
+                .rows
+                .iter()
+                .filter_map(|row| of(row).get_key_value(name))
+                .map(|(name, value)| Ok(Value::Object(Map::from_iter([(name.clone(), value.clone())]))));
+            match arrow_json::reader::infer_json_schema_from_iterator(column) {
+                Ok(schema) => self.fields.extend(schema.fields().iter().map(|field| field.as_ref().clone())),
+                Err(_) => self.fields.push(Field::new(name, DataType::Utf8, true)),
+            }
+        }
+        self
+    }
+
+    pub(crate) fn schema(self) -> Schema {
+        Schema::new(self.fields)
+    }
+}
+
+pub(crate) fn text() -> DataType {
+    DataType::Utf8
+}
+
+pub(crate) fn number() -> DataType {
+    DataType::Float64
+}
+
+pub(crate) fn list(of: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(of, true)))
+}
+
+pub(crate) fn ids() -> DataType {
+    list(DataType::UInt32)
+}
+
+pub(crate) fn record(fields: Vec<(&str, DataType)>) -> DataType {
+    DataType::Struct(fields.into_iter().map(|(name, kind)| Field::new(name, kind, true)).collect::<Fields>())
+}
+
+pub(crate) fn messages() -> DataType {
+    list(record(vec![("role", text()), ("content", text())]))
+}

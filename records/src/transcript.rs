@@ -1,0 +1,83 @@
+//! Transcripts as Anthropic's hh-rlhf has them: `\n\nHuman: … \n\nAssistant: …`.
+//!
+//! Departures: texts are trimmed, and turns of one speaker in a row, which the data has, become one turn with a blank
+//! line between, because chat templates want the speakers to alternate.
+
+use crate::Message;
+
+const SPEAKERS: [(&str, &str); 2] = [("\n\nHuman:", "user"), ("\n\nAssistant:", "assistant")];
+
+/// Whether `text` begins as a transcript does.
+pub(crate) fn is_transcript(text: &str) -> bool {
+    let text = text.trim_start();
+    SPEAKERS.iter().any(|(mark, _)| text.starts_with(mark.trim_start()))
+}
+
+/// The transcript's turns; `None` where it does not begin with a speaker.
+pub(crate) fn turns(text: &str) -> Option<Vec<Message>> {
+    if !is_transcript(text) {
+        return None;
+    }
+    let whole = format!("\n\n{}", text.trim_start());
+    let mut rest = whole.as_str();
+    let mut turns: Vec<Message> = Vec::new();
+    while let Some(mark) = next_mark(rest) {
+        let after = &rest[mark.at + mark.length..];
+        let end = next_mark(after).map_or(after.len(), |next| next.at);
+        let content = after[..end].trim();
+        match turns.last_mut() {
+            Some(last) if last.role == mark.role => {
+                if !last.content.is_empty() && !content.is_empty() {
+                    last.content.push_str("\n\n");
+                }
+                last.content.push_str(content);
+            }
+            _ => turns.push(Message::new(mark.role, content)),
+        }
+        rest = &after[end..];
+    }
+    Some(turns)
+}
+
+struct Mark {
+    at: usize,
+    length: usize,
+    role: &'static str,
+}
+
+fn next_mark(text: &str) -> Option<Mark> {
+    SPEAKERS
+        .iter()
+        .filter_map(|(mark, role)| text.find(mark).map(|at| Mark { at, length: mark.len(), role }))
+        .min_by_key(|mark| mark.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transcript_is_its_turns() {
+        let text = "\n\nHuman: Hi\n\nhow are you?\n\nAssistant: Fine.\n\nHuman: Good\n\nAssistant:";
+        let expected = vec![
+            Message::user("Hi\n\nhow are you?"),
+            Message::assistant("Fine."),
+            Message::user("Good"),
+            Message::assistant(""),
+        ];
+        assert_eq!(turns(text), Some(expected));
+    }
+
+    #[test]
+    fn one_speaker_in_a_row_is_one_turn() {
+        let text = "Human: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: \n\nAssistant: d";
+        assert_eq!(turns(text), Some(vec![Message::user("a\n\nb"), Message::assistant("c\n\nd")]));
+    }
+
+    #[test]
+    fn other_texts_are_none() {
+        for text in ["", "Hello", "Human says", "x\n\nHuman: a"] {
+            assert_eq!(turns(text), None, "{text:?}");
+        }
+    }
+}

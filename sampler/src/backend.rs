@@ -1,0 +1,114 @@
+//! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
+
+use candle_core::{DType, Tensor};
+use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::{Decoder, KvCache, ModelError, PagedRow};
+
+use crate::SampleError;
+
+/// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
+///
+/// A row's logits must be the same bits whatever rows run beside it and however its prompt was cut into chunks.
+pub trait Backend {
+    /// Logits per row.
+    fn vocab_size(&self) -> usize;
+
+    /// Positions that the model knows.
+    fn max_positions(&self) -> usize;
+
+    /// Memory of one page over all layers.
+    fn page_bytes(&self) -> usize;
+
+    /// Makes room for pages numbered from 0; what was cached before may be lost.
+    fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError>;
+
+    /// Copies a page's keys and values.
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError>;
+
+    /// Runs new tokens, `ids` [t] row after row, and hands the logits [n, vocab] at `logit_rows` [n] (indices into
+    /// `ids`, rising) to `read`, once; not at all when none are wanted.
+    fn run(
+        &mut self,
+        ids: &[u32],
+        rows: &[PagedRow<'_>],
+        logit_rows: &[usize],
+        read: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), SampleError>;
+}
+
+/// The policy's own decoder on the trainer's own weights.
+pub struct NativeBackend<'a> {
+    decoder: &'a Decoder,
+    dtype: DType,
+    cache: Option<KvCache>,
+}
+
+impl<'a> NativeBackend<'a> {
+    /// A backend without a cache yet.
+    pub fn new(decoder: &'a Decoder) -> Self {
+        // The cache keeps what the layers compute: the dtype of the loaded weights.
+        let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
+        Self { decoder, dtype, cache: None }
+    }
+
+    fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
+        self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
+    }
+}
+
+impl Backend for NativeBackend<'_> {
+    fn vocab_size(&self) -> usize {
+        self.decoder.architecture().vocab_size
+    }
+
+    fn max_positions(&self) -> usize {
+        self.decoder.architecture().max_positions
+    }
+
+    fn page_bytes(&self) -> usize {
+        KvCache::page_bytes(self.decoder.architecture(), self.dtype)
+    }
+
+    fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
+        if self.cache.as_ref().is_none_or(|cache| cache.pages() < pages) {
+            // The old one goes first: two together might not fit.
+            self.cache = None;
+            let (arch, device) = (self.decoder.architecture(), self.decoder.device());
+            let cache = KvCache::new(arch, pages, self.dtype, device).map_err(ModelError::from)?;
+            self.cache = Some(cache);
+        }
+        Ok(())
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
+        Ok(self.cache()?.copy_page(from, to).map_err(ModelError::from)?)
+    }
+
+    fn run(
+        &mut self,
+        ids: &[u32],
+        rows: &[PagedRow<'_>],
+        logit_rows: &[usize],
+        read: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), SampleError> {
+        let decoder = self.decoder;
+        let hidden = decoder.forward_paged(ids, rows, self.cache()?)?; // [t, h]
+        if logit_rows.is_empty() {
+            return Ok(());
+        }
+        let wanted = if logit_rows.len() == ids.len() {
+            hidden
+        } else {
+            select_rows(&hidden, logit_rows)? // [n, h]
+        };
+        let logits = decoder.logits(&wanted)?; // [n, vocab]
+        Ok(with_slice::<f32, _>(&logits, |logits| read(logits)).map_err(ModelError::from)?)
+    }
+}
+
+fn select_rows(hidden: &Tensor, rows: &[usize]) -> Result<Tensor, ModelError> {
+    let count = rows.len();
+    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+    let rows = Tensor::from_vec(rows, count, hidden.device())?;
+    Ok(hidden.index_select(&rows, 0)?)
+}

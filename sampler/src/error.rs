@@ -1,0 +1,101 @@
+//! What can go wrong while sampling, and whose fault it is.
+
+use selfplay_model::ModelError;
+use thiserror::Error;
+
+use crate::SettingProblem;
+
+/// An error of the sampler. Each message says what, where, and what would be right.
+#[derive(Debug, Error)]
+pub enum SampleError {
+    /// One or more settings are out of range.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Settings(Vec<SettingProblem>),
+    /// A prompt without a single token.
+    #[error("prompt {prompt_id:?}: it has no tokens; a prompt needs at least one")]
+    EmptyPrompt {
+        /// The prompt.
+        prompt_id: String,
+    },
+    /// A prompt that leaves no room in the model's context.
+    #[error(
+        "prompt {prompt_id:?}: {length} tokens leave no room for a response in the model's context of {context}; \
+         at most {} tokens fit, shorten it or leave it out",
+        context.saturating_sub(1)
+    )]
+    PromptTooLong {
+        /// The prompt.
+        prompt_id: String,
+        /// Its tokens.
+        length: usize,
+        /// The model's positions.
+        context: usize,
+    },
+    /// A token id that the model does not have.
+    #[error(
+        "prompt {prompt_id:?}: prompt_ids[{position}] is {id}, but the model's vocabulary ends at {}",
+        vocab_size.saturating_sub(1)
+    )]
+    TokenOutside {
+        /// The prompt.
+        prompt_id: String,
+        /// 0-based place within the prompt.
+        position: usize,
+        /// The id found there.
+        id: u32,
+        /// The model's number of tokens.
+        vocab_size: usize,
+    },
+    /// A logit is NaN or +inf, or all are -inf.
+    #[error(
+        "prompt {prompt_id:?}: the model's logits for token {step} of the response are not finite; \
+         its weights may be damaged or its dtype too narrow"
+    )]
+    NotFinite {
+        /// The prompt.
+        prompt_id: String,
+        /// 0-based token of the response that was to be drawn.
+        step: usize,
+    },
+    /// Rows that belong together differ in number.
+    #[error("{prompts} prompts, {requests} requests and {samples} results were given; the numbers must be equal")]
+    Mismatch {
+        /// Number of prompts.
+        prompts: usize,
+        /// Number of requests.
+        requests: usize,
+        /// Number of results.
+        samples: usize,
+    },
+    /// The caller's progress function asked to stop.
+    #[error("sampling was interrupted")]
+    Interrupted,
+    /// A backend broke its promise, or the schedule did: a defect of the program.
+    #[error("sampling stopped by an internal error: {what}")]
+    Internal {
+        /// What was found.
+        what: String,
+    },
+    /// The model or its tokenizer.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl SampleError {
+    /// Whether the user's input is at fault (exit status 2) rather than the machine or the program (1).
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Settings(_)
+            | Self::EmptyPrompt { .. }
+            | Self::PromptTooLong { .. }
+            | Self::TokenOutside { .. } => true,
+            Self::NotFinite { .. } | Self::Mismatch { .. } | Self::Interrupted | Self::Internal { .. } => false,
+            Self::Model(error) => error.is_input(),
+        }
+    }
+
+    /// A defect, described.
+    pub(crate) fn internal(what: impl Into<String>) -> Self {
+        Self::Internal { what: what.into() }
+    }
+}

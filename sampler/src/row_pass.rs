@@ -1,0 +1,252 @@
+//! Passes over one row of logits, block by block: the greatest logit of each block, and the blocks' masses.
+//!
+//! A block is 64 logits; the last one is filled up with -inf. Lanes, and with them the order of every sum, are
+//! fixed, and no multiply-add is fused, so that the bits are the same with or without AVX2 and nothing is slow
+//! where there is no fused one (which is why the model's `exp_fast` is not used here).
+
+use selfplay_model::kernels::simd::{Level, level};
+
+/// Logits per block.
+pub(crate) const BLOCK: usize = 64;
+const LANES: usize = 8;
+
+/// Adding and subtracting it rounds a number of [0, 1] to a multiple of 2^-34. Sums of up to 2^19 such numbers are
+/// exact in f64, and so do not depend on their order: what a partial selection finds is what a full sort would.
+const ROUND: f64 = 1.5 * (1u64 << 18) as f64;
+
+/// What a row's weights are needed for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Weights {
+    /// The log-sum-exp only.
+    None,
+    /// Sampling at temperature 1.
+    Plain,
+    /// Sampling at another temperature, given by its inverse.
+    Tempered(f32),
+}
+
+impl Weights {
+    /// The mass of a logit `distance` = logit - max ≤ 0: exp(distance / temperature), rounded to 2^-34.
+    #[inline(always)]
+    pub(crate) fn mass(self, distance: f32) -> f64 {
+        match self {
+            Self::None | Self::Plain => rounded(exp(distance)),
+            Self::Tempered(inverse) => rounded(exp(distance * inverse)),
+        }
+    }
+}
+
+#[inline(always)]
+fn rounded(weight: f32) -> f64 {
+    (f64::from(weight) + ROUND) - ROUND
+}
+
+/// e^x for x ≤ 0 within 2 ulp (Cephes' `expf`), without branches so that it is vectorised; below -86 it stays at
+/// e^-86, which no sum here can see. exp(0) is 1 exactly.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND_TO_INTEGER: f32 = 12_582_912.0; // 1.5 · 2^23
+    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    let x = if x > -86.0 { x } else { -86.0 };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND_TO_INTEGER;
+    let power = shifted - ROUND_TO_INTEGER;
+    let r = x - power * LN_2_HIGH - power * LN_2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5.0e-1;
+    let p = p * (r * r) + r + 1.0;
+    // The low bits of `shifted` are the integer; they go to the exponent.
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
+/// Calls the AVX2 form of a pass where the processor has it. Same source, same bits, wider registers.
+macro_rules! widest {
+    ($(#[$doc:meta])* $name:ident, $body:ident, ($($arg:ident : $type:ty),*) -> $out:ty) => {
+        $(#[$doc])*
+        pub(crate) fn $name($($arg: $type),*) -> $out {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($arg: $type),*) -> $out {
+                    $body($($arg),*)
+                }
+                if level() >= Level::Avx2 {
+                    // SAFETY: `level` found the feature on this processor.
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+
+widest! {
+    /// Fills `maxima` with each block's greatest logit; returns whether the row holds a NaN.
+    block_maxima, block_maxima_body, (row: &[f32], maxima: &mut Vec<f32>) -> bool
+}
+
+#[inline(always)]
+fn block_maxima_body(row: &[f32], maxima: &mut Vec<f32>) -> bool {
+    maxima.clear();
+    let mut nan = [0u32; LANES];
+    let mut visit = |block: &[f32; BLOCK]| {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        for step in 0..BLOCK / LANES {
+            for lane in 0..LANES {
+                let x = block[step * LANES + lane];
+                lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
+                nan[lane] |= u32::from(x.is_nan());
+            }
+        }
+        maxima.push(lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
+    };
+    let (blocks, rest) = row.as_chunks::<BLOCK>();
+    blocks.iter().for_each(&mut visit);
+    if !rest.is_empty() {
+        visit(&filled(rest));
+    }
+    nan.iter().any(|&flag| flag != 0)
+}
+
+/// Fills `masses` with each block's mass (left empty for [`Weights::None`]) and returns Σ exp(logit - max), the
+/// unmodified distribution's, for which nothing is rounded.
+pub(crate) fn block_masses(row: &[f32], max: f32, weights: Weights, masses: &mut Vec<f64>) -> f64 {
+    masses.clear();
+    match weights {
+        Weights::None => plain_sum(row, max),
+        Weights::Plain => plain_masses(row, max, masses),
+        Weights::Tempered(inverse) => tempered_masses(row, max, inverse, masses),
+    }
+}
+
+widest! {
+    plain_sum, plain_sum_body, (row: &[f32], max: f32) -> f64
+}
+
+widest! {
+    plain_masses, plain_masses_body, (row: &[f32], max: f32, masses: &mut Vec<f64>) -> f64
+}
+
+widest! {
+    tempered_masses, tempered_masses_body, (row: &[f32], max: f32, inverse: f32, masses: &mut Vec<f64>) -> f64
+}
+
+#[inline(always)]
+fn plain_sum_body(row: &[f32], max: f32) -> f64 {
+    sum_blocks(row, |block, sums| {
+        for step in 0..BLOCK / LANES {
+            for lane in 0..LANES {
+                sums[lane] += f64::from(exp(block[step * LANES + lane] - max));
+            }
+        }
+    })
+}
+
+#[inline(always)]
+fn plain_masses_body(row: &[f32], max: f32, masses: &mut Vec<f64>) -> f64 {
+    sum_blocks(row, |block, sums| {
+        let mut mass = [0f64; LANES];
+        for step in 0..BLOCK / LANES {
+            for lane in 0..LANES {
+                let weight = exp(block[step * LANES + lane] - max);
+                sums[lane] += f64::from(weight);
+                mass[lane] += rounded(weight);
+            }
+        }
+        masses.push(mass.iter().sum());
+    })
+}
+
+#[inline(always)]
+fn tempered_masses_body(row: &[f32], max: f32, inverse: f32, masses: &mut Vec<f64>) -> f64 {
+    sum_blocks(row, |block, sums| {
+        let mut mass = [0f64; LANES];
+        for step in 0..BLOCK / LANES {
+            for lane in 0..LANES {
+                let distance = block[step * LANES + lane] - max;
+                sums[lane] += f64::from(exp(distance));
+                mass[lane] += rounded(exp(distance * inverse));
+            }
+        }
+        masses.push(mass.iter().sum());
+    })
+}
+
+#[inline(always)]
+fn sum_blocks(row: &[f32], mut visit: impl FnMut(&[f32; BLOCK], &mut [f64; LANES])) -> f64 {
+    let mut sums = [0f64; LANES];
+    let (blocks, rest) = row.as_chunks::<BLOCK>();
+    for block in blocks {
+        visit(block, &mut sums);
+    }
+    if !rest.is_empty() {
+        visit(&filled(rest), &mut sums);
+    }
+    sums.iter().sum()
+}
+
+/// The last, shorter block, filled up with logits of probability 0.
+#[inline(always)]
+fn filled(rest: &[f32]) -> [f32; BLOCK] {
+    let mut block = [f32::NEG_INFINITY; BLOCK];
+    block[..rest.len()].copy_from_slice(rest);
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exponential_is_within_two_ulp() {
+        assert_eq!(exp(0.0), 1.0);
+        for step in 0..860_000 {
+            let x = -(step as f32) * 1e-4;
+            let want = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - want).abs() / want;
+            assert!(error < 2.0 * f64::from(f32::EPSILON), "exp({x}): off by {error}");
+        }
+        assert!(exp(f32::NEG_INFINITY) < 1e-37);
+    }
+
+    #[test]
+    fn maxima_find_the_last_short_block_and_nan() {
+        let mut row: Vec<f32> = (0..130).map(|i| i as f32).collect();
+        let mut maxima = Vec::new();
+        assert!(!block_maxima(&row, &mut maxima));
+        assert_eq!(maxima, [63.0, 127.0, 129.0]);
+        row[128] = f32::NAN;
+        assert!(block_maxima(&row, &mut maxima));
+    }
+
+    #[test]
+    fn the_sum_is_the_f64_sum() {
+        let row: Vec<f32> = (0..32_001).map(|i| ((i * 7919) % 1000) as f32 * 0.01 - 7.0).collect();
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let want: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+        let mut masses = Vec::new();
+        for weights in [Weights::None, Weights::Plain, Weights::Tempered(1.0 / 0.7)] {
+            let got = block_masses(&row, max, weights, &mut masses);
+            assert!((got - want).abs() / want < 1e-7, "{weights:?}: {got} for {want}");
+        }
+        let want: f64 = row.iter().map(|&x| (f64::from(x - max) / 0.7).exp()).sum();
+        let got: f64 = masses.iter().sum();
+        assert!((got - want).abs() / want < 1e-5, "{got} for {want}");
+    }
+
+    #[test]
+    fn wide_and_narrow_registers_give_the_same_bits() {
+        let row: Vec<f32> = (0..5_003).map(|i| ((i * 7919) % 1009) as f32 * 0.013 - 7.0).collect();
+        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        let sums = [
+            tempered_masses(&row, 7.0, 1.37, &mut wide),
+            tempered_masses_body(&row, 7.0, 1.37, &mut narrow),
+        ];
+        assert_eq!(sums[0].to_bits(), sums[1].to_bits());
+        assert_eq!(wide, narrow);
+    }
+}

@@ -1,0 +1,203 @@
+//! The `[sample]` section: keys, defaults, check.
+//!
+//! `max_batch_rows`, `token_budget` and `cache_mib` trade memory for speed and change no candidate; `seed` and
+//! `iteration` are the run's and no keys of the section.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How candidates are drawn. Deserialises from a recipe's `[sample]` table; an unknown key is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleSettings {
+    /// K, the candidates per prompt.
+    pub num_samples: usize,
+    /// Divides the logits; 0 is greedy.
+    pub temperature: f64,
+    /// The most likely tokens that together hold this probability are kept; 1 is off.
+    pub top_p: f64,
+    /// This many of the most likely tokens are kept; 0 is off.
+    pub top_k: usize,
+    /// Tokens at least this fraction as likely as the most likely one are kept; 0 is off.
+    pub min_p: f64,
+    /// Tokens per response at most.
+    pub max_new_tokens: usize,
+    /// Stop strings and ids beside the model's own.
+    pub stop: Vec<Stop>,
+    /// Prompts per shard, the caller's unit of work.
+    pub shard_prompts: usize,
+    /// What computes the logits.
+    pub backend: BackendKind,
+    /// Candidates that run at the same time at most.
+    pub max_batch_rows: usize,
+    /// Tokens per step at most, prompts' and responses' together.
+    pub token_budget: usize,
+    /// Memory for keys and values, in MiB. Exceeded only where a single candidate needs more.
+    pub cache_mib: usize,
+    /// The run's seed.
+    #[serde(skip)]
+    pub seed: u64,
+    /// The iteration, from 1.
+    #[serde(skip)]
+    pub iteration: u64,
+}
+
+impl Default for SampleSettings {
+    fn default() -> Self {
+        Self {
+            num_samples: 5,
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 0,
+            min_p: 0.0,
+            max_new_tokens: 2048,
+            stop: Vec::new(),
+            shard_prompts: 256,
+            backend: BackendKind::Native,
+            max_batch_rows: 64,
+            token_budget: 1024,
+            cache_mib: 4096,
+            seed: 42,
+            iteration: 1,
+        }
+    }
+}
+
+/// One entry of `sample.stop`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stop {
+    /// A response ends before this text.
+    Text(String),
+    /// A response ends with this token.
+    Id(u32),
+}
+
+/// `sample.backend`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Our own decoder on the trainer's own weights.
+    #[default]
+    Native,
+}
+
+/// A key with a value that can't be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingProblem {
+    /// The key with its section, as in `sample.top_p`.
+    pub key: String,
+    /// What was given.
+    pub value: String,
+    /// What would be right.
+    pub want: String,
+}
+
+impl fmt::Display for SettingProblem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} = {}: expected {}", self.key, self.value, self.want)
+    }
+}
+
+impl SampleSettings {
+    /// Every key whose value can't be, in the order of the fields; empty when all is well.
+    pub fn validate(&self) -> Vec<SettingProblem> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, key: &str, value: String, want: &str| {
+            if !holds {
+                let key = format!("sample.{key}");
+                problems.push(SettingProblem { key, value, want: want.to_owned() });
+            }
+        };
+        let at_least_one = "an integer of 1 or more";
+        require(
+            (1..=1 << 20).contains(&self.num_samples),
+            "num_samples",
+            self.num_samples.to_string(),
+            "an integer from 1 to 1048576",
+        );
+        require(
+            self.temperature.is_finite() && self.temperature >= 0.0,
+            "temperature",
+            self.temperature.to_string(),
+            "a finite number of 0 or more (0 is greedy)",
+        );
+        require(
+            self.top_p > 0.0 && self.top_p <= 1.0,
+            "top_p",
+            self.top_p.to_string(),
+            "a number above 0 and at most 1 (1 is off)",
+        );
+        require(
+            (0.0..=1.0).contains(&self.min_p),
+            "min_p",
+            self.min_p.to_string(),
+            "a number from 0 (off) to 1",
+        );
+        require(
+            (1..=1 << 30).contains(&self.max_new_tokens),
+            "max_new_tokens",
+            self.max_new_tokens.to_string(),
+            "an integer from 1 to 1073741824",
+        );
+        for (place, stop) in self.stop.iter().enumerate() {
+            let empty = matches!(stop, Stop::Text(text) if text.is_empty());
+            require(!empty, &format!("stop[{place}]"), "\"\"".to_owned(), "a text of one character or more, or an id");
+        }
+        require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), at_least_one);
+        require(self.max_batch_rows >= 1, "max_batch_rows", self.max_batch_rows.to_string(), at_least_one);
+        require(self.token_budget >= 1, "token_budget", self.token_budget.to_string(), at_least_one);
+        require(self.cache_mib >= 1, "cache_mib", self.cache_mib.to_string(), at_least_one);
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(SampleSettings::default().validate(), Vec::new());
+    }
+
+    #[test]
+    fn every_bad_key_is_named_at_once() {
+        let settings = SampleSettings {
+            num_samples: 0,
+            temperature: -1.0,
+            top_p: 0.0,
+            min_p: f64::NAN,
+            max_new_tokens: 0,
+            stop: vec![Stop::Id(3), Stop::Text(String::new())],
+            shard_prompts: 0,
+            max_batch_rows: 0,
+            token_budget: 0,
+            cache_mib: 0,
+            ..SampleSettings::default()
+        };
+        let keys: Vec<String> = settings.validate().into_iter().map(|problem| problem.key).collect();
+        let want = [
+            "num_samples",
+            "temperature",
+            "top_p",
+            "min_p",
+            "max_new_tokens",
+            "stop[1]",
+            "shard_prompts",
+            "max_batch_rows",
+            "token_budget",
+            "cache_mib",
+        ];
+        assert_eq!(keys, want.map(|key| format!("sample.{key}")));
+    }
+
+    #[test]
+    fn a_temperature_without_end_and_a_top_p_above_one_are_refused() {
+        let settings = SampleSettings { temperature: f64::INFINITY, top_p: 1.5, ..SampleSettings::default() };
+        let problems = settings.validate();
+        assert_eq!(problems.len(), 2);
+        assert_eq!(problems[1].to_string(), "sample.top_p = 1.5: expected a number above 0 and at most 1 (1 is off)");
+    }
+}

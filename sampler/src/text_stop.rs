@@ -1,0 +1,196 @@
+//! Where a response stops: stop ids, and stop strings seen while the text grows.
+//!
+//! A stop string may begin within one token and end within another, and a token may hold part of a character. The
+//! text is therefore decoded from a few tokens back, as Hugging Face's text-generation-inference does it: decoding
+//! the newest token alone would lose SentencePiece's leading space.
+
+use selfplay_model::{Codec, ModelError};
+
+use crate::{SampleError, SampleSettings, SettingProblem, Stop};
+
+/// Token ids to text, with special tokens left out.
+pub trait TextDecoder: Sync {
+    /// The text of some ids.
+    fn decode(&self, ids: &[u32]) -> Result<String, ModelError>;
+
+    /// The id of the special token that is written so.
+    fn special_id(&self, text: &str) -> Option<u32>;
+}
+
+impl TextDecoder for Codec {
+    fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.tokenizer.decode(ids, true)
+    }
+
+    fn special_id(&self, text: &str) -> Option<u32> {
+        let id = self.tokenizer.token_to_id(text)?;
+        let hidden = self.tokenizer.decode(&[id], true).is_ok_and(|text| text.is_empty());
+        hidden.then_some(id)
+    }
+}
+
+/// The model's stop ids together with `sample.stop`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopRule {
+    /// Sorted.
+    ids: Vec<u32>,
+    texts: Vec<String>,
+    /// Bytes of the longest text.
+    longest: usize,
+}
+
+impl StopRule {
+    /// The rule of the model's ids and the settings. A stop string that is written like a special token, which no
+    /// decoded text shows, stops at that token's id.
+    ///
+    /// Fails when an id of `sample.stop` is outside the vocabulary.
+    pub fn new(
+        text: &dyn TextDecoder,
+        model_ids: &[u32],
+        settings: &SampleSettings,
+        vocab_size: usize,
+    ) -> Result<Self, SampleError> {
+        let mut rule = Self { ids: model_ids.to_vec(), ..Self::default() };
+        let mut problems = Vec::new();
+        for (place, stop) in settings.stop.iter().enumerate() {
+            match stop {
+                Stop::Id(id) if *id as usize >= vocab_size => problems.push(SettingProblem {
+                    key: format!("sample.stop[{place}]"),
+                    value: id.to_string(),
+                    want: format!("a token id below the model's vocabulary of {vocab_size}"),
+                }),
+                Stop::Id(id) => rule.ids.push(*id),
+                Stop::Text(stop) => {
+                    rule.ids.extend(text.special_id(stop));
+                    rule.texts.push(stop.clone());
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(SampleError::Settings(problems));
+        }
+        rule.ids.sort_unstable();
+        rule.ids.dedup();
+        rule.longest = rule.texts.iter().map(String::len).max().unwrap_or(0);
+        Ok(rule)
+    }
+
+    /// Whether the token ends a response.
+    pub fn is_stop_id(&self, id: u32) -> bool {
+        self.ids.binary_search(&id).is_ok()
+    }
+
+    /// Whether there is any text to look for.
+    pub fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
+    /// Byte offset at which the first stop string in `text` begins.
+    pub fn find(&self, text: &str) -> Option<usize> {
+        self.texts.iter().filter_map(|stop| text.find(stop.as_str())).min()
+    }
+}
+
+/// How far one response's text was searched.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TextStop {
+    /// Decoding starts at this token, so that the next ones get their spaces right.
+    from: usize,
+    /// Tokens before this one are in `tail` already.
+    read: usize,
+    /// The end of the text read: one byte less than the longest stop string, so no stop string is found twice.
+    tail: String,
+}
+
+impl TextStop {
+    /// Takes note of the newest of `ids`; true when a stop string is complete.
+    pub(crate) fn push(
+        &mut self,
+        ids: &[u32],
+        rule: &StopRule,
+        text: &dyn TextDecoder,
+    ) -> Result<bool, SampleError> {
+        /// A character has four bytes; with more tokens than this pending, they are no character.
+        const PENDING: usize = 4;
+        const BROKEN: char = char::REPLACEMENT_CHARACTER;
+        let known = text.decode(&ids[self.from..self.read])?;
+        let longer = text.decode(&ids[self.from..])?;
+        let fresh = &longer[common_prefix(&known, &longer)..];
+        let mut seen = format!("{}{}", self.tail, fresh.trim_end_matches(BROKEN));
+        if rule.find(&seen).is_some() {
+            return Ok(true);
+        }
+        if fresh.ends_with(BROKEN) && ids.len() - self.read < PENDING {
+            return Ok(false);
+        }
+        let mut cut = seen.len().saturating_sub(rule.longest.saturating_sub(1));
+        while !seen.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        self.tail = seen.split_off(cut);
+        self.from = self.read;
+        self.read = ids.len();
+        Ok(false)
+    }
+}
+
+/// Bytes of the longest common prefix, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    let equal = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
+    equal.map(|(a, _)| a.len_utf8()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeText;
+
+    fn rule(stops: &[&str]) -> StopRule {
+        let stop = stops.iter().map(|&text| Stop::Text(text.to_owned())).collect();
+        let settings = SampleSettings { stop, ..SampleSettings::default() };
+        StopRule::new(&FakeText, &[], &settings, 256).unwrap()
+    }
+
+    /// The number of tokens (bytes, in the fake) after which the text stops.
+    fn stops_after(stops: &[&str], bytes: &[u8]) -> Option<usize> {
+        let ids: Vec<u32> = bytes.iter().map(|&byte| u32::from(byte)).collect();
+        let (rule, mut state) = (rule(stops), TextStop::default());
+        (1..=ids.len()).find(|&n| state.push(&ids[..n], &rule, &FakeText).unwrap())
+    }
+
+    #[test]
+    fn a_stop_string_across_tokens_is_seen_with_its_last_byte() {
+        assert_eq!(stops_after(&["\n\nUser:"], b"Hi.\n\nUser: x"), Some(10));
+        assert_eq!(stops_after(&["\n\nUser:"], b"Hi.\n\nUse\n\nUser:"), Some(15));
+        assert_eq!(stops_after(&["zz", "i."], b"Hi. zz"), Some(3));
+        assert_eq!(stops_after(&["aab"], b"aaaab"), Some(5));
+        assert_eq!(stops_after(&["never"], b"nevel"), None);
+    }
+
+    #[test]
+    fn characters_of_several_tokens_are_waited_for() {
+        assert_eq!(stops_after(&["é!"], "né!".as_bytes()), Some(4));
+        assert_eq!(stops_after(&["€"], "10 €".as_bytes()), Some(6));
+        // Bytes that never become a character do not hide what follows them.
+        assert_eq!(stops_after(&["ab"], b"\xff\xff\xff\xff\xff\xffab"), Some(8));
+    }
+
+    #[test]
+    fn the_first_stop_string_of_a_text_counts() {
+        let rule = rule(&["lo", "el", "zz"]);
+        assert_eq!(rule.find("hello"), Some(1));
+        assert_eq!(rule.find("wood"), None);
+    }
+
+    #[test]
+    fn ids_are_the_models_and_the_settings_and_must_be_in_the_vocabulary() {
+        let stop = vec![Stop::Id(7), Stop::Text("<eos>".to_owned())];
+        let mut settings = SampleSettings { stop, ..SampleSettings::default() };
+        let rule = StopRule::new(&FakeText, &[9], &settings, 256).unwrap();
+        assert!([7, 9, FakeText::EOS].iter().all(|&id| rule.is_stop_id(id)) && !rule.is_stop_id(8));
+        settings.stop.push(Stop::Id(256));
+        let error = StopRule::new(&FakeText, &[9], &settings, 256).unwrap_err();
+        assert!(error.is_input());
+        assert!(error.to_string().starts_with("sample.stop[2] = 256"), "{error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! What can go wrong while candidates are compared.
+
+use std::path::PathBuf;
+
+use selfplay_model::ModelError;
+
+use crate::{PreferenceKind, Problem};
+
+/// An error of the scorer: what, where, and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// Wrong values in `[score]`, all of them.
+    #[error("{}", list(.0))]
+    Settings(Vec<Problem>),
+    /// A kind that this version cannot run.
+    #[error("score.kind = \"{kind}\": not available yet; this version has gpm and bradley-terry")]
+    NotAvailable {
+        /// The kind that was asked for.
+        kind: PreferenceKind,
+    },
+    /// No value head in the weights.
+    #[error(
+        "{}: this is a policy, not a preference model: no value_head.weight (nor score.weight) in its \
+         safetensors files; give a folder with value_head.weight [d, hidden] (d = 1: bradley-terry, d even: gpm), such as one that \
+         `selfplay train-preference` writes", folder.display()
+    )]
+    NotPreferenceModel {
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// A value head whose size is neither 1 nor even.
+    #[error(
+        "{}: odd head: value_head.weight has {rows} rows; expected 1 (bradley-terry) or an even number (gpm)",
+        folder.display()
+    )]
+    OddHead {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Rows of `value_head.weight`.
+        rows: usize,
+    },
+    /// A value head that does not belong to the kind which the recipe names.
+    #[error(
+        "{}: score.kind = \"{kind}\", but value_head.weight has {rows} rows; gpm needs an even number, bradley-terry \
+         needs 1; score.kind = \"auto\" takes what the weights are", folder.display()
+    )]
+    HeadOfOtherKind {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The kind that was asked for.
+        kind: PreferenceKind,
+        /// Rows of `value_head.weight`.
+        rows: usize,
+    },
+    /// A prompt head that does not fit the value head.
+    #[error(
+        "{}: prompt_head.weight has {rows} rows; expected {want}, half the rows of value_head.weight", folder.display()
+    )]
+    PromptHead {
+        /// The model's folder.
+        folder: PathBuf,
+        /// Rows of `prompt_head.weight`.
+        rows: usize,
+        /// d/2.
+        want: usize,
+    },
+    /// No chat template: raw concatenation would give scores that look right and are not.
+    #[error(
+        "{}: the preference model has no chat template (tokenizer_config.json, chat_template.jinja); give one with \
+         score.chat_template = \"FILE\"", folder.display()
+    )]
+    NoTemplate {
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// The tokenizer names no end token.
+    #[error("{}: tokenizer_config.json has no eos_token in the vocabulary; a response is read at that token", folder.display())]
+    NoEndToken {
+        /// The model's folder.
+        folder: PathBuf,
+    },
+    /// A row that holds its prompt as token ids only.
+    #[error(
+        "candidates of prompt_id {prompt_id:?}: only prompt_ids; a preference model has its own tokenizer and needs \
+         the text: give the row `prompt` or `messages`"
+    )]
+    NoText {
+        /// The row's prompt.
+        prompt_id: String,
+    },
+    /// A conversation that the template or the tokenizer refuses.
+    #[error("candidates of prompt_id {prompt_id:?}, {part}: {source}")]
+    Row {
+        /// The row's prompt.
+        prompt_id: String,
+        /// `the prompt` or `response N`.
+        part: String,
+        /// What the template or the tokenizer says.
+        #[source]
+        source: ModelError,
+    },
+    /// A conversation of no tokens at all.
+    #[error(
+        "candidates of prompt_id {prompt_id:?}, response {response}: the chat template gives an empty text"
+    )]
+    Empty {
+        /// The row's prompt.
+        prompt_id: String,
+        /// 0-based number of the response.
+        response: usize,
+    },
+    /// An embedding or a score that is not a finite number.
+    #[error(
+        "prompt_id {prompt_id:?}, response {response}: the preference model's {what} is not finite; check its weights, \
+         or score.dtype = \"f32\" if they are computed in 16 bits"
+    )]
+    NotFinite {
+        /// The row's prompt.
+        prompt_id: String,
+        /// 0-based number of the response.
+        response: usize,
+        /// `embedding`, `prompt gate` or `score`.
+        what: &'static str,
+    },
+    /// The decoder, the tokenizer or the weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl ScoreError {
+    /// Whether the user's input is wrong (exit status 2) rather than the run (1).
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::NotFinite { .. } => false,
+            Self::Row { source, .. } | Self::Model(source) => source.is_input(),
+            Self::Settings(_)
+            | Self::NotAvailable { .. }
+            | Self::NotPreferenceModel { .. }
+            | Self::OddHead { .. }
+            | Self::HeadOfOtherKind { .. }
+            | Self::PromptHead { .. }
+            | Self::NoTemplate { .. }
+            | Self::NoEndToken { .. }
+            | Self::NoText { .. }
+            | Self::Empty { .. } => true,
+        }
+    }
+}
+
+impl From<candle_core::Error> for ScoreError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,103 @@
+//! Log-probs of responses under a decoder: the forward pass that everything here is built on.
+//!
+//! Rows are packed by tokens; neighbours with the same prompt share it. Logits are never whole in memory.
+
+use selfplay_model::Decoder;
+
+use crate::batch::pack_responses;
+use crate::token_pair::check_vocabulary;
+use crate::TrainError;
+
+/// A prompt and a response to it, in tokens, neither empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromptResponse {
+    /// What error messages call it.
+    pub name: String,
+    /// The prompt.
+    pub prompt: Vec<u32>,
+    /// The response.
+    pub response: Vec<u32>,
+}
+
+/// Log-probs of one response, in nats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ResponseLogProbs {
+    /// Their sum, taken in f64.
+    pub sum: f64,
+    /// One per token.
+    pub tokens: Vec<f32>,
+}
+
+/// Log-probs of each row's response given its prompt, at most `batch_tokens` tokens (or one row) at a time.
+///
+/// # Errors
+/// A row without prompt or response tokens, or with an id outside the vocabulary; whatever the decoder fails with.
+pub fn log_probs(
+    decoder: &Decoder,
+    rows: &[PromptResponse],
+    batch_tokens: usize,
+) -> Result<Vec<ResponseLogProbs>, TrainError> {
+    for row in rows {
+        for (what, ids) in [("prompt", &row.prompt), ("response", &row.response)] {
+            if ids.is_empty() {
+                return Err(TrainError::example(
+                    row.name.clone(),
+                    format!("no tokens in the {what}"),
+                    "one token or more",
+                ));
+            }
+        }
+        check_vocabulary(decoder, &row.name, [&row.prompt[..], &row.response[..]])?;
+    }
+    let mut results = Vec::with_capacity(rows.len());
+    let mut start = 0;
+    while start < rows.len() {
+        let end = chunk_end(rows, start, batch_tokens);
+        let packed = pack_responses(rows[start..end].iter().map(|r| (&r.prompt[..], &r.response[..])));
+        let hidden = decoder.hidden(&packed.batch)?;
+        let all = decoder.token_log_probs(&hidden, &packed.targets.rows, &packed.targets.targets)?;
+        results.extend(packed.spans.into_iter().map(|span| {
+            let tokens = all[span].to_vec();
+            ResponseLogProbs { sum: sum(&tokens), tokens }
+        }));
+        start = end;
+    }
+    Ok(results)
+}
+
+/// The end of the longest run of rows from `start` that fits, one row at least.
+fn chunk_end(rows: &[PromptResponse], start: usize, batch_tokens: usize) -> usize {
+    let mut tokens = 0;
+    for (index, row) in rows.iter().enumerate().skip(start) {
+        let shared = index > start && rows[index - 1].prompt == row.prompt;
+        tokens += row.response.len() + if shared { 0 } else { row.prompt.len() };
+        if tokens > batch_tokens && index > start {
+            return index;
+        }
+    }
+    rows.len()
+}
+
+/// A sum in f64, from the first to the last.
+pub(crate) fn sum(values: &[f32]) -> f64 {
+    values.iter().map(|&x| f64::from(x)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_count_a_shared_prompt_once() {
+        let row = |prompt: &[u32], response: usize| PromptResponse {
+            name: String::new(),
+            prompt: prompt.to_vec(),
+            response: vec![0; response],
+        };
+        let rows = [row(&[1, 2, 3], 2), row(&[1, 2, 3], 3), row(&[7], 9), row(&[8], 1)];
+        assert_eq!(chunk_end(&rows, 0, 8), 2);
+        assert_eq!(chunk_end(&rows, 0, 7), 1);
+        assert_eq!(chunk_end(&rows, 2, 5), 3);
+        assert_eq!(chunk_end(&rows, 2, 12), 4);
+    }
+}

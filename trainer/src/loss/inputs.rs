@@ -1,0 +1,179 @@
+//! What a loss is given: log-probs, token counts, the preference model's word, and its settings.
+
+use std::fmt;
+
+use crate::settings::{LossKind, TrainSettings};
+
+/// Log-probs of a pair's two responses, summed over their tokens, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLogProbs {
+    /// log π(chosen | prompt).
+    pub chosen: f64,
+    /// log π(rejected | prompt).
+    pub rejected: f64,
+}
+
+/// What a preference model said of a pair; a loss names the fields it needs ([`LossKind::required_targets`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PreferenceTarget {
+    /// P(w ≻ l), row field `chosen_probs`.
+    pub probability: Option<f64>,
+    /// P̂_w, mean win probability of the chosen response, row field `chosen_probs_win`.
+    pub probability_win: Option<f64>,
+    /// P̂_l, mean win probability of the rejected response, row field `chosen_probs_lose`.
+    pub probability_lose: Option<f64>,
+    /// s(w, l), row field `chosen_score`.
+    pub score: Option<f64>,
+    /// ŝ_w, mean score of the chosen response, row field `chosen_score_win`.
+    pub score_win: Option<f64>,
+    /// ŝ_l, mean score of the rejected response, row field `chosen_score_lose`.
+    pub score_lose: Option<f64>,
+}
+
+/// A field of [`PreferenceTarget`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetField {
+    /// P(w ≻ l).
+    Probability,
+    /// P̂_w.
+    ProbabilityWin,
+    /// P̂_l.
+    ProbabilityLose,
+    /// s(w, l).
+    Score,
+    /// ŝ_w.
+    ScoreWin,
+    /// ŝ_l.
+    ScoreLose,
+}
+
+impl TargetField {
+    /// The field's name in a row of pairs.
+    pub fn row_field(self) -> &'static str {
+        match self {
+            TargetField::Probability => "chosen_probs",
+            TargetField::ProbabilityWin => "chosen_probs_win",
+            TargetField::ProbabilityLose => "chosen_probs_lose",
+            TargetField::Score => "chosen_score",
+            TargetField::ScoreWin => "chosen_score_win",
+            TargetField::ScoreLose => "chosen_score_lose",
+        }
+    }
+
+    pub(super) fn is_probability(self) -> bool {
+        matches!(self, TargetField::Probability | TargetField::ProbabilityWin | TargetField::ProbabilityLose)
+    }
+}
+
+impl fmt::Display for TargetField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.row_field())
+    }
+}
+
+impl PreferenceTarget {
+    /// The value of one field.
+    pub fn get(&self, field: TargetField) -> Option<f64> {
+        match field {
+            TargetField::Probability => self.probability,
+            TargetField::ProbabilityWin => self.probability_win,
+            TargetField::ProbabilityLose => self.probability_lose,
+            TargetField::Score => self.score,
+            TargetField::ScoreWin => self.score_win,
+            TargetField::ScoreLose => self.score_lose,
+        }
+    }
+}
+
+/// One pair as a loss sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairInputs {
+    /// Under the policy in training.
+    pub policy: PairLogProbs,
+    /// Under the reference; `None` is right only where [`super::needs_reference`] says so.
+    pub reference: Option<PairLogProbs>,
+    /// Tokens of the chosen response, its end token included.
+    pub chosen_tokens: usize,
+    /// Tokens of the rejected response, its end token included.
+    pub rejected_tokens: usize,
+    /// The preference model's word.
+    pub target: PreferenceTarget,
+}
+
+/// What the losses read of [`TrainSettings`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossSettings {
+    /// Which loss.
+    pub kind: LossKind,
+    /// β > 0.
+    pub beta: f64,
+    /// ε of DPO.
+    pub label_smoothing: f64,
+    /// Divide Δ by the response's tokens.
+    pub length_normalized: bool,
+    /// Weight of the chosen responses' NLL.
+    pub sft_weight: f64,
+    /// γ of SimPO.
+    pub simpo_gamma: f64,
+    /// Bound on a regression target's absolute value.
+    pub target_clamp: Option<f64>,
+}
+
+impl From<&TrainSettings> for LossSettings {
+    fn from(settings: &TrainSettings) -> Self {
+        LossSettings {
+            kind: settings.loss,
+            beta: settings.beta,
+            label_smoothing: settings.label_smoothing,
+            length_normalized: settings.length_normalized,
+            sft_weight: settings.sft_weight,
+            simpo_gamma: settings.simpo_gamma,
+            target_clamp: settings.target_clamp,
+        }
+    }
+}
+
+impl LossSettings {
+    /// `target`/β within the clamp.
+    pub(super) fn regression_target(&self, target: f64) -> f64 {
+        let wanted = target / self.beta;
+        self.target_clamp.map_or(wanted, |bound| wanted.clamp(-bound, bound))
+    }
+
+    pub(super) fn normalizes_length(&self) -> bool {
+        self.length_normalized || self.kind == LossKind::LnGpo
+    }
+}
+
+/// Counts over a whole optimizer batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchTotals {
+    /// Pairs of the batch.
+    pub pairs: usize,
+    /// Tokens of all its chosen responses.
+    pub chosen_tokens: usize,
+}
+
+impl BatchTotals {
+    /// The totals of `pairs`, taken as a whole batch.
+    pub fn of(pairs: &[PairInputs]) -> Self {
+        BatchTotals { pairs: pairs.len(), chosen_tokens: pairs.iter().map(|pair| pair.chosen_tokens).sum() }
+    }
+}
+
+impl LossKind {
+    /// The target fields that every pair must have for this loss.
+    pub fn required_targets(self) -> &'static [TargetField] {
+        match self {
+            LossKind::Sppo => &[TargetField::ProbabilityWin, TargetField::ProbabilityLose],
+            LossKind::SppoSingle => &[TargetField::Probability],
+            LossKind::Gpo | LossKind::LnGpo => &[TargetField::ScoreWin, TargetField::ScoreLose],
+            LossKind::Dpo
+            | LossKind::Ipo
+            | LossKind::Hinge
+            | LossKind::KtoPair
+            | LossKind::Simpo
+            | LossKind::Orpo => &[],
+        }
+    }
+}

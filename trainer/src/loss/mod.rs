@@ -1,0 +1,282 @@
+//! The preference losses. They see log-probs, never models: sums over response tokens in nats in, the loss and its
+//! derivative by each sum out, all in f64.
+//!
+//! Letters of every file here: w the chosen response, l the rejected one, m the mean log-prob per response token,
+//! Δ(y) = log π(y|x) − log π_ref(y|x), β the strength, σ the logistic function, n the pairs of a batch.
+//!
+//! A batch's loss is the mean over its pairs. Three things need more than one pair: `kto-pair` (its KL means), `orpo`
+//! and `sft_weight` (their NLL is the mean over all chosen response tokens of the batch, as TRL 1.16's `sft` loss, which
+//! took the place of its `rpo_alpha`, has it). `evaluate` therefore takes a whole optimizer batch; micro-batches then use
+//! its derivatives as coefficients. `evaluate_part` takes a part of a batch and the whole batch's totals.
+//!
+//! Choices where sources are silent: `length_normalized` divides Δ by the response's tokens in every loss that has a Δ
+//! (so `gpo` becomes `ln-gpo`, `dpo` TRL's `sigmoid_norm`); logged rewards are βΔ on sums, and βm without a reference.
+
+mod dpo;
+mod gpo;
+mod hinge;
+mod inputs;
+mod ipo;
+mod kto_pair;
+mod ln_gpo;
+mod orpo;
+mod simpo;
+mod sppo;
+mod sppo_single;
+
+use crate::settings::LossKind;
+
+pub use inputs::{BatchTotals, LossSettings, PairInputs, PairLogProbs, PreferenceTarget, TargetField};
+
+/// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BatchLoss {
+    /// Mean over the batch's pairs (of a part: its share of that mean).
+    pub loss: f64,
+    /// ∂loss / ∂(summed policy log-prob of the chosen response).
+    pub d_chosen: Vec<f64>,
+    /// ∂loss / ∂(summed policy log-prob of the rejected response).
+    pub d_rejected: Vec<f64>,
+    /// βΔ_w, or βm_w without a reference.
+    pub reward_chosen: Vec<f64>,
+    /// βΔ_l, or βm_l without a reference.
+    pub reward_rejected: Vec<f64>,
+}
+
+/// Why a loss could not be computed. `pair` counts from 0 within the batch.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the message says what each field is")]
+pub enum LossError {
+    #[error(
+        "pair {pair} of the batch: loss {kind} needs the field \"{field}\", which the row does not have; pairs made by `selfplay pair` have it, dpo and ipo do without"
+    )]
+    MissingTarget { pair: usize, field: TargetField, kind: LossKind },
+    #[error("pair {pair} of the batch: field \"{field}\" is {value}; expected {want}")]
+    WrongTarget { pair: usize, field: TargetField, value: f64, want: &'static str },
+    #[error(
+        "pair {pair} of the batch: the {response} response has no tokens, but loss {kind} takes a mean over them; leave the pair out or raise max_length"
+    )]
+    EmptyResponse { pair: usize, response: &'static str, kind: LossKind },
+    #[error("pair {pair} of the batch: loss {kind} needs reference log-probs and got none")]
+    MissingReference { pair: usize, kind: LossKind },
+    #[error("pair {pair} of the batch: {what} is {value}; expected a finite number")]
+    NotFinite { pair: usize, what: &'static str, value: f64 },
+    #[error("loss {kind} needs the whole batch of {want} pairs at once and got {got}")]
+    PartOfBatch { kind: LossKind, got: usize, want: usize },
+}
+
+impl LossError {
+    /// Whether the user's pairs are at fault (exit status 2) rather than the run (1).
+    pub fn is_input(&self) -> bool {
+        matches!(
+            self,
+            LossError::MissingTarget { .. } | LossError::WrongTarget { .. } | LossError::EmptyResponse { .. }
+        )
+    }
+
+    /// The pair at fault, counted from 0 within the batch.
+    pub fn pair(&self) -> Option<usize> {
+        match self {
+            LossError::MissingTarget { pair, .. }
+            | LossError::WrongTarget { pair, .. }
+            | LossError::EmptyResponse { pair, .. }
+            | LossError::MissingReference { pair, .. }
+            | LossError::NotFinite { pair, .. } => Some(*pair),
+            LossError::PartOfBatch { .. } => None,
+        }
+    }
+}
+
+/// Whether the loss reads reference log-probs: all but SimPO and ORPO.
+pub fn needs_reference(kind: LossKind) -> bool {
+    !matches!(kind, LossKind::Simpo | LossKind::Orpo)
+}
+
+/// Whether the loss of one pair depends on the others beyond [`BatchTotals`]: `kto-pair` only.
+pub fn needs_whole_batch(kind: LossKind) -> bool {
+    kind == LossKind::KtoPair
+}
+
+/// The two numbers that a loss compares: Δ, Δ/|y| or m of either response.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    chosen: f64,
+    rejected: f64,
+}
+
+/// A loss value with its derivatives by the two numbers of [`Terms`].
+#[derive(Clone, Copy, Debug)]
+struct TermsLoss {
+    value: f64,
+    d_chosen: f64,
+    d_rejected: f64,
+}
+
+/// One pair made ready: `d terms / d log-prob` is `scale`.
+struct Prepared {
+    terms: Terms,
+    scale: Terms,
+    reward: Terms,
+}
+
+/// The loss of a whole optimizer batch.
+///
+/// # Errors
+/// A required target is missing or out of its range, a response that is averaged over is empty (all `is_input`), a
+/// reference is missing, or a number is not finite.
+pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
+    evaluate_part(settings, pairs, BatchTotals::of(pairs))
+}
+
+/// The share that `pairs` have in the loss of the batch they are a part of. The shares of all parts add up to what
+/// [`evaluate`] gives for the whole, up to rounding.
+///
+/// # Errors
+/// As [`evaluate`]; and [`LossError::PartOfBatch`] for a loss that needs the whole batch at once.
+pub fn evaluate_part(
+    settings: &LossSettings,
+    pairs: &[PairInputs],
+    totals: BatchTotals,
+) -> Result<BatchLoss, LossError> {
+    let kind = settings.kind;
+    if needs_whole_batch(kind) && pairs.len() != totals.pairs {
+        return Err(LossError::PartOfBatch { kind, got: pairs.len(), want: totals.pairs });
+    }
+    let prepared = pairs
+        .iter()
+        .enumerate()
+        .map(|(index, pair)| prepare(settings, index, pair))
+        .collect::<Result<Vec<_>, _>>()?;
+    let terms: Vec<Terms> = prepared.iter().map(|pair| pair.terms).collect();
+    let values = if kind == LossKind::KtoPair {
+        kto_pair::batch(settings, &terms)
+    } else {
+        terms.iter().zip(pairs).map(|(terms, pair)| pair_loss(settings, *terms, &pair.target)).collect()
+    };
+
+    let share = 1.0 / totals.pairs.max(1) as f64;
+    let nll_weight = if kind == LossKind::Orpo { 1.0 } else { settings.sft_weight };
+    let d_nll = -nll_weight / totals.chosen_tokens.max(1) as f64;
+    let mut batch = BatchLoss::default();
+    for (index, (value, ready)) in values.iter().zip(&prepared).enumerate() {
+        let loss = value.value * share + d_nll * pairs[index].policy.chosen;
+        let d_chosen = value.d_chosen * ready.scale.chosen * share + d_nll;
+        let d_rejected = value.d_rejected * ready.scale.rejected * share;
+        for (what, value) in [("its loss", loss), ("its gradient", d_chosen), ("its gradient", d_rejected)] {
+            finite(index, what, value)?;
+        }
+        batch.loss += loss;
+        batch.d_chosen.push(d_chosen);
+        batch.d_rejected.push(d_rejected);
+        batch.reward_chosen.push(ready.reward.chosen);
+        batch.reward_rejected.push(ready.reward.rejected);
+    }
+    Ok(batch)
+}
+
+/// The loss of one pair, for all losses that see one pair at a time.
+fn pair_loss(settings: &LossSettings, terms: Terms, target: &PreferenceTarget) -> TermsLoss {
+    match settings.kind {
+        LossKind::Sppo => sppo::pair(settings, terms, target),
+        LossKind::SppoSingle => sppo_single::pair(settings, terms, target),
+        LossKind::Gpo => gpo::pair(settings, terms, target),
+        LossKind::LnGpo => ln_gpo::pair(settings, terms, target),
+        LossKind::Dpo => dpo::pair(settings, terms),
+        LossKind::Ipo => ipo::pair(settings, terms),
+        LossKind::Hinge => hinge::pair(settings, terms),
+        LossKind::Simpo => simpo::pair(settings, terms),
+        LossKind::Orpo => orpo::pair(settings, terms),
+        // Reached by no caller: evaluate_part hands kto-pair the batch. A batch of one is still the right answer.
+        LossKind::KtoPair => {
+            let alone = kto_pair::batch(settings, &[terms]);
+            alone.first().copied().unwrap_or(TermsLoss { value: 0.0, d_chosen: 0.0, d_rejected: 0.0 })
+        }
+    }
+}
+
+/// Checks one pair and turns its log-probs into what the loss compares.
+fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<Prepared, LossError> {
+    let kind = settings.kind;
+    check_targets(kind, index, &pair.target)?;
+    finite(index, "the policy's log-prob of the chosen response", pair.policy.chosen)?;
+    finite(index, "the policy's log-prob of the rejected response", pair.policy.rejected)?;
+    let reference = match pair.reference {
+        _ if !needs_reference(kind) => PairLogProbs { chosen: 0.0, rejected: 0.0 },
+        Some(reference) => reference,
+        None => return Err(LossError::MissingReference { pair: index, kind }),
+    };
+    finite(index, "the reference's log-prob of the chosen response", reference.chosen)?;
+    finite(index, "the reference's log-prob of the rejected response", reference.rejected)?;
+
+    let delta = Terms {
+        chosen: pair.policy.chosen - reference.chosen,
+        rejected: pair.policy.rejected - reference.rejected,
+    };
+    let means = !needs_reference(kind);
+    let scale = if means || settings.normalizes_length() {
+        Terms {
+            chosen: per_token(index, "chosen", pair.chosen_tokens, kind)?,
+            rejected: per_token(index, "rejected", pair.rejected_tokens, kind)?,
+        }
+    } else {
+        Terms { chosen: 1.0, rejected: 1.0 }
+    };
+    let terms = Terms { chosen: delta.chosen * scale.chosen, rejected: delta.rejected * scale.rejected };
+    let logged = if means { terms } else { delta };
+    let reward = Terms { chosen: settings.beta * logged.chosen, rejected: settings.beta * logged.rejected };
+    Ok(Prepared { terms, scale, reward })
+}
+
+fn check_targets(kind: LossKind, pair: usize, target: &PreferenceTarget) -> Result<(), LossError> {
+    for &field in kind.required_targets() {
+        let value = target.get(field).ok_or(LossError::MissingTarget { pair, field, kind })?;
+        if field.is_probability() && !(0.0..=1.0).contains(&value) {
+            return Err(LossError::WrongTarget { pair, field, value, want: "a probability, from 0 to 1" });
+        }
+        if !value.is_finite() {
+            return Err(LossError::WrongTarget { pair, field, value, want: "a finite number" });
+        }
+    }
+    Ok(())
+}
+
+fn per_token(pair: usize, response: &'static str, tokens: usize, kind: LossKind) -> Result<f64, LossError> {
+    if tokens == 0 {
+        return Err(LossError::EmptyResponse { pair, response, kind });
+    }
+    Ok(1.0 / tokens as f64)
+}
+
+fn finite(pair: usize, what: &'static str, value: f64) -> Result<(), LossError> {
+    if value.is_finite() { Ok(()) } else { Err(LossError::NotFinite { pair, what, value }) }
+}
+
+/// ½[(a − target_w)² + (b − target_l)²], the form that SPPO and GPO share.
+fn half_squares(terms: Terms, target_chosen: f64, target_rejected: f64) -> TermsLoss {
+    let chosen = terms.chosen - target_chosen;
+    let rejected = terms.rejected - target_rejected;
+    TermsLoss { value: 0.5 * (chosen * chosen + rejected * rejected), d_chosen: chosen, d_rejected: rejected }
+}
+
+/// A loss that depends on the difference of the two terms only.
+fn of_difference(value: f64, slope: f64) -> TermsLoss {
+    TermsLoss { value, d_chosen: slope, d_rejected: -slope }
+}
+
+/// σ(x), without overflow on either side.
+fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 {
+        1.0 / (1.0 + (-x).exp())
+    } else {
+        let e = x.exp();
+        e / (1.0 + e)
+    }
+}
+
+/// log σ(x), without overflow on either side.
+fn log_sigmoid(x: f64) -> f64 {
+    x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! Numbers derived by hand for each loss, derivatives against central differences, bad inputs.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::settings::TrainSettings;
+
+const TOLERANCE: f64 = 1e-12;
+
+fn settings(kind: LossKind, beta: f64) -> LossSettings {
+    LossSettings { beta, ..LossSettings::from(&TrainSettings { loss: kind, ..TrainSettings::default() }) }
+}
+
+/// A pair with reference 0, so that Δ is what is given, and every target field.
+fn pair(chosen: f64, rejected: f64) -> PairInputs {
+    PairInputs {
+        policy: PairLogProbs { chosen, rejected },
+        reference: Some(PairLogProbs { chosen: 0.0, rejected: 0.0 }),
+        chosen_tokens: 4,
+        rejected_tokens: 2,
+        target: PreferenceTarget {
+            probability: Some(0.75),
+            probability_win: Some(0.75),
+            probability_lose: Some(0.25),
+            score: Some(1.5),
+            score_win: Some(1.0),
+            score_lose: Some(-0.5),
+        },
+    }
+}
+
+#[track_caller]
+fn close(got: f64, want: f64) {
+    assert!((got - want).abs() <= TOLERANCE * want.abs().max(1.0), "got {got}, want {want}");
+}
+
+#[track_caller]
+fn check(settings: &LossSettings, pair: PairInputs, loss: f64, d_chosen: f64, d_rejected: f64) {
+    let got = evaluate(settings, &[pair]).unwrap();
+    close(got.loss, loss);
+    close(got.d_chosen[0], d_chosen);
+    close(got.d_rejected[0], d_rejected);
+}
+
+#[test]
+fn sppo_by_hand() {
+    // β = ½: targets ±½. Δ = (1.5, 1): off by (1, 1.5); ½(1 + 2.25).
+    check(&settings(LossKind::Sppo, 0.5), pair(1.5, 1.0), 1.625, 1.0, 1.5);
+}
+
+#[test]
+fn sppo_step_0_oracle() {
+    // At Δ = 0: ½(1/β)²[(P̂_w − ½)² + (P̂_l − ½)²].
+    let mut start = pair(-3.0, -7.0);
+    start.reference = Some(start.policy);
+    start.target.probability_win = Some(0.9);
+    start.target.probability_lose = Some(0.3);
+    let got = evaluate(&settings(LossKind::Sppo, 0.001), &[start]).unwrap();
+    close(got.loss, 0.5 * 1e6 * (0.4f64.powi(2) + 0.2f64.powi(2)));
+    close(got.d_chosen[0], -400.0);
+    close(got.d_rejected[0], 200.0);
+    assert_eq!((got.reward_chosen[0], got.reward_rejected[0]), (0.0, 0.0));
+}
+
+#[test]
+fn sppo_single_by_hand() {
+    // P = ¾, β = ½: targets ½ and −½.
+    let mut uneven = pair(1.5, 1.0);
+    uneven.target.probability_lose = Some(0.1); // not this loss's
+    check(&settings(LossKind::SppoSingle, 0.5), uneven, 1.625, 1.0, 1.5);
+}
+
+#[test]
+fn gpo_by_hand_and_clamped() {
+    // β = ½: targets 2 and −1. Δ = (1, 1): off by (−1, 2).
+    let mut gpo = settings(LossKind::Gpo, 0.5);
+    check(&gpo, pair(1.0, 1.0), 2.5, -1.0, 2.0);
+    // Clamped to ±1.25: targets 1.25 and −1, off by (−0.25, 2).
+    gpo.target_clamp = Some(1.25);
+    check(&gpo, pair(1.0, 1.0), 0.5 * (0.0625 + 4.0), -0.25, 2.0);
+}
+
+#[test]
+fn ln_gpo_by_hand() {
+    // Δ/|y| = (4/4, 2/2): off as gpo's (1, 1); derivatives divided by 4 and 2; rewards on sums.
+    let ln_gpo = settings(LossKind::LnGpo, 0.5);
+    check(&ln_gpo, pair(4.0, 2.0), 2.5, -0.25, 1.0);
+    let got = evaluate(&ln_gpo, &[pair(4.0, 2.0)]).unwrap();
+    assert_eq!((got.reward_chosen[0], got.reward_rejected[0]), (2.0, 1.0));
+    let normalized = LossSettings { length_normalized: true, ..settings(LossKind::Gpo, 0.5) };
+    assert_eq!(evaluate(&normalized, &[pair(4.0, 2.0)]), Ok(got));
+}
+
+#[test]
+fn dpo_by_hand() {
+    // β·margin = ln 3: σ = ¾.
+    let third = 3.0f64.ln();
+    let mut dpo = settings(LossKind::Dpo, 0.5);
+    check(&dpo, pair(third, -third), (4.0f64 / 3.0).ln(), -0.125, 0.125);
+    // ε = 0.2: −0.8 ln ¾ − 0.2 ln ¼; slope ½(0.2·¾ − 0.8·¼).
+    dpo.label_smoothing = 0.2;
+    check(&dpo, pair(third, -third), 0.8 * (4.0f64 / 3.0).ln() + 0.2 * 4.0f64.ln(), -0.025, 0.025);
+    // At Δ = 0 without smoothing: ln 2.
+    check(&settings(LossKind::Dpo, 0.1), pair(0.0, 0.0), std::f64::consts::LN_2, -0.05, 0.05);
+}
+
+#[test]
+fn ipo_by_hand() {
+    // 1/(2β) = 2; margin 5: (5 − 2)².
+    let ipo = settings(LossKind::Ipo, 0.25);
+    check(&ipo, pair(4.0, -1.0), 9.0, 6.0, -6.0);
+    // On means: 8/4 − (−6)/2 = 5.
+    let normalized = LossSettings { length_normalized: true, ..ipo };
+    check(&normalized, pair(8.0, -6.0), 9.0, 1.5, -3.0);
+}
+
+#[test]
+fn hinge_by_hand() {
+    let hinge = settings(LossKind::Hinge, 0.5);
+    check(&hinge, pair(1.0, 0.0), 0.5, -0.5, 0.5);
+    check(&hinge, pair(3.0, 0.0), 0.0, 0.0, 0.0);
+    check(&hinge, pair(2.0, 0.0), 0.0, 0.0, 0.0);
+}
+
+#[test]
+fn kto_pair_by_hand() {
+    // Δ_w = (ln 3, ln 3), Δ_l = (0, −2 ln 3), β = 1: KL_w = ln 3, KL_l = max(0, −ln 3) = 0.
+    // Chosen: 1 − σ(ln 3) = ¼ twice. Rejected: 1 − σ(ln 3) = ¼, 1 − σ(3 ln 3) = 1/28. Mean of four: 11/56.
+    let x = 3.0f64.ln();
+    let kto = settings(LossKind::KtoPair, 1.0);
+    let got = evaluate(&kto, &[pair(x, 0.0), pair(x, -2.0 * x)]).unwrap();
+    close(got.loss, 11.0 / 56.0);
+    // σ' at ln 3 is 3/16, at 3 ln 3 it is 27/784. Through KL_w: their mean. Each over 2n = 4, signs of 1 − σ.
+    let (near, far) = (3.0 / 16.0, 27.0 / 784.0);
+    let through = 0.5 * (near + far);
+    close(got.d_chosen[0], -0.25 * (near + through));
+    close(got.d_chosen[1], -0.25 * (near + through));
+    // KL_l is at its floor: nothing passes.
+    close(got.d_rejected[0], 0.25 * near);
+    close(got.d_rejected[1], 0.25 * far);
+}
+
+#[test]
+fn kto_pair_first_step_passes_the_clamp() {
+    // Δ = 0: σ' = ¼ everywhere; own term and the KL's: ½β(¼ + ¼).
+    check(&settings(LossKind::KtoPair, 0.1), pair(0.0, 0.0), 0.5, -0.025, 0.025);
+}
+
+#[test]
+fn simpo_by_hand() {
+    // m = (−1, −2), β = 2, γ = 2 − ln 3: logit ln 3, σ(−logit) = ¼. Derivatives by sums: over 4 and 2 tokens.
+    let simpo = LossSettings { simpo_gamma: 2.0 - 3.0f64.ln(), ..settings(LossKind::Simpo, 2.0) };
+    let mut alone = pair(-4.0, -4.0);
+    alone.reference = None;
+    check(&simpo, alone, (4.0f64 / 3.0).ln(), -0.5 / 4.0, 0.5 / 2.0);
+    let got = evaluate(&simpo, &[alone]).unwrap();
+    assert_eq!((got.reward_chosen[0], got.reward_rejected[0]), (-2.0, -4.0));
+}
+
+#[test]
+fn orpo_by_hand() {
+    // e^m = (¾, ½): odds 3 and 1, logit ln 3, σ(−logit) = ¼. NLL = ln(4/3), by mean over the 4 tokens.
+    // d term/d m_w = −β·¼·1/(1 − ¾) = −β; d/d m_l = β·¼·2.
+    let (m_w, m_l) = (0.75f64.ln(), 0.5f64.ln());
+    let mut alone = pair(4.0 * m_w, 2.0 * m_l);
+    alone.reference = None;
+    let nll = (4.0f64 / 3.0).ln();
+    check(&settings(LossKind::Orpo, 0.1), alone, nll + 0.1 * nll, -0.25 - 0.1 / 4.0, 0.1 * 0.5 / 2.0);
+}
+
+#[test]
+fn orpo_survives_certainty() {
+    let mut certain = pair(0.0, 0.0);
+    certain.reference = None;
+    let got = evaluate(&settings(LossKind::Orpo, 0.1), &[certain]).unwrap();
+    assert!(got.loss.is_finite() && got.d_chosen[0].is_finite() && got.d_rejected[0].is_finite());
+}
+
+#[test]
+fn sft_weight_adds_the_token_mean() {
+    // Chosen sums −8 over 4 tokens and −2 over 6: NLL = 10/10, not the mean of 2 and ⅓.
+    let plain = settings(LossKind::Dpo, 0.5);
+    let with = LossSettings { sft_weight: 0.3, ..plain };
+    let mut longer = pair(-2.0, -1.0);
+    longer.chosen_tokens = 6;
+    let pairs = [pair(-8.0, -1.0), longer];
+    let (a, b) = (evaluate(&plain, &pairs).unwrap(), evaluate(&with, &pairs).unwrap());
+    close(b.loss - a.loss, 0.3);
+    close(b.d_chosen[1] - a.d_chosen[1], -0.03);
+    assert_eq!(a.d_rejected, b.d_rejected);
+}
+
+#[test]
+fn extreme_log_probs_stay_finite() {
+    for kind in LossKind::ALL {
+        for (chosen, rejected) in [(-1e6, 0.0), (0.0, -1e6), (-1e6, -1e6)] {
+            let got = evaluate(&settings(kind, 0.1), &[pair(chosen, rejected)]).unwrap();
+            assert!(got.loss.is_finite(), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn missing_and_wrong_fields_are_named() {
+    for kind in LossKind::ALL {
+        let mut bare = pair(-1.0, -2.0);
+        bare.target = PreferenceTarget::default();
+        let got = evaluate(&settings(kind, 0.1), &[pair(-1.0, -2.0), bare]);
+        match kind.required_targets().first() {
+            None => assert!(got.is_ok(), "{kind}"),
+            Some(&field) => {
+                let error = got.unwrap_err();
+                assert_eq!(error, LossError::MissingTarget { pair: 1, field, kind });
+                assert!(error.is_input() && error.to_string().contains(field.row_field()));
+            }
+        }
+    }
+    let mut wrong = pair(-1.0, -2.0);
+    wrong.target.probability_win = Some(1.5);
+    let error = evaluate(&settings(LossKind::Sppo, 0.1), &[wrong]).unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("chosen_probs_win"), "{error}");
+    wrong.target.score_lose = Some(f64::NAN);
+    let error = evaluate(&settings(LossKind::Gpo, 0.1), &[wrong]).unwrap_err();
+    assert!(error.is_input() && error.to_string().contains("chosen_score_lose"), "{error}");
+}
+
+#[test]
+fn broken_numbers_name_the_pair() {
+    let good = pair(-1.0, -2.0);
+    let error = evaluate(&settings(LossKind::Dpo, 0.1), &[good, pair(f64::NAN, 0.0)]).unwrap_err();
+    assert!(!error.is_input());
+    assert_eq!(error.pair(), Some(1));
+    let error = evaluate(&settings(LossKind::Ipo, 0.1), &[pair(1e300, -1e300)]).unwrap_err();
+    assert!(matches!(error, LossError::NotFinite { pair: 0, .. }), "{error}");
+    let mut without = good;
+    without.reference = None;
+    for kind in LossKind::ALL {
+        assert_eq!(evaluate(&settings(kind, 0.1), &[without]).is_err(), needs_reference(kind), "{kind}");
+    }
+    let mut empty = good;
+    empty.rejected_tokens = 0;
+    assert!(evaluate(&settings(LossKind::Simpo, 0.1), &[empty]).unwrap_err().is_input());
+    assert!(evaluate(&settings(LossKind::Dpo, 0.1), &[empty]).is_ok());
+}
+
+#[test]
+fn a_part_is_refused_only_where_the_whole_is_needed() {
+    let pairs = [pair(-1.0, -2.0), pair(-3.0, -2.5)];
+    let totals = BatchTotals::of(&pairs);
+    for kind in LossKind::ALL {
+        let part = evaluate_part(&settings(kind, 0.1), &pairs[..1], totals);
+        assert_eq!(part.is_err(), needs_whole_batch(kind), "{kind}");
+    }
+}
+
+fn any_pair() -> impl Strategy<Value = PairInputs> {
+    let log_prob = -60.0..-0.5f64;
+    (
+        [log_prob.clone(), log_prob.clone(), log_prob.clone(), log_prob],
+        (1usize..40, 1usize..40),
+        [0.0..=1.0f64, 0.0..=1.0, 0.0..=1.0],
+        [-5.0..5.0f64, -5.0..5.0, -5.0..5.0],
+    )
+        .prop_map(|(logps, (chosen_tokens, rejected_tokens), p, s)| PairInputs {
+            policy: PairLogProbs { chosen: logps[0], rejected: logps[1] },
+            reference: Some(PairLogProbs { chosen: logps[2], rejected: logps[3] }),
+            chosen_tokens,
+            rejected_tokens,
+            target: PreferenceTarget {
+                probability: Some(p[0]),
+                probability_win: Some(p[1]),
+                probability_lose: Some(p[2]),
+                score: Some(s[0]),
+                score_win: Some(s[1]),
+                score_lose: Some(s[2]),
+            },
+        })
+}
+
+fn any_settings() -> impl Strategy<Value = LossSettings> {
+    (
+        prop::sample::select(LossKind::ALL.to_vec()),
+        0.02..1.0f64,
+        prop_oneof![Just(0.0), 0.0..0.4f64],
+        any::<bool>(),
+        prop_oneof![Just(0.0), 0.0..2.0f64],
+        0.0..2.0f64,
+        prop_oneof![Just(None), (1.0..50.0f64).prop_map(Some)],
+    )
+        .prop_map(
+            |(kind, beta, label_smoothing, length_normalized, sft_weight, simpo_gamma, target_clamp)| {
+                LossSettings {
+                    kind,
+                    beta,
+                    label_smoothing,
+                    length_normalized,
+                    sft_weight,
+                    simpo_gamma,
+                    target_clamp,
+                }
+            },
+        )
+}
+
+/// Central difference of the batch's loss by one log-prob, with the second difference as a sign of a kink within reach.
+struct Numeric {
+    slope: f64,
+    bend: f64,
+}
+
+fn difference(settings: &LossSettings, pairs: &[PairInputs], at: impl Fn(&mut [PairInputs], f64)) -> Numeric {
+    const STEP: f64 = 1e-4;
+    let loss = |step: f64| {
+        let mut moved = pairs.to_vec();
+        at(&mut moved, step);
+        evaluate(settings, &moved).unwrap().loss
+    };
+    let (left, here, right) = (loss(-STEP), loss(0.0), loss(STEP));
+    Numeric { slope: (right - left) / (2.0 * STEP), bend: ((right - here) - (here - left)).abs() / STEP }
+}
+
+/// A kink is a jump of the slope; a smooth loss's slope changes by no more than its curvature × step.
+fn agrees(numeric: &Numeric, analytic: f64, scale: f64) -> bool {
+    (numeric.slope - analytic).abs() <= 1e-6 * analytic.abs() + 1e-9 * scale.abs().max(1.0) + numeric.bend
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn derivatives_are_those_of_the_loss(settings in any_settings(), pairs in prop::collection::vec(any_pair(), 1..5)) {
+        let got = evaluate(&settings, &pairs).unwrap();
+        for i in 0..pairs.len() {
+            let chosen = difference(&settings, &pairs, |pairs, step| pairs[i].policy.chosen += step);
+            let rejected = difference(&settings, &pairs, |pairs, step| pairs[i].policy.rejected += step);
+            prop_assert!(agrees(&chosen, got.d_chosen[i], got.loss), "{settings:?}: {} against {}", chosen.slope, got.d_chosen[i]);
+            prop_assert!(agrees(&rejected, got.d_rejected[i], got.loss), "{settings:?}: {} against {}", rejected.slope, got.d_rejected[i]);
+        }
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole(settings in any_settings(), pairs in prop::collection::vec(any_pair(), 2..6), cut in 1usize..5) {
+        prop_assume!(!needs_whole_batch(settings.kind) && cut < pairs.len());
+        let totals = BatchTotals::of(&pairs);
+        let whole = evaluate(&settings, &pairs).unwrap();
+        let a = evaluate_part(&settings, &pairs[..cut], totals).unwrap();
+        let b = evaluate_part(&settings, &pairs[cut..], totals).unwrap();
+        prop_assert!((a.loss + b.loss - whole.loss).abs() <= 1e-12 * whole.loss.abs().max(1.0));
+        prop_assert_eq!([a.d_chosen, b.d_chosen].concat(), whole.d_chosen);
+        prop_assert_eq!([a.d_rejected, b.d_rejected].concat(), whole.d_rejected);
+    }
+
+    #[test]
+    fn the_logistic_function_is_symmetric(x in -800.0..800.0f64) {
+        prop_assert!((sigmoid(x) + sigmoid(-x) - 1.0).abs() < 1e-15);
+        prop_assert!((log_sigmoid(x) - log_sigmoid(-x) - x).abs() <= 1e-13 * x.abs().max(1.0));
+    }
+}

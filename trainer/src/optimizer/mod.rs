@@ -1,0 +1,272 @@
+//! Optimizers: f32 parameters, gradients and state in, one fused pass per parameter, in place.
+//!
+//! RMSProp is torch's and AdamW is torch's; each file has its equations. Common to both: the gradient is first multiplied
+//! by the clip coefficient; weight decay leaves norms and biases out; a step at learning rate 0 still fills the state.
+//!
+//! State tensors live beside their parameter, on its device, in f32. [`Optimizer::state`] names them
+//! `<state>.<parameter>` (`square_avg.model.norm.weight`), for a checkpoint to keep.
+
+mod adamw;
+mod fused;
+mod rmsprop;
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameters};
+
+use crate::settings::{OptimizerKind, TrainSettings};
+use adamw::AdamW;
+use fused::StateTensors;
+use rmsprop::RmsProp;
+
+/// Why a step or a load failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the message says what each field is")]
+pub enum OptimizerError {
+    #[error("parameter {parameter}: the optimizer has no form for {device} yet; use --device cpu")]
+    Device { parameter: String, device: String },
+    #[error(
+        "parameter {parameter}: the optimizer updates f32, but its {what} is {dtype:?}; keep f32 masters"
+    )]
+    DType { parameter: String, what: &'static str, dtype: DType },
+    #[error("parameter {parameter} has shape {want:?}, but its {what} has {got:?}")]
+    Shape { parameter: String, what: String, got: Vec<usize>, want: Vec<usize> },
+    #[error(
+        "the optimizer state has no tensor {name}; it belongs to another optimizer, other settings or another model"
+    )]
+    StateMissing { name: String },
+    #[error(
+        "the optimizer state has {name}, which these settings and this model do not use; it belongs to another run"
+    )]
+    StateUnknown { name: String },
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl OptimizerError {
+    /// Whether a file of the user's is at fault (exit status 2): a state that does not fit. Else 1.
+    pub fn is_input(&self) -> bool {
+        matches!(
+            self,
+            OptimizerError::StateMissing { .. }
+                | OptimizerError::StateUnknown { .. }
+                | OptimizerError::Shape { .. }
+                | OptimizerError::DType { .. }
+        )
+    }
+}
+
+/// The update rule with its constants.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    RmsProp(RmsProp),
+    AdamW(AdamW),
+}
+
+/// What changes from step to step.
+#[derive(Clone, Copy, Debug)]
+struct StepScalars {
+    /// Learning rate of this step.
+    rate: f64,
+    /// Coefficient on every gradient.
+    clip_scale: f64,
+    /// Weight decay of this parameter: 0 for norms and biases.
+    weight_decay: f64,
+    /// Steps, this one included.
+    step: u64,
+}
+
+/// One parameter's place in the optimizer.
+struct Slot {
+    id: ParameterId,
+    name: String,
+    decays: bool,
+    state: StateTensors,
+}
+
+/// An optimizer with its state.
+pub struct Optimizer {
+    rule: Rule,
+    weight_decay: f64,
+    slots: Vec<Slot>,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// A fresh optimizer over the trainable ones of `parameters`, all state 0.
+    ///
+    /// # Errors
+    /// State could not be allocated on a parameter's device.
+    pub fn new(settings: &TrainSettings, parameters: &Parameters) -> Result<Self, OptimizerError> {
+        let rule = match settings.optimizer {
+            OptimizerKind::RmsProp => Rule::RmsProp(RmsProp::new(settings)),
+            OptimizerKind::AdamW => Rule::AdamW(AdamW::new(settings)),
+        };
+        let slots = parameters
+            .iter()
+            .filter(|(_, parameter)| parameter.trainable)
+            .map(|(id, parameter)| {
+                Ok(Slot {
+                    id,
+                    name: parameter.name.clone(),
+                    decays: matches!(parameter.kind, ParameterKind::Matrix | ParameterKind::Embedding),
+                    state: zeros(&rule, parameter)?,
+                })
+            })
+            .collect::<Result<Vec<_>, OptimizerError>>()?;
+        Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, steps: 0 })
+    }
+
+    /// Steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Updates every trainable parameter that has a gradient, in place. Gradients are read as `clip_scale` × gradient
+    /// and stay as they are.
+    ///
+    /// # Errors
+    /// A device without a form, a dtype other than f32, or a gradient of another shape. Parameters before the one at
+    /// fault are updated already: the run must end.
+    pub fn step(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        rate: f64,
+        clip_scale: f64,
+    ) -> Result<(), OptimizerError> {
+        self.steps += 1;
+        for slot in &self.slots {
+            let Some(gradient) = gradients.get(slot.id) else { continue };
+            let weight = &parameters.get(slot.id).value;
+            check(&slot.name, "value", weight, weight.dims())?;
+            check(&slot.name, "gradient", gradient, weight.dims())?;
+            let scalars = StepScalars {
+                rate,
+                clip_scale,
+                weight_decay: if slot.decays { self.weight_decay } else { 0.0 },
+                step: self.steps,
+            };
+            match weight.device() {
+                Device::Cpu => step_cpu(&self.rule, scalars, weight, gradient, &slot.state)?,
+                // The CUDA form, one fused kernel per rule over the same five tensors, goes here.
+                device @ (Device::Cuda(_) | Device::Metal(_)) => {
+                    return Err(OptimizerError::Device {
+                        parameter: slot.name.clone(),
+                        device: format!("{:?}", device.location()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The state by name, in the parameters' order. The tensors share storage with the optimizer: write them before the
+    /// next step.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let names = self.rule.state_names();
+        self.slots
+            .iter()
+            .flat_map(|slot| {
+                names.iter().zip(&slot.state).filter_map(|(name, tensor)| {
+                    Some((format!("{}.{}", (*name)?, slot.name), tensor.as_ref()?.clone()))
+                })
+            })
+            .collect()
+    }
+
+    /// Goes on from a state that [`Optimizer::state`] gave, after `steps` steps. The tensors are copied.
+    ///
+    /// # Errors
+    /// A tensor is missing, one is too many, or one has another shape or dtype; the optimizer is then unchanged.
+    pub fn load_state(
+        &mut self,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        steps: u64,
+    ) -> Result<(), OptimizerError> {
+        let names = self.rule.state_names();
+        let mut given: HashMap<String, Tensor> = tensors.into_iter().collect();
+        let mut loaded = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let mut state: StateTensors = [None, None, None];
+            for ((name, old), new) in names.iter().zip(&slot.state).zip(&mut state) {
+                let (Some(name), Some(old)) = (name, old) else { continue };
+                let name = format!("{name}.{}", slot.name);
+                let Some(tensor) = given.remove(&name) else {
+                    return Err(OptimizerError::StateMissing { name });
+                };
+                check(&slot.name, "optimizer state", &tensor, old.dims())?;
+                *new = Some(tensor.to_device(old.device())?.copy()?);
+            }
+            loaded.push(state);
+        }
+        if let Some(name) = given.into_keys().min() {
+            return Err(OptimizerError::StateUnknown { name });
+        }
+        for (slot, state) in self.slots.iter_mut().zip(loaded) {
+            slot.state = state;
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// The names of the state tensors that the rule keeps, by place.
+    fn state_names(&self) -> [Option<&'static str>; 3] {
+        match self {
+            Rule::RmsProp(rule) => rule.state_names(),
+            Rule::AdamW(rule) => rule.state_names(),
+        }
+    }
+}
+
+fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, OptimizerError> {
+    let value = &parameter.value;
+    let mut state: StateTensors = [None, None, None];
+    for (name, place) in rule.state_names().iter().zip(&mut state) {
+        if name.is_some() {
+            *place = Some(Tensor::zeros(value.shape(), DType::F32, value.device())?);
+        }
+    }
+    Ok(state)
+}
+
+fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -> Result<(), OptimizerError> {
+    if tensor.dtype() != DType::F32 {
+        return Err(OptimizerError::DType { parameter: parameter.to_owned(), what, dtype: tensor.dtype() });
+    }
+    if tensor.dims() != want {
+        return Err(OptimizerError::Shape {
+            parameter: parameter.to_owned(),
+            what: what.to_owned(),
+            got: tensor.dims().to_vec(),
+            want: want.to_vec(),
+        });
+    }
+    Ok(())
+}
+
+fn step_cpu(
+    rule: &Rule,
+    scalars: StepScalars,
+    weight: &Tensor,
+    gradient: &Tensor,
+    state: &StateTensors,
+) -> Result<(), OptimizerError> {
+    match rule {
+        Rule::RmsProp(rule) => {
+            let update = rule.update(scalars);
+            fused::run(weight, gradient, state, |chunk| update.apply(chunk))?;
+        }
+        Rule::AdamW(rule) => {
+            let update = rule.update(scalars);
+            fused::run(weight, gradient, state, |chunk| update.apply(chunk))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Reference log-probs: those of the weights that training starts from.
+//!
+//! Computed once, before the first step, for the pairs that bring none, and kept in `reference/` of the run's
+//! folder as shards of JSON Lines (`pair`, `ref_chosen_logps`, `ref_rejected_logps`: f64 survives JSON bit for bit). A shard is written whole: an
+//! interruption loses one at most. Its name has a hash of its pairs' tokens, so that a shard of other pairs is
+//! never taken for it. A resumed run reads the shards; one that is absent is computed again, which is why the caller
+//! hands over the starting weights, and the loop loads a checkpoint's only afterwards.
+
+use std::io::Write;
+use std::path::Path;
+
+use selfplay_model::Decoder;
+use selfplay_records::atomic;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::micro_batches;
+use crate::error::Quantity;
+use crate::fingerprint::Fingerprint;
+use crate::loss::PairLogProbs;
+use crate::step::pair_log_probs;
+use crate::{TokenPair, TrainError};
+
+/// Pairs of a shard.
+const SHARD: usize = 64;
+
+/// Whether the pass went to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReferenceEnd {
+    Complete,
+    Stopped,
+}
+
+/// Fills in `reference` of every pair that lacks it.
+pub(crate) fn fill_references(
+    decoder: &Decoder,
+    pairs: &mut [TokenPair],
+    micro_batch_tokens: usize,
+    folder: &Path,
+    stop: &dyn Fn() -> bool,
+) -> Result<ReferenceEnd, TrainError> {
+    let missing: Vec<usize> =
+        pairs.iter().enumerate().filter(|(_, pair)| pair.reference.is_none()).map(|(i, _)| i).collect();
+    if missing.is_empty() {
+        return Ok(ReferenceEnd::Complete);
+    }
+    atomic::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    let shards = missing.len().div_ceil(SHARD);
+    for (number, shard) in missing.chunks(SHARD).enumerate() {
+        let members: Vec<&TokenPair> = shard.iter().map(|&i| &pairs[i]).collect();
+        let mut hash = Fingerprint::new();
+        members.iter().for_each(|pair| pair.fingerprint(&mut hash));
+        let path = folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
+        let values = match read_shard(&path, members.len())? {
+            Some(values) => values,
+            None => {
+                if stop() {
+                    return Ok(ReferenceEnd::Stopped);
+                }
+                let Some(values) = compute(decoder, &members, micro_batch_tokens, stop)? else {
+                    return Ok(ReferenceEnd::Stopped);
+                };
+                write_shard(&path, &members, &values)?;
+                tracing::info!("reference log-probs: shard {} of {shards}", number + 1);
+                values
+            }
+        };
+        for (&index, value) in shard.iter().zip(values) {
+            pairs[index].reference = Some(value);
+        }
+    }
+    Ok(ReferenceEnd::Complete)
+}
+
+/// The shard's log-probs, or `None` when told to stop.
+fn compute(
+    decoder: &Decoder,
+    pairs: &[&TokenPair],
+    micro_batch_tokens: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+    let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
+    let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
+    for micro in micro_batches(&tokens, micro_batch_tokens) {
+        if stop() {
+            return Ok(None);
+        }
+        let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
+        for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members)?) {
+            if !(value.chosen.is_finite() && value.rejected.is_finite()) {
+                return Err(TrainError::NotFinite {
+                    step: 0,
+                    quantity: Quantity::ReferenceLogProb,
+                    example: pairs[index].name.clone(),
+                });
+            }
+            values[index] = value;
+        }
+    }
+    Ok(Some(values))
+}
+
+/// A line of a shard.
+#[derive(Serialize, Deserialize)]
+struct ReferenceLine {
+    pair: String,
+    ref_chosen_logps: f64,
+    ref_rejected_logps: f64,
+}
+
+/// A shard that was written before, if it is whole.
+fn read_shard(path: &Path, pairs: usize) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(TrainError::io(path)(e)),
+    };
+    let values: Result<Vec<PairLogProbs>, serde_json::Error> = bytes
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            let line: ReferenceLine = serde_json::from_slice(line)?;
+            Ok(PairLogProbs { chosen: line.ref_chosen_logps, rejected: line.ref_rejected_logps })
+        })
+        .collect();
+    // Shards are written whole, so one that can't be read was damaged by another hand: computed again.
+    Ok(values.ok().filter(|values| values.len() == pairs))
+}
+
+fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Result<(), TrainError> {
+    atomic::write(path, |w: &mut dyn Write| {
+        for (pair, value) in pairs.iter().zip(values) {
+            let line = ReferenceLine {
+                pair: pair.name.clone(),
+                ref_chosen_logps: value.chosen,
+                ref_rejected_logps: value.rejected,
+            };
+            serde_json::to_writer(&mut *w, &line)?;
+            w.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+    .map_err(TrainError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_keep_every_bit_and_a_damaged_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("00000.jsonl");
+        let pair = TokenPair { name: "pair 0".into(), ..TokenPair::default() };
+        let value = PairLogProbs { chosen: -185.965_225_219_726_56 / 3.0, rejected: -1e-17 };
+        write_shard(&path, &[&pair], &[value]).unwrap();
+        assert_eq!(read_shard(&path, 1).unwrap(), Some(vec![value]));
+        assert_eq!(read_shard(&path, 2).unwrap(), None);
+        assert_eq!(read_shard(&folder.path().join("absent"), 1).unwrap(), None);
+        atomic::write_bytes(&path, b"{\"pair\"").unwrap();
+        assert_eq!(read_shard(&path, 1).unwrap(), None);
+    }
+}

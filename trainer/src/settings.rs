@@ -1,0 +1,495 @@
+//! The `[train]` section: every key, its default, and what makes a value wrong.
+//!
+//! Keys and defaults are the contract's. Where the contract is silent:
+//! - `simpo_gamma` defaults to 0.5, TRL's default; it is subtracted from β × margin, as in the SimPO paper.
+//! - `max_grad_norm = 0` turns clipping off, as in the Hugging Face trainer.
+//! - `target_clamp` and `max_steps` take the word `"off"` besides a number, so that `--set` can undo a recipe's value.
+//! - A key that the chosen loss would ignore (`label_smoothing` with `hinge`, say) is a problem, not a silent no-op.
+//!
+//! Past 400 lines because a key's place in the table, its default and its check should be found in one file.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One of the preference losses; the formulas stand at the head of each file in `loss/`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Self-play preference optimisation, squared distance to the mean win probabilities.
+    Sppo,
+    /// SPPO with the pair's own probability in the place of the means.
+    SppoSingle,
+    /// General preference optimisation, squared distance to the mean scores.
+    #[default]
+    Gpo,
+    /// GPO on length-normalised log-ratios.
+    LnGpo,
+    /// Direct preference optimisation.
+    Dpo,
+    /// Identity preference optimisation.
+    Ipo,
+    /// Hinge on the reward margin (SLiC).
+    Hinge,
+    /// KTO over the pairs of a batch, gradient through the KL means.
+    KtoPair,
+    /// SimPO: mean log-probs, a margin, no reference.
+    Simpo,
+    /// ORPO: odds ratio and NLL, no reference.
+    Orpo,
+}
+
+impl LossKind {
+    /// Every loss, in the contract's order.
+    pub const ALL: [LossKind; 10] = [
+        LossKind::Sppo,
+        LossKind::SppoSingle,
+        LossKind::Gpo,
+        LossKind::LnGpo,
+        LossKind::Dpo,
+        LossKind::Ipo,
+        LossKind::Hinge,
+        LossKind::KtoPair,
+        LossKind::Simpo,
+        LossKind::Orpo,
+    ];
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossKind::Sppo => "sppo",
+            LossKind::SppoSingle => "sppo-single",
+            LossKind::Gpo => "gpo",
+            LossKind::LnGpo => "ln-gpo",
+            LossKind::Dpo => "dpo",
+            LossKind::Ipo => "ipo",
+            LossKind::Hinge => "hinge",
+            LossKind::KtoPair => "kto-pair",
+            LossKind::Simpo => "simpo",
+            LossKind::Orpo => "orpo",
+        }
+    }
+
+    /// Whether the loss regresses log-ratios onto a target (SPPO and GPO in their variants): those take `target_clamp`.
+    pub fn has_regression_target(self) -> bool {
+        matches!(self, LossKind::Sppo | LossKind::SppoSingle | LossKind::Gpo | LossKind::LnGpo)
+    }
+}
+
+impl fmt::Display for LossKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The optimizer's update rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// torch's RMSprop: one state tensor by default, ε outside the root, weight decay coupled.
+    #[default]
+    #[serde(rename = "rmsprop")]
+    RmsProp,
+    /// AdamW: two state tensors, weight decay decoupled.
+    #[serde(rename = "adamw")]
+    AdamW,
+}
+
+impl fmt::Display for OptimizerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OptimizerKind::RmsProp => "rmsprop",
+            OptimizerKind::AdamW => "adamw",
+        })
+    }
+}
+
+/// The shape of the learning rate after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LrSchedule {
+    /// Straight line down to 0 at the end of the schedule.
+    #[default]
+    Linear,
+    /// Half a cosine down to 0 at the end of the schedule.
+    Cosine,
+    /// Stays at `learning_rate`.
+    Constant,
+}
+
+impl fmt::Display for LrSchedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LrSchedule::Linear => "linear",
+            LrSchedule::Cosine => "cosine",
+            LrSchedule::Constant => "constant",
+        })
+    }
+}
+
+/// `train.lora.*`. The keys are read so that a recipe with them is told what is the matter; LoRA itself comes later.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraSettings {
+    /// Rank of the two factors; absent means full-parameter training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Scale: the product of the factors is multiplied by alpha / rank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Dropout on the input of the first factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Names of the projections that get factors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_modules: Option<Vec<String>>,
+    /// Folder with an adapter to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
+}
+
+impl LoraSettings {
+    /// Whether no key is set, that is: full-parameter training.
+    pub fn is_off(&self) -> bool {
+        *self == LoraSettings::default()
+    }
+}
+
+/// Every key of `[train]`. `Default` is the contract's table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Which loss.
+    pub loss: LossKind,
+    /// Strength of the pull to the reference, > 0 (η = 1/β in the SPPO and GPO papers).
+    pub beta: f64,
+    /// Bound on the absolute value of the regression target of SPPO and GPO (ŝ/β and the like); `None`: no bound.
+    #[serde(with = "or_off")]
+    pub target_clamp: Option<f64>,
+    /// ε of DPO, 0 ≤ ε < ½.
+    pub label_smoothing: f64,
+    /// Divides log-ratios by the response's tokens (TRL 1.x's `ipo` and `sigmoid_norm`; GPO so is LN-GPO). SimPO and
+    /// ORPO always do.
+    pub length_normalized: bool,
+    /// Weight of the mean NLL over the batch's chosen response tokens, added to the loss (RPO).
+    pub sft_weight: f64,
+    /// γ of SimPO, subtracted from β × margin.
+    pub simpo_gamma: f64,
+    /// Which optimizer.
+    pub optimizer: OptimizerKind,
+    /// Decay of RMSProp's running mean square (torch's `alpha`).
+    pub rmsprop_alpha: f64,
+    /// ε in the denominator of either optimizer, outside the root.
+    pub epsilon: f64,
+    /// Momentum of RMSProp; 0 keeps no buffer.
+    pub momentum: f64,
+    /// RMSProp divides by the standard deviation in the place of the root mean square.
+    pub centered: bool,
+    /// AdamW's decay of the running mean.
+    pub adam_beta1: f64,
+    /// AdamW's decay of the running mean square.
+    pub adam_beta2: f64,
+    /// Weight decay: coupled in RMSProp, decoupled in AdamW; norms and biases are left out.
+    pub weight_decay: f64,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Shape of the learning rate after warm-up.
+    pub lr_schedule: LrSchedule,
+    /// Share of the scheduled steps that warm up, 0 to 1.
+    pub warmup_ratio: f64,
+    /// Passes over the pairs.
+    pub epochs: usize,
+    /// Epochs that the schedule is laid over; `None`: as `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule_epochs: Option<usize>,
+    /// Bound on optimizer steps; shortens the run and the schedule.
+    #[serde(with = "or_off")]
+    pub max_steps: Option<usize>,
+    /// Pairs per optimizer step.
+    pub batch_size: usize,
+    /// Tokens per forward and backward pass.
+    pub micro_batch_tokens: usize,
+    /// Global gradient norm is clipped to this; 0 turns clipping off.
+    pub max_grad_norm: f64,
+    /// Longest prompt + response in tokens.
+    pub max_length: usize,
+    /// What a prompt is cut to, from the left, where prompt + response are too long.
+    pub max_prompt_length: usize,
+    /// Whether each epoch visits the pairs in an order drawn from the seed.
+    pub shuffle: bool,
+    /// Recomputes each block in the backward pass in the place of keeping its activations.
+    pub recompute: bool,
+    /// Steps between checkpoints; 0: one at the end only.
+    pub checkpoint_every: usize,
+    /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
+    pub save_initial_gradients: bool,
+    /// `lora.*`, not in this version.
+    #[serde(skip_serializing_if = "LoraSettings::is_off")]
+    pub lora: LoraSettings,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            loss: LossKind::Gpo,
+            beta: 0.001,
+            target_clamp: None,
+            label_smoothing: 0.0,
+            length_normalized: false,
+            sft_weight: 0.0,
+            simpo_gamma: 0.5,
+            optimizer: OptimizerKind::RmsProp,
+            rmsprop_alpha: 0.99,
+            epsilon: 1e-8,
+            momentum: 0.0,
+            centered: false,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            weight_decay: 0.0,
+            learning_rate: 5e-7,
+            lr_schedule: LrSchedule::Linear,
+            warmup_ratio: 0.1,
+            epochs: 1,
+            schedule_epochs: None,
+            max_steps: None,
+            batch_size: 64,
+            micro_batch_tokens: 16384,
+            max_grad_norm: 1.0,
+            max_length: 1024,
+            max_prompt_length: 512,
+            shuffle: true,
+            recompute: true,
+            checkpoint_every: 200,
+            save_initial_gradients: false,
+            lora: LoraSettings::default(),
+        }
+    }
+}
+
+/// One wrong value. `key` is bare (`beta`, `lora.rank`): the recipe layer knows whether it stood in `[train]`, `[sft]` or
+/// `[preference]` and puts the section before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingProblem {
+    /// The key within its section.
+    pub key: String,
+    /// The value as it would be written in a recipe.
+    pub value: String,
+    /// What would be right.
+    pub want: String,
+}
+
+impl fmt::Display for SettingProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: expected {}", self.key, self.value, self.want)
+    }
+}
+
+impl TrainSettings {
+    /// Epochs that the learning-rate schedule is laid over.
+    pub fn scheduled_epochs(&self) -> usize {
+        self.schedule_epochs.unwrap_or(self.epochs)
+    }
+
+    /// Steps between checkpoints, `None` when only the end is kept.
+    pub fn checkpoint_interval(&self) -> Option<usize> {
+        (self.checkpoint_every > 0).then_some(self.checkpoint_every)
+    }
+
+    /// Every wrong value at once, in the order of the keys; empty when all is well.
+    pub fn validate(&self) -> Vec<SettingProblem> {
+        let mut found = Problems::default();
+        self.check_loss(&mut found);
+        self.check_optimizer(&mut found);
+        self.check_schedule(&mut found);
+        self.check_batches(&mut found);
+        if !self.lora.is_off() {
+            let key = if self.lora.rank.is_some() { "lora.rank" } else { "lora" };
+            let value = self.lora.rank.map_or_else(|| "set".to_owned(), |rank| rank.to_string());
+            found.add(
+                true,
+                key,
+                value,
+                "no lora keys: LoRA comes in a later version, this one trains all parameters",
+            );
+        }
+        found.list
+    }
+
+    fn check_loss(&self, found: &mut Problems) {
+        let loss = self.loss;
+        found.add(!positive(self.beta), "beta", self.beta, "a finite number above 0");
+        if let Some(clamp) = self.target_clamp {
+            found.add(!positive(clamp), "target_clamp", clamp, "a finite number above 0, or \"off\"");
+            found.add(
+                !loss.has_regression_target(),
+                "target_clamp",
+                clamp,
+                &format!("\"off\" with loss = \"{loss}\": only sppo, sppo-single, gpo and ln-gpo have a target to clamp"),
+            );
+        }
+        found.add(
+            !(0.0..0.5).contains(&self.label_smoothing),
+            "label_smoothing",
+            self.label_smoothing,
+            "a number from 0 to below 0.5",
+        );
+        found.add(
+            self.label_smoothing != 0.0 && loss != LossKind::Dpo,
+            "label_smoothing",
+            self.label_smoothing,
+            &format!("0 with loss = \"{loss}\": only dpo smooths labels"),
+        );
+        found.add(
+            !not_negative(self.sft_weight),
+            "sft_weight",
+            self.sft_weight,
+            "a finite number of 0 or more",
+        );
+        found.add(
+            self.sft_weight != 0.0 && loss == LossKind::Orpo,
+            "sft_weight",
+            self.sft_weight,
+            "0 with loss = \"orpo\", which holds the chosen response's NLL already",
+        );
+        found.add(
+            !not_negative(self.simpo_gamma),
+            "simpo_gamma",
+            self.simpo_gamma,
+            "a finite number of 0 or more",
+        );
+    }
+
+    fn check_optimizer(&self, found: &mut Problems) {
+        let share = "a number from 0 to below 1";
+        let inside = |x: f64| (0.0..1.0).contains(&x);
+        found.add(!inside(self.rmsprop_alpha), "rmsprop_alpha", self.rmsprop_alpha, share);
+        found.add(!positive(self.epsilon), "epsilon", self.epsilon, "a finite number above 0");
+        found.add(!inside(self.momentum), "momentum", self.momentum, share);
+        found.add(!inside(self.adam_beta1), "adam_beta1", self.adam_beta1, share);
+        found.add(!inside(self.adam_beta2), "adam_beta2", self.adam_beta2, share);
+        if self.optimizer == OptimizerKind::AdamW {
+            let only = "is RMSProp's: leave it out with optimizer = \"adamw\"";
+            found.add(self.momentum != 0.0, "momentum", self.momentum, &format!("0: momentum {only}"));
+            found.add(self.centered, "centered", self.centered, &format!("false: centered {only}"));
+        }
+        found.add(
+            !not_negative(self.weight_decay),
+            "weight_decay",
+            self.weight_decay,
+            "a finite number of 0 or more",
+        );
+        found.add(
+            !not_negative(self.max_grad_norm),
+            "max_grad_norm",
+            self.max_grad_norm,
+            "a finite number above 0, or 0 for no clipping",
+        );
+    }
+
+    fn check_schedule(&self, found: &mut Problems) {
+        found.add(
+            !not_negative(self.learning_rate),
+            "learning_rate",
+            self.learning_rate,
+            "a finite number of 0 or more",
+        );
+        found.add(
+            !(0.0..=1.0).contains(&self.warmup_ratio),
+            "warmup_ratio",
+            self.warmup_ratio,
+            "a number from 0 to 1",
+        );
+        found.add(self.epochs == 0, "epochs", self.epochs, "1 or more");
+        if let Some(scheduled) = self.schedule_epochs {
+            found.add(
+                scheduled < self.epochs.max(1),
+                "schedule_epochs",
+                scheduled,
+                &format!(
+                    "at least epochs ({}): past the schedule's end the learning rate is 0",
+                    self.epochs.max(1)
+                ),
+            );
+        }
+        found.add(self.max_steps == Some(0), "max_steps", 0, "1 or more, or \"off\"");
+    }
+
+    fn check_batches(&self, found: &mut Problems) {
+        found.add(self.batch_size == 0, "batch_size", self.batch_size, "1 pair or more");
+        found.add(
+            self.micro_batch_tokens == 0,
+            "micro_batch_tokens",
+            self.micro_batch_tokens,
+            "1 token or more",
+        );
+        found.add(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
+        found.add(
+            self.max_prompt_length == 0,
+            "max_prompt_length",
+            self.max_prompt_length,
+            "1 token or more",
+        );
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    list: Vec<SettingProblem>,
+}
+
+impl Problems {
+    fn add(&mut self, wrong: bool, key: &str, value: impl fmt::Display, want: &str) {
+        if wrong {
+            self.list.push(SettingProblem {
+                key: key.to_owned(),
+                value: value.to_string(),
+                want: want.to_owned(),
+            });
+        }
+    }
+}
+
+fn positive(x: f64) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+fn not_negative(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
+}
+
+/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should say it out loud.
+mod or_off {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde::de::Error as _;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum NumberOrWord<T> {
+        Number(T),
+        Word(String),
+    }
+
+    pub fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(number) => number.serialize(serializer),
+            None => serializer.serialize_str("off"),
+        }
+    }
+
+    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        let expected = || D::Error::custom("expected a number that is not negative, or \"off\"");
+        match NumberOrWord::deserialize(deserializer).map_err(|_| expected())? {
+            NumberOrWord::Number(number) => Ok(Some(number)),
+            NumberOrWord::Word(word) if word == "off" => Ok(None),
+            NumberOrWord::Word(_) => Err(expected()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

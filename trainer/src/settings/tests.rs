@@ -1,0 +1,95 @@
+//! Defaults, names, and what `validate` finds.
+
+use super::*;
+
+fn keys(settings: &TrainSettings) -> Vec<String> {
+    settings.validate().into_iter().map(|problem| problem.key).collect()
+}
+
+#[test]
+fn defaults_are_the_contracts_and_valid() {
+    let settings: TrainSettings = serde_json::from_str("{}").unwrap();
+    assert_eq!(settings, TrainSettings::default());
+    assert!(settings.validate().is_empty());
+    let text = serde_json::to_string(&settings).unwrap();
+    assert!(text.contains(r#""loss":"gpo""#) && text.contains(r#""target_clamp":"off""#), "{text}");
+    assert_eq!(serde_json::from_str::<TrainSettings>(&text).unwrap(), settings);
+}
+
+#[test]
+fn every_loss_goes_by_its_name() {
+    for kind in LossKind::ALL {
+        let json = format!("\"{kind}\"");
+        assert_eq!(serde_json::from_str::<LossKind>(&json).unwrap(), kind);
+        assert_eq!(serde_json::to_string(&kind).unwrap(), json);
+    }
+    let error = serde_json::from_str::<TrainSettings>(r#"{"loss": "spo"}"#).unwrap_err().to_string();
+    assert!(error.contains("spo") && error.contains("kto-pair"), "{error}");
+    let both: (OptimizerKind, OptimizerKind) = serde_json::from_str(r#"["rmsprop", "adamw"]"#).unwrap();
+    assert_eq!(both, (OptimizerKind::RmsProp, OptimizerKind::AdamW));
+}
+
+#[test]
+fn off_and_integers_are_read() {
+    let json = r#"{"target_clamp": 1000, "max_steps": 7, "beta": 2, "lora": {"rank": 8}}"#;
+    let settings: TrainSettings = serde_json::from_str(json).unwrap();
+    assert_eq!((settings.target_clamp, settings.max_steps, settings.beta), (Some(1000.0), Some(7), 2.0));
+    let off: TrainSettings = serde_json::from_str(r#"{"target_clamp": "off", "max_steps": "off"}"#).unwrap();
+    assert_eq!(off, TrainSettings::default());
+    let error = serde_json::from_str::<TrainSettings>(r#"{"max_steps": "of"}"#).unwrap_err().to_string();
+    assert!(error.contains("off"), "{error}");
+    assert!(serde_json::from_str::<TrainSettings>(r#"{"max_steps": -1}"#).is_err());
+    assert!(serde_json::from_str::<TrainSettings>(r#"{"betta": 1}"#).is_err());
+}
+
+#[test]
+fn all_problems_are_listed_at_once() {
+    let wrong = TrainSettings {
+        beta: 0.0,
+        label_smoothing: 0.5,
+        learning_rate: f64::NAN,
+        momentum: 1.0,
+        batch_size: 0,
+        epochs: 0,
+        max_prompt_length: 0,
+        ..TrainSettings::default()
+    };
+    let want = [
+        "beta",
+        "label_smoothing",
+        "label_smoothing",
+        "momentum",
+        "learning_rate",
+        "epochs",
+        "batch_size",
+        "max_prompt_length",
+    ];
+    assert_eq!(keys(&wrong), want);
+}
+
+#[test]
+fn keys_that_a_loss_would_ignore_are_problems() {
+    let hinge = TrainSettings {
+        loss: LossKind::Hinge,
+        label_smoothing: 0.1,
+        target_clamp: Some(10.0),
+        ..TrainSettings::default()
+    };
+    assert_eq!(keys(&hinge), ["target_clamp", "label_smoothing"]);
+    let orpo = TrainSettings { loss: LossKind::Orpo, sft_weight: 0.1, ..TrainSettings::default() };
+    assert_eq!(keys(&orpo), ["sft_weight"]);
+    let short = TrainSettings { epochs: 2, schedule_epochs: Some(1), ..TrainSettings::default() };
+    assert_eq!(keys(&short), ["schedule_epochs"]);
+}
+
+#[test]
+fn lora_is_told_to_come_later() {
+    let lora = TrainSettings {
+        lora: LoraSettings { rank: Some(8), ..LoraSettings::default() },
+        ..TrainSettings::default()
+    };
+    let problems = lora.validate();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].to_string().split(':').next(), Some("lora.rank = 8"));
+    assert!(problems[0].want.contains("later version"));
+}

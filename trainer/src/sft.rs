@@ -1,0 +1,245 @@
+//! Supervised fine-tuning: the mean negative log-likelihood of what the assistant says.
+//!
+//! Examples are packed into forward passes without attention from one to another; the loss is the mean over all
+//! assistant tokens of the optimizer batch, so a split into micro-batches changes nothing but rounding. Every
+//! assistant turn of a conversation is learnt, its stop token included. An example longer than `max_length` is cut
+//! from the right; one that has nothing to learn then is left out, and counted.
+
+use std::ops::Range;
+
+use selfplay_model::{Codec, Decoder, Gradients, PackedBatch};
+use selfplay_records::Instruction;
+
+use crate::batch::micro_batches;
+use crate::fingerprint::Fingerprint;
+use crate::log_probs::sum;
+use crate::objective::{BatchReport, Objective};
+use crate::run::{TrainOutcome, TrainRun, TrainSummary};
+use crate::step::PassSettings;
+use crate::token_pair::check_vocabulary;
+use crate::training_loop::{LoopEnd, check_settings, train_loop};
+use crate::turn::spoken_tokens;
+use crate::{TrainError, TrainSettings};
+
+/// A conversation in tokens with the places to learn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SftExample {
+    /// What error messages call it.
+    pub name: String,
+    /// The whole conversation.
+    pub ids: Vec<u32>,
+    /// Ascending, disjoint ranges of `ids` that the assistant said.
+    pub spans: Vec<Range<usize>>,
+}
+
+impl SftExample {
+    /// The places of `ids` that are learnt. Nothing predicts a first token, so it is never among them.
+    pub fn targets(&self) -> impl Iterator<Item = usize> + '_ {
+        self.spans.iter().cloned().flatten().filter(|&place| place > 0)
+    }
+
+    /// Cuts to `limit` tokens from the right; whether anything was cut.
+    fn truncate(&mut self, limit: usize) -> bool {
+        if self.ids.len() <= limit {
+            return false;
+        }
+        self.ids.truncate(limit);
+        self.spans.retain_mut(|span| {
+            span.end = span.end.min(limit);
+            span.start < span.end
+        });
+        true
+    }
+}
+
+/// Rows of instruction data in tokens. Ids win over messages where a row has both.
+///
+/// # Errors
+/// [`TrainError::Example`] names the row that has neither, or that the template refuses.
+pub fn sft_examples(
+    rows: &[Instruction],
+    codec: &Codec,
+    stop_ids: &[u32],
+) -> Result<Vec<SftExample>, TrainError> {
+    let example = |(row, instruction): (usize, &Instruction)| {
+        let name = format!("instruction {row}");
+        if let (Some(prompt), Some(response)) = (&instruction.prompt_ids, &instruction.response_ids) {
+            let ids: Vec<u32> = prompt.iter().chain(response).copied().collect();
+            let spans = std::iter::once(prompt.len()..ids.len()).collect();
+            return Ok(SftExample { name, ids, spans });
+        }
+        let spoken = spoken_tokens(codec, &instruction.messages, stop_ids, &name)?;
+        Ok(SftExample { name, ids: spoken.ids, spans: spoken.spans })
+    };
+    rows.iter().enumerate().map(example).collect()
+}
+
+/// Trains the decoder on what the assistant says in `examples`.
+///
+/// Of `settings`, the keys of the losses and `max_prompt_length` have no meaning here; `batch_size` counts
+/// examples. The decoder may hold any weights, random ones included.
+///
+/// # Errors
+/// As [`crate::train_pairs`].
+pub fn train_sft(
+    decoder: &mut Decoder,
+    mut examples: Vec<SftExample>,
+    settings: &TrainSettings,
+    run: &mut TrainRun<'_>,
+) -> Result<TrainOutcome, TrainError> {
+    check_settings(settings)?;
+    let mut truncated = 0;
+    for example in &mut examples {
+        check_vocabulary(decoder, &example.name, [&example.ids[..]])?;
+        truncated += usize::from(example.truncate(settings.max_length));
+    }
+    let before = examples.len();
+    examples.retain(|example| example.targets().next().is_some());
+    let skipped = before - examples.len();
+    if truncated + skipped > 0 {
+        tracing::info!(
+            "{truncated} of {before} examples cut to max_length = {}, {skipped} left out with nothing to learn",
+            settings.max_length
+        );
+    }
+    let count = examples.len();
+    let mut objective = SftObjective { examples, pass: settings.into() };
+    Ok(match train_loop(decoder, &mut objective, settings, run)? {
+        LoopEnd::Interrupted { step } => TrainOutcome::Interrupted { step },
+        LoopEnd::Finished { steps, loss_first, loss_last } => TrainOutcome::Finished(TrainSummary {
+            steps,
+            examples: count,
+            loss_first,
+            loss_last,
+            truncated,
+            skipped,
+            ..TrainSummary::default()
+        }),
+    })
+}
+
+struct SftObjective {
+    examples: Vec<SftExample>,
+    pass: PassSettings,
+}
+
+impl Objective for SftObjective {
+    fn examples(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn name(&self, example: usize) -> String {
+        self.examples[example].name.clone()
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut hash = Fingerprint::new();
+        for example in &self.examples {
+            hash.ids(&example.ids).number(example.spans.len() as u64);
+            for span in &example.spans {
+                hash.number(span.start as u64).number(span.end as u64);
+            }
+        }
+        hash.hex()
+    }
+
+    fn accumulate(
+        &mut self,
+        decoder: &Decoder,
+        batch: &[usize],
+        grads: &mut Gradients,
+    ) -> Result<BatchReport, TrainError> {
+        let examples: Vec<&SftExample> = batch.iter().map(|&index| &self.examples[index]).collect();
+        let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+        let learnt: usize = examples.iter().map(|example| example.targets().count()).sum();
+        let mut report =
+            BatchReport { tokens: lengths.iter().sum(), logp_chosen: Some(0.0), ..BatchReport::default() };
+        for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
+            let packed = pack_examples(micro.iter().map(|&place| examples[place]));
+            let tape = decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let log_probs = decoder.token_log_probs(tape.hidden(), &packed.rows, &packed.targets)?;
+            let micro_sum = sum(&log_probs);
+            if !micro_sum.is_finite() {
+                let bad = packed.ranges.iter().position(|range| !sum(&log_probs[range.clone()]).is_finite());
+                report.not_finite = bad.map(|place| micro[place]);
+                report.loss = f64::NAN;
+                return Ok(report);
+            }
+            report.loss -= micro_sum / learnt as f64;
+            report.logp_chosen = report.logp_chosen.map(|mean| mean + micro_sum / batch.len() as f64);
+            let d = vec![(-1.0 / learnt as f64) as f32; log_probs.len()];
+            let d_hidden =
+                decoder.token_log_probs_backward(tape.hidden(), &packed.rows, &packed.targets, &d, grads)?;
+            decoder.backward(tape, &d_hidden, grads)?;
+        }
+        Ok(report)
+    }
+}
+
+/// Examples packed for one forward pass.
+struct PackedExamples {
+    batch: PackedBatch,
+    rows: Vec<usize>,
+    targets: Vec<u32>,
+    /// Each example's part of `targets`.
+    ranges: Vec<Range<usize>>,
+}
+
+fn pack_examples<'a>(examples: impl Iterator<Item = &'a SftExample>) -> PackedExamples {
+    let mut batch = PackedBatch::new();
+    let placed: Vec<(&SftExample, Vec<usize>, usize)> = examples
+        .map(|example| {
+            let places: Vec<usize> = example.targets().collect();
+            // Nothing is predicted from the last target or what follows it.
+            let seen = places.last().copied().unwrap_or(1);
+            (example, places, batch.push(&example.ids[..seen]))
+        })
+        .collect();
+    let mut packed =
+        PackedExamples { batch, rows: Vec::new(), targets: Vec::new(), ranges: Vec::with_capacity(placed.len()) };
+    for (example, places, segment) in placed {
+        let first = packed.batch.rows(segment).start;
+        let start = packed.rows.len();
+        packed.rows.extend(places.iter().map(|place| first + place - 1));
+        packed.targets.extend(places.iter().map(|&place| example.ids[place]));
+        packed.ranges.push(start..packed.rows.len());
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(ids: &[u32], spans: &[Range<usize>]) -> SftExample {
+        SftExample { name: "instruction 0".into(), ids: ids.to_vec(), spans: spans.to_vec() }
+    }
+
+    #[test]
+    fn only_the_assistant_is_learnt_from_the_row_before() {
+        // user 10 11, assistant 12 13, user 14, assistant 15 16; then something after the stop token.
+        let two = example(&[10, 11, 12, 13, 14, 15, 16, 17], &[2..4, 5..7]);
+        let one = example(&[20, 21], &[1..2]);
+        let packed = pack_examples([&two, &one].into_iter());
+        assert_eq!(packed.batch.ids(), [10, 11, 12, 13, 14, 15, 20]);
+        assert_eq!(packed.rows, [1, 2, 4, 5, 6]);
+        assert_eq!(packed.targets, [12, 13, 15, 16, 21]);
+        assert_eq!(packed.ranges, [0..4, 4..5]);
+    }
+
+    #[test]
+    fn a_first_token_is_never_a_target() {
+        assert_eq!(example(&[1, 2, 3], &[0..2]).targets().collect::<Vec<_>>(), [1]);
+        assert_eq!(example(&[1], &[0..1]).targets().count(), 0);
+    }
+
+    #[test]
+    fn cutting_shortens_and_drops_spans() {
+        let mut long = example(&[1, 2, 3, 4, 5, 6], &[1..3, 4..6]);
+        assert!(!long.truncate(6));
+        assert!(long.truncate(5));
+        assert_eq!(long.spans, [1..3, 4..5]);
+        assert!(long.truncate(4));
+        assert_eq!((long.ids.len(), long.spans.len()), (4, 1));
+    }
+}

@@ -1,0 +1,138 @@
+//! A conversation as tokens, with the places of the assistant's turns.
+//!
+//! Tokens are those that the sampler would have seen and made: the prompt is the conversation up to the turn,
+//! rendered by the chat template with the generation prompt; the response is what the whole rendered
+//! conversation has after it. Where the tokenizer merges across that border (the whole conversation's ids do
+//! not begin with the prompt's), the rest of the text is tokenised by itself; where the template renders the
+//! prompt in another way once it is answered, the response is its own text and the tokenizer's end token.
+//! What follows the response's last stop id (a newline, in Gemma's and ChatML templates) is not sampled and so
+//! not learnt.
+//!
+//! A model without a template: the prompt as the codec makes it of raw text, with the tokenizer's special
+//! tokens; the response's text without them, and the end token.
+
+use std::ops::Range;
+
+use selfplay_model::{Codec, ModelError};
+use selfplay_records::Message;
+
+use crate::TrainError;
+
+/// A prompt and one response to it, in tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) prompt: Vec<u32>,
+    /// Begins with the first sampled token, ends with the stop token.
+    pub(crate) response: Vec<u32>,
+}
+
+/// A whole conversation in tokens, and what of it the assistant said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpokenTokens {
+    pub(crate) ids: Vec<u32>,
+    /// Ascending, disjoint ranges of `ids`.
+    pub(crate) spans: Vec<Range<usize>>,
+}
+
+/// The tokens of `messages`, whose last one is the response, and of what comes before it.
+pub(crate) fn last_turn(
+    codec: &Codec,
+    messages: &[Message],
+    stop_ids: &[u32],
+    example: &str,
+) -> Result<Turn, TrainError> {
+    let Some((answer, context)) = messages.split_last().filter(|(_, context)| !context.is_empty()) else {
+        return Err(TrainError::example(
+            example,
+            format!("a conversation of {} message(s)", messages.len()),
+            "a prompt and a response",
+        ));
+    };
+    if answer.role != "assistant" {
+        return Err(TrainError::example(
+            example,
+            format!("the last message's role is \"{}\"", answer.role),
+            "\"assistant\"",
+        ));
+    }
+    let prompt = prompt_ids(codec, context, example)?;
+    let mut response = match &codec.template {
+        Some(template) => {
+            let render = |messages: &[Message], prompt: bool| {
+                template.render(messages, prompt).map_err(|error| at_example(error, example))
+            };
+            let before = render(context, true)?;
+            let whole = render(messages, false)?;
+            let whole_ids = codec.tokenizer.encode(&whole, false)?;
+            if whole_ids.len() > prompt.len() && whole_ids.starts_with(&prompt) {
+                whole_ids[prompt.len()..].to_vec()
+            } else if let Some(rest) = whole.strip_prefix(&before).filter(|rest| !rest.is_empty()) {
+                codec.tokenizer.encode(rest, false)?
+            } else {
+                ended(codec, &answer.content)?
+            }
+        }
+        None => ended(codec, &answer.content)?,
+    };
+    cut_after_stop(codec, &mut response, stop_ids)?;
+    Ok(Turn { prompt, response })
+}
+
+/// The tokens of a prompt's messages, as the sampler takes them.
+pub(crate) fn prompt_ids(codec: &Codec, messages: &[Message], example: &str) -> Result<Vec<u32>, TrainError> {
+    codec.conversation_ids(messages, true).map_err(|error| at_example(error, example))
+}
+
+/// Puts the example's name before what is wrong with its text.
+pub(crate) fn at_example(error: ModelError, example: &str) -> TrainError {
+    match error {
+        ModelError::Value { what, remedy } => TrainError::example(example, what, remedy),
+        other => TrainError::Model(other),
+    }
+}
+
+/// A conversation's tokens with every assistant turn that its last rendering still shows as it was sampled.
+///
+/// A template that drops parts of earlier turns (the thoughts in Qwen 3's) leaves those turns out of the spans:
+/// they stand in the context in a form that no sampler made.
+pub(crate) fn spoken_tokens(
+    codec: &Codec,
+    messages: &[Message],
+    stop_ids: &[u32],
+    example: &str,
+) -> Result<SpokenTokens, TrainError> {
+    let last = last_turn(codec, messages, stop_ids, example)?;
+    let mut spans = Vec::new();
+    for end in 2..messages.len() {
+        if messages[end - 1].role != "assistant" {
+            continue;
+        }
+        let turn = last_turn(codec, &messages[..end], stop_ids, example)?;
+        let range = turn.prompt.len()..turn.prompt.len() + turn.response.len();
+        if last.prompt.starts_with(&turn.prompt) && last.prompt.get(range.clone()) == Some(&turn.response[..]) {
+            spans.push(range);
+        }
+    }
+    let mut ids = last.prompt;
+    spans.push(ids.len()..ids.len() + last.response.len());
+    ids.extend_from_slice(&last.response);
+    Ok(SpokenTokens { ids, spans })
+}
+
+/// A response's text as tokens with the end token behind it, where the tokenizer has one.
+fn ended(codec: &Codec, text: &str) -> Result<Vec<u32>, TrainError> {
+    let mut ids = codec.tokenizer.encode(text, false)?;
+    ids.extend(codec.tokenizer.eos_id());
+    Ok(ids)
+}
+
+/// Drops what stands behind the last stop id if that is nothing but white space.
+fn cut_after_stop(codec: &Codec, response: &mut Vec<u32>, stop_ids: &[u32]) -> Result<(), TrainError> {
+    if let Some(at) = response.iter().rposition(|id| stop_ids.contains(id)) {
+        let rest = codec.tokenizer.decode(&response[at + 1..], false)?;
+        if rest.trim().is_empty() {
+            response.truncate(at + 1);
+        }
+    }
+    Ok(())
+}
