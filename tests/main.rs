@@ -1,1 +1,7 @@
-//! x
+//! All integration tests, in one binary: they run the real `selfplay`, or the crates together.
+
+mod bad_input;
+mod end_to_end;
+mod fixtures;
+mod fixtures_run;
+mod recipes;

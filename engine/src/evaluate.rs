@@ -98,7 +98,7 @@ fn held_out_samples(
         iteration: EVAL_STREAM,
         ..session.recipe.sample.clone()
     };
-    policy.prepare_inference();
+    policy.prepare_inference().map_err(selfplay_model::ModelError::from)?;
     let inputs = &session.inputs;
     let name = if iteration == 0 { "start: answering".to_owned() } else { format!("iteration {iteration}: answering") };
     let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);

@@ -181,6 +181,9 @@ pub enum RunError {
     /// A model folder, or a computation.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A tensor operation, such as memory that the device lacks.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
     /// Sampling.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -216,7 +219,7 @@ impl RunError {
             | Self::InputChanged { .. }
             | Self::BadFile { .. }
             | Self::BadInput { .. } => true,
-            Self::Io { .. } | Self::ThreadLost { .. } | Self::Stopped { .. } => false,
+            Self::Io { .. } | Self::Tensor(_) | Self::ThreadLost { .. } | Self::Stopped { .. } => false,
             Self::Interrupted { source, .. } => source.is_input(),
             Self::Recipe(_) => true,
             Self::Hub(error) => error.is_input(),

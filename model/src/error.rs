@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of the model crate. [`ModelError::is_input`] tells the user's mistakes from everything else.
+/// An error of the model crate. [`ModelError::is_input`] tells the user's mistakes from all else.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file or folder of the user's is not what it should be.

@@ -70,6 +70,34 @@ fn token_text(value: &Value, key: &str, path: &Path) -> Result<Option<String>, M
     }
 }
 
+/// Whether tokenizer_config.json asks for Llama's `legacy: false`: the space that SentencePiece puts before a text
+/// stands at its very start only, not after every special token. tokenizer.json files of that time still have the
+/// old way written in them; transformers 5 goes by the flag.
+fn has_new_prefix(folder: &Path) -> Result<bool, ModelError> {
+    let path = folder.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let config = read_json(&path, "")?;
+    let is_llama =
+        matches!(config["tokenizer_class"].as_str(), Some("LlamaTokenizer" | "LlamaTokenizerFast"));
+    Ok(is_llama && config["legacy"] == Value::Bool(false) && config["add_prefix_space"] != Value::Bool(false))
+}
+
+/// Exchanges a normalizer that puts "▁" before every piece of text for a pre-tokenizer that does so at the start.
+fn prefix_first_only(tokenizer: &mut Value) {
+    let prepends = |step: &Value| step["type"] == "Prepend" && step["prepend"] == "▁";
+    let normalizer = &tokenizer["normalizer"];
+    let has_old_prefix = prepends(normalizer)
+        || normalizer["normalizers"].as_array().is_some_and(|steps| steps.iter().any(prepends));
+    if has_old_prefix && tokenizer["pre_tokenizer"].is_null() {
+        tokenizer["normalizer"] = Value::Null;
+        tokenizer["pre_tokenizer"] = serde_json::json!({
+            "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false
+        });
+    }
+}
+
 /// A tokenizer with its special tokens.
 pub struct Tokenizer {
     path: PathBuf,
@@ -96,9 +124,16 @@ impl Tokenizer {
             ));
         }
         let bytes = std::fs::read(&path).map_err(|error| ModelError::reading(&path, error, remedy))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| {
+        let damaged = |error: &dyn std::fmt::Display| {
             ModelError::input(&path, format!("it is not a valid tokenizer: {error}"), "fetch the file again")
-        })?;
+        };
+        let mut inner = if has_new_prefix(folder)? {
+            let mut json = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+            prefix_first_only(&mut json);
+            serde_json::from_value(json).map_err(|error| damaged(&error))?
+        } else {
+            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| damaged(&error))?
+        };
         // What a call pads or cuts is the caller's business, whatever the file was last used with.
         inner.with_padding(None);
         if inner.with_truncation(None).is_err() {

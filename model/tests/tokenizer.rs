@@ -73,6 +73,24 @@ fn text_to_ids_and_back() {
 }
 
 #[test]
+fn llamas_prefix_stands_at_the_start_only_where_the_configuration_says_so() {
+    let mut json = tokenizer_json();
+    json["normalizer"] = json!({"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
+    json["pre_tokenizer"] = Value::Null;
+    json["model"] = json!({"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": false,
+        "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "<|end|>": 3, "a": 4, "b": 5, "c": 6, "▁": 7}, "merges": []});
+    let ids = |config: Value| {
+        let folder = folder(&[("tokenizer.json", json.clone()), ("tokenizer_config.json", config)]);
+        Tokenizer::load(folder.path()).unwrap().encode("a</s>b c", false).unwrap()
+    };
+    let old = vec![7, 4, 2, 7, 5, 7, 6];
+    assert_eq!(ids(json!({})), old);
+    assert_eq!(ids(json!({"tokenizer_class": "LlamaTokenizer", "legacy": true})), old);
+    assert_eq!(ids(json!({"tokenizer_class": "LlamaTokenizer", "legacy": false})), vec![7, 4, 2, 5, 7, 6]);
+}
+
+#[test]
 fn a_prompt_is_one_user_message_without_further_special_tokens() {
     let folder = model(Some(TEMPLATE));
     let codec = Codec::load(folder.path(), None).unwrap();

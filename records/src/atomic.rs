@@ -4,8 +4,10 @@
 //! folder is made whole in such a sibling first. Logs ([`AppendLog`]) grow line by line and lose a torn last line
 //! when they are opened again. `clippy.toml` bans the standard library's own ways everywhere else.
 //!
-//! Every write, fsync, create, link, truncate and rename here is one *operation* of [`crate::fault`], so that tests
+//! Every write, fsync, create, link, truncate and rename here is one *operation* of `fault.rs`, so that tests
 //! can fill the disk or kill the process at each of them.
+//!
+//! Longer than other files, as everything that the ban points to has to stand in this one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -37,15 +39,15 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     write_with(path, |sink| fill(sink))
 }
 
-/// Writes `bytes` as the whole file `path`, as [`write`] does.
+/// Writes `bytes` as the whole file `path`, as [`write()`] does.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, |sink| sink.write_all(bytes))
 }
 
-/// [`write`] with the sink's own type, which is `Send` as Parquet's writer wants it.
+/// [`write()`] with the sink's own type, which is `Send` as Parquet's writer wants it.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
@@ -114,10 +116,10 @@ pub fn link_or_copy(from: &Path, to: &Path) -> io::Result<Shared> {
     }
 }
 
-/// Copies the file `from` to `to`, as [`write`] writes.
+/// Copies the file `from` to `to`, as [`write()`] writes.
 ///
 /// # Errors
-/// As [`write`], and what reading `from` said.
+/// As [`write()`], and what reading `from` said.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut source = File::open(from)?;
     write(to, |sink| io::copy(&mut source, sink).map(drop))

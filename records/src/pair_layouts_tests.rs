@@ -56,7 +56,7 @@ fn every_layout_is_the_same_pair() {
         json!({"prompt": [user], "chosen": [reply("a")], "rejected": [reply("b")]}),
         json!({"prompt": [user], "chosen": [user, reply("a")], "rejected": [user, reply("b")], "prompt_id": 7}),
     ] {
-        let pairs = read(&[row.clone()]).pairs;
+        let pairs = read(std::slice::from_ref(&row)).pairs;
         assert_eq!(told(&pairs[0]), ["user: q", "a", "b"], "{row}");
     }
 }
@@ -74,7 +74,7 @@ fn numbers_stand_beside_texts() {
 #[test]
 fn ids_are_taken_as_they_are() {
     let row = json!({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [2], "chosen_probs_win": 0.5});
-    let read = read(&[row.clone()]);
+    let read = read(std::slice::from_ref(&row));
     assert_eq!(read.pairs[0].chosen_ids, Some(vec![2]));
     assert!(read.skipped.is_empty());
     let with_text = json!({"prompt": "q", "chosen": "a", "rejected": "b",

@@ -136,7 +136,11 @@ fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option
                 }
                 again(Value::Object(other))
             };
-            (with(None).as_deref() != Some(complaint)).then(|| {
+            let without = with(None);
+            // A field that is missing is not found by taking away one that this object needs as well.
+            let needed = complaint.starts_with("missing field `")
+                && without.as_deref() == Some(format!("missing field `{name}`").as_str());
+            (without.as_deref() != Some(complaint) && !needed).then(|| {
                 let part = part_at_fault(field, complaint, &|field| with(Some(field)));
                 Part { path: format!(".{name}{}", part.path), value: part.value }
             })

@@ -1,15 +1,15 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Result as TensorResult, Tensor};
 use selfplay_model::kernels::storage::with_slice;
-use selfplay_model::{Decoder, KvCache, ModelError, PagedRow};
+use selfplay_model::{Decoder, KvCache, PagedRow};
 
 use crate::SampleError;
 
 /// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
 ///
 /// A row's logits must be the same bits whatever rows run beside it and however its prompt was cut into chunks.
-pub trait Backend {
+pub trait Backend: Send {
     /// Logits per row.
     fn vocab_size(&self) -> usize;
 
@@ -70,18 +70,17 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
-        if self.cache.as_ref().is_none_or(|cache| cache.pages() < pages) {
+        if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
             // The old one goes first: two together might not fit.
             self.cache = None;
             let (arch, device) = (self.decoder.architecture(), self.decoder.device());
-            let cache = KvCache::new(arch, pages, self.dtype, device).map_err(ModelError::from)?;
-            self.cache = Some(cache);
+            self.cache = Some(KvCache::new(arch, pages, self.dtype, device)?);
         }
         Ok(())
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
-        Ok(self.cache()?.copy_page(from, to).map_err(ModelError::from)?)
+        Ok(self.cache()?.copy_page(from, to)?)
     }
 
     fn run(
@@ -102,13 +101,13 @@ impl Backend for NativeBackend<'_> {
             select_rows(&hidden, logit_rows)? // [n, h]
         };
         let logits = decoder.logits(&wanted)?; // [n, vocab]
-        Ok(with_slice::<f32, _>(&logits, |logits| read(logits)).map_err(ModelError::from)?)
+        Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
     }
 }
 
-fn select_rows(hidden: &Tensor, rows: &[usize]) -> Result<Tensor, ModelError> {
+fn select_rows(hidden: &Tensor, rows: &[usize]) -> TensorResult<Tensor> {
     let count = rows.len();
     let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
     let rows = Tensor::from_vec(rows, count, hidden.device())?;
-    Ok(hidden.index_select(&rows, 0)?)
+    hidden.index_select(&rows, 0)
 }

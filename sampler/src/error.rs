@@ -58,7 +58,9 @@ pub enum SampleError {
         step: usize,
     },
     /// Rows that belong together differ in number.
-    #[error("{prompts} prompts, {requests} requests and {samples} results were given; the numbers must be equal")]
+    #[error(
+        "{prompts} prompts, {requests} requests and {samples} results were given; the numbers must be equal"
+    )]
     Mismatch {
         /// Number of prompts.
         prompts: usize,
@@ -89,7 +91,9 @@ impl SampleError {
             | Self::EmptyPrompt { .. }
             | Self::PromptTooLong { .. }
             | Self::TokenOutside { .. } => true,
-            Self::NotFinite { .. } | Self::Mismatch { .. } | Self::Interrupted | Self::Internal { .. } => false,
+            Self::NotFinite { .. } | Self::Mismatch { .. } | Self::Interrupted | Self::Internal { .. } => {
+                false
+            }
             Self::Model(error) => error.is_input(),
         }
     }
@@ -97,5 +101,11 @@ impl SampleError {
     /// A defect, described.
     pub(crate) fn internal(what: impl Into<String>) -> Self {
         Self::Internal { what: what.into() }
+    }
+}
+
+impl From<candle_core::Error> for SampleError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.into())
     }
 }

@@ -105,7 +105,9 @@ impl Backend for FakeModel {
         let mut logits = Vec::new();
         for &row in logit_rows {
             let (row, last) = positions[row];
-            let cached = |position: usize| self.pages[row.pages[position / PAGE_TOKENS] as usize][position % PAGE_TOKENS];
+            let cached = |position: usize| {
+                self.pages[row.pages[position / PAGE_TOKENS] as usize][position % PAGE_TOKENS]
+            };
             logits.extend(self.logits((0..=last).map(cached)));
         }
         if !logit_rows.is_empty() {

@@ -8,8 +8,8 @@ use selfplay_records::{Candidates, Prompt};
 
 use crate::schedule::{Batch, Draw, Limits, Schedule};
 use crate::{
-    Backend, NativeBackend, Pick, PickRule, Picker, Sample, SampleError, SampleRequest, SampleSettings, StopRule,
-    TextDecoder,
+    Backend, NativeBackend, Pick, PickRule, Picker, Sample, SampleError, SampleRequest, SampleSettings,
+    StopRule, TextDecoder,
 };
 
 /// How far a call of [`Sampler::generate`] is.
@@ -91,7 +91,7 @@ impl<'a> Sampler<'a> {
                 self.backend.copy_page(copy.from, copy.to)?;
             }
             self.run(&schedule.batch(), requests)?;
-            schedule.postprocess(|draw| &self.slots[draw].picks, &self.stop, self.text)?;
+            schedule.postprocess(|draw| self.slots[draw].picks.as_slice(), &self.stop, self.text)?;
             if on_progress(progress(&schedule)).is_break() {
                 return Err(SampleError::Interrupted);
             }
@@ -117,7 +117,11 @@ impl<'a> Sampler<'a> {
                 return Err(SampleError::EmptyPrompt { prompt_id: prompt_id() });
             }
             if prompt_ids.len() >= context {
-                return Err(SampleError::PromptTooLong { prompt_id: prompt_id(), length: prompt_ids.len(), context });
+                return Err(SampleError::PromptTooLong {
+                    prompt_id: prompt_id(),
+                    length: prompt_ids.len(),
+                    context,
+                });
             }
             if let Some(position) = prompt_ids.iter().position(|&id| id as usize >= vocab_size) {
                 let id = prompt_ids[position];
@@ -149,7 +153,10 @@ impl<'a> Sampler<'a> {
         let mut read = |logits: &[f32]| rows_read = draw_rows(slots, draws, logits, vocab_size, &rule);
         self.backend.run(batch.ids, &batch.rows, batch.logit_rows, &mut read)?;
         if rows_read != draws.len() {
-            return Err(SampleError::internal(format!("{rows_read} rows of logits for {} draws", draws.len())));
+            return Err(SampleError::internal(format!(
+                "{rows_read} rows of logits for {} draws",
+                draws.len()
+            )));
         }
         let broken = self.slots.iter().zip(draws).find(|(slot, _)| !slot.is_finite);
         match broken {
@@ -164,7 +171,13 @@ impl<'a> Sampler<'a> {
 
 /// Draws every row's tokens, in parallel; each row is one thread's work, so threads change no bit. Returns the
 /// number of rows.
-fn draw_rows(slots: &mut [Slot], draws: &[Draw], logits: &[f32], vocab_size: usize, rule: &PickRule) -> usize {
+fn draw_rows(
+    slots: &mut [Slot],
+    draws: &[Draw],
+    logits: &[f32],
+    vocab_size: usize,
+    rule: &PickRule,
+) -> usize {
     /// Below this many logits waking the other threads costs more than they help.
     const WORTH_A_THREAD: usize = 1 << 14;
     let rows_per_task = WORTH_A_THREAD.div_ceil(vocab_size.max(1));
@@ -195,5 +208,7 @@ fn progress(schedule: &Schedule<'_>) -> Progress {
     }
 }
 
+#[cfg(test)]
+mod native_tests;
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,8 @@ impl PagePool {
         if self.reserved == 0 {
             return Err(SampleError::internal("a cache page was taken that nobody had reserved"));
         }
-        let page = self.free.pop().ok_or_else(|| SampleError::internal("more cache pages reserved than free"))?;
+        let page =
+            self.free.pop().ok_or_else(|| SampleError::internal("more cache pages reserved than free"))?;
         self.reserved -= 1;
         self.holders[page as usize] = 1;
         Ok(page)

@@ -15,7 +15,10 @@ pub fn text_of(
     let ended_by_id = stopped && ids.last().is_some_and(|&id| stop.is_stop_id(id));
     let ids = if ended_by_id { &ids[..ids.len() - 1] } else { ids };
     let mut whole = text.decode(ids)?;
-    if stopped && !ended_by_id && let Some(end) = stop.find(&whole) {
+    if stopped
+        && !ended_by_id
+        && let Some(end) = stop.find(&whole)
+    {
         whole.truncate(end);
     }
     Ok(whole)
@@ -90,7 +93,12 @@ mod tests {
     fn rows_keep_the_prompts_fields_and_get_ids() {
         let prompt = Prompt { prompt: Some("hi".to_owned()), ..Prompt::default() };
         let request = SampleRequest { prompt_id: "7".to_owned(), prompt_ids: vec![1, 2] };
-        let sample = Sample { sample: 0, ids: ids("x#"), logprobs: vec![-1.0, -2.0], finish_reason: FinishReason::Stop };
+        let sample = Sample {
+            sample: 0,
+            ids: ids("x#"),
+            logprobs: vec![-1.0, -2.0],
+            finish_reason: FinishReason::Stop,
+        };
         let (prompts, requests) = ([prompt], [request]);
         let rows = candidates(&FakeText, &rule(), &prompts, &requests, vec![vec![sample]]).unwrap();
         assert_eq!(rows[0].prompt.prompt.as_deref(), Some("hi"));

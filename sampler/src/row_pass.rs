@@ -26,6 +26,15 @@ pub(crate) enum Weights {
 }
 
 impl Weights {
+    /// What distances are multiplied with; by 1 they keep their bits.
+    #[inline(always)]
+    fn inverse(self) -> f32 {
+        match self {
+            Self::None | Self::Plain => 1.0,
+            Self::Tempered(inverse) => inverse,
+        }
+    }
+
     /// The mass of a logit `distance` = logit - max ≤ 0: exp(distance / temperature), rounded to 2^-34.
     #[inline(always)]
     pub(crate) fn mass(self, distance: f32) -> f64 {
@@ -93,7 +102,7 @@ widest! {
 fn block_maxima_body(row: &[f32], maxima: &mut Vec<f32>) -> bool {
     maxima.clear();
     let mut nan = [0u32; LANES];
-    let mut visit = |block: &[f32; BLOCK]| {
+    visit_blocks(row, |block| {
         let mut lanes = [f32::NEG_INFINITY; LANES];
         for step in 0..BLOCK / LANES {
             for lane in 0..LANES {
@@ -103,12 +112,7 @@ fn block_maxima_body(row: &[f32], maxima: &mut Vec<f32>) -> bool {
             }
         }
         maxima.push(lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
-    };
-    let (blocks, rest) = row.as_chunks::<BLOCK>();
-    blocks.iter().for_each(&mut visit);
-    if !rest.is_empty() {
-        visit(&filled(rest));
-    }
+    });
     nan.iter().any(|&flag| flag != 0)
 }
 
@@ -176,25 +180,107 @@ fn tempered_masses_body(row: &[f32], max: f32, inverse: f32, masses: &mut Vec<f6
     })
 }
 
+/// Buckets of [`bucket_masses`].
+pub(crate) const BUCKETS: usize = 256;
+
+/// The bucket of a logit: rising as the logit falls, the last one for all that is far below.
+#[inline(always)]
+pub(crate) fn bucket(distance: f32, scale: f32) -> usize {
+    const ROUND_TO_INTEGER: f32 = 8_388_608.0; // 2^23
+    let place = -distance * scale;
+    // The comparison sends a NaN (-inf times a scale of 0) to the last bucket too.
+    let place = if place < (BUCKETS - 1) as f32 { place } else { (BUCKETS - 1) as f32 };
+    ((place + ROUND_TO_INTEGER).to_bits() as usize) % BUCKETS
+}
+
+widest! {
+    /// Fills `buckets` with the mass of each bucket.
+    bucket_masses, bucket_masses_body,
+    (row: &[f32], max: f32, weights: Weights, scale: f32, buckets: &mut [f64; BUCKETS]) -> ()
+}
+
+#[inline(always)]
+fn bucket_masses_body(row: &[f32], max: f32, weights: Weights, scale: f32, buckets: &mut [f64; BUCKETS]) {
+    buckets.fill(0.0);
+    let inverse = weights.inverse();
+    visit_blocks(row, |block| {
+        // First what is vectorised, then the scatter.
+        let (mut masses, mut places) = ([0f64; BLOCK], [0u32; BLOCK]);
+        for lane in 0..BLOCK {
+            let distance = block[lane] - max;
+            masses[lane] = rounded(exp(distance * inverse));
+            places[lane] = bucket(distance, scale) as u32;
+        }
+        for lane in 0..BLOCK {
+            buckets[places[lane] as usize % BUCKETS] += masses[lane];
+        }
+    });
+}
+
+/// Which tokens of a row are kept: down to a last one in the order of rank, and of a least mass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Floor {
+    pub logit: f32,
+    /// Of the tokens with just this logit, those up to this id.
+    pub id: u32,
+    pub mass: f64,
+}
+
+impl Floor {
+    /// Keeps every token.
+    pub(crate) const NONE: Self = Self { logit: f32::NEG_INFINITY, id: u32::MAX, mass: 0.0 };
+
+    /// Whether a token is kept.
+    #[inline(always)]
+    pub(crate) fn keeps(&self, logit: f32, id: u32, mass: f64) -> bool {
+        ((logit > self.logit) | ((logit == self.logit) & (id <= self.id))) & (mass >= self.mass)
+    }
+}
+
+widest! {
+    /// Fills `masses` with each block's mass of kept tokens.
+    kept_masses, kept_masses_body,
+    (row: &[f32], max: f32, weights: Weights, floor: Floor, masses: &mut Vec<f64>) -> ()
+}
+
+#[inline(always)]
+fn kept_masses_body(row: &[f32], max: f32, weights: Weights, floor: Floor, masses: &mut Vec<f64>) {
+    masses.clear();
+    let inverse = weights.inverse();
+    let mut start = 0u32;
+    visit_blocks(row, |block| {
+        let mut sums = [0f64; LANES];
+        for step in 0..BLOCK / LANES {
+            for lane in 0..LANES {
+                let logit = block[step * LANES + lane];
+                let mass = rounded(exp((logit - max) * inverse));
+                let id = start + (step * LANES + lane) as u32;
+                sums[lane] += if floor.keeps(logit, id, mass) { mass } else { 0.0 };
+            }
+        }
+        masses.push(sums.iter().sum());
+        start += BLOCK as u32;
+    });
+}
+
 #[inline(always)]
 fn sum_blocks(row: &[f32], mut visit: impl FnMut(&[f32; BLOCK], &mut [f64; LANES])) -> f64 {
     let mut sums = [0f64; LANES];
-    let (blocks, rest) = row.as_chunks::<BLOCK>();
-    for block in blocks {
-        visit(block, &mut sums);
-    }
-    if !rest.is_empty() {
-        visit(&filled(rest), &mut sums);
-    }
+    visit_blocks(row, |block| visit(block, &mut sums));
     sums.iter().sum()
 }
 
-/// The last, shorter block, filled up with logits of probability 0.
+/// Calls `visit` at one place only, so that it is inlined into the wide form; the last, shorter block is filled up
+/// with logits of probability 0.
 #[inline(always)]
-fn filled(rest: &[f32]) -> [f32; BLOCK] {
-    let mut block = [f32::NEG_INFINITY; BLOCK];
-    block[..rest.len()].copy_from_slice(rest);
-    block
+fn visit_blocks(row: &[f32], mut visit: impl FnMut(&[f32; BLOCK])) {
+    let (blocks, rest) = row.as_chunks::<BLOCK>();
+    let mut filled = [f32::NEG_INFINITY; BLOCK];
+    filled[..rest.len()].copy_from_slice(rest);
+    let count = blocks.len() + usize::from(!rest.is_empty());
+    for index in 0..count {
+        visit(blocks.get(index).unwrap_or(&filled));
+    }
 }
 
 #[cfg(test)]
@@ -242,10 +328,8 @@ mod tests {
     fn wide_and_narrow_registers_give_the_same_bits() {
         let row: Vec<f32> = (0..5_003).map(|i| ((i * 7919) % 1009) as f32 * 0.013 - 7.0).collect();
         let (mut wide, mut narrow) = (Vec::new(), Vec::new());
-        let sums = [
-            tempered_masses(&row, 7.0, 1.37, &mut wide),
-            tempered_masses_body(&row, 7.0, 1.37, &mut narrow),
-        ];
+        let sums =
+            [tempered_masses(&row, 7.0, 1.37, &mut wide), tempered_masses_body(&row, 7.0, 1.37, &mut narrow)];
         assert_eq!(sums[0].to_bits(), sums[1].to_bits());
         assert_eq!(wide, narrow);
     }

@@ -143,7 +143,12 @@ impl SampleSettings {
         );
         for (place, stop) in self.stop.iter().enumerate() {
             let empty = matches!(stop, Stop::Text(text) if text.is_empty());
-            require(!empty, &format!("stop[{place}]"), "\"\"".to_owned(), "a text of one character or more, or an id");
+            require(
+                !empty,
+                &format!("stop[{place}]"),
+                "\"\"".to_owned(),
+                "a text of one character or more, or an id",
+            );
         }
         require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), at_least_one);
         require(self.max_batch_rows >= 1, "max_batch_rows", self.max_batch_rows.to_string(), at_least_one);
@@ -198,6 +203,9 @@ mod tests {
         let settings = SampleSettings { temperature: f64::INFINITY, top_p: 1.5, ..SampleSettings::default() };
         let problems = settings.validate();
         assert_eq!(problems.len(), 2);
-        assert_eq!(problems[1].to_string(), "sample.top_p = 1.5: expected a number above 0 and at most 1 (1 is off)");
+        assert_eq!(
+            problems[1].to_string(),
+            "sample.top_p = 1.5: expected a number above 0 and at most 1 (1 is off)"
+        );
     }
 }

@@ -97,7 +97,7 @@ pub enum ScoreError {
         part: String,
         /// What the template or the tokenizer says.
         #[source]
-        source: ModelError,
+        source: Box<ModelError>,
     },
     /// A conversation of no tokens at all.
     #[error(
@@ -132,7 +132,8 @@ impl ScoreError {
     pub fn is_input(&self) -> bool {
         match self {
             Self::NotFinite { .. } => false,
-            Self::Row { source, .. } | Self::Model(source) => source.is_input(),
+            Self::Row { source, .. } => source.is_input(),
+            Self::Model(source) => source.is_input(),
             Self::Settings(_)
             | Self::NotAvailable { .. }
             | Self::NotPreferenceModel { .. }

@@ -80,7 +80,10 @@ impl<'a> Tokeniser<'a> {
         let prompt_id = &row.prompt.prompt_id;
         let mut messages = conversation(&row.prompt)?;
         let prompt_messages = messages.len();
-        let refused = |part: String, source| ScoreError::Row { prompt_id: prompt_id.clone(), part, source };
+        let refused = |part: String, source: ModelError| {
+            let source = Box::new(source);
+            ScoreError::Row { prompt_id: prompt_id.clone(), part, source }
+        };
         let prompt_end = match prompt_end {
             PromptEnd::Skip => None,
             PromptEnd::Find => {

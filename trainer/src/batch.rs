@@ -101,9 +101,7 @@ pub(crate) struct PackedResponses {
 }
 
 /// Packs (prompt, response) lists, none of them empty.
-pub(crate) fn pack_responses<'a>(
-    items: impl IntoIterator<Item = (&'a [u32], &'a [u32])>,
-) -> PackedResponses {
+pub(crate) fn pack_responses<'a>(items: impl IntoIterator<Item = (&'a [u32], &'a [u32])>) -> PackedResponses {
     let mut batch = PackedBatch::new();
     let mut placed = Vec::new();
     let mut last: Option<(&[u32], usize)> = None;

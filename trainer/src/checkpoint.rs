@@ -185,8 +185,10 @@ pub(crate) fn load(
         }
         _ => TrainError::io(&path)(e),
     })?;
-    let state: CheckpointState = serde_json::from_slice(&bytes)
-        .map_err(|e| TrainError::Checkpoint { path: checkpoint.path.clone(), problem: format!("{STATE}: {e}") })?;
+    let state: CheckpointState = serde_json::from_slice(&bytes).map_err(|e| TrainError::Checkpoint {
+        path: checkpoint.path.clone(),
+        problem: format!("{STATE}: {e}"),
+    })?;
     if state.format != FORMAT || state.step != checkpoint.step {
         let problem = format!("format {} of step {}, expected format {FORMAT}", state.format, state.step);
         return Err(TrainError::Checkpoint { path: checkpoint.path.clone(), problem });

@@ -58,3 +58,5 @@ pub use truncate::{LengthLimits, truncate};
 
 #[cfg(test)]
 mod loop_tests;
+#[cfg(test)]
+mod turn_tests;

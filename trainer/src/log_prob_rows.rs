@@ -6,9 +6,9 @@
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{LogProbRow, Message};
 
+use crate::TrainError;
 use crate::log_probs::{PromptResponse, log_probs};
 use crate::turn::{at_example, last_turn};
-use crate::TrainError;
 
 /// Fills in `logprob` and `token_logprobs` of every row; rows keep their order.
 ///

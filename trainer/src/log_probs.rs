@@ -4,9 +4,9 @@
 
 use selfplay_model::Decoder;
 
+use crate::TrainError;
 use crate::batch::pack_responses;
 use crate::token_pair::check_vocabulary;
-use crate::TrainError;
 
 /// A prompt and a response to it, in tokens, neither empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

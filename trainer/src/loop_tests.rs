@@ -101,7 +101,10 @@ fn every_loss_trains_and_its_loss_falls() {
         let got = summary(train(&mut decoder, &settings, folder.path(), usize::MAX));
         assert_eq!((got.steps, got.examples, got.truncated), (12, 10, 0));
         assert!(got.loss_last < got.loss_first, "{loss}: {got:?}");
-        assert_eq!(folder.path().join("reference").exists(), !matches!(loss, LossKind::Simpo | LossKind::Orpo));
+        assert_eq!(
+            folder.path().join("reference").exists(),
+            !matches!(loss, LossKind::Simpo | LossKind::Orpo)
+        );
         let lines: Vec<StepMetrics> = read_lines(&folder.path().join("metrics.jsonl")).unwrap();
         assert_eq!(lines.iter().map(|l| l.step).collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
         assert_eq!(lines[0].tokens, pairs(10).iter().map(TokenPair::tokens).sum::<usize>());
@@ -181,16 +184,19 @@ fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     train(&mut decoder(4), &settings(), folder.path(), 2);
     let other = TrainSettings { beta: 0.4, ..settings() };
-    let error = run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(10), &other, run)).unwrap_err();
+    let error =
+        run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(10), &other, run)).unwrap_err();
     assert!(error.is_input() && error.to_string().contains("settings"), "{error}");
-    let error = run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(9), &settings(), run)).unwrap_err();
+    let error =
+        run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(9), &settings(), run)).unwrap_err();
     assert!(error.to_string().contains("data"), "{error}");
 }
 
 #[test]
 fn a_loss_that_is_not_finite_names_step_and_pair_and_leaves_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = TrainSettings { shuffle: false, checkpoint_every: 1, batch_size: 2, epochs: 1, ..settings() };
+    let settings =
+        TrainSettings { shuffle: false, checkpoint_every: 1, batch_size: 2, epochs: 1, ..settings() };
     let mut bad = pairs(6);
     bad.iter_mut().for_each(|p| p.reference = Some(PairLogProbs { chosen: -9.0, rejected: -9.0 }));
     // A reference so far away that the squared distance overflows.
@@ -207,7 +213,8 @@ fn a_loss_that_is_not_finite_names_step_and_pair_and_leaves_the_checkpoint() {
 #[test]
 fn a_gradient_that_is_not_finite_names_its_pair() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = TrainSettings { shuffle: false, batch_size: 3, epochs: 1, loss: LossKind::Gpo, ..settings() };
+    let settings =
+        TrainSettings { shuffle: false, batch_size: 3, epochs: 1, loss: LossKind::Gpo, ..settings() };
     let mut bad = pairs(3);
     bad.iter_mut().for_each(|p| p.reference = Some(PairLogProbs { chosen: -9.0, rejected: -9.0 }));
     // The loss is finite in f64, its coefficient is not in f32.
@@ -261,7 +268,9 @@ fn truncation_is_counted_and_initial_gradients_are_written() {
     let norm: f64 = file
         .tensors()
         .iter()
-        .flat_map(|(_, t)| t.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>())
+        .flat_map(|(_, t)| {
+            t.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>()
+        })
         .map(|x| f64::from(x) * f64::from(x))
         .sum::<f64>()
         .sqrt();
@@ -274,14 +283,17 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let decoder = decoder(8);
     let folder = tempfile::tempdir().unwrap();
     let mut all = pairs(70); // more than one shard
-    let stopped =
-        crate::reference::fill_references(&decoder, &mut all, 64, folder.path(), &|| true).unwrap();
+    let stopped = crate::reference::fill_references(&decoder, &mut all, 64, folder.path(), &|| true).unwrap();
     assert_eq!(stopped, crate::reference::ReferenceEnd::Stopped);
     crate::reference::fill_references(&decoder, &mut all, 64, folder.path(), &|| false).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     let rows: Vec<PromptResponse> = all
         .iter()
-        .map(|p| PromptResponse { name: p.name.clone(), prompt: p.prompt.clone(), response: p.chosen.clone() })
+        .map(|p| PromptResponse {
+            name: p.name.clone(),
+            prompt: p.prompt.clone(),
+            response: p.chosen.clone(),
+        })
         .collect();
     for (pair, row) in all.iter().zip(log_probs(&decoder, &rows, 50).unwrap()) {
         assert_eq!(row.tokens.len(), pair.chosen.len());
@@ -305,11 +317,18 @@ fn sft_learns_a_constant_reply_and_resumes() {
             })
             .collect()
     };
-    let settings = TrainSettings { batch_size: 6, epochs: 15, micro_batch_tokens: 20, learning_rate: 1e-2, ..settings() };
+    let settings = TrainSettings {
+        batch_size: 6,
+        epochs: 15,
+        micro_batch_tokens: 20,
+        learning_rate: 1e-2,
+        ..settings()
+    };
     let whole = tempfile::tempdir().unwrap();
     let mut straight = decoder(10);
-    let got =
-        summary(run(whole.path(), usize::MAX, |run| train_sft(&mut straight, examples(), &settings, run)).unwrap());
+    let got = summary(
+        run(whole.path(), usize::MAX, |run| train_sft(&mut straight, examples(), &settings, run)).unwrap(),
+    );
     // ln 32 = 3.47 at the start.
     assert!(got.loss_first.unwrap() > 3.0 && got.loss_last.unwrap() < 0.5, "{got:?}");
     let parts = tempfile::tempdir().unwrap();
@@ -335,13 +354,20 @@ fn preference_models_learn_which_token_is_better() {
         .collect();
     for kind in [PreferenceHead::Gpm, PreferenceHead::BradleyTerry] {
         let settings = PreferenceTrainSettings {
-            train: TrainSettings { batch_size: 12, epochs: 8, micro_batch_tokens: 40, learning_rate: 3e-3, ..settings() },
+            train: TrainSettings {
+                batch_size: 12,
+                epochs: 8,
+                micro_batch_tokens: 40,
+                learning_rate: 3e-3,
+                ..settings()
+            },
             preference: PreferenceSettings { kind, holdout: 0.25, tau: Some(1.0), ..Default::default() },
         };
         let folder = tempfile::tempdir().unwrap();
         let mut straight = decoder(11);
         let train = |decoder: &mut Decoder, folder: &Path, limit: usize| {
-            run(folder, limit, |run| train_preference_model(decoder, comparisons.clone(), &settings, run)).unwrap()
+            run(folder, limit, |run| train_preference_model(decoder, comparisons.clone(), &settings, run))
+                .unwrap()
         };
         let got = summary(train(&mut straight, folder.path(), usize::MAX));
         assert_eq!((got.examples, got.accuracy.len(), got.steps), (30, 8, 24));
@@ -411,11 +437,11 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
     let lines: Vec<StepMetrics> = read_lines(&start.path().join("metrics.jsonl")).unwrap();
     let squared = lines[0].grad_norm.powi(2);
     let path = start.path().join("gradients_step_1.safetensors");
-    let h = (2e-2 / squared.sqrt()) as f32;
+    let h = (2e-3 / squared.sqrt()) as f32;
     let (up, down) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let difference =
         (loss_at(h, Some(&path), up.path()) - loss_at(-h, Some(&path), down.path())) / (2.0 * f64::from(h));
-    assert!((difference - squared).abs() < 2e-2 * squared, "{difference} against {squared}");
+    assert!((difference - squared).abs() < 5e-3 * squared, "{difference} against {squared}");
 }
 
 fn shift(tensor: &candle_core::Tensor, mut change: impl FnMut(f32) -> f32) {

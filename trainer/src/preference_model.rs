@@ -99,7 +99,12 @@ impl PreferenceSettings {
         }
         let tau = self.temperature();
         add(!(tau.is_finite() && tau > 0.0), "tau", tau.to_string(), "a finite number above 0");
-        add(!(0.0..1.0).contains(&self.holdout), "holdout", self.holdout.to_string(), "a share from 0 to below 1");
+        add(
+            !(0.0..1.0).contains(&self.holdout),
+            "holdout",
+            self.holdout.to_string(),
+            "a share from 0 to below 1",
+        );
         problems
     }
 }
@@ -249,7 +254,8 @@ impl Heads {
         if decoder.value_head().is_none() {
             decoder.add_heads(dim, settings.has_prompt_head(), seed)?;
         }
-        let wrong = |key: &str, value: String, want: String| TrainError::Setting { key: key.into(), value, want };
+        let wrong =
+            |key: &str, value: String, want: String| TrainError::Setting { key: key.into(), value, want };
         let Some(value) = decoder.value_head() else {
             return Err(wrong("dim", dim.to_string(), "a model that takes a value head".into()));
         };
@@ -284,8 +290,8 @@ fn pack_comparisons<'a>(comparisons: impl Iterator<Item = &'a TokenComparison>) 
         let (prompt, chosen, rejected): (Range<usize>, Range<usize>, Range<usize>);
         if shared > 0 {
             let prefix = batch.push(&comparison.chosen[..shared]);
-            let tails =
-                [&comparison.chosen, &comparison.rejected].map(|ids| batch.push_after(prefix, &ids[shared..]));
+            let tails = [&comparison.chosen, &comparison.rejected]
+                .map(|ids| batch.push_after(prefix, &ids[shared..]));
             (prompt, chosen, rejected) = (batch.rows(prefix), batch.rows(tails[0]), batch.rows(tails[1]));
         } else {
             let whole = [&comparison.chosen, &comparison.rejected].map(|ids| batch.push(ids));
@@ -413,9 +419,23 @@ impl Objective for ComparisonObjective {
                 d_gates.push(narrow(&scored.d_gate, scale));
             }
             let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
-            decoder.project_rows_backward(hidden, &packed.value_rows, self.heads.value, &d_values, &d_hidden, grads)?;
+            decoder.project_rows_backward(
+                hidden,
+                &packed.value_rows,
+                self.heads.value,
+                &d_values,
+                &d_hidden,
+                grads,
+            )?;
             if let Some(head) = self.heads.prompt {
-                decoder.project_rows_backward(hidden, &packed.prompt_rows, head, &d_gates, &d_hidden, grads)?;
+                decoder.project_rows_backward(
+                    hidden,
+                    &packed.prompt_rows,
+                    head,
+                    &d_gates,
+                    &d_hidden,
+                    grads,
+                )?;
             }
             decoder.backward(tape, &d_hidden, grads)?;
         }

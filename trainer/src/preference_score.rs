@@ -128,8 +128,13 @@ mod tests {
         let got = score(PreferenceHead::Gpm, 0.1, &[2.0, 0.0], &[3.0, 4.0], None);
         assert!((got.score - 8.0).abs() < 1e-12);
         // Two blocks, gate (ln 3, 0): λ = (¾, ¼); v = (1,0,0,1)/√2, w = (0,1,1,0)/√2: (½·¾ − ½·¼)/1.
-        let gated =
-            score(PreferenceHead::Gpm, 1.0, &[1.0, 0.0, 0.0, 1.0], &[0.0, 1.0, 1.0, 0.0], Some(&[3f64.ln(), 0.0]));
+        let gated = score(
+            PreferenceHead::Gpm,
+            1.0,
+            &[1.0, 0.0, 0.0, 1.0],
+            &[0.0, 1.0, 1.0, 0.0],
+            Some(&[3f64.ln(), 0.0]),
+        );
         assert!((gated.score - 0.25).abs() < 1e-12);
         let reward = score(PreferenceHead::BradleyTerry, 2.0, &[3.0], &[-1.0], None);
         assert_eq!((reward.score, reward.d_chosen[0], reward.d_rejected[0]), (2.0, 0.5, -0.5));

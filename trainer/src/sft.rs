@@ -195,8 +195,12 @@ fn pack_examples<'a>(examples: impl Iterator<Item = &'a SftExample>) -> PackedEx
             (example, places, batch.push(&example.ids[..seen]))
         })
         .collect();
-    let mut packed =
-        PackedExamples { batch, rows: Vec::new(), targets: Vec::new(), ranges: Vec::with_capacity(placed.len()) };
+    let mut packed = PackedExamples {
+        batch,
+        rows: Vec::new(),
+        targets: Vec::new(),
+        ranges: Vec::with_capacity(placed.len()),
+    };
     for (example, places, segment) in placed {
         let first = packed.batch.rows(segment).start;
         let start = packed.rows.len();
@@ -208,6 +212,7 @@ fn pack_examples<'a>(examples: impl Iterator<Item = &'a SftExample>) -> PackedEx
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "spans are lists of ranges, and one is a list too")]
 mod tests {
     use super::*;
 

@@ -54,7 +54,8 @@ pub(crate) fn pair_gradients(
                 policy[index] = value;
             }
         }
-        let inputs: Vec<PairInputs> = pairs.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+        let inputs: Vec<PairInputs> =
+            pairs.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
         match evaluate_part(loss, &inputs, totals) {
             Ok(value) => {
                 sums.add(&value, &policy);
@@ -189,14 +190,28 @@ impl Sums {
     }
 
     /// A loss that can't be: the batch's report with the pair at fault, or the user's error with its name.
-    fn broken(&self, error: LossError, pairs: &[&TokenPair], micro: &[usize]) -> Result<BatchReport, TrainError> {
+    fn broken(
+        &self,
+        error: LossError,
+        pairs: &[&TokenPair],
+        micro: &[usize],
+    ) -> Result<BatchReport, TrainError> {
         let at = error.pair().and_then(|place| micro.get(place)).copied();
         match (&error, at) {
-            (LossError::NotFinite { .. }, at) => {
-                Ok(BatchReport { loss: f64::NAN, not_finite: Some(at.unwrap_or(0)), ..self.report(pairs.len()) })
-            }
-            (_, Some(at)) => Err(TrainError::example(pairs[at].name.clone(), error.to_string(), "a pair that the loss can be taken of")),
-            (_, None) => Err(TrainError::Data { problem: error.to_string(), want: "a batch that the loss can be taken of".into() }),
+            (LossError::NotFinite { .. }, at) => Ok(BatchReport {
+                loss: f64::NAN,
+                not_finite: Some(at.unwrap_or(0)),
+                ..self.report(pairs.len())
+            }),
+            (_, Some(at)) => Err(TrainError::example(
+                pairs[at].name.clone(),
+                error.to_string(),
+                "a pair that the loss can be taken of",
+            )),
+            (_, None) => Err(TrainError::Data {
+                problem: error.to_string(),
+                want: "a batch that the loss can be taken of".into(),
+            }),
         }
     }
 }

@@ -105,8 +105,8 @@ impl TensorFile {
             if name == "__metadata__" {
                 continue;
             }
-            let entry: Entry =
-                serde_json::from_value(value).map_err(|e| broken(format!("entry {name:?} of the header: {e}")))?;
+            let entry: Entry = serde_json::from_value(value)
+                .map_err(|e| broken(format!("entry {name:?} of the header: {e}")))?;
             entries.push((name, entry));
         }
         entries.sort_by_key(|(_, entry)| entry.data_offsets[0]);

@@ -69,13 +69,18 @@ fn token_pair(
         None => format!("pair {row}"),
     };
     let chosen = response_tokens(pair, &pair.chosen, &pair.chosen_ids, "chosen", codec, stop_ids, &name)?;
-    let rejected = response_tokens(pair, &pair.rejected, &pair.rejected_ids, "rejected", codec, stop_ids, &name)?;
+    let rejected =
+        response_tokens(pair, &pair.rejected, &pair.rejected_ids, "rejected", codec, stop_ids, &name)?;
     let prompt = match (&pair.prompt_ids, &pair.prompt, &pair.chosen) {
         (Some(ids), _, _) => ids.clone(),
         (None, Some(messages), _) if !messages.is_empty() => prompt_ids(codec, messages, &name)?,
         (None, _, Some(chosen)) if chosen.len() > 1 => prompt_ids(codec, &chosen[..chosen.len() - 1], &name)?,
         _ => {
-            return Err(TrainError::example(name, "no prompt", "`prompt_ids`, `prompt`, or a whole `chosen` conversation"));
+            return Err(TrainError::example(
+                name,
+                "no prompt",
+                "`prompt_ids`, `prompt`, or a whole `chosen` conversation",
+            ));
         }
     };
     let bos = codec.tokenizer.bos_id();
@@ -143,7 +148,9 @@ fn target(pair: &Pair, loss: LossKind, name: &str) -> Result<PreferenceTarget, T
             return Err(TrainError::example(
                 name,
                 format!("no finite `{field}`"),
-                format!("the column that loss = \"{loss}\" takes its target from, or a loss without one, such as dpo"),
+                format!(
+                    "the column that loss = \"{loss}\" takes its target from, or a loss without one, such as dpo"
+                ),
             ));
         }
     }
@@ -192,7 +199,10 @@ mod tests {
         let error = target(&bare, LossKind::Gpo, "pair 3").unwrap_err();
         assert!(error.is_input());
         let text = error.to_string();
-        assert!(text.contains("pair 3") && text.contains("chosen_score_win") && text.contains("gpo"), "{text}");
+        assert!(
+            text.contains("pair 3") && text.contains("chosen_score_win") && text.contains("gpo"),
+            "{text}"
+        );
         let scored = Pair { chosen_score_win: Some(1.5), chosen_score_lose: Some(-2.0), ..Pair::default() };
         let got = target(&scored, LossKind::LnGpo, "pair 0").unwrap();
         assert_eq!((got.score_win, got.score_lose, got.probability), (Some(1.5), Some(-2.0), None));
@@ -202,7 +212,8 @@ mod tests {
 
     #[test]
     fn empty_lists_are_named() {
-        let pair = TokenPair { name: "pair 9".into(), prompt: vec![1], chosen: vec![2], ..TokenPair::default() };
+        let pair =
+            TokenPair { name: "pair 9".into(), prompt: vec![1], chosen: vec![2], ..TokenPair::default() };
         let text = check_lengths(&pair).unwrap_err().to_string();
         assert!(text.contains("pair 9") && text.contains("rejected"), "{text}");
     }

@@ -109,7 +109,8 @@ pub(crate) fn spoken_tokens(
         }
         let turn = last_turn(codec, &messages[..end], stop_ids, example)?;
         let range = turn.prompt.len()..turn.prompt.len() + turn.response.len();
-        if last.prompt.starts_with(&turn.prompt) && last.prompt.get(range.clone()) == Some(&turn.response[..]) {
+        if last.prompt.starts_with(&turn.prompt) && last.prompt.get(range.clone()) == Some(&turn.response[..])
+        {
             spans.push(range);
         }
     }

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow_schema::{Field, Schema};
+use selfplay_model::ModelError;
 use selfplay_records::{Candidates, Row, TokenRow, read_prompts, read_values, write_rows};
-use selfplay_sampler::{Sampler, candidates, requests};
+use selfplay_sampler::{SampleError, SampleRequest, Sampler, requests};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -35,6 +36,8 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let stop_ids = policy.codec.stop_ids(&policy.folder)?;
     // Every prompt is looked at before the first is answered: a wrong one at the end must not cost hours.
     let asked = requests(&policy.codec, &read.prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
+    check_lengths(&asked, policy.decoder.architecture().max_positions)
+        .map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "sample", common);
     fingerprint.section(recipe, "sample");
@@ -44,7 +47,7 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     fingerprint.model("--model", &policy.folder)?;
     let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
 
-    policy.decoder.prepare_inference()?;
+    policy.decoder.prepare_inference().map_err(ModelError::from)?;
     let mut sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &recipe.sample)?;
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
     let started = std::time::Instant::now();
@@ -58,12 +61,12 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
             None => {
                 let samples = sampler.generate(shard, &mut |seen| {
                     let rate = (tokens + seen.tokens) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-                    task.set((done + seen.prompts) as u64, &format!("{rate:.0} tokens/s"));
+                    task.set((done + seen.finished / recipe.sample.num_samples) as u64, &format!("{rate:.0} tokens/s"));
                     ControlFlow::Continue(())
                 })?;
-                let sampled = candidates(&policy.codec, prompts, &samples)?;
-                parts.keep(number, &sampled)?;
                 tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
+                let sampled = sampler.candidates(prompts, shard, samples)?;
+                parts.keep(number, &sampled)?;
                 sampled
             }
         };
@@ -75,6 +78,18 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     task.finish(&format!("{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s", recipe.sample.num_samples));
     write_rows(&args.output, &with_other_fields(&args.prompts, rows)?)?;
     parts.remove()
+}
+
+/// That every prompt leaves room for an answer.
+fn check_lengths(asked: &[SampleRequest], context: usize) -> std::result::Result<(), SampleError> {
+    match asked.iter().find(|request| request.prompt_ids.len() >= context) {
+        None => Ok(()),
+        Some(SampleRequest { prompt_id, prompt_ids }) => Err(SampleError::PromptTooLong {
+            prompt_id: prompt_id.clone(),
+            length: prompt_ids.len(),
+            context,
+        }),
+    }
 }
 
 /// The candidates with the fields of their prompts' rows that are not ours: an answer, a source, a category.
@@ -115,8 +130,9 @@ impl Row for CandidatesWithFields {
         // Rows of texts take other fields too, and know how to guess their types.
         let others: Vec<TokenRow> =
             rows.iter().map(|row| TokenRow { extra: row.other.clone(), ..TokenRow::default() }).collect();
-        let fields = Candidates::schema(&ours).fields().iter().chain(TokenRow::schema(&others).fields()).cloned();
-        Schema::new(fields.map(|field| Field::clone(&field)).collect::<Vec<_>>())
+        let (ours, others) = (Candidates::schema(&ours), TokenRow::schema(&others));
+        let fields = ours.fields().iter().chain(others.fields());
+        Schema::new(fields.map(|field| Field::clone(field)).collect::<Vec<_>>())
     }
 
     fn identity(&self) -> Option<&str> {

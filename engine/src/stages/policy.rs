@@ -23,7 +23,7 @@ impl Policy {
     /// When it does not load.
     pub fn for_sampling(&mut self, session: &Session) -> Result<&Decoder, RunError> {
         let decoder = self.load(session)?;
-        decoder.prepare_inference();
+        decoder.prepare_inference().map_err(selfplay_model::ModelError::from)?;
         Ok(decoder)
     }
 

@@ -166,7 +166,7 @@ fn head_dim(
     let class_default = if fields.is_written("head_dim") { None } else { default.head_dim };
     let head_dim = match fields.count("head_dim", MOST_WIDTH)?.or(class_default) {
         Some(head_dim) => head_dim,
-        None if hidden_size % num_heads == 0 => hidden_size / num_heads,
+        None if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
         None => {
             return Err(fields.wrong(
                 "num_attention_heads",

@@ -13,8 +13,10 @@ use minijinja_contrib::pycompat;
 
 /// The filter that every assigned value goes through.
 pub(super) const WITHIN_BOUNDS: &str = "within_bounds";
-/// Bytes of text, and items, that a variable may hold.
+/// Bytes that a variable may hold.
 const MOST_VALUE: usize = 64 << 20;
+/// What a value takes beside its text, roughly.
+const ITEM_BYTES: usize = 64;
 /// Nesting of lists and maps that is printed.
 const MOST_DEPTH: usize = 64;
 
@@ -101,7 +103,7 @@ fn too_much() -> Error {
 
 /// Takes the size of a value, all that it holds counted as often as it would print, from `left`.
 fn weigh(value: &Value, left: &mut usize, depth: usize) -> Result<(), Error> {
-    let own = value.as_str().map_or(1, |text| text.len() + 1);
+    let own = ITEM_BYTES + value.as_str().map_or(0, str::len);
     *left = left.checked_sub(own).ok_or_else(too_much)?;
     if depth > MOST_DEPTH {
         return Err(too_much());

@@ -100,7 +100,8 @@ fn the_context_ends_a_response() {
 #[test]
 fn a_stop_string_ends_ids_with_its_last_token_and_text_before_it() {
     let model = || FakeModel::new(128, CONTEXT);
-    let plain = SampleSettings { temperature: 0.0, num_samples: 1, max_new_tokens: 30, ..SampleSettings::default() };
+    let plain =
+        SampleSettings { temperature: 0.0, num_samples: 1, max_new_tokens: 30, ..SampleSettings::default() };
     let requests = [request(2, 5)];
     let whole = &sample_with(model(), &plain, &requests)[0][0];
     let stop: String = whole.ids[10..13].iter().map(|&id| char::from(id as u8)).collect();

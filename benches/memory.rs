@@ -1,0 +1,174 @@
+//! Peak memory of a training step beyond weights, gradients and optimizer state, and what it grows with.
+//!
+//! cargo bench -p selfplay --bench memory
+//!
+//! Each case is a child process of its own (this binary again) that takes two recomputing DPO steps through
+//! [`train_pairs`] on random weights and tells its peak resident set. Bounds: a further layer costs at most 1.2 × its
+//! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB). Exit status
+//! 1 when one is broken.
+
+use std::error::Error;
+use std::process::{Command, ExitCode};
+
+use selfplay_model::{Decoder, LoadOptions};
+use selfplay_records::atomic;
+use selfplay_trainer::{LossKind, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs};
+use serde_json::json;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const HIDDEN: usize = 256;
+const PAIRS: usize = 16;
+/// Tokens of a prompt, and of each response.
+const PART: usize = 128;
+const TOKENS: usize = PAIRS * 3 * PART;
+/// f32 numbers in the head's chunk of logits, `CHUNK_ELEMENTS` of model/src/decoder/head.rs.
+const CHUNK_BYTES: f64 = 4.0 * (16 << 20) as f64;
+
+/// A size to measure.
+#[derive(Clone, Copy)]
+struct Case {
+    layers: usize,
+    vocab: usize,
+}
+
+/// What a child found.
+struct Measured {
+    case: Case,
+    /// Peak less weights, gradients and optimizer state, 4 bytes per parameter each.
+    beyond: f64,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let outcome = match arguments.as_slice() {
+        [task, layers, vocab] if task == "child" => child(layers, vocab).map(|()| true),
+        _ => compare(),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("memory: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare() -> Outcome<bool> {
+    println!("DPO step with recompute, hidden {HIDDEN}, {TOKENS} tokens in one pass");
+    println!("{:>7} {:>8} {:>10} {:>24}", "layers", "vocab", "peak MiB", "beyond states, MiB");
+    let few = measure(Case { layers: 4, vocab: 32_000 })?;
+    let many = measure(Case { layers: 16, vocab: 32_000 })?;
+    let wide = measure(Case { layers: 4, vocab: 128_000 })?;
+    let layer = (many.beyond - few.beyond) / (many.case.layers - few.case.layers) as f64;
+    let per_layer = layer / (TOKENS * HIDDEN * 4) as f64;
+    let vocabulary = (wide.beyond - few.beyond) / CHUNK_BYTES;
+    let verdict = |holds: bool| if holds { "ok" } else { "BROKEN" };
+    let (layer_ok, vocabulary_ok) = (per_layer <= 1.2, vocabulary <= 1.0);
+    println!("growth per layer: {per_layer:.3} × tokens × hidden × 4 bytes (bound 1.2): {}", verdict(layer_ok));
+    println!(
+        "growth from {} to {} tokens of vocabulary: {vocabulary:.3} chunks of the head (bound 1): {}",
+        few.case.vocab,
+        wide.case.vocab,
+        verdict(vocabulary_ok)
+    );
+    Ok(layer_ok && vocabulary_ok)
+}
+
+fn measure(case: Case) -> Outcome<Measured> {
+    let child = Command::new(std::env::current_exe()?)
+        .args(["child", &case.layers.to_string(), &case.vocab.to_string()])
+        .env("RAYON_NUM_THREADS", "2")
+        .output()?;
+    if !child.status.success() {
+        return Err(format!("the child failed: {}", String::from_utf8_lossy(&child.stderr)).into());
+    }
+    let found: serde_json::Value = serde_json::from_slice(&child.stdout)?;
+    let number = |key: &str| found[key].as_f64().ok_or_else(|| format!("the child gave no {key}"));
+    let peak = number("peak_rss_bytes")?;
+    let beyond = peak - 3.0 * 4.0 * number("parameters")?;
+    println!("{:>7} {:>8} {:>10.1} {:>24.1}", case.layers, case.vocab, mib(peak), mib(beyond));
+    Ok(Measured { case, beyond })
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+fn child(layers: &str, vocab: &str) -> Outcome<()> {
+    let case = Case { layers: layers.parse()?, vocab: vocab.parse()? };
+    let folder = tempfile::tempdir()?;
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "vocab_size": case.vocab, "hidden_size": HIDDEN, "intermediate_size": 3 * HIDDEN,
+        "num_hidden_layers": case.layers, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": true, "torch_dtype": "float32", "bos_token_id": 1, "eos_token_id": 2,
+    });
+    atomic::write_bytes(&folder.path().join("config.json"), config.to_string().as_bytes())?;
+    let mut decoder = Decoder::random_from(folder.path(), 7, &LoadOptions::default())?;
+    let parameters: usize = decoder.parameters().iter().map(|(_, p)| p.value.elem_count()).sum();
+    let settings = TrainSettings {
+        loss: LossKind::Dpo,
+        beta: 0.01,
+        batch_size: PAIRS,
+        micro_batch_tokens: TOKENS,
+        epochs: 1_000,
+        recompute: true,
+        checkpoint_every: 0,
+        ..TrainSettings::default()
+    };
+    // The process ends within the second step's report: a checkpoint at the end would be memory of another kind.
+    let mut progress = |step: &StepMetrics| {
+        if step.step == 2 {
+            println!("{}", json!({"peak_rss_bytes": peak_rss_bytes(), "parameters": parameters}));
+            std::process::exit(0);
+        }
+    };
+    let run_folder = folder.path().join("run");
+    let mut run = TrainRun {
+        folder: &run_folder,
+        seed: 42,
+        stop: &|| false,
+        progress: &mut progress,
+        keep_checkpoints: 1,
+    };
+    train_pairs(&mut decoder, pairs(case.vocab), &settings, &mut run)?;
+    Err("the training ended by itself".into())
+}
+
+fn pairs(vocab: usize) -> Vec<TokenPair> {
+    let mut state = 1u64;
+    let mut ids = || -> Vec<u32> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32 % vocab as u32
+        };
+        (0..PART).map(|_| next()).collect()
+    };
+    (0..PAIRS)
+        .map(|place| TokenPair {
+            name: format!("pair {place}"),
+            prompt: ids(),
+            chosen: ids(),
+            rejected: ids(),
+            reference: Some(PairLogProbs { chosen: -1300.0, rejected: -1300.0 }),
+            ..TokenPair::default()
+        })
+        .collect()
+}
+
+/// The greatest resident set of this process so far.
+fn peak_rss_bytes() -> u64 {
+    // SAFETY: getrusage fills the struct that it is given, and zeros are a valid one.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    usage.ru_maxrss as u64 * 1024
+}

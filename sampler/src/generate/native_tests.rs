@@ -1,0 +1,138 @@
+//! The sampler on our own decoder, with random weights: the same properties as on the double.
+
+use std::path::Path;
+
+use selfplay_model::{Architecture, LoadOptions, PackedBatch};
+use serde_json::json;
+
+use super::*;
+use crate::fake::FakeText;
+
+const VOCAB: usize = 130;
+
+fn decoder(packed: bool) -> Decoder {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
+    });
+    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
+    let mut decoder = Decoder::random(architecture, 5, &LoadOptions::default()).unwrap();
+    if packed {
+        decoder.prepare_inference().unwrap();
+    }
+    decoder
+}
+
+fn requests() -> Vec<SampleRequest> {
+    let request = |(i, &tokens): (usize, &usize)| SampleRequest {
+        prompt_id: i.to_string(),
+        prompt_ids: (0..tokens).map(|place| ((i * 31 + place * 7) % VOCAB) as u32).collect(),
+    };
+    [1, 15, 16, 17, 33, 60, 5].iter().enumerate().map(request).collect()
+}
+
+fn sample(decoder: &Decoder, settings: &SampleSettings, requests: &[SampleRequest]) -> Vec<Vec<Sample>> {
+    let backend = Box::new(NativeBackend::new(decoder));
+    let mut sampler = Sampler::with_backend(backend, &FakeText, &[2], settings).unwrap();
+    sampler.generate(requests, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn a_candidate_has_the_same_bits_in_every_batch() {
+    for packed in [false, true] {
+        let decoder = decoder(packed);
+        let settings = SampleSettings { num_samples: 3, max_new_tokens: 30, ..SampleSettings::default() };
+        let together = sample(&decoder, &settings, &requests());
+        for (rows, budget) in [(1, 1), (1, 7), (3, 10), (64, 33)] {
+            let other = SampleSettings { max_batch_rows: rows, token_budget: budget, ..settings.clone() };
+            assert_eq!(
+                sample(&decoder, &other, &requests()),
+                together,
+                "packed {packed}, {rows} rows of {budget}"
+            );
+        }
+        for (request, want) in requests().iter().zip(&together) {
+            let alone = sample(&decoder, &settings, std::slice::from_ref(request));
+            assert_eq!(&alone[0], want, "packed {packed}, prompt {} alone", request.prompt_id);
+        }
+    }
+}
+
+/// The trainer's log-probs come from [`Decoder::token_log_probs`] on packed sequences without a cache.
+#[test]
+fn log_probs_are_the_trainers() {
+    for packed in [false, true] {
+        let decoder = decoder(packed);
+        let settings = SampleSettings { num_samples: 2, max_new_tokens: 30, ..SampleSettings::default() };
+        for (request, samples) in requests().iter().zip(sample(&decoder, &settings, &requests())) {
+            for sample in samples {
+                let mut batch = PackedBatch::new();
+                batch.push(&[request.prompt_ids.clone(), sample.ids.clone()].concat());
+                let hidden = decoder.hidden(&batch).unwrap();
+                let first = request.prompt_ids.len() - 1;
+                let rows: Vec<usize> = (first..first + sample.ids.len()).collect();
+                let want = decoder.token_log_probs(&hidden, &rows, &sample.ids).unwrap();
+                for (got, want) in sample.logprobs.iter().zip(&want) {
+                    assert!((got - want).abs() < 1e-4, "{got} for {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore]
+fn speed() {
+    for vocab in [32_000usize, 128_000] {
+        let rows: Vec<f32> = (0..vocab * 32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 10_007) as f32 * 1e-3)
+            .map(|x| x * x * 0.15)
+            .collect();
+        let draws: Vec<Draw> = (0..32)
+            .map(|i| Draw {
+                request: 0,
+                stream: crate::PromptStream::new(1, 1, &i.to_string()),
+                first_sample: 0,
+                samples: 1,
+                step: i,
+            })
+            .collect();
+        for (t, p, k) in [(0.0, 0.9, 0), (0.7, 0.9, 0), (1.0, 1.0, 0), (5.0, 0.9, 0), (0.7, 0.9, 50)] {
+            let rule = PickRule::new(&SampleSettings {
+                temperature: t,
+                top_p: p,
+                top_k: k,
+                ..SampleSettings::default()
+            });
+            let mut slots = vec![Slot::default(); 32];
+            draw_rows(&mut slots, &draws, &rows, vocab, &rule);
+            let start = std::time::Instant::now();
+            for _ in 0..20 {
+                draw_rows(&mut slots, &draws, &rows, vocab, &rule);
+            }
+            println!("vocab {vocab} T {t} p {p} k {k}: {:?} per step of 32 rows", start.elapsed() / 20);
+        }
+    }
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 288,
+        "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 6, "num_key_value_heads": 6,
+        "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
+    });
+    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
+    let mut decoder = Decoder::random(architecture, 5, &LoadOptions::default()).unwrap();
+    decoder.prepare_inference().unwrap();
+    let requests: Vec<SampleRequest> = (0..32)
+        .map(|i| SampleRequest {
+            prompt_id: i.to_string(),
+            prompt_ids: (0..64).map(|p| (i * 97 + p * 13) % 32000).collect(),
+        })
+        .collect();
+    let settings = SampleSettings { num_samples: 1, max_new_tokens: 128, ..SampleSettings::default() };
+    let start = std::time::Instant::now();
+    let got = sample(&decoder, &settings, &requests);
+    let tokens: usize = got.iter().flatten().map(|s| s.ids.len()).sum();
+    println!("{tokens} tokens, {:.0} tokens/s", tokens as f64 / start.elapsed().as_secs_f64());
+}
