@@ -6,7 +6,9 @@ use std::fs::{self, OpenOptions};
 use selfplay_records::atomic;
 use serde_json::json;
 
-use crate::fixtures::{CONTEXT, Heads, Outcome, WORDS, Weights, World, prompts, safetensors_of, tensors, write_model};
+use crate::fixtures::{
+    CONTEXT, Heads, Outcome, WORDS, Weights, World, prompts, safetensors_of, tensors, write_model,
+};
 
 /// `selfplay sample` over the world's policy and prompts.
 fn sample(world: &World, more: &[&str]) -> Outcome {
@@ -56,7 +58,10 @@ fn a_misspelt_key_is_told_its_nearest() {
 #[test]
 fn several_errors_are_reported_at_once() {
     let world = World::new();
-    let text = world.recipe().replace("num_samples = 3", "num_samples = 0").replace("iterations = 1", "iterations = 9")
+    let text = world
+        .recipe()
+        .replace("num_samples = 3", "num_samples = 0")
+        .replace("iterations = 1", "iterations = 9")
         + "colour = 1\n[pair]\nmargin = \"wide\"\n";
     world.write("bad.toml", &text);
     world.selfplay(&["run", "bad.toml"]).refused(&[
@@ -120,7 +125,15 @@ fn a_model_folder_without_its_files_names_the_file() {
         .selfplay(&["sample", "--model", "nowhere", "--prompts", "prompts.jsonl", "--output", "out.jsonl"])
         .refused(&["nowhere"]);
     world
-        .selfplay(&["sample", "--model", "no-such/model", "--prompts", "prompts.jsonl", "--output", "out.jsonl"])
+        .selfplay(&[
+            "sample",
+            "--model",
+            "no-such/model",
+            "--prompts",
+            "prompts.jsonl",
+            "--output",
+            "out.jsonl",
+        ])
         .refused(&["no-such/model", "HF_HUB_OFFLINE"]);
     unchanged(&world, &before);
 }
@@ -192,7 +205,10 @@ fn a_missing_shard_is_named() {
         .map(|tensor| (tensor.name.clone(), json!("model-00001-of-00002.safetensors")))
         .chain(second.iter().map(|tensor| (tensor.name.clone(), json!("model-00002-of-00002.safetensors"))))
         .collect();
-    world.write("policy/model.safetensors.index.json", &json!({"metadata": {}, "weight_map": map}).to_string());
+    world.write(
+        "policy/model.safetensors.index.json",
+        &json!({"metadata": {}, "weight_map": map}).to_string(),
+    );
     sample(&world, &[]).refused(&["model-00002-of-00002.safetensors"]);
     world.write_bytes("policy/model-00002-of-00002.safetensors", &safetensors_of(second));
     sample(&world, &[]).ok();
@@ -215,7 +231,10 @@ fn a_template_that_fails_is_named() {
     for (template, words) in [
         ("{% for m in messages %}{{ m.content }}", vec!["template.jinja"]),
         ("{{ raise_exception('roles must alternate') }}", vec!["roles must alternate"]),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}", vec![]),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}",
+            vec![],
+        ),
         ("{{ messages[7].content.strip() }}", vec![]),
     ] {
         world.write("template.jinja", template);
@@ -224,10 +243,21 @@ fn a_template_that_fails_is_named() {
         unchanged(&world, &before);
     }
     let before = world.names();
-    sample(&world, &["--set", "policy.chat_template=absent.jinja"]).refused(&["policy.chat_template", "absent.jinja"]);
+    sample(&world, &["--set", "policy.chat_template=absent.jinja"])
+        .refused(&["policy.chat_template", "absent.jinja"]);
     world.write("rows.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
     world
-        .selfplay(&["tokenize", "--model", "policy", "--input", "rows.jsonl", "--output", "ids.jsonl", "--chat-template", "absent"])
+        .selfplay(&[
+            "tokenize",
+            "--model",
+            "policy",
+            "--input",
+            "rows.jsonl",
+            "--output",
+            "ids.jsonl",
+            "--chat-template",
+            "absent",
+        ])
         .refused(&["--chat-template absent"]);
     assert!(!before.contains(&"ids.jsonl".to_owned()) && !world.path("ids.jsonl").exists());
 }
@@ -244,7 +274,8 @@ fn a_prompt_file_that_is_wrong_names_file_and_row() {
         (format!("{row}{{\"prompt\": 7}}\n").into_bytes(), vec!["row 1", "prompt"]),
         (b"{\"question\": \"a\"}\n".to_vec(), vec!["row 0", "prompt"]),
         (
-            b"{\"prompt\": \"a\", \"prompt_id\": \"x\"}\n{\"prompt\": \"b\", \"prompt_id\": \"x\"}\n".to_vec(),
+            b"{\"prompt\": \"a\", \"prompt_id\": \"x\"}\n{\"prompt\": \"b\", \"prompt_id\": \"x\"}\n"
+                .to_vec(),
             vec!["row 1", "x"],
         ),
         (b"{\"prompt_ids\": []}\n".to_vec(), vec!["row 0", "prompt_ids"]),
@@ -273,7 +304,15 @@ fn an_output_that_is_there_is_kept() {
     assert_eq!(fs::read_to_string(world.path("out.jsonl")).unwrap(), "mine\n");
     sample(&world, &["--force"]).ok();
     world
-        .selfplay(&["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", "none/out.jsonl"])
+        .selfplay(&[
+            "sample",
+            "--model",
+            "policy",
+            "--prompts",
+            "prompts.jsonl",
+            "--output",
+            "none/out.jsonl",
+        ])
         .refused(&["none"]);
     world
         .selfplay(&["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", "out.text"])
@@ -294,7 +333,8 @@ fn a_model_of_the_wrong_kind_is_refused() {
     let world = World::new();
     sample(&world, &[]).ok();
     let score = |model: &str| {
-        let line = ["score", "--preference-model", model, "--candidates", "out.jsonl", "--output", "scores.jsonl"];
+        let line =
+            ["score", "--preference-model", model, "--candidates", "out.jsonl", "--output", "scores.jsonl"];
         world.selfplay(&line)
     };
     let before = world.names();
@@ -332,7 +372,9 @@ fn a_pairs_file_of_the_wrong_kind_is_refused() {
     unchanged(&world, &before);
     world.write("pairs.jsonl", "{\"prompt_ids\": [5], \"chosen_ids\": [6, 2], \"rejected_ids\": [7, 2]}\n");
     train(&["--set", "train.loss=dpo"]).ok();
-    assert!(world.path("trained/metrics.jsonl").is_file() && world.path("trained/policy/config.json").is_file());
+    assert!(
+        world.path("trained/metrics.jsonl").is_file() && world.path("trained/policy/config.json").is_file()
+    );
     assert!(!world.path("trained.parts").exists());
     train(&["--set", "train.loss=dpo"]).refused(&["trained", "--force"]);
 }
@@ -340,9 +382,20 @@ fn a_pairs_file_of_the_wrong_kind_is_refused() {
 #[test]
 fn rows_that_do_not_belong_together_are_refused() {
     let world = World::new();
-    world.write("candidates.jsonl", "{\"prompt_id\": \"p\", \"prompt\": \"a\", \"responses\": [{\"text\": \"b\"}, {\"text\": \"c\"}]}\n");
+    world.write(
+        "candidates.jsonl",
+        "{\"prompt_id\": \"p\", \"prompt\": \"a\", \"responses\": [{\"text\": \"b\"}, {\"text\": \"c\"}]}\n",
+    );
     world.write("preferences.jsonl", "{\"prompt_id\": \"q\", \"scores\": [[0]], \"probabilities\": [[0.5]], \"mean_scores\": [0], \"mean_probabilities\": [0.5]}\n");
-    let line = ["pair", "--candidates", "candidates.jsonl", "--preferences", "preferences.jsonl", "--output", "pairs.jsonl"];
+    let line = [
+        "pair",
+        "--candidates",
+        "candidates.jsonl",
+        "--preferences",
+        "preferences.jsonl",
+        "--output",
+        "pairs.jsonl",
+    ];
     world.selfplay(&line).refused(&["\"p\""]);
     world.write("preferences.jsonl", "{\"prompt_id\": \"p\"}\n");
     world.selfplay(&line).refused(&["preferences.jsonl", "row 0"]);
@@ -363,7 +416,9 @@ fn a_run_folder_that_is_taken_is_left_alone() {
     world.selfplay(&["run", "recipe.toml"]).ok();
     let before = world.names();
     world.selfplay(&["run", "recipe.toml"]).refused(&["finished", "selfplay show"]);
-    world.selfplay(&["run", "recipe.toml", "--set", "train.beta=0.5"]).refused(&["another recipe", "train.beta"]);
+    world
+        .selfplay(&["run", "recipe.toml", "--set", "train.beta=0.5"])
+        .refused(&["another recipe", "train.beta"]);
     world.selfplay(&["resume", "runs/tiny", "--set", "train.beta=0.5"]).refused(&["iterations"]);
     world.selfplay(&["resume", "policy"]).refused(&["policy", "not a run folder"]);
     world.selfplay(&["run", "recipe.toml", "-o", "policy"]).refused(&["policy"]);

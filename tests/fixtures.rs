@@ -12,8 +12,30 @@ use tempfile::TempDir;
 
 /// Words of the tiny tokenizer; their places are their ids.
 pub const WORDS: [&str; 24] = [
-    "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m",
-    "n", "o", "p", "q", "r", "s",
+    "<unk>",
+    "<bos>",
+    "<eos>",
+    "<user>",
+    "<assistant>",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "g",
+    "h",
+    "i",
+    "j",
+    "k",
+    "l",
+    "m",
+    "n",
+    "o",
+    "p",
+    "q",
+    "r",
+    "s",
 ];
 
 /// Longest context of the tiny models.
@@ -254,8 +276,10 @@ pub fn write_weights(folder: &Path, tensors: &[Weights]) {
 
 /// A safetensors file's bytes.
 pub fn safetensors_of(tensors: &[Weights]) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
     let views = tensors.iter().zip(&bytes).map(|(tensor, bytes)| {
         (tensor.name.clone(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).unwrap())
     });

@@ -52,8 +52,9 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_recipe_is_read_and_counted() {
     let found = files(&root().join("recipes"));
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         found.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
     assert_eq!(names, RECIPES);
     for path in &found {
         let recipe = load(Some(path), &[], Purpose::Reread).unwrap_or_else(|error| panic!("{error}"));
@@ -88,18 +89,25 @@ fn the_binary_finds_them_valid_without_network() {
 
 #[test]
 fn the_card_s_settings_are_there() {
-    for (name, loss) in
-        [("gpo-llama-3-8b-instruct-gpm-2b", LossKind::Gpo), ("sppo-llama-3-8b-instruct-gpm-2b", LossKind::Sppo)]
-    {
+    for (name, loss) in [
+        ("gpo-llama-3-8b-instruct-gpm-2b", LossKind::Gpo),
+        ("sppo-llama-3-8b-instruct-gpm-2b", LossKind::Sppo),
+    ] {
         let recipe = recipe(name);
         let train = &recipe.train;
         assert_eq!(train.loss, loss);
         assert_eq!((train.schedule_epochs, train.epochs), (Some(6), 1));
         assert_eq!((train.learning_rate, train.beta, train.batch_size), (5e-7, 0.001, 64));
-        assert_eq!((train.optimizer, train.rmsprop_alpha, train.epsilon), (OptimizerKind::RmsProp, 0.99, 1e-8));
+        assert_eq!(
+            (train.optimizer, train.rmsprop_alpha, train.epsilon),
+            (OptimizerKind::RmsProp, 0.99, 1e-8)
+        );
         assert_eq!((train.max_length, train.max_prompt_length, train.max_grad_norm), (1024, 512, 1.0));
         assert_eq!((train.warmup_ratio, train.target_clamp), (0.1, None));
-        assert_eq!((recipe.sample.num_samples, recipe.sample.temperature, recipe.sample.top_p), (5, 0.7, 0.9));
+        assert_eq!(
+            (recipe.sample.num_samples, recipe.sample.temperature, recipe.sample.top_p),
+            (5, 0.7, 0.9)
+        );
         assert_eq!((recipe.sample.max_new_tokens, recipe.seed), (2048, 42));
         assert_eq!(recipe.score.settings.score_difference, ScoreDifference::Paper);
         assert_eq!(recipe.score.settings.tau, Some(0.1));

@@ -114,7 +114,11 @@ pub fn check_finished(source: &RunDir, manifest: &Manifest, from: BranchPoint) -
         |what: String| Err(RunError::StageUnfinished { directory: source.root().to_path_buf(), from, what });
     let shards = manifest.shards();
     let Some(&count) = shards.get(from.iteration - 1) else {
-        return unfinished(format!("iteration_{:02} (the run has {} iterations)", from.iteration, shards.len()));
+        return unfinished(format!(
+            "iteration_{:02} (the run has {} iterations)",
+            from.iteration,
+            shards.len()
+        ));
     };
     for iteration in 1..from.iteration {
         if !source.iteration(iteration).summary_file().is_file() {
@@ -122,7 +126,8 @@ pub fn check_finished(source: &RunDir, manifest: &Manifest, from: BranchPoint) -
         }
     }
     let state = source.iteration(from.iteration).state()?;
-    let whole = |present: &std::collections::BTreeSet<usize>| (0..count).all(|shard| present.contains(&shard));
+    let whole =
+        |present: &std::collections::BTreeSet<usize>| (0..count).all(|shard| present.contains(&shard));
     if !whole(&state.candidates) {
         return unfinished(format!("iteration_{:02}/candidates", from.iteration));
     }
@@ -270,7 +275,8 @@ fn share_folder(
 }
 
 fn share_file(there: &Path, here: &Path, sharing: &mut Sharing) -> Result<(), RunError> {
-    let shared = atomic::link_or_copy(there, here).map_err(|source| RunError::io(here, "link or copy to", source))?;
+    let shared =
+        atomic::link_or_copy(there, here).map_err(|source| RunError::io(here, "link or copy to", source))?;
     match shared {
         Shared::Linked => sharing.linked += 1,
         Shared::Copied => sharing.copied += 1,

@@ -67,7 +67,14 @@ fn points_are_read_and_shown() {
     for text in ["iteration_01/candidates", "iteration_12/preferences", "iteration_03/pairs"] {
         assert_eq!(point(text).to_string(), text);
     }
-    for text in ["", "iteration_01", "iteration_00/pairs", "iteration_01/policy", "iter_01/pairs", "iteration_x/pairs"] {
+    for text in [
+        "",
+        "iteration_01",
+        "iteration_00/pairs",
+        "iteration_01/policy",
+        "iter_01/pairs",
+        "iteration_x/pairs",
+    ] {
         let error = text.parse::<BranchPoint>().unwrap_err();
         assert_eq!(error.exit_status(), 2, "{text}");
     }
@@ -87,7 +94,10 @@ fn candidates_are_linked_and_the_rest_is_left() {
     let branch = RunDir::new(&target);
     let (there, here) = (run.iteration(2), branch.iteration(2));
     assert!(same_file(&there.candidates_shard(1), &here.candidates_shard(1)));
-    assert!(same_file(&run.iteration(1).policy().join("config.json"), &branch.iteration(1).policy().join("config.json")));
+    assert!(same_file(
+        &run.iteration(1).policy().join("config.json"),
+        &branch.iteration(1).policy().join("config.json")
+    ));
     assert!(!here.preferences_shard(0).exists());
     assert!(!here.candidates().join(".00009.parquet.tmp-1").exists());
     let written = Manifest::read(&branch.manifest_file()).unwrap();
@@ -119,10 +129,22 @@ fn an_unfinished_stage_is_refused() {
 
 #[test]
 fn keys_of_shared_stages_are_named() {
-    let keys = ["score.model", "pair.margin", "train.beta", "sample.top_p", "seed", "eval.temperature", "iterations", "name"]
-        .map(str::to_owned);
+    let keys = [
+        "score.model",
+        "pair.margin",
+        "train.beta",
+        "sample.top_p",
+        "seed",
+        "eval.temperature",
+        "iterations",
+        "name",
+    ]
+    .map(str::to_owned);
     assert_eq!(shared_keys(&keys, point("iteration_01/candidates")), ["sample.top_p", "seed"]);
-    assert_eq!(shared_keys(&keys, point("iteration_01/preferences")), ["score.model", "sample.top_p", "seed"]);
+    assert_eq!(
+        shared_keys(&keys, point("iteration_01/preferences")),
+        ["score.model", "sample.top_p", "seed"]
+    );
     let all = shared_keys(&keys, point("iteration_01/pairs"));
     assert_eq!(all, ["score.model", "pair.margin", "sample.top_p", "seed"]);
 }
@@ -133,7 +155,15 @@ fn other_eval_keys_measure_the_shared_policies_again() {
     let (run, manifest) = source(&folder.path().join("a"));
     let target = folder.path().join("b");
     let changed = vec!["eval.temperature".to_owned()];
-    make(&run, &manifest, &recipe(&["eval.temperature=1"]), point("iteration_02/candidates"), &changed, &target).unwrap();
+    make(
+        &run,
+        &manifest,
+        &recipe(&["eval.temperature=1"]),
+        point("iteration_02/candidates"),
+        &changed,
+        &target,
+    )
+    .unwrap();
     let branch = RunDir::new(&target);
     assert!(branch.iteration(1).policy().is_dir());
     assert!(!branch.iteration(1).summary_file().exists() && !branch.start().is_done());

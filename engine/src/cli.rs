@@ -365,7 +365,9 @@ impl Common {
     pub fn start_log(&self) {
         let level = match (self.quiet, self.verbose) {
             (true, _) => "error",
-            (false, 0) => "warn,selfplay=info,selfplay_trainer=info,selfplay_sampler=info,selfplay_scorer=info",
+            (false, 0) => {
+                "warn,selfplay=info,selfplay_trainer=info,selfplay_sampler=info,selfplay_scorer=info"
+            }
             (false, 1) => "info",
             (false, _) => "debug",
         };

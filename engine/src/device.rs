@@ -28,8 +28,9 @@ impl DeviceChoice {
             Self::Cuda(_) if !cfg!(feature = "cuda") => Err(EngineError::input(format!(
                 "--device {self}: this binary was built without CUDA: cargo build --release --features cuda"
             ))),
-            Self::Cuda(number) => Device::new_cuda(number)
-                .map_err(|error| EngineError::input(format!("--device {self}: {error}; nvidia-smi lists the GPUs"))),
+            Self::Cuda(number) => Device::new_cuda(number).map_err(|error| {
+                EngineError::input(format!("--device {self}: {error}; nvidia-smi lists the GPUs"))
+            }),
         }
     }
 }

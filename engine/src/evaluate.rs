@@ -100,7 +100,11 @@ fn held_out_samples(
     };
     policy.prepare_inference().map_err(selfplay_model::ModelError::from)?;
     let inputs = &session.inputs;
-    let name = if iteration == 0 { "start: answering".to_owned() } else { format!("iteration {iteration}: answering") };
+    let name = if iteration == 0 {
+        "start: answering".to_owned()
+    } else {
+        format!("iteration {iteration}: answering")
+    };
     let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);
     let started = Instant::now();
     let mut sampler = Sampler::new(policy, &inputs.codec, &inputs.stop_ids, &settings)?;
@@ -188,9 +192,15 @@ fn prompt_responses(samples: &[Candidates]) -> Vec<PromptResponse> {
     rows
 }
 
-fn report(session: &Session, iteration: usize, result: &Evaluation, started: Instant) -> Result<(), RunError> {
+fn report(
+    session: &Session,
+    iteration: usize,
+    result: &Evaluation,
+    started: Instant,
+) -> Result<(), RunError> {
     let percent = |value: Option<f64>| value.map(|value| format!("{:.1} %", 100.0 * value));
-    let mut parts = vec![format!("{:.1} characters, {:.1} tokens an answer", result.characters, result.tokens)];
+    let mut parts =
+        vec![format!("{:.1} characters, {:.1} tokens an answer", result.characters, result.tokens)];
     if let Some(accuracy) = percent(result.eval_accuracy) {
         parts.push(format!("accuracy {accuracy}"));
     }
@@ -231,7 +241,8 @@ mod tests {
     fn contests_pair_samples_of_the_same_prompt() {
         let new = [row("a", &["n0", "n1"]), row("b", &["n2"]), row("c", &["n3"])];
         let old = [row("a", &["o0", "o1"]), row("other", &["o2"]), row("c", &["o3"])];
-        let texts: Vec<(String, String)> = contests(&new, &old).into_iter().map(|c| (c.first, c.second)).collect();
+        let texts: Vec<(String, String)> =
+            contests(&new, &old).into_iter().map(|c| (c.first, c.second)).collect();
         let want = [("n0", "o0"), ("n1", "o1"), ("n3", "o3")].map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(texts, want);
     }

@@ -185,8 +185,7 @@ mod tests {
     fn lines_survive_a_torn_one_and_add_up() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
-        let sampled =
-            |shard| Event::Sampled { iteration: 2, shard, prompts: 4, tokens: 9, seconds: 1.5 };
+        let sampled = |shard| Event::Sampled { iteration: 2, shard, prompts: 4, tokens: 9, seconds: 1.5 };
         Events::open(&path).unwrap().record(sampled(0)).unwrap();
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"{\"time\": 3, \"event\": \"sam").unwrap();

@@ -30,7 +30,9 @@ pub enum HubError {
         cache: PathBuf,
     },
     /// The hub does not give it.
-    #[error("{what}: no such folder, and the hub says: {answer}; name a folder that exists, or check the id, HF_TOKEN and HF_ENDPOINT")]
+    #[error(
+        "{what}: no such folder, and the hub says: {answer}; name a folder that exists, or check the id, HF_TOKEN and HF_ENDPOINT"
+    )]
     Refused {
         /// The id, and the file where it is one.
         what: String,
@@ -122,13 +124,15 @@ pub fn data_files(source: &DataSource) -> Result<Vec<PathBuf>, HubError> {
             let snapshot = Snapshot::of(id, revision.as_deref(), RepoType::Dataset)?;
             let data: Vec<String> = snapshot.names.iter().filter(|name| is_rows(name)).cloned().collect();
             let split = split.as_deref().unwrap_or("train");
-            let mut chosen: Vec<String> = data.iter().filter(|name| is_of_split(name, split)).cloned().collect();
+            let mut chosen: Vec<String> =
+                data.iter().filter(|name| is_of_split(name, split)).cloned().collect();
             if chosen.is_empty() && data.len() == 1 {
                 chosen = data;
             }
             chosen.sort();
             if chosen.is_empty() {
-                let wanted = format!("Parquet or JSON Lines file of the split {split:?}; name another with :split");
+                let wanted =
+                    format!("Parquet or JSON Lines file of the split {split:?}; name another with :split");
                 return Err(HubError::Lacks { what: id.clone(), wanted });
             }
             let mut files = snapshot.fetch(|name| chosen.iter().any(|one| one == name))?;
@@ -214,9 +218,10 @@ impl Snapshot {
                         tracing::info!("fetching {}/{name}", self.what);
                         repo.get(name).map_err(|error| match error {
                             ApiError::IoError(source) => HubError::Io { path: PathBuf::from(name), source },
-                            error => {
-                                HubError::Refused { what: format!("{}/{name}", self.what), answer: answer(&error) }
-                            }
+                            error => HubError::Refused {
+                                what: format!("{}/{name}", self.what),
+                                answer: answer(&error),
+                            },
                         })
                     })
                     .collect()
@@ -231,7 +236,9 @@ fn answer(error: &ApiError) -> String {
         ApiError::RequestError(error) => match error.as_ref() {
             // The address is long and holds nothing that the id does not.
             error if error.to_string().contains("status code 404") => "not found (404)".to_owned(),
-            error if error.to_string().contains("status code 401") => "not found, or not for you (401)".to_owned(),
+            error if error.to_string().contains("status code 401") => {
+                "not found, or not for you (401)".to_owned()
+            }
             error => error.to_string(),
         },
         error => error.to_string(),
@@ -281,8 +288,7 @@ fn is_rows(name: &str) -> bool {
 fn is_of_split(name: &str, split: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
     let ends = |rest: &str| rest.starts_with('-') || rest.starts_with('.');
-    file.strip_prefix(split).is_some_and(ends)
-        || name.split('/').rev().skip(1).any(|folder| folder == split)
+    file.strip_prefix(split).is_some_and(ends) || name.split('/').rev().skip(1).any(|folder| folder == split)
 }
 
 #[cfg(test)]

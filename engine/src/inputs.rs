@@ -68,9 +68,12 @@ impl Inputs {
         let mut split_files = Vec::new();
         for source in recipe.prompts.splits.iter().take(recipe.iterations) {
             split_files.extend(hub::data_files(source)?);
-            let read = hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
+            let read =
+                hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
             if read.prompts.is_empty() {
-                return Err(RunError::BadInput { problem: format!("{source}: no prompts; one row or more is wanted") });
+                return Err(RunError::BadInput {
+                    problem: format!("{source}: no prompts; one row or more is wanted"),
+                });
             }
             splits.push(read.prompts);
             skipped.push(read.skipped);
@@ -84,7 +87,9 @@ impl Inputs {
             let mut prompts = splits::training(split, &held_out.prompts, recipe.prompts.max_prompts);
             if prompts.is_empty() {
                 let source = &recipe.prompts.splits[index];
-                let problem = format!("{source}: every prompt is held out by [eval]; name other prompts in eval.prompts");
+                let problem = format!(
+                    "{source}: every prompt is held out by [eval]; name other prompts in eval.prompts"
+                );
                 return Err(RunError::BadInput { problem });
             }
             let place = recipe.prompts.splits[index].to_string();
@@ -124,7 +129,9 @@ impl Inputs {
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, RunError> {
         let options = policy_options(recipe, runtime);
         Ok(match &recipe.policy.model {
-            ModelSource::Random(folder) => Decoder::random(Architecture::load(folder)?, recipe.seed, &options)?,
+            ModelSource::Random(folder) => {
+                Decoder::random(Architecture::load(folder)?, recipe.seed, &options)?
+            }
             _ => Decoder::load(&self.policy_folder, &options)?,
         })
     }
@@ -133,7 +140,11 @@ impl Inputs {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn preference_model(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Box<dyn PreferenceModel>, RunError> {
+    pub fn preference_model(
+        &self,
+        recipe: &Recipe,
+        runtime: &Runtime,
+    ) -> Result<Box<dyn PreferenceModel>, RunError> {
         Ok(selfplay_scorer::load(&self.preference_folder, &recipe.score.settings, &runtime.device, None)?)
     }
 }
@@ -163,10 +174,17 @@ impl Limits {
             let problem = if ids.is_empty() {
                 Some("has no tokens; one or more are wanted".to_owned())
             } else if ids.len() >= self.context {
-                Some(format!("has {} tokens, and the policy's context is {}; shorten it or leave it out", ids.len(), self.context))
+                Some(format!(
+                    "has {} tokens, and the policy's context is {}; shorten it or leave it out",
+                    ids.len(),
+                    self.context
+                ))
             } else {
                 ids.iter().find(|id| **id as usize >= self.vocabulary).map(|id| {
-                    format!("has token id {id}, and the policy's vocabulary is {}; its own ids are wanted", self.vocabulary)
+                    format!(
+                        "has token id {id}, and the policy's vocabulary is {}; its own ids are wanted",
+                        self.vocabulary
+                    )
                 })
             };
             if let Some(problem) = problem {
@@ -200,14 +218,21 @@ impl HeldOut {
         };
         prompts.truncate(recipe.eval.max_prompts);
         if prompts.is_empty() {
-            return Err(RunError::BadInput { problem: format!("{source}: no prompts; one row or more is wanted") });
+            return Err(RunError::BadInput {
+                problem: format!("{source}: no prompts; one row or more is wanted"),
+            });
         }
         Ok(Self { prompts, answers, files })
     }
 }
 
 /// The answer column of every row, in order.
-fn answers_of(source: &DataSource, files: &[PathBuf], column: &str, rows: usize) -> Result<Vec<String>, RunError> {
+fn answers_of(
+    source: &DataSource,
+    files: &[PathBuf],
+    column: &str,
+    rows: usize,
+) -> Result<Vec<String>, RunError> {
     let mut answers = Vec::with_capacity(rows);
     for file in files {
         for (row, values) in read_values(file)?.iter().enumerate() {

@@ -126,14 +126,18 @@ impl Manifest {
     pub fn read(path: &Path) -> Result<Self, RunError> {
         let bytes = std::fs::read(path).map_err(|source| RunError::io(path, "read", source))?;
         let bad = |problem: String| RunError::BadFile { path: path.to_path_buf(), problem };
-        let value: Value = serde_json::from_slice(&bytes)
-            .map_err(|error| bad(format!("is not JSON ({error}); the manifest that selfplay wrote is wanted")))?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
+            bad(format!("is not JSON ({error}); the manifest that selfplay wrote is wanted"))
+        })?;
         let format = value.get("format").and_then(Value::as_u64);
         if format != Some(u64::from(FORMAT)) {
             let found = format.map_or_else(|| "none".to_owned(), |format| format.to_string());
-            return Err(bad(format!("format: expected {FORMAT}, found {found}; use the selfplay that wrote it")));
+            return Err(bad(format!(
+                "format: expected {FORMAT}, found {found}; use the selfplay that wrote it"
+            )));
         }
-        serde_json::from_value(value).map_err(|error| bad(format!("{error}; the manifest that selfplay wrote is wanted")))
+        serde_json::from_value(value)
+            .map_err(|error| bad(format!("{error}; the manifest that selfplay wrote is wanted")))
     }
 
     /// Writes the manifest, whole or not at all.
@@ -377,11 +381,14 @@ mod tests {
         let path = folder.path().join("manifest.json");
         let mut manifest = manifest();
         manifest.finish(1);
-        manifest.inputs.insert(InputKind::Prompts, vec![InputFile::of(Path::new(file!())).unwrap_or(InputFile {
-            path: "p".into(),
-            bytes: 3,
-            sha256: "ab".into(),
-        })]);
+        manifest.inputs.insert(
+            InputKind::Prompts,
+            vec![InputFile::of(Path::new(file!())).unwrap_or(InputFile {
+                path: "p".into(),
+                bytes: 3,
+                sha256: "ab".into(),
+            })],
+        );
         manifest.branched_from = Some(BranchOrigin {
             run: "runs/a".into(),
             from: "iteration_01/candidates".parse().unwrap(),
@@ -410,7 +417,8 @@ mod tests {
     #[test]
     fn differing_keys_name_both_values_and_leave_iterations_out() {
         let manifest = manifest();
-        let other = table("name = \"x\"\niterations = 3\n[train]\nbeta = 0.01\nlora = {rank = 8}\nloss = \"dpo\"");
+        let other =
+            table("name = \"x\"\niterations = 3\n[train]\nbeta = 0.01\nlora = {rank = 8}\nloss = \"dpo\"");
         let keys = manifest.differing_keys(&other);
         assert_eq!(keys, ["train.beta (0.001 here, 0.01 given)", "train.loss (absent here, \"dpo\" given)"]);
         assert_eq!(manifest.iterations(), 2);

@@ -89,7 +89,11 @@ impl Task {
     pub fn set(&self, done: u64, extra: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
-            bar.set_message(if extra.is_empty() { self.unit.to_owned() } else { format!("{} {extra}", self.unit) });
+            bar.set_message(if extra.is_empty() {
+                self.unit.to_owned()
+            } else {
+                format!("{} {extra}", self.unit)
+            });
             return;
         }
         let mut meter = self.meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -255,8 +255,10 @@ mod tests {
     fn without_held_out_prompts_nothing_is_evaluated() {
         let workload = Workload { shards: vec![1], evaluates: false };
         let actions = plan(&workload, &DiskState::default());
-        assert!(actions.iter().all(|action| {
-            !matches!(action, StageAction::EvaluateStart | StageAction::Evaluate { .. })
-        }));
+        assert!(
+            actions.iter().all(|action| {
+                !matches!(action, StageAction::EvaluateStart | StageAction::Evaluate { .. })
+            })
+        );
     }
 }

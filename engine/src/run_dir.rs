@@ -102,7 +102,12 @@ impl RunDir {
     pub fn remove_temporaries(&self, iterations: usize) -> Result<(), RunError> {
         let mut folders = vec![self.root.clone(), self.start().root];
         for iteration in (1..=iterations).map(|number| self.iteration(number)) {
-            folders.extend([iteration.candidates(), iteration.preferences(), iteration.train(), iteration.root]);
+            folders.extend([
+                iteration.candidates(),
+                iteration.preferences(),
+                iteration.train(),
+                iteration.root,
+            ]);
         }
         for folder in folders {
             atomic::remove_temporaries(&folder)
@@ -236,8 +241,10 @@ impl IterationDir {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn checkpoints(&self) -> Result<Vec<u64>, RunError> {
-        let mut steps: Vec<u64> =
-            names_in(&self.train())?.iter().filter_map(|name| name.strip_prefix("step_")?.parse().ok()).collect();
+        let mut steps: Vec<u64> = names_in(&self.train())?
+            .iter()
+            .filter_map(|name| name.strip_prefix("step_")?.parse().ok())
+            .collect();
         steps.sort_unstable();
         Ok(steps)
     }
@@ -264,7 +271,9 @@ pub fn make_folder(path: &Path) -> Result<(), RunError> {
 /// Numbers of the whole shards in a folder; none where the folder is absent.
 fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, RunError> {
     let number = |name: &String| match name.strip_suffix(".parquet") {
-        Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok(),
+        Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok()
+        }
         _ => None,
     };
     Ok(names_in(folder)?.iter().filter_map(number).collect())
@@ -294,7 +303,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::new(folder.path().join("none"));
         let state = run.state(2).unwrap();
-        assert_eq!(state, DiskState { start_evaluated: false, iterations: vec![IterationState::default(); 2] });
+        assert_eq!(
+            state,
+            DiskState { start_evaluated: false, iterations: vec![IterationState::default(); 2] }
+        );
     }
 
     #[test]

@@ -81,7 +81,9 @@ pub enum RunError {
         begun: usize,
     },
     /// `branch --from` that is no branch point.
-    #[error("--from {given}: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs is wanted")]
+    #[error(
+        "--from {given}: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs is wanted"
+    )]
     BadBranchPoint {
         /// What was given.
         given: String,
@@ -105,7 +107,9 @@ pub enum RunError {
         from: BranchPoint,
     },
     /// More iterations than splits.
-    #[error("iterations = {iterations}, but prompts.splits names {splits}; one split per iteration is wanted")]
+    #[error(
+        "iterations = {iterations}, but prompts.splits names {splits}; one split per iteration is wanted"
+    )]
     TooFewSplits {
         /// `iterations`.
         iterations: usize,

@@ -59,12 +59,25 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             threads,
         })?;
-        let stop = StopFlag::install().map_err(|source| RunError::io(run.root(), "install signal handlers", source))?;
+        let stop = StopFlag::install()
+            .map_err(|source| RunError::io(run.root(), "install signal handlers", source))?;
         let progress = Progress::new(runtime.verbosity);
         for difference in manifest.environment.differences(&Environment::here(&runtime.device_name)) {
-            progress.line(format!("note: this run began elsewhere ({difference}); bits of later results may differ"));
+            progress.line(format!(
+                "note: this run began elsewhere ({difference}); bits of later results may differ"
+            ));
         }
-        Ok(Self { recipe, run, manifest, inputs, runtime: runtime.clone(), progress, events, stop, _lock: lock })
+        Ok(Self {
+            recipe,
+            run,
+            manifest,
+            inputs,
+            runtime: runtime.clone(),
+            progress,
+            events,
+            stop,
+            _lock: lock,
+        })
     }
 
     /// Everything that is left to do.
@@ -93,7 +106,8 @@ impl Session {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn work(&self, iteration: usize) -> Result<Work, RunError> {
-        let actions = self.plan()?.into_iter().filter(|action| action.iteration() == Some(iteration)).collect();
+        let actions =
+            self.plan()?.into_iter().filter(|action| action.iteration() == Some(iteration)).collect();
         let shards = self.manifest.shards().get(iteration - 1).copied().unwrap_or(0);
         Ok(Work { iteration, dir: self.run.iteration(iteration), shards, actions })
     }
@@ -106,7 +120,10 @@ impl Session {
         if iteration == 0 {
             return self.inputs.starting_policy(&self.recipe, &self.runtime);
         }
-        Ok(Decoder::load(&self.run.iteration(iteration).policy(), &policy_options(&self.recipe, &self.runtime))?)
+        Ok(Decoder::load(
+            &self.run.iteration(iteration).policy(),
+            &policy_options(&self.recipe, &self.runtime),
+        )?)
     }
 
     /// `[sample]` for an iteration.

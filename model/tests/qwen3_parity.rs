@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use selfplay_model::kernels::storage::with_slice;
-use selfplay_model::{Architecture, Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_model::{
+    Architecture, Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow,
+};
 use serde::Deserialize;
 
 const MODELS: [&str; 2] = ["published", "tied"];
@@ -132,7 +134,8 @@ fn every_tensor_is_read_as_stored() {
     for model in MODELS {
         let decoder = decoder(model);
         assert_eq!((decoder.stored_dtype(), decoder.dtype()), (DType::BF16, DType::F32), "{model}");
-        let stored = candle_core::safetensors::load(folder(model).join("model.safetensors"), &Device::Cpu).unwrap();
+        let stored =
+            candle_core::safetensors::load(folder(model).join("model.safetensors"), &Device::Cpu).unwrap();
         assert_eq!(decoder.parameters().len(), stored.len(), "{model}");
         for (_, parameter) in decoder.parameters().iter() {
             let want = stored[&parameter.name].to_dtype(DType::F32).unwrap();
@@ -157,7 +160,11 @@ fn log_probs_are_those_of_transformers() {
             println!("{model}, {layout}: log-probs differ by at most {worst:.1e}");
             assert!(worst <= LOG_PROB_TOLERANCE, "{model}, {layout}: {worst}");
             let loss: f64 = got.iter().zip(&predictions.coefficients).map(|(x, c)| f64::from(x * c)).sum();
-            assert!((loss - golden.loss).abs() <= 1e-5 * golden.loss.abs(), "{model}: {loss} but {}", golden.loss);
+            assert!(
+                (loss - golden.loss).abs() <= 1e-5 * golden.loss.abs(),
+                "{model}: {loss} but {}",
+                golden.loss
+            );
         }
     }
 }
@@ -209,7 +216,8 @@ fn greedy_continuations_are_those_of_transformers() {
 fn gradients_are_those_of_transformers() {
     for model in MODELS {
         let (decoder, golden) = (decoder(model), golden(model));
-        let whole = candle_core::safetensors::load(folder(model).join("gradients.safetensors"), &Device::Cpu).unwrap();
+        let whole = candle_core::safetensors::load(folder(model).join("gradients.safetensors"), &Device::Cpu)
+            .unwrap();
         for (layout, predictions) in [
             ("apart", Predictions::apart(&golden.rows)),
             ("shared prompts", Predictions::with_shared_prompts(&golden.rows)),
@@ -221,7 +229,11 @@ fn gradients_are_those_of_transformers() {
                 let got = numbers(gradients.get(id).unwrap());
                 let want = golden.gradient_norms[&parameter.name];
                 let off = (norm(got.iter().copied()) - want).abs() / want;
-                assert!(off <= GRADIENT_TOLERANCE, "{model}, {layout}, norm of {}: {off} away", parameter.name);
+                assert!(
+                    off <= GRADIENT_TOLERANCE,
+                    "{model}, {layout}, norm of {}: {off} away",
+                    parameter.name
+                );
                 worst_norm = worst_norm.max(off);
                 let Some(want) = whole.get(&parameter.name).map(numbers) else { continue };
                 assert_eq!(got.len(), want.len(), "{model} {}", parameter.name);
@@ -229,7 +241,9 @@ fn gradients_are_those_of_transformers() {
                 assert!(off <= GRADIENT_TOLERANCE, "{model}, {layout}, {}: {off} away", parameter.name);
                 worst_whole = worst_whole.max(off);
             }
-            println!("{model}, {layout}: gradient norms within {worst_norm:.1e}, whole ones within {worst_whole:.1e}");
+            println!(
+                "{model}, {layout}: gradient norms within {worst_norm:.1e}, whole ones within {worst_whole:.1e}"
+            );
         }
         assert_eq!(whole.len(), 5, "{model}");
         assert!(whole.keys().all(|name| decoder.parameters().find(name).is_some()), "{model}");

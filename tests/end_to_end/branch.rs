@@ -17,7 +17,9 @@ fn a_branch_shares_candidates_and_ends_with_another_preference_model() {
     workshop.succeed(&["run", &recipe, "-o", "first", "-q"]);
     let started = Instant::now();
     let set = ["--set", "score.model=other_preference"];
-    workshop.succeed(&[&["branch", "first", "--from", "iteration_01/candidates", "-o", "second", "-q"], &set[..]].concat());
+    workshop.succeed(
+        &[&["branch", "first", "--from", "iteration_01/candidates", "-o", "second", "-q"], &set[..]].concat(),
+    );
     assert!(started.elapsed() < Duration::from_secs(2));
     let shard = "iteration_01/candidates/00000.parquet";
     assert_eq!(inode(&workshop.path("first").join(shard)), inode(&workshop.path("second").join(shard)));
@@ -58,7 +60,10 @@ fn what_a_branch_cannot_do_is_refused() {
     workshop.fail(&branch("iteration_01/policy", &[]), 2, &["iteration_NN/candidates"]);
     workshop.fail(&branch("iteration_02/candidates", &[]), 2, &["iteration_02"]);
     workshop.fail(
-        &branch("iteration_01/preferences", &["--set", "score.model=other_preference", "--set", "sample.top_k=3"]),
+        &branch(
+            "iteration_01/preferences",
+            &["--set", "score.model=other_preference", "--set", "sample.top_k=3"],
+        ),
         2,
         &["score.model", "sample.top_k"],
     );

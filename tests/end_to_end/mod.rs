@@ -28,18 +28,33 @@ fn a_run_makes_every_file_and_show_tells_the_contracts_numbers() {
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }
+    let weights = |folder: &str| std::fs::read(workshop.path(folder).join("model.safetensors")).unwrap();
+    assert!(weights("out/iteration_01/policy") != weights("policy"), "training changed nothing");
+    assert!(weights("out/iteration_02/policy") != weights("out/iteration_01/policy"));
     let checkpoints = std::fs::read_dir(run.join("iteration_01/train")).unwrap();
-    let left = checkpoints.filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_")
-    });
+    let left = checkpoints
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("step_"));
     assert_eq!(left.count(), 0, "no checkpoint is needed once policy/ is written");
 
     let json: Value = serde_json::from_slice(&workshop.succeed(&["show", "out", "--json"]).stdout).unwrap();
     assert!(json["start"]["eval_accuracy"].is_number() && json["start"]["tokens"].is_number());
     assert_eq!(json["iterations"].as_array().unwrap().len(), 2);
     for one in json["iterations"].as_array().unwrap() {
-        for key in ["mean_score", "win_rate_start", "win_rate_first", "characters", "tokens", "length_limited", "cyclic",
-                    "kl", "loss_first", "loss_last", "logprob_difference", "eval_accuracy", "seconds"] {
+        for key in [
+            "mean_score",
+            "win_rate_start",
+            "win_rate_first",
+            "characters",
+            "tokens",
+            "length_limited",
+            "cyclic",
+            "kl",
+            "loss_first",
+            "loss_last",
+            "logprob_difference",
+            "eval_accuracy",
+            "seconds",
+        ] {
             assert!(one[key].is_number(), "{key}: {one}");
         }
         assert!(one["logprob_difference"].as_f64().unwrap() <= 1e-4, "{one}");
@@ -51,7 +66,11 @@ fn a_run_makes_every_file_and_show_tells_the_contracts_numbers() {
     assert!(text.contains("win vs first"), "{text}");
 
     workshop.fail(&["run", &recipe, "-o", "out"], 2, &["finished", "show", "--set iterations="]);
-    workshop.fail(&["run", &recipe, "-o", "out", "--set", "train.beta=0.5"], 2, &["train.beta", "another recipe"]);
+    workshop.fail(
+        &["run", &recipe, "-o", "out", "--set", "train.beta=0.5"],
+        2,
+        &["train.beta", "another recipe"],
+    );
     let again = workshop.succeed(&["resume", "out"]);
     assert!(error_text(&again).contains("nothing is left"));
 }

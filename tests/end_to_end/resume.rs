@@ -1,6 +1,7 @@
 //! Kills, stops and full disks at many moments: whatever happened, the resumed run ends with the same bytes.
 //!
-//! `SELFPLAY_TEST_KILLS=20` makes the random kills as many as are run by hand.
+//! By hand: `SELFPLAY_TEST_KILLS=20` for as many random kills, `SELFPLAY_TEST_EVERY_FAULT=1` for a full disk at every
+//! file operation of a run.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,8 @@ fn random_kills_change_nothing() {
     let workshop = Workshop::new();
     let recipe = workshop.recipe().display().to_string();
     let whole = reference(&workshop);
-    let kills: u32 = std::env::var("SELFPLAY_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let kills: u32 =
+        std::env::var("SELFPLAY_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let mut state = std::process::id().wrapping_mul(2_654_435_761) | 1;
     let mut killed = 0;
     for _ in 0..kills * 4 {
@@ -66,8 +68,11 @@ fn kills_at_file_operations_change_nothing() {
     let mut finished = false;
     for round in 0..60_u32 {
         let fault = format!("kill:{}", 3 + round * 4);
-        let output =
-            workshop.command(&next(&workshop, "faulty", &recipe)).env("SELFPLAY_FAULT", &fault).output().unwrap();
+        let output = workshop
+            .command(&next(&workshop, "faulty", &recipe))
+            .env("SELFPLAY_FAULT", &fault)
+            .output()
+            .unwrap();
         if output.status.success() {
             finished = true;
             break;
@@ -84,7 +89,11 @@ fn a_full_disk_loses_nothing() {
     let workshop = Workshop::new();
     let recipe = workshop.recipe().display().to_string();
     reference(&workshop);
-    for operation in [1, 2, 5, 9, 14, 20, 33, 52, 77, 110, 150, 200, 260] {
+    let spread = [1, 2, 5, 9, 14, 20, 33, 52, 77, 110, 150, 200, 260];
+    // By hand: every one of them.
+    let every = std::env::var_os("SELFPLAY_TEST_EVERY_FAULT").is_some();
+    let operations: Vec<u32> = if every { (1..400).collect() } else { spread.to_vec() };
+    for operation in operations {
         let name = format!("full_{operation}");
         let fault = format!("enospc:{operation}");
         let output = workshop

@@ -5,15 +5,17 @@
     /tmp/interop/bin/pip install torch transformers datasets trl
     /tmp/interop/bin/python tests/parity/interop.py runs/quickstart --bin target/release/selfplay
 
-(last run with torch 2.15, transformers 5.23, datasets 5.1, TRL 1.16, CPU). It looks at the last finished iteration,
+(last run with torch 2.15, transformers 5.23, datasets 5.2, TRL 1.16, CPU). It looks at the last finished iteration,
 or at --iteration N, and checks that
 
 1. `policy/` opens with transformers, no tensor missing or left over, and gives the log-probs of `selfplay logprobs`
    on the run's own pairs within 1e-4 nats a token, both in float32;
 2. every Parquet file of the iteration opens with `datasets`, with the columns that its kind has;
 3. the message lists of `pairs.parquet`, rendered by transformers' chat template, give the `prompt_ids` beside them;
-4. TRL's DPOTrainer takes `pairs.parquet` as it is (message lists of prompt, chosen, rejected) and makes a step whose
-   loss is ln 2, as it must be where policy and reference are the same.
+4. TRL's DPOTrainer takes the message lists of `pairs.parquet`, makes the same `prompt_ids` of them, and makes a step
+   whose loss is ln 2, as it must be where policy and reference are the same. Where `chosen` and `rejected` are whole
+   conversations, as in the reference pipeline, TRL is given them without the column `prompt`: it would put them after
+   the prompt, which then stands there twice, and says nothing of it.
 
 One line for each check; exit status 1 as soon as one fails. Nothing is written into the run folder.
 """
@@ -26,13 +28,15 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import torch
 from datasets import Dataset, disable_progress_bars
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback
+from transformers.utils.logging import disable_progress_bar
 
 TOLERANCE = 1e-4
 COLUMNS = {
@@ -111,7 +115,7 @@ def compare_log_probs(args, folder, model, pairs, scratch):
                 rows.append({"prompt_ids": pair["prompt_ids"], "response_ids": pair[side]})
     given, made = scratch / "rows.jsonl", scratch / "log_probs.jsonl"
     given.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    subprocess.run([args.bin, "logprobs", "-q", "--model", folder / "policy", "--input", given, "--output", made],
+    subprocess.run([args.bin.resolve(), "logprobs", "-q", "--model", folder / "policy", "--input", given, "--output", made],
                    check=True)
     worst, tokens = 0.0, 0
     for row in map(json.loads, made.read_text().splitlines()):
@@ -139,20 +143,28 @@ def compare_prompts(tokenizer, pairs):
 def one_dpo_step(folder, tokenizer, pairs, scratch):
     from trl import DPOConfig, DPOTrainer
 
-    if tokenizer.chat_template is None:
+    templateless = tokenizer.chat_template is None
+    if templateless:
         # TRL renders message lists by a template; where the policy has none, its prompts were raw text.
         tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
         print("      no chat template in policy/: TRL gets one that joins the contents")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = DPOConfig(output_dir=str(scratch / "trl"), max_steps=1, per_device_train_batch_size=4, use_cpu=True,
-                       bf16=False, fp16=False, gradient_checkpointing=False, learning_rate=1e-4, warmup_steps=0,
+                       bf16=False, fp16=False, learning_rate=1e-4, warmup_steps=0,
                        lr_scheduler_type="constant", logging_steps=1, save_strategy="no", report_to=[],
                        disable_tqdm=True)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     # Dropout stays off by default in TRL, so that the first loss is that of equal policies.
-    trainer = DPOTrainer(model=model, args=config, train_dataset=pairs, processing_class=tokenizer)
+    whole = all(pair[side][: len(pair["prompt"])] == pair["prompt"] for pair in pairs for side in ["chosen", "rejected"])
+    messages = pairs.select_columns(["chosen", "rejected"] if whole else ["prompt", "chosen", "rejected"])
+    trainer = DPOTrainer(model=model, args=config, train_dataset=messages, processing_class=tokenizer)
+    equal = sum(a == b for a, b in zip(trainer.train_dataset["prompt_ids"], pairs["prompt_ids"], strict=True))
+    if not templateless:
+        form = "whole conversations" if whole else "prompts and responses"
+        check(equal == len(pairs), f"TRL takes {form} and makes the same prompt_ids of {equal} of {len(pairs)}")
+    trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss
     moved = sum(not torch.equal(before[name], weight.detach()) for name, weight in trainer.model.named_parameters())
     check(math.isclose(loss, math.log(2), abs_tol=1e-4) and moved > 0,
@@ -163,13 +175,16 @@ def main():
     args = arguments()
     torch.set_num_threads(2)
     disable_progress_bars()
+    disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
     folder = iteration_folder(args)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         pairs = open_tables(folder, scratch)
         model = open_policy(folder / "policy")
         compare_log_probs(args, folder, model, pairs, scratch)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+        # tokenizer.json as it is: for some model types AutoTokenizer takes a pre-tokenizer of its own in its place.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "policy")
         compare_prompts(tokenizer, pairs)
         one_dpo_step(folder / "policy", tokenizer, pairs.select(range(min(len(pairs), 64))), scratch)
     print("all ok")

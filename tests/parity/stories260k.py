@@ -60,7 +60,7 @@ class Selfplay:
         given, made = self.scratch / f"{self.calls}_in.jsonl", self.scratch / f"{self.calls}_out.jsonl"
         given.write_text("".join(json.dumps(row) + "\n" for row in rows))
         flags = [word for setting in settings for word in ("--set", setting)]
-        subprocess.run([self.binary, command, "-q", "--model", self.model, flag, given, "--output", made, *flags],
+        subprocess.run([self.binary.resolve(), command, "-q", "--model", self.model, flag, given, "--output", made, *flags],
                        check=True)
         return [json.loads(line) for line in made.read_text().splitlines()]
 
@@ -121,7 +121,7 @@ def candidates(selfplay):
     check(worst <= TOLERANCE, f"sampler's log-probs and those of `selfplay logprobs`: at most {worst:.1e} apart")
     half = selfplay.sample(prompts[len(prompts) // 2 :], *settings)
     check(half == rows[len(rows) // 2 :], "the second half of the prompts alone gives the same candidates")
-    print("      e.g. " + repr(rows[0]["prompt"] + rows[0]["responses"][0]["text"])[:160])
+    print("      e.g. " + repr(rows[0]["prompt"]) + " -> " + repr(rows[0]["responses"][0]["text"]))
 
 
 def main():

@@ -21,7 +21,8 @@ pub fn run(args: &BranchArgs, common: &Common) -> Result<()> {
 
 fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::result::Result<(), RunError> {
     let source = RunDir::new(&args.run);
-    for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")] {
+    for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")]
+    {
         if !file.is_file() {
             return Err(RunError::NotARun { directory: args.run.clone(), missing: missing.to_owned() });
         }
@@ -35,6 +36,7 @@ fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::resul
     if !shared.is_empty() {
         return Err(RunError::SharedKeys { keys: shared, from });
     }
+    check_finished(&source, &parent, from)?;
     if recipe.iterations < from.iteration {
         return Err(RunError::TooFewIterations {
             directory: args.run.clone(),
@@ -45,14 +47,17 @@ fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::resul
     if args.output.exists() {
         return Err(RunError::Occupied { directory: args.output.clone() });
     }
-    check_finished(&source, &parent, from)?;
     let sharing = make(&source, &parent, &recipe, from, &changed, &args.output)?;
     let copies = if sharing.copied > 0 {
         format!(", {} copied because the folders lie on different file systems", sharing.copied)
     } else {
         String::new()
     };
-    let keys = if changed.is_empty() { "no key changed".to_owned() } else { format!("changed: {}", changed.join(", ")) };
+    let keys = if changed.is_empty() {
+        "no key changed".to_owned()
+    } else {
+        format!("changed: {}", changed.join(", "))
+    };
     progress.line(format!(
         "{}: shares {} files with {} up to {from}{copies}; {keys}",
         args.output.display(),

@@ -56,7 +56,10 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = source
             && !folder.is_dir()
         {
-            text.push_str(&format!("  {key}: {} is not there yet; it must be before the run\n", folder.display()));
+            text.push_str(&format!(
+                "  {key}: {} is not there yet; it must be before the run\n",
+                folder.display()
+            ));
         }
     }
     text

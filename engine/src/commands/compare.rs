@@ -16,7 +16,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if !args.json {
         return super::print(&render(&comparison));
     }
-    let text = serde_json::to_string_pretty(&comparison)
-        .map_err(|error| RunError::BadInput { problem: format!("the comparison has no JSON form: {error}") })?;
+    let text = serde_json::to_string_pretty(&comparison).map_err(|error| RunError::BadInput {
+        problem: format!("the comparison has no JSON form: {error}"),
+    })?;
     super::print(&format!("{text}\n"))
 }

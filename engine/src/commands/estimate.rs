@@ -119,7 +119,8 @@ fn key_value_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
     let policy = models.policy;
     let width = models.policy_dtype.size_in_bytes() as u64;
     let token = 2 * (policy.num_layers * policy.num_kv_heads * policy.head_dim) as u64 * width;
-    let longest = policy.max_positions.min(recipe.sample.max_new_tokens + recipe.train.max_prompt_length) as u64;
+    let longest =
+        policy.max_positions.min(recipe.sample.max_new_tokens + recipe.train.max_prompt_length) as u64;
     let wanted = recipe.sample.max_batch_rows as u64 * longest * token;
     wanted.min((recipe.sample.cache_mib as u64) << 20)
 }
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn pages_stay_within_their_bound() {
         let policy = tiny();
-        let models = Models { policy: &policy, judge: &policy, policy_dtype: DType::F32, judge_dtype: DType::F32 };
+        let models =
+            Models { policy: &policy, judge: &policy, policy_dtype: DType::F32, judge_dtype: DType::F32 };
         let recipe = load(None, &["sample.max_batch_rows=2".parse().unwrap()], Purpose::Stage).unwrap();
         // Two rows of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
         assert_eq!(key_value_pages(&models, &recipe), 2 * 64 * 2 * 8 * 4);

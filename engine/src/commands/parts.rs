@@ -83,6 +83,27 @@ impl Parts {
         fs::remove_dir_all(&self.folder).map_err(|source| EngineError::io(&self.folder, source))
     }
 
+    /// Removes the folder where wrong input ended the command before anything in it was finished.
+    pub(super) fn after<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(EngineError::is_input) && self.has_nothing()? {
+            fs::remove_dir_all(&self.folder).map_err(|source| EngineError::io(&self.folder, source))?;
+        }
+        result
+    }
+
+    /// Whether there is neither a shard nor a training checkpoint.
+    fn has_nothing(&self) -> Result<bool> {
+        let io = |source| EngineError::io(&self.folder, source);
+        for entry in fs::read_dir(&self.folder).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("step_") || name.starts_with(|first: char| first.is_ascii_digit()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn shard_path(&self, number: usize) -> PathBuf {
         self.folder.join(format!("{number:05}.jsonl"))
     }
@@ -151,7 +172,7 @@ mod tests {
             mean_probabilities: vec![0.5],
             ..row()
         };
-        parts.keep(0, &[row.clone()]).unwrap();
+        parts.keep(0, std::slice::from_ref(&row)).unwrap();
         let second = Parts::open(&output, &settings(0.1), false).unwrap_err();
         assert!(second.to_string().contains("another selfplay process"), "{second}");
         drop(parts);
@@ -165,6 +186,8 @@ mod tests {
         assert!(error.to_string().contains("score.tau"), "{error}");
 
         let parts = Parts::open(&output, &settings(0.2), true).unwrap();
+        let failed: Result<()> = parts.after(Err(EngineError::failure("the disk is full")));
+        assert!(failed.is_err() && parts.folder().exists());
         assert!(parts.shard::<Preference>(0).unwrap().is_none());
         parts.remove().unwrap();
         assert!(!folder.path().join("out.jsonl.parts").exists());

@@ -72,7 +72,11 @@ fn report(recipe: &Recipe, models: &Models<'_>, device: DeviceChoice) -> Result<
             line(&mut text, "the whole run, at most", &show(total));
         }
         None => {
-            line(&mut text, "a thousand prompts' candidates, at most", &show(estimate::candidates(1000, recipe)));
+            line(
+                &mut text,
+                "a thousand prompts' candidates, at most",
+                &show(estimate::candidates(1000, recipe)),
+            );
             line(&mut text, "the run without candidates", &show(total));
         }
     }

@@ -57,7 +57,10 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> std::result::Resu
     }
     let inputs = Inputs::read(&recipe)?;
     manifest.check_inputs(&inputs.files)?;
-    if !unchanged || manifest.inputs.len() < inputs.files.len() || manifest.prompts.len() < inputs.training.len() {
+    if !unchanged
+        || manifest.inputs.len() < inputs.files.len()
+        || manifest.prompts.len() < inputs.training.len()
+    {
         extend(&mut manifest, &recipe, &inputs);
         // The recipe first: a kill in between leaves a larger `iterations` in it, which the next resume takes up.
         write_recipe(&recipe, run).map_err(|error| error.in_run(&directory))?;
@@ -90,7 +93,7 @@ fn begun(run: &RunDir, known: usize) -> std::result::Result<usize, RunError> {
 
 /// Whether every finished iteration still has its policy and summary.
 fn is_complete(run: &RunDir, manifest: &Manifest) -> bool {
-    (1..=manifest.iterations()).map(|number| run.iteration(number)).all(|iteration| {
-        iteration.policy().is_dir() && iteration.summary_file().is_file()
-    })
+    (1..=manifest.iterations())
+        .map(|number| run.iteration(number))
+        .all(|iteration| iteration.policy().is_dir() && iteration.summary_file().is_file())
 }

@@ -79,11 +79,13 @@ pub(super) fn work(
 /// `recipe.toml`, resolved.
 pub(super) fn write_recipe(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
     let path = run.recipe_file();
-    atomic::write_bytes(&path, recipe.to_toml().as_bytes()).map_err(|source| RunError::io(&path, "write", source))
+    atomic::write_bytes(&path, recipe.to_toml().as_bytes())
+        .map_err(|source| RunError::io(&path, "write", source))
 }
 
 fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manifest {
-    let mut manifest = Manifest::new(&recipe.to_table(), recipe.seed, Environment::here(&runtime.device_name));
+    let mut manifest =
+        Manifest::new(&recipe.to_table(), recipe.seed, Environment::here(&runtime.device_name));
     manifest.prompts = inputs.training.iter().map(Vec::len).collect();
     manifest.skipped_prompts.clone_from(&inputs.skipped);
     manifest.held_out = inputs.held_out.len();

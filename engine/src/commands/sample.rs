@@ -29,13 +29,18 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let section = &recipe.prompts;
     let mut read = read_prompts(&args.prompts, &section.column, section.on_bad_prompt.to_records())?;
     if read.skipped > 0 {
-        stage.progress.line(format!("{}: {} rows without a usable prompt left out", args.prompts.display(), read.skipped));
+        stage.progress.line(format!(
+            "{}: {} rows without a usable prompt left out",
+            args.prompts.display(),
+            read.skipped
+        ));
     }
     read.prompts.truncate(section.max_prompts.unwrap_or(usize::MAX));
     let mut policy = models::policy(recipe, &device)?;
     let stop_ids = policy.codec.stop_ids(&policy.folder)?;
     // Every prompt is looked at before the first is answered: a wrong one at the end must not cost hours.
-    let asked = requests(&policy.codec, &read.prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
+    let asked =
+        requests(&policy.codec, &read.prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
     check_lengths(&asked, policy.decoder.architecture().max_positions)
         .map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
@@ -48,7 +53,8 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
 
     policy.decoder.prepare_inference().map_err(ModelError::from)?;
-    let mut sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &recipe.sample)?;
+    let sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &recipe.sample);
+    let mut sampler = parts.after(sampler.map_err(EngineError::from))?;
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
     let started = std::time::Instant::now();
     let (mut done, mut tokens) = (0, 0);
@@ -61,7 +67,10 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
             None => {
                 let samples = sampler.generate(shard, &mut |seen| {
                     let rate = (tokens + seen.tokens) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-                    task.set((done + seen.finished / recipe.sample.num_samples) as u64, &format!("{rate:.0} tokens/s"));
+                    task.set(
+                        (done + seen.finished / recipe.sample.num_samples) as u64,
+                        &format!("{rate:.0} tokens/s"),
+                    );
                     ControlFlow::Continue(())
                 })?;
                 tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
@@ -75,7 +84,10 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     }
     let seconds = started.elapsed().as_secs_f64();
     let rate = tokens as f64 / seconds.max(1e-9);
-    task.finish(&format!("{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s", recipe.sample.num_samples));
+    task.finish(&format!(
+        "{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s",
+        recipe.sample.num_samples
+    ));
     write_rows(&args.output, &with_other_fields(&args.prompts, rows)?)?;
     parts.remove()
 }
@@ -150,7 +162,8 @@ mod tests {
     fn other_fields_of_a_prompt_stay_in_both_formats() {
         let folder = tempfile::tempdir().unwrap();
         let prompts = folder.path().join("in.jsonl");
-        let text = "{\"prompt\": \"a\", \"answer\": \"7\", \"level\": 2}\n{\"prompt\": \"b\", \"level\": 3}\n";
+        let text =
+            "{\"prompt\": \"a\", \"answer\": \"7\", \"level\": 2}\n{\"prompt\": \"b\", \"level\": 3}\n";
         selfplay_records::atomic::write_bytes(&prompts, text.as_bytes()).unwrap();
         let row = |id: &str, prompt: &str| Candidates {
             prompt: Prompt {

@@ -37,7 +37,8 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
             Some(done) => done,
             None => {
                 let compared =
-                    model.compare(shard).map_err(|error| EngineError::in_file(&args.candidates, error))?;
+                    model.compare(shard).map_err(|error| EngineError::in_file(&args.candidates, error));
+                let compared = parts.after(compared)?;
                 parts.keep(number, &compared)?;
                 compared
             }

@@ -37,5 +37,6 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
     };
-    training.run(&mut policy.decoder, fingerprint, |decoder, run| train_sft(decoder, examples, &recipe.sft, run))
+    training
+        .run(&mut policy.decoder, fingerprint, |decoder, run| train_sft(decoder, examples, &recipe.sft, run))
 }

@@ -14,10 +14,8 @@ pub fn run(args: &ShowArgs) -> Result<()> {
     let run = RunDir::new(&args.run);
     let summary = report::read(&run)?;
     if args.json {
-        let text = serde_json::to_string_pretty(&summary).map_err(|error| RunError::BadFile {
-            path: args.run.clone(),
-            problem: error.to_string(),
-        })?;
+        let text = serde_json::to_string_pretty(&summary)
+            .map_err(|error| RunError::BadFile { path: args.run.clone(), problem: error.to_string() })?;
         return super::print(&format!("{text}\n"));
     }
     match args.samples {

@@ -31,7 +31,8 @@ impl Stage {
         overrides.extend(flags);
         let mut recipe = load(args.recipe.as_deref(), &overrides, Purpose::Stage)?;
         recipe.sample.iteration = args.iteration;
-        let stop = StopFlag::install().map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
+        let stop = StopFlag::install()
+            .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
         Ok(Self {
             recipe,
             progress: Progress::new(common.verbosity()),
@@ -95,14 +96,15 @@ pub(super) fn check_output(output: &Path, force: bool) -> Result<()> {
         )));
     }
     if output.file_name().is_none() {
-        return Err(EngineError::input(format!("--output {}: the name of a file is wanted", output.display())));
+        return Err(EngineError::input(format!(
+            "--output {}: the name of a file is wanted",
+            output.display()
+        )));
     }
     match output.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => Err(EngineError::input(format!(
-            "--output {}: there is no folder {}; make it first",
-            output.display(),
-            parent.display()
-        ))),
+        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => Err(EngineError::input(
+            format!("--output {}: there is no folder {}; make it first", output.display(), parent.display()),
+        )),
         _ => Ok(()),
     }
 }

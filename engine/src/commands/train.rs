@@ -38,5 +38,6 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
     };
-    training.run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))
+    training
+        .run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))
 }

@@ -59,11 +59,19 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
     })
 }
 
-fn comparison(row: usize, pair: &Pair, codec: &Codec, folder: &Path, max_length: usize) -> Result<TokenComparison> {
+fn comparison(
+    row: usize,
+    pair: &Pair,
+    codec: &Codec,
+    folder: &Path,
+    max_length: usize,
+) -> Result<TokenComparison> {
     let chosen = Conversation::of(pair, pair.chosen.as_deref(), "chosen")?;
     let rejected = Conversation::of(pair, pair.rejected.as_deref(), "rejected")?;
     if chosen.prompt != rejected.prompt {
-        return Err(EngineError::input("\"chosen\" and \"rejected\" answer different prompts; one prompt is wanted"));
+        return Err(EngineError::input(
+            "\"chosen\" and \"rejected\" answer different prompts; one prompt is wanted",
+        ));
     }
     let response = |message: &Message| Response { text: message.content.clone(), ..Response::default() };
     let candidates = Candidates {

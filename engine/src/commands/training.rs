@@ -46,7 +46,7 @@ impl Training<'_> {
         let task = stage.progress.task(self.name, "steps", 0);
         let started = Instant::now();
         let mut tokens = 0;
-        let outcome = train(
+        let ended = train(
             decoder,
             &mut TrainRun {
                 folder: parts.folder(),
@@ -59,11 +59,13 @@ impl Training<'_> {
                 },
                 keep_checkpoints: stage.recipe.keep_checkpoints,
             },
-        )?;
-        match outcome {
+        );
+        match parts.after(ended.map_err(EngineError::from))? {
             TrainOutcome::Interrupted { .. } => {
                 stage.check_stop(parts.folder())?;
-                Err(EngineError::failure("training ended before its last step; give the same command to go on"))
+                Err(EngineError::failure(
+                    "training ended before its last step; give the same command to go on",
+                ))
             }
             TrainOutcome::Finished(summary) => {
                 task.finish(&describe(&summary, started.elapsed().as_secs_f64()));

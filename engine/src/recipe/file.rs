@@ -154,7 +154,14 @@ pub struct EvalFile {
 
 impl Default for EvalFile {
     fn default() -> Self {
-        Self { prompts: None, answers: None, checker: None, num_samples: 1, temperature: 0.0, max_prompts: 200 }
+        Self {
+            prompts: None,
+            answers: None,
+            checker: None,
+            num_samples: 1,
+            temperature: 0.0,
+            max_prompts: 200,
+        }
     }
 }
 
@@ -190,7 +197,9 @@ impl RecipeFile {
         let mut table = match toml::from_str::<toml::Table>(text) {
             Ok(table) => table,
             Err(error) => {
-                let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                let line = error
+                    .span()
+                    .map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
                 problems.key(format!("line {line}"), error.message().replace('\n', ", "));
                 return Self::default();
             }
@@ -222,32 +231,27 @@ impl RecipeFile {
             problems.unknown("", name, &SECTIONS);
         }
         let top = read("", top, problems);
-        Self {
-            top,
-            policy,
-            prompts,
-            sample,
-            score,
-            pair,
-            train,
-            eval,
-            sft,
-            preference,
-        }
+        Self { top, policy, prompts, sample, score, pair, train, eval, sft, preference }
     }
 
     /// The text of the file at `path`.
     pub(super) fn text(path: &Path) -> Result<String, String> {
         let bytes = std::fs::read(path).map_err(|error| format!("recipe {}: {error}", path.display()))?;
         String::from_utf8(bytes).map_err(|error| {
-            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            let line =
+                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
+                    + 1;
             format!("recipe {}: line {line} is not UTF-8: save the file as UTF-8", path.display())
         })
     }
 }
 
 /// A section in the trainer's keys, `lora.*` among them, and keys of `A`.
-fn read_with_lora<A: Section>(name: &str, mut table: toml::Table, problems: &mut Problems) -> (A, TrainSettings) {
+fn read_with_lora<A: Section>(
+    name: &str,
+    mut table: toml::Table,
+    problems: &mut Problems,
+) -> (A, TrainSettings) {
     let lora = match table.remove("lora") {
         Some(toml::Value::Table(lora)) => lora,
         Some(value) => {

@@ -16,8 +16,8 @@ pub use file::RecipeFile;
 pub use overrides::Override;
 pub use problems::{Problem, Problems, RecipeError};
 pub use recipe::{
-    EvalSection, OnBadPromptRule, PolicySection, PromptsSection, Recipe, ScoreSection, Stage,
-    WeightDType, stage_of,
+    EvalSection, OnBadPromptRule, PolicySection, PromptsSection, Recipe, ScoreSection, Stage, WeightDType,
+    stage_of,
 };
 pub use resolve::{Purpose, load, load_text};
 pub use source::{DataSource, ModelSource};

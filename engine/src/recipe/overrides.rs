@@ -41,7 +41,10 @@ impl Override {
             let inner =
                 place.entry(name.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             let toml::Value::Table(inner) = inner else {
-                problems.key(&self.key, format!("--set goes into a section, and {name} is a value, not a section"));
+                problems.key(
+                    &self.key,
+                    format!("--set goes into a section, and {name} is a value, not a section"),
+                );
                 return;
             };
             place = inner;

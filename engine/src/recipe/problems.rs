@@ -50,7 +50,8 @@ impl Problems {
 
     /// A key that no section has; `known` are the section's keys, `section` is empty at the top.
     pub fn unknown(&mut self, section: &str, key: &str, known: &[&str]) {
-        let full = |name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+        let full =
+            |name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
         let want = match nearest(key, known) {
             Some(near) => format!("unknown key; did you mean {}?", full(near)),
             None => format!("unknown key; known here: {}", known.join(", ")),
@@ -83,13 +84,13 @@ pub enum RecipeError {
     Wrong(Problems),
 }
 
-/// The word nearest to `word`, if it is near enough to be a slip of the fingers.
+/// The word nearest to `word`, if it is near enough to be a slip of the fingers: one edit in three letters.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
-        .map(|name| (strsim::jaro_winkler(word, name), *name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|name| (strsim::damerau_levenshtein(word, name), *name))
+        .filter(|(edits, _)| *edits <= (word.chars().count() / 3).max(1))
+        .min_by_key(|(edits, _)| *edits)
         .map(|(_, name)| name)
 }
 
@@ -100,6 +101,7 @@ mod tests {
     #[test]
     fn a_slip_finds_its_word() {
         assert_eq!(nearest("learning_rat", &["loss", "learning_rate", "lr_schedule"]), Some("learning_rate"));
+        assert_eq!(nearest("dopo", &["sppo", "orpo", "dpo"]), Some("dpo"));
         assert_eq!(nearest("xyz", &["loss", "learning_rate"]), None);
     }
 

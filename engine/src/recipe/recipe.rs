@@ -179,8 +179,11 @@ impl Recipe {
     /// Full names (`section.key`) of the keys whose values differ, in file order.
     pub fn differing_keys(&self, other: &Self) -> Vec<String> {
         let (mine, others) = (flatten(&self.to_table()), flatten(&other.to_table()));
-        let mut keys: Vec<String> =
-            mine.iter().filter(|(key, value)| lookup(&others, key) != Some(value)).map(|(k, _)| k.clone()).collect();
+        let mut keys: Vec<String> = mine
+            .iter()
+            .filter(|(key, value)| lookup(&others, key) != Some(value))
+            .map(|(k, _)| k.clone())
+            .collect();
         keys.extend(others.iter().filter(|(key, _)| lookup(&mine, key).is_none()).map(|(k, _)| k.clone()));
         keys
     }

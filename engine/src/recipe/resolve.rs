@@ -39,7 +39,8 @@ pub fn load(path: Option<&Path>, overrides: &[Override], purpose: Purpose) -> Re
     };
     // A bare file name has an empty parent, which is the current directory.
     let folder = path.and_then(Path::parent).map(Path::to_path_buf);
-    let default_name = path.and_then(Path::file_stem).map_or("run".to_owned(), |stem| stem.to_string_lossy().into());
+    let default_name =
+        path.and_then(Path::file_stem).map_or("run".to_owned(), |stem| stem.to_string_lossy().into());
     load_text(&text, &place, folder.as_deref(), &default_name, overrides, purpose)
 }
 
@@ -76,7 +77,11 @@ impl Resolver<'_> {
             self.problems.value("iterations", 0, "1 or more");
         }
         if file.top.keep_checkpoints == 0 {
-            self.problems.value("keep_checkpoints", 0, "1 or more: the last one is what a resume starts from");
+            self.problems.value(
+                "keep_checkpoints",
+                0,
+                "1 or more: the last one is what a resume starts from",
+            );
         }
         if i64::try_from(file.top.seed).is_err() {
             self.problems.value("seed", file.top.seed, "a whole number that TOML can hold, at most 2^63 - 1");
@@ -84,7 +89,11 @@ impl Resolver<'_> {
         let policy = PolicySection {
             model: self.model("policy.model", &file.policy.model),
             dtype: file.policy.dtype,
-            chat_template: file.policy.chat_template.as_deref().map(|text| self.file("policy.chat_template", text)),
+            chat_template: file
+                .policy
+                .chat_template
+                .as_deref()
+                .map(|text| self.file("policy.chat_template", text)),
         };
         let prompts = self.prompts(&file);
         file.sample.seed = file.top.seed;
@@ -102,7 +111,10 @@ impl Resolver<'_> {
         self.train("sft", &mut file.sft);
         self.train("preference", &mut file.preference.train);
         let eval = self.eval(&file);
-        self.settings("preference", file.preference.own.validate().into_iter().map(|p| (p.key, p.value, p.want)));
+        self.settings(
+            "preference",
+            file.preference.own.validate().into_iter().map(|p| (p.key, p.value, p.want)),
+        );
         let preference = PreferenceTrainSettings {
             train: file.preference.train.clone(),
             preference: file.preference.own.clone(),
@@ -186,7 +198,10 @@ impl Resolver<'_> {
             self.problems.value("eval.max_prompts", 0, "1 or more");
         }
         if eval.checker.is_some() && eval.answers.is_none() {
-            self.problems.key("eval.answers", "absent, and eval.checker needs the column that holds the right answers");
+            self.problems.key(
+                "eval.answers",
+                "absent, and eval.checker needs the column that holds the right answers",
+            );
         }
         if eval.answers.is_some() && eval.prompts.is_none() {
             self.problems.key("eval.prompts", "absent, and eval.answers is a column of its file");
@@ -234,7 +249,11 @@ impl Resolver<'_> {
                     && matches!(self.purpose, Purpose::Run | Purpose::Check)
                     && !path.is_file()
                 {
-                    self.problems.value(key, text, "no such file; a .jsonl or .parquet file, or hf://datasets/ORG/NAME");
+                    self.problems.value(
+                        key,
+                        text,
+                        "no such file; a .jsonl or .parquet file, or hf://datasets/ORG/NAME",
+                    );
                 }
                 Some(source)
             }

@@ -25,7 +25,11 @@ pub(super) fn read<T: Section>(name: &str, table: toml::Table, problems: &mut Pr
 }
 
 /// Reads a section whose keys belong to two types.
-pub(super) fn read_both<A: Section, B: Section>(name: &str, table: toml::Table, problems: &mut Problems) -> (A, B) {
+pub(super) fn read_both<A: Section, B: Section>(
+    name: &str,
+    table: toml::Table,
+    problems: &mut Problems,
+) -> (A, B) {
     let (first, second) = (A::keys(), B::keys());
     let known: Vec<String> = first.iter().chain(&second).cloned().collect();
     let (mine, others) = table.into_iter().partition(|(key, _)| first.contains(key));
@@ -126,7 +130,10 @@ mod tests {
     fn every_wrong_key_is_reported() {
         let (file, problems) = read_text("siz = 1\nsize = -1\nrate = true\nlabel = 7\nclamp = \"off\"");
         assert_eq!(problems.list.len(), 3, "{problems}");
-        assert!(problems.to_string().contains("small.siz: unknown key; did you mean small.size?"), "{problems}");
+        assert!(
+            problems.to_string().contains("small.siz: unknown key; did you mean small.size?"),
+            "{problems}"
+        );
         assert!(problems.to_string().contains("small.size = -1: expected a whole number"), "{problems}");
         assert!(problems.to_string().contains("small.rate = true: expected a number"), "{problems}");
         assert_eq!(file.label, "7");

@@ -66,8 +66,17 @@ pub fn render(comparison: &Comparison) -> String {
         text.push('\n');
     }
     let names = [
-        "run", "iteration", "accuracy", "win vs before", "win vs first", "characters", "tokens", "kl", "circles",
-        "differ", "seconds",
+        "run",
+        "iteration",
+        "accuracy",
+        "win vs before",
+        "win vs first",
+        "characters",
+        "tokens",
+        "kl",
+        "circles",
+        "differ",
+        "seconds",
     ];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
     for run in &comparison.runs {
@@ -118,7 +127,8 @@ mod tests {
         for (name, beta) in [("a", "0.1"), ("b", "0.2")] {
             let run = RunDir::new(folder.path().join(name));
             run.create().unwrap();
-            let table = toml::from_str(&format!("name = \"x\"\niterations = 1\n[train]\nbeta = {beta}")).unwrap();
+            let table =
+                toml::from_str(&format!("name = \"x\"\niterations = 1\n[train]\nbeta = {beta}")).unwrap();
             Manifest::new(&table, 42, Environment::here("cpu")).write(&run.manifest_file()).unwrap();
             runs.push(run);
         }

@@ -16,7 +16,10 @@ pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<Str
     let done: Vec<usize> =
         (0..=iterations).filter(|number| run.evaluation(*number).samples_file().is_file()).collect();
     let (Some(&before), Some(&after)) = (done.first(), done.last()) else {
-        let problem = format!("{}: no held-out answers yet; a run that has evaluated its start is wanted", run.root().display());
+        let problem = format!(
+            "{}: no held-out answers yet; a run that has evaluated its start is wanted",
+            run.root().display()
+        );
         return Err(RunError::BadInput { problem });
     };
     let old: Vec<Candidates> = read_rows(&run.evaluation(before).samples_file())?;
@@ -35,7 +38,8 @@ pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<Str
 
 /// The prompt's text; the last turn of a conversation.
 fn question(prompt: &Prompt) -> String {
-    let last = prompt.messages.as_ref().and_then(|messages| messages.last()).map(|message| message.content.clone());
+    let last =
+        prompt.messages.as_ref().and_then(|messages| messages.last()).map(|message| message.content.clone());
     prompt.prompt.clone().or(last).unwrap_or_else(|| "(token ids only)".to_owned())
 }
 

@@ -33,7 +33,9 @@ pub fn read(run: &RunDir) -> Result<RunSummary, RunError> {
         directory: run.root().display().to_string(),
         wanted: manifest.iterations(),
         finished: manifest.is_finished(),
-        branched_from: manifest.branched_from.map(|origin| format!("{} {}", origin.run.display(), origin.from)),
+        branched_from: manifest
+            .branched_from
+            .map(|origin| format!("{} {}", origin.run.display(), origin.from)),
         start: start.map_or_else(StartSummary::default, |start| StartSummary {
             eval_accuracy: start.eval_accuracy,
             characters: Some(start.characters),
@@ -46,7 +48,11 @@ pub fn read(run: &RunDir) -> Result<RunSummary, RunError> {
 /// The run as a table for people.
 pub fn render(summary: &RunSummary) -> String {
     let done = summary.iterations.len();
-    let state = if summary.finished { "finished".to_owned() } else { format!("{done} of {} iterations", summary.wanted) };
+    let state = if summary.finished {
+        "finished".to_owned()
+    } else {
+        format!("{done} of {} iterations", summary.wanted)
+    };
     let mut text = format!("{} ({}): {state}\n", summary.name, summary.directory);
     if let Some(origin) = &summary.branched_from {
         text.push_str(&format!("branched from {origin}\n"));
@@ -73,8 +79,17 @@ pub fn render(summary: &RunSummary) -> String {
 }
 
 fn head() -> Vec<String> {
-    let names =
-        ["iteration", "accuracy", "win vs before", "win vs first", "characters", "tokens", "limited", "kl", "seconds"];
+    let names = [
+        "iteration",
+        "accuracy",
+        "win vs before",
+        "win vs first",
+        "characters",
+        "tokens",
+        "limited",
+        "kl",
+        "seconds",
+    ];
     names.map(str::to_owned).to_vec()
 }
 
@@ -107,8 +122,18 @@ fn row(one: &IterationSummary) -> Vec<String> {
 
 fn training_head() -> Vec<String> {
     let names = [
-        "iteration", "prompts", "skipped", "candidates", "pairs", "truncated", "mean score", "circles", "steps",
-        "loss first", "loss last", "differ",
+        "iteration",
+        "prompts",
+        "skipped",
+        "candidates",
+        "pairs",
+        "truncated",
+        "mean score",
+        "circles",
+        "steps",
+        "loss first",
+        "loss last",
+        "differ",
     ];
     names.map(str::to_owned).to_vec()
 }
@@ -136,7 +161,12 @@ mod tests {
 
     #[test]
     fn the_table_has_a_line_per_iteration_and_says_how_to_go_on() {
-        let one = IterationSummary { iteration: 1, win_rate_first: Some(0.625), seconds: 90.0, ..Default::default() };
+        let one = IterationSummary {
+            iteration: 1,
+            win_rate_first: Some(0.625),
+            seconds: 90.0,
+            ..Default::default()
+        };
         let mut summary = RunSummary {
             name: "x".into(),
             directory: "runs/x".into(),

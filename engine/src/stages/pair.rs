@@ -48,7 +48,12 @@ pub fn pair(
     }
     write_rows(&work.dir.pairs_file(), &pairs)?;
     let seconds = started.elapsed().as_secs_f64();
-    session.events.record(Event::Paired { iteration: work.iteration, pairs: pairs.len(), without_pair, seconds })?;
+    session.events.record(Event::Paired {
+        iteration: work.iteration,
+        pairs: pairs.len(),
+        without_pair,
+        seconds,
+    })?;
     session.progress.line(format!(
         "iteration {}: pairing: {} pairs, {without_pair} prompts without one, {seconds:.1} s",
         work.iteration,

@@ -8,9 +8,9 @@ use crate::manifest::{read_json, write_json};
 use crate::retention::removals;
 use crate::run_error::RunError;
 use crate::session::{Session, Work};
+use crate::stages::Shards;
 use crate::stages::sample::tokens_of;
 use crate::stages::train::TrainRecord;
-use crate::stages::Shards;
 use crate::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 
 /// Writes `summary.json` and marks the iteration as finished.
@@ -99,8 +99,11 @@ impl Sampled {
             let rows: Vec<Candidates> = candidates.read(shard)?;
             found.prompts += rows.len();
             found.candidates += rows.iter().map(|row| row.responses.len()).sum::<usize>();
-            characters +=
-                rows.iter().flat_map(|row| &row.responses).map(|response| response.text.chars().count()).sum::<usize>();
+            characters += rows
+                .iter()
+                .flat_map(|row| &row.responses)
+                .map(|response| response.text.chars().count())
+                .sum::<usize>();
             tokens += tokens_of(&rows);
         }
         for &shard in &state.preferences {

@@ -32,7 +32,8 @@ pub fn sample(
     let prompts = &session.inputs.training[work.iteration - 1];
     let missing = work.to_sample();
     let total: usize = missing.iter().map(|&shard| shard_of(prompts, shard, &settings).len()).sum();
-    let task = session.progress.task(format!("iteration {}: sampling", work.iteration), "prompts", total as u64);
+    let task =
+        session.progress.task(format!("iteration {}: sampling", work.iteration), "prompts", total as u64);
     let started = Instant::now();
     let mut done = Count::default();
     let mut sampler = Sampler::new(decoder, &session.inputs.codec, &session.inputs.stop_ids, &settings)?;

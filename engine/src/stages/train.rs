@@ -80,7 +80,8 @@ fn train_steps(
     let rows = token_pairs(pairs, &inputs.codec, &inputs.stop_ids, settings.loss)?;
     let per_epoch = rows.len().div_ceil(settings.batch_size.max(1)) * settings.epochs;
     let steps = settings.max_steps.map_or(per_epoch, |most| most.min(per_epoch));
-    let task = session.progress.task(format!("iteration {}: training", work.iteration), "steps", steps as u64);
+    let task =
+        session.progress.task(format!("iteration {}: training", work.iteration), "steps", steps as u64);
     let started = Instant::now();
     let folder = work.dir.train();
     let mut tokens = 0;
@@ -116,7 +117,9 @@ fn train_steps(
             Ok(summary)
         }
         TrainOutcome::Interrupted { step } => {
-            session.progress.line(format!("iteration {}: training stopped after step {step}", work.iteration));
+            session
+                .progress
+                .line(format!("iteration {}: training stopped after step {step}", work.iteration));
             session.check_stop()?;
             Err(RunError::ThreadLost { thread: "training" })
         }
@@ -127,12 +130,11 @@ fn train_steps(
 fn write_policy(session: &Session, work: &Work, decoder: &Decoder) -> Result<(), RunError> {
     let dtype = session.recipe.policy.dtype.map(crate::recipe::WeightDType::to_candle);
     let path = work.dir.policy();
-    atomic::write_dir(&path, |folder| decoder.save(folder, dtype, SHARD_BYTES).map_err(PolicyWrite::Model)).map_err(
-        |failure| match failure {
+    atomic::write_dir(&path, |folder| decoder.save(folder, dtype, SHARD_BYTES).map_err(PolicyWrite::Model))
+        .map_err(|failure| match failure {
             PolicyWrite::Io(source) => RunError::io(&path, "write", source),
             PolicyWrite::Model(error) => RunError::Model(error),
-        },
-    )
+        })
 }
 
 /// Either layer's failure, told apart so that the path is named once.

@@ -6,7 +6,7 @@ use super::{Decoder, by_dtype};
 use crate::kernels::Real;
 use crate::kernels::gemm::{Element, MatrixRef, Store, gemm};
 use crate::kernels::log_prob::{log_probs, log_probs_backward, soft_cap};
-use crate::kernels::storage::{tensor_of, with_slice, with_slice_mut};
+use crate::kernels::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::parameters::{Gradients, ParameterId};
 
 /// Logits that are held at once (64 MB in f32). A chunk's products read the whole head, so that it should have
@@ -38,12 +38,12 @@ impl Decoder {
         let head = self.value(self.head()?);
         let vocab = head.dims2()?.0;
         if let Some(packed) = self.packed.as_ref().and_then(|p| p.head.as_ref()) {
-            let mut out = vec![0f32; n * vocab];
+            let mut out = unwritten::<f32>(n * vocab);
             with_slice::<f32, _>(hidden, |x| packed.product(MatrixRef::row_major(x, n, h, h), &mut out, vocab, Store::Overwrite))?;
             self.cap(&mut out);
             return tensor_of(out, (n, vocab));
         }
-        let mut out = vec![T::ZERO; n * vocab];
+        let mut out = unwritten(n * vocab);
         with_slice::<T, _>(hidden, |x| with_slice::<T, _>(head, |w| product(x, w, n, vocab, h, &mut out)))??;
         self.cap(&mut out);
         tensor_of(out, (n, vocab))
@@ -80,7 +80,7 @@ impl Decoder {
         with_slice::<T, _>(hidden, |hidden| {
             with_slice::<T, _>(head, |w| {
                 let chunk = chunk_rows(vocab).min(rows.len());
-                let mut logits = vec![T::ZERO; chunk * vocab];
+                let mut logits = unwritten(chunk * vocab);
                 for ((rows, targets), out) in rows.chunks(chunk.max(1)).zip(targets.chunks(chunk.max(1))).zip(out.chunks_mut(chunk.max(1))) {
                     let x = gather(hidden, rows, h);
                     let logits = &mut logits[..rows.len() * vocab];
@@ -128,8 +128,8 @@ impl Decoder {
         with_slice::<T, _>(hidden, |hidden| {
             with_slice::<T, _>(head, |w| -> Result<()> {
                 let chunk = chunk_rows(vocab).min(rows.len()).max(1);
-                let mut logits = vec![T::ZERO; chunk * vocab];
-                let mut dx = vec![T::ZERO; chunk * h];
+                let mut logits = unwritten(chunk * vocab);
+                let mut dx = unwritten(chunk * h);
                 for ((rows, targets), d) in rows.chunks(chunk).zip(targets.chunks(chunk)).zip(d.chunks(chunk)) {
                     let n = rows.len();
                     let x = gather(hidden, rows, h);

@@ -12,7 +12,7 @@ use candle_core::{Result, Tensor};
 use super::gemm::{Element, MatrixRef, Store, gemm_serial};
 use super::parallel::{SharedMut, for_each};
 use super::simd::simd;
-use super::storage::{tensor_of, with_slice};
+use super::storage::{tensor_of, unwritten, with_slice};
 use crate::batch::{Layout, SegmentRows};
 
 /// Queries whose scores are held at once by one task.
@@ -146,8 +146,8 @@ impl Attention {
     /// A tensor that is not a contiguous CPU one.
     pub fn forward<T: Element>(&self, qkv: &Tensor, layout: &Layout) -> Result<AttentionOutput> {
         let t = qkv.dims2()?.0;
-        let mut output = vec![T::ZERO; t * self.heads * self.head_dim];
-        let mut log_sums = vec![T::ZERO; t * self.heads];
+        let mut output = unwritten(t * self.heads * self.head_dim);
+        let mut log_sums = unwritten(t * self.heads);
         with_slice::<T, _>(qkv, |qkv| {
             let (out, sums) = (SharedMut::new(&mut output), SharedMut::new(&mut log_sums));
             for_each(layout.segments().len() * self.kv_heads, |task| {
@@ -255,7 +255,7 @@ impl Attention {
     /// A tensor that is not a contiguous CPU one.
     pub fn backward<T: Element>(&self, qkv: &Tensor, forward: &AttentionOutput, d_output: &Tensor, layout: &Layout) -> Result<Tensor> {
         let t = qkv.dims2()?.0;
-        let mut d_qkv = vec![T::ZERO; t * self.width()];
+        let mut d_qkv = unwritten(t * self.width());
         with_slice::<T, _>(qkv, |qkv| {
             with_slice::<T, _>(&forward.output, |output| {
                 with_slice::<T, _>(&forward.log_sums, |sums| {

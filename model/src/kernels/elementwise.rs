@@ -6,12 +6,18 @@ use candle_core::Tensor;
 use super::Real;
 use super::parallel::for_rows;
 use super::simd::simd;
-use super::storage::{with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
 simd! {
     fn add_into<T: Real>(x: &mut [T], y: &[T]) {
         for (a, &b) in x.iter_mut().zip(y) {
             *a += b;
+        }
+    }
+
+    fn sum_into<T: Real>(x: &[T], y: &[T], out: &mut [T]) {
+        for ((o, &a), &b) in out.iter_mut().zip(x).zip(y) {
+            *o = a + b;
         }
     }
 
@@ -60,7 +66,14 @@ pub fn add_bias_backward<T: Real>(dy: &[T], width: usize, first: usize, d_bias: 
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
 pub fn sum<T: Real>(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let out = x.copy()?;
-    add_assign::<T>(&out, y)?;
-    Ok(out)
+    let mut out = unwritten(x.elem_count());
+    with_slice::<T, _>(x, |x| {
+        with_slice::<T, _>(y, |y| {
+            for_rows(&mut out, 1, 1 << 14, |first, part| {
+                let n = part.len();
+                sum_into(&x[first..first + n], &y[first..first + n], part);
+            });
+        })
+    })??;
+    tensor_of(out, x.shape().clone())
 }

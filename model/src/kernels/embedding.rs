@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::parallel::for_rows;
-use super::storage::{tensor_of, with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// Looks `ids` up in `table` \[vocab, h], times `scale` (Gemma's √h): \[t, h].
 ///
@@ -17,7 +17,7 @@ pub fn embedding<T: Real>(table: &Tensor, ids: &[u32], scale: Option<f64>) -> Re
         bail!("token id {id} is outside the vocabulary of {vocab}")
     }
     let scale = scale.map(T::of);
-    let mut out = vec![T::ZERO; ids.len() * h];
+    let mut out = unwritten::<T>(ids.len() * h);
     with_slice::<T, _>(table, |table| {
         for_rows(&mut out, h, 1 << 14, |first, rows| {
             for (row, &id) in rows.chunks_exact_mut(h).zip(&ids[first..]) {

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::Real;
 use super::parallel::for_rows;
 use super::simd::simd;
-use super::storage::{tensor_of, with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::architecture::Activation;
 
 /// √(2/π) and the cubic's coefficient of the tanh form of GELU.
@@ -73,7 +73,7 @@ simd! {
 pub fn gated_unit<T: Real>(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (t, width) = gate_up.dims2()?;
     let width = width / 2;
-    let mut out = vec![T::ZERO; t * width];
+    let mut out = unwritten(t * width);
     with_slice::<T, _>(gate_up, |gate_up| {
         for_rows(&mut out, width, 1 << 12, |first, rows| {
             let input = &gate_up[first * 2 * width..][..rows.len() * 2];

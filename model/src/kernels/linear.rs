@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::elementwise::{add_bias, add_bias_backward};
 use super::gemm::{Element, MatrixRef, PackedMatrix, Store, gemm};
-use super::storage::{tensor_of, with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// [`linear`] maps into the columns of one output, in order: x \[t, k] → \[t, Σ out].
 ///
@@ -13,7 +13,7 @@ use super::storage::{tensor_of, with_slice, with_slice_mut};
 pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width: usize = maps.iter().map(Map::outputs).sum();
-    let mut out = vec![T::ZERO; t * width];
+    let mut out = unwritten(t * width);
     with_slice::<T, _>(x, |x| -> Result<()> {
         let x = MatrixRef::row_major(x, t, k, k);
         let mut first = 0;
@@ -42,7 +42,7 @@ pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
 pub fn linear_packed<T: Element>(x: &Tensor, packed: &PackedMatrix<T>, maps: &[Map]) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width = packed.columns();
-    let mut out = vec![T::ZERO; t * width];
+    let mut out = unwritten(t * width);
     with_slice::<T, _>(x, |x| packed.product(MatrixRef::row_major(x, t, k, k), &mut out, width, Store::Overwrite))?;
     let mut first = 0;
     for map in maps {
@@ -85,7 +85,7 @@ pub struct MapGradient<'a> {
 pub fn linear_backward<T: Element>(x: &Tensor, dy: &Tensor, maps: &[Map], gradients: &[MapGradient]) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width = dy.dims2()?.1;
-    let mut dx = vec![T::ZERO; t * k];
+    let mut dx = unwritten(t * k);
     if t == 0 {
         return tensor_of(dx, (t, k));
     }

@@ -10,7 +10,7 @@ use super::Real;
 use super::attention::Attention;
 use super::parallel::{SharedMut, for_each};
 use super::simd::simd;
-use super::storage::{tensor_of, with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 
 /// Writes the new tokens' keys and values into their rows' pages. `qkv` \[t, (heads + 2·kv_heads)·d] after rope;
@@ -139,7 +139,7 @@ pub fn attend_pages<T: Real>(attention: &Attention, qkv: &Tensor, rows: &[PagedR
         .iter()
         .flat_map(|row| (row.context..row.context + row.new_tokens).map(move |position| Query { pages: row.pages, position }))
         .collect();
-    let mut output = vec![T::ZERO; t * heads * d];
+    let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
     with_slice::<T, _>(qkv, |qkv| {
         with_slice::<T, _>(keys, |keys| {

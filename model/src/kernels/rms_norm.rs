@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use super::Real;
 use super::parallel::for_rows;
 use super::simd::simd;
-use super::storage::{tensor_of, with_slice, with_slice_mut};
+use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// The constants of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,7 @@ impl RmsNorm {
     /// A tensor that is not a contiguous CPU one.
     pub fn forward<T: Real>(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let h = weight.elem_count();
-        let mut out = vec![T::ZERO; x.elem_count()];
+        let mut out = unwritten(x.elem_count());
         with_slice::<T, _>(weight, |weight| {
             let weight = self.effective(weight);
             with_slice::<T, _>(x, |x| {

@@ -39,6 +39,19 @@ pub fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<candle_core::Shape>) ->
     Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
 }
 
+/// Room for `len` numbers that an operation is about to write whole. Zeroing it first would cost as much memory
+/// traffic as many an operation itself.
+pub(crate) fn unwritten<T: Real>(len: usize) -> Vec<T> {
+    let mut room = Vec::with_capacity(len);
+    // SAFETY: the capacity is there; f32 and f64 have no invalid bit patterns and nothing to drop, and each caller
+    // writes every element before it reads one.
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        room.set_len(len);
+    }
+    room
+}
+
 struct InPlace<T, F, R> {
     f: Cell<Option<F>>,
     result: RefCell<Option<R>>,

@@ -6,9 +6,9 @@
 use crate::kernels::Real;
 use crate::kernels::simd::{Level, level};
 
-/// A tile product: depth, packed A \[depth]\[MR], packed B \[depth]\[NR], C, its row stride, live rows and columns of
-/// the tile, and whether C's old content is kept.
-pub(super) type Run<T> = unsafe fn(usize, *const T, *const T, *mut T, usize, usize, usize, bool);
+/// A tile product: depth; A, with the strides of its rows and of the steps of k; packed B \[depth]\[NR]; C, its row
+/// stride, live rows and columns of the tile, and whether C's old content is kept.
+pub(super) type Run<T> = unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool);
 
 /// A tile product with its shape.
 pub struct Kernel<T> {
@@ -54,6 +54,8 @@ impl Element for f64 {
 unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
     depth: usize,
     a: *const T,
+    a_row: usize,
+    a_step: usize,
     b: *const T,
     c: *mut T,
     c_stride: usize,
@@ -62,7 +64,7 @@ unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
     accumulate: bool,
 ) {
     let mut acc = [[T::ZERO; NR]; MR];
-    // SAFETY: the caller's promise covers a[depth * MR], b[depth * NR] and the live part of C.
+    // SAFETY: the caller's promise covers MR rows of A, b[depth * NR] and the live part of C.
     unsafe {
         if accumulate {
             for (i, row) in acc.iter_mut().enumerate().take(rows) {
@@ -74,7 +76,7 @@ unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
         for p in 0..depth {
             let b = &*b.add(p * NR).cast::<[T; NR]>();
             for (i, row) in acc.iter_mut().enumerate() {
-                let x = *a.add(p * MR + i);
+                let x = *a.add(i * a_row + p * a_step);
                 for (sum, &y) in row.iter_mut().zip(b) {
                     *sum = x.fma(y, *sum);
                 }
@@ -93,6 +95,8 @@ unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
 unsafe fn portable<T: Real, const MR: usize, const NR: usize>(
     depth: usize,
     a: *const T,
+    a_row: usize,
+    a_step: usize,
     b: *const T,
     c: *mut T,
     c_stride: usize,
@@ -101,7 +105,7 @@ unsafe fn portable<T: Real, const MR: usize, const NR: usize>(
     accumulate: bool,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<T, MR, NR>(depth, a, b, c, c_stride, rows, columns, accumulate) }
+    unsafe { tile::<T, MR, NR>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -114,6 +118,8 @@ mod x86 {
     pub(super) unsafe fn f32_avx512(
         depth: usize,
         a: *const f32,
+        a_row: usize,
+        a_step: usize,
         b: *const f32,
         c: *mut f32,
         c_stride: usize,
@@ -126,7 +132,7 @@ mod x86 {
             ((1u32 << live) - 1) as __mmask16
         });
         let mut acc = [[_mm512_setzero_ps(); 3]; 8];
-        // SAFETY: the caller covers a[8·depth], b[48·depth] and the live part of C; masks keep to live columns.
+        // SAFETY: the caller covers eight rows of A, b[48·depth] and the live part of C; masks keep to live columns.
         unsafe {
             if accumulate {
                 for (i, row) in acc.iter_mut().enumerate() {
@@ -140,9 +146,9 @@ mod x86 {
             for p in 0..depth {
                 let b = b.add(p * 48);
                 let (b0, b1, b2) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32)));
-                let a = a.add(p * 8);
+                let a = a.add(p * a_step);
                 for (i, row) in acc.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(*a.add(i));
+                    let x = _mm512_set1_ps(*a.add(i * a_row));
                     row[0] = _mm512_fmadd_ps(x, b0, row[0]);
                     row[1] = _mm512_fmadd_ps(x, b1, row[1]);
                     row[2] = _mm512_fmadd_ps(x, b2, row[2]);
@@ -164,6 +170,8 @@ mod x86 {
     pub(super) unsafe fn f32_avx2(
         depth: usize,
         a: *const f32,
+        a_row: usize,
+        a_step: usize,
         b: *const f32,
         c: *mut f32,
         c_stride: usize,
@@ -173,10 +181,10 @@ mod x86 {
     ) {
         if rows < 4 || columns < 24 {
             // SAFETY: the caller's promise; the edge goes through memory.
-            return unsafe { super::tile::<f32, 4, 24>(depth, a, b, c, c_stride, rows, columns, accumulate) };
+            return unsafe { super::tile::<f32, 4, 24>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) };
         }
         let mut acc = [[_mm256_setzero_ps(); 3]; 4];
-        // SAFETY: the caller covers a[4·depth], b[24·depth] and the whole tile of C.
+        // SAFETY: the caller covers four rows of A, b[24·depth] and the whole tile of C.
         unsafe {
             if accumulate {
                 for (i, row) in acc.iter_mut().enumerate() {
@@ -188,9 +196,9 @@ mod x86 {
             for p in 0..depth {
                 let b = b.add(p * 24);
                 let (b0, b1, b2) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)), _mm256_loadu_ps(b.add(16)));
-                let a = a.add(p * 4);
+                let a = a.add(p * a_step);
                 for (i, row) in acc.iter_mut().enumerate() {
-                    let x = _mm256_set1_ps(*a.add(i));
+                    let x = _mm256_set1_ps(*a.add(i * a_row));
                     row[0] = _mm256_fmadd_ps(x, b0, row[0]);
                     row[1] = _mm256_fmadd_ps(x, b1, row[1]);
                     row[2] = _mm256_fmadd_ps(x, b2, row[2]);
@@ -210,6 +218,8 @@ mod x86 {
     pub(super) unsafe fn f64_avx512(
         depth: usize,
         a: *const f64,
+        a_row: usize,
+        a_step: usize,
         b: *const f64,
         c: *mut f64,
         c_stride: usize,
@@ -218,6 +228,6 @@ mod x86 {
         accumulate: bool,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { super::tile::<f64, 4, 16>(depth, a, b, c, c_stride, rows, columns, accumulate) }
+        unsafe { super::tile::<f64, 4, 16>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) }
     }
 }

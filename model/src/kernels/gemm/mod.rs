@@ -174,26 +174,48 @@ fn product_block<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_st
                 let (block, split) = (task / splits, task % splits);
                 let rows = block * MC..((block + 1) * MC).min(m);
                 let panel_range = split * panels / splits..(split + 1) * panels / splits;
-                let row_panels = rows.len().div_ceil(kernel.mr);
-                with_buffer::<T, _>(&PACK_A, row_panels * kernel.mr * k, |packed_a| {
-                    for (i, out) in packed_a.chunks_exact_mut((kernel.mr * k).max(1)).enumerate() {
-                        pack_panel(a, rows.start + i * kernel.mr, kernel.mr, out);
-                    }
-                    multiply(
-                        &kernel, k, packed_a, rows, packed_b, panel_range, first, n, &c_shared, c_stride, store,
-                    );
+                with_rows(&kernel, a, rows.clone(), |a| {
+                    multiply(&kernel, k, a, rows.clone(), packed_b, panel_range, first, n, &c_shared, c_stride, store);
                 });
             });
         });
     }
 }
 
-/// Multiplies packed rows with packed panels into C. `first` is the first panel's first column in C.
+/// A block of rows as the microkernel reads it: panel i starts at `i * panel_len`; within it, row r of step p lies at
+/// `r * row_stride + p * step_stride`.
+#[derive(Clone, Copy)]
+struct Rows<'a, T> {
+    data: &'a [T],
+    panel_len: usize,
+    row_stride: usize,
+    step_stride: usize,
+}
+
+/// Lends `f` the rows `rows` of `a`. Where a row's elements lie side by side they are read in place (each is loaded
+/// once and spread over a register, so that nothing is gained by moving it); else, and for a last panel that is not
+/// full, they are packed.
+fn with_rows<T: Element, R>(kernel: &Kernel<T>, a: MatrixRef<T>, rows: std::ops::Range<usize>, f: impl FnOnce(Rows<T>) -> R) -> R {
+    let k = a.columns;
+    if a.column_stride == 1 && rows.len().is_multiple_of(kernel.mr) && k > 0 {
+        let data = &a.data[rows.start * a.row_stride..];
+        return f(Rows { data, panel_len: kernel.mr * a.row_stride, row_stride: a.row_stride, step_stride: 1 });
+    }
+    let panels = rows.len().div_ceil(kernel.mr);
+    with_buffer::<T, _>(&PACK_A, panels * kernel.mr * k, |packed| {
+        for (i, out) in packed.chunks_exact_mut((kernel.mr * k).max(1)).enumerate() {
+            pack_panel(a, rows.start + i * kernel.mr, kernel.mr, out);
+        }
+        f(Rows { data: packed, panel_len: kernel.mr * k, row_stride: 1, step_stride: kernel.mr })
+    })
+}
+
+/// Multiplies rows with packed panels into C. `first` is the first panel's first column in C.
 #[allow(clippy::too_many_arguments)]
 fn multiply<T: Element>(
     kernel: &Kernel<T>,
     k: usize,
-    packed_a: &[T],
+    a: Rows<T>,
     rows: std::ops::Range<usize>,
     packed_b: &[T],
     panels: std::ops::Range<usize>,
@@ -220,13 +242,17 @@ fn multiply<T: Element>(
             let b = &packed_b[panel * kernel.nr * k + step * kernel.nr..][..depth * kernel.nr];
             for i in 0..row_panels {
                 let row = rows.start + i * kernel.mr;
-                let a = &packed_a[i * kernel.mr * k + step * kernel.mr..][..depth * kernel.mr];
+                let panel_a = &a.data[i * a.panel_len + step * a.step_stride..];
+                debug_assert!(panel_a.len() > (kernel.mr - 1) * a.row_stride + (depth - 1) * a.step_stride);
                 let live = kernel.mr.min(rows.end - row);
-                // SAFETY: the tile lies inside C (checked by `check`), and no other task writes it.
+                // SAFETY: the tile lies inside C (checked by `check`), and no other task writes it; A and B cover
+                // `depth` steps from here on.
                 unsafe {
                     (kernel.run)(
                         depth,
-                        a.as_ptr(),
+                        panel_a.as_ptr(),
+                        a.row_stride,
+                        a.step_stride,
                         b.as_ptr(),
                         c.pointer().add(row * c_stride + column),
                         c_stride,
@@ -248,9 +274,16 @@ fn pack_panel<T: Element>(a: MatrixRef<T>, first: usize, height: usize, out: &mu
         out.fill(T::ZERO);
     }
     if a.row_stride == 1 {
-        for (p, group) in out.chunks_exact_mut(height).enumerate().take(k) {
-            let at = first + p * a.column_stride;
-            group[..live].copy_from_slice(&a.data[at..at + live]);
+        // A copy of a constant length is a few vector moves; of a variable one, a call.
+        match (live, height) {
+            (8, 8) => copy_groups::<T, 8>(&a, first, out),
+            (48, 48) => copy_groups::<T, 48>(&a, first, out),
+            _ => {
+                for (p, group) in out.chunks_exact_mut(height).enumerate().take(k) {
+                    let at = first + p * a.column_stride;
+                    group[..live].copy_from_slice(&a.data[at..at + live]);
+                }
+            }
         }
         return;
     }
@@ -269,6 +302,15 @@ fn pack_panel<T: Element>(a: MatrixRef<T>, first: usize, height: usize, out: &mu
                     out[(start + p) * height + r] = a.data[at + p * a.column_stride];
                 }
             }
+        }
+    }
+}
+
+fn copy_groups<T: Element, const N: usize>(a: &MatrixRef<T>, first: usize, out: &mut [T]) {
+    for (p, group) in out.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+        let at = first + p * a.column_stride;
+        if let Some(source) = a.data[at..].first_chunk::<N>() {
+            *group = *source;
         }
     }
 }
@@ -331,17 +373,12 @@ impl<T: Element> PackedMatrix<T> {
         let tasks = if m * k * self.n < PARALLEL_WORK { 1 } else { (rayon::current_num_threads() * 2).min(panels) };
         for block in 0..row_blocks {
             let rows = block * MC..((block + 1) * MC).min(m);
-            let row_panels = rows.len().div_ceil(kernel.mr);
-            with_buffer::<T, _>(&PACK_A, row_panels * kernel.mr * k, |packed_a| {
-                for (i, out) in packed_a.chunks_exact_mut((kernel.mr * k).max(1)).enumerate() {
-                    pack_panel(a, rows.start + i * kernel.mr, kernel.mr, out);
-                }
-                let packed_a: &[T] = packed_a;
+            with_rows(&kernel, a, rows.clone(), |a| {
                 for_each(tasks, |task| {
                     for panel in task * panels / tasks..(task + 1) * panels / tasks {
                         // Panel by panel, so that each one stays in the nearest cache for all its rows.
                         multiply(
-                            &kernel, k, packed_a, rows.clone(), &self.data, panel..panel + 1, 0, self.n, &c, c_stride, store,
+                            &kernel, k, a, rows.clone(), &self.data, panel..panel + 1, 0, self.n, &c, c_stride, store,
                         );
                     }
                 });
