@@ -5,3 +5,4 @@ mod end_to_end;
 mod fixtures;
 mod fixtures_run;
 mod recipes;
+mod stages;

@@ -29,7 +29,7 @@ const SPLIT: usize = 300;
 const HELD_OUT: usize = 240;
 
 /// The share of demonstrations that show the careless answer.
-const CARELESS: f64 = 0.55;
+const CARELESS: f64 = 0.5;
 /// The share of preference labels that are turned round.
 const TURNED: f64 = 0.125;
 

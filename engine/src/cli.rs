@@ -99,8 +99,8 @@ pub enum Command {
 pub struct RunArgs {
     /// The recipe
     pub recipe: PathBuf,
-    /// The run folder [default: runs/<name>]
-    #[arg(short, long, value_name = "DIR")]
+    /// The run folder; absent: `runs/` and the recipe's name.
+    #[arg(short, long, value_name = "DIR", help = "The run folder [default: runs/<name>]")]
     pub output: Option<PathBuf>,
 }
 
@@ -166,8 +166,12 @@ pub struct PlanArgs {
 /// What the stage commands share.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StageArgs {
-    /// Read this recipe's own section, [policy] and the top-level keys
-    #[arg(long, value_name = "FILE")]
+    /// The recipe whose own section, `[policy]` and top-level keys are read.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Read this recipe's own section, [policy] and the top-level keys"
+    )]
     pub recipe: Option<PathBuf>,
     /// The iteration whose randomness to use
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -130,7 +130,7 @@ impl Inputs {
         let options = policy_options(recipe, runtime);
         Ok(match &recipe.policy.model {
             ModelSource::Random(folder) => {
-                Decoder::random(Architecture::load(folder)?, recipe.seed, &options)?
+                Decoder::random_from(folder, recipe.seed, &options)?
             }
             _ => Decoder::load(&self.policy_folder, &options)?,
         })

@@ -41,10 +41,7 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     let cli = Cli::read();
     cli.common.start_log();
-    // Inside the pool: a parallel loop that starts on a thread outside it puts that thread to sleep and wakes it
-    // again, thousands of times a second in small models.
-    let pool = rayon::ThreadPoolBuilder::new().build()?;
-    pool.install(|| Ok(cli.run()?))
+    Ok(cli.run()?)
 }
 
 /// One message on standard error; where that is closed there is nobody to tell.

@@ -9,7 +9,7 @@ selfplay=target/release/selfplay
 
 "$selfplay" sft --model "random:$folder/init" --data "$folder/sft.jsonl" --output "$folder/sft" \
     --set policy.dtype=bf16 --set sft.optimizer=adamw --set sft.learning_rate=2e-3 --set sft.lr_schedule=cosine --set sft.batch_size=128 \
-    --set sft.warmup_ratio=0.02 --set sft.epochs=1 --set sft.weight_decay=0.01 --set sft.adam_beta2=0.98 --set sft.recompute=false
+    --set sft.warmup_ratio=0.02 --set sft.epochs=2 --set sft.weight_decay=0.01 --set sft.adam_beta2=0.98 --set sft.recompute=false
 
 "$selfplay" train-preference --model "$folder/sft/policy" --pairs "$folder/preference.jsonl" --output "$folder/preference" \
     --set policy.dtype=bf16 --set preference.kind=gpm --set preference.dim=4 --set preference.prompt_head=true --set preference.optimizer=adamw \

@@ -25,7 +25,7 @@ pub trait Backend: Send {
     /// Copies a page's keys and values.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError>;
 
-    /// Runs new tokens, `ids` [t] row after row, and hands the logits [n, vocab] at `logit_rows` [n] (indices into
+    /// Runs new tokens, `ids` \[t] row after row, and hands the logits \[n, vocab] at `logit_rows` \[n] (indices into
     /// `ids`, rising) to `read`, once; not at all when none are wanted.
     fn run(
         &mut self,

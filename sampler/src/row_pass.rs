@@ -55,7 +55,7 @@ fn rounded(weight: f32) -> f64 {
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND_TO_INTEGER: f32 = 12_582_912.0; // 1.5 · 2^23
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let x = if x > -86.0 { x } else { -86.0 };
     let shifted = x * std::f32::consts::LOG2_E + ROUND_TO_INTEGER;

@@ -48,7 +48,7 @@ impl PickRule {
 pub struct Pick {
     /// The token.
     pub id: u32,
-    /// ln softmax(logits)[id].
+    /// ln softmax(logits)\[id].
     pub logprob: f32,
 }
 
@@ -98,7 +98,7 @@ enum Kept {
 }
 
 impl Picker {
-    /// Reads a row of logits [vocab] once for any number of [`Picker::draw`]s.
+    /// Reads a row of logits \[vocab] once for any number of [`Picker::draw`]s.
     pub fn prepare(&mut self, logits: &[f32], rule: &PickRule) -> Result<(), NotFinite> {
         let has_nan = block_maxima(logits, &mut self.maxima);
         self.max = self.maxima.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -275,7 +275,7 @@ impl<'r> Schedule<'r> {
 
     /// Copy on write: the prompt's last page, where it is not full, becomes the fork's own.
     fn own_last_page(&mut self, fork: &mut Sequence) -> Result<Option<PageCopy>, SampleError> {
-        let is_full = fork.prompt_tokens % PAGE_TOKENS == 0;
+        let is_full = fork.prompt_tokens.is_multiple_of(PAGE_TOKENS);
         let Some(last) = fork.pages.last_mut().filter(|_| !is_full) else {
             return Ok(None);
         };

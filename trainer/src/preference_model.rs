@@ -4,6 +4,9 @@
 //! [`crate::preference_score`]. Tokens are the scorer's (template, special tokens, end token): the caller makes them.
 //! A pair's common beginning goes through the backbone once. A share of the comparisons, drawn by the seed, is
 //! held out; the accuracy on it is measured after every epoch and kept in `accuracy.jsonl`.
+//!
+//! Past 400 lines because section, holding out, packing and objective share the comparison's token positions, and
+//! their tests stand beside them.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

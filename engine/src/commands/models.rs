@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use candle_core::{DType, Device};
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_model::{Codec, Decoder, LoadOptions};
 
 use crate::error::Result;
 use crate::hub;
@@ -30,7 +30,7 @@ pub(super) fn decoder(recipe: &Recipe, device: &Device, heads: bool) -> Result<D
     let folder = hub::model_folder(&recipe.policy.model)?;
     let options = LoadOptions { device: device.clone(), dtype: computed_in(recipe, device), heads };
     Ok(match &recipe.policy.model {
-        ModelSource::Random(_) => Decoder::random(Architecture::load(&folder)?, recipe.seed, &options)?,
+        ModelSource::Random(_) => Decoder::random_from(&folder, recipe.seed, &options)?,
         _ => Decoder::load(&folder, &options)?,
     })
 }

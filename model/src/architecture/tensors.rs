@@ -9,9 +9,9 @@ pub enum ParameterKind {
     Matrix,
     /// The embedding [vocab, hidden].
     Embedding,
-    /// The factors of a norm [width].
+    /// The factors of a norm \[width].
     Norm,
-    /// A bias [out].
+    /// A bias \[out].
     Bias,
 }
 

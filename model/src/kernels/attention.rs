@@ -1,7 +1,7 @@
 //! Causal attention over packed segments, forward and backward.
 //!
 //! A segment attends to all of its prefix segment (the prompt that several responses share) and causally to itself.
-//! Keys outside the window, and all masked ones, are never part of a matrix that outlives a tile of [`TILE`]
+//! Keys outside the window, and all masked ones, are never part of a matrix that outlives a tile of `TILE`
 //! queries; the forward leaves one number per query and head (the log of the softmax's denominator) for the
 //! backward, which computes probabilities again from it (Dao et al., arXiv 2205.14135).
 

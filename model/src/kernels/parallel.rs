@@ -30,6 +30,12 @@ impl<T> SharedMut<T> {
     }
 }
 
+/// Runs `f` on a thread of the pool. A parallel loop that is started from outside puts its caller to sleep and wakes
+/// it again; a forward has hundreds of such loops, so that it goes inside once, as a whole.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if rayon::current_thread_index().is_some() { f() } else { rayon::scope(|_| f()) }
+}
+
 /// Runs `f` for every index of `0..tasks`, in parallel when there is more than one and the pool has threads.
 pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
     use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! One body, compiled for each instruction set, chosen at run time.
 //!
-//! A function declared inside [`simd!`](crate::kernels::simd::simd) is compiled three times: AVX-512, AVX2 with
+//! A function declared inside `simd!` is compiled three times: AVX-512, AVX2 with
 //! FMA, and the target's baseline. Loops in its body vectorise to what the machine has, with no rebuild.
 
 use std::sync::OnceLock;

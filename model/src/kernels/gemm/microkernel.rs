@@ -145,6 +145,12 @@ mod x86 {
             }
             for p in 0..depth {
                 let b = b.add(p * 48);
+                // What follows this block of B (the panel's next steps, or the next panel) comes from memory while this
+                // one is used for all its rows. A prefetch past the end does nothing.
+                let next = b.wrapping_add(depth * 48).cast::<i8>();
+                _mm_prefetch::<_MM_HINT_T1>(next);
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64));
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(128));
                 let (b0, b1, b2) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32)));
                 let a = a.add(p * a_step);
                 for (i, row) in acc.iter_mut().enumerate() {

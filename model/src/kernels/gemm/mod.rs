@@ -7,6 +7,9 @@
 //!
 //! Blocking: B is packed in panels of NR columns, A in panels of MR rows; a microkernel keeps an MR×NR tile of C in
 //! registers over KC steps of k. Tasks split rows and columns, never k.
+//!
+//! Past 400 lines because packing, loops and their tests must agree on one layout, element for element;
+//! what depends on the instruction set is in `microkernel.rs`.
 
 mod microkernel;
 
