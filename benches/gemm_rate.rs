@@ -10,11 +10,23 @@ use std::time::Instant;
 use selfplay_model::kernels::gemm::{MatrixRef, PackedMatrix, Store, gemm};
 
 fn main() {
-    println!("{:>6} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10}", "m", "k", "n", "x.W^T", "packed", "dy.W", "dy^T.x");
-    for (m, k, n) in [(32, 288, 768), (32, 288, 32000), (32, 768, 2048), (32, 768, 32000), (1536, 288, 768), (2048, 768, 2048), (512, 768, 32000)] {
+    println!(
+        "{:>6} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10}",
+        "m", "k", "n", "x.W^T", "packed", "dy.W", "dy^T.x"
+    );
+    for (m, k, n) in [
+        (32, 288, 768),
+        (32, 288, 32000),
+        (32, 768, 2048),
+        (32, 768, 32000),
+        (1536, 288, 768),
+        (2048, 768, 2048),
+        (512, 768, 32000),
+    ] {
         let (x, w, dy) = (vec![0.5f32; m * k], vec![0.25f32; n * k], vec![0.5f32; m * n]);
         let packed = PackedMatrix::of_weights(&[&w], k);
-        let (mut y, mut z, mut dx, mut dw) = (vec![0f32; m * n], vec![0f32; m * n], vec![0f32; m * k], vec![0f32; n * k]);
+        let (mut y, mut z, mut dx, mut dw) =
+            (vec![0f32; m * n], vec![0f32; m * n], vec![0f32; m * k], vec![0f32; n * k]);
         let rows = MatrixRef::row_major(&x, m, k, k);
         let weights = MatrixRef::row_major(&w, n, k, k);
         let d = MatrixRef::row_major(&dy, m, n, n);
@@ -24,7 +36,10 @@ fn main() {
             rate(m * k * n, || gemm(d, weights, &mut dx, k, Store::Overwrite)),
             rate(m * k * n, || gemm(d.transposed(), rows, &mut dw, k, Store::Accumulate)),
         ];
-        println!("{m:>6} {k:>6} {n:>6} {:>10.1} {:>10.1} {:>10.1} {:>10.1}", rates[0], rates[1], rates[2], rates[3]);
+        println!(
+            "{m:>6} {k:>6} {n:>6} {:>10.1} {:>10.1} {:>10.1} {:>10.1}",
+            rates[0], rates[1], rates[2], rates[3]
+        );
     }
 }
 

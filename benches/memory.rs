@@ -12,7 +12,9 @@ use std::process::{Command, ExitCode};
 
 use selfplay_model::{Decoder, LoadOptions};
 use selfplay_records::atomic;
-use selfplay_trainer::{LossKind, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs};
+use selfplay_trainer::{
+    LossKind, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs,
+};
 use serde_json::json;
 
 #[global_allocator]
@@ -69,7 +71,10 @@ fn compare() -> Outcome<bool> {
     let vocabulary = (wide.beyond - few.beyond) / CHUNK_BYTES;
     let verdict = |holds: bool| if holds { "ok" } else { "BROKEN" };
     let (layer_ok, vocabulary_ok) = (per_layer <= 1.2, vocabulary <= 1.0);
-    println!("growth per layer: {per_layer:.3} × tokens × hidden × 4 bytes (bound 1.2): {}", verdict(layer_ok));
+    println!(
+        "growth per layer: {per_layer:.3} × tokens × hidden × 4 bytes (bound 1.2): {}",
+        verdict(layer_ok)
+    );
     println!(
         "growth from {} to {} tokens of vocabulary: {vocabulary:.3} chunks of the head (bound 1): {}",
         few.case.vocab,

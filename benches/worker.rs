@@ -100,7 +100,9 @@ fn run() -> Outcome<()> {
     // Cargo appends --bench to what it starts.
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let Some(task) = arguments.next() else {
-        say(&json!({"usage": "worker sample|train|score MODEL_DIR INPUTS.json; see benches/peers/compare.py"}))?;
+        say(
+            &json!({"usage": "worker sample|train|score MODEL_DIR INPUTS.json; see benches/peers/compare.py"}),
+        )?;
         return Ok(());
     };
     let model = PathBuf::from(arguments.next().ok_or("no model folder")?);
@@ -185,10 +187,14 @@ fn sample(options: &Options) -> Outcome<()> {
         round += 1;
         let prompts = inputs.prompts.iter().enumerate();
         let requests: Vec<SampleRequest> = prompts
-            .map(|(place, ids)| SampleRequest { prompt_id: format!("{round}-{place}"), prompt_ids: ids.clone() })
+            .map(|(place, ids)| SampleRequest {
+                prompt_id: format!("{round}-{place}"),
+                prompt_ids: ids.clone(),
+            })
             .collect();
         let samples = sampler.generate(&requests, &mut |_| ControlFlow::Continue(()))?;
-        let logprobs: Vec<f32> = samples.iter().flatten().flat_map(|sample| sample.logprobs.clone()).collect();
+        let logprobs: Vec<f32> =
+            samples.iter().flatten().flat_map(|sample| sample.logprobs.clone()).collect();
         let mean = logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64;
         Ok(json!({"tokens": logprobs.len(), "check": {"mean_logprob": mean}}))
     })
@@ -198,7 +204,8 @@ fn sample(options: &Options) -> Outcome<()> {
 fn train(options: &Options) -> Outcome<()> {
     let inputs = &options.inputs.train;
     let mut decoder = Decoder::load(&options.model, &LoadOptions::default())?;
-    let pairs: Vec<TokenPair> = inputs.pairs.iter().enumerate().map(|(place, pair)| token_pair(place, pair)).collect();
+    let pairs: Vec<TokenPair> =
+        inputs.pairs.iter().enumerate().map(|(place, pair)| token_pair(place, pair)).collect();
     let settings = TrainSettings {
         loss: LossKind::Dpo,
         beta: inputs.beta,
@@ -268,7 +275,9 @@ fn score(options: &Options) -> Outcome<()> {
         let scores: Vec<f64> =
             preferences.iter().flat_map(|row| row.scores.iter().flatten().copied()).collect();
         let size = scores.iter().map(|s| s.abs()).sum::<f64>() / scores.len() as f64;
-        Ok(json!({"tokens": words, "check": {"mean_size": size, "first": scores[1], "last": scores[scores.len() - 2]}}))
+        Ok(
+            json!({"tokens": words, "check": {"mean_size": size, "first": scores[1], "last": scores[scores.len() - 2]}}),
+        )
     })
 }
 

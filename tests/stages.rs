@@ -7,7 +7,11 @@ use serde_json::Value;
 use crate::fixtures::World;
 
 fn rows(world: &World, name: &str) -> Vec<Value> {
-    fs::read_to_string(world.path(name)).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    fs::read_to_string(world.path(name))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// Sampling settings that keep the chain short.
@@ -16,14 +20,35 @@ const SHORT: [&str; 4] = ["--set", "sample.max_new_tokens=5", "--set", "sample.n
 #[test]
 fn prompts_become_a_policy_stage_by_stage() {
     let world = World::new();
-    let sample = ["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", "candidates.jsonl"];
+    let sample =
+        ["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", "candidates.jsonl"];
     world.selfplay(&[&sample[..], &SHORT[..]].concat()).ok();
     let candidates = rows(&world, "candidates.jsonl");
     assert_eq!(candidates.len(), 12);
     assert!(candidates.iter().all(|row| row["responses"].as_array().unwrap().len() == 3));
 
-    world.selfplay(&["score", "--preference-model", "judge", "--candidates", "candidates.jsonl", "--output", "preferences.parquet"]).ok();
-    world.selfplay(&["pair", "--candidates", "candidates.jsonl", "--preferences", "preferences.parquet", "--output", "pairs.jsonl"]).ok();
+    world
+        .selfplay(&[
+            "score",
+            "--preference-model",
+            "judge",
+            "--candidates",
+            "candidates.jsonl",
+            "--output",
+            "preferences.parquet",
+        ])
+        .ok();
+    world
+        .selfplay(&[
+            "pair",
+            "--candidates",
+            "candidates.jsonl",
+            "--preferences",
+            "preferences.parquet",
+            "--output",
+            "pairs.jsonl",
+        ])
+        .ok();
     let pairs = rows(&world, "pairs.jsonl");
     assert!(!pairs.is_empty());
     for pair in &pairs {
@@ -32,20 +57,41 @@ fn prompts_become_a_policy_stage_by_stage() {
     }
 
     let train = ["train", "--model", "policy", "--pairs", "pairs.jsonl", "--output", "trained"];
-    let keys = ["--set", "train.learning_rate=1e-2", "--set", "train.warmup_ratio=0", "--set", "train.batch_size=4"];
+    let keys =
+        ["--set", "train.learning_rate=1e-2", "--set", "train.warmup_ratio=0", "--set", "train.batch_size=4"];
     world.selfplay(&[&train[..], &keys[..]].concat()).ok();
     let steps = rows(&world, "trained/metrics.jsonl");
     assert_eq!(steps.len(), pairs.len().div_ceil(4));
-    assert_ne!(fs::read(world.path("policy/model.safetensors")).unwrap(), fs::read(world.path("trained/policy/model.safetensors")).unwrap());
+    assert_ne!(
+        fs::read(world.path("policy/model.safetensors")).unwrap(),
+        fs::read(world.path("trained/policy/model.safetensors")).unwrap()
+    );
     // The trained policy is a model folder like any other.
-    world.selfplay(&[&["sample", "--model", "trained/policy", "--prompts", "prompts.jsonl", "--output", "again.jsonl"][..], &SHORT[..]].concat()).ok();
+    world
+        .selfplay(
+            &[
+                &[
+                    "sample",
+                    "--model",
+                    "trained/policy",
+                    "--prompts",
+                    "prompts.jsonl",
+                    "--output",
+                    "again.jsonl",
+                ][..],
+                &SHORT[..],
+            ]
+            .concat(),
+        )
+        .ok();
 }
 
 #[test]
 fn the_same_command_gives_the_same_rows_and_another_seed_others() {
     let world = World::new();
     let run = |output: &str, seed: &str| {
-        let command = ["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", output, "--set", seed];
+        let command =
+            ["sample", "--model", "policy", "--prompts", "prompts.jsonl", "--output", output, "--set", seed];
         world.selfplay(&[&command[..], &SHORT[..]].concat()).ok();
         fs::read(world.path(output)).unwrap()
     };
@@ -63,20 +109,52 @@ fn what_sft_makes_of_random_weights_is_a_whole_model_folder() {
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"] {
         assert!(world.path("out/policy").join(name).is_file(), "{name} is missing");
     }
-    world.selfplay(&["sample", "--model", "out/policy", "--prompts", "prompts.jsonl", "--output", "c.jsonl", "--set", "sample.max_new_tokens=4"]).ok();
+    world
+        .selfplay(&[
+            "sample",
+            "--model",
+            "out/policy",
+            "--prompts",
+            "prompts.jsonl",
+            "--output",
+            "c.jsonl",
+            "--set",
+            "sample.max_new_tokens=4",
+        ])
+        .ok();
 }
 
 #[test]
 fn a_trained_preference_model_scores_candidates() {
     let world = World::new();
     let pairs: String = (0..12)
-        .map(|i| format!("{{\"prompt\": \"a b\", \"chosen\": \"c {}\", \"rejected\": \"d\"}}\n", if i % 2 == 0 { "e" } else { "f" }))
+        .map(|i| {
+            format!(
+                "{{\"prompt\": \"a b\", \"chosen\": \"c {}\", \"rejected\": \"d\"}}\n",
+                if i % 2 == 0 { "e" } else { "f" }
+            )
+        })
         .collect();
     world.write("labels.jsonl", &pairs);
     let train = ["train-preference", "--model", "policy", "--pairs", "labels.jsonl", "--output", "made"];
-    world.selfplay(&[&train[..], &["--set", "preference.dim=4", "--set", "preference.batch_size=4"]].concat()).ok();
-    world.write("candidates.jsonl", "{\"prompt\": \"a b\", \"responses\": [{\"text\": \"c\"}, {\"text\": \"d\"}]}\n");
-    world.selfplay(&["score", "--preference-model", "made/preference_model", "--candidates", "candidates.jsonl", "--output", "p.jsonl"]).ok();
+    world
+        .selfplay(&[&train[..], &["--set", "preference.dim=4", "--set", "preference.batch_size=4"]].concat())
+        .ok();
+    world.write(
+        "candidates.jsonl",
+        "{\"prompt\": \"a b\", \"responses\": [{\"text\": \"c\"}, {\"text\": \"d\"}]}\n",
+    );
+    world
+        .selfplay(&[
+            "score",
+            "--preference-model",
+            "made/preference_model",
+            "--candidates",
+            "candidates.jsonl",
+            "--output",
+            "p.jsonl",
+        ])
+        .ok();
     let scores = &rows(&world, "p.jsonl")[0]["scores"];
     assert_eq!(scores[0][1].as_f64().unwrap(), -scores[1][0].as_f64().unwrap());
 }

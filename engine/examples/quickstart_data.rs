@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | init/ | | config and tokenizer of the policy before its first step |
 //! | sft.jsonl | instructions, half of them answered in a family's careless way | makes the base policy |
-//! | preference.jsonl | a right and a careless answer; one label in eight is turned round | makes the preference model |
+//! | preference.jsonl | a right and a careless answer; one label in five is turned round | makes the preference model |
 //! | agreement.jsonl | the same with true labels, other prompts | says how far it agrees with the truth |
 //! | prompts/iteration_N.jsonl | prompts alone | the recipe's splits |
 //! | prompts/held_out.jsonl | prompts with their answers | measures accuracy, never seen by any training |
@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 
 /// How many prompts of each family a part holds.
 const SFT: usize = 24_000;
-const PREFERENCE: usize = 4_000;
+const PREFERENCE: usize = 600;
 const AGREEMENT: usize = 300;
 const SPLIT: usize = 300;
 const HELD_OUT: usize = 240;
@@ -31,7 +31,9 @@ const HELD_OUT: usize = 240;
 /// The share of demonstrations that show the careless answer.
 const CARELESS: f64 = 0.5;
 /// The share of preference labels that are turned round.
-const TURNED: f64 = 0.125;
+const TURNED: f64 = 0.2;
+
+const SEED: u64 = 20_261_122;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: quickstart_data FOLDER")?);
@@ -39,9 +41,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     atomic::create_dir_all(&folder.join("init"))?;
     write_init(&folder.join("init"))?;
 
-    let mut random = Random(20_260_720);
     let mut parts: Vec<Vec<Task>> = vec![Vec::new(); Part::ALL.len()];
     for family in Family::ALL {
+        // A stream for each family, and below one for each part: one count can change and leave the rest as it is.
+        let mut random = Random(SEED + family as u64);
         let mut seen = HashSet::new();
         let mut wanted: Vec<usize> = Part::ALL.iter().map(|p| p.rows()).collect();
         for _ in 0..4_000_000 {
@@ -59,6 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for part in Part::ALL {
         let tasks = &mut parts[part as usize];
+        let mut random = Random(SEED + 100 + part as u64);
         random.shuffle(tasks);
         let rows: Vec<Value> = tasks.iter().map(|task| part.row(task, &mut random)).collect();
         write_lines(&folder.join(part.file()), &rows)?;
@@ -85,7 +89,8 @@ enum Family {
 }
 
 impl Family {
-    const ALL: [Family; 5] = [Family::Reverse, Family::Capitals, Family::SortDigits, Family::Add, Family::Largest];
+    const ALL: [Family; 5] =
+        [Family::Reverse, Family::Capitals, Family::SortDigits, Family::Add, Family::Largest];
 
     /// A task whose careless answer differs from the right one.
     fn task(self, random: &mut Random) -> Task {
@@ -106,8 +111,13 @@ impl Family {
             }
             Family::Capitals => {
                 let word = random.word();
-                let first: String = word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
-                Task { prompt: format!("Write {word} in capitals."), right: word.to_uppercase(), careless: first }
+                let first: String =
+                    word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
+                Task {
+                    prompt: format!("Write {word} in capitals."),
+                    right: word.to_uppercase(),
+                    careless: first,
+                }
             }
             Family::SortDigits => {
                 let mut digits: Vec<char> = (0..random.between(4, 6)).map(|_| random.digit()).collect();
@@ -120,14 +130,22 @@ impl Family {
                 let (a, b) = (random.between(10, 99), random.between(10, 99));
                 // Without carrying: each column by itself.
                 let careless = (a / 10 + b / 10) % 10 * 10 + (a % 10 + b % 10) % 10;
-                Task { prompt: format!("Add {a} and {b}."), right: (a + b).to_string(), careless: careless.to_string() }
+                Task {
+                    prompt: format!("Add {a} and {b}."),
+                    right: (a + b).to_string(),
+                    careless: careless.to_string(),
+                }
             }
             Family::Largest => {
                 let numbers = [random.between(10, 99), random.between(10, 99), random.between(10, 99)];
                 let [a, b, c] = numbers;
                 let (right, careless) = (numbers.iter().max(), numbers.iter().min());
                 let text = |n: Option<&usize>| n.map_or_else(String::new, ToString::to_string);
-                Task { prompt: format!("Which is the largest of {a}, {b} and {c}?"), right: text(right), careless: text(careless) }
+                Task {
+                    prompt: format!("Which is the largest of {a}, {b} and {c}?"),
+                    right: text(right),
+                    careless: text(careless),
+                }
             }
         }
     }
@@ -145,12 +163,21 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 7] =
-        [Part::Sft, Part::Preference, Part::Agreement, Part::Split1, Part::Split2, Part::Split3, Part::HeldOut];
+    const ALL: [Part; 7] = [
+        Part::Sft,
+        Part::Preference,
+        Part::Agreement,
+        Part::Split1,
+        Part::Split2,
+        Part::Split3,
+        Part::HeldOut,
+    ];
 
     /// The part that a prompt belongs to, by FNV-1a of its bytes.
     fn of(prompt: &str) -> Part {
-        let hash = prompt.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = prompt
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         match (hash >> 20) % 100 {
             0..50 => Part::Sft,
             50..70 => Part::Preference,
@@ -191,8 +218,12 @@ impl Part {
                 let answer = if random.chance(CARELESS) { careless } else { right };
                 json!({"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]})
             }
-            Part::Preference if random.chance(TURNED) => json!({"prompt": prompt, "chosen": careless, "rejected": right}),
-            Part::Preference | Part::Agreement => json!({"prompt": prompt, "chosen": right, "rejected": careless}),
+            Part::Preference if random.chance(TURNED) => {
+                json!({"prompt": prompt, "chosen": careless, "rejected": right})
+            }
+            Part::Preference | Part::Agreement => {
+                json!({"prompt": prompt, "chosen": right, "rejected": careless})
+            }
             Part::Split1 | Part::Split2 | Part::Split3 => json!({"prompt": prompt}),
             Part::HeldOut => json!({"prompt": prompt, "answer": right}),
         }

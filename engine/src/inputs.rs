@@ -129,9 +129,7 @@ impl Inputs {
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, RunError> {
         let options = policy_options(recipe, runtime);
         Ok(match &recipe.policy.model {
-            ModelSource::Random(folder) => {
-                Decoder::random_from(folder, recipe.seed, &options)?
-            }
+            ModelSource::Random(folder) => Decoder::random_from(folder, recipe.seed, &options)?,
             _ => Decoder::load(&self.policy_folder, &options)?,
         })
     }

@@ -1,6 +1,8 @@
 //! `manifest.json`: what a run was begun with, so that a resume goes on with the same and a reader knows with what.
 //!
 //! Which shards exist is not written here: the disk itself says it ([`crate::resume`]).
+//!
+//! Past 400 lines because what is recorded, hashed and compared on resume should be found in one file.
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -70,7 +70,10 @@ impl PackedBatch {
     /// Adds a sequence of its own, positions from 0; returns its segment's index.
     pub fn push(&mut self, ids: &[u32]) -> usize {
         let rows = self.append(ids, 0);
-        self.layout.groups.push(Group { segments: self.layout.segments.len()..self.layout.segments.len() + 1, rows: rows.clone() });
+        self.layout.groups.push(Group {
+            segments: self.layout.segments.len()..self.layout.segments.len() + 1,
+            rows: rows.clone(),
+        });
         self.layout.segments.push(SegmentRows { rows, first_position: 0, prefix: None });
         self.layout.segments.len() - 1
     }

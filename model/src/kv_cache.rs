@@ -57,7 +57,11 @@ impl KvCache {
 
     /// Bytes that one page takes over all layers.
     pub fn page_bytes(architecture: &Architecture, dtype: DType) -> usize {
-        2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * PAGE_TOKENS * dtype.size_in_bytes()
+        2 * architecture.num_layers
+            * architecture.num_kv_heads
+            * architecture.head_dim
+            * PAGE_TOKENS
+            * dtype.size_in_bytes()
     }
 
     /// Copies a page whole (the last, partly filled page of a shared prompt).
@@ -73,8 +77,12 @@ impl KvCache {
             for tensor in [&layer.keys, &layer.values] {
                 let len = tensor.elem_count() / self.pages;
                 match tensor.dtype() {
-                    DType::F64 => with_slice_mut::<f64, _>(tensor, |x| x.copy_within(from * len..(from + 1) * len, to * len))?,
-                    _ => with_slice_mut::<f32, _>(tensor, |x| x.copy_within(from * len..(from + 1) * len, to * len))?,
+                    DType::F64 => with_slice_mut::<f64, _>(tensor, |x| {
+                        x.copy_within(from * len..(from + 1) * len, to * len)
+                    })?,
+                    _ => with_slice_mut::<f32, _>(tensor, |x| {
+                        x.copy_within(from * len..(from + 1) * len, to * len)
+                    })?,
                 }
             }
         }

@@ -6,8 +6,8 @@
 
 pub mod architecture;
 pub mod batch;
-pub mod checkpoint;
 mod chat_template;
+pub mod checkpoint;
 mod codec;
 pub mod decoder;
 mod error;

@@ -18,14 +18,18 @@ fn config(family: &str) -> serde_json::Value {
         "bos_token_id": 1, "eos_token_id": 2,
     });
     let extra = match family {
-        "llama" => json!({"attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
-            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
+        "llama" => {
+            json!({"attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}})
+        }
         "mistral" => json!({"sliding_window": 5}),
         "qwen2" => json!({"use_sliding_window": false}),
         "qwen3" => json!({"attention_bias": true, "use_sliding_window": false}),
         "gemma" => json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true}),
-        _ => json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 5,
-            "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12}),
+        _ => {
+            json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 5,
+            "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12})
+        }
     };
     for (key, value) in extra.as_object().unwrap() {
         config[key] = value.clone();
@@ -47,7 +51,9 @@ fn decoder(family: &str, dtype: DType) -> Decoder {
                 w.iter_mut().enumerate().for_each(|(i, x)| *x = (*x * 6.0 + 0.3 * spread(i)) as f32 as f64);
             }),
             _ => with_slice_mut::<f32, _>(&parameter.value, |w| {
-                w.iter_mut().enumerate().for_each(|(i, x)| *x = (f64::from(*x) * 6.0 + 0.3 * spread(i)) as f32);
+                w.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = (f64::from(*x) * 6.0 + 0.3 * spread(i)) as f32);
             }),
         }
         .unwrap();
@@ -86,7 +92,8 @@ fn gradients(decoder: &Decoder, recompute: bool) -> Gradients {
     let mut gradients = Gradients::zeros(decoder.parameters()).unwrap();
     let tape = decoder.forward_train(&batch, recompute).unwrap();
     let d: Vec<f32> = (0..rows.len()).map(|i| coefficient(i) as f32).collect();
-    let d_hidden = decoder.token_log_probs_backward(tape.hidden(), &rows, &targets, &d, &mut gradients).unwrap();
+    let d_hidden =
+        decoder.token_log_probs_backward(tape.hidden(), &rows, &targets, &d, &mut gradients).unwrap();
     decoder.backward(tape, &d_hidden, &mut gradients).unwrap();
     gradients
 }
@@ -107,7 +114,8 @@ fn every_gradient_agrees_with_a_directional_derivative() {
             let gradient = numbers(gradients.get(id).unwrap());
             assert!(gradient.iter().all(|g| g.is_finite()), "{family} {}", parameter.name);
             assert!(gradient.iter().any(|&g| g != 0.0), "{family} {}: no gradient", parameter.name);
-            let direction: Vec<f64> = (0..gradient.len()).map(|i| ((i * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
+            let direction: Vec<f64> =
+                (0..gradient.len()).map(|i| ((i * 37 + 11) % 101) as f64 / 50.0 - 1.0).collect();
             let shift = |by: f64| {
                 with_slice_mut::<f64, _>(&parameter.value, |w| {
                     w.iter_mut().zip(&direction).for_each(|(w, v)| *w += by * v);
@@ -130,7 +138,11 @@ fn every_gradient_agrees_with_a_directional_derivative() {
             let size: f64 = gradient.iter().zip(&direction).map(|(g, v)| (g * v).abs()).sum();
             // f32 tables of cos and sin are constants to both sides; what remains is the difference's own error.
             // A key's bias shifts all scores of a query alike before rope; its gradient is near 0 without being 0.
-            assert!((got - want).abs() <= 1e-6 * size.max(1e-4), "{family} {}: {got} but {want}", parameter.name);
+            assert!(
+                (got - want).abs() <= 1e-6 * size.max(1e-4),
+                "{family} {}: {got} but {want}",
+                parameter.name
+            );
         }
     }
 }
@@ -141,7 +153,8 @@ fn f32_gradients_agree_with_f64() {
         let (exact, work) = (decoder(family, DType::F64), decoder(family, DType::F32));
         let (exact_gradients, gradients) = (gradients(&exact, false), gradients(&work, false));
         for (id, parameter) in work.parameters().iter() {
-            let (want, got) = (numbers(exact_gradients.get(id).unwrap()), numbers(gradients.get(id).unwrap()));
+            let (want, got) =
+                (numbers(exact_gradients.get(id).unwrap()), numbers(gradients.get(id).unwrap()));
             let largest = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
             let worst = want.iter().zip(&got).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
             assert!(worst <= 1e-3 * largest + 1e-5, "{family} {}: {worst} of {largest}", parameter.name);

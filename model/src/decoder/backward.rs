@@ -25,7 +25,12 @@ impl Decoder {
         by_dtype!(self, backward_of(tape, d_hidden, gradients))
     }
 
-    fn backward_of<T: Element>(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    fn backward_of<T: Element>(
+        &self,
+        tape: Tape,
+        d_hidden: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         let Tape { batch, mut blocks, last, .. } = tape;
         let rope = self.rope(batch.context())?;
         let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
@@ -56,10 +61,19 @@ impl Decoder {
         gradients: &Gradients,
     ) -> Result<()> {
         let block = &self.blocks[layer];
-        let BlockActivations { input, qkv_before_norm, qkv, attention, attention_projected, middle, gate_up, feed_forward } =
-            activations;
+        let BlockActivations {
+            input,
+            qkv_before_norm,
+            qkv,
+            attention,
+            attention_projected,
+            middle,
+            gate_up,
+            feed_forward,
+        } = activations;
 
-        let d_branch = self.post_norm_backward::<T>(feed_forward, block.feed_forward_post_norm, d_stream, gradients)?;
+        let d_branch =
+            self.post_norm_backward::<T>(feed_forward, block.feed_forward_post_norm, d_stream, gradients)?;
         let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;
         let d_gated = self.projection_backward::<T>(&gated, &d_branch, &block.down, gradients)?;
         drop((gated, d_branch));
@@ -72,12 +86,25 @@ impl Decoder {
         self.norm_backward::<T>(&middle, block.feed_forward_norm, &d_normed, gradients, d_stream)?;
         drop((middle, d_normed));
 
-        let d_branch = self.post_norm_backward::<T>(attention_projected, block.attention_post_norm, d_stream, gradients)?;
-        let d_attention = self.projection_backward::<T>(&attention.output, &d_branch, &block.output, gradients)?;
+        let d_branch = self.post_norm_backward::<T>(
+            attention_projected,
+            block.attention_post_norm,
+            d_stream,
+            gradients,
+        )?;
+        let d_attention =
+            self.projection_backward::<T>(&attention.output, &d_branch, &block.output, gradients)?;
         drop(d_branch);
         let d_qkv = block.attention.backward::<T>(&qkv, &attention, &d_attention, context.layout)?;
         drop((d_attention, attention, qkv));
-        self.finish_qkv_backward::<T>(block, qkv_before_norm, &d_qkv, context.positions, context.rope, gradients)?;
+        self.finish_qkv_backward::<T>(
+            block,
+            qkv_before_norm,
+            &d_qkv,
+            context.positions,
+            context.rope,
+            gradients,
+        )?;
         let normed = self.norm().forward::<T>(&input, self.value(block.attention_norm))?;
         let d_normed = self.projection_backward::<T>(&normed, &d_qkv, &block.qkv, gradients)?;
         drop((normed, d_qkv));
@@ -102,14 +129,30 @@ impl Decoder {
         }
     }
 
-    fn norm_backward<T: Element>(&self, x: &Tensor, weight: ParameterId, dy: &Tensor, gradients: &Gradients, dx_sum: &Tensor) -> Result<()> {
+    fn norm_backward<T: Element>(
+        &self,
+        x: &Tensor,
+        weight: ParameterId,
+        dy: &Tensor,
+        gradients: &Gradients,
+        dx_sum: &Tensor,
+    ) -> Result<()> {
         self.norm().backward::<T>(x, self.value(weight), dy, gradients.get(weight), dx_sum)
     }
 
-    fn projection_backward<T: Element>(&self, x: &Tensor, dy: &Tensor, projections: &[Projection], gradients: &Gradients) -> Result<Tensor> {
+    fn projection_backward<T: Element>(
+        &self,
+        x: &Tensor,
+        dy: &Tensor,
+        projections: &[Projection],
+        gradients: &Gradients,
+    ) -> Result<Tensor> {
         let slots: Vec<MapGradient> = projections
             .iter()
-            .map(|p| MapGradient { weight: gradients.get(p.weight), bias: p.bias.and_then(|b| gradients.get(b)) })
+            .map(|p| MapGradient {
+                weight: gradients.get(p.weight),
+                bias: p.bias.and_then(|b| gradients.get(b)),
+            })
             .collect();
         linear_backward::<T>(x, dy, &self.maps(projections), &slots)
     }
@@ -126,8 +169,12 @@ impl Decoder {
     ) -> Result<()> {
         let a = &block.attention;
         let width = (a.heads + 2 * a.kv_heads) * a.head_dim;
-        with_slice_mut::<T, _>(d_qkv, |d| rope.rotate(d, width, 0, a.heads + a.kv_heads, positions, Direction::Backward))?;
-        let (Some(before), Some(q_norm), Some(k_norm)) = (before, block.q_norm, block.k_norm) else { return Ok(()) };
+        with_slice_mut::<T, _>(d_qkv, |d| {
+            rope.rotate(d, width, 0, a.heads + a.kv_heads, positions, Direction::Backward)
+        })?;
+        let (Some(before), Some(q_norm), Some(k_norm)) = (before, block.q_norm, block.k_norm) else {
+            return Ok(());
+        };
         for (weight, first, heads) in [(q_norm, 0, a.heads), (k_norm, a.heads * a.head_dim, a.kv_heads)] {
             with_slice::<T, _>(self.value(weight), |w| {
                 with_slice::<T, _>(&before, |x| {

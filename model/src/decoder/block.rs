@@ -57,7 +57,11 @@ impl Block {
                 window: a.windows.get(layer).copied().flatten(),
             },
             attention_norm: find("input_layernorm.weight")?,
-            qkv: [projection("self_attn.q_proj")?, projection("self_attn.k_proj")?, projection("self_attn.v_proj")?],
+            qkv: [
+                projection("self_attn.q_proj")?,
+                projection("self_attn.k_proj")?,
+                projection("self_attn.v_proj")?,
+            ],
             q_norm: find("self_attn.q_norm.weight"),
             k_norm: find("self_attn.k_norm.weight"),
             output: [projection("self_attn.o_proj")?],
@@ -107,11 +111,19 @@ impl Decoder {
     }
 
     pub(super) fn maps<'a>(&'a self, projections: &[Projection]) -> Vec<Map<'a>> {
-        projections.iter().map(|p| Map { weight: self.value(p.weight), bias: p.bias.map(|b| self.value(b)) }).collect()
+        projections
+            .iter()
+            .map(|p| Map { weight: self.value(p.weight), bias: p.bias.map(|b| self.value(b)) })
+            .collect()
     }
 
     /// x·Wᵀ + b, over packed weights where there are some.
-    pub(super) fn project<T: Element>(&self, x: &Tensor, projections: &[Projection], packed: Option<&PackedMatrix<f32>>) -> Result<Tensor> {
+    pub(super) fn project<T: Element>(
+        &self,
+        x: &Tensor,
+        projections: &[Projection],
+        packed: Option<&PackedMatrix<f32>>,
+    ) -> Result<Tensor> {
         let maps = self.maps(projections);
         match packed {
             Some(packed) => linear_packed::<f32>(x, packed, &maps),
@@ -120,7 +132,13 @@ impl Decoder {
     }
 
     /// Bias, per-head norms and rope on fresh queries, keys and values, in place.
-    pub(super) fn finish_qkv<T: Real>(&self, block: &Block, qkv: &Tensor, positions: &[u32], rope: &RopeTable) -> Result<Option<Tensor>> {
+    pub(super) fn finish_qkv<T: Real>(
+        &self,
+        block: &Block,
+        qkv: &Tensor,
+        positions: &[u32],
+        rope: &RopeTable,
+    ) -> Result<Option<Tensor>> {
         let a = &block.attention;
         let width = (a.heads + 2 * a.kv_heads) * a.head_dim;
         let mut before = None;
@@ -129,17 +147,26 @@ impl Decoder {
             let norms = [(q_norm, 0, a.heads), (k_norm, a.heads * a.head_dim, a.kv_heads)];
             for (weight, first, heads) in norms {
                 with_slice::<T, _>(self.value(weight), |weight| {
-                    with_slice_mut::<T, _>(qkv, |qkv| self.norm().heads_in_place(qkv, width, first, heads, weight))
+                    with_slice_mut::<T, _>(qkv, |qkv| {
+                        self.norm().heads_in_place(qkv, width, first, heads, weight)
+                    })
                 })??;
             }
         }
         // Keys lie right after queries: one rotation covers both.
-        with_slice_mut::<T, _>(qkv, |qkv| rope.rotate(qkv, width, 0, a.heads + a.kv_heads, positions, Direction::Forward))?;
+        with_slice_mut::<T, _>(qkv, |qkv| {
+            rope.rotate(qkv, width, 0, a.heads + a.kv_heads, positions, Direction::Forward)
+        })?;
         Ok(before)
     }
 
     /// Norms a branch's output if the family does, and adds it to the stream.
-    pub(super) fn join<T: Real>(&self, stream: &Tensor, branch: &Tensor, post_norm: Option<ParameterId>) -> Result<Tensor> {
+    pub(super) fn join<T: Real>(
+        &self,
+        stream: &Tensor,
+        branch: &Tensor,
+        post_norm: Option<ParameterId>,
+    ) -> Result<Tensor> {
         match post_norm {
             Some(norm) => {
                 let normed = self.norm().forward::<T>(branch, self.value(norm))?;
@@ -151,7 +178,12 @@ impl Decoder {
     }
 
     /// The block's output \[t, h] and all that its backward needs.
-    pub(super) fn block_forward<T: Element>(&self, layer: usize, input: &Tensor, context: &BlockContext) -> Result<BlockForward> {
+    pub(super) fn block_forward<T: Element>(
+        &self,
+        layer: usize,
+        input: &Tensor,
+        context: &BlockContext,
+    ) -> Result<BlockForward> {
         let block = &self.blocks[layer];
         let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);
         let normed = self.norm().forward::<T>(input, self.value(block.attention_norm))?;

@@ -21,7 +21,9 @@ impl Decoder {
     fn head(&self) -> Result<ParameterId> {
         match self.head {
             Some(head) => Ok(head),
-            None => bail!("this model has no output head (lm_head.weight): it is a preference model, not a policy"),
+            None => bail!(
+                "this model has no output head (lm_head.weight): it is a preference model, not a policy"
+            ),
         }
     }
 
@@ -39,7 +41,9 @@ impl Decoder {
         let vocab = head.dims2()?.0;
         if let Some(packed) = self.packed.as_ref().and_then(|p| p.head.as_ref()) {
             let mut out = unwritten::<f32>(n * vocab);
-            with_slice::<f32, _>(hidden, |x| packed.product(MatrixRef::row_major(x, n, h, h), &mut out, vocab, Store::Overwrite))?;
+            with_slice::<f32, _>(hidden, |x| {
+                packed.product(MatrixRef::row_major(x, n, h, h), &mut out, vocab, Store::Overwrite)
+            })?;
             self.cap(&mut out);
             return tensor_of(out, (n, vocab));
         }
@@ -60,7 +64,10 @@ impl Decoder {
     /// # Errors
     /// A target outside the vocabulary, a row outside `hidden` \[t, h].
     pub fn token_log_probs(&self, hidden: &Tensor, rows: &[usize], targets: &[u32]) -> Result<Vec<f32>> {
-        Ok(by_dtype!(self, token_log_probs_of(hidden, rows, targets))?.into_iter().map(|x| x as f32).collect())
+        Ok(by_dtype!(self, token_log_probs_of(hidden, rows, targets))?
+            .into_iter()
+            .map(|x| x as f32)
+            .collect())
     }
 
     /// As [`Decoder::token_log_probs`], in f64: what an f64 decoder's derivative tests need.
@@ -71,7 +78,12 @@ impl Decoder {
         by_dtype!(self, token_log_probs_of(hidden, rows, targets))
     }
 
-    fn token_log_probs_of<T: Element>(&self, hidden: &Tensor, rows: &[usize], targets: &[u32]) -> Result<Vec<f64>> {
+    fn token_log_probs_of<T: Element>(
+        &self,
+        hidden: &Tensor,
+        rows: &[usize],
+        targets: &[u32],
+    ) -> Result<Vec<f64>> {
         let (t, h) = hidden.dims2()?;
         let head = self.value(self.head()?);
         let vocab = head.dims2()?.0;
@@ -81,7 +93,11 @@ impl Decoder {
             with_slice::<T, _>(head, |w| {
                 let chunk = chunk_rows(vocab).min(rows.len());
                 let mut logits = unwritten(chunk * vocab);
-                for ((rows, targets), out) in rows.chunks(chunk.max(1)).zip(targets.chunks(chunk.max(1))).zip(out.chunks_mut(chunk.max(1))) {
+                for ((rows, targets), out) in rows
+                    .chunks(chunk.max(1))
+                    .zip(targets.chunks(chunk.max(1)))
+                    .zip(out.chunks_mut(chunk.max(1)))
+                {
                     let x = gather(hidden, rows, h);
                     let logits = &mut logits[..rows.len() * vocab];
                     product(&x, w, rows.len(), vocab, h, logits);
@@ -130,7 +146,8 @@ impl Decoder {
                 let chunk = chunk_rows(vocab).min(rows.len()).max(1);
                 let mut logits = unwritten(chunk * vocab);
                 let mut dx = unwritten(chunk * h);
-                for ((rows, targets), d) in rows.chunks(chunk).zip(targets.chunks(chunk)).zip(d.chunks(chunk)) {
+                for ((rows, targets), d) in rows.chunks(chunk).zip(targets.chunks(chunk)).zip(d.chunks(chunk))
+                {
                     let n = rows.len();
                     let x = gather(hidden, rows, h);
                     let logits = &mut logits[..n * vocab];
@@ -140,7 +157,13 @@ impl Decoder {
                     let d_logits = MatrixRef::row_major(logits, n, vocab, vocab);
                     if let Some(d_head) = gradients.get(head_id) {
                         with_slice_mut::<T, _>(d_head, |d_head| {
-                            gemm(d_logits.transposed(), MatrixRef::row_major(&x, n, h, h), d_head, h, Store::Accumulate);
+                            gemm(
+                                d_logits.transposed(),
+                                MatrixRef::row_major(&x, n, h, h),
+                                d_head,
+                                h,
+                                Store::Accumulate,
+                            );
                         })?;
                     }
                     gemm(d_logits, MatrixRef::row_major(w, vocab, h, h), &mut dx, h, Store::Overwrite);

@@ -77,9 +77,15 @@ impl Decoder {
         by_dtype!(self, forward_paged_of(ids, rows, cache))
     }
 
-    fn forward_paged_of<T: Element>(&self, ids: &[u32], rows: &[PagedRow], cache: &mut KvCache) -> Result<Tensor> {
+    fn forward_paged_of<T: Element>(
+        &self,
+        ids: &[u32],
+        rows: &[PagedRow],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
         let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
-        let positions: Vec<u32> = rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32)).collect();
+        let positions: Vec<u32> =
+            rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32)).collect();
         let mut x = self.embed::<T>(ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);

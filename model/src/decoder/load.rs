@@ -64,10 +64,17 @@ impl Decoder {
         }
         if options.heads {
             let heads = files.heads(&architecture)?;
-            for (spec, name) in [(heads.value_head, "value_head.weight"), (heads.prompt_head, "prompt_head.weight")] {
+            for (spec, name) in
+                [(heads.value_head, "value_head.weight"), (heads.prompt_head, "prompt_head.weight")]
+            {
                 let Some(spec) = spec else { continue };
                 let value = files.get(&spec, dtype, &options.device)?;
-                parameters.push(Parameter { name: name.into(), value, kind: ParameterKind::Matrix, trainable: true });
+                parameters.push(Parameter {
+                    name: name.into(),
+                    value,
+                    kind: ParameterKind::Matrix,
+                    trainable: true,
+                });
             }
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
@@ -121,7 +128,11 @@ impl Decoder {
             let parameter = self.parameters.get(head);
             if parameter.value.dims() != [want, hidden] {
                 return Err(ModelError::value(
-                    format!("{} has the shape {:?}, not [{want}, {hidden}]", parameter.name, parameter.value.dims()),
+                    format!(
+                        "{} has the shape {:?}, not [{want}, {hidden}]",
+                        parameter.name,
+                        parameter.value.dims()
+                    ),
                     "set preference.dim to the head's size, or start from a model without heads",
                 ));
             }
@@ -129,26 +140,47 @@ impl Decoder {
         Ok(())
     }
 
-    fn add_head(&mut self, name: &str, outputs: usize, hidden: usize, seed: u64) -> Result<ParameterId, ModelError> {
-        let spec = TensorSpec { name: name.into(), shape: vec![outputs, hidden], kind: ParameterKind::Matrix };
+    fn add_head(
+        &mut self,
+        name: &str,
+        outputs: usize,
+        hidden: usize,
+        seed: u64,
+    ) -> Result<ParameterId, ModelError> {
+        let spec =
+            TensorSpec { name: name.into(), shape: vec![outputs, hidden], kind: ParameterKind::Matrix };
         let fresh = random_tensor(&spec, &self.architecture, seed, self.dtype, &self.device)?;
         // `random_tensor` draws with deviation 0.02.
         let value = (fresh / 0.02)?.affine(1.0 / (hidden as f64 + 1.0), 0.0)?;
         Ok(self.parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true }))
     }
 
-    fn assemble(architecture: Architecture, parameters: Parameters, device: &Device, dtype: DType) -> Result<Self, ModelError> {
+    fn assemble(
+        architecture: Architecture,
+        parameters: Parameters,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
         let find = |name: &str| {
-            parameters
-                .find(name)
-                .ok_or_else(|| ModelError::value(format!("the model has no tensor {name}"), "this is a fault of selfplay: report it"))
+            parameters.find(name).ok_or_else(|| {
+                ModelError::value(
+                    format!("the model has no tensor {name}"),
+                    "this is a fault of selfplay: report it",
+                )
+            })
         };
         let blocks = (0..architecture.num_layers)
             .map(|layer| Block::new(&architecture, layer, &parameters))
             .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| ModelError::value("the model lacks a tensor of a block", "this is a fault of selfplay: report it"))?;
+            .ok_or_else(|| {
+                ModelError::value(
+                    "the model lacks a tensor of a block",
+                    "this is a fault of selfplay: report it",
+                )
+            })?;
         let embedding = find("model.embed_tokens.weight")?;
-        let head = if architecture.tie_embeddings { Some(embedding) } else { parameters.find("lm_head.weight") };
+        let head =
+            if architecture.tie_embeddings { Some(embedding) } else { parameters.find("lm_head.weight") };
         Ok(Self {
             embedding,
             blocks,
@@ -172,8 +204,14 @@ impl Decoder {
     ///
     /// # Errors
     /// A failed write.
-    pub fn save(&self, folder: &Path, dtype: Option<DType>, max_shard_bytes: usize) -> Result<(), ModelError> {
-        let tensors: Vec<(&str, &Tensor)> = self.parameters.iter().map(|(_, p)| (p.name.as_str(), &p.value)).collect();
+    pub fn save(
+        &self,
+        folder: &Path,
+        dtype: Option<DType>,
+        max_shard_bytes: usize,
+    ) -> Result<(), ModelError> {
+        let tensors: Vec<(&str, &Tensor)> =
+            self.parameters.iter().map(|(_, p)| (p.name.as_str(), &p.value)).collect();
         let dtype = dtype.unwrap_or(self.stored_dtype);
         checkpoint::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
     }

@@ -119,7 +119,10 @@ impl Decoder {
     /// long context does not pay for all of it.
     fn rope(&self, context: usize) -> Result<Arc<RopeTable>> {
         if context > self.architecture.max_positions {
-            bail!("a sequence of {context} tokens exceeds the model's context of {}", self.architecture.max_positions)
+            bail!(
+                "a sequence of {context} tokens exceeds the model's context of {}",
+                self.architecture.max_positions
+            )
         }
         let poisoned = |_| candle_core::Error::Msg("a thread died while it held the rotary table".into());
         {

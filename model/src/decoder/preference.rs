@@ -17,7 +17,12 @@ impl Decoder {
         by_dtype!(self, project_rows_of(hidden, rows, head))
     }
 
-    fn project_rows_of<T: Element>(&self, hidden: &Tensor, rows: &[usize], head: ParameterId) -> Result<Vec<Vec<f32>>> {
+    fn project_rows_of<T: Element>(
+        &self,
+        hidden: &Tensor,
+        rows: &[usize],
+        head: ParameterId,
+    ) -> Result<Vec<Vec<f32>>> {
         let (t, h) = hidden.dims2()?;
         let weight = self.value(head);
         let d = weight.dims2()?.0;
@@ -26,7 +31,13 @@ impl Decoder {
         with_slice::<T, _>(hidden, |x| {
             with_slice::<T, _>(weight, |w| {
                 let x = gather(x, rows, h);
-                gemm(MatrixRef::row_major(&x, rows.len(), h, h), MatrixRef::row_major(w, d, h, h).transposed(), &mut out, d, Store::Overwrite);
+                gemm(
+                    MatrixRef::row_major(&x, rows.len(), h, h),
+                    MatrixRef::row_major(w, d, h, h).transposed(),
+                    &mut out,
+                    d,
+                    Store::Overwrite,
+                );
             })
         })??;
         Ok(out.chunks_exact(d.max(1)).map(|row| row.iter().map(|x| x.wide() as f32).collect()).collect())
@@ -68,7 +79,13 @@ impl Decoder {
         let dy: Vec<T> = d_out.iter().flatten().map(|&x| T::of(f64::from(x))).collect();
         let mut dx = vec![T::ZERO; n * h];
         with_slice::<T, _>(weight, |w| {
-            gemm(MatrixRef::row_major(&dy, n, d, d), MatrixRef::row_major(w, d, h, h), &mut dx, h, Store::Overwrite);
+            gemm(
+                MatrixRef::row_major(&dy, n, d, d),
+                MatrixRef::row_major(w, d, h, h),
+                &mut dx,
+                h,
+                Store::Overwrite,
+            );
         })?;
         with_slice_mut::<T, _>(d_hidden, |d_hidden| {
             for (row, dx) in rows.iter().zip(dx.chunks_exact(h)) {
@@ -79,7 +96,13 @@ impl Decoder {
         with_slice::<T, _>(hidden, |x| {
             with_slice_mut::<T, _>(d_weight, |d_weight| {
                 let x = gather(x, rows, h);
-                gemm(MatrixRef::row_major(&dy, n, d, d).transposed(), MatrixRef::row_major(&x, n, h, h), d_weight, h, Store::Accumulate);
+                gemm(
+                    MatrixRef::row_major(&dy, n, d, d).transposed(),
+                    MatrixRef::row_major(&x, n, h, h),
+                    d_weight,
+                    h,
+                    Store::Accumulate,
+                );
             })
         })?
     }

@@ -191,14 +191,20 @@ impl Attention {
             }
             let mut first = 0;
             for (n, span) in spans.iter().enumerate() {
-                let p = MatrixRef::row_major(&scores[first.min(scores.len())..], tile.len(), span.rows.len(), keys);
+                let p = MatrixRef::row_major(
+                    &scores[first.min(scores.len())..],
+                    tile.len(),
+                    span.rows.len(),
+                    keys,
+                );
                 let store = if n == 0 { Store::Overwrite } else { Store::Accumulate };
                 gemm_serial(p, self.value(qkv, &span.rows, kv_head), &mut tile_out, d, store);
                 first += span.rows.len();
             }
             for (i, row) in tile.clone().enumerate() {
                 // SAFETY: as above.
-                unsafe { out.range((row * self.heads + head) * d, d) }.copy_from_slice(&tile_out[i * d..][..d]);
+                unsafe { out.range((row * self.heads + head) * d, d) }
+                    .copy_from_slice(&tile_out[i * d..][..d]);
             }
         }
     }
@@ -253,7 +259,13 @@ impl Attention {
     ///
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
-    pub fn backward<T: Element>(&self, qkv: &Tensor, forward: &AttentionOutput, d_output: &Tensor, layout: &Layout) -> Result<Tensor> {
+    pub fn backward<T: Element>(
+        &self,
+        qkv: &Tensor,
+        forward: &AttentionOutput,
+        d_output: &Tensor,
+        layout: &Layout,
+    ) -> Result<Tensor> {
         let t = qkv.dims2()?.0;
         let mut d_qkv = unwritten(t * self.width());
         with_slice::<T, _>(qkv, |qkv| {
@@ -263,7 +275,8 @@ impl Attention {
                         let out = SharedMut::new(&mut d_qkv);
                         // A group (a prompt and what follows it) is one task: its keys gather from all segments.
                         for_each(layout.groups().len() * self.kv_heads, |task| {
-                            let (group, kv_head) = (&layout.groups()[task / self.kv_heads], task % self.kv_heads);
+                            let (group, kv_head) =
+                                (&layout.groups()[task / self.kv_heads], task % self.kv_heads);
                             self.backward_group(qkv, output, sums, d_output, layout, group, kv_head, &out);
                         });
                     })
@@ -292,7 +305,9 @@ impl Attention {
         let repeat = self.heads / self.kv_heads;
         for segment in &layout.segments()[group.segments.clone()] {
             for head in kv_head * repeat..(kv_head + 1) * repeat {
-                self.backward_head(qkv, output, sums, d_output, segment, head, kv_head, base, &mut dk, &mut dv, out);
+                self.backward_head(
+                    qkv, output, sums, d_output, segment, head, kv_head, base, &mut dk, &mut dv, out,
+                );
             }
         }
         for (i, row) in group.rows.clone().enumerate() {
@@ -333,7 +348,8 @@ impl Attention {
             scores.resize(tile.len() * keys, T::ZERO);
             d_scores.resize(tile.len() * keys, T::ZERO);
             self.tile_scores(qkv, &tile, &spans, keys, head, kv_head, &mut scores);
-            let d_out = MatrixRef::row_major(&d_output[tile.start * stride + head * d..], tile.len(), d, stride);
+            let d_out =
+                MatrixRef::row_major(&d_output[tile.start * stride + head * d..], tile.len(), d, stride);
             let mut first = 0;
             for span in spans.iter().filter(|s| !s.rows.is_empty()) {
                 let v = self.value(qkv, &span.rows, kv_head);
@@ -361,7 +377,8 @@ impl Attention {
             for (n, span) in spans.iter().enumerate() {
                 let columns = span.rows.len();
                 let p = MatrixRef::row_major(&scores[first.min(scores.len())..], tile.len(), columns, keys);
-                let ds = MatrixRef::row_major(&d_scores[first.min(scores.len())..], tile.len(), columns, keys);
+                let ds =
+                    MatrixRef::row_major(&d_scores[first.min(scores.len())..], tile.len(), columns, keys);
                 let store = if n == 0 { Store::Overwrite } else { Store::Accumulate };
                 let k = self.columns(qkv, &span.rows, self.heads + kv_head);
                 gemm_serial(ds, k, &mut dq, d, store);

@@ -34,7 +34,9 @@ simd! {
 /// A tensor that is not a contiguous CPU one.
 pub fn add_assign<T: Real>(x: &Tensor, y: &Tensor) -> Result<()> {
     with_slice::<T, _>(y, |y| {
-        with_slice_mut::<T, _>(x, |x| for_rows(x, 1, 1 << 14, |first, part| add_into(part, &y[first..first + part.len()])))
+        with_slice_mut::<T, _>(x, |x| {
+            for_rows(x, 1, 1 << 14, |first, part| add_into(part, &y[first..first + part.len()]))
+        })
     })?
 }
 

@@ -35,7 +35,12 @@ pub fn embedding<T: Real>(table: &Tensor, ids: &[u32], scale: Option<f64>) -> Re
 ///
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
-pub fn embedding_backward<T: Real>(dy: &Tensor, ids: &[u32], scale: Option<f64>, d_table: &Tensor) -> Result<()> {
+pub fn embedding_backward<T: Real>(
+    dy: &Tensor,
+    ids: &[u32],
+    scale: Option<f64>,
+    d_table: &Tensor,
+) -> Result<()> {
     let h = dy.dims2()?.1;
     let scale = scale.map_or(T::ONE, T::of);
     with_slice::<T, _>(dy, |dy| {

@@ -43,7 +43,9 @@ pub fn linear_packed<T: Element>(x: &Tensor, packed: &PackedMatrix<T>, maps: &[M
     let (t, k) = x.dims2()?;
     let width = packed.columns();
     let mut out = unwritten(t * width);
-    with_slice::<T, _>(x, |x| packed.product(MatrixRef::row_major(x, t, k, k), &mut out, width, Store::Overwrite))?;
+    with_slice::<T, _>(x, |x| {
+        packed.product(MatrixRef::row_major(x, t, k, k), &mut out, width, Store::Overwrite)
+    })?;
     let mut first = 0;
     for map in maps {
         if let Some(bias) = map.bias {
@@ -82,7 +84,12 @@ pub struct MapGradient<'a> {
 ///
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
-pub fn linear_backward<T: Element>(x: &Tensor, dy: &Tensor, maps: &[Map], gradients: &[MapGradient]) -> Result<Tensor> {
+pub fn linear_backward<T: Element>(
+    x: &Tensor,
+    dy: &Tensor,
+    maps: &[Map],
+    gradients: &[MapGradient],
+) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width = dy.dims2()?.1;
     let mut dx = unwritten(t * k);

@@ -93,7 +93,13 @@ pub fn log_probs<T: Real>(logits: &[T], vocab: usize, targets: &[u32], out: &mut
 
 /// Overwrites `logits` (already capped) with the gradient of Σ d\[i] · log_prob\[i] with respect to what came
 /// before the cap.
-pub fn log_probs_backward<T: Real>(logits: &mut [T], vocab: usize, targets: &[u32], d: &[T], cap: Option<f64>) {
+pub fn log_probs_backward<T: Real>(
+    logits: &mut [T],
+    vocab: usize,
+    targets: &[u32],
+    d: &[T],
+    cap: Option<f64>,
+) {
     for_rows(logits, vocab, 1, |first, rows| {
         for (i, z) in rows.chunks_exact_mut(vocab).enumerate() {
             let (target, d) = (targets[first + i] as usize, d[first + i]);

@@ -18,7 +18,13 @@ use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 ///
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
-pub fn write_pages<T: Real>(attention: &Attention, qkv: &Tensor, rows: &[PagedRow], keys: &Tensor, values: &Tensor) -> Result<()> {
+pub fn write_pages<T: Real>(
+    attention: &Attention,
+    qkv: &Tensor,
+    rows: &[PagedRow],
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<()> {
     let (d, kv_heads) = (attention.head_dim, attention.kv_heads);
     let width = (attention.heads + 2 * kv_heads) * d;
     with_slice::<T, _>(qkv, |qkv| {
@@ -130,14 +136,23 @@ simd! {
 ///
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
-pub fn attend_pages<T: Real>(attention: &Attention, qkv: &Tensor, rows: &[PagedRow], keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+pub fn attend_pages<T: Real>(
+    attention: &Attention,
+    qkv: &Tensor,
+    rows: &[PagedRow],
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<Tensor> {
     let (d, heads, kv_heads) = (attention.head_dim, attention.heads, attention.kv_heads);
     let width = (heads + 2 * kv_heads) * d;
     let t: usize = rows.iter().map(|r| r.new_tokens).sum();
     // One entry per query: its row and position.
     let queries: Vec<Query> = rows
         .iter()
-        .flat_map(|row| (row.context..row.context + row.new_tokens).map(move |position| Query { pages: row.pages, position }))
+        .flat_map(|row| {
+            (row.context..row.context + row.new_tokens)
+                .map(move |position| Query { pages: row.pages, position })
+        })
         .collect();
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
@@ -158,8 +173,19 @@ pub fn attend_pages<T: Real>(attention: &Attention, qkv: &Tensor, rows: &[PagedR
                             // SAFETY: each token belongs to one task.
                             let out = unsafe { out.range((token * heads + head) * d, d) };
                             attend(
-                                q, keys, values, pages, base, kv_heads * d * PAGE_TOKENS, from, position + 1, scale, cap,
-                                attention.softcap.is_some(), &mut scores, out,
+                                q,
+                                keys,
+                                values,
+                                pages,
+                                base,
+                                kv_heads * d * PAGE_TOKENS,
+                                from,
+                                position + 1,
+                                scale,
+                                cap,
+                                attention.softcap.is_some(),
+                                &mut scores,
+                                out,
                             );
                         }
                     }

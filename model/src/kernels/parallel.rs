@@ -48,7 +48,12 @@ pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
 
 /// Splits `rows` rows of `width` elements of `out` into tasks of at least `min_elements` elements and runs
 /// `f(first_row, rows_of_out)` on each.
-pub(crate) fn for_rows<T: Send>(out: &mut [T], width: usize, min_elements: usize, f: impl Fn(usize, &mut [T]) + Send + Sync) {
+pub(crate) fn for_rows<T: Send>(
+    out: &mut [T],
+    width: usize,
+    min_elements: usize,
+    f: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
     use rayon::prelude::*;
     if out.is_empty() || width == 0 {
         return;

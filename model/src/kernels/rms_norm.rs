@@ -118,7 +118,14 @@ impl RmsNorm {
     ///
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
-    pub fn backward<T: Real>(self, x: &Tensor, weight: &Tensor, dy: &Tensor, d_weight: Option<&Tensor>, dx_sum: &Tensor) -> Result<()> {
+    pub fn backward<T: Real>(
+        self,
+        x: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+        d_weight: Option<&Tensor>,
+        dx_sum: &Tensor,
+    ) -> Result<()> {
         let h = weight.elem_count();
         with_slice::<T, _>(weight, |weight| {
             let weight = self.effective(weight);
@@ -158,14 +165,29 @@ impl RmsNorm {
             .collect()
     }
 
-    fn row_gradient<T: Real>(self, x: &[T], weight: &[T], dy: &[T], dx: &mut [T], add: bool, d_weight: &mut [T]) {
+    fn row_gradient<T: Real>(
+        self,
+        x: &[T],
+        weight: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        add: bool,
+        d_weight: &mut [T],
+    ) {
         let scale = self.scale(x);
         let factor = scale * scale * scale * dot3(x, weight, dy) / T::of(x.len() as f64);
         row_backward(x, weight, dy, scale, factor, dx, add, d_weight);
     }
 
     /// Norms each head of the columns `first..first + heads·d` of every row of `x` in place (Qwen 3's q and k norm).
-    pub fn heads_in_place<T: Real>(self, x: &mut [T], width: usize, first: usize, heads: usize, weight: &[T]) {
+    pub fn heads_in_place<T: Real>(
+        self,
+        x: &mut [T],
+        width: usize,
+        first: usize,
+        heads: usize,
+        weight: &[T],
+    ) {
         let weight = self.effective(weight);
         let d = weight.len();
         for_rows(x, width, 1 << 13, |_, rows| {

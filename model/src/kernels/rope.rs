@@ -44,7 +44,8 @@ pub fn inverse_frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
                     } else if wavelength > low {
                         f / factor
                     } else {
-                        let smooth = (context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        let smooth =
+                            (context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                         (1.0 - smooth) * f / factor + smooth * f
                     }
                 })
@@ -81,13 +82,26 @@ impl RopeTable {
     ///
     /// # Panics
     /// A position past the table: callers check lengths against the model's context before.
-    pub fn rotate<T: Real>(&self, x: &mut [T], width: usize, first: usize, heads: usize, positions: &[u32], direction: Direction) {
+    pub fn rotate<T: Real>(
+        &self,
+        x: &mut [T],
+        width: usize,
+        first: usize,
+        heads: usize,
+        positions: &[u32],
+        direction: Direction,
+    ) {
         let half = self.half;
         for_rows(x, width, 1 << 13, |row_start, rows| {
             for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[row_start..]) {
                 let at = position as usize * half;
                 let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                rotate_row(&mut row[first..first + heads * 2 * half], cos, sin, direction == Direction::Backward);
+                rotate_row(
+                    &mut row[first..first + heads * 2 * half],
+                    cos,
+                    sin,
+                    direction == Direction::Backward,
+                );
             }
         });
     }

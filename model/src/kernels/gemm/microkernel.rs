@@ -8,7 +8,8 @@ use crate::kernels::simd::{Level, level};
 
 /// A tile product: depth; A, with the strides of its rows and of the steps of k; packed B \[depth]\[NR]; C, its row
 /// stride, live rows and columns of the tile, and whether C's old content is kept.
-pub(super) type Run<T> = unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool);
+pub(super) type Run<T> =
+    unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool);
 
 /// A tile product with its shape.
 pub struct Kernel<T> {
@@ -151,7 +152,8 @@ mod x86 {
                 _mm_prefetch::<_MM_HINT_T1>(next);
                 _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64));
                 _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(128));
-                let (b0, b1, b2) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32)));
+                let (b0, b1, b2) =
+                    (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32)));
                 let a = a.add(p * a_step);
                 for (i, row) in acc.iter_mut().enumerate() {
                     let x = _mm512_set1_ps(*a.add(i * a_row));
@@ -187,7 +189,9 @@ mod x86 {
     ) {
         if rows < 4 || columns < 24 {
             // SAFETY: the caller's promise; the edge goes through memory.
-            return unsafe { super::tile::<f32, 4, 24>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) };
+            return unsafe {
+                super::tile::<f32, 4, 24>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate)
+            };
         }
         let mut acc = [[_mm256_setzero_ps(); 3]; 4];
         // SAFETY: the caller covers four rows of A, b[24·depth] and the whole tile of C.
@@ -201,7 +205,8 @@ mod x86 {
             }
             for p in 0..depth {
                 let b = b.add(p * 24);
-                let (b0, b1, b2) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)), _mm256_loadu_ps(b.add(16)));
+                let (b0, b1, b2) =
+                    (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)), _mm256_loadu_ps(b.add(16)));
                 let a = a.add(p * a_step);
                 for (i, row) in acc.iter_mut().enumerate() {
                     let x = _mm256_set1_ps(*a.add(i * a_row));
@@ -234,6 +239,8 @@ mod x86 {
         accumulate: bool,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { super::tile::<f64, 4, 16>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) }
+        unsafe {
+            super::tile::<f64, 4, 16>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate)
+        }
     }
 }

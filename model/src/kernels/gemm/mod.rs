@@ -48,7 +48,10 @@ impl<'a, T> MatrixRef<'a, T> {
     /// # Panics
     /// `data` is too short: a fault of the caller's arithmetic.
     pub fn row_major(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || columns == 0 || data.len() >= (rows - 1) * row_stride + columns, "matrix out of bounds");
+        assert!(
+            rows == 0 || columns == 0 || data.len() >= (rows - 1) * row_stride + columns,
+            "matrix out of bounds"
+        );
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
@@ -128,10 +131,20 @@ pub fn gemm_serial<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_
 
 fn check<T>(a: &MatrixRef<T>, b: &MatrixRef<T>, c: &[T], c_stride: usize) {
     assert_eq!(a.columns, b.rows, "inner dimensions differ");
-    assert!(c_stride >= b.columns && (a.rows == 0 || c.len() >= (a.rows - 1) * c_stride + b.columns), "C out of bounds");
+    assert!(
+        c_stride >= b.columns && (a.rows == 0 || c.len() >= (a.rows - 1) * c_stride + b.columns),
+        "C out of bounds"
+    );
 }
 
-fn product<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_stride: usize, store: Store, parallel: bool) {
+fn product<T: Element>(
+    a: MatrixRef<T>,
+    b: MatrixRef<T>,
+    c: &mut [T],
+    c_stride: usize,
+    store: Store,
+    parallel: bool,
+) {
     if a.rows == 0 || b.columns == 0 {
         return;
     }
@@ -139,7 +152,14 @@ fn product<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_stride: 
     loop {
         let depth = K_BLOCK.min(a.columns - start);
         let store = if start == 0 { store } else { Store::Accumulate };
-        product_block(a.columns_from(start, depth), b.transposed().columns_from(start, depth).transposed(), c, c_stride, store, parallel);
+        product_block(
+            a.columns_from(start, depth),
+            b.transposed().columns_from(start, depth).transposed(),
+            c,
+            c_stride,
+            store,
+            parallel,
+        );
         start += depth;
         if start >= a.columns {
             break;
@@ -147,7 +167,14 @@ fn product<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_stride: 
     }
 }
 
-fn product_block<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_stride: usize, store: Store, parallel: bool) {
+fn product_block<T: Element>(
+    a: MatrixRef<T>,
+    b: MatrixRef<T>,
+    c: &mut [T],
+    c_stride: usize,
+    store: Store,
+    parallel: bool,
+) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let kernel = T::kernel();
     let block_columns = (B_BLOCK / k.max(1) / kernel.nr).max(1) * kernel.nr;
@@ -178,7 +205,19 @@ fn product_block<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_st
                 let rows = block * MC..((block + 1) * MC).min(m);
                 let panel_range = split * panels / splits..(split + 1) * panels / splits;
                 with_rows(&kernel, a, rows.clone(), |a| {
-                    multiply(&kernel, k, a, rows.clone(), packed_b, panel_range, first, n, &c_shared, c_stride, store);
+                    multiply(
+                        &kernel,
+                        k,
+                        a,
+                        rows.clone(),
+                        packed_b,
+                        panel_range,
+                        first,
+                        n,
+                        &c_shared,
+                        c_stride,
+                        store,
+                    );
                 });
             });
         });
@@ -198,11 +237,21 @@ struct Rows<'a, T> {
 /// Lends `f` the rows `rows` of `a`. Where a row's elements lie side by side they are read in place (each is loaded
 /// once and spread over a register, so that nothing is gained by moving it); else, and for a last panel that is not
 /// full, they are packed.
-fn with_rows<T: Element, R>(kernel: &Kernel<T>, a: MatrixRef<T>, rows: std::ops::Range<usize>, f: impl FnOnce(Rows<T>) -> R) -> R {
+fn with_rows<T: Element, R>(
+    kernel: &Kernel<T>,
+    a: MatrixRef<T>,
+    rows: std::ops::Range<usize>,
+    f: impl FnOnce(Rows<T>) -> R,
+) -> R {
     let k = a.columns;
     if a.column_stride == 1 && rows.len().is_multiple_of(kernel.mr) && k > 0 {
         let data = &a.data[rows.start * a.row_stride..];
-        return f(Rows { data, panel_len: kernel.mr * a.row_stride, row_stride: a.row_stride, step_stride: 1 });
+        return f(Rows {
+            data,
+            panel_len: kernel.mr * a.row_stride,
+            row_stride: a.row_stride,
+            step_stride: 1,
+        });
     }
     let panels = rows.len().div_ceil(kernel.mr);
     with_buffer::<T, _>(&PACK_A, panels * kernel.mr * k, |packed| {
@@ -373,7 +422,8 @@ impl<T: Element> PackedMatrix<T> {
         let panels = self.n.div_ceil(kernel.nr);
         let c = SharedMut::new(c);
         let row_blocks = m.div_ceil(MC);
-        let tasks = if m * k * self.n < PARALLEL_WORK { 1 } else { (rayon::current_num_threads() * 2).min(panels) };
+        let tasks =
+            if m * k * self.n < PARALLEL_WORK { 1 } else { (rayon::current_num_threads() * 2).min(panels) };
         for block in 0..row_blocks {
             let rows = block * MC..((block + 1) * MC).min(m);
             with_rows(&kernel, a, rows.clone(), |a| {
@@ -381,7 +431,17 @@ impl<T: Element> PackedMatrix<T> {
                     for panel in task * panels / tasks..(task + 1) * panels / tasks {
                         // Panel by panel, so that each one stays in the nearest cache for all its rows.
                         multiply(
-                            &kernel, k, a, rows.clone(), &self.data, panel..panel + 1, 0, self.n, &c, c_stride, store,
+                            &kernel,
+                            k,
+                            a,
+                            rows.clone(),
+                            &self.data,
+                            panel..panel + 1,
+                            0,
+                            self.n,
+                            &c,
+                            c_stride,
+                            store,
                         );
                     }
                 });
@@ -458,9 +518,16 @@ mod tests {
         let (m, k, n) = (37, 301, 19);
         let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
         let want = naive(&a, &b, m, k, n);
-        let (a, b): (Vec<f64>, Vec<f64>) = (a.iter().map(|&x| x.into()).collect(), b.iter().map(|&x| x.into()).collect());
+        let (a, b): (Vec<f64>, Vec<f64>) =
+            (a.iter().map(|&x| x.into()).collect(), b.iter().map(|&x| x.into()).collect());
         let mut c = vec![0f64; m * n];
-        gemm(MatrixRef::row_major(&a, m, k, k), MatrixRef::row_major(&b, k, n, n), &mut c, n, Store::Overwrite);
+        gemm(
+            MatrixRef::row_major(&a, m, k, k),
+            MatrixRef::row_major(&b, k, n, n),
+            &mut c,
+            n,
+            Store::Overwrite,
+        );
         assert!(c.iter().zip(&want).all(|(x, y)| (x - y).abs() < 1e-12));
     }
 }
