@@ -1,6 +1,7 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
 use candle_core::{DType, Result as TensorResult, Tensor};
+use selfplay_model::kernels::parallel::in_pool;
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -32,7 +33,7 @@ pub trait Backend: Send {
         ids: &[u32],
         rows: &[PagedRow<'_>],
         logit_rows: &[usize],
-        read: &mut dyn FnMut(&[f32]),
+        read: &mut (dyn FnMut(&[f32]) + Send),
     ) -> Result<(), SampleError>;
 }
 
@@ -88,20 +89,24 @@ impl Backend for NativeBackend<'_> {
         ids: &[u32],
         rows: &[PagedRow<'_>],
         logit_rows: &[usize],
-        read: &mut dyn FnMut(&[f32]),
+        read: &mut (dyn FnMut(&[f32]) + Send),
     ) -> Result<(), SampleError> {
         let decoder = self.decoder;
-        let hidden = decoder.forward_paged(ids, rows, self.cache()?)?; // [t, h]
-        if logit_rows.is_empty() {
-            return Ok(());
-        }
-        let wanted = if logit_rows.len() == ids.len() {
-            hidden
-        } else {
-            select_rows(&hidden, logit_rows)? // [n, h]
-        };
-        let logits = decoder.logits(&wanted)?; // [n, vocab]
-        Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
+        let cache = self.cache()?;
+        // Once into the pool for the whole step, what `read` does included: each entry puts this thread to sleep.
+        in_pool(|| {
+            let hidden = decoder.forward_paged(ids, rows, cache)?; // [t, h]
+            if logit_rows.is_empty() {
+                return Ok(());
+            }
+            let wanted = if logit_rows.len() == ids.len() {
+                hidden
+            } else {
+                select_rows(&hidden, logit_rows)? // [n, h]
+            };
+            let logits = decoder.logits(&wanted)?; // [n, vocab]
+            Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
+        })
     }
 }
 

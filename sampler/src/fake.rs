@@ -90,7 +90,7 @@ impl Backend for FakeModel {
         ids: &[u32],
         rows: &[PagedRow<'_>],
         logit_rows: &[usize],
-        read: &mut dyn FnMut(&[f32]),
+        read: &mut (dyn FnMut(&[f32]) + Send),
     ) -> Result<(), SampleError> {
         // All writes go before all reads, so that a page written by two rows shows.
         let mut positions = Vec::new();

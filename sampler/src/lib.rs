@@ -11,7 +11,7 @@
 //! | `schedule.rs` | who runs in the next step: waiting prompts, prefills, forks, running rows |
 //! | `sequence.rs` | one running candidate |
 //! | [`PagePool`] (`pages.rs`) | cache pages with reference counts and reservations |
-//! | [`Picker`] (`sampling.rs`, `row_pass.rs`) | one token from one row of logits |
+//! | [`Picker`] (`sampling.rs`, `candidate.rs`, `row_pass.rs`, `bracket.rs`) | one token from one row of logits |
 //! | [`PromptStream`] (`random.rs`) | counter-based randomness |
 //! | [`StopRule`] (`text_stop.rs`) | stop ids and stop strings |
 //! | [`Backend`] (`backend.rs`) | what computes logits; [`NativeBackend`] is our own decoder |
@@ -23,6 +23,8 @@
 //! vocabulary has a fixed order.
 
 mod backend;
+mod bracket;
+mod candidate;
 mod error;
 #[cfg(test)]
 mod fake;

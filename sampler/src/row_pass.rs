@@ -1,8 +1,11 @@
 //! Passes over one row of logits, block by block: the greatest logit of each block, and the blocks' masses.
 //!
 //! A block is 64 logits; the last one is filled up with -inf. Lanes, and with them the order of every sum, are
-//! fixed, and no multiply-add is fused, so that the bits are the same with or without AVX2 and nothing is slow
-//! where there is no fused one (which is why the model's `exp_fast` is not used here).
+//! fixed, and no multiply-add is fused, so that the bits are the same with any instruction set and nothing is slow
+//! where there is no fused one (which is why the model's `exp_fast` is not used here). Exponentials are computed
+//! anew in each pass: with wide registers that is cheaper than to keep them.
+
+use std::hint::black_box;
 
 use selfplay_model::kernels::simd::{Level, level};
 
@@ -28,7 +31,7 @@ pub(crate) enum Weights {
 impl Weights {
     /// What distances are multiplied with; by 1 they keep their bits.
     #[inline(always)]
-    fn inverse(self) -> f32 {
+    pub(crate) fn inverse(self) -> f32 {
         match self {
             Self::None | Self::Plain => 1.0,
             Self::Tempered(inverse) => inverse,
@@ -46,7 +49,7 @@ impl Weights {
 }
 
 #[inline(always)]
-fn rounded(weight: f32) -> f64 {
+pub(crate) fn rounded(weight: f32) -> f64 {
     (f64::from(weight) + ROUND) - ROUND
 }
 
@@ -72,26 +75,34 @@ pub(crate) fn exp(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-/// Calls the AVX2 form of a pass where the processor has it. Same source, same bits, wider registers.
+/// Calls the widest form of a pass that the processor has. Same source, same bits, wider registers.
 macro_rules! widest {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($arg:ident : $type:ty),*) -> $out:ty) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $type),*) -> $out {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
-                fn wide($($arg: $type),*) -> $out {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+                fn avx512($($arg: $type),*) -> $out {
                     $body($($arg),*)
                 }
-                if level() >= Level::Avx2 {
-                    // SAFETY: `level` found the feature on this processor.
-                    return unsafe { wide($($arg),*) };
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) -> $out {
+                    $body($($arg),*)
+                }
+                match level() {
+                    // SAFETY: `level` found the features on this processor.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Baseline => {}
                 }
             }
             $body($($arg),*)
         }
     };
 }
+pub(crate) use widest;
 
 widest! {
     /// Fills `maxima` with each block's greatest logit; returns whether the row holds a NaN.
@@ -100,20 +111,30 @@ widest! {
 
 #[inline(always)]
 fn block_maxima_body(row: &[f32], maxima: &mut Vec<f32>) -> bool {
+    const WIDE: usize = 16;
+    const INFINITY_BITS: u32 = f32::INFINITY.to_bits();
     maxima.clear();
-    let mut nan = [0u32; LANES];
-    visit_blocks(row, |block| {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        for step in 0..BLOCK / LANES {
-            for lane in 0..LANES {
-                let x = block[step * LANES + lane];
-                lanes[lane] = if x > lanes[lane] { x } else { lanes[lane] };
-                nan[lane] |= u32::from(x.is_nan());
+    let mut magnitudes = [0u32; WIDE];
+    let blocks = Blocks::of(row);
+    for index in 0..blocks.count {
+        let mut lanes = [f32::NEG_INFINITY; WIDE];
+        for part in blocks.get(index).as_chunks::<WIDE>().0 {
+            for lane in 0..WIDE {
+                lanes[lane] = if part[lane] > lanes[lane] { part[lane] } else { lanes[lane] };
+                magnitudes[lane] = magnitudes[lane].max(part[lane].abs().to_bits());
             }
         }
-        maxima.push(lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
-    });
-    nan.iter().any(|&flag| flag != 0)
+        // The fence of `mass_of_block`.
+        let lanes = black_box(&lanes);
+        let mut halves = [f32::NEG_INFINITY; WIDE / 2];
+        for lane in 0..WIDE / 2 {
+            let (a, b) = (lanes[lane], lanes[lane + WIDE / 2]);
+            halves[lane] = if a > b { a } else { b };
+        }
+        maxima.push(halves.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
+    }
+    // What is above infinity is not a number.
+    magnitudes.iter().any(|&magnitude| magnitude > INFINITY_BITS)
 }
 
 /// Fills `masses` with each block's mass (left empty for [`Weights::None`]) and returns Σ exp(logit - max), the
@@ -141,80 +162,69 @@ widest! {
 
 #[inline(always)]
 fn plain_sum_body(row: &[f32], max: f32) -> f64 {
-    sum_blocks(row, |block, sums| {
-        for step in 0..BLOCK / LANES {
-            for lane in 0..LANES {
-                sums[lane] += f64::from(exp(block[step * LANES + lane] - max));
-            }
-        }
-    })
+    let mut sums = [0f64; LANES];
+    let blocks = Blocks::of(row);
+    for index in 0..blocks.count {
+        add_weights(&weights_of(blocks.get(index), max, 1.0), &mut sums);
+    }
+    sums.iter().sum()
 }
 
 #[inline(always)]
 fn plain_masses_body(row: &[f32], max: f32, masses: &mut Vec<f64>) -> f64 {
-    sum_blocks(row, |block, sums| {
-        let mut mass = [0f64; LANES];
-        for step in 0..BLOCK / LANES {
-            for lane in 0..LANES {
-                let weight = exp(block[step * LANES + lane] - max);
-                sums[lane] += f64::from(weight);
-                mass[lane] += rounded(weight);
-            }
-        }
-        masses.push(mass.iter().sum());
-    })
+    let mut sums = [0f64; LANES];
+    let blocks = Blocks::of(row);
+    for index in 0..blocks.count {
+        let weights = weights_of(blocks.get(index), max, 1.0);
+        add_weights(&weights, &mut sums);
+        masses.push(mass_of_block(&weights));
+    }
+    sums.iter().sum()
 }
 
 #[inline(always)]
 fn tempered_masses_body(row: &[f32], max: f32, inverse: f32, masses: &mut Vec<f64>) -> f64 {
-    sum_blocks(row, |block, sums| {
-        let mut mass = [0f64; LANES];
-        for step in 0..BLOCK / LANES {
-            for lane in 0..LANES {
-                let distance = block[step * LANES + lane] - max;
-                sums[lane] += f64::from(exp(distance));
-                mass[lane] += rounded(exp(distance * inverse));
-            }
-        }
-        masses.push(mass.iter().sum());
-    })
+    let mut sums = [0f64; LANES];
+    let blocks = Blocks::of(row);
+    for index in 0..blocks.count {
+        let block = blocks.get(index);
+        add_weights(&weights_of(block, max, 1.0), &mut sums);
+        masses.push(mass_of_block(&weights_of(block, max, inverse)));
+    }
+    sums.iter().sum()
 }
 
-/// Buckets of [`bucket_masses`].
-pub(crate) const BUCKETS: usize = 256;
-
-/// The bucket of a logit: rising as the logit falls, the last one for all that is far below.
+/// A block's weights, not rounded yet.
 #[inline(always)]
-pub(crate) fn bucket(distance: f32, scale: f32) -> usize {
-    const ROUND_TO_INTEGER: f32 = 8_388_608.0; // 2^23
-    let place = -distance * scale;
-    // The comparison sends a NaN (-inf times a scale of 0) to the last bucket too.
-    let place = if place < (BUCKETS - 1) as f32 { place } else { (BUCKETS - 1) as f32 };
-    ((place + ROUND_TO_INTEGER).to_bits() as usize) % BUCKETS
-}
-
-widest! {
-    /// Fills `buckets` with the mass of each bucket.
-    bucket_masses, bucket_masses_body,
-    (row: &[f32], max: f32, weights: Weights, scale: f32, buckets: &mut [f64; BUCKETS]) -> ()
+pub(crate) fn weights_of(block: &[f32; BLOCK], max: f32, inverse: f32) -> [f32; BLOCK] {
+    let mut weights = [0f32; BLOCK];
+    for lane in 0..BLOCK {
+        weights[lane] = exp((block[lane] - max) * inverse);
+    }
+    weights
 }
 
 #[inline(always)]
-fn bucket_masses_body(row: &[f32], max: f32, weights: Weights, scale: f32, buckets: &mut [f64; BUCKETS]) {
-    buckets.fill(0.0);
-    let inverse = weights.inverse();
-    visit_blocks(row, |block| {
-        // First what is vectorised, then the scatter.
-        let (mut masses, mut places) = ([0f64; BLOCK], [0u32; BLOCK]);
-        for lane in 0..BLOCK {
-            let distance = block[lane] - max;
-            masses[lane] = rounded(exp(distance * inverse));
-            places[lane] = bucket(distance, scale) as u32;
+fn add_weights(weights: &[f32; BLOCK], sums: &mut [f64; LANES]) {
+    for step in 0..BLOCK / LANES {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(weights[step * LANES + lane]);
         }
-        for lane in 0..BLOCK {
-            buckets[places[lane] as usize % BUCKETS] += masses[lane];
+    }
+}
+
+/// The mass of a block's weights. It is exact, whatever the order of the sum.
+#[inline(always)]
+pub(crate) fn mass_of_block(weights: &[f32; BLOCK]) -> f64 {
+    let mut sums = [0f64; LANES];
+    for step in 0..BLOCK / LANES {
+        for lane in 0..LANES {
+            sums[lane] += rounded(weights[step * LANES + lane]);
         }
-    });
+    }
+    // Without the fence the compiler takes the whole for one sum of 64 numbers, and does it in narrow registers.
+    let [a, b, c, d, e, f, g, h] = *black_box(&sums);
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
 }
 
 /// Which tokens of a row are kept: down to a last one in the order of rank, and of a least mass.
@@ -248,38 +258,39 @@ fn kept_masses_body(row: &[f32], max: f32, weights: Weights, floor: Floor, masse
     masses.clear();
     let inverse = weights.inverse();
     let mut start = 0u32;
-    visit_blocks(row, |block| {
-        let mut sums = [0f64; LANES];
-        for step in 0..BLOCK / LANES {
-            for lane in 0..LANES {
-                let logit = block[step * LANES + lane];
-                let mass = rounded(exp((logit - max) * inverse));
-                let id = start + (step * LANES + lane) as u32;
-                sums[lane] += if floor.keeps(logit, id, mass) { mass } else { 0.0 };
-            }
+    let blocks = Blocks::of(row);
+    for index in 0..blocks.count {
+        let block = blocks.get(index);
+        let mut weights = weights_of(block, max, inverse);
+        for lane in 0..BLOCK {
+            let keeps = floor.keeps(block[lane], start + lane as u32, rounded(weights[lane]));
+            weights[lane] = if keeps { weights[lane] } else { 0.0 };
         }
-        masses.push(sums.iter().sum());
+        masses.push(mass_of_block(&weights));
         start += BLOCK as u32;
-    });
+    }
 }
 
-#[inline(always)]
-fn sum_blocks(row: &[f32], mut visit: impl FnMut(&[f32; BLOCK], &mut [f64; LANES])) -> f64 {
-    let mut sums = [0f64; LANES];
-    visit_blocks(row, |block| visit(block, &mut sums));
-    sums.iter().sum()
+/// A row in blocks. Passes loop over them by index: a closure would not be compiled into a pass's wide forms.
+pub(crate) struct Blocks<'a> {
+    whole: &'a [[f32; BLOCK]],
+    /// The last, shorter one, filled up with logits of probability 0.
+    last: [f32; BLOCK],
+    pub(crate) count: usize,
 }
 
-/// Calls `visit` at one place only, so that it is inlined into the wide form; the last, shorter block is filled up
-/// with logits of probability 0.
-#[inline(always)]
-fn visit_blocks(row: &[f32], mut visit: impl FnMut(&[f32; BLOCK])) {
-    let (blocks, rest) = row.as_chunks::<BLOCK>();
-    let mut filled = [f32::NEG_INFINITY; BLOCK];
-    filled[..rest.len()].copy_from_slice(rest);
-    let count = blocks.len() + usize::from(!rest.is_empty());
-    for index in 0..count {
-        visit(blocks.get(index).unwrap_or(&filled));
+impl<'a> Blocks<'a> {
+    #[inline(always)]
+    pub(crate) fn of(row: &'a [f32]) -> Self {
+        let (whole, rest) = row.as_chunks::<BLOCK>();
+        let mut last = [f32::NEG_INFINITY; BLOCK];
+        last[..rest.len()].copy_from_slice(rest);
+        Self { whole, last, count: whole.len() + usize::from(!rest.is_empty()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self, index: usize) -> &[f32; BLOCK] {
+        self.whole.get(index).unwrap_or(&self.last)
     }
 }
 
@@ -331,6 +342,11 @@ mod tests {
         let sums =
             [tempered_masses(&row, 7.0, 1.37, &mut wide), tempered_masses_body(&row, 7.0, 1.37, &mut narrow)];
         assert_eq!(sums[0].to_bits(), sums[1].to_bits());
+        assert_eq!(wide, narrow);
+        let weights = Weights::Tempered(1.37);
+        let floor = Floor { logit: 1.0, id: 4_000, mass: 1e-4 };
+        kept_masses(&row, 7.0, weights, floor, &mut wide);
+        kept_masses_body(&row, 7.0, weights, floor, &mut narrow);
         assert_eq!(wide, narrow);
     }
 }

@@ -9,17 +9,18 @@
 //! The draw is the inverse of the cumulative distribution in the order of ids, by one uniform number.
 //!
 //! Nothing sorts the vocabulary. The k-th greatest of the blocks' maxima bounds the k-th greatest logit from below;
-//! the few tokens of 1/128 of the greatest mass mostly hold `top_p`, and where they do not, buckets of logits find the
-//! few among which it is reached. Within these a selection halves its way to the last token kept. Masses are
+//! the few tokens of 1/128 of the greatest mass mostly hold `top_p`, and where they do not, a sample of the row tells
+//! between which logits it is probably reached; one pass over the row checks that and takes the tokens between them.
+//! Within these a selection halves its way to the last token kept. Masses are
 //! multiples of 2^-34 of the greatest, so their sums are exact and this finds the very set that a sort would; a
 //! token below 2^-35 of the greatest is never drawn.
 
 use std::cmp::Ordering;
 
 use crate::SampleSettings;
-use crate::row_pass::{
-    BLOCK, BUCKETS, Floor, Weights, block_masses, block_maxima, bucket, bucket_masses, kept_masses,
-};
+use crate::bracket::{Bracket, bracket_masses, sampled_bracket};
+use crate::candidate::{Candidate, mass_of};
+use crate::row_pass::{BLOCK, Floor, Weights, block_masses, block_maxima, kept_masses};
 
 /// How a token is picked: the settings as the kernels take them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,21 +69,6 @@ pub struct Picker {
     log_sum: f64,
     weights: Option<Weights>,
     kept: Kept,
-}
-
-/// A token that may be drawn.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Candidate {
-    logit: f32,
-    id: u32,
-    mass: f64,
-}
-
-impl Candidate {
-    /// Falling logit, then rising id.
-    fn rank(&self, other: &Self) -> Ordering {
-        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
-    }
 }
 
 /// What the filters left of a row.
@@ -193,7 +179,7 @@ impl Picker {
             let target = rule.top_p * total;
             if !by_count && !self.gather_few(logits, temperature, weights, target) {
                 let rest = (1.0 - rule.top_p) * total / logits.len() as f64;
-                return self.keep_many(logits, self.cutoff(temperature, rest), weights, target, rule.min_p);
+                return self.keep_many(logits, self.cutoff(temperature, rest), weights, target, rule);
             }
             if let Some(last) = self.last_of(0.0, target) {
                 self.keep_up_to(&last);
@@ -246,33 +232,45 @@ impl Picker {
         mass_of(&self.candidates) >= target
     }
 
-    /// Top-p of a flat row, where thousands of tokens hold the target: buckets of logits, in the order of rank, find
-    /// the one in which the target is reached, and only its tokens become candidates.
-    fn keep_many(&mut self, logits: &[f32], cutoff: f32, weights: Weights, target: f64, min_p: f64) -> Kept {
-        let scale = (BUCKETS - 1) as f32 / (self.max - cutoff).max(f32::MIN_POSITIVE);
-        let mut buckets = [0f64; BUCKETS];
-        bucket_masses(logits, self.max, weights, scale, &mut buckets);
-        let mut above = 0.0;
-        let mut reached = BUCKETS - 1;
-        for (place, &mass) in buckets.iter().enumerate() {
-            if above + mass >= target {
-                reached = place;
-                break;
-            }
-            above += mass;
-        }
-        self.candidates.clear();
-        for (id, &logit) in logits.iter().enumerate() {
-            if bucket(logit - self.max, scale) == reached {
-                let mass = weights.mass(logit - self.max);
-                self.candidates.push(Candidate { logit, id: id as u32, mass });
-            }
+    /// Top-p of a flat row, where thousands of tokens hold the target: only those of a narrow bracket of logits, in
+    /// which the target is reached, become candidates.
+    fn keep_many(
+        &mut self,
+        logits: &[f32],
+        cutoff: f32,
+        weights: Weights,
+        target: f64,
+        rule: &PickRule,
+    ) -> Kept {
+        let bracket = sampled_bracket(logits, self.max, weights, cutoff, rule.top_p);
+        let mut above = self.gather_within(logits, weights, bracket);
+        // The sample may have misled. Whichever side the target is on then becomes the bracket as a whole.
+        if above >= target {
+            let bracket = Bracket { upper: self.max, lower: bracket.upper };
+            above = self.gather_within(logits, weights, bracket);
+        } else if above + mass_of(&self.candidates) < target {
+            let bracket = Bracket { upper: bracket.lower, lower: f32::NEG_INFINITY };
+            above = self.gather_within(logits, weights, bracket);
         }
         let last = self.last_of(above, target);
-        let to = last.map_or(Floor::NONE, |last| Floor { logit: last.logit, id: last.id, mass: 0.0 });
-        let to = Floor { mass: min_p, ..to };
-        kept_masses(logits, self.max, weights, to, &mut self.masses);
+        let to = last.map_or(Floor::NONE, |last| Floor { logit: last.logit, id: last.id, ..Floor::NONE });
+        let to = Floor { mass: rule.min_p, ..to };
+        match last {
+            Some(last) if rule.min_p == 0.0 => {
+                let kept = |candidate: &&Candidate| candidate.rank(&last) != Ordering::Greater;
+                for candidate in self.candidates.iter().filter(kept) {
+                    self.masses[candidate.id as usize / BLOCK] += candidate.mass;
+                }
+            }
+            _ => kept_masses(logits, self.max, weights, to, &mut self.masses),
+        }
         Kept::Down { to, mass: self.masses.iter().sum() }
+    }
+
+    /// Candidates become the tokens of the bracket; returns the mass above it, whose blocks' parts are in `masses`.
+    fn gather_within(&mut self, logits: &[f32], weights: Weights, bracket: Bracket) -> f64 {
+        bracket_masses(logits, self.max, weights, bracket, &mut self.masses, &mut self.candidates);
+        self.masses.iter().sum()
     }
 
     fn keep_top_k(&mut self, logits: &[f32], weights: Weights, k: usize) {
@@ -319,10 +317,6 @@ impl Picker {
     fn keep_up_to(&mut self, last: &Candidate) {
         self.candidates.retain(|candidate| candidate.rank(last) != Ordering::Greater);
     }
-}
-
-fn mass_of(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| candidate.mass).sum()
 }
 
 #[cfg(test)]

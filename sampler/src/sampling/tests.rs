@@ -3,6 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::row_pass::exp;
 
+/// Blocks of which the sample of a row of [`long_row`] sees one.
+const STRIDE: usize = 7;
+
 fn rule(temperature: f64, top_k: usize, top_p: f64, min_p: f64) -> PickRule {
     PickRule::new(&SampleSettings { temperature, top_k, top_p, min_p, ..SampleSettings::default() })
 }
@@ -185,6 +188,56 @@ fn any_logits() -> impl Strategy<Value = Vec<f32>> {
             row.into_iter().map(|x| if coarse { (x * 3.0).round() } else { x } * scale).collect()
         })
     })
+}
+
+/// A row of 32,000 spread evenly over `spread` from 0 down, but with `shift` added in the blocks that the sample sees.
+fn long_row(spread: f32, shift: f32) -> Vec<f32> {
+    let seen = |place: usize| if (place / BLOCK).is_multiple_of(STRIDE) { shift } else { 0.0 };
+    (0..32_000).map(|i| ((i * 7919) % 32_000) as f32 * (-spread / 32_000.0) + seen(i)).collect()
+}
+
+#[test]
+fn a_sample_that_misleads_costs_time_only() {
+    let rule = rule(0.7, 0, 0.9, 0.0);
+    // The sample says truly, too high, too low.
+    for (shift, expected) in [(0.0, Ordering::Equal), (2.0, Ordering::Less), (-2.0, Ordering::Greater)] {
+        let logits = long_row(3.0, shift);
+        let want = kept_by_sorting(&logits, &rule);
+        let picker = prepared(&logits, &rule);
+        let bracket = sampled_bracket(&logits, picker.max, picker.weights.unwrap(), -100.0, 0.9);
+        let last = want.iter().map(|&id| logits[id as usize]).fold(f32::INFINITY, f32::min);
+        let side = match last {
+            _ if last > bracket.upper => Ordering::Greater,
+            _ if last < bracket.lower => Ordering::Less,
+            _ => Ordering::Equal,
+        };
+        assert_eq!(side, expected, "{shift}: {last} and {bracket:?}");
+        assert_eq!(kept(&logits, &rule), want, "{shift}");
+    }
+}
+
+#[test]
+fn long_flat_rows_keep_the_sorted_definitions_set() {
+    for (spread, top_p, min_p) in
+        [(0.01, 0.9, 0.0), (0.0, 0.5, 0.0), (5.0, 0.99, 0.0), (5.0, 0.9, 0.3), (9.0, 0.999, 0.0)]
+    {
+        for temperature in [0.7, 1.0, 30.0] {
+            // Rounding makes ties, as bf16 logits have them.
+            let logits: Vec<f32> = long_row(spread, 0.0).iter().map(|x| (x * 64.0).round() / 64.0).collect();
+            let rule = rule(temperature, 0, top_p, min_p);
+            let picker = prepared(&logits, &rule);
+            let want = kept_by_sorting(&logits, &rule);
+            assert_eq!(kept(&logits, &rule), want, "{spread} {top_p} {min_p} {temperature}");
+            // The draw's total is the kept tokens' mass, to the last bit.
+            let mass = |&id: &u32| picker.weights.unwrap().mass(logits[id as usize] - picker.max);
+            let (Kept::Down { mass: got, .. } | Kept::Candidates { mass: got }) = picker.kept else {
+                panic!()
+            };
+            assert_eq!(got, want.iter().map(mass).sum::<f64>());
+            assert_eq!(picker.draw(&logits, 0.0).id, want[0]);
+            assert_eq!(picker.draw(&logits, 1.0 - 1e-16).id, want[want.len() - 1]);
+        }
+    }
 }
 
 proptest! {
