@@ -13,5 +13,5 @@ selfplay=target/release/selfplay
 
 "$selfplay" train-preference --model "$folder/sft/policy" --pairs "$folder/preference.jsonl" --output "$folder/preference" \
     --set policy.dtype=bf16 --set preference.kind=gpm --set preference.dim=4 --set preference.prompt_head=true --set preference.optimizer=adamw \
-    --set preference.learning_rate=3e-4 --set preference.lr_schedule=cosine --set preference.batch_size=64 --set preference.epochs=1 \
+    --set preference.learning_rate=1e-4 --set preference.lr_schedule=cosine --set preference.batch_size=64 --set preference.epochs=1 \
     --set preference.recompute=false

@@ -103,32 +103,81 @@ simd! {
             total += lane;
         }
         let inverse = T::ONE / total;
-        out.fill(T::ZERO);
-        for (block, out) in out.chunks_mut(32).enumerate() {
-            let mut sums = [T::ZERO; 32];
-            let n = out.len();
-            for page in first_page..last_page {
-                let v = &values[pages[page] as usize * page_len + base..][..d * 16];
-                let live = (to - page * 16).min(16);
-                let skip = from.saturating_sub(page * 16);
-                for key in skip..live {
-                    let p = scores[page * 16 + key];
-                    let v = &v[key * d + block * 32..][..n];
-                    if n == 32 {
-                        for (s, &v) in sums.iter_mut().zip(v) {
-                            *s = p.fma(v, *s);
-                        }
-                    } else {
-                        for (s, &v) in sums[..n].iter_mut().zip(v) {
-                            *s = p.fma(v, *s);
-                        }
-                    }
-                }
-            }
-            for (o, s) in out.iter_mut().zip(sums) {
-                *o = s * inverse;
+        for (block, out) in out.chunks_mut(64).enumerate() {
+            let sum = Sum { values, pages, page_len, base, d, first: block * 64, from, to };
+            match out.len() {
+                64 => sum.run::<64>(scores, inverse, out),
+                48 => sum.run::<48>(scores, inverse, out),
+                32 => sum.run::<32>(scores, inverse, out),
+                16 => sum.run::<16>(scores, inverse, out),
+                _ => sum.run_any(scores, inverse, out),
             }
         }
+    }
+}
+
+/// Sums values by their probabilities for a block of one head's columns.
+struct Sum<'a, T> {
+    values: &'a [T],
+    pages: &'a [u32],
+    page_len: usize,
+    base: usize,
+    d: usize,
+    first: usize,
+    from: usize,
+    to: usize,
+}
+
+impl<T: Real> Sum<'_, T> {
+    /// N columns at once. Even and odd keys have sums of their own, so that one multiply-add does not wait for the last.
+    #[inline(always)]
+    fn run<const N: usize>(&self, scores: &[T], inverse: T, out: &mut [T]) {
+        let mut sums = [[T::ZERO; N]; 2];
+        for page in self.from / PAGE_TOKENS..self.to.div_ceil(PAGE_TOKENS) {
+            let v =
+                &self.values[self.pages[page] as usize * self.page_len + self.base..][..self.d * PAGE_TOKENS];
+            let skip = self.from.saturating_sub(page * PAGE_TOKENS);
+            let live = (self.to - page * PAGE_TOKENS).min(PAGE_TOKENS);
+            let p = &scores[page * PAGE_TOKENS..page * PAGE_TOKENS + PAGE_TOKENS];
+            if skip == 0 && live == PAGE_TOKENS {
+                for pair in 0..PAGE_TOKENS / 2 {
+                    for (parity, sums) in sums.iter_mut().enumerate() {
+                        self.add::<N>(p, v, 2 * pair + parity, sums);
+                    }
+                }
+            } else {
+                for key in skip..live {
+                    self.add::<N>(p, v, key, &mut sums[key % 2]);
+                }
+            }
+        }
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = (sums[0][i] + sums[1][i]) * inverse;
+        }
+    }
+
+    #[inline(always)]
+    fn add<const N: usize>(&self, p: &[T], v: &[T], key: usize, sums: &mut [T; N]) {
+        let p = p[key];
+        if let Some(v) = v[key * self.d + self.first..].first_chunk::<N>() {
+            for (s, &v) in sums.iter_mut().zip(v) {
+                *s = p.fma(v, *s);
+            }
+        }
+    }
+
+    /// As [`Sum::run`] for a number of columns that has no form of its own.
+    #[inline(always)]
+    fn run_any(&self, scores: &[T], inverse: T, out: &mut [T]) {
+        out.fill(T::ZERO);
+        for key in self.from..self.to {
+            let page = self.pages[key / PAGE_TOKENS] as usize * self.page_len + self.base;
+            let v = &self.values[page + key % PAGE_TOKENS * self.d + self.first..][..out.len()];
+            for (o, &v) in out.iter_mut().zip(v) {
+                *o = scores[key].fma(v, *o);
+            }
+        }
+        out.iter_mut().for_each(|o| *o *= inverse);
     }
 }
 
