@@ -87,6 +87,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    selfplay::allocator::keep_freed_memory();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

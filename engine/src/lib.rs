@@ -8,6 +8,7 @@
 //! report/      show and compare                        error       exit statuses
 //! ```
 
+pub mod allocator;
 pub mod branch;
 pub mod checker;
 pub mod cli;

@@ -11,17 +11,8 @@ use selfplay::error::EngineError;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Freed memory stays with the process: a training step frees and takes the same tensors again, and pages that went
-/// back to the system come anew, zeroed, at a tenth of the step's time.
-fn keep_freed_memory() {
-    /// `mi_option_purge_delay`, which the bindings leave out; −1 is never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets a number in the allocator's table of options.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
-}
-
 fn main() -> ExitCode {
-    keep_freed_memory();
+    selfplay::allocator::keep_freed_memory();
     // A panic is a defect of ours. Whoever meets one gets a line and status 1, not a backtrace.
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
