@@ -170,11 +170,11 @@ impl<T: Real> Sum<'_, T> {
     #[inline(always)]
     fn run_any(&self, scores: &[T], inverse: T, out: &mut [T]) {
         out.fill(T::ZERO);
-        for key in self.from..self.to {
+        for (key, &p) in scores.iter().enumerate().take(self.to).skip(self.from) {
             let page = self.pages[key / PAGE_TOKENS] as usize * self.page_len + self.base;
             let v = &self.values[page + key % PAGE_TOKENS * self.d + self.first..][..out.len()];
             for (o, &v) in out.iter_mut().zip(v) {
-                *o = scores[key].fma(v, *o);
+                *o = p.fma(v, *o);
             }
         }
         out.iter_mut().for_each(|o| *o *= inverse);
