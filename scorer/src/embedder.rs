@@ -63,7 +63,7 @@ impl Embedder {
     ) -> Result<Self, ScoreError> {
         let max_length = limits.max_length.min(decoder.architecture().max_positions.max(2));
         if max_length < limits.max_length {
-            tracing::info!(
+            tracing::debug!(
                 "{}: conversations are cut at {max_length} tokens, the backbone's positions (score.max_length = {})",
                 folder.display(),
                 limits.max_length

@@ -60,7 +60,7 @@ pub(crate) fn fill_references(
                     return Ok(ReferenceEnd::Stopped);
                 };
                 write_shard(&path, &members, &values)?;
-                tracing::info!("reference log-probs: shard {} of {shards}", number + 1);
+                tracing::debug!("reference log-probs: shard {} of {shards}", number + 1);
                 values
             }
         };
