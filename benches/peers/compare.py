@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import models
@@ -85,7 +86,7 @@ class Contestant:
     def __init__(self, name, command):
         env = dict(os.environ, OMP_NUM_THREADS=str(THREADS), MKL_NUM_THREADS=str(THREADS), RAYON_NUM_THREADS=str(THREADS))
         self.name, self.runs, self.peak = name, [], None
-        self.errors = open(f"/tmp/selfplay-bench-{os.getpid()}.log", "w+")
+        self.errors = tempfile.TemporaryFile("w+")
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=env)
         self.read()
 
