@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 use super::Real;
 use super::attention::Attention;
 use super::parallel::{SharedMut, for_each};
-use super::simd::simd;
+use super::simd::{prefetch, simd};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 
@@ -67,7 +67,12 @@ simd! {
             let k = &keys[pages[page] as usize * page_len + base..][..d * 16];
             // Four chains over d, so that one multiply-add does not wait for the last.
             let mut lanes = [[T::ZERO; 16]; 4];
-            for (q, k) in q.chunks_exact(4).zip(k.chunks_exact(64)) {
+            // A head's page is a page of memory or less: the processor does not look past it by itself.
+            let next = pages.get(page + 1).map_or(0, |&p| p as usize * page_len + base);
+            for (step, (q, k)) in q.chunks_exact(4).zip(k.chunks_exact(64)).enumerate() {
+                for line in 0..4 {
+                    prefetch(keys.as_ptr().wrapping_add(next + step * 64 + line * 16));
+                }
                 for (c, lane) in lanes.iter_mut().enumerate() {
                     for (s, &k) in lane.iter_mut().zip(&k[c * 16..c * 16 + 16]) {
                         *s = q[c].fma(k, *s);
@@ -139,6 +144,12 @@ impl<T: Real> Sum<'_, T> {
             let skip = self.from.saturating_sub(page * PAGE_TOKENS);
             let live = (self.to - page * PAGE_TOKENS).min(PAGE_TOKENS);
             let p = &scores[page * PAGE_TOKENS..page * PAGE_TOKENS + PAGE_TOKENS];
+            if let Some(&next) = self.pages.get(page + 1) {
+                let at = self.values.as_ptr().wrapping_add(next as usize * self.page_len + self.base);
+                for line in 0..self.d {
+                    prefetch(at.wrapping_add(line * PAGE_TOKENS));
+                }
+            }
             if skip == 0 && live == PAGE_TOKENS {
                 for pair in 0..PAGE_TOKENS / 2 {
                     for (parity, sums) in sums.iter_mut().enumerate() {

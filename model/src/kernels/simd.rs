@@ -61,6 +61,18 @@ fn detected() -> Level {
     Level::Baseline
 }
 
+/// Asks for the cache line at `address`; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see and faults nowhere.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Declares functions whose bodies are compiled per [`Level`] and dispatched at run time.
 macro_rules! simd {
     ($( $(#[$meta:meta])* $vis:vis fn $name:ident<$t:ident : Real $(, const $c:ident : usize)?>( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block )*) => { $(

@@ -7,9 +7,10 @@ use crate::kernels::Real;
 use crate::kernels::simd::{Level, level};
 
 /// A tile product: depth; A, with the strides of its rows and of the steps of k; packed B \[depth]\[NR]; C, its row
-/// stride, live rows and columns of the tile, and whether C's old content is kept.
+/// stride, live rows and columns of the tile, and whether C's old content is kept; last, what of B to fetch into cache on
+/// the way, one line of 64 bytes a step (past the end does nothing).
 pub(super) type Run<T> =
-    unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool);
+    unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool, *const T);
 
 /// A tile product with its shape.
 pub struct Kernel<T> {
@@ -63,6 +64,7 @@ unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
     rows: usize,
     columns: usize,
     accumulate: bool,
+    _ahead: *const T,
 ) {
     let mut acc = [[T::ZERO; NR]; MR];
     // SAFETY: the caller's promise covers MR rows of A, b[depth * NR] and the live part of C.
@@ -104,9 +106,10 @@ unsafe fn portable<T: Real, const MR: usize, const NR: usize>(
     rows: usize,
     columns: usize,
     accumulate: bool,
+    _ahead: *const T,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<T, MR, NR>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate) }
+    unsafe { tile::<T, MR, NR>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -127,6 +130,7 @@ mod x86 {
         rows: usize,
         columns: usize,
         accumulate: bool,
+        ahead: *const f32,
     ) {
         let masks: [__mmask16; 3] = std::array::from_fn(|v| {
             let live = columns.saturating_sub(16 * v).min(16);
@@ -146,12 +150,7 @@ mod x86 {
             }
             for p in 0..depth {
                 let b = b.add(p * 48);
-                // What follows this block of B (the panel's next steps, or the next panel) comes from memory while this
-                // one is used for all its rows. A prefetch past the end does nothing.
-                let next = b.wrapping_add(depth * 48).cast::<i8>();
-                _mm_prefetch::<_MM_HINT_T1>(next);
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(64));
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(128));
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(p * 16).cast::<i8>());
                 let (b0, b1, b2) =
                     (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32)));
                 let a = a.add(p * a_step);
@@ -186,11 +185,14 @@ mod x86 {
         rows: usize,
         columns: usize,
         accumulate: bool,
+        _ahead: *const f32,
     ) {
         if rows < 4 || columns < 24 {
             // SAFETY: the caller's promise; the edge goes through memory.
             return unsafe {
-                super::tile::<f32, 4, 24>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate)
+                super::tile::<f32, 4, 24>(
+                    depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead,
+                )
             };
         }
         let mut acc = [[_mm256_setzero_ps(); 3]; 4];
@@ -237,10 +239,13 @@ mod x86 {
         rows: usize,
         columns: usize,
         accumulate: bool,
+        _ahead: *const f64,
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            super::tile::<f64, 4, 16>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate)
+            super::tile::<f64, 4, 16>(
+                depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead,
+            )
         }
     }
 }

@@ -29,6 +29,8 @@ const B_BLOCK: usize = 1 << 20;
 /// Steps of k that are packed at once: a longer k (the head's backward: the vocabulary) is taken in pieces, in order,
 /// so that packed rows stay in cache and are packed once per piece.
 const K_BLOCK: usize = 2048;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Below this many multiply-adds a product runs in its caller's thread.
 const PARALLEL_WORK: usize = 1 << 18;
 
@@ -311,6 +313,10 @@ fn multiply<T: Element>(
                         live,
                         columns,
                         accumulate,
+                        // The block of B after this one (the panel's next steps, or the next panel) comes from memory
+                        // while this one serves its rows, a share with each panel of them: asked for at once, it
+                        // would stand in the way of what is needed now.
+                        b.as_ptr().wrapping_add(depth * kernel.nr + i * depth * LINE / size_of::<T>()),
                     );
                 }
             }
