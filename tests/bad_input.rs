@@ -1,5 +1,7 @@
 //! Wrong input of every kind, given to the real binary: status 2, one message that names the place and the remedy,
 //! nothing half-written, within seconds.
+//!
+//! Past 400 lines because the cases are one list, read side by side.
 
 use std::fs::{self, OpenOptions};
 

@@ -1,4 +1,6 @@
 //! Rows through files: what is written is read, and what is wrong is named.
+//!
+//! Past 400 lines because the cases are one list, read side by side.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
