@@ -3,13 +3,21 @@
 //! cargo bench -p selfplay-model --bench gemm_rate
 //!
 //! With `-- --cpu-time` the clock is the main thread's CPU time (give RAYON_NUM_THREADS=1): what one idle core would do, for
-//! comparing two versions on a machine that others use. Prints GFLOP/s for products of decoding (32 rows, weights packed once) and of training (2,048 rows).
+//! comparing two versions on a machine that others use. Prints GFLOP/s for
+//! products of decoding (32 rows, weights packed once) and of training (2,048 rows), then what a whole decoding step reaches.
 
 use std::time::Instant;
 
+use candle_core::{DType, Device, Result, Tensor};
+use selfplay_model::kernels::attention::Attention;
 use selfplay_model::kernels::gemm::{MatrixRef, PackedMatrix, Store, gemm};
+use selfplay_model::kernels::paged_attention::attend_pages;
+use selfplay_model::{PAGE_TOKENS, PagedRow};
 
-fn main() {
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<()> {
     println!(
         "{:>6} {:>6} {:>6} {:>10} {:>10} {:>10} {:>10}",
         "m", "k", "n", "x.W^T", "packed", "dy.W", "dy^T.x"
@@ -41,6 +49,61 @@ fn main() {
             rates[0], rates[1], rates[2], rates[3]
         );
     }
+    println!("decoding step, products: {:.1} GFLOP/s", decoding_products());
+    println!("decoding step, attention: {:.1} GB/s", decoding_attention()?);
+    Ok(())
+}
+
+/// GFLOP/s of one decoding step's products at 110 M parameters: twelve layers and the head, 32 rows, every weight read from
+/// memory.
+fn decoding_products() -> f64 {
+    let shapes = [(768, 2304), (768, 768), (768, 4096), (2048, 768)];
+    let weights: Vec<(usize, usize, PackedMatrix<f32>)> = (0..12)
+        .flat_map(|_| shapes)
+        .chain([(768, 32000)])
+        .map(|(k, n)| (k, n, PackedMatrix::of_weights(&[&vec![0.25f32; n * k]], k)))
+        .collect();
+    let (x, mut y) = (vec![0.5f32; 32 * 2048], vec![0f32; 32 * 32000]);
+    let work: usize = weights.iter().map(|(k, n, _)| 32 * k * n).sum();
+    rate(work, || {
+        for (k, n, weights) in &weights {
+            weights.product(MatrixRef::row_major(&x, 32, *k, *k), &mut y, *n, Store::Overwrite);
+        }
+    })
+}
+
+/// GB/s of the same step's attention at 128 cached tokens a row: keys and values read from memory.
+fn decoding_attention() -> Result<f64> {
+    const ROWS: usize = 32;
+    const CONTEXT: usize = 128;
+    let attention =
+        Attention { heads: 12, kv_heads: 12, head_dim: 64, scale: 0.125, softcap: None, window: None };
+    // Pages are handed out in turn, as rows grow.
+    let row_pages = CONTEXT / PAGE_TOKENS;
+    let pages: Vec<Vec<u32>> =
+        (0..ROWS).map(|row| (0..row_pages).map(|page| (page * ROWS + row) as u32).collect()).collect();
+    let rows: Vec<PagedRow> =
+        pages.iter().map(|pages| PagedRow { new_tokens: 1, context: CONTEXT - 1, pages }).collect();
+    let (heads, d) = (attention.kv_heads, attention.head_dim);
+    let filled = |shape| Tensor::full(0.5f32, shape, &Device::Cpu)?.contiguous();
+    let layers = (0..12)
+        .map(|_| {
+            Ok((
+                filled((ROWS * row_pages, heads, d, PAGE_TOKENS))?,
+                filled((ROWS * row_pages, heads, PAGE_TOKENS, d))?,
+            ))
+        })
+        .collect::<Result<Vec<(Tensor, Tensor)>>>()?;
+    let qkv = Tensor::ones((ROWS, 3 * heads * d), DType::F32, &Device::Cpu)?;
+    let mut best = f64::INFINITY;
+    for _ in 0..20 {
+        let start = now();
+        for (keys, values) in &layers {
+            attend_pages::<f32>(&attention, &qkv, &rows, keys, values)?;
+        }
+        best = best.min(now() - start);
+    }
+    Ok((layers.len() * ROWS * CONTEXT * 2 * heads * d * size_of::<f32>()) as f64 / best / 1e9)
 }
 
 /// The best of several timings, in GFLOP/s.

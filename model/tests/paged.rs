@@ -50,7 +50,8 @@ fn run(decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>>
                 done[i] += new;
             }
         }
-        let hidden = decoder.forward_paged(&step, &rows, &mut cache).unwrap();
+        let all: Vec<usize> = (0..step.len()).collect();
+        let hidden = decoder.forward_paged(&step, &rows, &all, &mut cache).unwrap();
         let h = decoder.architecture().hidden_size;
         with_slice::<f32, _>(&hidden, |x| {
             for (row, owner) in x.chunks_exact(h).zip(&owners) {
@@ -113,11 +114,44 @@ fn a_shared_prefix_gives_what_whole_sequences_give() {
 }
 
 #[test]
+fn what_else_is_wanted_changes_no_bit() {
+    for family in ["llama", "qwen3", "gemma2"] {
+        let mut decoder = decoder(family);
+        let (prompt, a, b) = (ids(21, 1), ids(13, 2), ids(30, 3));
+        let mut batch = PackedBatch::new();
+        let prefix = batch.push(&prompt);
+        batch.push_after(prefix, &a);
+        batch.push_after(prefix, &b);
+        let some = [20, 3, 63, 33];
+        let all = numbers(&decoder.hidden(&batch).unwrap());
+        let h = decoder.architecture().hidden_size;
+        let expected: Vec<f32> = some.iter().flat_map(|row| all[row * h..][..h].to_vec()).collect();
+        assert_eq!(numbers(&decoder.hidden_rows(&batch, &some).unwrap()), expected, "{family}");
+        assert!(decoder.hidden_rows(&batch, &[64]).is_err());
+
+        let sequence = ids(40, 4);
+        let whole = run(&decoder, &[(sequence.clone(), 40)]).remove(0);
+        decoder.prepare_inference().unwrap();
+        let mut cache = KvCache::new(decoder.architecture(), 3, DType::F32, &Device::Cpu).unwrap();
+        let mut piece = |range: std::ops::Range<usize>, wanted: &[usize]| {
+            let row = PagedRow { new_tokens: range.len(), context: range.start, pages: &[2, 0, 1] };
+            numbers(&decoder.forward_paged(&sequence[range], &[row], wanted, &mut cache).unwrap())
+        };
+        assert!(piece(0..17, &[]).is_empty(), "{family}: nothing wanted");
+        assert_eq!(piece(17..40, &[2, 22]), [&whole[19][..], &whole[39]].concat(), "{family}: some");
+    }
+}
+
+#[test]
 fn refuses_pages_that_do_not_cover_a_row() {
     let decoder = decoder("llama");
     let mut cache = KvCache::new(decoder.architecture(), 2, DType::F32, &Device::Cpu).unwrap();
     let row = PagedRow { new_tokens: 17, context: 0, pages: &[0] };
-    assert!(decoder.forward_paged(&ids(17, 1), &[row], &mut cache).is_err());
+    assert!(decoder.forward_paged(&ids(17, 1), &[row], &[16], &mut cache).is_err());
     let row = PagedRow { new_tokens: 1, context: 0, pages: &[2] };
-    assert!(decoder.forward_paged(&ids(1, 1), &[row], &mut cache).is_err());
+    assert!(decoder.forward_paged(&ids(1, 1), &[row], &[0], &mut cache).is_err());
+}
+
+fn numbers(tensor: &candle_core::Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }

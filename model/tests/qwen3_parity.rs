@@ -190,7 +190,9 @@ fn greedy_continuations_are_those_of_transformers() {
             let rows: Vec<PagedRow> = (0..n)
                 .map(|i| PagedRow { new_tokens: next[i].len(), context: cached[i], pages: &pages[i] })
                 .collect();
-            let hidden = decoder.forward_paged(&next.concat(), &rows, &mut cache).unwrap();
+            let ids = next.concat();
+            let all: Vec<usize> = (0..ids.len()).collect();
+            let hidden = decoder.forward_paged(&ids, &rows, &all, &mut cache).unwrap();
             let mut end = 0;
             for (i, continuation) in golden.greedy.iter().enumerate() {
                 end += next[i].len();

@@ -1,7 +1,6 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
-use candle_core::{DType, Result as TensorResult, Tensor};
-use selfplay_model::kernels::parallel::in_pool;
+use candle_core::DType;
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -93,26 +92,11 @@ impl Backend for NativeBackend<'_> {
     ) -> Result<(), SampleError> {
         let decoder = self.decoder;
         let cache = self.cache()?;
-        // Once into the pool for the whole step, what `read` does included: each entry puts this thread to sleep.
-        in_pool(|| {
-            let hidden = decoder.forward_paged(ids, rows, cache)?; // [t, h]
-            if logit_rows.is_empty() {
-                return Ok(());
-            }
-            let wanted = if logit_rows.len() == ids.len() {
-                hidden
-            } else {
-                select_rows(&hidden, logit_rows)? // [n, h]
-            };
-            let logits = decoder.logits(&wanted)?; // [n, vocab]
-            Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
-        })
+        let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
+        if logit_rows.is_empty() {
+            return Ok(());
+        }
+        let logits = decoder.logits(&hidden)?; // [n, vocab]
+        Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
     }
-}
-
-fn select_rows(hidden: &Tensor, rows: &[usize]) -> TensorResult<Tensor> {
-    let count = rows.len();
-    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    let rows = Tensor::from_vec(rows, count, hidden.device())?;
-    hidden.index_select(&rows, 0)
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use rayon::prelude::*;
+use selfplay_model::kernels::parallel::for_rows;
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Candidates, Prompt};
 
@@ -180,10 +180,14 @@ fn draw_rows(
 ) -> usize {
     /// Below this many logits waking the other threads costs more than they help.
     const WORTH_A_THREAD: usize = 1 << 14;
-    let rows_per_task = WORTH_A_THREAD.div_ceil(vocab_size.max(1));
-    let rows = logits.par_chunks_exact(vocab_size.max(1));
-    let work = slots.par_iter_mut().zip(draws).zip(rows).with_min_len(rows_per_task);
-    work.map(|((slot, draw), row)| slot.draw(draw, row, rule)).count()
+    let vocab_size = vocab_size.max(1);
+    let rows = draws.len().min(logits.len() / vocab_size);
+    for_rows(&mut slots[..rows], 1, WORTH_A_THREAD.div_ceil(vocab_size), |first, slots| {
+        for (row, slot) in (first..).zip(slots) {
+            slot.draw(&draws[row], &logits[row * vocab_size..][..vocab_size], rule);
+        }
+    });
+    rows
 }
 
 impl Slot {

@@ -146,13 +146,16 @@ impl Embedder {
                 places.push(Place { group: piece.group, sequence });
             }
         }
-        let hidden = self.decoder.hidden(&packed)?; // [t, h]
-        let values = self.decoder.project_rows(&hidden, &value_rows, self.heads.value)?; // [n][d]
+        let rows = [value_rows.as_slice(), &prompt_rows].concat();
+        let hidden = self.decoder.hidden_rows(&packed, &rows)?; // [n + gates, h]
+        let of_values: Vec<usize> = (0..value_rows.len()).collect();
+        let values = self.decoder.project_rows(&hidden, &of_values, self.heads.value)?; // [n][d]
         for (place, value) in places.iter().zip(values) {
             outputs[place.group][place.sequence].value = value;
         }
         if let Some(head) = self.heads.prompt {
-            let gates = self.decoder.project_rows(&hidden, &prompt_rows, head)?; // [n][d/2]
+            let of_gates: Vec<usize> = (value_rows.len()..rows.len()).collect();
+            let gates = self.decoder.project_rows(&hidden, &of_gates, head)?; // [n][d/2]
             for (place, gate) in places.iter().zip(gates) {
                 outputs[place.group][place.sequence].prompt = Some(gate);
             }

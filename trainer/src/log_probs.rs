@@ -2,10 +2,10 @@
 //!
 //! Rows are packed by tokens; neighbours with the same prompt share it. Logits are never whole in memory.
 
-use selfplay_model::Decoder;
+use selfplay_model::{Decoder, PackedBatch};
 
 use crate::TrainError;
-use crate::batch::pack_responses;
+use crate::batch::{Targets, pack_responses};
 use crate::token_pair::check_vocabulary;
 
 /// A prompt and a response to it, in tokens, neither empty.
@@ -54,8 +54,7 @@ pub fn log_probs(
     while start < rows.len() {
         let end = chunk_end(rows, start, batch_tokens);
         let packed = pack_responses(rows[start..end].iter().map(|r| (&r.prompt[..], &r.response[..])));
-        let hidden = decoder.hidden(&packed.batch)?;
-        let all = decoder.token_log_probs(&hidden, &packed.targets.rows, &packed.targets.targets)?;
+        let all = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
         results.extend(packed.spans.into_iter().map(|span| {
             let tokens = all[span].to_vec();
             ResponseLogProbs { sum: sum(&tokens), tokens }
@@ -63,6 +62,17 @@ pub fn log_probs(
         start = end;
     }
     Ok(results)
+}
+
+/// The targets' log-probs in one forward pass that keeps nothing.
+pub(crate) fn forward_log_probs(
+    decoder: &Decoder,
+    batch: &PackedBatch,
+    targets: &Targets,
+) -> Result<Vec<f32>, TrainError> {
+    let hidden = decoder.hidden_rows(batch, &targets.rows)?; // [n, h]
+    let rows: Vec<usize> = (0..targets.rows.len()).collect();
+    Ok(decoder.token_log_probs(&hidden, &rows, &targets.targets)?)
 }
 
 /// The end of the longest run of rows from `start` that fits, one row at least.

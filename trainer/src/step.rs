@@ -11,7 +11,7 @@
 use selfplay_model::{Decoder, Gradients};
 
 use crate::batch::{PackedPairs, micro_batches, pack_pairs};
-use crate::log_probs::sum;
+use crate::log_probs::{forward_log_probs, sum};
 use crate::loss::{
     BatchLoss, BatchTotals, LossError, LossSettings, PairInputs, PairLogProbs, evaluate_part,
     needs_whole_batch,
@@ -107,8 +107,7 @@ pub(crate) fn pair_log_probs(
     pairs: &[&TokenPair],
 ) -> Result<Vec<PairLogProbs>, TrainError> {
     let packed = pack_pairs(pairs.iter().copied());
-    let hidden = decoder.hidden(&packed.batch)?;
-    let log_probs = decoder.token_log_probs(&hidden, &packed.targets.rows, &packed.targets.targets)?;
+    let log_probs = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
     Ok(summed(&packed, &log_probs))
 }
 

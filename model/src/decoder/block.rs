@@ -177,6 +177,43 @@ impl Decoder {
         }
     }
 
+    /// The block's queries, keys and values \[t, (n_h + 2 n_kv) d], ready for attention.
+    pub(super) fn queries_keys_values<T: Element>(
+        &self,
+        layer: usize,
+        input: &Tensor,
+        positions: &[u32],
+        rope: &RopeTable,
+    ) -> Result<Tensor> {
+        let block = &self.blocks[layer];
+        let packed = self.packed.as_ref().map(|p| &p.blocks[layer].qkv);
+        let normed = self.norm().forward::<T>(input, self.value(block.attention_norm))?;
+        let qkv = self.project::<T>(&normed, &block.qkv, packed)?;
+        self.finish_qkv::<T>(block, &qkv, positions, rope)?;
+        Ok(qkv)
+    }
+
+    /// The block's output from its attention's, both \[n, ·], row by row: any of the rows will do.
+    pub(super) fn after_attention<T: Element>(
+        &self,
+        layer: usize,
+        input: &Tensor,
+        attended: &Tensor,
+    ) -> Result<Tensor> {
+        let block = &self.blocks[layer];
+        let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);
+        let projected = self.project::<T>(attended, &block.output, packed.map(|p| &p.output))?;
+        let middle = self.join::<T>(input, &projected, block.attention_post_norm)?;
+        drop(projected);
+        let normed = self.norm().forward::<T>(&middle, self.value(block.feed_forward_norm))?;
+        let gate_up = self.project::<T>(&normed, &block.gate_up, packed.map(|p| &p.gate_up))?;
+        drop(normed);
+        let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;
+        drop(gate_up);
+        let branch = self.project::<T>(&gated, &block.down, packed.map(|p| &p.down))?;
+        self.join::<T>(&middle, &branch, block.feed_forward_post_norm)
+    }
+
     /// The block's output \[t, h] and all that its backward needs.
     pub(super) fn block_forward<T: Element>(
         &self,

@@ -7,6 +7,7 @@ use super::{Decoder, by_dtype};
 use crate::batch::PackedBatch;
 use crate::kernels::embedding::embedding;
 use crate::kernels::gemm::Element;
+use crate::kernels::storage::select_rows;
 
 /// What a forward leaves for its backward.
 pub struct Tape {
@@ -43,7 +44,16 @@ impl Decoder {
     /// # Errors
     /// An id outside the vocabulary, a sequence longer than the context.
     pub fn hidden(&self, batch: &PackedBatch) -> Result<Tensor> {
-        by_dtype!(self, hidden_of(batch))
+        by_dtype!(self, hidden_of(batch, None))
+    }
+
+    /// As [`Decoder::hidden`], of the rows `rows` \[n] alone: \[n, h], the same bits. The last block computes only keys
+    /// and values of the others.
+    ///
+    /// # Errors
+    /// As [`Decoder::hidden`]; a row outside the batch.
+    pub fn hidden_rows(&self, batch: &PackedBatch, rows: &[usize]) -> Result<Tensor> {
+        by_dtype!(self, hidden_of(batch, Some(rows)))
     }
 
     /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs: with `recompute` only the input of each
@@ -55,12 +65,20 @@ impl Decoder {
         by_dtype!(self, forward_train_of(batch, recompute))
     }
 
-    fn hidden_of<T: Element>(&self, batch: &PackedBatch) -> Result<Tensor> {
+    fn hidden_of<T: Element>(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> Result<Tensor> {
         let rope = self.rope(batch.context())?;
-        let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
         let mut x = self.embed::<T>(batch.ids())?;
-        for layer in 0..self.blocks.len() {
-            x = self.block_forward::<T>(layer, &x, &context)?.output;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let qkv = self.queries_keys_values::<T>(layer, &x, batch.positions(), &rope)?;
+            let attended = block.attention.forward::<T>(&qkv, batch.layout())?.output;
+            drop(qkv);
+            x = match rows.filter(|_| layer + 1 == self.blocks.len()) {
+                None => self.after_attention::<T>(layer, &x, &attended)?,
+                Some(rows) => {
+                    let (x, attended) = (select_rows::<T>(&x, rows)?, select_rows::<T>(&attended, rows)?);
+                    self.after_attention::<T>(layer, &x, &attended)?
+                }
+            };
         }
         self.norm().forward::<T>(&x, self.value(self.final_norm))
     }

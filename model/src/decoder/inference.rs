@@ -4,11 +4,10 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::block::Projection;
 use super::{Decoder, by_dtype};
-use crate::kernels::gated_unit::gated_unit;
 use crate::kernels::gemm::{Element, PackedMatrix};
 use crate::kernels::paged_attention::{attend_pages, write_pages};
-use crate::kernels::storage::with_slice;
-use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
+use crate::kernels::storage::{select_rows, with_slice};
+use crate::kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
 
 /// Packed copies of all matrices.
 pub(super) struct PackedWeights {
@@ -66,42 +65,50 @@ impl Decoder {
     }
 
     /// One step of many running sequences: `ids` are the rows' new tokens, one row after the other. Writes their keys
-    /// and values into the rows' pages and returns hidden states after the final norm, \[Σ new, h]. A row's result
-    /// does not depend on the other rows, nor on how its tokens were split over steps, bit for bit.
+    /// and values into the rows' pages and returns hidden states after the final norm of the tokens `wanted` (indices
+    /// into `ids`), \[wanted, h]. A token's result does not depend on the other rows, on what else is wanted, nor on how
+    /// its row's tokens were split over steps, bit for bit.
     ///
     /// # Errors
     /// Pages that do not cover a row, a page outside the cache, an id outside the vocabulary, a position past the
-    /// model's context.
-    pub fn forward_paged(&self, ids: &[u32], rows: &[PagedRow], cache: &mut KvCache) -> Result<Tensor> {
+    /// model's context, a wanted token that is not there.
+    pub fn forward_paged(
+        &self,
+        ids: &[u32],
+        rows: &[PagedRow],
+        wanted: &[usize],
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
         check_pages(ids, rows, cache)?;
-        by_dtype!(self, forward_paged_of(ids, rows, cache))
+        by_dtype!(self, forward_paged_of(ids, rows, wanted, cache))
     }
 
     fn forward_paged_of<T: Element>(
         &self,
         ids: &[u32],
         rows: &[PagedRow],
+        wanted: &[usize],
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
         let positions: Vec<u32> =
             rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32)).collect();
+        // While a step only decodes, every token is wanted.
+        let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
         let mut x = self.embed::<T>(ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);
-            let pages = &cache.layers[layer];
-            let normed = self.norm().forward::<T>(&x, self.value(block.attention_norm))?;
-            let qkv = self.project::<T>(&normed, &block.qkv, packed.map(|p| &p.qkv))?;
-            self.finish_qkv::<T>(block, &qkv, &positions, &rope)?;
-            write_pages::<T>(&block.attention, &qkv, rows, &pages.keys, &pages.values)?;
-            let attended = attend_pages::<T>(&block.attention, &qkv, rows, &pages.keys, &pages.values)?;
-            let projected = self.project::<T>(&attended, &block.output, packed.map(|p| &p.output))?;
-            x = self.join::<T>(&x, &projected, block.attention_post_norm)?;
-            let normed = self.norm().forward::<T>(&x, self.value(block.feed_forward_norm))?;
-            let gate_up = self.project::<T>(&normed, &block.gate_up, packed.map(|p| &p.gate_up))?;
-            let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;
-            let branch = self.project::<T>(&gated, &block.down, packed.map(|p| &p.down))?;
-            x = self.join::<T>(&x, &branch, block.feed_forward_post_norm)?;
+            let LayerCache { keys, values } = &cache.layers[layer];
+            let qkv = self.queries_keys_values::<T>(layer, &x, &positions, &rope)?;
+            write_pages::<T>(&block.attention, &qkv, rows, keys, values)?;
+            let is_last = layer + 1 == self.blocks.len();
+            if is_last && wanted.is_empty() {
+                return select_rows::<T>(&x, wanted);
+            }
+            let mut attended = attend_pages::<T>(&block.attention, &qkv, rows, keys, values)?;
+            if is_last && !all_wanted {
+                (x, attended) = (select_rows::<T>(&x, wanted)?, select_rows::<T>(&attended, wanted)?);
+            }
+            x = self.after_attention::<T>(layer, &x, &attended)?;
         }
         self.norm().forward::<T>(&x, self.value(self.final_norm))
     }

@@ -53,14 +53,14 @@ pub struct Decoder {
     source: Option<PathBuf>,
 }
 
-/// Calls a method for the decoder's dtype of computation, on a thread of the pool.
+/// Calls a method for the decoder's dtype of computation.
 macro_rules! by_dtype {
     ($self:ident, $method:ident ( $($arg:expr),* )) => {
-        $crate::kernels::parallel::in_pool(|| match $self.dtype {
+        match $self.dtype {
             candle_core::DType::F32 => $self.$method::<f32>($($arg),*),
             candle_core::DType::F64 => $self.$method::<f64>($($arg),*),
             other => candle_core::bail!("the CPU computes in f32 or f64, not {other:?}"),
-        })
+        }
     };
 }
 use by_dtype;

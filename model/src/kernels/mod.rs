@@ -19,5 +19,6 @@ pub mod rms_norm;
 pub mod rope;
 pub mod simd;
 pub mod storage;
+mod team;
 
 pub use real::Real;

@@ -1,8 +1,12 @@
 //! Attention of new tokens over a paged cache: decode and chunked prefill by the same arithmetic.
 //!
-//! Each query is computed alone, its keys page by page in order, so that its bits do not depend on the other rows
-//! of the step nor on where a prefill was cut. A page holds keys transposed (\[d]\[16]): sixteen scores are one chain
-//! of multiply-adds without horizontal sums.
+//! Each query is computed alone, its keys page by page in order with a running maximum (the online softmax of
+//! FlashAttention, arXiv:2205.14135, a page to a block), so that its bits do not depend on the other rows of the step
+//! nor on where a prefill was cut. A page holds keys transposed (\[d]\[16]): sixteen scores are one chain of
+//! multiply-adds without horizontal sums. All heads of a page lie side by side and are read in that order, keys and
+//! values each as one long stream; queries that share a page read it one after the other, while it is in cache.
+
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
@@ -12,6 +16,27 @@ use super::parallel::{SharedMut, for_each};
 use super::simd::{prefetch, simd};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
+
+/// Queries of one task at most.
+const QUERIES: usize = 16;
+/// A head's blocks of a page between the ones that are read and the ones that are fetched.
+const AHEAD: usize = 4;
+
+/// One new token of a row.
+#[derive(Clone, Copy)]
+struct Query<'a> {
+    pages: &'a [u32],
+    position: usize,
+}
+
+fn queries<'a>(rows: &[PagedRow<'a>]) -> Vec<Query<'a>> {
+    rows.iter()
+        .flat_map(|row| {
+            let pages = row.pages;
+            (row.context..row.context + row.new_tokens).map(move |position| Query { pages, position })
+        })
+        .collect()
+}
 
 /// Writes the new tokens' keys and values into their rows' pages. `qkv` \[t, (heads + 2·kv_heads)·d] after rope;
 /// `keys` \[pages, kv_heads, d, 16] and `values` \[pages, kv_heads, 16, d].
@@ -27,168 +52,246 @@ pub fn write_pages<T: Real>(
 ) -> Result<()> {
     let (d, kv_heads) = (attention.head_dim, attention.kv_heads);
     let width = (attention.heads + 2 * kv_heads) * d;
+    let queries = queries(rows);
     with_slice::<T, _>(qkv, |qkv| {
         with_slice_mut::<T, _>(keys, |keys| {
             with_slice_mut::<T, _>(values, |values| {
-                let mut token = 0;
-                for row in rows {
-                    for position in row.context..row.context + row.new_tokens {
-                        let page = row.pages[position / PAGE_TOKENS] as usize;
+                let (keys, values) = (SharedMut::new(keys), SharedMut::new(values));
+                for_each(queries.len().div_ceil(QUERIES), |task| {
+                    for token in task * QUERIES..((task + 1) * QUERIES).min(queries.len()) {
+                        let Query { pages, position } = queries[token];
+                        let page = pages[position / PAGE_TOKENS] as usize;
                         let slot = position % PAGE_TOKENS;
                         for head in 0..kv_heads {
                             let base = (page * kv_heads + head) * d * PAGE_TOKENS;
                             let k = &qkv[token * width + (attention.heads + head) * d..][..d];
                             for (i, &x) in k.iter().enumerate() {
-                                keys[base + i * PAGE_TOKENS + slot] = x;
+                                // SAFETY: a slot of a page belongs to one token of one row; rows that share a page
+                                // only read it.
+                                unsafe { keys.range(base + i * PAGE_TOKENS + slot, 1)[0] = x };
                             }
                             let v = &qkv[token * width + (attention.heads + kv_heads + head) * d..][..d];
-                            values[base + slot * d..][..d].copy_from_slice(v);
+                            // SAFETY: as above.
+                            unsafe { values.range(base + slot * d, d) }.copy_from_slice(v);
                         }
-                        token += 1;
                     }
-                }
+                });
             })
         })
     })??
 }
 
+/// What all queries of a step have in common.
+struct Cache<'a, T> {
+    attention: &'a Attention,
+    /// \[t, (heads + 2·kv_heads)·d].
+    qkv: &'a [T],
+    keys: &'a [T],
+    values: &'a [T],
+    scale: T,
+    cap: T,
+}
+
+impl<T: Real> Cache<'_, T> {
+    /// Keys that a query may see.
+    fn visible(&self, query: &Query) -> Range<usize> {
+        let end = query.position + 1;
+        self.attention.window.map_or(0, |w| end.saturating_sub(w))..end
+    }
+
+    /// Where a page's block of a key head starts, among keys as among values.
+    fn block(&self, page: u32, kv_head: usize) -> usize {
+        (page as usize * self.attention.kv_heads + kv_head) * self.attention.head_dim * PAGE_TOKENS
+    }
+}
+
+/// One query head's softmax so far: outputs are Σ eˢ⁻ᵐᵃˣ·v until the end.
+#[derive(Clone)]
+struct Running<T> {
+    max: T,
+    /// Σ eˢ⁻ᵐᵃˣ by the keys' slots.
+    lanes: [T; PAGE_TOKENS],
+}
+
 simd! {
-    /// One query head over its pages. `scores` has room for every key of the pages; `base` is the offset of this
-    /// head's keys within a page and `page_len` the elements of a page.
-    fn attend<T: Real>(
-        q: &[T], keys: &[T], values: &[T], pages: &[u32], base: usize, page_len: usize, from: usize, to: usize,
-        scale: T, cap: T, capped: bool, scores: &mut [T], out: &mut [T],
-    ) {
-        let d = q.len();
-        let first_page = from / 16;
-        let last_page = to.div_ceil(16);
-        let mut max = T::NEG_INFINITY;
-        for page in first_page..last_page {
-            let k = &keys[pages[page] as usize * page_len + base..][..d * 16];
-            // Four chains over d, so that one multiply-add does not wait for the last.
-            let mut lanes = [[T::ZERO; 16]; 4];
-            // A head's page is a page of memory or less: the processor does not look past it by itself.
-            let next = pages.get(page + 1).map_or(0, |&p| p as usize * page_len + base);
-            for (step, (q, k)) in q.chunks_exact(4).zip(k.chunks_exact(64)).enumerate() {
-                for line in 0..4 {
-                    prefetch(keys.as_ptr().wrapping_add(next + step * 64 + line * 16));
-                }
-                for (c, lane) in lanes.iter_mut().enumerate() {
-                    for (s, &k) in lane.iter_mut().zip(&k[c * 16..c * 16 + 16]) {
-                        *s = q[c].fma(k, *s);
+    /// Queries `first..` of a step over the pages of key heads `kv_heads`. `out` \[t, heads·d].
+    fn attend<T: Real>(cache: &Cache<T>, queries: &[Query], first: usize, kv_heads: Range<usize>, out: &SharedMut<T>) {
+        let a = cache.attention;
+        let (d, repeat) = (a.head_dim, a.heads / a.kv_heads);
+        let width = (a.heads + 2 * a.kv_heads) * d;
+        let heads = kv_heads.start * repeat..kv_heads.end * repeat;
+        let visible: Vec<Range<usize>> = queries.iter().map(|query| cache.visible(query)).collect();
+        let start = Running { max: T::NEG_INFINITY, lanes: [T::ZERO; PAGE_TOKENS] };
+        let mut running = vec![start; queries.len() * heads.len()];
+        // SAFETY (all of this function): these heads of these tokens belong to this task.
+        let out_of = |query: usize, head: usize| unsafe { out.range(((first + query) * a.heads + head) * d, d) };
+        for query in 0..queries.len() {
+            heads.clone().for_each(|head| out_of(query, head).fill(T::ZERO));
+        }
+        // Page by page, so that queries that share one read it one after the other.
+        let pages = visible.iter().map(|v| v.end.div_ceil(PAGE_TOKENS)).max().unwrap_or(0);
+        let first_page = visible.iter().map(|v| v.start / PAGE_TOKENS).min().unwrap_or(0);
+        let items: Vec<(usize, usize)> = (first_page..pages)
+            .flat_map(|page| (0..queries.len()).map(move |query| (query, page)))
+            .filter(|&(query, page)| visible[query].start < (page + 1) * PAGE_TOKENS && page * PAGE_TOKENS < visible[query].end)
+            .collect();
+        let blocks = |&(query, page): &(usize, usize)| {
+            let page = queries[query].pages[page];
+            kv_heads.clone().map(move |kv_head| cache.block(page, kv_head))
+        };
+        let mut ahead = items.iter().flat_map(blocks).skip(AHEAD);
+        for &(i, page) in &items {
+            let (oldest, page_start) = (visible[i].start, page * PAGE_TOKENS);
+            let live = oldest.saturating_sub(page_start)..(visible[i].end - page_start).min(PAGE_TOKENS);
+            for (block, kv_head) in blocks(&(i, page)).zip(kv_heads.clone()) {
+                let (k, v) = (&cache.keys[block..][..d * PAGE_TOKENS], &cache.values[block..][..d * PAGE_TOKENS]);
+                let next = ahead.next().unwrap_or(block);
+                for head in kv_head * repeat..(kv_head + 1) * repeat {
+                    let q = &cache.qkv[(first + i) * width + head * d..][..d];
+                    // Once is enough for all heads of a group.
+                    let next = if head == kv_head * repeat { next } else { block };
+                    let mut p = scores(q, k, cache.keys[next..].as_ptr());
+                    for s in &mut p {
+                        *s *= cache.scale;
+                    }
+                    if a.softcap.is_some() {
+                        for s in &mut p {
+                            *s = cache.cap * (*s / cache.cap).tanh_fast();
+                        }
+                    }
+                    // What the page holds past the query (or before the window) must not be seen, not even a NaN.
+                    if live.len() < PAGE_TOKENS {
+                        p[..live.start].fill(T::NEG_INFINITY);
+                        p[live.end..].fill(T::NEG_INFINITY);
+                    }
+                    let out = out_of(i, head);
+                    let state = &mut running[i * heads.len() + head - heads.start];
+                    let max = largest(&p);
+                    if max > state.max {
+                        let shrink = (state.max - max).exp_fast();
+                        out.iter_mut().for_each(|o| *o *= shrink);
+                        state.lanes.iter_mut().for_each(|lane| *lane *= shrink);
+                        state.max = max;
+                    }
+                    for (s, lane) in p.iter_mut().zip(&mut state.lanes) {
+                        *s = (*s - state.max).exp_fast();
+                        *lane += *s;
+                    }
+                    for (n, out) in out.chunks_mut(64).enumerate() {
+                        let columns = Columns { v, d, first: n * 64, next: cache.values[next..].as_ptr() };
+                        match out.len() {
+                            64 => columns.add::<64>(&p, &live, out),
+                            48 => columns.add::<48>(&p, &live, out),
+                            32 => columns.add::<32>(&p, &live, out),
+                            16 => columns.add::<16>(&p, &live, out),
+                            _ => columns.add_any(&p, &live, out),
+                        }
                     }
                 }
             }
-            for i in d / 4 * 4..d {
-                for (s, &k) in lanes[0].iter_mut().zip(&k[i * 16..i * 16 + 16]) {
-                    *s = q[i].fma(k, *s);
+        }
+        for i in 0..queries.len() {
+            for head in heads.clone() {
+                let mut total = T::ZERO;
+                for &lane in &running[i * heads.len() + head - heads.start].lanes {
+                    total += lane;
                 }
-            }
-            let out = &mut scores[page * 16..page * 16 + 16];
-            for (i, s) in out.iter_mut().enumerate() {
-                let x = ((lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i])) * scale;
-                *s = if capped { cap * (x / cap).tanh_fast() } else { x };
-            }
-        }
-        // What the page holds past the query (or before the window) must not be seen, not even as a NaN.
-        scores[first_page * 16..from].fill(T::NEG_INFINITY);
-        scores[to..last_page * 16].fill(T::NEG_INFINITY);
-        for &s in &scores[from..to] {
-            max = if s > max { s } else { max };
-        }
-        let mut lanes = [T::ZERO; 16];
-        for chunk in scores[first_page * 16..last_page * 16].chunks_exact_mut(16) {
-            for (lane, s) in lanes.iter_mut().zip(chunk) {
-                *s = (*s - max).exp_fast();
-                *lane += *s;
-            }
-        }
-        let mut total = T::ZERO;
-        for lane in lanes {
-            total += lane;
-        }
-        let inverse = T::ONE / total;
-        for (block, out) in out.chunks_mut(64).enumerate() {
-            let sum = Sum { values, pages, page_len, base, d, first: block * 64, from, to };
-            match out.len() {
-                64 => sum.run::<64>(scores, inverse, out),
-                48 => sum.run::<48>(scores, inverse, out),
-                32 => sum.run::<32>(scores, inverse, out),
-                16 => sum.run::<16>(scores, inverse, out),
-                _ => sum.run_any(scores, inverse, out),
+                let inverse = T::ONE / total;
+                out_of(i, head).iter_mut().for_each(|o| *o *= inverse);
             }
         }
     }
 }
 
-/// Sums values by their probabilities for a block of one head's columns.
-struct Sum<'a, T> {
-    values: &'a [T],
-    pages: &'a [u32],
-    page_len: usize,
-    base: usize,
+/// q·k of the page's sixteen keys; fetches the block at `next` on the way.
+#[inline(always)]
+fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> [T; PAGE_TOKENS] {
+    // Four chains over d, so that one multiply-add does not wait for the last.
+    let mut lanes = [[T::ZERO; PAGE_TOKENS]; 4];
+    let (q_steps, q_rest) = q.as_chunks::<4>();
+    let (k_steps, k_rest) = k.as_chunks::<{ 4 * PAGE_TOKENS }>();
+    for (step, (q, k)) in q_steps.iter().zip(k_steps).enumerate() {
+        for line in 0..4 {
+            prefetch(next.wrapping_add((step * 4 + line) * PAGE_TOKENS));
+        }
+        for (c, lane) in lanes.iter_mut().enumerate() {
+            for (s, &k) in lane.iter_mut().zip(&k[c * PAGE_TOKENS..(c + 1) * PAGE_TOKENS]) {
+                *s = q[c].fma(k, *s);
+            }
+        }
+    }
+    for (q, k) in q_rest.iter().zip(k_rest.as_chunks::<PAGE_TOKENS>().0) {
+        for (s, &k) in lanes[0].iter_mut().zip(k) {
+            *s = q.fma(k, *s);
+        }
+    }
+    std::array::from_fn(|i| (lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i]))
+}
+
+/// The largest of sixteen, by halves; NaN is passed over (its eˢ makes the output NaN all the same).
+#[inline(always)]
+fn largest<T: Real>(p: &[T; PAGE_TOKENS]) -> T {
+    let mut m = *p;
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            m[i] = m[i].max_(m[i + half]);
+        }
+    }
+    m[0]
+}
+
+/// Columns from `first` on of one head's values \[16, d] in a page.
+struct Columns<'a, T> {
+    v: &'a [T],
     d: usize,
     first: usize,
-    from: usize,
-    to: usize,
+    next: *const T,
 }
 
-impl<T: Real> Sum<'_, T> {
-    /// N columns at once. Even and odd keys have sums of their own, so that one multiply-add does not wait for the last.
+impl<T: Real> Columns<'_, T> {
+    /// out ← out + Σ p·v for N columns. Even and odd keys have sums of their own, so that one multiply-add does not wait
+    /// for the last.
     #[inline(always)]
-    fn run<const N: usize>(&self, scores: &[T], inverse: T, out: &mut [T]) {
-        let mut sums = [[T::ZERO; N]; 2];
-        for page in self.from / PAGE_TOKENS..self.to.div_ceil(PAGE_TOKENS) {
-            let v =
-                &self.values[self.pages[page] as usize * self.page_len + self.base..][..self.d * PAGE_TOKENS];
-            let skip = self.from.saturating_sub(page * PAGE_TOKENS);
-            let live = (self.to - page * PAGE_TOKENS).min(PAGE_TOKENS);
-            let p = &scores[page * PAGE_TOKENS..page * PAGE_TOKENS + PAGE_TOKENS];
-            if let Some(&next) = self.pages.get(page + 1) {
-                let at = self.values.as_ptr().wrapping_add(next as usize * self.page_len + self.base);
-                for line in 0..self.d {
-                    prefetch(at.wrapping_add(line * PAGE_TOKENS));
-                }
+    fn add<const N: usize>(&self, p: &[T; PAGE_TOKENS], live: &Range<usize>, out: &mut [T]) {
+        let Some(out) = out.first_chunk_mut::<N>() else { return };
+        let (mut even, mut odd) = (*out, [T::ZERO; N]);
+        if live.len() == PAGE_TOKENS {
+            for pair in 0..PAGE_TOKENS / 2 {
+                self.add_key(p, 2 * pair, &mut even);
+                self.add_key(p, 2 * pair + 1, &mut odd);
             }
-            if skip == 0 && live == PAGE_TOKENS {
-                for pair in 0..PAGE_TOKENS / 2 {
-                    for (parity, sums) in sums.iter_mut().enumerate() {
-                        self.add::<N>(p, v, 2 * pair + parity, sums);
-                    }
-                }
-            } else {
-                for key in skip..live {
-                    self.add::<N>(p, v, key, &mut sums[key % 2]);
-                }
+        } else {
+            for key in live.clone() {
+                self.add_key(p, key, if key % 2 == 0 { &mut even } else { &mut odd });
             }
         }
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = (sums[0][i] + sums[1][i]) * inverse;
+        for (o, (even, odd)) in out.iter_mut().zip(even.iter().zip(&odd)) {
+            *o = *even + *odd;
         }
     }
 
     #[inline(always)]
-    fn add<const N: usize>(&self, p: &[T], v: &[T], key: usize, sums: &mut [T; N]) {
-        let p = p[key];
-        if let Some(v) = v[key * self.d + self.first..].first_chunk::<N>() {
+    fn add_key<const N: usize>(&self, p: &[T; PAGE_TOKENS], key: usize, sums: &mut [T; N]) {
+        let at = key * self.d + self.first;
+        for line in 0..N / PAGE_TOKENS {
+            prefetch(self.next.wrapping_add(at + line * PAGE_TOKENS));
+        }
+        if let Some(v) = self.v[at..].first_chunk::<N>() {
             for (s, &v) in sums.iter_mut().zip(v) {
-                *s = p.fma(v, *s);
+                *s = p[key].fma(v, *s);
             }
         }
     }
 
-    /// As [`Sum::run`] for a number of columns that has no form of its own.
+    /// As [`Columns::add`] for a number of columns that has no form of its own.
     #[inline(always)]
-    fn run_any(&self, scores: &[T], inverse: T, out: &mut [T]) {
-        out.fill(T::ZERO);
-        for (key, &p) in scores.iter().enumerate().take(self.to).skip(self.from) {
-            let page = self.pages[key / PAGE_TOKENS] as usize * self.page_len + self.base;
-            let v = &self.values[page + key % PAGE_TOKENS * self.d + self.first..][..out.len()];
+    fn add_any(&self, p: &[T; PAGE_TOKENS], live: &Range<usize>, out: &mut [T]) {
+        for key in live.clone() {
+            let v = &self.v[key * self.d + self.first..][..out.len()];
             for (o, &v) in out.iter_mut().zip(v) {
-                *o = p.fma(v, *o);
+                *o = p[key].fma(v, *o);
             }
         }
-        out.iter_mut().for_each(|o| *o *= inverse);
     }
 }
 
@@ -204,60 +307,26 @@ pub fn attend_pages<T: Real>(
     values: &Tensor,
 ) -> Result<Tensor> {
     let (d, heads, kv_heads) = (attention.head_dim, attention.heads, attention.kv_heads);
-    let width = (heads + 2 * kv_heads) * d;
-    let t: usize = rows.iter().map(|r| r.new_tokens).sum();
-    // One entry per query: its row and position.
-    let queries: Vec<Query> = rows
-        .iter()
-        .flat_map(|row| {
-            (row.context..row.context + row.new_tokens)
-                .map(move |position| Query { pages: row.pages, position })
-        })
-        .collect();
+    let queries = queries(rows);
+    let t = queries.len();
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
+    // Four tasks or more to a thread: of tokens, and where these are few, of heads.
+    let wanted = rayon::current_num_threads() * 4;
+    let chunk = (t / wanted).clamp(1, QUERIES);
+    let splits = wanted.div_ceil(t.div_ceil(chunk).max(1)).min(kv_heads);
     with_slice::<T, _>(qkv, |qkv| {
         with_slice::<T, _>(keys, |keys| {
             with_slice::<T, _>(values, |values| {
                 let out = SharedMut::new(&mut output);
-                const QUERIES: usize = 4;
-                for_each(t.div_ceil(QUERIES), |task| {
-                    let mut scores = Vec::new();
-                    for token in task * QUERIES..((task + 1) * QUERIES).min(t) {
-                        let Query { pages, position } = queries[token];
-                        let from = attention.window.map_or(0, |w| (position + 1).saturating_sub(w));
-                        scores.resize((position + 1).div_ceil(PAGE_TOKENS) * PAGE_TOKENS, T::ZERO);
-                        for head in 0..heads {
-                            let base = head / (heads / kv_heads) * d * PAGE_TOKENS;
-                            let q = &qkv[token * width + head * d..][..d];
-                            // SAFETY: each token belongs to one task.
-                            let out = unsafe { out.range((token * heads + head) * d, d) };
-                            attend(
-                                q,
-                                keys,
-                                values,
-                                pages,
-                                base,
-                                kv_heads * d * PAGE_TOKENS,
-                                from,
-                                position + 1,
-                                scale,
-                                cap,
-                                attention.softcap.is_some(),
-                                &mut scores,
-                                out,
-                            );
-                        }
-                    }
+                let cache = Cache { attention, qkv, keys, values, scale, cap };
+                for_each(t.div_ceil(chunk) * splits, |task| {
+                    let (first, split) = (task / splits * chunk, task % splits);
+                    let heads = split * kv_heads / splits..(split + 1) * kv_heads / splits;
+                    attend(&cache, &queries[first..(first + chunk).min(t)], first, heads, &out);
                 });
             })
         })
     })???;
     tensor_of(output, (t, heads * d))
-}
-
-#[derive(Clone, Copy)]
-struct Query<'a> {
-    pages: &'a [u32],
-    position: usize,
 }

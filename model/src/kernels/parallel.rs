@@ -1,4 +1,6 @@
-//! How CPU forms share their work among the threads of the rayon pool.
+//! How CPU forms share their work among threads.
+
+use super::team::{self, Offer};
 
 /// A pointer that tasks write disjoint parts of one buffer through.
 #[derive(Clone, Copy)]
@@ -30,31 +32,29 @@ impl<T> SharedMut<T> {
     }
 }
 
-/// Runs `f` on a thread of the pool. A parallel loop that is started from outside puts its caller to sleep and wakes
-/// it again; a forward has hundreds of such loops, so that it goes inside once, as a whole.
-pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    if rayon::current_thread_index().is_some() { f() } else { rayon::scope(|_| f()) }
-}
-
-/// Runs `f` for every index of `0..tasks`, in parallel when there is more than one and the pool has threads.
-pub(crate) fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
+/// Runs `f` for every index of `0..tasks`, in parallel when there is more than one and there are threads. Inside another
+/// such loop the tasks run in the caller's thread; while another thread runs one, on the rayon pool.
+pub fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
     use rayon::prelude::*;
     if tasks <= 1 || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(f);
-    } else {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(f);
+        return;
+    }
+    match team::offer(tasks, &f) {
+        Offer::Done => {}
+        Offer::Nested => (0..tasks).for_each(f),
+        Offer::Taken => (0..tasks).into_par_iter().with_max_len(1).for_each(f),
     }
 }
 
 /// Splits `rows` rows of `width` elements of `out` into tasks of at least `min_elements` elements and runs
 /// `f(first_row, rows_of_out)` on each.
-pub(crate) fn for_rows<T: Send>(
+pub fn for_rows<T: Send>(
     out: &mut [T],
     width: usize,
     min_elements: usize,
     f: impl Fn(usize, &mut [T]) + Send + Sync,
 ) {
-    use rayon::prelude::*;
     if out.is_empty() || width == 0 {
         return;
     }
@@ -63,7 +63,12 @@ pub(crate) fn for_rows<T: Send>(
     let chunk = rows.div_ceil(threads * 2).max(min_elements.div_ceil(width)).max(1);
     if chunk >= rows {
         f(0, out);
-    } else {
-        out.par_chunks_mut(chunk * width).enumerate().for_each(|(i, part)| f(i * chunk, part));
+        return;
     }
+    let shared = SharedMut::new(out);
+    for_each(rows.div_ceil(chunk), |task| {
+        let first = task * chunk;
+        // SAFETY: these rows are this task's.
+        f(first, unsafe { shared.range(first * width, chunk.min(rows - first) * width) });
+    });
 }

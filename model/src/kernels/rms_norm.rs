@@ -5,7 +5,7 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
-use super::parallel::for_rows;
+use super::parallel::{SharedMut, for_each, for_rows};
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
@@ -150,19 +150,22 @@ impl RmsNorm {
     /// Adds to `dx`; returns the weight's gradient per block of rows. Blocks have a fixed size, so that their sum
     /// does not depend on the number of threads.
     fn rows_backward<T: Real>(self, x: &[T], weight: &[T], dy: &[T], dx: &mut [T], h: usize) -> Vec<Vec<T>> {
-        use rayon::prelude::*;
         const BLOCK: usize = 128;
-        dx.par_chunks_mut(BLOCK * h)
-            .zip(x.par_chunks(BLOCK * h))
-            .zip(dy.par_chunks(BLOCK * h))
-            .map(|((dx, x), dy)| {
-                let mut d_weight = vec![T::ZERO; h];
-                for ((dx, x), dy) in dx.chunks_exact_mut(h).zip(x.chunks_exact(h)).zip(dy.chunks_exact(h)) {
-                    self.row_gradient(x, weight, dy, dx, true, &mut d_weight);
-                }
-                d_weight
-            })
-            .collect()
+        let rows = dx.len() / h.max(1);
+        let mut d_weights = vec![vec![T::ZERO; h]; rows.div_ceil(BLOCK)];
+        let (all_dx, all_d_weights) = (SharedMut::new(dx), SharedMut::new(&mut d_weights));
+        for_each(rows.div_ceil(BLOCK), |block| {
+            let rows = block * BLOCK..((block + 1) * BLOCK).min(rows);
+            // SAFETY: each block belongs to one task.
+            let (dx, d_weight) = unsafe {
+                (all_dx.range(rows.start * h, rows.len() * h), &mut all_d_weights.range(block, 1)[0])
+            };
+            let (x, dy) = (&x[rows.start * h..], &dy[rows.start * h..]);
+            for ((dx, x), dy) in dx.chunks_exact_mut(h).zip(x.chunks_exact(h)).zip(dy.chunks_exact(h)) {
+                self.row_gradient(x, weight, dy, dx, true, d_weight);
+            }
+        });
+        d_weights
     }
 
     fn row_gradient<T: Real>(

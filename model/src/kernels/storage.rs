@@ -39,6 +39,22 @@ pub fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<candle_core::Shape>) ->
     Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
 }
 
+/// The rows `rows` of a CPU tensor \[t, n], in their order.
+///
+/// # Errors
+/// As [`with_slice`]; a row that is not there.
+pub fn select_rows<T: Real>(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let (t, width) = tensor.dims2()?;
+    if let Some(row) = rows.iter().find(|&&row| row >= t) {
+        bail!("row {row} of {t}")
+    }
+    let mut out: Vec<T> = Vec::with_capacity(rows.len() * width);
+    with_slice::<T, _>(tensor, |x| {
+        rows.iter().for_each(|row| out.extend_from_slice(&x[row * width..][..width]));
+    })?;
+    tensor_of(out, (rows.len(), width))
+}
+
 /// Room for `len` numbers that an operation is about to write whole. Zeroing it first would cost as much memory
 /// traffic as many an operation itself.
 pub(crate) fn unwritten<T: Real>(len: usize) -> Vec<T> {

@@ -21,11 +21,15 @@ use microkernel::Kernel;
 use super::parallel::{SharedMut, for_each};
 
 /// Steps of k for which a tile of C stays in registers.
-const KC: usize = 256;
+const KC: usize = 128;
 /// Rows of A that one task packs and multiplies.
 const MC: usize = 96;
 /// Elements of a packed block of B (4 MB in f32: it is shared by all tasks and read once per block of rows).
 const B_BLOCK: usize = 1 << 20;
+/// Elements of a packed B that one task multiplies many rows with (1 MB in f32: they stay in a core's second cache).
+const L2_ELEMENTS: usize = 1 << 18;
+/// Tasks to a thread: a thread that wakes late, or that the system stops, leaves the others little to wait for.
+const TASKS_A_THREAD: usize = 4;
 /// Steps of k that are packed at once: a longer k (the head's backward: the vocabulary) is taken in pieces, in order,
 /// so that packed rows stay in cache and are packed once per piece.
 const K_BLOCK: usize = 2048;
@@ -287,12 +291,13 @@ fn multiply<T: Element>(
         }
         return;
     }
-    for step in (0..k).step_by(KC) {
-        let depth = KC.min(k - step);
-        let accumulate = step > 0 || store == Store::Accumulate;
-        for panel in panels.clone() {
-            let column = first + panel * kernel.nr;
-            let columns = kernel.nr.min(n - column);
+    // Panel by panel, so that each one and its tiles of C stay in the nearest caches for all rows of the block.
+    for panel in panels {
+        let column = first + panel * kernel.nr;
+        let columns = kernel.nr.min(n - column);
+        for step in (0..k).step_by(KC) {
+            let depth = KC.min(k - step);
+            let accumulate = step > 0 || store == Store::Accumulate;
             let b = &packed_b[panel * kernel.nr * k + step * kernel.nr..][..depth * kernel.nr];
             for i in 0..row_panels {
                 let row = rows.start + i * kernel.mr;
@@ -427,30 +432,24 @@ impl<T: Element> PackedMatrix<T> {
         let kernel = T::kernel();
         let panels = self.n.div_ceil(kernel.nr);
         let c = SharedMut::new(c);
-        let row_blocks = m.div_ceil(MC);
-        let tasks =
-            if m * k * self.n < PARALLEL_WORK { 1 } else { (rayon::current_num_threads() * 2).min(panels) };
-        for block in 0..row_blocks {
-            let rows = block * MC..((block + 1) * MC).min(m);
-            with_rows(&kernel, a, rows.clone(), |a| {
-                for_each(tasks, |task| {
-                    for panel in task * panels / tasks..(task + 1) * panels / tasks {
-                        // Panel by panel, so that each one stays in the nearest cache for all its rows.
-                        multiply(
-                            &kernel,
-                            k,
-                            a,
-                            rows.clone(),
-                            &self.data,
-                            panel..panel + 1,
-                            0,
-                            self.n,
-                            &c,
-                            c_stride,
-                            store,
-                        );
-                    }
-                });
+        let run = |a: Rows<T>, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>| {
+            multiply(&kernel, k, a, rows, &self.data, panels, 0, self.n, &c, c_stride, store);
+        };
+        let threads = if m * k * self.n < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
+        if m <= MC {
+            let tasks = if threads == 1 { 1 } else { (threads * TASKS_A_THREAD).min(panels) };
+            with_rows(&kernel, a, 0..m, |a| {
+                for_each(tasks, |task| run(a, 0..m, task * panels / tasks..(task + 1) * panels / tasks));
+            });
+        } else {
+            // A task's panels stay in a core's second cache from one block of rows to the next.
+            let tasks = (threads * TASKS_A_THREAD).max(self.data.len() / L2_ELEMENTS).min(panels);
+            for_each(tasks, |task| {
+                for rows in (0..m).step_by(MC).map(|first| first..(first + MC).min(m)) {
+                    with_rows(&kernel, a, rows.clone(), |a| {
+                        run(a, rows.clone(), task * panels / tasks..(task + 1) * panels / tasks);
+                    });
+                }
             });
         }
     }
