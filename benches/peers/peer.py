@@ -115,10 +115,14 @@ def score(a, inputs):
         return ids
 
     def one_at_a_time(items, ends):
+        # As the published ranking script does: mask, positions and cache as they come, the value head at every token.
         out = []
         for (k, ids) in items:
-            hidden = run(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state
-            out += heads(hidden, [len(ids) - 1], [ends[k]])
+            mask = torch.ones(1, len(ids), dtype=torch.long)
+            hidden = run(input_ids=torch.tensor([ids]), attention_mask=mask, position_ids=mask.cumsum(-1) - 1).last_hidden_state
+            values = hidden @ value_head.T
+            v = F.normalize(values[:, -1].double(), dim=-1)
+            out.append((v[0], F.softmax((hidden[0, ends[k]] @ prompt_head.T).double(), -1)))
         return out
 
     def batched(items, ends):

@@ -311,8 +311,8 @@ pub fn attend_pages<T: Real>(
     let t = queries.len();
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
-    // Four tasks or more to a thread: of tokens, and where these are few, of heads.
-    let wanted = rayon::current_num_threads() * 4;
+    // Eight tasks or more to a thread: of tokens, and where these are few, of heads.
+    let wanted = rayon::current_num_threads() * 8;
     let chunk = (t / wanted).clamp(1, QUERIES);
     let splits = wanted.div_ceil(t.div_ceil(chunk).max(1)).min(kv_heads);
     with_slice::<T, _>(qkv, |qkv| {

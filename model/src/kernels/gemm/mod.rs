@@ -28,8 +28,6 @@ const MC: usize = 96;
 const B_BLOCK: usize = 1 << 20;
 /// Elements of a packed B that one task multiplies many rows with (1 MB in f32: they stay in a core's second cache).
 const L2_ELEMENTS: usize = 1 << 18;
-/// Tasks to a thread: a thread that wakes late, or that the system stops, leaves the others little to wait for.
-const TASKS_A_THREAD: usize = 4;
 /// Steps of k that are packed at once: a longer k (the head's backward: the vocabulary) is taken in pieces, in order,
 /// so that packed rows stay in cache and are packed once per piece.
 const K_BLOCK: usize = 2048;
@@ -437,28 +435,49 @@ impl<T: Element> PackedMatrix<T> {
         };
         let threads = if m * k * self.n < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
         if m <= MC {
-            let tasks = if threads == 1 { 1 } else { (threads * TASKS_A_THREAD).min(panels) };
+            let shares = shares(panels, threads, panels);
             with_rows(&kernel, a, 0..m, |a| {
-                for_each(tasks, |task| run(a, 0..m, task * panels / tasks..(task + 1) * panels / tasks));
+                for_each(shares.len(), |task| run(a, 0..m, shares[task].clone()));
             });
         } else {
             // A task's panels stay in a core's second cache from one block of rows to the next.
-            let tasks = (threads * TASKS_A_THREAD).max(self.data.len() / L2_ELEMENTS).min(panels);
-            for_each(tasks, |task| {
+            let shares = shares(panels, threads, (L2_ELEMENTS / (kernel.nr * k).max(1)).max(1));
+            for_each(shares.len(), |task| {
                 for rows in (0..m).step_by(MC).map(|first| first..(first + MC).min(m)) {
-                    with_rows(&kernel, a, rows.clone(), |a| {
-                        run(a, rows.clone(), task * panels / tasks..(task + 1) * panels / tasks);
-                    });
+                    with_rows(&kernel, a, rows.clone(), |a| run(a, rows.clone(), shares[task].clone()));
                 }
             });
         }
     }
 }
 
+/// Splits `panels` into neighbouring shares for `threads` threads, the first ones large (each reads on where it ended, and
+/// fetches ahead), the last ones small, so that threads that the system stops for a while leave little to wait for.
+fn shares(panels: usize, threads: usize, largest: usize) -> Vec<std::ops::Range<usize>> {
+    let mut shares = Vec::new();
+    let mut start = 0;
+    while start < panels {
+        let share = if threads == 1 { panels } else { (panels - start).div_ceil(2 * threads) };
+        let end = (start + share.min(largest)).min(panels);
+        shares.push(start..end);
+        start = end;
+    }
+    shares
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shares_cover_every_panel_once(panels in 1usize..2000, threads in 1usize..40, largest in 1usize..300) {
+            let shares = shares(panels, threads, largest);
+            prop_assert_eq!(shares.iter().cloned().flatten().collect::<Vec<_>>(), (0..panels).collect::<Vec<_>>());
+            prop_assert!(shares.iter().all(|share| !share.is_empty() && share.len() <= largest));
+        }
+    }
 
     fn numbers(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
