@@ -55,6 +55,11 @@ impl Layout {
         &self.segments
     }
 
+    /// Rows in all.
+    pub fn tokens(&self) -> usize {
+        self.segments.last().map_or(0, |s| s.rows.end)
+    }
+
     /// All groups, in packed order.
     pub fn groups(&self) -> &[Group] {
         &self.groups

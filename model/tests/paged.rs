@@ -150,6 +150,25 @@ fn refuses_pages_that_do_not_cover_a_row() {
     assert!(decoder.forward_paged(&ids(17, 1), &[row], &[16], &mut cache).is_err());
     let row = PagedRow { new_tokens: 1, context: 0, pages: &[2] };
     assert!(decoder.forward_paged(&ids(1, 1), &[row], &[0], &mut cache).is_err());
+    let row = PagedRow { new_tokens: 1, context: usize::MAX, pages: &[] };
+    assert!(decoder.forward_paged(&ids(1, 1), &[row], &[0], &mut cache).is_err());
+}
+
+#[test]
+fn refuses_a_page_that_two_rows_write_and_another_models_cache() {
+    let decoder = decoder("llama");
+    let mut cache = KvCache::new(decoder.architecture(), 3, DType::F32, &Device::Cpu).unwrap();
+    let row = |context, pages| PagedRow { new_tokens: 1, context, pages };
+    let mut step = |rows: &[PagedRow]| decoder.forward_paged(&ids(rows.len(), 1), rows, &[0], &mut cache);
+    step(&[row(0, &[0])]).unwrap();
+    assert!(step(&[row(1, &[0]), row(2, &[0])]).unwrap_err().to_string().contains("page 0"));
+    assert!(step(&[row(16, &[0, 1]), row(16, &[0, 2])]).is_ok(), "a full page may be shared");
+
+    let mut narrow = decoder.architecture().clone();
+    narrow.head_dim /= 2;
+    let mut cache = KvCache::new(&narrow, 3, DType::F32, &Device::Cpu).unwrap();
+    let error = decoder.forward_paged(&ids(1, 1), &[row(0, &[0])], &[0], &mut cache).unwrap_err();
+    assert!(error.to_string().contains("another model"), "{error}");
 }
 
 fn numbers(tensor: &candle_core::Tensor) -> Vec<f32> {

@@ -119,13 +119,28 @@ fn check_pages(ids: &[u32], rows: &[PagedRow], cache: &KvCache) -> Result<()> {
     if new != ids.len() {
         bail!("{} ids for rows of {new} new tokens", ids.len())
     }
+    let mut written = Vec::with_capacity(rows.len());
     for row in rows {
-        if row.pages.len() * PAGE_TOKENS < row.context + row.new_tokens {
-            bail!("{} pages do not cover {} tokens", row.pages.len(), row.context + row.new_tokens)
+        let Some(tokens) =
+            row.context.checked_add(row.new_tokens).filter(|&tokens| tokens <= row.pages.len() * PAGE_TOKENS)
+        else {
+            bail!(
+                "{} pages do not cover {} tokens and {} more",
+                row.pages.len(),
+                row.context,
+                row.new_tokens
+            )
+        };
+        if row.new_tokens > 0 {
+            written.extend_from_slice(&row.pages[row.context / PAGE_TOKENS..tokens.div_ceil(PAGE_TOKENS)]);
         }
         if let Some(page) = row.pages.iter().find(|&&p| p as usize >= cache.pages()) {
             bail!("page {page} of a cache of {}", cache.pages())
         }
+    }
+    written.sort_unstable();
+    if let Some(twice) = written.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("page {} would be written by two rows", twice[0])
     }
     Ok(())
 }

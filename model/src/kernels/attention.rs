@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::gemm::{Element, MatrixRef, Store, gemm_serial};
 use super::parallel::{SharedMut, for_each};
@@ -113,8 +113,23 @@ simd! {
 }
 
 impl Attention {
-    fn width(&self) -> usize {
+    /// Columns of queries, keys and values side by side.
+    pub fn width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Refuses what the loops below rely on: they write through shared pointers.
+    pub(super) fn check(&self, qkv: &Tensor, tokens: usize) -> Result<()> {
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            bail!("{} query heads can't share {} key heads", self.heads, self.kv_heads)
+        }
+        if self.window == Some(0) {
+            bail!("an attention window of 0 tokens sees nothing")
+        }
+        if qkv.dims2()? != (tokens, self.width()) {
+            bail!("queries, keys and values {:?} of {tokens} tokens × {} columns", qkv.dims(), self.width())
+        }
+        Ok(())
     }
 
     /// The spans that queries `tile` (rows) of `segment` may see, trimmed to the window.
@@ -146,6 +161,7 @@ impl Attention {
     /// A tensor that is not a contiguous CPU one.
     pub fn forward<T: Element>(&self, qkv: &Tensor, layout: &Layout) -> Result<AttentionOutput> {
         let t = qkv.dims2()?.0;
+        self.check(qkv, layout.tokens())?;
         let mut output = unwritten(t * self.heads * self.head_dim);
         let mut log_sums = unwritten(t * self.heads);
         with_slice::<T, _>(qkv, |qkv| {
@@ -267,6 +283,7 @@ impl Attention {
         layout: &Layout,
     ) -> Result<Tensor> {
         let t = qkv.dims2()?.0;
+        self.check(qkv, layout.tokens())?;
         let mut d_qkv = unwritten(t * self.width());
         with_slice::<T, _>(qkv, |qkv| {
             with_slice::<T, _>(&forward.output, |output| {

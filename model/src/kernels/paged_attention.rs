@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::Attention;
@@ -53,6 +53,7 @@ pub fn write_pages<T: Real>(
     let (d, kv_heads) = (attention.head_dim, attention.kv_heads);
     let width = (attention.heads + 2 * kv_heads) * d;
     let queries = queries(rows);
+    check(attention, qkv, queries.len(), keys, values)?;
     with_slice::<T, _>(qkv, |qkv| {
         with_slice_mut::<T, _>(keys, |keys| {
             with_slice_mut::<T, _>(values, |values| {
@@ -67,7 +68,7 @@ pub fn write_pages<T: Real>(
                             let k = &qkv[token * width + (attention.heads + head) * d..][..d];
                             for (i, &x) in k.iter().enumerate() {
                                 // SAFETY: a slot of a page belongs to one token of one row; rows that share a page
-                                // only read it.
+                                // only read it (`Decoder::forward_paged` refuses others).
                                 unsafe { keys.range(base + i * PAGE_TOKENS + slot, 1)[0] = x };
                             }
                             let v = &qkv[token * width + (attention.heads + kv_heads + head) * d..][..d];
@@ -228,7 +229,7 @@ fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> [T; PAGE_TOKENS] {
     std::array::from_fn(|i| (lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i]))
 }
 
-/// The largest of sixteen, by halves; NaN is passed over (its eˢ makes the output NaN all the same).
+/// The largest of sixteen, by halves; NaN may be passed over (its eˢ makes the output NaN all the same).
 #[inline(always)]
 fn largest<T: Real>(p: &[T; PAGE_TOKENS]) -> T {
     let mut m = *p;
@@ -295,6 +296,18 @@ impl<T: Real> Columns<'_, T> {
     }
 }
 
+/// Refuses tensors of other shapes than the loops rely on.
+fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+    attention.check(qkv, tokens)?;
+    let (pages, kv_heads, d, slots) = keys.dims4()?;
+    if (kv_heads, d, slots) != (attention.kv_heads, attention.head_dim, PAGE_TOKENS)
+        || values.dims4()? != (pages, kv_heads, slots, d)
+    {
+        bail!("a cache of keys {:?} and values {:?} is another model's", keys.dims(), values.dims())
+    }
+    Ok(())
+}
+
 /// The new tokens' heads' outputs \[t, heads · d]; their own keys and values must be in the pages already.
 ///
 /// # Errors
@@ -309,6 +322,7 @@ pub fn attend_pages<T: Real>(
     let (d, heads, kv_heads) = (attention.head_dim, attention.heads, attention.kv_heads);
     let queries = queries(rows);
     let t = queries.len();
+    check(attention, qkv, t, keys, values)?;
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
     // Eight tasks or more to a thread: of tokens, and where these are few, of heads.

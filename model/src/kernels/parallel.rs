@@ -19,11 +19,14 @@ impl<T> SharedMut<T> {
     /// The elements `start..start + len`.
     ///
     /// # Safety
-    /// No other task may hold an overlapping range while this one lives.
+    /// The buffer is still there, and no other task holds an overlapping range while this one lives.
+    ///
+    /// # Panics
+    /// A range that is not inside the buffer.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &mut [T] {
-        debug_assert!(start + len <= self.1);
-        // SAFETY: inside the buffer (checked in debug builds), disjoint by the caller's promise.
+        assert!(start <= self.1 && len <= self.1 - start, "a task's range is outside its buffer");
+        // SAFETY: inside the buffer, which is there and disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }
 
@@ -32,8 +35,9 @@ impl<T> SharedMut<T> {
     }
 }
 
-/// Runs `f` for every index of `0..tasks`, in parallel when there is more than one and there are threads. Inside another
-/// such loop the tasks run in the caller's thread; while another thread runs one, on the rayon pool.
+/// Runs `f` for every index of `0..tasks`, in parallel when there is more than one and there are threads: on the team, or,
+/// while another thread's loop has the team, on the rayon pool. Inside a loop of the team the tasks run in the caller's
+/// thread.
 pub fn for_each(tasks: usize, f: impl Fn(usize) + Send + Sync) {
     use rayon::prelude::*;
     if tasks <= 1 || rayon::current_num_threads() == 1 {

@@ -145,7 +145,7 @@ impl Team {
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0u32;
         while self.state.load(Ordering::Acquire) & INSIDE > 0 {
-            looks += 1;
+            looks = looks.wrapping_add(1);
             // A helper that the system has stopped inside may need this very core.
             if looks.is_multiple_of(64) { thread::yield_now() } else { spin_loop() }
         }
@@ -170,7 +170,12 @@ impl Team {
             };
             if let Some(Err(payload)) = result {
                 self.next.fetch_max(usize::MAX / 2, Ordering::Relaxed);
-                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+                let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                match *first {
+                    None => *first = Some(payload),
+                    // A payload whose drop panics would end this thread inside the loop.
+                    Some(_) => std::mem::forget(payload),
+                }
             }
             self.state.fetch_sub(1, Ordering::AcqRel);
         }

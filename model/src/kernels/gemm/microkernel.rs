@@ -143,7 +143,7 @@ mod x86 {
                 for (i, row) in acc.iter_mut().enumerate() {
                     if i < rows {
                         for (v, x) in row.iter_mut().enumerate() {
-                            *x = _mm512_maskz_loadu_ps(masks[v], c.add(i * c_stride + 16 * v));
+                            *x = _mm512_maskz_loadu_ps(masks[v], c.wrapping_add(i * c_stride + 16 * v));
                         }
                     }
                 }
@@ -164,7 +164,7 @@ mod x86 {
             for (i, row) in acc.iter().enumerate() {
                 if i < rows {
                     for (v, x) in row.iter().enumerate() {
-                        _mm512_mask_storeu_ps(c.add(i * c_stride + 16 * v), masks[v], *x);
+                        _mm512_mask_storeu_ps(c.wrapping_add(i * c_stride + 16 * v), masks[v], *x);
                     }
                 }
             }

@@ -53,7 +53,7 @@ impl<'a, T> MatrixRef<'a, T> {
     /// `data` is too short: a fault of the caller's arithmetic.
     pub fn row_major(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
         assert!(
-            rows == 0 || columns == 0 || data.len() >= (rows - 1) * row_stride + columns,
+            columns == 0 || extent(rows, columns, row_stride).is_some_and(|end| data.len() >= end),
             "matrix out of bounds"
         );
         Self { data, rows, columns, row_stride, column_stride: 1 }
@@ -133,10 +133,18 @@ pub fn gemm_serial<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_
     product(a, b, c, c_stride, store, false);
 }
 
+/// Elements from the first to the last of `rows` rows that start `stride` apart; `None` where no memory is that large.
+fn extent(rows: usize, columns: usize, stride: usize) -> Option<usize> {
+    match rows.checked_sub(1) {
+        None => Some(0),
+        Some(before) => before.checked_mul(stride)?.checked_add(columns),
+    }
+}
+
 fn check<T>(a: &MatrixRef<T>, b: &MatrixRef<T>, c: &[T], c_stride: usize) {
     assert_eq!(a.columns, b.rows, "inner dimensions differ");
     assert!(
-        c_stride >= b.columns && (a.rows == 0 || c.len() >= (a.rows - 1) * c_stride + b.columns),
+        c_stride >= b.columns && extent(a.rows, b.columns, c_stride).is_some_and(|end| c.len() >= end),
         "C out of bounds"
     );
 }
@@ -284,7 +292,7 @@ fn multiply<T: Element>(
     let row_panels = rows.len().div_ceil(kernel.mr);
     if k == 0 && store == Store::Overwrite {
         for row in rows {
-            // SAFETY: rows of this task.
+            // SAFETY: products without a sum (k = 0) are never split: all rows and columns are this task's.
             unsafe { c.range(row * c_stride + first, n - first) }.fill(T::ZERO);
         }
         return;
@@ -423,7 +431,10 @@ impl<T: Element> PackedMatrix<T> {
     pub fn product(&self, a: MatrixRef<T>, c: &mut [T], c_stride: usize, store: Store) {
         let (m, k) = (a.rows, self.k);
         assert_eq!(a.columns, k, "inner dimensions differ");
-        assert!(c_stride >= self.n && (m == 0 || c.len() >= (m - 1) * c_stride + self.n), "C out of bounds");
+        assert!(
+            c_stride >= self.n && extent(m, self.n, c_stride).is_some_and(|end| c.len() >= end),
+            "C out of bounds"
+        );
         if m == 0 || self.n == 0 {
             return;
         }
