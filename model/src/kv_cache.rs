@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::Architecture;
+use crate::kernels::gpu::Gpu;
 use crate::kernels::storage::with_slice_mut;
 
 /// Tokens of one page.
@@ -25,8 +26,8 @@ pub struct KvCache {
     pages: usize,
 }
 
-/// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`), values
-/// \[pages, kv_heads, 16, d].
+/// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`; on a GPU \[pages, kv_heads, 16, d]),
+/// values \[pages, kv_heads, 16, d].
 pub(crate) struct LayerCache {
     pub(crate) keys: Tensor,
     pub(crate) values: Tensor,
@@ -39,10 +40,11 @@ impl KvCache {
     /// Out of memory on the device.
     pub fn new(architecture: &Architecture, pages: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (heads, d) = (architecture.num_kv_heads, architecture.head_dim);
+        let (rows, columns) = if Gpu::at(device)?.is_some() { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
         let layers = (0..architecture.num_layers)
             .map(|_| {
                 Ok(LayerCache {
-                    keys: Tensor::zeros((pages, heads, d, PAGE_TOKENS), dtype, device)?,
+                    keys: Tensor::zeros((pages, heads, rows, columns), dtype, device)?,
                     values: Tensor::zeros((pages, heads, PAGE_TOKENS, d), dtype, device)?,
                 })
             })
@@ -77,6 +79,9 @@ impl KvCache {
             for tensor in [&layer.keys, &layer.values] {
                 let len = tensor.elem_count() / self.pages;
                 match tensor.dtype() {
+                    _ if Gpu::of(tensor)?.is_some() => {
+                        tensor.slice_set(&tensor.narrow(0, from, 1)?.copy()?, 0, to)?;
+                    }
                     DType::F64 => with_slice_mut::<f64, _>(tensor, |x| {
                         x.copy_within(from * len..(from + 1) * len, to * len)
                     })?,

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::ParameterKind;
+use crate::kernels::gpu::Gpu;
 use crate::kernels::storage::with_slice_mut;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`].
@@ -111,6 +112,7 @@ impl Gradients {
     pub fn zero(&mut self) -> Result<()> {
         for gradient in self.0.iter().flatten() {
             match gradient.dtype() {
+                _ if Gpu::of(gradient)?.is_some() => gradient.zero_set()?,
                 DType::F64 => with_slice_mut::<f64, _>(gradient, |g| g.fill(0.0))?,
                 _ => with_slice_mut::<f32, _>(gradient, zero_in_parallel)?,
             }

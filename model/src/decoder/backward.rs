@@ -12,8 +12,7 @@ use crate::kernels::embedding::embedding_backward;
 use crate::kernels::gated_unit::{gated_unit, gated_unit_backward};
 use crate::kernels::gemm::Element;
 use crate::kernels::linear::{MapGradient, linear_backward};
-use crate::kernels::rope::{Direction, RopeTable};
-use crate::kernels::storage::{with_slice, with_slice_mut};
+use crate::kernels::rope::Direction;
 use crate::parameters::{Gradients, ParameterId};
 
 impl Decoder {
@@ -32,8 +31,7 @@ impl Decoder {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let Tape { batch, mut blocks, last, .. } = tape;
-        let rope = self.rope(batch.context())?;
-        let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
+        let context = BlockContext::new(&batch, self.rope(batch.context())?);
         let d_stream = last.zeros_like()?;
         self.norm_backward::<T>(&last, self.final_norm, d_hidden, gradients, &d_stream)?;
         drop(last);
@@ -95,16 +93,9 @@ impl Decoder {
         let d_attention =
             self.projection_backward::<T>(&attention.output, &d_branch, &block.output, gradients)?;
         drop(d_branch);
-        let d_qkv = block.attention.backward::<T>(&qkv, &attention, &d_attention, context.layout)?;
+        let d_qkv = block.attention.backward::<T>(&qkv, &attention, &d_attention, &context.places)?;
         drop((d_attention, attention, qkv));
-        self.finish_qkv_backward::<T>(
-            block,
-            qkv_before_norm,
-            &d_qkv,
-            context.positions,
-            context.rope,
-            gradients,
-        )?;
+        self.finish_qkv_backward::<T>(block, qkv_before_norm, &d_qkv, context, gradients)?;
         let normed = self.norm().forward::<T>(&input, self.value(block.attention_norm))?;
         let d_normed = self.projection_backward::<T>(&normed, &d_qkv, &block.qkv, gradients)?;
         drop((normed, d_qkv));
@@ -163,32 +154,17 @@ impl Decoder {
         block: &Block,
         before: Option<Tensor>,
         d_qkv: &Tensor,
-        positions: &[u32],
-        rope: &RopeTable,
+        context: &BlockContext,
         gradients: &Gradients,
     ) -> Result<()> {
         let a = &block.attention;
-        let width = (a.heads + 2 * a.kv_heads) * a.head_dim;
-        with_slice_mut::<T, _>(d_qkv, |d| {
-            rope.rotate(d, width, 0, a.heads + a.kv_heads, positions, Direction::Backward)
-        })?;
+        context.rope.rotate::<T>(d_qkv, a.heads + a.kv_heads, &context.positions, Direction::Backward)?;
         let (Some(before), Some(q_norm), Some(k_norm)) = (before, block.q_norm, block.k_norm) else {
             return Ok(());
         };
         for (weight, first, heads) in [(q_norm, 0, a.heads), (k_norm, a.heads * a.head_dim, a.kv_heads)] {
-            with_slice::<T, _>(self.value(weight), |w| {
-                with_slice::<T, _>(&before, |x| {
-                    with_slice_mut::<T, _>(d_qkv, |d| match gradients.get(weight) {
-                        Some(d_weight) => with_slice_mut::<T, _>(d_weight, |d_weight| {
-                            self.norm().heads_backward(x, d, width, first, heads, w, Some(d_weight));
-                        }),
-                        None => {
-                            self.norm().heads_backward(x, d, width, first, heads, w, None);
-                            Ok(())
-                        }
-                    })
-                })
-            })????;
+            let (value, slot) = (self.value(weight), gradients.get(weight));
+            self.norm().heads_backward::<T>(&before, d_qkv, first, heads, value, slot)?;
         }
         Ok(())
     }

@@ -1,18 +1,19 @@
 //! One block: attention and feed-forward part, each with its norms and its place in the residual stream.
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
 use super::Decoder;
 use crate::architecture::Architecture;
-use crate::batch::Layout;
+use crate::batch::PackedBatch;
 use crate::kernels::Real;
-use crate::kernels::attention::{Attention, AttentionOutput};
+use crate::kernels::attention::{Attention, AttentionOutput, Places};
 use crate::kernels::elementwise;
 use crate::kernels::gated_unit::gated_unit;
 use crate::kernels::gemm::{Element, PackedMatrix};
 use crate::kernels::linear::{Map, linear, linear_packed};
-use crate::kernels::rope::{Direction, RopeTable};
-use crate::kernels::storage::{with_slice, with_slice_mut};
+use crate::kernels::rope::{Direction, Positions, RopeTable};
 use crate::parameters::{ParameterId, Parameters};
 
 /// A linear map's parameters.
@@ -79,6 +80,13 @@ impl Block {
     }
 }
 
+impl<'a> BlockContext<'a> {
+    pub(super) fn new(batch: &'a PackedBatch, rope: Arc<RopeTable>) -> Self {
+        let positions = Positions::new(batch.positions().to_vec());
+        Self { places: Places::new(batch.layout()), positions, rope }
+    }
+}
+
 /// What one block's forward computed on its way; the backward takes it apart.
 pub(super) struct BlockActivations {
     /// The block's input \[t, h].
@@ -100,9 +108,9 @@ pub(super) struct BlockActivations {
 
 /// A packed batch as the blocks see it.
 pub(super) struct BlockContext<'a> {
-    pub(super) layout: &'a Layout,
-    pub(super) positions: &'a [u32],
-    pub(super) rope: &'a RopeTable,
+    pub(super) places: Places<'a>,
+    pub(super) positions: Positions,
+    pub(super) rope: Arc<RopeTable>,
 }
 
 impl Decoder {
@@ -136,27 +144,18 @@ impl Decoder {
         &self,
         block: &Block,
         qkv: &Tensor,
-        positions: &[u32],
+        positions: &Positions,
         rope: &RopeTable,
     ) -> Result<Option<Tensor>> {
         let a = &block.attention;
-        let width = (a.heads + 2 * a.kv_heads) * a.head_dim;
         let mut before = None;
         if let (Some(q_norm), Some(k_norm)) = (block.q_norm, block.k_norm) {
             before = Some(qkv.copy()?);
-            let norms = [(q_norm, 0, a.heads), (k_norm, a.heads * a.head_dim, a.kv_heads)];
-            for (weight, first, heads) in norms {
-                with_slice::<T, _>(self.value(weight), |weight| {
-                    with_slice_mut::<T, _>(qkv, |qkv| {
-                        self.norm().heads_in_place(qkv, width, first, heads, weight)
-                    })
-                })??;
-            }
+            self.norm().heads_forward::<T>(qkv, 0, a.heads, self.value(q_norm))?;
+            self.norm().heads_forward::<T>(qkv, a.heads * a.head_dim, a.kv_heads, self.value(k_norm))?;
         }
         // Keys lie right after queries: one rotation covers both.
-        with_slice_mut::<T, _>(qkv, |qkv| {
-            rope.rotate(qkv, width, 0, a.heads + a.kv_heads, positions, Direction::Forward)
-        })?;
+        rope.rotate::<T>(qkv, a.heads + a.kv_heads, positions, Direction::Forward)?;
         Ok(before)
     }
 
@@ -177,12 +176,28 @@ impl Decoder {
         }
     }
 
+    /// [`Decoder::join`] and the norm of its result, which a GPU makes in one pass where no norm comes between.
+    fn join_and_norm<T: Real>(
+        &self,
+        stream: &Tensor,
+        branch: &Tensor,
+        post_norm: Option<ParameterId>,
+        norm: ParameterId,
+    ) -> Result<(Tensor, Tensor)> {
+        if post_norm.is_none() {
+            return self.norm().add_forward::<T>(stream, branch, self.value(norm));
+        }
+        let joined = self.join::<T>(stream, branch, post_norm)?;
+        let normed = self.norm().forward::<T>(&joined, self.value(norm))?;
+        Ok((joined, normed))
+    }
+
     /// The block's queries, keys and values \[t, (n_h + 2 n_kv) d], ready for attention.
     pub(super) fn queries_keys_values<T: Element>(
         &self,
         layer: usize,
         input: &Tensor,
-        positions: &[u32],
+        positions: &Positions,
         rope: &RopeTable,
     ) -> Result<Tensor> {
         let block = &self.blocks[layer];
@@ -203,9 +218,9 @@ impl Decoder {
         let block = &self.blocks[layer];
         let packed = self.packed.as_ref().map(|p| &p.blocks[layer]);
         let projected = self.project::<T>(attended, &block.output, packed.map(|p| &p.output))?;
-        let middle = self.join::<T>(input, &projected, block.attention_post_norm)?;
+        let (middle, normed) =
+            self.join_and_norm::<T>(input, &projected, block.attention_post_norm, block.feed_forward_norm)?;
         drop(projected);
-        let normed = self.norm().forward::<T>(&middle, self.value(block.feed_forward_norm))?;
         let gate_up = self.project::<T>(&normed, &block.gate_up, packed.map(|p| &p.gate_up))?;
         drop(normed);
         let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;
@@ -226,12 +241,12 @@ impl Decoder {
         let normed = self.norm().forward::<T>(input, self.value(block.attention_norm))?;
         let qkv = self.project::<T>(&normed, &block.qkv, packed.map(|p| &p.qkv))?;
         drop(normed);
-        let qkv_before_norm = self.finish_qkv::<T>(block, &qkv, context.positions, context.rope)?;
-        let attention = block.attention.forward::<T>(&qkv, context.layout)?;
+        let qkv_before_norm = self.finish_qkv::<T>(block, &qkv, &context.positions, &context.rope)?;
+        let attention = block.attention.forward::<T>(&qkv, &context.places)?;
         let projected = self.project::<T>(&attention.output, &block.output, packed.map(|p| &p.output))?;
-        let middle = self.join::<T>(input, &projected, block.attention_post_norm)?;
+        let (middle, normed) =
+            self.join_and_norm::<T>(input, &projected, block.attention_post_norm, block.feed_forward_norm)?;
         let attention_projected = block.attention_post_norm.map(|_| projected);
-        let normed = self.norm().forward::<T>(&middle, self.value(block.feed_forward_norm))?;
         let gate_up = self.project::<T>(&normed, &block.gate_up, packed.map(|p| &p.gate_up))?;
         drop(normed);
         let gated = gated_unit::<T>(&gate_up, self.architecture.activation)?;

@@ -66,11 +66,11 @@ impl Decoder {
     }
 
     fn hidden_of<T: Element>(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> Result<Tensor> {
-        let rope = self.rope(batch.context())?;
+        let context = BlockContext::new(batch, self.rope(batch.context())?);
         let mut x = self.embed::<T>(batch.ids())?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = self.queries_keys_values::<T>(layer, &x, batch.positions(), &rope)?;
-            let attended = block.attention.forward::<T>(&qkv, batch.layout())?.output;
+            let qkv = self.queries_keys_values::<T>(layer, &x, &context.positions, &context.rope)?;
+            let attended = block.attention.forward::<T>(&qkv, &context.places)?.output;
             drop(qkv);
             x = match rows.filter(|_| layer + 1 == self.blocks.len()) {
                 None => self.after_attention::<T>(layer, &x, &attended)?,
@@ -84,8 +84,7 @@ impl Decoder {
     }
 
     fn forward_train_of<T: Element>(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
-        let rope = self.rope(batch.context())?;
-        let context = BlockContext { layout: batch.layout(), positions: batch.positions(), rope: &rope };
+        let context = BlockContext::new(batch, self.rope(batch.context())?);
         let mut x = self.embed::<T>(batch.ids())?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for layer in 0..self.blocks.len() {

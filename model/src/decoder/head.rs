@@ -1,12 +1,13 @@
 //! The output head: logits for sampling, and log-probabilities of given tokens without ever holding all logits.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Decoder, by_dtype};
 use crate::kernels::Real;
 use crate::kernels::gemm::{Element, MatrixRef, Store, gemm};
-use crate::kernels::log_prob::{log_probs, log_probs_backward, soft_cap};
-use crate::kernels::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
+use crate::kernels::gpu::{Gemm, Gpu, operand};
+use crate::kernels::log_prob::{self, log_probs, log_probs_backward, soft_cap};
+use crate::kernels::storage::{add_rows, select_rows, tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::parameters::{Gradients, ParameterId};
 
 /// Logits that are held at once (64 MB in f32). A chunk's products read the whole head, so that it should have
@@ -15,6 +16,13 @@ const CHUNK_ELEMENTS: usize = 16 << 20;
 
 fn chunk_rows(vocab: usize) -> usize {
     (CHUNK_ELEMENTS / vocab.max(1)).clamp(16, 1024)
+}
+
+/// As `CHUNK_ELEMENTS`, on a GPU (1 GiB in f32): a product needs two thousand rows there to be fast.
+const GPU_CHUNK_ELEMENTS: usize = 256 << 20;
+
+fn gpu_chunk_rows(vocab: usize) -> usize {
+    (GPU_CHUNK_ELEMENTS / vocab.max(1)).clamp(64, 4096)
 }
 
 impl Decoder {
@@ -39,6 +47,13 @@ impl Decoder {
         let (n, h) = hidden.dims2()?;
         let head = self.value(self.head()?);
         let vocab = head.dims2()?.0;
+        if let Some(gpu) = Gpu::of(hidden)? {
+            let logits = self.raw_logits_gpu(&gpu, hidden)?;
+            if let Some(cap) = self.architecture.final_softcap {
+                log_prob::soft_cap_gpu(&gpu, &logits, cap)?;
+            }
+            return Ok(logits);
+        }
         if let Some(packed) = self.packed.as_ref().and_then(|p| p.head.as_ref()) {
             let mut out = unwritten::<f32>(n * vocab);
             with_slice::<f32, _>(hidden, |x| {
@@ -88,6 +103,9 @@ impl Decoder {
         let head = self.value(self.head()?);
         let vocab = head.dims2()?.0;
         check_rows(rows, targets, t, vocab)?;
+        if let Some(gpu) = Gpu::of(hidden)? {
+            return self.token_log_probs_gpu::<T>(&gpu, hidden, rows, targets);
+        }
         let mut out = vec![T::ZERO; rows.len()];
         with_slice::<T, _>(hidden, |hidden| {
             with_slice::<T, _>(head, |w| {
@@ -139,6 +157,16 @@ impl Decoder {
         let head = self.value(head_id);
         let vocab = head.dims2()?.0;
         check_rows(rows, targets, t, vocab)?;
+        if let Some(gpu) = Gpu::of(hidden)? {
+            return self.token_log_probs_backward_gpu::<T>(
+                &gpu,
+                hidden,
+                rows,
+                targets,
+                d_log_probs,
+                gradients,
+            );
+        }
         let d: Vec<T> = d_log_probs.iter().map(|&x| T::of(x)).collect();
         let mut d_hidden = vec![T::ZERO; t * h];
         with_slice::<T, _>(hidden, |hidden| {
@@ -175,6 +203,76 @@ impl Decoder {
             })
         })???;
         tensor_of(d_hidden, (t, h))
+    }
+}
+
+/// The GPU forms. Logits are f32 whatever the dtype of the products' operands.
+impl Decoder {
+    /// Logits before their cap, f32 \[n, v].
+    fn raw_logits_gpu(&self, gpu: &Gpu, x: &Tensor) -> Result<Tensor> {
+        let (n, h) = x.dims2()?;
+        let head = self.value(self.head()?);
+        let vocab = head.dims2()?.0;
+        let logits = gpu.unwritten((n, vocab), DType::F32)?;
+        let (a, b, c) = (operand(x)?, operand(head)?.transposed(), operand(&logits)?);
+        gpu.gemm(&Gemm { m: n, n: vocab, k: h, a, b, c, accumulate: false })?;
+        Ok(logits)
+    }
+
+    fn token_log_probs_gpu<T: Element>(
+        &self,
+        gpu: &Gpu,
+        hidden: &Tensor,
+        rows: &[usize],
+        targets: &[u32],
+    ) -> Result<Vec<f64>> {
+        let chunk = gpu_chunk_rows(self.value(self.head()?).dims2()?.0);
+        let mut parts = Vec::new();
+        for (rows, targets) in rows.chunks(chunk).zip(targets.chunks(chunk)) {
+            let logits = self.raw_logits_gpu(gpu, &select_rows::<T>(hidden, rows)?)?;
+            parts.push(log_prob::log_probs_gpu(gpu, &logits, targets, self.architecture.final_softcap)?);
+        }
+        // Read when all are under way.
+        let mut out = Vec::with_capacity(rows.len());
+        for part in parts {
+            out.extend(part.to_vec1::<f32>()?.into_iter().map(f64::from));
+        }
+        Ok(out)
+    }
+
+    fn token_log_probs_backward_gpu<T: Element>(
+        &self,
+        gpu: &Gpu,
+        hidden: &Tensor,
+        rows: &[usize],
+        targets: &[u32],
+        d_log_probs: &[f64],
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let h = hidden.dims2()?.1;
+        let head_id = self.head()?;
+        let head = self.value(head_id);
+        let vocab = head.dims2()?.0;
+        let d_hidden = hidden.zeros_like()?;
+        let d: Vec<f32> = d_log_probs.iter().map(|&d| d as f32).collect();
+        let chunk = gpu_chunk_rows(vocab);
+        for ((rows, targets), d) in rows.chunks(chunk).zip(targets.chunks(chunk)).zip(d.chunks(chunk)) {
+            let n = rows.len();
+            let x = select_rows::<T>(hidden, rows)?;
+            let logits = self.raw_logits_gpu(gpu, &x)?;
+            let cap = self.architecture.final_softcap;
+            let d_logits = log_prob::log_probs_backward_gpu(gpu, &logits, targets, d, cap, hidden.dtype())?;
+            drop(logits);
+            if let Some(d_head) = gradients.get(head_id) {
+                let (a, b, c) = (operand(&d_logits)?.transposed(), operand(&x)?, operand(d_head)?);
+                gpu.gemm(&Gemm { m: vocab, n: h, k: n, a, b, c, accumulate: true })?;
+            }
+            let dx = gpu.unwritten((n, h), hidden.dtype())?;
+            let (a, b, c) = (operand(&d_logits)?, operand(head)?, operand(&dx)?);
+            gpu.gemm(&Gemm { m: n, n: h, k: vocab, a, b, c, accumulate: false })?;
+            add_rows(gpu, &d_hidden, &dx, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None)?;
+        }
+        Ok(d_hidden)
     }
 }
 

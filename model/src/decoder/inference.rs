@@ -5,7 +5,9 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::block::Projection;
 use super::{Decoder, by_dtype};
 use crate::kernels::gemm::{Element, PackedMatrix};
-use crate::kernels::paged_attention::{attend_pages, write_pages};
+use crate::kernels::gpu::Gpu;
+use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::kernels::rope::Positions;
 use crate::kernels::storage::{select_rows, with_slice};
 use crate::kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
 
@@ -29,7 +31,8 @@ impl Decoder {
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
     pub fn prepare_inference(&mut self) -> Result<()> {
-        if self.dtype != DType::F32 || !self.device.is_cpu() || self.packed.is_some() {
+        let on_gpu = Gpu::at(&self.device)?.is_some();
+        if self.dtype != DType::F32 || on_gpu || self.packed.is_some() {
             return Ok(());
         }
         let blocks = self
@@ -91,20 +94,20 @@ impl Decoder {
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
-        let positions: Vec<u32> =
-            rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32)).collect();
+        let positions = rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32));
+        let (positions, step) = (Positions::new(positions.collect()), PagedStep::new(rows));
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
         let mut x = self.embed::<T>(ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let LayerCache { keys, values } = &cache.layers[layer];
             let qkv = self.queries_keys_values::<T>(layer, &x, &positions, &rope)?;
-            write_pages::<T>(&block.attention, &qkv, rows, keys, values)?;
+            write_pages::<T>(&block.attention, &qkv, &step, keys, values)?;
             let is_last = layer + 1 == self.blocks.len();
             if is_last && wanted.is_empty() {
                 return select_rows::<T>(&x, wanted);
             }
-            let mut attended = attend_pages::<T>(&block.attention, &qkv, rows, keys, values)?;
+            let mut attended = attend_pages::<T>(&block.attention, &qkv, &step, keys, values)?;
             if is_last && !all_wanted {
                 (x, attended) = (select_rows::<T>(&x, wanted)?, select_rows::<T>(&attended, wanted)?);
             }
@@ -124,12 +127,7 @@ fn check_pages(ids: &[u32], rows: &[PagedRow], cache: &KvCache) -> Result<()> {
         let Some(tokens) =
             row.context.checked_add(row.new_tokens).filter(|&tokens| tokens <= row.pages.len() * PAGE_TOKENS)
         else {
-            bail!(
-                "{} pages do not cover {} tokens and {} more",
-                row.pages.len(),
-                row.context,
-                row.new_tokens
-            )
+            bail!("{} pages do not cover {} tokens and {} more", row.pages.len(), row.context, row.new_tokens)
         };
         if row.new_tokens > 0 {
             written.extend_from_slice(&row.pages[row.context / PAGE_TOKENS..tokens.div_ceil(PAGE_TOKENS)]);

@@ -10,6 +10,7 @@ use super::block::Block;
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
 use crate::checkpoint;
 use crate::error::ModelError;
+use crate::kernels::gpu::Gpu;
 use crate::kernels::rope::RopeTable;
 use crate::parameters::{Parameter, ParameterId, Parameters};
 use crate::weights::{WeightFiles, random_tensor};
@@ -35,6 +36,8 @@ impl LoadOptions {
     fn compute_dtype(&self, stored: DType) -> DType {
         match (&self.device, self.dtype) {
             (Device::Cpu, Some(DType::F64)) => DType::F64,
+            // The tests' emulator computes as a GPU does.
+            (Device::Cpu, Some(dtype)) if Gpu::at(&self.device).is_ok_and(|gpu| gpu.is_some()) => dtype,
             // The contract's "dtype auto" on CPU; a recipe's bf16 is about what `policy/` is written in.
             (Device::Cpu, _) => DType::F32,
             (_, Some(dtype)) => dtype,

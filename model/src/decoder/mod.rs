@@ -57,9 +57,10 @@ pub struct Decoder {
 macro_rules! by_dtype {
     ($self:ident, $method:ident ( $($arg:expr),* )) => {
         match $self.dtype {
-            candle_core::DType::F32 => $self.$method::<f32>($($arg),*),
+            // On a GPU the tensors' own dtype decides; the type is that of the CPU forms.
+            candle_core::DType::F32 | candle_core::DType::BF16 => $self.$method::<f32>($($arg),*),
             candle_core::DType::F64 => $self.$method::<f64>($($arg),*),
-            other => candle_core::bail!("the CPU computes in f32 or f64, not {other:?}"),
+            other => candle_core::bail!("the CPU computes in f32 or f64, a GPU in bf16 or f32, not {other:?}"),
         }
     };
 }

@@ -1,11 +1,12 @@
 //! Linear heads of a preference model on chosen rows of the hidden states.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Decoder, by_dtype};
 use crate::kernels::Real;
 use crate::kernels::gemm::{Element, MatrixRef, Store, gemm};
-use crate::kernels::storage::{with_slice, with_slice_mut};
+use crate::kernels::gpu::{Gemm, Gpu, operand};
+use crate::kernels::storage::{add_rows, select_rows, with_slice, with_slice_mut};
 use crate::parameters::{Gradients, ParameterId};
 
 impl Decoder {
@@ -27,6 +28,13 @@ impl Decoder {
         let weight = self.value(head);
         let d = weight.dims2()?.0;
         check(rows, t)?;
+        if let Some(gpu) = Gpu::of(hidden)? {
+            let x = select_rows::<T>(hidden, rows)?;
+            let out = gpu.unwritten((rows.len(), d), DType::F32)?;
+            let (a, b, c) = (operand(&x)?, operand(weight)?.transposed(), operand(&out)?);
+            gpu.gemm(&Gemm { m: rows.len(), n: d, k: h, a, b, c, accumulate: false })?;
+            return out.to_vec2();
+        }
         let mut out = vec![T::ZERO; rows.len() * d];
         with_slice::<T, _>(hidden, |x| {
             with_slice::<T, _>(weight, |w| {
@@ -76,6 +84,17 @@ impl Decoder {
             bail!("the gradient of a head of {d} outputs at {} rows has another shape", rows.len())
         }
         let n = rows.len();
+        if let Some(gpu) = Gpu::of(hidden)? {
+            let dy = Tensor::from_vec(d_out.concat(), (n, d), gpu.device())?.to_dtype(hidden.dtype())?;
+            let dx = gpu.unwritten((n, h), hidden.dtype())?;
+            let (a, b, c) = (operand(&dy)?, operand(weight)?, operand(&dx)?);
+            gpu.gemm(&Gemm { m: n, n: h, k: d, a, b, c, accumulate: false })?;
+            add_rows(&gpu, d_hidden, &dx, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None)?;
+            let Some(d_weight) = gradients.get(head) else { return Ok(()) };
+            let x = select_rows::<T>(hidden, rows)?;
+            let (a, b, c) = (operand(&dy)?.transposed(), operand(&x)?, operand(d_weight)?);
+            return gpu.gemm(&Gemm { m: d, n: h, k: n, a, b, c, accumulate: true });
+        }
         let dy: Vec<T> = d_out.iter().flatten().map(|&x| T::of(f64::from(x))).collect();
         let mut dx = vec![T::ZERO; n * h];
         with_slice::<T, _>(weight, |w| {

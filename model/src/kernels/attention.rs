@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor, bail};
 
+pub use super::attention_gpu::Places;
 use super::gemm::{Element, MatrixRef, Store, gemm_serial};
+use super::gpu::Gpu;
 use super::parallel::{SharedMut, for_each};
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice};
@@ -155,13 +157,16 @@ impl Attention {
         from..to.max(from)
     }
 
-    /// `qkv` \[t, (heads + 2·kv_heads)·d] after rope, the segments in `layout` → outputs.
+    /// `qkv` \[t, (heads + 2·kv_heads)·d] after rope, the segments at `places` → outputs.
     ///
     /// # Errors
-    /// A tensor that is not a contiguous CPU one.
-    pub fn forward<T: Element>(&self, qkv: &Tensor, layout: &Layout) -> Result<AttentionOutput> {
-        let t = qkv.dims2()?.0;
+    /// A tensor of another shape or one that is not contiguous.
+    pub fn forward<T: Element>(&self, qkv: &Tensor, places: &Places) -> Result<AttentionOutput> {
+        let (t, layout) = (qkv.dims2()?.0, places.layout());
         self.check(qkv, layout.tokens())?;
+        if let Some(gpu) = Gpu::of(qkv)? {
+            return self.forward_gpu(&gpu, qkv, places);
+        }
         let mut output = unwritten(t * self.heads * self.head_dim);
         let mut log_sums = unwritten(t * self.heads);
         with_slice::<T, _>(qkv, |qkv| {
@@ -280,10 +285,13 @@ impl Attention {
         qkv: &Tensor,
         forward: &AttentionOutput,
         d_output: &Tensor,
-        layout: &Layout,
+        places: &Places,
     ) -> Result<Tensor> {
-        let t = qkv.dims2()?.0;
+        let (t, layout) = (qkv.dims2()?.0, places.layout());
         self.check(qkv, layout.tokens())?;
+        if let Some(gpu) = Gpu::of(qkv)? {
+            return self.backward_gpu(&gpu, qkv, forward, d_output, places);
+        }
         let mut d_qkv = unwritten(t * self.width());
         with_slice::<T, _>(qkv, |qkv| {
             with_slice::<T, _>(&forward.output, |output| {

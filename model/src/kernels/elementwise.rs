@@ -4,6 +4,7 @@ use candle_core::Result;
 use candle_core::Tensor;
 
 use super::Real;
+use super::gpu::{Argument, Gpu, int, pointer};
 use super::parallel::for_rows;
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -33,6 +34,9 @@ simd! {
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
 pub fn add_assign<T: Real>(x: &Tensor, y: &Tensor) -> Result<()> {
+    if let Some(gpu) = Gpu::of(x)? {
+        return add_gpu(&gpu, x, x, y);
+    }
     with_slice::<T, _>(y, |y| {
         with_slice_mut::<T, _>(x, |x| {
             for_rows(x, 1, 1 << 14, |first, part| add_into(part, &y[first..first + part.len()]))
@@ -45,7 +49,70 @@ pub fn add_assign<T: Real>(x: &Tensor, y: &Tensor) -> Result<()> {
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
 pub fn scale_assign<T: Real>(x: &Tensor, factor: f64) -> Result<()> {
+    if let Some(gpu) = Gpu::of(x)? {
+        let n = x.elem_count();
+        let arguments = [pointer(x)?, Argument::F32(factor as f32), Argument::I64(n as i64)];
+        return gpu.launch("scale", x.dtype(), [stream_blocks(n), 1, 1], STREAM_THREADS, 0, &arguments);
+    }
     with_slice_mut::<T, _>(x, |x| for_rows(x, 1, 1 << 14, |_, part| scale_into(part, T::of(factor))))
+}
+
+/// Threads of a block that streams through a tensor.
+pub(super) const STREAM_THREADS: usize = 256;
+
+/// Blocks that stream through `n` elements: enough to fill a GPU several times over, none without work.
+pub(super) fn stream_blocks(n: usize) -> usize {
+    n.div_ceil(STREAM_THREADS * 8).min(4096)
+}
+
+fn add_gpu(gpu: &Gpu, out: &Tensor, x: &Tensor, y: &Tensor) -> Result<()> {
+    let n = out.elem_count();
+    let arguments = [pointer(out)?, pointer(x)?, pointer(y)?, Argument::I64(n as i64)];
+    gpu.launch("add", out.dtype(), [stream_blocks(n), 1, 1], STREAM_THREADS, 0, &arguments)
+}
+
+/// As [`add_bias`], of tensors on a GPU.
+pub(super) fn add_bias_gpu(gpu: &Gpu, x: &Tensor, first: usize, bias: &Tensor) -> Result<()> {
+    let ((rows, width), n) = (x.dims2()?, bias.elem_count());
+    let dtype = x.dtype();
+    // A grid's height is limited: rows in pieces.
+    for start in (0..rows).step_by(GRID_ROWS) {
+        let at = super::gpu::address(x)? + (start * width * dtype.size_in_bytes()) as u64;
+        let arguments = [Argument::Pointer(at), pointer(bias)?, int(width)?, int(first)?, int(n)?];
+        let grid = [n.div_ceil(STREAM_THREADS), (rows - start).min(GRID_ROWS), 1];
+        gpu.launch("add_bias", dtype, grid, STREAM_THREADS, 0, &arguments)?;
+    }
+    Ok(())
+}
+
+/// Blocks that a grid may have in y.
+pub(super) const GRID_ROWS: usize = 65_535;
+
+/// As [`add_bias_backward`], of tensors on a GPU; `d_bias` in f32.
+pub(super) fn add_bias_backward_gpu(gpu: &Gpu, dy: &Tensor, first: usize, d_bias: &Tensor) -> Result<()> {
+    let ((rows, width), n) = (dy.dims2()?, d_bias.elem_count());
+    let rows_per_block = rows.div_ceil(256).max(16);
+    let blocks = rows.div_ceil(rows_per_block);
+    let partial = gpu.unwritten((blocks.max(1), n), candle_core::DType::F32)?;
+    let arguments = [
+        pointer(&partial)?,
+        pointer(dy)?,
+        int(rows)?,
+        int(rows_per_block)?,
+        int(width)?,
+        int(first)?,
+        int(n)?,
+    ];
+    let grid = [n.div_ceil(STREAM_THREADS), blocks, 1];
+    gpu.launch("column_sums", dy.dtype(), grid, STREAM_THREADS, 0, &arguments)?;
+    sum_partials(gpu, d_bias, &partial, blocks)
+}
+
+/// sum \[n] += Σ partial\[b] over the first `blocks` rows of `partial` \[.., n], in their order.
+pub(super) fn sum_partials(gpu: &Gpu, sum: &Tensor, partial: &Tensor, blocks: usize) -> Result<()> {
+    let n = sum.elem_count();
+    let arguments = [pointer(sum)?, pointer(partial)?, int(blocks)?, int(n)?];
+    gpu.launch_single("sum_partials", [n.div_ceil(STREAM_THREADS), 1, 1], STREAM_THREADS, 0, &arguments)
 }
 
 /// Adds `bias` \[n] to columns `first..first + n` of every row of `x` (width `width`).
@@ -68,6 +135,11 @@ pub fn add_bias_backward<T: Real>(dy: &[T], width: usize, first: usize, d_bias: 
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
 pub fn sum<T: Real>(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if let Some(gpu) = Gpu::of(x)? {
+        let out = gpu.unwritten(x.shape(), x.dtype())?;
+        add_gpu(&gpu, &out, x, y)?;
+        return Ok(out);
+    }
     let mut out = unwritten(x.elem_count());
     with_slice::<T, _>(x, |x| {
         with_slice::<T, _>(y, |y| {

@@ -4,8 +4,9 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::Real;
+use super::gpu::Gpu;
 use super::parallel::for_rows;
-use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
+use super::storage::{add_rows, gather_rows, tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// Looks `ids` up in `table` \[vocab, h], times `scale` (Gemma's √h): \[t, h].
 ///
@@ -15,6 +16,9 @@ pub fn embedding<T: Real>(table: &Tensor, ids: &[u32], scale: Option<f64>) -> Re
     let (vocab, h) = table.dims2()?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
         bail!("token id {id} is outside the vocabulary of {vocab}")
+    }
+    if let Some(gpu) = Gpu::of(table)? {
+        return gather_rows(&gpu, table, ids, scale);
     }
     let scale = scale.map(T::of);
     let mut out = unwritten::<T>(ids.len() * h);
@@ -41,6 +45,9 @@ pub fn embedding_backward<T: Real>(
     scale: Option<f64>,
     d_table: &Tensor,
 ) -> Result<()> {
+    if let Some(gpu) = Gpu::of(dy)? {
+        return add_rows(&gpu, d_table, dy, ids, scale);
+    }
     let h = dy.dims2()?.1;
     let scale = scale.map_or(T::ONE, T::of);
     with_slice::<T, _>(dy, |dy| {

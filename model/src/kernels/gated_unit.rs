@@ -5,6 +5,8 @@
 use candle_core::{Result, Tensor};
 
 use super::Real;
+use super::elementwise::GRID_ROWS;
+use super::gpu::{Argument, Gpu, address, int};
 use super::parallel::for_rows;
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -66,6 +68,33 @@ simd! {
     }
 }
 
+/// Launches a kernel over `t` rows of two tensors, given with their widths, the narrower one's being i.
+fn launch(
+    gpu: &Gpu,
+    kernel: &str,
+    tensors: [(&Tensor, usize); 2],
+    t: usize,
+    activation: Activation,
+) -> Result<()> {
+    let dtype = tensors[0].0.dtype();
+    let width = tensors[0].1.min(tensors[1].1);
+    let code = match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+    };
+    for start in (0..t).step_by(GRID_ROWS) {
+        let at = |(tensor, width): (&Tensor, usize)| {
+            Ok::<_, candle_core::Error>(Argument::Pointer(
+                address(tensor)? + (start * width * dtype.size_in_bytes()) as u64,
+            ))
+        };
+        let arguments = [at(tensors[0])?, at(tensors[1])?, int(width)?, Argument::I32(code)];
+        let grid = [width.div_ceil(8 * 256), (t - start).min(GRID_ROWS), 1];
+        gpu.launch(kernel, dtype, grid, 256, 0, &arguments)?;
+    }
+    Ok(())
+}
+
 /// `gate_up` \[t, 2·i] (gate first) → \[t, i].
 ///
 /// # Errors
@@ -73,6 +102,11 @@ simd! {
 pub fn gated_unit<T: Real>(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (t, width) = gate_up.dims2()?;
     let width = width / 2;
+    if let Some(gpu) = Gpu::of(gate_up)? {
+        let out = gpu.unwritten((t, width), gate_up.dtype())?;
+        launch(&gpu, "gated_unit", [(&out, width), (gate_up, 2 * width)], t, activation)?;
+        return Ok(out);
+    }
     let mut out = unwritten(t * width);
     with_slice::<T, _>(gate_up, |gate_up| {
         for_rows(&mut out, width, 1 << 12, |first, rows| {
@@ -91,7 +125,10 @@ pub fn gated_unit<T: Real>(gate_up: &Tensor, activation: Activation) -> Result<T
 /// # Errors
 /// A tensor that is not a contiguous CPU one.
 pub fn gated_unit_backward<T: Real>(gate_up: &Tensor, dy: &Tensor, activation: Activation) -> Result<()> {
-    let width = dy.dims2()?.1;
+    let (t, width) = dy.dims2()?;
+    if let Some(gpu) = Gpu::of(gate_up)? {
+        return launch(&gpu, "gated_unit_backward", [(gate_up, 2 * width), (dy, width)], t, activation);
+    }
     with_slice::<T, _>(dy, |dy| {
         with_slice_mut::<T, _>(gate_up, |gate_up| {
             for_rows(gate_up, 2 * width, 1 << 12, |first, rows| {

@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::elementwise::{add_bias, add_bias_backward};
+use super::elementwise::{add_bias, add_bias_backward, add_bias_backward_gpu, add_bias_gpu};
 use super::gemm::{Element, MatrixRef, PackedMatrix, Store, gemm};
+use super::gpu::{Gemm, Gpu, operand};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// [`linear`] maps into the columns of one output, in order: x \[t, k] → \[t, Σ out].
@@ -13,6 +14,9 @@ use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width: usize = maps.iter().map(Map::outputs).sum();
+    if let Some(gpu) = Gpu::of(x)? {
+        return linear_gpu(&gpu, x, maps, width);
+    }
     let mut out = unwritten(t * width);
     with_slice::<T, _>(x, |x| -> Result<()> {
         let x = MatrixRef::row_major(x, t, k, k);
@@ -33,6 +37,29 @@ pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
         Ok(())
     })??;
     tensor_of(out, (t, width))
+}
+
+fn linear_gpu(gpu: &Gpu, x: &Tensor, maps: &[Map], width: usize) -> Result<Tensor> {
+    let (t, k) = x.dims2()?;
+    let out = gpu.unwritten((t, width), x.dtype())?;
+    let mut first = 0;
+    for map in maps {
+        let n = map.outputs();
+        gpu.gemm(&Gemm {
+            m: t,
+            n,
+            k,
+            a: operand(x)?,
+            b: operand(map.weight)?.transposed(),
+            c: operand(&out)?.columns_from(first),
+            accumulate: false,
+        })?;
+        if let Some(bias) = map.bias {
+            add_bias_gpu(gpu, &out, first, bias)?;
+        }
+        first += n;
+    }
+    Ok(out)
 }
 
 /// As [`linear`], over weights that were packed before.
@@ -90,6 +117,9 @@ pub fn linear_backward<T: Element>(
     maps: &[Map],
     gradients: &[MapGradient],
 ) -> Result<Tensor> {
+    if let Some(gpu) = Gpu::of(x)? {
+        return linear_backward_gpu(&gpu, x, dy, maps, gradients);
+    }
     let (t, k) = x.dims2()?;
     let width = dy.dims2()?.1;
     let mut dx = unwritten(t * k);
@@ -120,4 +150,31 @@ pub fn linear_backward<T: Element>(
         Ok(())
     })??;
     tensor_of(dx, (t, k))
+}
+
+fn linear_backward_gpu(
+    gpu: &Gpu,
+    x: &Tensor,
+    dy: &Tensor,
+    maps: &[Map],
+    gradients: &[MapGradient],
+) -> Result<Tensor> {
+    let (t, k) = x.dims2()?;
+    let dx = gpu.unwritten((t, k), x.dtype())?;
+    let mut first = 0;
+    for (i, (map, gradient)) in maps.iter().zip(gradients).enumerate() {
+        let n = map.outputs();
+        let columns = operand(dy)?.columns_from(first);
+        let (b, c) = (operand(map.weight)?, operand(&dx)?);
+        gpu.gemm(&Gemm { m: t, n: k, k: n, a: columns, b, c, accumulate: i > 0 })?;
+        if let Some(d_weight) = gradient.weight {
+            let (a, b, c) = (columns.transposed(), operand(x)?, operand(d_weight)?);
+            gpu.gemm(&Gemm { m: n, n: k, k: t, a, b, c, accumulate: true })?;
+        }
+        if let Some(d_bias) = gradient.bias {
+            add_bias_backward_gpu(gpu, dy, first, d_bias)?;
+        }
+        first += n;
+    }
+    Ok(dx)
 }

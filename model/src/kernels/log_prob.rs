@@ -3,7 +3,11 @@
 //! Works on chunks of rows that the head just produced; the caller never holds all logits at once. Gemma 2 caps
 //! its logits: z ↦ c·tanh(z / c).
 
+use candle_core::{DType, Result, Tensor};
+
 use super::Real;
+use super::elementwise::{STREAM_THREADS, stream_blocks};
+use super::gpu::{Argument, Gpu, int, pointer};
 use super::parallel::for_rows;
 use super::simd::simd;
 
@@ -89,6 +93,45 @@ pub fn log_probs<T: Real>(logits: &[T], vocab: usize, targets: &[u32], out: &mut
             *y = z[targets[first + i] as usize] - log_sum_exp(z);
         }
     });
+}
+
+/// [`soft_cap`] of f32 logits on a GPU.
+pub fn soft_cap_gpu(gpu: &Gpu, logits: &Tensor, cap: f64) -> Result<()> {
+    let n = logits.elem_count();
+    let arguments = [pointer(logits)?, Argument::F32(cap as f32), Argument::I64(n as i64)];
+    gpu.launch_single("soft_cap", [stream_blocks(n), 1, 1], STREAM_THREADS, 0, &arguments)
+}
+
+/// Threads that share a row of logits on a GPU.
+const ROW_THREADS: usize = 512;
+
+/// [`log_probs`] of f32 logits \[n, v] before their cap, on a GPU: \[n].
+pub fn log_probs_gpu(gpu: &Gpu, logits: &Tensor, targets: &[u32], cap: Option<f64>) -> Result<Tensor> {
+    let (n, vocab) = logits.dims2()?;
+    let out = gpu.unwritten(n, DType::F32)?;
+    let targets = gpu.upload(targets)?;
+    let cap = Argument::F32(cap.unwrap_or(0.0) as f32);
+    let arguments = [pointer(&out)?, pointer(logits)?, pointer(&targets)?, int(vocab)?, cap];
+    gpu.launch_single("log_prob", [n, 1, 1], ROW_THREADS, 0, &arguments)?;
+    Ok(out)
+}
+
+/// [`log_probs_backward`] of f32 logits \[n, v] before their cap, on a GPU: \[n, v] in the dtype of the products that follow.
+pub fn log_probs_backward_gpu(
+    gpu: &Gpu,
+    logits: &Tensor,
+    targets: &[u32],
+    d: &[f32],
+    cap: Option<f64>,
+    dtype: DType,
+) -> Result<Tensor> {
+    let (n, vocab) = logits.dims2()?;
+    let out = if dtype == DType::F32 { logits.clone() } else { gpu.unwritten((n, vocab), dtype)? };
+    let (targets, d) = (gpu.upload(targets)?, Tensor::from_slice(d, d.len(), gpu.device())?);
+    let cap = Argument::F32(cap.unwrap_or(0.0) as f32);
+    let arguments = [pointer(&out)?, pointer(logits)?, pointer(&targets)?, pointer(&d)?, int(vocab)?, cap];
+    gpu.launch("log_prob_backward", dtype, [n, 1, 1], ROW_THREADS, 0, &arguments)?;
+    Ok(out)
 }
 
 /// Overwrites `logits` (already capped) with the gradient of Σ d\[i] · log_prob\[i] with respect to what came

@@ -7,11 +7,13 @@
 //! values each as one long stream; queries that share a page read it one after the other, while it is in cache.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use candle_core::{Result, Tensor, bail};
 
 use super::Real;
 use super::attention::Attention;
+use super::gpu::{Argument, Gpu, int, pointer};
 use super::parallel::{SharedMut, for_each};
 use super::simd::{prefetch, simd};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -29,13 +31,64 @@ struct Query<'a> {
     position: usize,
 }
 
-fn queries<'a>(rows: &[PagedRow<'a>]) -> Vec<Query<'a>> {
-    rows.iter()
-        .flat_map(|row| {
+/// The rows of a step as attention sees them, the same for all layers.
+pub struct PagedStep<'a> {
+    queries: Vec<Query<'a>>,
+    uploaded: OnceLock<UploadedStep>,
+}
+
+/// What a GPU's kernels know of a step.
+#[derive(Clone)]
+struct UploadedStep {
+    /// Each token's own slot: page · 16 + place.
+    slots: Tensor,
+    /// The rows' pages, one row after the other.
+    tables: Tensor,
+    /// Where each token's row begins in `tables`.
+    table_start: Tensor,
+    positions: Tensor,
+}
+
+impl<'a> PagedStep<'a> {
+    /// The new tokens of `rows`, one row after the other.
+    pub fn new(rows: &[PagedRow<'a>]) -> Self {
+        let queries = rows.iter().flat_map(|row| {
             let pages = row.pages;
             (row.context..row.context + row.new_tokens).map(move |position| Query { pages, position })
-        })
-        .collect()
+        });
+        Self { queries: queries.collect(), uploaded: OnceLock::new() }
+    }
+
+    fn on(&self, gpu: &Gpu) -> Result<UploadedStep> {
+        if let Some(found) = self.uploaded.get() {
+            return Ok(found.clone());
+        }
+        let (mut slots, mut tables, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row: Option<(&[u32], usize)> = None;
+        for query in &self.queries {
+            let page = query.pages[query.position / PAGE_TOKENS];
+            slots.push(page * PAGE_TOKENS as u32 + (query.position % PAGE_TOKENS) as u32);
+            // Tokens of one row follow each other.
+            let start = match row {
+                Some((pages, start)) if std::ptr::eq(pages, query.pages) => start,
+                _ => {
+                    let start = tables.len();
+                    tables.extend_from_slice(query.pages);
+                    row = Some((query.pages, start));
+                    start
+                }
+            };
+            starts.push(start as u32);
+        }
+        let positions: Vec<u32> = self.queries.iter().map(|query| query.position as u32).collect();
+        let fresh = UploadedStep {
+            slots: gpu.upload(&slots)?,
+            tables: gpu.upload(&tables)?,
+            table_start: gpu.upload(&starts)?,
+            positions: gpu.upload(&positions)?,
+        };
+        Ok(self.uploaded.get_or_init(|| fresh).clone())
+    }
 }
 
 /// Writes the new tokens' keys and values into their rows' pages. `qkv` \[t, (heads + 2·kv_heads)·d] after rope;
@@ -46,14 +99,25 @@ fn queries<'a>(rows: &[PagedRow<'a>]) -> Vec<Query<'a>> {
 pub fn write_pages<T: Real>(
     attention: &Attention,
     qkv: &Tensor,
-    rows: &[PagedRow],
+    step: &PagedStep,
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<()> {
     let (d, kv_heads) = (attention.head_dim, attention.kv_heads);
-    let width = (attention.heads + 2 * kv_heads) * d;
-    let queries = queries(rows);
+    let (width, queries) = (attention.width(), &step.queries);
     check(attention, qkv, queries.len(), keys, values)?;
+    if let Some(gpu) = Gpu::of(qkv)? {
+        let arguments = [
+            pointer(keys)?,
+            pointer(values)?,
+            pointer(qkv)?,
+            pointer(&step.on(&gpu)?.slots)?,
+            int(attention.heads)?,
+            int(kv_heads)?,
+            int(d)?,
+        ];
+        return gpu.launch("write_pages", qkv.dtype(), [queries.len(), 1, 1], 128, 0, &arguments);
+    }
     with_slice::<T, _>(qkv, |qkv| {
         with_slice_mut::<T, _>(keys, |keys| {
             with_slice_mut::<T, _>(values, |values| {
@@ -296,12 +360,46 @@ impl<T: Real> Columns<'_, T> {
     }
 }
 
+fn attend_pages_gpu(
+    gpu: &Gpu,
+    attention: &Attention,
+    qkv: &Tensor,
+    step: &UploadedStep,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<Tensor> {
+    /// Warps of a block: each takes every fourth page.
+    const WARPS: usize = 4;
+    let (t, d, heads) = (qkv.dims2()?.0, attention.head_dim, attention.heads);
+    let out = gpu.unwritten((t, heads * d), qkv.dtype())?;
+    let arguments = [
+        pointer(&out)?,
+        pointer(qkv)?,
+        pointer(keys)?,
+        pointer(values)?,
+        pointer(&step.tables)?,
+        pointer(&step.table_start)?,
+        pointer(&step.positions)?,
+        int(heads)?,
+        int(attention.kv_heads)?,
+        int(d)?,
+        int(attention.window.unwrap_or(0))?,
+        Argument::F32(attention.scale as f32),
+        Argument::F32(attention.softcap.unwrap_or(0.0) as f32),
+    ];
+    let shared = ((1 + WARPS) * d + 2 * WARPS) * 4;
+    gpu.launch("attend_pages", qkv.dtype(), [t, heads, 1], 32 * WARPS, shared, &arguments)?;
+    Ok(out)
+}
+
 /// Refuses tensors of other shapes than the loops rely on.
 fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
     attention.check(qkv, tokens)?;
-    let (pages, kv_heads, d, slots) = keys.dims4()?;
-    if (kv_heads, d, slots) != (attention.kv_heads, attention.head_dim, PAGE_TOKENS)
-        || values.dims4()? != (pages, kv_heads, slots, d)
+    let (pages, kv_heads, slots, d) = values.dims4()?;
+    // The CPU keeps keys transposed.
+    let want =
+        if Gpu::of(keys)?.is_some() { (pages, kv_heads, slots, d) } else { (pages, kv_heads, d, slots) };
+    if (kv_heads, slots, d) != (attention.kv_heads, PAGE_TOKENS, attention.head_dim) || keys.dims4()? != want
     {
         bail!("a cache of keys {:?} and values {:?} is another model's", keys.dims(), values.dims())
     }
@@ -315,14 +413,17 @@ fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, valu
 pub fn attend_pages<T: Real>(
     attention: &Attention,
     qkv: &Tensor,
-    rows: &[PagedRow],
+    step: &PagedStep,
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<Tensor> {
     let (d, heads, kv_heads) = (attention.head_dim, attention.heads, attention.kv_heads);
-    let queries = queries(rows);
+    let queries = &step.queries;
     let t = queries.len();
     check(attention, qkv, t, keys, values)?;
+    if let Some(gpu) = Gpu::of(qkv)? {
+        return attend_pages_gpu(&gpu, attention, qkv, &step.on(&gpu)?, keys, values);
+    }
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));
     // Eight tasks or more to a thread: of tokens, and where these are few, of heads.

@@ -2,12 +2,14 @@
 //!
 //! Zhang and Sennrich, arXiv 1910.07467. Nothing but x is kept for the backward: its scale is computed again.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::Real;
+use super::elementwise::sum_partials;
+use super::gpu::{Argument, Gpu, int, pointer, pointer_or_null};
 use super::parallel::{SharedMut, for_each, for_rows};
 use super::simd::simd;
-use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
+use super::storage::{row_threads, tensor_of, unwritten, with_slice, with_slice_mut};
 
 /// The constants of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +101,9 @@ impl RmsNorm {
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
     pub fn forward<T: Real>(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        if let Some(gpu) = Gpu::of(x)? {
+            return Ok(self.forward_gpu(&gpu, x, None, weight)?.1);
+        }
         let h = weight.elem_count();
         let mut out = unwritten(x.elem_count());
         with_slice::<T, _>(weight, |weight| {
@@ -114,6 +119,178 @@ impl RmsNorm {
         tensor_of(out, x.shape().clone())
     }
 
+    /// x + delta and its norm, both \[.., h], in one pass on a GPU.
+    ///
+    /// # Errors
+    /// A tensor that is not contiguous.
+    pub fn add_forward<T: Real>(
+        self,
+        x: &Tensor,
+        delta: &Tensor,
+        weight: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        if let Some(gpu) = Gpu::of(x)? {
+            return self.forward_gpu(&gpu, x, Some(delta), weight);
+        }
+        let sum = super::elementwise::sum::<T>(x, delta)?;
+        let normed = self.forward::<T>(&sum, weight)?;
+        Ok((sum, normed))
+    }
+
+    /// The sum (x itself without `delta`) and its norm.
+    fn forward_gpu(
+        self,
+        gpu: &Gpu,
+        x: &Tensor,
+        delta: Option<&Tensor>,
+        weight: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let h = weight.elem_count();
+        let normed = gpu.unwritten(x.shape(), x.dtype())?;
+        let sum = delta.map(|_| gpu.unwritten(x.shape(), x.dtype())).transpose()?;
+        let arguments = [
+            pointer(&normed)?,
+            pointer_or_null(sum.as_ref())?,
+            pointer(x)?,
+            pointer_or_null(delta)?,
+            pointer(weight)?,
+            int(h)?,
+            Argument::F32(self.epsilon as f32),
+            self.offset_argument(),
+        ];
+        gpu.launch("rms_norm", x.dtype(), [x.elem_count() / h.max(1), 1, 1], row_threads(h), 0, &arguments)?;
+        Ok((sum.unwrap_or_else(|| x.clone()), normed))
+    }
+
+    fn offset_argument(self) -> Argument {
+        Argument::F32(if self.offset { 1.0 } else { 0.0 })
+    }
+
+    fn backward_gpu(
+        self,
+        gpu: &Gpu,
+        x: &Tensor,
+        weight: &Tensor,
+        dy: &Tensor,
+        d_weight: Option<&Tensor>,
+        dx_sum: &Tensor,
+    ) -> Result<()> {
+        /// Blocks at most: some for each multiprocessor, and few enough partial sums.
+        const BLOCKS: usize = 1024;
+        let h = weight.elem_count();
+        let rows = x.elem_count() / h.max(1);
+        let rows_per_block = rows.div_ceil(BLOCKS).max(1);
+        let blocks = rows.div_ceil(rows_per_block);
+        let partial = d_weight.map(|_| gpu.unwritten((blocks.max(1), h), DType::F32)).transpose()?;
+        let arguments = [
+            pointer(dx_sum)?,
+            pointer_or_null(partial.as_ref())?,
+            pointer(x)?,
+            pointer(weight)?,
+            pointer(dy)?,
+            int(rows)?,
+            int(rows_per_block)?,
+            int(h)?,
+            Argument::F32(self.epsilon as f32),
+            self.offset_argument(),
+        ];
+        gpu.launch("rms_norm_backward", x.dtype(), [blocks, 1, 1], row_threads(h), h * 4, &arguments)?;
+        match (d_weight, partial) {
+            (Some(d_weight), Some(partial)) => sum_partials(gpu, d_weight, &partial, blocks),
+            _ => Ok(()),
+        }
+    }
+
+    /// Norms each head of the columns `first..first + heads·d` of every row of `x` \[t, width] in place (Qwen 3's q and k
+    /// norm), `weight` \[d].
+    ///
+    /// # Errors
+    /// A tensor that is not contiguous.
+    pub fn heads_forward<T: Real>(
+        self,
+        x: &Tensor,
+        first: usize,
+        heads: usize,
+        weight: &Tensor,
+    ) -> Result<()> {
+        let ((rows, width), d) = (x.dims2()?, weight.elem_count());
+        if let Some(gpu) = Gpu::of(x)? {
+            let arguments = [
+                pointer(x)?,
+                pointer(weight)?,
+                int(rows)?,
+                int(width)?,
+                int(first)?,
+                int(heads)?,
+                int(d)?,
+                Argument::F32(self.epsilon as f32),
+                self.offset_argument(),
+            ];
+            return gpu.launch(
+                "heads_norm",
+                x.dtype(),
+                [(rows * heads).div_ceil(4), 1, 1],
+                128,
+                0,
+                &arguments,
+            );
+        }
+        with_slice::<T, _>(weight, |weight| {
+            with_slice_mut::<T, _>(x, |x| self.heads_in_place(x, width, first, heads, weight))
+        })?
+    }
+
+    /// The backward of [`RmsNorm::heads_forward`]: `x` as it was before, `dy` overwritten with dx.
+    ///
+    /// # Errors
+    /// A tensor that is not contiguous.
+    pub fn heads_backward<T: Real>(
+        self,
+        x: &Tensor,
+        dy: &Tensor,
+        first: usize,
+        heads: usize,
+        weight: &Tensor,
+        d_weight: Option<&Tensor>,
+    ) -> Result<()> {
+        let ((rows, width), d) = (x.dims2()?, weight.elem_count());
+        if let Some(gpu) = Gpu::of(x)? {
+            let blocks = (rows * heads).min(1024);
+            let partial = d_weight.map(|_| gpu.unwritten((blocks.max(1), d), DType::F32)).transpose()?;
+            let arguments = [
+                pointer(dy)?,
+                pointer_or_null(partial.as_ref())?,
+                pointer(x)?,
+                pointer(weight)?,
+                int(rows)?,
+                int(width)?,
+                int(first)?,
+                int(heads)?,
+                int(d)?,
+                Argument::F32(self.epsilon as f32),
+                self.offset_argument(),
+            ];
+            gpu.launch("heads_norm_backward", x.dtype(), [blocks, 1, 1], 32, d * 4, &arguments)?;
+            return match (d_weight, partial) {
+                (Some(d_weight), Some(partial)) => sum_partials(&gpu, d_weight, &partial, blocks),
+                _ => Ok(()),
+            };
+        }
+        with_slice::<T, _>(weight, |w| {
+            with_slice::<T, _>(x, |x| {
+                with_slice_mut::<T, _>(dy, |dy| match d_weight {
+                    Some(d_weight) => with_slice_mut::<T, _>(d_weight, |d_weight| {
+                        self.heads_backward_in_place(x, dy, width, first, heads, w, Some(d_weight));
+                    }),
+                    None => {
+                        self.heads_backward_in_place(x, dy, width, first, heads, w, None);
+                        Ok(())
+                    }
+                })
+            })
+        })???
+    }
+
     /// dx \[.., h]; adds to `d_weight` \[h] where it is given, and to `dx_sum` instead of a new tensor where that is.
     ///
     /// # Errors
@@ -126,6 +303,9 @@ impl RmsNorm {
         d_weight: Option<&Tensor>,
         dx_sum: &Tensor,
     ) -> Result<()> {
+        if let Some(gpu) = Gpu::of(x)? {
+            return self.backward_gpu(&gpu, x, weight, dy, d_weight, dx_sum);
+        }
         let h = weight.elem_count();
         with_slice::<T, _>(weight, |weight| {
             let weight = self.effective(weight);
@@ -182,15 +362,7 @@ impl RmsNorm {
         row_backward(x, weight, dy, scale, factor, dx, add, d_weight);
     }
 
-    /// Norms each head of the columns `first..first + heads·d` of every row of `x` in place (Qwen 3's q and k norm).
-    pub fn heads_in_place<T: Real>(
-        self,
-        x: &mut [T],
-        width: usize,
-        first: usize,
-        heads: usize,
-        weight: &[T],
-    ) {
+    fn heads_in_place<T: Real>(self, x: &mut [T], width: usize, first: usize, heads: usize, weight: &[T]) {
         let weight = self.effective(weight);
         let d = weight.len();
         for_rows(x, width, 1 << 13, |_, rows| {
@@ -204,9 +376,8 @@ impl RmsNorm {
         });
     }
 
-    /// The backward of [`RmsNorm::heads_in_place`]: `x` as it was before, `dy` overwritten with dx.
     #[allow(clippy::too_many_arguments)]
-    pub fn heads_backward<T: Real>(
+    fn heads_backward_in_place<T: Real>(
         self,
         x: &[T],
         dy: &mut [T],

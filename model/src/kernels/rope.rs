@@ -3,9 +3,15 @@
 //! Su et al., arXiv 2104.09864; llama3 scaling as in Llama 3.1's reference. Angles are computed in f64 and kept in
 //! f32 whatever the model's dtype: in bf16 they are wrong past position 256.
 
+use std::sync::OnceLock;
+
+use candle_core::{Result, Tensor};
+
 use super::Real;
+use super::gpu::{Argument, Gpu, int, pointer};
 use super::parallel::for_rows;
 use super::simd::simd;
+use super::storage::{row_threads, with_slice_mut};
 use crate::architecture::{Rope, RopeScaling};
 
 /// cos and sin for positions `0..positions`, \[positions, d/2] each.
@@ -13,6 +19,34 @@ pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    /// Both on a GPU, from the first use on.
+    uploaded: OnceLock<[Tensor; 2]>,
+}
+
+/// The positions of a batch's rows, and their copy on a GPU from the first use on.
+pub struct Positions {
+    values: Vec<u32>,
+    uploaded: OnceLock<Tensor>,
+}
+
+impl Positions {
+    /// One for each row.
+    pub fn new(values: Vec<u32>) -> Self {
+        Self { values, uploaded: OnceLock::new() }
+    }
+
+    fn on(&self, gpu: &Gpu) -> Result<Tensor> {
+        uploaded(&self.uploaded, || gpu.upload(&self.values))
+    }
+}
+
+/// What is in `place`, made if need be.
+fn uploaded<T: Clone>(place: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    if let Some(found) = place.get() {
+        return Ok(found.clone());
+    }
+    let fresh = make()?;
+    Ok(place.get_or_init(|| fresh).clone())
 }
 
 /// Forward, or the inverse rotation that is its backward.
@@ -69,7 +103,7 @@ impl RopeTable {
                 sin.push(angle.sin() as f32);
             }
         }
-        Self { cos, sin, half }
+        Self { cos, sin, half, uploaded: OnceLock::new() }
     }
 
     /// Positions that the table covers.
@@ -77,16 +111,51 @@ impl RopeTable {
         self.cos.len() / self.half.max(1)
     }
 
-    /// Rotates `heads` heads of the columns from `first` on of every row of `x` (width `width`) in place; row i
-    /// stands at `positions[i]`.
+    /// Rotates the first `heads` heads of every row of `x` \[t, width] in place; row i stands at the i-th position.
     ///
-    /// # Panics
-    /// A position past the table: callers check lengths against the model's context before.
+    /// # Errors
+    /// A position past the table, another number of rows, a tensor that is not contiguous.
     pub fn rotate<T: Real>(
+        &self,
+        x: &Tensor,
+        heads: usize,
+        positions: &Positions,
+        direction: Direction,
+    ) -> Result<()> {
+        let (rows, width) = x.dims2()?;
+        if rows != positions.values.len() || heads * 2 * self.half > width {
+            candle_core::bail!("{} positions for {rows} rows of {width} columns", positions.values.len())
+        }
+        if let Some(&position) = positions.values.iter().find(|&&p| p as usize >= self.positions()) {
+            candle_core::bail!("position {position} of a rotary table of {}", self.positions())
+        }
+        let Some(gpu) = Gpu::of(x)? else {
+            return with_slice_mut::<T, _>(x, |x| {
+                self.rotate_slice(x, width, heads, &positions.values, direction);
+            });
+        };
+        let [cos, sin] = uploaded(&self.uploaded, || {
+            let upload = |x: &[f32]| Tensor::from_slice(x, x.len(), gpu.device());
+            Ok([upload(&self.cos)?, upload(&self.sin)?])
+        })?;
+        let sign = if direction == Direction::Backward { -1.0 } else { 1.0 };
+        let arguments = [
+            pointer(x)?,
+            pointer(&cos)?,
+            pointer(&sin)?,
+            pointer(&positions.on(&gpu)?)?,
+            int(width)?,
+            int(heads)?,
+            int(self.half)?,
+            Argument::F32(sign),
+        ];
+        gpu.launch("rope", x.dtype(), [rows, 1, 1], row_threads(heads * self.half), 0, &arguments)
+    }
+
+    fn rotate_slice<T: Real>(
         &self,
         x: &mut [T],
         width: usize,
-        first: usize,
         heads: usize,
         positions: &[u32],
         direction: Direction,
@@ -96,12 +165,7 @@ impl RopeTable {
             for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[row_start..]) {
                 let at = position as usize * half;
                 let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                rotate_row(
-                    &mut row[first..first + heads * 2 * half],
-                    cos,
-                    sin,
-                    direction == Direction::Backward,
-                );
+                rotate_row(&mut row[..heads * 2 * half], cos, sin, direction == Direction::Backward);
             }
         });
     }

@@ -1,0 +1,141 @@
+// What all kernels share: the two element types, 16-byte accesses, sums over a warp and a block.
+//
+// Every kernel exists for bf16 and for f32 (`NAME_bf16`, `NAME_f32`) and computes in f32. The same sources are compiled
+// by a host compiler for the tests (`SELFPLAY_EMULATOR`, model/tests/emulator), which run every thread of every block on
+// the processor; nothing here may therefore lean on a CUDA header but through this file.
+#pragma once
+
+#ifdef SELFPLAY_EMULATOR
+#include "emulator.h"
+#else
+#include <cuda_bf16.h>
+#include <stdint.h>
+
+typedef __nv_bfloat16 bf16;
+
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
+__device__ __forceinline__ float bf16_to_float(bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ bf16 float_to_bf16(float x) { return __float2bfloat16_rn(x); }
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+// Four 8 × 8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p))
+                 : "memory");
+}
+
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(p))
+                 : "memory");
+}
+
+// c += a · b for a 16 × 16 (row by row), b 16 × 8 (column by column).
+__device__ __forceinline__ void mma_bf16_16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Sixteen bytes from global to shared memory without registers; zeros where `real` is false.
+__device__ __forceinline__ void cp_async_16_zero(void* shared, const void* global, bool real) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
+                 "r"(real ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+#endif
+
+#define WARP 32
+#define FULL_WARP 0xffffffffu
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return bf16_to_float(x); }
+
+template <class T>
+__device__ __forceinline__ T of_float(float x);
+template <>
+__device__ __forceinline__ float of_float<float>(float x) {
+    return x;
+}
+template <>
+__device__ __forceinline__ bf16 of_float<bf16>(float x) {
+    return float_to_bf16(x);
+}
+
+// As many elements as one 16-byte access moves.
+template <class T>
+struct __align__(16) Vec {
+    static constexpr int N = 16 / sizeof(T);
+    T at[N];
+};
+
+template <class T>
+__device__ __forceinline__ Vec<T> load_vec(const T* p) {
+    return *reinterpret_cast<const Vec<T>*>(p);
+}
+
+template <class T>
+__device__ __forceinline__ void store_vec(T* p, const Vec<T>& v) {
+    *reinterpret_cast<Vec<T>*>(p) = v;
+}
+
+// Whether rows of `width` elements keep 16-byte alignment: a kernel then moves vectors, else single elements.
+template <class T>
+__device__ __forceinline__ bool is_vectorised(int width) {
+    return width % Vec<T>::N == 0;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL_WARP, x, step);
+    return x;
+}
+
+__device__ __forceinline__ double warp_sum(double x) {
+    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL_WARP, x, step);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int step = WARP / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, step));
+    return x;
+}
+
+// The sum over a block of at most 1024 threads, in a fixed order, known to all of them. `room` holds 32 numbers.
+template <class T>
+__device__ __forceinline__ T block_sum(T x, T* room) {
+    x = warp_sum(x);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    __syncthreads();
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    const int warps = (blockDim.x + WARP - 1) / WARP;
+    return warp_sum(lane < warps ? room[lane] : T(0));
+}
+
+__device__ __forceinline__ float block_max(float x, float* room) {
+    x = warp_max(x);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    __syncthreads();
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    const int warps = (blockDim.x + WARP - 1) / WARP;
+    return warp_max(lane < warps ? room[lane] : -INFINITY);
+}
+
+// A kernel for both element types: name_bf16 and name_f32 call body<T> with the same arguments.
+#define FOR_BOTH(name, body, parameters_bf16, parameters_f32, arguments)          \
+    extern "C" __global__ void name##_bf16 parameters_bf16 { body<bf16> arguments; } \
+    extern "C" __global__ void name##_f32 parameters_f32 { body<float> arguments; }

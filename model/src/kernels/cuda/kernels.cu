@@ -1,0 +1,10 @@
+// All kernels in one unit: build.rs compiles it for a GPU, the tests' emulator for the processor.
+#include "attention.cu"
+#include "elementwise.cu"
+#include "gated_unit.cu"
+#include "log_prob.cu"
+#include "norm.cu"
+#include "optimizer.cu"
+#include "paged_attention.cu"
+#include "rope.cu"
+#include "rows.cu"

@@ -1,0 +1,125 @@
+// Clip, update of the f32 weights and the bf16 copy in one pass; see trainer/src/optimizer. Sums of squares for the norm.
+#include "common.cuh"
+
+// What is the same for all elements of a step.
+struct RmsProp {
+    float scale, decay, alpha, rest, epsilon, momentum, rate;
+};
+
+// One element in registers.
+__device__ __forceinline__ void rmsprop_element(const RmsProp& o, float& w, float gradient, float& v, float* mean,
+                                                float* buffer) {
+    const float g = o.scale * gradient + o.decay * w;
+    v = o.alpha * v + o.rest * g * g;
+    float variance = v;
+    if (mean) {
+        *mean += o.rest * (g - *mean);
+        variance = fmaxf(v - *mean * *mean, 0.0f);
+    }
+    const float step = g / (sqrtf(variance) + o.epsilon);
+    if (buffer) {
+        *buffer = o.momentum * *buffer + step;
+        w -= o.rate * *buffer;
+    } else {
+        w -= o.rate * step;
+    }
+}
+
+struct AdamW {
+    float scale, keep, rest1, beta2, rest2, epsilon, root_correction, step_size;
+};
+
+__device__ __forceinline__ void adamw_element(const AdamW& o, float& w, float gradient, float& m, float& v) {
+    const float g = o.scale * gradient;
+    m += o.rest1 * (g - m);
+    v = o.beta2 * v + o.rest2 * g * g;
+    w = w * o.keep - o.step_size * (m / (sqrtf(v) * o.root_correction + o.epsilon));
+}
+
+// f(i, n): n consecutive elements from i on, four wherever four are left.
+template <class F>
+__device__ __forceinline__ void for_fours(int64_t n, F f) {
+    const int64_t thread = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, threads = (int64_t)gridDim.x * blockDim.x;
+    for (int64_t i = thread * 4; i < n; i += threads * 4) f(i, n - i < 4 ? (int)(n - i) : 4);
+}
+
+struct __align__(8) Four {
+    bf16 at[4];
+};
+
+__device__ __forceinline__ void store_copy(bf16* copy, int64_t i, int count, const Vec<float>& w) {
+    if (!copy) return;
+    if (count == 4) {
+        Four four;
+#pragma unroll
+        for (int j = 0; j < 4; j++) four.at[j] = float_to_bf16(w.at[j]);
+        *reinterpret_cast<Four*>(copy + i) = four;
+    } else {
+        for (int j = 0; j < count; j++) copy[i + j] = float_to_bf16(w.at[j]);
+    }
+}
+
+__device__ __forceinline__ Vec<float> load_some(const float* p, int64_t i, int count) {
+    if (count == 4) return load_vec(p + i);
+    Vec<float> v = {};
+    for (int j = 0; j < count; j++) v.at[j] = p[i + j];
+    return v;
+}
+
+__device__ __forceinline__ void store_some(float* p, int64_t i, int count, const Vec<float>& v) {
+    if (count == 4) {
+        store_vec(p + i, v);
+    } else {
+        for (int j = 0; j < count; j++) p[i + j] = v.at[j];
+    }
+}
+
+// copy, mean and buffer may be absent.
+extern "C" __global__ void rmsprop(float* weight, bf16* copy, const float* gradient, float* square, float* mean,
+                                   float* buffer, int64_t n, float scale, float decay, float alpha, float rest,
+                                   float epsilon, float momentum, float rate) {
+    const RmsProp o = {scale, decay, alpha, rest, epsilon, momentum, rate};
+    for_fours(n, [&](int64_t i, int count) {
+        Vec<float> w = load_some(weight, i, count), v = load_some(square, i, count), a = {}, b = {};
+        const Vec<float> g = load_some(gradient, i, count);
+        if (mean) a = load_some(mean, i, count);
+        if (buffer) b = load_some(buffer, i, count);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            rmsprop_element(o, w.at[j], g.at[j], v.at[j], mean ? &a.at[j] : nullptr, buffer ? &b.at[j] : nullptr);
+        store_some(weight, i, count, w);
+        store_some(square, i, count, v);
+        if (mean) store_some(mean, i, count, a);
+        if (buffer) store_some(buffer, i, count, b);
+        store_copy(copy, i, count, w);
+    });
+}
+
+extern "C" __global__ void adamw(float* weight, bf16* copy, const float* gradient, float* first, float* second,
+                                 int64_t n, float scale, float keep, float rest1, float beta2, float rest2,
+                                 float epsilon, float root_correction, float step_size) {
+    const AdamW o = {scale, keep, rest1, beta2, rest2, epsilon, root_correction, step_size};
+    for_fours(n, [&](int64_t i, int count) {
+        Vec<float> w = load_some(weight, i, count), m = load_some(first, i, count), v = load_some(second, i, count);
+        const Vec<float> g = load_some(gradient, i, count);
+#pragma unroll
+        for (int j = 0; j < 4; j++) adamw_element(o, w.at[j], g.at[j], m.at[j], v.at[j]);
+        store_some(weight, i, count, w);
+        store_some(first, i, count, m);
+        store_some(second, i, count, v);
+        store_copy(copy, i, count, w);
+    });
+}
+
+// partial[blockIdx.x] = Σ x² over this block's share, in f64.
+extern "C" __global__ void sum_of_squares(double* __restrict__ partial, const float* __restrict__ x, int64_t n) {
+    __shared__ double room[32];
+    double total = 0;
+    for_fours(n, [&](int64_t i, int count) {
+        const Vec<float> v = load_some(x, i, count);
+#pragma unroll
+        for (int j = 0; j < 4; j++) total += (double)v.at[j] * v.at[j];
+    });
+    total = block_sum(total, room);
+    if (threadIdx.x == 0) partial[blockIdx.x] = total;
+}

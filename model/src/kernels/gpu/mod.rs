@@ -1,0 +1,366 @@
+//! The ground that GPU forms of operations stand on: which tensors have one, memory, kernel launches, products.
+//!
+//! An operation asks [`Gpu::of`] a tensor of its own and goes on with its GPU form where there is one. That form makes
+//! tensors, launches kernels (`kernels/cuda/*.cu`) and asks for products through the trait [`Launcher`], which knows
+//! nothing of tensors. Behind it is a CUDA device (`cuda.rs`, with the feature `cuda`), or, in tests, an emulator that
+//! runs the same kernels on the processor: [`emulate`].
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
+#[cfg(feature = "cuda")]
+pub use cuda::{open, synchronize};
+
+/// One argument of a kernel, by value.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// An address in the memory of the device; 0 is absent.
+    Pointer(u64),
+    /// `int`.
+    I32(i32),
+    /// `int64_t`.
+    I64(i64),
+    /// `float`.
+    F32(f32),
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// Its name in the sources.
+    pub kernel: &'a str,
+    /// Blocks in x, y, z, each at least 1.
+    pub grid: [u32; 3],
+    /// Threads of a block, in x.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// In the order of its parameters.
+    pub arguments: &'a [Argument],
+}
+
+/// One matrix of a product: row by row at `pointer`, rows `stride` elements apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Its first element.
+    pub pointer: u64,
+    /// bf16 or f32.
+    pub dtype: DType,
+    /// Elements between the starts of two rows.
+    pub stride: usize,
+    /// The product takes its transpose.
+    pub transposed: bool,
+}
+
+/// C \[m, n] ← A \[m, k] · B \[k, n], plus C itself if `accumulate`; sums in f32, rounded to C's dtype once.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Left; the dtype of `b`.
+    pub a: Operand,
+    /// Right.
+    pub b: Operand,
+    /// Out; never transposed.
+    pub c: Operand,
+    /// Add to C.
+    pub accumulate: bool,
+}
+
+/// What runs kernels and products, one after the other in the order of the calls.
+pub trait Launcher: Send + Sync {
+    /// Starts a kernel.
+    ///
+    /// # Errors
+    /// An unknown kernel, or what the device says.
+    fn launch(&self, launch: &Launch) -> Result<()>;
+
+    /// Starts a product; no side is empty.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn gemm(&self, gemm: &Gemm) -> Result<()>;
+}
+
+/// All kernels by name.
+pub const KERNELS: &[&str] = &[
+    "adamw",
+    "add_bf16",
+    "add_bias_bf16",
+    "add_bias_f32",
+    "add_f32",
+    "attend_pages_bf16",
+    "attend_pages_f32",
+    "attention_backward_keys_bf16_256",
+    "attention_backward_keys_f32_256",
+    "attention_backward_keys_values_bf16_128",
+    "attention_backward_keys_values_bf16_64",
+    "attention_backward_keys_values_f32_128",
+    "attention_backward_keys_values_f32_64",
+    "attention_backward_queries_bf16_128",
+    "attention_backward_queries_bf16_256",
+    "attention_backward_queries_bf16_64",
+    "attention_backward_queries_f32_128",
+    "attention_backward_queries_f32_256",
+    "attention_backward_queries_f32_64",
+    "attention_backward_values_bf16_256",
+    "attention_backward_values_f32_256",
+    "attention_delta_bf16",
+    "attention_delta_f32",
+    "attention_forward_bf16_128",
+    "attention_forward_bf16_256",
+    "attention_forward_bf16_64",
+    "attention_forward_f32_128",
+    "attention_forward_f32_256",
+    "attention_forward_f32_64",
+    "column_sums_bf16",
+    "column_sums_f32",
+    "gated_unit_backward_bf16",
+    "gated_unit_backward_f32",
+    "gated_unit_bf16",
+    "gated_unit_f32",
+    "gather_rows_bf16",
+    "gather_rows_f32",
+    "heads_norm_backward_bf16",
+    "heads_norm_backward_f32",
+    "heads_norm_bf16",
+    "heads_norm_f32",
+    "log_prob",
+    "log_prob_backward_bf16",
+    "log_prob_backward_f32",
+    "rms_norm_backward_bf16",
+    "rms_norm_backward_f32",
+    "rms_norm_bf16",
+    "rms_norm_f32",
+    "rmsprop",
+    "rope_bf16",
+    "rope_f32",
+    "scale_bf16",
+    "scale_f32",
+    "soft_cap",
+    "sum_of_squares",
+    "sum_partials",
+    "sum_rows_bf16",
+    "sum_rows_bf16_to_f32",
+    "sum_rows_f32",
+    "write_pages_bf16",
+    "write_pages_f32",
+];
+
+thread_local! {
+    static EMULATOR: RefCell<Option<Arc<dyn Launcher>>> = const { RefCell::new(None) };
+}
+
+/// Until the guard is dropped, operations on this thread's CPU tensors take their GPU forms, run by `launcher` on the
+/// tensors' own memory: how tests reach these forms where no GPU is.
+pub fn emulate(launcher: Arc<dyn Launcher>) -> Emulation {
+    EMULATOR.with(|emulator| *emulator.borrow_mut() = Some(launcher));
+    Emulation(())
+}
+
+/// The guard of [`emulate`].
+pub struct Emulation(());
+
+impl Drop for Emulation {
+    fn drop(&mut self) {
+        EMULATOR.with(|emulator| *emulator.borrow_mut() = None);
+    }
+}
+
+/// What runs the GPU forms of operations on some tensors.
+#[derive(Clone)]
+pub struct Gpu {
+    launcher: Arc<dyn Launcher>,
+    device: Device,
+}
+
+impl Gpu {
+    /// The GPU of a tensor; `None` where the CPU forms are for it.
+    ///
+    /// # Errors
+    /// A device that this build has no kernels for.
+    pub fn of(tensor: &Tensor) -> Result<Option<Self>> {
+        Self::at(tensor.device())
+    }
+
+    /// As [`Gpu::of`], by device.
+    ///
+    /// # Errors
+    /// As [`Gpu::of`].
+    pub fn at(device: &Device) -> Result<Option<Self>> {
+        let launcher = match device {
+            Device::Cpu => EMULATOR.with(|emulator| emulator.borrow().clone()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Some(cuda::launcher(cuda)?),
+            other => bail!("no kernels for {:?} in this build", other.location()),
+        };
+        Ok(launcher.map(|launcher| Self { launcher, device: device.clone() }))
+    }
+
+    /// Where the tensors lie.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Room for a tensor that a kernel is about to write whole.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        // SAFETY: numbers have no invalid bit patterns for a kernel, and each caller writes all before one is read.
+        unsafe { Tensor::empty(shape, dtype, &self.device) }
+    }
+
+    /// A copy of `values` on the device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn upload(&self, values: &[u32]) -> Result<Tensor> {
+        // An empty copy is no copy: CUDA refuses it.
+        Tensor::from_slice(if values.is_empty() { &[0] } else { values }, values.len().max(1), &self.device)
+    }
+
+    /// Launches `name`_bf16 or `name`_f32. A grid without blocks is no launch.
+    ///
+    /// # Errors
+    /// A dtype without kernels; what [`Launcher::launch`] refuses.
+    pub fn launch(
+        &self,
+        name: &str,
+        dtype: DType,
+        grid: [usize; 3],
+        block: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        self.launch_single(&format!("{name}_{}", suffix(dtype)?), grid, block, shared, arguments)
+    }
+
+    /// Launches the kernel of this very name.
+    ///
+    /// # Errors
+    /// As [`Gpu::launch`].
+    pub fn launch_single(
+        &self,
+        kernel: &str,
+        grid: [usize; 3],
+        block: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let side = |n: usize| {
+            u32::try_from(n).map_err(|_| candle_core::Error::Msg(format!("{kernel}: grid {grid:?}")))
+        };
+        let grid = [side(grid[0])?, side(grid[1])?, side(grid[2])?];
+        if grid[1] > 65_535 || grid[2] > 65_535 {
+            bail!("{kernel}: a grid of {grid:?} blocks is too high")
+        }
+        self.launcher.launch(&Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments })
+    }
+
+    /// A product; one without rows, columns or sums changes nothing (C is then not accumulated into, nor cleared).
+    ///
+    /// # Errors
+    /// What [`Launcher::gemm`] refuses.
+    pub fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        if gemm.m == 0 || gemm.n == 0 || gemm.k == 0 {
+            return Ok(());
+        }
+        self.launcher.gemm(gemm)
+    }
+}
+
+/// The ending of a kernel's name.
+///
+/// # Errors
+/// A dtype without kernels.
+pub fn suffix(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::BF16 => Ok("bf16"),
+        DType::F32 => Ok("f32"),
+        other => bail!("a GPU computes in bf16 or f32, not {other:?}"),
+    }
+}
+
+/// The address of a contiguous tensor's first element.
+///
+/// # Errors
+/// A layout that is not contiguous.
+pub fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, _)) = layout.contiguous_offsets() else {
+        bail!("this operation needs a contiguous tensor, not {layout:?}")
+    };
+    let first = match &*storage {
+        // The emulator's memory; kernels write through it as on a device, between one call and the next.
+        Storage::Cpu(CpuStorage::BF16(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::F32(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::F64(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U32(data)) => data.as_ptr() as u64,
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(storage) => cuda::address(storage)?,
+        _ => bail!("{:?} on {:?} has no address", tensor.dtype(), tensor.device().location()),
+    };
+    Ok(first + (start * tensor.dtype().size_in_bytes()) as u64)
+}
+
+/// [`address`] as an argument.
+///
+/// # Errors
+/// As [`address`].
+pub fn pointer(tensor: &Tensor) -> Result<Argument> {
+    Ok(Argument::Pointer(address(tensor)?))
+}
+
+/// The argument for a tensor that may be absent.
+///
+/// # Errors
+/// As [`address`].
+pub fn pointer_or_null(tensor: Option<&Tensor>) -> Result<Argument> {
+    tensor.map_or(Ok(Argument::Pointer(0)), pointer)
+}
+
+/// A count as an `int`.
+///
+/// # Errors
+/// One that does not fit.
+pub fn int(n: usize) -> Result<Argument> {
+    match i32::try_from(n) {
+        Ok(n) => Ok(Argument::I32(n)),
+        Err(_) => bail!("{n} is too large for a kernel's int"),
+    }
+}
+
+/// The whole of a row-major matrix as an operand.
+///
+/// # Errors
+/// As [`address`]; a tensor of other than two dimensions.
+pub fn operand(tensor: &Tensor) -> Result<Operand> {
+    let (_, columns) = tensor.dims2()?;
+    Ok(Operand { pointer: address(tensor)?, dtype: tensor.dtype(), stride: columns, transposed: false })
+}
+
+impl Operand {
+    /// The columns from `first` on.
+    #[must_use]
+    pub fn columns_from(self, first: usize) -> Self {
+        Self { pointer: self.pointer + (first * self.dtype.size_in_bytes()) as u64, ..self }
+    }
+
+    /// The same matrix with rows and columns exchanged.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+}
