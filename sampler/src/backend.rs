@@ -1,6 +1,6 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -96,7 +96,7 @@ impl Backend for NativeBackend<'_> {
         if logit_rows.is_empty() {
             return Ok(());
         }
-        let logits = decoder.logits(&hidden)?; // [n, vocab]
+        let logits = decoder.logits(&hidden)?.to_device(&Device::Cpu)?; // [n, vocab]
         Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
     }
 }

@@ -165,7 +165,7 @@ fn trainable(parameters: &Parameters) -> Vec<NamedTensor> {
     parameters
         .iter()
         .filter(|(_, parameter)| parameter.trainable)
-        .map(|(_, parameter)| NamedTensor { name: parameter.name.clone(), tensor: parameter.value.clone() })
+        .map(|(_, parameter)| NamedTensor { name: parameter.name.clone(), tensor: parameter.full().clone() })
         .collect()
 }
 
@@ -211,6 +211,7 @@ pub(crate) fn load(
         );
     }
     TensorFile::open(&checkpoint.path.join(WEIGHTS))?.read_into(&trainable(parameters))?;
+    parameters.round_masters()?;
     Ok(state)
 }
 

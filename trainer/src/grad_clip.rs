@@ -5,7 +5,10 @@
 //! Departure: the norm is summed in f64, in a fixed order that depends on the tensors' sizes only, so that it has the same
 //! bits for any number of threads.
 
+use candle_core::DType;
 use rayon::prelude::*;
+use selfplay_model::kernels::elementwise::{STREAM_THREADS, stream_blocks};
+use selfplay_model::kernels::gpu::{Argument, Gpu, address, pointer};
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Gradients, Parameters};
 
@@ -46,16 +49,25 @@ impl GradientNormError {
 /// Measures all gradients. `max_norm` 0 means no clipping.
 ///
 /// # Errors
-/// A gradient that is not finite, by its parameter's name; a gradient that is not contiguous f32 on the CPU.
+/// A gradient that is not finite, by its parameter's name; a gradient that is not contiguous f32.
 pub fn global_norm(
     parameters: &Parameters,
     gradients: &Gradients,
     max_norm: f64,
 ) -> Result<GradientNorm, GradientNormError> {
     let mut total = 0.0;
-    for (id, parameter) in parameters.iter() {
-        let Some(gradient) = gradients.get(id) else { continue };
-        let squares = with_slice(gradient, sum_of_squares)?;
+    let all_squares = match gradients.iter().next() {
+        Some((_, first)) => match Gpu::of(first)? {
+            Some(gpu) => squares_gpu(&gpu, gradients)?,
+            None => gradients
+                .iter()
+                .map(|(_, gradient)| with_slice(gradient, sum_of_squares))
+                .collect::<Result<_, _>>()?,
+        },
+        None => Vec::new(),
+    };
+    for ((id, _), squares) in gradients.iter().zip(all_squares) {
+        let parameter = parameters.get(id);
         if !squares.is_finite() {
             return Err(GradientNormError::NotFinite {
                 parameter: parameter.name.clone(),
@@ -66,6 +78,32 @@ pub fn global_norm(
     }
     let norm = total.sqrt();
     Ok(GradientNorm { norm, clip_scale: clip_scale(norm, max_norm) })
+}
+
+/// Σ g² of every gradient on a GPU: one pass over each, and one copy to the host for all of them.
+fn squares_gpu(gpu: &Gpu, gradients: &Gradients) -> candle_core::Result<Vec<f64>> {
+    /// Partial sums of one gradient at most.
+    const BLOCKS: usize = 1024;
+    let blocks: Vec<usize> =
+        gradients.iter().map(|(_, gradient)| stream_blocks(gradient.elem_count()).min(BLOCKS)).collect();
+    let partial = gpu.unwritten(blocks.iter().sum::<usize>().max(1), DType::F64)?;
+    let mut at = address(&partial)?;
+    for ((_, gradient), &blocks) in gradients.iter().zip(&blocks) {
+        let arguments =
+            [Argument::Pointer(at), pointer(gradient)?, Argument::I64(gradient.elem_count() as i64)];
+        gpu.launch_single("sum_of_squares", [blocks, 1, 1], STREAM_THREADS, 0, &arguments)?;
+        at += (blocks * DType::F64.size_in_bytes()) as u64;
+    }
+    let partial = partial.to_vec1::<f64>()?;
+    let mut rest = partial.as_slice();
+    Ok(blocks
+        .iter()
+        .map(|&blocks| {
+            let (own, others) = rest.split_at(blocks);
+            rest = others;
+            own.iter().sum()
+        })
+        .collect())
 }
 
 /// torch's coefficient: min(1, max_norm / (norm + 1e-6)); 1 where `max_norm` is 0.

@@ -143,8 +143,14 @@ impl TensorFile {
                 )));
             }
             let reader = &mut self.reader;
-            with_slice_mut::<f32, _>(tensor, |values| fill(reader, values))?
-                .map_err(TrainError::io(&self.path))?;
+            if tensor.device().is_cpu() {
+                with_slice_mut::<f32, _>(tensor, |values| fill(reader, values))?
+                    .map_err(TrainError::io(&self.path))?;
+            } else {
+                let mut values = vec![0f32; tensor.elem_count()];
+                fill(reader, &mut values).map_err(TrainError::io(&self.path))?;
+                tensor.slice_set(&Tensor::from_vec(values, tensor.shape(), tensor.device())?, 0, 0)?;
+            }
         }
         Ok(())
     }

@@ -47,6 +47,7 @@ pub(crate) fn train_loop(
     }
     decoder.drop_inference();
     atomic::create_dir_all(run.folder).map_err(TrainError::io(run.folder))?;
+    decoder.parameters_mut().keep_masters()?;
     let mut state = LoopState::start(decoder, objective, settings, run)?;
     objective.begin(state.done)?;
     let mut grads = None;

@@ -63,7 +63,7 @@ impl Decoder {
                 continue;
             }
             let value = files.get(&spec, dtype, &options.device)?;
-            parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true });
+            parameters.push(Parameter::new(spec.name, value, spec.kind));
         }
         if options.heads {
             let heads = files.heads(&architecture)?;
@@ -72,12 +72,7 @@ impl Decoder {
             {
                 let Some(spec) = spec else { continue };
                 let value = files.get(&spec, dtype, &options.device)?;
-                parameters.push(Parameter {
-                    name: name.into(),
-                    value,
-                    kind: ParameterKind::Matrix,
-                    trainable: true,
-                });
+                parameters.push(Parameter::new(name, value, ParameterKind::Matrix));
             }
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
@@ -96,7 +91,7 @@ impl Decoder {
         let mut parameters = Parameters::default();
         for spec in architecture.tensors() {
             let value = random_tensor(&spec, &architecture, seed, dtype, &options.device)?;
-            parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true });
+            parameters.push(Parameter::new(spec.name, value, spec.kind));
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
         decoder.stored_dtype = stored;
@@ -155,7 +150,7 @@ impl Decoder {
         let fresh = random_tensor(&spec, &self.architecture, seed, self.dtype, &self.device)?;
         // `random_tensor` draws with deviation 0.02.
         let value = (fresh / 0.02)?.affine(1.0 / (hidden as f64 + 1.0), 0.0)?;
-        Ok(self.parameters.push(Parameter { name: spec.name, value, kind: spec.kind, trainable: true }))
+        Ok(self.parameters.push(Parameter::new(spec.name, value, spec.kind)))
     }
 
     fn assemble(
@@ -214,7 +209,7 @@ impl Decoder {
         max_shard_bytes: usize,
     ) -> Result<(), ModelError> {
         let tensors: Vec<(&str, &Tensor)> =
-            self.parameters.iter().map(|(_, p)| (p.name.as_str(), &p.value)).collect();
+            self.parameters.iter().map(|(_, p)| (p.name.as_str(), p.full())).collect();
         let dtype = dtype.unwrap_or(self.stored_dtype);
         checkpoint::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
     }

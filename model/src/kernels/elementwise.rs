@@ -58,10 +58,10 @@ pub fn scale_assign<T: Real>(x: &Tensor, factor: f64) -> Result<()> {
 }
 
 /// Threads of a block that streams through a tensor.
-pub(super) const STREAM_THREADS: usize = 256;
+pub const STREAM_THREADS: usize = 256;
 
 /// Blocks that stream through `n` elements: enough to fill a GPU several times over, none without work.
-pub(super) fn stream_blocks(n: usize) -> usize {
+pub fn stream_blocks(n: usize) -> usize {
     n.div_ceil(STREAM_THREADS * 8).min(4096)
 }
 

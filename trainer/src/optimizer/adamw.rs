@@ -61,6 +61,20 @@ impl AdamW {
 }
 
 impl Update {
+    /// As the GPU's kernel takes them.
+    pub fn numbers(&self) -> [f32; 8] {
+        [
+            self.scale,
+            self.keep,
+            self.rest1,
+            self.beta2,
+            self.rest2,
+            self.epsilon,
+            self.root_correction,
+            self.step_size,
+        ]
+    }
+
     /// `state`: exp_avg, exp_avg_sq.
     pub fn apply(&self, chunk: Chunk<'_>) {
         let Chunk { weight, gradient, state: [Some(mean), Some(square), _] } = chunk else { return };

@@ -1,4 +1,5 @@
-//! Optimizers: f32 parameters, gradients and state in, one fused pass per parameter, in place.
+//! Optimizers: f32 parameters (masters where the weights are bf16), gradients and state in, one fused pass per parameter, in
+//! place; on a GPU the same pass writes the bf16 copy.
 //!
 //! RMSProp is torch's and AdamW is torch's; each file has its equations. Common to both: the gradient is first multiplied
 //! by the clip coefficient; weight decay leaves norms and biases out; a step at learning rate 0 still fills the state.
@@ -8,11 +9,13 @@
 
 mod adamw;
 mod fused;
+mod gpu;
 mod rmsprop;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameters};
 
 use crate::settings::{OptimizerKind, TrainSettings};
@@ -24,8 +27,6 @@ use rmsprop::RmsProp;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the message says what each field is")]
 pub enum OptimizerError {
-    #[error("parameter {parameter}: the optimizer has no form for {device} yet; use --device cpu")]
-    Device { parameter: String, device: String },
     #[error(
         "parameter {parameter}: the optimizer updates f32, but its {what} is {dtype:?}; keep f32 masters"
     )]
@@ -139,7 +140,8 @@ impl Optimizer {
         self.steps += 1;
         for slot in &self.slots {
             let Some(gradient) = gradients.get(slot.id) else { continue };
-            let weight = &parameters.get(slot.id).value;
+            let parameter = parameters.get(slot.id);
+            let weight = parameter.full();
             check(&slot.name, "value", weight, weight.dims())?;
             check(&slot.name, "gradient", gradient, weight.dims())?;
             let scalars = StepScalars {
@@ -148,14 +150,14 @@ impl Optimizer {
                 weight_decay: if slot.decays { self.weight_decay } else { 0.0 },
                 step: self.steps,
             };
-            match weight.device() {
-                Device::Cpu => step_cpu(&self.rule, scalars, weight, gradient, &slot.state)?,
-                // The CUDA form, one fused kernel per rule over the same five tensors, goes here.
-                device @ (Device::Cuda(_) | Device::Metal(_)) => {
-                    return Err(OptimizerError::Device {
-                        parameter: slot.name.clone(),
-                        device: format!("{:?}", device.location()),
-                    });
+            let copy = parameter.master.as_ref().map(|_| &parameter.value);
+            match Gpu::of(weight)? {
+                Some(gpu) => gpu::step(&gpu, &self.rule, scalars, weight, copy, gradient, &slot.state)?,
+                None => {
+                    step_cpu(&self.rule, scalars, weight, gradient, &slot.state)?;
+                    if let Some(copy) = copy {
+                        copy.slice_set(&weight.to_dtype(copy.dtype())?, 0, 0)?;
+                    }
                 }
             }
         }

@@ -69,6 +69,11 @@ impl RmsProp {
 }
 
 impl Update {
+    /// As the GPU's kernel takes them.
+    pub fn numbers(&self) -> [f32; 7] {
+        [self.scale, self.decay, self.alpha, self.rest, self.epsilon, self.momentum, self.rate]
+    }
+
     /// `state`: square_avg, grad_avg, momentum_buffer.
     pub fn apply(&self, chunk: Chunk<'_>) {
         let Chunk { weight, gradient, state: [Some(square), mean, buffer] } = chunk else { return };

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use candle_core::Device;
+
 use super::*;
 
 /// Made by tests/parity/reference/optimizers.py, which also says what it runs.

@@ -1,0 +1,151 @@
+//! Training by the GPU forms, run by the emulator of model/tests: the CPU's numbers in f32, and masters in bf16.
+
+#[path = "../../model/tests/emulator/mod.rs"]
+mod emulator;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use emulator::Emulator;
+use selfplay_model::kernels::gpu::{Emulation, emulate};
+use selfplay_model::{Architecture, Decoder, LoadOptions};
+use selfplay_trainer::{
+    LossKind, OptimizerKind, PreferenceTarget, StepMetrics, TokenPair, TrainOutcome, TrainRun, TrainSettings,
+    train_pairs,
+};
+
+fn on_gpu() -> Option<Emulation> {
+    Some(emulate(Arc::new(Emulator::build()?)))
+}
+
+/// Two blocks, grouped queries, biases; nothing is a multiple of a vector.
+fn decoder(dtype: DType) -> Decoder {
+    let config = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 37, "hidden_size": 20, "intermediate_size": 27, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
+        "use_sliding_window": false
+    });
+    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
+    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
+    Decoder::random(architecture, 5, &options).unwrap()
+}
+
+fn pairs() -> Vec<TokenPair> {
+    (0..6u32)
+        .map(|i| TokenPair {
+            name: format!("pair {i}"),
+            prompt: (0..3 + i % 4).map(|t| 3 + (i * 7 + t * 5) % 20).collect(),
+            chosen: (0..2 + i % 5).map(|_| 25).chain([2]).collect(),
+            rejected: (0..1 + i % 3).map(|t| 26 + (i + t) % 5).chain([2]).collect(),
+            target: PreferenceTarget { probability: Some(0.8), ..PreferenceTarget::default() },
+            ..TokenPair::default()
+        })
+        .collect()
+}
+
+fn settings(optimizer: OptimizerKind) -> TrainSettings {
+    TrainSettings {
+        loss: LossKind::Dpo,
+        beta: 0.5,
+        optimizer,
+        learning_rate: 1e-3,
+        warmup_ratio: 0.0,
+        weight_decay: 0.01,
+        max_grad_norm: 0.5,
+        batch_size: 3,
+        micro_batch_tokens: 20,
+        epochs: 3,
+        checkpoint_every: 0,
+        ..TrainSettings::default()
+    }
+}
+
+/// Trains until `limit` steps are done; every step's loss and norm.
+fn train(decoder: &mut Decoder, settings: &TrainSettings, folder: &Path, limit: usize) -> Vec<(f64, f64)> {
+    let steps = std::cell::Cell::new(0);
+    let mut lines = Vec::new();
+    let stop = || steps.get() >= limit;
+    let mut progress = |m: &StepMetrics| {
+        steps.set(m.step);
+        lines.push((m.loss, m.grad_norm));
+    };
+    let mut run = TrainRun { folder, seed: 42, stop: &stop, progress: &mut progress, keep_checkpoints: 1 };
+    let outcome = train_pairs(decoder, pairs(), settings, &mut run).unwrap();
+    assert_eq!(matches!(outcome, TrainOutcome::Finished(_)), limit == usize::MAX);
+    lines
+}
+
+/// All weights with all their digits.
+fn weights(decoder: &Decoder) -> Vec<f32> {
+    let values = decoder.parameters().iter().map(|(_, p)| p.full().to_dtype(DType::F32).unwrap());
+    values.flat_map(|value| value.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+}
+
+/// Every optimizer with every part of its state.
+fn cases() -> Vec<TrainSettings> {
+    let rmsprop = settings(OptimizerKind::RmsProp);
+    vec![
+        rmsprop.clone(),
+        TrainSettings { centered: true, ..rmsprop.clone() },
+        TrainSettings { momentum: 0.9, ..rmsprop.clone() },
+        TrainSettings { momentum: 0.8, centered: true, recompute: false, ..rmsprop },
+        settings(OptimizerKind::AdamW),
+    ]
+}
+
+#[test]
+fn f32_steps_are_those_of_the_cpu() {
+    for settings in cases() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut cpu = decoder(DType::F32);
+        let want = train(&mut cpu, &settings, folders[0].path(), usize::MAX);
+        let Some(_gpu) = on_gpu() else { return };
+        let mut gpu = decoder(DType::F32);
+        let got = train(&mut gpu, &settings, folders[1].path(), usize::MAX);
+        assert_eq!(got.len(), 6);
+        for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+            assert!((got.0 - want.0).abs() <= 1e-4 * want.0.abs(), "step {step}: loss {got:?} {want:?}");
+            assert!((got.1 - want.1).abs() <= 1e-3 * want.1.abs(), "step {step}: norm {got:?} {want:?}");
+        }
+        // RMSProp and Adam divide by the gradient's size: where it is rounding, the direction is too. Few may differ.
+        let (got, want) = (weights(&gpu), weights(&cpu));
+        let far = got.iter().zip(&want).filter(|(g, w)| (*g - *w).abs() > 2e-4).count();
+        assert!(far * 200 <= want.len(), "{far} of {} weights differ", want.len());
+    }
+}
+
+#[test]
+fn bf16_weights_move_by_their_masters_and_resume_to_the_same_bits() {
+    for optimizer in [OptimizerKind::RmsProp, OptimizerKind::AdamW] {
+        let Some(_gpu) = on_gpu() else { return };
+        // So small a rate moves no bf16 weight in one step.
+        let settings = TrainSettings { learning_rate: 1e-6, ..settings(optimizer) };
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let before = weights(&decoder(DType::BF16));
+        let mut whole = decoder(DType::BF16);
+        train(&mut whole, &settings, folders[0].path(), usize::MAX);
+        let after = weights(&whole);
+        let moved = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+        assert!(moved * 10 > before.len() * 8, "{moved} of {} masters moved", before.len());
+        for (_, parameter) in whole.parameters().iter() {
+            assert_eq!(parameter.value.dtype(), DType::BF16);
+            let rounded = parameter.full().to_dtype(DType::BF16).unwrap();
+            let bits = |t: &candle_core::Tensor| -> Vec<u16> {
+                let values = t.flatten_all().unwrap().to_vec1::<half::bf16>().unwrap();
+                values.into_iter().map(half::bf16::to_bits).collect()
+            };
+            assert_eq!(
+                bits(&parameter.value),
+                bits(&rounded),
+                "{}: the copy is the master's",
+                parameter.name
+            );
+        }
+        train(&mut decoder(DType::BF16), &settings, folders[1].path(), 2);
+        let mut resumed = decoder(DType::BF16);
+        train(&mut resumed, &settings, folders[1].path(), usize::MAX);
+        assert!(weights(&resumed) == after, "a resumed run ends with other bits");
+    }
+}
