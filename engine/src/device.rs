@@ -21,15 +21,22 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// Where this binary was built without CUDA, or the GPU is not there.
+    /// Where this binary was built without CUDA (status 2), or the GPU is not there (status 1).
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(EngineError::input(format!(
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(EngineError::input(format!(
                 "--device {self}: this binary was built without CUDA: cargo build --release --features cuda"
             ))),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(|error| {
-                EngineError::input(format!("--device {self}: {error}; nvidia-smi lists the GPUs"))
+            #[cfg(feature = "cuda")]
+            Self::Cuda(number) => selfplay_model::kernels::gpu::open(number).map_err(|error| {
+                // One line: what CUDA says begins with the error's name; a backtrace may follow.
+                let error = error.to_string();
+                let first = error.lines().next().unwrap_or_default();
+                EngineError::failure(format!(
+                    "--device {self}: no usable GPU: {first}; nvidia-smi lists the GPUs"
+                ))
             }),
         }
     }
