@@ -20,6 +20,8 @@ use serde_json::Value;
 
 use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
 use crate::error::ModelError;
+use crate::kernels::elementwise::{STREAM_THREADS, stream_blocks};
+use crate::kernels::gpu::{Argument, Gpu, pointer};
 
 /// The name of an unsharded file.
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
@@ -443,13 +445,32 @@ pub fn random_tensor(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor, ModelError> {
+    const DEVIATION: f32 = 0.02;
     let count: usize = spec.shape.iter().product();
+    let key = spec.name.bytes().fold(mix(seed), |key, byte| mix(key ^ u64::from(byte)));
     let values = match spec.kind {
         ParameterKind::Norm => vec![if architecture.norm_offset { 0.0 } else { 1.0 }; count],
         ParameterKind::Bias => vec![0.0; count],
         ParameterKind::Matrix | ParameterKind::Embedding => {
-            let key = spec.name.bytes().fold(mix(seed), |key, byte| mix(key ^ u64::from(byte)));
-            (0..count).into_par_iter().map(|index| 0.02 * normal(key, index as u64)).collect()
+            if let Some(gpu) = Gpu::at(device)? {
+                let out = gpu.unwritten(spec.shape.as_slice(), dtype)?;
+                let arguments = [
+                    pointer(&out)?,
+                    Argument::I64(key.cast_signed()),
+                    Argument::F32(DEVIATION),
+                    Argument::I64(count as i64),
+                ];
+                gpu.launch(
+                    "random_normal",
+                    dtype,
+                    [stream_blocks(count), 1, 1],
+                    STREAM_THREADS,
+                    0,
+                    &arguments,
+                )?;
+                return Ok(out);
+            }
+            (0..count).into_par_iter().map(|index| DEVIATION * normal(key, index as u64)).collect()
         }
     };
     Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)

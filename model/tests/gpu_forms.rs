@@ -9,33 +9,14 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use emulator::Emulator;
 use families::{FAMILIES, batch, decoder, gradients, numbers};
-use selfplay_model::architecture::Activation;
-use selfplay_model::kernels::attention::{Attention, Places};
-use selfplay_model::kernels::elementwise::{add_assign, scale_assign, sum};
-use selfplay_model::kernels::embedding::{embedding, embedding_backward};
-use selfplay_model::kernels::gated_unit::{gated_unit, gated_unit_backward};
+use selfplay_model::kernels::elementwise::scale_assign;
+use selfplay_model::kernels::gpu::check::{self, Size, Target, noise};
 use selfplay_model::kernels::gpu::{Emulation, emulate};
-use selfplay_model::kernels::linear::{Map, MapGradient, linear, linear_backward};
-use selfplay_model::kernels::rms_norm::RmsNorm;
-use selfplay_model::kernels::storage::select_rows;
 use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
 
 /// Operations take their GPU forms while the guard lives; `None` where there is no C++ compiler.
 fn on_gpu() -> Option<Emulation> {
     Some(emulate(Arc::new(Emulator::build()?)))
-}
-
-/// Numbers between −1 and 1 that look random.
-fn noise(shape: &[usize], seed: u64) -> Tensor {
-    let count: usize = shape.iter().product();
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let values: Vec<f32> = (0..count)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
 /// The same numbers in another dtype, in memory of its own.
@@ -47,169 +28,38 @@ fn wide(tensor: &Tensor) -> Vec<f64> {
     numbers(&cast(tensor, DType::F64))
 }
 
-/// ‖got − want‖ / ‖want‖; infinite where a number is not finite.
-fn distance(got: &Tensor, want: &Tensor) -> f64 {
-    assert_eq!(got.dims(), want.dims());
-    let (got, want) = (wide(got), wide(want));
-    if got.iter().any(|x| !x.is_finite()) {
-        return f64::INFINITY;
-    }
-    let off: f64 = got.iter().zip(&want).map(|(g, w)| (g - w) * (g - w)).sum();
-    let size: f64 = want.iter().map(|w| w * w).sum();
-    (off / size.max(1e-30)).sqrt()
-}
-
 #[track_caller]
-fn near(got: &Tensor, want: &Tensor, dtype: DType, what: &str) {
-    let bound = if dtype == DType::F32 { 2e-6 } else { 8e-3 };
-    let distance = distance(got, want);
-    assert!(distance <= bound, "{what} in {dtype:?}: {distance:e} of {bound:e}");
+fn distance(got: &Tensor, want: &Tensor) -> f64 {
+    check::distance(got, want).unwrap()
 }
 
 const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 
-/// Runs `f` on the CPU in f32 and in its GPU form, on inputs that are exact in `dtype`, and compares all results.
-fn compare(what: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Vec<Tensor>) {
-    for dtype in DTYPES {
-        let exact: Vec<Tensor> = inputs.iter().map(|x| cast(&cast(x, dtype), DType::F32)).collect();
-        let want = f(&exact.iter().map(|x| cast(x, DType::F32)).collect::<Vec<_>>());
-        let Some(_gpu) = on_gpu() else { return };
-        let got = f(&exact.iter().map(|x| cast(x, dtype)).collect::<Vec<_>>());
-        assert_eq!(got.len(), want.len());
-        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-            near(got, want, dtype, &format!("{what}, result {i}"));
-        }
-    }
-}
-
-/// A sum of gradients: f32 whatever the dtype of computation.
-fn zeros(shape: &[usize]) -> Tensor {
-    Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
-}
-
-/// Widths with and without 16-byte rows, shorter and longer than a block.
-const WIDTHS: [usize; 5] = [1, 20, 24, 700, 2056];
-
 #[test]
-fn norms() {
-    for (h, offset) in WIDTHS.into_iter().zip([false, true, false, true, false]) {
-        let norm = RmsNorm { epsilon: 1e-5, offset };
-        let inputs = [noise(&[37, h], 1), noise(&[37, h], 2), noise(&[h], 3), noise(&[37, h], 4)];
-        compare(&format!("norm of {h}"), &inputs, |x| {
-            let (sum, normed) = norm.add_forward::<f32>(&x[0], &x[1], &x[2]).unwrap();
-            let alone = norm.forward::<f32>(&x[0], &x[2]).unwrap();
-            let (dx, d_weight) = (x[3].copy().unwrap(), zeros(&[h]));
-            norm.backward::<f32>(&x[0], &x[2], &x[1], Some(&d_weight), &dx).unwrap();
-            let frozen = x[3].copy().unwrap();
-            norm.backward::<f32>(&x[0], &x[2], &x[1], None, &frozen).unwrap();
-            vec![sum, normed, alone, dx, d_weight, frozen]
-        });
+fn every_operation() {
+    let Some(emulator) = Emulator::build() else { return };
+    let found = check::compare_all(&Target::Emulator(Arc::new(emulator)), Size::Small, 1).unwrap();
+    assert!(found.len() > 150, "{}", found.len());
+    for comparison in &found {
+        assert!(comparison.is_ok(), "{comparison:?}");
     }
 }
 
 #[test]
-fn norms_of_heads() {
-    for (d, heads) in [(8, 3), (70, 2)] {
-        let (first, width) = (d, d * (heads + 2));
-        let norm = RmsNorm { epsilon: 1e-6, offset: false };
-        let inputs = [noise(&[19, width], 1), noise(&[d], 2), noise(&[19, width], 3)];
-        compare(&format!("heads of {d}"), &inputs, |x| {
-            let y = x[0].copy().unwrap();
-            norm.heads_forward::<f32>(&y, first, heads, &x[1]).unwrap();
-            let (dx, d_weight) = (x[2].copy().unwrap(), zeros(&[d]));
-            norm.heads_backward::<f32>(&x[0], &dx, first, heads, &x[1], Some(&d_weight)).unwrap();
-            vec![y, dx, d_weight]
-        });
+fn fresh_weights_are_the_cpus() {
+    let make = || decoder_of_fresh_weights("llama");
+    let want = make();
+    let Some(_gpu) = on_gpu() else { return };
+    let got = make();
+    for (id, parameter) in got.parameters().iter() {
+        let distance = distance(&parameter.value, &want.parameters().get(id).value);
+        assert!(distance < 1e-7, "{}: {distance:e}", parameter.name);
     }
 }
 
-#[test]
-fn gated_units_and_sums() {
-    for width in WIDTHS {
-        for activation in [Activation::Silu, Activation::GeluTanh] {
-            let inputs = [noise(&[5, 2 * width], 1), noise(&[5, width], 2), noise(&[5, 2 * width], 3)];
-            compare(&format!("gated unit of {width}"), &inputs, |x| {
-                let y = gated_unit::<f32>(&x[0], activation).unwrap();
-                let d = x[0].copy().unwrap();
-                gated_unit_backward::<f32>(&d, &x[1], activation).unwrap();
-                let added = x[0].copy().unwrap();
-                add_assign::<f32>(&added, &x[2]).unwrap();
-                scale_assign::<f32>(&added, 0.5).unwrap();
-                vec![y, d, sum::<f32>(&x[0], &x[2]).unwrap(), added]
-            });
-        }
-    }
-}
-
-#[test]
-fn rows_by_index() {
-    for width in WIDTHS {
-        let inputs = [noise(&[11, width], 1), noise(&[9, width], 2)];
-        let ids = [3, 0, 3, 10, 7, 3, 0, 1, 10];
-        compare(&format!("rows of {width}"), &inputs, |x| {
-            let d_table = zeros(&[11, width]);
-            embedding_backward::<f32>(&x[1], &ids, Some(1.5), &d_table).unwrap();
-            vec![
-                embedding::<f32>(&x[0], &ids, Some(4.5)).unwrap(),
-                embedding::<f32>(&x[0], &ids, None).unwrap(),
-                select_rows::<f32>(&x[0], &[10, 2, 2]).unwrap(),
-                d_table,
-            ]
-        });
-    }
-}
-
-#[test]
-fn linear_maps_side_by_side() {
-    let inputs =
-        [noise(&[13, 24], 1), noise(&[10, 24], 2), noise(&[7, 24], 3), noise(&[7], 4), noise(&[13, 17], 5)];
-    compare("linear", &inputs, |x| {
-        let maps = [Map { weight: &x[1], bias: None }, Map { weight: &x[2], bias: Some(&x[3]) }];
-        let y = linear::<f32>(&x[0], &maps).unwrap();
-        let (d1, d2, d_bias) = (zeros(&[10, 24]), zeros(&[7, 24]), zeros(&[7]));
-        let slots = [
-            MapGradient { weight: Some(&d1), bias: None },
-            MapGradient { weight: Some(&d2), bias: Some(&d_bias) },
-        ];
-        let dx = linear_backward::<f32>(&x[0], &x[4], &maps, &slots).unwrap();
-        vec![y, dx, d1, d2, d_bias]
-    });
-}
-
-/// Sequences that are longer than a tile, that share a prompt, and that are one token long.
-fn ragged() -> PackedBatch {
-    let mut batch = PackedBatch::new();
-    batch.push(&[1; 1]);
-    let prompt = batch.push(&[1; 70]);
-    batch.push_after(prompt, &[1; 33]);
-    batch.push_after(prompt, &[1; 95]);
-    batch.push_after(prompt, &[1; 1]);
-    batch.push(&[1; 130]);
-    batch
-}
-
-#[test]
-fn attention_over_ragged_batches() {
-    let batch = ragged();
-    for (d, window, softcap) in [
-        (64, None, None),
-        (24, Some(9), None),
-        (10, Some(40), Some(2.0)),
-        (128, None, Some(5.0)),
-        (100, Some(64), None),
-        (256, None, None),
-        (160, Some(65), Some(3.0)),
-    ] {
-        let scale = 1.0 / (d as f64).sqrt() * 4.0;
-        let attention = Attention { heads: 4, kv_heads: 2, head_dim: d, scale, softcap, window };
-        let inputs = [noise(&[batch.tokens(), 8 * d], 1), noise(&[batch.tokens(), 4 * d], 2)];
-        compare(&format!("attention {d} {window:?} {softcap:?}"), &inputs, |x| {
-            let places = Places::new(batch.layout());
-            let forward = attention.forward::<f32>(&x[0], &places).unwrap();
-            let d_qkv = attention.backward::<f32>(&x[0], &forward, &x[1], &places).unwrap();
-            vec![forward.output, forward.log_sums, d_qkv]
-        });
-    }
+fn decoder_of_fresh_weights(family: &str) -> Decoder {
+    let architecture = decoder(family, DType::F32).architecture().clone();
+    Decoder::random(architecture, 11, &LoadOptions::default()).unwrap()
 }
 
 /// A decoder like `like` in another dtype, its weights rounded to it.
@@ -322,7 +172,7 @@ fn paged_steps_give_what_the_packed_forward_gives() {
 
 #[test]
 fn heads_of_preference_models() {
-    let hidden = noise(&[12, 24], 5);
+    let hidden = noise(&[12, 24], 5).unwrap();
     let rows = [0, 11, 3, 3];
     let d_out: Vec<Vec<f32>> =
         (0..4).map(|i| (0..6).map(|j| ((i * 6 + j) % 5) as f32 / 4.0 - 0.5).collect()).collect();

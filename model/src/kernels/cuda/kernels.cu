@@ -6,5 +6,6 @@
 #include "norm.cu"
 #include "optimizer.cu"
 #include "paged_attention.cu"
+#include "random.cu"
 #include "rope.cu"
 #include "rows.cu"

@@ -52,12 +52,36 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// Waits for all that was started on a device; nothing on a CPU.
+/// What a GPU's memory holds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// All there is.
+    pub total: usize,
+    /// Not taken by any process.
+    pub free: usize,
+    /// The most that tensors took since this was last asked.
+    pub peak: usize,
+}
+
+/// The memory of a GPU; `None` for another device. Starts the next peak.
 ///
 /// # Errors
-/// A kernel that failed.
-pub fn synchronize(device: &Device) -> Result<()> {
-    device.synchronize()
+/// What the driver says.
+pub fn memory(device: &Device) -> Result<Option<Memory>> {
+    let Device::Cuda(cuda) = device else { return Ok(None) };
+    device.synchronize()?;
+    let context = cuda.cuda_stream().context().clone();
+    let (free, total) = context.mem_get_info().w()?;
+    let mut pool = std::ptr::null_mut();
+    let (mut peak, mut zero) = (0u64, 0u64);
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    // SAFETY: the device is open; the attribute is a 64-bit number.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut peak).cast::<c_void>()).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut zero).cast::<c_void>()).result().w()?;
+    }
+    Ok(Some(Memory { total, free, peak: peak as usize }))
 }
 
 /// The launcher of a device, made at the first call.

@@ -5,15 +5,16 @@
 //! nothing of tensors. Behind it is a CUDA device (`cuda.rs`, with the feature `cuda`), or, in tests, an emulator that
 //! runs the same kernels on the processor: [`emulate`].
 
+pub mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
-pub use cuda::{open, synchronize};
+pub use cuda::{Memory, memory, open};
 
 /// One argument of a kernel, by value.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +137,8 @@ pub const KERNELS: &[&str] = &[
     "log_prob",
     "log_prob_backward_bf16",
     "log_prob_backward_f32",
+    "random_normal_bf16",
+    "random_normal_f32",
     "rms_norm_backward_bf16",
     "rms_norm_backward_f32",
     "rms_norm_bf16",
@@ -157,6 +160,15 @@ pub const KERNELS: &[&str] = &[
 
 thread_local! {
     static EMULATOR: RefCell<Option<Arc<dyn Launcher>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    static POISON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread's operations find NaN where they are to write: a place that a kernel leaves out then shows.
+pub fn poison(on: bool) {
+    POISON.set(on);
 }
 
 /// Until the guard is dropped, operations on this thread's CPU tensors take their GPU forms, run by `launcher` on the
@@ -215,6 +227,14 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        if POISON.get() {
+            let poison = Tensor::full(f32::NAN, shape, &self.device)?;
+            return if dtype == DType::F32 {
+                poison.contiguous()
+            } else {
+                poison.to_dtype(dtype)?.contiguous()
+            };
+        }
         // SAFETY: numbers have no invalid bit patterns for a kernel, and each caller writes all before one is read.
         unsafe { Tensor::empty(shape, dtype, &self.device) }
     }

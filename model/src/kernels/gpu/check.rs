@@ -1,0 +1,301 @@
+//! Every operation's GPU form against its CPU form in f32, on random inputs.
+//!
+//! Used by the tests, where an emulator runs the kernels, and by `selfplay bench check` on a GPU, with larger shapes. The
+//! inputs are rounded to the dtype first, so that what is compared is the operation's own rounding. Outputs are poisoned:
+//! a place that is not written shows as NaN.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::{Launcher, emulate, poison};
+use crate::architecture::Activation;
+use crate::batch::PackedBatch;
+use crate::kernels::attention::{Attention, Places};
+use crate::kernels::elementwise::{add_assign, scale_assign, sum};
+use crate::kernels::embedding::{embedding, embedding_backward};
+use crate::kernels::gated_unit::{gated_unit, gated_unit_backward};
+use crate::kernels::linear::{Map, MapGradient, linear, linear_backward};
+use crate::kernels::rms_norm::RmsNorm;
+use crate::kernels::storage::select_rows;
+
+/// Where the GPU forms run.
+pub enum Target {
+    /// A GPU.
+    Device(Device),
+    /// Memory of the CPU, and what runs kernels on it.
+    Emulator(Arc<dyn Launcher>),
+}
+
+impl Target {
+    fn device(&self) -> &Device {
+        match self {
+            Target::Device(device) => device,
+            Target::Emulator(_) => &Device::Cpu,
+        }
+    }
+
+    /// Runs `f` where operations on [`Target::device`] take their GPU forms.
+    fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _emulation = match self {
+            Target::Device(_) => None,
+            Target::Emulator(launcher) => Some(emulate(launcher.clone())),
+        };
+        poison(true);
+        let result = f();
+        poison(false);
+        result
+    }
+}
+
+/// How far one result of an operation is from the CPU's.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The operation, its shape, and which of its results.
+    pub name: String,
+    /// What the GPU form computed in.
+    pub dtype: DType,
+    /// ‖got − want‖ / ‖want‖; infinite where a number is not finite.
+    pub distance: f64,
+    /// The most that rounding explains.
+    pub bound: f64,
+}
+
+impl Comparison {
+    /// Whether rounding explains the distance.
+    pub fn is_ok(&self) -> bool {
+        self.distance <= self.bound
+    }
+}
+
+/// How large the inputs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Seconds in an emulator.
+    Small,
+    /// Thousands of rows, models' own widths.
+    Large,
+}
+
+/// Compares every operation; `seed` draws the inputs.
+///
+/// # Errors
+/// An operation that fails; a difference is no error.
+pub fn compare_all(target: &Target, size: Size, seed: u64) -> Result<Vec<Comparison>> {
+    let mut run = Run { target, size, seed, found: Vec::new() };
+    run.norms()?;
+    run.norms_of_heads()?;
+    run.gated_units_and_sums()?;
+    run.rows_by_index()?;
+    run.linear_maps()?;
+    run.attention()?;
+    Ok(run.found)
+}
+
+struct Run<'a> {
+    target: &'a Target,
+    size: Size,
+    seed: u64,
+    found: Vec<Comparison>,
+}
+
+impl Run<'_> {
+    /// Runs `f` on the CPU in f32 and in its GPU form in both dtypes. Gradients that `f` makes by [`sums`] are f32 in all.
+    fn compare(
+        &mut self,
+        name: &str,
+        shapes: &[&[usize]],
+        f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            let inputs = shapes
+                .iter()
+                .enumerate()
+                .map(|(i, shape)| noise(shape, self.seed + i as u64)?.to_dtype(dtype))
+                .collect::<Result<Vec<_>>>()?;
+            let exact = inputs.iter().map(|x| x.to_dtype(DType::F32)?.copy()).collect::<Result<Vec<_>>>()?;
+            let on_target = inputs
+                .iter()
+                .map(|x| x.to_device(self.target.device())?.copy())
+                .collect::<Result<Vec<_>>>()?;
+            let want = f(&exact)?;
+            let got = self.target.run(|| f(&on_target))?;
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                self.found.push(Comparison {
+                    name: format!("{name}, result {i}"),
+                    dtype,
+                    distance: distance(got, want)?,
+                    // bf16 rounds by 2⁻⁹; sums of products add a little of their own.
+                    bound: if dtype == DType::F32 { 3e-6 } else { 8e-3 },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> usize {
+        if self.size == Size::Small { 37 } else { 3001 }
+    }
+
+    /// Widths with and without 16-byte rows, shorter and longer than a block.
+    fn widths(&self) -> &'static [usize] {
+        if self.size == Size::Small { &[1, 20, 24, 700, 2056] } else { &[1, 20, 700, 2048, 4096, 14_336] }
+    }
+
+    fn norms(&mut self) -> Result<()> {
+        let rows = self.rows();
+        for (i, &h) in self.widths().iter().enumerate() {
+            let norm = RmsNorm { epsilon: 1e-5, offset: i % 2 == 1 };
+            self.compare(&format!("norm of {h}"), &[&[rows, h], &[rows, h], &[h], &[rows, h]], |x| {
+                let (sum, normed) = norm.add_forward::<f32>(&x[0], &x[1], &x[2])?;
+                let alone = norm.forward::<f32>(&x[0], &x[2])?;
+                let (dx, d_weight) = (x[3].copy()?, sums(&x[0], &[h])?);
+                norm.backward::<f32>(&x[0], &x[2], &x[1], Some(&d_weight), &dx)?;
+                let frozen = x[3].copy()?;
+                norm.backward::<f32>(&x[0], &x[2], &x[1], None, &frozen)?;
+                Ok(vec![sum, normed, alone, dx, d_weight, frozen])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn norms_of_heads(&mut self) -> Result<()> {
+        let rows = self.rows();
+        for (d, heads) in [(8, 3), (70, 2), (128, 32)] {
+            let (first, width) = (d, d * (heads + 2));
+            let norm = RmsNorm { epsilon: 1e-6, offset: false };
+            self.compare(&format!("norm of heads of {d}"), &[&[rows, width], &[d], &[rows, width]], |x| {
+                let y = x[0].copy()?;
+                norm.heads_forward::<f32>(&y, first, heads, &x[1])?;
+                let (dx, d_weight) = (x[2].copy()?, sums(&x[0], &[d])?);
+                norm.heads_backward::<f32>(&x[0], &dx, first, heads, &x[1], Some(&d_weight))?;
+                Ok(vec![y, dx, d_weight])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn gated_units_and_sums(&mut self) -> Result<()> {
+        let rows = self.rows() / 7;
+        for &width in self.widths() {
+            for activation in [Activation::Silu, Activation::GeluTanh] {
+                let shapes: [&[usize]; 3] = [&[rows, 2 * width], &[rows, width], &[rows, 2 * width]];
+                self.compare(&format!("gated unit of {width}, {activation:?}"), &shapes, |x| {
+                    let y = gated_unit::<f32>(&x[0], activation)?;
+                    let d = x[0].copy()?;
+                    gated_unit_backward::<f32>(&d, &x[1], activation)?;
+                    let added = x[0].copy()?;
+                    add_assign::<f32>(&added, &x[2])?;
+                    scale_assign::<f32>(&added, 0.5)?;
+                    Ok(vec![y, d, sum::<f32>(&x[0], &x[2])?, added])
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_by_index(&mut self) -> Result<()> {
+        let (table, count) = (self.rows() / 3, self.rows());
+        let ids: Vec<u32> = (0..count).map(|i| (i * i * 7 % table) as u32).collect();
+        for &width in self.widths() {
+            self.compare(&format!("rows of {width}"), &[&[table, width], &[count, width]], |x| {
+                let d_table = sums(&x[0], &[table, width])?;
+                embedding_backward::<f32>(&x[1], &ids, Some(1.5), &d_table)?;
+                Ok(vec![
+                    embedding::<f32>(&x[0], &ids, Some(4.5))?,
+                    embedding::<f32>(&x[0], &ids, None)?,
+                    select_rows::<f32>(&x[0], &[table - 1, 2, 2])?,
+                    d_table,
+                ])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn linear_maps(&mut self) -> Result<()> {
+        let (t, k, m, n) = if self.size == Size::Small { (13, 24, 10, 7) } else { (515, 1032, 700, 344) };
+        let shapes: [&[usize]; 5] = [&[t, k], &[m, k], &[n, k], &[n], &[t, m + n]];
+        self.compare("linear maps side by side", &shapes, |x| {
+            let maps = [Map { weight: &x[1], bias: None }, Map { weight: &x[2], bias: Some(&x[3]) }];
+            let y = linear::<f32>(&x[0], &maps)?;
+            let (d1, d2, d_bias) = (sums(&x[0], &[m, k])?, sums(&x[0], &[n, k])?, sums(&x[0], &[n])?);
+            let slots = [
+                MapGradient { weight: Some(&d1), bias: None },
+                MapGradient { weight: Some(&d2), bias: Some(&d_bias) },
+            ];
+            let dx = linear_backward::<f32>(&x[0], &x[4], &maps, &slots)?;
+            Ok(vec![y, dx, d1, d2, d_bias])
+        })
+    }
+
+    /// Sequences that are longer than a tile, that share a prompt, and that are one token long.
+    fn attention(&mut self) -> Result<()> {
+        let factor = if self.size == Size::Small { 1 } else { 6 };
+        let mut batch = PackedBatch::new();
+        batch.push(&[1; 1]);
+        let prompt = batch.push(&vec![1; 70 * factor]);
+        for length in [33, 95, 1] {
+            batch.push_after(prompt, &vec![1; length * factor]);
+        }
+        batch.push(&vec![1; 130 * factor]);
+        let t = batch.tokens();
+        let cases = [
+            (64, None, None),
+            (24, Some(9), None),
+            (10, Some(40), Some(2.0)),
+            (128, None, Some(5.0)),
+            (100, Some(64), None),
+            (256, None, None),
+            (160, Some(65), Some(3.0)),
+        ];
+        for (d, window, softcap) in cases {
+            let scale = 4.0 / (d as f64).sqrt();
+            let attention = Attention { heads: 4, kv_heads: 2, head_dim: d, scale, softcap, window };
+            let name = format!("attention, heads of {d}, window {window:?}, cap {softcap:?}");
+            self.compare(&name, &[&[t, 8 * d], &[t, 4 * d]], |x| {
+                let places = Places::new(batch.layout());
+                let forward = attention.forward::<f32>(&x[0], &places)?;
+                let d_qkv = attention.backward::<f32>(&x[0], &forward, &x[1], &places)?;
+                Ok(vec![forward.output, forward.log_sums, d_qkv])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Numbers between −1 and 1 that look random, f32 on the CPU.
+pub fn noise(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Zeros for a sum of gradients: f32 on the device of `like`.
+fn sums(like: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    Tensor::zeros(shape, DType::F32, like.device())
+}
+
+/// ‖got − want‖ / ‖want‖ in f64; infinite where a number of `got` is not finite.
+///
+/// # Errors
+/// Tensors of different shapes.
+pub fn distance(got: &Tensor, want: &Tensor) -> Result<f64> {
+    if got.dims() != want.dims() {
+        candle_core::bail!("{:?} against {:?}", got.dims(), want.dims())
+    }
+    let numbers =
+        |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (got, want) = (numbers(got)?, numbers(want)?);
+    if got.iter().any(|x| !x.is_finite()) {
+        return Ok(f64::INFINITY);
+    }
+    let off: f64 = got.iter().zip(&want).map(|(g, w)| (g - w) * (g - w)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    Ok((off / size.max(1e-30)).sqrt())
+}
