@@ -6,10 +6,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
+use crate::bench::Part;
 use crate::commands;
 use crate::device::DeviceChoice;
 use crate::error::Result;
-use crate::recipe::Override;
+use crate::recipe::{Override, WeightDType};
 
 #[cfg(feature = "cuda")]
 macro_rules! features {
@@ -90,6 +91,8 @@ pub enum Command {
     Sft(SftArgs),
     /// Pairs to a preference model
     TrainPreference(TrainPreferenceArgs),
+    /// Measure what this machine reaches, on random weights
+    Bench(BenchArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -320,6 +323,59 @@ pub struct TrainPreferenceArgs {
     pub stage: StageArgs,
 }
 
+/// `selfplay bench`
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure: all but check, if nothing is named.
+    #[arg(value_name = "PART", help = "What to measure [default: all but check]")]
+    pub parts: Vec<Part>,
+    /// The policy's shape: random:llama-3-8b, random:llama-110m, random:llama-15m
+    #[arg(long, value_name = "random:NAME", default_value = "random:llama-3-8b")]
+    pub model: String,
+    /// The preference model's shape
+    #[arg(long, value_name = "random:NAME", default_value = "random:gemma-2b")]
+    pub preference_model: String,
+    /// On a GPU: bf16 or f32; a CPU computes in f32.
+    #[arg(long, value_name = "DTYPE", help = "On a GPU: bf16 or f32 [default: bf16]")]
+    pub dtype: Option<WeightDType>,
+    /// Pairs of a training step
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
+    pub pairs: usize,
+    /// Tokens of a prompt with its response, at most
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_16)]
+    pub max_tokens: usize,
+    /// Tokens of a micro-batch, at most
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_16)]
+    pub micro_batch_tokens: usize,
+    /// Keep all activations for the backward
+    #[arg(long)]
+    pub no_recompute: bool,
+    /// How often each thing is timed after a warm-up; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    pub repeats: usize,
+    /// Draws weights, lengths and ids
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Write all figures here
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    at_least(1, text)
+}
+
+fn at_least_16(text: &str) -> std::result::Result<usize, String> {
+    at_least(16, text)
+}
+
+fn at_least(least: usize, text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n >= least => Ok(n),
+        _ => Err(format!("expected a whole number, {least} or more")),
+    }
+}
+
 /// `selfplay completions`
 #[derive(Clone, Debug, Args)]
 pub struct CompletionsArgs {
@@ -355,6 +411,7 @@ impl Cli {
             Command::Train(args) => commands::train::run(args, common),
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
+            Command::Bench(args) => commands::bench::run(args, common),
             Command::Completions(args) => {
                 let mut script = Vec::new();
                 clap_complete::generate(args.shell, &mut Self::command(), "selfplay", &mut script);

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod allocator;
+pub mod bench;
 pub mod branch;
 pub mod checker;
 pub mod cli;

@@ -6,6 +6,7 @@
 //! (`rope_parameters`, `dtype`). Keys that are absent have the default of the family's configuration class.
 
 mod fields;
+mod named;
 mod parse;
 mod tensors;
 
@@ -14,6 +15,7 @@ use std::path::Path;
 use serde_json::Value;
 
 pub(crate) use fields::token_ids;
+pub use named::NAMES;
 pub use tensors::{ParameterKind, TensorSpec};
 
 use crate::error::ModelError;

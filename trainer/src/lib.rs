@@ -44,6 +44,7 @@ pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use metrics::{EpochAccuracy, StepMetrics};
+pub use objective::BatchReport;
 pub use preference_model::{
     PreferenceSettings, PreferenceTrainSettings, TokenComparison, train_preference_model,
 };
@@ -52,6 +53,7 @@ pub use run::{TrainOutcome, TrainRun, TrainSummary};
 pub use settings::{LossKind, LrSchedule, OptimizerKind, SettingProblem, TrainSettings};
 pub use sft::{SftExample, sft_examples, train_sft};
 pub use shuffle::epoch_order;
+pub use step::{PassSettings, pair_gradients};
 pub use token_pair::{TokenPair, token_pairs};
 pub use train::train_pairs;
 pub use truncate::{LengthLimits, truncate};

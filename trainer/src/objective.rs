@@ -6,16 +6,21 @@ use crate::TrainError;
 
 /// An optimizer batch after its gradient was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct BatchReport {
+pub struct BatchReport {
     /// Mean over the batch.
-    pub(crate) loss: f64,
-    pub(crate) reward_chosen: Option<f64>,
-    pub(crate) reward_rejected: Option<f64>,
-    pub(crate) logp_chosen: Option<f64>,
-    pub(crate) logp_rejected: Option<f64>,
-    pub(crate) tokens: usize,
+    pub loss: f64,
+    /// Mean reward of the chosen responses, of a loss over pairs.
+    pub reward_chosen: Option<f64>,
+    /// Mean reward of the rejected responses.
+    pub reward_rejected: Option<f64>,
+    /// Mean summed log-prob of the chosen responses, in nats.
+    pub logp_chosen: Option<f64>,
+    /// Mean summed log-prob of the rejected responses, in nats.
+    pub logp_rejected: Option<f64>,
+    /// Tokens that went forward.
+    pub tokens: usize,
     /// The first example, by place in the batch, whose loss is not finite; gradients are then of no use.
-    pub(crate) not_finite: Option<usize>,
+    pub not_finite: Option<usize>,
 }
 
 /// A training objective over a fixed list of examples.

@@ -21,9 +21,11 @@ use crate::{TokenPair, TrainError, TrainSettings};
 
 /// How micro-batches are made and run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PassSettings {
-    pub(crate) micro_batch_tokens: usize,
-    pub(crate) recompute: bool,
+pub struct PassSettings {
+    /// Tokens of a micro-batch at most, or one pair.
+    pub micro_batch_tokens: usize,
+    /// Keep the blocks' inputs alone, and run each block again in its backward.
+    pub recompute: bool,
 }
 
 impl From<&TrainSettings> for PassSettings {
@@ -33,7 +35,11 @@ impl From<&TrainSettings> for PassSettings {
 }
 
 /// Adds the gradient of the batch's mean loss to `grads`.
-pub(crate) fn pair_gradients(
+///
+/// # Errors
+/// Pairs that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no error: the
+/// report names the pair.
+pub fn pair_gradients(
     decoder: &Decoder,
     pairs: &[&TokenPair],
     loss: &LossSettings,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::error::{EngineError, Result};
 
+pub mod bench;
 pub mod branch;
 pub mod check;
 pub mod compare;

@@ -1,0 +1,51 @@
+//! The two rates that every floor is made of: a large copy and a large product.
+
+use candle_core::{DType, Device, Tensor};
+use selfplay_model::kernels::linear::{Map, linear};
+
+use super::{Ceilings, fault, median, timed};
+use crate::error::Result;
+
+/// Measures both on the device, on random numbers: zeros are faster than real data.
+pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<Ceilings> {
+    let is_cpu = device.is_cpu();
+    // Far larger than any cache.
+    let bytes: usize = if is_cpu { 512 << 20 } else { 4 << 30 };
+    let from = random(bytes / dtype.size_in_bytes() / 4096, 4096, dtype, device)?;
+    let mut copies = Vec::new();
+    let mut copy = None;
+    for _ in 0..=repeats {
+        // The last copy's memory is freed for this one.
+        drop(copy.take());
+        copies.push(timed(device, || {
+            copy = Some(from.copy().map_err(fault)?);
+            Ok(())
+        })?);
+    }
+    drop((from, copy));
+    let side = if is_cpu { 2048 } else { 8192 };
+    let (x, weight) = (random(side, side, dtype, device)?, random(side, side, dtype, device)?);
+    let mut products = Vec::new();
+    for _ in 0..=repeats {
+        products.push(timed(device, || {
+            linear::<f32>(&x, &[Map { weight: &weight, bias: None }]).map_err(fault)?;
+            Ok(())
+        })?);
+    }
+    Ok(Ceilings {
+        bytes_per_second: 2.0 * bytes as f64 / median(&mut copies[1..]),
+        flops_per_second: 2.0 * (side as f64).powi(3) / median(&mut products[1..]),
+    })
+}
+
+/// A tensor whose rows are a random block, repeated.
+pub(super) fn random(rows: usize, columns: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    const BLOCK: usize = 64;
+    let make = || {
+        let block = selfplay_model::kernels::gpu::check::noise(&[BLOCK.min(rows.max(1)), columns], 3)?
+            .to_dtype(dtype)?
+            .to_device(device)?;
+        block.repeat((rows.div_ceil(BLOCK), 1))?.narrow(0, 0, rows)?.contiguous()?.copy()
+    };
+    make().map_err(fault)
+}

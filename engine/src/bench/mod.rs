@@ -1,0 +1,187 @@
+//! `selfplay bench`: what this machine reaches, against what its memory and its arithmetic allow.
+//!
+//! Models are published shapes with random weights, made on the device; no file is read and no checkpoint written. Every
+//! line says its time, its floor (operations over the measured rate of a large product, or bytes over the measured rate
+//! of a large copy, whichever is longer) and the share of the floor in the time.
+
+mod ceilings;
+mod check;
+mod kernels;
+mod score;
+mod step;
+mod work;
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use clap::ValueEnum;
+use selfplay_model::Architecture;
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// The parts of a bench, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Part {
+    /// Every operation's form on the device against the CPU's
+    Check,
+    /// The memory-bound and the matrix operations of a training step, one by one
+    Kernels,
+    /// Log-probs by a forward pass alone
+    Reference,
+    /// Embeddings of a general preference model
+    Score,
+    /// A full step of training on pairs
+    Train,
+}
+
+/// The machine and what is run on it.
+pub struct Bench {
+    /// Where to compute.
+    pub device: Device,
+    /// bf16 or f32.
+    pub dtype: DType,
+    /// The policy's shape.
+    pub policy: Architecture,
+    /// The preference model's shape.
+    pub judge: Architecture,
+    /// Pairs of a training step.
+    pub pairs: usize,
+    /// Tokens of a prompt and a response together, at most.
+    pub max_tokens: usize,
+    /// Tokens of a micro-batch at most.
+    pub micro_batch_tokens: usize,
+    /// Keep the blocks' inputs alone.
+    pub recompute: bool,
+    /// How often each thing is timed; the median counts.
+    pub repeats: usize,
+    /// Draws lengths, ids and weights.
+    pub seed: u64,
+    /// The measured ceilings.
+    pub ceilings: Ceilings,
+}
+
+/// What the machine reaches at most, measured just before.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ceilings {
+    /// Bytes read and written in a second by a large copy.
+    pub bytes_per_second: f64,
+    /// Operations in a second of a large product in the bench's dtype.
+    pub flops_per_second: f64,
+}
+
+/// One measured thing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// What was run.
+    pub name: String,
+    /// Seconds, the median.
+    pub seconds: f64,
+    /// Bytes that must be moved: inputs read once, outputs written once.
+    pub bytes: f64,
+    /// Operations that must be done.
+    pub flops: f64,
+    /// The longer of bytes and operations over their ceilings.
+    pub floor_seconds: f64,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub facts: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Line {
+    /// floor / time.
+    pub fn share(&self) -> f64 {
+        self.floor_seconds / self.seconds
+    }
+
+    fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.facts.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+impl Bench {
+    /// Measures the device's ceilings: `bench.ceilings` is then of this machine.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn measure_ceilings(&mut self) -> Result<()> {
+        self.ceilings = ceilings::measure(&self.device, self.dtype, self.repeats)?;
+        Ok(())
+    }
+
+    /// Runs one part.
+    ///
+    /// # Errors
+    /// What the device says; for [`Part::Check`], an operation that differs from the CPU's by more than rounding.
+    pub fn run(&self, part: Part) -> Result<Vec<Line>> {
+        match part {
+            Part::Check => check::run(self),
+            Part::Kernels => kernels::run(self),
+            Part::Reference => step::reference(self),
+            Part::Score => score::run(self),
+            Part::Train => step::train(self),
+        }
+    }
+
+    /// The median of several timings of `work`, after one that is not counted.
+    fn time(&self, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+        let mut timings = Vec::with_capacity(self.repeats);
+        for repeat in 0..=self.repeats {
+            let seconds = timed(&self.device, &mut work)?;
+            if repeat > 0 {
+                timings.push(seconds);
+            }
+        }
+        Ok(median(&mut timings))
+    }
+
+    fn line(&self, name: impl Into<String>, seconds: f64, bytes: f64, flops: f64) -> Line {
+        let floor = (bytes / self.ceilings.bytes_per_second).max(flops / self.ceilings.flops_per_second);
+        let facts = serde_json::Map::new();
+        Line { name: name.into(), seconds, bytes, flops, floor_seconds: floor, facts }
+    }
+}
+
+/// Seconds of `work` until the device has done it.
+fn timed(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    device.synchronize().map_err(fault)?;
+    let start = Instant::now();
+    work()?;
+    device.synchronize().map_err(fault)?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn median(timings: &mut [f64]) -> f64 {
+    timings.sort_by(f64::total_cmp);
+    match timings.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => timings[n / 2],
+        n => (timings[n / 2 - 1] + timings[n / 2]) / 2.0,
+    }
+}
+
+fn fault(error: candle_core::Error) -> crate::error::EngineError {
+    crate::error::EngineError::Model(error.into())
+}
+
+/// A table of lines for people.
+pub fn table(lines: &[Line]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let _ = write!(
+            text,
+            "  {:<44}{:>11} ms{:>11} ms floor{:>7.1} %",
+            line.name,
+            format!("{:.3}", line.seconds * 1e3),
+            format!("{:.3}", line.floor_seconds * 1e3),
+            line.share() * 100.0
+        );
+        for (key, value) in &line.facts {
+            let _ = write!(text, "  {key} {value}");
+        }
+        text.push('\n');
+    }
+    text
+}

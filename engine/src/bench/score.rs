@@ -1,0 +1,62 @@
+//! Embeddings of a general preference model: K responses to a prompt, each embedded once.
+
+use selfplay_model::{Decoder, LoadOptions, PackedBatch};
+
+use super::work::{Draw, forward_flops};
+use super::{Bench, Line, fault};
+use crate::error::{EngineError, Result};
+
+/// Responses to a prompt.
+const RESPONSES: usize = 5;
+
+/// Prompts of 200 tokens and 5 responses of 700, or in proportion where `max_tokens` is less, packed to micro-batches.
+pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
+    let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
+    let mut decoder = Decoder::random(bench.judge.clone(), bench.seed, &options)?;
+    decoder.add_heads(6, true, bench.seed)?;
+    let (Some(value_head), Some(prompt_head)) = (decoder.value_head(), decoder.prompt_head()) else {
+        return Err(EngineError::failure("a preference model without heads"));
+    };
+    let (prompt_tokens, response_tokens) = (bench.max_tokens / 5, bench.max_tokens * 11 / 16);
+    let mut draw = Draw::new(bench.seed);
+    let mut batches = vec![(PackedBatch::new(), Vec::new(), Vec::new())];
+    for _ in 0..bench.pairs.div_ceil(2) {
+        let needed = prompt_tokens + RESPONSES * response_tokens;
+        if batches.last().is_some_and(|(batch, ..)| {
+            batch.tokens() > 0 && batch.tokens() + needed > bench.micro_batch_tokens
+        }) {
+            batches.push((PackedBatch::new(), Vec::new(), Vec::new()));
+        }
+        let Some((batch, prompts, ends)) = batches.last_mut() else { continue };
+        let vocab = bench.judge.vocab_size;
+        let prompt = batch.push(&draw.ids(prompt_tokens, vocab));
+        prompts.push(batch.rows(prompt).end - 1);
+        for _ in 0..RESPONSES {
+            let response = batch.push_after(prompt, &draw.ids(response_tokens, vocab));
+            ends.push(batch.rows(response).end - 1);
+        }
+    }
+    let (mut flops, mut tokens, mut responses) = (0.0, 0, 0);
+    for (batch, prompts, ends) in &batches {
+        let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
+        flops += forward_flops(&bench.judge, batch, Some(&rows));
+        tokens += batch.tokens();
+        responses += ends.len();
+    }
+    let seconds = bench.time(|| {
+        for (batch, prompts, ends) in &batches {
+            let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
+            let hidden = decoder.hidden_rows(batch, &rows).map_err(fault)?;
+            let of_prompts: Vec<usize> = (0..prompts.len()).collect();
+            let of_ends: Vec<usize> = (prompts.len()..rows.len()).collect();
+            decoder.project_rows(&hidden, &of_prompts, prompt_head).map_err(fault)?;
+            decoder.project_rows(&hidden, &of_ends, value_head).map_err(fault)?;
+        }
+        Ok(())
+    })?;
+    let line = bench.line("scoring", seconds, 0.0, flops);
+    Ok(vec![
+        line.with("tokens/s", (tokens as f64 / seconds).round())
+            .with("responses/s", (responses as f64 / seconds * 10.0).round() / 10.0),
+    ])
+}

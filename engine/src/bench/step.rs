@@ -1,0 +1,143 @@
+//! A training step on pairs, stage by stage, and the forward pass that reference log-probs are.
+
+use candle_core::Device;
+use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
+use selfplay_trainer::loss::LossSettings;
+use selfplay_trainer::optimizer::Optimizer;
+use selfplay_trainer::{
+    LossKind, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, grad_clip, log_probs,
+    pair_gradients,
+};
+
+use super::work::{forward_flops, head_flops, pairs};
+use super::{Bench, Line, fault, median, timed};
+use crate::error::{EngineError, Result};
+
+fn decoder(bench: &Bench) -> Result<Decoder> {
+    let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
+    Ok(Decoder::random(bench.policy.clone(), bench.seed, &options)?)
+}
+
+/// Operations of one forward pass over the pairs, each prompt once, and the rows whose log-probs are read.
+fn pass_flops(bench: &Bench, pairs: &[TokenPair]) -> (f64, usize) {
+    let (mut flops, mut rows) = (0.0, 0);
+    for pair in pairs {
+        let mut batch = PackedBatch::new();
+        let prompt = batch.push(&pair.prompt);
+        batch.push_after(prompt, &pair.chosen);
+        batch.push_after(prompt, &pair.rejected);
+        flops += forward_flops(&bench.policy, &batch, None);
+        rows += pair.chosen.len() + pair.rejected.len();
+    }
+    (flops, rows)
+}
+
+/// Log-probs of the pairs' responses, as the reference pass makes them.
+pub(super) fn reference(bench: &Bench) -> Result<Vec<Line>> {
+    let decoder = decoder(bench)?;
+    let pairs = pairs(bench);
+    let rows: Vec<PromptResponse> = pairs
+        .iter()
+        .flat_map(|pair| {
+            [&pair.chosen, &pair.rejected].map(|response| PromptResponse {
+                name: pair.name.clone(),
+                prompt: pair.prompt.clone(),
+                response: response.clone(),
+            })
+        })
+        .collect();
+    let seconds = bench.time(|| {
+        log_probs(&decoder, &rows, bench.micro_batch_tokens)?;
+        Ok(())
+    })?;
+    let (flops, read) = pass_flops(bench, &pairs);
+    let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
+    let line =
+        bench.line("reference log-probs", seconds, 0.0, flops + read as f64 * head_flops(&bench.policy));
+    Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round())])
+}
+
+/// One optimizer step: zeroing, gradients, norm, update.
+pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
+    let mut decoder = decoder(bench)?;
+    decoder.parameters_mut().keep_masters().map_err(fault)?;
+    let settings = TrainSettings {
+        loss: LossKind::Gpo,
+        optimizer: OptimizerKind::RmsProp,
+        recompute: bench.recompute,
+        ..TrainSettings::default()
+    };
+    let pairs = pairs(bench);
+    let batch: Vec<&TokenPair> = pairs.iter().collect();
+    let pass = PassSettings { micro_batch_tokens: bench.micro_batch_tokens, recompute: bench.recompute };
+    let mut optimizer =
+        Optimizer::new(&settings, decoder.parameters()).map_err(selfplay_trainer::TrainError::from)?;
+    let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
+    let mut stages: [Vec<f64>; 4] = Default::default();
+    peak(&bench.device)?;
+    for repeat in 0..=bench.repeats {
+        let mut scale = 1.0;
+        let zeroing = timed(&bench.device, || gradients.zero().map_err(fault))?;
+        let passes = timed(&bench.device, || {
+            let report =
+                pair_gradients(&decoder, &batch, &LossSettings::from(&settings), pass, &mut gradients)?;
+            if report.not_finite.is_some() || !report.loss.is_finite() {
+                return Err(EngineError::failure("the bench's loss is not finite"));
+            }
+            Ok(())
+        })?;
+        let norm = timed(&bench.device, || {
+            scale = grad_clip::global_norm(decoder.parameters(), &gradients, 1.0)
+                .map_err(selfplay_trainer::TrainError::from)?
+                .clip_scale;
+            Ok(())
+        })?;
+        let update = timed(&bench.device, || {
+            optimizer
+                .step(decoder.parameters(), &gradients, 5e-7, scale)
+                .map_err(|error| selfplay_trainer::TrainError::from(error).into())
+        })?;
+        if repeat > 0 {
+            for (stage, seconds) in stages.iter_mut().zip([zeroing, passes, norm, update]) {
+                stage.push(seconds);
+            }
+        }
+    }
+    let peak = peak(&bench.device)?;
+    let [zeroing, passes, norm, update] = stages.map(|mut timings| median(&mut timings));
+
+    let parameters = decoder.parameters().element_count() as f64;
+    let (forward, read) = pass_flops(bench, &pairs);
+    // Forward once and backward twice as much: what is run again, blocks and the head's logits, does not count.
+    let flops = 3.0 * (forward + read as f64 * head_flops(&bench.policy));
+    let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
+    let copy = if bench.dtype == candle_core::DType::BF16 { 2.0 } else { 0.0 };
+    let whole = zeroing + passes + norm + update;
+    let mut line = bench
+        .line("training step", whole, 0.0, flops)
+        .with("tokens", tokens)
+        .with("tokens/s", (tokens as f64 / whole).round())
+        .with("pairs", bench.pairs);
+    if let Some(peak) = peak {
+        line = line.with("peak GiB", (peak as f64 / f64::from(1 << 30) * 100.0).round() / 100.0);
+    }
+    Ok(vec![
+        line,
+        bench.line("  forward and backward of all micro-batches", passes, 0.0, flops),
+        bench.line("  gradients to zero", zeroing, 4.0 * parameters, 0.0),
+        bench.line("  gradient norm", norm, 4.0 * parameters, 0.0),
+        // Gradient read; weight and square average read and written; the copy written.
+        bench.line("  clip, RMSProp and copy", update, (20.0 + copy) * parameters, 0.0),
+    ])
+}
+
+/// The most memory that tensors took since the last call, where the device tells.
+fn peak(device: &Device) -> Result<Option<usize>> {
+    #[cfg(feature = "cuda")]
+    return Ok(selfplay_model::kernels::gpu::memory(device).map_err(fault)?.map(|memory| memory.peak));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        Ok(None)
+    }
+}

@@ -1,0 +1,86 @@
+//! `selfplay bench`: what this machine reaches.
+
+use candle_core::DType;
+use selfplay_model::Architecture;
+use selfplay_model::architecture::NAMES;
+use selfplay_records::atomic;
+use serde_json::json;
+
+use crate::bench::{Bench, Ceilings, Part, table};
+use crate::cli::{BenchArgs, Common};
+use crate::commands::print;
+use crate::device::DeviceChoice;
+use crate::error::{EngineError, Result};
+use crate::recipe::WeightDType;
+
+/// Runs the command.
+///
+/// # Errors
+/// A shape that has no name, a device that is not there, an operation that differs from the CPU's.
+pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+    let (policy, judge) =
+        (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
+    let mut parts = args.parts.clone();
+    if parts.is_empty() {
+        parts = vec![Part::Kernels, Part::Reference, Part::Score, Part::Train];
+    }
+    parts.sort_unstable();
+    parts.dedup();
+    let dtype = match (common.device, args.dtype) {
+        (DeviceChoice::Cpu, _) => DType::F32,
+        (DeviceChoice::Cuda(_), asked) => asked.map_or(DType::BF16, WeightDType::to_candle),
+    };
+    let mut bench = Bench {
+        device: common.device.open()?,
+        dtype,
+        policy,
+        judge,
+        pairs: args.pairs,
+        max_tokens: args.max_tokens,
+        micro_batch_tokens: args.micro_batch_tokens,
+        recompute: !args.no_recompute,
+        repeats: args.repeats,
+        seed: args.seed,
+        ceilings: Ceilings { bytes_per_second: f64::NAN, flops_per_second: f64::NAN },
+    };
+    bench.measure_ceilings()?;
+    let ceilings = bench.ceilings;
+    print(&format!(
+        "{} on {}, {dtype:?}: a copy moves {:.1} GB/s, a product does {:.2} TFLOP/s\n",
+        args.model,
+        common.device,
+        ceilings.bytes_per_second / 1e9,
+        ceilings.flops_per_second / 1e12
+    ))?;
+    let mut results = serde_json::Map::new();
+    for part in parts {
+        let lines = bench.run(part)?;
+        let name = format!("{part:?}").to_lowercase();
+        print(&format!("{name}\n{}", table(&lines)))?;
+        results.insert(name, json!(lines));
+        // After each part: what was measured is kept, whatever the next one meets.
+        if let Some(path) = &args.json {
+            let report = json!({
+                "version": env!("CARGO_PKG_VERSION"), "device": common.device.to_string(),
+                "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
+                "pairs": args.pairs, "max_tokens": args.max_tokens,
+                "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute,
+                "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
+            });
+            atomic::write_bytes(path, format!("{report:#}\n").as_bytes())
+                .map_err(|error| EngineError::io(path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The shape of `random:NAME`.
+fn shape(flag: &str, text: &str) -> Result<Architecture> {
+    let name = text.strip_prefix("random:").ok_or_else(|| {
+        EngineError::input(format!(
+            "{flag} {text}: a bench runs on random weights: random:NAME with NAME one of {}",
+            NAMES.join(", ")
+        ))
+    })?;
+    Architecture::named(name).map_err(|error| EngineError::input(format!("{flag} {text}: {error}")))
+}
