@@ -1,6 +1,7 @@
-//! Every operation of the device against the CPU's.
+//! Every operation of the device, and whole decoders with the gradient of every parameter, against the CPU's.
 
 use candle_core::DType;
+use selfplay_model::decoder::gpu_check::compare_decoders;
 use selfplay_model::kernels::gpu::check::{Size, Target, compare_all};
 
 use super::{Bench, Line, fault};
@@ -14,7 +15,9 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
         ));
     }
     let start = std::time::Instant::now();
-    let found = compare_all(&Target::Device(bench.device.clone()), Size::Large, bench.seed).map_err(fault)?;
+    let target = Target::Device(bench.device.clone());
+    let mut found = compare_all(&target, Size::Large, bench.seed).map_err(fault)?;
+    found.extend(compare_decoders(&target, bench.seed).map_err(fault)?);
     let wrong: Vec<String> = found
         .iter()
         .filter(|comparison| !comparison.is_ok())
@@ -31,7 +34,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let worst = |dtype: DType| {
         found.iter().filter(|c| c.dtype == dtype).map(|c| c.distance / c.bound).fold(0.0, f64::max)
     };
-    let line = bench.line("all operations against the CPU", start.elapsed().as_secs_f64(), 0.0, 0.0);
+    let line = bench.line("operations and decoders against the CPU", start.elapsed().as_secs_f64(), 0.0, 0.0);
     Ok(vec![
         line.with("results", found.len())
             .with("worst of its bound, f32", worst(DType::F32))

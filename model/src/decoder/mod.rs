@@ -16,6 +16,7 @@
 mod backward;
 mod block;
 mod forward;
+pub mod gpu_check;
 mod head;
 mod inference;
 mod load;

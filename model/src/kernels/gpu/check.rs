@@ -28,7 +28,8 @@ pub enum Target {
 }
 
 impl Target {
-    fn device(&self) -> &Device {
+    /// Where the tensors lie.
+    pub fn device(&self) -> &Device {
         match self {
             Target::Device(device) => device,
             Target::Emulator(_) => &Device::Cpu,
@@ -36,7 +37,7 @@ impl Target {
     }
 
     /// Runs `f` where operations on [`Target::device`] take their GPU forms.
-    fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         let _emulation = match self {
             Target::Device(_) => None,
             Target::Emulator(launcher) => Some(emulate(launcher.clone())),
@@ -228,16 +229,21 @@ impl Run<'_> {
         })
     }
 
-    /// Sequences that are longer than a tile, that share a prompt, and that are one token long.
+    /// Sequences of random lengths, longer than a tile, sharing a prompt, and one token long.
     fn attention(&mut self) -> Result<()> {
-        let factor = if self.size == Size::Small { 1 } else { 6 };
+        let most = if self.size == Size::Small { 130 } else { 900 };
+        let mut state = self.seed;
+        let mut length = |most: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            1 + (state >> 33) as usize % most
+        };
         let mut batch = PackedBatch::new();
         batch.push(&[1; 1]);
-        let prompt = batch.push(&vec![1; 70 * factor]);
-        for length in [33, 95, 1] {
-            batch.push_after(prompt, &vec![1; length * factor]);
+        let prompt = batch.push(&vec![1; most / 2 + length(most / 2)]);
+        for most in [most / 4, most, 1] {
+            batch.push_after(prompt, &vec![1; length(most)]);
         }
-        batch.push(&vec![1; 130 * factor]);
+        batch.push(&vec![1; length(most)]);
         let t = batch.tokens();
         let cases = [
             (64, None, None),

@@ -1,0 +1,137 @@
+//! Whole decoders on a GPU against the CPU in f32: the other half of [`crate::kernels::gpu::check`].
+
+use candle_core::{DType, Device, Result, Tensor};
+use serde_json::{Value, json};
+
+use super::{Decoder, LoadOptions};
+use crate::architecture::{Architecture, Family};
+use crate::batch::PackedBatch;
+use crate::kernels::gpu::check::{Comparison, Target, distance};
+use crate::kv_cache::{KvCache, PagedRow};
+use crate::parameters::Gradients;
+
+const VOCAB: u32 = 48;
+
+/// A small model of the family: grouped queries, a window shorter than the sequences, every bias that it may have.
+fn config(family: Family) -> Value {
+    let mut config = json!({
+        "model_type": family.model_type(), "vocab_size": VOCAB, "hidden_size": 40, "intermediate_size": 56,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "hidden_act": "silu",
+        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
+    });
+    let more = match family {
+        Family::Llama => json!({"attention_bias": true, "mlp_bias": true}),
+        Family::Mistral => json!({"sliding_window": 21}),
+        Family::Qwen2 => json!({"use_sliding_window": false}),
+        Family::Qwen3 => json!({"attention_bias": true, "use_sliding_window": false}),
+        Family::Gemma => json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true}),
+        Family::Gemma2 => {
+            json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 21,
+                "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12})
+        }
+    };
+    if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
+        config.extend(more.clone());
+    }
+    config
+}
+
+/// A prompt with two responses, a longer sequence of its own, and a short one; some rows with their targets.
+fn work() -> (PackedBatch, Vec<usize>, Vec<u32>) {
+    let ids =
+        |from: u32, count: u32| (from..from + count).map(|i| (i * 17 + 3) % VOCAB).collect::<Vec<u32>>();
+    let mut batch = PackedBatch::new();
+    let prompt = batch.push(&ids(0, 19));
+    batch.push_after(prompt, &ids(20, 33));
+    batch.push_after(prompt, &ids(31, 4));
+    batch.push(&ids(40, 75));
+    batch.push(&ids(60, 1));
+    let rows: Vec<usize> = (3..batch.tokens()).step_by(2).chain([18, 18]).collect();
+    let targets = rows.iter().map(|&row| (row as u32 * 5 + 1) % VOCAB).collect();
+    (batch, rows, targets)
+}
+
+/// What a decoder gives, by name: log-probs, logits, paged steps, and the gradient of every parameter.
+fn results(decoder: &Decoder) -> Result<Vec<(String, Tensor)>> {
+    let (batch, rows, targets) = work();
+    let hidden = decoder.hidden(&batch)?;
+    let log_probs = decoder.token_log_probs(&hidden, &rows, &targets)?;
+    let logits = decoder.logits(&decoder.hidden_rows(&batch, &rows)?)?;
+    let mut all = vec![
+        ("log-probs".to_owned(), Tensor::new(log_probs.as_slice(), &Device::Cpu)?),
+        ("logits".to_owned(), logits),
+        ("paged steps".to_owned(), paged(decoder)?),
+    ];
+    let mut gradients = Gradients::zeros(decoder.parameters())?;
+    let tape = decoder.forward_train(&batch, true)?;
+    let d: Vec<f32> = (0..rows.len()).map(|i| ((i * 7 + 2) % 11) as f32 / 5.0 - 0.9).collect();
+    let d_hidden = decoder.token_log_probs_backward(tape.hidden(), &rows, &targets, &d, &mut gradients)?;
+    decoder.backward(tape, &d_hidden, &mut gradients)?;
+    for (id, gradient) in gradients.iter() {
+        all.push((format!("gradient of {}", decoder.parameters().get(id).name), gradient.clone()));
+    }
+    Ok(all)
+}
+
+/// Hidden states of one sequence in uneven steps over scattered pages.
+fn paged(decoder: &Decoder) -> Result<Tensor> {
+    let ids: Vec<u32> = (0..41).map(|i| (i * 17 + 3) % VOCAB).collect();
+    let mut cache = KvCache::new(decoder.architecture(), 12, decoder.dtype(), decoder.device())?;
+    let pages = [7, 2, 9];
+    let mut steps = Vec::new();
+    for (from, to) in [(0, 5), (5, 17), (17, 33), (33, 40), (40, 41)] {
+        let row = PagedRow { new_tokens: to - from, context: from, pages: &pages };
+        let wanted: Vec<usize> = (0..to - from).collect();
+        steps.push(decoder.forward_paged(&ids[from..to], &[row], &wanted, &mut cache)?);
+    }
+    Tensor::cat(&steps, 0)
+}
+
+/// Compares a decoder of every family in both dtypes; `seed` draws the weights.
+///
+/// # Errors
+/// An operation that fails; a difference is no error.
+pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
+    let fault = |error: crate::ModelError| candle_core::Error::Msg(error.to_string());
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        let architecture = Architecture::from_json(&config(family), "config.json".as_ref()).map_err(fault)?;
+        for dtype in [DType::F32, DType::BF16] {
+            let options = LoadOptions::default();
+            let cpu = Decoder::random(architecture.clone(), seed, &options).map_err(fault)?;
+            let options = LoadOptions { device: target.device().clone(), dtype: Some(dtype), ..options };
+            let on_target =
+                target.run(|| Decoder::random(architecture.clone(), seed, &options)).map_err(fault)?;
+            for (i, (id, parameter)) in cpu.parameters().iter().enumerate() {
+                // Fresh weights are small and biases 0: larger ones, but not so large that bf16 decides the scores.
+                let noise = crate::kernels::gpu::check::noise(parameter.value.dims(), seed + i as u64)?;
+                let value = ((&parameter.value * 2.0)? + (noise * 0.05)?)?.to_dtype(dtype)?;
+                let there = &on_target.parameters().get(id).value;
+                there.slice_set(&value.to_device(target.device())?, 0, 0)?;
+                // The CPU computes on the rounded weights.
+                parameter.value.slice_set(&value.to_dtype(DType::F32)?.copy()?, 0, 0)?;
+            }
+            let want = results(&cpu)?;
+            let got = target.run(|| results(&on_target))?;
+            for ((name, got), (_, want)) in got.iter().zip(&want) {
+                let is_gradient = name.starts_with("gradient");
+                found.push(Comparison {
+                    name: format!("{}: {name}", family.model_type()),
+                    dtype,
+                    distance: distance(got, want)?,
+                    bound: match (dtype, is_gradient) {
+                        (DType::F32, false) => 1e-5,
+                        (DType::F32, true) => 1e-3,
+                        // Every activation is rounded, three layers deep, forward and backward; a key's bias, whose
+                        // gradient is 0 but for rounding and rope, has no digits left.
+                        (_, false) => 3e-2,
+                        (_, true) if name.contains("k_proj.bias") => 1.0,
+                        (_, true) => 1e-1,
+                    },
+                });
+            }
+        }
+    }
+    Ok(found)
+}
