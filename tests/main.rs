@@ -4,5 +4,6 @@ mod bad_input;
 mod end_to_end;
 mod fixtures;
 mod fixtures_run;
+mod gpu_stages;
 mod recipes;
 mod stages;

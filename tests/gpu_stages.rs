@@ -1,0 +1,84 @@
+//! Sampling and scoring by the GPU forms, run by the emulator of model/tests, with the quickstart's own models.
+
+#[path = "../model/tests/emulator/mod.rs"]
+mod emulator;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use emulator::Emulator;
+use selfplay_model::kernels::gpu::{Emulation, emulate};
+use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_records::{Candidates, Prompt, Response};
+use selfplay_sampler::{Sample, SampleSettings, Sampler, requests};
+use selfplay_scorer::ScoreSettings;
+
+fn on_gpu() -> Option<Emulation> {
+    Some(emulate(Arc::new(Emulator::build()?)))
+}
+
+fn quickstart(model: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).with_file_name("recipes/quickstart").join(model)
+}
+
+const QUESTIONS: [&str; 3] = ["What is 3 + 4?", "Reverse the word stone.", "Sort: 9 2 5"];
+
+fn prompt(i: usize) -> Prompt {
+    Prompt { prompt_id: i.to_string(), prompt: Some(QUESTIONS[i].to_owned()), ..Prompt::default() }
+}
+
+fn samples(dtype: DType) -> Vec<Vec<Sample>> {
+    let folder = quickstart("policy");
+    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
+    let mut decoder = Decoder::load(&folder, &options).unwrap();
+    decoder.prepare_inference().unwrap();
+    let codec = Codec::load(&folder, None).unwrap();
+    let settings = SampleSettings { num_samples: 3, max_new_tokens: 5, ..SampleSettings::default() };
+    let mut sampler = Sampler::new(&decoder, &codec, &codec.stop_ids(&folder).unwrap(), &settings).unwrap();
+    let prompts: Vec<Prompt> = (0..QUESTIONS.len()).map(prompt).collect();
+    let requests = requests(&codec, &prompts).unwrap();
+    sampler.generate(&requests, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn candidates_in_f32_are_those_of_the_cpu() {
+    let want = samples(DType::F32);
+    let Some(_gpu) = on_gpu() else { return };
+    let got = samples(DType::F32);
+    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+        assert_eq!(got.ids, want.ids);
+        for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+            assert!((got - want).abs() < 1e-4, "{got} {want}");
+        }
+    }
+    assert_eq!(got.iter().flatten().count(), 9);
+    assert!(samples(DType::BF16).iter().flatten().all(|s| s.logprobs.iter().all(|x| x.is_finite())));
+}
+
+#[test]
+fn preferences_are_those_of_the_cpu() {
+    let rows: Vec<Candidates> = (0..QUESTIONS.len())
+        .map(|i| Candidates {
+            prompt: prompt(i),
+            responses: ["7", "enots", "2 5 9"]
+                .map(|text| Response { text: text.to_owned(), ..Response::default() })
+                .to_vec(),
+        })
+        .collect();
+    let scores = || -> Vec<f64> {
+        let settings = ScoreSettings::default();
+        let model = selfplay_scorer::load(&quickstart("preference_model"), &settings, &Device::Cpu, None);
+        let preferences = model.unwrap().compare(&rows).unwrap();
+        preferences.iter().flat_map(|row| row.scores.iter().flatten().copied()).collect()
+    };
+    let want = scores();
+    let Some(_gpu) = on_gpu() else { return };
+    let got = scores();
+    assert_eq!(got.len(), 27);
+    let size = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    for (got, want) in got.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-4 * size, "{got} {want}");
+    }
+}
