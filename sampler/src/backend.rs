@@ -1,6 +1,8 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
 use candle_core::{DType, Device};
+use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
+use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -34,6 +36,19 @@ pub trait Backend: Send {
         logit_rows: &[usize],
         read: &mut (dyn FnMut(&[f32]) + Send),
     ) -> Result<(), SampleError>;
+
+    /// As [`Backend::run`], and draws the tokens where the logits are, row n of `draws` being the n-th of `logit_rows`; a
+    /// token is `None` where its logits are not finite. `None` of all, and nothing was run, where the backend can't.
+    fn run_and_draw(
+        &mut self,
+        _ids: &[u32],
+        _rows: &[PagedRow<'_>],
+        _logit_rows: &[usize],
+        _draws: &[RowDraw],
+        _rule: &DrawRule,
+    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+        Ok(None)
+    }
 }
 
 /// The policy's own decoder on the trainer's own weights.
@@ -98,5 +113,25 @@ impl Backend for NativeBackend<'_> {
         }
         let logits = decoder.logits(&hidden)?.to_device(&Device::Cpu)?; // [n, vocab]
         Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
+    }
+
+    fn run_and_draw(
+        &mut self,
+        ids: &[u32],
+        rows: &[PagedRow<'_>],
+        logit_rows: &[usize],
+        draws: &[RowDraw],
+        rule: &DrawRule,
+    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+        let decoder = self.decoder;
+        if Gpu::at(decoder.device())?.is_none() {
+            return Ok(None);
+        }
+        let hidden = decoder.forward_paged(ids, rows, logit_rows, self.cache()?)?; // [n, h]
+        if logit_rows.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let logits = decoder.logits(&hidden)?; // [n, vocab]
+        Ok(Some(draw(&logits, draws, rule)?))
     }
 }

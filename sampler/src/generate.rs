@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use selfplay_model::kernels::draw::{Drawn, RowDraw};
 use selfplay_model::kernels::parallel::for_rows;
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Candidates, Prompt};
@@ -149,6 +150,18 @@ impl<'a> Sampler<'a> {
         let rule = PickRule::new(&self.settings);
         let vocab_size = self.backend.vocab_size();
         let slots = &mut self.slots[..draws.len()];
+        let row_draws = row_draws(draws);
+        let drawn = self.backend.run_and_draw(
+            batch.ids,
+            &batch.rows,
+            batch.logit_rows,
+            &row_draws,
+            &rule.on_device(),
+        )?;
+        if let Some(drawn) = drawn {
+            take_drawn(slots, draws, &drawn)?;
+            return self.check_finite(draws, requests);
+        }
         let mut rows_read = 0;
         let mut read = |logits: &[f32]| rows_read = draw_rows(slots, draws, logits, vocab_size, &rule);
         self.backend.run(batch.ids, &batch.rows, batch.logit_rows, &mut read)?;
@@ -158,6 +171,10 @@ impl<'a> Sampler<'a> {
                 draws.len()
             )));
         }
+        self.check_finite(draws, requests)
+    }
+
+    fn check_finite(&self, draws: &[Draw], requests: &[SampleRequest]) -> Result<(), SampleError> {
         let broken = self.slots.iter().zip(draws).find(|(slot, _)| !slot.is_finite);
         match broken {
             Some((_, draw)) => {
@@ -167,6 +184,37 @@ impl<'a> Sampler<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Every token of a step as a device draws it, row by row.
+fn row_draws(draws: &[Draw]) -> Vec<RowDraw> {
+    let of_row = |(row, draw): (usize, &Draw)| {
+        let (key, tag) = draw.stream.words();
+        let step = draw.step as u32;
+        (draw.first_sample..draw.first_sample + draw.samples).map(move |sample| RowDraw {
+            row: row as u32,
+            step,
+            sample: sample as u32,
+            tag,
+            key,
+        })
+    };
+    draws.iter().enumerate().flat_map(of_row).collect()
+}
+
+/// Puts what a device drew, in the order of [`row_draws`], into the slots.
+fn take_drawn(slots: &mut [Slot], draws: &[Draw], drawn: &[Option<Drawn>]) -> Result<(), SampleError> {
+    let mut rest = drawn;
+    for (slot, draw) in slots.iter_mut().zip(draws) {
+        let Some((own, others)) = rest.split_at_checked(draw.samples) else {
+            return Err(SampleError::internal("the device drew too few tokens"));
+        };
+        rest = others;
+        slot.is_finite = own.iter().all(Option::is_some);
+        slot.picks.clear();
+        slot.picks.extend(own.iter().flatten().map(|d| Pick { id: d.id, logprob: d.logprob }));
+    }
+    Ok(())
 }
 
 /// Draws every row's tokens, in parallel; each row is one thread's work, so threads change no bit. Returns the

@@ -45,6 +45,11 @@ impl PromptStream {
         Self { key: [a, b], tag: [c, d] }
     }
 
+    /// The Philox key and the prompt's part of the counter, for a device that makes the numbers itself.
+    pub fn words(&self) -> ([u32; 2], [u32; 2]) {
+        (self.key, self.tag)
+    }
+
     /// The number in [0, 1), a multiple of 2^-53, that draws token `step` of candidate `sample`.
     pub fn uniform(&self, sample: u32, step: u32) -> f64 {
         let [a, b, _, _] = philox4x32_10([step, sample, self.tag[0], self.tag[1]], self.key);

@@ -17,6 +17,8 @@
 
 use std::cmp::Ordering;
 
+use selfplay_model::kernels::draw::DrawRule;
+
 use crate::SampleSettings;
 use crate::bracket::{Bracket, bracket_masses, sampled_bracket};
 use crate::candidate::{Candidate, mass_of};
@@ -42,6 +44,22 @@ impl PickRule {
             min_p: settings.min_p,
         }
     }
+
+    /// The same rule as a GPU takes it.
+    pub fn on_device(&self) -> DrawRule {
+        DrawRule {
+            temperature: self.temperature.unwrap_or(0.0),
+            inverse: self.temperature.map_or(1.0, inverse_of),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+        }
+    }
+}
+
+/// A temperature below the smallest normal number would make 0 · inf of the greatest logit.
+fn inverse_of(temperature: f32) -> f32 {
+    temperature.recip().min(f32::MAX)
 }
 
 /// A token and its log-probability under the unmodified distribution, in nats.
@@ -94,8 +112,7 @@ impl Picker {
         let weights = match rule.temperature {
             None => Weights::None,
             Some(1.0) => Weights::Plain,
-            // A temperature below the smallest normal number would make 0 · inf of the greatest logit.
-            Some(temperature) => Weights::Tempered(temperature.recip().min(f32::MAX)),
+            Some(temperature) => Weights::Tempered(inverse_of(temperature)),
         };
         self.weights = Some(weights);
         self.log_sum = block_masses(logits, self.max, weights, &mut self.masses).ln();

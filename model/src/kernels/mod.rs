@@ -8,6 +8,7 @@
 
 pub mod attention;
 mod attention_gpu;
+pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 pub mod gated_unit;

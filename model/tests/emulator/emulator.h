@@ -801,6 +801,12 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 inline double min(double a, double b) { return fmin(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 
+// Rounded to nearest, never fused (-ffp-contract=off).
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline long long __double2ll_rn(double x) { return llrint(x); }
+
 // Threads only change places at barriers, so that plain reads and writes are atomic.
 template <class T>
 inline T atomicAdd(T* p, T x) {

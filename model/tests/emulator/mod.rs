@@ -93,7 +93,7 @@ fn compile(compiler: &[String]) -> Compiled {
         .args(&compiler[1..])
         .args(["-std=c++17", "-O2", "-shared", "-fPIC", "-DSELFPLAY_EMULATOR"])
         // Kernels read memory as other types than it was written as. Names of kernels stay within the library.
-        .args(["-fno-strict-aliasing", "-fvisibility=hidden"])
+        .args(["-fno-strict-aliasing", "-fvisibility=hidden", "-ffp-contract=off"])
         .arg("-I")
         .arg(package.join("tests/emulator"))
         .args(["-x", "c++"])
@@ -127,6 +127,7 @@ fn kind(argument: &Argument) -> u8 {
         Argument::Pointer(_) => b'p',
         Argument::I32(_) => b'i',
         Argument::I64(_) => b'l',
+        Argument::F64(_) => b'd',
         Argument::F32(_) => b'f',
     }
 }
@@ -138,6 +139,7 @@ fn slot(argument: &Argument) -> u64 {
         Argument::Pointer(x) => bytes = x.to_ne_bytes(),
         Argument::I32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
         Argument::I64(x) => bytes = x.to_ne_bytes(),
+        Argument::F64(x) => bytes = x.to_ne_bytes(),
         Argument::F32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
     }
     u64::from_ne_bytes(bytes)

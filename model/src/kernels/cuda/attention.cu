@@ -27,13 +27,14 @@ __device__ __forceinline__ bool is_visible(const AttentionShape& a, int query, i
 }
 
 // The score of a product q·k, and the derivative of the score by the product.
+template <class T>
 __device__ __forceinline__ float score(const AttentionShape& a, float product, float& slope) {
     const float x = product * a.scale;
     if (a.cap == 0) {
         slope = a.scale;
         return x;
     }
-    const float t = tanhf(x / a.cap);
+    const float t = tanh_of<T>(x / a.cap);
     slope = (1.0f - t * t) * a.scale;
     return a.cap * t;
 }
@@ -90,7 +91,7 @@ __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_s
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     float slope;
-                    const float x = score(a, p[n][half * 2 + e], slope);
+                    const float x = score<T>(a, p[n][half * 2 + e], slope);
                     const bool seen = is_visible(a, query, j + n * 8 + lane % 4 * 2 + e);
                     p[n][half * 2 + e] = seen ? x : -INFINITY;
                     // fmaxf passes over NaN; its exponential below does not.
@@ -101,14 +102,14 @@ __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_s
             most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 2));
             // A row that has seen no key yet keeps zeros.
             const float shift = most == -INFINITY ? 0.0f : most;
-            const float shrink = expf(largest[half] - shift);
+            const float shrink = exp_of<T>(largest[half] - shift);
             largest[half] = most;
             sum[half] *= shrink;
 #pragma unroll
             for (int n = 0; n < S / 8; n++) {
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    p[n][half * 2 + e] = expf(p[n][half * 2 + e] - shift);
+                    p[n][half * 2 + e] = exp_of<T>(p[n][half * 2 + e] - shift);
                     sum[half] += p[n][half * 2 + e];
                 }
             }
@@ -213,10 +214,10 @@ __device__ void attention_backward_keys(T* __restrict__ d_qkv, const T* __restri
                     for (int e = 0; e < 4; e++) {
                         const int column = n * 8 + lane % 4 * 2 + e % 2, r = warp * 16 + lane / 4 + e / 2 * 8;
                         float slope;
-                        const float x = score(a, p[n][e], slope);
+                        const float x = score<T>(a, p[n][e], slope);
                         const bool seen =
                             r < live && column < queries && is_visible(a, asking.position + i + column, first + r);
-                        p[n][e] = seen ? expf(x - sums[column]) : 0;
+                        p[n][e] = seen ? exp_of<T>(x - sums[column]) : 0;
                         if (KEYS) slopes[n][e] = slope;
                     }
                 }
@@ -296,9 +297,9 @@ __device__ void attention_backward_queries(T* __restrict__ d_qkv, const T* __res
             for (int e = 0; e < 4; e++) {
                 const int r = warp * 16 + lane / 4 + e / 2 * 8;
                 float slope;
-                const float x = score(a, p[n][e], slope);
+                const float x = score<T>(a, p[n][e], slope);
                 const bool seen = r < live && is_visible(a, first + r, j + n * 8 + lane % 4 * 2 + e % 2);
-                dp[n][e] = seen ? expf(x - sums[e / 2]) * (dp[n][e] - deltas[e / 2]) * slope : 0;
+                dp[n][e] = seen ? exp_of<T>(x - sums[e / 2]) * (dp[n][e] - deltas[e / 2]) * slope : 0;
             }
         }
         product<D, S>(dq, dp, k);

@@ -75,6 +75,34 @@ __device__ __forceinline__ bf16 of_float<bf16>(float x) {
     return float_to_bf16(x);
 }
 
+// eˣ and 1 / x for results that are rounded to T: the fast instructions' error of 2⁻²¹ is nothing to bf16.
+template <class T>
+__device__ __forceinline__ float exp_of(float x) {
+    return expf(x);
+}
+template <>
+__device__ __forceinline__ float exp_of<bf16>(float x) {
+    return __expf(x);
+}
+template <class T>
+__device__ __forceinline__ float inverse_of(float x) {
+    return 1.0f / x;
+}
+template <>
+__device__ __forceinline__ float inverse_of<bf16>(float x) {
+    return __fdividef(1.0f, x);
+}
+template <class T>
+__device__ __forceinline__ float tanh_of(float x) {
+    return tanhf(x);
+}
+template <>
+__device__ __forceinline__ float tanh_of<bf16>(float x) {
+    // Past ±10 the tangent is ±1 and the quotient's divisor would leave the fast division's range.
+    const float y = fminf(fmaxf(x, -10.0f), 10.0f);
+    return x != x ? x : 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * y));
+}
+
 // As many elements as one 16-byte access moves.
 template <class T>
 struct __align__(16) Vec {

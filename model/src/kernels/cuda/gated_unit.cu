@@ -5,13 +5,15 @@
 #define GELU_CUBIC 0.044715f
 
 // The activation and its slope at g.
+template <class T>
 __device__ __forceinline__ void activate(int activation, float g, float& value, float& slope) {
     if (activation == 0) {
-        const float s = 1.0f / (1.0f + expf(-g));
+        // e⁸⁰ keeps the divisor in the fast division's range; σ is 0 to bf16 long before.
+        const float s = inverse_of<T>(1.0f + exp_of<T>(g != g ? g : fminf(-g, 80.0f)));
         value = g * s;
         slope = s + value * (1.0f - s);
     } else {
-        const float t = tanhf(GELU_SCALE * (g + GELU_CUBIC * g * g * g));
+        const float t = tanh_of<T>(GELU_SCALE * (g + GELU_CUBIC * g * g * g));
         const float inner = GELU_SCALE * (1.0f + 3.0f * GELU_CUBIC * g * g);
         value = 0.5f * g * (1.0f + t);
         slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * inner;
@@ -32,14 +34,14 @@ __device__ void gated_unit(T* __restrict__ y, const T* __restrict__ gate_up, int
             const Vec<T> u = load_vec(gate + width + i);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                activate(activation, to_float(g.at[j]), value, slope);
+                activate<T>(activation, to_float(g.at[j]), value, slope);
                 g.at[j] = of_float<T>(value * to_float(u.at[j]));
             }
             store_vec(out + i, g);
         }
     } else {
         for (int i = thread; i < width; i += threads) {
-            activate(activation, to_float(gate[i]), value, slope);
+            activate<T>(activation, to_float(gate[i]), value, slope);
             out[i] = of_float<T>(value * to_float(gate[width + i]));
         }
     }
@@ -62,7 +64,7 @@ __device__ void gated_unit_backward(T* __restrict__ gate_up, const T* __restrict
             const Vec<T> dv = load_vec(d + i);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                activate(activation, to_float(g.at[j]), value, slope);
+                activate<T>(activation, to_float(g.at[j]), value, slope);
                 const float dj = to_float(dv.at[j]);
                 g.at[j] = of_float<T>(dj * to_float(u.at[j]) * slope);
                 u.at[j] = of_float<T>(dj * value);
@@ -72,7 +74,7 @@ __device__ void gated_unit_backward(T* __restrict__ gate_up, const T* __restrict
         }
     } else {
         for (int i = thread; i < width; i += threads) {
-            activate(activation, to_float(gate[i]), value, slope);
+            activate<T>(activation, to_float(gate[i]), value, slope);
             const float dj = to_float(d[i]);
             gate[i] = of_float<T>(dj * to_float(gate[width + i]) * slope);
             gate[width + i] = of_float<T>(dj * value);

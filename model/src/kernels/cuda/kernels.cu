@@ -1,5 +1,6 @@
 // All kernels in one unit: build.rs compiles it for a GPU, the tests' emulator for the processor.
 #include "attention.cu"
+#include "draw.cu"
 #include "elementwise.cu"
 #include "gated_unit.cu"
 #include "log_prob.cu"

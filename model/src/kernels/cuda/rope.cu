@@ -14,11 +14,14 @@ __device__ void rope(T* __restrict__ x, const float* __restrict__ cos, const flo
             T* head = row + item / steps * 2 * half;
             Vec<T> a = load_vec(head + i), b = load_vec(head + half + i);
 #pragma unroll
-            for (int j = 0; j < N; j++) {
-                const float c = cos[at + i + j], s = sign * sin[at + i + j];
-                const float u = to_float(a.at[j]), v = to_float(b.at[j]);
-                a.at[j] = of_float<T>(u * c - v * s);
-                b.at[j] = of_float<T>(v * c + u * s);
+            for (int four = 0; four < N; four += 4) {
+                const Vec<float> c = load_vec(cos + at + i + four), s = load_vec(sin + at + i + four);
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    const float u = to_float(a.at[four + j]), v = to_float(b.at[four + j]);
+                    a.at[four + j] = of_float<T>(u * c.at[j] - v * sign * s.at[j]);
+                    b.at[four + j] = of_float<T>(v * c.at[j] + u * sign * s.at[j]);
+                }
             }
             store_vec(head + i, a);
             store_vec(head + half + i, b);

@@ -35,6 +35,25 @@ __device__ void sum_rows(S* __restrict__ sums, const T* __restrict__ x, const ui
                          float scale) {
     const uint32_t begin = start[blockIdx.x], end = start[blockIdx.x + 1];
     S* to = sums + (int64_t)target[blockIdx.x] * width;
+    constexpr int N = Vec<T>::N, M = Vec<S>::N;
+    if (is_vectorised<T>(width) && is_vectorised<S>(width)) {
+        for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+            float total[N] = {};
+            for (uint32_t m = begin; m < end; m++) {
+                const Vec<T> v = load_vec(x + (int64_t)member[m] * width + i);
+#pragma unroll
+                for (int j = 0; j < N; j++) total[j] += to_float(v.at[j]);
+            }
+#pragma unroll
+            for (int part = 0; part < N; part += M) {
+                Vec<S> sum = load_vec(to + i + part);
+#pragma unroll
+                for (int j = 0; j < M; j++) sum.at[j] = of_float<S>(to_float(sum.at[j]) + scale * total[part + j]);
+                store_vec(to + i + part, sum);
+            }
+        }
+        return;
+    }
     for (int i = threadIdx.x; i < width; i += blockDim.x) {
         float total = 0;
         for (uint32_t m = begin; m < end; m++) total += to_float(x[(int64_t)member[m] * width + i]);

@@ -156,6 +156,7 @@ impl Launcher for Cuda {
                 Argument::I32(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::I64(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::F32(x) => (&raw const *x).cast::<c_void>().cast_mut(),
+                Argument::F64(x) => (&raw const *x).cast::<c_void>().cast_mut(),
             })
             .collect();
         let [x, y, z] = launch.grid;

@@ -27,6 +27,8 @@ pub enum Argument {
     I64(i64),
     /// `float`.
     F32(f32),
+    /// `double`.
+    F64(f64),
 }
 
 /// One launch of a kernel.
@@ -124,6 +126,7 @@ pub const KERNELS: &[&str] = &[
     "attention_forward_f32_64",
     "column_sums_bf16",
     "column_sums_f32",
+    "draw",
     "gated_unit_backward_bf16",
     "gated_unit_backward_f32",
     "gated_unit_bf16",

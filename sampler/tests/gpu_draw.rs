@@ -1,0 +1,110 @@
+//! The GPU's kernel that draws tokens, run by the emulator of model/tests, against the sampler's own choice.
+
+#[path = "../../model/tests/emulator/mod.rs"]
+mod emulator;
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use emulator::Emulator;
+use selfplay_model::kernels::draw::{RowDraw, draw};
+use selfplay_model::kernels::gpu::emulate;
+use selfplay_sampler::{PickRule, Picker, PromptStream, SampleSettings};
+
+/// Rows of many shapes: peaked, flat, with ties, with −∞, all but equal.
+fn rows(vocab: usize) -> Vec<Vec<f32>> {
+    let noise = |seed: usize| {
+        let mut state = seed as u64 * 2 + 1;
+        (0..vocab)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect::<Vec<f32>>()
+    };
+    let scaled = |seed, factor: f32| noise(seed).into_iter().map(|x| x * factor).collect::<Vec<f32>>();
+    vec![
+        scaled(1, 20.0),
+        scaled(2, 3.0),
+        scaled(3, 0.01),
+        scaled(4, 2.0).into_iter().map(f32::round).collect(),
+        vec![1.5; vocab],
+        scaled(5, 5.0)
+            .into_iter()
+            .enumerate()
+            .map(|(i, x)| if i % 3 == 0 { x } else { f32::NEG_INFINITY })
+            .collect(),
+        scaled(6, 1.0).into_iter().enumerate().map(|(i, x)| if i == vocab / 2 { 30.0 } else { x }).collect(),
+        scaled(7, 100.0),
+    ]
+}
+
+#[test]
+fn every_draw_is_the_samplers_own() {
+    let Some(emulator) = Emulator::build() else { return };
+    let mut compared = 0;
+    // Below a block of threads, one, and so many that the tied row needs more than one level of buckets.
+    for vocab in [5, 333, 4_000] {
+        let rows = rows(vocab);
+        let flat: Vec<f32> = rows.concat();
+        let logits = Tensor::from_vec(flat, (rows.len(), vocab), &Device::Cpu).unwrap();
+        for (case, (temperature, top_p, top_k, min_p)) in [
+            (0.0, 1.0, 0, 0.0),
+            (1.0, 1.0, 0, 0.0),
+            (1.0, 0.9, 0, 0.0),
+            (0.7, 0.9, 0, 0.0),
+            (2.5, 0.5, 0, 0.0),
+            (0.7, 0.999, 0, 0.02),
+            (1.0, 1.0, 20, 0.0),
+            (1.3, 0.8, 7, 0.05),
+            (1.0, 1.0, 0, 0.3),
+            (0.7, 0.3, 1500, 0.0),
+            (1e-3, 0.9, 0, 0.0),
+            (1.0, 0.9, 1, 0.0),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let settings = SampleSettings { temperature, top_p, top_k, min_p, ..SampleSettings::default() };
+            let rule = PickRule::new(&settings);
+            let stream = PromptStream::new(42, 1, &format!("{vocab} {case}"));
+            let (key, tag) = stream.words();
+            let draws: Vec<RowDraw> = (0..rows.len() as u32)
+                .flat_map(|row| (0..3).map(move |sample| RowDraw { row, step: row + 7, sample, tag, key }))
+                .collect();
+            let got = {
+                let _gpu = emulate(Arc::new(emulator.clone()));
+                draw(&logits, &draws, &rule.on_device()).unwrap()
+            };
+            let mut picker = Picker::default();
+            for (draw, got) in draws.iter().zip(got) {
+                let row = &rows[draw.row as usize];
+                picker.prepare(row, &rule).unwrap();
+                let want = picker.draw(row, stream.uniform(draw.sample, draw.step));
+                let got = got.unwrap();
+                assert_eq!(got.id, want.id, "vocabulary {vocab}, case {case}, {draw:?}");
+                assert!((got.logprob - want.logprob).abs() <= 1e-6 * want.logprob.abs().max(1.0));
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 3 * 12 * 8 * 3);
+}
+
+#[test]
+fn rows_that_are_not_finite_give_no_token() {
+    let Some(emulator) = Emulator::build() else { return };
+    let mut values = vec![0.5f32; 4 * 40];
+    values[17] = f32::NAN;
+    values[40 + 3] = f32::INFINITY;
+    values[80..120].fill(f32::NEG_INFINITY);
+    let logits = Tensor::from_vec(values, (4, 40), &Device::Cpu).unwrap();
+    let draws: Vec<RowDraw> =
+        (0..4).map(|row| RowDraw { row, step: 0, sample: 0, tag: [1, 2], key: [3, 4] }).collect();
+    let rule = PickRule::new(&SampleSettings::default()).on_device();
+    let _gpu = emulate(Arc::new(emulator));
+    let drawn = draw(&logits, &draws, &rule).unwrap();
+    assert_eq!(drawn.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, false, true]);
+    let beyond = RowDraw { row: 4, ..draws[0] };
+    assert!(draw(&logits, &[beyond], &rule).is_err());
+}
