@@ -72,6 +72,16 @@ fn tile_table(layout: &Layout, rows: usize) -> Vec<u32> {
     table
 }
 
+/// The head size that kernels are compiled for: the next of three.
+pub(super) fn compiled_head_dim(head_dim: usize) -> Result<usize> {
+    match head_dim {
+        1..=64 => Ok(64),
+        65..=128 => Ok(128),
+        129..=256 => Ok(256),
+        _ => bail!("heads of {head_dim}: a GPU's attention is compiled for 1 to 256"),
+    }
+}
+
 /// The compiled form of a kernel: `FORWARD` and `BACKWARD` of attention.cu have the same numbers.
 #[derive(Clone, Copy)]
 struct Form {
@@ -85,13 +95,7 @@ struct Form {
 
 impl Form {
     fn of(dtype: DType, head_dim: usize, is_backward: bool) -> Result<Self> {
-        let d = match head_dim {
-            0 => bail!("heads of size 0"),
-            1..=64 => 64,
-            65..=128 => 128,
-            129..=256 => 256,
-            _ => bail!("heads of {head_dim} are more than the 256 that a GPU's attention is compiled for"),
-        };
+        let d = compiled_head_dim(head_dim)?;
         let (warps, stream) = match (dtype, d, is_backward) {
             (DType::BF16, 64, _) | (DType::BF16, 128, false) => (4, 64),
             (DType::BF16, 128, true) | (DType::BF16, 256, false) => (4, 32),

@@ -9,11 +9,12 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::attention::Attention;
-use super::gpu::{Argument, Gpu, int, pointer};
+use super::attention_gpu::compiled_head_dim;
+use super::gpu::{Argument, Gpu, int, pointer, suffix};
 use super::parallel::{SharedMut, for_each};
 use super::simd::{prefetch, simd};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -360,6 +361,31 @@ impl<T: Real> Columns<'_, T> {
     }
 }
 
+/// The compiled form of the GPU's kernel: `ATTEND_PAGES` of paged_attention.cu has the same numbers.
+struct PagedForm {
+    /// Head size that is compiled for.
+    d: usize,
+    /// Keys of a tile.
+    keys: usize,
+    warps: usize,
+}
+
+impl PagedForm {
+    fn of(dtype: DType, head_dim: usize) -> Result<Self> {
+        let d = compiled_head_dim(head_dim)?;
+        Ok(match (dtype, d) {
+            (DType::BF16, 256) => Self { d, keys: 16, warps: 4 },
+            (DType::BF16, _) => Self { d, keys: 32, warps: 4 },
+            _ => Self { d, keys: 16, warps: 2 },
+        })
+    }
+
+    /// Bytes of shared memory: sixteen query heads, a tile of keys and one of values for each warp, maxima and sums.
+    fn shared(&self, dtype: DType) -> usize {
+        (16 + self.warps * 2 * self.keys) * (self.d * dtype.size_in_bytes() + 16) + self.warps * 16 * 2 * 4
+    }
+}
+
 fn attend_pages_gpu(
     gpu: &Gpu,
     attention: &Attention,
@@ -368,10 +394,9 @@ fn attend_pages_gpu(
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<Tensor> {
-    /// Warps of a block: each takes every fourth page.
-    const WARPS: usize = 4;
-    let (t, d, heads) = (qkv.dims2()?.0, attention.head_dim, attention.heads);
-    let out = gpu.unwritten((t, heads * d), qkv.dtype())?;
+    let (t, d, heads, dtype) = (qkv.dims2()?.0, attention.head_dim, attention.heads, qkv.dtype());
+    let form = PagedForm::of(dtype, d)?;
+    let out = gpu.unwritten((t, heads * d), dtype)?;
     let arguments = [
         pointer(&out)?,
         pointer(qkv)?,
@@ -387,8 +412,9 @@ fn attend_pages_gpu(
         Argument::F32(attention.scale as f32),
         Argument::F32(attention.softcap.unwrap_or(0.0) as f32),
     ];
-    let shared = ((1 + WARPS) * d + 2 * WARPS) * 4;
-    gpu.launch("attend_pages", qkv.dtype(), [t, heads, 1], 32 * WARPS, shared, &arguments)?;
+    let kernel = format!("attend_pages_{}_{}", suffix(dtype)?, form.d);
+    let grid = [t, attention.kv_heads, 1];
+    gpu.launch_single(&kernel, grid, 32 * form.warps, form.shared(dtype), &arguments)?;
     Ok(out)
 }
 

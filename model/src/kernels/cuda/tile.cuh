@@ -15,22 +15,30 @@ struct Tile {
 };
 
 // Copies rows row_of(0..ROWS) of `base` (rows `width` elements apart, d of them used) into a tile; zeros in the rows from
-// `live` on and in the columns from d on. Asynchronous where rows are aligned: the caller commits and waits.
+// `live` on and in the columns from d on; by `threads` threads, this one being number `thread`. Asynchronous where rows are
+// aligned: the caller commits and waits.
 template <class T, int D, int ROWS, class RowOf>
-__device__ __forceinline__ void load_tile(T* tile, const T* base, int64_t width, int d, int live, RowOf row_of) {
+__device__ __forceinline__ void load_tile(T* tile, const T* base, int64_t width, int d, int live, RowOf row_of,
+                                          int thread, int threads) {
     constexpr int STRIDE = Tile<T, D>::STRIDE, N = Vec<T>::N;
     if (d % N == 0 && width % N == 0) {
-        for (int i = threadIdx.x; i < ROWS * (D / N); i += blockDim.x) {
+        for (int i = thread; i < ROWS * (D / N); i += threads) {
             const int r = i / (D / N), c = i % (D / N) * N;
             const bool real = r < live && c < d;
             cp_async_16_zero(tile + r * STRIDE + c, real ? base + row_of(r) * width + c : base, real);
         }
     } else {
-        for (int i = threadIdx.x; i < ROWS * D; i += blockDim.x) {
+        for (int i = thread; i < ROWS * D; i += threads) {
             const int r = i / D, c = i % D;
             tile[r * STRIDE + c] = r < live && c < d ? base[row_of(r) * width + c] : of_float<T>(0.0f);
         }
     }
+}
+
+// The same by all threads of the block.
+template <class T, int D, int ROWS, class RowOf>
+__device__ __forceinline__ void load_tile(T* tile, const T* base, int64_t width, int d, int live, RowOf row_of) {
+    load_tile<T, D, ROWS>(tile, base, width, d, live, row_of, threadIdx.x, blockDim.x);
 }
 
 __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {

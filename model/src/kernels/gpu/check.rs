@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Launcher, emulate, poison};
+use super::{Gpu, Launcher, emulate, poison};
 use crate::architecture::Activation;
 use crate::batch::PackedBatch;
 use crate::kernels::attention::{Attention, Places};
@@ -16,8 +16,10 @@ use crate::kernels::elementwise::{add_assign, scale_assign, sum};
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::gated_unit::{gated_unit, gated_unit_backward};
 use crate::kernels::linear::{Map, MapGradient, linear, linear_backward};
+use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
 use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::storage::select_rows;
+use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 
 /// Where the GPU forms run.
 pub enum Target {
@@ -90,6 +92,7 @@ pub fn compare_all(target: &Target, size: Size, seed: u64) -> Result<Vec<Compari
     run.rows_by_index()?;
     run.linear_maps()?;
     run.attention()?;
+    run.paged_attention()?;
     Ok(run.found)
 }
 
@@ -263,6 +266,68 @@ impl Run<'_> {
                 let forward = attention.forward::<f32>(&x[0], &places)?;
                 let d_qkv = attention.backward::<f32>(&x[0], &forward, &x[1], &places)?;
                 Ok(vec![forward.output, forward.log_sums, d_qkv])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Two rows that grow over scattered pages, and a third that shares the first one's pages; keys and values are written
+    /// and read by the same forms.
+    fn paged_attention(&mut self) -> Result<()> {
+        let (long, short) = if self.size == Size::Small { (150, 21) } else { (1500, 333) };
+        let pages_of = |tokens: usize, first: u32| -> Vec<u32> {
+            (0..tokens.div_ceil(PAGE_TOKENS) as u32).map(|page| first + 2 * page).collect()
+        };
+        let (even, odd) = (pages_of(long, 0), pages_of(short, 1));
+        let page_count = long.div_ceil(PAGE_TOKENS) * 2 + 2;
+        let mut shared = even.clone();
+        if let Some(last) = shared.last_mut() {
+            *last = page_count as u32 - 1;
+        }
+        // The third row's own last page starts empty: it goes on where the last full page ends.
+        let full = (long - 1) / PAGE_TOKENS * PAGE_TOKENS;
+        let steps = [
+            vec![
+                PagedRow { new_tokens: long, context: 0, pages: &even },
+                PagedRow { new_tokens: short - 2, context: 0, pages: &odd },
+            ],
+            vec![
+                PagedRow { new_tokens: 3, context: full, pages: &shared },
+                PagedRow { new_tokens: 2, context: short - 2, pages: &odd },
+            ],
+        ];
+        let tokens = [long + short - 2, 5];
+        for (heads, kv_heads, d, window, softcap) in [
+            (4, 2, 64, None, None),
+            (6, 2, 24, Some(9), None),
+            (3, 1, 10, Some(40), Some(2.0)),
+            (8, 2, 128, None, Some(5.0)),
+            (20, 1, 100, Some(64), None),
+            (8, 1, 256, None, None),
+        ] {
+            let scale = 4.0 / (d as f64).sqrt();
+            let attention = Attention { heads, kv_heads, head_dim: d, scale, softcap, window };
+            let name = format!(
+                "paged attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}"
+            );
+            let width = attention.width();
+            self.compare(&name, &[&[tokens[0], width], &[tokens[1], width]], |x| {
+                let is_gpu = Gpu::of(&x[0])?.is_some();
+                let (rows, columns) = if is_gpu { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
+                let zeros = |shape| Tensor::zeros(shape, x[0].dtype(), x[0].device());
+                let keys = zeros((page_count, kv_heads, rows, columns))?;
+                let values = zeros((page_count, kv_heads, PAGE_TOKENS, d))?;
+                steps
+                    .iter()
+                    .zip(x)
+                    .map(|(rows, qkv)| {
+                        let step = PagedStep::new(rows);
+                        write_pages::<f32>(&attention, qkv, &step, &keys, &values)?;
+                        attend_pages::<f32>(&attention, qkv, &step, &keys, &values)
+                    })
+                    .collect()
             })?;
         }
         Ok(())
