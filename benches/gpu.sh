@@ -8,7 +8,7 @@
 #   golden      the golden kit in f32 and in bf16, where it lies in .golden/ (check.py and open/)
 #   quickstart  recipes/quickstart.toml on the GPU against the CPU: what is gained, judged by truth
 #   kernels     each operation at Llama-3-8B's widths: time, floor, share
-#   reference, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes
+#   reference, sample, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes
 #   peers       PyTorch on the same work (benches/peers/gpu_peer.py)
 #   table       all of it beside what it must be
 #
@@ -27,7 +27,7 @@ while (($#)); do
     *) parts+=("$1"); shift ;;
     esac
 done
-((${#parts[@]})) || parts=(check golden quickstart kernels reference score train peers table)
+((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train peers table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
 mkdir -p "$out"
@@ -88,7 +88,7 @@ quickstart() {
 
 peers() {
     local task status=0
-    for task in reference score train; do
+    for task in reference sample score train; do
         python3 benches/peers/gpu_peer.py $task --device "$device" --repeats "$repeats" --json "$out/peer-$task.json" \
             "${peer_shapes[@]}" 2>"$work/peer-$task.err" || { tail -5 "$work/peer-$task.err"; status=1; }
     done
@@ -99,7 +99,7 @@ for name in "${parts[@]}"; do
     case $name in
     check) part check "$bin" bench check --device "$device" "${shapes[@]}" ;;
     golden | quickstart | peers) part "$name" "$name" ;;
-    kernels | reference | score | train)
+    kernels | reference | sample | score | train)
         part "$name" "$bin" bench "$name" --device "$device" --repeats "$repeats" --json "$out/$name.json" "${shapes[@]}"
         ;;
     table) part table python3 benches/gpu_report.py table "$out" ;;

@@ -1,6 +1,6 @@
 """PyTorch's side of `selfplay bench` on a GPU: the same pairs, the same shapes, random weights, the same f32 masters.
 
-    gpu_peer.py reference|score|train [--model llama-3-8b] [--preference-model gemma-2b] [--pairs 64] [--max-tokens 1024]
+    gpu_peer.py reference|sample|score|train [--model llama-3-8b] [--preference-model gemma-2b] [--pairs 64] [--max-tokens 1024]
                 [--micro-batch-tokens 16384] [--repeats 5] [--seed 42] [--device cuda:0] --json FILE
 
 transformers with SDPA; bf16 weights; for training: gradient checkpointing, gradients summed in f32 masters' .grad as they
@@ -144,6 +144,41 @@ def reference(a, dtype):
     return dict(seconds=timed(a, work))
 
 
+def sample(a, dtype):
+    """transformers' continuous batching where this version has it, else generate over batches of equal lengths."""
+    model = make(*SHAPES[a.model], a.device, dtype).eval()
+    prompt, new = a.max_tokens // 5, a.max_tokens // 2
+    prompts = max(1, a.rows // RESPONSES)
+    draw = Draw(a.seed)
+    inputs = [draw.ids(prompt, model.config.vocab_size) for _ in range(prompts) for _ in range(RESPONSES)]
+    options = dict(do_sample=True, temperature=1.0, top_p=0.9, top_k=0, max_new_tokens=new, min_new_tokens=new,
+                   eos_token_id=-1, pad_token_id=0)
+    ids = torch.tensor(inputs, device=a.device)
+
+    @torch.no_grad()
+    def batched():
+        return model.generate(ids, attention_mask=torch.ones_like(ids), **{**options, "eos_token_id": None}).numel()
+
+    ways = {"generate": batched}
+    if hasattr(model, "generate_batch"):
+        from transformers import GenerationConfig
+
+        def continuous():
+            results = model.generate_batch(inputs, generation_config=GenerationConfig(**options), progress_bar=False)
+            short = [r for r in results.values() if len(r.generated_tokens) < new]
+            assert len(results) == len(inputs) and not short, f"{len(results)} results, {len(short)} of them short"
+
+        ways["continuous batching"] = continuous
+    rates, failures = {}, {}
+    for name, way in ways.items():
+        try:
+            rates[name] = len(inputs) * new / timed(a, way)
+        except Exception as error:  # a peer's way that fails is reported, and the other one counts
+            failures[name] = repr(error)[:300]
+    assert rates, failures
+    return dict(tokens_per_second=max(rates.values()), rates=rates, failures=failures, rows=len(inputs))
+
+
 def score(a, dtype):
     model = make(*SHAPES[a.preference_model], a.device, dtype).eval()
     vocab, hidden = model.config.vocab_size, model.config.hidden_size
@@ -217,11 +252,12 @@ def train(a, dtype):
 
 def main():
     p = argparse.ArgumentParser()
-    p.add_argument("part", choices=["reference", "score", "train"])
+    p.add_argument("part", choices=["reference", "sample", "score", "train"])
     p.add_argument("--model", default="llama-3-8b")
     p.add_argument("--preference-model", default="gemma-2b")
     p.add_argument("--pairs", type=int, default=64)
     p.add_argument("--max-tokens", type=int, default=1024)
+    p.add_argument("--rows", type=int, default=512)
     p.add_argument("--micro-batch-tokens", type=int, default=16384)
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--seed", type=int, default=42)
@@ -230,7 +266,7 @@ def main():
     a = p.parse_args()
     dtype = torch.bfloat16 if a.device.startswith("cuda") else torch.float32
     result = dict(part=a.part, torch=torch.__version__, device=a.device, dtype=str(dtype))
-    result.update(dict(reference=reference, score=score, train=train)[a.part](a, dtype))
+    result.update(dict(reference=reference, sample=sample, score=score, train=train)[a.part](a, dtype))
     with open(a.json, "w") as f:
         json.dump(result, f, indent=1)
     print(json.dumps(result))

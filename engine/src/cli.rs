@@ -344,6 +344,9 @@ pub struct BenchArgs {
     /// Tokens of a prompt with its response, at most
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_16)]
     pub max_tokens: usize,
+    /// Candidates that are sampled at a time
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
+    pub rows: usize,
     /// Tokens of a micro-batch, at most
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_16)]
     pub micro_batch_tokens: usize,

@@ -7,6 +7,7 @@
 mod ceilings;
 mod check;
 mod kernels;
+mod sample;
 mod score;
 mod step;
 mod work;
@@ -30,6 +31,8 @@ pub enum Part {
     Kernels,
     /// Log-probs by a forward pass alone
     Reference,
+    /// Candidates of the policy
+    Sample,
     /// Embeddings of a general preference model
     Score,
     /// A full step of training on pairs
@@ -50,6 +53,8 @@ pub struct Bench {
     pub pairs: usize,
     /// Tokens of a prompt and a response together, at most.
     pub max_tokens: usize,
+    /// Candidates that are sampled at a time.
+    pub rows: usize,
     /// Tokens of a micro-batch at most.
     pub micro_batch_tokens: usize,
     /// Keep the blocks' inputs alone.
@@ -120,6 +125,7 @@ impl Bench {
             Part::Check => check::run(self),
             Part::Kernels => kernels::run(self),
             Part::Reference => step::reference(self),
+            Part::Sample => sample::run(self),
             Part::Score => score::run(self),
             Part::Train => step::train(self),
         }

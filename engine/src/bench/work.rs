@@ -76,6 +76,14 @@ pub(super) fn forward_flops(a: &Architecture, batch: &PackedBatch, rows: Option<
     }
 }
 
+/// Operations of a token with `context` tokens before it, without the head.
+pub(super) fn token_flops(a: &Architecture, context: f64) -> f64 {
+    let (h, d) = (a.hidden_size as f64, a.head_dim as f64);
+    let (heads, kv) = (a.num_heads as f64 * d, a.num_kv_heads as f64 * d);
+    let products = 2.0 * h * (2.0 * heads + 2.0 * kv) + 6.0 * h * a.intermediate_size as f64;
+    a.num_layers as f64 * (products + 4.0 * heads * context)
+}
+
 /// Operations of the output head for one row.
 pub(super) fn head_flops(a: &Architecture) -> f64 {
     2.0 * a.hidden_size as f64 * a.vocab_size as f64
@@ -95,6 +103,8 @@ mod tests {
         let want = 2.0 * weights as f64 * 1024.0 + 32.0 * 4.0 * 4096.0 * (1024.0 * 1025.0 / 2.0);
         // The norms' weights are no products.
         assert!((got / want - 1.0).abs() < 1e-4, "{got} {want}");
+        let each: f64 = (0..1024).map(|i| token_flops(&a, f64::from(i) + 1.0)).sum();
+        assert!((each / got - 1.0).abs() < 1e-12, "{each} {got}");
         let every: Vec<usize> = (0..1024).collect();
         assert_eq!(forward_flops(&a, &batch, Some(&every)), got);
     }

@@ -22,7 +22,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
     let mut parts = args.parts.clone();
     if parts.is_empty() {
-        parts = vec![Part::Kernels, Part::Reference, Part::Score, Part::Train];
+        parts = vec![Part::Kernels, Part::Reference, Part::Sample, Part::Score, Part::Train];
     }
     parts.sort_unstable();
     parts.dedup();
@@ -37,6 +37,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         judge,
         pairs: args.pairs,
         max_tokens: args.max_tokens,
+        rows: args.rows,
         micro_batch_tokens: args.micro_batch_tokens,
         recompute: !args.no_recompute,
         repeats: args.repeats,
@@ -63,7 +64,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
             let report = json!({
                 "version": env!("CARGO_PKG_VERSION"), "device": common.device.to_string(),
                 "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
-                "pairs": args.pairs, "max_tokens": args.max_tokens,
+                "pairs": args.pairs, "rows": args.rows, "max_tokens": args.max_tokens,
                 "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute,
                 "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
             });
