@@ -5,5 +5,6 @@ mod end_to_end;
 mod fixtures;
 mod fixtures_run;
 mod gpu_stages;
+mod plan_memory;
 mod recipes;
 mod stages;

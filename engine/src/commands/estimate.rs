@@ -1,8 +1,8 @@
 //! What a recipe will need, from the models' shapes alone: memory in training and in sampling, disk per iteration.
 //!
 //! Counted: weights, their f32 masters where they are 16 bits wide, gradients, optimizer state, what the backward
-//! pass keeps, one chunk of the output head, pages of keys and values. Not counted: the program itself, the
-//! allocator's slack and the rows in memory, together about 10 % and at least 200 MB.
+//! pass keeps and makes, one chunk of the output head, pages of keys and values, the program itself. Not counted: the
+//! allocator's slack and the rows in memory. `tests/plan_memory.rs` holds the plan of a training against its peak.
 
 use candle_core::DType;
 use selfplay_model::Architecture;
@@ -10,8 +10,8 @@ use selfplay_trainer::{OptimizerKind, TrainSettings};
 
 use crate::recipe::Recipe;
 
-/// Logits that the output head computes at a time.
-const HEAD_CHUNK: u64 = 16 << 20;
+/// Code, threads' stacks, tokenizer: what a process takes that does nothing.
+const PROGRAM: u64 = 32 << 20;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,9 +56,8 @@ pub(super) fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
     bytes.add("gradients, f32", parameters * 4);
     bytes.add("optimizer state, f32", parameters * 4 * state_tensors(settings));
     bytes.add("kept for the backward pass", activations(models.policy, settings, width));
-    let logits = settings.micro_batch_tokens as u64 * models.policy.vocab_size as u64;
-    // The chunk and its gradient.
-    bytes.add("one chunk of the output head", 2 * logits.min(HEAD_CHUNK) * 4);
+    bytes.add("one chunk of the output head", head_chunk(models.policy, settings, models.policy_dtype));
+    bytes.add("the program", PROGRAM);
     bytes
 }
 
@@ -103,16 +102,34 @@ fn state_tensors(settings: &TrainSettings) -> u64 {
     }
 }
 
+/// Tokens of a forward pass at most: a micro-batch, or a batch of pairs at full length.
+fn pass_tokens(settings: &TrainSettings) -> u64 {
+    (settings.micro_batch_tokens as u64).min(settings.batch_size as u64 * 2 * settings.max_length as u64)
+}
+
 /// With recomputation the blocks' inputs and the inside of one block, without it the inside of all of them.
 fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
-    let tokens = settings.micro_batch_tokens as u64;
+    let tokens = pass_tokens(settings);
     let hidden = policy.hidden_size as u64;
     let heads = (policy.num_heads + 2 * policy.num_kv_heads) as u64 * policy.head_dim as u64;
-    // Two norms' inputs and outputs, queries, keys, values, attention's output, gate, up and their product.
-    let inside = 4 * hidden + heads + hidden + 3 * policy.intermediate_size as u64;
+    let attended = (policy.num_heads * policy.head_dim) as u64;
+    let wide = policy.intermediate_size as u64;
+    // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part, what
+    // these norms saw.
+    let inside = heads + attended + hidden + 2 * wide + if policy.post_norms { 2 * hidden } else { 0 };
+    // The gated unit's output and its gradient, the stream's gradient, the hidden states and theirs.
+    let passing = 2 * wide + 3 * hidden;
     let layers = policy.num_layers as u64;
-    let values = if settings.recompute { layers * hidden + 2 * inside } else { layers * (hidden + inside) };
-    tokens * values * width
+    let kept = if settings.recompute { layers * hidden + inside } else { layers * (hidden + inside) };
+    tokens * (kept + passing) * width
+}
+
+/// Logits of a chunk of rows with their gradient, which is in place where the dtype is f32.
+fn head_chunk(policy: &Architecture, settings: &TrainSettings, dtype: DType) -> u64 {
+    let rows = (settings.micro_batch_tokens as u64)
+        .min(selfplay_model::decoder::head_chunk_rows(policy.vocab_size, dtype != DType::F32) as u64);
+    let gradient = if dtype == DType::F32 { 0 } else { dtype.size_in_bytes() as u64 };
+    rows * policy.vocab_size as u64 * (4 + gradient)
 }
 
 fn key_value_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
@@ -165,8 +182,9 @@ mod tests {
         // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
         let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
         assert_eq!(four, 14 * parameters as u64);
-        // 1 token × (1 × 16 + 2 × (4·16 + (2 + 2)·8 + 16 + 3·24)) values × 2 bytes.
-        assert_eq!(bytes.lines[4].bytes, (16 + 2 * (64 + 32 + 16 + 72)) * 2);
+        // 1 token × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; 32 logits × (4 + 2) bytes.
+        assert_eq!(bytes.lines[4].bytes, (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
+        assert_eq!(bytes.lines[5].bytes, 32 * 6);
         assert_eq!(checkpoint(&policy, &settings), 8 * parameters as u64);
     }
 

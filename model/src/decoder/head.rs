@@ -25,6 +25,11 @@ fn gpu_chunk_rows(vocab: usize) -> usize {
     (GPU_CHUNK_ELEMENTS / vocab.max(1)).clamp(64, 4096)
 }
 
+/// Rows of logits that are held at once, on a CPU or on a GPU.
+pub fn head_chunk_rows(vocab: usize, on_gpu: bool) -> usize {
+    if on_gpu { gpu_chunk_rows(vocab) } else { chunk_rows(vocab) }
+}
+
 impl Decoder {
     fn head(&self) -> Result<ParameterId> {
         match self.head {

@@ -27,6 +27,7 @@ use std::sync::{Arc, RwLock};
 
 use candle_core::{DType, Device, Result, bail};
 
+pub use head::head_chunk_rows;
 pub use load::LoadOptions;
 
 use crate::architecture::Architecture;
