@@ -85,6 +85,7 @@ fn measured(world: &World, set: &[&str], output: &str) -> f64 {
         "--output",
         output,
     ];
+    #[expect(clippy::zombie_processes, reason = "wait4 below reaps it: Child::wait tells no peak")]
     let child = Command::new(env!("CARGO_BIN_EXE_selfplay"))
         .args([&recipe[..], set].concat())
         .current_dir(Path::new(&folder))
