@@ -82,8 +82,10 @@ fn decoding_attention() -> Result<f64> {
     let row_pages = CONTEXT / PAGE_TOKENS;
     let pages: Vec<Vec<u32>> =
         (0..ROWS).map(|row| (0..row_pages).map(|page| (page * ROWS + row) as u32).collect()).collect();
-    let rows: Vec<PagedRow> =
-        pages.iter().map(|pages| PagedRow { new_tokens: 1, context: CONTEXT - 1, pages }).collect();
+    let rows: Vec<PagedRow> = pages
+        .iter()
+        .map(|pages| PagedRow { new_tokens: 1, context: CONTEXT - 1, pages, shared: 0 })
+        .collect();
     let (heads, d) = (attention.kv_heads, attention.head_dim);
     let filled = |shape| Tensor::full(0.5f32, shape, &Device::Cpu)?.contiguous();
     let layers = (0..12)

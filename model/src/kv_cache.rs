@@ -18,6 +18,10 @@ pub struct PagedRow<'a> {
     pub context: usize,
     /// Token p lives in page `pages[p / 16]`, slot `p % 16`; must cover `context + new_tokens`.
     pub pages: &'a [u32],
+    /// Tokens of the leading pages that rows of a common prompt hold together: a multiple of 16, 0 where there are none.
+    /// On a GPU, rows that stand next to each other with the same such pages read them once. The sums of a token past
+    /// them are split there whether or not others share, so that it goes by the prompt's length alone what its bits are.
+    pub shared: usize,
 }
 
 /// Keys and values of every layer, in pages.

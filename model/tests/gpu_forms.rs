@@ -117,7 +117,7 @@ fn paged_steps_give_what_the_packed_forward_gives() {
             let (mut pages, twin_pages) = (vec![7, 2, 9], [7, 2, 4]);
             let mut got = Vec::new();
             for (from, to) in [(0, 5), (5, 17), (17, 33), (33, 40)] {
-                let row = PagedRow { new_tokens: to - from, context: from, pages: &pages };
+                let row = PagedRow { new_tokens: to - from, context: from, pages: &pages, shared: 0 };
                 let wanted: Vec<usize> = (0..to - from).collect();
                 got.push(decoder.forward_paged(&ids[from..to], &[row], &wanted, &mut cache).unwrap());
             }
@@ -125,8 +125,8 @@ fn paged_steps_give_what_the_packed_forward_gives() {
             assert_eq!(PAGE_TOKENS, 16);
             pages.push(11);
             let rows = [
-                PagedRow { new_tokens: 1, context: 40, pages: &pages },
-                PagedRow { new_tokens: 1, context: 40, pages: &twin_pages },
+                PagedRow { new_tokens: 1, context: 40, pages: &pages, shared: 0 },
+                PagedRow { new_tokens: 1, context: 40, pages: &twin_pages, shared: 0 },
             ];
             let last = decoder.forward_paged(&[ids[40], ids[40]], &rows, &[0, 1], &mut cache).unwrap();
             assert_eq!(

@@ -45,7 +45,7 @@ fn run(decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>>
             let new = (*piece).min(ids.len() - done[i]);
             if new > 0 {
                 step.extend_from_slice(&ids[done[i]..done[i] + new]);
-                rows.push(PagedRow { new_tokens: new, context: done[i], pages: &pages[i] });
+                rows.push(PagedRow { new_tokens: new, context: done[i], pages: &pages[i], shared: 0 });
                 owners.extend(std::iter::repeat_n(i, new));
                 done[i] += new;
             }
@@ -134,7 +134,8 @@ fn what_else_is_wanted_changes_no_bit() {
         decoder.prepare_inference().unwrap();
         let mut cache = KvCache::new(decoder.architecture(), 3, DType::F32, &Device::Cpu).unwrap();
         let mut piece = |range: std::ops::Range<usize>, wanted: &[usize]| {
-            let row = PagedRow { new_tokens: range.len(), context: range.start, pages: &[2, 0, 1] };
+            let row =
+                PagedRow { new_tokens: range.len(), context: range.start, pages: &[2, 0, 1], shared: 0 };
             numbers(&decoder.forward_paged(&sequence[range], &[row], wanted, &mut cache).unwrap())
         };
         assert!(piece(0..17, &[]).is_empty(), "{family}: nothing wanted");
@@ -146,11 +147,11 @@ fn what_else_is_wanted_changes_no_bit() {
 fn refuses_pages_that_do_not_cover_a_row() {
     let decoder = decoder("llama");
     let mut cache = KvCache::new(decoder.architecture(), 2, DType::F32, &Device::Cpu).unwrap();
-    let row = PagedRow { new_tokens: 17, context: 0, pages: &[0] };
+    let row = PagedRow { new_tokens: 17, context: 0, pages: &[0], shared: 0 };
     assert!(decoder.forward_paged(&ids(17, 1), &[row], &[16], &mut cache).is_err());
-    let row = PagedRow { new_tokens: 1, context: 0, pages: &[2] };
+    let row = PagedRow { new_tokens: 1, context: 0, pages: &[2], shared: 0 };
     assert!(decoder.forward_paged(&ids(1, 1), &[row], &[0], &mut cache).is_err());
-    let row = PagedRow { new_tokens: 1, context: usize::MAX, pages: &[] };
+    let row = PagedRow { new_tokens: 1, context: usize::MAX, pages: &[], shared: 0 };
     assert!(decoder.forward_paged(&ids(1, 1), &[row], &[0], &mut cache).is_err());
 }
 
@@ -158,7 +159,7 @@ fn refuses_pages_that_do_not_cover_a_row() {
 fn refuses_a_page_that_two_rows_write_and_another_models_cache() {
     let decoder = decoder("llama");
     let mut cache = KvCache::new(decoder.architecture(), 3, DType::F32, &Device::Cpu).unwrap();
-    let row = |context, pages| PagedRow { new_tokens: 1, context, pages };
+    let row = |context, pages| PagedRow { new_tokens: 1, context, pages, shared: 0 };
     let mut step = |rows: &[PagedRow]| decoder.forward_paged(&ids(rows.len(), 1), rows, &[0], &mut cache);
     step(&[row(0, &[0])]).unwrap();
     assert!(step(&[row(1, &[0]), row(2, &[0])]).unwrap_err().to_string().contains("page 0"));

@@ -188,7 +188,12 @@ fn greedy_continuations_are_those_of_transformers() {
         let mut worst = 0.0f32;
         for step in 0..golden.greedy[0].ids.len() {
             let rows: Vec<PagedRow> = (0..n)
-                .map(|i| PagedRow { new_tokens: next[i].len(), context: cached[i], pages: &pages[i] })
+                .map(|i| PagedRow {
+                    new_tokens: next[i].len(),
+                    context: cached[i],
+                    pages: &pages[i],
+                    shared: 0,
+                })
                 .collect();
             let ids = next.concat();
             let all: Vec<usize> = (0..ids.len()).collect();

@@ -201,11 +201,18 @@ impl<'r> Schedule<'r> {
         let mut draws: Vec<Draw> = self.running.iter().map(row_of).collect();
         let mut rows: Vec<PagedRow<'_>> = Vec::with_capacity(self.running.len() + self.chunks.len());
         for row in &self.running {
-            rows.push(PagedRow { new_tokens: 1, context: row.context(), pages: &row.pages });
+            rows.push(PagedRow {
+                new_tokens: 1,
+                context: row.context(),
+                pages: &row.pages,
+                shared: whole_pages(row.prompt_tokens),
+            });
         }
         for (prefill, &new_tokens) in self.prefilling.iter().zip(&self.chunks) {
-            rows.push(PagedRow { new_tokens, context: prefill.done, pages: &prefill.pages });
-            if prefill.done + new_tokens == self.requests[prefill.request].prompt_ids.len() {
+            let prompt_tokens = self.requests[prefill.request].prompt_ids.len();
+            let shared = whole_pages(prompt_tokens);
+            rows.push(PagedRow { new_tokens, context: prefill.done, pages: &prefill.pages, shared });
+            if prefill.done + new_tokens == prompt_tokens {
                 let stream = self.stream(prefill.request);
                 draws.push(Draw { request: prefill.request, stream, first_sample: 0, samples, step: 0 });
             }
@@ -390,6 +397,11 @@ impl<'r> Schedule<'r> {
         let (request, sample) = (sequence.request, sequence.sample);
         self.results[request][sample] = Some(sequence.finish(reason));
     }
+}
+
+/// Tokens of a prompt in pages that they fill, which its candidates hold together.
+fn whole_pages(prompt_tokens: usize) -> usize {
+    prompt_tokens / PAGE_TOKENS * PAGE_TOKENS
 }
 
 fn only(picks: &[Pick]) -> Result<Pick, SampleError> {

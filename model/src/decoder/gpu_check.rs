@@ -81,7 +81,7 @@ fn paged(decoder: &Decoder) -> Result<Tensor> {
     let pages = [7, 2, 9];
     let mut steps = Vec::new();
     for (from, to) in [(0, 5), (5, 17), (17, 33), (33, 40), (40, 41)] {
-        let row = PagedRow { new_tokens: to - from, context: from, pages: &pages };
+        let row = PagedRow { new_tokens: to - from, context: from, pages: &pages, shared: 0 };
         let wanted: Vec<usize> = (0..to - from).collect();
         steps.push(decoder.forward_paged(&ids[from..to], &[row], &wanted, &mut cache)?);
     }

@@ -290,12 +290,12 @@ impl Run<'_> {
         let full = (long - 1) / PAGE_TOKENS * PAGE_TOKENS;
         let steps = [
             vec![
-                PagedRow { new_tokens: long, context: 0, pages: &even },
-                PagedRow { new_tokens: short - 2, context: 0, pages: &odd },
+                PagedRow { new_tokens: long, context: 0, pages: &even, shared: 0 },
+                PagedRow { new_tokens: short - 2, context: 0, pages: &odd, shared: 0 },
             ],
             vec![
-                PagedRow { new_tokens: 3, context: full, pages: &shared },
-                PagedRow { new_tokens: 2, context: short - 2, pages: &odd },
+                PagedRow { new_tokens: 3, context: full, pages: &shared, shared: 0 },
+                PagedRow { new_tokens: 2, context: short - 2, pages: &odd, shared: 0 },
             ],
         ];
         let tokens = [long + short - 2, 5];
