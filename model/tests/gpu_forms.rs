@@ -143,6 +143,55 @@ fn paged_steps_give_what_the_packed_forward_gives() {
     }
 }
 
+/// Prefill in any chunks, decoding alone or beside others, and prefill of what was once decoded: the same bits.
+#[test]
+fn a_tokens_bits_do_not_depend_on_its_step() {
+    let Some(_gpu) = on_gpu() else { return };
+    let ids: Vec<u32> = (0..52).map(|i| (i * 17 + 3) % 40).collect();
+    // A prompt of 37 tokens, of which two pages are shared, and 15 of a response.
+    const PROMPT: usize = 37;
+    const SHARED: usize = 32;
+    for family in FAMILIES {
+        for dtype in DTYPES {
+            let decoder = twin(&decoder(family, DType::F32), dtype);
+            let fresh = || KvCache::new(decoder.architecture(), 12, dtype, &Device::Cpu).unwrap();
+            let run = |cache: &mut KvCache, pages: &[u32], from: usize, to: usize| {
+                let row = PagedRow { new_tokens: to - from, context: from, pages, shared: SHARED };
+                let wanted: Vec<usize> = (0..to - from).collect();
+                wide(&decoder.forward_paged(&ids[from..to], &[row], &wanted, cache).unwrap())
+            };
+            let pages = [7, 2, 9, 4];
+            let mut cache = fresh();
+            let mut want = run(&mut cache, &pages, 0, PROMPT);
+            for token in PROMPT..ids.len() {
+                want.extend(run(&mut cache, &pages, token, token + 1));
+            }
+            let mut cache = fresh();
+            let mut got = Vec::new();
+            for (from, to) in [(0, 3), (3, 20), (20, 36), (36, 45), (45, 52)] {
+                got.extend(run(&mut cache, &pages, from, to));
+            }
+            assert!(got == want, "{family} {dtype:?}: other chunks");
+            // The last token again, between two others of its prompt, one of them further on.
+            let last = ids.len() - 1;
+            cache.copy_page(4, 5).unwrap();
+            cache.copy_page(9, 1).unwrap();
+            let (twin, behind) = ([7, 2, 9, 5], [7, 2, 1]);
+            let rows = [
+                PagedRow { new_tokens: 1, context: PROMPT, pages: &behind, shared: SHARED },
+                PagedRow { new_tokens: 1, context: last, pages: &pages, shared: SHARED },
+                PagedRow { new_tokens: 1, context: last, pages: &twin, shared: SHARED },
+            ];
+            let step = [ids[PROMPT], ids[last], ids[last]];
+            let got = wide(&decoder.forward_paged(&step, &rows, &[0, 1, 2], &mut cache).unwrap());
+            let (hidden, first) = (got.len() / 3, want.len() / ids.len() * PROMPT);
+            assert!(got[..hidden] == want[first..first + hidden], "{family} {dtype:?}: beside others");
+            let last = &want[want.len() - hidden..];
+            assert!(got[hidden..2 * hidden] == *last && got[2 * hidden..] == *last, "{family} {dtype:?}");
+        }
+    }
+}
+
 #[test]
 fn heads_of_preference_models() {
     let hidden = noise(&[12, 24], 5).unwrap();

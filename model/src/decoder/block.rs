@@ -12,7 +12,7 @@ use crate::kernels::attention::{Attention, AttentionOutput, Places};
 use crate::kernels::elementwise;
 use crate::kernels::gated_unit::gated_unit;
 use crate::kernels::gemm::{Element, PackedMatrix};
-use crate::kernels::linear::{Map, linear, linear_packed};
+use crate::kernels::linear::{Map, linear, linear_by_row, linear_packed};
 use crate::kernels::rope::{Direction, Positions, RopeTable};
 use crate::parameters::{ParameterId, Parameters};
 
@@ -135,11 +135,22 @@ impl Decoder {
         let maps = self.maps(projections);
         match packed {
             Some(packed) => linear_packed::<f32>(x, packed, &maps),
+            None if self.batch_invariant => linear_by_row::<T>(x, &maps),
             None => linear::<T>(x, &maps),
         }
     }
 
-    /// Bias, per-head norms and rope on fresh queries, keys and values, in place.
+    /// Per-head norms on fresh queries and keys, in place; what they saw, where the family has such norms.
+    fn norm_heads<T: Real>(&self, block: &Block, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
+        let a = &block.attention;
+        let (Some(q_norm), Some(k_norm)) = (block.q_norm, block.k_norm) else { return Ok(None) };
+        let before = if keep { Some(qkv.copy()?) } else { None };
+        self.norm().heads_forward::<T>(qkv, 0, a.heads, self.value(q_norm))?;
+        self.norm().heads_forward::<T>(qkv, a.heads * a.head_dim, a.kv_heads, self.value(k_norm))?;
+        Ok(before)
+    }
+
+    /// Per-head norms and rope on fresh queries, keys and values, in place.
     pub(super) fn finish_qkv<T: Real>(
         &self,
         block: &Block,
@@ -147,15 +158,8 @@ impl Decoder {
         positions: &Positions,
         rope: &RopeTable,
     ) -> Result<Option<Tensor>> {
-        let a = &block.attention;
-        let mut before = None;
-        if let (Some(q_norm), Some(k_norm)) = (block.q_norm, block.k_norm) {
-            before = Some(qkv.copy()?);
-            self.norm().heads_forward::<T>(qkv, 0, a.heads, self.value(q_norm))?;
-            self.norm().heads_forward::<T>(qkv, a.heads * a.head_dim, a.kv_heads, self.value(k_norm))?;
-        }
-        // Keys lie right after queries: one rotation covers both.
-        rope.rotate::<T>(qkv, a.heads + a.kv_heads, positions, Direction::Forward)?;
+        let before = self.norm_heads::<T>(block, qkv, true)?;
+        rope.rotate::<T>(qkv, block.attention.rotated_heads(), positions, Direction::Forward)?;
         Ok(before)
     }
 
@@ -192,19 +196,13 @@ impl Decoder {
         Ok((joined, normed))
     }
 
-    /// The block's queries, keys and values \[t, (n_h + 2 n_kv) d], ready for attention.
-    pub(super) fn queries_keys_values<T: Element>(
-        &self,
-        layer: usize,
-        input: &Tensor,
-        positions: &Positions,
-        rope: &RopeTable,
-    ) -> Result<Tensor> {
+    /// The block's queries, keys and values \[t, (n_h + 2 n_kv) d] but for rope.
+    pub(super) fn queries_keys_values<T: Element>(&self, layer: usize, input: &Tensor) -> Result<Tensor> {
         let block = &self.blocks[layer];
         let packed = self.packed.as_ref().map(|p| &p.blocks[layer].qkv);
         let normed = self.norm().forward::<T>(input, self.value(block.attention_norm))?;
         let qkv = self.project::<T>(&normed, &block.qkv, packed)?;
-        self.finish_qkv::<T>(block, &qkv, positions, rope)?;
+        self.norm_heads::<T>(block, &qkv, false)?;
         Ok(qkv)
     }
 

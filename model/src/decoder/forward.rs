@@ -7,6 +7,7 @@ use super::{Decoder, by_dtype};
 use crate::batch::PackedBatch;
 use crate::kernels::embedding::embedding;
 use crate::kernels::gemm::Element;
+use crate::kernels::rope::Direction;
 use crate::kernels::storage::select_rows;
 
 /// What a forward leaves for its backward.
@@ -69,7 +70,9 @@ impl Decoder {
         let context = BlockContext::new(batch, self.rope(batch.context())?);
         let mut x = self.embed::<T>(batch.ids())?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let qkv = self.queries_keys_values::<T>(layer, &x, &context.positions, &context.rope)?;
+            let qkv = self.queries_keys_values::<T>(layer, &x)?;
+            let rotated = block.attention.rotated_heads();
+            context.rope.rotate::<T>(&qkv, rotated, &context.positions, Direction::Forward)?;
             let attended = block.attention.forward::<T>(&qkv, &context.places)?.output;
             drop(qkv);
             x = match rows.filter(|_| layer + 1 == self.blocks.len()) {

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Decoder, by_dtype};
 use crate::kernels::Real;
+use crate::kernels::fixed_product::fixed_product;
 use crate::kernels::gemm::{Element, MatrixRef, Store, gemm};
 use crate::kernels::gpu::{Gemm, Gpu, operand};
 use crate::kernels::log_prob::{self, log_probs, log_probs_backward, soft_cap};
@@ -219,6 +220,10 @@ impl Decoder {
         let head = self.value(self.head()?);
         let vocab = head.dims2()?.0;
         let logits = gpu.unwritten((n, vocab), DType::F32)?;
+        if self.batch_invariant {
+            fixed_product(gpu, x, head, &logits, 0)?;
+            return Ok(logits);
+        }
         let (a, b, c) = (operand(x)?, operand(head)?.transposed(), operand(&logits)?);
         gpu.gemm(&Gemm { m: n, n: vocab, k: h, a, b, c, accumulate: false })?;
         Ok(logits)

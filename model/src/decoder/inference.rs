@@ -7,7 +7,6 @@ use super::{Decoder, by_dtype};
 use crate::kernels::gemm::{Element, PackedMatrix};
 use crate::kernels::gpu::Gpu;
 use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
-use crate::kernels::rope::Positions;
 use crate::kernels::storage::{select_rows, with_slice};
 use crate::kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
 
@@ -52,9 +51,24 @@ impl Decoder {
         Ok(())
     }
 
-    /// Frees the packed copies.
+    /// Frees the packed copies, and takes the fastest products again.
     pub fn drop_inference(&mut self) {
         self.packed = None;
+        self.batch_invariant = false;
+    }
+
+    /// Whether a row's bits are kept from depending on the other rows of its step on a GPU too, by products that sum in one
+    /// order whatever the number of rows. Until [`Decoder::drop_inference`].
+    pub fn set_batch_invariant(&mut self, on: bool) {
+        self.batch_invariant = on;
+    }
+
+    /// Whether a row's bits do not depend on the other rows of its step: on the CPU they never do.
+    ///
+    /// # Errors
+    /// A device that this build has no kernels for.
+    pub fn is_batch_invariant(&self) -> Result<bool> {
+        Ok(self.batch_invariant || Gpu::at(&self.device)?.is_none())
     }
 
     fn pack(&self, projections: &[Projection]) -> Result<PackedMatrix<f32>> {
@@ -69,8 +83,8 @@ impl Decoder {
 
     /// One step of many running sequences: `ids` are the rows' new tokens, one row after the other. Writes their keys
     /// and values into the rows' pages and returns hidden states after the final norm of the tokens `wanted` (indices
-    /// into `ids`), \[wanted, h]. A token's result does not depend on the other rows, on what else is wanted, nor on how
-    /// its row's tokens were split over steps, bit for bit.
+    /// into `ids`), \[wanted, h]. Where [`Decoder::is_batch_invariant`], a token's result does not depend on the other
+    /// rows, on what else is wanted, nor on how its row's tokens were split over steps, bit for bit.
     ///
     /// # Errors
     /// Pages that do not cover a row, a page outside the cache, an id outside the vocabulary, a position past the
@@ -94,15 +108,14 @@ impl Decoder {
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
-        let positions = rows.iter().flat_map(|r| (r.context..r.context + r.new_tokens).map(|p| p as u32));
-        let (positions, step) = (Positions::new(positions.collect()), PagedStep::new(rows));
+        let step = PagedStep::new(rows);
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
         let mut x = self.embed::<T>(ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let LayerCache { keys, values } = &cache.layers[layer];
-            let qkv = self.queries_keys_values::<T>(layer, &x, &positions, &rope)?;
-            write_pages::<T>(&block.attention, &qkv, &step, keys, values)?;
+            let qkv = self.queries_keys_values::<T>(layer, &x)?;
+            write_pages::<T>(&block.attention, &qkv, &rope, &step, keys, values)?;
             let is_last = layer + 1 == self.blocks.len();
             if is_last && wanted.is_empty() {
                 return select_rows::<T>(&x, wanted);

@@ -188,6 +188,7 @@ impl Decoder {
             prompt_head: parameters.find("prompt_head.weight"),
             rope: RwLock::new(Arc::new(RopeTable::new(&architecture.rope, architecture.head_dim, 0))),
             packed: None,
+            batch_invariant: false,
             device: device.clone(),
             dtype,
             stored_dtype: dtype,

@@ -49,6 +49,8 @@ pub struct Decoder {
     prompt_head: Option<ParameterId>,
     rope: RwLock<Arc<RopeTable>>,
     packed: Option<inference::PackedWeights>,
+    /// [`Decoder::set_batch_invariant`].
+    batch_invariant: bool,
     device: Device,
     dtype: DType,
     stored_dtype: DType,

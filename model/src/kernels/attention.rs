@@ -120,6 +120,11 @@ impl Attention {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
+    /// Heads that rope turns: keys lie right after queries, so that one rotation covers both.
+    pub fn rotated_heads(&self) -> usize {
+        self.heads + self.kv_heads
+    }
+
     /// Refuses what the loops below rely on: they write through shared pointers.
     pub(super) fn check(&self, qkv: &Tensor, tokens: usize) -> Result<()> {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {

@@ -84,17 +84,17 @@ pub(super) fn compiled_head_dim(head_dim: usize) -> Result<usize> {
 
 /// The compiled form of a kernel: `FORWARD` and `BACKWARD` of attention.cu have the same numbers.
 #[derive(Clone, Copy)]
-struct Form {
+pub(super) struct Form {
     /// Head size that is compiled for.
-    d: usize,
+    pub(super) d: usize,
     /// Warps of a block; each has sixteen resident rows.
-    warps: usize,
+    pub(super) warps: usize,
     /// Rows that stream by at a time.
-    stream: usize,
+    pub(super) stream: usize,
 }
 
 impl Form {
-    fn of(dtype: DType, head_dim: usize, is_backward: bool) -> Result<Self> {
+    pub(super) fn of(dtype: DType, head_dim: usize, is_backward: bool) -> Result<Self> {
         let d = compiled_head_dim(head_dim)?;
         let (warps, stream) = match (dtype, d, is_backward) {
             (DType::BF16, 64, _) | (DType::BF16, 128, false) => (4, 64),
@@ -104,18 +104,19 @@ impl Form {
         Ok(Self { d, warps, stream })
     }
 
-    fn rows(self) -> usize {
+    pub(super) fn rows(self) -> usize {
         16 * self.warps
     }
 
     /// Bytes of `rows` rows in shared memory: `Tile` in tile.cuh.
-    fn tile(self, dtype: DType, rows: usize) -> usize {
+    pub(super) fn tile(self, dtype: DType, rows: usize) -> usize {
         rows * (self.d * dtype.size_in_bytes() + 16)
     }
 }
 
 impl Attention {
-    fn shape_arguments(&self) -> Result<[Argument; 6]> {
+    /// heads, key heads, head size, window (0: none), scale, soft cap (0: none).
+    pub(super) fn shape_arguments(&self) -> Result<[Argument; 6]> {
         Ok([
             int(self.heads)?,
             int(self.kv_heads)?,

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::elementwise::{add_bias, add_bias_backward, add_bias_backward_gpu, add_bias_gpu};
+use super::fixed_product::fixed_product;
 use super::gemm::{Element, MatrixRef, PackedMatrix, Store, gemm};
 use super::gpu::{Gemm, Gpu, operand};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -15,7 +16,7 @@ pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let width: usize = maps.iter().map(Map::outputs).sum();
     if let Some(gpu) = Gpu::of(x)? {
-        return linear_gpu(&gpu, x, maps, width);
+        return linear_gpu(&gpu, x, maps, width, false);
     }
     let mut out = unwritten(t * width);
     with_slice::<T, _>(x, |x| -> Result<()> {
@@ -39,21 +40,36 @@ pub fn linear<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
     tensor_of(out, (t, width))
 }
 
-fn linear_gpu(gpu: &Gpu, x: &Tensor, maps: &[Map], width: usize) -> Result<Tensor> {
+/// As [`linear`], and a row's bits don't depend on the others. On the CPU they never do.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_by_row<T: Element>(x: &Tensor, maps: &[Map]) -> Result<Tensor> {
+    match Gpu::of(x)? {
+        Some(gpu) => linear_gpu(&gpu, x, maps, maps.iter().map(Map::outputs).sum(), true),
+        None => linear::<T>(x, maps),
+    }
+}
+
+fn linear_gpu(gpu: &Gpu, x: &Tensor, maps: &[Map], width: usize, by_row: bool) -> Result<Tensor> {
     let (t, k) = x.dims2()?;
     let out = gpu.unwritten((t, width), x.dtype())?;
     let mut first = 0;
     for map in maps {
         let n = map.outputs();
-        gpu.gemm(&Gemm {
-            m: t,
-            n,
-            k,
-            a: operand(x)?,
-            b: operand(map.weight)?.transposed(),
-            c: operand(&out)?.columns_from(first),
-            accumulate: false,
-        })?;
+        if by_row {
+            fixed_product(gpu, x, map.weight, &out, first)?;
+        } else {
+            gpu.gemm(&Gemm {
+                m: t,
+                n,
+                k,
+                a: operand(x)?,
+                b: operand(map.weight)?.transposed(),
+                c: operand(&out)?.columns_from(first),
+                accumulate: false,
+            })?;
+        }
         if let Some(bias) = map.bias {
             add_bias_gpu(gpu, &out, first, bias)?;
         }

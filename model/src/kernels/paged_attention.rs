@@ -4,7 +4,8 @@
 //! FlashAttention, arXiv:2205.14135, a page to a block), so that its bits do not depend on the other rows of the step
 //! nor on where a prefill was cut. A page holds keys transposed (\[d]\[16]): sixteen scores are one chain of
 //! multiply-adds without horizontal sums. All heads of a page lie side by side and are read in that order, keys and
-//! values each as one long stream; queries that share a page read it one after the other, while it is in cache.
+//! values each as one long stream; queries that share a page read it one after the other, while it is in cache. The GPU's
+//! form is in `paged_gpu.rs`.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -13,9 +14,10 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::attention::Attention;
-use super::attention_gpu::compiled_head_dim;
-use super::gpu::{Argument, Gpu, int, pointer, suffix};
+use super::gpu::Gpu;
+use super::paged_gpu::Uploaded;
 use super::parallel::{SharedMut, for_each};
+use super::rope::{Direction, Positions, RopeTable};
 use super::simd::{prefetch, simd};
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
@@ -27,105 +29,76 @@ const AHEAD: usize = 4;
 
 /// One new token of a row.
 #[derive(Clone, Copy)]
-struct Query<'a> {
-    pages: &'a [u32],
-    position: usize,
+pub(super) struct Query<'a> {
+    pub(super) pages: &'a [u32],
+    pub(super) position: usize,
+    /// [`PagedRow::shared`].
+    pub(super) shared: usize,
 }
 
 /// The rows of a step as attention sees them, the same for all layers.
 pub struct PagedStep<'a> {
     queries: Vec<Query<'a>>,
-    uploaded: OnceLock<UploadedStep>,
-}
-
-/// What a GPU's kernels know of a step.
-#[derive(Clone)]
-struct UploadedStep {
-    /// Each token's own slot: page · 16 + place.
-    slots: Tensor,
-    /// The rows' pages, one row after the other.
-    tables: Tensor,
-    /// Where each token's row begins in `tables`.
-    table_start: Tensor,
-    positions: Tensor,
+    positions: Positions,
+    uploaded: OnceLock<Uploaded>,
 }
 
 impl<'a> PagedStep<'a> {
     /// The new tokens of `rows`, one row after the other.
     pub fn new(rows: &[PagedRow<'a>]) -> Self {
-        let queries = rows.iter().flat_map(|row| {
-            let pages = row.pages;
-            (row.context..row.context + row.new_tokens).map(move |position| Query { pages, position })
-        });
-        Self { queries: queries.collect(), uploaded: OnceLock::new() }
+        let queries: Vec<Query> = rows
+            .iter()
+            .flat_map(|row| {
+                let PagedRow { pages, shared, .. } = *row;
+                let new = row.context..row.context + row.new_tokens;
+                new.map(move |position| Query { pages, position, shared })
+            })
+            .collect();
+        let positions = Positions::new(queries.iter().map(|query| query.position as u32).collect());
+        Self { queries, positions, uploaded: OnceLock::new() }
     }
 
-    fn on(&self, gpu: &Gpu) -> Result<UploadedStep> {
-        if let Some(found) = self.uploaded.get() {
-            return Ok(found.clone());
+    /// The step's tables on a GPU, made for this attention's heads at the first call.
+    fn on(&self, gpu: &Gpu, attention: &Attention, dtype: DType) -> Result<&Uploaded> {
+        match self.uploaded.get() {
+            Some(found) => Ok(found),
+            None => {
+                let fresh = Uploaded::new(gpu, &self.queries, attention, dtype)?;
+                Ok(self.uploaded.get_or_init(|| fresh))
+            }
         }
-        let (mut slots, mut tables, mut starts) = (Vec::new(), Vec::new(), Vec::new());
-        let mut row: Option<(&[u32], usize)> = None;
-        for query in &self.queries {
-            let page = query.pages[query.position / PAGE_TOKENS];
-            slots.push(page * PAGE_TOKENS as u32 + (query.position % PAGE_TOKENS) as u32);
-            // Tokens of one row follow each other.
-            let start = match row {
-                Some((pages, start)) if std::ptr::eq(pages, query.pages) => start,
-                _ => {
-                    let start = tables.len();
-                    tables.extend_from_slice(query.pages);
-                    row = Some((query.pages, start));
-                    start
-                }
-            };
-            starts.push(start as u32);
-        }
-        let positions: Vec<u32> = self.queries.iter().map(|query| query.position as u32).collect();
-        let fresh = UploadedStep {
-            slots: gpu.upload(&slots)?,
-            tables: gpu.upload(&tables)?,
-            table_start: gpu.upload(&starts)?,
-            positions: gpu.upload(&positions)?,
-        };
-        Ok(self.uploaded.get_or_init(|| fresh).clone())
     }
 }
 
-/// Writes the new tokens' keys and values into their rows' pages. `qkv` \[t, (heads + 2·kv_heads)·d] after rope;
-/// `keys` \[pages, kv_heads, d, 16] and `values` \[pages, kv_heads, 16, d].
+/// Rotates the new tokens' queries in place and puts their keys, rotated, and values into their rows' pages. `qkv`
+/// \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined afterwards; `keys` \[pages, kv_heads, d, 16] (on a
+/// GPU \[pages, kv_heads, 16, d]) and `values` \[pages, kv_heads, 16, d].
 ///
 /// # Errors
-/// A tensor that is not a contiguous CPU one.
+/// A position past the rotary table, a tensor that is not contiguous.
 pub fn write_pages<T: Real>(
     attention: &Attention,
     qkv: &Tensor,
+    rope: &RopeTable,
     step: &PagedStep,
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<()> {
-    let (d, kv_heads) = (attention.head_dim, attention.kv_heads);
-    let (width, queries) = (attention.width(), &step.queries);
+    let queries = &step.queries;
     check(attention, qkv, queries.len(), keys, values)?;
     if let Some(gpu) = Gpu::of(qkv)? {
-        let arguments = [
-            pointer(keys)?,
-            pointer(values)?,
-            pointer(qkv)?,
-            pointer(&step.on(&gpu)?.slots)?,
-            int(attention.heads)?,
-            int(kv_heads)?,
-            int(d)?,
-        ];
-        return gpu.launch("write_pages", qkv.dtype(), [queries.len(), 1, 1], 128, 0, &arguments);
+        rope.covers(&step.positions)?;
+        return step.on(&gpu, attention, qkv.dtype())?.write(&gpu, attention, qkv, rope, keys, values);
     }
+    rope.rotate::<T>(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
+    let (d, kv_heads, width) = (attention.head_dim, attention.kv_heads, attention.width());
     with_slice::<T, _>(qkv, |qkv| {
         with_slice_mut::<T, _>(keys, |keys| {
             with_slice_mut::<T, _>(values, |values| {
                 let (keys, values) = (SharedMut::new(keys), SharedMut::new(values));
                 for_each(queries.len().div_ceil(QUERIES), |task| {
                     for token in task * QUERIES..((task + 1) * QUERIES).min(queries.len()) {
-                        let Query { pages, position } = queries[token];
+                        let Query { pages, position, .. } = queries[token];
                         let page = pages[position / PAGE_TOKENS] as usize;
                         let slot = position % PAGE_TOKENS;
                         for head in 0..kv_heads {
@@ -361,63 +334,6 @@ impl<T: Real> Columns<'_, T> {
     }
 }
 
-/// The compiled form of the GPU's kernel: `ATTEND_PAGES` of paged_attention.cu has the same numbers.
-struct PagedForm {
-    /// Head size that is compiled for.
-    d: usize,
-    /// Keys of a tile.
-    keys: usize,
-    warps: usize,
-}
-
-impl PagedForm {
-    fn of(dtype: DType, head_dim: usize) -> Result<Self> {
-        let d = compiled_head_dim(head_dim)?;
-        Ok(match (dtype, d) {
-            (DType::BF16, 256) => Self { d, keys: 16, warps: 4 },
-            (DType::BF16, _) => Self { d, keys: 32, warps: 4 },
-            _ => Self { d, keys: 16, warps: 2 },
-        })
-    }
-
-    /// Bytes of shared memory: sixteen query heads, a tile of keys and one of values for each warp, maxima and sums.
-    fn shared(&self, dtype: DType) -> usize {
-        (16 + self.warps * 2 * self.keys) * (self.d * dtype.size_in_bytes() + 16) + self.warps * 16 * 2 * 4
-    }
-}
-
-fn attend_pages_gpu(
-    gpu: &Gpu,
-    attention: &Attention,
-    qkv: &Tensor,
-    step: &UploadedStep,
-    keys: &Tensor,
-    values: &Tensor,
-) -> Result<Tensor> {
-    let (t, d, heads, dtype) = (qkv.dims2()?.0, attention.head_dim, attention.heads, qkv.dtype());
-    let form = PagedForm::of(dtype, d)?;
-    let out = gpu.unwritten((t, heads * d), dtype)?;
-    let arguments = [
-        pointer(&out)?,
-        pointer(qkv)?,
-        pointer(keys)?,
-        pointer(values)?,
-        pointer(&step.tables)?,
-        pointer(&step.table_start)?,
-        pointer(&step.positions)?,
-        int(heads)?,
-        int(attention.kv_heads)?,
-        int(d)?,
-        int(attention.window.unwrap_or(0))?,
-        Argument::F32(attention.scale as f32),
-        Argument::F32(attention.softcap.unwrap_or(0.0) as f32),
-    ];
-    let kernel = format!("attend_pages_{}_{}", suffix(dtype)?, form.d);
-    let grid = [t, attention.kv_heads, 1];
-    gpu.launch_single(&kernel, grid, 32 * form.warps, form.shared(dtype), &arguments)?;
-    Ok(out)
-}
-
 /// Refuses tensors of other shapes than the loops rely on.
 fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
     attention.check(qkv, tokens)?;
@@ -448,7 +364,7 @@ pub fn attend_pages<T: Real>(
     let t = queries.len();
     check(attention, qkv, t, keys, values)?;
     if let Some(gpu) = Gpu::of(qkv)? {
-        return attend_pages_gpu(&gpu, attention, qkv, &step.on(&gpu)?, keys, values);
+        return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, keys, values);
     }
     let mut output = unwritten(t * heads * d);
     let (scale, cap) = (T::of(attention.scale), T::of(attention.softcap.unwrap_or(1.0)));

@@ -126,18 +126,13 @@ impl RopeTable {
         if rows != positions.values.len() || heads * 2 * self.half > width {
             candle_core::bail!("{} positions for {rows} rows of {width} columns", positions.values.len())
         }
-        if let Some(&position) = positions.values.iter().find(|&&p| p as usize >= self.positions()) {
-            candle_core::bail!("position {position} of a rotary table of {}", self.positions())
-        }
+        self.covers(positions)?;
         let Some(gpu) = Gpu::of(x)? else {
             return with_slice_mut::<T, _>(x, |x| {
                 self.rotate_slice(x, width, heads, &positions.values, direction);
             });
         };
-        let [cos, sin] = uploaded(&self.uploaded, || {
-            let upload = |x: &[f32]| Tensor::from_slice(x, x.len(), gpu.device());
-            Ok([upload(&self.cos)?, upload(&self.sin)?])
-        })?;
+        let [cos, sin] = self.on(&gpu)?;
         let sign = if direction == Direction::Backward { -1.0 } else { 1.0 };
         let arguments = [
             pointer(x)?,
@@ -150,6 +145,24 @@ impl RopeTable {
             Argument::F32(sign),
         ];
         gpu.launch("rope", x.dtype(), [rows, 1, 1], row_threads(heads * self.half), 0, &arguments)
+    }
+
+    /// Refuses positions past the table.
+    pub(super) fn covers(&self, positions: &Positions) -> Result<()> {
+        match positions.values.iter().find(|&&p| p as usize >= self.positions()) {
+            Some(position) => {
+                candle_core::bail!("position {position} of a rotary table of {}", self.positions())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// cos and sin on a GPU.
+    pub(super) fn on(&self, gpu: &Gpu) -> Result<[Tensor; 2]> {
+        uploaded(&self.uploaded, || {
+            let upload = |x: &[f32]| Tensor::from_slice(x, x.len(), gpu.device());
+            Ok([upload(&self.cos)?, upload(&self.sin)?])
+        })
     }
 
     fn rotate_slice<T: Real>(

@@ -82,50 +82,17 @@ __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_s
             load_tile<T, D, S>(k, keys, width, a.d, last + 1 - next, [&](int r) { return key_row(segment, next + r); });
         }
         cp_async_commit();
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int query = first + warp * 16 + lane / 4 + half * 8;
-            float most = largest[half];
-#pragma unroll
-            for (int n = 0; n < S / 8; n++) {
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float slope;
-                    const float x = score<T>(a, p[n][half * 2 + e], slope);
-                    const bool seen = is_visible(a, query, j + n * 8 + lane % 4 * 2 + e);
-                    p[n][half * 2 + e] = seen ? x : -INFINITY;
-                    // fmaxf passes over NaN; its exponential below does not.
-                    most = fmaxf(most, p[n][half * 2 + e]);
-                }
-            }
-            most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 1));
-            most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 2));
-            // A row that has seen no key yet keeps zeros.
-            const float shift = most == -INFINITY ? 0.0f : most;
-            const float shrink = exp_of<T>(largest[half] - shift);
-            largest[half] = most;
-            sum[half] *= shrink;
-#pragma unroll
-            for (int n = 0; n < S / 8; n++) {
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    p[n][half * 2 + e] = exp_of<T>(p[n][half * 2 + e] - shift);
-                    sum[half] += p[n][half * 2 + e];
-                }
-            }
-#pragma unroll
-            for (int c = 0; c < D / 8; c++) {
-                acc[c][half * 2] *= shrink;
-                acc[c][half * 2 + 1] *= shrink;
-            }
-        }
+        softmax_step<T, S>(p, acc, largest, sum, [&](float product, int half, int column) {
+            float slope;
+            const float x = score<T>(a, product, slope);
+            return is_visible(a, first + warp * 16 + lane / 4 + half * 8, j + column) ? x : -INFINITY;
+        });
         product<D, S>(acc, p, v);
     }
     cp_async_wait<0>();
+    join_sums(sum);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        sum[half] += __shfl_xor_sync(FULL_WARP, sum[half], 1);
-        sum[half] += __shfl_xor_sync(FULL_WARP, sum[half], 2);
         const float inverse = 1.0f / sum[half];
 #pragma unroll
         for (int c = 0; c < D / 8; c++) {

@@ -2,6 +2,7 @@
 #include "attention.cu"
 #include "draw.cu"
 #include "elementwise.cu"
+#include "fixed_product.cu"
 #include "gated_unit.cu"
 #include "log_prob.cu"
 #include "norm.cu"

@@ -132,6 +132,56 @@ __device__ __forceinline__ void product(float (&acc)[D / 8][4], const float (&p)
     }
 }
 
+// A step of the online softmax (FlashAttention-2): this warp's products p [16, S] become weights by score(product, half, column),
+// which is −∞ for a key that the row does not see; `acc` and `sum` are brought to the new maximum, and `sum` takes the weights.
+template <class T, int S, int C, class Score>
+__device__ __forceinline__ void softmax_step(float (&p)[S / 8][4], float (&acc)[C][4], float (&largest)[2], float (&sum)[2],
+                                             Score score) {
+    const int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float most = largest[half];
+#pragma unroll
+        for (int n = 0; n < S / 8; n++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                p[n][half * 2 + e] = score(p[n][half * 2 + e], half, n * 8 + lane % 4 * 2 + e);
+                // fmaxf passes over NaN; its exponential below does not.
+                most = fmaxf(most, p[n][half * 2 + e]);
+            }
+        }
+        most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, 2));
+        // A row that has seen no key yet keeps zeros.
+        const float shift = most == -INFINITY ? 0.0f : most;
+        const float shrink = exp_of<T>(largest[half] - shift);
+        largest[half] = most;
+        sum[half] *= shrink;
+#pragma unroll
+        for (int n = 0; n < S / 8; n++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                p[n][half * 2 + e] = exp_of<T>(p[n][half * 2 + e] - shift);
+                sum[half] += p[n][half * 2 + e];
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            acc[c][half * 2] *= shrink;
+            acc[c][half * 2 + 1] *= shrink;
+        }
+    }
+}
+
+// The sums of a row's columns, which four threads hold, known to each of them.
+__device__ __forceinline__ void join_sums(float (&sum)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        sum[half] += __shfl_xor_sync(FULL_WARP, sum[half], 1);
+        sum[half] += __shfl_xor_sync(FULL_WARP, sum[half], 2);
+    }
+}
+
 // Writes this warp's accumulators [16, D] to rows of `out` (`width` elements apart), columns below d, rows below `live`.
 template <class T, int D, class RowOf>
 __device__ __forceinline__ void store_rows(T* out, const float (&acc)[D / 8][4], int64_t width, int d, int first, int live,

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Gpu, Launcher, emulate, poison};
-use crate::architecture::Activation;
+use crate::architecture::{Activation, Rope, RopeScaling};
 use crate::batch::PackedBatch;
 use crate::kernels::attention::{Attention, Places};
 use crate::kernels::elementwise::{add_assign, scale_assign, sum};
 use crate::kernels::embedding::{embedding, embedding_backward};
 use crate::kernels::gated_unit::{gated_unit, gated_unit_backward};
-use crate::kernels::linear::{Map, MapGradient, linear, linear_backward};
+use crate::kernels::linear::{Map, MapGradient, linear, linear_backward, linear_by_row};
 use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
 use crate::kernels::rms_norm::RmsNorm;
+use crate::kernels::rope::RopeTable;
 use crate::kernels::storage::select_rows;
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 
@@ -217,18 +218,48 @@ impl Run<'_> {
     }
 
     fn linear_maps(&mut self) -> Result<()> {
-        let (t, k, m, n) = if self.size == Size::Small { (13, 24, 10, 7) } else { (515, 1032, 700, 344) };
+        let shapes = match self.size {
+            Size::Small => [(13, 24, 10, 7), (130, 200, 137, 6), (3, 37, 9, 70)],
+            Size::Large => [(515, 1032, 700, 344), (64, 4096, 1000, 24), (2, 1037, 300, 2)],
+        };
+        for (t, k, m, n) in shapes {
+            self.linear_maps_of(t, k, m, n)?;
+        }
+        self.rows_alone(if self.size == Size::Small { 40 } else { 4096 })
+    }
+
+    /// Products by row: the same bits alone, among a few, and among many.
+    fn rows_alone(&mut self, k: usize) -> Result<()> {
+        const ROWS: usize = 130;
+        for dtype in [DType::F32, DType::BF16] {
+            let place =
+                |shape: &[usize]| noise(shape, self.seed)?.to_dtype(dtype)?.to_device(self.target.device());
+            let (x, weight) = (place(&[ROWS, k])?, place(&[70, k])?);
+            let product = |from: usize, rows: usize| {
+                let x = x.narrow(0, from, rows)?.copy()?;
+                self.target.run(|| linear_by_row::<f32>(&x, &[Map { weight: &weight, bias: None }]))
+            };
+            let parts = [product(0, 1)?, product(1, 40)?, product(41, ROWS - 41)?];
+            let distance = distance(&Tensor::cat(&parts, 0)?, &product(0, ROWS)?)?;
+            let name = format!("products by row of {k}, the same bits in any batch");
+            self.found.push(Comparison { name, dtype, distance, bound: 0.0 });
+        }
+        Ok(())
+    }
+
+    fn linear_maps_of(&mut self, t: usize, k: usize, m: usize, n: usize) -> Result<()> {
         let shapes: [&[usize]; 5] = [&[t, k], &[m, k], &[n, k], &[n], &[t, m + n]];
-        self.compare("linear maps side by side", &shapes, |x| {
+        self.compare(&format!("linear maps of {t} rows side by side"), &shapes, |x| {
             let maps = [Map { weight: &x[1], bias: None }, Map { weight: &x[2], bias: Some(&x[3]) }];
             let y = linear::<f32>(&x[0], &maps)?;
+            let by_row = linear_by_row::<f32>(&x[0], &maps)?;
             let (d1, d2, d_bias) = (sums(&x[0], &[m, k])?, sums(&x[0], &[n, k])?, sums(&x[0], &[n])?);
             let slots = [
                 MapGradient { weight: Some(&d1), bias: None },
                 MapGradient { weight: Some(&d2), bias: Some(&d_bias) },
             ];
             let dx = linear_backward::<f32>(&x[0], &x[4], &maps, &slots)?;
-            Ok(vec![y, dx, d1, d2, d_bias])
+            Ok(vec![y, by_row, dx, d1, d2, d_bias])
         })
     }
 
@@ -273,38 +304,44 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
-    /// Two rows that grow over scattered pages, and a third that shares the first one's pages; keys and values are written
-    /// and read by the same forms.
+    /// Two rows that grow over scattered pages, beside others that go on from the first one's pages, with a place of their own
+    /// in the last; some of a step's tokens are a prompt's, some a response's, some past the end of a part.
     fn paged_attention(&mut self) -> Result<()> {
-        let (long, short) = if self.size == Size::Small { (150, 21) } else { (1500, 333) };
+        let (long, short) = if self.size == Size::Small { (530, 21) } else { (1500, 333) };
         let pages_of = |tokens: usize, first: u32| -> Vec<u32> {
             (0..tokens.div_ceil(PAGE_TOKENS) as u32).map(|page| first + 2 * page).collect()
         };
-        let (even, odd) = (pages_of(long, 0), pages_of(short, 1));
-        let page_count = long.div_ceil(PAGE_TOKENS) * 2 + 2;
-        let mut shared = even.clone();
-        if let Some(last) = shared.last_mut() {
-            *last = page_count as u32 - 1;
-        }
-        // The third row's own last page starts empty: it goes on where the last full page ends.
-        let full = (long - 1) / PAGE_TOKENS * PAGE_TOKENS;
+        let (mut even, odd) = (pages_of(long, 0), pages_of(short, 1));
+        let page_count = long.div_ceil(PAGE_TOKENS) * 2 + 5;
+        // What every row of the first prompt holds; their own last pages start empty.
+        let shared = (long - 1) / PAGE_TOKENS * PAGE_TOKENS;
+        let own = |page: usize| -> Vec<u32> {
+            let own = page_count - page;
+            even[..shared / PAGE_TOKENS].iter().copied().chain([own as u32]).collect()
+        };
+        let (twins, stranger) = ([own(1), own(2), own(3)], own(4));
+        even.push(page_count as u32 - 5);
+        let row = |new_tokens, context, pages, shared| PagedRow { new_tokens, context, pages, shared };
         let steps = [
+            vec![row(long, 0, &even[..], shared), row(short - 2, 0, &odd, 16)],
             vec![
-                PagedRow { new_tokens: long, context: 0, pages: &even, shared: 0 },
-                PagedRow { new_tokens: short - 2, context: 0, pages: &odd, shared: 0 },
-            ],
-            vec![
-                PagedRow { new_tokens: 3, context: full, pages: &shared, shared: 0 },
-                PagedRow { new_tokens: 2, context: short - 2, pages: &odd, shared: 0 },
+                row(1, shared, &twins[0], shared),
+                row(3, shared, &twins[1], shared),
+                row(1, shared, &twins[2], shared),
+                row(2, short - 2, &odd, 16),
+                // The same keys, summed as one row's own.
+                row(1, shared, &stranger, 0),
+                row(1, long, &even, shared),
             ],
         ];
-        let tokens = [long + short - 2, 5];
+        let tokens = [long + short - 2, 9];
         for (heads, kv_heads, d, window, softcap) in [
             (4, 2, 64, None, None),
             (6, 2, 24, Some(9), None),
             (3, 1, 10, Some(40), Some(2.0)),
             (8, 2, 128, None, Some(5.0)),
             (20, 1, 100, Some(64), None),
+            (70, 1, 16, None, None),
             (8, 1, 256, None, None),
         ] {
             let scale = 4.0 / (d as f64).sqrt();
@@ -313,6 +350,7 @@ impl Run<'_> {
                 "paged attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}"
             );
             let width = attention.width();
+            let rope = RopeTable::new(&Rope { theta: 1e4, scaling: RopeScaling::None }, d, long + 2);
             self.compare(&name, &[&[tokens[0], width], &[tokens[1], width]], |x| {
                 let is_gpu = Gpu::of(&x[0])?.is_some();
                 let (rows, columns) = if is_gpu { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
@@ -324,8 +362,9 @@ impl Run<'_> {
                     .zip(x)
                     .map(|(rows, qkv)| {
                         let step = PagedStep::new(rows);
-                        write_pages::<f32>(&attention, qkv, &step, &keys, &values)?;
-                        attend_pages::<f32>(&attention, qkv, &step, &keys, &values)
+                        let qkv = qkv.copy()?;
+                        write_pages::<f32>(&attention, &qkv, &rope, &step, &keys, &values)?;
+                        attend_pages::<f32>(&attention, &qkv, &step, &keys, &values)
                     })
                     .collect()
             })?;

@@ -1,0 +1,404 @@
+//! The GPU form of paged attention: how a step is cut into items, and the launches (`cuda/paged_attention.cu`).
+//!
+//! Tokens that stand next to each other and read the same pages (a prompt's own, or the candidates of one prompt) go
+//! together, and read them once. What lies past the shared pages each token reads alone. Long stretches of keys are cut
+//! into parts of [`PART_KEYS`], which are joined in their order. Where the cuts are goes by a token's position and the
+//! length of its prompt alone, so that its bits depend neither on its company nor on how its prompt was cut into chunks.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::attention::Attention;
+use super::attention_gpu::{Form, compiled_head_dim};
+use super::gpu::{Argument, Gpu, int, pointer, suffix};
+use super::paged_attention::Query;
+use super::rope::RopeTable;
+use crate::kv_cache::PAGE_TOKENS;
+
+/// Keys of a part at most: a multiple of a page and of every kernel's tile.
+const PART_KEYS: usize = 512;
+/// Numbers of a `PageItem`.
+const ITEM: usize = 5;
+/// `NO_SLOT`.
+const NO_SLOT: u32 = u32::MAX;
+
+/// What the kernels know of a step, on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct StepTables {
+    /// Each token's own slot: page · 16 + place.
+    slots: Vec<u32>,
+    positions: Vec<u32>,
+    /// Where each token's row begins in `tables`.
+    table_start: Vec<u32>,
+    /// Where each token's parts begin, and where the last one's end. One that has its result from one item has none.
+    part_start: Vec<u32>,
+    /// `PageItem`s of one token.
+    own: Vec<[i32; ITEM]>,
+    /// `PageItem`s of tokens with common keys.
+    common: Vec<[i32; ITEM]>,
+    /// The rows' pages, one row after the other.
+    tables: Vec<u32>,
+}
+
+/// Room for a step's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    tokens: usize,
+    own: usize,
+    common: usize,
+    parts: usize,
+    tables: usize,
+}
+
+impl Room {
+    /// Where each table begins among the words, in the order of [`StepTables`]' fields, and their number.
+    fn starts(&self) -> [usize; 8] {
+        let sizes = [
+            self.tokens,
+            self.tokens,
+            self.tokens,
+            self.tokens + 1,
+            self.own * ITEM,
+            self.common * ITEM,
+            self.tables,
+        ];
+        let mut starts = [0; 8];
+        for (i, size) in sizes.into_iter().enumerate() {
+            starts[i + 1] = starts[i] + size;
+        }
+        starts
+    }
+}
+
+impl StepTables {
+    /// The tables of a step; `together` tokens with common keys make one item.
+    pub(super) fn new(queries: &[Query], together: usize) -> Self {
+        let mut tables = Self::default();
+        let mut row: Option<&[u32]> = None;
+        let mut start = 0;
+        let mut parts = 0;
+        for (token, query) in queries.iter().enumerate() {
+            let Query { pages, position, shared } = *query;
+            // Tokens of one row follow each other.
+            if !row.is_some_and(|row| std::ptr::eq(row, pages)) {
+                start = tables.tables.len();
+                tables.tables.extend_from_slice(pages);
+                row = Some(pages);
+            }
+            let slot = pages[position / PAGE_TOKENS] * PAGE_TOKENS as u32 + (position % PAGE_TOKENS) as u32;
+            tables.slots.push(slot);
+            tables.positions.push(position as u32);
+            tables.table_start.push(start as u32);
+            tables.part_start.push(parts);
+            if position >= shared {
+                let common = shared.div_ceil(PART_KEYS);
+                let all = common + (position + 1 - shared).div_ceil(PART_KEYS);
+                for (i, from) in (shared..=position).step_by(PART_KEYS).enumerate() {
+                    let part = if all > 1 { (common + i) as i32 } else { -1 };
+                    let to = (from + PART_KEYS).min(position + 1);
+                    tables.own.push([token as i32, 1, from as i32, to as i32, part]);
+                }
+                parts += if all > 1 { all as u32 } else { 0 };
+            }
+        }
+        tables.part_start.push(parts);
+        let mut first = 0;
+        while first < queries.len() {
+            let run = common_run(&queries[first..]);
+            for (chunk, tokens) in queries[first..first + run].chunks(together.max(1)).enumerate() {
+                let (token, count) = ((first + chunk * together.max(1)) as i32, tokens.len() as i32);
+                let (Some(Query { position, shared, .. }), Some(last)) = (tokens.first(), tokens.last())
+                else {
+                    continue;
+                };
+                if position < shared {
+                    tables.common.push([token, count, 0, last.position as i32 + 1, -1]);
+                } else {
+                    for (part, from) in (0..*shared).step_by(PART_KEYS).enumerate() {
+                        let to = (from + PART_KEYS).min(*shared);
+                        tables.common.push([token, count, from as i32, to as i32, part as i32]);
+                    }
+                }
+            }
+            first += run;
+        }
+        tables
+    }
+
+    /// Room for just these.
+    pub(super) fn room(&self) -> Room {
+        Room {
+            tokens: self.slots.len(),
+            own: self.own.len(),
+            common: self.common.len(),
+            parts: self.part_start.last().map_or(0, |&parts| parts as usize),
+            tables: self.tables.len(),
+        }
+    }
+
+    /// All tables one after the other, each filled up to its room by what does nothing.
+    fn words(&self, room: &Room) -> Vec<u32> {
+        let starts = room.starts();
+        let mut words = vec![0; starts[7].max(1)];
+        let mut put = |table: usize, values: &mut dyn Iterator<Item = u32>| {
+            words[starts[table]..].iter_mut().zip(values).for_each(|(word, value)| *word = value);
+        };
+        let fill = room.tokens - self.slots.len();
+        put(0, &mut self.slots.iter().copied().chain(std::iter::repeat_n(NO_SLOT, fill)));
+        put(1, &mut self.positions.iter().copied());
+        put(2, &mut self.table_start.iter().copied());
+        let end = self.part_start.last().copied().unwrap_or(0);
+        put(3, &mut self.part_start.iter().copied().chain(std::iter::repeat_n(end, fill)));
+        put(4, &mut self.own.iter().flatten().map(|&number| number as u32));
+        put(5, &mut self.common.iter().flatten().map(|&number| number as u32));
+        put(6, &mut self.tables.iter().copied());
+        words
+    }
+}
+
+/// How many of the first tokens read common pages: a prompt's own tokens, or tokens past the same shared pages. A token
+/// that shares none is a run of its own.
+fn common_run(queries: &[Query]) -> usize {
+    let Some(first) = queries.first() else { return 0 };
+    let pages = &first.pages[..first.shared / PAGE_TOKENS];
+    let goes_on = |query: &&Query| {
+        if first.position < first.shared {
+            return std::ptr::eq(query.pages, first.pages) && query.position < first.shared;
+        }
+        query.shared == first.shared
+            && query.position >= first.shared
+            && (std::ptr::eq(query.pages, first.pages) || query.pages[..pages.len()] == *pages)
+    };
+    queries.iter().take_while(goes_on).count().max(1)
+}
+
+/// A step's tables on a GPU, and room for the results of its parts.
+pub(super) struct Uploaded {
+    words: Tensor,
+    room: Room,
+    /// \[parts, heads, d] and \[parts, heads, 2].
+    parts: Tensor,
+    stats: Tensor,
+}
+
+impl Uploaded {
+    pub(super) fn new(gpu: &Gpu, queries: &[Query], attention: &Attention, dtype: DType) -> Result<Self> {
+        let tables = StepTables::new(queries, tokens_together(attention, dtype)?);
+        let room = tables.room();
+        let (heads, d) = (attention.heads, attention.head_dim);
+        Ok(Self {
+            words: gpu.upload(&tables.words(&room))?,
+            room,
+            parts: gpu.unwritten((room.parts.max(1), heads, d), DType::F32)?,
+            stats: gpu.unwritten((room.parts.max(1), heads, 2), DType::F32)?,
+        })
+    }
+
+    /// The address of a table, by its place in [`StepTables`].
+    fn table(&self, table: usize) -> Result<Argument> {
+        match pointer(&self.words)? {
+            Argument::Pointer(first) => Ok(Argument::Pointer(first + 4 * self.room.starts()[table] as u64)),
+            other => bail!("an address, not {other:?}"),
+        }
+    }
+
+    /// Rope and the new tokens' keys and values into their pages, in one pass.
+    pub(super) fn write(
+        &self,
+        gpu: &Gpu,
+        attention: &Attention,
+        qkv: &Tensor,
+        rope: &RopeTable,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<()> {
+        let [cos, sin] = rope.on(gpu)?;
+        let arguments = [
+            pointer(qkv)?,
+            pointer(keys)?,
+            pointer(values)?,
+            pointer(&cos)?,
+            pointer(&sin)?,
+            self.table(1)?,
+            self.table(0)?,
+            int(attention.heads)?,
+            int(attention.kv_heads)?,
+            int(attention.head_dim / 2)?,
+        ];
+        gpu.launch("rope_pages", qkv.dtype(), [self.room.tokens, 1, 1], 256, 0, &arguments)
+    }
+
+    /// The tokens' results \[t, heads · d].
+    pub(super) fn attend(
+        &self,
+        gpu: &Gpu,
+        attention: &Attention,
+        qkv: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<Tensor> {
+        let (t, d, heads, dtype) = (qkv.dims2()?.0, attention.head_dim, attention.heads, qkv.dtype());
+        let out = gpu.unwritten((t, heads * d), dtype)?;
+        let launch = |kernel: &str, d: usize, items: usize, table: usize, warps: usize, shared: usize| {
+            let mut arguments = vec![
+                pointer(&out)?,
+                pointer(&self.parts)?,
+                pointer(&self.stats)?,
+                pointer(qkv)?,
+                pointer(keys)?,
+                pointer(values)?,
+                self.table(table)?,
+                self.table(6)?,
+                self.table(2)?,
+                self.table(1)?,
+                self.table(3)?,
+            ];
+            arguments.extend(attention.shape_arguments()?);
+            let kernel = format!("{kernel}_{}_{d}", suffix(dtype)?);
+            gpu.launch_single(&kernel, [items, attention.kv_heads, 1], 32 * warps, shared, &arguments)
+        };
+        let form = Form::of(dtype, d, false)?;
+        let shared = form.tile(dtype, form.rows() + 2 * form.stream);
+        launch("attend_common_pages", form.d, self.room.common, 5, form.warps, shared)?;
+        let own = OwnForm::of(dtype, d)?;
+        launch("attend_pages", own.d, self.room.own, 4, own.warps, own.shared(dtype))?;
+        if self.room.parts > 0 {
+            let arguments = [
+                pointer(&out)?,
+                pointer(&self.parts)?,
+                pointer(&self.stats)?,
+                self.table(3)?,
+                int(heads)?,
+                int(d)?,
+            ];
+            gpu.launch("join_parts", dtype, [t, 1, 1], 256, 0, &arguments)?;
+        }
+        Ok(out)
+    }
+}
+
+/// Tokens whose query heads of one key head fill a block of `attend_common_pages`.
+fn tokens_together(attention: &Attention, dtype: DType) -> Result<usize> {
+    let rows = Form::of(dtype, attention.head_dim, false)?.rows();
+    Ok((rows / (attention.heads / attention.kv_heads)).max(1))
+}
+
+/// The compiled form of `attend_pages`: `ATTEND_PAGES` of paged_attention.cu has the same numbers.
+struct OwnForm {
+    /// Head size that is compiled for.
+    d: usize,
+    /// Keys of a tile.
+    keys: usize,
+    warps: usize,
+}
+
+impl OwnForm {
+    fn of(dtype: DType, head_dim: usize) -> Result<Self> {
+        let d = compiled_head_dim(head_dim)?;
+        Ok(match (dtype, d) {
+            (DType::BF16, 256) => Self { d, keys: 16, warps: 4 },
+            (DType::BF16, _) => Self { d, keys: 32, warps: 4 },
+            _ => Self { d, keys: 16, warps: 2 },
+        })
+    }
+
+    /// Bytes of shared memory: sixteen query heads, a tile of keys and one of values for each warp, maxima and sums.
+    fn shared(&self, dtype: DType) -> usize {
+        (16 + self.warps * 2 * self.keys) * (self.d * dtype.size_in_bytes() + 16) + self.warps * 16 * 2 * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queries<'a>(rows: &[(usize, usize, &'a [u32], usize)]) -> Vec<Query<'a>> {
+        let tokens = |&(new, context, pages, shared): &(usize, usize, &'a [u32], usize)| {
+            (context..context + new).map(move |position| Query { pages, position, shared })
+        };
+        rows.iter().flat_map(tokens).collect()
+    }
+
+    #[test]
+    fn candidates_of_a_prompt_read_its_pages_together() {
+        let (a, b, c) = ([5, 6, 7], [5, 6, 8], [9, 6, 3]);
+        let tables = StepTables::new(&queries(&[(1, 33, &a, 32), (1, 40, &b, 32), (1, 33, &c, 32)]), 16);
+        assert_eq!(tables.common, [[0, 2, 0, 32, 0], [2, 1, 0, 32, 0]]);
+        assert_eq!(tables.own, [[0, 1, 32, 34, 1], [1, 1, 32, 41, 1], [2, 1, 32, 34, 1]]);
+        assert_eq!(tables.part_start, [0, 2, 4, 6]);
+        assert_eq!(tables.slots, [7 * 16 + 1, 8 * 16 + 8, 3 * 16 + 1]);
+        assert_eq!(tables.tables, [5, 6, 7, 5, 6, 8, 9, 6, 3]);
+        assert_eq!(tables.table_start, [0, 3, 6]);
+    }
+
+    #[test]
+    fn a_prompts_tokens_go_together_up_to_its_last_page() {
+        let pages = [1, 2, 3];
+        let tables = StepTables::new(&queries(&[(6, 28, &pages, 32)]), 3);
+        // Positions 28 to 31 are the prompt's whole; 32 and 33 lie past its full pages.
+        assert_eq!(tables.common, [[0, 3, 0, 31, -1], [3, 1, 0, 32, -1], [4, 2, 0, 32, 0]]);
+        assert_eq!(tables.own, [[4, 1, 32, 33, 1], [5, 1, 32, 34, 1]]);
+        assert_eq!(tables.part_start, [0, 0, 0, 0, 0, 2, 4]);
+    }
+
+    #[test]
+    fn long_stretches_are_cut_into_parts() {
+        let pages: Vec<u32> = (0..100).collect();
+        let tables = StepTables::new(&queries(&[(1, 1599, &pages, 560)]), 4);
+        assert_eq!(tables.common, [[0, 1, 0, 512, 0], [0, 1, 512, 560, 1]]);
+        assert_eq!(tables.own, [[0, 1, 560, 1072, 2], [0, 1, 1072, 1584, 3], [0, 1, 1584, 1600, 4]]);
+        assert_eq!(tables.part_start, [0, 5]);
+        let alone = StepTables::new(&queries(&[(1, 511, &pages, 0)]), 4);
+        assert_eq!((alone.common.len(), &alone.own[..]), (0, &[[0, 1, 0, 512, -1]][..]));
+    }
+
+    /// Every token's parts cover its keys once, however rows and chunks lie beside each other.
+    #[test]
+    fn every_key_is_read_once() {
+        let pages: Vec<Vec<u32>> =
+            (0..4u32).map(|row| (0..200).map(|page| row * 200 + page).collect()).collect();
+        let mut state = 5u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..200 {
+            let rows: Vec<_> = (0..4)
+                .map(|row| (1 + random(70), random(2000), &pages[row][..], random(60) * PAGE_TOKENS))
+                .collect();
+            let queries = queries(&rows);
+            let tables = StepTables::new(&queries, 1 + random(20));
+            for (token, query) in queries.iter().enumerate() {
+                let holds = |item: &&[i32; ITEM]| (item[0]..item[0] + item[1]).contains(&(token as i32));
+                let mut items: Vec<_> = tables.common.iter().chain(&tables.own).filter(holds).collect();
+                items.sort_by_key(|item| item[2]);
+                let mut next = 0;
+                for item in &items {
+                    assert_eq!(item[2], next);
+                    next = item[3];
+                }
+                // A prompt's tokens stop by themselves at their own position.
+                assert!(next as usize > query.position);
+                let parts = tables.part_start[token + 1] - tables.part_start[token];
+                let numbers: Vec<i32> = items.iter().map(|item| item[4]).collect();
+                let want: Vec<i32> =
+                    if items.len() == 1 { vec![-1] } else { (0..items.len() as i32).collect() };
+                assert_eq!(numbers, want);
+                assert_eq!(parts as usize, if items.len() == 1 { 0 } else { items.len() });
+            }
+        }
+    }
+
+    #[test]
+    fn tables_are_filled_up_by_what_does_nothing() {
+        let pages = [4, 5];
+        let tables = StepTables::new(&queries(&[(1, 20, &pages, 16)]), 4);
+        let room = Room { tokens: 3, own: 2, common: 2, parts: 5, tables: 4 };
+        let words = tables.words(&room);
+        let starts = room.starts();
+        assert_eq!(words[starts[0]..starts[1]], [5 * 16 + 4, NO_SLOT, NO_SLOT]);
+        assert_eq!(words[starts[3]..starts[4]], [0, 2, 2, 2]);
+        assert_eq!(words[starts[4] + ITEM..starts[5]], [0; ITEM]);
+        assert_eq!(words[starts[6]..], [4, 5, 0, 0]);
+        assert_eq!(tables.room(), Room { tokens: 1, own: 1, common: 1, parts: 2, tables: 2 });
+    }
+}
