@@ -1,6 +1,7 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
 use candle_core::{DType, Device};
+use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
 use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::kernels::storage::with_slice;
@@ -56,6 +57,8 @@ pub struct NativeBackend<'a> {
     decoder: &'a Decoder,
     dtype: DType,
     cache: Option<KvCache>,
+    /// Of this decoder and this cache.
+    graphs: DecodeGraphs,
 }
 
 impl<'a> NativeBackend<'a> {
@@ -63,7 +66,19 @@ impl<'a> NativeBackend<'a> {
     pub fn new(decoder: &'a Decoder) -> Self {
         // The cache keeps what the layers compute: the dtype of the loaded weights.
         let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
-        Self { decoder, dtype, cache: None }
+        Self { decoder, dtype, cache: None, graphs: DecodeGraphs::default() }
+    }
+
+    /// Without captured steps: every kernel is started by itself, for comparison.
+    #[must_use]
+    pub fn without_graphs(mut self) -> Self {
+        self.graphs = DecodeGraphs::off();
+        self
+    }
+
+    /// What was captured and replayed so far.
+    pub fn graphs(&self) -> &DecodeGraphs {
+        &self.graphs
     }
 
     fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
@@ -88,6 +103,7 @@ impl Backend for NativeBackend<'_> {
         if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
             // The old one goes first: two together might not fit.
             self.cache = None;
+            self.graphs = self.graphs.renewed();
             let (arch, device) = (self.decoder.architecture(), self.decoder.device());
             self.cache = Some(KvCache::new(arch, pages, self.dtype, device)?);
         }
@@ -127,7 +143,14 @@ impl Backend for NativeBackend<'_> {
         if Gpu::at(decoder.device())?.is_none() {
             return Ok(None);
         }
-        let hidden = decoder.forward_paged(ids, rows, logit_rows, self.cache()?)?; // [n, h]
+        let Self { cache, graphs, .. } = self;
+        let cache = cache
+            .as_mut()
+            .ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))?;
+        if rows.len() == draws.len() && rows.iter().all(|row| row.new_tokens == 1) {
+            return Ok(Some(decoder.decode_and_draw(ids, rows, draws, rule, cache, graphs)?));
+        }
+        let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
         if logit_rows.is_empty() {
             return Ok(Some(Vec::new()));
         }

@@ -7,6 +7,7 @@ use super::{Decoder, by_dtype};
 use crate::kernels::gemm::{Element, PackedMatrix};
 use crate::kernels::gpu::Gpu;
 use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::kernels::rope::RopeTable;
 use crate::kernels::storage::{select_rows, with_slice};
 use crate::kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
 
@@ -111,17 +112,29 @@ impl Decoder {
         let step = PagedStep::new(rows);
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
-        let mut x = self.embed::<T>(ids)?;
+        let wanted = if all_wanted { None } else { Some(wanted) };
+        self.paged_layers::<T>(self.embed::<T>(ids)?, &step, &rope, wanted, cache)
+    }
+
+    /// The blocks and the final norm on embedded tokens; `wanted` `None` are all.
+    pub(super) fn paged_layers<T: Element>(
+        &self,
+        mut x: Tensor,
+        step: &PagedStep,
+        rope: &RopeTable,
+        wanted: Option<&[usize]>,
+        cache: &KvCache,
+    ) -> Result<Tensor> {
         for (layer, block) in self.blocks.iter().enumerate() {
             let LayerCache { keys, values } = &cache.layers[layer];
             let qkv = self.queries_keys_values::<T>(layer, &x)?;
-            write_pages::<T>(&block.attention, &qkv, &rope, &step, keys, values)?;
-            let is_last = layer + 1 == self.blocks.len();
-            if is_last && wanted.is_empty() {
-                return select_rows::<T>(&x, wanted);
+            write_pages::<T>(&block.attention, &qkv, rope, step, keys, values)?;
+            let chosen = wanted.filter(|_| layer + 1 == self.blocks.len());
+            if let Some([]) = chosen {
+                return select_rows::<T>(&x, &[]);
             }
-            let mut attended = attend_pages::<T>(&block.attention, &qkv, &step, keys, values)?;
-            if is_last && !all_wanted {
+            let mut attended = attend_pages::<T>(&block.attention, &qkv, step, keys, values)?;
+            if let Some(wanted) = chosen {
                 (x, attended) = (select_rows::<T>(&x, wanted)?, select_rows::<T>(&attended, wanted)?);
             }
             x = self.after_attention::<T>(layer, &x, &attended)?;
@@ -130,7 +143,7 @@ impl Decoder {
     }
 }
 
-fn check_pages(ids: &[u32], rows: &[PagedRow], cache: &KvCache) -> Result<()> {
+pub(super) fn check_pages(ids: &[u32], rows: &[PagedRow], cache: &KvCache) -> Result<()> {
     let new: usize = rows.iter().map(|r| r.new_tokens).sum();
     if new != ids.len() {
         bail!("{} ids for rows of {new} new tokens", ids.len())

@@ -15,6 +15,7 @@
 
 mod backward;
 mod block;
+mod captured;
 mod forward;
 pub mod gpu_check;
 mod head;
@@ -27,6 +28,7 @@ use std::sync::{Arc, RwLock};
 
 use candle_core::{DType, Device, Result, bail};
 
+pub use captured::DecodeGraphs;
 pub use head::head_chunk_rows;
 pub use load::LoadOptions;
 

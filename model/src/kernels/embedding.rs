@@ -6,7 +6,9 @@ use candle_core::{Result, Tensor, bail};
 use super::Real;
 use super::gpu::Gpu;
 use super::parallel::for_rows;
-use super::storage::{add_rows, gather_rows, tensor_of, unwritten, with_slice, with_slice_mut};
+use super::storage::{
+    add_rows, gather_rows, gather_rows_at, tensor_of, unwritten, with_slice, with_slice_mut,
+};
 
 /// Looks `ids` up in `table` \[vocab, h], times `scale` (Gemma's √h): \[t, h].
 ///
@@ -33,6 +35,17 @@ pub fn embedding<T: Real>(table: &Tensor, ids: &[u32], scale: Option<f64>) -> Re
         });
     })?;
     tensor_of(out, (ids.len(), h))
+}
+
+/// As [`embedding`] on a GPU, of `count` ids that are there already and within the table.
+pub(crate) fn embedding_at(
+    gpu: &Gpu,
+    table: &Tensor,
+    ids: &Tensor,
+    count: usize,
+    scale: Option<f64>,
+) -> Result<Tensor> {
+    gather_rows_at(gpu, table, ids, count, scale)
 }
 
 /// d_table\[ids\[i]] += scale · dy\[i], in the order of i.

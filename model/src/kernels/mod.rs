@@ -18,7 +18,7 @@ pub mod gpu;
 pub mod linear;
 pub mod log_prob;
 pub mod paged_attention;
-mod paged_gpu;
+pub(crate) mod paged_gpu;
 pub mod parallel;
 pub mod real;
 pub mod rms_norm;

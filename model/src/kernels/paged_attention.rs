@@ -15,7 +15,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::Real;
 use super::attention::Attention;
 use super::gpu::Gpu;
-use super::paged_gpu::Uploaded;
+use super::paged_gpu::{StepTables, Uploaded};
 use super::parallel::{SharedMut, for_each};
 use super::rope::{Direction, Positions, RopeTable};
 use super::simd::{prefetch, simd};
@@ -58,12 +58,33 @@ impl<'a> PagedStep<'a> {
         Self { queries, positions, uploaded: OnceLock::new() }
     }
 
+    /// A step of `tokens` tokens whose tables are on the GPU already.
+    pub(crate) fn prepared(tokens: usize, uploaded: Uploaded) -> Self {
+        let nothing = Query { pages: &[], position: 0, shared: 0 };
+        Self {
+            queries: vec![nothing; tokens],
+            positions: Positions::new(Vec::new()),
+            uploaded: OnceLock::from(uploaded),
+        }
+    }
+
+    /// The tables that this step has on the GPU.
+    pub(crate) fn tables(&self) -> Option<&Uploaded> {
+        self.uploaded.get()
+    }
+
+    /// Its tables for a GPU, by the heads of `attention`.
+    pub(crate) fn gpu_tables(&self, attention: &Attention, dtype: DType) -> Result<StepTables> {
+        StepTables::of(&self.queries, attention, dtype)
+    }
+
     /// The step's tables on a GPU, made for this attention's heads at the first call.
     fn on(&self, gpu: &Gpu, attention: &Attention, dtype: DType) -> Result<&Uploaded> {
         match self.uploaded.get() {
             Some(found) => Ok(found),
             None => {
-                let fresh = Uploaded::new(gpu, &self.queries, attention, dtype)?;
+                let tables = self.gpu_tables(attention, dtype)?;
+                let fresh = Uploaded::new(gpu, &tables, tables.room(), attention)?;
                 Ok(self.uploaded.get_or_init(|| fresh))
             }
         }

@@ -23,7 +23,7 @@ const NO_SLOT: u32 = u32::MAX;
 
 /// What the kernels know of a step, on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct StepTables {
+pub(crate) struct StepTables {
     /// Each token's own slot: page · 16 + place.
     slots: Vec<u32>,
     positions: Vec<u32>,
@@ -40,8 +40,8 @@ pub(super) struct StepTables {
 }
 
 /// Room for a step's tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Room {
     tokens: usize,
     own: usize,
     common: usize,
@@ -50,6 +50,30 @@ pub(super) struct Room {
 }
 
 impl Room {
+    /// Room for `tokens` tokens, and for more of the rest than this: so much that the next steps fit too.
+    pub(crate) fn rounded(&self, tokens: usize) -> Self {
+        Self {
+            tokens,
+            own: self.own.next_multiple_of(tokens.max(1)),
+            common: self.common.next_power_of_two(),
+            parts: self.parts.next_power_of_two(),
+            tables: self.tables.next_power_of_two(),
+        }
+    }
+
+    /// The tokens that there is room for.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    fn holds(&self, other: &Self) -> bool {
+        self.tokens >= other.tokens
+            && self.own >= other.own
+            && self.common >= other.common
+            && self.parts >= other.parts
+            && self.tables >= other.tables
+    }
+
     /// Where each table begins among the words, in the order of [`StepTables`]' fields, and their number.
     fn starts(&self) -> [usize; 8] {
         let sizes = [
@@ -70,8 +94,13 @@ impl Room {
 }
 
 impl StepTables {
+    /// The tables of a step, by the heads of `attention`.
+    pub(super) fn of(queries: &[Query], attention: &Attention, dtype: DType) -> Result<Self> {
+        Ok(Self::new(queries, tokens_together(attention, dtype)?))
+    }
+
     /// The tables of a step; `together` tokens with common keys make one item.
-    pub(super) fn new(queries: &[Query], together: usize) -> Self {
+    fn new(queries: &[Query], together: usize) -> Self {
         let mut tables = Self::default();
         let mut row: Option<&[u32]> = None;
         let mut start = 0;
@@ -125,7 +154,7 @@ impl StepTables {
     }
 
     /// Room for just these.
-    pub(super) fn room(&self) -> Room {
+    pub(crate) fn room(&self) -> Room {
         Room {
             tokens: self.slots.len(),
             own: self.own.len(),
@@ -172,7 +201,7 @@ fn common_run(queries: &[Query]) -> usize {
 }
 
 /// A step's tables on a GPU, and room for the results of its parts.
-pub(super) struct Uploaded {
+pub(crate) struct Uploaded {
     words: Tensor,
     room: Room,
     /// \[parts, heads, d] and \[parts, heads, 2].
@@ -181,9 +210,8 @@ pub(super) struct Uploaded {
 }
 
 impl Uploaded {
-    pub(super) fn new(gpu: &Gpu, queries: &[Query], attention: &Attention, dtype: DType) -> Result<Self> {
-        let tables = StepTables::new(queries, tokens_together(attention, dtype)?);
-        let room = tables.room();
+    /// Some tables, filled up to `room`.
+    pub(crate) fn new(gpu: &Gpu, tables: &StepTables, room: Room, attention: &Attention) -> Result<Self> {
         let (heads, d) = (attention.heads, attention.head_dim);
         Ok(Self {
             words: gpu.upload(&tables.words(&room))?,
@@ -191,6 +219,14 @@ impl Uploaded {
             parts: gpu.unwritten((room.parts.max(1), heads, d), DType::F32)?,
             stats: gpu.unwritten((room.parts.max(1), heads, 2), DType::F32)?,
         })
+    }
+
+    /// Another step's tables in the place of these; they must fit.
+    pub(crate) fn update(&self, gpu: &Gpu, tables: &StepTables) -> Result<()> {
+        if !self.room.holds(&tables.room()) {
+            bail!("tables of {:?} where there is room for {:?}", tables.room(), self.room)
+        }
+        self.words.slice_set(&gpu.upload(&tables.words(&self.room))?, 0, 0)
     }
 
     /// The address of a table, by its place in [`StepTables`].

@@ -61,12 +61,22 @@ pub fn select_rows<T: Real>(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
 
 /// `scale` times the rows `index` of `table` \[n, width] on a GPU: \[index, width].
 pub(super) fn gather_rows(gpu: &Gpu, table: &Tensor, index: &[u32], scale: Option<f64>) -> Result<Tensor> {
+    gather_rows_at(gpu, table, &gpu.upload(index)?, index.len(), scale)
+}
+
+/// As [`gather_rows`], by the first `count` of indices that are on the GPU already.
+pub(super) fn gather_rows_at(
+    gpu: &Gpu,
+    table: &Tensor,
+    places: &Tensor,
+    count: usize,
+    scale: Option<f64>,
+) -> Result<Tensor> {
     let width = table.dims2()?.1;
-    let out = gpu.unwritten((index.len(), width), table.dtype())?;
-    let places = gpu.upload(index)?;
+    let out = gpu.unwritten((count, width), table.dtype())?;
     let scale = Argument::F32(scale.unwrap_or(1.0) as f32);
-    let arguments = [pointer(&out)?, pointer(table)?, pointer(&places)?, int(width)?, scale];
-    gpu.launch("gather_rows", table.dtype(), [index.len(), 1, 1], row_threads(width), 0, &arguments)?;
+    let arguments = [pointer(&out)?, pointer(table)?, pointer(places)?, int(width)?, scale];
+    gpu.launch("gather_rows", table.dtype(), [count, 1, 1], row_threads(width), 0, &arguments)?;
     Ok(out)
 }
 

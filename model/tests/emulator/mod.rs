@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{DType, Result, bail};
 use half::bf16;
 use libloading::Library;
-use selfplay_model::kernels::gpu::{Argument, Gemm, KERNELS, Launch, Launcher, Operand};
+use selfplay_model::kernels::gpu::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
 use selfplay_records::atomic;
 
 /// The emulator runs in one thread at a time.
@@ -39,6 +39,36 @@ struct Compiled {
 #[derive(Clone)]
 pub struct Emulator {
     compiled: Arc<Compiled>,
+    /// What a recording has so far.
+    recording: Arc<Mutex<Option<Vec<Recorded>>>>,
+}
+
+/// A launch or a product that is to run later.
+#[derive(Clone)]
+enum Recorded {
+    Launch { kernel: String, grid: [u32; 3], block: u32, shared: u32, arguments: Vec<Argument> },
+    Gemm(Gemm),
+}
+
+/// A recording: as on a GPU, it knows addresses and numbers alone.
+struct Recording {
+    emulator: Emulator,
+    steps: Vec<Recorded>,
+}
+
+impl Captured for Recording {
+    fn replay(&self) -> Result<()> {
+        for step in &self.steps {
+            match step {
+                Recorded::Launch { kernel, grid, block, shared, arguments } => {
+                    let (grid, block, shared) = (*grid, *block, *shared);
+                    self.emulator.launch(&Launch { kernel, grid, block, shared, arguments })?;
+                }
+                Recorded::Gemm(gemm) => self.emulator.gemm(gemm)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Emulator {
@@ -57,7 +87,7 @@ impl Emulator {
             };
             Some(Arc::new(compile(&compiler)))
         });
-        compiled.clone().map(|compiled| Self { compiled })
+        compiled.clone().map(|compiled| Self { compiled, recording: Arc::default() })
     }
 }
 
@@ -148,6 +178,12 @@ fn slot(argument: &Argument) -> u64 {
 impl Launcher for Emulator {
     /// Also fails where the arguments are not of the kernel's parameters' number and types, which a GPU does not see.
     fn launch(&self, launch: &Launch) -> Result<()> {
+        if let Some(recording) = &mut *self.recording.lock().unwrap_or_else(PoisonError::into_inner) {
+            let Launch { kernel, grid, block, shared, arguments } = *launch;
+            let (kernel, arguments) = (kernel.to_owned(), arguments.to_vec());
+            recording.push(Recorded::Launch { kernel, grid, block, shared, arguments });
+            return Ok(());
+        }
         let Ok(name) = CString::new(launch.kernel) else { bail!("{:?} is no kernel's name", launch.kernel) };
         // SAFETY: a C string goes in; null or a constant of the loaded library comes out.
         let parameters = unsafe {
@@ -193,6 +229,10 @@ impl Launcher for Emulator {
 
     /// Sums in f64, plus C where it accumulates, rounded to f32 and, for a C of bf16, from there to bf16.
     fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        if let Some(recording) = &mut *self.recording.lock().unwrap_or_else(PoisonError::into_inner) {
+            recording.push(Recorded::Gemm(*gemm));
+            return Ok(());
+        }
         let Gemm { m, n, k, a, b, c, accumulate } = gemm;
         let (m, n, k) = (*m, *n, *k);
         if a.dtype != b.dtype || c.transposed {
@@ -210,6 +250,21 @@ impl Launcher for Emulator {
             }
         }
         write(c, n, &sums)
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        if recording.replace(Vec::new()).is_some() {
+            bail!("a recording within a recording")
+        }
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Captured>> {
+        match self.recording.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(steps) => Ok(Box::new(Recording { emulator: self.clone(), steps })),
+            None => bail!("no recording was begun"),
+        }
     }
 }
 

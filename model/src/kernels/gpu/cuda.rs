@@ -5,15 +5,20 @@ use std::ffi::c_void;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, result::gemm_ex, sys as blas};
-use candle_core::cuda_backend::cudarc::driver::{self, CudaFunction, CudaModule, CudaStream, DevicePtr, sys};
+use candle_core::cuda_backend::cudarc::driver::{
+    self, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, sys,
+};
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Gemm, Launch, Launcher, Operand};
+use super::{Argument, Captured, Gemm, Launch, Launcher, Operand};
 
 /// Machine code and PTX of `kernels/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+
+/// Bytes of cuBLAS's room: what NVIDIA recommends for Hopper, and enough elsewhere.
+const WORKSPACE: usize = 32 << 20;
 
 static LAUNCHERS: LazyLock<RwLock<HashMap<Key, Arc<dyn Launcher>>>> = LazyLock::new(RwLock::default);
 
@@ -112,13 +117,37 @@ struct Cuda {
     stream: Arc<CudaStream>,
     blas: Arc<cublas::CudaBlas>,
     functions: Mutex<HashMap<String, CudaFunction>>,
+    /// cuBLAS's own room: one that it need not ask for while a recording runs, so that what is recorded is what would run.
+    _workspace: CudaSlice<u8>,
+}
+
+/// A recording.
+struct CudaCaptured(Mutex<CudaGraph>);
+
+// SAFETY: a graph may be used by any thread, by one at a time, which the mutex sees to; every call binds the context.
+unsafe impl Send for CudaCaptured {}
+// SAFETY: as above.
+unsafe impl Sync for CudaCaptured {}
+
+impl Captured for CudaCaptured {
+    fn replay(&self) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).launch().w()
+    }
 }
 
 impl Cuda {
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
         let module = stream.context().load_module(Ptx::from_binary(IMAGE.to_vec())).w()?;
-        Ok(Self { module, stream, blas: device.cublas_handle(), functions: Mutex::default() })
+        let blas = device.cublas_handle();
+        // SAFETY: cuBLAS reads nothing of it that it has not written.
+        let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
+        let (address, _read) = workspace.device_ptr(&stream);
+        // SAFETY: the handle is open, and the room lives as long as this launcher does: until the process ends.
+        let set = unsafe { blas::cublasSetWorkspace_v2(*blas.handle(), address as *mut c_void, WORKSPACE) };
+        set.result().map_err(|error| candle_core::Error::Msg(format!("cuBLAS: {error}")))?;
+        drop(_read);
+        Ok(Self { module, stream, blas, functions: Mutex::default(), _workspace: workspace })
     }
 
     /// The kernel, allowed as much shared memory as it asks for.
@@ -217,5 +246,22 @@ impl Launcher for Cuda {
             )
         };
         done.map_err(|error| candle_core::Error::Msg(format!("cuBLAS, {gemm:?}: {error}")))
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        // Of this thread alone: others may ask for memory meanwhile.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).w()
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Captured>> {
+        // All memory that is asked for in a recording is given back in it.
+        match self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).w()? {
+            Some(graph) => {
+                graph.upload().w()?;
+                Ok(Box::new(CudaCaptured(Mutex::new(graph))))
+            }
+            None => bail!("the recording was lost"),
+        }
     }
 }

@@ -91,6 +91,44 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// What the device says.
     fn gemm(&self, gemm: &Gemm) -> Result<()>;
+
+    /// From now on launches and products are recorded instead of started.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// What was recorded; also ends a recording that failed.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn end_capture(&self) -> Result<Box<dyn Captured>>;
+}
+
+/// Launches and products that start by one call, as often as wanted, with the addresses and numbers of the recording.
+pub trait Captured: Send + Sync {
+    /// Starts them in their order.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn replay(&self) -> Result<()>;
+}
+
+/// A recording of [`Gpu::capture`].
+pub struct Graph {
+    captured: Box<dyn Captured>,
+    /// What was made during the recording, where its memory is not the recording's own.
+    _memory: Vec<Tensor>,
+}
+
+impl Graph {
+    /// Runs what was recorded.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn replay(&self) -> Result<()> {
+        self.captured.replay()
+    }
 }
 
 /// All kernels by name.
@@ -184,6 +222,11 @@ thread_local! {
 }
 
 thread_local! {
+    /// Tensors that an emulated recording makes. On a GPU a recording owns the memory that it asks for.
+    static RECORDED: RefCell<Option<Vec<Tensor>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
     static POISON: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -248,16 +291,32 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
-        if POISON.get() {
-            let poison = Tensor::full(f32::NAN, shape, &self.device)?;
-            return if dtype == DType::F32 {
-                poison.contiguous()
-            } else {
-                poison.to_dtype(dtype)?.contiguous()
-            };
+        let fresh = if POISON.get() {
+            Tensor::full(f32::NAN, shape, &self.device)?.to_dtype(dtype)?.contiguous()?
+        } else {
+            // SAFETY: numbers have no invalid bit patterns for a kernel, and each caller writes all before one is read.
+            unsafe { Tensor::empty(shape, dtype, &self.device) }?
+        };
+        if self.device.is_cpu() {
+            RECORDED.with_borrow_mut(|recorded| recorded.iter_mut().for_each(|r| r.push(fresh.clone())));
         }
-        // SAFETY: numbers have no invalid bit patterns for a kernel, and each caller writes all before one is read.
-        unsafe { Tensor::empty(shape, dtype, &self.device) }
+        Ok(fresh)
+    }
+
+    /// Records what `f` starts, to be run by [`Graph::replay`]; `f` itself runs nothing. All it reads must be on the device
+    /// before, and all tensors that it makes must be dropped within it.
+    ///
+    /// # Errors
+    /// What `f` or the device says; nothing is being recorded any more then.
+    pub fn capture(&self, f: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        RECORDED.set(Some(Vec::new()));
+        let done = self.launcher.begin_capture().and_then(|()| {
+            let done = f();
+            let captured = self.launcher.end_capture();
+            done.and(captured)
+        });
+        let memory = RECORDED.take().unwrap_or_default();
+        Ok(Graph { captured: done?, _memory: memory })
     }
 
     /// A copy of `values` on the device.
