@@ -11,7 +11,6 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use selfplay_model::Decoder;
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
 use selfplay_sampler::{SampleSettings, Sampler, requests};
 use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities};
@@ -23,6 +22,7 @@ use crate::manifest::write_json;
 use crate::run_dir::make_folder;
 use crate::run_error::RunError;
 use crate::session::{Session, Work};
+use crate::stages::Policy;
 use crate::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
@@ -40,8 +40,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), RunError> {
     session.check_stop()?;
     let started = Instant::now();
     make_folder(dir.root())?;
-    let mut policy = session.policy_after(0)?;
-    let samples = held_out_samples(session, &mut policy, 0)?;
+    let samples = held_out_samples(session, &mut Policy::after(0), 0)?;
     let result = measure(session, &samples);
     write_json(&dir.result_file(), &result)?;
     report(session, 0, &result, started)
@@ -51,27 +50,27 @@ pub fn evaluate_start(session: &Session) -> Result<(), RunError> {
 ///
 /// # Errors
 /// When a sample cannot be made, compared or written.
-pub fn evaluate(session: &Session, work: &Work) -> Result<(), RunError> {
+pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), RunError> {
     if !work.evaluates() {
         return Ok(());
     }
     session.check_stop()?;
     let started = Instant::now();
     let iteration = work.iteration;
-    let mut policy = session.policy_after(iteration)?;
-    let samples = held_out_samples(session, &mut policy, iteration)?;
+    let samples = held_out_samples(session, policy, iteration)?;
     session.check_stop()?;
-    policy.drop_inference();
     let budget = session.recipe.train.micro_batch_tokens;
     let rows = prompt_responses(&samples);
-    let new = log_probs(&policy, &rows, budget)?;
-    // One policy in memory at a time.
-    drop(policy);
+    let decoder = policy.for_scoring(session)?;
+    let new = log_probs(decoder, &rows, budget)?;
+    let bytes = decoder.parameters().byte_count() as u64;
+    policy.make_room(session, bytes)?;
     let old = log_probs(&session.policy_after(iteration - 1)?, &rows, budget)?;
     let mut result = measure(session, &samples);
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
+    policy.make_room(session, session.inputs.preference_bytes()?)?;
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     result.win_rate_start = win_rate(session, &*model, &samples, iteration - 1)?;
     result.win_rate_first =
@@ -83,7 +82,7 @@ pub fn evaluate(session: &Session, work: &Work) -> Result<(), RunError> {
 /// The policy's answers: those on disk, else new ones.
 fn held_out_samples(
     session: &Session,
-    policy: &mut Decoder,
+    policy: &mut Policy,
     iteration: usize,
 ) -> Result<Vec<Candidates>, RunError> {
     let path = session.run.evaluation(iteration).samples_file();
@@ -98,7 +97,7 @@ fn held_out_samples(
         iteration: EVAL_STREAM,
         ..session.recipe.sample.clone()
     };
-    policy.prepare_inference().map_err(selfplay_model::ModelError::from)?;
+    let decoder = policy.for_sampling(session)?;
     let inputs = &session.inputs;
     let name = if iteration == 0 {
         "start: answering".to_owned()
@@ -107,7 +106,7 @@ fn held_out_samples(
     };
     let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);
     let started = Instant::now();
-    let mut sampler = Sampler::new(policy, &inputs.codec, &inputs.stop_ids, &settings)?;
+    let mut sampler = Sampler::new(decoder, &inputs.codec, &inputs.stop_ids, &settings)?;
     let requests = requests(&inputs.codec, &inputs.held_out)?;
     let sampled = sampler.generate(&requests, &mut |seen| {
         task.set((seen.finished / settings.num_samples.max(1)) as u64, "");

@@ -134,6 +134,22 @@ impl Inputs {
         })
     }
 
+    /// Bytes of the preference model's weights, as stored: about what they take on a GPU.
+    ///
+    /// # Errors
+    /// When its folder does not read.
+    pub fn preference_bytes(&self) -> Result<u64, RunError> {
+        weight_bytes(&self.preference_folder)
+    }
+
+    /// Bytes of the starting policy's weights, as stored.
+    ///
+    /// # Errors
+    /// When its folder does not read.
+    pub fn policy_bytes(&self) -> Result<u64, RunError> {
+        weight_bytes(&self.policy_folder)
+    }
+
     /// The preference model.
     ///
     /// # Errors
@@ -152,6 +168,18 @@ pub fn policy_options(recipe: &Recipe, runtime: &Runtime) -> LoadOptions {
     let wanted = recipe.policy.dtype.map(WeightDType::to_candle);
     let dtype = if runtime.device.is_cpu() { None } else { wanted };
     LoadOptions { device: runtime.device.clone(), dtype, heads: false }
+}
+
+fn weight_bytes(folder: &Path) -> Result<u64, RunError> {
+    let failed = |source| RunError::io(folder, "read", source);
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += std::fs::metadata(&path).map_err(failed)?.len();
+        }
+    }
+    Ok(bytes)
 }
 
 fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, RunError> {

@@ -14,19 +14,21 @@ use crate::stages::{Policy, Scorer, evaluate, evaluate_start, pair, record, samp
 /// What stopped it; everything finished is on disk.
 pub fn run(session: &mut Session) -> Result<(), RunError> {
     evaluate_start(session)?;
+    let mut before = None;
     for iteration in session.remaining()? {
         let work = session.work(iteration)?;
-        let mut policy = Policy::after(iteration - 1);
+        let mut policy = before.take().unwrap_or_else(|| Policy::after(iteration - 1));
         let at_work: &Session = session;
         let pairs = thread::scope(|scope| {
             let scorer = Scorer::start(scope, at_work, &work)?;
             let candidates = sample(at_work, &work, &mut policy, &scorer)?; // a finished shard goes on to the scorer
-            let preferences = scorer.compare(&candidates)?; // what it has not compared yet
+            let preferences = scorer.compare(&candidates, &mut policy)?; // what it has not compared yet
             pair(at_work, &work, &candidates, &preferences)
         })?;
-        train(session, &work, policy, &pairs)?;
-        evaluate(session, &work)?;
+        let mut policy = train(session, &work, policy, &pairs)?;
+        evaluate(session, &work, &mut policy)?;
         record(session, &work)?;
+        before = Some(policy);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a command is given that is no part of a recipe.
 
 use candle_core::{Device, DeviceLocation};
+use selfplay_model::ModelError;
 
 use crate::cli::Common;
 use crate::error::Result;
@@ -30,6 +31,23 @@ impl Runtime {
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         };
         Ok(Self { device, device_name, verbosity: verbosity(common) })
+    }
+
+    /// Whether a GPU has room for so many bytes of weights and what is computed with them. A CPU's memory is shared with
+    /// everything else, and what was read from disk comes back soon: there nothing is kept ahead.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn has_room(&self, bytes: u64) -> Result<bool, ModelError> {
+        /// Bytes for what a pass computes.
+        #[cfg(feature = "cuda")]
+        const AT_WORK: u64 = 8 << 30;
+        #[cfg(feature = "cuda")]
+        if let Some(memory) = selfplay_model::kernels::gpu::memory(&self.device)? {
+            return Ok(memory.free as u64 >= bytes + AT_WORK);
+        }
+        let _ = bytes;
+        Ok(false)
     }
 }
 

@@ -120,6 +120,11 @@ impl Parameters {
         Ok(())
     }
 
+    /// Bytes of all values, without masters.
+    pub fn byte_count(&self) -> usize {
+        self.0.iter().map(|p| p.value.elem_count() * p.value.dtype().size_in_bytes()).sum()
+    }
+
     /// Numbers in all.
     pub fn element_count(&self) -> usize {
         self.0.iter().map(|p| p.value.elem_count()).sum()

@@ -1,8 +1,9 @@
 //! Scoring beside sampling: a finished shard goes through a bounded channel to the scorer's thread.
 //!
 //! The channel holds two shards, so that memory does not grow when scoring is the slower of the two. On a CPU both
-//! share the worker threads. A CUDA stream belongs to one thread, so there the models take turns: shards are scored
-//! by [`Scorer::compare`] when all are sampled. What a shard's preferences are does not depend on which.
+//! share the worker threads. A CUDA stream belongs to one thread, so there the models take turns: where the preference
+//! model fits beside the policy, a shard is scored as soon as it is sampled; else [`Scorer::compare`] scores all of them
+//! when the policy has gone. What a shard's preferences are does not depend on which.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -11,12 +12,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use selfplay_records::Candidates;
+use selfplay_scorer::PreferenceModel;
 
 use crate::events::Event;
 use crate::run_dir::make_folder;
 use crate::run_error::RunError;
 use crate::session::{Session, Work};
-use crate::stages::{Shards, score_shard};
+use crate::stages::{Policy, Shards, score_shard};
 
 /// Shards that wait for the scorer at most.
 const WAITING_SHARDS: usize = 2;
@@ -32,13 +34,17 @@ pub struct Scorer<'scope> {
     session: &'scope Session,
     work: &'scope Work,
     started: Instant,
-    beside: RefCell<Option<Beside<'scope>>>,
+    beside: RefCell<Beside<'scope>>,
 }
 
-/// The thread beside the sampler.
-struct Beside<'scope> {
-    sender: Sender<Finished>,
-    thread: ScopedJoinHandle<'scope, Result<(), RunError>>,
+/// What compares shards while others are sampled.
+enum Beside<'scope> {
+    /// A thread beside the sampler's.
+    Thread { sender: Sender<Finished>, thread: ScopedJoinHandle<'scope, Result<(), RunError>> },
+    /// The sampler's own, between two of its steps. Shards that lay on disk come after, and so do those from an error on.
+    Turns { model: Box<dyn PreferenceModel>, done: Vec<usize>, failed: Option<RunError> },
+    /// Nothing: all shards come after.
+    Nobody,
 }
 
 impl<'scope> Scorer<'scope> {
@@ -55,11 +61,19 @@ impl<'scope> Scorer<'scope> {
         if needed {
             make_folder(&work.dir.preferences())?;
         }
-        let beside = (needed && session.runtime.device.is_cpu()).then(|| {
+        let runtime = &session.runtime;
+        let beside = if !needed {
+            Beside::Nobody
+        } else if runtime.device.is_cpu() {
             let (sender, receiver) = bounded(WAITING_SHARDS);
             let thread = scope.spawn(move || score_beside(session, work, &receiver));
-            Beside { sender, thread }
-        });
+            Beside::Thread { sender, thread }
+        } else if runtime.has_room(session.inputs.preference_bytes()? + session.inputs.policy_bytes()?)? {
+            let model = session.inputs.preference_model(&session.recipe, runtime)?;
+            Beside::Turns { model, done: Vec::new(), failed: None }
+        } else {
+            Beside::Nobody
+        };
         Ok(Self { session, work, started: Instant::now(), beside: RefCell::new(beside) })
     }
 
@@ -68,8 +82,20 @@ impl<'scope> Scorer<'scope> {
         if !self.work.to_score().contains(&shard) {
             return ControlFlow::Continue(());
         }
-        match &*self.beside.borrow() {
-            Some(beside) if beside.sender.send(Finished { shard, rows }).is_err() => ControlFlow::Break(()),
+        match &mut *self.beside.borrow_mut() {
+            Beside::Thread { sender, .. } if sender.send(Finished { shard, rows }).is_err() => {
+                ControlFlow::Break(())
+            }
+            Beside::Turns { model, done, failed } => {
+                match score_shard(self.session, self.work, &**model, shard, &rows) {
+                    Ok(()) => done.push(shard),
+                    Err(error) => {
+                        *failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                }
+                ControlFlow::Continue(())
+            }
             _ => ControlFlow::Continue(()),
         }
     }
@@ -78,19 +104,29 @@ impl<'scope> Scorer<'scope> {
     ///
     /// # Errors
     /// When a shard cannot be scored or written, or a signal asks for a stop; whole shards stay.
-    pub fn compare(&self, candidates: &Shards) -> Result<Shards, RunError> {
+    pub fn compare(&self, candidates: &Shards, policy: &mut Policy) -> Result<Shards, RunError> {
         let shards = Shards::new(self.work.dir.preferences(), self.work.shards);
         if self.work.to_score().is_empty() {
             return Ok(shards);
         }
         let waiting = Instant::now();
-        match self.beside.take() {
-            Some(Beside { sender, thread }) => {
+        match self.beside.replace(Beside::Nobody) {
+            Beside::Thread { sender, thread } => {
                 // No more shards will come: the thread ends when its channel is empty.
                 drop(sender);
                 thread.join().unwrap_or(Err(RunError::ThreadLost { thread: "scoring" }))?;
             }
-            None => score_from_disk(self.session, self.work, candidates, self.work.to_score())?,
+            Beside::Turns { failed: Some(error), .. } => return Err(error),
+            Beside::Turns { model, done, failed: None } => {
+                let left = self.work.to_score().iter().filter(|shard| !done.contains(shard));
+                score_from_disk(self.session, self.work, candidates, &*model, left)?;
+            }
+            Beside::Nobody => {
+                policy.make_room(self.session, self.session.inputs.preference_bytes()?)?;
+                let model =
+                    self.session.inputs.preference_model(&self.session.recipe, &self.session.runtime)?;
+                score_from_disk(self.session, self.work, candidates, &*model, self.work.to_score())?;
+            }
         }
         self.session.events.record(Event::ScoringDrained {
             iteration: self.work.iteration,
@@ -113,10 +149,7 @@ fn score_beside(session: &Session, work: &Work, receiver: &Receiver<Finished>) -
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     let candidates = Shards::new(work.dir.candidates(), work.shards);
     let on_disk = work.to_score().iter().filter(|shard| !work.to_sample().contains(shard));
-    for &shard in on_disk {
-        session.check_stop()?;
-        score_shard(session, work, &*model, shard, &candidates.read(shard)?)?;
-    }
+    score_from_disk(session, work, &candidates, &*model, on_disk)?;
     for finished in receiver {
         session.check_stop()?;
         score_shard(session, work, &*model, finished.shard, &finished.rows)?;
@@ -124,17 +157,17 @@ fn score_beside(session: &Session, work: &Work, receiver: &Receiver<Finished>) -
     Ok(())
 }
 
-/// Where there is no thread of its own.
-fn score_from_disk(
+/// In this thread.
+fn score_from_disk<'a>(
     session: &Session,
     work: &Work,
     candidates: &Shards,
-    shards: &[usize],
+    model: &dyn PreferenceModel,
+    shards: impl IntoIterator<Item = &'a usize>,
 ) -> Result<(), RunError> {
-    let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     for &shard in shards {
         session.check_stop()?;
-        score_shard(session, work, &*model, shard, &candidates.read(shard)?)?;
+        score_shard(session, work, model, shard, &candidates.read(shard)?)?;
     }
     Ok(())
 }

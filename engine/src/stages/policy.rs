@@ -1,7 +1,8 @@
-//! The policy that an iteration starts from, loaded when a stage first asks for it.
+//! The policy that a stage works with, loaded when one first asks for it and handed from stage to stage.
 
 use selfplay_model::Decoder;
 
+use crate::recipe::WeightDType;
 use crate::run_error::RunError;
 use crate::session::Session;
 
@@ -17,6 +18,15 @@ impl Policy {
         Self { after: iteration, decoder: None }
     }
 
+    /// What an iteration's training left: kept where its weights are, bit for bit, those that were written, so that a run
+    /// goes on as its resume would.
+    pub(super) fn trained(iteration: usize, mut decoder: Decoder, session: &Session) -> Self {
+        let written = session.recipe.policy.dtype.map_or(decoder.stored_dtype(), WeightDType::to_candle);
+        decoder.parameters_mut().drop_masters();
+        let decoder = Some(decoder).filter(|decoder| decoder.dtype() == written);
+        Self { after: iteration, decoder }
+    }
+
     /// Packed for sampling.
     ///
     /// # Errors
@@ -24,6 +34,17 @@ impl Policy {
     pub fn for_sampling(&mut self, session: &Session) -> Result<&Decoder, RunError> {
         let decoder = self.load(session)?;
         decoder.prepare_inference().map_err(selfplay_model::ModelError::from)?;
+        decoder.set_batch_invariant(session.recipe.sample.batch_invariant);
+        Ok(decoder)
+    }
+
+    /// For log-probs as the trainer computes them: the packed weights are dropped.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn for_scoring(&mut self, session: &Session) -> Result<&Decoder, RunError> {
+        let decoder = self.load(session)?;
+        decoder.drop_inference();
         Ok(decoder)
     }
 
@@ -32,11 +53,22 @@ impl Policy {
     /// # Errors
     /// When it does not load.
     pub fn for_training(mut self, session: &Session) -> Result<Decoder, RunError> {
-        self.load(session)?.drop_inference();
+        self.for_scoring(session)?;
         match self.decoder {
             Some(decoder) => Ok(decoder),
             None => session.policy_after(self.after),
         }
+    }
+
+    /// Gives its memory back unless the device has room for `bytes` beside it; it loads again when asked for.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn make_room(&mut self, session: &Session, bytes: u64) -> Result<(), RunError> {
+        if self.decoder.is_some() && !session.runtime.has_room(bytes)? {
+            self.decoder = None;
+        }
+        Ok(())
     }
 
     fn load(&mut self, session: &Session) -> Result<&mut Decoder, RunError> {

@@ -48,13 +48,13 @@ impl From<&TrainSummary> for TrainRecord {
     }
 }
 
-/// Trains what is left and writes `policy/`; nothing when it is there.
+/// Trains what is left, writes `policy/` and gives it on; trains nothing when it is there.
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
-pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<(), RunError> {
+pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<Policy, RunError> {
     if !work.trains() {
-        return Ok(());
+        return Ok(Policy::after(work.iteration));
     }
     session.check_stop()?;
     let mut decoder = policy.for_training(session)?;
@@ -65,7 +65,8 @@ pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> 
     write_json(&work.dir.train().join("summary.json"), &TrainRecord::from(&summary))?;
     write_policy(session, work, &decoder)?;
     let seconds = started.elapsed().as_secs_f64();
-    session.events.record(Event::Trained { iteration: work.iteration, steps: summary.steps, seconds })
+    session.events.record(Event::Trained { iteration: work.iteration, steps: summary.steps, seconds })?;
+    Ok(Policy::trained(work.iteration, decoder, session))
 }
 
 /// The trainer's loop.

@@ -62,7 +62,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
 pub struct Memory {
     /// All there is.
     pub total: usize,
-    /// Not taken by any process.
+    /// What tensors could still take: what no process has, and what this one's pool keeps for nobody.
     pub free: usize,
     /// The most that tensors took since this was last asked.
     pub peak: usize,
@@ -78,15 +78,24 @@ pub fn memory(device: &Device) -> Result<Option<Memory>> {
     let context = cuda.cuda_stream().context().clone();
     let (free, total) = context.mem_get_info().w()?;
     let mut pool = std::ptr::null_mut();
-    let (mut peak, mut zero) = (0u64, 0u64);
-    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    // SAFETY: the device is open; the attribute is a 64-bit number.
-    unsafe {
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
-        sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut peak).cast::<c_void>()).result().w()?;
-        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut zero).cast::<c_void>()).result().w()?;
-    }
-    Ok(Some(Memory { total, free, peak: peak as usize }))
+    // SAFETY: the device is open.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result().w()?;
+    let read = |attribute| -> Result<usize> {
+        let mut value = 0u64;
+        // SAFETY: the pool is the device's; the attributes below are 64-bit numbers.
+        unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut value).cast::<c_void>()) }
+            .result()
+            .w()?;
+        Ok(value as usize)
+    };
+    let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    let peak = read(high)?;
+    let mut zero = 0u64;
+    // SAFETY: as above.
+    unsafe { sys::cuMemPoolSetAttribute(pool, high, (&raw mut zero).cast::<c_void>()) }.result().w()?;
+    let kept = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+    let used = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+    Ok(Some(Memory { total, free: free + kept.saturating_sub(used), peak }))
 }
 
 /// The launcher of a device, made at the first call.
