@@ -40,6 +40,14 @@ fn sample(decoder: &Decoder, settings: &SampleSettings, requests: &[SampleReques
 }
 
 #[test]
+fn a_processor_is_batch_invariant_and_has_a_fixed_capacity() {
+    let decoder = decoder(false);
+    let backend = NativeBackend::new(&decoder).with_batch_invariance(false).with_step(Some(300), None);
+    assert!(backend.is_batch_invariant());
+    assert_eq!(backend.capacity().unwrap(), Capacity::CPU);
+}
+
+#[test]
 fn a_candidate_has_the_same_bits_in_every_batch() {
     for packed in [false, true] {
         let decoder = decoder(packed);

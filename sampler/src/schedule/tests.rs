@@ -245,6 +245,17 @@ fn candidates_that_come_back_together_prefill_their_prompt_once() {
 }
 
 #[test]
+fn a_prompt_begins_only_beside_everybodys_next_page() {
+    // Three pages of a candidate at full length. The second prompt takes one, and each candidate one soon after.
+    let requests = requests(&[16, 16]);
+    for (pages, rows) in [(3, vec![(0, 16)]), (4, vec![(0, 16), (0, 16)])] {
+        let mut schedule = Schedule::new(&[&requests], limits(8, 100, 1, 20), pages);
+        schedule.next_step().unwrap();
+        assert_eq!(shape(&schedule), rows, "{pages} pages");
+    }
+}
+
+#[test]
 fn a_prompt_that_is_turned_out_waits_again() {
     let requests = requests(&[10, 40]);
     let mut schedule = Schedule::new(&[&requests], limits(8, 20, 1, 30), 100);
