@@ -10,6 +10,7 @@
 //!     eval_samples.parquet
 //!     eval.json
 //!   iteration_01/
+//!     sampling.json                device, rows, tokens a step and bytes of cache of sampling
 //!     candidates/00000.parquet …   one file per shard of sample.shard_prompts prompts
 //!     preferences/00000.parquet …  the same shards, scored
 //!     pairs.parquet                every pair of the iteration
@@ -163,6 +164,11 @@ impl IterationDir {
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// `sampling.json`.
+    pub fn sampling_file(&self) -> PathBuf {
+        self.root.join("sampling.json")
     }
 
     /// Folder of the candidates' shards.

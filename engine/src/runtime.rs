@@ -38,7 +38,7 @@ impl Runtime {
     ///
     /// # Errors
     /// What the device says.
-    pub fn has_room(&self, bytes: u64) -> Result<bool, ModelError> {
+    pub fn has_room(&self, bytes: u64) -> std::result::Result<bool, ModelError> {
         /// Bytes for what a pass computes.
         #[cfg(feature = "cuda")]
         const AT_WORK: u64 = 8 << 30;

@@ -5,13 +5,14 @@ use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
 use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::kernels::storage::with_slice;
-use selfplay_model::{Decoder, KvCache, PagedRow};
+use selfplay_model::{Architecture, Decoder, KvCache, PagedRow};
 
-use crate::SampleError;
+use crate::{Capacity, SampleError};
 
 /// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
 ///
-/// A row's logits must be the same bits whatever rows run beside it and however its prompt was cut into chunks.
+/// A row's logits don't depend on the content of other rows' pages. Whether their bits depend on how many rows run beside
+/// it and how its prompt was cut into chunks, [`Backend::is_batch_invariant`] says.
 pub trait Backend: Send {
     /// Logits per row.
     fn vocab_size(&self) -> usize;
@@ -22,6 +23,15 @@ pub trait Backend: Send {
     /// Memory of one page over all layers.
     fn page_bytes(&self) -> usize;
 
+    /// How much it can sample at a time; where that goes by free memory, as it is now.
+    fn capacity(&self) -> Result<Capacity, SampleError>;
+
+    /// Whether a row's logits are the same bits whatever rows run beside it and however its prompt was cut into chunks.
+    ///
+    /// # Errors
+    /// A device that this build has no kernels for.
+    fn is_batch_invariant(&self) -> Result<bool, SampleError>;
+
     /// Makes room for pages numbered from 0; what was cached before may be lost.
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError>;
 
@@ -29,7 +39,8 @@ pub trait Backend: Send {
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError>;
 
     /// Runs new tokens, `ids` \[t] row after row, and hands the logits \[n, vocab] at `logit_rows` \[n] (indices into
-    /// `ids`, rising) to `read`, once; not at all when none are wanted.
+    /// `ids`, rising) to `read`, once; not at all when none are wanted. A row may read what an earlier row of the same
+    /// step writes: in every layer all rows' keys and values are written before any are read.
     fn run(
         &mut self,
         ids: &[u32],
@@ -56,17 +67,36 @@ pub trait Backend: Send {
 pub struct NativeBackend<'a> {
     decoder: &'a Decoder,
     dtype: DType,
+    rows: usize,
+    token_budget: usize,
     cache: Option<KvCache>,
     /// Of this decoder and this cache.
     graphs: DecodeGraphs,
 }
+
+/// Rows and tokens of a step on a GPU: its products read the weights once for all rows, and are bound by that up to a few
+/// hundred of them.
+const GPU_ROWS: usize = 512;
+const GPU_TOKEN_BUDGET: usize = 8192;
+
+/// Percentage of the free memory that is spoken for; the rest is the allocator's slack.
+const USED_OF_FREE: usize = 90;
 
 impl<'a> NativeBackend<'a> {
     /// A backend without a cache yet.
     pub fn new(decoder: &'a Decoder) -> Self {
         // The cache keeps what the layers compute: the dtype of the loaded weights.
         let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
-        Self { decoder, dtype, cache: None, graphs: DecodeGraphs::default() }
+        let (rows, token_budget) = (GPU_ROWS, GPU_TOKEN_BUDGET);
+        Self { decoder, dtype, rows, token_budget, cache: None, graphs: DecodeGraphs::default() }
+    }
+
+    /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
+    #[must_use]
+    pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
+        self.rows = rows.unwrap_or(GPU_ROWS);
+        self.token_budget = token_budget.unwrap_or(GPU_TOKEN_BUDGET);
+        self
     }
 
     /// Without captured steps: every kernel is started by itself, for comparison.
@@ -76,13 +106,38 @@ impl<'a> NativeBackend<'a> {
         self
     }
 
-    /// What was captured and replayed so far.
-    pub fn graphs(&self) -> &DecodeGraphs {
-        &self.graphs
-    }
-
     fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
         self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
+    }
+}
+
+/// What a step makes beside keys and values: the widest part of one block, and the rows' logits with what the draw makes of
+/// them.
+fn step_bytes(arch: &Architecture, rows: usize, token_budget: usize, dtype: DType) -> usize {
+    let qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim;
+    let attended = arch.num_heads * arch.head_dim;
+    // The stream before and after, normalised; queries, keys, values; gate and up, their product.
+    let token = 3 * arch.hidden_size + qkv + attended + 3 * arch.intermediate_size;
+    // What attention sums in three parts, in f32.
+    let parts = 3 * 4 * attended;
+    // f32, twice.
+    let logits = rows.saturating_mul(arch.vocab_size).saturating_mul(4 * 2);
+    token_budget.saturating_mul(token * dtype.size_in_bytes() + parts).saturating_add(logits)
+}
+
+/// What of `free` bytes is left for the cache beside a step.
+fn cache_bytes(free: usize, step: usize) -> usize {
+    (free / 100 * USED_OF_FREE).saturating_sub(step)
+}
+
+/// Bytes that a GPU could still give; `None` for another device.
+fn free_bytes(device: &Device) -> Result<Option<usize>, SampleError> {
+    #[cfg(feature = "cuda")]
+    return Ok(selfplay_model::kernels::gpu::memory(device)?.map(|memory| memory.free));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        Ok(None)
     }
 }
 
@@ -97,6 +152,17 @@ impl Backend for NativeBackend<'_> {
 
     fn page_bytes(&self) -> usize {
         KvCache::page_bytes(self.decoder.architecture(), self.dtype)
+    }
+
+    fn capacity(&self) -> Result<Capacity, SampleError> {
+        let Some(free) = free_bytes(self.decoder.device())? else { return Ok(Capacity::CPU) };
+        let (rows, token_budget) = (self.rows, self.token_budget);
+        let step = step_bytes(self.decoder.architecture(), rows, token_budget, self.dtype);
+        Ok(Capacity { rows, token_budget, cache_bytes: cache_bytes(free, step) })
+    }
+
+    fn is_batch_invariant(&self) -> Result<bool, SampleError> {
+        Ok(self.decoder.is_batch_invariant()?)
     }
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
@@ -156,5 +222,28 @@ impl Backend for NativeBackend<'_> {
         }
         let logits = decoder.logits(&hidden)?; // [n, vocab]
         Ok(Some(draw(&logits, draws, rule)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_cache_has_what_a_step_leaves() {
+        let config = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1000, "hidden_size": 32,
+            "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        });
+        let arch = Architecture::from_json(&config, Path::new("config.json")).unwrap();
+        // 10 tokens × (3·32 + (4 + 2·2)·8 + 4·8 + 3·48) values × 2 bytes and three parts of 4·8 × 4 bytes, and 3 rows × 1000
+        // logits × 8 bytes.
+        let step = step_bytes(&arch, 3, 10, DType::BF16);
+        assert_eq!(step, 10 * ((96 + 64 + 32 + 144) * 2 + 3 * 32 * 4) + 3 * 1000 * 8);
+        assert_eq!(cache_bytes(100_000, step), 90_000 - step);
+        assert_eq!(cache_bytes(10_000, step), 0);
     }
 }

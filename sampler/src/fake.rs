@@ -2,11 +2,16 @@
 //!
 //! The model caches the token ids themselves, page by page, and computes a position's logits from a hash of all the
 //! ids that the row's pages hold up to it. A page that is shared wrongly, not copied, or overwritten changes the
-//! hash, and with it the candidate.
+//! hash, and with it the candidate. In every step it also checks that each row's pages hold what was written for exactly
+//! these positions, that they hold the very tokens of the candidate that a row draws for, and that no page is written
+//! by two rows.
 
+use std::collections::{HashMap, HashSet};
+
+use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw};
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
-use crate::{Backend, SampleError, TextDecoder};
+use crate::{Backend, Capacity, SampleError, TextDecoder};
 
 /// One token per byte.
 pub(crate) struct FakeText;
@@ -28,37 +33,113 @@ impl TextDecoder for FakeText {
     }
 }
 
+/// What one place of a page holds: keys and values stand for a token at a position after a prefix, and so does this.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    id: u32,
+    position: usize,
+    /// Hash of all ids up to this one; 0 where nothing was written.
+    hash: u64,
+}
+
+/// A prompt's stream of random numbers, which tells prompts apart.
+type Stream = ([u32; 2], [u32; 2]);
+
 /// A model whose page is one MiB, so that `cache_mib` counts its pages.
 pub(crate) struct FakeModel {
     pub vocab_size: usize,
     pub max_positions: usize,
     /// Logits of this last token of a context are NaN.
     pub broken_after: Option<u32>,
-    pages: Vec<[u32; PAGE_TOKENS]>,
+    batch_invariant: bool,
+    pages: Vec<[Place; PAGE_TOKENS]>,
+    /// Of the step to come, the draws by row.
+    draws: Vec<RowDraw>,
+    prompts: HashMap<Stream, Vec<u32>>,
+    /// What each candidate was fed of its response.
+    fed: HashMap<(Stream, u32), Vec<u32>>,
+}
+
+const FIRST_HASH: u64 = 17;
+
+fn mix(hash: u64, id: u64) -> u64 {
+    let mixed = (hash ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
 }
 
 impl FakeModel {
     pub(crate) fn new(vocab_size: usize, max_positions: usize) -> Self {
-        Self { vocab_size, max_positions, broken_after: None, pages: Vec::new() }
+        Self {
+            vocab_size,
+            max_positions,
+            broken_after: None,
+            batch_invariant: true,
+            pages: Vec::new(),
+            draws: Vec::new(),
+            prompts: HashMap::new(),
+            fed: HashMap::new(),
+        }
+    }
+
+    /// What it says of itself; its rows are independent in any case.
+    pub(crate) fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
+        self.batch_invariant = batch_invariant;
+        self
     }
 
     /// Logits [vocab] after a context, between -3 and 3.
     pub(crate) fn logits(&self, context: impl Iterator<Item = u32>) -> Vec<f32> {
-        let mix = |hash: u64, id: u64| {
-            let mixed = (hash ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
-        };
-        let (mut hash, mut last) = (17, 0);
+        let (mut hash, mut last) = (FIRST_HASH, 0);
         for id in context {
             hash = mix(hash, u64::from(id) + 1);
             last = id;
         }
+        self.logits_after(hash, last)
+    }
+
+    fn logits_after(&self, hash: u64, last: u32) -> Vec<f32> {
         let logit = |id: u64| (mix(hash, id + 1_000_003) >> 40) as f32 / (1u64 << 24) as f32 * 6.0 - 3.0;
         let mut logits: Vec<f32> = (0..self.vocab_size as u64).map(logit).collect();
         if self.broken_after == Some(last) {
             logits[0] = f32::NAN;
         }
         logits
+    }
+
+    fn place(&self, row: &PagedRow<'_>, position: usize) -> Place {
+        self.pages[row.pages[position / PAGE_TOKENS] as usize][position % PAGE_TOKENS]
+    }
+
+    /// The ids that a row's pages hold; each must have been written for its position after these very ids.
+    fn held(&self, row: &PagedRow<'_>) -> Vec<u32> {
+        let mut hash = FIRST_HASH;
+        let check = |position: usize| {
+            let place = self.place(row, position);
+            hash = mix(hash, u64::from(place.id) + 1);
+            assert_eq!(
+                (place.position, place.hash),
+                (position, hash),
+                "a page does not hold its row's prefix"
+            );
+            place.id
+        };
+        (0..row.context + row.new_tokens).map(check).collect()
+    }
+
+    /// That a row which draws holds its prompt, and all of the response that was drawn before.
+    fn check_identity(&mut self, held: &[u32], draw: &RowDraw) {
+        let stream = (draw.key, draw.tag);
+        if draw.step == 0 {
+            let before = self.prompts.insert(stream, held.to_vec());
+            assert!(before.is_none_or(|before| before == held), "a prompt has changed");
+            return;
+        }
+        let prompt = &self.prompts[&stream];
+        let (step, fed) = (draw.step as usize, self.fed.entry((stream, draw.sample)).or_default());
+        assert_eq!(held.len(), prompt.len() + step);
+        assert_eq!(fed.len() + 1, step, "a token of a response was drawn twice, or never fed");
+        fed.extend(held.last());
+        assert_eq!(held, [prompt.as_slice(), fed].concat(), "a row holds another candidate's tokens");
     }
 }
 
@@ -75,8 +156,18 @@ impl Backend for FakeModel {
         1 << 20
     }
 
+    fn capacity(&self) -> Result<Capacity, SampleError> {
+        Ok(Capacity::CPU)
+    }
+
+    fn is_batch_invariant(&self) -> Result<bool, SampleError> {
+        Ok(self.batch_invariant)
+    }
+
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
-        self.pages = vec![[u32::MAX; PAGE_TOKENS]; pages];
+        self.pages = vec![[Place::default(); PAGE_TOKENS]; pages];
+        self.prompts.clear();
+        self.fed.clear();
         Ok(())
     }
 
@@ -93,26 +184,50 @@ impl Backend for FakeModel {
         read: &mut (dyn FnMut(&[f32]) + Send),
     ) -> Result<(), SampleError> {
         // All writes go before all reads, so that a page written by two rows shows.
-        let mut positions = Vec::new();
-        for row in rows {
-            for position in row.context..row.context + row.new_tokens {
-                let page = row.pages[position / PAGE_TOKENS] as usize;
-                self.pages[page][position % PAGE_TOKENS] = ids[positions.len()];
-                positions.push((row, position));
-            }
-        }
-        assert_eq!(positions.len(), ids.len());
-        let mut logits = Vec::new();
-        for &row in logit_rows {
-            let (row, last) = positions[row];
-            let cached = |position: usize| {
-                self.pages[row.pages[position / PAGE_TOKENS] as usize][position % PAGE_TOKENS]
+        let (mut last_ids, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
+        for (number, row) in rows.iter().enumerate() {
+            assert!(row.new_tokens > 0, "a row without a token");
+            let end = row.context + row.new_tokens;
+            let mut hash = match row.context {
+                0 => FIRST_HASH,
+                context => self.place(row, context - 1).hash,
             };
-            logits.extend(self.logits((0..=last).map(cached)));
+            for &page in &row.pages[row.context / PAGE_TOKENS..end.div_ceil(PAGE_TOKENS)] {
+                assert!(written.insert(page), "page {page} is written by two rows");
+            }
+            for position in row.context..end {
+                let id = ids[next];
+                hash = mix(hash, u64::from(id) + 1);
+                let page = row.pages[position / PAGE_TOKENS] as usize;
+                self.pages[page][position % PAGE_TOKENS] = Place { id, position, hash };
+                next += 1;
+            }
+            last_ids.insert(next - 1, number);
         }
+        assert_eq!(next, ids.len());
+        let held: Vec<Vec<u32>> = rows.iter().map(|row| self.held(row)).collect();
+        let draws = std::mem::take(&mut self.draws);
+        for draw in &draws {
+            self.check_identity(&held[last_ids[&logit_rows[draw.row as usize]]], draw);
+        }
+        let logits: Vec<f32> =
+            logit_rows.iter().flat_map(|place| self.logits(held[last_ids[place]].iter().copied())).collect();
         if !logit_rows.is_empty() {
             read(&logits);
         }
         Ok(())
+    }
+
+    /// Draws nothing, but takes note of who draws.
+    fn run_and_draw(
+        &mut self,
+        _ids: &[u32],
+        _rows: &[PagedRow<'_>],
+        _logit_rows: &[usize],
+        draws: &[RowDraw],
+        _rule: &DrawRule,
+    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+        self.draws = draws.to_vec();
+        Ok(None)
     }
 }

@@ -7,13 +7,15 @@ use selfplay_model::kernels::parallel::for_rows;
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Candidates, Prompt};
 
-use crate::schedule::{Batch, Draw, Limits, Schedule};
+use crate::limits::Limits;
+use crate::results::WholeShard;
+use crate::schedule::{Draw, Schedule};
 use crate::{
-    Backend, NativeBackend, Pick, PickRule, Picker, Sample, SampleError, SampleRequest, SampleSettings,
-    StopRule, TextDecoder,
+    Backend, Capacity, NativeBackend, Pick, PickRule, Picker, Sample, SampleError, SampleRequest,
+    SampleSettings, StopRule, TextDecoder,
 };
 
-/// How far a call of [`Sampler::generate`] is.
+/// How far a call of [`Sampler::generate`] or [`Sampler::generate_shards`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Tokens drawn.
@@ -24,6 +26,25 @@ pub struct Progress {
     pub total: usize,
     /// Candidates in the batch.
     pub running: usize,
+    /// How often a prompt or candidate gave its cache pages back to an older one.
+    pub preemptions: usize,
+    /// Tokens that went through the model again because of that.
+    pub recomputed: usize,
+}
+
+impl Progress {
+    /// With what a schedule adds to this.
+    fn and(self, schedule: &Schedule<'_>) -> Self {
+        let counts = schedule.counts();
+        Self {
+            tokens: self.tokens + counts.tokens,
+            finished: self.finished + schedule.finished(),
+            total: self.total,
+            running: schedule.running(),
+            preemptions: self.preemptions + counts.preemptions,
+            recomputed: self.recomputed + counts.recomputed,
+        }
+    }
 }
 
 /// Draws candidates; keeps cache and buffers from call to call.
@@ -32,6 +53,7 @@ pub struct Sampler<'a> {
     text: &'a dyn TextDecoder,
     stop: StopRule,
     settings: SampleSettings,
+    capacity: Capacity,
     slots: Vec<Slot>,
 }
 
@@ -44,7 +66,8 @@ struct Slot {
 }
 
 impl<'a> Sampler<'a> {
-    /// A sampler of our own decoder. `stop_ids` are the model's ([`Codec::stop_ids`]); `sample.stop` joins them.
+    /// A sampler of our own decoder. `stop_ids` are the model's ([`Codec::stop_ids`]); `sample.stop` joins them. Where
+    /// `sample.batch_invariant` asks for it, the decoder must have been told ([`Decoder::set_batch_invariant`]).
     ///
     /// Fails when a setting is out of range.
     pub fn new(
@@ -53,7 +76,8 @@ impl<'a> Sampler<'a> {
         stop_ids: &[u32],
         settings: &SampleSettings,
     ) -> Result<Self, SampleError> {
-        Self::with_backend(Box::new(NativeBackend::new(decoder)), codec, stop_ids, settings)
+        let backend = NativeBackend::new(decoder).with_step(settings.max_batch_rows, settings.token_budget);
+        Self::with_backend(Box::new(backend), codec, stop_ids, settings)
     }
 
     /// A sampler of any backend.
@@ -67,8 +91,18 @@ impl<'a> Sampler<'a> {
         if !problems.is_empty() {
             return Err(SampleError::Settings(problems));
         }
+        if settings.batch_invariant && !backend.is_batch_invariant()? {
+            return Err(SampleError::internal("sample.batch_invariant, by a model that was not told so"));
+        }
         let stop = StopRule::new(text, stop_ids, settings, backend.vocab_size())?;
-        Ok(Self { backend, text, stop, settings: settings.clone(), slots: Vec::new() })
+        let capacity = Capacity::resolve(settings, &*backend)?;
+        Ok(Self { backend, text, stop, settings: settings.clone(), capacity, slots: Vec::new() })
+    }
+
+    /// The batch and cache that it works with: what `sample.max_batch_rows`, `token_budget` and `cache_mib` say, else
+    /// [`SampleSettings::capacity`], else what the device had when this sampler was made.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     /// What ends a response.
@@ -85,19 +119,77 @@ impl<'a> Sampler<'a> {
         requests: &[SampleRequest],
         on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<Sample>>, SampleError> {
-        self.check(requests)?;
-        let mut schedule = self.schedule(requests)?;
-        while !schedule.is_done() {
-            for copy in schedule.next_step()? {
-                self.backend.copy_page(copy.from, copy.to)?;
+        let mut results = None;
+        let mut keep = |_, samples| {
+            results = Some(samples);
+            Ok::<_, SampleError>(ControlFlow::Continue(()))
+        };
+        // One shard is taken, and nothing breaks off.
+        let _ = self.generate_shards(&[requests], on_progress, &mut keep)?;
+        results.ok_or_else(|| SampleError::internal("the only shard was not handed over"))
+    }
+
+    /// K samples per request of every shard. A shard goes to `on_shard`, with its number, as soon as all its candidates
+    /// have ended; so an earlier one may come later. `Break` from it ends the call, and drops what is in work.
+    ///
+    /// Where a candidate's bits don't depend on its batch, all shards are one stream of requests, and no row is idle at
+    /// a shard's end. Elsewhere each shard is a schedule of its own, one after the other, so that a shard that is
+    /// sampled again has the same candidates.
+    ///
+    /// Fails as [`Self::generate`] does, and with `on_shard`.
+    pub fn generate_shards<E: From<SampleError>>(
+        &mut self,
+        shards: &[&[SampleRequest]],
+        on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        on_shard: &mut dyn FnMut(usize, Vec<Vec<Sample>>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<ControlFlow<()>, E> {
+        let all = || shards.iter().flat_map(|shard| shard.iter());
+        all().try_for_each(|request| self.check(request))?;
+        let limits = Limits::new(&self.settings, self.capacity, self.backend.max_positions());
+        let affordable = self.capacity.cache_bytes / self.backend.page_bytes().max(1);
+        let at_once = if self.backend.is_batch_invariant().map_err(E::from)? { shards.len() } else { 1 };
+        let pages_of = |span: &[&[SampleRequest]]| {
+            limits.pool_pages(span.iter().flat_map(|shard| shard.iter()), affordable)
+        };
+        let spans = || shards.chunks(at_once.max(1));
+        let pages = spans().map(pages_of).max().unwrap_or(0);
+        tracing::debug!(pages, affordable, requests = all().count(), "cache pages");
+        self.backend.reserve_pages(pages)?;
+        let mut before = Progress { total: all().count() * limits.samples, ..Progress::default() };
+        for (place, span) in spans().enumerate() {
+            let mut schedule = Schedule::new(span, limits, pages_of(span));
+            loop {
+                while let Some(WholeShard { shard, samples }) = schedule.take_whole_shard()? {
+                    if on_shard(place * at_once + shard, samples)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                if schedule.is_done() {
+                    break;
+                }
+                self.step(&mut schedule)?;
+                if on_progress(before.and(&schedule)).is_break() {
+                    return Err(SampleError::Interrupted.into());
+                }
             }
-            self.run(&schedule.batch(), requests)?;
-            schedule.postprocess(|draw| self.slots[draw].picks.as_slice(), &self.stop, self.text)?;
-            if on_progress(progress(&schedule)).is_break() {
-                return Err(SampleError::Interrupted);
-            }
+            before = before.and(&schedule);
         }
-        schedule.into_results()
+        tracing::debug!(
+            preemptions = before.preemptions,
+            recomputed_tokens = before.recomputed,
+            "sampled {} candidates",
+            before.finished
+        );
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Schedule, run, postprocess.
+    fn step(&mut self, schedule: &mut Schedule<'_>) -> Result<(), SampleError> {
+        for copy in schedule.next_step()? {
+            self.backend.copy_page(copy.from, copy.to)?;
+        }
+        self.run(schedule)?;
+        schedule.postprocess(|draw| self.slots[draw].picks.as_slice(), &self.stop, self.text)
     }
 
     /// The rows of the candidates' file: each prompt's fields with its request's ids and its samples.
@@ -110,39 +202,27 @@ impl<'a> Sampler<'a> {
         crate::candidates(self.text, &self.stop, prompts, requests, samples)
     }
 
-    fn check(&self, requests: &[SampleRequest]) -> Result<(), SampleError> {
+    fn check(&self, request: &SampleRequest) -> Result<(), SampleError> {
         let (context, vocab_size) = (self.backend.max_positions(), self.backend.vocab_size());
-        for SampleRequest { prompt_id, prompt_ids } in requests {
-            let prompt_id = || prompt_id.clone();
-            if prompt_ids.is_empty() {
-                return Err(SampleError::EmptyPrompt { prompt_id: prompt_id() });
-            }
-            if prompt_ids.len() >= context {
-                return Err(SampleError::PromptTooLong {
-                    prompt_id: prompt_id(),
-                    length: prompt_ids.len(),
-                    context,
-                });
-            }
-            if let Some(position) = prompt_ids.iter().position(|&id| id as usize >= vocab_size) {
-                let id = prompt_ids[position];
-                return Err(SampleError::TokenOutside { prompt_id: prompt_id(), position, id, vocab_size });
-            }
+        let SampleRequest { prompt_id, prompt_ids } = request;
+        let prompt_id = || prompt_id.clone();
+        if prompt_ids.is_empty() {
+            return Err(SampleError::EmptyPrompt { prompt_id: prompt_id() });
+        }
+        if prompt_ids.len() >= context {
+            let length = prompt_ids.len();
+            return Err(SampleError::PromptTooLong { prompt_id: prompt_id(), length, context });
+        }
+        if let Some(position) = prompt_ids.iter().position(|&id| id as usize >= vocab_size) {
+            let id = prompt_ids[position];
+            return Err(SampleError::TokenOutside { prompt_id: prompt_id(), position, id, vocab_size });
         }
         Ok(())
     }
 
-    fn schedule<'r>(&mut self, requests: &'r [SampleRequest]) -> Result<Schedule<'r>, SampleError> {
-        let limits = Limits::new(&self.settings, self.backend.max_positions());
-        let bytes = self.settings.cache_mib.saturating_mul(1 << 20);
-        let pages = limits.pool_pages(requests, bytes / self.backend.page_bytes().max(1));
-        tracing::debug!(pages, requests = requests.len(), "cache pages");
-        self.backend.reserve_pages(pages)?;
-        Ok(Schedule::new(requests, limits, pages))
-    }
-
     /// Runs the model and draws from its logits, row n into slot n.
-    fn run(&mut self, batch: &Batch<'_>, requests: &[SampleRequest]) -> Result<(), SampleError> {
+    fn run(&mut self, schedule: &Schedule<'_>) -> Result<(), SampleError> {
+        let batch = schedule.batch();
         let draws = batch.draws.as_slice();
         if self.slots.len() < draws.len() {
             self.slots.resize_with(draws.len(), Slot::default);
@@ -160,7 +240,7 @@ impl<'a> Sampler<'a> {
         )?;
         if let Some(drawn) = drawn {
             take_drawn(slots, draws, &drawn)?;
-            return self.check_finite(draws, requests);
+            return self.check_finite(draws, schedule);
         }
         let mut rows_read = 0;
         let mut read = |logits: &[f32]| rows_read = draw_rows(slots, draws, logits, vocab_size, &rule);
@@ -171,14 +251,14 @@ impl<'a> Sampler<'a> {
                 draws.len()
             )));
         }
-        self.check_finite(draws, requests)
+        self.check_finite(draws, schedule)
     }
 
-    fn check_finite(&self, draws: &[Draw], requests: &[SampleRequest]) -> Result<(), SampleError> {
+    fn check_finite(&self, draws: &[Draw], schedule: &Schedule<'_>) -> Result<(), SampleError> {
         let broken = self.slots.iter().zip(draws).find(|(slot, _)| !slot.is_finite);
         match broken {
             Some((_, draw)) => {
-                let prompt_id = requests[draw.request].prompt_id.clone();
+                let prompt_id = schedule.prompt_id(draw.request).to_owned();
                 Err(SampleError::NotFinite { prompt_id, step: draw.step })
             }
             None => Ok(()),
@@ -248,15 +328,6 @@ impl Slot {
                 self.picks.push(self.picker.draw(logits, uniform));
             }
         }
-    }
-}
-
-fn progress(schedule: &Schedule<'_>) -> Progress {
-    Progress {
-        tokens: schedule.tokens(),
-        finished: schedule.finished(),
-        total: schedule.total(),
-        running: schedule.running(),
     }
 }
 

@@ -8,9 +8,11 @@
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | `request.rs` | what is asked ([`SampleRequest`]) and what is given ([`Sample`]) |
 //! | `generate.rs` | [`Sampler`] and the loop |
-//! | `schedule.rs` | who runs in the next step: waiting prompts, prefills, forks, running rows |
-//! | `sequence.rs` | one running candidate |
-//! | [`PagePool`] (`pages.rs`) | cache pages with reference counts and reservations |
+//! | [`Capacity`] (`capacity.rs`), `limits.rs` | how many rows, tokens a step and pages of cache there are |
+//! | `schedule.rs` | who runs in the next step: waiting prompts, prefills, forks, running rows; who is turned out |
+//! | `sequence.rs` | one candidate on its way |
+//! | `results.rs` | what has ended, by shard |
+//! | [`PagePool`] (`pages.rs`) | cache pages with reference counts |
 //! | [`Picker`] (`sampling.rs`, `candidate.rs`, `row_pass.rs`, `bracket.rs`) | one token from one row of logits |
 //! | [`PromptStream`] (`random.rs`) | counter-based randomness |
 //! | [`StopRule`] (`text_stop.rs`) | stop ids and stop strings |
@@ -18,21 +20,26 @@
 //! | `response.rs` | results as rows of the candidates' file |
 //!
 //! **Invariance.** A candidate's ids and log-probs are the same bits alone, in any batch, in any order and with any
-//! token budget, as long as the backend computes every row independently of the others: nothing here depends on the
-//! batch's composition, randomness is keyed by (seed, iteration, prompt id, sample, step), and every sum over the
-//! vocabulary has a fixed order.
+//! token budget, as long as the backend computes every row independently of the others ([`Backend::is_batch_invariant`]):
+//! nothing here depends on the batch's composition, randomness is keyed by (seed, iteration, prompt id, sample, step), and
+//! every sum over the vocabulary has a fixed order. Shards are then sampled as one stream ([`Sampler::generate_shards`]).
+//! Where the backend does not, a shard is a schedule of its own, from an empty batch: a function of its requests, the
+//! settings and the [`Capacity`].
 
 mod backend;
 mod bracket;
 mod candidate;
+mod capacity;
 mod error;
 #[cfg(test)]
 mod fake;
 mod generate;
+mod limits;
 mod pages;
 mod random;
 mod request;
 mod response;
+mod results;
 mod row_pass;
 mod sampling;
 mod schedule;
@@ -41,6 +48,7 @@ mod settings;
 mod text_stop;
 
 pub use backend::{Backend, NativeBackend};
+pub use capacity::Capacity;
 pub use error::SampleError;
 pub use generate::{Progress, Sampler};
 pub use pages::PagePool;

@@ -2,75 +2,34 @@
 //!
 //! ```text
 //! waiting ──admit──▶ prefilling ──fork──▶ ready ──place──▶ running ──▶ results
-//!  requests           in chunks       K candidates         one token a step
+//!  requests  ◀─────────┤ in chunks     K candidates │        │ one token a step
+//!                      ▲                            ▼        ▼
+//!                      └───────bring back─────── turned out ◀┘
 //! ```
 //!
-//! - Running rows come first; prompts share what they leave of the token budget, in order, cut into chunks.
+//! - Running rows come first, in the order of [`Key`], so that rows of one prompt stand next to each other; prefills share
+//!   what they leave of the token budget, in order, cut into chunks.
 //! - A prompt is prefilled once. Its K first tokens are drawn from its last position's logits, and the K forks hold
 //!   its pages together; the last, partly filled page is copied for each but the last fork, which takes it over.
 //! - A fork takes the place of a finished row in the very next step: one prompt is prefilled ahead.
-//! - Admission is by reservation: a prompt with its pages and those of its first fork, every further fork with the
-//!   pages of its longest course. A fork without pages waits and lets those go ahead whose pages were promised, so
-//!   that there is always somebody to go on; new prompts wait behind it.
+//! - A row takes a page when it reaches it. When none is free, the youngest of all that hold pages is turned out, be it a
+//!   prefill, a ready fork or a running row, and at last the row itself: the oldest can always go on, and the pool has the
+//!   pages of the longest candidate. A prompt then waits again. A candidate keeps its tokens and comes back before any new
+//!   prompt, oldest first: all but its last token are prefilled again, beside what a sibling still holds of the prompt.
+//!   No token is drawn twice.
+//! - So everything at work is older than everything turned out, and that older than every waiting prompt.
+//!
+//! Past 400 lines because these moves are one state machine, whose invariants hold between any two of them.
 
 use std::collections::VecDeque;
 
 use selfplay_model::{PAGE_TOKENS, PagedRow};
 use selfplay_records::FinishReason;
 
-use crate::sequence::{Sequence, private_pages};
-use crate::{
-    PagePool, Pick, PromptStream, Sample, SampleError, SampleRequest, SampleSettings, StopRule, TextDecoder,
-};
-
-/// What the schedule may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
-    rows: usize,
-    token_budget: usize,
-    samples: usize,
-    max_new_tokens: usize,
-    max_positions: usize,
-    seed: u64,
-    iteration: u64,
-}
-
-impl Limits {
-    pub(crate) fn new(settings: &SampleSettings, max_positions: usize) -> Self {
-        Self {
-            // Every running row has a token in every step.
-            rows: settings.max_batch_rows.min(settings.token_budget),
-            token_budget: settings.token_budget,
-            samples: settings.num_samples,
-            max_new_tokens: settings.max_new_tokens,
-            max_positions,
-            seed: settings.seed,
-            iteration: settings.iteration,
-        }
-    }
-
-    /// Tokens that a prompt's response may have.
-    fn response_limit(&self, prompt_tokens: usize) -> usize {
-        self.max_new_tokens.min(self.max_positions.saturating_sub(prompt_tokens))
-    }
-
-    /// Pages for a full batch of the greatest requests, at most `affordable`, at least one candidate's.
-    pub(crate) fn pool_pages(&self, requests: &[SampleRequest], affordable: usize) -> usize {
-        let (mut prompt, mut private, mut one, mut all) = (0usize, 0usize, 0usize, 0usize);
-        for request in requests {
-            let tokens = request.prompt_ids.len();
-            let (shared, own) =
-                (tokens.div_ceil(PAGE_TOKENS), private_pages(tokens, self.response_limit(tokens)));
-            prompt = prompt.max(shared);
-            private = private.max(own);
-            one = one.max(shared + own);
-            all = all.saturating_add(shared.saturating_add(own.saturating_mul(self.samples)));
-        }
-        // Every row may belong to another prompt, and one prompt is ahead of them.
-        let batch = (prompt + private).saturating_mul(self.rows.saturating_add(1));
-        batch.min(all).min(affordable).max(one)
-    }
-}
+use crate::limits::Limits;
+use crate::results::{ShardResults, WholeShard};
+use crate::sequence::{Key, Sequence};
+use crate::{PagePool, Pick, PromptStream, SampleError, SampleRequest, StopRule, TextDecoder};
 
 /// A page's content that goes to another page before the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +48,7 @@ pub(crate) struct Draw {
     pub step: usize,
 }
 
-/// One step's work: running rows first, then chunks of prompts.
+/// One step's work: running rows first, then chunks of prefills.
 pub(crate) struct Batch<'s> {
     pub ids: &'s [u32],
     pub rows: Vec<PagedRow<'s>>,
@@ -98,61 +57,76 @@ pub(crate) struct Batch<'s> {
     pub draws: Vec<Draw>,
 }
 
-/// A prompt on its way into the cache.
+/// What was done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Tokens drawn.
+    pub tokens: usize,
+    /// Prefills, forks and rows that were turned out.
+    pub preemptions: usize,
+    /// Tokens that went through the model again because of that.
+    pub recomputed: usize,
+}
+
+/// Tokens on their way into the cache: a prompt, or a candidate that comes back.
 #[derive(Clone, Debug)]
 struct Prefill {
     request: usize,
+    /// Tokens before the next chunk; the cache has them, or a sibling before this one puts them there.
     done: usize,
+    /// All that it needs; a candidate's also that of its next token.
     pages: Vec<u32>,
-    /// Pages reserved for its first fork.
-    promised: usize,
+    back: Option<Sequence>,
+}
+
+impl Prefill {
+    fn key(&self) -> Key {
+        // While a prompt is prefilled there are no candidates of it.
+        Key { request: self.request, sample: self.back.as_ref().map_or(0, |back| back.sample) }
+    }
 }
 
 /// The state of one call.
 pub(crate) struct Schedule<'r> {
-    requests: &'r [SampleRequest],
+    requests: Vec<&'r SampleRequest>,
     limits: Limits,
     pool: PagePool,
     next_request: usize,
     prefilling: VecDeque<Prefill>,
     ready: VecDeque<Sequence>,
     running: Vec<Sequence>,
+    /// The oldest last, since it comes back first.
+    turned_out: Vec<Sequence>,
     /// Tokens that the first prefills have in this step.
     chunks: Vec<usize>,
     ids: Vec<u32>,
     logit_rows: Vec<usize>,
-    results: Vec<Vec<Option<Sample>>>,
-    tokens: usize,
-    finished: usize,
+    results: ShardResults,
+    counts: Counts,
 }
 
 impl<'r> Schedule<'r> {
-    pub(crate) fn new(requests: &'r [SampleRequest], limits: Limits, pages: usize) -> Self {
+    pub(crate) fn new(shards: &[&'r [SampleRequest]], limits: Limits, pages: usize) -> Self {
         Self {
-            requests,
+            requests: shards.iter().flat_map(|shard| shard.iter()).collect(),
             limits,
             pool: PagePool::new(pages),
             next_request: 0,
             prefilling: VecDeque::new(),
             ready: VecDeque::new(),
             running: Vec::new(),
+            turned_out: Vec::new(),
             chunks: Vec::new(),
             ids: Vec::new(),
             logit_rows: Vec::new(),
-            results: vec![vec![None; limits.samples]; requests.len()],
-            tokens: 0,
-            finished: 0,
+            results: ShardResults::new(shards.iter().map(|shard| shard.len()), limits.samples),
+            counts: Counts::default(),
         }
-    }
-
-    /// Candidates in all.
-    pub(crate) fn total(&self) -> usize {
-        self.requests.len() * self.limits.samples
     }
 
     /// Candidates that have ended.
     pub(crate) fn finished(&self) -> usize {
-        self.finished
+        self.results.finished()
     }
 
     /// Candidates in the batch.
@@ -160,27 +134,32 @@ impl<'r> Schedule<'r> {
         self.running.len()
     }
 
-    /// Tokens drawn so far.
-    pub(crate) fn tokens(&self) -> usize {
-        self.tokens
+    /// What was done so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Whether every candidate has ended.
     pub(crate) fn is_done(&self) -> bool {
-        self.finished == self.total()
+        self.results.finished() == self.results.total()
     }
 
-    /// Pages that nobody holds.
-    #[cfg(test)]
-    pub(crate) fn pages_available(&self) -> usize {
-        self.pool.available()
+    /// The prompt of a draw.
+    pub(crate) fn prompt_id(&self, request: usize) -> &'r str {
+        &self.requests[request].prompt_id
+    }
+
+    /// A shard whose candidates have all ended, once.
+    pub(crate) fn take_whole_shard(&mut self) -> Result<Option<WholeShard>, SampleError> {
+        self.results.take_whole()
     }
 
     /// Decides the next step; what it returns is to be copied, in order, before the step runs.
     pub(crate) fn next_step(&mut self) -> Result<Vec<PageCopy>, SampleError> {
-        let copies = self.place_forks()?;
-        self.admit_prompts()?;
+        // Rows that run go first: what they need is not to be given away.
         self.grow_rows()?;
+        let copies = self.place_forks()?;
+        self.admit();
         self.fill_batch();
         if self.ids.is_empty() {
             return Err(SampleError::internal("candidates are left, but none can go on"));
@@ -190,7 +169,6 @@ impl<'r> Schedule<'r> {
 
     /// The step that was decided.
     pub(crate) fn batch(&self) -> Batch<'_> {
-        let samples = self.limits.samples;
         let row_of = |row: &'_ Sequence| Draw {
             request: row.request,
             stream: row.stream,
@@ -209,12 +187,11 @@ impl<'r> Schedule<'r> {
             });
         }
         for (prefill, &new_tokens) in self.prefilling.iter().zip(&self.chunks) {
-            let prompt_tokens = self.requests[prefill.request].prompt_ids.len();
-            let shared = whole_pages(prompt_tokens);
+            let shared = whole_pages(self.requests[prefill.request].prompt_ids.len());
             rows.push(PagedRow { new_tokens, context: prefill.done, pages: &prefill.pages, shared });
-            if prefill.done + new_tokens == prompt_tokens {
-                let stream = self.stream(prefill.request);
-                draws.push(Draw { request: prefill.request, stream, first_sample: 0, samples, step: 0 });
+            if prefill.back.is_none() && prefill.done + new_tokens == self.tokens_of(prefill) {
+                let (request, samples) = (prefill.request, self.limits.samples);
+                draws.push(Draw { request, stream: self.stream(request), first_sample: 0, samples, step: 0 });
             }
         }
         Batch { ids: &self.ids, rows, logit_rows: &self.logit_rows, draws }
@@ -227,105 +204,256 @@ impl<'r> Schedule<'r> {
         stop: &StopRule,
         text: &dyn TextDecoder,
     ) -> Result<(), SampleError> {
-        let rows = self.running.len();
-        // From the last to the first, so that the row which takes a finished one's index has had its turn.
-        for row in (0..rows).rev() {
-            let pick = only(picks(row))?;
-            self.tokens += 1;
-            if let Some(reason) = self.running[row].accept(pick, stop, text)? {
-                let sequence = self.running.swap_remove(row);
-                self.finish(sequence, reason);
+        let rows = std::mem::take(&mut self.running);
+        let mut draw = rows.len();
+        self.running.reserve(draw);
+        for (row, mut sequence) in rows.into_iter().enumerate() {
+            self.counts.tokens += 1;
+            match sequence.accept(only(picks(row))?, stop, text)? {
+                Some(reason) => self.finish(sequence, reason)?,
+                None => self.running.push(sequence),
             }
         }
         for (prefill, &chunk) in self.prefilling.iter_mut().zip(&self.chunks) {
             prefill.done += chunk;
+            if prefill.back.is_some() {
+                self.counts.recomputed += chunk;
+            }
         }
-        let mut draw = rows;
-        while let Some(prefill) = self.pop_prefilled() {
-            self.fork(prefill, picks(draw), stop, text)?;
-            draw += 1;
+        while let Some(mut prefill) = self.pop_prefilled() {
+            match prefill.back.take() {
+                Some(mut back) => {
+                    back.pages = prefill.pages;
+                    self.run(back);
+                }
+                None => {
+                    self.fork(prefill, picks(draw), stop, text)?;
+                    draw += 1;
+                }
+            }
         }
         Ok(())
-    }
-
-    /// The results, in the order of requests and samples.
-    pub(crate) fn into_results(self) -> Result<Vec<Vec<Sample>>, SampleError> {
-        let rows = self.results.into_iter().map(|row| row.into_iter().collect::<Option<Vec<Sample>>>());
-        rows.collect::<Option<_>>()
-            .ok_or_else(|| SampleError::internal("a candidate was left without a result"))
     }
 
     fn stream(&self, request: usize) -> PromptStream {
         PromptStream::new(self.limits.seed, self.limits.iteration, &self.requests[request].prompt_id)
     }
 
-    fn place_forks(&mut self) -> Result<Vec<PageCopy>, SampleError> {
-        let mut copies = Vec::new();
-        let mut place = 0;
-        while self.running.len() < self.limits.rows && place < self.ready.len() {
-            let fork = &mut self.ready[place];
-            if !fork.promised {
-                let pages = fork.private_pages();
-                if !self.pool.reserve(pages) {
-                    place += 1;
-                    continue;
-                }
-                fork.reserved = pages;
+    /// Tokens that a prefill puts into the cache.
+    fn tokens_of(&self, prefill: &Prefill) -> usize {
+        match &prefill.back {
+            Some(back) => back.context(),
+            None => self.requests[prefill.request].prompt_ids.len(),
+        }
+    }
+
+    /// Candidates that come back: each has its place among the rows already.
+    fn coming_back(&self) -> usize {
+        self.prefilling.iter().filter(|prefill| prefill.back.is_some()).count()
+    }
+
+    /// A row whose pages are full gets one more, the oldest row first.
+    fn grow_rows(&mut self) -> Result<(), SampleError> {
+        let mut row = 0;
+        while row < self.running.len() {
+            if self.running[row].needs_page() {
+                // A row that is turned out for its own page was the last one.
+                let Some(page) = self.take_page_for(self.running[row].key())? else { break };
+                self.running[row].pages.push(page);
             }
-            if let Some(mut fork) = self.ready.remove(place) {
-                copies.extend(self.own_last_page(&mut fork)?);
-                self.running.push(fork);
+            row += 1;
+        }
+        Ok(())
+    }
+
+    /// A page, for which younger ones are turned out where none is free; `None` when `key` itself was the youngest, and
+    /// has been turned out.
+    fn take_page_for(&mut self, key: Key) -> Result<Option<u32>, SampleError> {
+        loop {
+            if let Some(page) = self.pool.take() {
+                return Ok(Some(page));
+            }
+            if self.turn_out_youngest()? == key {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Turns out the last of all that hold pages. It frees those that nobody else holds, which may be none.
+    fn turn_out_youngest(&mut self) -> Result<Key, SampleError> {
+        let prefill = self.prefilling.back().map(Prefill::key);
+        let ready = self.ready.back().map(Sequence::key);
+        let running = self.running.last().map(Sequence::key);
+        let Some(youngest) = prefill.max(ready).max(running) else {
+            return Err(SampleError::internal("no cache page is free, and nobody holds one"));
+        };
+        let sequence = if prefill == Some(youngest) {
+            self.prefilling.pop_back().and_then(|prefill| {
+                self.release(&prefill.pages);
+                if prefill.back.is_none() {
+                    self.next_request = prefill.request;
+                    self.counts.recomputed += prefill.done;
+                }
+                prefill.back
+            })
+        } else if ready == Some(youngest) {
+            self.ready.pop_back()
+        } else {
+            self.running.pop()
+        };
+        self.counts.preemptions += 1;
+        if let Some(mut sequence) = sequence {
+            self.release(&sequence.pages);
+            sequence.pages.clear();
+            self.turned_out.push(sequence);
+        }
+        Ok(youngest)
+    }
+
+    fn release(&mut self, pages: &[u32]) {
+        pages.iter().for_each(|&page| self.pool.release(page));
+    }
+
+    /// Among the running rows, at its place in their order.
+    fn run(&mut self, sequence: Sequence) {
+        let place = self.running.partition_point(|row| row.key() < sequence.key());
+        self.running.insert(place, sequence);
+    }
+
+    /// Forks run while there are places for them, each with the page that its first token goes to.
+    fn place_forks(&mut self) -> Result<Vec<PageCopy>, SampleError> {
+        let (mut copies, coming_back) = (Vec::new(), self.coming_back());
+        while self.running.len() + coming_back < self.limits.rows {
+            let waiting = self.ready.len();
+            let Some(fork) = self.ready.front_mut() else { break };
+            // The prompt's last page, where it is not full, becomes the fork's own: copy on write.
+            let is_full = fork.prompt_tokens.is_multiple_of(PAGE_TOKENS);
+            let last = fork.pages.last_mut().filter(|_| !is_full);
+            let takes_over = last.as_ref().is_some_and(|last| self.pool.is_writable(**last));
+            if !takes_over {
+                match (self.pool.take(), last) {
+                    (Some(to), Some(last)) => {
+                        self.pool.release(*last);
+                        copies.push(PageCopy { from: *last, to });
+                        *last = to;
+                    }
+                    (Some(page), None) => fork.pages.push(page),
+                    // To turn out its own siblings would cost more than to wait for a page, while anything goes on.
+                    (None, _) if !self.running.is_empty() || !self.prefilling.is_empty() => break,
+                    (None, _) if waiting > 1 => {
+                        self.turn_out_youngest()?;
+                        continue;
+                    }
+                    (None, _) => return Err(SampleError::internal("a fork alone has too few cache pages")),
+                }
+            }
+            if let Some(fork) = self.ready.pop_front() {
+                self.run(fork);
             }
         }
         Ok(copies)
     }
 
-    /// Copy on write: the prompt's last page, where it is not full, becomes the fork's own.
-    fn own_last_page(&mut self, fork: &mut Sequence) -> Result<Option<PageCopy>, SampleError> {
-        let is_full = fork.prompt_tokens.is_multiple_of(PAGE_TOKENS);
-        let Some(last) = fork.pages.last_mut().filter(|_| !is_full) else {
-            return Ok(None);
-        };
-        fork.reserved = fork.reserved.saturating_sub(1);
-        if self.pool.is_writable(*last) {
-            self.pool.unreserve(1);
-            return Ok(None);
+    /// Candidates that were turned out come back, then new prompts begin, while there are places and pages.
+    ///
+    /// Beside what they take, as many pages stay free as rows may each take next: else the next step or two would turn out
+    /// what has just begun, and its work would be lost. Nothing stays free for an empty batch, so that it gets going.
+    fn admit(&mut self) {
+        if !self.ready.is_empty() && self.running.len() + self.coming_back() < self.limits.rows {
+            // A fork waits for a page.
+            return;
         }
-        let copy = PageCopy { from: *last, to: self.pool.take_reserved()? };
-        self.pool.release(copy.from);
-        *last = copy.to;
-        Ok(Some(copy))
+        let mut spare = self.pages_soon();
+        while let Some(page_need) = self.bring_back(spare) {
+            spare += page_need;
+        }
+        while self.turned_out.is_empty()
+            && let Some(page_need) = self.admit_prompt(spare)
+        {
+            spare += page_need;
+        }
     }
 
-    fn admit_prompts(&mut self) -> Result<(), SampleError> {
-        let fork_waits_for_pages = !self.ready.is_empty() && self.running.len() < self.limits.rows;
-        while let Some(request) = self.requests.get(self.next_request) {
-            let coming = self.running.len() + self.ready.len() + self.prefilling.len() * self.limits.samples;
-            if fork_waits_for_pages || coming > self.limits.rows {
-                break;
-            }
-            let tokens = request.prompt_ids.len();
-            let shared = tokens.div_ceil(PAGE_TOKENS);
-            let promised = private_pages(tokens, self.limits.response_limit(tokens));
-            if !self.pool.reserve(shared + promised) {
-                break;
-            }
-            let pages = (0..shared).map(|_| self.pool.take_reserved()).collect::<Result<_, _>>()?;
-            self.prefilling.push_back(Prefill { request: self.next_request, done: 0, pages, promised });
-            self.next_request += 1;
-        }
-        Ok(())
+    /// How many pages those that are at work may take next.
+    fn pages_soon(&self) -> usize {
+        let rows = self.running.iter().filter(|row| row.may_need_page()).count();
+        let prefills = self.prefilling.iter().map(|prefill| match &prefill.back {
+            Some(_) => 1,
+            None => self.limits.samples,
+        });
+        rows + self.ready.len() + prefills.sum::<usize>()
     }
 
-    /// A row whose pages are full gets one more of those reserved for it.
-    fn grow_rows(&mut self) -> Result<(), SampleError> {
-        for row in &mut self.running {
-            if row.pages.len() * PAGE_TOKENS <= row.context() {
-                row.pages.push(self.pool.take_reserved()?);
-                row.reserved = row.reserved.saturating_sub(1);
-            }
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.ready.is_empty() && self.prefilling.is_empty()
+    }
+
+    fn take_pages(&mut self, pages: usize, spare: usize) -> Option<Vec<u32>> {
+        let spare = if self.is_idle() { 0 } else { spare };
+        let fits = self.pool.free() >= pages.saturating_add(spare);
+        // `collect` can't find fewer than are free.
+        fits.then(|| (0..pages).filter_map(|_| self.pool.take()).collect())
+    }
+
+    /// Begins to prefill the oldest candidate that was turned out. Returns how many more pages it may take next; `None`
+    /// when there is no such candidate, or no place or page for it.
+    fn bring_back(&mut self, spare: usize) -> Option<usize> {
+        if self.running.len() + self.coming_back() + self.ready.len() >= self.limits.rows {
+            return None;
         }
-        Ok(())
+        let oldest = self.turned_out.last()?;
+        let shared = self.prompt_pages_of_a_sibling(oldest.request).to_vec();
+        let tokens = oldest.context();
+        let is_all = shared.len() * PAGE_TOKENS == tokens;
+        if is_all
+            && self.prefilling.iter().any(|other| other.request == oldest.request && other.done < tokens)
+        {
+            // Nothing is left to prefill, but what it shares is yet to be computed: it would run too early.
+            return None;
+        }
+        let own = self.take_pages(tokens / PAGE_TOKENS + 1 - shared.len(), spare + 1)?;
+        let mut back = self.turned_out.pop()?;
+        shared.iter().for_each(|&page| self.pool.retain(page));
+        let done = shared.len() * PAGE_TOKENS;
+        let pages = [shared, own].concat();
+        if is_all {
+            back.pages = pages;
+            let page_need = usize::from(back.may_need_page());
+            self.run(back);
+            return Some(page_need);
+        }
+        self.prefilling.push_back(Prefill { request: back.request, done, pages, back: Some(back) });
+        Some(1)
+    }
+
+    /// The prompt's full pages, where another of its candidates holds them; empty where none does.
+    ///
+    /// A candidate that comes back may not have computed them yet. It stands before this one in the queue and has its
+    /// tokens in an earlier step, or earlier in the same one, and of the two it is not the first to be turned out.
+    fn prompt_pages_of_a_sibling(&self, request: usize) -> &[u32] {
+        let first = self.running.partition_point(|row| row.request < request);
+        let running = self.running.get(first).filter(|row| row.request == request).map(|row| &row.pages);
+        let ready = || self.ready.iter().find(|fork| fork.request == request).map(|fork| &fork.pages);
+        let coming =
+            || self.prefilling.iter().find(|other| other.request == request).map(|other| &other.pages);
+        let whole = self.requests[request].prompt_ids.len() / PAGE_TOKENS;
+        running.or_else(ready).or_else(coming).map_or(&[], |pages| &pages[..whole])
+    }
+
+    /// Begins to prefill the next prompt. Returns as [`Self::bring_back`] does.
+    fn admit_prompt(&mut self, spare: usize) -> Option<usize> {
+        let tokens = self.requests.get(self.next_request)?.prompt_ids.len();
+        let samples = self.limits.samples;
+        let back = self.coming_back();
+        let prompts = self.prefilling.len() - back;
+        if self.running.len() + self.ready.len() + back + prompts * samples > self.limits.rows {
+            return None;
+        }
+        let page_need = if self.limits.private_pages(tokens) > 0 { samples } else { 0 };
+        let pages = self.take_pages(tokens.div_ceil(PAGE_TOKENS), spare + page_need)?;
+        self.prefilling.push_back(Prefill { request: self.next_request, done: 0, pages, back: None });
+        self.next_request += 1;
+        Some(page_need)
     }
 
     fn fill_batch(&mut self) {
@@ -341,11 +469,18 @@ impl<'r> Schedule<'r> {
             if left == 0 {
                 break;
             }
-            let rest = &self.requests[prefill.request].prompt_ids[prefill.done..];
-            let chunk = &rest[..rest.len().min(left)];
-            self.ids.extend_from_slice(chunk);
-            self.chunks.push(chunk.len());
-            if chunk.len() == rest.len() {
+            let tokens = self.tokens_of(prefill);
+            let end = tokens.min(prefill.done + left);
+            let prompt_ids = &self.requests[prefill.request].prompt_ids;
+            match &prefill.back {
+                Some(back) => {
+                    let parts = back.cached_ids(prompt_ids, prefill.done, end);
+                    parts.iter().for_each(|part| self.ids.extend_from_slice(part));
+                }
+                None => self.ids.extend_from_slice(&prompt_ids[prefill.done..end]),
+            }
+            self.chunks.push(end - prefill.done);
+            if end == tokens && prefill.back.is_none() {
                 self.logit_rows.push(self.ids.len() - 1);
             }
         }
@@ -353,8 +488,7 @@ impl<'r> Schedule<'r> {
 
     fn pop_prefilled(&mut self) -> Option<Prefill> {
         let front = self.prefilling.front()?;
-        let is_whole = front.done == self.requests[front.request].prompt_ids.len();
-        if is_whole { self.prefilling.pop_front() } else { None }
+        if front.done == self.tokens_of(front) { self.prefilling.pop_front() } else { None }
     }
 
     /// K candidates with their first tokens; those that go on hold the prompt's pages.
@@ -368,34 +502,25 @@ impl<'r> Schedule<'r> {
         let prompt_tokens = self.requests[prefill.request].prompt_ids.len();
         let limit = self.limits.response_limit(prompt_tokens);
         let stream = self.stream(prefill.request);
-        let mut promised = Some(prefill.promised);
         for (sample, &pick) in picks.iter().enumerate() {
             let mut fork = Sequence::new(prefill.request, sample, stream, prompt_tokens, limit);
-            self.tokens += 1;
+            self.counts.tokens += 1;
             match fork.accept(pick, stop, text)? {
-                Some(reason) => self.finish(fork, reason),
+                Some(reason) => self.finish(fork, reason)?,
                 None => {
                     prefill.pages.iter().for_each(|&page| self.pool.retain(page));
                     fork.pages.clone_from(&prefill.pages);
-                    if let Some(pages) = promised.take() {
-                        fork.promised = true;
-                        fork.reserved = pages;
-                    }
                     self.ready.push_back(fork);
                 }
             }
         }
-        self.pool.unreserve(promised.unwrap_or(0));
-        prefill.pages.iter().for_each(|&page| self.pool.release(page));
+        self.release(&prefill.pages);
         Ok(())
     }
 
-    fn finish(&mut self, sequence: Sequence, reason: FinishReason) {
-        sequence.pages.iter().for_each(|&page| self.pool.release(page));
-        self.pool.unreserve(sequence.reserved);
-        self.finished += 1;
-        let (request, sample) = (sequence.request, sequence.sample);
-        self.results[request][sample] = Some(sequence.finish(reason));
+    fn finish(&mut self, sequence: Sequence, reason: FinishReason) -> Result<(), SampleError> {
+        self.release(&sequence.pages);
+        self.results.put(sequence.request, sequence.finish(reason))
     }
 }
 

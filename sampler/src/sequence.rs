@@ -6,6 +6,13 @@ use selfplay_records::FinishReason;
 use crate::text_stop::TextStop;
 use crate::{Pick, PromptStream, Sample, SampleError, StopRule, TextDecoder};
 
+/// Which candidate. In this order they are admitted, run and, from its end, turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub request: usize,
+    pub sample: usize,
+}
+
 /// A candidate that has its first token and more to come.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
@@ -23,12 +30,8 @@ pub(crate) struct Sequence {
     pub ids: Vec<u32>,
     /// One per id.
     pub logprobs: Vec<f32>,
-    /// Pages of the cached positions, each held.
+    /// Pages of the cached positions, each held; none while it is turned out.
     pub pages: Vec<u32>,
-    /// Whether its private pages were reserved when its prompt was admitted.
-    pub promised: bool,
-    /// Pages that are reserved for it and not taken yet.
-    pub reserved: usize,
     text: TextStop,
 }
 
@@ -50,8 +53,6 @@ impl Sequence {
             ids: Vec::new(),
             logprobs: Vec::new(),
             pages: Vec::new(),
-            promised: false,
-            reserved: 0,
             text: TextStop::default(),
         }
     }
@@ -61,9 +62,26 @@ impl Sequence {
         self.prompt_tokens + self.ids.len().saturating_sub(1)
     }
 
-    /// Pages that the response may need beside the prompt's full ones.
-    pub(crate) fn private_pages(&self) -> usize {
-        private_pages(self.prompt_tokens, self.limit)
+    /// Its place among all candidates; a lesser one is older.
+    pub(crate) fn key(&self) -> Key {
+        Key { request: self.request, sample: self.sample }
+    }
+
+    /// Whether its pages are full, so that its next token needs another one.
+    pub(crate) fn needs_page(&self) -> bool {
+        self.pages.len() * PAGE_TOKENS <= self.context()
+    }
+
+    /// Whether it may come to need another page.
+    pub(crate) fn may_need_page(&self) -> bool {
+        self.pages.len() * PAGE_TOKENS < self.prompt_tokens + self.limit.saturating_sub(1)
+    }
+
+    /// Tokens `from..to` of prompt and response, in two parts.
+    pub(crate) fn cached_ids<'a>(&'a self, prompt_ids: &'a [u32], from: usize, to: usize) -> [&'a [u32]; 2] {
+        let prompt = &prompt_ids[from.min(self.prompt_tokens)..to.min(self.prompt_tokens)];
+        let response = |position: usize| position.saturating_sub(self.prompt_tokens);
+        [prompt, &self.ids[response(from)..response(to)]]
     }
 
     /// Appends a token; says whether, and why, it is the last one. A stop goes before the length.

@@ -1,11 +1,14 @@
 //! The `[sample]` section: keys, defaults, check.
 //!
-//! `max_batch_rows`, `token_budget` and `cache_mib` trade memory for speed and change no candidate; `seed` and
-//! `iteration` are the run's and no keys of the section.
+//! `max_batch_rows`, `token_budget` and `cache_mib` trade memory for speed; without them the device decides
+//! ([`Capacity`]). They change no candidate where its bits don't depend on its batch: on a CPU, and on a GPU with
+//! `batch_invariant`. `seed`, `iteration` and `capacity` are the run's and no keys of the section.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Capacity;
 
 /// How candidates are drawn. Deserialises from a recipe's `[sample]` table; an unknown key is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,18 +32,28 @@ pub struct SampleSettings {
     pub shard_prompts: usize,
     /// What computes the logits.
     pub backend: BackendKind,
-    /// Candidates that run at the same time at most.
-    pub max_batch_rows: usize,
-    /// Tokens per step at most, prompts' and responses' together.
-    pub token_budget: usize,
-    /// Memory for keys and values, in MiB. Exceeded only where a single candidate needs more.
-    pub cache_mib: usize,
+    /// On a GPU: products in a fixed order, somewhat slower, so that a candidate's bits don't depend on its batch. On a
+    /// CPU they never do.
+    pub batch_invariant: bool,
+    /// Candidates that run at the same time at most. By the device where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_batch_rows: Option<usize>,
+    /// Tokens per step at most, prompts' and responses' together. By the device where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_budget: Option<usize>,
+    /// Memory for keys and values, in MiB. Exceeded only where a single candidate needs more. By the device's free
+    /// memory where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_mib: Option<usize>,
     /// The run's seed.
     #[serde(skip)]
     pub seed: u64,
     /// The iteration, from 1.
     #[serde(skip)]
     pub iteration: u64,
+    /// What an earlier process that began this work found the device to have; stands in for keys that are absent.
+    #[serde(skip)]
+    pub capacity: Option<Capacity>,
 }
 
 impl Default for SampleSettings {
@@ -55,11 +68,13 @@ impl Default for SampleSettings {
             stop: Vec::new(),
             shard_prompts: 256,
             backend: BackendKind::Native,
-            max_batch_rows: 64,
-            token_budget: 1024,
-            cache_mib: 4096,
+            batch_invariant: false,
+            max_batch_rows: None,
+            token_budget: None,
+            cache_mib: None,
             seed: 42,
             iteration: 1,
+            capacity: None,
         }
     }
 }
@@ -151,9 +166,15 @@ impl SampleSettings {
             );
         }
         require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), at_least_one);
-        require(self.max_batch_rows >= 1, "max_batch_rows", self.max_batch_rows.to_string(), at_least_one);
-        require(self.token_budget >= 1, "token_budget", self.token_budget.to_string(), at_least_one);
-        require(self.cache_mib >= 1, "cache_mib", self.cache_mib.to_string(), at_least_one);
+        for (key, value) in [
+            ("max_batch_rows", self.max_batch_rows),
+            ("token_budget", self.token_budget),
+            ("cache_mib", self.cache_mib),
+        ] {
+            if let Some(value) = value {
+                require(value >= 1, key, value.to_string(), at_least_one);
+            }
+        }
         problems
     }
 }
@@ -177,9 +198,9 @@ mod tests {
             max_new_tokens: 0,
             stop: vec![Stop::Id(3), Stop::Text(String::new())],
             shard_prompts: 0,
-            max_batch_rows: 0,
-            token_budget: 0,
-            cache_mib: 0,
+            max_batch_rows: Some(0),
+            token_budget: Some(0),
+            cache_mib: Some(0),
             ..SampleSettings::default()
         };
         let keys: Vec<String> = settings.validate().into_iter().map(|problem| problem.key).collect();

@@ -37,9 +37,9 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
         temperature: 1.0,
         top_p: 0.9,
         max_new_tokens: new_tokens,
-        max_batch_rows: bench.rows,
-        token_budget: bench.micro_batch_tokens.min(8192).max(bench.rows),
-        cache_mib: ((bench.rows + 1) * row_pages * page).div_ceil(1 << 20),
+        max_batch_rows: Some(bench.rows),
+        token_budget: Some(bench.micro_batch_tokens.min(8192).max(bench.rows)),
+        cache_mib: Some(((bench.rows + 1) * row_pages * page).div_ceil(1 << 20)),
         seed: bench.seed,
         ..SampleSettings::default()
     };

@@ -6,6 +6,7 @@
 
 use candle_core::DType;
 use selfplay_model::Architecture;
+use selfplay_sampler::Capacity;
 use selfplay_trainer::{OptimizerKind, TrainSettings};
 
 use crate::recipe::Recipe;
@@ -138,8 +139,10 @@ fn key_value_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
     let token = 2 * (policy.num_layers * policy.num_kv_heads * policy.head_dim) as u64 * width;
     let longest =
         policy.max_positions.min(recipe.sample.max_new_tokens + recipe.train.max_prompt_length) as u64;
-    let wanted = recipe.sample.max_batch_rows as u64 * longest * token;
-    wanted.min((recipe.sample.cache_mib as u64) << 20)
+    // A GPU has more rows and what memory is left; what a recipe leaves to the device is counted as a processor has it.
+    let rows = recipe.sample.max_batch_rows.unwrap_or(Capacity::CPU.rows) as u64;
+    let bound = recipe.sample.cache_mib.map_or(Capacity::CPU.cache_bytes as u64, |mib| (mib as u64) << 20);
+    (rows * longest * token).min(bound)
 }
 
 /// `1.5 GB`; powers of ten, as disks and devices are sold.

@@ -3,6 +3,7 @@
 //! ```text
 //! OUTPUT.parts/
 //!   settings.json     what the shards depend on; the same command again finds the same and goes on
+//!   sampling.json     of `sample`: device, rows, tokens a step and bytes of cache, for the same command again
 //!   lock              locked by the process that works here
 //!   00000.jsonl …     finished shards
 //! ```
@@ -76,6 +77,11 @@ impl Parts {
     /// Keeps a finished shard.
     pub(super) fn keep<R: Row>(&self, number: usize, rows: &[R]) -> Result<()> {
         Ok(write_rows(&self.shard_path(number), rows)?)
+    }
+
+    /// Where `sample` keeps what the device had when it began.
+    pub(super) fn sampling_file(&self) -> PathBuf {
+        self.folder.join("sampling.json")
     }
 
     /// Removes the folder: the output is whole.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Instant;
 
 use arrow_schema::{Field, Schema};
-use selfplay_model::ModelError;
-use selfplay_records::{Candidates, Row, TokenRow, read_prompts, read_values, write_rows};
-use selfplay_sampler::{SampleError, SampleRequest, Sampler, requests};
+use selfplay_model::{Codec, ModelError};
+use selfplay_records::{Candidates, Prompt, Row, TokenRow, read_prompts, read_values, write_rows};
+use selfplay_sampler::{Progress, Sample, SampleError, SampleRequest, Sampler, candidates, requests};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,6 +17,7 @@ use super::parts::Parts;
 use super::stage::{Fingerprint, Stage, check_row_output, flag};
 use crate::cli::{Common, SampleArgs};
 use crate::error::{EngineError, Result};
+use crate::sampling_file;
 
 /// Runs the command.
 ///
@@ -53,35 +55,28 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
 
     policy.decoder.prepare_inference().map_err(ModelError::from)?;
-    let sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &recipe.sample);
+    policy.decoder.set_batch_invariant(recipe.sample.batch_invariant);
+    let mut settings = recipe.sample.clone();
+    settings.capacity = sampling_file::earlier(&parts.sampling_file(), &device)?;
+    let sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &settings);
     let mut sampler = parts.after(sampler.map_err(EngineError::from))?;
+    sampling_file::keep(&parts.sampling_file(), &device, sampler.capacity())?;
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
-    let started = std::time::Instant::now();
-    let (mut done, mut tokens) = (0, 0);
-    let mut rows: Vec<Candidates> = Vec::with_capacity(asked.len());
-    let size = recipe.sample.shard_prompts;
-    for (number, (shard, prompts)) in asked.chunks(size).zip(read.prompts.chunks(size)).enumerate() {
-        stage.check_stop(parts.folder())?;
-        let sampled = match parts.shard(number)? {
-            Some(earlier) => earlier,
-            None => {
-                let samples = sampler.generate(shard, &mut |seen| {
-                    let rate = (tokens + seen.tokens) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-                    task.set(
-                        (done + seen.finished / recipe.sample.num_samples) as u64,
-                        &format!("{rate:.0} tokens/s"),
-                    );
-                    ControlFlow::Continue(())
-                })?;
-                tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
-                let sampled = sampler.candidates(prompts, shard, samples)?;
-                parts.keep(number, &sampled)?;
-                sampled
-            }
-        };
-        done += sampled.len();
-        rows.extend(sampled);
-    }
+    let started = Instant::now();
+    let size = settings.shard_prompts;
+    let shards: Vec<Shard<'_>> = asked
+        .chunks(size)
+        .zip(read.prompts.chunks(size))
+        .map(|(requests, prompts)| Shard { requests, prompts })
+        .collect();
+    let mut on_progress = |earlier: usize, seen: Progress| {
+        let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        task.set((earlier + seen.finished / settings.num_samples) as u64, &format!("{rate:.0} tokens/s"));
+        ControlFlow::Continue(())
+    };
+    let Sampled { rows, tokens } =
+        sample_missing(&stage, &parts, &policy.codec, &mut sampler, &shards, &mut on_progress)?;
+    let done = rows.len();
     let seconds = started.elapsed().as_secs_f64();
     let rate = tokens as f64 / seconds.max(1e-9);
     task.finish(&format!(
@@ -90,6 +85,56 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     ));
     write_rows(&args.output, &with_other_fields(&args.prompts, rows)?)?;
     parts.remove()
+}
+
+/// Prompts of a shard, as rows and as token ids.
+#[derive(Clone, Copy)]
+struct Shard<'a> {
+    requests: &'a [SampleRequest],
+    prompts: &'a [Prompt],
+}
+
+/// The candidates of all shards, and the tokens that this command drew.
+struct Sampled {
+    rows: Vec<Candidates>,
+    tokens: usize,
+}
+
+/// Samples and keeps the shards that no earlier command has finished; `on_progress` is told how many prompts those had.
+fn sample_missing(
+    stage: &Stage,
+    parts: &Parts,
+    codec: &Codec,
+    sampler: &mut Sampler<'_>,
+    shards: &[Shard<'_>],
+    on_progress: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
+) -> Result<Sampled> {
+    let numbers = 0..shards.len();
+    let mut rows = numbers.clone().map(|number| parts.shard(number)).collect::<Result<Vec<_>>>()?;
+    let earlier = rows.iter().flatten().map(Vec::len).sum();
+    let missing: Vec<usize> = numbers.filter(|&number| rows[number].is_none()).collect();
+    let requests: Vec<&[SampleRequest]> = missing.iter().map(|&number| shards[number].requests).collect();
+    let (mut tokens, mut left) = (0, missing.len());
+    if left > 0 {
+        stage.check_stop(parts.folder())?;
+    }
+    let stop_rule = sampler.stop_rule().clone();
+    let mut on_shard = |place: usize, samples: Vec<Vec<Sample>>| -> Result<ControlFlow<()>> {
+        let number = missing[place];
+        let Shard { requests, prompts } = shards[number];
+        tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
+        let sampled = candidates(codec, &stop_rule, prompts, requests, samples)?;
+        parts.keep(number, &sampled)?;
+        rows[number] = Some(sampled);
+        left -= 1;
+        if left > 0 {
+            stage.check_stop(parts.folder())?;
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    // Nothing breaks off but by an error.
+    let _ = sampler.generate_shards(&requests, &mut |seen| on_progress(earlier, seen), &mut on_shard)?;
+    Ok(Sampled { rows: rows.into_iter().flatten().flatten().collect(), tokens })
 }
 
 /// That every prompt leaves room for an answer.
@@ -154,7 +199,7 @@ impl Row for CandidatesWithFields {
 
 #[cfg(test)]
 mod tests {
-    use selfplay_records::{Prompt, Response, read_rows};
+    use selfplay_records::{Response, read_rows};
 
     use super::*;
 

@@ -83,20 +83,23 @@ impl<'scope> Scorer<'scope> {
             return ControlFlow::Continue(());
         }
         match &mut *self.beside.borrow_mut() {
-            Beside::Thread { sender, .. } if sender.send(Finished { shard, rows }).is_err() => {
-                ControlFlow::Break(())
-            }
+            Beside::Thread { sender, .. } => match sender.send(Finished { shard, rows }) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            },
             Beside::Turns { model, done, failed } => {
                 match score_shard(self.session, self.work, &**model, shard, &rows) {
-                    Ok(()) => done.push(shard),
+                    Ok(()) => {
+                        done.push(shard);
+                        ControlFlow::Continue(())
+                    }
                     Err(error) => {
                         *failed = Some(error);
-                        return ControlFlow::Break(());
+                        ControlFlow::Break(())
                     }
                 }
-                ControlFlow::Continue(())
             }
-            _ => ControlFlow::Continue(()),
+            Beside::Nobody => ControlFlow::Continue(()),
         }
     }
 

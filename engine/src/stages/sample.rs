@@ -1,14 +1,18 @@
 //! Prompts → candidates, shard by shard; a finished shard is written whole and given on to the scorer.
+//!
+//! Where a candidate's bits don't depend on its batch, all missing shards are one stream of work. Elsewhere the schedule of
+//! a shard decides them, and the schedule goes by the room that the device had: `sampling.json` keeps that for a resume.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_records::{Candidates, Prompt, write_rows};
-use selfplay_sampler::{SampleSettings, Sampler, requests};
+use selfplay_sampler::{SampleError, SampleRequest, SampleSettings, Sampler, candidates, requests};
 
 use crate::events::Event;
 use crate::run_dir::make_folder;
 use crate::run_error::RunError;
+use crate::sampling_file;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Scorer, Shards};
 
@@ -26,29 +30,35 @@ pub fn sample(
     if work.to_sample().is_empty() {
         return Ok(shards);
     }
+    session.check_stop()?;
     make_folder(shards.folder())?;
-    let settings = session.sample_settings(work.iteration);
+    let mut settings = session.sample_settings(work.iteration);
+    let (sampling_file, device) = (work.dir.sampling_file(), &session.runtime.device);
+    settings.capacity = sampling_file::earlier(&sampling_file, device)?;
     let decoder = policy.for_sampling(session)?;
-    let prompts = &session.inputs.training[work.iteration - 1];
     let missing = work.to_sample();
-    let total: usize = missing.iter().map(|&shard| shard_of(prompts, shard, &settings).len()).sum();
+    let prompts = &session.inputs.training[work.iteration - 1];
+    let asked: Vec<&[Prompt]> = missing.iter().map(|&shard| shard_of(prompts, shard, &settings)).collect();
+    let total: usize = asked.iter().map(|shard| shard.len()).sum();
     let task =
         session.progress.task(format!("iteration {}: sampling", work.iteration), "prompts", total as u64);
     let started = Instant::now();
+    let codec = &session.inputs.codec;
+    let encoded =
+        asked.iter().map(|shard| requests(codec, shard)).collect::<Result<Vec<_>, SampleError>>()?;
+    let mut sampler = Sampler::new(decoder, codec, &session.inputs.stop_ids, &settings)?;
+    sampling_file::keep(&sampling_file, device, sampler.capacity())?;
+    let stop = sampler.stop_rule().clone();
     let mut done = Count::default();
-    let mut sampler = Sampler::new(decoder, &session.inputs.codec, &session.inputs.stop_ids, &settings)?;
-    for &shard in missing {
-        session.check_stop()?;
-        let shard_started = Instant::now();
-        let asked = shard_of(prompts, shard, &settings);
-        let requests = requests(&session.inputs.codec, asked)?;
-        let sampled = sampler.generate(&requests, &mut |seen| {
-            let rate = (done.tokens + seen.tokens) as f64 / started.elapsed().as_secs_f64().max(1e-9);
-            let prompts = done.prompts + seen.finished / settings.num_samples.max(1);
-            task.set(prompts as u64, &format!("{rate:.0} tokens/s"));
-            ControlFlow::Continue(())
-        })?;
-        let rows = sampler.candidates(asked, &requests, sampled)?;
+    let mut shard_started = started;
+    let mut on_progress = |seen: selfplay_sampler::Progress| {
+        let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
+        ControlFlow::Continue(())
+    };
+    let mut on_shard = |place: usize, sampled| -> Result<ControlFlow<()>, RunError> {
+        let shard = missing[place];
+        let rows = candidates(codec, &stop, asked[place], &encoded[place], sampled)?;
         write_rows(&work.dir.candidates_shard(shard), &rows)?;
         let tokens = tokens_of(&rows);
         session.events.record(Event::Sampled {
@@ -58,11 +68,24 @@ pub fn sample(
             tokens,
             seconds: shard_started.elapsed().as_secs_f64(),
         })?;
-        done = Count { prompts: done.prompts + rows.len(), tokens: done.tokens + tokens };
+        shard_started = Instant::now();
+        done = Count {
+            shards: done.shards + 1,
+            prompts: done.prompts + rows.len(),
+            tokens: done.tokens + tokens,
+        };
         if scorer.give(shard, rows).is_break() {
             // The scorer has stopped: its own error comes out of `compare`.
-            return Ok(shards);
+            return Ok(ControlFlow::Break(()));
         }
+        if done.shards < missing.len() {
+            session.check_stop()?;
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    let slices: Vec<&[SampleRequest]> = encoded.iter().map(Vec::as_slice).collect();
+    if sampler.generate_shards(&slices, &mut on_progress, &mut on_shard)?.is_break() {
+        return Ok(shards);
     }
     let seconds = started.elapsed().as_secs_f64();
     let rate = done.tokens as f64 / seconds.max(1e-9);
@@ -75,6 +98,7 @@ pub fn sample(
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
+    shards: usize,
     prompts: usize,
     tokens: usize,
 }

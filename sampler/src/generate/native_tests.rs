@@ -40,13 +40,22 @@ fn sample(decoder: &Decoder, settings: &SampleSettings, requests: &[SampleReques
 }
 
 #[test]
+fn a_processor_is_batch_invariant_and_has_a_fixed_capacity() {
+    let decoder = decoder(false);
+    let backend = NativeBackend::new(&decoder).with_step(Some(300), None);
+    assert!(backend.is_batch_invariant().unwrap());
+    assert_eq!(backend.capacity().unwrap(), Capacity::CPU);
+}
+
+#[test]
 fn a_candidate_has_the_same_bits_in_every_batch() {
     for packed in [false, true] {
         let decoder = decoder(packed);
         let settings = SampleSettings { num_samples: 3, max_new_tokens: 30, ..SampleSettings::default() };
         let together = sample(&decoder, &settings, &requests());
         for (rows, budget) in [(1, 1), (1, 7), (3, 10), (64, 33)] {
-            let other = SampleSettings { max_batch_rows: rows, token_budget: budget, ..settings.clone() };
+            let other =
+                SampleSettings { max_batch_rows: Some(rows), token_budget: Some(budget), ..settings.clone() };
             assert_eq!(
                 sample(&decoder, &other, &requests()),
                 together,
@@ -56,6 +65,31 @@ fn a_candidate_has_the_same_bits_in_every_batch() {
         for (request, want) in requests().iter().zip(&together) {
             let alone = sample(&decoder, &settings, std::slice::from_ref(request));
             assert_eq!(&alone[0], want, "packed {packed}, prompt {} alone", request.prompt_id);
+        }
+    }
+}
+
+/// With a cache of one candidate everybody else is turned out and computed again, in other chunks.
+#[test]
+fn a_candidate_that_was_turned_out_has_the_same_bits() {
+    for packed in [false, true] {
+        let decoder = decoder(packed);
+        let settings = SampleSettings { num_samples: 3, max_new_tokens: 40, ..SampleSettings::default() };
+        let ample = sample(&decoder, &settings, &requests());
+        for token_budget in [5, 1024] {
+            // A page of this decoder is far below the MiB that a recipe counts in.
+            let backend = NativeBackend::new(&decoder);
+            let cache_bytes = 9 * backend.page_bytes();
+            let capacity = Some(Capacity { rows: 64, token_budget, cache_bytes });
+            let tight = SampleSettings { capacity, ..settings.clone() };
+            let mut sampler = Sampler::with_backend(Box::new(backend), &FakeText, &[2], &tight).unwrap();
+            let mut last = Progress::default();
+            let mut note = |progress| {
+                last = progress;
+                ControlFlow::Continue(())
+            };
+            assert_eq!(sampler.generate(&requests(), &mut note).unwrap(), ample, "packed {packed}");
+            assert!(last.preemptions > 0 && last.recomputed > 0, "{last:?}");
         }
     }
 }

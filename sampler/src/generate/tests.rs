@@ -164,7 +164,7 @@ fn progress_counts_and_can_interrupt() {
         })
         .unwrap();
     let tokens = got.iter().flatten().map(|sample| sample.ids.len()).sum();
-    assert_eq!(last, Progress { tokens, finished: 15, total: 15, running: 0 });
+    assert_eq!(last, Progress { tokens, finished: 15, total: 15, ..Progress::default() });
     let mut steps = 0;
     let stopped = sampler.generate(&requests, &mut |_| {
         steps += 1;
@@ -178,6 +178,222 @@ fn progress_counts_and_can_interrupt() {
 #[test]
 fn no_requests_no_results() {
     assert_eq!(sample(&settings(), &[]), Vec::<Vec<Sample>>::new());
+}
+
+fn no_progress(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// As [`Sampler::generate`] with so many pages, looking after everybody's pages between steps.
+fn sample_with_pages(
+    sampler: &mut Sampler<'_>,
+    requests: &[SampleRequest],
+    pages: usize,
+) -> (Vec<Vec<Sample>>, crate::schedule::Counts) {
+    let limits = Limits::new(&sampler.settings, sampler.capacity, CONTEXT);
+    assert!(pages >= limits.pool_pages(requests, 0));
+    sampler.backend.reserve_pages(pages).unwrap();
+    let mut schedule = Schedule::new(&[requests], limits, pages);
+    while !schedule.is_done() {
+        sampler.step(&mut schedule).unwrap();
+        schedule.check_invariants();
+    }
+    assert_eq!(schedule.free_pages(), pages);
+    (schedule.take_whole_shard().unwrap().unwrap().samples, schedule.counts())
+}
+
+#[test]
+fn a_candidate_that_was_turned_out_is_the_same() {
+    const CASES: usize = 400;
+    let mut state = 11u64;
+    let mut below = |end: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % end
+    };
+    let (mut preempted, mut recomputed) = (0, 0);
+    for case in 0..CASES {
+        let settings = SampleSettings {
+            num_samples: 1 + below(5),
+            max_new_tokens: 1 + below(60),
+            max_batch_rows: Some(1 + below(12)),
+            token_budget: Some(1 + below(70)),
+            // Text that grows over a turn-out must go on where it was.
+            stop: if below(2) == 0 {
+                vec![Stop::Text("#$".to_owned()), Stop::Text("!".to_owned())]
+            } else {
+                vec![]
+            },
+            seed: case as u64,
+            ..settings()
+        };
+        let requests: Vec<SampleRequest> = (0..1 + below(10))
+            .map(|i| request(i, if below(3) == 0 { 16 * (1 + below(4)) } else { 1 + below(60) }))
+            .collect();
+        let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
+        let limits = Limits::new(&settings, sampler.capacity, CONTEXT);
+        let least = limits.pool_pages(&requests, 0);
+        let tight = least + below(2 * least);
+        // No row can need more than the whole context.
+        let ample =
+            requests.len() * settings.num_samples * CONTEXT.div_ceil(selfplay_model::PAGE_TOKENS) + 100;
+        let (want, counts) = sample_with_pages(&mut sampler, &requests, ample);
+        assert_eq!((counts.preemptions, counts.recomputed), (0, 0));
+        let (got, counts) = sample_with_pages(&mut sampler, &requests, tight);
+        assert_eq!(got, want, "case {case}: {settings:?}");
+        preempted += usize::from(counts.preemptions > 0);
+        recomputed += counts.recomputed;
+    }
+    println!("{preempted} of {CASES} workloads turned somebody out; {recomputed} tokens computed again");
+    assert!(preempted > CASES / 4 && recomputed > 1000, "{preempted} of {CASES}, {recomputed} tokens");
+}
+
+#[test]
+fn progress_tells_who_was_turned_out() {
+    let requests: Vec<SampleRequest> = (0..6).map(|n| request(n, 20)).collect();
+    let settings = SampleSettings { cache_mib: Some(4), ..settings() };
+    let mut last = Progress::default();
+    let mut note = |progress| {
+        last = progress;
+        ControlFlow::Continue(())
+    };
+    let got = sampler(FakeModel::new(VOCAB, CONTEXT), &settings).generate(&requests, &mut note).unwrap();
+    assert_eq!(got, sample(&self::settings(), &requests));
+    assert!(last.preemptions > 0 && last.recomputed > 0, "{last:?}");
+}
+
+#[test]
+fn thousands_of_prompts_wait_for_512_rows() {
+    let settings = SampleSettings {
+        num_samples: 5,
+        max_new_tokens: 24,
+        max_batch_rows: Some(512),
+        token_budget: Some(2048),
+        cache_mib: Some(1300),
+        ..settings()
+    };
+    let requests: Vec<SampleRequest> = (0..4000).map(|n| request(n, 1 + n % 50)).collect();
+    let (mut last, mut steps) = (Progress::default(), 0);
+    let mut note = |progress: Progress| {
+        last = progress;
+        steps += 1;
+        ControlFlow::Continue(())
+    };
+    let got = sampler(FakeModel::new(VOCAB, CONTEXT), &settings).generate(&requests, &mut note).unwrap();
+    // Every step draws one token a row; a candidate's first comes with its prompt.
+    let rows = (last.tokens - last.finished) as f64 / f64::from(steps);
+    println!("{steps} steps of {rows:.0} rows; {last:?}");
+    assert_eq!(last.finished, 20_000);
+    assert!(rows > 460.0, "{rows}");
+    for place in [0, 1234, 3999] {
+        let want: Vec<Sample> = (0..5).map(|sample| by_hand(&settings, &requests[place], sample)).collect();
+        assert_eq!(got[place], want);
+    }
+}
+
+/// Shards as they are handed over, and the number of steps.
+fn by_shard(
+    model: FakeModel,
+    settings: &SampleSettings,
+    shards: &[&[SampleRequest]],
+) -> (Vec<Vec<Vec<Sample>>>, usize) {
+    let (mut given, mut steps) = (vec![None; shards.len()], 0);
+    let mut count = |_| {
+        steps += 1;
+        ControlFlow::Continue(())
+    };
+    let mut take = |shard: usize, samples| {
+        assert!(given[shard].replace(samples).is_none(), "shard {shard} came twice");
+        Ok::<_, SampleError>(ControlFlow::Continue(()))
+    };
+    let flow = sampler(model, settings).generate_shards(shards, &mut count, &mut take).unwrap();
+    assert!(flow.is_continue());
+    (given.into_iter().map(|samples| samples.expect("every shard comes")).collect(), steps)
+}
+
+#[test]
+fn across_borders_there_are_the_same_candidates_in_fewer_steps() {
+    let requests: Vec<SampleRequest> = (0..40).map(|n| request(n, 1 + n * 2)).collect();
+    let settings = SampleSettings { max_batch_rows: Some(12), ..settings() };
+    let mut shards: Vec<&[SampleRequest]> = requests.chunks(6).collect();
+    shards.insert(3, &[]);
+    let apart = FakeModel::new(VOCAB, CONTEXT).with_batch_invariance(false);
+    let (one_by_one, steps_apart) = by_shard(apart, &settings, &shards);
+    let (together, steps) = by_shard(FakeModel::new(VOCAB, CONTEXT), &settings, &shards);
+    assert_eq!(together, one_by_one);
+    assert_eq!(together.concat(), sample(&settings, &requests));
+    assert!(steps * 10 < steps_apart * 9, "{steps} of {steps_apart} steps");
+}
+
+#[test]
+fn a_shard_of_its_own_runs_as_if_it_were_alone() {
+    let requests: Vec<SampleRequest> = (0..9).map(|n| request(n, 30)).collect();
+    let settings = SampleSettings { max_batch_rows: Some(5), cache_mib: Some(9), ..settings() };
+    let apart = || FakeModel::new(VOCAB, CONTEXT).with_batch_invariance(false);
+    let shards: Vec<&[SampleRequest]> = requests.chunks(3).collect();
+    let (_, all_steps) = by_shard(apart(), &settings, &shards);
+    let alone: usize = shards.iter().map(|shard| by_shard(apart(), &settings, &[shard]).1).sum();
+    assert_eq!(all_steps, alone);
+}
+
+#[test]
+fn a_break_ends_the_call_and_drops_what_is_in_work() {
+    let requests: Vec<SampleRequest> = (0..20).map(|n| request(n, 10)).collect();
+    let shards: Vec<&[SampleRequest]> = requests.chunks(4).collect();
+    let settings = SampleSettings { max_batch_rows: Some(8), ..settings() };
+    for batch_invariant in [true, false] {
+        let mut sampler =
+            sampler(FakeModel::new(VOCAB, CONTEXT).with_batch_invariance(batch_invariant), &settings);
+        let (mut given, mut finished) = (Vec::new(), 0);
+        let flow = sampler
+            .generate_shards(
+                &shards,
+                &mut |progress| {
+                    finished = progress.finished;
+                    ControlFlow::Continue(())
+                },
+                &mut |shard, samples| {
+                    given.push((shard, samples));
+                    let is_second = given.len() == 2;
+                    Ok::<_, SampleError>(if is_second {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    })
+                },
+            )
+            .unwrap();
+        assert!(flow.is_break());
+        assert_eq!(given.len(), 2);
+        assert!(finished < 60, "{finished}");
+        // What was handed over is whole, and the sampler goes on as if nothing had been.
+        for (shard, samples) in given {
+            assert_eq!(samples, sampler.generate(shards[shard], &mut no_progress).unwrap());
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_callers_comes_back_to_it() {
+    let requests = [request(0, 5)];
+    let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
+    let failed = sampler
+        .generate_shards(&[&requests], &mut no_progress, &mut |_, _| Err(SampleError::internal("full")));
+    assert!(failed.unwrap_err().to_string().ends_with("full"));
+}
+
+#[test]
+fn a_sampler_works_with_the_capacity_of_before() {
+    let earlier = Capacity { rows: 2, token_budget: 9, cache_bytes: 7 << 20 };
+    let settings = SampleSettings { capacity: Some(earlier), ..settings() };
+    let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
+    assert_eq!(sampler.capacity(), earlier);
+    let mut most = 0;
+    let mut note = |progress: Progress| {
+        most = most.max(progress.running);
+        ControlFlow::Continue(())
+    };
+    sampler.generate(&[request(0, 5)], &mut note).unwrap();
+    assert_eq!(most, 2);
 }
 
 proptest! {
@@ -194,7 +410,12 @@ proptest! {
         cache_mib in 1usize..60,
     ) {
         let alone = SampleSettings { num_samples, max_new_tokens, ..settings() };
-        let together = SampleSettings { max_batch_rows, token_budget, cache_mib, ..alone.clone() };
+        let together = SampleSettings {
+            max_batch_rows: Some(max_batch_rows),
+            token_budget: Some(token_budget),
+            cache_mib: Some(cache_mib),
+            ..alone.clone()
+        };
         let mut requests: Vec<SampleRequest> = lengths.iter().enumerate().map(|(i, &n)| request(i, n)).collect();
         let turn = order.index(requests.len());
         requests.rotate_left(turn);
