@@ -1,18 +1,27 @@
-//! What a recipe will need, from the models' shapes alone: memory in training and in sampling, disk per iteration.
+//! What a recipe will need of memory and disk, from the models' shapes alone.
 //!
 //! Counted: weights, their f32 masters where they are 16 bits wide, gradients, optimizer state, what the backward
-//! pass keeps and makes, one chunk of the output head, pages of keys and values, the program itself. Not counted: the
-//! allocator's slack and the rows in memory. `tests/plan_memory.rs` holds the plan of a training against its peak.
+//! pass keeps and makes, one chunk of the output head, pages of keys and values, a step of sampling, a pass of scoring,
+//! the program itself. Not counted: the allocator's slack and the rows in memory. `tests/plan_memory.rs` holds the plan of
+//! a training against its peak.
 
 use candle_core::DType;
 use selfplay_model::Architecture;
-use selfplay_sampler::Capacity;
+use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_trainer::{OptimizerKind, TrainSettings};
 
-use crate::recipe::Recipe;
+use crate::device::DeviceChoice;
+use crate::recipe::{Recipe, WeightDType};
 
 /// Code, threads' stacks, tokenizer: what a process takes that does nothing.
 const PROGRAM: u64 = 32 << 20;
+
+/// Rows and tokens of a sampling step on a GPU, where the recipe gives none: those of the sampler's backend.
+const GPU_ROWS: usize = 512;
+const GPU_TOKEN_BUDGET: usize = 8192;
+
+/// Percentage of a GPU's free memory that the sampler takes for keys and values.
+const USED_OF_FREE: u64 = 90;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,20 +42,107 @@ impl Bytes {
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.lines.iter().map(|line| line.bytes).sum()
+        self.lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
     }
 }
 
-/// The two models of a recipe and what they are computed in.
+/// The two models of a recipe, and where and in what they are computed.
+#[derive(Clone, Copy)]
 pub(super) struct Models<'a> {
     pub(super) policy: &'a Architecture,
     pub(super) judge: &'a Architecture,
     pub(super) policy_dtype: DType,
     pub(super) judge_dtype: DType,
+    pub(super) device: DeviceChoice,
+}
+
+impl<'a> Models<'a> {
+    /// The models of a recipe on a device.
+    pub(super) fn of(
+        recipe: &Recipe,
+        device: DeviceChoice,
+        policy: &'a Architecture,
+        judge: &'a Architecture,
+    ) -> Self {
+        let policy_dtype = computed_in(policy, recipe.policy.dtype.map(WeightDType::to_candle), device);
+        let judge_dtype = computed_in(judge, recipe.score.settings.dtype.tensor_dtype(), device);
+        Self { policy, judge, policy_dtype, judge_dtype, device }
+    }
+
+    fn on_gpu(&self) -> bool {
+        self.device != DeviceChoice::Cpu
+    }
+
+    fn policy_weights(&self) -> u64 {
+        weights(self.policy, self.policy_dtype)
+    }
+}
+
+/// f32 on the CPU; on CUDA what the recipe says, else as stored.
+fn computed_in(model: &Architecture, asked: Option<DType>, device: DeviceChoice) -> DType {
+    match device {
+        DeviceChoice::Cpu => DType::F32,
+        DeviceChoice::Cuda(_) => {
+            asked.or(model.stored_dtype.map(|dtype| dtype.dtype())).unwrap_or(DType::F32)
+        }
+    }
+}
+
+/// Bytes of a model's weights.
+pub(super) fn weights(model: &Architecture, dtype: DType) -> u64 {
+    model.parameter_count() as u64 * dtype.size_in_bytes() as u64
+}
+
+/// What is in memory at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The preference model beside the policy.
+    SamplingAndScoring,
+    /// Where the two do not fit together: the policy alone.
+    Sampling,
+    /// The preference model alone.
+    Scoring,
+    Training,
+}
+
+impl Phase {
+    /// As a sentence begins with it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SamplingAndScoring => "sampling and scoring",
+            Self::Sampling => "sampling",
+            Self::Scoring => "scoring",
+            Self::Training => "training",
+        }
+    }
+}
+
+/// What a phase takes.
+pub(super) struct Need {
+    pub(super) phase: Phase,
+    pub(super) bytes: Bytes,
+}
+
+/// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
+/// of it, and the models take turns where they do not fit together.
+pub(super) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
+    let need = |phase, bytes| Need { phase, bytes };
+    let both = sampling(models, recipe, true, memory);
+    let take_turns = models.on_gpu() && memory.is_some_and(|memory| both.total() > memory);
+    let mut needs = if take_turns {
+        vec![
+            need(Phase::Sampling, sampling(models, recipe, false, memory)),
+            need(Phase::Scoring, scoring(models, recipe)),
+        ]
+    } else {
+        vec![need(Phase::SamplingAndScoring, both)]
+    };
+    needs.push(need(Phase::Training, training(models, &recipe.train)));
+    needs
 }
 
 /// While a policy trains.
-pub(super) fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
+fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
     let parameters = models.policy.parameter_count() as u64;
     let width = models.policy_dtype.size_in_bytes() as u64;
     let mut bytes = Bytes::default();
@@ -57,32 +153,55 @@ pub(super) fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
     bytes.add("gradients, f32", parameters * 4);
     bytes.add("optimizer state, f32", parameters * 4 * state_tensors(settings));
     bytes.add("kept for the backward pass", activations(models.policy, settings, width));
-    bytes.add("one chunk of the output head", head_chunk(models.policy, settings, models.policy_dtype));
+    bytes.add("one chunk of the output head", head_chunk(models, settings));
     bytes.add("the program", PROGRAM);
     bytes
 }
 
-/// While candidates are sampled and compared: both models are there.
-pub(super) fn sampling(models: &Models<'_>, recipe: &Recipe) -> Bytes {
-    let policy = models.policy.parameter_count() as u64 * models.policy_dtype.size_in_bytes() as u64;
+/// Of [`training`], what no setting of a batch changes.
+pub(super) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
+    let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);
+    models.policy.parameter_count() as u64 * each
+}
+
+/// While candidates are sampled, `beside` the preference model or not.
+fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u64>) -> Bytes {
+    let limits = batch_limits(&recipe.sample, models.device);
     let mut bytes = Bytes::default();
-    bytes.add("policy", policy);
-    if models.policy_dtype == DType::F32 {
-        bytes.add("policy, packed for small batches", policy);
+    bytes.add("policy", models.policy_weights());
+    if !models.on_gpu() {
+        bytes.add("policy, packed for small batches", models.policy_weights());
     }
-    bytes.add(
-        "preference model",
-        models.judge.parameter_count() as u64 * models.judge_dtype.size_in_bytes() as u64,
-    );
-    bytes.add("keys and values", key_value_pages(models, recipe));
+    if beside {
+        bytes.add("preference model", weights(models.judge, models.judge_dtype));
+        bytes.add("a pass of scoring", scoring_pass(models, recipe));
+    }
+    bytes.add("a step of sampling", sampling_step(models, limits));
+    bytes.add("the program", PROGRAM);
+    let left = memory.map(|memory| memory.saturating_sub(bytes.total()));
+    let what = match (limits.cache_bytes, left) {
+        (Some(_), _) => "keys and values",
+        (None, Some(_)) => "keys and values, of what is left",
+        (None, None) => "keys and values of one candidate",
+    };
+    bytes.add(what, key_value_pages(models, recipe, limits, left));
+    bytes
+}
+
+/// While candidates are compared and the policy is not there.
+fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
+    let mut bytes = Bytes::default();
+    bytes.add("preference model", weights(models.judge, models.judge_dtype));
+    bytes.add("a pass of scoring", scoring_pass(models, recipe));
+    bytes.add("the program", PROGRAM);
     bytes
 }
 
 /// A policy as written, in the dtype of `policy.dtype`.
 pub(super) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
     let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
-    let dtype = recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle());
-    policy.parameter_count() as u64 * dtype.size_in_bytes() as u64
+    weights(policy, recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle()))
 }
 
 /// A training checkpoint: f32 weights and the optimizer's state.
@@ -103,17 +222,28 @@ fn state_tensors(settings: &TrainSettings) -> u64 {
     }
 }
 
-/// Tokens of a forward pass at most: a micro-batch, or a batch of pairs at full length.
-fn pass_tokens(settings: &TrainSettings) -> u64 {
-    (settings.micro_batch_tokens as u64).min(settings.batch_size as u64 * 2 * settings.max_length as u64)
+/// Tokens of the longest pair: two responses that leave the prompt next to nothing.
+pub(super) fn longest_pair(settings: &TrainSettings) -> usize {
+    settings.max_length.saturating_mul(2)
+}
+
+/// Tokens of a forward pass at most: a micro-batch, or one pair that is longer; never more than a batch of pairs.
+pub(super) fn pass_tokens(settings: &TrainSettings) -> usize {
+    let pair = longest_pair(settings);
+    settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
+}
+
+/// Queries, keys and values, and what attention makes of them, in values of a token.
+fn attention_widths(model: &Architecture) -> (u64, u64) {
+    let qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim;
+    (qkv as u64, (model.num_heads * model.head_dim) as u64)
 }
 
 /// With recomputation the blocks' inputs and the inside of one block, without it the inside of all of them.
 fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
-    let tokens = pass_tokens(settings);
+    let tokens = pass_tokens(settings) as u64;
     let hidden = policy.hidden_size as u64;
-    let heads = (policy.num_heads + 2 * policy.num_kv_heads) as u64 * policy.head_dim as u64;
-    let attended = (policy.num_heads * policy.head_dim) as u64;
+    let (heads, attended) = attention_widths(policy);
     let wide = policy.intermediate_size as u64;
     // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part, what
     // these norms saw.
@@ -122,47 +252,155 @@ fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u
     let passing = 2 * wide + 3 * hidden;
     let layers = policy.num_layers as u64;
     let kept = if settings.recompute { layers * hidden + inside } else { layers * (hidden + inside) };
-    tokens * (kept + passing) * width
+    tokens.saturating_mul((kept + passing) * width)
 }
 
 /// Logits of a chunk of rows with their gradient, which is in place where the dtype is f32.
-fn head_chunk(policy: &Architecture, settings: &TrainSettings, dtype: DType) -> u64 {
-    let rows = (settings.micro_batch_tokens as u64)
-        .min(selfplay_model::decoder::head_chunk_rows(policy.vocab_size, dtype != DType::F32) as u64);
+fn head_chunk(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    let vocab = models.policy.vocab_size;
+    let rows = pass_tokens(settings).min(selfplay_model::decoder::head_chunk_rows(vocab, models.on_gpu()));
+    let dtype = models.policy_dtype;
     let gradient = if dtype == DType::F32 { 0 } else { dtype.size_in_bytes() as u64 };
-    rows * policy.vocab_size as u64 * (4 + gradient)
+    rows as u64 * vocab as u64 * (4 + gradient)
 }
 
-fn key_value_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
+/// What bounds a sampling step and its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BatchLimits {
+    /// Candidates at a time.
+    pub(super) rows: usize,
+    /// Tokens of a step.
+    pub(super) token_budget: usize,
+    /// Keys and values; `None`: what the device has left.
+    pub(super) cache_bytes: Option<u64>,
+}
+
+/// What the recipe gives, else what the device has.
+pub(super) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> BatchLimits {
+    let (rows, token_budget, cache_bytes) = match device {
+        DeviceChoice::Cpu => {
+            (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
+        }
+        DeviceChoice::Cuda(_) => (GPU_ROWS, GPU_TOKEN_BUDGET, None),
+    };
+    BatchLimits {
+        rows: sample.max_batch_rows.unwrap_or(rows),
+        token_budget: sample.token_budget.unwrap_or(token_budget),
+        cache_bytes: sample.cache_mib.map(|mib| (mib as u64).saturating_mul(1 << 20)).or(cache_bytes),
+    }
+}
+
+/// What a block's widest part makes of a token in inference, in values: the stream before and after, normalised; queries,
+/// keys, values and what attention makes of them; gate and up, their product.
+fn inference_values(model: &Architecture) -> u64 {
+    let (qkv, attended) = attention_widths(model);
+    3 * model.hidden_size as u64 + qkv + attended + 3 * model.intermediate_size as u64
+}
+
+/// One step beside keys and values: a block's inside, and the rows' logits with what the draw makes of them.
+fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
     let policy = models.policy;
-    let width = models.policy_dtype.size_in_bytes() as u64;
-    let token = 2 * (policy.num_layers * policy.num_kv_heads * policy.head_dim) as u64 * width;
-    let longest =
-        policy.max_positions.min(recipe.sample.max_new_tokens + recipe.train.max_prompt_length) as u64;
-    // A GPU has more rows and what memory is left; what a recipe leaves to the device is counted as a processor has it.
-    let rows = recipe.sample.max_batch_rows.unwrap_or(Capacity::CPU.rows) as u64;
-    let bound = recipe.sample.cache_mib.map_or(Capacity::CPU.cache_bytes as u64, |mib| (mib as u64) << 20);
-    (rows * longest * token).min(bound)
+    // A GPU sums attention in three parts, in f32.
+    let parts = if models.on_gpu() { 3 * 4 * attention_widths(policy).1 } else { 0 };
+    let token = inference_values(policy) * models.policy_dtype.size_in_bytes() as u64 + parts;
+    let logits = (limits.rows as u64).saturating_mul(policy.vocab_size as u64 * 4 * 2);
+    (limits.token_budget as u64).saturating_mul(token).saturating_add(logits)
+}
+
+/// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
+pub(super) fn scoring_tokens(recipe: &Recipe) -> usize {
+    let (score, sample) = (&recipe.score.settings, &recipe.sample);
+    let conversation = longest_scored(recipe);
+    let shard = sample.shard_prompts.saturating_mul(sample.num_samples).saturating_mul(conversation);
+    score.batch_tokens.max(conversation).min(shard)
+}
+
+/// Tokens of the longest conversation that is scored.
+pub(super) fn longest_scored(recipe: &Recipe) -> usize {
+    let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
+    recipe.score.settings.max_length.min(most)
+}
+
+fn scoring_pass(models: &Models<'_>, recipe: &Recipe) -> u64 {
+    let token = inference_values(models.judge) * models.judge_dtype.size_in_bytes() as u64;
+    (scoring_tokens(recipe) as u64).saturating_mul(token)
+}
+
+/// Keys and values of a token over all layers of the policy.
+pub(super) fn key_value_bytes(models: &Models<'_>) -> u64 {
+    let policy = models.policy;
+    let values = 2 * policy.num_layers * policy.num_kv_heads * policy.head_dim;
+    values as u64 * models.policy_dtype.size_in_bytes() as u64
+}
+
+/// Keys and values of one candidate at full length with its prompt.
+pub(super) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
+    let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
+    models.policy.max_positions.min(most) as u64 * key_value_bytes(models)
+}
+
+/// As many candidates as run at a time, within the recipe's bound or, where it gives none, within what is `left`; one
+/// candidate is never too many.
+pub(super) fn key_value_pages(
+    models: &Models<'_>,
+    recipe: &Recipe,
+    limits: BatchLimits,
+    left: Option<u64>,
+) -> u64 {
+    let one = candidate_pages(models, recipe);
+    let bound = limits.cache_bytes.or(left.map(|left| left / 100 * USED_OF_FREE));
+    (limits.rows as u64).saturating_mul(one).min(bound.unwrap_or(one)).max(one)
+}
+
+/// Candidates at full length that run at a time: as many as the recipe or the device lets, and their pages.
+pub(super) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> u64 {
+    let limits = batch_limits(&recipe.sample, models.device);
+    if limits.cache_bytes.is_none() && memory.is_none() {
+        return limits.rows as u64;
+    }
+    let needs = needs(models, recipe, memory);
+    let pages = needs.iter().find(|need| need.phase != Phase::Training).and_then(|need| need.bytes.lines.last());
+    let pages = pages.map_or(0, |line| line.bytes);
+    (pages / candidate_pages(models, recipe).max(1)).clamp(1, limits.rows as u64)
 }
 
 /// `1.5 GB`; powers of ten, as disks and devices are sold.
 pub(super) fn show(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        b if b >= 1e12 => format!("{:.1} TB", b / 1e12),
-        b if b >= 1e9 => format!("{:.1} GB", b / 1e9),
-        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.1} kB", b / 1e3),
+    let (unit, name) = unit_of(bytes);
+    format!("{:.1} {name}", bytes as f64 / unit)
+}
+
+/// As [`show`], never less than `bytes`.
+pub(super) fn show_at_least(bytes: u64) -> String {
+    let (unit, name) = unit_of(bytes);
+    format!("{:.1} {name}", (bytes as f64 / unit * 10.0).ceil() / 10.0)
+}
+
+fn unit_of(bytes: u64) -> (f64, &'static str) {
+    match bytes as f64 {
+        b if b >= 1e12 => (1e12, "TB"),
+        b if b >= 1e9 => (1e9, "GB"),
+        b if b >= 1e6 => (1e6, "MB"),
+        _ => (1e3, "kB"),
+    }
+}
+
+/// `8.03 billion`.
+pub(super) fn count(parameters: u64) -> String {
+    match parameters as f64 {
+        p if p >= 1e9 => format!("{:.2} billion", p / 1e9),
+        p if p >= 1e6 => format!("{:.1} million", p / 1e6),
+        p => format!("{p:.0}"),
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::recipe::{Purpose, load};
+    use crate::recipe::{Override, Purpose, load};
 
     /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
-    fn tiny() -> Architecture {
+    pub(in crate::commands) fn tiny() -> Architecture {
         let config = serde_json::json!({
             "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
             "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -173,33 +411,98 @@ mod tests {
         Architecture::from_json(&config, std::path::Path::new("config.json")).unwrap()
     }
 
+    /// Defaults with some keys set.
+    pub(in crate::commands) fn recipe(set: &[&str]) -> Recipe {
+        let set: Vec<Override> = set.iter().map(|one| one.parse().unwrap()).collect();
+        load(None, &set, Purpose::Stage).unwrap()
+    }
+
+    fn bytes_of(needs: &[Need], phase: Phase) -> &Bytes {
+        &needs.iter().find(|need| need.phase == phase).unwrap().bytes
+    }
+
     #[test]
     fn weights_gradients_and_state_are_counted_once() {
         let policy = tiny();
         let parameters = 32 * 16 + 3 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24;
         assert_eq!(policy.parameter_count(), parameters);
-        let models =
-            Models { policy: &policy, judge: &policy, policy_dtype: DType::BF16, judge_dtype: DType::BF16 };
-        let settings = TrainSettings { micro_batch_tokens: 1, ..TrainSettings::default() };
-        let bytes = training(&models, &settings);
+        let recipe = recipe(&["train.batch_size=1", "train.max_length=2"]);
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
+        assert_eq!((models.policy_dtype, models.judge_dtype), (DType::BF16, DType::BF16));
+        let bytes = training(&models, &recipe.train);
         // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
         let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
         assert_eq!(four, 14 * parameters as u64);
-        // 1 token × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; 32 logits × (4 + 2) bytes.
-        assert_eq!(bytes.lines[4].bytes, (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
-        assert_eq!(bytes.lines[5].bytes, 32 * 6);
-        assert_eq!(checkpoint(&policy, &settings), 8 * parameters as u64);
+        assert_eq!(training_state(&models, &recipe.train), four);
+        // One pair of 2 · 2 tokens × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; as many rows
+        // of 32 logits × (4 + 2) bytes.
+        assert_eq!(bytes.lines[4].bytes, 4 * (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
+        assert_eq!(bytes.lines[5].bytes, 4 * 32 * 6);
+        assert_eq!(checkpoint(&policy, &recipe.train), 8 * parameters as u64);
+    }
+
+    #[test]
+    fn a_pass_has_a_micro_batch_or_a_pair_and_no_more_than_a_batch() {
+        let tokens = |set: &[&str]| pass_tokens(&recipe(set).train);
+        assert_eq!(tokens(&[]), 16_384);
+        assert_eq!(tokens(&["train.micro_batch_tokens=100"]), 2048);
+        assert_eq!(tokens(&["train.batch_size=3", "train.max_length=100"]), 600);
     }
 
     #[test]
     fn pages_stay_within_their_bound() {
         let policy = tiny();
-        let models =
-            Models { policy: &policy, judge: &policy, policy_dtype: DType::F32, judge_dtype: DType::F32 };
-        let recipe = load(None, &["sample.max_batch_rows=2".parse().unwrap()], Purpose::Stage).unwrap();
-        // Two rows of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
-        assert_eq!(key_value_pages(&models, &recipe), 2 * 64 * 2 * 8 * 4);
+        let recipe = recipe(&["sample.max_batch_rows=2"]);
+        let pages = |device, left| {
+            let models = Models { policy_dtype: DType::F32, ..Models::of(&recipe, device, &policy, &policy) };
+            key_value_pages(&models, &recipe, batch_limits(&recipe.sample, device), left)
+        };
+        // A row of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
+        let one = 64 * 2 * 8 * 4;
+        assert_eq!(pages(DeviceChoice::Cpu, Some(0)), 2 * one);
+        // On a GPU nine tenths of what is left, and one candidate at least.
+        assert_eq!(pages(DeviceChoice::Cuda(0), Some(1_000_000)), 2 * one);
+        assert_eq!(pages(DeviceChoice::Cuda(0), Some(6000)), 5400);
+        assert_eq!(pages(DeviceChoice::Cuda(0), Some(0)), one);
+        assert_eq!(pages(DeviceChoice::Cuda(0), None), one);
         assert_eq!(policy_folder(&policy, &recipe), 2 * policy.parameter_count() as u64);
+    }
+
+    #[test]
+    fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
+        let policy = tiny();
+        let recipe = recipe(&["sample.token_budget=64", "sample.max_batch_rows=4"]);
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
+        let whole = needs(&models, &recipe, None);
+        assert_eq!(whole.iter().map(|need| need.phase).collect::<Vec<_>>(), [Phase::SamplingAndScoring, Phase::Training]);
+        let both = bytes_of(&whole, Phase::SamplingAndScoring).total();
+        let less = needs(&models, &recipe, Some(both - 1));
+        let alone = bytes_of(&less, Phase::Sampling).total() + bytes_of(&less, Phase::Scoring).total();
+        // The program twice; and what one candidate more or less takes of what is left.
+        assert!(alone >= both, "{alone} {both}");
+        assert!(bytes_of(&less, Phase::Sampling).total() < both);
+        // Memory of a CPU is not divided: there both work at the same time.
+        let models = Models::of(&recipe, DeviceChoice::Cpu, &policy, &policy);
+        assert_eq!(needs(&models, &recipe, Some(1)).len(), 2);
+    }
+
+    #[test]
+    fn rows_are_those_whose_pages_there_are() {
+        let policy = tiny();
+        let recipe = recipe(&["sample.max_batch_rows=9"]);
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
+        assert_eq!(rows_at_a_time(&models, &recipe, None), 9);
+        assert_eq!(rows_at_a_time(&models, &recipe, Some(1 << 40)), 9);
+        assert_eq!(rows_at_a_time(&models, &recipe, Some(0)), 1);
+    }
+
+    #[test]
+    fn sizes_are_shown_in_powers_of_ten() {
         assert_eq!(show(1_500_000_000), "1.5 GB");
+        assert_eq!(show(1_540_000_000), "1.5 GB");
+        assert_eq!(show_at_least(1_510_000_000), "1.6 GB");
+        assert_eq!(show(999), "1.0 kB");
+        assert_eq!(count(8_030_261_248), "8.03 billion");
+        assert_eq!(count(886_528), "886528");
     }
 }
