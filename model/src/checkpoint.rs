@@ -178,7 +178,9 @@ fn write_tensor(out: &mut dyn Write, tensor: &Tensor, dtype: DType) -> Result<()
     let count = flat.elem_count();
     let mut bytes = Vec::new();
     for start in (0..count).step_by(WRITE_CHUNK) {
-        let piece = flat.narrow(0, start, WRITE_CHUNK.min(count - start))?.to_dtype(dtype)?;
+        // Where the dtype stays, a view would bring the whole tensor from the device for each piece.
+        let piece =
+            flat.narrow(0, start, WRITE_CHUNK.min(count - start))?.force_contiguous()?.to_dtype(dtype)?;
         bytes.clear();
         match dtype {
             DType::BF16 => bytes.extend(piece.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes())),

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::Architecture;
-use crate::kernels::gpu::Gpu;
+use crate::kernels::gpu::{Argument, Gpu, int, pointer};
 use crate::kernels::storage::with_slice_mut;
 
 /// Tokens of one page.
@@ -80,12 +80,23 @@ impl KvCache {
             candle_core::bail!("page {} of a cache of {}", from.max(to), self.pages)
         }
         for layer in &self.layers {
+            if let Some(gpu) = Gpu::of(&layer.keys)? {
+                // Sixteen slots to a page: a whole number of 16-byte accesses.
+                let size = layer.keys.elem_count() / self.pages;
+                let arguments = [
+                    pointer(&layer.keys)?,
+                    pointer(&layer.values)?,
+                    Argument::I64(from as i64),
+                    Argument::I64(to as i64),
+                    int(size)?,
+                ];
+                let blocks = (size / 8).div_ceil(256);
+                gpu.launch("copy_page", layer.keys.dtype(), [blocks, 2, 1], 256, 0, &arguments)?;
+                continue;
+            }
             for tensor in [&layer.keys, &layer.values] {
                 let len = tensor.elem_count() / self.pages;
                 match tensor.dtype() {
-                    _ if Gpu::of(tensor)?.is_some() => {
-                        tensor.slice_set(&tensor.narrow(0, from, 1)?.copy()?, 0, to)?;
-                    }
                     DType::F64 => with_slice_mut::<f64, _>(tensor, |x| {
                         x.copy_within(from * len..(from + 1) * len, to * len)
                     })?,

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::ParameterKind;
+use crate::kernels::elementwise::zero_gpu;
 use crate::kernels::gpu::Gpu;
 use crate::kernels::storage::with_slice_mut;
 
@@ -164,8 +165,11 @@ impl Gradients {
     /// A device without a form of this operation.
     pub fn zero(&mut self) -> Result<()> {
         for gradient in self.0.iter().flatten() {
+            if let Some(gpu) = Gpu::of(gradient)? {
+                zero_gpu(&gpu, gradient)?;
+                continue;
+            }
             match gradient.dtype() {
-                _ if Gpu::of(gradient)?.is_some() => gradient.zero_set()?,
                 DType::F64 => with_slice_mut::<f64, _>(gradient, |g| g.fill(0.0))?,
                 _ => with_slice_mut::<f32, _>(gradient, zero_in_parallel)?,
             }

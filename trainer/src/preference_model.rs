@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use selfplay_model::{Decoder, Gradients, PackedBatch, ParameterId};
 use serde::{Deserialize, Serialize};
 
@@ -421,7 +421,7 @@ impl Objective for ComparisonObjective {
                 d_values.push(narrow(&scored.d_rejected, scale));
                 d_gates.push(narrow(&scored.d_gate, scale));
             }
-            let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
+            let d_hidden = hidden.zeros_like()?;
             decoder.project_rows_backward(
                 hidden,
                 &packed.value_rows,

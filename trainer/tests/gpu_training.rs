@@ -11,8 +11,9 @@ use emulator::Emulator;
 use selfplay_model::kernels::gpu::{Emulation, emulate};
 use selfplay_model::{Architecture, Decoder, LoadOptions};
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PreferenceTarget, StepMetrics, TokenPair, TrainOutcome, TrainRun, TrainSettings,
-    train_pairs,
+    LossKind, OptimizerKind, PreferenceHead, PreferenceSettings, PreferenceTarget, PreferenceTrainSettings,
+    StepMetrics, TokenComparison, TokenPair, TrainOutcome, TrainRun, TrainSettings, train_pairs,
+    train_preference_model,
 };
 
 fn on_gpu() -> Option<Emulation> {
@@ -113,6 +114,49 @@ fn f32_steps_are_those_of_the_cpu() {
         let (got, want) = (weights(&gpu), weights(&cpu));
         let far = got.iter().zip(&want).filter(|(g, w)| (*g - *w).abs() > 2e-4).count();
         assert!(far * 200 <= want.len(), "{far} of {} weights differ", want.len());
+    }
+}
+
+/// Loss and gradient norm of every step of training a general preference model.
+fn train_preferences(dtype: DType) -> Vec<(f64, f64)> {
+    let comparisons: Vec<TokenComparison> = pairs()
+        .into_iter()
+        .map(|pair| TokenComparison {
+            prompt_position: pair.prompt.len() - 1,
+            chosen: [&pair.prompt[..], &pair.chosen].concat(),
+            rejected: [&pair.prompt[..], &pair.rejected].concat(),
+            name: pair.name,
+        })
+        .collect();
+    let train = TrainSettings { learning_rate: 1e-3, epochs: 1, ..settings(OptimizerKind::AdamW) };
+    let preference =
+        PreferenceSettings { kind: PreferenceHead::Gpm, holdout: 0.0, tau: Some(1.0), ..Default::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines = Vec::new();
+    let mut progress = |m: &StepMetrics| lines.push((m.loss, m.grad_norm));
+    let mut run = TrainRun {
+        folder: folder.path(),
+        seed: 42,
+        stop: &|| false,
+        progress: &mut progress,
+        keep_checkpoints: 1,
+    };
+    let settings = PreferenceTrainSettings { train, preference };
+    train_preference_model(&mut decoder(dtype), comparisons, &settings, &mut run).unwrap();
+    lines
+}
+
+#[test]
+fn preference_models_train_as_on_the_cpu() {
+    let want = train_preferences(DType::F32);
+    let Some(_gpu) = on_gpu() else { return };
+    for (dtype, bound) in [(DType::F32, 1e-4), (DType::BF16, 5e-2)] {
+        let got = train_preferences(dtype);
+        assert_eq!(got.len(), 2);
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got.0 - want.0).abs() <= bound * want.0.abs(), "{dtype:?}: loss {got:?} {want:?}");
+            assert!((got.1 - want.1).abs() <= bound * want.1.abs(), "{dtype:?}: norm {got:?} {want:?}");
+        }
     }
 }
 

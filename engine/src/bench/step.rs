@@ -134,7 +134,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
 /// The most memory that tensors took since the last call, where the device tells.
 fn peak(device: &Device) -> Result<Option<usize>> {
     #[cfg(feature = "cuda")]
-    return Ok(selfplay_model::kernels::gpu::memory(device).map_err(fault)?.map(|memory| memory.peak));
+    return selfplay_model::kernels::gpu::take_peak(device).map_err(fault);
     #[cfg(not(feature = "cuda"))]
     {
         let _ = device;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::attention::{Attention, AttentionOutput};
-use super::gpu::{Argument, Gpu, int, pointer, suffix};
+use super::gpu::{Argument, Gpu, all_of, int, pointer, suffix};
 use crate::batch::Layout;
 
 /// A layout, and what a GPU's kernels know of it: uploaded at the first use, kept for all layers.
@@ -156,6 +156,7 @@ impl Attention {
         places: &Places,
     ) -> Result<Tensor> {
         let (t, dtype) = (qkv.dims2()?.0, qkv.dtype());
+        all_of(dtype, &[&forward.output, d_output])?;
         let form = Form::of(dtype, self.head_dim, true)?;
         let Uploaded { segments, tiles, count } = places.on(gpu, form.rows())?;
 

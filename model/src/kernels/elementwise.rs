@@ -4,7 +4,7 @@ use candle_core::Result;
 use candle_core::Tensor;
 
 use super::Real;
-use super::gpu::{Argument, Gpu, int, pointer};
+use super::gpu::{Argument, Gpu, all_of, int, pointer};
 use super::parallel::for_rows;
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -66,6 +66,7 @@ pub fn stream_blocks(n: usize) -> usize {
 }
 
 fn add_gpu(gpu: &Gpu, out: &Tensor, x: &Tensor, y: &Tensor) -> Result<()> {
+    all_of(out.dtype(), &[x, y])?;
     let n = out.elem_count();
     let arguments = [pointer(out)?, pointer(x)?, pointer(y)?, Argument::I64(n as i64)];
     gpu.launch("add", out.dtype(), [stream_blocks(n), 1, 1], STREAM_THREADS, 0, &arguments)
@@ -112,7 +113,17 @@ pub(super) fn add_bias_backward_gpu(gpu: &Gpu, dy: &Tensor, first: usize, d_bias
 pub(super) fn sum_partials(gpu: &Gpu, sum: &Tensor, partial: &Tensor, blocks: usize) -> Result<()> {
     let n = sum.elem_count();
     let arguments = [pointer(sum)?, pointer(partial)?, int(blocks)?, int(n)?];
-    gpu.launch_single("sum_partials", [n.div_ceil(STREAM_THREADS), 1, 1], STREAM_THREADS, 0, &arguments)
+    /// Columns of a block, each by sixteen threads: sum_partials in norm.cu.
+    const COLUMNS: usize = 32;
+    gpu.launch_single("sum_partials", [n.div_ceil(COLUMNS), 1, 1], 512, 0, &arguments)
+}
+
+/// Fills an f32 tensor with zeros.
+pub(crate) fn zero_gpu(gpu: &Gpu, x: &Tensor) -> Result<()> {
+    all_of(candle_core::DType::F32, &[x])?;
+    let n = x.elem_count();
+    let arguments = [pointer(x)?, Argument::I64(n as i64)];
+    gpu.launch_single("zero", [stream_blocks(n), 1, 1], STREAM_THREADS, 0, &arguments)
 }
 
 /// Adds `bias` \[n] to columns `first..first + n` of every row of `x` (width `width`).

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::elementwise::GRID_ROWS;
-use super::gpu::{Argument, Gpu, address, int};
+use super::gpu::{Argument, Gpu, address, all_of, int};
 use super::parallel::for_rows;
 use super::simd::simd;
 use super::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
@@ -77,6 +77,7 @@ fn launch(
     activation: Activation,
 ) -> Result<()> {
     let dtype = tensors[0].0.dtype();
+    all_of(dtype, &[tensors[1].0])?;
     let width = tensors[0].1.min(tensors[1].1);
     let code = match activation {
         Activation::Silu => 0,

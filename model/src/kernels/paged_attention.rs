@@ -14,7 +14,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::attention::Attention;
-use super::gpu::Gpu;
+use super::gpu::{Gpu, all_of};
 use super::paged_gpu::{StepTables, Uploaded};
 use super::parallel::{SharedMut, for_each};
 use super::rope::{Direction, Positions, RopeTable};
@@ -109,6 +109,7 @@ pub fn write_pages<T: Real>(
     check(attention, qkv, queries.len(), keys, values)?;
     if let Some(gpu) = Gpu::of(qkv)? {
         rope.covers(&step.positions)?;
+        all_of(qkv.dtype(), &[keys, values])?;
         return step.on(&gpu, attention, qkv.dtype())?.write(&gpu, attention, qkv, rope, keys, values);
     }
     rope.rotate::<T>(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
@@ -385,6 +386,7 @@ pub fn attend_pages<T: Real>(
     let t = queries.len();
     check(attention, qkv, t, keys, values)?;
     if let Some(gpu) = Gpu::of(qkv)? {
+        all_of(qkv.dtype(), &[keys, values])?;
         return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, keys, values);
     }
     let mut output = unwritten(t * heads * d);

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::Real;
 use super::elementwise::sum_partials;
-use super::gpu::{Argument, Gpu, int, pointer, pointer_or_null};
+use super::gpu::{Argument, Gpu, all_of, int, pointer, pointer_or_null};
 use super::parallel::{SharedMut, for_each, for_rows};
 use super::simd::simd;
 use super::storage::{row_threads, tensor_of, unwritten, with_slice, with_slice_mut};
@@ -145,6 +145,7 @@ impl RmsNorm {
         delta: Option<&Tensor>,
         weight: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
+        all_of(x.dtype(), &[weight, delta.unwrap_or(x)])?;
         let h = weight.elem_count();
         let normed = gpu.unwritten(x.shape(), x.dtype())?;
         let sum = delta.map(|_| gpu.unwritten(x.shape(), x.dtype())).transpose()?;
@@ -175,6 +176,7 @@ impl RmsNorm {
         d_weight: Option<&Tensor>,
         dx_sum: &Tensor,
     ) -> Result<()> {
+        all_of(x.dtype(), &[weight, dy, dx_sum])?;
         /// Blocks at most: some for each multiprocessor, and few enough partial sums.
         const BLOCKS: usize = 1024;
         let h = weight.elem_count();
@@ -215,6 +217,7 @@ impl RmsNorm {
     ) -> Result<()> {
         let ((rows, width), d) = (x.dims2()?, weight.elem_count());
         if let Some(gpu) = Gpu::of(x)? {
+            all_of(x.dtype(), &[weight])?;
             let arguments = [
                 pointer(x)?,
                 pointer(weight)?,
@@ -255,6 +258,7 @@ impl RmsNorm {
     ) -> Result<()> {
         let ((rows, width), d) = (x.dims2()?, weight.elem_count());
         if let Some(gpu) = Gpu::of(x)? {
+            all_of(x.dtype(), &[weight, dy])?;
             let blocks = (rows * heads).min(1024);
             let partial = d_weight.map(|_| gpu.unwritten((blocks.max(1), d), DType::F32)).transpose()?;
             let arguments = [

@@ -20,6 +20,15 @@ __device__ void add(T* out, const T* x, const T* y, int64_t n) {
 FOR_BOTH(add, add, (bf16 * out, const bf16* x, const bf16* y, int64_t n),
          (float* out, const float* x, const float* y, int64_t n), (out, x, y, n))
 
+extern "C" __global__ void zero(float* __restrict__ x, int64_t n) {
+    constexpr int N = Vec<float>::N;
+    const int64_t thread = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, threads = (int64_t)gridDim.x * blockDim.x;
+    const int64_t whole = n / N * N;
+    const Vec<float> zeros = {{0, 0, 0, 0}};
+    for (int64_t i = thread * N; i < whole; i += threads * N) store_vec(x + i, zeros);
+    if (thread < n - whole) x[whole + thread] = 0;
+}
+
 template <class T>
 __device__ void scale(T* x, float factor, int64_t n) {
     const int64_t threads = (int64_t)gridDim.x * blockDim.x;

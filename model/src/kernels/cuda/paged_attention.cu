@@ -91,6 +91,18 @@ FOR_BOTH(rope_pages, rope_pages,
           const uint32_t* slots, int heads, int kv_heads, int half),
          (qkv, keys, values, cos, sin, position, slots, heads, kv_heads, half))
 
+// Page `from` of the keys (blockIdx.y 0) or the values (1) to page `to`; a page has `size` elements.
+template <class T>
+__device__ void copy_page(T* __restrict__ keys, T* __restrict__ values, int64_t from, int64_t to, int size) {
+    T* cache = blockIdx.y ? values : keys;
+    const int threads = gridDim.x * blockDim.x;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size / Vec<T>::N; i += threads)
+        store_vec(cache + to * size + i * Vec<T>::N, load_vec(cache + from * size + i * Vec<T>::N));
+}
+
+FOR_BOTH(copy_page, copy_page, (bf16 * keys, bf16* values, int64_t from, int64_t to, int size),
+         (float* keys, float* values, int64_t from, int64_t to, int size), (keys, values, from, to, size))
+
 // One block to a token and a key head: its query heads (sixteen at most at a time) are the rows of one tile, so that keys and
 // values are read once for all of them. Warps take the tiles of S keys in turn, each with a running maximum of its own, and are
 // joined in their order at the end.

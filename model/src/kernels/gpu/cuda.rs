@@ -39,22 +39,32 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let cuda = device.as_cuda_device()?;
     // SAFETY: all work of this device is on its one stream.
     unsafe { cuda.disable_event_tracking() };
-    let context = cuda.cuda_stream().context().clone();
-    let mut pool = std::ptr::null_mut();
-    let mut threshold = u64::MAX;
-    // SAFETY: the device is open; the attribute is a 64-bit number.
-    unsafe {
-        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
-        sys::cuMemPoolSetAttribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
-            (&raw mut threshold).cast::<c_void>(),
-        )
-        .result()
-        .w()?;
+    if let Some(pool) = pool(cuda) {
+        let mut threshold = u64::MAX;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the pool is the device's; the attribute is a 64-bit number.
+        unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast::<c_void>()) }
+            .result()
+            .w()?;
     }
     launcher(cuda)?;
     Ok(device)
+}
+
+/// The pool that tensors come from; `None` where the driver has no pools and memory is asked for piece by piece.
+fn pool(device: &CudaDevice) -> Option<sys::CUmemoryPool> {
+    let mut pool = std::ptr::null_mut();
+    let context = device.cuda_stream().context().clone();
+    // SAFETY: the device is open.
+    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result().ok()?;
+    Some(pool)
+}
+
+fn pool_bytes(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute) -> Result<usize> {
+    let mut value = 0u64;
+    // SAFETY: the pool is a device's; the attributes asked for here are 64-bit numbers.
+    unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut value).cast::<c_void>()) }.result().w()?;
+    Ok(value as usize)
 }
 
 /// What a GPU's memory holds, in bytes.
@@ -64,38 +74,38 @@ pub struct Memory {
     pub total: usize,
     /// What tensors could still take: what no process has, and what this one's pool keeps for nobody.
     pub free: usize,
-    /// The most that tensors took since this was last asked.
-    pub peak: usize,
 }
 
-/// The memory of a GPU; `None` for another device. Starts the next peak.
+/// The memory of a GPU; `None` for another device.
 ///
 /// # Errors
 /// What the driver says.
 pub fn memory(device: &Device) -> Result<Option<Memory>> {
     let Device::Cuda(cuda) = device else { return Ok(None) };
     device.synchronize()?;
-    let context = cuda.cuda_stream().context().clone();
-    let (free, total) = context.mem_get_info().w()?;
-    let mut pool = std::ptr::null_mut();
-    // SAFETY: the device is open.
-    unsafe { sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result().w()?;
-    let read = |attribute| -> Result<usize> {
-        let mut value = 0u64;
-        // SAFETY: the pool is the device's; the attributes below are 64-bit numbers.
-        unsafe { sys::cuMemPoolGetAttribute(pool, attribute, (&raw mut value).cast::<c_void>()) }
-            .result()
-            .w()?;
-        Ok(value as usize)
-    };
-    let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
-    let peak = read(high)?;
+    let (mut free, total) = cuda.cuda_stream().context().mem_get_info().w()?;
+    if let Some(pool) = pool(cuda) {
+        let kept = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let used = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        free += kept.saturating_sub(used);
+    }
+    Ok(Some(Memory { total, free }))
+}
+
+/// The most bytes that tensors took since this was last asked; `None` where that is not counted.
+///
+/// # Errors
+/// What the driver says.
+pub fn take_peak(device: &Device) -> Result<Option<usize>> {
+    let Device::Cuda(cuda) = device else { return Ok(None) };
+    device.synchronize()?;
+    let Some(pool) = pool(cuda) else { return Ok(None) };
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+    let peak = pool_bytes(pool, attribute)?;
     let mut zero = 0u64;
-    // SAFETY: as above.
-    unsafe { sys::cuMemPoolSetAttribute(pool, high, (&raw mut zero).cast::<c_void>()) }.result().w()?;
-    let kept = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
-    let used = read(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
-    Ok(Some(Memory { total, free: free + kept.saturating_sub(used), peak }))
+    // SAFETY: the pool is the device's; the attribute is a 64-bit number, and 0 starts the count anew.
+    unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut zero).cast::<c_void>()) }.result().w()?;
+    Ok(Some(peak))
 }
 
 /// The launcher of a device, made at the first call.
@@ -169,7 +179,8 @@ impl Cuda {
             functions.insert(launch.kernel.to_owned(), function);
         }
         let Some(function) = functions.get(launch.kernel) else { bail!("no kernel {}", launch.kernel) };
-        if launch.shared > USUAL {
+        // Some have a little static shared memory beside it.
+        if launch.shared + 1024 > USUAL {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, launch.shared as i32).map_err(|error| {
                 candle_core::Error::Msg(format!(
@@ -264,8 +275,15 @@ impl Launcher for Cuda {
     }
 
     fn end_capture(&self) -> Result<Box<dyn Captured>> {
+        let context = self.stream.context();
+        // What tensors that were dropped in a broken recording could not give back must not keep it from being ended.
+        let _ = context.check_err();
         // All memory that is asked for in a recording is given back in it.
-        match self.stream.end_capture(sys::CUgraphInstantiate_flags(0)).w()? {
+        let ended = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        if ended.is_err() {
+            let _ = context.check_err();
+        }
+        match ended.w()? {
             Some(graph) => {
                 graph.upload().w()?;
                 Ok(Box::new(CudaCaptured(Mutex::new(graph))))

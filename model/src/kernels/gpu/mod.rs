@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
-pub use cuda::{Memory, memory, open};
+pub use cuda::{Memory, memory, open, take_peak};
 
 /// One argument of a kernel, by value.
 #[derive(Clone, Copy, Debug)]
@@ -174,6 +174,8 @@ pub const KERNELS: &[&str] = &[
     "attention_forward_f32_64",
     "column_sums_bf16",
     "column_sums_f32",
+    "copy_page_bf16",
+    "copy_page_f32",
     "draw",
     "fixed_product_few_bf16",
     "fixed_product_few_bf16_to_f32",
@@ -215,6 +217,7 @@ pub const KERNELS: &[&str] = &[
     "sum_rows_bf16",
     "sum_rows_bf16_to_f32",
     "sum_rows_f32",
+    "zero",
 ];
 
 thread_local! {
@@ -390,6 +393,17 @@ pub fn suffix(dtype: DType) -> Result<&'static str> {
         DType::BF16 => Ok("bf16"),
         DType::F32 => Ok("f32"),
         other => bail!("a GPU computes in bf16 or f32, not {other:?}"),
+    }
+}
+
+/// Refuses tensors of another dtype than `dtype`: a kernel takes their addresses for its own type's.
+///
+/// # Errors
+/// The first one that is another.
+pub fn all_of(dtype: DType, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|tensor| tensor.dtype() != dtype) {
+        Some(other) => bail!("a kernel for {dtype:?} was given {:?} {:?}", other.dtype(), other.dims()),
+        None => Ok(()),
     }
 }
 
