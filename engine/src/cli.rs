@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::bench::Part;
 use crate::commands;
+use crate::commands::device_memory::Size;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::recipe::{Override, WeightDType};
@@ -164,6 +165,16 @@ pub struct CheckArgs {
 pub struct PlanArgs {
     /// The recipe
     pub recipe: PathBuf,
+    /// What needs more memory is refused; absent: what the device has.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help = "Refuse what needs more memory, as in 141GB or 24GiB [default: what the device has]"
+    )]
+    pub memory: Option<Size>,
+    /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
+    #[arg(long, value_name = "PATH")]
+    pub rates: Vec<PathBuf>,
 }
 
 /// What the stage commands share.

@@ -10,7 +10,7 @@ mod kernels;
 mod sample;
 mod score;
 mod step;
-mod work;
+pub(crate) mod work;
 
 use std::fmt::Write;
 use std::time::Instant;

@@ -77,7 +77,7 @@ pub(super) fn forward_flops(a: &Architecture, batch: &PackedBatch, rows: Option<
 }
 
 /// Operations of a token with `context` tokens before it, without the head.
-pub(super) fn token_flops(a: &Architecture, context: f64) -> f64 {
+pub(crate) fn token_flops(a: &Architecture, context: f64) -> f64 {
     let (h, d) = (a.hidden_size as f64, a.head_dim as f64);
     let (heads, kv) = (a.num_heads as f64 * d, a.num_kv_heads as f64 * d);
     let products = 2.0 * h * (2.0 * heads + 2.0 * kv) + 6.0 * h * a.intermediate_size as f64;
@@ -85,7 +85,7 @@ pub(super) fn token_flops(a: &Architecture, context: f64) -> f64 {
 }
 
 /// Operations of the output head for one row.
-pub(super) fn head_flops(a: &Architecture) -> f64 {
+pub(crate) fn head_flops(a: &Architecture) -> f64 {
     2.0 * a.hidden_size as f64 * a.vocab_size as f64
 }
 

@@ -1,87 +1,152 @@
-//! `selfplay plan`: what a recipe will need, before anything is computed.
+//! `selfplay plan`: what a recipe will need, before anything is computed. What cannot fit is refused, after the report.
 
 use std::fmt::Write;
 
-use candle_core::DType;
 use selfplay_model::Architecture;
 
-use super::estimate::{self, Bytes, Models, show};
+use super::device_memory::{self, Memory};
+use super::estimate::{self, Bytes, Models, Need, count, show};
+use super::fitting::{self, Planned};
+use super::rates::Rates;
+use super::stage_times::{self, Lengths, StageTime, Times, show_time};
 use crate::cli::{Common, PlanArgs};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::hub;
-use crate::recipe::{DataSource, Purpose, Recipe, WeightDType, load};
+use crate::recipe::{DataSource, Purpose, Recipe, load};
 
 /// Runs the command. Of a hub's models only the configuration is fetched.
 ///
 /// # Errors
-/// A recipe or a model's configuration that is wrong.
+/// A recipe, a model's configuration or a file of rates that is wrong; a stage that needs more memory than there is.
 pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
+    let device = common.device;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
+    let rates = Rates::load(&args.rates)?;
     let policy = Architecture::load(&hub::config_folder(&recipe.policy.model)?)?;
     let judge = Architecture::load(&hub::config_folder(&recipe.score.model)?)?;
-    let models = Models {
-        policy: &policy,
-        judge: &judge,
-        policy_dtype: computed_in(&policy, recipe.policy.dtype.map(WeightDType::to_candle), common.device),
-        judge_dtype: computed_in(&judge, recipe.score.settings.dtype.tensor_dtype(), common.device),
-    };
-    print(&report(&recipe, &models, common.device)?)
-}
+    let memory = device_memory::memory(args.memory, device);
+    let bound = memory.as_ref().map(|memory| memory.bytes);
 
-/// f32 on the CPU; on CUDA what the recipe says, else as stored.
-fn computed_in(model: &Architecture, asked: Option<DType>, device: DeviceChoice) -> DType {
-    match device {
-        DeviceChoice::Cpu => DType::F32,
-        DeviceChoice::Cuda(_) => {
-            asked.or(model.stored_dtype.map(|dtype| dtype.dtype())).unwrap_or(DType::F32)
-        }
+    let models = Models::of(&recipe, device, &policy, &judge);
+    let needs = estimate::needs(&models, &recipe, bound);
+    let prompts = prompts(&recipe)?;
+    let times = stage_times::times(&recipe, &models, &rates, prompts, bound);
+    let mut text = head(&recipe, &models);
+    memory_section(&mut text, &needs, memory.as_ref(), device);
+    disk_section(&mut text, &recipe, &policy, prompts);
+    let lengths = Lengths::of(&recipe, &policy);
+    time_section(&mut text, &recipe, &times, lengths, prompts, device);
+    print(&text)?;
+    let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device };
+    match memory.and_then(|memory| fitting::refusal(&planned, &needs, &memory)) {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 
-fn report(recipe: &Recipe, models: &Models<'_>, device: DeviceChoice) -> Result<String> {
-    let mut text = format!(
-        "{}: {} iterations on {device}\n  policy            {} ({} parameters)\n  preference model  {} ({} parameters)\n",
+fn head(recipe: &Recipe, models: &Models<'_>) -> String {
+    let parameters = |model: &Architecture| count(model.parameter_count() as u64);
+    format!(
+        "{}: {} iterations on {}\n  policy            {} ({} parameters)\n  preference model  {} ({} parameters)\n",
         recipe.name,
         recipe.iterations,
+        models.device,
         recipe.policy.model,
-        count(models.policy),
+        parameters(models.policy),
         recipe.score.model,
-        count(models.judge),
-    );
-    let training = estimate::training(models, &recipe.train);
-    let sampling = estimate::sampling(models, recipe);
-    section(&mut text, "memory while sampling and scoring", &sampling);
-    section(&mut text, "memory while training", &training);
-    let peak = sampling.total().max(training.total());
-    line(&mut text, "peak of the two, about", &show(peak));
+        parameters(models.judge),
+    )
+}
 
-    let policy = estimate::policy_folder(models.policy, recipe);
-    let checkpoint = estimate::checkpoint(models.policy, &recipe.train);
-    let iterations = recipe.iterations as u64;
-    text.push_str("\ndisk\n");
-    line(&mut text, "a policy", &show(policy));
-    line(&mut text, "a training checkpoint", &show(checkpoint));
-    let mut total = iterations * policy + checkpoint * (recipe.keep_checkpoints as u64 + 1);
-    match prompts(recipe)? {
-        Some(prompts) => {
-            let candidates = estimate::candidates(prompts, recipe);
-            line(&mut text, "candidates, all, at most", &show(candidates));
-            total += candidates;
-            line(&mut text, "the whole run, at most", &show(total));
-        }
+fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, device: DeviceChoice) {
+    for need in needs {
+        section(text, &format!("memory while {}", need.phase.name()), &need.bytes);
+    }
+    let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
+    line(text, "the most of these, about", &show(peak));
+    match memory {
+        Some(memory) => line(text, &format!("there is ({})", memory.of), &show(memory.bytes)),
         None => {
-            line(
-                &mut text,
-                "a thousand prompts' candidates, at most",
-                &show(estimate::candidates(1000, recipe)),
+            let _ = writeln!(
+                text,
+                "  what {device} has is not known here: nothing is refused without --memory SIZE"
             );
-            line(&mut text, "the run without candidates", &show(total));
         }
     }
-    let _ = write!(text, "\ntime\n  not measured on {device}; the first shards of a run say it\n");
-    Ok(text)
+}
+
+fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, prompts: Option<u64>) {
+    let folder = estimate::policy_folder(policy, recipe);
+    let checkpoint = estimate::checkpoint(policy, &recipe.train);
+    text.push_str("\ndisk\n");
+    line(text, "a policy", &show(folder));
+    line(text, "a training checkpoint", &show(checkpoint));
+    let mut total = recipe.iterations as u64 * folder + checkpoint * (recipe.keep_checkpoints as u64 + 1);
+    match prompts {
+        Some(prompts) => {
+            let candidates = estimate::candidates(prompts, recipe);
+            line(text, "candidates, all, at most", &show(candidates));
+            total += candidates;
+            line(text, "the whole run, at most", &show(total));
+        }
+        None => {
+            let candidates = estimate::candidates(stage_times::UNIT, recipe);
+            line(text, "a thousand prompts' candidates, at most", &show(candidates));
+            line(text, "the run without candidates", &show(total));
+        }
+    }
+}
+
+fn time_section(
+    text: &mut String,
+    recipe: &Recipe,
+    times: &Times,
+    lengths: Lengths,
+    prompts: Option<u64>,
+    device: DeviceChoice,
+) {
+    let Lengths { prompt, response, .. } = lengths;
+    let _ = writeln!(
+        text,
+        "\ntime, at most: prompts of {prompt} tokens, responses of {response}, pairs of {}",
+        lengths.pair()
+    );
+    let first = if prompts.is_some() { "an iteration" } else { "1000 prompts" };
+    let whole = prompts.map_or(String::new(), |prompts| format!("all {prompts} prompts"));
+    let _ = writeln!(text, "  {:<42}{first:>12}{whole:>20}", "");
+    for time in times.stages.iter().chain(&times.together) {
+        time_line(text, time);
+    }
+    if let Some(time) = &times.held_out {
+        let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
+        line(text, &format!("and each iteration {}", time.what), &seconds);
+    }
+    for source in &times.sources {
+        let _ = writeln!(text, "  {source}");
+    }
+    if !times.sources.is_empty() {
+        text.push_str("  other machines and sizes take other times: measure with selfplay bench --json, and give that with --rates\n");
+    }
+    if let Some((_, dtype)) = times.unmeasured.first() {
+        let _ = writeln!(
+            text,
+            "  nothing is measured for {device} in {} yet: benches/gpu.sh, or selfplay bench reference sample score train \
+             --device {device} --json FILE, measures it; give what it wrote with --rates",
+            dtype.as_str()
+        );
+    }
+    if recipe.sample.num_samples < 2 {
+        text.push_str("  sample.num_samples = 1 gives no pairs: nothing is trained\n");
+    }
+}
+
+fn time_line(text: &mut String, time: &StageTime) {
+    let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
+    let whole = time.whole.map_or(String::new(), show_time);
+    let row = format!("  {:<42}{seconds:>12}{whole:>20}", time.what);
+    let _ = writeln!(text, "{}", row.trim_end());
 }
 
 /// Prompts of all iterations, where the splits are files of this machine.
@@ -112,13 +177,4 @@ fn section(text: &mut String, title: &str, bytes: &Bytes) {
 
 fn line(text: &mut String, what: &str, value: &str) {
     let _ = writeln!(text, "  {what:<42}{value:>12}");
-}
-
-fn count(model: &Architecture) -> String {
-    let parameters = model.parameter_count() as f64;
-    match parameters {
-        p if p >= 1e9 => format!("{:.2} billion", p / 1e9),
-        p if p >= 1e6 => format!("{:.1} million", p / 1e6),
-        p => format!("{p:.0}"),
-    }
 }
