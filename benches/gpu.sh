@@ -12,8 +12,12 @@
 #   peers       PyTorch on the same work (benches/peers/gpu_peer.py)
 #   table       all of it beside what it must be
 #
+# On a machine where a command may run ten minutes at most: check golden quickstart kernels, then reference sample score
+# train, then peers table, all with the same --out.
+#
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
-# Writes into DIR (default benches/runs/<date>-<gpu>); no checkpoint is written by a bench. Exit status 1 if a part failed.
+# Writes eight files at most into DIR (default benches/runs/<date>-<gpu>): one for each of kernels, reference, sample, score
+# and train, peers.json, log.txt, summary.txt. No checkpoint is written by a bench. Exit status 1 if a part failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,6 +31,11 @@ while (($#)); do
     *) parts+=("$1"); shift ;;
     esac
 done
+# NVIDIA's libraries may be there as Python packages alone, where the loader does not look.
+libraries=$(python3 -c 'import glob, os, sysconfig
+found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recursive=True)
+print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
+[[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 ((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train peers table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
@@ -89,8 +98,14 @@ quickstart() {
 peers() {
     local task status=0
     for task in reference sample score train; do
-        python3 benches/peers/gpu_peer.py $task --device "$device" --repeats "$repeats" --json "$out/peer-$task.json" \
-            "${peer_shapes[@]}" 2>"$work/peer-$task.err" || { tail -5 "$work/peer-$task.err"; status=1; }
+        # One that hangs costs its own figures alone.
+        if timeout 180 python3 benches/peers/gpu_peer.py $task --device "$device" --repeats "$repeats" \
+            --json "$work/peer-$task.json" "${peer_shapes[@]}" 2>"$work/peer-$task.err"; then
+            python3 benches/gpu_report.py keep "$out/peers.json" $task "$work/peer-$task.json"
+        else
+            tail -5 "$work/peer-$task.err"
+            status=1
+        fi
     done
     return $status
 }

@@ -11,8 +11,10 @@ with each of its responses, as these libraries have it, and sequences are padded
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
+import tempfile
 import time
 
 import torch
@@ -116,7 +118,7 @@ def make(kind, shape, device, dtype):
     return model
 
 
-def timed(a, work):
+def timed(a, work, warm_up=None):
     def sync():
         if a.device.startswith("cuda"):
             torch.cuda.synchronize()
@@ -125,7 +127,7 @@ def timed(a, work):
     for repeat in range(a.repeats + 1):
         sync()
         start = time.perf_counter()
-        work()
+        (work if repeat or warm_up is None else warm_up)()
         sync()
         if repeat:
             seconds.append(time.perf_counter() - start)
@@ -145,38 +147,70 @@ def reference(a, dtype):
 
 
 def sample(a, dtype):
-    """transformers' continuous batching where this version has it, else generate over batches of equal lengths."""
+    """vLLM where it is installed; transformers' continuous batching where this version has it, else generate over batches of
+    equal lengths. The warm-up is a tenth of the tokens, and the work is timed once: a run is long enough."""
+    a.repeats = 1
     model = make(*SHAPES[a.model], a.device, dtype).eval()
     prompt, new = a.max_tokens // 5, a.max_tokens // 2
     prompts = max(1, a.rows // RESPONSES)
     draw = Draw(a.seed)
     inputs = [draw.ids(prompt, model.config.vocab_size) for _ in range(prompts) for _ in range(RESPONSES)]
-    options = dict(do_sample=True, temperature=1.0, top_p=0.9, top_k=0, max_new_tokens=new, min_new_tokens=new,
-                   eos_token_id=-1, pad_token_id=0)
+    options = lambda tokens: dict(do_sample=True, temperature=1.0, top_p=0.9, top_k=0, max_new_tokens=tokens,
+                                  min_new_tokens=tokens, eos_token_id=-1, pad_token_id=0)
     ids = torch.tensor(inputs, device=a.device)
 
     @torch.no_grad()
-    def batched():
-        return model.generate(ids, attention_mask=torch.ones_like(ids), **{**options, "eos_token_id": None}).numel()
+    def batched(tokens):
+        chosen = {**options(tokens), "eos_token_id": None}
+        return model.generate(ids, attention_mask=torch.ones_like(ids), **chosen).numel()
 
-    ways = {"generate": batched}
-    if hasattr(model, "generate_batch"):
+    def continuous(tokens):
         from transformers import GenerationConfig
 
-        def continuous():
-            results = model.generate_batch(inputs, generation_config=GenerationConfig(**options), progress_bar=False)
-            short = [r for r in results.values() if len(r.generated_tokens) < new]
-            assert len(results) == len(inputs) and not short, f"{len(results)} results, {len(short)} of them short"
+        config = GenerationConfig(**options(tokens))
+        results = model.generate_batch(inputs, generation_config=config, progress_bar=False)
+        short = [r for r in results.values() if len(r.generated_tokens) < tokens]
+        assert len(results) == len(inputs) and not short, f"{len(results)} results, {len(short)} of them short"
 
-        ways["continuous batching"] = continuous
     rates, failures = {}, {}
-    for name, way in ways.items():
+
+    def measure(name, way):
         try:
-            rates[name] = len(inputs) * new / timed(a, way)
-        except Exception as error:  # a peer's way that fails is reported, and the other one counts
+            rates[name] = len(inputs) * new / timed(a, lambda: way(new), lambda: way(max(2, new // 10)))
+        except Exception as error:  # a peer's way that fails is reported, and another one counts
             failures[name] = repr(error)[:300]
-    assert rates, failures
-    return dict(tokens_per_second=max(rates.values()), rates=rates, failures=failures, rows=len(inputs))
+
+    if hasattr(model, "generate_batch"):
+        measure("continuous batching", continuous)
+    if not rates:
+        measure("generate", batched)
+    transformers = max(rates.values(), default=None)
+    if importlib.util.find_spec("vllm"):
+        config = model.config
+        del model, ids
+        measure("vllm", vllm_way(config, inputs))
+    assert transformers, failures
+    return dict(tokens_per_second=transformers, rates=rates, failures=failures, rows=len(inputs))
+
+
+def vllm_way(config, inputs):
+    """vLLM on random weights of this shape: it is slower or faster by no weight's value."""
+    import vllm
+
+    torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        config.architectures = ["LlamaForCausalLM"]
+        config.save_pretrained(folder)
+        engine = vllm.LLM(folder, load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16",
+                          enable_prefix_caching=True, gpu_memory_utilization=0.8, max_num_seqs=len(inputs))
+    prompts = [{"prompt_token_ids": one} for one in inputs]
+
+    def way(tokens):
+        chosen = vllm.SamplingParams(temperature=1.0, top_p=0.9, max_tokens=tokens, ignore_eos=True, detokenize=False)
+        results = engine.generate(prompts, chosen, use_tqdm=False)
+        assert all(len(result.outputs[0].token_ids) == tokens for result in results)
+
+    return way
 
 
 def score(a, dtype):

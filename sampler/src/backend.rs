@@ -1,5 +1,7 @@
 //! What computes logits, behind one trait: our own decoder, and in tests a model small enough to check by hand.
 
+use std::time::{Duration, Instant};
+
 use candle_core::{DType, Device};
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
@@ -31,6 +33,11 @@ pub trait Backend: Send {
     /// # Errors
     /// A device that this build has no kernels for.
     fn is_batch_invariant(&self) -> Result<bool, SampleError>;
+
+    /// How long it has waited for a device so far; what is left of a step is the host's own time.
+    fn waited(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Makes room for pages numbered from 0; what was cached before may be lost.
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError>;
@@ -72,6 +79,7 @@ pub struct NativeBackend<'a> {
     cache: Option<KvCache>,
     /// Of this decoder and this cache.
     graphs: DecodeGraphs,
+    waited: Duration,
 }
 
 /// Rows and tokens of a step on a GPU: its products read the weights once for all rows, and are bound by that up to a few
@@ -88,7 +96,15 @@ impl<'a> NativeBackend<'a> {
         // The cache keeps what the layers compute: the dtype of the loaded weights.
         let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
         let (rows, token_budget) = (GPU_ROWS, GPU_TOKEN_BUDGET);
-        Self { decoder, dtype, rows, token_budget, cache: None, graphs: DecodeGraphs::default() }
+        Self {
+            decoder,
+            dtype,
+            rows,
+            token_budget,
+            cache: None,
+            graphs: DecodeGraphs::default(),
+            waited: Duration::ZERO,
+        }
     }
 
     /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
@@ -165,6 +181,10 @@ impl Backend for NativeBackend<'_> {
         Ok(self.decoder.is_batch_invariant()?)
     }
 
+    fn waited(&self) -> Duration {
+        self.waited
+    }
+
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
         if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
             // The old one goes first: two together might not fit.
@@ -209,19 +229,24 @@ impl Backend for NativeBackend<'_> {
         if Gpu::at(decoder.device())?.is_none() {
             return Ok(None);
         }
-        let Self { cache, graphs, .. } = self;
+        let Self { cache, graphs, waited, .. } = self;
         let cache = cache
             .as_mut()
             .ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))?;
         if rows.len() == draws.len() && rows.iter().all(|row| row.new_tokens == 1) {
-            return Ok(Some(decoder.decode_and_draw(ids, rows, draws, rule, cache, graphs)?));
+            let drawn = decoder.decode_and_draw(ids, rows, draws, rule, cache, graphs)?;
+            *waited += graphs.last_wait();
+            return Ok(Some(drawn));
         }
         let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
         if logit_rows.is_empty() {
             return Ok(Some(Vec::new()));
         }
         let logits = decoder.logits(&hidden)?; // [n, vocab]
-        Ok(Some(draw(&logits, draws, rule)?))
+        let started = Instant::now();
+        let drawn = draw(&logits, draws, rule)?;
+        *waited += started.elapsed();
+        Ok(Some(drawn))
     }
 }
 

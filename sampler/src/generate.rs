@@ -1,6 +1,7 @@
 //! The sampler: schedule → run → postprocess until every candidate has ended.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use selfplay_model::kernels::draw::{Drawn, RowDraw};
 use selfplay_model::kernels::parallel::for_rows;
@@ -103,6 +104,11 @@ impl<'a> Sampler<'a> {
     /// [`SampleSettings::capacity`], else what the device had when this sampler was made.
     pub fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    /// How long it has waited for a device so far: [`Backend::waited`].
+    pub fn waited(&self) -> Duration {
+        self.backend.waited()
     }
 
     /// What ends a response.

@@ -57,6 +57,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let line = bench.line("scoring", seconds, 0.0, flops);
     Ok(vec![
         line.with("tokens/s", (tokens as f64 / seconds).round())
-            .with("responses/s", (responses as f64 / seconds * 10.0).round() / 10.0),
+            .with("responses/s", (responses as f64 / seconds * 10.0).round() / 10.0)
+            .with("responses", responses),
     ])
 }

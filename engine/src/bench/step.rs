@@ -54,7 +54,7 @@ pub(super) fn reference(bench: &Bench) -> Result<Vec<Line>> {
     let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
     let line =
         bench.line("reference log-probs", seconds, 0.0, flops + read as f64 * head_flops(&bench.policy));
-    Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round())])
+    Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round()).with("pairs", bench.pairs)])
 }
 
 /// One optimizer step: zeroing, gradients, norm, update.

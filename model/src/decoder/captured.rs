@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -31,6 +32,7 @@ pub struct DecodeGraphs {
     /// Why nothing is captured any more.
     refused: Option<String>,
     replayed: usize,
+    last_wait: Duration,
 }
 
 /// One size.
@@ -53,6 +55,11 @@ impl DecodeGraphs {
     #[must_use]
     pub fn renewed(&self) -> Self {
         Self { refused: self.refused.clone(), ..Self::default() }
+    }
+
+    /// How long the last step waited for the GPU.
+    pub fn last_wait(&self) -> Duration {
+        self.last_wait
     }
 
     /// Steps that were replayed.
@@ -146,7 +153,10 @@ impl Decoder {
             None => run(step)?,
         }
         step.has_run = true;
-        step.draws.read(draws.len())
+        let started = Instant::now();
+        let drawn = step.draws.read(draws.len());
+        graphs.last_wait = started.elapsed();
+        drawn
     }
 
     fn decode_step_of<T: Element>(
