@@ -1,7 +1,8 @@
-//! Every operation of the device, and whole decoders with the gradient of every parameter, against the CPU's.
+//! Every operation of the device, and whole decoders with the gradient of every parameter, against the CPU's; steps of
+//! sampling against other steps, bit for bit.
 
 use candle_core::DType;
-use selfplay_model::decoder::gpu_check::compare_decoders;
+use selfplay_model::decoder::gpu_check::{compare_decoders, compare_steps};
 use selfplay_model::kernels::gpu::check::{Size, Target, compare_all};
 
 use super::{Bench, Line, fault};
@@ -18,6 +19,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let target = Target::Device(bench.device.clone());
     let mut found = compare_all(&target, Size::Large, bench.seed).map_err(fault)?;
     found.extend(compare_decoders(&target, bench.seed).map_err(fault)?);
+    found.extend(compare_steps(&target, bench.seed).map_err(fault)?);
     let wrong: Vec<String> = found
         .iter()
         .filter(|comparison| !comparison.is_ok())
@@ -25,7 +27,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
         .collect();
     if !wrong.is_empty() {
         return Err(EngineError::failure(format!(
-            "{} of {} results differ from the CPU's:\n  {}",
+            "{} of {} results are not as they must be:\n  {}",
             wrong.len(),
             found.len(),
             wrong.join("\n  ")

@@ -1,11 +1,12 @@
-//! Whole decoders on a GPU against the CPU in f32: the other half of [`crate::kernels::gpu::check`].
+//! Whole decoders on a GPU against the CPU in f32, and against themselves: the other half of [`crate::kernels::gpu::check`].
 
 use candle_core::{DType, Device, Result, Tensor};
 use serde_json::{Value, json};
 
-use super::{Decoder, LoadOptions};
+use super::{DecodeGraphs, Decoder, LoadOptions};
 use crate::architecture::{Architecture, Family};
 use crate::batch::PackedBatch;
+use crate::kernels::draw::{DrawRule, RowDraw};
 use crate::kernels::gpu::check::{Comparison, Target, distance};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::parameters::Gradients;
@@ -88,30 +89,35 @@ fn paged(decoder: &Decoder) -> Result<Tensor> {
     Tensor::cat(&steps, 0)
 }
 
+/// The same decoder on the CPU in f32 and on the target in `dtype`, whose rounding both have.
+fn decoders(target: &Target, family: Family, dtype: DType, seed: u64) -> Result<(Decoder, Decoder)> {
+    let fault = |error: crate::ModelError| candle_core::Error::Msg(error.to_string());
+    let architecture = Architecture::from_json(&config(family), "config.json".as_ref()).map_err(fault)?;
+    let options = LoadOptions::default();
+    let cpu = Decoder::random(architecture.clone(), seed, &options).map_err(fault)?;
+    let options = LoadOptions { device: target.device().clone(), dtype: Some(dtype), ..options };
+    let on_target = target.run(|| Decoder::random(architecture.clone(), seed, &options)).map_err(fault)?;
+    for (i, (id, parameter)) in cpu.parameters().iter().enumerate() {
+        // Fresh weights are small and biases 0: larger ones, but not so large that bf16 decides the scores.
+        let noise = crate::kernels::gpu::check::noise(parameter.value.dims(), seed + i as u64)?;
+        let value = ((&parameter.value * 2.0)? + (noise * 0.05)?)?.to_dtype(dtype)?;
+        let there = &on_target.parameters().get(id).value;
+        there.slice_set(&value.to_device(target.device())?, 0, 0)?;
+        // The CPU computes on the rounded weights.
+        parameter.value.slice_set(&value.to_dtype(DType::F32)?.copy()?, 0, 0)?;
+    }
+    Ok((cpu, on_target))
+}
+
 /// Compares a decoder of every family in both dtypes; `seed` draws the weights.
 ///
 /// # Errors
 /// An operation that fails; a difference is no error.
 pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
-    let fault = |error: crate::ModelError| candle_core::Error::Msg(error.to_string());
     let mut found = Vec::new();
     for family in Family::ALL {
-        let architecture = Architecture::from_json(&config(family), "config.json".as_ref()).map_err(fault)?;
         for dtype in [DType::F32, DType::BF16] {
-            let options = LoadOptions::default();
-            let cpu = Decoder::random(architecture.clone(), seed, &options).map_err(fault)?;
-            let options = LoadOptions { device: target.device().clone(), dtype: Some(dtype), ..options };
-            let on_target =
-                target.run(|| Decoder::random(architecture.clone(), seed, &options)).map_err(fault)?;
-            for (i, (id, parameter)) in cpu.parameters().iter().enumerate() {
-                // Fresh weights are small and biases 0: larger ones, but not so large that bf16 decides the scores.
-                let noise = crate::kernels::gpu::check::noise(parameter.value.dims(), seed + i as u64)?;
-                let value = ((&parameter.value * 2.0)? + (noise * 0.05)?)?.to_dtype(dtype)?;
-                let there = &on_target.parameters().get(id).value;
-                there.slice_set(&value.to_device(target.device())?, 0, 0)?;
-                // The CPU computes on the rounded weights.
-                parameter.value.slice_set(&value.to_dtype(DType::F32)?.copy()?, 0, 0)?;
-            }
+            let (cpu, on_target) = decoders(target, family, dtype, seed)?;
             let want = results(&cpu)?;
             let got = target.run(|| results(&on_target))?;
             for ((name, got), (_, want)) in got.iter().zip(&want) {
@@ -134,4 +140,119 @@ pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
         }
     }
     Ok(found)
+}
+
+/// Compares steps of the target with other steps of the target, of every family in both dtypes: a token has the same bits
+/// whatever is beside it and however it came into the cache, and a captured step is the step.
+///
+/// # Errors
+/// An operation that fails; a difference is no error.
+pub fn compare_steps(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        for dtype in [DType::F32, DType::BF16] {
+            let (_, mut decoder) = decoders(target, family, dtype, seed)?;
+            let mut report = |what: &str, distance: f64| {
+                let name = format!("{}: {what}", family.model_type());
+                found.push(Comparison { name, dtype, distance, bound: 0.0 });
+            };
+            report("captured steps", target.run(|| captured_apart(&decoder))?);
+            decoder.set_batch_invariant(true);
+            report("the same bits in any step", target.run(|| steps_apart(&decoder))?);
+        }
+    }
+    Ok(found)
+}
+
+/// A prompt of 37 tokens, of which two pages are shared, and 15 of a response.
+const PROMPT: usize = 37;
+const SHARED: usize = 32;
+
+/// How far a sequence's hidden states are from those in other chunks, and from those beside others.
+fn steps_apart(decoder: &Decoder) -> Result<f64> {
+    let ids: Vec<u32> = (0..52).map(|i| (i * 17 + 3) % VOCAB).collect();
+    let fresh = || KvCache::new(decoder.architecture(), 12, decoder.dtype(), decoder.device());
+    let run = |cache: &mut KvCache, pages: &[u32], from: usize, to: usize| {
+        let row = PagedRow { new_tokens: to - from, context: from, pages, shared: SHARED };
+        let wanted: Vec<usize> = (0..to - from).collect();
+        decoder.forward_paged(&ids[from..to], &[row], &wanted, cache)
+    };
+    let pages = [7, 2, 9, 4];
+    let mut cache = fresh()?;
+    let mut one_by_one = vec![run(&mut cache, &pages, 0, PROMPT)?];
+    for token in PROMPT..ids.len() {
+        one_by_one.push(run(&mut cache, &pages, token, token + 1)?);
+    }
+    let want = Tensor::cat(&one_by_one, 0)?;
+    let mut cache = fresh()?;
+    let chunks = [(0, 3), (3, 20), (20, 36), (36, 45), (45, 52)]
+        .map(|(from, to)| run(&mut cache, &pages, from, to))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let in_chunks = distance(&Tensor::cat(&chunks, 0)?, &want)?;
+
+    // The last token again, between two others of its prompt, one of them far behind.
+    let last = ids.len() - 1;
+    cache.copy_page(4, 5)?;
+    cache.copy_page(9, 1)?;
+    let (twin, behind) = ([7, 2, 9, 5], [7, 2, 1]);
+    let row = |context, pages| PagedRow { new_tokens: 1, context, pages, shared: SHARED };
+    let rows = [row(PROMPT, &behind[..]), row(last, &pages), row(last, &twin)];
+    let step = [ids[PROMPT], ids[last], ids[last]];
+    let got = decoder.forward_paged(&step, &rows, &[0, 1, 2], &mut cache)?;
+    let of = |token| want.narrow(0, token, 1);
+    let beside = distance(&got, &Tensor::cat(&[of(PROMPT)?, of(last)?, of(last)?], 0)?)?;
+    Ok(in_chunks.max(beside))
+}
+
+/// How many tokens and log-probs of captured steps differ from those of steps kernel by kernel, while rows come, go and
+/// grow; infinite where nothing was captured.
+fn captured_apart(decoder: &Decoder) -> Result<f64> {
+    let rule = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 0.9, min_p: 0.0 };
+    let run = |graphs: &mut DecodeGraphs| -> Result<Vec<(u32, u32)>> {
+        let mut cache = KvCache::new(decoder.architecture(), 40, decoder.dtype(), decoder.device())?;
+        let tables: Vec<Vec<u32>> = (0..4).map(|row| vec![20, 21, row * 4, row * 4 + 1]).collect();
+        let prompt: Vec<u32> = (0..32).map(|i| (i * 5 + 1) % VOCAB).collect();
+        let row = |new_tokens, context, row: usize| PagedRow {
+            new_tokens,
+            context,
+            pages: &tables[row],
+            shared: SHARED,
+        };
+        decoder.forward_paged(&prompt, &[row(32, 0, 0)], &[31], &mut cache)?;
+        let (mut last, mut contexts, mut all) = ([3u32, 9, 12, 30], [32usize; 4], Vec::new());
+        // Other rows, at other positions, on other pages.
+        let steps = [
+            &[0, 1][..],
+            &[0, 1],
+            &[0, 1],
+            &[0, 1, 2, 3],
+            &[0, 1, 2, 3],
+            &[0, 2, 3],
+            &[2, 3],
+            &[1, 3],
+            &[0, 1, 2, 3],
+        ];
+        for (step, running) in steps.into_iter().enumerate() {
+            let ids: Vec<u32> = running.iter().map(|&r| last[r]).collect();
+            let rows: Vec<PagedRow> = running.iter().map(|&r| row(1, contexts[r], r)).collect();
+            let draws: Vec<RowDraw> = (0..running.len() as u32)
+                .map(|row| RowDraw { row, step: step as u32, sample: row, tag: [1, 2], key: [3, 4] })
+                .collect();
+            let drawn = decoder.decode_and_draw(&ids, &rows, &draws, &rule, &mut cache, graphs)?;
+            for (&r, drawn) in running.iter().zip(drawn) {
+                let Some(drawn) = drawn else { candle_core::bail!("logits that are not finite") };
+                all.push((drawn.id, drawn.logprob.to_bits()));
+                last[r] = drawn.id;
+                contexts[r] += 1;
+            }
+        }
+        Ok(all)
+    };
+    let mut graphs = DecodeGraphs::default();
+    let (got, want) = (run(&mut graphs)?, run(&mut DecodeGraphs::off())?);
+    if graphs.captured() < 2 || graphs.replayed() < 4 {
+        return Ok(f64::INFINITY);
+    }
+    Ok(got.iter().zip(&want).filter(|(got, want)| got != want).count() as f64)
 }

@@ -91,14 +91,9 @@ __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_s
     }
     cp_async_wait<0>();
     join_sums(sum);
+    divide(acc, sum);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const float inverse = 1.0f / sum[half];
-#pragma unroll
-        for (int c = 0; c < D / 8; c++) {
-            acc[c][half * 2] *= inverse;
-            acc[c][half * 2 + 1] *= inverse;
-        }
         const int r = warp * 16 + lane / 4 + half * 8;
         if (lane % 4 == 0 && r < live)
             log_sums[((int64_t)segment.row + offset + r) * a.heads + head] = largest[half] + logf(sum[half]);

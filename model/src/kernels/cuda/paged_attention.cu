@@ -1,5 +1,6 @@
 // Attention of new tokens over the paged cache, keys and values [pages, kv_heads, 16, d]; see kernels/paged_attention.rs for
 // how a step is cut into items, and why a token's bits do not depend on the other tokens of its step.
+#include "rope.cuh"
 #include "tile.cuh"
 
 #define PAGE 16
@@ -54,16 +55,7 @@ __device__ void rope_pages(T* __restrict__ qkv, T* __restrict__ keys, T* __restr
         for (int item = threadIdx.x; item < rotated * steps; item += blockDim.x) {
             const int head = item / steps, i = item % steps * N;
             Vec<T> a = load_vec(row + head * d + i), b = load_vec(row + head * d + half + i);
-#pragma unroll
-            for (int four = 0; four < N; four += 4) {
-                const Vec<float> c = load_vec(cos + at + i + four), s = load_vec(sin + at + i + four);
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    const float u = to_float(a.at[four + j]), v = to_float(b.at[four + j]);
-                    a.at[four + j] = of_float<T>(u * c.at[j] - v * s.at[j]);
-                    b.at[four + j] = of_float<T>(v * c.at[j] + u * s.at[j]);
-                }
-            }
+            rotate(a, b, cos + at + i, sin + at + i, 1.0f);
             store_vec(target(head) + i, a);
             store_vec(target(head) + half + i, b);
         }
@@ -266,15 +258,7 @@ __device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ q
         cp_async_wait<0>();
         join_sums(sum);
         if (item.part < 0) {
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const float inverse = 1.0f / sum[half];
-#pragma unroll
-                for (int c = 0; c < D / 8; c++) {
-                    acc[c][half * 2] *= inverse;
-                    acc[c][half * 2 + 1] *= inverse;
-                }
-            }
+            divide(acc, sum);
             store_rows<T, D>(out, acc, d, d, warp * 16, live,
                              [&](int r) { return (int64_t)(item.token + r / together) * heads + head_of(r); });
         } else {

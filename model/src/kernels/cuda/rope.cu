@@ -1,5 +1,5 @@
 // Rotary embedding of the first `heads` heads of every row, in place; see kernels/rope.rs. sign is −1 for the backward.
-#include "common.cuh"
+#include "rope.cuh"
 
 template <class T>
 __device__ void rope(T* __restrict__ x, const float* __restrict__ cos, const float* __restrict__ sin,
@@ -13,16 +13,7 @@ __device__ void rope(T* __restrict__ x, const float* __restrict__ cos, const flo
             const int i = item % steps * N;
             T* head = row + item / steps * 2 * half;
             Vec<T> a = load_vec(head + i), b = load_vec(head + half + i);
-#pragma unroll
-            for (int four = 0; four < N; four += 4) {
-                const Vec<float> c = load_vec(cos + at + i + four), s = load_vec(sin + at + i + four);
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    const float u = to_float(a.at[four + j]), v = to_float(b.at[four + j]);
-                    a.at[four + j] = of_float<T>(u * c.at[j] - v * sign * s.at[j]);
-                    b.at[four + j] = of_float<T>(v * c.at[j] + u * sign * s.at[j]);
-                }
-            }
+            rotate(a, b, cos + at + i, sin + at + i, sign);
             store_vec(head + i, a);
             store_vec(head + half + i, b);
         }

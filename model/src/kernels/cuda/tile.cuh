@@ -182,6 +182,20 @@ __device__ __forceinline__ void join_sums(float (&sum)[2]) {
     }
 }
 
+// acc becomes acc / sum, row by row.
+template <int C>
+__device__ __forceinline__ void divide(float (&acc)[C][4], const float (&sum)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float inverse = 1.0f / sum[half];
+#pragma unroll
+        for (int c = 0; c < C; c++) {
+            acc[c][half * 2] *= inverse;
+            acc[c][half * 2 + 1] *= inverse;
+        }
+    }
+}
+
 // Writes this warp's accumulators [16, D] to rows of `out` (`width` elements apart), columns below d, rows below `live`.
 template <class T, int D, class RowOf>
 __device__ __forceinline__ void store_rows(T* out, const float (&acc)[D / 8][4], int64_t width, int d, int first, int live,
