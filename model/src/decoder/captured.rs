@@ -19,7 +19,7 @@ use crate::kernels::embedding::embedding_at;
 use crate::kernels::gemm::Element;
 use crate::kernels::gpu::{Gpu, Graph};
 use crate::kernels::paged_attention::PagedStep;
-use crate::kernels::paged_gpu::{Room, Uploaded};
+use crate::kernels::paged_gpu::{PartResults, Room, Uploaded};
 use crate::kernels::rope::RopeTable;
 use crate::kv_cache::{KvCache, PagedRow};
 
@@ -27,6 +27,8 @@ use crate::kv_cache::{KvCache, PagedRow};
 #[derive(Default)]
 pub struct DecodeGraphs {
     steps: HashMap<Room, DecodeStep>,
+    /// By the number of parts, common to all steps.
+    results: HashMap<usize, PartResults>,
     rope: Option<Arc<RopeTable>>,
     rule: Option<DrawRule>,
     /// Why nothing is captured any more.
@@ -118,11 +120,15 @@ impl Decoder {
 
         let tables = PagedStep::new(rows).gpu_tables(attention, self.dtype)?;
         let room = tables.room().rounded(filled_up(rows.len()));
+        let results = match graphs.results.entry(room.parts()) {
+            Entry::Occupied(results) => results.get().clone(),
+            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &room, attention)?).clone(),
+        };
         let step = match graphs.steps.entry(room) {
             Entry::Occupied(step) => step.into_mut(),
             Entry::Vacant(place) => place.insert(DecodeStep {
                 ids: gpu.upload(&vec![0; room.tokens()])?,
-                step: PagedStep::prepared(room.tokens(), Uploaded::new(&gpu, &tables, room, attention)?),
+                step: PagedStep::prepared(room.tokens(), Uploaded::new(&gpu, &tables, room, results)?),
                 draws: DrawPlaces::new(&gpu, room.tokens())?,
                 has_run: false,
                 graph: None,

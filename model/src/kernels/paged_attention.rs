@@ -15,7 +15,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::Real;
 use super::attention::Attention;
 use super::gpu::{Gpu, all_of};
-use super::paged_gpu::{StepTables, Uploaded};
+use super::paged_gpu::{PartResults, StepTables, Uploaded};
 use super::parallel::{SharedMut, for_each};
 use super::rope::{Direction, Positions, RopeTable};
 use super::simd::{prefetch, simd};
@@ -84,7 +84,8 @@ impl<'a> PagedStep<'a> {
             Some(found) => Ok(found),
             None => {
                 let tables = self.gpu_tables(attention, dtype)?;
-                let fresh = Uploaded::new(gpu, &tables, tables.room(), attention)?;
+                let room = tables.room();
+                let fresh = Uploaded::new(gpu, &tables, room, PartResults::new(gpu, &room, attention)?)?;
                 Ok(self.uploaded.get_or_init(|| fresh))
             }
         }

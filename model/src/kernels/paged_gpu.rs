@@ -61,6 +61,11 @@ impl Room {
         }
     }
 
+    /// The parts that there is room for.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts
+    }
+
     /// The tokens that there is room for.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
@@ -200,25 +205,35 @@ fn common_run(queries: &[Query]) -> usize {
     queries.iter().take_while(goes_on).count().max(1)
 }
 
-/// A step's tables on a GPU, and room for the results of its parts.
-pub(crate) struct Uploaded {
-    words: Tensor,
-    room: Room,
-    /// \[parts, heads, d] and \[parts, heads, 2].
+/// Room for the results of parts: \[parts, heads, d] and \[parts, heads, 2]. Steps may have the same: each layer of each is done
+/// with it before the next begins.
+#[derive(Clone)]
+pub(crate) struct PartResults {
     parts: Tensor,
     stats: Tensor,
 }
 
-impl Uploaded {
-    /// Some tables, filled up to `room`.
-    pub(crate) fn new(gpu: &Gpu, tables: &StepTables, room: Room, attention: &Attention) -> Result<Self> {
-        let (heads, d) = (attention.heads, attention.head_dim);
+impl PartResults {
+    pub(crate) fn new(gpu: &Gpu, room: &Room, attention: &Attention) -> Result<Self> {
+        let (parts, heads, d) = (room.parts.max(1), attention.heads, attention.head_dim);
         Ok(Self {
-            words: gpu.upload(&tables.words(&room))?,
-            room,
-            parts: gpu.unwritten((room.parts.max(1), heads, d), DType::F32)?,
-            stats: gpu.unwritten((room.parts.max(1), heads, 2), DType::F32)?,
+            parts: gpu.unwritten((parts, heads, d), DType::F32)?,
+            stats: gpu.unwritten((parts, heads, 2), DType::F32)?,
         })
+    }
+}
+
+/// A step's tables on a GPU.
+pub(crate) struct Uploaded {
+    words: Tensor,
+    room: Room,
+    results: PartResults,
+}
+
+impl Uploaded {
+    /// Some tables, filled up to `room`, for which there must be room in `results` too.
+    pub(crate) fn new(gpu: &Gpu, tables: &StepTables, room: Room, results: PartResults) -> Result<Self> {
+        Ok(Self { words: gpu.upload(&tables.words(&room))?, room, results })
     }
 
     /// Another step's tables in the place of these; they must fit.
@@ -277,8 +292,8 @@ impl Uploaded {
         let launch = |kernel: &str, d: usize, items: usize, table: usize, warps: usize, shared: usize| {
             let mut arguments = vec![
                 pointer(&out)?,
-                pointer(&self.parts)?,
-                pointer(&self.stats)?,
+                pointer(&self.results.parts)?,
+                pointer(&self.results.stats)?,
                 pointer(qkv)?,
                 pointer(keys)?,
                 pointer(values)?,
@@ -300,8 +315,8 @@ impl Uploaded {
         if self.room.parts > 0 {
             let arguments = [
                 pointer(&out)?,
-                pointer(&self.parts)?,
-                pointer(&self.stats)?,
+                pointer(&self.results.parts)?,
+                pointer(&self.results.stats)?,
                 self.table(3)?,
                 int(heads)?,
                 int(d)?,
