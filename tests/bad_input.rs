@@ -38,6 +38,19 @@ fn the_fixture_itself_is_right() {
 }
 
 #[test]
+fn a_cause_is_said_once() {
+    let world = World::new();
+    for line in [
+        &["plan", "recipe.toml", "--rates", "absent.json"][..],
+        &["score", "--recipe", "recipe.toml", "--candidates", "absent.jsonl", "--output", "out.jsonl"],
+        &["check", "absent.toml"],
+    ] {
+        let refused = world.selfplay(line).refused(&["absent."]);
+        assert_eq!(refused.stderr.matches("os error 2").count(), 1, "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_misspelt_key_is_told_its_nearest() {
     let world = World::new();
     for (wrong, right) in [

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(&format!("selfplay: {error:#}"));
+            say(&format!("selfplay: {}", told(&error)));
             ExitCode::from(error.downcast_ref::<EngineError>().map_or(1, EngineError::exit_status))
         }
         Err(_) => ExitCode::FAILURE,
@@ -33,6 +33,15 @@ fn run() -> anyhow::Result<()> {
     let cli = Cli::read();
     cli.common.start_log();
     Ok(cli.run()?)
+}
+
+/// An error and what it came from, each said once: most of ours name their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text {
+        text if text.contains(&cause) => text,
+        text if text.is_empty() => cause,
+        text => format!("{text}: {cause}"),
+    })
 }
 
 /// One message on standard error; where that is closed there is nobody to tell.

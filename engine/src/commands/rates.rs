@@ -124,6 +124,11 @@ impl Rate {
         }
     }
 
+    /// What was measured.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
     /// Which measurement this is, and what it reached.
     pub(super) fn describe(&self) -> String {
         let reached = self.measured().flops / self.seconds;

@@ -214,6 +214,12 @@ pub(super) fn times(
         let whole = seconds.filter(|_| prompts.is_some()).map(|seconds| seconds * iterations);
         stages.push(StageTime { what: stage.name().to_owned(), seconds, whole });
         match rate {
+            Some(rate) if rate.stage() != stage => sources.push(format!(
+                "{}: not measured; as {}, {}",
+                stage.name(),
+                rate.stage().name(),
+                rate.describe()
+            )),
             Some(rate) => sources.push(format!("{}: {}", stage.name(), rate.describe())),
             None if stage == Stage::Score => unmeasured.push((stage, models.judge_dtype)),
             None => unmeasured.push((stage, models.policy_dtype)),
