@@ -7,9 +7,9 @@ use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
 use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::kernels::storage::with_slice;
-use selfplay_model::{Architecture, Decoder, KvCache, PagedRow};
+use selfplay_model::{Decoder, KvCache, PagedRow};
 
-use crate::{Capacity, SampleError};
+use crate::{Capacity, SampleError, step_bytes};
 
 /// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
 ///
@@ -82,20 +82,12 @@ pub struct NativeBackend<'a> {
     waited: Duration,
 }
 
-/// Rows and tokens of a step on a GPU: its products read the weights once for all rows, and are bound by that up to a few
-/// hundred of them.
-const GPU_ROWS: usize = 512;
-const GPU_TOKEN_BUDGET: usize = 8192;
-
-/// Percentage of the free memory that is spoken for; the rest is the allocator's slack.
-const USED_OF_FREE: usize = 90;
-
 impl<'a> NativeBackend<'a> {
     /// A backend without a cache yet.
     pub fn new(decoder: &'a Decoder) -> Self {
         // The cache keeps what the layers compute: the dtype of the loaded weights.
         let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
-        let (rows, token_budget) = (GPU_ROWS, GPU_TOKEN_BUDGET);
+        let (rows, token_budget) = (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET);
         Self {
             decoder,
             dtype,
@@ -110,8 +102,8 @@ impl<'a> NativeBackend<'a> {
     /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
     #[must_use]
     pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
-        self.rows = rows.unwrap_or(GPU_ROWS);
-        self.token_budget = token_budget.unwrap_or(GPU_TOKEN_BUDGET);
+        self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
+        self.token_budget = token_budget.unwrap_or(Capacity::GPU_TOKEN_BUDGET);
         self
     }
 
@@ -125,25 +117,6 @@ impl<'a> NativeBackend<'a> {
     fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
         self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
     }
-}
-
-/// What a step makes beside keys and values: the widest part of one block, and the rows' logits with what the draw makes of
-/// them.
-fn step_bytes(arch: &Architecture, rows: usize, token_budget: usize, dtype: DType) -> usize {
-    let qkv = (arch.num_heads + 2 * arch.num_kv_heads) * arch.head_dim;
-    let attended = arch.num_heads * arch.head_dim;
-    // The stream before and after, normalised; queries, keys, values; gate and up, their product.
-    let token = 3 * arch.hidden_size + qkv + attended + 3 * arch.intermediate_size;
-    // What attention sums in three parts, in f32.
-    let parts = 3 * 4 * attended;
-    // f32, twice.
-    let logits = rows.saturating_mul(arch.vocab_size).saturating_mul(4 * 2);
-    token_budget.saturating_mul(token * dtype.size_in_bytes() + parts).saturating_add(logits)
-}
-
-/// What of `free` bytes is left for the cache beside a step.
-fn cache_bytes(free: usize, step: usize) -> usize {
-    (free / 100 * USED_OF_FREE).saturating_sub(step)
 }
 
 /// Bytes that a GPU could still give; `None` for another device.
@@ -173,8 +146,8 @@ impl Backend for NativeBackend<'_> {
     fn capacity(&self) -> Result<Capacity, SampleError> {
         let Some(free) = free_bytes(self.decoder.device())? else { return Ok(Capacity::CPU) };
         let (rows, token_budget) = (self.rows, self.token_budget);
-        let step = step_bytes(self.decoder.architecture(), rows, token_budget, self.dtype);
-        Ok(Capacity { rows, token_budget, cache_bytes: cache_bytes(free, step) })
+        let step = step_bytes(self.decoder.architecture(), rows, token_budget, self.dtype, true);
+        Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })
     }
 
     fn is_batch_invariant(&self) -> Result<bool, SampleError> {
@@ -247,28 +220,5 @@ impl Backend for NativeBackend<'_> {
         let drawn = draw(&logits, draws, rule)?;
         *waited += started.elapsed();
         Ok(Some(drawn))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn the_cache_has_what_a_step_leaves() {
-        let config = serde_json::json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 1000, "hidden_size": 32,
-            "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-            "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        });
-        let arch = Architecture::from_json(&config, Path::new("config.json")).unwrap();
-        // 10 tokens × (3·32 + (4 + 2·2)·8 + 4·8 + 3·48) values × 2 bytes and three parts of 4·8 × 4 bytes, and 3 rows × 1000
-        // logits × 8 bytes.
-        let step = step_bytes(&arch, 3, 10, DType::BF16);
-        assert_eq!(step, 10 * ((96 + 64 + 32 + 144) * 2 + 3 * 32 * 4) + 3 * 1000 * 8);
-        assert_eq!(cache_bytes(100_000, step), 90_000 - step);
-        assert_eq!(cache_bytes(10_000, step), 0);
     }
 }

@@ -7,7 +7,7 @@
 
 use candle_core::DType;
 use selfplay_model::Architecture;
-use selfplay_sampler::{Capacity, SampleSettings};
+use selfplay_sampler::{Capacity, SampleSettings, step_bytes};
 use selfplay_trainer::{OptimizerKind, TrainSettings};
 
 use crate::device::DeviceChoice;
@@ -15,13 +15,6 @@ use crate::recipe::{Recipe, WeightDType};
 
 /// Code, threads' stacks, tokenizer: what a process takes that does nothing.
 const PROGRAM: u64 = 32 << 20;
-
-/// Rows and tokens of a sampling step on a GPU, where the recipe gives none: those of the sampler's backend.
-const GPU_ROWS: usize = 512;
-const GPU_TOKEN_BUDGET: usize = 8192;
-
-/// Percentage of a GPU's free memory that the sampler takes for keys and values.
-const USED_OF_FREE: u64 = 90;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -281,7 +274,7 @@ pub(super) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> Bat
         DeviceChoice::Cpu => {
             (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
         }
-        DeviceChoice::Cuda(_) => (GPU_ROWS, GPU_TOKEN_BUDGET, None),
+        DeviceChoice::Cuda(_) => (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET, None),
     };
     BatchLimits {
         rows: sample.max_batch_rows.unwrap_or(rows),
@@ -299,12 +292,8 @@ fn inference_values(model: &Architecture) -> u64 {
 
 /// One step beside keys and values: a block's inside, and the rows' logits with what the draw makes of them.
 fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
-    let policy = models.policy;
-    // A GPU sums attention in three parts, in f32.
-    let parts = if models.on_gpu() { 3 * 4 * attention_widths(policy).1 } else { 0 };
-    let token = inference_values(policy) * models.policy_dtype.size_in_bytes() as u64 + parts;
-    let logits = (limits.rows as u64).saturating_mul(policy.vocab_size as u64 * 4 * 2);
-    (limits.token_budget as u64).saturating_mul(token).saturating_add(logits)
+    let BatchLimits { rows, token_budget, .. } = limits;
+    step_bytes(models.policy, rows, token_budget, models.policy_dtype, models.on_gpu()) as u64
 }
 
 /// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
@@ -348,7 +337,7 @@ pub(super) fn key_value_pages(
     left: Option<u64>,
 ) -> u64 {
     let one = candidate_pages(models, recipe);
-    let bound = limits.cache_bytes.or(left.map(|left| left / 100 * USED_OF_FREE));
+    let bound = limits.cache_bytes.or(left.map(|left| Capacity::gpu_cache_bytes(left as usize, 0) as u64));
     (limits.rows as u64).saturating_mul(one).min(bound.unwrap_or(one)).max(one)
 }
 
