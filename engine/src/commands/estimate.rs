@@ -2,7 +2,7 @@
 //!
 //! Counted: weights, their f32 masters where they are 16 bits wide, gradients, optimizer state, what the backward
 //! pass keeps and makes, one chunk of the output head, pages of keys and values, a step of sampling, a pass of scoring,
-//! the program itself. Not counted: the allocator's slack and the rows in memory. `tests/plan_memory.rs` holds the plan of
+//! the program itself, and in training on a CPU the allocator's slack. Not counted: the rows in memory. `tests/plan_memory.rs` holds the plan of
 //! a training against its peak.
 
 use candle_core::DType;
@@ -148,6 +148,10 @@ fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
     bytes.add("kept for the backward pass", activations(models.policy, settings, width));
     bytes.add("one chunk of the output head", head_chunk(models, settings));
     bytes.add("the program", PROGRAM);
+    if !models.on_gpu() {
+        // What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
+        bytes.add("the allocator's slack", bytes.total() / 20);
+    }
     bytes
 }
 
