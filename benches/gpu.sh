@@ -3,7 +3,7 @@
 #
 #   benches/gpu.sh [--bin PATH] [--out DIR] [--device cuda:N] [PART...]
 #
-# Parts, in this order (all of them by default, under nine minutes on an H200):
+# Parts, in this order (all of them by default; meant for nine minutes on an H200, where it has not run yet):
 #   check       every operation on the GPU against the CPU, bf16 and f32, random shapes, poisoned outputs
 #   golden      the golden kit in f32 and in bf16, where it lies in .golden/ (check.py and open/)
 #   quickstart  recipes/quickstart.toml on the GPU against the CPU: what is gained, judged by truth

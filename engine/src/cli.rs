@@ -1,4 +1,6 @@
 //! The command line, as the contract has it: flags here, what they do in `commands/`.
+//!
+//! Past 400 lines because the flags of all commands are one contract, read side by side.
 
 use std::path::PathBuf;
 

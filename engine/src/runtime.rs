@@ -2,6 +2,7 @@
 
 use candle_core::{Device, DeviceLocation};
 use selfplay_model::ModelError;
+use selfplay_model::kernels::gpu::memory;
 
 use crate::cli::Common;
 use crate::error::Result;
@@ -40,14 +41,8 @@ impl Runtime {
     /// What the device says.
     pub fn has_room(&self, bytes: u64) -> std::result::Result<bool, ModelError> {
         /// Bytes for what a pass computes.
-        #[cfg(feature = "cuda")]
         const AT_WORK: u64 = 8 << 30;
-        #[cfg(feature = "cuda")]
-        if let Some(memory) = selfplay_model::kernels::gpu::memory(&self.device)? {
-            return Ok(memory.free as u64 >= bytes + AT_WORK);
-        }
-        let _ = bytes;
-        Ok(false)
+        Ok(memory(&self.device)?.is_some_and(|memory| memory.free as u64 >= bytes.saturating_add(AT_WORK)))
     }
 }
 

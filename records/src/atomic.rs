@@ -8,6 +8,8 @@
 //! can fill the disk or kill the process at each of them.
 //!
 //! Longer than other files, as everything that the ban points to has to stand in this one.
+//!
+//! Past 400 lines because every way to write, and every fault that is tried on it, should be found in one place.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};

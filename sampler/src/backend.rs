@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
-use selfplay_model::kernels::gpu::Gpu;
+use selfplay_model::kernels::gpu::{Gpu, Memory, memory};
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -119,17 +119,6 @@ impl<'a> NativeBackend<'a> {
     }
 }
 
-/// Bytes that a GPU could still give; `None` for another device.
-fn free_bytes(device: &Device) -> Result<Option<usize>, SampleError> {
-    #[cfg(feature = "cuda")]
-    return Ok(selfplay_model::kernels::gpu::memory(device)?.map(|memory| memory.free));
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = device;
-        Ok(None)
-    }
-}
-
 impl Backend for NativeBackend<'_> {
     fn vocab_size(&self) -> usize {
         self.decoder.architecture().vocab_size
@@ -144,7 +133,7 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn capacity(&self) -> Result<Capacity, SampleError> {
-        let Some(free) = free_bytes(self.decoder.device())? else { return Ok(Capacity::CPU) };
+        let Some(Memory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
         let (rows, token_budget) = (self.rows, self.token_budget);
         let step = step_bytes(self.decoder.architecture(), rows, token_budget, self.dtype, true);
         Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })

@@ -1,6 +1,6 @@
 //! A training step on pairs, stage by stage, and the forward pass that reference log-probs are.
 
-use candle_core::Device;
+use selfplay_model::kernels::gpu::take_peak;
 use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::Optimizer;
@@ -74,7 +74,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
         Optimizer::new(&settings, decoder.parameters()).map_err(selfplay_trainer::TrainError::from)?;
     let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
     let mut stages: [Vec<f64>; 4] = Default::default();
-    peak(&bench.device)?;
+    take_peak(&bench.device).map_err(fault)?;
     for repeat in 0..=bench.repeats {
         let mut scale = 1.0;
         let zeroing = timed(&bench.device, || gradients.zero().map_err(fault))?;
@@ -103,7 +103,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
             }
         }
     }
-    let peak = peak(&bench.device)?;
+    let peak = take_peak(&bench.device).map_err(fault)?;
     let [zeroing, passes, norm, update] = stages.map(|mut timings| median(&mut timings));
 
     let parameters = decoder.parameters().element_count() as f64;
@@ -129,15 +129,4 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
         // Gradient read; weight and square average read and written; the copy written.
         bench.line("  clip, RMSProp and copy", update, (20.0 + copy) * parameters, 0.0),
     ])
-}
-
-/// The most memory that tensors took since the last call, where the device tells.
-fn peak(device: &Device) -> Result<Option<usize>> {
-    #[cfg(feature = "cuda")]
-    return selfplay_model::kernels::gpu::take_peak(device).map_err(fault);
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = device;
-        Ok(None)
-    }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use selfplay_model::kernels::gpu;
+
 use crate::device::DeviceChoice;
 
 /// Units of a size; the longer endings first, so that `GB` is not read as `B`.
@@ -57,18 +59,10 @@ pub(super) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory
     }
 }
 
-/// All memory of a GPU, where this build can ask one and it is there.
-#[cfg(feature = "cuda")]
+/// All memory of a GPU, where this build can open one and it is there.
 fn of_gpu(device: DeviceChoice) -> Option<Memory> {
-    let opened = device.open().ok()?;
-    let memory = selfplay_model::kernels::gpu::memory(&opened).ok()??;
+    let memory = gpu::memory(&device.open().ok()?).ok()??;
     Some(Memory { bytes: memory.total as u64, of: device.to_string() })
-}
-
-/// Without CUDA nobody tells.
-#[cfg(not(feature = "cuda"))]
-fn of_gpu(_: DeviceChoice) -> Option<Memory> {
-    None
 }
 
 /// Linux: the machine's memory, or the bound of this process's control group if that is lower. `root` holds `proc` and

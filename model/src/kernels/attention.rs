@@ -4,6 +4,8 @@
 //! Keys outside the window, and all masked ones, are never part of a matrix that outlives a tile of `TILE`
 //! queries; the forward leaves one number per query and head (the log of the softmax's denominator) for the
 //! backward, which computes probabilities again from it (Dao et al., arXiv 2205.14135).
+//!
+//! Past 400 lines because forward and backward go over the same blocks of keys, and are checked against each other.
 
 use std::ops::Range;
 

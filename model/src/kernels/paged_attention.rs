@@ -6,6 +6,8 @@
 //! multiply-adds without horizontal sums. All heads of a page lie side by side and are read in that order, keys and
 //! values each as one long stream; queries that share a page read it one after the other, while it is in cache. The GPU's
 //! form is in `paged_gpu.rs`.
+//!
+//! Past 400 lines because the loops over a page rely on the order of its writes.
 
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -1,6 +1,8 @@
 //! Root-mean-square norm: y = x / √(mean x² + ε) · w, or · (1 + w) in Gemma's form.
 //!
 //! Zhang and Sennrich, arXiv 1910.07467. Nothing but x is kept for the backward: its scale is computed again.
+//!
+//! Past 400 lines because both forms of the norm have a forward and a backward, and a GPU form of each.
 
 use candle_core::{DType, Result, Tensor};
 

@@ -1,3 +1,7 @@
+//! The sampler over a model small enough to check by hand.
+//!
+//! Past 400 lines because the cases are one list, read side by side.
+
 use proptest::prelude::*;
 use selfplay_records::FinishReason;
 

@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Captured, Gemm, Launch, Launcher, Operand};
+use super::{Argument, Captured, Gemm, Launch, Launcher, Memory, Operand};
 
 /// Machine code and PTX of `kernels/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -67,38 +67,21 @@ fn pool_bytes(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute) -> R
     Ok(value as usize)
 }
 
-/// What a GPU's memory holds, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory {
-    /// All there is.
-    pub total: usize,
-    /// What tensors could still take: what no process has, and what this one's pool keeps for nobody.
-    pub free: usize,
-}
-
-/// The memory of a GPU; `None` for another device.
-///
-/// # Errors
-/// What the driver says.
-pub fn memory(device: &Device) -> Result<Option<Memory>> {
-    let Device::Cuda(cuda) = device else { return Ok(None) };
-    device.synchronize()?;
+/// All and free memory of a GPU.
+pub(super) fn memory(cuda: &CudaDevice) -> Result<Memory> {
+    cuda.cuda_stream().synchronize().w()?;
     let (mut free, total) = cuda.cuda_stream().context().mem_get_info().w()?;
     if let Some(pool) = pool(cuda) {
         let kept = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
         let used = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
         free += kept.saturating_sub(used);
     }
-    Ok(Some(Memory { total, free }))
+    Ok(Memory { total, free })
 }
 
 /// The most bytes that tensors took since this was last asked; `None` where that is not counted.
-///
-/// # Errors
-/// What the driver says.
-pub fn take_peak(device: &Device) -> Result<Option<usize>> {
-    let Device::Cuda(cuda) = device else { return Ok(None) };
-    device.synchronize()?;
+pub(super) fn take_peak(cuda: &CudaDevice) -> Result<Option<usize>> {
+    cuda.cuda_stream().synchronize().w()?;
     let Some(pool) = pool(cuda) else { return Ok(None) };
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
     let peak = pool_bytes(pool, attribute)?;
@@ -141,7 +124,11 @@ struct Cuda {
 }
 
 /// A recording.
-struct CudaCaptured(Mutex<CudaGraph>);
+struct CudaCaptured {
+    /// Absent only while it is dropped.
+    graph: Mutex<Option<CudaGraph>>,
+    device: sys::CUdevice,
+}
 
 // SAFETY: a graph may be used by any thread, by one at a time, which the mutex sees to; every call binds the context.
 unsafe impl Send for CudaCaptured {}
@@ -150,7 +137,19 @@ unsafe impl Sync for CudaCaptured {}
 
 impl Captured for CudaCaptured {
     fn replay(&self) -> Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).launch().w()
+        match &*self.graph.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(graph) => graph.launch().w(),
+            None => bail!("the recording was dropped"),
+        }
+    }
+}
+
+impl Drop for CudaCaptured {
+    fn drop(&mut self) {
+        *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Recordings have memory of their own, which stays with the driver until it is asked back: the trainer needs it.
+        // SAFETY: the device is open. A refusal costs memory alone.
+        let _ = unsafe { sys::cuDeviceGraphMemTrim(self.device) };
     }
 }
 
@@ -286,7 +285,8 @@ impl Launcher for Cuda {
         match ended.w()? {
             Some(graph) => {
                 graph.upload().w()?;
-                Ok(Box::new(CudaCaptured(Mutex::new(graph))))
+                let device = context.cu_device();
+                Ok(Box::new(CudaCaptured { graph: Mutex::new(Some(graph)), device }))
             }
             None => bail!("the recording was lost"),
         }

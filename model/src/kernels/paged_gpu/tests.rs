@@ -1,0 +1,90 @@
+use super::*;
+
+fn queries<'a>(rows: &[(usize, usize, &'a [u32], usize)]) -> Vec<Query<'a>> {
+    let tokens = |&(new, context, pages, shared): &(usize, usize, &'a [u32], usize)| {
+        (context..context + new).map(move |position| Query { pages, position, shared })
+    };
+    rows.iter().flat_map(tokens).collect()
+}
+
+#[test]
+fn candidates_of_a_prompt_read_its_pages_together() {
+    let (a, b, c) = ([5, 6, 7], [5, 6, 8], [9, 6, 3]);
+    let tables = StepTables::new(&queries(&[(1, 33, &a, 32), (1, 40, &b, 32), (1, 33, &c, 32)]), 16);
+    assert_eq!(tables.common, [[0, 2, 0, 32, 0], [2, 1, 0, 32, 0]]);
+    assert_eq!(tables.own, [[0, 1, 32, 34, 1], [1, 1, 32, 41, 1], [2, 1, 32, 34, 1]]);
+    assert_eq!(tables.part_start, [0, 2, 4, 6]);
+    assert_eq!(tables.slots, [7 * 16 + 1, 8 * 16 + 8, 3 * 16 + 1]);
+    assert_eq!(tables.tables, [5, 6, 7, 5, 6, 8, 9, 6, 3]);
+    assert_eq!(tables.table_start, [0, 3, 6]);
+}
+
+#[test]
+fn a_prompts_tokens_go_together_up_to_its_last_page() {
+    let pages = [1, 2, 3];
+    let tables = StepTables::new(&queries(&[(6, 28, &pages, 32)]), 3);
+    // Positions 28 to 31 are the prompt's whole; 32 and 33 lie past its full pages.
+    assert_eq!(tables.common, [[0, 3, 0, 31, -1], [3, 1, 0, 32, -1], [4, 2, 0, 32, 0]]);
+    assert_eq!(tables.own, [[4, 1, 32, 33, 1], [5, 1, 32, 34, 1]]);
+    assert_eq!(tables.part_start, [0, 0, 0, 0, 0, 2, 4]);
+}
+
+#[test]
+fn long_stretches_are_cut_into_parts() {
+    let pages: Vec<u32> = (0..100).collect();
+    let tables = StepTables::new(&queries(&[(1, 1599, &pages, 560)]), 4);
+    assert_eq!(tables.common, [[0, 1, 0, 512, 0], [0, 1, 512, 560, 1]]);
+    assert_eq!(tables.own, [[0, 1, 560, 1072, 2], [0, 1, 1072, 1584, 3], [0, 1, 1584, 1600, 4]]);
+    assert_eq!(tables.part_start, [0, 5]);
+    let alone = StepTables::new(&queries(&[(1, 511, &pages, 0)]), 4);
+    assert_eq!((alone.common.len(), &alone.own[..]), (0, &[[0, 1, 0, 512, -1]][..]));
+}
+
+/// Every token's parts cover its keys once, however rows and chunks lie beside each other.
+#[test]
+fn every_key_is_read_once() {
+    let pages: Vec<Vec<u32>> = (0..4u32).map(|row| (0..200).map(|page| row * 200 + page).collect()).collect();
+    let mut state = 5u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for _ in 0..200 {
+        let rows: Vec<_> = (0..4)
+            .map(|row| (1 + random(70), random(2000), &pages[row][..], random(60) * PAGE_TOKENS))
+            .collect();
+        let queries = queries(&rows);
+        let tables = StepTables::new(&queries, 1 + random(20));
+        for (token, query) in queries.iter().enumerate() {
+            let holds = |item: &&[i32; ITEM]| (item[0]..item[0] + item[1]).contains(&(token as i32));
+            let mut items: Vec<_> = tables.common.iter().chain(&tables.own).filter(holds).collect();
+            items.sort_by_key(|item| item[2]);
+            let mut next = 0;
+            for item in &items {
+                assert_eq!(item[2], next);
+                next = item[3];
+            }
+            // A prompt's tokens stop by themselves at their own position.
+            assert!(next as usize > query.position);
+            let parts = tables.part_start[token + 1] - tables.part_start[token];
+            let numbers: Vec<i32> = items.iter().map(|item| item[4]).collect();
+            let want: Vec<i32> = if items.len() == 1 { vec![-1] } else { (0..items.len() as i32).collect() };
+            assert_eq!(numbers, want);
+            assert_eq!(parts as usize, if items.len() == 1 { 0 } else { items.len() });
+        }
+    }
+}
+
+#[test]
+fn tables_are_filled_up_by_what_does_nothing() {
+    let pages = [4, 5];
+    let tables = StepTables::new(&queries(&[(1, 20, &pages, 16)]), 4);
+    let room = Room { tokens: 3, own: 2, common: 2, parts: 5, tables: 4 };
+    let words = tables.words(&room);
+    let starts = room.starts();
+    assert_eq!(words[starts[0]..starts[1]], [5 * 16 + 4, NO_SLOT, NO_SLOT]);
+    assert_eq!(words[starts[3]..starts[4]], [0, 2, 2, 2]);
+    assert_eq!(words[starts[4] + ITEM..starts[5]], [0; ITEM]);
+    assert_eq!(words[starts[6]..], [4, 5, 0, 0]);
+    assert_eq!(tables.room(), Room { tokens: 1, own: 1, common: 1, parts: 2, tables: 2 });
+}
