@@ -18,7 +18,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::atomic;
+use selfplay_records::{WriteError, atomic};
 use serde_json::{Map, Value, json};
 
 /// How many prompts of each family a part holds.
@@ -273,7 +273,7 @@ impl Random {
     }
 }
 
-fn write_lines(path: &Path, rows: &[Value]) -> std::io::Result<()> {
+fn write_lines(path: &Path, rows: &[Value]) -> Result<(), WriteError> {
     atomic::write(path, |file| rows.iter().try_for_each(|row| writeln!(file, "{row}")))
 }
 

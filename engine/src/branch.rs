@@ -10,11 +10,11 @@ use std::str::FromStr;
 use selfplay_records::atomic::{self, Shared};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::EngineError;
 use crate::events::{self, Event};
 use crate::manifest::{BranchOrigin, InputKind, Manifest};
 use crate::recipe::{Recipe, Stage, stage_of};
 use crate::run_dir::{IterationDir, RunDir, make_folder};
-use crate::run_error::RunError;
 
 /// `iteration_NN/{candidates,preferences,pairs}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,10 +61,10 @@ impl fmt::Display for BranchPoint {
 }
 
 impl FromStr for BranchPoint {
-    type Err = RunError;
+    type Err = EngineError;
 
-    fn from_str(text: &str) -> Result<Self, RunError> {
-        let bad = || RunError::BadBranchPoint { given: text.to_owned() };
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let bad = || EngineError::BadBranchPoint { given: text.to_owned() };
         let (iteration, stage) = text.trim_end_matches('/').split_once('/').ok_or_else(bad)?;
         let digits = iteration.strip_prefix("iteration_").ok_or_else(bad)?;
         let iteration = digits.parse().ok().filter(|number| *number > 0).ok_or_else(bad)?;
@@ -108,10 +108,15 @@ pub fn shared_keys(changed: &[String], from: BranchPoint) -> Vec<String> {
 /// That everything up to and with the branch point is whole.
 ///
 /// # Errors
-/// [`RunError::StageUnfinished`] with the first part that is not.
-pub fn check_finished(source: &RunDir, manifest: &Manifest, from: BranchPoint) -> Result<(), RunError> {
-    let unfinished =
-        |what: String| Err(RunError::StageUnfinished { directory: source.root().to_path_buf(), from, what });
+/// [`EngineError::StageUnfinished`] with the first part that is not.
+pub fn check_finished(source: &RunDir, manifest: &Manifest, from: BranchPoint) -> Result<(), EngineError> {
+    let unfinished = |what: String| {
+        Err(EngineError::StageUnfinished {
+            directory: source.root().to_path_buf(),
+            from: from.to_string(),
+            what,
+        })
+    };
     let shards = manifest.shards();
     let Some(&count) = shards.get(from.iteration - 1) else {
         return unfinished(format!(
@@ -153,7 +158,7 @@ pub fn make(
     from: BranchPoint,
     changed: &[String],
     directory: &Path,
-) -> Result<Sharing, RunError> {
+) -> Result<Sharing, EngineError> {
     let mut manifest = Manifest::new(&recipe.to_table(), parent.seed, parent.environment.clone());
     manifest.inputs = parent.inputs.clone();
     // What the changed keys name is hashed when the branch first runs.
@@ -178,39 +183,15 @@ pub fn make(
         make_folder(above)?;
     }
     let mut sharing = Sharing::default();
-    let made = atomic::write_dir(directory, |temporary| {
+    atomic::write_dir(directory, |temporary| -> Result<(), EngineError> {
         let branch = RunDir::new(temporary);
         share_files(source, &branch, from, measured, &mut sharing)?;
         let lines = events::read(&source.events_file());
         events::write(&branch.events_file(), lines.iter().filter(|line| keeps(&line.event, from, measured)))?;
-        let recipe_file = branch.recipe_file();
-        atomic::write_bytes(&recipe_file, recipe.to_toml().as_bytes())
-            .map_err(|source| RunError::io(&recipe_file, "write", source))?;
-        manifest.write(&branch.manifest_file()).map_err(BranchWrite::from)
-    });
-    match made {
-        Ok(()) => Ok(sharing),
-        Err(BranchWrite::Run(error)) => Err(*error),
-        Err(BranchWrite::Io(source)) => Err(RunError::io(directory, "write", source)),
-    }
-}
-
-/// Either layer's failure, told apart so that the path is named once.
-enum BranchWrite {
-    Io(std::io::Error),
-    Run(Box<RunError>),
-}
-
-impl From<std::io::Error> for BranchWrite {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<RunError> for BranchWrite {
-    fn from(error: RunError) -> Self {
-        Self::Run(Box::new(error))
-    }
+        atomic::write_bytes(&branch.recipe_file(), recipe.to_toml().as_bytes())?;
+        manifest.write(&branch.manifest_file())
+    })?;
+    Ok(sharing)
 }
 
 /// Links what is shared.
@@ -220,7 +201,7 @@ fn share_files(
     from: BranchPoint,
     measured: bool,
     sharing: &mut Sharing,
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     if measured && source.start().is_done() {
         share_folder(source.start().root(), branch.start().root(), &|_| true, sharing)?;
     }
@@ -238,7 +219,7 @@ fn share_stages(
     here: &IterationDir,
     last: SharedStage,
     sharing: &mut Sharing,
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     share_folder(&there.candidates(), &here.candidates(), &|_| true, sharing)?;
     if last >= SharedStage::Preferences {
         share_folder(&there.preferences(), &here.preferences(), &|_| true, sharing)?;
@@ -255,9 +236,9 @@ fn share_folder(
     here: &Path,
     wanted: &dyn Fn(&str) -> bool,
     sharing: &mut Sharing,
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     make_folder(here)?;
-    let failed = |source| RunError::io(there, "list the folder", source);
+    let failed = |source| EngineError::io(there, "list the folder", source);
     for entry in std::fs::read_dir(there).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name();
@@ -274,10 +255,8 @@ fn share_folder(
     Ok(())
 }
 
-fn share_file(there: &Path, here: &Path, sharing: &mut Sharing) -> Result<(), RunError> {
-    let shared =
-        atomic::link_or_copy(there, here).map_err(|source| RunError::io(here, "link or copy to", source))?;
-    match shared {
+fn share_file(there: &Path, here: &Path, sharing: &mut Sharing) -> Result<(), EngineError> {
+    match atomic::link_or_copy(there, here)? {
         Shared::Linked => sharing.linked += 1,
         Shared::Copied => sharing.copied += 1,
     }

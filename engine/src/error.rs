@@ -1,17 +1,19 @@
-//! What can go wrong in a command, and the status that the process leaves with.
+//! What can go wrong in a command: one error for the whole program, and the status that the process leaves with.
+//!
+//! A message is complete: it says what, where and what would be right, and quotes its causes, which `source` keeps as
+//! values. [`HasKind::kind`] says whose fault it is, [`EngineError::exit_status`] is the one place of exit statuses.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::ModelError;
-use selfplay_records::RecordError;
+use selfplay_records::{HasKind, Kind, Problems, RecordError, WriteError, hint_of};
 use selfplay_sampler::SampleError;
 use selfplay_scorer::ScoreError;
 use selfplay_trainer::TrainError;
 
-use crate::hub::HubError;
 use crate::pairing::PairingError;
-use crate::recipe::RecipeError;
+use crate::signals::StopSignal;
 
 /// A result of a command.
 pub type Result<T> = std::result::Result<T, EngineError>;
@@ -23,39 +25,192 @@ pub enum EngineError {
     #[error("{0}")]
     Input(String),
     /// A recipe with one or more wrong keys.
-    #[error(transparent)]
-    Recipe(#[from] RecipeError),
-    /// A model or data set of a hub.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// Candidates and preferences that do not go together.
-    #[error(transparent)]
-    Pairing(#[from] PairingError),
+    #[error("{place}: {}", counted(.problems))]
+    Recipe {
+        /// The recipe's file, or `--set` where there is none.
+        place: String,
+        /// All of them.
+        problems: Problems,
+    },
     /// What the user gave is right, and it still did not work.
     #[error("{0}")]
     Failure(String),
-    /// SIGINT or SIGTERM; everything finished is kept.
-    #[error("{message}")]
-    Interrupted {
-        /// The signal's number: 2 or 15.
-        signal: i32,
-        /// What was kept and how to go on.
-        message: String,
+    /// An error with the file, and the row if it has one, where it was met.
+    #[error("{place}: {source}")]
+    At {
+        /// `FILE` or `FILE: row N`.
+        place: String,
+        /// The error.
+        source: Box<EngineError>,
     },
-    /// Reading or writing a file failed.
-    #[error("{path}: {source}", path = path.display())]
-    Io {
+    /// A file or folder that the user named cannot be read.
+    #[error("{path}: {source}", path = .path.display())]
+    Named {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system says.
         source: io::Error,
     },
+    /// The operating system refused a file or folder of our own.
+    #[error("{}: cannot {action}: {source}{}", .path.display(), hint_of(.source))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, to be read after "cannot".
+        action: &'static str,
+        /// The operating system's word.
+        source: io::Error,
+    },
+    /// `run` into a folder that holds the same recipe's unfinished run.
+    #[error("{}: holds an unfinished run of this recipe; go on with: selfplay resume {}", .directory.display(), .directory.display())]
+    Unfinished {
+        /// The run folder.
+        directory: PathBuf,
+    },
+    /// `run` into a folder that holds the same recipe's finished run.
+    #[error(
+        "{}: this run is finished; read it with: selfplay show {}; for more iterations than its {iterations}: selfplay resume {} --set iterations={}",
+        .directory.display(), .directory.display(), .directory.display(), .iterations + 1
+    )]
+    Finished {
+        /// The run folder.
+        directory: PathBuf,
+        /// How many iterations it has.
+        iterations: usize,
+    },
+    /// `run` into a folder of another recipe.
+    #[error("{}: belongs to another recipe; keys that differ: {}; name another folder with -o, or change iterations alone with: selfplay resume --set iterations=N", .directory.display(), .keys.join(", "))]
+    OtherRecipe {
+        /// The run folder.
+        directory: PathBuf,
+        /// The differing keys with both values.
+        keys: Vec<String>,
+    },
+    /// A folder that should be a run folder is none.
+    #[error("{}: is not a run folder: {missing} is absent; a folder made by `selfplay run` or `selfplay branch` is wanted", .directory.display())]
+    NotARun {
+        /// The folder.
+        directory: PathBuf,
+        /// The file that is not there.
+        missing: String,
+    },
+    /// `run` or `branch` into a folder that holds other things.
+    #[error("{}: exists and is not empty; name a folder that does not exist with -o", .directory.display())]
+    Occupied {
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// Another process works in the folder.
+    #[error("{}: another selfplay process works in this folder; wait for it, or name another folder with -o", .directory.display())]
+    InUse {
+        /// The folder.
+        directory: PathBuf,
+    },
+    /// `resume --set` with a key that it does not take.
+    #[error("resume takes --set iterations=N and no other key, found: {}; use `selfplay branch` to change a recipe in the middle of a run", .keys.join(", "))]
+    ResumeKeys {
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// `resume --set iterations=N` below what is done.
+    #[error("iterations = {wanted}: {} has begun iteration {begun}; {begun} or more is wanted", .directory.display())]
+    TooFewIterations {
+        /// The run folder.
+        directory: PathBuf,
+        /// The wanted number.
+        wanted: usize,
+        /// The last iteration with anything on disk.
+        begun: usize,
+    },
+    /// `branch --from` that is no branch point.
+    #[error(
+        "--from {given}: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs is wanted"
+    )]
+    BadBranchPoint {
+        /// What was given.
+        given: String,
+    },
+    /// `branch` from a stage that is not finished.
+    #[error("{}: {what} is not finished, so {from} cannot be branched from; finish it with: selfplay resume {}", .directory.display(), .directory.display())]
+    StageUnfinished {
+        /// The run folder.
+        directory: PathBuf,
+        /// The branch point.
+        from: String,
+        /// The unfinished part.
+        what: String,
+    },
+    /// `branch --set` of keys whose effect is shared.
+    #[error("--set of {} changes a stage at or before {from}, which the branch shares; only later stages can change", .keys.join(", "))]
+    SharedKeys {
+        /// The keys.
+        keys: Vec<String>,
+        /// The branch point.
+        from: String,
+    },
+    /// More iterations than splits.
+    #[error(
+        "iterations = {iterations}, but prompts.splits names {splits}; one split per iteration is wanted"
+    )]
+    TooFewSplits {
+        /// `iterations`.
+        iterations: usize,
+        /// Number of `prompts.splits`.
+        splits: usize,
+    },
+    /// An input file is not the one that the run began with.
+    #[error("{}: {change} since this run began; put the old file back, or start a new run", .path.display())]
+    InputChanged {
+        /// The file.
+        path: PathBuf,
+        /// What happened to it.
+        change: &'static str,
+    },
+    /// A file of the run folder that does not read.
+    #[error("{}: {problem}", .path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+    /// A thread of ours ended without a result.
+    #[error("the {thread} thread ended without a result; this is a defect of selfplay, please report it")]
+    ThreadLost {
+        /// Which.
+        thread: &'static str,
+    },
+    /// SIGINT or SIGTERM; everything finished is kept.
+    #[error("stopped by {signal}; {kept}")]
+    Stopped {
+        /// Which signal.
+        signal: StopSignal,
+        /// What was kept and how to go on.
+        kept: String,
+    },
+    /// A failure in the middle of a run: what is finished stays.
+    #[error("{source}\n  everything finished is kept; when the cause is removed, go on with: selfplay resume {}", .directory.display())]
+    Interrupted {
+        /// The run folder.
+        directory: PathBuf,
+        /// The cause.
+        source: Box<EngineError>,
+    },
+    /// Candidates and preferences that do not go together.
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
     /// A file of rows.
     #[error(transparent)]
     Records(#[from] RecordError),
+    /// A file or folder that cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A model folder, a tokenizer, a template, a forward pass.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A tensor operation, such as memory that the device lacks.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
     /// Sampling.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -78,65 +233,158 @@ impl EngineError {
         Self::Failure(message.into())
     }
 
-    /// An input or output error at `path`.
-    pub fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), source }
+    /// A path that the user named and that cannot be used.
+    pub fn named(path: &Path, source: io::Error) -> Self {
+        Self::Named { path: path.to_path_buf(), source }
+    }
+
+    /// A refusal of the operating system at a path of our own.
+    pub fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), action, source }
     }
 
     /// `error` with the file and row where it was met.
     pub fn at_row(path: &Path, row: usize, error: Self) -> Self {
-        let message = format!("{}: row {row}: {error}", path.display());
-        if error.is_input() { Self::Input(message) } else { Self::Failure(message) }
+        Self::At { place: format!("{}: row {row}", path.display()), source: Box::new(error) }
     }
 
     /// `error` with the file whose rows it is about.
     pub fn in_file(path: &Path, error: impl Into<Self>) -> Self {
-        let error = error.into();
-        let message = format!("{}: {error}", path.display());
-        if error.is_input() { Self::Input(message) } else { Self::Failure(message) }
+        Self::At { place: path.display().to_string(), source: Box::new(error.into()) }
     }
 
-    /// True where the user's input is wrong, not the machine or the program.
-    pub fn is_input(&self) -> bool {
-        match self {
-            Self::Input(_) | Self::Recipe(_) => true,
-            Self::Failure(_) | Self::Interrupted { .. } => false,
-            // A path that is not there, or not of the right sort, was named by the user.
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
-            ),
-            Self::Hub(error) => error.is_input(),
-            Self::Pairing(error) => error.is_input(),
-            Self::Records(error) => error.is_input(),
-            Self::Model(error) => error.is_input(),
-            Self::Sample(error) => error.is_input(),
-            Self::Score(error) => error.is_input(),
-            Self::Train(error) => error.is_input(),
+    /// Adds the line that names `resume`, once, to a failure in the middle of a run.
+    pub fn in_run(self, directory: &Path) -> Self {
+        match self.kind() {
+            Kind::Input => self,
+            _ if matches!(self, Self::Stopped { .. } | Self::Interrupted { .. }) => self,
+            _ => Self::Interrupted { directory: directory.to_path_buf(), source: Box::new(self) },
         }
     }
 
-    /// The exit status of the process: 2 wrong input, 130 or 143 interrupted, 1 anything else.
+    /// The exit status of the process: 2 for wrong input, 128 + signal for a stop, 1 for anything else.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Interrupted { signal, .. } => u8::try_from(128 + signal).unwrap_or(1),
-            error if error.is_input() => 2,
-            _ => 1,
+            Self::Stopped { signal, .. } => signal.exit_status(),
+            Self::Interrupted { source, .. } | Self::At { source, .. } => source.exit_status(),
+            _ => match self.kind() {
+                Kind::Input => 2,
+                Kind::Machine | Kind::Defect | Kind::Stopped => 1,
+            },
         }
+    }
+}
+
+impl HasKind for EngineError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Input(_)
+            | Self::Recipe { .. }
+            | Self::Unfinished { .. }
+            | Self::Finished { .. }
+            | Self::OtherRecipe { .. }
+            | Self::NotARun { .. }
+            | Self::Occupied { .. }
+            | Self::InUse { .. }
+            | Self::ResumeKeys { .. }
+            | Self::TooFewIterations { .. }
+            | Self::BadBranchPoint { .. }
+            | Self::StageUnfinished { .. }
+            | Self::SharedKeys { .. }
+            | Self::TooFewSplits { .. }
+            | Self::InputChanged { .. }
+            | Self::BadFile { .. } => Kind::Input,
+            // A path that is not there, or not of the right sort, was named by the user.
+            Self::Named { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                    Kind::Input
+                }
+                _ => Kind::Machine,
+            },
+            Self::Failure(_) | Self::Io { .. } | Self::Tensor(_) => Kind::Machine,
+            Self::ThreadLost { .. } => Kind::Defect,
+            Self::Stopped { .. } => Kind::Stopped,
+            Self::At { source, .. } | Self::Interrupted { source, .. } => source.kind(),
+            Self::Pairing(source) => source.kind(),
+            Self::Records(source) => source.kind(),
+            Self::Write(source) => source.kind(),
+            Self::Model(source) => source.kind(),
+            Self::Sample(source) => source.kind(),
+            Self::Score(source) => source.kind(),
+            Self::Train(source) => source.kind(),
+        }
+    }
+}
+
+/// One problem on the same line, several below their number.
+fn counted(problems: &Problems) -> String {
+    match problems.list.as_slice() {
+        [only] => only.to_string(),
+        many => many
+            .iter()
+            .fold(format!("{} problems", many.len()), |text, problem| format!("{text}\n  {problem}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
+
+    fn stopped(signal: StopSignal) -> EngineError {
+        EngineError::Stopped { signal, kept: String::new() }
+    }
+
+    fn full_disk() -> EngineError {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        TrainError::from(WriteError::at(Path::new("runs/x/policy"), "write")(full)).into()
+    }
 
     #[test]
     fn statuses_are_the_contract_s() {
+        let directory = PathBuf::from("runs/x");
         assert_eq!(EngineError::input("x").exit_status(), 2);
         assert_eq!(EngineError::failure("x").exit_status(), 1);
-        assert_eq!(EngineError::Interrupted { signal: 2, message: String::new() }.exit_status(), 130);
-        assert_eq!(EngineError::Interrupted { signal: 15, message: String::new() }.exit_status(), 143);
-        let absent = EngineError::io(Path::new("a"), io::ErrorKind::NotFound.into());
-        assert_eq!(absent.exit_status(), 2);
+        assert_eq!(stopped(StopSignal::Interrupt).exit_status(), 130);
+        assert_eq!(stopped(StopSignal::Terminate).in_run(&directory).exit_status(), 143);
+        assert_eq!(EngineError::named(Path::new("a"), io::ErrorKind::NotFound.into()).exit_status(), 2);
+        assert_eq!(EngineError::io(Path::new("a"), "read", io::ErrorKind::NotFound.into()).exit_status(), 1);
+        assert_eq!(EngineError::InUse { directory }.exit_status(), 2);
+        assert_eq!(EngineError::at_row(Path::new("a"), 3, EngineError::input("x")).exit_status(), 2);
+        assert_eq!(full_disk().exit_status(), 1);
+    }
+
+    #[test]
+    fn a_failure_in_a_run_says_how_to_go_on_and_keeps_its_sources() {
+        let directory = PathBuf::from("runs/x");
+        let error =
+            EngineError::in_file(Path::new("a.jsonl"), full_disk()).in_run(&directory).in_run(&directory);
+        let text = error.to_string();
+        assert!(text.contains("free some space") && text.contains("selfplay resume runs/x"), "{text}");
+        for once in ["resume", "cannot write", "no storage space"] {
+            assert_eq!(text.matches(once).count(), 1, "{text}");
+        }
+        let mut source = error.source();
+        while let Some(inner) = source.and_then(Error::source) {
+            source = Some(inner);
+        }
+        let last = source.and_then(|last| last.downcast_ref::<io::Error>()).map(io::Error::kind);
+        assert_eq!(last, Some(io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn several_problems_of_a_recipe_stand_one_a_line() {
+        let mut problems = Problems::default();
+        problems.value("sample.top_p", 0, "a number above 0, at most 1");
+        let recipe = |problems: &Problems| {
+            EngineError::Recipe { place: "a.toml".to_owned(), problems: problems.clone() }.to_string()
+        };
+        assert_eq!(recipe(&problems), "a.toml: sample.top_p = 0: a number above 0, at most 1");
+        problems.key("train.betta", "unknown key; did you mean train.beta?");
+        assert_eq!(
+            recipe(&problems),
+            "a.toml: 2 problems\n  sample.top_p = 0: a number above 0, at most 1\n  train.betta: unknown key; did you mean train.beta?"
+        );
     }
 }

@@ -17,10 +17,10 @@ use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::checker::CheckerKind;
+use crate::error::EngineError;
 use crate::events::Event;
 use crate::manifest::write_json;
 use crate::run_dir::make_folder;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::Policy;
 use crate::summary::{Evaluation, mean};
@@ -32,7 +32,7 @@ const EVAL_STREAM: u64 = 1 << 32;
 ///
 /// # Errors
 /// When a sample cannot be made or written.
-pub fn evaluate_start(session: &Session) -> Result<(), RunError> {
+pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
     let dir = session.run.start();
     if session.inputs.held_out.is_empty() || dir.is_done() {
         return Ok(());
@@ -50,7 +50,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), RunError> {
 ///
 /// # Errors
 /// When a sample cannot be made, compared or written.
-pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), RunError> {
+pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), EngineError> {
     if !work.evaluates() {
         return Ok(());
     }
@@ -84,7 +84,7 @@ fn held_out_samples(
     session: &Session,
     policy: &mut Policy,
     iteration: usize,
-) -> Result<Vec<Candidates>, RunError> {
+) -> Result<Vec<Candidates>, EngineError> {
     let path = session.run.evaluation(iteration).samples_file();
     if path.is_file() {
         return Ok(read_rows(&path)?);
@@ -151,7 +151,7 @@ fn win_rate(
     model: &dyn PreferenceModel,
     samples: &[Candidates],
     other: usize,
-) -> Result<Option<f64>, RunError> {
+) -> Result<Option<f64>, EngineError> {
     let path = session.run.evaluation(other).samples_file();
     if !path.is_file() {
         return Ok(None);
@@ -196,7 +196,7 @@ fn report(
     iteration: usize,
     result: &Evaluation,
     started: Instant,
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     let percent = |value: Option<f64>| value.map(|value| format!("{:.1} %", 100.0 * value));
     let mut parts =
         vec![format!("{:.1} characters, {:.1} tokens an answer", result.characters, result.tokens)];

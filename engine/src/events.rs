@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use selfplay_records::atomic::{self, AppendLog};
 use serde::{Deserialize, Serialize};
 
-use crate::run_error::RunError;
+use crate::error::EngineError;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,8 +131,8 @@ impl Events {
     ///
     /// # Errors
     /// When it cannot be opened for writing.
-    pub fn open(path: &Path) -> Result<Self, RunError> {
-        let log = AppendLog::open(path).map_err(|source| RunError::io(path, "open", source))?;
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let log = AppendLog::open(path)?;
         Ok(Self { path: path.to_path_buf(), log: Mutex::new(log) })
     }
 
@@ -140,12 +140,12 @@ impl Events {
     ///
     /// # Errors
     /// When the line cannot be written.
-    pub fn record(&self, event: Event) -> Result<(), RunError> {
+    pub fn record(&self, event: Event) -> Result<(), EngineError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let text = serde_json::to_string(&Line { time: (now * 1e3).round() / 1e3, event })
-            .map_err(|error| RunError::io(&self.path, "write", io::Error::other(error)))?;
+            .map_err(|error| EngineError::io(&self.path, "write", io::Error::other(error)))?;
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        log.append_line(&text).map_err(|source| RunError::io(&self.path, "write", source))
+        Ok(log.append_line(&text)?)
     }
 }
 
@@ -159,14 +159,14 @@ pub fn read(path: &Path) -> Vec<Line> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a Line>) -> Result<(), RunError> {
-    let failed = |source| RunError::io(path, "write", source);
+pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a Line>) -> Result<(), EngineError> {
     let mut text = Vec::new();
     for line in lines {
-        serde_json::to_writer(&mut text, line).map_err(|error| failed(io::Error::other(error)))?;
+        serde_json::to_writer(&mut text, line)
+            .map_err(|error| EngineError::io(path, "write", io::Error::other(error)))?;
         text.push(b'\n');
     }
-    atomic::write_bytes(path, &text).map_err(failed)
+    Ok(atomic::write_bytes(path, &text)?)
 }
 
 /// Wall-clock seconds that all processes together spent on an iteration's finished pieces of work.

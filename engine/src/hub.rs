@@ -8,77 +8,43 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
-use selfplay_records::{OnBadPrompt, ReadPrompts, RecordError, read_prompts};
+use selfplay_records::{OnBadPrompt, ReadPrompts, read_prompts};
 
+use crate::error::EngineError;
 use crate::recipe::{DataSource, ModelSource};
 
-/// Why a model or a data set is not to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// A command that needs a model was given none.
-    #[error("no model given: name a model folder or a hub id ORG/NAME with its flag or in the recipe")]
-    Unset,
-    /// HF_HUB_OFFLINE is set and the cache has no snapshot.
-    #[error(
-        "{what}: no such folder, and not in the hub's cache {cache}; HF_HUB_OFFLINE is set, so nothing is fetched: \
-         name a folder that exists, or fetch it once without HF_HUB_OFFLINE", cache = cache.display()
-    )]
-    Offline {
-        /// The id.
-        what: String,
-        /// The cache's folder.
-        cache: PathBuf,
-    },
-    /// The hub does not give it.
-    #[error(
-        "{what}: no such folder, and the hub says: {answer}; name a folder that exists, or check the id, HF_TOKEN and HF_ENDPOINT"
-    )]
-    Refused {
-        /// The id, and the file where it is one.
-        what: String,
-        /// The hub's answer.
-        answer: String,
-    },
-    /// It is there and has nothing that is of use.
-    #[error("{what}: has no {wanted}")]
-    Lacks {
-        /// The id.
-        what: String,
-        /// What was looked for.
-        wanted: String,
-    },
-    /// The cache can't be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
-    /// A file of rows.
-    #[error(transparent)]
-    Records(#[from] RecordError),
+/// It is there and has nothing that is of use.
+fn lacks(what: &str, wanted: &str) -> EngineError {
+    EngineError::Input(format!("{what}: has no {wanted}"))
 }
 
-impl HubError {
-    /// True where the user named something that is not to be had.
-    pub fn is_input(&self) -> bool {
-        match self {
-            Self::Io { .. } => false,
-            Self::Records(error) => error.is_input(),
-            Self::Unset | Self::Offline { .. } | Self::Refused { .. } | Self::Lacks { .. } => true,
-        }
-    }
+/// The hub does not give it; `what` is the id, and the file where it is one.
+fn refused(what: &str, error: &ApiError) -> EngineError {
+    EngineError::Input(format!(
+        "{what}: no such folder, and the hub says: {}; name a folder that exists, or check the id, HF_TOKEN and HF_ENDPOINT",
+        answer(error)
+    ))
+}
+
+/// HF_HUB_OFFLINE is set and the cache has no snapshot.
+fn offline(what: &str, cache: &Path) -> EngineError {
+    EngineError::Input(format!(
+        "{what}: no such folder, and not in the hub's cache {}; HF_HUB_OFFLINE is set, so nothing is fetched: \
+         name a folder that exists, or fetch it once without HF_HUB_OFFLINE",
+        cache.display()
+    ))
 }
 
 /// The folder of a model's files, fetched where a hub has them. For `random:FOLDER`, the folder of config and
 /// tokenizer.
 ///
 /// # Errors
-/// [`HubError`] where the model is not to be had.
-pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
+/// An error where the model is not to be had.
+pub fn model_folder(source: &ModelSource) -> Result<PathBuf, EngineError> {
     match source {
-        ModelSource::Unset => Err(HubError::Unset),
+        ModelSource::Unset => Err(EngineError::input(
+            "no model given: name a model folder or a hub id ORG/NAME with its flag or in the recipe",
+        )),
         ModelSource::Folder(folder) | ModelSource::Random(folder) => Ok(folder.clone()),
         ModelSource::Hub { id, revision } => {
             let wanted = |name: &str| {
@@ -93,7 +59,7 @@ pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
             let config = files.iter().find(|file| file.file_name().is_some_and(|name| name == "config.json"));
             match config.and_then(|file| file.parent()) {
                 Some(folder) => Ok(folder.to_path_buf()),
-                None => Err(HubError::Lacks { what: id.clone(), wanted: "config.json".to_owned() }),
+                None => Err(lacks(id, "config.json")),
             }
         }
     }
@@ -102,22 +68,22 @@ pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
 /// A folder that holds a model's config.json; of a hub nothing else is fetched.
 ///
 /// # Errors
-/// [`HubError`] where the model is not to be had.
-pub fn config_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
+/// An error where the model is not to be had.
+pub fn config_folder(source: &ModelSource) -> Result<PathBuf, EngineError> {
     let ModelSource::Hub { id, revision } = source else { return model_folder(source) };
     let snapshot = Snapshot::of(id, revision.as_deref(), RepoType::Model)?;
     let files = snapshot.fetch(|name| name == "config.json")?;
     match files.first().and_then(|file| file.parent()) {
         Some(folder) => Ok(folder.to_path_buf()),
-        None => Err(HubError::Lacks { what: id.clone(), wanted: "config.json".to_owned() }),
+        None => Err(lacks(id, "config.json")),
     }
 }
 
 /// The files of a data source, fetched where a hub has them, in the order of their names.
 ///
 /// # Errors
-/// [`HubError`] where the data set or the split is not to be had.
-pub fn data_files(source: &DataSource) -> Result<Vec<PathBuf>, HubError> {
+/// An error where the data set or the split is not to be had.
+pub fn data_files(source: &DataSource) -> Result<Vec<PathBuf>, EngineError> {
     match source {
         DataSource::File(path) => Ok(vec![path.clone()]),
         DataSource::Hub { id, revision, split } => {
@@ -133,7 +99,7 @@ pub fn data_files(source: &DataSource) -> Result<Vec<PathBuf>, HubError> {
             if chosen.is_empty() {
                 let wanted =
                     format!("Parquet or JSON Lines file of the split {split:?}; name another with :split");
-                return Err(HubError::Lacks { what: id.clone(), wanted });
+                return Err(lacks(id, &wanted));
             }
             let mut files = snapshot.fetch(|name| chosen.iter().any(|one| one == name))?;
             files.sort();
@@ -145,8 +111,8 @@ pub fn data_files(source: &DataSource) -> Result<Vec<PathBuf>, HubError> {
 /// The prompts of a data source. A row without `prompt_id` is numbered through all files of the source.
 ///
 /// # Errors
-/// [`HubError`] where the source is not to be had or a row is wrong.
-pub fn prompts(source: &DataSource, column: &str, on_bad: OnBadPrompt) -> Result<ReadPrompts, HubError> {
+/// An error where the source is not to be had or a row is wrong.
+pub fn prompts(source: &DataSource, column: &str, on_bad: OnBadPrompt) -> Result<ReadPrompts, EngineError> {
     let mut all: Option<ReadPrompts> = None;
     for file in data_files(source)? {
         let mut read = read_prompts(&file, column, on_bad)?;
@@ -164,7 +130,7 @@ pub fn prompts(source: &DataSource, column: &str, on_bad: OnBadPrompt) -> Result
         all.prompts.append(&mut read.prompts);
         all.skipped += read.skipped;
     }
-    all.ok_or_else(|| HubError::Lacks { what: source.to_string(), wanted: "files".to_owned() })
+    all.ok_or_else(|| lacks(&source.to_string(), "files"))
 }
 
 /// Where a snapshot's files come from.
@@ -183,19 +149,18 @@ struct Snapshot {
 
 impl Snapshot {
     /// Lists the revision, from the hub or, offline, from the cache.
-    fn of(id: &str, revision: Option<&str>, kind: RepoType) -> Result<Self, HubError> {
+    fn of(id: &str, revision: Option<&str>, kind: RepoType) -> Result<Self, EngineError> {
         let revision = revision.unwrap_or("main");
         let repo = Repo::with_revision(id.to_owned(), kind, revision.to_owned());
         let what = id.to_owned();
         let cache = Cache::from_env();
         if is_offline() {
-            let folder = cached_snapshot(&cache, &repo)
-                .ok_or_else(|| HubError::Offline { what: what.clone(), cache: cache.path().clone() })?;
+            let folder = cached_snapshot(&cache, &repo).ok_or_else(|| offline(&what, cache.path()))?;
             let mut names = Vec::new();
             list(&folder, "", &mut names)?;
             return Ok(Self { repo, what, names, origin: Origin::Cache(folder) });
         }
-        let refused = |error: ApiError| HubError::Refused { what: what.clone(), answer: answer(&error) };
+        let refused = |error: ApiError| refused(&what, &error);
         let mut builder = ApiBuilder::from_env().with_progress(false).with_retries(2);
         if let Some(token) = std::env::var("HF_TOKEN").ok().filter(|token| !token.is_empty()) {
             builder = builder.with_token(Some(token));
@@ -207,7 +172,7 @@ impl Snapshot {
     }
 
     /// The files whose names are wanted, on this machine.
-    fn fetch(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, HubError> {
+    fn fetch(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, EngineError> {
         let names = self.names.iter().filter(|name| wanted(name));
         match &self.origin {
             Origin::Cache(folder) => Ok(names.map(|name| folder.join(name)).collect()),
@@ -217,11 +182,8 @@ impl Snapshot {
                     .map(|name| {
                         tracing::info!("fetching {}/{name}", self.what);
                         repo.get(name).map_err(|error| match error {
-                            ApiError::IoError(source) => HubError::Io { path: PathBuf::from(name), source },
-                            error => HubError::Refused {
-                                what: format!("{}/{name}", self.what),
-                                answer: answer(&error),
-                            },
+                            ApiError::IoError(source) => EngineError::io(Path::new(name), "fetch", source),
+                            error => refused(&format!("{}/{name}", self.what), &error),
                         })
                     })
                     .collect()
@@ -262,8 +224,8 @@ fn cached_snapshot(cache: &Cache, repo: &Repo) -> Option<PathBuf> {
 }
 
 /// Names of all files under `folder`, with slashes, before which `prefix` is put.
-fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), HubError> {
-    let io = |source| HubError::Io { path: folder.to_path_buf(), source };
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) -> Result<(), EngineError> {
+    let io = |source| EngineError::io(folder, "list the folder", source);
     for entry in fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -293,6 +255,8 @@ fn is_of_split(name: &str, split: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
 
     #[test]
@@ -308,6 +272,6 @@ mod tests {
     #[test]
     fn nothing_given_is_an_input_error() {
         let error = model_folder(&ModelSource::Unset).unwrap_err();
-        assert!(error.is_input() && error.to_string().contains("ORG/NAME"));
+        assert!(error.kind() == Kind::Input && error.to_string().contains("ORG/NAME"));
     }
 }

@@ -11,10 +11,10 @@ use selfplay_records::{OnBadPrompt, Prompt, read_values};
 use selfplay_scorer::PreferenceModel;
 use serde_json::Value;
 
+use crate::error::EngineError;
 use crate::hub;
 use crate::manifest::{InputFile, InputKind};
 use crate::recipe::{DataSource, ModelSource, Recipe, WeightDType};
-use crate::run_error::RunError;
 use crate::runtime::Runtime;
 use crate::splits;
 
@@ -45,10 +45,10 @@ impl Inputs {
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn read(recipe: &Recipe) -> Result<Self, RunError> {
+    pub fn read(recipe: &Recipe) -> Result<Self, EngineError> {
         if recipe.iterations > recipe.prompts.splits.len() {
             let splits = recipe.prompts.splits.len();
-            return Err(RunError::TooFewSplits { iterations: recipe.iterations, splits });
+            return Err(EngineError::TooFewSplits { iterations: recipe.iterations, splits });
         }
         let policy_folder = hub::model_folder(&recipe.policy.model)?;
         let preference_folder = hub::model_folder(&recipe.score.model)?;
@@ -71,9 +71,7 @@ impl Inputs {
             let read =
                 hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
             if read.prompts.is_empty() {
-                return Err(RunError::BadInput {
-                    problem: format!("{source}: no prompts; one row or more is wanted"),
-                });
+                return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
             }
             splits.push(read.prompts);
             skipped.push(read.skipped);
@@ -90,7 +88,7 @@ impl Inputs {
                 let problem = format!(
                     "{source}: every prompt is held out by [eval]; name other prompts in eval.prompts"
                 );
-                return Err(RunError::BadInput { problem });
+                return Err(EngineError::Input(problem));
             }
             let place = recipe.prompts.splits[index].to_string();
             limits.tokenise(&codec, &mut prompts, &place)?;
@@ -116,7 +114,7 @@ impl Inputs {
     ///
     /// # Errors
     /// What does not load.
-    pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), RunError> {
+    pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), EngineError> {
         self.starting_policy(recipe, runtime)?;
         self.preference_model(recipe, runtime)?;
         Ok(())
@@ -126,7 +124,7 @@ impl Inputs {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, RunError> {
+    pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, EngineError> {
         let options = policy_options(recipe, runtime);
         Ok(match &recipe.policy.model {
             ModelSource::Random(folder) => Decoder::random_from(folder, recipe.seed, &options)?,
@@ -138,7 +136,7 @@ impl Inputs {
     ///
     /// # Errors
     /// When its folder does not read.
-    pub fn preference_bytes(&self) -> Result<u64, RunError> {
+    pub fn preference_bytes(&self) -> Result<u64, EngineError> {
         weight_bytes(&self.preference_folder)
     }
 
@@ -146,7 +144,7 @@ impl Inputs {
     ///
     /// # Errors
     /// When its folder does not read.
-    pub fn policy_bytes(&self) -> Result<u64, RunError> {
+    pub fn policy_bytes(&self) -> Result<u64, EngineError> {
         weight_bytes(&self.policy_folder)
     }
 
@@ -158,7 +156,7 @@ impl Inputs {
         &self,
         recipe: &Recipe,
         runtime: &Runtime,
-    ) -> Result<Box<dyn PreferenceModel>, RunError> {
+    ) -> Result<Box<dyn PreferenceModel>, EngineError> {
         Ok(selfplay_scorer::load(&self.preference_folder, &recipe.score.settings, &runtime.device, None)?)
     }
 }
@@ -170,8 +168,8 @@ pub fn policy_options(recipe: &Recipe, runtime: &Runtime) -> LoadOptions {
     LoadOptions { device: runtime.device.clone(), dtype, heads: false }
 }
 
-fn weight_bytes(folder: &Path) -> Result<u64, RunError> {
-    let failed = |source| RunError::io(folder, "read", source);
+fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
+    let failed = |source| EngineError::io(folder, "read", source);
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -182,7 +180,7 @@ fn weight_bytes(folder: &Path) -> Result<u64, RunError> {
     Ok(bytes)
 }
 
-fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, RunError> {
+fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, EngineError> {
     paths.into_iter().map(|path| InputFile::of(path.as_ref())).collect()
 }
 
@@ -194,7 +192,7 @@ struct Limits {
 
 impl Limits {
     /// Fills in every prompt's ids, and checks that the policy takes them.
-    fn tokenise(&self, codec: &Codec, prompts: &mut [Prompt], place: &str) -> Result<(), RunError> {
+    fn tokenise(&self, codec: &Codec, prompts: &mut [Prompt], place: &str) -> Result<(), EngineError> {
         for prompt in prompts {
             let ids = codec.prompt_ids(prompt)?;
             let problem = if ids.is_empty() {
@@ -215,7 +213,7 @@ impl Limits {
             };
             if let Some(problem) = problem {
                 let problem = format!("{place}: prompt_id {:?} {problem}", prompt.prompt_id);
-                return Err(RunError::BadInput { problem });
+                return Err(EngineError::Input(problem));
             }
             prompt.prompt_ids = Some(ids);
         }
@@ -231,7 +229,7 @@ struct HeldOut {
 }
 
 impl HeldOut {
-    fn read(recipe: &Recipe, first_split: &[Prompt]) -> Result<Self, RunError> {
+    fn read(recipe: &Recipe, first_split: &[Prompt]) -> Result<Self, EngineError> {
         let Some(source) = &recipe.eval.prompts else {
             let prompts = splits::hold_out(first_split, recipe.eval.max_prompts);
             return Ok(Self { prompts, answers: None, files: Vec::new() });
@@ -244,9 +242,7 @@ impl HeldOut {
         };
         prompts.truncate(recipe.eval.max_prompts);
         if prompts.is_empty() {
-            return Err(RunError::BadInput {
-                problem: format!("{source}: no prompts; one row or more is wanted"),
-            });
+            return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
         }
         Ok(Self { prompts, answers, files })
     }
@@ -258,7 +254,7 @@ fn answers_of(
     files: &[PathBuf],
     column: &str,
     rows: usize,
-) -> Result<Vec<String>, RunError> {
+) -> Result<Vec<String>, EngineError> {
     let mut answers = Vec::with_capacity(rows);
     for file in files {
         for (row, values) in read_values(file)?.iter().enumerate() {
@@ -272,7 +268,7 @@ fn answers_of(
                         "{}: row {row}: eval.answers = {column:?}: expected a string or a number, found {found}",
                         file.display()
                     );
-                    return Err(RunError::BadInput { problem });
+                    return Err(EngineError::Input(problem));
                 }
             }
         }
@@ -281,5 +277,5 @@ fn answers_of(
         return Ok(answers);
     }
     let problem = format!("{source}: {} answers for {rows} prompts; one per prompt is wanted", answers.len());
-    Err(RunError::BadInput { problem })
+    Err(EngineError::Input(problem))
 }

@@ -4,7 +4,7 @@
 
 use std::thread;
 
-use crate::run_error::RunError;
+use crate::error::EngineError;
 use crate::session::Session;
 use crate::stages::{Policy, Scorer, evaluate, evaluate_start, pair, record, sample, train};
 
@@ -12,7 +12,7 @@ use crate::stages::{Policy, Scorer, evaluate, evaluate_start, pair, record, samp
 ///
 /// # Errors
 /// What stopped it; everything finished is on disk.
-pub fn run(session: &mut Session) -> Result<(), RunError> {
+pub fn run(session: &mut Session) -> Result<(), EngineError> {
     evaluate_start(session)?;
     let mut before = None;
     for iteration in session.remaining()? {

@@ -31,7 +31,6 @@ pub mod report;
 pub mod resume;
 pub mod retention;
 pub mod run_dir;
-pub mod run_error;
 pub mod runtime;
 pub mod sampling_file;
 pub mod session;

@@ -5,8 +5,8 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
+use crate::error::EngineError;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 
 /// Held as long as this value lives.
 #[derive(Debug)]
@@ -19,25 +19,25 @@ impl RunLock {
     /// Takes the lock of a run folder that exists.
     ///
     /// # Errors
-    /// [`RunError::InUse`] when another process holds it.
-    pub fn take(run: &RunDir) -> Result<Self, RunError> {
+    /// [`EngineError::InUse`] when another process holds it.
+    pub fn take(run: &RunDir) -> Result<Self, EngineError> {
         let path = run.lock_file();
         let file = open(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(RunError::InUse { directory: run.root().to_path_buf() }),
-            Err(TryLockError::Error(source)) => Err(RunError::io(&path, "lock", source)),
+            Err(TryLockError::WouldBlock) => Err(EngineError::InUse { directory: run.root().to_path_buf() }),
+            Err(TryLockError::Error(source)) => Err(EngineError::io(&path, "lock", source)),
         }
     }
 }
 
 /// Opened for appending: the lock file has no content that could be lost.
-fn open(path: &Path) -> Result<File, RunError> {
+fn open(path: &Path) -> Result<File, EngineError> {
     OpenOptions::new()
         .create(true)
         .append(true)
         .open(path)
-        .map_err(|source| RunError::io(path, "open", source))
+        .map_err(|source| EngineError::io(path, "open", source))
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
         let run = RunDir::new(folder.path());
         let first = RunLock::take(&run).unwrap();
         let error = RunLock::take(&run).unwrap_err();
-        assert!(matches!(error, RunError::InUse { .. }), "{error}");
+        assert!(matches!(error, EngineError::InUse { .. }), "{error}");
         assert_eq!(error.exit_status(), 2);
         drop(first);
         RunLock::take(&run).unwrap();

@@ -7,8 +7,8 @@ use selfplay_model::Decoder;
 use selfplay_records::Candidates;
 use selfplay_trainer::{PromptResponse, log_probs};
 
+use crate::error::EngineError;
 use crate::manifest::write_json;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 use crate::summary::LogProbDifference;
@@ -20,7 +20,12 @@ const TOKENS: usize = 16_384;
 ///
 /// # Errors
 /// When a shard does not read, or the file cannot be written.
-pub fn report(session: &Session, work: &Work, policy: &Decoder, candidates: &Shards) -> Result<(), RunError> {
+pub fn report(
+    session: &Session,
+    work: &Work,
+    policy: &Decoder,
+    candidates: &Shards,
+) -> Result<(), EngineError> {
     let path = work.dir.log_prob_difference_file();
     if path.is_file() || !work.dir.candidates_shard(0).is_file() {
         return Ok(());

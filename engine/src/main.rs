@@ -5,7 +5,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use selfplay::cli::Cli;
-use selfplay::error::EngineError;
+use selfplay::error::Result;
 
 /// glibc's allocator gives memory of many threads back late; a training step's peak would look larger than it is.
 #[global_allocator]
@@ -22,26 +22,17 @@ fn main() -> ExitCode {
     match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(&format!("selfplay: {}", told(&error)));
-            ExitCode::from(error.downcast_ref::<EngineError>().map_or(1, EngineError::exit_status))
+            say(&format!("selfplay: {error}"));
+            ExitCode::from(error.exit_status())
         }
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-fn run() -> anyhow::Result<()> {
+fn run() -> Result<()> {
     let cli = Cli::read();
     cli.common.start_log();
-    Ok(cli.run()?)
-}
-
-/// An error and what it came from, each said once: most of ours name their cause themselves.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text {
-        text if text.contains(&cause) => text,
-        text if text.is_empty() => cause,
-        text => format!("{text}: {cause}"),
-    })
+    cli.run()
 }
 
 /// One message on standard error; where that is closed there is nobody to tell.

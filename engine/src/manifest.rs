@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::branch::BranchPoint;
-use crate::run_error::RunError;
+use crate::error::EngineError;
 
 /// The layout's version; a later program that reads another one says so.
 const FORMAT: u32 = 1;
@@ -124,10 +124,10 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`RunError::BadFile`] when it is damaged or another program's.
-    pub fn read(path: &Path) -> Result<Self, RunError> {
-        let bytes = std::fs::read(path).map_err(|source| RunError::io(path, "read", source))?;
-        let bad = |problem: String| RunError::BadFile { path: path.to_path_buf(), problem };
+    /// [`EngineError::BadFile`] when it is damaged or another program's.
+    pub fn read(path: &Path) -> Result<Self, EngineError> {
+        let bytes = std::fs::read(path).map_err(|source| EngineError::io(path, "read", source))?;
+        let bad = |problem: String| EngineError::BadFile { path: path.to_path_buf(), problem };
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| {
             bad(format!("is not JSON ({error}); the manifest that selfplay wrote is wanted"))
         })?;
@@ -146,7 +146,7 @@ impl Manifest {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), RunError> {
+    pub fn write(&self, path: &Path) -> Result<(), EngineError> {
         write_json(path, self)
     }
 
@@ -191,8 +191,8 @@ impl Manifest {
     /// That the recorded files are unchanged; kinds that are recorded on one side only are not compared.
     ///
     /// # Errors
-    /// [`RunError::InputChanged`] with the first file that is not the same.
-    pub fn check_inputs(&self, now: &BTreeMap<InputKind, Vec<InputFile>>) -> Result<(), RunError> {
+    /// [`EngineError::InputChanged`] with the first file that is not the same.
+    pub fn check_inputs(&self, now: &BTreeMap<InputKind, Vec<InputFile>>) -> Result<(), EngineError> {
         for (kind, before) in &self.inputs {
             let Some(after) = now.get(kind) else { continue };
             for old in before {
@@ -207,7 +207,7 @@ impl Manifest {
                     Some(_) => None,
                 };
                 if let Some(change) = change {
-                    return Err(RunError::InputChanged { path: old.path.clone(), change });
+                    return Err(EngineError::InputChanged { path: old.path.clone(), change });
                 }
             }
         }
@@ -220,8 +220,8 @@ impl InputFile {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of(path: &Path) -> Result<Self, RunError> {
-        let failed = |source| RunError::io(path, "read", source);
+    pub fn of(path: &Path) -> Result<Self, EngineError> {
+        let failed = |source| EngineError::io(path, "read", source);
         let mut file = std::fs::File::open(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut hasher = Sha256::new();
@@ -238,8 +238,8 @@ impl InputFile {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn of_model(folder: &Path) -> Result<Vec<Self>, RunError> {
-        let failed = |source| RunError::io(folder, "list the folder", source);
+    pub fn of_model(folder: &Path) -> Result<Vec<Self>, EngineError> {
+        let failed = |source| EngineError::io(folder, "list the folder", source);
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
@@ -342,20 +342,20 @@ fn flatten_into(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, V
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RunError> {
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
     let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|error| RunError::io(path, "write", std::io::Error::other(error)))?;
+        .map_err(|error| EngineError::io(path, "write", std::io::Error::other(error)))?;
     text.push(b'\n');
-    atomic::write_bytes(path, &text).map_err(|source| RunError::io(path, "write", source))
+    Ok(atomic::write_bytes(path, &text)?)
 }
 
 /// Reads a JSON file of the run folder.
 ///
 /// # Errors
-/// [`RunError::BadFile`] when it does not read.
-pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, RunError> {
-    let bytes = std::fs::read(path).map_err(|source| RunError::io(path, "read", source))?;
-    serde_json::from_slice(&bytes).map_err(|error| RunError::BadFile {
+/// [`EngineError::BadFile`] when it does not read.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, EngineError> {
+    let bytes = std::fs::read(path).map_err(|source| EngineError::io(path, "read", source))?;
+    serde_json::from_slice(&bytes).map_err(|error| EngineError::BadFile {
         path: path.to_path_buf(),
         problem: format!("{error}; remove the file and resume, then it is made again"),
     })

@@ -15,11 +15,11 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_records::{Candidates, Message, Pair, Preference, Prompt, Response};
+use selfplay_records::{Candidates, HasKind, Kind, Message, Pair, Preference, Problems, Prompt, Response};
 use serde::{Deserialize, Serialize};
 
 use draw::Draw;
-pub use settings::{PairRule, PairSettings, Problem};
+pub use settings::{PairRule, PairSettings};
 
 /// A smaller difference is a tie and gives no pair.
 pub const MIN_SPREAD: f64 = 1e-6;
@@ -57,8 +57,8 @@ impl DropCounts {
 #[derive(Debug, thiserror::Error)]
 pub enum PairingError {
     /// Wrong values in `[pair]`, all of them.
-    #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
-    Settings(Vec<Problem>),
+    #[error("{0}")]
+    Settings(Problems),
     /// A prompt without its preference row.
     #[error(
         "candidates row {row}: no preference row has prompt_id {prompt_id:?}; score these candidates with `selfplay score`"
@@ -123,10 +123,10 @@ pub enum PairingError {
     },
 }
 
-impl PairingError {
-    /// Whether the user's input is wrong (exit status 2): always, this stage has no other way to fail.
-    pub fn is_input(&self) -> bool {
-        true
+impl HasKind for PairingError {
+    /// Always the input: this stage has no other way to fail.
+    fn kind(&self) -> Kind {
+        Kind::Input
     }
 }
 
@@ -142,10 +142,7 @@ pub fn select(
     seed: u64,
     iteration: u64,
 ) -> Result<Selected, PairingError> {
-    let problems = settings.validate();
-    if !problems.is_empty() {
-        return Err(PairingError::Settings(problems));
-    }
+    settings.validate().within("pair").into_result(PairingError::Settings)?;
     let by_prompt = index_preferences(preferences)?;
     let mut selected = Selected::default();
     let mut seen = HashSet::new();

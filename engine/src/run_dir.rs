@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
 
+use crate::error::EngineError;
 use crate::resume::{DiskState, IterationState};
-use crate::run_error::RunError;
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl RunDir {
     ///
     /// # Errors
     /// When a folder cannot be listed.
-    pub fn state(&self, iterations: usize) -> Result<DiskState, RunError> {
+    pub fn state(&self, iterations: usize) -> Result<DiskState, EngineError> {
         let states = (1..=iterations).map(|number| self.iteration(number).state());
         Ok(DiskState {
             start_evaluated: self.start().is_done(),
@@ -100,7 +100,7 @@ impl RunDir {
     ///
     /// # Errors
     /// When a folder cannot be listed or a file not removed.
-    pub fn remove_temporaries(&self, iterations: usize) -> Result<(), RunError> {
+    pub fn remove_temporaries(&self, iterations: usize) -> Result<(), EngineError> {
         let mut folders = vec![self.root.clone(), self.start().root];
         for iteration in (1..=iterations).map(|number| self.iteration(number)) {
             folders.extend([
@@ -111,8 +111,7 @@ impl RunDir {
             ]);
         }
         for folder in folders {
-            atomic::remove_temporaries(&folder)
-                .map_err(|source| RunError::io(&folder, "remove unfinished files", source))?;
+            atomic::remove_temporaries(&folder)?;
         }
         Ok(())
     }
@@ -121,7 +120,7 @@ impl RunDir {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(&self) -> Result<(), RunError> {
+    pub fn create(&self) -> Result<(), EngineError> {
         make_folder(&self.root)
     }
 }
@@ -230,7 +229,7 @@ impl IterationDir {
     ///
     /// # Errors
     /// When a folder cannot be listed.
-    pub fn state(&self) -> Result<IterationState, RunError> {
+    pub fn state(&self) -> Result<IterationState, EngineError> {
         Ok(IterationState {
             candidates: shards_in(&self.candidates())?,
             preferences: shards_in(&self.preferences())?,
@@ -246,7 +245,7 @@ impl IterationDir {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn checkpoints(&self) -> Result<Vec<u64>, RunError> {
+    pub fn checkpoints(&self) -> Result<Vec<u64>, EngineError> {
         let mut steps: Vec<u64> = names_in(&self.train())?
             .iter()
             .filter_map(|name| name.strip_prefix("step_")?.parse().ok())
@@ -270,12 +269,12 @@ pub fn shard_name(shard: usize) -> String {
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_folder(path: &Path) -> Result<(), RunError> {
-    atomic::create_dir_all(path).map_err(|source| RunError::io(path, "make the folder", source))
+pub fn make_folder(path: &Path) -> Result<(), EngineError> {
+    Ok(atomic::create_dir_all(path)?)
 }
 
 /// Numbers of the whole shards in a folder; none where the folder is absent.
-fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, RunError> {
+fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
     let number = |name: &String| match name.strip_suffix(".parquet") {
         Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok()
@@ -286,8 +285,8 @@ fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, RunError> {
 }
 
 /// Names in a folder; none where it is absent.
-fn names_in(folder: &Path) -> Result<Vec<String>, RunError> {
-    let failed = |source| RunError::io(folder, "list the folder", source);
+fn names_in(folder: &Path) -> Result<Vec<String>, EngineError> {
+    let failed = |source| EngineError::io(folder, "list the folder", source);
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

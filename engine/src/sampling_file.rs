@@ -9,8 +9,8 @@ use candle_core::Device;
 use selfplay_sampler::Capacity;
 use serde::{Deserialize, Serialize};
 
+use crate::error::EngineError;
 use crate::manifest::{read_json, write_json};
-use crate::run_error::RunError;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,7 +35,7 @@ struct SamplingFile {
 ///
 /// # Errors
 /// When the file does not read.
-pub fn earlier(path: &Path, device: &Device) -> Result<Option<Capacity>, RunError> {
+pub fn earlier(path: &Path, device: &Device) -> Result<Option<Capacity>, EngineError> {
     if !path.is_file() {
         return Ok(None);
     }
@@ -48,7 +48,7 @@ pub fn earlier(path: &Path, device: &Device) -> Result<Option<Capacity>, RunErro
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn keep(path: &Path, device: &Device, capacity: Capacity) -> Result<(), RunError> {
+pub fn keep(path: &Path, device: &Device, capacity: Capacity) -> Result<(), EngineError> {
     write_json(path, &SamplingFile { device: DeviceKind::of(device), capacity })
 }
 

@@ -3,6 +3,7 @@
 use selfplay_model::Decoder;
 use selfplay_sampler::SampleSettings;
 
+use crate::error::EngineError;
 use crate::events::{Event, Events};
 use crate::inputs::{Inputs, policy_options};
 use crate::lock::RunLock;
@@ -11,7 +12,6 @@ use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::resume::{StageAction, Workload, plan};
 use crate::run_dir::{IterationDir, RunDir};
-use crate::run_error::RunError;
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
 
@@ -50,7 +50,7 @@ impl Session {
         inputs: Inputs,
         lock: RunLock,
         runtime: &Runtime,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, EngineError> {
         run.remove_temporaries(recipe.iterations)?;
         let events = Events::open(&run.events_file())?;
         let threads = rayon::current_num_threads();
@@ -60,7 +60,7 @@ impl Session {
             threads,
         })?;
         let stop = StopFlag::install()
-            .map_err(|source| RunError::io(run.root(), "install signal handlers", source))?;
+            .map_err(|source| EngineError::io(run.root(), "install signal handlers", source))?;
         let progress = Progress::new(runtime.verbosity);
         for difference in manifest.environment.differences(&Environment::here(&runtime.device_name)) {
             progress.line(format!(
@@ -84,7 +84,7 @@ impl Session {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn plan(&self) -> Result<Vec<StageAction>, RunError> {
+    pub fn plan(&self) -> Result<Vec<StageAction>, EngineError> {
         let mut shards = self.manifest.shards();
         shards.truncate(self.recipe.iterations);
         let workload = Workload { shards, evaluates: !self.inputs.held_out.is_empty() };
@@ -95,7 +95,7 @@ impl Session {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn remaining(&self) -> Result<Vec<usize>, RunError> {
+    pub fn remaining(&self) -> Result<Vec<usize>, EngineError> {
         let mut iterations: Vec<usize> = self.plan()?.iter().filter_map(StageAction::iteration).collect();
         iterations.dedup();
         Ok(iterations)
@@ -105,7 +105,7 @@ impl Session {
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn work(&self, iteration: usize) -> Result<Work, RunError> {
+    pub fn work(&self, iteration: usize) -> Result<Work, EngineError> {
         let actions =
             self.plan()?.into_iter().filter(|action| action.iteration() == Some(iteration)).collect();
         let shards = self.manifest.shards().get(iteration - 1).copied().unwrap_or(0);
@@ -116,7 +116,7 @@ impl Session {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn policy_after(&self, iteration: usize) -> Result<Decoder, RunError> {
+    pub fn policy_after(&self, iteration: usize) -> Result<Decoder, EngineError> {
         if iteration == 0 {
             return self.inputs.starting_policy(&self.recipe, &self.runtime);
         }
@@ -134,10 +134,16 @@ impl Session {
     /// An error when a signal has asked for a stop.
     ///
     /// # Errors
-    /// [`RunError::Stopped`].
-    pub fn check_stop(&self) -> Result<(), RunError> {
+    /// [`EngineError::Stopped`].
+    pub fn check_stop(&self) -> Result<(), EngineError> {
         match self.stop.requested() {
-            Some(signal) => Err(RunError::Stopped { signal, directory: self.run.root().to_path_buf() }),
+            Some(signal) => Err(EngineError::Stopped {
+                signal,
+                kept: format!(
+                    "everything finished is kept, go on with: selfplay resume {}",
+                    self.run.root().display()
+                ),
+            }),
             None => Ok(()),
         }
     }
@@ -146,7 +152,7 @@ impl Session {
     ///
     /// # Errors
     /// When the manifest cannot be written.
-    pub fn finish(&mut self, iteration: usize) -> Result<(), RunError> {
+    pub fn finish(&mut self, iteration: usize) -> Result<(), EngineError> {
         self.manifest.finish(iteration);
         self.manifest.write(&self.run.manifest_file())?;
         self.events.record(Event::Finished { iteration })

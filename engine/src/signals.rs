@@ -28,11 +28,13 @@ impl StopSignal {
 
     /// 130 or 143.
     pub fn exit_status(self) -> u8 {
-        match self {
-            Self::Interrupt => 130,
-            Self::Terminate => 143,
-        }
+        u8::try_from(status_of(self.number())).unwrap_or(1)
     }
+}
+
+/// The exit status of a process that a signal ended, as shells count it.
+fn status_of(signal: i32) -> i32 {
+    128 + signal
 }
 
 impl fmt::Display for StopSignal {
@@ -62,7 +64,11 @@ impl StopFlag {
         let flag = Self::default();
         for (signal, own) in [(SIGINT, &flag.interrupted), (SIGTERM, &flag.terminated)] {
             // Order matters: the shutdown sees the flag as the *earlier* signals left it.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag.any))?;
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                status_of(signal),
+                Arc::clone(&flag.any),
+            )?;
             signal_hook::flag::register(signal, Arc::clone(own))?;
             signal_hook::flag::register(signal, Arc::clone(&flag.any))?;
         }
@@ -95,5 +101,6 @@ mod tests {
         assert_eq!(flag.requested(), Some(StopSignal::Terminate));
         assert!(flag.shared().load(Ordering::Relaxed));
         assert_eq!(StopSignal::Interrupt.exit_status(), 130);
+        assert_eq!(StopSignal::Terminate.exit_status(), 143);
     }
 }

@@ -4,6 +4,7 @@
 //! memory. Every file is written by [`selfplay_records::atomic`].
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -57,7 +58,7 @@ pub fn save<'a>(
         let from = source.join(name);
         if from.is_file() {
             let to = folder.join(name);
-            atomic::copy(&from, &to).map_err(|error| ModelError::io(&to, error))?;
+            atomic::copy(&from, &to)?;
         }
     }
     Ok(())
@@ -133,14 +134,11 @@ fn split<'a, 'b>(tensors: &'a [Entry<'b>], max_shard_bytes: usize) -> Vec<&'a [E
 
 fn save_file(path: &Path, tensors: &[Entry], format: StoredDtype) -> Result<(), ModelError> {
     let header = header(tensors, format);
-    atomic::write(path, |out: &mut dyn Write| {
+    Ok(atomic::write(path, |out: &mut dyn Write| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|entry| write_tensor(out, entry.tensor, format.dtype()).map_err(io::Error::other))
-    })
-    .map_err(|error| ModelError::io(path, error))
+        tensors.iter().try_for_each(|entry| write_tensor(out, entry.tensor, format.dtype()))
+    })?)
 }
 
 fn header(tensors: &[Entry], format: StoredDtype) -> Vec<u8> {
@@ -164,30 +162,32 @@ fn header(tensors: &[Entry], format: StoredDtype) -> Vec<u8> {
     bytes
 }
 
-/// Why a tensor could not be written; told apart so that a full disk keeps its own error kind.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
-}
-
-fn write_tensor(out: &mut dyn Write, tensor: &Tensor, dtype: DType) -> Result<(), WriteError> {
-    let flat = tensor.flatten_all()?;
+fn write_tensor(out: &mut dyn Write, tensor: &Tensor, dtype: DType) -> io::Result<()> {
+    let flat = tensor.flatten_all().map_err(io::Error::other)?;
     let count = flat.elem_count();
     let mut bytes = Vec::new();
     for start in (0..count).step_by(WRITE_CHUNK) {
-        // Where the dtype stays, a view would bring the whole tensor from the device for each piece.
-        let piece =
-            flat.narrow(0, start, WRITE_CHUNK.min(count - start))?.force_contiguous()?.to_dtype(dtype)?;
-        bytes.clear();
-        match dtype {
-            DType::BF16 => bytes.extend(piece.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes())),
-            DType::F16 => bytes.extend(piece.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes())),
-            _ => bytes.extend(piece.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes())),
-        }
+        let numbers = start..count.min(start + WRITE_CHUNK);
+        fill_bytes(&mut bytes, &flat, numbers, dtype).map_err(io::Error::other)?;
         out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Fills `bytes` with some of the numbers of `flat`, converted to `dtype`.
+fn fill_bytes(
+    bytes: &mut Vec<u8>,
+    flat: &Tensor,
+    numbers: Range<usize>,
+    dtype: DType,
+) -> candle_core::Result<()> {
+    // Where the dtype stays, a view would bring the whole tensor from the device for each piece.
+    let piece = flat.narrow(0, numbers.start, numbers.len())?.force_contiguous()?.to_dtype(dtype)?;
+    bytes.clear();
+    match dtype {
+        DType::BF16 => bytes.extend(piece.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes())),
+        DType::F16 => bytes.extend(piece.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes())),
+        _ => bytes.extend(piece.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes())),
     }
     Ok(())
 }
@@ -291,5 +291,5 @@ pub fn config_json(architecture: &Architecture) -> Value {
 fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
     let mut text = format!("{value:#}");
     text.push('\n');
-    atomic::write_bytes(path, text.as_bytes()).map_err(|error| ModelError::io(path, error))
+    Ok(atomic::write_bytes(path, text.as_bytes())?)
 }

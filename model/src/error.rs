@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of the model crate. [`ModelError::is_input`] tells the user's mistakes from all else.
+use selfplay_records::{HasKind, Kind, WriteError};
+
+/// An error of the model crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file or folder of the user's is not what it should be.
@@ -23,28 +25,33 @@ pub enum ModelError {
         /// What would be right.
         remedy: String,
     },
-    /// Reading or writing failed for a reason that is not the user's input (disk full, device error).
+    /// Reading failed for a reason that is not the user's input (device error).
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file being read or written.
+        /// The file being read.
         path: PathBuf,
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// A folder could not be made or renamed; the caller knows which.
+    /// A file or folder could not be written.
     #[error(transparent)]
-    Disk(#[from] std::io::Error),
+    Write(#[from] WriteError),
     /// A tensor operation failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
 
-impl ModelError {
-    /// True where the user's input is wrong (exit status 2), false for everything else (exit status 1).
-    pub fn is_input(&self) -> bool {
-        matches!(self, Self::Input { .. } | Self::Value { .. })
+impl HasKind for ModelError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Input { .. } | Self::Value { .. } => Kind::Input,
+            Self::Io { .. } | Self::Candle(_) => Kind::Machine,
+            Self::Write(source) => source.kind(),
+        }
     }
+}
 
+impl ModelError {
     /// A fault of the user's file or folder at `path`.
     pub fn input(path: impl AsRef<Path>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Input { path: path.as_ref().to_path_buf(), what: what.into(), remedy: remedy.into() }
@@ -55,7 +62,7 @@ impl ModelError {
         Self::Value { what: what.into(), remedy: remedy.into() }
     }
 
-    /// A failed read or write at `path`.
+    /// A failed read at `path`.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_path_buf(), source }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use selfplay_model::{ChatTemplate, ModelError, SpecialTokens, Tokenizer};
-use selfplay_records::{Message, atomic};
+use selfplay_records::{HasKind, Kind, Message, atomic};
 use serde_json::{Value, json};
 
 fn template(text: &str) -> Result<ChatTemplate, ModelError> {
@@ -25,7 +25,7 @@ fn failure(text: &str) -> String {
     let error = template(text)
         .and_then(|template| template.render(&conversation(), true))
         .expect_err("the template must fail");
-    assert!(error.is_input());
+    assert!(error.kind() == Kind::Input);
     let message = error.to_string();
     assert!(message.starts_with("m/chat_template.jinja: "), "{message}");
     message
@@ -177,7 +177,7 @@ fn sources_in_their_order() {
     assert_eq!(now(Some(&folder.path().join("other.txt"))).as_deref(), Some("text<b>"));
     for absent in ["no.jinja", "no.json"] {
         let error = ChatTemplate::for_model(folder.path(), Some(&folder.path().join(absent))).err().unwrap();
-        assert!(error.is_input() && error.to_string().contains("no such file"), "{error}");
+        assert!(error.kind() == Kind::Input && error.to_string().contains("no such file"), "{error}");
     }
     write("list.json", r#"{"chat_template": [{"name": "tool_use", "template": "x"}]}"#);
     let error = ChatTemplate::for_model(folder.path(), Some(&folder.path().join("list.json"))).err().unwrap();
@@ -220,7 +220,7 @@ fn published_templates_where_there_are_any() {
                     failures.push(format!("row {index} {name}: ids differ"));
                 }
             }
-            (Err(error), None) if error.is_input() => {
+            (Err(error), None) if error.kind() == Kind::Input => {
                 let want = row["error"].as_str().unwrap().trim_start_matches("TemplateError: ");
                 if !error.to_string().contains(want) {
                     failures.push(format!("row {index} {name}: {error}, want {want}"));

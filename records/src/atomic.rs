@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::WriteError;
 use crate::fault::operation;
 
 /// Bytes gathered before one write to the file.
@@ -37,7 +38,7 @@ pub enum Shared {
 /// # Errors
 /// What `fill` or the file system said; `InvalidInput` where `path` is a device, a pipe or has no file name, and
 /// `IsADirectory` where it is a folder.
-pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
     write_with(path, |sink| fill(sink))
 }
 
@@ -45,7 +46,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 ///
 /// # Errors
 /// As [`write()`].
-pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write(path, |sink| sink.write_all(bytes))
 }
 
@@ -53,30 +54,34 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
-) -> io::Result<()> {
-    let target = file_target(path)?;
-    let temporary = temporary_sibling(&target)?;
-    let result = fill_file(&temporary, fill).and_then(|()| rename(&temporary, &target));
+) -> Result<(), WriteError> {
+    let failed = WriteError::at(path, "write");
+    let target = file_target(path).map_err(failed)?;
+    let temporary = temporary_sibling(&target).map_err(failed)?;
+    let result = fill_file(&temporary, fill)
+        .map_err(failed)
+        .and_then(|()| rename(&temporary, &target).map_err(WriteError::at(path, "rename")));
     if result.is_err() {
         // The first error is the one to tell; a temporary that stays behind is removed by the next run.
         let _ = std::fs::remove_file(&temporary);
         return result;
     }
-    sync_folder(parent(&target))
+    sync_folder(parent(&target)).map_err(failed)
 }
 
 /// Makes the folder `path` whole: `fill` gets an empty temporary sibling, every file in it is fsynced, and the
 /// sibling is renamed to `path`.
 ///
 /// # Errors
-/// `AlreadyExists` where `path` is there, as an [`io::Error`] turned into `E`; else what `fill` or the file system
+/// `AlreadyExists` where `path` is there, as a [`WriteError`] turned into `E`; else what `fill` or the file system
 /// said. The temporary sibling is removed then.
-pub fn write_dir<E: From<io::Error>>(
+pub fn write_dir<E: From<WriteError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     if path.symlink_metadata().is_ok() {
-        return Err(already_exists(path).into());
+        let there = io::Error::new(io::ErrorKind::AlreadyExists, "it is there already");
+        return Err(WriteError::at(path, "write")(there).into());
     }
     make_dir(path, fill, |temporary| rename(temporary, path))
 }
@@ -85,16 +90,15 @@ pub fn write_dir<E: From<io::Error>>(
 ///
 /// # Errors
 /// `NotADirectory` where `path` is something else than a folder; else what `fill` or the file system said.
-pub fn replace_dir<E: From<io::Error>>(
+pub fn replace_dir<E: From<WriteError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     match path.symlink_metadata() {
-        Ok(found) if !found.is_dir() => Err(io::Error::new(
-            io::ErrorKind::NotADirectory,
-            format!("{} is there and is not a folder", path.display()),
-        )
-        .into()),
+        Ok(found) if !found.is_dir() => {
+            let other = io::Error::new(io::ErrorKind::NotADirectory, "it is there and is not a folder");
+            Err(WriteError::at(path, "write")(other).into())
+        }
         Ok(_) => make_dir(path, fill, |temporary| exchange(temporary, path)),
         Err(_) => make_dir(path, fill, |temporary| rename(temporary, path)),
     }
@@ -106,12 +110,13 @@ pub fn replace_dir<E: From<io::Error>>(
 ///
 /// # Errors
 /// `AlreadyExists` where `to` is there; else what the file system said.
-pub fn link_or_copy(from: &Path, to: &Path) -> io::Result<Shared> {
-    operation()?;
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<Shared, WriteError> {
+    let failed = WriteError::at(to, "link or copy to");
+    operation().map_err(failed)?;
     match std::fs::hard_link(from, to) {
-        Ok(()) => sync_folder(parent(to)).map(|()| Shared::Linked),
+        Ok(()) => sync_folder(parent(to)).map(|()| Shared::Linked).map_err(failed),
         Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => {
-            Err(error)
+            Err(failed(error))
         }
         // EXDEV, EPERM (no hard links here), EMLINK: a copy serves as well.
         Err(_) => copy(from, to).map(|()| Shared::Copied),
@@ -122,8 +127,8 @@ pub fn link_or_copy(from: &Path, to: &Path) -> io::Result<Shared> {
 ///
 /// # Errors
 /// As [`write()`], and what reading `from` said.
-pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
+pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
+    let mut source = File::open(from).map_err(WriteError::at(from, "read"))?;
     write(to, |sink| io::copy(&mut source, sink).map(drop))
 }
 
@@ -131,13 +136,14 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system said.
-pub fn create_dir_all(path: &Path) -> io::Result<()> {
+pub fn create_dir_all(path: &Path) -> Result<(), WriteError> {
     if path.is_dir() {
         return Ok(());
     }
-    operation()?;
-    std::fs::create_dir_all(path)?;
-    sync_folder(parent(path))
+    operation()
+        .and_then(|()| std::fs::create_dir_all(path))
+        .and_then(|()| sync_folder(parent(path)))
+        .map_err(WriteError::at(path, "make the folder"))
 }
 
 /// Removes what killed processes left in `folder` (not below it): files and folders named `.NAME.tmp-PID`.
@@ -147,7 +153,11 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// What the file system said.
-pub fn remove_temporaries(folder: &Path) -> io::Result<usize> {
+pub fn remove_temporaries(folder: &Path) -> Result<usize, WriteError> {
+    remove_temporaries_in(folder).map_err(WriteError::at(folder, "remove unfinished files"))
+}
+
+fn remove_temporaries_in(folder: &Path) -> io::Result<usize> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -178,6 +188,7 @@ pub fn remove_temporaries(folder: &Path) -> io::Result<usize> {
 /// ```
 #[derive(Debug)]
 pub struct AppendLog {
+    path: PathBuf,
     file: CountedFile,
     /// Length in bytes of the whole lines; a write that failed half-way is cut back to it.
     length: u64,
@@ -188,8 +199,12 @@ impl AppendLog {
     ///
     /// # Errors
     /// What the file system said.
+    pub fn open(path: &Path) -> Result<Self, WriteError> {
+        Self::open_whole(path).map_err(WriteError::at(path, "open"))
+    }
+
     #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    fn open_whole(path: &Path) -> io::Result<Self> {
         let absent = !path.exists();
         operation()?;
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
@@ -201,22 +216,24 @@ impl AppendLog {
         if absent {
             sync_folder(parent(path))?;
         }
-        Ok(Self { file: CountedFile(file), length })
+        Ok(Self { path: path.to_path_buf(), file: CountedFile(file), length })
     }
 
     /// Appends `line` and a line end in one write. Not fsynced: see [`AppendLog::sync`].
     ///
     /// # Errors
     /// `InvalidInput` where `line` holds a line end; else what the file system said, the log then being as before.
-    pub fn append_line(&mut self, line: &str) -> io::Result<()> {
+    pub fn append_line(&mut self, line: &str) -> Result<(), WriteError> {
+        let failed = WriteError::at(&self.path, "write");
         if line.contains('\n') {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a log's line cannot hold a line end"));
+            let message = "a log's line cannot hold a line end";
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
         }
         let bytes = format!("{line}\n").into_bytes();
         if let Err(error) = self.file.write_all(&bytes) {
             // Part of the line may be there; the next open would cut it as well, should this fail.
             let _ = self.file.0.set_len(self.length);
-            return Err(error);
+            return Err(failed(error));
         }
         self.length += bytes.len() as u64;
         Ok(())
@@ -226,9 +243,8 @@ impl AppendLog {
     ///
     /// # Errors
     /// What the file system said.
-    pub fn sync(&self) -> io::Result<()> {
-        operation()?;
-        self.file.0.sync_data()
+    pub fn sync(&self) -> Result<(), WriteError> {
+        operation().and_then(|()| self.file.0.sync_data()).map_err(WriteError::at(&self.path, "write"))
     }
 }
 
@@ -262,22 +278,22 @@ fn fill_file(
     file.0.sync_all()
 }
 
-fn make_dir<E: From<io::Error>>(
+fn make_dir<E: From<WriteError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
     publish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), E> {
-    let temporary = temporary_sibling(path)?;
+    let failed = WriteError::at(path, "write");
+    let temporary = temporary_sibling(path).map_err(failed)?;
     if temporary.symlink_metadata().is_ok() {
         // A process of the same number was killed here: in a container every main process is number 1.
-        std::fs::remove_dir_all(&temporary)?;
+        std::fs::remove_dir_all(&temporary).map_err(failed)?;
     }
     let build = || -> Result<(), E> {
-        operation()?;
-        std::fs::create_dir(&temporary)?;
+        operation().and_then(|()| std::fs::create_dir(&temporary)).map_err(failed)?;
         fill(&temporary)?;
-        sync_tree(&temporary)?;
-        publish(&temporary)?;
+        sync_tree(&temporary).map_err(failed)?;
+        publish(&temporary).map_err(WriteError::at(path, "rename"))?;
         Ok(())
     };
     let result = build();
@@ -286,7 +302,7 @@ fn make_dir<E: From<io::Error>>(
         let _ = std::fs::remove_dir_all(&temporary);
     }
     result?;
-    Ok(sync_folder(parent(path))?)
+    Ok(sync_folder(parent(path)).map_err(failed)?)
 }
 
 /// Fsyncs every file and folder from `folder` down, contents first.
@@ -368,14 +384,13 @@ fn set_aside(a: &Path, b: &Path) -> io::Result<()> {
 /// The regular file that `path` means, links followed.
 fn file_target(path: &Path) -> io::Result<PathBuf> {
     match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => Err(io::Error::new(
-            io::ErrorKind::IsADirectory,
-            format!("{} is a folder, expected a file", path.display()),
-        )),
+        Ok(found) if found.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder, expected a file"))
+        }
         // Renaming over /dev/stdout or a pipe would replace it with a file.
         Ok(found) if !found.is_file() => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("{} is not a regular file and cannot be replaced whole", path.display()),
+            "it is not a regular file and cannot be replaced whole",
         )),
         Ok(_) if path.is_symlink() => path.canonicalize(),
         _ => Ok(path.to_path_buf()),
@@ -385,10 +400,7 @@ fn file_target(path: &Path) -> io::Result<PathBuf> {
 /// `FOLDER/.NAME.tmp-PID`.
 fn temporary_sibling(path: &Path) -> io::Result<PathBuf> {
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} has no file name", path.display()),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"));
     };
     let mut temporary = OsString::from(".");
     temporary.push(name);
@@ -411,10 +423,6 @@ fn parent(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
-}
-
-fn already_exists(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, format!("{} is there already", path.display()))
 }
 
 /// Length in bytes up to and with the last line end.

@@ -25,7 +25,8 @@ fn a_failing_write_leaves_the_old_file() {
         sink.write_all(b"new")?;
         Err(io::Error::other("stopped"))
     });
-    assert_eq!(result.unwrap_err().to_string(), "stopped");
+    let error = result.unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: cannot write: stopped", path.display()));
     assert_eq!(read(&path), "old");
     assert_eq!(names(folder.path()), ["a.txt"]);
     write_bytes(&path, b"new").unwrap();
@@ -41,17 +42,24 @@ fn links_are_followed_and_odd_targets_refused() {
     write_bytes(&link, b"new").unwrap();
     assert!(link.is_symlink());
     assert_eq!(read(&file), "new");
-    assert_eq!(write_bytes(folder.path(), b"").unwrap_err().kind(), io::ErrorKind::IsADirectory);
-    assert_eq!(write_bytes(Path::new("/dev/null"), b"").unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    assert_eq!(write_bytes(Path::new("/"), b"").unwrap_err().kind(), io::ErrorKind::IsADirectory);
+    assert_eq!(write_bytes(folder.path(), b"").unwrap_err().source.kind(), io::ErrorKind::IsADirectory);
+    assert_eq!(
+        write_bytes(Path::new("/dev/null"), b"").unwrap_err().source.kind(),
+        io::ErrorKind::InvalidInput
+    );
+    assert_eq!(write_bytes(Path::new("/"), b"").unwrap_err().source.kind(), io::ErrorKind::IsADirectory);
     let absent = folder.path().join("no/such/file");
-    assert_eq!(write_bytes(&absent, b"").unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(write_bytes(&absent, b"").unwrap_err().source.kind(), io::ErrorKind::NotFound);
 }
 
-fn fill(folder: &Path, text: &str) -> io::Result<()> {
+fn fill(folder: &Path, text: &str) -> Result<(), WriteError> {
     create_dir_all(&folder.join("inner"))?;
     write_bytes(&folder.join("inner/a"), text.as_bytes())?;
     write_bytes(&folder.join("b"), text.as_bytes())
+}
+
+fn stopped(path: &Path) -> WriteError {
+    WriteError::at(path, "stop")(io::Error::other("stopped"))
 }
 
 #[test]
@@ -61,17 +69,17 @@ fn a_folder_appears_whole_or_not_at_all() {
     let failed = write_dir(&path, |temporary| {
         fill(temporary, "half")?;
         assert!(!path.exists());
-        Err::<(), _>(io::Error::other("stopped"))
+        Err::<(), _>(stopped(&path))
     });
-    assert_eq!(failed.unwrap_err().to_string(), "stopped");
+    assert_eq!(failed.unwrap_err().action, "stop");
     assert!(names(folder.path()).is_empty());
 
     write_dir(&path, |temporary| fill(temporary, "one")).unwrap();
     let again = write_dir(&path, |temporary| fill(temporary, "two"));
-    assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(again.unwrap_err().source.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(read(&path.join("inner/a")), "one");
 
-    let failed = replace_dir(&path, |_| Err::<(), _>(io::Error::other("stopped")));
+    let failed = replace_dir(&path, |_| Err::<(), _>(stopped(&path)));
     assert!(failed.is_err());
     assert_eq!(read(&path.join("b")), "one");
     replace_dir(&path, |temporary| write_bytes(&temporary.join("c"), b"three")).unwrap();
@@ -99,12 +107,12 @@ fn sharing_links_and_refuses_what_is_there() {
     write_bytes(&from, b"text").unwrap();
     assert_eq!(link_or_copy(&from, &to).unwrap(), Shared::Linked);
     assert_eq!(from.metadata().unwrap().ino(), to.metadata().unwrap().ino());
-    assert_eq!(link_or_copy(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(link_or_copy(&from, &to).unwrap_err().source.kind(), io::ErrorKind::AlreadyExists);
     copy(&from, &copied).unwrap();
     assert_ne!(from.metadata().unwrap().ino(), copied.metadata().unwrap().ino());
     assert_eq!(read(&copied), "text");
     let absent = folder.path().join("absent");
-    assert_eq!(link_or_copy(&absent, &copied).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(link_or_copy(&absent, &copied).unwrap_err().source.kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -130,7 +138,7 @@ fn a_torn_line_is_cut_and_whole_ones_stay() {
         assert_eq!(read(&path), after);
     }
     let mut log = AppendLog::open(&path).unwrap();
-    assert_eq!(log.append_line("two\nlines").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(log.append_line("two\nlines").unwrap_err().source.kind(), io::ErrorKind::InvalidInput);
 }
 
 #[test]
@@ -156,14 +164,14 @@ const CHILD: &str = "SELFPLAY_TEST_FOLDER";
 #[test]
 fn faulty_child() {
     let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
-    let work = || -> io::Result<()> {
+    let work = || -> Result<(), WriteError> {
         write_bytes(&folder.join("file"), b"new")?;
         replace_dir(&folder.join("dir"), |temporary| fill(temporary, "new"))?;
         AppendLog::open(&folder.join("log"))?.append_line("new")
     };
     match work() {
         Ok(()) => std::process::exit(0),
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => std::process::exit(3),
+        Err(error) if error.source.kind() == io::ErrorKind::StorageFull => std::process::exit(3),
         Err(_) => std::process::exit(4),
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::{HasKind, Kind, WriteError};
+
 /// Why rows could not be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -19,13 +21,8 @@ pub enum RecordError {
         source: io::Error,
     },
     /// A file could not be written; the old one, if any, is as it was.
-    #[error("{}: cannot be written: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// The file's name does not say what is in it.
     #[error("{}: unknown ending, expected .jsonl, .json, .jsonl.gz, .json.gz or .parquet", path.display())]
     Ending {
@@ -118,32 +115,37 @@ pub enum RecordError {
     },
 }
 
-impl RecordError {
-    /// Whether the user's input is wrong (exit status 2) rather than the machine or the program (exit status 1).
-    pub fn is_input(&self) -> bool {
+impl HasKind for RecordError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Write { .. } | Self::Encode { .. } => false,
-            Self::Read { source, .. } => matches!(
-                source.kind(),
+            Self::Write(source) => source.kind(),
+            Self::Encode { .. } => Kind::Defect,
+            Self::Read { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound
-                    | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::InvalidData
-                    | io::ErrorKind::InvalidInput
-                    | io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::IsADirectory
-                    | io::ErrorKind::NotADirectory
-                    | io::ErrorKind::InvalidFilename
-            ),
-            _ => true,
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidFilename => Kind::Input,
+                _ => Kind::Machine,
+            },
+            Self::Ending { .. }
+            | Self::Empty { .. }
+            | Self::NotJson { .. }
+            | Self::Field { .. }
+            | Self::Duplicate { .. }
+            | Self::Layout { .. }
+            | Self::NoneUsable { .. }
+            | Self::Parquet { .. } => Kind::Input,
         }
     }
+}
 
+impl RecordError {
     pub(crate) fn read(path: &Path, source: io::Error) -> Self {
         Self::Read { path: path.to_path_buf(), source }
-    }
-
-    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_path_buf(), source }
     }
 }
 
@@ -215,10 +217,12 @@ mod tests {
     fn reading_is_the_users_matter_and_writing_is_not() {
         let path = Path::new("a.jsonl");
         let absent = || io::Error::from(io::ErrorKind::NotFound);
-        assert!(RecordError::read(path, absent()).is_input());
-        assert!(!RecordError::write(path, absent()).is_input());
-        assert!(!RecordError::read(path, io::Error::from_raw_os_error(libc::EIO)).is_input());
-        assert!(RecordError::Ending { path: path.into() }.is_input());
+        assert_eq!(RecordError::read(path, absent()).kind(), Kind::Input);
+        let written = RecordError::from(WriteError::at(path, "write")(absent()));
+        assert_eq!(written.kind(), Kind::Machine);
+        let broken = RecordError::read(path, io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(broken.kind(), Kind::Machine);
+        assert_eq!(RecordError::Ending { path: path.into() }.kind(), Kind::Input);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value};
 
 use crate::jsonl::{self, Take};
-use crate::{RecordError, Row, atomic, parquet};
+use crate::{RecordError, Row, WriteError, atomic, parquet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -87,7 +87,7 @@ pub fn write_rows<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> {
         Format::JsonGzip => gzip(path, |sink| jsonl::write_array(sink, rows)),
         Format::Parquet => return parquet::write(path, rows),
     };
-    written.map_err(|source| RecordError::write(path, source))
+    Ok(written?)
 }
 
 /// Reads all rows as they stand, for layouts that are not ours.
@@ -122,7 +122,7 @@ pub(crate) fn each_row(path: &Path, take: &mut Take<'_>) -> Result<(), RecordErr
     }
 }
 
-fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<(), WriteError> {
     atomic::write(path, |sink| {
         let mut encoder = GzEncoder::new(sink, Compression::default());
         fill(&mut encoder)?;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::atomic;
+use crate::{HasKind, Kind};
 
 struct Case {
     _folder: tempfile::TempDir,
@@ -24,7 +25,7 @@ fn read(rows: &[Value]) -> ReadPairs {
 
 fn error(rows: &[Value]) -> String {
     let error = read_pairs(&file(rows).path).unwrap_err();
-    assert!(error.is_input());
+    assert!(error.kind() == Kind::Input);
     error.to_string()
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn write<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> 
         (Err(_), Some(problem)) => {
             Err(RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem })
         }
-        (Err(source), None) => Err(RecordError::write(path, source)),
+        (Err(error), None) => Err(error.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use selfplay_records::*;
+use selfplay_records::{HasKind, Kind};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -239,7 +240,7 @@ fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
 
 fn error_of<T: std::fmt::Debug>(result: Result<T, RecordError>) -> String {
     let error = result.unwrap_err();
-    assert!(error.is_input(), "{error}");
+    assert!(error.kind() == Kind::Input, "{error}");
     error.to_string()
 }
 
@@ -444,7 +445,7 @@ fn rows_that_cannot_be_stored_are_no_input_error() {
     };
     let error =
         write_rows(&path, &[pair.clone(), Pair { chosen_probs: Some(f64::NAN), ..pair }]).unwrap_err();
-    assert!(!error.is_input());
+    assert!(error.kind() != Kind::Input);
     assert!(error.to_string().contains("row 1: field \"chosen_probs\": expected a finite number"), "{error}");
     let row = |value: Value| TokenRow {
         text: Some("a".into()),
@@ -452,10 +453,11 @@ fn rows_that_cannot_be_stored_are_no_input_error() {
         ..TokenRow::default()
     };
     let error = write_rows(&path, &[row(json!([1])), row(json!({"a": 1}))]).unwrap_err();
-    assert!(!error.is_input());
+    assert!(error.kind() != Kind::Input);
     assert!(error.to_string().contains("mixed"), "{error}");
     assert!(!path.exists());
-    assert!(!write_rows(&folder.path().join("no/such/a.jsonl"), &[row(json!(1))]).unwrap_err().is_input());
+    let unwritten = write_rows(&folder.path().join("no/such/a.jsonl"), &[row(json!(1))]).unwrap_err();
+    assert_eq!(unwritten.kind(), Kind::Machine);
 }
 
 #[test]

@@ -1,16 +1,15 @@
 //! What can go wrong while sampling, and whose fault it is.
 
 use selfplay_model::ModelError;
+use selfplay_records::{HasKind, Kind, Problems};
 use thiserror::Error;
-
-use crate::SettingProblem;
 
 /// An error of the sampler. Each message says what, where, and what would be right.
 #[derive(Debug, Error)]
 pub enum SampleError {
     /// One or more settings are out of range.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Settings(Vec<SettingProblem>),
+    #[error("{0}")]
+    Settings(Problems),
     /// A prompt without a single token.
     #[error("prompt {prompt_id:?}: it has no tokens; a prompt needs at least one")]
     EmptyPrompt {
@@ -83,21 +82,22 @@ pub enum SampleError {
     Model(#[from] ModelError),
 }
 
-impl SampleError {
-    /// Whether the user's input is at fault (exit status 2) rather than the machine or the program (1).
-    pub fn is_input(&self) -> bool {
+impl HasKind for SampleError {
+    fn kind(&self) -> Kind {
         match self {
             Self::Settings(_)
             | Self::EmptyPrompt { .. }
             | Self::PromptTooLong { .. }
-            | Self::TokenOutside { .. } => true,
-            Self::NotFinite { .. } | Self::Mismatch { .. } | Self::Interrupted | Self::Internal { .. } => {
-                false
-            }
-            Self::Model(error) => error.is_input(),
+            | Self::TokenOutside { .. } => Kind::Input,
+            Self::NotFinite { .. } => Kind::Machine,
+            Self::Mismatch { .. } | Self::Internal { .. } => Kind::Defect,
+            Self::Interrupted => Kind::Stopped,
+            Self::Model(source) => source.kind(),
         }
     }
+}
 
+impl SampleError {
     /// A defect, described.
     pub(crate) fn internal(what: impl Into<String>) -> Self {
         Self::Internal { what: what.into() }

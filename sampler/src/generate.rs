@@ -88,10 +88,7 @@ impl<'a> Sampler<'a> {
         stop_ids: &[u32],
         settings: &SampleSettings,
     ) -> Result<Self, SampleError> {
-        let problems = settings.validate();
-        if !problems.is_empty() {
-            return Err(SampleError::Settings(problems));
-        }
+        settings.validate().within("sample").into_result(SampleError::Settings)?;
         if settings.batch_invariant && !backend.is_batch_invariant()? {
             return Err(SampleError::internal("sample.batch_invariant, by a model that was not told so"));
         }

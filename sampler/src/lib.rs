@@ -56,5 +56,5 @@ pub use random::{PromptStream, philox4x32_10};
 pub use request::{Sample, SampleRequest, requests};
 pub use response::{candidates, text_of};
 pub use sampling::{NotFinite, Pick, PickRule, Picker};
-pub use settings::{BackendKind, SampleSettings, SettingProblem, Stop};
+pub use settings::{BackendKind, SampleSettings, Stop};
 pub use text_stop::{StopRule, TextDecoder};

@@ -4,8 +4,7 @@
 //! ([`Capacity`]). They change no candidate where its bits don't depend on its batch: on a CPU, and on a GPU with
 //! `batch_invariant`. `seed`, `iteration` and `capacity` are the run's and no keys of the section.
 
-use std::fmt;
-
+use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 use crate::Capacity;
@@ -98,32 +97,12 @@ pub enum BackendKind {
     Native,
 }
 
-/// A key with a value that can't be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingProblem {
-    /// The key with its section, as in `sample.top_p`.
-    pub key: String,
-    /// What was given.
-    pub value: String,
-    /// What would be right.
-    pub want: String,
-}
-
-impl fmt::Display for SettingProblem {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} = {}: expected {}", self.key, self.value, self.want)
-    }
-}
-
 impl SampleSettings {
-    /// Every key whose value can't be, in the order of the fields; empty when all is well.
-    pub fn validate(&self) -> Vec<SettingProblem> {
-        let mut problems = Vec::new();
+    /// Every key whose value can't be, without its section and in the order of the fields; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
         let mut require = |holds: bool, key: &str, value: String, want: &str| {
-            if !holds {
-                let key = format!("sample.{key}");
-                problems.push(SettingProblem { key, value, want: want.to_owned() });
-            }
+            problems.refuse(!holds, key, value, want);
         };
         let at_least_one = "an integer of 1 or more";
         require(
@@ -185,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() {
-        assert_eq!(SampleSettings::default().validate(), Vec::new());
+        assert!(SampleSettings::default().validate().is_empty());
     }
 
     #[test]
@@ -203,7 +182,6 @@ mod tests {
             cache_mib: Some(0),
             ..SampleSettings::default()
         };
-        let keys: Vec<String> = settings.validate().into_iter().map(|problem| problem.key).collect();
         let want = [
             "num_samples",
             "temperature",
@@ -216,17 +194,14 @@ mod tests {
             "token_budget",
             "cache_mib",
         ];
-        assert_eq!(keys, want.map(|key| format!("sample.{key}")));
+        assert_eq!(settings.validate().keys(), want);
     }
 
     #[test]
     fn a_temperature_without_end_and_a_top_p_above_one_are_refused() {
         let settings = SampleSettings { temperature: f64::INFINITY, top_p: 1.5, ..SampleSettings::default() };
         let problems = settings.validate();
-        assert_eq!(problems.len(), 2);
-        assert_eq!(
-            problems[1].to_string(),
-            "sample.top_p = 1.5: expected a number above 0 and at most 1 (1 is off)"
-        );
+        assert_eq!(problems.list.len(), 2);
+        assert_eq!(problems.list[1].to_string(), "top_p = 1.5: a number above 0 and at most 1 (1 is off)");
     }
 }

@@ -6,7 +6,9 @@
 
 use selfplay_model::{Codec, ModelError};
 
-use crate::{SampleError, SampleSettings, SettingProblem, Stop};
+use selfplay_records::Problems;
+
+use crate::{SampleError, SampleSettings, Stop};
 
 /// Token ids to text, with special tokens left out.
 pub trait TextDecoder: Sync {
@@ -51,14 +53,14 @@ impl StopRule {
         vocab_size: usize,
     ) -> Result<Self, SampleError> {
         let mut rule = Self { ids: model_ids.to_vec(), ..Self::default() };
-        let mut problems = Vec::new();
+        let mut problems = Problems::default();
         for (place, stop) in settings.stop.iter().enumerate() {
             match stop {
-                Stop::Id(id) if *id as usize >= vocab_size => problems.push(SettingProblem {
-                    key: format!("sample.stop[{place}]"),
-                    value: id.to_string(),
-                    want: format!("a token id below the model's vocabulary of {vocab_size}"),
-                }),
+                Stop::Id(id) if *id as usize >= vocab_size => problems.value(
+                    format!("stop[{place}]"),
+                    id,
+                    format!("expected a token id below the model's vocabulary of {vocab_size}"),
+                ),
                 Stop::Id(id) => rule.ids.push(*id),
                 Stop::Text(stop) => {
                     rule.ids.extend(text.special_id(stop));
@@ -66,9 +68,7 @@ impl StopRule {
                 }
             }
         }
-        if !problems.is_empty() {
-            return Err(SampleError::Settings(problems));
-        }
+        problems.within("sample").into_result(SampleError::Settings)?;
         rule.ids.sort_unstable();
         rule.ids.dedup();
         rule.longest = rule.texts.iter().map(String::len).max().unwrap_or(0);
@@ -142,6 +142,8 @@ fn common_prefix(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
     use crate::fake::FakeText;
 
@@ -190,7 +192,7 @@ mod tests {
         assert!([7, 9, FakeText::EOS].iter().all(|&id| rule.is_stop_id(id)) && !rule.is_stop_id(8));
         settings.stop.push(Stop::Id(256));
         let error = StopRule::new(&FakeText, &[9], &settings, 256).unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         assert!(error.to_string().starts_with("sample.stop[2] = 256"), "{error}");
     }
 }

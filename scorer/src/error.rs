@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use selfplay_model::ModelError;
+use selfplay_records::{HasKind, Kind, Problems};
 
-use crate::{PreferenceKind, Problem};
+use crate::PreferenceKind;
 
 /// An error of the scorer: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
     /// Wrong values in `[score]`, all of them.
-    #[error("{}", list(.0))]
-    Settings(Vec<Problem>),
+    #[error("{0}")]
+    Settings(Problems),
     /// A kind that this version cannot run.
     #[error("score.kind = \"{kind}\": not available yet; this version has gpm and bradley-terry")]
     NotAvailable {
@@ -127,13 +128,12 @@ pub enum ScoreError {
     Model(#[from] ModelError),
 }
 
-impl ScoreError {
-    /// Whether the user's input is wrong (exit status 2) rather than the run (1).
-    pub fn is_input(&self) -> bool {
+impl HasKind for ScoreError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::NotFinite { .. } => false,
-            Self::Row { source, .. } => source.is_input(),
-            Self::Model(source) => source.is_input(),
+            Self::NotFinite { .. } => Kind::Machine,
+            Self::Row { source, .. } => source.kind(),
+            Self::Model(source) => source.kind(),
             Self::Settings(_)
             | Self::NotAvailable { .. }
             | Self::NotPreferenceModel { .. }
@@ -143,7 +143,7 @@ impl ScoreError {
             | Self::NoTemplate { .. }
             | Self::NoEndToken { .. }
             | Self::NoText { .. }
-            | Self::Empty { .. } => true,
+            | Self::Empty { .. } => Kind::Input,
         }
     }
 }
@@ -152,8 +152,4 @@ impl From<candle_core::Error> for ScoreError {
     fn from(error: candle_core::Error) -> Self {
         Self::Model(error.into())
     }
-}
-
-fn list(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }

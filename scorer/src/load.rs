@@ -26,10 +26,7 @@ pub fn load(
     if !settings.kind.is_available() {
         return Err(ScoreError::NotAvailable { kind: settings.kind });
     }
-    let problems = settings.validate();
-    if !problems.is_empty() {
-        return Err(ScoreError::Settings(problems));
-    }
+    settings.validate().within("score").into_result(ScoreError::Settings)?;
     // What the folder's headers say, before gigabytes of weights are read for nothing.
     let architecture = Architecture::load(folder)?;
     let heads = WeightFiles::open(folder)?.heads(&architecture)?;
@@ -87,6 +84,8 @@ fn check_prompt_head(folder: &Path, value_rows: usize, rows: Option<usize>) -> R
 
 #[cfg(test)]
 mod tests {
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
 
     #[test]
@@ -98,7 +97,7 @@ mod tests {
         assert_eq!(auto(8).unwrap(), PreferenceKind::Gpm);
         for rows in [0, 3, 7] {
             let error = auto(rows).unwrap_err();
-            assert!(error.is_input() && error.to_string().contains("odd head"), "{error}");
+            assert!(error.kind() == Kind::Input && error.to_string().contains("odd head"), "{error}");
         }
     }
 
@@ -118,7 +117,7 @@ mod tests {
         let Err(error) = load(Path::new("does/not/exist"), &settings, &Device::Cpu, None) else {
             panic!("loaded");
         };
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         assert!(error.to_string().contains("pair-ranker") && error.to_string().contains("not available yet"));
     }
 }

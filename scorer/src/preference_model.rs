@@ -119,6 +119,8 @@ fn mean(row: &[f64]) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
 
     #[test]
@@ -146,7 +148,7 @@ mod tests {
     fn a_score_that_is_not_finite_names_its_place() {
         let error =
             preference("q7", 3, |i, j| if (i, j) == (1, 2) { f64::INFINITY } else { 0.0 }).unwrap_err();
-        assert!(!error.is_input());
+        assert!(error.kind() != Kind::Input);
         let text = error.to_string();
         assert!(text.contains("q7") && text.contains("response 1"), "{text}");
     }

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 /// The kind of preference model.
@@ -108,23 +109,6 @@ impl ScoreDType {
     }
 }
 
-/// One wrong setting: where it stands, what it is, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key with its section, such as `score.tau`.
-    pub key: String,
-    /// The value that the user gave.
-    pub value: String,
-    /// What would be right.
-    pub want: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: expected {}", self.key, self.value, self.want)
-    }
-}
-
 /// The keys of `[score]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -169,12 +153,10 @@ impl Default for ScoreSettings {
 }
 
 impl ScoreSettings {
-    /// Every wrong value of this section, all at once; empty when all is well.
-    pub fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |key: &str, value: String, want: &str| {
-            problems.push(Problem { key: format!("score.{key}"), value, want: want.to_owned() });
-        };
+    /// Every wrong value of this section, without the section's name; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        let mut wrong = |key: &str, value: String, want: &str| problems.value(key, value, want);
         if !self.kind.is_available() {
             wrong(
                 "kind",
@@ -221,9 +203,8 @@ mod tests {
             batch_tokens: 0,
             ..ScoreSettings::default()
         };
-        let keys: Vec<String> = settings.validate().into_iter().map(|problem| problem.key).collect();
-        assert_eq!(keys, ["score.kind", "score.tau", "score.max_length", "score.batch_tokens"]);
-        assert_eq!(ScoreSettings { tau: Some(-0.1), ..ScoreSettings::default() }.validate().len(), 1);
-        assert_eq!(ScoreSettings { tau: Some(0.0), ..ScoreSettings::default() }.validate().len(), 1);
+        assert_eq!(settings.validate().keys(), ["kind", "tau", "max_length", "batch_tokens"]);
+        assert_eq!(ScoreSettings { tau: Some(-0.1), ..ScoreSettings::default() }.validate().list.len(), 1);
+        assert_eq!(ScoreSettings { tau: Some(0.0), ..ScoreSettings::default() }.validate().list.len(), 1);
     }
 }

@@ -135,6 +135,8 @@ fn conversation(prompt: &Prompt) -> Result<Vec<Message>, ScoreError> {
 mod tests {
     use selfplay_records::Response;
 
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
 
     const BOS: u32 = 1;
@@ -199,7 +201,7 @@ mod tests {
     fn token_ids_alone_are_refused_with_the_prompt_named() {
         let prompt = Prompt { prompt_id: "p9".into(), prompt_ids: Some(vec![1, 2]), ..Prompt::default() };
         let error = tokeniser(10).row(&row(prompt, &["x"]), PromptEnd::Skip).unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         assert!(error.to_string().contains("p9") && error.to_string().contains("text"), "{error}");
     }
 }

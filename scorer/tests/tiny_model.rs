@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use selfplay_records::{Candidates, Preference, Prompt, Response, atomic};
+use selfplay_records::{Candidates, HasKind, Kind, Preference, Prompt, Response, atomic};
 use selfplay_scorer::{
     Contest, PreferenceKind, PreferenceModel, ScoreDifference, ScoreError, ScoreSettings, load,
     win_probabilities,
@@ -284,7 +284,7 @@ fn what_is_no_preference_model_is_refused() {
         let folder = folder(heads);
         let error = refusal(&folder, settings);
         let text = error.to_string();
-        assert!(error.is_input(), "{text}");
+        assert!(error.kind() == Kind::Input, "{text}");
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     };
@@ -320,5 +320,5 @@ fn a_row_of_ids_only_is_refused_by_name() {
     let mut all = rows();
     all[1].prompt = Prompt { prompt_id: "b".into(), prompt_ids: Some(vec![1, 4]), ..Prompt::default() };
     let error = model.compare(&all).unwrap_err();
-    assert!(error.is_input() && error.to_string().contains("\"b\""), "{error}");
+    assert!(error.kind() == Kind::Input && error.to_string().contains("\"b\""), "{error}");
 }

@@ -132,19 +132,8 @@ pub(crate) fn save(
     optimizer: &[NamedTensor],
 ) -> Result<(), TrainError> {
     let path = folder.join(format!("{PREFIX}{:06}", state.step));
-    let mut inner = None;
     // One of the same step is what a retention broke off in the middle of.
-    let written = atomic::replace_dir(&path, |temporary: &Path| -> std::io::Result<()> {
-        write_files(temporary, state, parameters, optimizer).map_err(|error| {
-            let told = std::io::Error::other(error.to_string());
-            inner = Some(error);
-            told
-        })
-    });
-    match (inner, written) {
-        (Some(error), _) => Err(error),
-        (None, written) => written.map_err(TrainError::io(&path)),
-    }
+    atomic::replace_dir(&path, |temporary| write_files(temporary, state, parameters, optimizer))
 }
 
 fn write_files(
@@ -157,7 +146,7 @@ fn write_files(
     write_tensors(&folder.join(OPTIMIZER), optimizer)?;
     let path = folder.join(STATE);
     let json = serde_json::to_vec_pretty(state).map_err(|e| TrainError::io(&path)(e.into()))?;
-    atomic::write_bytes(&path, &json).map_err(TrainError::io(&path))
+    Ok(atomic::write_bytes(&path, &json)?)
 }
 
 /// Handles to the trainable parameters.

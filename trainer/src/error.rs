@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use selfplay_model::ModelError;
-use selfplay_records::RecordError;
-
-use crate::grad_clip::GradientNormError;
-use crate::optimizer::OptimizerError;
+use selfplay_records::{HasKind, Kind, Problem, RecordError, WriteError};
 
 /// A quantity that must stay finite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +39,60 @@ pub enum TrainError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// The optimizer failed.
+    /// A file or folder could not be written.
     #[error(transparent)]
-    Optimizer(#[from] OptimizerError),
-    /// The gradients could not be measured.
-    #[error(transparent)]
-    GradientNorm(#[from] GradientNormError),
-    /// The operating system refused a file.
+    Write(#[from] WriteError),
+    /// A gradient is not finite.
+    #[error(
+        "the gradient of parameter {parameter} is not finite (its norm is {norm}); a lower learning_rate or a smaller 1/beta helps"
+    )]
+    GradientNotFinite {
+        /// The parameter's name.
+        parameter: String,
+        /// The norm of its gradient.
+        norm: f64,
+    },
+    /// A tensor that the optimizer works on is not f32.
+    #[error(
+        "parameter {parameter}: the optimizer updates f32, but its {what} is {dtype:?}; keep f32 masters"
+    )]
+    OptimizerDType {
+        /// The parameter's name.
+        parameter: String,
+        /// `value`, `gradient` or `optimizer state`.
+        what: &'static str,
+        /// What it is.
+        dtype: DType,
+    },
+    /// A tensor that the optimizer works on has not the shape of its parameter.
+    #[error("parameter {parameter} has shape {want:?}, but its {what} has {got:?}")]
+    OptimizerShape {
+        /// The parameter's name.
+        parameter: String,
+        /// `gradient` or `optimizer state`.
+        what: &'static str,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The parameter's shape.
+        want: Vec<usize>,
+    },
+    /// An optimizer state without a tensor that is needed.
+    #[error(
+        "the optimizer state has no tensor {name}; it belongs to another optimizer, other settings or another model"
+    )]
+    StateMissing {
+        /// The tensor's name.
+        name: String,
+    },
+    /// An optimizer state with a tensor that nothing uses.
+    #[error(
+        "the optimizer state has {name}, which these settings and this model do not use; it belongs to another run"
+    )]
+    StateUnknown {
+        /// The tensor's name.
+        name: String,
+    },
+    /// The operating system refused to read a file or to remove it.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
@@ -74,15 +119,8 @@ pub enum TrainError {
         want: String,
     },
     /// A setting does not fit the data or the model.
-    #[error("train setting `{key}` = {value}: expected {want}")]
-    Setting {
-        /// The key, without its section.
-        key: String,
-        /// Its value.
-        value: String,
-        /// What would be right.
-        want: String,
-    },
+    #[error("train setting `{}` = {}: expected {}", .0.key, .0.value, .0.want)]
+    Setting(Problem),
     /// Training diverged. The last checkpoint is whole.
     #[error(
         "step {step}: {quantity} is not finite (at {example}); the weights of the last checkpoint are untouched: lower learning_rate \
@@ -114,25 +152,30 @@ pub enum TrainError {
     },
 }
 
-impl TrainError {
-    /// Whether the user's input is wrong (exit status 2), not the machine or the run (exit status 1).
-    pub fn is_input(&self) -> bool {
+impl HasKind for TrainError {
+    fn kind(&self) -> Kind {
         match self {
-            TrainError::Model(e) => e.is_input(),
-            TrainError::Record(e) => e.is_input(),
-            TrainError::Optimizer(e) => e.is_input(),
-            TrainError::GradientNorm(e) => e.is_input(),
-            TrainError::Example { .. }
+            TrainError::Model(source) => source.kind(),
+            TrainError::Record(source) => source.kind(),
+            TrainError::Write(source) => source.kind(),
+            TrainError::OptimizerDType { .. }
+            | TrainError::OptimizerShape { .. }
+            | TrainError::StateMissing { .. }
+            | TrainError::StateUnknown { .. }
+            | TrainError::Example { .. }
             | TrainError::Data { .. }
-            | TrainError::Setting { .. }
-            | TrainError::CheckpointMismatch { .. } => true,
+            | TrainError::Setting(_)
+            | TrainError::CheckpointMismatch { .. } => Kind::Input,
             TrainError::Tensor(_)
             | TrainError::Io { .. }
+            | TrainError::GradientNotFinite { .. }
             | TrainError::NotFinite { .. }
-            | TrainError::Checkpoint { .. } => false,
+            | TrainError::Checkpoint { .. } => Kind::Machine,
         }
     }
+}
 
+impl TrainError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
         move |source| TrainError::Io { path: path.to_owned(), source }
     }

@@ -12,6 +12,8 @@ use selfplay_model::kernels::gpu::{Argument, Gpu, address, pointer};
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Gradients, Parameters};
 
+use crate::TrainError;
+
 /// Elements summed by one task.
 const CHUNK: usize = 64 * 1024;
 
@@ -27,25 +29,6 @@ pub struct GradientNorm {
     pub clip_scale: f64,
 }
 
-/// Why there is no norm.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the message says what each field is")]
-pub enum GradientNormError {
-    #[error(
-        "the gradient of parameter {parameter} is not finite (its norm is {norm}); a lower learning_rate or a smaller 1/beta helps"
-    )]
-    NotFinite { parameter: String, norm: f64 },
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
-}
-
-impl GradientNormError {
-    /// Never the user's input: exit status 1.
-    pub fn is_input(&self) -> bool {
-        false
-    }
-}
-
 /// Measures all gradients. `max_norm` 0 means no clipping.
 ///
 /// # Errors
@@ -54,7 +37,7 @@ pub fn global_norm(
     parameters: &Parameters,
     gradients: &Gradients,
     max_norm: f64,
-) -> Result<GradientNorm, GradientNormError> {
+) -> Result<GradientNorm, TrainError> {
     let mut total = 0.0;
     let all_squares = match gradients.iter().next() {
         Some((_, first)) => match Gpu::of(first)? {
@@ -69,7 +52,7 @@ pub fn global_norm(
     for ((id, _), squares) in gradients.iter().zip(all_squares) {
         let parameter = parameters.get(id);
         if !squares.is_finite() {
-            return Err(GradientNormError::NotFinite {
+            return Err(TrainError::GradientNotFinite {
                 parameter: parameter.name.clone(),
                 norm: squares.sqrt(),
             });

@@ -50,7 +50,7 @@ pub use preference_model::{
 };
 pub use preference_score::PreferenceHead;
 pub use run::{TrainOutcome, TrainRun, TrainSummary};
-pub use settings::{LossKind, LrSchedule, OptimizerKind, SettingProblem, TrainSettings};
+pub use settings::{LossKind, LrSchedule, OptimizerKind, TrainSettings};
 pub use sft::{SftExample, sft_examples, train_sft};
 pub use shuffle::epoch_order;
 pub use step::{PassSettings, pair_gradients};

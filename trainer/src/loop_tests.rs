@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions};
-use selfplay_records::atomic;
+use selfplay_records::{HasKind, Kind, atomic};
 
 use crate::loss::LossSettings;
 use crate::metrics::read_lines;
@@ -188,7 +188,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let other = TrainSettings { beta: 0.4, ..settings() };
     let error =
         run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(10), &other, run)).unwrap_err();
-    assert!(error.is_input() && error.to_string().contains("settings"), "{error}");
+    assert!(error.kind() == Kind::Input && error.to_string().contains("settings"), "{error}");
     let error =
         run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(9), &settings(), run)).unwrap_err();
     assert!(error.to_string().contains("data"), "{error}");
@@ -206,7 +206,7 @@ fn a_loss_that_is_not_finite_names_step_and_pair_and_leaves_the_checkpoint() {
     let settings = TrainSettings { loss: LossKind::Gpo, ..settings };
     let error =
         run(folder.path(), usize::MAX, |run| train_pairs(&mut decoder(5), bad, &settings, run)).unwrap_err();
-    assert!(!error.is_input());
+    assert!(error.kind() != Kind::Input);
     let text = error.to_string();
     assert!(text.contains("step 2") && text.contains("pair 3"), "{text}");
     assert_eq!(checkpoint::latest(folder.path()).unwrap().unwrap().step, 1);
@@ -233,7 +233,7 @@ fn bad_pairs_and_settings_are_input_errors() {
     let fails = |pairs: Vec<TokenPair>, settings: TrainSettings| {
         let error =
             run(folder.path(), 1, |run| train_pairs(&mut decoder(6), pairs, &settings, run)).unwrap_err();
-        assert!(error.is_input(), "{error}");
+        assert!(error.kind() == Kind::Input, "{error}");
         error.to_string()
     };
     let mut outside = pairs(2);

@@ -78,19 +78,19 @@ impl StepLog {
     /// Opens `path` with the lines up to `last_step` kept.
     pub(crate) fn open<T: StepLine>(path: &Path, last_step: usize) -> Result<Self, TrainError> {
         keep_lines::<T>(path, last_step)?;
-        let log = AppendLog::open(path).map_err(TrainError::io(path))?;
+        let log = AppendLog::open(path)?;
         Ok(Self { path: path.to_owned(), log })
     }
 
     /// Waits until the lines are on the disk: a checkpoint promises the lines up to its step.
     pub(crate) fn sync(&self) -> Result<(), TrainError> {
-        self.log.sync().map_err(TrainError::io(&self.path))
+        Ok(self.log.sync()?)
     }
 
     /// Appends one line.
     pub(crate) fn append<T: StepLine>(&mut self, line: &T) -> Result<(), TrainError> {
         let text = serde_json::to_string(line).map_err(|e| TrainError::io(&self.path)(e.into()))?;
-        self.log.append_line(&text).map_err(TrainError::io(&self.path))
+        Ok(self.log.append_line(&text)?)
     }
 }
 
@@ -113,9 +113,7 @@ fn keep_lines<T: StepLine>(path: &Path, last_step: usize) -> Result<(), TrainErr
         kept.push(b'\n');
     }
     match std::fs::read(path) {
-        Ok(bytes) if bytes != kept => {
-            atomic::write(path, |w: &mut dyn Write| w.write_all(&kept)).map_err(TrainError::io(path))
-        }
+        Ok(bytes) if bytes != kept => Ok(atomic::write(path, |w: &mut dyn Write| w.write_all(&kept))?),
         _ => Ok(()),
     }
 }

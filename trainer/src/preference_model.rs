@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use selfplay_model::{Decoder, Gradients, PackedBatch, ParameterId};
+use selfplay_records::{Problem, Problems};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::micro_batches;
@@ -21,11 +22,10 @@ use crate::metrics::{EpochAccuracy, StepLog, read_lines};
 use crate::objective::{BatchReport, Objective};
 use crate::preference_score::{PreferenceHead, preference_loss, score};
 use crate::run::{TrainOutcome, TrainRun, TrainSummary};
-use crate::settings::SettingProblem;
 use crate::shuffle::epoch_order;
 use crate::step::PassSettings;
 use crate::token_pair::check_vocabulary;
-use crate::training_loop::{LoopEnd, check_settings, train_loop};
+use crate::training_loop::{LoopEnd, check_settings, first_problem, train_loop};
 use crate::{TrainError, TrainSettings};
 
 /// The keys of `[preference]` that `[train]` does not have.
@@ -78,13 +78,11 @@ impl PreferenceSettings {
         })
     }
 
-    /// Every wrong value at once.
-    pub fn validate(&self) -> Vec<SettingProblem> {
-        let mut problems = Vec::new();
+    /// Every wrong value at once, without its section.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
         let mut add = |wrong: bool, key: &str, value: String, want: &str| {
-            if wrong {
-                problems.push(SettingProblem { key: key.into(), value, want: want.into() });
-            }
+            problems.refuse(wrong, key, value, want);
         };
         let dim = self.dimensions();
         match self.kind {
@@ -166,7 +164,7 @@ impl TokenComparison {
 /// Trains backbone and heads on comparisons; heads that the decoder lacks are added, drawn by the run's seed.
 ///
 /// # Errors
-/// Heads of another size than the settings', settings or comparisons that can't be used (`is_input`), a loss or
+/// Heads of another size than the settings', settings or comparisons that can't be used ([`Kind::Input`](selfplay_records::Kind::Input)), a loss or
 /// gradient that is not finite, or a failed write.
 pub fn train_preference_model(
     decoder: &mut Decoder,
@@ -175,9 +173,7 @@ pub fn train_preference_model(
     run: &mut TrainRun<'_>,
 ) -> Result<TrainOutcome, TrainError> {
     check_settings(&settings.train)?;
-    if let Some(problem) = settings.preference.validate().into_iter().next() {
-        return Err(TrainError::Setting { key: problem.key, value: problem.value, want: problem.want });
-    }
+    first_problem(settings.preference.validate())?;
     let mut truncated = 0;
     for comparison in &mut comparisons {
         if comparison.chosen.is_empty() || comparison.rejected.is_empty() {
@@ -257,8 +253,9 @@ impl Heads {
         if decoder.value_head().is_none() {
             decoder.add_heads(dim, settings.has_prompt_head(), seed)?;
         }
-        let wrong =
-            |key: &str, value: String, want: String| TrainError::Setting { key: key.into(), value, want };
+        let wrong = |key: &str, value: String, want: String| {
+            TrainError::Setting(Problem { key: key.into(), value, want })
+        };
         let Some(value) = decoder.value_head() else {
             return Err(wrong("dim", dim.to_string(), "a model that takes a value head".into()));
         };
@@ -528,7 +525,7 @@ mod tests {
     fn settings_are_checked_against_the_kind() {
         assert!(PreferenceSettings::default().validate().is_empty());
         let keys = |settings: &PreferenceSettings| {
-            settings.validate().into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+            settings.validate().list.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
         };
         let odd = PreferenceSettings { dim: Some(5), tau: Some(0.0), holdout: 1.0, ..Default::default() };
         assert_eq!(keys(&odd), ["dim", "tau", "holdout"]);

@@ -43,7 +43,7 @@ pub(crate) fn fill_references(
     if missing.is_empty() {
         return Ok(ReferenceEnd::Complete);
     }
-    atomic::create_dir_all(folder).map_err(TrainError::io(folder))?;
+    atomic::create_dir_all(folder)?;
     let shards = missing.len().div_ceil(SHARD);
     for (number, shard) in missing.chunks(SHARD).enumerate() {
         let members: Vec<&TokenPair> = shard.iter().map(|&i| &pairs[i]).collect();
@@ -127,7 +127,7 @@ fn read_shard(path: &Path, pairs: usize) -> Result<Option<Vec<PairLogProbs>>, Tr
 }
 
 fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Result<(), TrainError> {
-    atomic::write(path, |w: &mut dyn Write| {
+    Ok(atomic::write(path, |w: &mut dyn Write| {
         for (pair, value) in pairs.iter().zip(values) {
             let line = ReferenceLine {
                 pair: pair.name.clone(),
@@ -138,8 +138,7 @@ fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Re
             w.write_all(b"\n")?;
         }
         Ok(())
-    })
-    .map_err(TrainError::io(path))
+    })?)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 use std::fmt;
 
+use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One of the preference losses; the formulas stand at the head of each file in `loss/`.
@@ -266,24 +267,6 @@ impl Default for TrainSettings {
     }
 }
 
-/// One wrong value. `key` is bare (`beta`, `lora.rank`): the recipe layer knows whether it stood in `[train]`, `[sft]` or
-/// `[preference]` and puts the section before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingProblem {
-    /// The key within its section.
-    pub key: String,
-    /// The value as it would be written in a recipe.
-    pub value: String,
-    /// What would be right.
-    pub want: String,
-}
-
-impl fmt::Display for SettingProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: expected {}", self.key, self.value, self.want)
-    }
-}
-
 impl TrainSettings {
     /// Epochs that the learning-rate schedule is laid over.
     pub fn scheduled_epochs(&self) -> usize {
@@ -295,8 +278,9 @@ impl TrainSettings {
         (self.checkpoint_every > 0).then_some(self.checkpoint_every)
     }
 
-    /// Every wrong value at once, in the order of the keys; empty when all is well.
-    pub fn validate(&self) -> Vec<SettingProblem> {
+    /// Every wrong value at once, in the order of the keys; empty when all is well. Keys are without their section
+    /// (`beta`, `lora.rank`), which may be `[train]`, `[sft]` or `[preference]`.
+    pub fn validate(&self) -> Problems {
         let mut found = Problems::default();
         self.check_loss(&mut found);
         self.check_optimizer(&mut found);
@@ -305,53 +289,53 @@ impl TrainSettings {
         if !self.lora.is_off() {
             let key = if self.lora.rank.is_some() { "lora.rank" } else { "lora" };
             let value = self.lora.rank.map_or_else(|| "set".to_owned(), |rank| rank.to_string());
-            found.add(
+            found.refuse(
                 true,
                 key,
                 value,
                 "no lora keys: LoRA comes in a later version, this one trains all parameters",
             );
         }
-        found.list
+        found
     }
 
     fn check_loss(&self, found: &mut Problems) {
         let loss = self.loss;
-        found.add(!positive(self.beta), "beta", self.beta, "a finite number above 0");
+        found.refuse(!positive(self.beta), "beta", self.beta, "a finite number above 0");
         if let Some(clamp) = self.target_clamp {
-            found.add(!positive(clamp), "target_clamp", clamp, "a finite number above 0, or \"off\"");
-            found.add(
+            found.refuse(!positive(clamp), "target_clamp", clamp, "a finite number above 0, or \"off\"");
+            found.refuse(
                 !loss.has_regression_target(),
                 "target_clamp",
                 clamp,
-                &format!("\"off\" with loss = \"{loss}\": only sppo, sppo-single, gpo and ln-gpo have a target to clamp"),
+                format!("\"off\" with loss = \"{loss}\": only sppo, sppo-single, gpo and ln-gpo have a target to clamp"),
             );
         }
-        found.add(
+        found.refuse(
             !(0.0..0.5).contains(&self.label_smoothing),
             "label_smoothing",
             self.label_smoothing,
             "a number from 0 to below 0.5",
         );
-        found.add(
+        found.refuse(
             self.label_smoothing != 0.0 && loss != LossKind::Dpo,
             "label_smoothing",
             self.label_smoothing,
-            &format!("0 with loss = \"{loss}\": only dpo smooths labels"),
+            format!("0 with loss = \"{loss}\": only dpo smooths labels"),
         );
-        found.add(
+        found.refuse(
             !not_negative(self.sft_weight),
             "sft_weight",
             self.sft_weight,
             "a finite number of 0 or more",
         );
-        found.add(
+        found.refuse(
             self.sft_weight != 0.0 && loss == LossKind::Orpo,
             "sft_weight",
             self.sft_weight,
             "0 with loss = \"orpo\", which holds the chosen response's NLL already",
         );
-        found.add(
+        found.refuse(
             !not_negative(self.simpo_gamma),
             "simpo_gamma",
             self.simpo_gamma,
@@ -362,23 +346,23 @@ impl TrainSettings {
     fn check_optimizer(&self, found: &mut Problems) {
         let share = "a number from 0 to below 1";
         let inside = |x: f64| (0.0..1.0).contains(&x);
-        found.add(!inside(self.rmsprop_alpha), "rmsprop_alpha", self.rmsprop_alpha, share);
-        found.add(!positive(self.epsilon), "epsilon", self.epsilon, "a finite number above 0");
-        found.add(!inside(self.momentum), "momentum", self.momentum, share);
-        found.add(!inside(self.adam_beta1), "adam_beta1", self.adam_beta1, share);
-        found.add(!inside(self.adam_beta2), "adam_beta2", self.adam_beta2, share);
+        found.refuse(!inside(self.rmsprop_alpha), "rmsprop_alpha", self.rmsprop_alpha, share);
+        found.refuse(!positive(self.epsilon), "epsilon", self.epsilon, "a finite number above 0");
+        found.refuse(!inside(self.momentum), "momentum", self.momentum, share);
+        found.refuse(!inside(self.adam_beta1), "adam_beta1", self.adam_beta1, share);
+        found.refuse(!inside(self.adam_beta2), "adam_beta2", self.adam_beta2, share);
         if self.optimizer == OptimizerKind::AdamW {
             let only = "is RMSProp's: leave it out with optimizer = \"adamw\"";
-            found.add(self.momentum != 0.0, "momentum", self.momentum, &format!("0: momentum {only}"));
-            found.add(self.centered, "centered", self.centered, &format!("false: centered {only}"));
+            found.refuse(self.momentum != 0.0, "momentum", self.momentum, format!("0: momentum {only}"));
+            found.refuse(self.centered, "centered", self.centered, format!("false: centered {only}"));
         }
-        found.add(
+        found.refuse(
             !not_negative(self.weight_decay),
             "weight_decay",
             self.weight_decay,
             "a finite number of 0 or more",
         );
-        found.add(
+        found.refuse(
             !not_negative(self.max_grad_norm),
             "max_grad_norm",
             self.max_grad_norm,
@@ -387,65 +371,48 @@ impl TrainSettings {
     }
 
     fn check_schedule(&self, found: &mut Problems) {
-        found.add(
+        found.refuse(
             !not_negative(self.learning_rate),
             "learning_rate",
             self.learning_rate,
             "a finite number of 0 or more",
         );
-        found.add(
+        found.refuse(
             !(0.0..=1.0).contains(&self.warmup_ratio),
             "warmup_ratio",
             self.warmup_ratio,
             "a number from 0 to 1",
         );
-        found.add(self.epochs == 0, "epochs", self.epochs, "1 or more");
+        found.refuse(self.epochs == 0, "epochs", self.epochs, "1 or more");
         if let Some(scheduled) = self.schedule_epochs {
-            found.add(
+            found.refuse(
                 scheduled < self.epochs.max(1),
                 "schedule_epochs",
                 scheduled,
-                &format!(
+                format!(
                     "at least epochs ({}): past the schedule's end the learning rate is 0",
                     self.epochs.max(1)
                 ),
             );
         }
-        found.add(self.max_steps == Some(0), "max_steps", 0, "1 or more, or \"off\"");
+        found.refuse(self.max_steps == Some(0), "max_steps", 0, "1 or more, or \"off\"");
     }
 
     fn check_batches(&self, found: &mut Problems) {
-        found.add(self.batch_size == 0, "batch_size", self.batch_size, "1 pair or more");
-        found.add(
+        found.refuse(self.batch_size == 0, "batch_size", self.batch_size, "1 pair or more");
+        found.refuse(
             self.micro_batch_tokens == 0,
             "micro_batch_tokens",
             self.micro_batch_tokens,
             "1 token or more",
         );
-        found.add(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
-        found.add(
+        found.refuse(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
+        found.refuse(
             self.max_prompt_length == 0,
             "max_prompt_length",
             self.max_prompt_length,
             "1 token or more",
         );
-    }
-}
-
-#[derive(Default)]
-struct Problems {
-    list: Vec<SettingProblem>,
-}
-
-impl Problems {
-    fn add(&mut self, wrong: bool, key: &str, value: impl fmt::Display, want: &str) {
-        if wrong {
-            self.list.push(SettingProblem {
-                key: key.to_owned(),
-                value: value.to_string(),
-                want: want.to_owned(),
-            });
-        }
     }
 }
 

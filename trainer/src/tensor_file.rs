@@ -49,7 +49,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), 
     }
     let mut header = serde_json::to_vec(&header).map_err(|e| TrainError::io(path)(e.into()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    atomic::write(path, |w: &mut dyn Write| {
+    Ok(atomic::write(path, |w: &mut dyn Write| {
         w.write_all(&(header.len() as u64).to_le_bytes())?;
         w.write_all(&header)?;
         let mut bytes = Vec::with_capacity(4 * CHUNK);
@@ -66,8 +66,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), 
             .map_err(std::io::Error::other)??;
         }
         Ok(())
-    })
-    .map_err(TrainError::io(path))
+    })?)
 }
 
 /// The tensor as contiguous f32 on the host; a handle to the same memory where it is that already.

@@ -190,6 +190,8 @@ pub(crate) fn check_vocabulary<'a>(
 
 #[cfg(test)]
 mod tests {
+    use selfplay_records::{HasKind, Kind};
+
     use super::*;
 
     #[test]
@@ -197,7 +199,7 @@ mod tests {
         let bare = Pair::default();
         assert!(target(&bare, LossKind::Dpo, "pair 0").is_ok());
         let error = target(&bare, LossKind::Gpo, "pair 3").unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         let text = error.to_string();
         assert!(
             text.contains("pair 3") && text.contains("chosen_score_win") && text.contains("gpo"),

@@ -20,7 +20,7 @@ use crate::{TokenPair, TrainError, TrainSettings};
 /// a pair that is cut to `max_length` here.
 ///
 /// # Errors
-/// Settings or pairs that can't be used (`is_input`), a loss or gradient that is not finite, or a failed write; the
+/// Settings or pairs that can't be used ([`Kind::Input`](selfplay_records::Kind::Input)), a loss or gradient that is not finite, or a failed write; the
 /// last checkpoint is whole in any case.
 pub fn train_pairs(
     decoder: &mut Decoder,

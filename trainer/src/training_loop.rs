@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use selfplay_model::{Decoder, Gradients};
-use selfplay_records::atomic;
+use selfplay_records::{Problems, atomic};
 
 use crate::checkpoint::{self, CheckpointState, RunIdentity};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
-use crate::grad_clip::{self, GradientNorm, GradientNormError};
+use crate::grad_clip::{self, GradientNorm};
 use crate::lr_schedule::{RateSchedule, StepPlan};
 use crate::metrics::{StepLog, StepMetrics, read_lines};
 use crate::objective::{BatchReport, Objective};
@@ -46,7 +46,7 @@ pub(crate) fn train_loop(
         });
     }
     decoder.drop_inference();
-    atomic::create_dir_all(run.folder).map_err(TrainError::io(run.folder))?;
+    atomic::create_dir_all(run.folder)?;
     decoder.parameters_mut().keep_masters()?;
     let mut state = LoopState::start(decoder, objective, settings, run)?;
     objective.begin(state.done)?;
@@ -80,11 +80,14 @@ pub(crate) fn train_loop(
 
 /// The first wrong setting; the recipe layer has told all of them before.
 pub(crate) fn check_settings(settings: &TrainSettings) -> Result<(), TrainError> {
-    match settings.validate().into_iter().next() {
+    first_problem(settings.validate())
+}
+
+/// The first of `problems` as an error.
+pub(crate) fn first_problem(problems: Problems) -> Result<(), TrainError> {
+    match problems.list.into_iter().next() {
         None => Ok(()),
-        Some(problem) => {
-            Err(TrainError::Setting { key: problem.key, value: problem.value, want: problem.want })
-        }
+        Some(problem) => Err(TrainError::Setting(problem)),
     }
 }
 
@@ -170,7 +173,7 @@ impl LoopState {
             save_gradients(&run.folder.join("gradients_step_1.safetensors"), decoder, grads)?;
         }
         let measured = match grad_clip::global_norm(decoder.parameters(), grads, settings.max_grad_norm) {
-            Err(GradientNormError::NotFinite { .. }) => {
+            Err(TrainError::GradientNotFinite { .. }) => {
                 let at = gradient_culprit(decoder, objective, &batch, grads)?;
                 return Err(not_finite(objective, &batch, step, Quantity::GradientNorm, at));
             }
@@ -264,7 +267,7 @@ fn gradient_culprit(
         grads.zero()?;
         let report = objective.accumulate(decoder, &[example], grads)?;
         let norm = grad_clip::global_norm(decoder.parameters(), grads, 0.0);
-        if report.not_finite.is_some() || matches!(norm, Err(GradientNormError::NotFinite { .. })) {
+        if report.not_finite.is_some() || matches!(norm, Err(TrainError::GradientNotFinite { .. })) {
             return Ok(Some(place));
         }
     }

@@ -1,7 +1,7 @@
 //! Conversations to tokens with a toy tokenizer of whole words and a template that a reader can run in the head.
 
 use selfplay_model::Codec;
-use selfplay_records::{Instruction, Message, Pair, atomic};
+use selfplay_records::{HasKind, Instruction, Kind, Message, Pair, atomic};
 
 use crate::turn::{last_turn, spoken_tokens};
 use crate::{LossKind, sft_examples, token_pairs};
@@ -106,7 +106,7 @@ fn bad_rows_are_named() {
     let codec = codec(Some(TEMPLATE));
     let fails = |pair: Pair| {
         let error = token_pairs(&[pair], &codec, &[3], LossKind::Dpo).unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         error.to_string()
     };
     assert!(fails(Pair::default()).contains("chosen_ids"));

@@ -69,7 +69,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
                 "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
             });
             atomic::write_bytes(path, format!("{report:#}\n").as_bytes())
-                .map_err(|error| EngineError::io(path, error))?;
+                .map_err(|error| EngineError::named(path, error.source))?;
         }
     }
     Ok(())

@@ -2,12 +2,11 @@
 
 use crate::branch::{BranchPoint, check_finished, make, shared_keys};
 use crate::cli::{BranchArgs, Common};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 use crate::runtime::verbosity;
 
 /// Runs the command. No model is opened and nothing is computed.
@@ -16,15 +15,15 @@ use crate::runtime::verbosity;
 /// A folder that is no run's, an unfinished stage, a key of a shared stage, an output folder that exists.
 pub fn run(args: &BranchArgs, common: &Common) -> Result<()> {
     let progress = Progress::new(verbosity(common));
-    Ok(branch(args, common, &progress)?)
+    branch(args, common, &progress)
 }
 
-fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::result::Result<(), RunError> {
+fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> Result<()> {
     let source = RunDir::new(&args.run);
     for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")]
     {
         if !file.is_file() {
-            return Err(RunError::NotARun { directory: args.run.clone(), missing: missing.to_owned() });
+            return Err(EngineError::NotARun { directory: args.run.clone(), missing: missing.to_owned() });
         }
     }
     let from: BranchPoint = args.from.parse()?;
@@ -34,18 +33,18 @@ fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> std::resul
     let changed = before.differing_keys(&recipe);
     let shared = shared_keys(&changed, from);
     if !shared.is_empty() {
-        return Err(RunError::SharedKeys { keys: shared, from });
+        return Err(EngineError::SharedKeys { keys: shared, from: from.to_string() });
     }
     check_finished(&source, &parent, from)?;
     if recipe.iterations < from.iteration {
-        return Err(RunError::TooFewIterations {
+        return Err(EngineError::TooFewIterations {
             directory: args.run.clone(),
             wanted: recipe.iterations,
             begun: from.iteration,
         });
     }
     if args.output.exists() {
-        return Err(RunError::Occupied { directory: args.output.clone() });
+        return Err(EngineError::Occupied { directory: args.output.clone() });
     }
     let sharing = make(&source, &parent, &recipe, from, &changed, &args.output)?;
     let copies = if sharing.copied > 0 {

@@ -1,10 +1,9 @@
 //! `selfplay compare`: several runs beside each other.
 
 use crate::cli::CompareArgs;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::report::compare::{compare, render};
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 
 /// Runs the command.
 ///
@@ -16,8 +15,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if !args.json {
         return super::print(&render(&comparison));
     }
-    let text = serde_json::to_string_pretty(&comparison).map_err(|error| RunError::BadInput {
-        problem: format!("the comparison has no JSON form: {error}"),
-    })?;
+    let text = serde_json::to_string_pretty(&comparison)
+        .map_err(|error| EngineError::failure(format!("the comparison has no JSON form: {error}")))?;
     super::print(&format!("{text}\n"))
 }

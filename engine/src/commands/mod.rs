@@ -36,7 +36,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(EngineError::io(Path::new("standard output"), error))
+            Err(EngineError::named(Path::new("standard output"), error))
         }
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-use selfplay_records::{Row, atomic, read_rows, write_rows};
+use selfplay_records::{HasKind, Kind, Row, atomic, read_rows, write_rows};
 use serde_json::{Map, Value};
 
 use crate::error::{EngineError, Result};
@@ -31,7 +31,7 @@ impl Parts {
         let mut name = output.file_name().unwrap_or_default().to_os_string();
         name.push(".parts");
         let folder = output.with_file_name(name);
-        atomic::create_dir_all(&folder).map_err(|source| EngineError::io(&folder, source))?;
+        atomic::create_dir_all(&folder)?;
         let lock = lock(&folder)?;
         let parts = Self { folder, _lock: lock };
         let file = parts.folder.join("settings.json");
@@ -54,9 +54,9 @@ impl Parts {
             // A folder without settings was made by a command that was killed before its first shard.
             Err(_) => parts.empty()?,
         }
-        atomic::remove_temporaries(&parts.folder).map_err(|source| EngineError::io(&parts.folder, source))?;
+        atomic::remove_temporaries(&parts.folder)?;
         let text = serde_json::to_vec_pretty(settings).unwrap_or_default();
-        atomic::write_bytes(&file, &text).map_err(|source| EngineError::io(&file, source))?;
+        atomic::write_bytes(&file, &text)?;
         Ok(parts)
     }
 
@@ -86,20 +86,20 @@ impl Parts {
 
     /// Removes the folder: the output is whole.
     pub(super) fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).map_err(|source| EngineError::io(&self.folder, source))
+        fs::remove_dir_all(&self.folder).map_err(|source| EngineError::named(&self.folder, source))
     }
 
     /// Removes the folder where wrong input ended the command before anything in it was finished.
     pub(super) fn after<T>(&self, result: Result<T>) -> Result<T> {
-        if result.as_ref().is_err_and(EngineError::is_input) && self.has_nothing()? {
-            fs::remove_dir_all(&self.folder).map_err(|source| EngineError::io(&self.folder, source))?;
+        if result.as_ref().is_err_and(|error| error.kind() == Kind::Input) && self.has_nothing()? {
+            fs::remove_dir_all(&self.folder).map_err(|source| EngineError::named(&self.folder, source))?;
         }
         result
     }
 
     /// Whether there is neither a shard nor a training checkpoint.
     fn has_nothing(&self) -> Result<bool> {
-        let io = |source| EngineError::io(&self.folder, source);
+        let io = |source| EngineError::named(&self.folder, source);
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
             let name = name.to_string_lossy();
@@ -116,14 +116,14 @@ impl Parts {
 
     /// Removes everything but the lock.
     fn empty(&self) -> Result<()> {
-        let io = |source| EngineError::io(&self.folder, source);
+        let io = |source| EngineError::named(&self.folder, source);
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if path.file_name().is_some_and(|name| name == "lock") {
                 continue;
             }
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|source| EngineError::io(&path, source))?;
+            removed.map_err(|source| EngineError::named(&path, source))?;
         }
         Ok(())
     }
@@ -132,14 +132,14 @@ impl Parts {
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let open = OpenOptions::new().create(true).append(true).open(&path);
-    let file = open.map_err(|source| EngineError::io(&path, source))?;
+    let file = open.map_err(|source| EngineError::named(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EngineError::input(format!(
             "{}: another selfplay process works on this output; wait for it, or name another --output",
             folder.display()
         ))),
-        Err(TryLockError::Error(source)) => Err(EngineError::io(&path, source)),
+        Err(TryLockError::Error(source)) => Err(EngineError::named(&path, source)),
     }
 }
 

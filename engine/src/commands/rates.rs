@@ -289,7 +289,7 @@ impl Rates {
         for path in paths {
             let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
             for file in files {
-                let text = fs::read_to_string(&file).map_err(|error| EngineError::io(&file, error))?;
+                let text = fs::read_to_string(&file).map_err(|error| EngineError::named(&file, error))?;
                 given.extend(read(&text, &file.display().to_string())?);
             }
         }

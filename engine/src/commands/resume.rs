@@ -2,14 +2,13 @@
 
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, flatten};
 use crate::progress::Progress;
 use crate::recipe::{Override, Recipe};
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 use crate::runtime::Runtime;
 
 /// Runs the command.
@@ -19,19 +18,19 @@ use crate::runtime::Runtime;
 /// stage meets; a stop by a signal.
 pub fn run(args: &ResumeArgs, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
-    Ok(go_on(&RunDir::new(&args.run), &common.set, &runtime)?)
+    go_on(&RunDir::new(&args.run), &common.set, &runtime)
 }
 
-fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> std::result::Result<(), RunError> {
+fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
     let foreign: Vec<String> =
         set.iter().filter(|one| one.key != "iterations").map(|one| one.key.clone()).collect();
     if !foreign.is_empty() {
-        return Err(RunError::ResumeKeys { keys: foreign });
+        return Err(EngineError::ResumeKeys { keys: foreign });
     }
     let directory = run.root().to_path_buf();
     for (file, missing) in [(run.manifest_file(), "manifest.json"), (run.recipe_file(), "recipe.toml")] {
         if !file.is_file() {
-            return Err(RunError::NotARun { directory, missing: missing.to_owned() });
+            return Err(EngineError::NotARun { directory, missing: missing.to_owned() });
         }
     }
     let lock = RunLock::take(run)?;
@@ -39,11 +38,11 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> std::result::Resu
     let recipe = Recipe::reread(&run.recipe_file(), set)?;
     let keys = manifest.differing_keys(&recipe.to_table());
     if !keys.is_empty() {
-        return Err(RunError::OtherRecipe { directory, keys });
+        return Err(EngineError::OtherRecipe { directory, keys });
     }
     let begun = begun(run, manifest.prompts.len())?;
     if recipe.iterations < begun {
-        return Err(RunError::TooFewIterations { directory, wanted: recipe.iterations, begun });
+        return Err(EngineError::TooFewIterations { directory, wanted: recipe.iterations, begun });
     }
     let unchanged = recipe.iterations == manifest.iterations();
     if unchanged && manifest.is_finished() && is_complete(run, &manifest) {
@@ -80,7 +79,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) {
 }
 
 /// The last iteration with anything on disk.
-fn begun(run: &RunDir, known: usize) -> std::result::Result<usize, RunError> {
+fn begun(run: &RunDir, known: usize) -> Result<usize> {
     let absent = crate::resume::IterationState::default();
     let mut last = 0;
     for iteration in 1..=known {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::atomic;
 
 use crate::cli::{Common, RunArgs};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::events::Event;
 use crate::inputs::Inputs;
 use crate::iteration;
@@ -15,7 +15,6 @@ use crate::progress::Verbosity;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 use crate::runtime::Runtime;
 use crate::session::Session;
 
@@ -30,10 +29,10 @@ pub fn run(args: &RunArgs, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
     let recipe = Recipe::load(&args.recipe, &common.set)?;
     let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    Ok(begin(recipe, &RunDir::new(directory), &runtime)?)
+    begin(recipe, &RunDir::new(directory), &runtime)
 }
 
-fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> std::result::Result<(), RunError> {
+fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     refuse_occupied(&recipe, run)?;
     let inputs = Inputs::read(&recipe)?;
     inputs.check_models(&recipe, runtime)?;
@@ -59,11 +58,11 @@ pub(super) fn work(
     inputs: Inputs,
     lock: RunLock,
     runtime: &Runtime,
-) -> std::result::Result<(), RunError> {
+) -> Result<()> {
     let mut session = Session::open(command, recipe, run.clone(), manifest, inputs, lock, runtime)
         .map_err(|error| error.in_run(run.root()))?;
     if let Err(error) = iteration::run(&mut session) {
-        if let RunError::Stopped { signal, .. } = &error {
+        if let EngineError::Stopped { signal, .. } = &error {
             // The stop is what the user asked for: a log that cannot be written changes nothing about it.
             let _ = session.events.record(Event::Stopped { signal: signal.to_string() });
         }
@@ -71,16 +70,14 @@ pub(super) fn work(
     }
     if runtime.verbosity != Verbosity::Quiet {
         let table = report::render(&report::read(run)?);
-        super::print(&table).map_err(|error| RunError::BadInput { problem: error.to_string() })?;
+        super::print(&table)?;
     }
     Ok(())
 }
 
 /// `recipe.toml`, resolved.
-pub(super) fn write_recipe(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
-    let path = run.recipe_file();
-    atomic::write_bytes(&path, recipe.to_toml().as_bytes())
-        .map_err(|source| RunError::io(&path, "write", source))
+pub(super) fn write_recipe(recipe: &Recipe, run: &RunDir) -> Result<()> {
+    Ok(atomic::write_bytes(&run.recipe_file(), recipe.to_toml().as_bytes())?)
 }
 
 fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manifest {
@@ -95,14 +92,14 @@ fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manife
 }
 
 /// A folder that exists must be an unbegun run's; its lock is asked first, so that a run in progress says so.
-fn refuse_occupied(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
+fn refuse_occupied(recipe: &Recipe, run: &RunDir) -> Result<()> {
     if run.root().is_dir() && run.lock_file().is_file() {
         RunLock::take(run)?;
     }
     refuse_occupied_unlocked(recipe, run)
 }
 
-fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> std::result::Result<(), RunError> {
+fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> Result<()> {
     let directory = run.root().to_path_buf();
     if run.manifest_file().is_file() {
         let manifest = Manifest::read(&run.manifest_file())?;
@@ -111,22 +108,22 @@ fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> std::result::Resul
             keys.push(format!("iterations ({} here, {} given)", manifest.iterations(), recipe.iterations));
         }
         return Err(if !keys.is_empty() {
-            RunError::OtherRecipe { directory, keys }
+            EngineError::OtherRecipe { directory, keys }
         } else if manifest.is_finished() {
-            RunError::Finished { directory, iterations: manifest.iterations() }
+            EngineError::Finished { directory, iterations: manifest.iterations() }
         } else {
-            RunError::Unfinished { directory }
+            EngineError::Unfinished { directory }
         });
     }
     if directory.exists() && !is_unbegun(&directory)? {
-        return Err(RunError::Occupied { directory });
+        return Err(EngineError::Occupied { directory });
     }
     Ok(())
 }
 
 /// Whether a folder holds nothing but what a run writes before its manifest.
-fn is_unbegun(directory: &Path) -> std::result::Result<bool, RunError> {
-    let failed = |source| RunError::io(directory, "list the folder", source);
+fn is_unbegun(directory: &Path) -> Result<bool> {
+    let failed = |source| EngineError::io(directory, "list the folder", source);
     if !directory.is_dir() {
         return Ok(false);
     }

@@ -1,10 +1,9 @@
 //! `selfplay show`: a run's table, its JSON, or answers before and after.
 
 use crate::cli::ShowArgs;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::report::{self, samples};
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 
 /// Runs the command. It takes no lock: a run in progress shows its finished iterations.
 ///
@@ -15,7 +14,7 @@ pub fn run(args: &ShowArgs) -> Result<()> {
     let summary = report::read(&run)?;
     if args.json {
         let text = serde_json::to_string_pretty(&summary)
-            .map_err(|error| RunError::BadFile { path: args.run.clone(), problem: error.to_string() })?;
+            .map_err(|error| EngineError::BadFile { path: args.run.clone(), problem: error.to_string() })?;
         return super::print(&format!("{text}\n"));
     }
     match args.samples {

@@ -59,10 +59,10 @@ impl Stage {
     pub(super) fn check_stop(&self, parts: &Path) -> Result<()> {
         match self.stop.requested() {
             None => Ok(()),
-            Some(signal) => Err(EngineError::Interrupted {
-                signal: signal.number(),
-                message: format!(
-                    "stopped by {signal}; what is finished lies in {}, and the same command goes on from there",
+            Some(signal) => Err(EngineError::Stopped {
+                signal,
+                kept: format!(
+                    "what is finished lies in {}, and the same command goes on from there",
                     parts.display()
                 ),
             }),

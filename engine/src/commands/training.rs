@@ -2,12 +2,11 @@
 //! the same command go on; DIR appears whole at the end.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use candle_core::DType;
-use selfplay_model::{Decoder, ModelError};
+use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use selfplay_trainer::{TrainError, TrainOutcome, TrainRun, TrainSummary};
 
@@ -77,7 +76,7 @@ impl Training<'_> {
 
     /// DIR: the metrics and the model, whole or not at all.
     fn write(&self, decoder: &Decoder, work: &Path) -> Result<()> {
-        let fill = |folder: &Path| -> std::result::Result<(), Unwritten> {
+        let fill = |folder: &Path| -> Result<()> {
             for name in KEPT {
                 let file = work.join(name);
                 if file.is_file() {
@@ -85,18 +84,15 @@ impl Training<'_> {
                 }
             }
             let model = folder.join(self.model_folder);
-            fs::create_dir_all(&model)?;
+            fs::create_dir_all(&model)
+                .map_err(|source| EngineError::io(&model, "make the folder", source))?;
             Ok(decoder.save(&model, self.dtype, SHARD_BYTES)?)
         };
-        let written = if self.output.exists() {
+        if self.output.exists() {
             atomic::replace_dir(self.output, fill)
         } else {
             atomic::write_dir(self.output, fill)
-        };
-        written.map_err(|failure| match failure {
-            Unwritten::Io(source) => EngineError::io(self.output, source),
-            Unwritten::Model(error) => error.into(),
-        })
+        }
     }
 }
 
@@ -114,22 +110,4 @@ fn describe(summary: &TrainSummary, seconds: f64) -> String {
         text.push_str(&format!(", {} skipped", summary.skipped));
     }
     text
-}
-
-/// Why the output could not be written, told apart so that the path is named once.
-enum Unwritten {
-    Io(io::Error),
-    Model(ModelError),
-}
-
-impl From<io::Error> for Unwritten {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<ModelError> for Unwritten {
-    fn from(error: ModelError) -> Self {
-        Self::Model(error)
-    }
 }

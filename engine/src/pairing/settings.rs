@@ -1,7 +1,6 @@
 //! The `[pair]` section: which responses of a prompt become a pair.
 
-use std::fmt;
-
+use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 /// How the chosen and the rejected response are picked.
@@ -35,30 +34,11 @@ pub struct PairSettings {
     pub max_tokens: Option<usize>,
 }
 
-/// One wrong setting: where it stands, what it is, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key with its section, such as `pair.margin`.
-    pub key: String,
-    /// The value that the user gave.
-    pub value: String,
-    /// What would be right.
-    pub want: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: expected {}", self.key, self.value, self.want)
-    }
-}
-
 impl PairSettings {
-    /// Every wrong value of this section, all at once; empty when all is well.
-    pub fn validate(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let mut wrong = |key: &str, value: String, want: String| {
-            problems.push(Problem { key: format!("pair.{key}"), value, want });
-        };
+    /// Every wrong value of this section, without the section's name; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        let mut wrong = |key: &str, value: String, want: String| problems.value(key, value, want);
         if !(self.margin.is_finite() && self.margin >= 0.0) {
             wrong("margin", self.margin.to_string(), "a number, 0 or more".to_owned());
         }

@@ -1,6 +1,7 @@
 //! Pair rules against tables made by hand.
 
 use proptest::prelude::*;
+use selfplay_records::{HasKind, Kind};
 
 use super::*;
 
@@ -229,7 +230,7 @@ fn rows_that_do_not_belong_together_are_named() {
     let settings = PairSettings::default();
     let message = |rows: &[Candidates], scores: &[Preference], settings: &PairSettings| {
         let error = select(rows, scores, settings, 1, 1).unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         error.to_string()
     };
     let has = |text: String, parts: &[&str]| assert!(parts.iter().all(|p| text.contains(p)), "{text}");
@@ -257,9 +258,8 @@ fn rows_that_do_not_belong_together_are_named() {
 fn wrong_settings_are_named_all_at_once() {
     let settings =
         PairSettings { margin: -1.0, min_tokens: Some(5), max_tokens: Some(0), ..PairSettings::default() };
-    let keys: Vec<String> = settings.validate().into_iter().map(|problem| problem.key).collect();
-    assert_eq!(keys, ["pair.margin", "pair.max_tokens", "pair.min_tokens"]);
-    assert!(PairSettings { margin: f64::NAN, ..PairSettings::default() }.validate().len() == 1);
+    assert_eq!(settings.validate().keys(), ["margin", "max_tokens", "min_tokens"]);
+    assert!(PairSettings { margin: f64::NAN, ..PairSettings::default() }.validate().list.len() == 1);
     assert!(select(&[], &[], &settings, 1, 1).is_err());
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use selfplay_records::Problems;
 use selfplay_sampler::SampleSettings;
 use selfplay_scorer::ScoreSettings;
 use selfplay_trainer::settings::LoraSettings;
@@ -12,7 +13,7 @@ use selfplay_trainer::{PreferenceSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
 use super::overrides::Override;
-use super::problems::Problems;
+use super::problems;
 use super::recipe::{OnBadPromptRule, WeightDType};
 use super::section::{Section, read, read_both};
 use crate::checker::CheckerKind;
@@ -228,7 +229,7 @@ impl RecipeFile {
         // What is left is top-level keys, and sections that do not exist.
         let (unknown, top) = table.into_iter().partition::<toml::Table, _>(|(_, value)| value.is_table());
         for name in unknown.keys() {
-            problems.unknown("", name, &SECTIONS);
+            problems::unknown(problems, "", name, &SECTIONS);
         }
         let top = read("", top, problems);
         Self { top, policy, prompts, sample, score, pair, train, eval, sft, preference }

@@ -14,7 +14,6 @@ mod source;
 
 pub use file::RecipeFile;
 pub use overrides::Override;
-pub use problems::{Problem, Problems, RecipeError};
 pub use recipe::{
     EvalSection, OnBadPromptRule, PolicySection, PromptsSection, Recipe, ScoreSection, Stage, WeightDType,
     stage_of,

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::problems::Problems;
+use selfplay_records::Problems;
 
 /// One override of a recipe's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn a_nested_key_makes_its_sections() {
         let mut table = toml::Table::new();
-        let mut problems = Problems::new("--set");
+        let mut problems = Problems::default();
         Override::new("train.lora.rank", "8").apply(&mut table, &mut problems);
         Override::new("name", "x").apply(&mut table, &mut problems);
         Override::new("name.y", "x").apply(&mut table, &mut problems);

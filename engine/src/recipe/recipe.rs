@@ -9,8 +9,9 @@ use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
 use super::resolve::{Purpose, load};
-use super::{DataSource, ModelSource, Override, RecipeError, RecipeFile};
+use super::{DataSource, ModelSource, Override, RecipeFile};
 use crate::checker::CheckerKind;
+use crate::error::EngineError;
 use crate::pairing::PairSettings;
 
 /// A run's settings. Made by [`super::load`]; the keys are those of `docs/` and the contract.
@@ -196,16 +197,16 @@ impl Recipe {
     /// The recipe of a run: every key that a run needs, folders and files that are on this machine looked for.
     ///
     /// # Errors
-    /// [`RecipeError`] with every problem of the file and of `overrides`.
-    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, RecipeError> {
+    /// [`EngineError`] with every problem of the file and of `overrides`.
+    pub fn load(path: &Path, overrides: &[Override]) -> Result<Self, EngineError> {
         load(Some(path), overrides, Purpose::Run)
     }
 
     /// The recipe in a run folder: as [`Self::load`], without looking for folders and files.
     ///
     /// # Errors
-    /// [`RecipeError`] with every problem of the file and of `overrides`.
-    pub fn reread(path: &Path, overrides: &[Override]) -> Result<Self, RecipeError> {
+    /// [`EngineError`] with every problem of the file and of `overrides`.
+    pub fn reread(path: &Path, overrides: &[Override]) -> Result<Self, EngineError> {
         load(Some(path), overrides, Purpose::Reread)
     }
 }

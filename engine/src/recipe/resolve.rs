@@ -1,16 +1,16 @@
 //! `RecipeFile` → `Recipe`: defaults, folders, and every check that needs no network.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use selfplay_records::Problems;
 use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
 
 use super::file::RecipeFile;
 use super::overrides::Override;
-use super::problems::{Problems, RecipeError};
 use super::recipe::{EvalSection, PolicySection, PromptsSection, Recipe, ScoreSection};
 use super::source::{DataSource, ModelSource, resolve_path};
 use crate::checker::CheckerKind;
+use crate::error::EngineError;
 
 /// What a recipe is read for: what must be in it, and what is looked for on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,11 @@ pub enum Purpose {
 /// Reads the recipe at `path` (absent: every default) with `overrides` on top.
 ///
 /// # Errors
-/// [`RecipeError`] with every problem at once.
-pub fn load(path: Option<&Path>, overrides: &[Override], purpose: Purpose) -> Result<Recipe, RecipeError> {
+/// [`EngineError`] with every problem at once.
+pub fn load(path: Option<&Path>, overrides: &[Override], purpose: Purpose) -> Result<Recipe, EngineError> {
     let (text, place) = match path {
         Some(path) => {
-            (RecipeFile::text(path).map_err(RecipeError::Unreadable)?, format!("recipe {}", path.display()))
+            (RecipeFile::text(path).map_err(EngineError::Input)?, format!("recipe {}", path.display()))
         }
         None => (String::new(), "--set".to_owned()),
     };
@@ -48,7 +48,7 @@ pub fn load(path: Option<&Path>, overrides: &[Override], purpose: Purpose) -> Re
 /// looked up in `folder`.
 ///
 /// # Errors
-/// [`RecipeError`] with every problem at once.
+/// [`EngineError`] with every problem at once.
 pub fn load_text(
     text: &str,
     place: &str,
@@ -56,12 +56,13 @@ pub fn load_text(
     default_name: &str,
     overrides: &[Override],
     purpose: Purpose,
-) -> Result<Recipe, RecipeError> {
-    let mut problems = Problems::new(place);
+) -> Result<Recipe, EngineError> {
+    let mut problems = Problems::default();
     let mut file = RecipeFile::read(text, overrides, &mut problems);
     file.top.name.get_or_insert_with(|| default_name.to_owned());
     let recipe = Resolver { folder, purpose, problems: &mut problems }.recipe(file);
-    if problems.list.is_empty() { Ok(recipe) } else { Err(RecipeError::Wrong(problems)) }
+    problems.into_result(|problems| EngineError::Recipe { place: place.to_owned(), problems })?;
+    Ok(recipe)
 }
 
 struct Resolver<'a> {
@@ -98,23 +99,20 @@ impl Resolver<'_> {
         let prompts = self.prompts(&file);
         file.sample.seed = file.top.seed;
         file.sample.iteration = 1;
-        self.settings("sample", file.sample.validate().into_iter().map(|p| (p.key, p.value, p.want)));
+        self.problems.extend(file.sample.validate().within("sample"));
         let score_model = self.model("score.model", &file.score.model);
         let template = file.score.chat_template.take();
         file.score.chat_template =
             template.map(|path| self.file("score.chat_template", path.to_string_lossy().as_ref()));
         file.score.model = score_model.text();
-        self.settings("score", file.score.validate().into_iter().map(|p| (p.key, p.value, p.want)));
+        self.problems.extend(file.score.validate().within("score"));
         let score = ScoreSection { model: score_model, settings: file.score.clone() };
-        self.settings("pair", file.pair.validate().into_iter().map(|p| (p.key, p.value, p.want)));
+        self.problems.extend(file.pair.validate().within("pair"));
         self.train("train", &mut file.train);
         self.train("sft", &mut file.sft);
         self.train("preference", &mut file.preference.train);
         let eval = self.eval(&file);
-        self.settings(
-            "preference",
-            file.preference.own.validate().into_iter().map(|p| (p.key, p.value, p.want)),
-        );
+        self.problems.extend(file.preference.own.validate().within("preference"));
         let preference = PreferenceTrainSettings {
             train: file.preference.train.clone(),
             preference: file.preference.own.clone(),
@@ -183,7 +181,7 @@ impl Resolver<'_> {
         if let Some(init) = settings.lora.init.take() {
             settings.lora.init = Some(resolve_path(&init, self.folder).display().to_string());
         }
-        self.settings(section, settings.validate().into_iter().map(|p| (p.key, p.value, p.want)));
+        self.problems.extend(settings.validate().within(section));
     }
 
     fn eval(&mut self, file: &RecipeFile) -> EvalSection {
@@ -214,14 +212,6 @@ impl Resolver<'_> {
             num_samples: eval.num_samples,
             temperature: eval.temperature,
             max_prompts: eval.max_prompts,
-        }
-    }
-
-    /// Gathers what a crate says of its own section. Its keys may or may not carry the section's name.
-    fn settings<V: Display>(&mut self, section: &str, found: impl Iterator<Item = (String, V, String)>) {
-        for (key, value, want) in found {
-            let key = if key.starts_with(&format!("{section}.")) { key } else { format!("{section}.{key}") };
-            self.problems.value(key, value, want);
         }
     }
 

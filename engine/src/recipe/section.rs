@@ -3,7 +3,9 @@
 
 use serde::de::DeserializeOwned;
 
-use super::problems::{Problems, nearest};
+use selfplay_records::Problems;
+
+use super::problems::{nearest, unknown};
 
 /// A section of a recipe file. Its type refuses unknown keys (`deny_unknown_fields`) and has a default for each.
 pub(super) trait Section: DeserializeOwned + Default {
@@ -42,7 +44,7 @@ fn read_known<T: Section>(name: &str, table: toml::Table, known: &[String], prob
     for (key, value) in table {
         let full = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
         if !own.contains(&key) {
-            problems.unknown(name, &key, &known.iter().map(String::as_str).collect::<Vec<_>>());
+            unknown(problems, name, &key, &known.iter().map(String::as_str).collect::<Vec<_>>());
             continue;
         }
         let switched_off = matches!(value.as_str(), Some("off" | "all" | "auto" | "none"));
@@ -121,7 +123,7 @@ mod tests {
     }
 
     fn read_text(text: &str) -> (Small, Problems) {
-        let mut problems = Problems::new("test");
+        let mut problems = Problems::default();
         let table = toml::from_str(text).unwrap();
         (read::<Small>("small", table, &mut problems), problems)
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::EngineError;
 use crate::manifest::Manifest;
 use crate::progress::duration;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 use crate::summary::RunSummary;
 
 use super::show;
@@ -27,7 +27,7 @@ pub struct Comparison {
 ///
 /// # Errors
 /// When one is no run folder.
-pub fn compare(runs: &[RunDir]) -> Result<Comparison, RunError> {
+pub fn compare(runs: &[RunDir]) -> Result<Comparison, EngineError> {
     let summaries = runs.iter().map(show::read).collect::<Result<Vec<_>, _>>()?;
     let manifests =
         runs.iter().map(|run| Manifest::read(&run.manifest_file())).collect::<Result<Vec<_>, _>>()?;

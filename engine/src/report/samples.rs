@@ -2,8 +2,8 @@
 
 use selfplay_records::{Candidates, Prompt, read_rows};
 
+use crate::error::EngineError;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 
 /// Characters of one of the two columns.
 const COLUMN: usize = 56;
@@ -12,7 +12,7 @@ const COLUMN: usize = 56;
 ///
 /// # Errors
 /// When the run has no answers yet, or a file does not read.
-pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<String, RunError> {
+pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<String, EngineError> {
     let done: Vec<usize> =
         (0..=iterations).filter(|number| run.evaluation(*number).samples_file().is_file()).collect();
     let (Some(&before), Some(&after)) = (done.first(), done.last()) else {
@@ -20,7 +20,7 @@ pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<Str
             "{}: no held-out answers yet; a run that has evaluated its start is wanted",
             run.root().display()
         );
-        return Err(RunError::BadInput { problem });
+        return Err(EngineError::Input(problem));
     };
     let old: Vec<Candidates> = read_rows(&run.evaluation(before).samples_file())?;
     let new: Vec<Candidates> = read_rows(&run.evaluation(after).samples_file())?;

@@ -1,9 +1,9 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
+use crate::error::EngineError;
 use crate::manifest::{Manifest, read_json};
 use crate::progress::duration;
 use crate::run_dir::RunDir;
-use crate::run_error::RunError;
 use crate::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
 
 use super::table::{columns, loss, number, percent, scientific};
@@ -12,11 +12,11 @@ use super::table::{columns, loss, number, percent, scientific};
 ///
 /// # Errors
 /// When the folder is no run folder, or a file in it does not read.
-pub fn read(run: &RunDir) -> Result<RunSummary, RunError> {
+pub fn read(run: &RunDir) -> Result<RunSummary, EngineError> {
     let manifest_file = run.manifest_file();
     if !manifest_file.is_file() {
         let missing = "manifest.json".to_owned();
-        return Err(RunError::NotARun { directory: run.root().to_path_buf(), missing });
+        return Err(EngineError::NotARun { directory: run.root().to_path_buf(), missing });
     }
     let manifest = Manifest::read(&manifest_file)?;
     let start: Option<Evaluation> =

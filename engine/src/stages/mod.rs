@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 
 use selfplay_records::{Row, read_rows};
 
+use crate::error::EngineError;
 use crate::run_dir::shard_name;
-use crate::run_error::RunError;
 
 /// The whole shards of a stage, on disk.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Shards {
     ///
     /// # Errors
     /// When the file does not read.
-    pub fn read<R: Row>(&self, shard: usize) -> Result<Vec<R>, RunError> {
+    pub fn read<R: Row>(&self, shard: usize) -> Result<Vec<R>, EngineError> {
         Ok(read_rows(&self.folder.join(shard_name(shard)))?)
     }
 }

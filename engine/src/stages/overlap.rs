@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use selfplay_records::Candidates;
 use selfplay_scorer::PreferenceModel;
 
+use crate::error::EngineError;
 use crate::events::Event;
 use crate::run_dir::make_folder;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards, score_shard};
 
@@ -40,9 +40,9 @@ pub struct Scorer<'scope> {
 /// What compares shards while others are sampled.
 enum Beside<'scope> {
     /// A thread beside the sampler's.
-    Thread { sender: Sender<Finished>, thread: ScopedJoinHandle<'scope, Result<(), RunError>> },
+    Thread { sender: Sender<Finished>, thread: ScopedJoinHandle<'scope, Result<(), EngineError>> },
     /// The sampler's own, between two of its steps. Shards that lay on disk come after, and so do those from an error on.
-    Turns { model: Box<dyn PreferenceModel>, done: Vec<usize>, failed: Option<RunError> },
+    Turns { model: Box<dyn PreferenceModel>, done: Vec<usize>, failed: Option<EngineError> },
     /// Nothing: all shards come after.
     Nobody,
 }
@@ -56,7 +56,7 @@ impl<'scope> Scorer<'scope> {
         scope: &'scope Scope<'scope, '_>,
         session: &'scope Session,
         work: &'scope Work,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, EngineError> {
         let needed = !work.to_score().is_empty();
         if needed {
             make_folder(&work.dir.preferences())?;
@@ -107,7 +107,7 @@ impl<'scope> Scorer<'scope> {
     ///
     /// # Errors
     /// When a shard cannot be scored or written, or a signal asks for a stop; whole shards stay.
-    pub fn compare(&self, candidates: &Shards, policy: &mut Policy) -> Result<Shards, RunError> {
+    pub fn compare(&self, candidates: &Shards, policy: &mut Policy) -> Result<Shards, EngineError> {
         let shards = Shards::new(self.work.dir.preferences(), self.work.shards);
         if self.work.to_score().is_empty() {
             return Ok(shards);
@@ -117,7 +117,7 @@ impl<'scope> Scorer<'scope> {
             Beside::Thread { sender, thread } => {
                 // No more shards will come: the thread ends when its channel is empty.
                 drop(sender);
-                thread.join().unwrap_or(Err(RunError::ThreadLost { thread: "scoring" }))?;
+                thread.join().unwrap_or(Err(EngineError::ThreadLost { thread: "scoring" }))?;
             }
             Beside::Turns { failed: Some(error), .. } => return Err(error),
             Beside::Turns { model, done, failed: None } => {
@@ -148,7 +148,7 @@ impl<'scope> Scorer<'scope> {
 }
 
 /// The scorer's thread: first what lay on disk, then what comes.
-fn score_beside(session: &Session, work: &Work, receiver: &Receiver<Finished>) -> Result<(), RunError> {
+fn score_beside(session: &Session, work: &Work, receiver: &Receiver<Finished>) -> Result<(), EngineError> {
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     let candidates = Shards::new(work.dir.candidates(), work.shards);
     let on_disk = work.to_score().iter().filter(|shard| !work.to_sample().contains(shard));
@@ -167,7 +167,7 @@ fn score_from_disk<'a>(
     candidates: &Shards,
     model: &dyn PreferenceModel,
     shards: impl IntoIterator<Item = &'a usize>,
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     for &shard in shards {
         session.check_stop()?;
         score_shard(session, work, model, shard, &candidates.read(shard)?)?;

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use selfplay_records::{Candidates, Pair, Preference, read_rows, write_rows};
 
+use crate::error::EngineError;
 use crate::events::Event;
 use crate::pairing;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 
@@ -19,7 +19,7 @@ pub fn pair(
     work: &Work,
     candidates: &Shards,
     preferences: &Shards,
-) -> Result<Vec<Pair>, RunError> {
+) -> Result<Vec<Pair>, EngineError> {
     if !work.trains() {
         return Ok(Vec::new());
     }
@@ -44,7 +44,7 @@ pub fn pair(
              lengths); nothing to train on: branch from iteration_{:02}/preferences with other [pair] keys",
             work.iteration, session.recipe.sample.num_samples, work.iteration
         );
-        return Err(RunError::BadInput { problem });
+        return Err(EngineError::Input(problem));
     }
     write_rows(&work.dir.pairs_file(), &pairs)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -2,8 +2,8 @@
 
 use selfplay_model::Decoder;
 
+use crate::error::EngineError;
 use crate::recipe::WeightDType;
-use crate::run_error::RunError;
 use crate::session::Session;
 
 /// The policy after an iteration, as written; 0 is the starting policy.
@@ -31,7 +31,7 @@ impl Policy {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn for_sampling(&mut self, session: &Session) -> Result<&Decoder, RunError> {
+    pub fn for_sampling(&mut self, session: &Session) -> Result<&Decoder, EngineError> {
         let decoder = self.load(session)?;
         decoder.prepare_inference().map_err(selfplay_model::ModelError::from)?;
         decoder.set_batch_invariant(session.recipe.sample.batch_invariant);
@@ -42,7 +42,7 @@ impl Policy {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn for_scoring(&mut self, session: &Session) -> Result<&Decoder, RunError> {
+    pub fn for_scoring(&mut self, session: &Session) -> Result<&Decoder, EngineError> {
         let decoder = self.load(session)?;
         decoder.drop_inference();
         Ok(decoder)
@@ -52,7 +52,7 @@ impl Policy {
     ///
     /// # Errors
     /// When it does not load.
-    pub fn for_training(mut self, session: &Session) -> Result<Decoder, RunError> {
+    pub fn for_training(mut self, session: &Session) -> Result<Decoder, EngineError> {
         self.for_scoring(session)?;
         match self.decoder {
             Some(decoder) => Ok(decoder),
@@ -64,14 +64,14 @@ impl Policy {
     ///
     /// # Errors
     /// What the device says.
-    pub fn make_room(&mut self, session: &Session, bytes: u64) -> Result<(), RunError> {
+    pub fn make_room(&mut self, session: &Session, bytes: u64) -> Result<(), EngineError> {
         if self.decoder.is_some() && !session.runtime.has_room(bytes)? {
             self.decoder = None;
         }
         Ok(())
     }
 
-    fn load(&mut self, session: &Session) -> Result<&mut Decoder, RunError> {
+    fn load(&mut self, session: &Session) -> Result<&mut Decoder, EngineError> {
         let decoder = match self.decoder.take() {
             Some(decoder) => decoder,
             None => session.policy_after(self.after)?,

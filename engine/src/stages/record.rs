@@ -3,10 +3,10 @@
 use selfplay_records::{Candidates, Pair, Preference, read_rows};
 use selfplay_scorer::has_circle;
 
+use crate::error::EngineError;
 use crate::events;
 use crate::manifest::{read_json, write_json};
 use crate::retention::removals;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 use crate::stages::sample::tokens_of;
@@ -17,7 +17,7 @@ use crate::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 ///
 /// # Errors
 /// When a file does not read or cannot be written.
-pub fn record(session: &mut Session, work: &Work) -> Result<(), RunError> {
+pub fn record(session: &mut Session, work: &Work) -> Result<(), EngineError> {
     remove_checkpoints(work)?;
     let summary = summarise(session, work)?;
     write_json(&work.dir.summary_file(), &summary)?;
@@ -27,16 +27,16 @@ pub fn record(session: &mut Session, work: &Work) -> Result<(), RunError> {
 }
 
 /// With `policy/` written no training checkpoint is needed.
-fn remove_checkpoints(work: &Work) -> Result<(), RunError> {
+fn remove_checkpoints(work: &Work) -> Result<(), EngineError> {
     for step in removals(&work.dir.checkpoints()?, Some(0)) {
         let path = work.dir.checkpoint(step);
-        std::fs::remove_dir_all(&path).map_err(|source| RunError::io(&path, "remove", source))?;
+        std::fs::remove_dir_all(&path).map_err(|source| EngineError::io(&path, "remove", source))?;
     }
     Ok(())
 }
 
 /// Gathers the numbers; what a branch or a user's hand left out stays empty.
-fn summarise(session: &Session, work: &Work) -> Result<IterationSummary, RunError> {
+fn summarise(session: &Session, work: &Work) -> Result<IterationSummary, EngineError> {
     let dir = &work.dir;
     let evaluation: Option<Evaluation> = read_present(&dir.evaluation().result_file())?;
     let difference: Option<LogProbDifference> = read_present(&dir.log_prob_difference_file())?;
@@ -73,7 +73,9 @@ fn summarise(session: &Session, work: &Work) -> Result<IterationSummary, RunErro
 }
 
 /// A JSON file that may be absent.
-fn read_present<T: for<'de> serde::Deserialize<'de>>(path: &std::path::Path) -> Result<Option<T>, RunError> {
+fn read_present<T: for<'de> serde::Deserialize<'de>>(
+    path: &std::path::Path,
+) -> Result<Option<T>, EngineError> {
     if path.is_file() { read_json(path).map(Some) } else { Ok(None) }
 }
 
@@ -89,7 +91,7 @@ struct Sampled {
 
 impl Sampled {
     /// Shard by shard, so that memory does not grow with the split.
-    fn read(work: &Work) -> Result<Self, RunError> {
+    fn read(work: &Work) -> Result<Self, EngineError> {
         let state = work.dir.state()?;
         let candidates = Shards::new(work.dir.candidates(), work.shards);
         let preferences = Shards::new(work.dir.preferences(), work.shards);

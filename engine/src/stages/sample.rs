@@ -9,9 +9,9 @@ use std::time::Instant;
 use selfplay_records::{Candidates, Prompt, write_rows};
 use selfplay_sampler::{SampleError, SampleRequest, SampleSettings, Sampler, candidates, requests};
 
+use crate::error::EngineError;
 use crate::events::Event;
 use crate::run_dir::make_folder;
-use crate::run_error::RunError;
 use crate::sampling_file;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Scorer, Shards};
@@ -25,7 +25,7 @@ pub fn sample(
     work: &Work,
     policy: &mut Policy,
     scorer: &Scorer<'_>,
-) -> Result<Shards, RunError> {
+) -> Result<Shards, EngineError> {
     let shards = Shards::new(work.dir.candidates(), work.shards);
     if work.to_sample().is_empty() {
         return Ok(shards);
@@ -56,7 +56,7 @@ pub fn sample(
         task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
     };
-    let mut on_shard = |place: usize, sampled| -> Result<ControlFlow<()>, RunError> {
+    let mut on_shard = |place: usize, sampled| -> Result<ControlFlow<()>, EngineError> {
         let shard = missing[place];
         let rows = candidates(codec, &stop, asked[place], &encoded[place], sampled)?;
         write_rows(&work.dir.candidates_shard(shard), &rows)?;

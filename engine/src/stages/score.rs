@@ -5,8 +5,8 @@ use std::time::Instant;
 use selfplay_records::{Candidates, write_rows};
 use selfplay_scorer::PreferenceModel;
 
+use crate::error::EngineError;
 use crate::events::Event;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 
 /// Compares a shard's candidates and writes the preferences whole.
@@ -19,7 +19,7 @@ pub fn score_shard(
     model: &dyn PreferenceModel,
     shard: usize,
     rows: &[Candidates],
-) -> Result<(), RunError> {
+) -> Result<(), EngineError> {
     let started = Instant::now();
     let preferences = model.compare(rows)?;
     write_rows(&work.dir.preferences_shard(shard), &preferences)?;

@@ -10,11 +10,11 @@ use selfplay_records::{Pair, atomic};
 use selfplay_trainer::{TrainOutcome, TrainRun, TrainSummary, token_pairs, train_pairs};
 use serde::{Deserialize, Serialize};
 
+use crate::error::EngineError;
 use crate::events::Event;
 use crate::log_prob_difference;
 use crate::manifest::write_json;
 use crate::run_dir::make_folder;
-use crate::run_error::RunError;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards};
 
@@ -52,7 +52,7 @@ impl From<&TrainSummary> for TrainRecord {
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
-pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<Policy, RunError> {
+pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
     if !work.trains() {
         return Ok(Policy::after(work.iteration));
     }
@@ -75,7 +75,7 @@ fn train_steps(
     work: &Work,
     decoder: &mut Decoder,
     pairs: &[Pair],
-) -> Result<TrainSummary, RunError> {
+) -> Result<TrainSummary, EngineError> {
     let settings = &session.recipe.train;
     let inputs = &session.inputs;
     let rows = token_pairs(pairs, &inputs.codec, &inputs.stop_ids, settings.loss)?;
@@ -122,30 +122,14 @@ fn train_steps(
                 .progress
                 .line(format!("iteration {}: training stopped after step {step}", work.iteration));
             session.check_stop()?;
-            Err(RunError::ThreadLost { thread: "training" })
+            Err(EngineError::ThreadLost { thread: "training" })
         }
     }
 }
 
 /// `policy/`, whole or not at all.
-fn write_policy(session: &Session, work: &Work, decoder: &Decoder) -> Result<(), RunError> {
+fn write_policy(session: &Session, work: &Work, decoder: &Decoder) -> Result<(), EngineError> {
     let dtype = session.recipe.policy.dtype.map(crate::recipe::WeightDType::to_candle);
     let path = work.dir.policy();
-    atomic::write_dir(&path, |folder| decoder.save(folder, dtype, SHARD_BYTES).map_err(PolicyWrite::Model))
-        .map_err(|failure| match failure {
-            PolicyWrite::Io(source) => RunError::io(&path, "write", source),
-            PolicyWrite::Model(error) => RunError::Model(error),
-        })
-}
-
-/// Either layer's failure, told apart so that the path is named once.
-enum PolicyWrite {
-    Io(std::io::Error),
-    Model(selfplay_model::ModelError),
-}
-
-impl From<std::io::Error> for PolicyWrite {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
+    atomic::write_dir(&path, |folder| Ok(decoder.save(folder, dtype, SHARD_BYTES)?))
 }

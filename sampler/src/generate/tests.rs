@@ -3,7 +3,7 @@
 //! Past 400 lines because the cases are one list, read side by side.
 
 use proptest::prelude::*;
-use selfplay_records::FinishReason;
+use selfplay_records::{FinishReason, HasKind, Kind};
 
 use super::*;
 use crate::Stop;
@@ -125,7 +125,7 @@ fn bad_prompts_are_input_errors_that_name_them() {
     let mut error_of = |bad: SampleRequest| {
         let requests = [request(0, 5), bad];
         let error = sampler.generate(&requests, &mut |_| panic!("a step was made")).unwrap_err();
-        assert!(error.is_input());
+        assert!(error.kind() == Kind::Input);
         error.to_string()
     };
     let empty = error_of(request(1, 0));
@@ -141,7 +141,7 @@ fn bad_settings_are_input_errors() {
     let settings = SampleSettings { num_samples: 0, top_p: 0.0, ..settings() };
     let error = Sampler::with_backend(Box::new(FakeModel::new(VOCAB, CONTEXT)), &FakeText, &[], &settings);
     let error = error.err().expect("K = 0 is refused");
-    assert!(error.is_input());
+    assert!(error.kind() == Kind::Input);
     assert_eq!(error.to_string().lines().count(), 2);
 }
 
@@ -151,7 +151,7 @@ fn logits_that_are_not_finite_name_the_prompt() {
     let bad = request(3, 6);
     model.broken_after = bad.prompt_ids.last().copied();
     let error = sampler(model, &settings()).generate(&[bad], &mut |_| ControlFlow::Continue(())).unwrap_err();
-    assert!(!error.is_input());
+    assert!(error.kind() != Kind::Input);
     assert!(matches!(error, SampleError::NotFinite { prompt_id, step: 0 } if prompt_id == "prompt-3"));
 }
 

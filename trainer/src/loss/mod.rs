@@ -24,6 +24,8 @@ mod simpo;
 mod sppo;
 mod sppo_single;
 
+use selfplay_records::{HasKind, Kind};
+
 use crate::settings::LossKind;
 
 pub use inputs::{BatchTotals, LossSettings, PairInputs, PairLogProbs, PreferenceTarget, TargetField};
@@ -65,15 +67,19 @@ pub enum LossError {
     PartOfBatch { kind: LossKind, got: usize, want: usize },
 }
 
-impl LossError {
-    /// Whether the user's pairs are at fault (exit status 2) rather than the run (1).
-    pub fn is_input(&self) -> bool {
-        matches!(
-            self,
-            LossError::MissingTarget { .. } | LossError::WrongTarget { .. } | LossError::EmptyResponse { .. }
-        )
+impl HasKind for LossError {
+    fn kind(&self) -> Kind {
+        match self {
+            LossError::MissingTarget { .. }
+            | LossError::WrongTarget { .. }
+            | LossError::EmptyResponse { .. } => Kind::Input,
+            LossError::NotFinite { .. } => Kind::Machine,
+            LossError::MissingReference { .. } | LossError::PartOfBatch { .. } => Kind::Defect,
+        }
     }
+}
 
+impl LossError {
     /// The pair at fault, counted from 0 within the batch.
     pub fn pair(&self) -> Option<usize> {
         match self {
@@ -122,7 +128,7 @@ struct Prepared {
 /// The loss of a whole optimizer batch.
 ///
 /// # Errors
-/// A required target is missing or out of its range, a response that is averaged over is empty (all `is_input`), a
+/// A required target is missing or out of its range, a response that is averaged over is empty (all [`Kind::Input`]), a
 /// reference is missing, or a number is not finite.
 pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
     evaluate_part(settings, pairs, BatchTotals::of(pairs))

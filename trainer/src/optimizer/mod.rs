@@ -18,45 +18,11 @@ use candle_core::{DType, Tensor};
 use selfplay_model::kernels::gpu::Gpu;
 use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameters};
 
+use crate::TrainError;
 use crate::settings::{OptimizerKind, TrainSettings};
 use adamw::AdamW;
 use fused::StateTensors;
 use rmsprop::RmsProp;
-
-/// Why a step or a load failed.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the message says what each field is")]
-pub enum OptimizerError {
-    #[error(
-        "parameter {parameter}: the optimizer updates f32, but its {what} is {dtype:?}; keep f32 masters"
-    )]
-    DType { parameter: String, what: &'static str, dtype: DType },
-    #[error("parameter {parameter} has shape {want:?}, but its {what} has {got:?}")]
-    Shape { parameter: String, what: String, got: Vec<usize>, want: Vec<usize> },
-    #[error(
-        "the optimizer state has no tensor {name}; it belongs to another optimizer, other settings or another model"
-    )]
-    StateMissing { name: String },
-    #[error(
-        "the optimizer state has {name}, which these settings and this model do not use; it belongs to another run"
-    )]
-    StateUnknown { name: String },
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
-}
-
-impl OptimizerError {
-    /// Whether a file of the user's is at fault (exit status 2): a state that does not fit. Else 1.
-    pub fn is_input(&self) -> bool {
-        matches!(
-            self,
-            OptimizerError::StateMissing { .. }
-                | OptimizerError::StateUnknown { .. }
-                | OptimizerError::Shape { .. }
-                | OptimizerError::DType { .. }
-        )
-    }
-}
 
 /// The update rule with its constants.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +65,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// State could not be allocated on a parameter's device.
-    pub fn new(settings: &TrainSettings, parameters: &Parameters) -> Result<Self, OptimizerError> {
+    pub fn new(settings: &TrainSettings, parameters: &Parameters) -> Result<Self, TrainError> {
         let rule = match settings.optimizer {
             OptimizerKind::RmsProp => Rule::RmsProp(RmsProp::new(settings)),
             OptimizerKind::AdamW => Rule::AdamW(AdamW::new(settings)),
@@ -115,7 +81,7 @@ impl Optimizer {
                     state: zeros(&rule, parameter)?,
                 })
             })
-            .collect::<Result<Vec<_>, OptimizerError>>()?;
+            .collect::<Result<Vec<_>, TrainError>>()?;
         Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, steps: 0 })
     }
 
@@ -136,7 +102,7 @@ impl Optimizer {
         gradients: &Gradients,
         rate: f64,
         clip_scale: f64,
-    ) -> Result<(), OptimizerError> {
+    ) -> Result<(), TrainError> {
         self.steps += 1;
         for slot in &self.slots {
             let Some(gradient) = gradients.get(slot.id) else { continue };
@@ -186,7 +152,7 @@ impl Optimizer {
         &mut self,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         steps: u64,
-    ) -> Result<(), OptimizerError> {
+    ) -> Result<(), TrainError> {
         let names = self.rule.state_names();
         let mut given: HashMap<String, Tensor> = tensors.into_iter().collect();
         let mut loaded = Vec::with_capacity(self.slots.len());
@@ -196,7 +162,7 @@ impl Optimizer {
                 let (Some(name), Some(old)) = (name, old) else { continue };
                 let name = format!("{name}.{}", slot.name);
                 let Some(tensor) = given.remove(&name) else {
-                    return Err(OptimizerError::StateMissing { name });
+                    return Err(TrainError::StateMissing { name });
                 };
                 check(&slot.name, "optimizer state", &tensor, old.dims())?;
                 *new = Some(tensor.to_device(old.device())?.copy()?);
@@ -204,7 +170,7 @@ impl Optimizer {
             loaded.push(state);
         }
         if let Some(name) = given.into_keys().min() {
-            return Err(OptimizerError::StateUnknown { name });
+            return Err(TrainError::StateUnknown { name });
         }
         for (slot, state) in self.slots.iter_mut().zip(loaded) {
             slot.state = state;
@@ -224,7 +190,7 @@ impl Rule {
     }
 }
 
-fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, OptimizerError> {
+fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, TrainError> {
     let value = &parameter.value;
     let mut state: StateTensors = [None, None, None];
     for (name, place) in rule.state_names().iter().zip(&mut state) {
@@ -235,14 +201,18 @@ fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, OptimizerEr
     Ok(state)
 }
 
-fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -> Result<(), OptimizerError> {
+fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -> Result<(), TrainError> {
     if tensor.dtype() != DType::F32 {
-        return Err(OptimizerError::DType { parameter: parameter.to_owned(), what, dtype: tensor.dtype() });
+        return Err(TrainError::OptimizerDType {
+            parameter: parameter.to_owned(),
+            what,
+            dtype: tensor.dtype(),
+        });
     }
     if tensor.dims() != want {
-        return Err(OptimizerError::Shape {
+        return Err(TrainError::OptimizerShape {
             parameter: parameter.to_owned(),
-            what: what.to_owned(),
+            what,
             got: tensor.dims().to_vec(),
             want: want.to_vec(),
         });
@@ -256,7 +226,7 @@ fn step_cpu(
     weight: &Tensor,
     gradient: &Tensor,
     state: &StateTensors,
-) -> Result<(), OptimizerError> {
+) -> Result<(), TrainError> {
     match rule {
         Rule::RmsProp(rule) => {
             let update = rule.update(scalars);

@@ -3,7 +3,7 @@
 use super::*;
 
 fn keys(settings: &TrainSettings) -> Vec<String> {
-    settings.validate().into_iter().map(|problem| problem.key).collect()
+    settings.validate().list.into_iter().map(|problem| problem.key).collect()
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn lora_is_told_to_come_later() {
         lora: LoraSettings { rank: Some(8), ..LoraSettings::default() },
         ..TrainSettings::default()
     };
-    let problems = lora.validate();
+    let problems = lora.validate().list;
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].to_string().split(':').next(), Some("lora.rank = 8"));
     assert!(problems[0].want.contains("later version"));

@@ -1,5 +1,6 @@
 //! The built-in rates against their sources, the choice of a rate, and what a bench writes.
 
+use selfplay_records::{HasKind, Kind};
 use serde_json::json;
 
 use super::*;
@@ -100,7 +101,7 @@ fn without_ceilings_operations_decide() {
 fn a_file_that_is_none_is_told_what_would_be_right() {
     let refused = |text: &str, word: &str| {
         let error = read(text, "f.json").unwrap_err();
-        assert!(error.is_input() && error.to_string().contains(word), "{error}");
+        assert!(error.kind() == Kind::Input && error.to_string().contains(word), "{error}");
         assert!(error.to_string().contains("f.json"), "{error}");
     };
     refused("{", "selfplay bench --json");
