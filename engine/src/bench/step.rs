@@ -70,8 +70,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
     let pairs = pairs(bench);
     let batch: Vec<&TokenPair> = pairs.iter().collect();
     let pass = PassSettings { micro_batch_tokens: bench.micro_batch_tokens, recompute: bench.recompute };
-    let mut optimizer =
-        Optimizer::new(&settings, decoder.parameters()).map_err(selfplay_trainer::TrainError::from)?;
+    let mut optimizer = Optimizer::new(&settings, decoder.parameters())?;
     let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
     let mut stages: [Vec<f64>; 4] = Default::default();
     take_peak(&bench.device).map_err(fault)?;
@@ -87,15 +86,11 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
             Ok(())
         })?;
         let norm = timed(&bench.device, || {
-            scale = grad_clip::global_norm(decoder.parameters(), &gradients, 1.0)
-                .map_err(selfplay_trainer::TrainError::from)?
-                .clip_scale;
+            scale = grad_clip::global_norm(decoder.parameters(), &gradients, 1.0)?.clip_scale;
             Ok(())
         })?;
         let update = timed(&bench.device, || {
-            optimizer
-                .step(decoder.parameters(), &gradients, 5e-7, scale)
-                .map_err(|error| selfplay_trainer::TrainError::from(error).into())
+            optimizer.step(decoder.parameters(), &gradients, 5e-7, scale).map_err(EngineError::from)
         })?;
         if repeat > 0 {
             for (stage, seconds) in stages.iter_mut().zip([zeroing, passes, norm, update]) {

@@ -40,6 +40,12 @@ impl Training<'_> {
         train: impl FnOnce(&mut Decoder, &mut TrainRun<'_>) -> std::result::Result<TrainOutcome, TrainError>,
     ) -> Result<()> {
         let stage = self.stage;
+        if self.output.exists() && !self.output.is_dir() {
+            return Err(EngineError::input(format!(
+                "{}: it is there and is not a folder; name another --output",
+                self.output.display()
+            )));
+        }
         let parts = Parts::open(self.output, &fingerprint.into_map(), stage.force)?;
         // The number of steps is the trainer's to know: the bar is told with the first one.
         let task = stage.progress.task(self.name, "steps", 0);
