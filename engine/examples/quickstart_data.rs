@@ -18,6 +18,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use selfplay_records::counter::{SplitMix64, fnv1a_64};
 use selfplay_records::{WriteError, atomic};
 use serde_json::{Map, Value, json};
 
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut parts: Vec<Vec<Task>> = vec![Vec::new(); Part::ALL.len()];
     for family in Family::ALL {
         // A stream for each family, and below one for each part: one count can change and leave the rest as it is.
-        let mut random = Random(SEED + family as u64);
+        let mut random = Random::new(SEED + family as u64);
         let mut seen = HashSet::new();
         let mut wanted: Vec<usize> = Part::ALL.iter().map(|p| p.rows()).collect();
         for _ in 0..4_000_000 {
@@ -62,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     for part in Part::ALL {
         let tasks = &mut parts[part as usize];
-        let mut random = Random(SEED + 100 + part as u64);
+        let mut random = Random::new(SEED + 100 + part as u64);
         random.shuffle(tasks);
         let rows: Vec<Value> = tasks.iter().map(|task| part.row(task, &mut random)).collect();
         write_lines(&folder.join(part.file()), &rows)?;
@@ -175,9 +176,7 @@ impl Part {
 
     /// The part that a prompt belongs to, by FNV-1a of its bytes.
     fn of(prompt: &str) -> Part {
-        let hash = prompt
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash = fnv1a_64(prompt.as_bytes());
         match (hash >> 20) % 100 {
             0..50 => Part::Sft,
             50..70 => Part::Preference,
@@ -230,24 +229,21 @@ impl Part {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
+/// What the tasks are made of.
+struct Random(SplitMix64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
+    fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
     }
 
     /// Inclusive of both ends.
     fn between(&mut self, low: usize, high: usize) -> usize {
-        low + (self.next() % (high - low + 1) as u64) as usize
+        low + (self.0.next_u64() % (high - low + 1) as u64) as usize
     }
 
     fn chance(&mut self, share: f64) -> bool {
-        ((self.next() >> 11) as f64) < share * (1u64 << 53) as f64
+        ((self.0.next_u64() >> 11) as f64) < share * (1u64 << 53) as f64
     }
 
     fn digit(&mut self) -> char {

@@ -9,6 +9,7 @@
 
 pub mod atomic;
 mod candidate;
+pub mod counter;
 mod error;
 mod fault;
 mod instruction;

@@ -6,6 +6,8 @@
 //! twice. The first block turns (seed; iteration, FNV-1a-64 of the prompt id's bytes) into 128 bits, which key the
 //! prompt; the second turns (64 of them; sample, step, the other 64) into the number.
 
+use selfplay_records::counter::fnv1a_64;
+
 /// One block: ten rounds over a 128-bit counter under a 64-bit key, least significant word first.
 pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
@@ -58,13 +60,6 @@ impl PromptStream {
     }
 }
 
-/// Fowler, Noll and Vo's hash, variant 1a, of 64 bits: fixed for ever, unlike the standard library's.
-fn fnv1a_64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -83,14 +78,6 @@ mod tests {
             philox4x32_10([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
-    }
-
-    /// The published values for "", "a" and "foobar".
-    #[test]
-    fn known_answers_of_fnv() {
-        assert_eq!(fnv1a_64(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a_64(b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(fnv1a_64(b"foobar"), 0x8594_4171_f739_67e8);
     }
 
     #[test]

@@ -1,20 +1,19 @@
 //! A hash that tells one training set or one group of settings from another.
 //!
-//! FNV-1a over 128 bits: it guards against a mix-up on resume, not against an adversary, and needs no
-//! dependency.
+//! FNV-1a over 128 bits: it guards against a mix-up on resume, not against an adversary.
 
-/// A running 128-bit FNV-1a hash.
-pub(crate) struct Fingerprint(u128);
+use selfplay_records::counter::Fnv1a128;
+
+/// A running hash.
+pub(crate) struct Fingerprint(Fnv1a128);
 
 impl Fingerprint {
     pub(crate) fn new() -> Self {
-        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
+        Self(Fnv1a128::default())
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
+        self.0.update(bytes);
         self
     }
 
@@ -37,7 +36,7 @@ impl Fingerprint {
 
     /// 32 hexadecimal digits.
     pub(crate) fn hex(&self) -> String {
-        format!("{:032x}", self.0)
+        format!("{:032x}", self.0.value())
     }
 }
 

@@ -5,6 +5,8 @@
 //! SplitMix64's finaliser; the epoch's order is that of the keys, equal keys by index. This is fixed: changing
 //! it changes every trained policy.
 
+use selfplay_records::counter::{self, finalise};
+
 /// The order of one epoch's `examples`: a permutation of `0..examples`; `epoch` counts from 0.
 pub fn epoch_order(seed: u64, epoch: usize, examples: usize) -> Vec<usize> {
     let epoch_key = mix(mix(seed ^ 0x7365_6c66_706c_6179, epoch as u64), 0x7368_7566_666c_6500);
@@ -15,15 +17,9 @@ pub fn epoch_order(seed: u64, epoch: usize, examples: usize) -> Vec<usize> {
 
 /// A 64-bit hash of a key and a counter.
 fn mix(key: u64, counter: u64) -> u64 {
-    let once = finalise(key.wrapping_add(0x9e37_79b9_7f4a_7c15));
-    finalise(once ^ counter.wrapping_mul(0xd1b5_4a32_d192_ed03).wrapping_add(0x9e37_79b9_7f4a_7c15))
-}
-
-/// SplitMix64's finaliser.
-fn finalise(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    finalise(
+        counter::mix(key) ^ counter.wrapping_mul(0xd1b5_4a32_d192_ed03).wrapping_add(0x9e37_79b9_7f4a_7c15),
+    )
 }
 
 #[cfg(test)]
@@ -40,6 +36,12 @@ mod tests {
         assert_ne!(epoch_order(42, 0, 100), epoch_order(42, 1, 100));
         assert_ne!(epoch_order(42, 0, 100), epoch_order(43, 0, 100));
         assert_eq!(epoch_order(42, 3, 100), epoch_order(42, 3, 100));
+    }
+
+    /// Policies of earlier runs were trained in this order.
+    #[test]
+    fn the_order_is_fixed() {
+        assert_eq!(epoch_order(42, 1, 10), [5, 7, 6, 4, 0, 8, 3, 9, 1, 2]);
     }
 
     #[test]
