@@ -61,15 +61,6 @@ impl KvCache {
         self.pages
     }
 
-    /// Bytes that one page takes over all layers.
-    pub fn page_bytes(architecture: &Architecture, dtype: DType) -> usize {
-        2 * architecture.num_layers
-            * architecture.num_kv_heads
-            * architecture.head_dim
-            * PAGE_TOKENS
-            * dtype.size_in_bytes()
-    }
-
     /// Copies a page whole (the last, partly filled page of a shared prompt).
     ///
     /// # Errors

@@ -7,7 +7,6 @@
 pub mod architecture;
 pub mod batch;
 mod chat_template;
-pub mod checkpoint;
 mod codec;
 pub mod decoder;
 mod error;

@@ -4,10 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use selfplay_model::ModelError;
-use selfplay_model::architecture::{
-    Activation, Architecture, Family, ParameterKind, RopeScaling, StoredDtype,
-};
-use selfplay_model::checkpoint::config_json;
+use selfplay_model::architecture::{Architecture, ParameterKind, RopeScaling};
 use selfplay_records::{HasKind, Kind};
 use serde_json::{Value, json};
 
@@ -47,21 +44,6 @@ fn refusal(changes: Value) -> String {
 }
 
 #[test]
-fn llama_as_transformers_4_writes_it() {
-    let arch = read(&llama()).unwrap();
-    assert_eq!(arch.family, Family::Llama);
-    assert_eq!((arch.head_dim, arch.num_heads, arch.num_kv_heads), (16, 4, 2));
-    assert_eq!(arch.attention_scale, 0.25);
-    assert_eq!(arch.rope.theta, 500000.0);
-    assert_eq!(arch.rope.scaling, RopeScaling::None);
-    assert_eq!(arch.windows, vec![None, None]);
-    assert_eq!(arch.activation, Activation::Silu);
-    assert_eq!(arch.stored_dtype, Some(StoredDtype::Bf16));
-    assert_eq!((arch.bos_ids, arch.eos_ids), (vec![1], vec![2, 7]));
-    assert!(!arch.norm_offset && !arch.qk_norm && !arch.qkv_bias && !arch.tie_embeddings);
-}
-
-#[test]
 fn transformers_5_says_the_same_in_other_keys() {
     let four = with(
         llama(),
@@ -96,51 +78,6 @@ fn nested_rope_parameters_are_taken_when_equal_and_refused_when_not() {
     let other =
         json!({"full_attention": plain, "sliding_attention": {"rope_type": "default", "rope_theta": 8.0}});
     assert!(refusal(json!({"rope_parameters": other})).contains("differ between the layer types"));
-}
-
-#[test]
-fn gemma_2_by_the_defaults_of_its_class() {
-    let config = json!({
-        "model_type": "gemma2", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128,
-        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-        "sliding_window": 8, "query_pre_attn_scalar": 64, "attn_logit_softcapping": null,
-    });
-    let arch = read(&config).unwrap();
-    assert_eq!(arch.windows, vec![Some(8), None, Some(8)]);
-    assert_eq!(arch.attention_scale, 0.125);
-    assert_eq!((arch.attention_softcap, arch.final_softcap), (None, Some(30.0)));
-    assert_eq!(arch.activation, Activation::GeluTanh);
-    assert_eq!(arch.embedding_scale, Some(8.0));
-    assert!(arch.norm_offset && arch.post_norms && arch.tie_embeddings);
-    // embedding + 3 × (q, k, v, o, four norms, three of the feed-forward part) + last norm
-    let layer = 2 * 64 * 64 + 2 * 32 * 64 + 4 * 64 + 3 * 128 * 64;
-    assert_eq!(arch.parameter_count(), 512 * 64 + 3 * layer + 64);
-}
-
-#[test]
-fn gemma_says_gelu_and_means_the_tanh_form() {
-    let gemma = with(llama(), json!({"model_type": "gemma", "hidden_act": "gelu", "head_dim": 32}));
-    let arch = read(&without(gemma, "tie_word_embeddings")).unwrap();
-    assert_eq!(arch.activation, Activation::GeluTanh);
-    assert!(arch.tie_embeddings && arch.norm_offset && !arch.post_norms);
-    assert!(refusal(json!({"hidden_act": "gelu"})).contains("hidden_act"));
-}
-
-#[test]
-fn windows_of_the_families() {
-    let windows = |changes| read(&with(llama(), changes)).unwrap().windows;
-    assert_eq!(windows(json!({"model_type": "mistral", "sliding_window": 8})), vec![Some(8); 2]);
-    assert_eq!(windows(json!({"model_type": "mistral", "sliding_window": null})), vec![None; 2]);
-    assert_eq!(windows(json!({"model_type": "mistral"})), vec![Some(4096); 2]);
-    let qwen = json!({"model_type": "qwen2", "sliding_window": 8, "use_sliding_window": true});
-    assert_eq!(windows(with(qwen.clone(), json!({"max_window_layers": 1}))), vec![None, Some(8)]);
-    assert_eq!(windows(with(qwen.clone(), json!({"max_window_layers": 0}))), vec![Some(8); 2]);
-    assert_eq!(
-        windows(with(qwen.clone(), json!({"use_sliding_window": false, "max_window_layers": 0}))),
-        vec![None; 2]
-    );
-    let types = json!({"layer_types": ["sliding_attention", "full_attention"]});
-    assert_eq!(windows(with(qwen, types)), vec![Some(8), None]);
 }
 
 #[test]
@@ -227,7 +164,7 @@ fn a_written_configuration_reads_as_the_same_architecture() {
     ] {
         let mut arch = read(&with(llama(), changes)).unwrap();
         arch.stored_dtype = None;
-        let again = read(&config_json(&arch)).unwrap();
+        let again = read(&arch.to_json()).unwrap();
         assert!((again.attention_scale - arch.attention_scale).abs() < 1e-12);
         assert_eq!(Architecture { attention_scale: arch.attention_scale, ..again }, arch);
     }

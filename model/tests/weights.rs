@@ -6,8 +6,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use selfplay_model::architecture::{Architecture, TensorSpec};
-use selfplay_model::checkpoint::{save, save_tensors};
-use selfplay_model::weights::{WeightFiles, random_tensor, random_weights};
+use selfplay_model::weights::{WeightFiles, random_tensor, save, save_tensors};
 use selfplay_records::{HasKind, Kind, atomic};
 use serde_json::{Value, json};
 
@@ -33,7 +32,10 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let arch = architecture(&[]);
-        Self { specs: arch.tensors(), values: random_weights(&arch, 7, DType::F32, &CPU).unwrap(), arch }
+        let specs = arch.tensors();
+        let values =
+            specs.iter().map(|spec| random_tensor(spec, &arch, 7, DType::F32, &CPU).unwrap()).collect();
+        Self { arch, specs, values }
     }
 
     fn save(&self, folder: &Path, dtype: DType, max_shard_bytes: usize) {

@@ -9,7 +9,7 @@ use selfplay_model::kernels::gpu::{Gpu, Memory, memory};
 use selfplay_model::kernels::storage::with_slice;
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
-use crate::{Capacity, SampleError, step_bytes};
+use crate::{Capacity, SampleError};
 
 /// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
 ///
@@ -129,13 +129,13 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn page_bytes(&self) -> usize {
-        KvCache::page_bytes(self.decoder.architecture(), self.dtype)
+        self.decoder.architecture().page_bytes(self.dtype)
     }
 
     fn capacity(&self) -> Result<Capacity, SampleError> {
         let Some(Memory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
         let (rows, token_budget) = (self.rows, self.token_budget);
-        let step = step_bytes(self.decoder.architecture(), rows, token_budget, self.dtype, true);
+        let step = self.decoder.architecture().step_bytes(rows, token_budget, self.dtype, true);
         Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })
     }
 

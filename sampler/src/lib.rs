@@ -48,7 +48,7 @@ mod settings;
 mod text_stop;
 
 pub use backend::{Backend, NativeBackend};
-pub use capacity::{Capacity, step_bytes};
+pub use capacity::Capacity;
 pub use error::SampleError;
 pub use generate::{Progress, Sampler};
 pub use pages::PagePool;

@@ -7,12 +7,12 @@
 
 use std::path::{Path, PathBuf};
 
-use selfplay_model::Parameters;
+use selfplay_model::weights::safetensors::{self, NamedTensor, TensorFile};
+use selfplay_model::{Parameters, StoredDtype};
 use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::tensor_file::{NamedTensor, TensorFile, write_tensors};
 
 /// The layout's version; raised when an old checkpoint can no longer be read.
 const FORMAT: u32 = 1;
@@ -206,7 +206,13 @@ pub(crate) fn load(
 
 /// The optimizer's tensors of a checkpoint.
 pub(crate) fn optimizer_state(checkpoint: &FoundCheckpoint) -> Result<TensorFile, TrainError> {
-    TensorFile::open(&checkpoint.path.join(OPTIMIZER))
+    Ok(TensorFile::open(&checkpoint.path.join(OPTIMIZER))?)
+}
+
+/// Writes tensors as f32, in the order given.
+pub(crate) fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), TrainError> {
+    let pairs: Vec<_> = tensors.iter().map(|named| (named.name.as_str(), &named.tensor)).collect();
+    Ok(safetensors::write(path, &pairs, StoredDtype::F32)?)
 }
 
 #[cfg(test)]

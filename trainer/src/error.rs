@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use selfplay_model::ModelError;
+use selfplay_model::weights::safetensors::TensorFileError;
 use selfplay_records::{HasKind, Kind, Problem, RecordError, WriteError};
 
 /// A quantity that must stay finite.
@@ -150,6 +151,16 @@ pub enum TrainError {
         /// What differs: `seed`, `data`, `settings`.
         what: String,
     },
+}
+
+impl From<TensorFileError> for TrainError {
+    fn from(error: TensorFileError) -> Self {
+        match error {
+            TensorFileError::Io { path, source } => Self::Io { path, source },
+            TensorFileError::Damaged { path, problem } => Self::Checkpoint { path, problem },
+            TensorFileError::Tensor(error) => Self::Tensor(error),
+        }
+    }
 }
 
 impl HasKind for TrainError {

@@ -31,7 +31,6 @@ pub mod settings;
 mod sft;
 mod shuffle;
 mod step;
-mod tensor_file;
 mod token_pair;
 mod train;
 mod training_loop;

@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use selfplay_model::weights::safetensors::NamedTensor;
 use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{Problems, atomic};
 
-use crate::checkpoint::{self, CheckpointState, RunIdentity};
+use crate::checkpoint::{self, CheckpointState, RunIdentity, write_tensors};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::grad_clip::{self, GradientNorm};
@@ -21,7 +22,6 @@ use crate::objective::{BatchReport, Objective};
 use crate::optimizer::Optimizer;
 use crate::run::TrainRun;
 use crate::shuffle::epoch_order;
-use crate::tensor_file::{NamedTensor, write_tensors};
 use crate::{TrainError, TrainSettings};
 
 /// How the loop ended.

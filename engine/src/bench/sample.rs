@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use selfplay_model::{Decoder, KvCache, LoadOptions, ModelError, PAGE_TOKENS};
+use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
 use selfplay_sampler::{NativeBackend, SampleRequest, SampleSettings, Sampler, TextDecoder};
 
-use super::work::{Draw, head_flops, token_flops};
+use super::work::Draw;
 use super::{Bench, Line, median};
 use crate::error::Result;
 
@@ -82,8 +82,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     for (name, load) in [("long prompts, shared", together), ("long prompts, each its own", apart)] {
         let load = Load { rows: load.prompts * load.samples, ..load };
         let run = load.run(bench, &decoder)?;
-        let gib =
-            load.pages() as f64 * KvCache::page_bytes(&bench.policy, bench.dtype) as f64 / f64::from(1 << 30);
+        let gib = load.pages() as f64 * bench.policy.page_bytes(bench.dtype) as f64 / f64::from(1 << 30);
         lines.push(
             load.step_line(bench, &format!("decode step, {name}"), &run)
                 .with("cache GiB", (gib * 100.0).round() / 100.0)
@@ -95,7 +94,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
 
 impl Load {
     fn run(&self, bench: &Bench, decoder: &Decoder) -> Result<Run> {
-        let page = KvCache::page_bytes(&bench.policy, bench.dtype);
+        let page = bench.policy.page_bytes(bench.dtype);
         let settings = SampleSettings {
             num_samples: self.samples,
             temperature: 1.0,
@@ -166,7 +165,7 @@ impl Load {
 
     /// Bytes of keys and values that a step reads when responses have `new` tokens: a prompt's whole pages once.
     fn key_value_bytes(&self, bench: &Bench, rows: f64, new: f64) -> f64 {
-        let token = KvCache::page_bytes(&bench.policy, bench.dtype) as f64 / PAGE_TOKENS as f64;
+        let token = bench.policy.key_value_bytes(bench.dtype) as f64;
         let shared = (self.prompt_tokens / PAGE_TOKENS * PAGE_TOKENS) as f64;
         let own = self.prompt_tokens as f64 - shared + new;
         rows * token * (shared / self.samples as f64 + own)
@@ -183,7 +182,7 @@ impl Load {
         let bytes = run.steps as f64 * Self::weight_bytes(bench)
             + self.key_value_bytes(bench, run.tokens as f64, mean);
         let all = (run.tokens + self.prompts * self.prompt_tokens) as f64;
-        let flops = all * token_flops(&bench.policy, context) + run.tokens as f64 * head_flops(&bench.policy);
+        let flops = all * bench.policy.token_flops(context) + run.tokens as f64 * bench.policy.head_flops();
         let round = |x: f64| (x * 100.0).round() / 100.0;
         bench
             .line("sampling", run.seconds, bytes, flops)
@@ -202,7 +201,7 @@ impl Load {
         let rows = self.rows as f64;
         let bytes = Self::weight_bytes(bench) + self.key_value_bytes(bench, rows, mean);
         let context = self.prompt_tokens as f64 + mean;
-        let flops = rows * (token_flops(&bench.policy, context) + head_flops(&bench.policy));
+        let flops = rows * (bench.policy.token_flops(context) + bench.policy.head_flops());
         bench
             .line(name, run.decode_seconds, bytes, flops)
             .with("rows", self.rows)

@@ -2,7 +2,7 @@
 
 use selfplay_model::{Decoder, LoadOptions, PackedBatch};
 
-use super::work::{Draw, forward_flops};
+use super::work::Draw;
 use super::{Bench, Line, fault};
 use crate::error::{EngineError, Result};
 
@@ -39,7 +39,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let (mut flops, mut tokens, mut responses) = (0.0, 0, 0);
     for (batch, prompts, ends) in &batches {
         let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
-        flops += forward_flops(&bench.judge, batch, Some(&rows));
+        flops += bench.judge.forward_flops(batch, Some(&rows));
         tokens += batch.tokens();
         responses += ends.len();
     }

@@ -9,7 +9,7 @@ use selfplay_trainer::{
     pair_gradients,
 };
 
-use super::work::{forward_flops, head_flops, pairs};
+use super::work::pairs;
 use super::{Bench, Line, fault, median, timed};
 use crate::error::{EngineError, Result};
 
@@ -26,7 +26,7 @@ fn pass_flops(bench: &Bench, pairs: &[TokenPair]) -> (f64, usize) {
         let prompt = batch.push(&pair.prompt);
         batch.push_after(prompt, &pair.chosen);
         batch.push_after(prompt, &pair.rejected);
-        flops += forward_flops(&bench.policy, &batch, None);
+        flops += bench.policy.forward_flops(&batch, None);
         rows += pair.chosen.len() + pair.rejected.len();
     }
     (flops, rows)
@@ -53,7 +53,7 @@ pub(super) fn reference(bench: &Bench) -> Result<Vec<Line>> {
     let (flops, read) = pass_flops(bench, &pairs);
     let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
     let line =
-        bench.line("reference log-probs", seconds, 0.0, flops + read as f64 * head_flops(&bench.policy));
+        bench.line("reference log-probs", seconds, 0.0, flops + read as f64 * bench.policy.head_flops());
     Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round()).with("pairs", bench.pairs)])
 }
 
@@ -104,7 +104,7 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
     let parameters = decoder.parameters().element_count() as f64;
     let (forward, read) = pass_flops(bench, &pairs);
     // Forward once and backward twice as much: what is run again, blocks and the head's logits, does not count.
-    let flops = 3.0 * (forward + read as f64 * head_flops(&bench.policy));
+    let flops = 3.0 * (forward + read as f64 * bench.policy.head_flops());
     let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
     let copy = if bench.dtype == candle_core::DType::BF16 { 2.0 } else { 0.0 };
     let whole = zeroing + passes + norm + update;

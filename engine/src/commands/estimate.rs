@@ -7,7 +7,7 @@
 
 use candle_core::DType;
 use selfplay_model::Architecture;
-use selfplay_sampler::{Capacity, SampleSettings, step_bytes};
+use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_trainer::{OptimizerKind, TrainSettings};
 
 use crate::device::DeviceChoice;
@@ -67,7 +67,7 @@ impl<'a> Models<'a> {
     }
 
     fn policy_weights(&self) -> u64 {
-        weights(self.policy, self.policy_dtype)
+        self.policy.parameter_bytes(self.policy_dtype)
     }
 }
 
@@ -79,11 +79,6 @@ fn computed_in(model: &Architecture, asked: Option<DType>, device: DeviceChoice)
             asked.or(model.stored_dtype.map(|dtype| dtype.dtype())).unwrap_or(DType::F32)
         }
     }
-}
-
-/// Bytes of a model's weights.
-pub(super) fn weights(model: &Architecture, dtype: DType) -> u64 {
-    model.parameter_count() as u64 * dtype.size_in_bytes() as u64
 }
 
 /// What is in memory at the same time.
@@ -171,7 +166,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
         bytes.add("policy, packed for small batches", models.policy_weights());
     }
     if beside {
-        bytes.add("preference model", weights(models.judge, models.judge_dtype));
+        bytes.add("preference model", models.judge.parameter_bytes(models.judge_dtype));
         bytes.add("a pass of scoring", scoring_pass(models, recipe));
     }
     bytes.add("a step of sampling", sampling_step(models, limits));
@@ -189,7 +184,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
 /// While candidates are compared and the policy is not there.
 fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
     let mut bytes = Bytes::default();
-    bytes.add("preference model", weights(models.judge, models.judge_dtype));
+    bytes.add("preference model", models.judge.parameter_bytes(models.judge_dtype));
     bytes.add("a pass of scoring", scoring_pass(models, recipe));
     bytes.add("the program", PROGRAM);
     bytes
@@ -198,7 +193,7 @@ fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
 /// A policy as written, in the dtype of `policy.dtype`.
 pub(super) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
     let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
-    weights(policy, recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle()))
+    policy.parameter_bytes(recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle()))
 }
 
 /// A training checkpoint: f32 weights and the optimizer's state.
@@ -230,35 +225,17 @@ pub(super) fn pass_tokens(settings: &TrainSettings) -> usize {
     settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
 }
 
-/// Queries, keys and values, and what attention makes of them, in values of a token.
-fn attention_widths(model: &Architecture) -> (u64, u64) {
-    let qkv = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim;
-    (qkv as u64, (model.num_heads * model.head_dim) as u64)
-}
-
-/// With recomputation the blocks' inputs and the inside of one block, without it the inside of all of them.
+/// Kept for the backward pass of the largest micro-batch.
 fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
-    let tokens = pass_tokens(settings) as u64;
-    let hidden = policy.hidden_size as u64;
-    let (heads, attended) = attention_widths(policy);
-    let wide = policy.intermediate_size as u64;
-    // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part, what
-    // these norms saw.
-    let inside = heads + attended + hidden + 2 * wide + if policy.post_norms { 2 * hidden } else { 0 };
-    // The gated unit's output and its gradient, the stream's gradient, the hidden states and theirs.
-    let passing = 2 * wide + 3 * hidden;
-    let layers = policy.num_layers as u64;
-    let kept = if settings.recompute { layers * hidden + inside } else { layers * (hidden + inside) };
-    tokens.saturating_mul((kept + passing) * width)
+    let token = policy.training_values(settings.recompute) as u64;
+    (pass_tokens(settings) as u64).saturating_mul(token * width)
 }
 
 /// Logits of a chunk of rows with their gradient, which is in place where the dtype is f32.
 fn head_chunk(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let vocab = models.policy.vocab_size;
     let rows = pass_tokens(settings).min(selfplay_model::decoder::head_chunk_rows(vocab, models.on_gpu()));
-    let dtype = models.policy_dtype;
-    let gradient = if dtype == DType::F32 { 0 } else { dtype.size_in_bytes() as u64 };
-    rows as u64 * vocab as u64 * (4 + gradient)
+    models.policy.training_logit_bytes(rows, models.policy_dtype)
 }
 
 /// What bounds a sampling step and its cache.
@@ -287,17 +264,10 @@ pub(super) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> Bat
     }
 }
 
-/// What a block's widest part makes of a token in inference, in values: the stream before and after, normalised; queries,
-/// keys, values and what attention makes of them; gate and up, their product.
-fn inference_values(model: &Architecture) -> u64 {
-    let (qkv, attended) = attention_widths(model);
-    3 * model.hidden_size as u64 + qkv + attended + 3 * model.intermediate_size as u64
-}
-
 /// One step beside keys and values: a block's inside, and the rows' logits with what the draw makes of them.
 fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
     let BatchLimits { rows, token_budget, .. } = limits;
-    step_bytes(models.policy, rows, token_budget, models.policy_dtype, models.on_gpu()) as u64
+    models.policy.step_bytes(rows, token_budget, models.policy_dtype, models.on_gpu()) as u64
 }
 
 /// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
@@ -315,21 +285,14 @@ pub(super) fn longest_scored(recipe: &Recipe) -> usize {
 }
 
 fn scoring_pass(models: &Models<'_>, recipe: &Recipe) -> u64 {
-    let token = inference_values(models.judge) * models.judge_dtype.size_in_bytes() as u64;
+    let token = (models.judge.inference_values() * models.judge_dtype.size_in_bytes()) as u64;
     (scoring_tokens(recipe) as u64).saturating_mul(token)
-}
-
-/// Keys and values of a token over all layers of the policy.
-pub(super) fn key_value_bytes(models: &Models<'_>) -> u64 {
-    let policy = models.policy;
-    let values = 2 * policy.num_layers * policy.num_kv_heads * policy.head_dim;
-    values as u64 * models.policy_dtype.size_in_bytes() as u64
 }
 
 /// Keys and values of one candidate at full length with its prompt.
 pub(super) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
     let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
-    models.policy.max_positions.min(most) as u64 * key_value_bytes(models)
+    models.policy.max_positions.min(most) as u64 * models.policy.key_value_bytes(models.policy_dtype) as u64
 }
 
 /// As many candidates as run at a time, within the recipe's bound or, where it gives none, within what is `left`; one

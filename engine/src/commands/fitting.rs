@@ -226,8 +226,8 @@ pub(super) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
 /// What of a phase no setting changes, and its bytes.
 fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
     let models = models(planned, planned.recipe);
-    let policy = estimate::weights(models.policy, models.policy_dtype);
-    let judge = estimate::weights(models.judge, models.judge_dtype);
+    let policy = models.policy.parameter_bytes(models.policy_dtype);
+    let judge = models.judge.parameter_bytes(models.judge_dtype);
     match phase {
         Phase::SamplingAndScoring => ("both models' weights", policy + judge),
         Phase::Sampling => ("the policy's weights", policy),

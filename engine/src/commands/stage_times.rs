@@ -10,7 +10,6 @@ use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::estimate::{self, Models};
 use super::rates::{Rate, Rates, Stage, Work};
-use crate::bench::work::{head_flops, token_flops};
 use crate::pairing::PairRule;
 use crate::recipe::Recipe;
 
@@ -82,17 +81,11 @@ struct Job<'a> {
     rows: u64,
 }
 
-/// Operations of `new` tokens after `before` others, without the head.
-fn forward(model: &Architecture, before: usize, new: usize) -> f64 {
-    // The i-th of them attends to before + i tokens.
-    new as f64 * token_flops(model, before as f64 + (new as f64 + 1.0) / 2.0)
-}
-
 /// A prompt once and `times` responses to it; `head`: the logits of every token of the responses too.
 fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f64, head: bool) -> f64 {
     let (prompt, response) = lengths;
-    let logits = if head { response as f64 * head_flops(model) } else { 0.0 };
-    forward(model, 0, prompt) + times * (forward(model, prompt, response) + logits)
+    let logits = if head { response as f64 * model.head_flops() } else { 0.0 };
+    model.continuation_flops(0, prompt) + times * (model.continuation_flops(prompt, response) + logits)
 }
 
 impl Job<'_> {
@@ -102,8 +95,8 @@ impl Job<'_> {
         let Lengths { prompt, response, .. } = self.lengths;
         let tokens = samples * response as f64;
         let context = prompt as f64 + response as f64 / 2.0;
-        let weights = estimate::weights(self.models.policy, self.models.policy_dtype) as f64;
-        let keys = estimate::key_value_bytes(self.models) as f64;
+        let weights = self.models.policy.parameter_bytes(self.models.policy_dtype) as f64;
+        let keys = self.models.policy.key_value_bytes(self.models.policy_dtype) as f64;
         Work {
             flops: prompt_and_responses(self.models.policy, (prompt, response), samples, true),
             bytes: tokens / self.rows as f64 * weights + tokens * context * keys,
@@ -280,10 +273,10 @@ mod tests {
         // Weights of the block's products: q and o 16 × 16, k and v 8 × 16, three of 16 × 24.
         let products = 2.0 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24) as f64;
         // Tokens 4, 5 and 6 attend to as many; two heads of 8, scores and sums: 4 · 16 operations for each.
-        assert_eq!(forward(&model, 3, 3), 3.0 * products + 4.0 * 16.0 * (4 + 5 + 6) as f64);
+        assert_eq!(model.continuation_flops(3, 3), 3.0 * products + 4.0 * 16.0 * (4 + 5 + 6) as f64);
         // A prompt of 3, two responses of 3 with 32 logits of 16 products each.
         let prompt = 3.0 * products + 4.0 * 16.0 * (1 + 2 + 3) as f64;
-        let response = forward(&model, 3, 3) + 3.0 * 2.0 * 16.0 * 32.0;
+        let response = model.continuation_flops(3, 3) + 3.0 * 2.0 * 16.0 * 32.0;
         assert_eq!(prompt_and_responses(&model, (3, 3), 2.0, true), prompt + 2.0 * response);
     }
 

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::Decoder;
 use crate::architecture::Architecture;
+use crate::architecture::layout::{LayerModules, Module, Norm};
 use crate::batch::PackedBatch;
 use crate::kernels::Real;
 use crate::kernels::attention::{Attention, AttentionOutput, Places};
@@ -27,27 +28,41 @@ pub(super) struct Projection {
 pub(super) struct Block {
     pub(super) attention: Attention,
     pub(super) attention_norm: ParameterId,
-    /// Query, key, value.
-    pub(super) qkv: [Projection; 3],
+    /// Queries, keys and values, in as many maps as the family stores them in.
+    pub(super) qkv: Vec<Projection>,
     pub(super) q_norm: Option<ParameterId>,
     pub(super) k_norm: Option<ParameterId>,
     pub(super) output: [Projection; 1],
     pub(super) attention_post_norm: Option<ParameterId>,
     pub(super) feed_forward_norm: ParameterId,
-    /// Gate, up.
-    pub(super) gate_up: [Projection; 2],
+    /// Gate and up, likewise.
+    pub(super) gate_up: Vec<Projection>,
     pub(super) down: [Projection; 1],
     pub(super) feed_forward_post_norm: Option<ParameterId>,
 }
 
 impl Block {
-    /// The block of this layer; `None` where a tensor is missing.
-    pub(super) fn new(a: &Architecture, layer: usize, parameters: &Parameters) -> Option<Self> {
-        let find = |part: &str| parameters.find(&format!("model.layers.{layer}.{part}"));
-        let projection = |part: &str| {
-            Some(Projection { weight: find(&format!("{part}.weight"))?, bias: find(&format!("{part}.bias")) })
+    /// The block of this layer, whose weights are stored as `modules`; `None` where a tensor is missing.
+    pub(super) fn new(
+        a: &Architecture,
+        layer: usize,
+        modules: &LayerModules,
+        parameters: &Parameters,
+    ) -> Option<Self> {
+        let projection = |module: &Module| {
+            let weight = parameters.find(&module.weight())?;
+            // A bias that the family has must be there.
+            let bias = match module.bias() {
+                Some(bias) => Some(parameters.find(&bias)?),
+                None => None,
+            };
+            Some(Projection { weight, bias })
         };
-        let post = |part: &str| if a.post_norms { find(part) } else { None };
+        let projections = |modules: &[Module]| modules.iter().map(projection).collect::<Option<Vec<_>>>();
+        let norm = |norm: &Option<Norm>| match norm {
+            Some(norm) => parameters.find(&norm.weight()).map(Some),
+            None => Some(None),
+        };
         Some(Self {
             attention: Attention {
                 heads: a.num_heads,
@@ -57,25 +72,16 @@ impl Block {
                 softcap: a.attention_softcap,
                 window: a.windows.get(layer).copied().flatten(),
             },
-            attention_norm: find("input_layernorm.weight")?,
-            qkv: [
-                projection("self_attn.q_proj")?,
-                projection("self_attn.k_proj")?,
-                projection("self_attn.v_proj")?,
-            ],
-            q_norm: find("self_attn.q_norm.weight"),
-            k_norm: find("self_attn.k_norm.weight"),
-            output: [projection("self_attn.o_proj")?],
-            attention_post_norm: post("post_attention_layernorm.weight"),
-            // In Gemma 2 `post_attention_layernorm` is what its name says; elsewhere it is this norm.
-            feed_forward_norm: if a.post_norms {
-                find("pre_feedforward_layernorm.weight")?
-            } else {
-                find("post_attention_layernorm.weight")?
-            },
-            gate_up: [projection("mlp.gate_proj")?, projection("mlp.up_proj")?],
-            down: [projection("mlp.down_proj")?],
-            feed_forward_post_norm: post("post_feedforward_layernorm.weight"),
+            attention_norm: norm(&modules.attention_norm)??,
+            qkv: projections(&modules.qkv)?,
+            q_norm: norm(&modules.q_norm)?,
+            k_norm: norm(&modules.k_norm)?,
+            output: [projection(&modules.output)?],
+            attention_post_norm: norm(&modules.attention_post_norm)?,
+            feed_forward_norm: norm(&modules.feed_forward_norm)??,
+            gate_up: projections(&modules.gate_up)?,
+            down: [projection(&modules.down)?],
+            feed_forward_post_norm: norm(&modules.feed_forward_post_norm)?,
         })
     }
 }

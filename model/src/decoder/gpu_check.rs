@@ -14,24 +14,14 @@ use crate::parameters::Gradients;
 const VOCAB: u32 = 48;
 
 /// A small model of the family: grouped queries, a window shorter than the sequences, every bias that it may have.
-fn config(family: Family) -> Value {
+fn config(family: &Family) -> Value {
     let mut config = json!({
         "model_type": family.model_type(), "vocab_size": VOCAB, "hidden_size": 40, "intermediate_size": 56,
         "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10_000.0, "hidden_act": "silu",
         "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
     });
-    let more = match family {
-        Family::Llama => json!({"attention_bias": true, "mlp_bias": true}),
-        Family::Mistral => json!({"sliding_window": 21}),
-        Family::Qwen2 => json!({"use_sliding_window": false}),
-        Family::Qwen3 => json!({"attention_bias": true, "use_sliding_window": false}),
-        Family::Gemma => json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true}),
-        Family::Gemma2 => {
-            json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 21,
-                "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12})
-        }
-    };
+    let more = family.exercise(21);
     if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
         config.extend(more.clone());
     }
@@ -90,7 +80,7 @@ fn paged(decoder: &Decoder) -> Result<Tensor> {
 }
 
 /// The same decoder on the CPU in f32 and on the target in `dtype`, whose rounding both have.
-fn decoders(target: &Target, family: Family, dtype: DType, seed: u64) -> Result<(Decoder, Decoder)> {
+fn decoders(target: &Target, family: &'static Family, dtype: DType, seed: u64) -> Result<(Decoder, Decoder)> {
     let fault = |error: crate::ModelError| candle_core::Error::Msg(error.to_string());
     let architecture = Architecture::from_json(&config(family), "config.json".as_ref()).map_err(fault)?;
     let options = LoadOptions::default();
@@ -115,7 +105,7 @@ fn decoders(target: &Target, family: Family, dtype: DType, seed: u64) -> Result<
 /// An operation that fails; a difference is no error.
 pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
     let mut found = Vec::new();
-    for family in Family::ALL {
+    for &family in Family::ALL {
         for dtype in [DType::F32, DType::BF16] {
             let (cpu, on_target) = decoders(target, family, dtype, seed)?;
             let want = results(&cpu)?;
@@ -149,7 +139,7 @@ pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
 /// An operation that fails; a difference is no error.
 pub fn compare_steps(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
     let mut found = Vec::new();
-    for family in Family::ALL {
+    for &family in Family::ALL {
         for dtype in [DType::F32, DType::BF16] {
             let (_, mut decoder) = decoders(target, family, dtype, seed)?;
             let mut report = |what: &str, distance: f64| {

@@ -8,12 +8,11 @@ use candle_core::{DType, Device, Tensor};
 use super::Decoder;
 use super::block::Block;
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
-use crate::checkpoint;
 use crate::error::ModelError;
 use crate::kernels::gpu::Gpu;
 use crate::kernels::rope::RopeTable;
 use crate::parameters::{Parameter, ParameterId, Parameters};
-use crate::weights::{WeightFiles, random_tensor};
+use crate::weights::{self, WeightFiles, random_tensor};
 
 /// How weights are brought in.
 #[derive(Clone, Debug)]
@@ -58,8 +57,9 @@ impl Decoder {
         let stored = files.stored_dtype().or(architecture.stored_dtype).map_or(DType::F32, |d| d.dtype());
         let dtype = options.compute_dtype(stored);
         let mut parameters = Parameters::default();
-        for spec in architecture.tensors() {
-            if spec.name == "lm_head.weight" && !files.contains(&spec.name) {
+        let modules = architecture.modules();
+        for spec in modules.tensors() {
+            if modules.is_of_head(&spec.name) && !files.contains(&spec.name) {
                 continue;
             }
             let value = files.get(&spec, dtype, &options.device)?;
@@ -167,8 +167,9 @@ impl Decoder {
                 )
             })
         };
-        let blocks = (0..architecture.num_layers)
-            .map(|layer| Block::new(&architecture, layer, &parameters))
+        let modules = architecture.modules();
+        let blocks = (modules.layers.iter().enumerate())
+            .map(|(layer, modules)| Block::new(&architecture, layer, modules, &parameters))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| {
                 ModelError::value(
@@ -176,13 +177,15 @@ impl Decoder {
                     "this is a fault of selfplay: report it",
                 )
             })?;
-        let embedding = find("model.embed_tokens.weight")?;
-        let head =
-            if architecture.tie_embeddings { Some(embedding) } else { parameters.find("lm_head.weight") };
+        let embedding = find(&modules.embedding.name)?;
+        let head = match &modules.head {
+            Some(head) => parameters.find(&head.weight()),
+            None => Some(embedding),
+        };
         Ok(Self {
             embedding,
             blocks,
-            final_norm: find("model.norm.weight")?,
+            final_norm: find(&modules.final_norm.weight())?,
             head,
             value_head: parameters.find("value_head.weight"),
             prompt_head: parameters.find("prompt_head.weight"),
@@ -212,6 +215,6 @@ impl Decoder {
         let tensors: Vec<(&str, &Tensor)> =
             self.parameters.iter().map(|(_, p)| (p.name.as_str(), p.full())).collect();
         let dtype = dtype.unwrap_or(self.stored_dtype);
-        checkpoint::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
+        weights::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
     }
 }

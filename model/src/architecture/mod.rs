@@ -1,59 +1,28 @@
 //! What a model is made of, read from its `config.json`: sizes, activations, rotary embedding, windows, biases.
 //!
 //! Everything that differs between the families is a field here, so that the decoder has one code path and asks
-//! the fields, never the family. The values are those that transformers 5.23 computes from the same file; it
-//! reads what transformers 4 wrote (`rope_theta`, `rope_scaling`, `torch_dtype`) and what 5 writes
-//! (`rope_parameters`, `dtype`). Keys that are absent have the default of the family's configuration class.
+//! the fields, never the family; how a family's files are read and written is the family's file in `families/`. The
+//! values are those that transformers 5.23 computes from the same file; it reads what transformers 4 wrote
+//! (`rope_theta`, `rope_scaling`, `torch_dtype`) and what 5 writes (`rope_parameters`, `dtype`). Keys that are absent
+//! have the default of the family's configuration class.
 
+mod config;
+pub mod cost;
+mod families;
 mod fields;
+pub mod layout;
 mod named;
-mod parse;
-mod tensors;
 
 use std::path::Path;
 
 use serde_json::Value;
 
+pub use families::Family;
 pub(crate) use fields::token_ids;
+pub use layout::{Modules, ParameterKind, TensorSpec};
 pub use named::NAMES;
-pub use tensors::{ParameterKind, TensorSpec};
 
 use crate::error::ModelError;
-
-/// Families of decoders that this crate computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// Llama 1 to 3.x.
-    Llama,
-    /// Mistral, with a window on every layer where the configuration has one.
-    Mistral,
-    /// Qwen 2 and 2.5: bias on queries, keys and values.
-    Qwen2,
-    /// Qwen 3 (dense): queries and keys normalised per head.
-    Qwen3,
-    /// Gemma 1.
-    Gemma,
-    /// Gemma 2: soft-capping, alternating windows, norms after each part of a block.
-    Gemma2,
-}
-
-impl Family {
-    /// All families, in the order error messages list them.
-    pub const ALL: [Family; 6] =
-        [Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::Gemma, Family::Gemma2];
-
-    /// The `model_type` of config.json.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Family::Llama => "llama",
-            Family::Mistral => "mistral",
-            Family::Qwen2 => "qwen2",
-            Family::Qwen3 => "qwen3",
-            Family::Gemma => "gemma",
-            Family::Gemma2 => "gemma2",
-        }
-    }
-}
 
 /// The gate's activation in the feed-forward part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +86,25 @@ impl StoredDtype {
         }
     }
 
+    /// The name in the header of a safetensors file.
+    pub(crate) fn safetensors_name(self) -> &'static str {
+        match self {
+            StoredDtype::F32 => "F32",
+            StoredDtype::Bf16 => "BF16",
+            StoredDtype::F16 => "F16",
+        }
+    }
+
+    /// The format of a tensor type; `None` of one that weights are not stored in.
+    pub(crate) fn of(dtype: candle_core::DType) -> Option<Self> {
+        match dtype {
+            candle_core::DType::F32 => Some(StoredDtype::F32),
+            candle_core::DType::BF16 => Some(StoredDtype::Bf16),
+            candle_core::DType::F16 => Some(StoredDtype::F16),
+            _ => None,
+        }
+    }
+
     /// The tensor type of the same format.
     pub fn dtype(self) -> candle_core::DType {
         match self {
@@ -127,11 +115,11 @@ impl StoredDtype {
     }
 }
 
-/// One decoder's shape and arithmetic.
+/// One decoder's shape and arithmetic. Operations, bytes of activations and of keys and values: [`cost`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
     /// Which family's names and conventions.
-    pub family: Family,
+    pub family: &'static Family,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -198,7 +186,12 @@ impl Architecture {
     /// Errors: a family, rotary scaling, quantisation or mixture of experts that is not supported; a number that
     /// is missing, of the wrong type, zero, absurdly large, or at odds with another.
     pub fn from_json(config: &Value, path: &Path) -> Result<Self, ModelError> {
-        parse::parse(config, path)
+        config::read(config, path)
+    }
+
+    /// A config.json that transformers and [`Self::from_json`] read as this architecture.
+    pub fn to_json(&self) -> Value {
+        Value::Object(config::write(self))
     }
 
     /// Number of weights, each counted once (a tied head is the embedding).
@@ -208,7 +201,12 @@ impl Architecture {
 
     /// Every tensor of the model by its Hugging Face name, in the order of a forward pass.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        tensors::list(self)
+        self.modules().tensors()
+    }
+
+    /// The model's modules by what they do, under the names that they are stored under.
+    pub fn modules(&self) -> Modules {
+        self.family.modules(self)
     }
 }
 

@@ -1,8 +1,9 @@
-//! config.json → [`Architecture`], as the configuration and modelling classes of transformers 5.23 read it.
+//! What all families have in common of config.json → [`Architecture`], as the configuration and modelling classes of
+//! transformers 5.23 read it, and of the way back.
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, shorten};
 use super::{Activation, Architecture, Family, Rope, RopeScaling, StoredDtype};
@@ -15,28 +16,34 @@ const MOST_LAYERS: usize = 1 << 12;
 const MOST_HEADS: usize = 1 << 12;
 const MOST_POSITIONS: usize = 1 << 30;
 
-/// What the family's configuration class assumes where a key is absent.
-struct Defaults {
-    kv_heads: Option<usize>,
-    head_dim: Option<usize>,
-    max_positions: usize,
-    tie_embeddings: bool,
-    activation: &'static str,
+/// What a family's configuration class in transformers assumes where a key is absent, and how it names some.
+pub(super) struct Defaults {
+    pub(super) kv_heads: Option<usize>,
+    pub(super) head_dim: Option<usize>,
+    pub(super) max_positions: usize,
+    pub(super) tie_embeddings: bool,
+    pub(super) activation: &'static str,
+    /// The key that the activation is written under; both are read.
+    pub(super) activation_key: &'static str,
+    /// An activation `gelu` means its tanh form.
+    pub(super) gelu_is_tanh: bool,
 }
 
-fn defaults(family: Family) -> Defaults {
-    let (kv_heads, head_dim, max_positions, tie_embeddings, activation) = match family {
-        Family::Llama => (None, None, 2048, false, "silu"),
-        Family::Mistral => (Some(8), None, 131_072, false, "silu"),
-        Family::Qwen2 => (Some(32), None, 32_768, false, "silu"),
-        Family::Qwen3 => (Some(32), Some(128), 32_768, false, "silu"),
-        Family::Gemma => (Some(16), Some(256), 8192, true, "gelu_pytorch_tanh"),
-        Family::Gemma2 => (Some(4), Some(256), 8192, true, "gelu_pytorch_tanh"),
+impl Defaults {
+    /// Those that most families share.
+    pub(super) const LLAMA: Self = Self {
+        kv_heads: None,
+        head_dim: None,
+        max_positions: 2048,
+        tie_embeddings: false,
+        activation: "silu",
+        activation_key: "hidden_act",
+        gelu_is_tanh: false,
     };
-    Defaults { kv_heads, head_dim, max_positions, tie_embeddings, activation }
 }
 
-pub(super) fn parse(config: &Value, path: &Path) -> Result<Architecture, ModelError> {
+/// Reads a config.json; `path` is for messages.
+pub(super) fn read(config: &Value, path: &Path) -> Result<Architecture, ModelError> {
     let Value::Object(object) = config else {
         return Err(ModelError::input(
             path,
@@ -45,10 +52,16 @@ pub(super) fn parse(config: &Value, path: &Path) -> Result<Architecture, ModelEr
         ));
     };
     let fields = Fields { object, path, prefix: "" };
-    let family = family(&fields)?;
+    let family = Family::of(&fields)?;
     refuse_unsupported(&fields)?;
-    let default = defaults(family);
+    let mut architecture = read_common(family, &fields)?;
+    family.read(&fields, &mut architecture)?;
+    Ok(architecture)
+}
 
+/// What all families have: no window, no soft cap, no bias, one norm before each part of a block.
+fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture, ModelError> {
+    let default = family.defaults();
     let vocab_size = fields.required_count("vocab_size", MOST_VOCABULARY)?;
     let hidden_size = fields.required_count("hidden_size", MOST_WIDTH)?;
     let intermediate_size = fields.required_count("intermediate_size", MOST_WIDTH)?;
@@ -69,23 +82,9 @@ pub(super) fn parse(config: &Value, path: &Path) -> Result<Architecture, ModelEr
             "each key head must serve the same number of query heads",
         ));
     }
-    let head_dim = head_dim(&fields, &default, hidden_size, num_heads)?;
-
-    let attention_bias = match family {
-        Family::Llama | Family::Qwen3 | Family::Gemma | Family::Gemma2 => {
-            fields.flag("attention_bias", false)?
-        }
-        Family::Mistral | Family::Qwen2 => false,
-    };
-    let gemma = matches!(family, Family::Gemma | Family::Gemma2);
-    let gemma2 = family == Family::Gemma2;
-    let scale_width = match gemma2 {
-        true => fields.positive("query_pre_attn_scalar")?.unwrap_or(256.0),
-        false => head_dim as f64,
-    };
+    let head_dim = head_dim(fields, default, hidden_size, num_heads)?;
     let max_positions =
         fields.count("max_position_embeddings", MOST_POSITIONS)?.unwrap_or(default.max_positions);
-
     Ok(Architecture {
         family,
         vocab_size,
@@ -96,37 +95,25 @@ pub(super) fn parse(config: &Value, path: &Path) -> Result<Architecture, ModelEr
         num_kv_heads,
         head_dim,
         max_positions,
-        rms_norm_eps: norm_eps(&fields)?,
+        rms_norm_eps: norm_eps(fields)?,
         tie_embeddings: fields.flag("tie_word_embeddings", default.tie_embeddings)?,
-        activation: activation(&fields, &default, gemma)?,
-        rope: rope(&fields, max_positions)?,
-        windows: windows(&fields, family, num_layers)?,
-        attention_scale: 1.0 / scale_width.sqrt(),
-        attention_softcap: if gemma2 { soft_cap(&fields, "attn_logit_softcapping", 50.0)? } else { None },
-        final_softcap: if gemma2 { soft_cap(&fields, "final_logit_softcapping", 30.0)? } else { None },
-        norm_offset: gemma,
-        embedding_scale: gemma.then(|| (hidden_size as f64).sqrt()),
-        post_norms: gemma2,
-        qk_norm: family == Family::Qwen3,
-        qkv_bias: attention_bias || family == Family::Qwen2,
-        output_bias: attention_bias,
-        mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
-        stored_dtype: stored_dtype(&fields)?,
+        activation: activation(fields, default)?,
+        rope: rope(fields, max_positions)?,
+        windows: vec![None; num_layers],
+        attention_scale: 1.0 / (head_dim as f64).sqrt(),
+        attention_softcap: None,
+        final_softcap: None,
+        norm_offset: false,
+        embedding_scale: None,
+        post_norms: false,
+        qk_norm: false,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        stored_dtype: stored_dtype(fields)?,
         bos_ids: fields.token_ids("bos_token_id")?,
         eos_ids: fields.token_ids("eos_token_id")?,
     })
-}
-
-fn family(fields: &Fields) -> Result<Family, ModelError> {
-    let supported = Family::ALL.map(Family::model_type).join(", ");
-    let remedy = format!("the supported model types are {supported}");
-    let Some(name) = fields.text("model_type")? else {
-        return Err(fields.wrong("model_type", "is missing", &remedy));
-    };
-    Family::ALL
-        .into_iter()
-        .find(|family| family.model_type() == name)
-        .ok_or_else(|| fields.wrong("model_type", &format!("is \"{name}\", which is not supported"), &remedy))
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), ModelError> {
@@ -142,7 +129,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ModelError> {
             return Err(fields.wrong(
                 key,
                 "makes this a mixture of experts, which is not supported",
-                "use a dense model of the families llama, mistral, qwen2, qwen3, gemma, gemma2",
+                &format!("use a dense model of the families {}", Family::list()),
             ));
         }
     }
@@ -193,24 +180,19 @@ fn norm_eps(fields: &Fields) -> Result<f64, ModelError> {
     Ok(eps)
 }
 
-fn activation(fields: &Fields, default: &Defaults, gemma: bool) -> Result<Activation, ModelError> {
+fn activation(fields: &Fields, default: &Defaults) -> Result<Activation, ModelError> {
     let key = if fields.get("hidden_activation").is_some() { "hidden_activation" } else { "hidden_act" };
     let name = fields.text(key)?.unwrap_or(default.activation);
     match name {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeluTanh),
-        // Gemma's published files say "gelu"; the models were trained with the tanh form, and transformers uses it.
-        "gelu" if gemma => Ok(Activation::GeluTanh),
+        "gelu" if default.gelu_is_tanh => Ok(Activation::GeluTanh),
         _ => Err(fields.wrong(
             key,
             &format!("is \"{name}\", which is not supported"),
             "supported are silu and gelu_pytorch_tanh",
         )),
     }
-}
-
-fn soft_cap(fields: &Fields, key: &str, default: f64) -> Result<Option<f64>, ModelError> {
-    if fields.is_written(key) { fields.positive(key) } else { Ok(Some(default)) }
 }
 
 fn stored_dtype(fields: &Fields) -> Result<Option<StoredDtype>, ModelError> {
@@ -308,32 +290,17 @@ fn rope_scaling(inner: &Fields, fields: &Fields, max_positions: usize) -> Result
     }
 }
 
-fn windows(fields: &Fields, family: Family, num_layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
-    let window = |default: usize| -> Result<Option<usize>, ModelError> {
-        if fields.is_written("sliding_window") {
-            fields.count("sliding_window", MOST_POSITIONS)
-        } else {
-            Ok(Some(default))
-        }
-    };
-    match family {
-        Family::Llama | Family::Gemma => Ok(vec![None; num_layers]),
-        Family::Mistral => Ok(vec![window(4096)?; num_layers]),
-        Family::Qwen2 | Family::Qwen3 => {
-            let window = if fields.flag("use_sliding_window", false)? { window(4096)? } else { None };
-            let first = match fields.get("max_window_layers").and_then(Value::as_u64) {
-                // 0 is a meaning here: every layer has the window.
-                Some(first) => first as usize,
-                None => fields.count("max_window_layers", usize::MAX)?.unwrap_or(28),
-            };
-            by_layer_types(fields, window, num_layers, |layer| layer >= first)
-        }
-        Family::Gemma2 => by_layer_types(fields, window(4096)?, num_layers, |layer| layer % 2 == 0),
+/// `sliding_window`: 4096 where it is absent, none where it is null.
+pub(super) fn window(fields: &Fields) -> Result<Option<usize>, ModelError> {
+    if fields.is_written("sliding_window") {
+        fields.count("sliding_window", MOST_POSITIONS)
+    } else {
+        Ok(Some(4096))
     }
 }
 
 /// The window on each layer that `layer_types` calls sliding, or `is_sliding` where that key is absent.
-fn by_layer_types(
+pub(super) fn windows_by_layer(
     fields: &Fields,
     window: Option<usize>,
     num_layers: usize,
@@ -361,4 +328,60 @@ fn by_layer_types(
             )),
         })
         .collect()
+}
+
+/// A config.json that transformers and [`read`] read as this architecture.
+pub(super) fn write(a: &Architecture) -> Map<String, Value> {
+    let ids = |ids: &[u32]| match ids {
+        [] => Value::Null,
+        [one] => Value::from(*one),
+        several => Value::from(several.to_vec()),
+    };
+    let activation = match a.activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
+    };
+    let rope_scaling = match a.rope.scaling {
+        RopeScaling::None => Value::Null,
+        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => json!({
+            "rope_type": "llama3",
+            "factor": factor,
+            "low_freq_factor": low_freq_factor,
+            "high_freq_factor": high_freq_factor,
+            "original_max_position_embeddings": original_max_positions,
+        }),
+    };
+    let entries = [
+        ("architectures", json!([a.family.class()])),
+        ("model_type", json!(a.family.model_type())),
+        ("vocab_size", json!(a.vocab_size)),
+        ("hidden_size", json!(a.hidden_size)),
+        ("intermediate_size", json!(a.intermediate_size)),
+        ("num_hidden_layers", json!(a.num_layers)),
+        ("num_attention_heads", json!(a.num_heads)),
+        ("num_key_value_heads", json!(a.num_kv_heads)),
+        ("head_dim", json!(a.head_dim)),
+        ("max_position_embeddings", json!(a.max_positions)),
+        ("rms_norm_eps", json!(a.rms_norm_eps)),
+        ("tie_word_embeddings", json!(a.tie_embeddings)),
+        (a.family.defaults().activation_key, json!(activation)),
+        ("rope_theta", json!(a.rope.theta)),
+        ("rope_scaling", rope_scaling),
+        ("attention_bias", json!(a.output_bias)),
+        ("mlp_bias", json!(a.mlp_bias)),
+        ("sliding_window", json!(a.windows.iter().flatten().next())),
+        ("bos_token_id", ids(&a.bos_ids)),
+        ("eos_token_id", ids(&a.eos_ids)),
+    ];
+    let mut config: Map<String, Value> =
+        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    a.family.write(a, &mut config);
+    config
+}
+
+/// The key `layer_types` of an architecture whose layers have windows or none.
+pub(super) fn layer_types(a: &Architecture) -> Value {
+    let kind = |w: &Option<usize>| if w.is_some() { "sliding_attention" } else { "full_attention" };
+    a.windows.iter().map(kind).collect()
 }

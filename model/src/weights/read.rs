@@ -3,10 +3,7 @@
 //! Nothing is believed before it was checked: the header's length and layout, the index against its shards, every
 //! tensor's shape against the architecture, every number for being finite. Names may carry the prefixes that
 //! wrappers of reward models leave (`backbone.`, `pretrained_model.`, …) or lack the leading `model.`; both are
-//! read as the plain Hugging Face name. Weights of a fresh model are drawn by [`random_tensor`].
-//!
-//! Past 400 lines because every check of a foreign file should be found in one place, beside the reading that it
-//! guards.
+//! read as the plain Hugging Face name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,15 +15,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
+use super::{INDEX_FILE, SINGLE_FILE};
 use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
 use crate::error::ModelError;
-use crate::kernels::elementwise::{STREAM_THREADS, stream_blocks};
-use crate::kernels::gpu::{Argument, Gpu, pointer};
 
-/// The name of an unsharded file.
-pub(crate) const SINGLE_FILE: &str = "model.safetensors";
-/// The name of the table of shards.
-pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 const AGAIN: &str = "fetch or copy the file again";
 /// What wrappers put before a name; taken off as often as they stand there.
 const WRAPPERS: [&str; 7] =
@@ -91,11 +83,12 @@ impl WeightFiles {
     /// Checks that every tensor of the architecture is there with its shape; with `needs_lm_head` false, a missing
     /// output head is no fault (preference models do without).
     pub fn check(&self, architecture: &Architecture, needs_lm_head: bool) -> Result<(), ModelError> {
-        let specs = architecture.tensors();
+        let modules = architecture.modules();
+        let specs = modules.tensors();
         let missing: Vec<&str> = specs
             .iter()
             .map(|spec| spec.name.as_str())
-            .filter(|name| !self.contains(name) && (needs_lm_head || *name != "lm_head.weight"))
+            .filter(|name| !self.contains(name) && (needs_lm_head || !modules.is_of_head(name)))
             .collect();
         if !missing.is_empty() {
             let first = missing[..missing.len().min(3)].join(", ");
@@ -170,7 +163,7 @@ impl WeightFiles {
             if let Ok(stored) = self.stored_dtype_at(place) {
                 for (dtype, count) in &mut counts {
                     if *dtype == stored {
-                        *count += self.bytes(place).len() / width(stored);
+                        *count += self.bytes(place).len() / stored.dtype().size_in_bytes();
                     }
                 }
             }
@@ -241,13 +234,6 @@ impl WeightFiles {
                 "supported are F32, BF16 and F16",
             )),
         }
-    }
-}
-
-fn width(stored: StoredDtype) -> usize {
-    match stored {
-        StoredDtype::F32 => 4,
-        StoredDtype::Bf16 | StoredDtype::F16 => 2,
     }
 }
 
@@ -398,7 +384,7 @@ fn decode<T: Clone + Default + Send>(
     stored: StoredDtype,
     convert: impl Fn(f32) -> T + Sync,
 ) -> Result<Vec<T>, usize> {
-    let width = width(stored);
+    let width = stored.dtype().size_in_bytes();
     let mut values = vec![T::default(); bytes.len() / width];
     let first_bad = values
         .par_chunks_mut(DECODE_CHUNK)
@@ -422,72 +408,4 @@ fn decode<T: Clone + Default + Send>(
         })
         .min();
     first_bad.map_or(Ok(values), Err)
-}
-
-/// Fresh weights for every tensor of `architecture`, in its order; see [`random_tensor`].
-pub fn random_weights(
-    architecture: &Architecture,
-    seed: u64,
-    dtype: DType,
-    device: &Device,
-) -> Result<Vec<Tensor>, ModelError> {
-    architecture.tensors().iter().map(|spec| random_tensor(spec, architecture, seed, dtype, device)).collect()
-}
-
-/// A fresh tensor: matrices and embeddings normal with deviation 0.02, norms the identity, biases 0.
-///
-/// The numbers depend on the seed, the tensor's name and the place in it alone: not on the order of calls, the
-/// device or the number of threads.
-pub fn random_tensor(
-    spec: &TensorSpec,
-    architecture: &Architecture,
-    seed: u64,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor, ModelError> {
-    const DEVIATION: f32 = 0.02;
-    let count: usize = spec.shape.iter().product();
-    let key = spec.name.bytes().fold(mix(seed), |key, byte| mix(key ^ u64::from(byte)));
-    let values = match spec.kind {
-        ParameterKind::Norm => vec![if architecture.norm_offset { 0.0 } else { 1.0 }; count],
-        ParameterKind::Bias => vec![0.0; count],
-        ParameterKind::Matrix | ParameterKind::Embedding => {
-            if let Some(gpu) = Gpu::at(device)? {
-                let out = gpu.unwritten(spec.shape.as_slice(), dtype)?;
-                let arguments = [
-                    pointer(&out)?,
-                    Argument::I64(key.cast_signed()),
-                    Argument::F32(DEVIATION),
-                    Argument::I64(count as i64),
-                ];
-                gpu.launch(
-                    "random_normal",
-                    dtype,
-                    [stream_blocks(count), 1, 1],
-                    STREAM_THREADS,
-                    0,
-                    &arguments,
-                )?;
-                return Ok(out);
-            }
-            (0..count).into_par_iter().map(|index| DEVIATION * normal(key, index as u64)).collect()
-        }
-    };
-    Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
-}
-
-/// SplitMix64's step and finaliser (Steele, Lea and Flood 2014): a bijection that scatters neighbours.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
-/// A standard normal number for a place in a stream, by Box and Muller's transform.
-fn normal(key: u64, index: u64) -> f32 {
-    let unit = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    let radius = (-2.0 * unit(mix(key ^ mix(2 * index))).ln()).sqrt();
-    let angle = std::f64::consts::TAU * unit(mix(key ^ mix(2 * index + 1)));
-    (radius * angle.cos()) as f32
 }

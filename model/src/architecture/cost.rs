@@ -1,0 +1,190 @@
+//! What a shape costs: operations, and bytes of weights, activations, keys and values. The one home of this arithmetic for
+//! the sampler's capacity, the plan and the bench.
+//!
+//! An operation is a multiplication or an addition: two for each weight and token in a product, four for each token that a
+//! query attends to and each number of its heads (scores and sums). Norms, rotary embedding and activations are left out.
+
+use candle_core::DType;
+
+use super::Architecture;
+use crate::batch::PackedBatch;
+use crate::kv_cache::PAGE_TOKENS;
+
+/// Operations of one block's products for one token.
+struct BlockProducts {
+    /// Queries, keys and values.
+    qkv: f64,
+    /// The attention's output projection and the feed-forward part.
+    rest: f64,
+}
+
+impl Architecture {
+    /// Queries, keys and values of a token, in numbers.
+    fn qkv_width(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
+
+    /// What attention makes of them, in numbers.
+    fn attended_width(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    fn block_products(&self) -> BlockProducts {
+        let (hidden, heads) = (self.hidden_size as f64, self.attended_width() as f64);
+        BlockProducts {
+            qkv: 2.0 * hidden * self.qkv_width() as f64,
+            rest: 2.0 * heads * hidden + 6.0 * hidden * self.intermediate_size as f64,
+        }
+    }
+
+    /// Operations of one query over all heads of a block that attends to `context` tokens.
+    fn attention_flops(&self, context: f64) -> f64 {
+        4.0 * self.attended_width() as f64 * context
+    }
+
+    /// Operations of a token that attends to `context` tokens, itself among them, without the head.
+    pub fn token_flops(&self, context: f64) -> f64 {
+        let BlockProducts { qkv, rest } = self.block_products();
+        self.num_layers as f64 * (qkv + rest + self.attention_flops(context))
+    }
+
+    /// Operations of `new` tokens after `before` others, without the head.
+    pub fn continuation_flops(&self, before: usize, new: usize) -> f64 {
+        // The i-th of them attends to before + i tokens.
+        new as f64 * self.token_flops(before as f64 + (new as f64 + 1.0) / 2.0)
+    }
+
+    /// Operations of a forward pass over `batch`; of the last block, everything after attention is for `rows` alone where
+    /// they are given. Without the head: [`Self::head_flops`].
+    pub fn forward_flops(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> f64 {
+        let BlockProducts { qkv, rest } = self.block_products();
+        let (tokens, layers) = (batch.tokens() as f64, self.num_layers as f64);
+        let attention: f64 =
+            batch.positions().iter().map(|&position| self.attention_flops(f64::from(position) + 1.0)).sum();
+        match rows {
+            None => layers * (tokens * (qkv + rest) + attention),
+            Some(rows) => {
+                (layers - 1.0) * (tokens * (qkv + rest) + attention)
+                    + tokens * qkv
+                    + attention
+                    + rows.len() as f64 * rest
+            }
+        }
+    }
+
+    /// Operations of the output head for one row.
+    pub fn head_flops(&self) -> f64 {
+        2.0 * self.hidden_size as f64 * self.vocab_size as f64
+    }
+
+    /// Bytes of the weights.
+    pub fn parameter_bytes(&self, dtype: DType) -> u64 {
+        self.parameter_count() as u64 * dtype.size_in_bytes() as u64
+    }
+
+    /// Bytes of a token's keys and values over all layers.
+    pub fn key_value_bytes(&self, dtype: DType) -> usize {
+        2 * self.num_layers * self.num_kv_heads * self.head_dim * dtype.size_in_bytes()
+    }
+
+    /// Bytes of a page of keys and values over all layers.
+    pub fn page_bytes(&self, dtype: DType) -> usize {
+        self.key_value_bytes(dtype) * PAGE_TOKENS
+    }
+
+    /// What the widest part of a block makes of a token in inference, in numbers: the stream before and after, normalised;
+    /// queries, keys, values and what attention makes of them; gate and up, their product.
+    pub fn inference_values(&self) -> usize {
+        3 * self.hidden_size + self.qkv_width() + self.attended_width() + 3 * self.intermediate_size
+    }
+
+    /// Bytes that a step of sampling makes beside keys and values: the widest part of one block for `tokens` tokens, and the
+    /// logits of `rows` rows with what the draw makes of them.
+    pub fn step_bytes(&self, rows: usize, tokens: usize, dtype: DType, on_gpu: bool) -> usize {
+        // A GPU sums attention in three parts, in f32.
+        let parts = if on_gpu { 3 * 4 * self.attended_width() } else { 0 };
+        // f32, twice.
+        let logits = rows.saturating_mul(self.vocab_size).saturating_mul(4 * 2);
+        tokens.saturating_mul(self.inference_values() * dtype.size_in_bytes() + parts).saturating_add(logits)
+    }
+
+    /// What a training step keeps and makes of a token at the same time, in numbers. With recomputation the blocks' inputs
+    /// and the inside of one block, without it the inside of all of them.
+    pub fn training_values(&self, recompute: bool) -> usize {
+        let (hidden, wide, layers) = (self.hidden_size, self.intermediate_size, self.num_layers);
+        // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part, what
+        // these norms saw.
+        let post_norms = if self.post_norms { 2 * hidden } else { 0 };
+        let inside = self.qkv_width() + self.attended_width() + hidden + 2 * wide + post_norms;
+        // The gated unit's output and its gradient, the stream's gradient, the hidden states and theirs.
+        let passing = 2 * wide + 3 * hidden;
+        let kept = if recompute { layers * hidden + inside } else { layers * (hidden + inside) };
+        kept + passing
+    }
+
+    /// Bytes of the f32 logits of `rows` rows and of their gradient, which is in place where the dtype is f32.
+    pub fn training_logit_bytes(&self, rows: usize, dtype: DType) -> u64 {
+        let gradient = if dtype == DType::F32 { 0 } else { dtype.size_in_bytes() as u64 };
+        rows as u64 * self.vocab_size as u64 * (4 + gradient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_forward_is_two_operations_a_weight_and_the_attention() {
+        let a = Architecture::named("llama-3-8b").unwrap();
+        let mut batch = PackedBatch::new();
+        batch.push(&[0; 1024]);
+        let weights = a.parameter_count() - 2 * a.vocab_size * a.hidden_size;
+        let got = a.forward_flops(&batch, None);
+        let want = 2.0 * weights as f64 * 1024.0 + 32.0 * 4.0 * 4096.0 * (1024.0 * 1025.0 / 2.0);
+        // The norms' weights are no products.
+        assert!((got / want - 1.0).abs() < 1e-4, "{got} {want}");
+        let each: f64 = (0..1024).map(|i| a.token_flops(f64::from(i) + 1.0)).sum();
+        assert!((each / got - 1.0).abs() < 1e-12, "{each} {got}");
+        let halves = a.continuation_flops(0, 500) + a.continuation_flops(500, 524);
+        assert!((halves / got - 1.0).abs() < 1e-12, "{halves} {got}");
+        let every: Vec<usize> = (0..1024).collect();
+        assert_eq!(a.forward_flops(&batch, Some(&every)), got);
+    }
+
+    fn small(model_type: &str) -> Architecture {
+        let config = json!({
+            "model_type": model_type, "vocab_size": 1000, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        });
+        Architecture::from_json(&config, "config.json".as_ref()).unwrap()
+    }
+
+    #[test]
+    fn bytes_of_a_step_and_of_its_cache() {
+        let a = small("llama");
+        // 10 tokens × (3·32 + (4 + 2·2)·8 + 4·8 + 3·48) numbers × 2 bytes and three parts of 4·8 × 4 bytes, and 3 rows ×
+        // 1000 logits × 8 bytes.
+        let want = 10 * ((96 + 64 + 32 + 144) * 2 + 3 * 32 * 4) + 3 * 1000 * 8;
+        assert_eq!(a.step_bytes(3, 10, DType::BF16, true), want);
+        assert_eq!(a.step_bytes(3, 10, DType::F32, false), 10 * (96 + 64 + 32 + 144) * 4 + 3 * 1000 * 8);
+        assert_eq!(a.step_bytes(usize::MAX, 10, DType::F32, false), usize::MAX);
+        // Keys and values of two layers, two heads of 8; sixteen tokens a page.
+        assert_eq!(
+            (a.key_value_bytes(DType::BF16), a.page_bytes(DType::F32)),
+            (2 * 2 * 16 * 2, 16 * 2 * 2 * 16 * 4)
+        );
+    }
+
+    #[test]
+    fn numbers_that_training_keeps() {
+        // Inside a block: 64 + 32 + 32 + 96; passing: 96 + 96.
+        let a = small("llama");
+        assert_eq!(a.training_values(true), 2 * 32 + 224 + 192);
+        assert_eq!(a.training_values(false), 2 * (32 + 224) + 192);
+        assert_eq!(small("gemma2").training_values(true), 2 * 32 + 224 + 64 + 192);
+        assert_eq!(a.training_logit_bytes(3, DType::F32), 3 * 1000 * 4);
+        assert_eq!(a.training_logit_bytes(3, DType::BF16), 3 * 1000 * 6);
+    }
+}

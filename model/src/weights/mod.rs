@@ -1,0 +1,15 @@
+//! A model folder's weights: read, drawn, written.
+
+mod random;
+mod read;
+pub mod safetensors;
+mod write;
+
+pub use random::random_tensor;
+pub use read::{HeadSpecs, WeightFiles};
+pub use write::{save, save_tensors};
+
+/// The name of an unsharded file.
+const SINGLE_FILE: &str = "model.safetensors";
+/// The name of the table of shards.
+const INDEX_FILE: &str = "model.safetensors.index.json";

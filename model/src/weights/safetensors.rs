@@ -1,0 +1,315 @@
+//! The safetensors format: the one writer, and a reader that streams.
+//!
+//! A checkpoint of an 8B model has 32 GB of weights and as much optimizer state: a file is streamed from and into the tensors,
+//! piece by piece, and never held a second time in memory. The layout is 8 bytes of header length, a JSON header padded
+//! to 8 bytes, then the numbers, little-endian. Foreign files are read by [`super::WeightFiles`].
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::tensor::{Dtype, Metadata};
+use candle_core::{DType, Device, Tensor};
+use selfplay_records::{WriteError, atomic};
+use serde_json::{Map, Value, json};
+
+use crate::architecture::StoredDtype;
+use crate::kernels::storage::with_slice_mut;
+
+/// Numbers converted at a time while writing.
+const WRITE_CHUNK: usize = 1 << 20;
+/// Numbers converted at a time while reading.
+const READ_CHUNK: usize = 1 << 16;
+
+/// Writes the tensors in the order given, every number as `format`.
+///
+/// # Errors
+/// A failed write, or a device that does not give its numbers.
+pub fn write(path: &Path, tensors: &[(&str, &Tensor)], format: StoredDtype) -> Result<(), WriteError> {
+    let header = header(tensors, format);
+    atomic::write(path, |out: &mut dyn Write| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, tensor)| write_tensor(out, tensor, format.dtype()))
+    })
+}
+
+fn header(tensors: &[(&str, &Tensor)], format: StoredDtype) -> Vec<u8> {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let end = offset + tensor.elem_count() * format.dtype().size_in_bytes();
+        let info = json!({
+            "dtype": format.safetensors_name(), "shape": tensor.dims(), "data_offsets": [offset, end],
+        });
+        header.insert((*name).to_owned(), info);
+        offset = end;
+    }
+    let mut bytes = Value::Object(header).to_string().into_bytes();
+    // The numbers begin at a multiple of eight, so that readers can map them in place.
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    bytes
+}
+
+fn write_tensor(out: &mut dyn Write, tensor: &Tensor, dtype: DType) -> io::Result<()> {
+    let flat = tensor.flatten_all().map_err(io::Error::other)?;
+    let count = flat.elem_count();
+    let mut bytes = Vec::new();
+    for start in (0..count).step_by(WRITE_CHUNK) {
+        let numbers = start..count.min(start + WRITE_CHUNK);
+        fill_bytes(&mut bytes, &flat, numbers, dtype).map_err(io::Error::other)?;
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Fills `bytes` with some of the numbers of `flat`, converted to `dtype`.
+fn fill_bytes(
+    bytes: &mut Vec<u8>,
+    flat: &Tensor,
+    numbers: Range<usize>,
+    dtype: DType,
+) -> candle_core::Result<()> {
+    // Where the dtype stays, a view would bring the whole tensor from the device for each piece.
+    let piece = flat.narrow(0, numbers.start, numbers.len())?.force_contiguous()?.to_dtype(dtype)?;
+    bytes.clear();
+    match dtype {
+        DType::BF16 => bytes.extend(piece.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes())),
+        DType::F16 => bytes.extend(piece.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes())),
+        _ => bytes.extend(piece.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes())),
+    }
+    Ok(())
+}
+
+/// A tensor and the name that it has in a file.
+#[derive(Clone, Debug)]
+pub struct NamedTensor {
+    /// Its name.
+    pub name: String,
+    /// f32, contiguous. A handle: cloning a tensor does not copy its values.
+    pub tensor: Tensor,
+}
+
+/// Why a file of f32 tensors was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorFileError {
+    /// The operating system refused it.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is damaged, or its tensors are not those that are wanted.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A file of f32 tensors that [`write()`] wrote, opened for reading.
+pub struct TensorFile {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// Names and shapes by place in the file.
+    entries: Vec<(String, Vec<usize>)>,
+}
+
+impl TensorFile {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// An absent file, a damaged header, a file cut short or of another length, a tensor that is not f32.
+    pub fn open(path: &Path) -> Result<Self, TensorFileError> {
+        let io = |source| TensorFileError::Io { path: path.to_owned(), source };
+        let damaged = |problem| TensorFileError::Damaged { path: path.to_owned(), problem };
+        let file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut length = [0u8; 8];
+        reader.read_exact(&mut length).map_err(|e| damaged(format!("no header: {e}")))?;
+        let length = u64::from_le_bytes(length);
+        if length > size.saturating_sub(8) {
+            return Err(damaged(format!("a header of {length} bytes in a file of {size}")));
+        }
+        let mut header = vec![0u8; length as usize];
+        reader.read_exact(&mut header).map_err(|e| damaged(format!("header cut short: {e}")))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| {
+            let what = if e.is_data() { "an entry of the header is wrong" } else { "header is not JSON" };
+            damaged(format!("{what}: {e}"))
+        })?;
+        let mut entries = Vec::new();
+        for name in metadata.offset_keys() {
+            match metadata.info(&name) {
+                Some(info) if info.dtype == Dtype::F32 => entries.push((name, info.shape.clone())),
+                _ => return Err(damaged(format!("entry {name:?} is not a whole f32 tensor"))),
+            }
+        }
+        let promised = 8 + length + metadata.data_len() as u64;
+        if promised != size {
+            return Err(damaged(format!("{size} bytes, the header promises {promised}")));
+        }
+        Ok(Self { path: path.to_owned(), reader, entries })
+    }
+
+    /// Overwrites the given tensors in place; names and shapes must be exactly the file's.
+    ///
+    /// # Errors
+    /// A tensor that only one side has or whose shapes differ; a failed read.
+    pub fn read_into(mut self, tensors: &[NamedTensor]) -> Result<(), TensorFileError> {
+        let by_name: BTreeMap<&str, &Tensor> = tensors.iter().map(|n| (n.name.as_str(), &n.tensor)).collect();
+        if let Some(absent) = by_name.keys().find(|name| !self.entries.iter().any(|(have, _)| have == *name))
+        {
+            return Err(self.damaged(format!("no tensor {absent:?}, which the model has")));
+        }
+        for (name, shape) in std::mem::take(&mut self.entries) {
+            let Some(tensor) = by_name.get(name.as_str()) else {
+                return Err(self.damaged(format!("tensor {name:?}, which the model lacks")));
+            };
+            if tensor.dims() != shape.as_slice() {
+                let dims = tensor.dims();
+                return Err(
+                    self.damaged(format!("tensor {name:?} of shape {shape:?}, the model's is {dims:?}"))
+                );
+            }
+            if tensor.device().is_cpu() {
+                with_slice_mut::<f32, _>(tensor, |values| self.fill(values))??;
+            } else {
+                let values = self.values(tensor.elem_count())?;
+                tensor.slice_set(&Tensor::from_vec(values, tensor.shape(), tensor.device())?, 0, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensors, in the file's order, on `device`.
+    ///
+    /// # Errors
+    /// A failed read; out of memory on the device.
+    pub fn read_all(mut self, device: &Device) -> Result<Vec<NamedTensor>, TensorFileError> {
+        let mut tensors = Vec::with_capacity(self.entries.len());
+        for (name, shape) in std::mem::take(&mut self.entries) {
+            let values = self.values(shape.iter().product())?;
+            tensors.push(NamedTensor { name, tensor: Tensor::from_vec(values, shape, device)? });
+        }
+        Ok(tensors)
+    }
+
+    fn values(&mut self, count: usize) -> Result<Vec<f32>, TensorFileError> {
+        let mut values = vec![0f32; count];
+        self.fill(&mut values)?;
+        Ok(values)
+    }
+
+    /// Fills `values` with the numbers that come next.
+    fn fill(&mut self, values: &mut [f32]) -> Result<(), TensorFileError> {
+        let mut bytes = vec![0u8; 4 * READ_CHUNK.min(values.len().max(1))];
+        for chunk in values.chunks_mut(READ_CHUNK) {
+            let bytes = &mut bytes[..4 * chunk.len()];
+            self.reader
+                .read_exact(bytes)
+                .map_err(|source| TensorFileError::Io { path: self.path.clone(), source })?;
+            for (value, four) in chunk.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, problem: String) -> TensorFileError {
+        TensorFileError::Damaged { path: self.path.clone(), problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_named(path: &Path, tensors: &[NamedTensor]) {
+        let pairs: Vec<_> = tensors.iter().map(|n| (n.name.as_str(), &n.tensor)).collect();
+        write(path, &pairs, StoredDtype::F32).unwrap();
+    }
+
+    fn named(name: &str, values: &[f32], shape: &[usize]) -> NamedTensor {
+        NamedTensor {
+            name: name.into(),
+            tensor: Tensor::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_comes_back_bit_for_bit_and_safetensors_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let tensors =
+            [named("b", &[1.0, -0.0, f32::MIN_POSITIVE / 8.0, 3.4e38], &[2, 2]), named("a", &[0.1], &[1])];
+        write_named(&path, &tensors);
+        let bytes = std::fs::read(&path).unwrap();
+        let theirs = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(theirs.tensor("b").unwrap().shape(), [2, 2]);
+        assert_eq!(theirs.tensor("a").unwrap().data(), 0.1f32.to_le_bytes());
+        let into = [named("a", &[9.0], &[1]), named("b", &[9.0; 4], &[2, 2])];
+        TensorFile::open(&path).unwrap().read_into(&into).unwrap();
+        let bits = |t: &Tensor| -> Vec<u32> {
+            t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+        };
+        assert_eq!(bits(&into[1].tensor), bits(&tensors[0].tensor));
+        let all = TensorFile::open(&path).unwrap().read_all(&Device::Cpu).unwrap();
+        assert_eq!((all[0].name.as_str(), all[0].tensor.dims()), ("b", &[2usize, 2][..]));
+    }
+
+    #[test]
+    fn damage_and_misfits_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        write_named(&path, &[named("a", &[1.0, 2.0], &[2])]);
+        let read = |into: &[NamedTensor]| {
+            TensorFile::open(&path).and_then(|f| f.read_into(into)).unwrap_err().to_string()
+        };
+        assert!(read(&[named("a", &[0.0], &[1])]).contains("shape"));
+        assert!(read(&[named("c", &[0.0], &[1])]).contains("\"c\""));
+        assert!(read(&[]).contains("lacks"));
+        let bytes = std::fs::read(&path).unwrap();
+        atomic::write_bytes(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(read(&[]).contains("promises"));
+        let mut absurd = bytes.clone();
+        absurd[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        atomic::write_bytes(&path, &absurd).unwrap();
+        assert!(read(&[]).contains("header of"));
+        let text = |from: &str, to: &str| {
+            let header = String::from_utf8_lossy(&bytes[8..bytes.len() - 8]).replace(from, to);
+            let length = (header.len() as u64).to_le_bytes();
+            let parts = [&length[..], header.as_bytes(), &bytes[bytes.len() - 8..]].concat();
+            atomic::write_bytes(&path, &parts).unwrap();
+            read(&[])
+        };
+        assert!(text("{", "[").contains("not JSON"));
+        assert!(text("[0,8]", "[0,9]").contains("header is wrong"));
+        assert!(text("[2]", "[4611686018427387904,2]").contains("header is wrong"));
+        assert!(text("\"F32\",\"shape\":[2]", "\"F64\",\"shape\":[1]").contains("not a whole f32 tensor"));
+    }
+
+    /// Byte for byte what the format's reference writer makes of the same tensors, but for its order of entries.
+    #[test]
+    fn the_bytes_are_fixed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        write_named(&path, &[named("b", &[1.0, -2.0], &[1, 2]), named("a", &[0.5], &[1])]);
+        let header = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#;
+        let padded = format!("{header:<width$}", width = header.len().next_multiple_of(8));
+        let mut want = (padded.len() as u64).to_le_bytes().to_vec();
+        want.extend(padded.as_bytes());
+        want.extend([1.0f32, -2.0, 0.5].iter().flat_map(|x| x.to_le_bytes()));
+        assert_eq!(std::fs::read(&path).unwrap(), want);
+    }
+}

@@ -1,0 +1,150 @@
+//! Writing a model folder in Hugging Face's layout: weights, whole or sharded, configuration and tokenizer files.
+//!
+//! Tensors go to disk one after the other and piece by piece ([`safetensors::write`]), so that no second copy of the model
+//! is ever in memory. Every file is written by [`selfplay_records::atomic`].
+
+use std::path::Path;
+
+use candle_core::{DType, Tensor};
+use selfplay_records::atomic;
+use serde_json::{Map, Value, json};
+
+use super::{INDEX_FILE, SINGLE_FILE, safetensors};
+use crate::architecture::{Architecture, StoredDtype, read_json};
+use crate::error::ModelError;
+
+/// Files that go along with the weights unchanged, where the source folder has them.
+const COMPANIONS: [&str; 11] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+];
+
+/// Writes a model folder into `folder`, which exists.
+///
+/// `tensors` are (Hugging Face name, value), written as `dtype` (f32, bf16 or f16) in shards of at most
+/// `max_shard_bytes` (one tensor may exceed it). config.json comes from `source_folder`, with its dtype set to what
+/// was written, or is made from `architecture` where there is no source; tokenizer files are copied.
+pub fn save<'a>(
+    folder: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    dtype: DType,
+    max_shard_bytes: usize,
+    source_folder: Option<&Path>,
+    architecture: &Architecture,
+) -> Result<(), ModelError> {
+    let format = stored_dtype(dtype)?;
+    let tensors: Vec<Named> = tensors.into_iter().collect();
+    save_weights(folder, &tensors, format, max_shard_bytes)?;
+    save_config(folder, format, source_folder, architecture)?;
+    let Some(source) = source_folder else { return Ok(()) };
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if from.is_file() {
+            let to = folder.join(name);
+            atomic::copy(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes tensors into one safetensors file.
+pub fn save_tensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    dtype: DType,
+) -> Result<(), ModelError> {
+    let format = stored_dtype(dtype)?;
+    let tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
+    save_file(path, &tensors, format)
+}
+
+type Named<'a> = (&'a str, &'a Tensor);
+
+fn stored_dtype(dtype: DType) -> Result<StoredDtype, ModelError> {
+    StoredDtype::of(dtype).ok_or_else(|| {
+        ModelError::value(format!("weights cannot be stored as {dtype:?}"), "use f32, bf16 or f16")
+    })
+}
+
+fn save_weights(
+    folder: &Path,
+    tensors: &[Named],
+    format: StoredDtype,
+    max_shard_bytes: usize,
+) -> Result<(), ModelError> {
+    let bytes = |tensor: &Tensor| tensor.elem_count() * format.dtype().size_in_bytes();
+    let shards = split(tensors, bytes, max_shard_bytes);
+    if shards.len() <= 1 {
+        return save_file(&folder.join(SINGLE_FILE), tensors, format);
+    }
+    let mut weight_map = Map::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
+        save_file(&folder.join(&name), shard, format)?;
+        weight_map.extend(shard.iter().map(|(tensor, _)| ((*tensor).to_owned(), Value::from(name.as_str()))));
+    }
+    let total: usize = tensors.iter().map(|(_, tensor)| bytes(tensor)).sum();
+    // The index comes last: a folder that has it has every shard.
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    write_json(&folder.join(INDEX_FILE), &index)
+}
+
+/// Cuts the list, in its order, where the next tensor would not fit.
+fn split<'a, 'b>(
+    tensors: &'a [Named<'b>],
+    bytes: impl Fn(&Tensor) -> usize,
+    max_shard_bytes: usize,
+) -> Vec<&'a [Named<'b>]> {
+    let mut shards = Vec::new();
+    let (mut start, mut filled) = (0, 0usize);
+    for (index, (_, tensor)) in tensors.iter().enumerate() {
+        let bytes = bytes(tensor);
+        if index > start && filled.saturating_add(bytes) > max_shard_bytes {
+            shards.push(&tensors[start..index]);
+            (start, filled) = (index, 0);
+        }
+        filled += bytes;
+    }
+    shards.push(&tensors[start..]);
+    shards
+}
+
+fn save_file(path: &Path, tensors: &[Named], format: StoredDtype) -> Result<(), ModelError> {
+    Ok(safetensors::write(path, tensors, format)?)
+}
+
+fn save_config(
+    folder: &Path,
+    format: StoredDtype,
+    source_folder: Option<&Path>,
+    architecture: &Architecture,
+) -> Result<(), ModelError> {
+    let mut config = match source_folder {
+        Some(source) => read_json(&source.join("config.json"), "a model folder holds config.json")?,
+        None => architecture.to_json(),
+    };
+    if let Value::Object(config) = &mut config {
+        // Transformers 5 writes `dtype` and 4 `torch_dtype`; both read the older one.
+        let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        config.insert(key.to_owned(), Value::from(format.torch_name()));
+        if key == "dtype" && config.contains_key("torch_dtype") {
+            config.insert("torch_dtype".to_owned(), Value::from(format.torch_name()));
+        }
+    }
+    write_json(&folder.join("config.json"), &config)
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), ModelError> {
+    let mut text = format!("{value:#}");
+    text.push('\n');
+    Ok(atomic::write_bytes(path, text.as_bytes())?)
+}
