@@ -5,7 +5,7 @@
 //! [`decoder`].
 
 pub mod architecture;
-pub mod batch;
+mod batch;
 mod chat_template;
 mod codec;
 pub mod decoder;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
+use selfplay_model::StoredDtype;
 use selfplay_model::architecture::{Architecture, TensorSpec};
-use selfplay_model::weights::{WeightFiles, random_tensor, save, save_tensors};
+use selfplay_model::weights::{WeightFiles, random_tensor, safetensors, save};
 use selfplay_records::{HasKind, Kind, atomic};
 use serde_json::{Value, json};
 
@@ -47,7 +48,8 @@ impl Model {
     fn save_renamed(&self, folder: &Path, rename: impl Fn(&str) -> String) {
         let names: Vec<String> = self.specs.iter().map(|spec| rename(&spec.name)).collect();
         let tensors = names.iter().map(String::as_str).zip(&self.values);
-        save_tensors(&folder.join("model.safetensors"), tensors, DType::F32).unwrap();
+        let tensors: Vec<_> = tensors.collect();
+        safetensors::write(&folder.join("model.safetensors"), &tensors, StoredDtype::F32).unwrap();
     }
 
     fn assert_read_back(&self, folder: &Path) {
@@ -169,7 +171,7 @@ fn heads_are_found_under_either_name() {
         let head = Tensor::zeros((6, 8), DType::F32, &CPU).unwrap();
         let prompt = Tensor::zeros((3, 8), DType::F32, &CPU).unwrap();
         let heads = [(name, &head), ("prompt_head.weight", &prompt)];
-        save_tensors(&folder.path().join("model.safetensors"), heads, DType::F32).unwrap();
+        safetensors::write(&folder.path().join("model.safetensors"), &heads, StoredDtype::F32).unwrap();
         let files = WeightFiles::open(folder.path()).unwrap();
         let specs = files.heads(&model.arch).unwrap();
         let value = specs.value_head.unwrap();
@@ -185,8 +187,8 @@ fn a_preference_model_may_lack_the_output_head_and_a_policy_may_not() {
     let model = Model::new();
     let folder = tempfile::tempdir().unwrap();
     let body = model.specs.iter().map(|spec| spec.name.as_str()).zip(&model.values);
-    let body = body.filter(|(name, _)| *name != "lm_head.weight");
-    save_tensors(&folder.path().join("model.safetensors"), body, DType::F32).unwrap();
+    let body: Vec<_> = body.filter(|(name, _)| *name != "lm_head.weight").collect();
+    safetensors::write(&folder.path().join("model.safetensors"), &body, StoredDtype::F32).unwrap();
     let files = WeightFiles::open(folder.path()).unwrap();
     files.check(&model.arch, false).unwrap();
     assert!(files.check(&model.arch, true).unwrap_err().to_string().contains("lm_head.weight"));

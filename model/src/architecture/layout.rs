@@ -33,7 +33,7 @@ pub struct TensorSpec {
 
 /// A linear map as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Module {
+pub(crate) struct Module {
     /// Its Hugging Face name, e.g. `model.layers.0.self_attn.q_proj`.
     pub name: String,
     /// Rows of its weight.
@@ -66,7 +66,7 @@ impl Module {
 
 /// A norm's factors as they are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Norm {
+pub(crate) struct Norm {
     /// Its Hugging Face name, e.g. `model.layers.0.input_layernorm`.
     pub name: String,
     /// How many factors: the width of what it normalises.
@@ -86,7 +86,7 @@ impl Norm {
 
 /// One layer's stored modules, by what they do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayerModules {
+pub(crate) struct LayerModules {
     /// Before attention.
     pub attention_norm: Option<Norm>,
     /// Their outputs, one module after the other: all queries, all keys, all values.
@@ -129,7 +129,7 @@ impl LayerModules {
 
 /// A model's stored modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Modules {
+pub(crate) struct Modules {
     /// The embedding [vocab, hidden].
     pub embedding: TensorSpec,
     /// Each layer's.

@@ -7,10 +7,10 @@
 //! have the default of the family's configuration class.
 
 mod config;
-pub mod cost;
+mod cost;
 mod families;
 mod fields;
-pub mod layout;
+pub(crate) mod layout;
 mod named;
 
 use std::path::Path;
@@ -19,7 +19,8 @@ use serde_json::Value;
 
 pub use families::Family;
 pub(crate) use fields::token_ids;
-pub use layout::{Modules, ParameterKind, TensorSpec};
+pub(crate) use layout::Modules;
+pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
 
 use crate::error::ModelError;
@@ -115,7 +116,7 @@ impl StoredDtype {
     }
 }
 
-/// One decoder's shape and arithmetic. Operations, bytes of activations and of keys and values: [`cost`].
+/// One decoder's shape and arithmetic. What it costs: `cost.rs`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
     /// Which family's names and conventions.
@@ -205,7 +206,7 @@ impl Architecture {
     }
 
     /// The model's modules by what they do, under the names that they are stored under.
-    pub fn modules(&self) -> Modules {
+    pub(crate) fn modules(&self) -> Modules {
         self.family.modules(self)
     }
 }

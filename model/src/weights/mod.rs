@@ -7,7 +7,7 @@ mod write;
 
 pub use random::random_tensor;
 pub use read::{HeadSpecs, WeightFiles};
-pub use write::{save, save_tensors};
+pub use write::save;
 
 /// The name of an unsharded file.
 const SINGLE_FILE: &str = "model.safetensors";

@@ -56,17 +56,6 @@ pub fn save<'a>(
     Ok(())
 }
 
-/// Writes tensors into one safetensors file.
-pub fn save_tensors<'a>(
-    path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
-    dtype: DType,
-) -> Result<(), ModelError> {
-    let format = stored_dtype(dtype)?;
-    let tensors: Vec<(&str, &Tensor)> = tensors.into_iter().collect();
-    save_file(path, &tensors, format)
-}
-
 type Named<'a> = (&'a str, &'a Tensor);
 
 fn stored_dtype(dtype: DType) -> Result<StoredDtype, ModelError> {
