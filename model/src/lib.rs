@@ -6,22 +6,18 @@
 
 pub mod architecture;
 mod batch;
-mod chat_template;
-mod codec;
 pub mod decoder;
 mod error;
 pub mod kernels;
 mod kv_cache;
 mod parameters;
-mod tokenizer;
+mod text;
 pub mod weights;
 
 pub use architecture::{Architecture, Family, ParameterKind, StoredDtype};
 pub use batch::PackedBatch;
-pub use chat_template::ChatTemplate;
-pub use codec::Codec;
 pub use decoder::{Decoder, LoadOptions, Tape};
 pub use error::ModelError;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer};

@@ -16,8 +16,8 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind};
 use selfplay_records::Message;
 
+use super::SpecialTokens;
 use crate::error::ModelError;
-use crate::tokenizer::SpecialTokens;
 
 /// Steps of the template's program: a conversation of a hundred turns takes about ten thousand.
 const FUEL: u64 = 5_000_000;

@@ -8,10 +8,9 @@ use std::path::Path;
 use selfplay_records::{Message, Prompt};
 use serde_json::Value;
 
+use super::{ChatTemplate, Tokenizer};
 use crate::architecture::{read_json, token_ids};
-use crate::chat_template::ChatTemplate;
 use crate::error::ModelError;
-use crate::tokenizer::Tokenizer;
 
 /// A model's tokenizer and chat template.
 pub struct Codec {
