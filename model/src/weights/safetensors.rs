@@ -293,7 +293,7 @@ mod tests {
             atomic::write_bytes(&path, &parts).unwrap();
             read(&[])
         };
-        assert!(text("{", "[").contains("not JSON"));
+        assert!(text("\"__metadata__\"", "__metadata__").contains("not JSON"));
         assert!(text("[0,8]", "[0,9]").contains("header is wrong"));
         assert!(text("[2]", "[4611686018427387904,2]").contains("header is wrong"));
         assert!(text("\"F32\",\"shape\":[2]", "\"F64\",\"shape\":[1]").contains("not a whole f32 tensor"));

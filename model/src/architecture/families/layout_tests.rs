@@ -134,7 +134,9 @@ fn a_fused_layout_has_the_same_gradients() {
         let want = numbers(&joined(&parts(&parameter.name), |id| want.get(id).unwrap().clone(), &separate));
         let largest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
         let apart = got.iter().zip(&want).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(largest > 0.0 && apart <= 1e-5 * largest, "{}: {apart} of {largest}", parameter.name);
+        // The hidden states' gradient does not reach the output head.
+        let is_reached = (largest > 0.0) == (parameter.name != "lm_head.weight");
+        assert!(is_reached && apart <= 1e-5 * largest, "{}: {apart} of {largest}", parameter.name);
     }
 }
 
