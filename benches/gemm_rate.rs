@@ -9,9 +9,9 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
-use selfplay_model::kernels::attention::Attention;
-use selfplay_model::kernels::gemm::{MatrixRef, PackedMatrix, Store, gemm};
-use selfplay_model::kernels::paged_attention::{PagedStep, attend_pages};
+use selfplay_model::cpu::gemm::{MatrixRef, PackedMatrix, Store, gemm};
+use selfplay_model::ops::attention::Attention;
+use selfplay_model::ops::paged_attention::{PagedStep, attend_pages};
 use selfplay_model::{PAGE_TOKENS, PagedRow};
 
 #[global_allocator]
@@ -101,7 +101,7 @@ fn decoding_attention() -> Result<f64> {
     for _ in 0..20 {
         let start = now();
         for (keys, values) in &layers {
-            attend_pages::<f32>(&attention, &qkv, &PagedStep::new(&rows), keys, values)?;
+            attend_pages(&attention, &qkv, &PagedStep::new(&rows), keys, values)?;
         }
         best = best.min(now() - start);
     }

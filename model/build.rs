@@ -1,26 +1,49 @@
-//! With the feature `cuda`: compiles the kernels to one image of machine code and PTX.
+//! Lists the kernels by name, for the launcher and the tests' emulator. With the feature `cuda`, compiles them to one image of
+//! machine code and PTX.
 //!
 //! At build time, not by NVRTC at run time: candle's own kernels need nvcc at build time already, so that nothing more has
 //! to be installed; a mistake in a kernel is a build error on any machine, with or without a GPU; and a run starts
 //! without a compiler and without a cache.
 
+#[path = "build/kernel_names.rs"]
+mod kernel_names;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where the kernels' sources are.
+const SOURCES: &str = "src/gpu/cuda";
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed={SOURCES}");
+    let out_dir = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    if let Err(problem) = list(&out_dir.join("kernel_names.rs")) {
+        println!("cargo::error=the kernels' names: {problem}");
+        std::process::exit(1);
+    }
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    println!("cargo::rerun-if-changed=src/kernels/cuda");
     for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH", "NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default().join("kernels.fatbin");
-    if let Err(problem) = compile(&out) {
+    if let Err(problem) = compile(&out_dir.join("kernels.fatbin")) {
         println!("cargo::error={problem}");
         std::process::exit(1);
     }
+}
+
+/// Writes the names as a Rust expression.
+fn list(out: &Path) -> std::io::Result<()> {
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(SOURCES)? {
+        sources.push(std::fs::read_to_string(entry?.path())?);
+    }
+    let names = kernel_names::kernel_names(&sources);
+    #[allow(clippy::disallowed_methods, reason = "a build script's output is no user's file")]
+    std::fs::write(out, format!("&{names:#?}"))
 }
 
 fn compile(out: &Path) -> Result<(), String> {
@@ -32,7 +55,7 @@ fn compile(out: &Path) -> Result<(), String> {
         .arg(format!("-gencode=arch=compute_{capability},code=compute_{capability}"))
         .arg("-o")
         .arg(out)
-        .arg("src/kernels/cuda/kernels.cu")
+        .arg(format!("{SOURCES}/kernels.cu"))
         .output()
         .map_err(|error| {
             format!(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use emulator::Emulator;
-use selfplay_model::kernels::gpu::{Emulation, emulate};
+use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
 use selfplay_sampler::{Sample, SampleSettings, Sampler, requests};

@@ -30,7 +30,7 @@ impl DeviceChoice {
                 "--device {self}: this binary was built without CUDA: cargo build --release --features cuda"
             ))),
             #[cfg(feature = "cuda")]
-            Self::Cuda(number) => selfplay_model::kernels::gpu::open(number).map_err(|error| {
+            Self::Cuda(number) => selfplay_model::gpu::open(number).map_err(|error| {
                 // One line: what CUDA says begins with the error's name; a backtrace may follow.
                 let error = error.to_string();
                 let first = error.lines().next().unwrap_or_default();

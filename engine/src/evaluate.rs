@@ -63,7 +63,7 @@ pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(
     let rows = prompt_responses(&samples);
     let decoder = policy.for_scoring(session)?;
     let new = log_probs(decoder, &rows, budget)?;
-    let bytes = decoder.parameters().byte_count() as u64;
+    let bytes = decoder.footprint() as u64;
     policy.make_room(session, bytes)?;
     let old = log_probs(&session.policy_after(iteration - 1)?, &rows, budget)?;
     let mut result = measure(session, &samples);

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, DeviceLocation};
 use selfplay_model::ModelError;
-use selfplay_model::kernels::gpu::memory;
+use selfplay_model::gpu::memory;
 
 use crate::cli::Common;
 use crate::error::Result;

@@ -3,8 +3,9 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::Architecture;
-use crate::kernels::gpu::{Argument, Gpu, int, pointer};
-use crate::kernels::storage::with_slice_mut;
+use crate::cpu::by_dtype;
+use crate::cpu::storage::with_slice_mut;
+use crate::gpu::{Argument, Gpu, int, pointer};
 
 /// Tokens of one page.
 pub const PAGE_TOKENS: usize = 16;
@@ -87,14 +88,9 @@ impl KvCache {
             }
             for tensor in [&layer.keys, &layer.values] {
                 let len = tensor.elem_count() / self.pages;
-                match tensor.dtype() {
-                    DType::F64 => with_slice_mut::<f64, _>(tensor, |x| {
-                        x.copy_within(from * len..(from + 1) * len, to * len)
-                    })?,
-                    _ => with_slice_mut::<f32, _>(tensor, |x| {
-                        x.copy_within(from * len..(from + 1) * len, to * len)
-                    })?,
-                }
+                by_dtype!(tensor.dtype(), T => with_slice_mut::<T, _>(tensor, |x| {
+                    x.copy_within(from * len..(from + 1) * len, to * len);
+                }))?;
             }
         }
         Ok(())

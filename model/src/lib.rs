@@ -6,11 +6,16 @@
 
 pub mod architecture;
 mod batch;
+pub mod check;
+pub mod cpu;
 pub mod decoder;
 mod error;
-pub mod kernels;
+pub mod gpu;
 mod kv_cache;
+pub mod linear;
+pub mod ops;
 mod parameters;
+mod preference;
 mod text;
 pub mod weights;
 
@@ -19,5 +24,7 @@ pub use batch::PackedBatch;
 pub use decoder::{Decoder, LoadOptions, Tape};
 pub use error::ModelError;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
+pub use linear::Linear;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use preference::{PreferenceHead, PreferenceHeads};
 pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer};

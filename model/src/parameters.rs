@@ -3,9 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::ParameterKind;
-use crate::kernels::elementwise::zero_gpu;
-use crate::kernels::gpu::Gpu;
-use crate::kernels::storage::with_slice_mut;
+use crate::ops::elementwise::zero;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +39,11 @@ impl Parameter {
     /// The value with all its digits: the master, where there is one.
     pub fn full(&self) -> &Tensor {
         self.master.as_ref().unwrap_or(&self.value)
+    }
+
+    /// Bytes of the value, without a master's.
+    pub fn footprint(&self) -> usize {
+        self.value.elem_count() * self.value.dtype().size_in_bytes()
     }
 }
 
@@ -121,11 +124,6 @@ impl Parameters {
         Ok(())
     }
 
-    /// Bytes of all values, without masters.
-    pub fn byte_count(&self) -> usize {
-        self.0.iter().map(|p| p.value.elem_count() * p.value.dtype().size_in_bytes()).sum()
-    }
-
     /// Numbers in all.
     pub fn element_count(&self) -> usize {
         self.0.iter().map(|p| p.value.elem_count()).sum()
@@ -165,19 +163,8 @@ impl Gradients {
     /// A device without a form of this operation.
     pub fn zero(&mut self) -> Result<()> {
         for gradient in self.0.iter().flatten() {
-            if let Some(gpu) = Gpu::of(gradient)? {
-                zero_gpu(&gpu, gradient)?;
-                continue;
-            }
-            match gradient.dtype() {
-                DType::F64 => with_slice_mut::<f64, _>(gradient, |g| g.fill(0.0))?,
-                _ => with_slice_mut::<f32, _>(gradient, zero_in_parallel)?,
-            }
+            zero(gradient)?;
         }
         Ok(())
     }
-}
-
-fn zero_in_parallel(g: &mut [f32]) {
-    crate::kernels::parallel::for_rows(g, 1, 1 << 16, |_, part| part.fill(0.0));
 }

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use emulator::Emulator;
 use families::{FAMILIES, decoder, gradients, numbers};
-use selfplay_model::decoder::gpu_check::{compare_decoders, compare_steps};
-use selfplay_model::kernels::elementwise::scale_assign;
-use selfplay_model::kernels::gpu::check::{self, Size, Target, noise};
-use selfplay_model::kernels::gpu::{Emulation, emulate};
-use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_model::check::{self, Size, Target, compare_decoders, compare_steps, noise};
+use selfplay_model::gpu::{Emulation, emulate};
+use selfplay_model::ops::elementwise::scale_assign;
+use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
 
 /// Operations take their GPU forms while the guard lives; `None` where there is no C++ compiler.
 fn on_gpu() -> Option<Emulation> {
@@ -165,15 +164,16 @@ fn heads_of_preference_models() {
         if dtype == DType::BF16 {
             model = twin(&model, dtype);
         }
-        model.add_heads(6, false, 3).unwrap();
-        let head = model.value_head().unwrap();
+        PreferenceHeads::add(&mut model, 6, false, 3).unwrap();
+        let head = model.parameters().find("value_head.weight").unwrap();
         // Deviation 0.04 to about 1.
-        scale_assign::<f32>(&model.parameters().get(head).value, 25.0).unwrap();
+        scale_assign(&model.parameters().get(head).value, 25.0).unwrap();
         let hidden = cast(&hidden, dtype);
-        let out = model.project_rows(&hidden, &rows, head).unwrap().concat();
+        let value = PreferenceHeads::of(&model).unwrap().value;
+        let out = value.forward(&model, &hidden, &rows).unwrap().concat();
         let mut gradients = selfplay_model::Gradients::zeros(model.parameters()).unwrap();
         let d_hidden = hidden.zeros_like().unwrap();
-        model.project_rows_backward(&hidden, &rows, head, &d_out, &d_hidden, &mut gradients).unwrap();
+        value.backward(&model, &hidden, &rows, &d_out, &d_hidden, &mut gradients).unwrap();
         let out = Tensor::from_vec(out, 24, &Device::Cpu).unwrap();
         vec![out, d_hidden, gradients.get(head).unwrap().clone()]
     };

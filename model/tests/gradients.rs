@@ -9,7 +9,7 @@ mod families;
 use candle_core::DType;
 use families::{FAMILIES, batch, coefficient, decoder, gradients, numbers};
 use selfplay_model::Decoder;
-use selfplay_model::kernels::storage::with_slice_mut;
+use selfplay_model::cpu::storage::with_slice_mut;
 
 fn loss(decoder: &Decoder) -> f64 {
     let (batch, rows, targets) = batch();

@@ -1,7 +1,7 @@
 //! The paged forward against the packed one, and its independence of batch and schedule, bit for bit.
 
 use candle_core::{DType, Device};
-use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::{Architecture, Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
 use serde_json::json;
 

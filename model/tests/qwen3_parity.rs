@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::{
     Architecture, Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow,
 };

@@ -15,7 +15,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
 use selfplay_model::{ModelError, PagedRow};
 use selfplay_sampler::{
     Backend, Capacity, PromptStream, SampleError, SampleRequest, SampleSettings, Sampler, TextDecoder,

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device};
+use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::DecodeGraphs;
-use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw, draw};
-use selfplay_model::kernels::gpu::{Gpu, Memory, memory};
-use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::gpu::{Gpu, Memory, memory};
+use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw, draw};
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
 use crate::{Capacity, SampleError};
@@ -85,8 +85,8 @@ pub struct NativeBackend<'a> {
 impl<'a> NativeBackend<'a> {
     /// A backend without a cache yet.
     pub fn new(decoder: &'a Decoder) -> Self {
-        // The cache keeps what the layers compute: the dtype of the loaded weights.
-        let dtype = decoder.parameters().iter().next().map_or(DType::F32, |(_, first)| first.value.dtype());
+        // The cache keeps what the layers compute.
+        let dtype = decoder.dtype();
         let (rows, token_budget) = (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET);
         Self {
             decoder,

@@ -3,7 +3,7 @@
 //!
 //! The sample needs no exactness, only the same bits everywhere; the pass is exact, as all of `row_pass.rs`.
 
-use selfplay_model::kernels::simd::{Level, level};
+use selfplay_model::cpu::simd::{Level, level};
 
 use crate::candidate::Candidate;
 use crate::row_pass::{BLOCK, Blocks, Weights, exp, mass_of_block, rounded, weights_of, widest};

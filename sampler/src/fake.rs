@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_model::kernels::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
 use crate::{Backend, Capacity, SampleError, TextDecoder};

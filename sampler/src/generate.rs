@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use selfplay_model::kernels::draw::{Drawn, RowDraw};
-use selfplay_model::kernels::parallel::for_rows;
+use selfplay_model::cpu::parallel::for_rows;
+use selfplay_model::ops::draw::{Drawn, RowDraw};
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Candidates, Prompt};
 

@@ -7,7 +7,7 @@
 
 use std::hint::black_box;
 
-use selfplay_model::kernels::simd::{Level, level};
+use selfplay_model::cpu::simd::{Level, level};
 
 /// Logits per block.
 pub(crate) const BLOCK: usize = 64;

@@ -17,7 +17,7 @@
 
 use std::cmp::Ordering;
 
-use selfplay_model::kernels::draw::DrawRule;
+use selfplay_model::ops::draw::DrawRule;
 
 use crate::SampleSettings;
 use crate::bracket::{Bracket, bracket_masses, sampled_bracket};

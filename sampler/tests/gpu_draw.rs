@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use emulator::Emulator;
-use selfplay_model::kernels::draw::{RowDraw, draw};
-use selfplay_model::kernels::gpu::emulate;
+use selfplay_model::gpu::emulate;
+use selfplay_model::ops::draw::{RowDraw, draw};
 use selfplay_sampler::{PickRule, Picker, PromptStream, SampleSettings};
 
 /// Rows of many shapes: peaked, flat, with ties, with −∞, all but equal.

@@ -7,21 +7,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use selfplay_model::{Codec, Decoder, PackedBatch, ParameterId};
+use selfplay_model::{Codec, Decoder, PackedBatch, PreferenceHeads};
 use selfplay_records::Candidates;
 
 use crate::ScoreError;
 use crate::packing::{BatchPlan, PackedPiece, SequenceGroup, plan};
 use crate::tokenise::{PromptEnd, TokenisedRow, Tokeniser};
-
-/// Which heads the weights have.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    /// `value_head.weight` \[d, hidden].
-    pub value: ParameterId,
-    /// `prompt_head.weight` \[d/2, hidden].
-    pub prompt: Option<ParameterId>,
-}
 
 /// What the heads say of one response.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,7 +27,7 @@ pub(crate) struct HeadOutput {
 pub struct Embedder {
     decoder: Decoder,
     codec: Codec,
-    heads: Heads,
+    heads: PreferenceHeads,
     folder: PathBuf,
     max_length: usize,
     batch_tokens: usize,
@@ -57,7 +48,7 @@ impl Embedder {
     pub(crate) fn new(
         decoder: Decoder,
         codec: Codec,
-        heads: Heads,
+        heads: PreferenceHeads,
         folder: &Path,
         limits: Limits,
     ) -> Result<Self, ScoreError> {
@@ -149,13 +140,13 @@ impl Embedder {
         let rows = [value_rows.as_slice(), &prompt_rows].concat();
         let hidden = self.decoder.hidden_rows(&packed, &rows)?; // [n + gates, h]
         let of_values: Vec<usize> = (0..value_rows.len()).collect();
-        let values = self.decoder.project_rows(&hidden, &of_values, self.heads.value)?; // [n][d]
+        let values = self.heads.value.forward(&self.decoder, &hidden, &of_values)?; // [n][d]
         for (place, value) in places.iter().zip(values) {
             outputs[place.group][place.sequence].value = value;
         }
-        if let Some(head) = self.heads.prompt {
+        if let Some(head) = &self.heads.prompt {
             let of_gates: Vec<usize> = (value_rows.len()..rows.len()).collect();
-            let gates = self.decoder.project_rows(&hidden, &of_gates, head)?; // [n][d/2]
+            let gates = head.forward(&self.decoder, &hidden, &of_gates)?; // [n][d/2]
             for (place, gate) in places.iter().zip(gates) {
                 outputs[place.group][place.sequence].prompt = Some(gate);
             }

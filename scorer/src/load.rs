@@ -5,9 +5,9 @@ use std::path::Path;
 use candle_core::Device;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads};
 
-use crate::embedder::{Embedder, Heads, Limits};
+use crate::embedder::{Embedder, Limits};
 use crate::{BradleyTerry, Gpm, PreferenceKind, PreferenceModel, ScoreError, ScoreSettings};
 
 /// Loads the preference model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
@@ -39,13 +39,14 @@ pub fn load(
     }
     let options = LoadOptions { device: device.clone(), dtype: settings.dtype.tensor_dtype(), heads: true };
     let decoder = Decoder::load(folder, &options)?;
-    let Some(value) = decoder.value_head() else {
+    let Some(mut heads) = PreferenceHeads::of(&decoder) else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
-    let prompt = decoder.prompt_head().filter(|_| kind == PreferenceKind::Gpm);
+    // A prompt head is a GPM's.
+    heads.prompt = heads.prompt.filter(|_| kind == PreferenceKind::Gpm);
     let codec = Codec::load(folder, template.or(settings.chat_template.as_deref()))?;
     let limits = Limits { max_length: settings.max_length, batch_tokens: settings.batch_tokens };
-    let embedder = Embedder::new(decoder, codec, Heads { value, prompt }, folder, limits)?;
+    let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
     let tau = settings.tau.or(kind.default_tau()).unwrap_or(1.0);
     let settings = settings.clone();
     Ok(match kind {

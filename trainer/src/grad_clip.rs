@@ -7,9 +7,9 @@
 
 use candle_core::DType;
 use rayon::prelude::*;
-use selfplay_model::kernels::elementwise::{STREAM_THREADS, stream_blocks};
-use selfplay_model::kernels::gpu::{Argument, Gpu, address, pointer};
-use selfplay_model::kernels::storage::with_slice;
+use selfplay_model::cpu::storage::with_slice;
+use selfplay_model::gpu::{Argument, Gpu, address, pointer};
+use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
 use selfplay_model::{Gradients, Parameters};
 
 use crate::TrainError;

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions};
+use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions, PreferenceHeads};
 use selfplay_records::{HasKind, Kind, atomic};
 
 use crate::loss::LossSettings;
@@ -412,7 +412,7 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
     };
     let loss_at = |along: f32, gradient: Option<&Path>, out: &Path| {
         let mut decoder = decoder(12);
-        decoder.add_heads(6, true, 42).unwrap();
+        PreferenceHeads::add(&mut decoder, 6, true, 42).unwrap();
         // The heads start at 1/17 of a unit: with larger ones the score bends more and tests more.
         for (_, parameter) in decoder.parameters().iter() {
             if parameter.name.ends_with("_head.weight") && !parameter.name.starts_with("lm") {
@@ -447,7 +447,7 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
 }
 
 fn shift(tensor: &candle_core::Tensor, mut change: impl FnMut(f32) -> f32) {
-    selfplay_model::kernels::storage::with_slice_mut::<f32, _>(tensor, |values| {
+    selfplay_model::cpu::storage::with_slice_mut::<f32, _>(tensor, |values| {
         values.iter_mut().for_each(|x| *x = change(*x));
     })
     .unwrap();

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use selfplay_model::{Decoder, Gradients, PackedBatch, ParameterId};
+use selfplay_model::{Decoder, Gradients, PackedBatch, PreferenceHeads};
 use selfplay_records::{Problem, Problems};
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +187,7 @@ pub fn train_preference_model(
         check_vocabulary(decoder, &name, [&comparison.chosen[..], &comparison.rejected[..]])?;
         truncated += usize::from(comparison.truncate(settings.train.max_length));
     }
-    let heads = Heads::of(decoder, &settings.preference, run.seed)?;
+    let heads = heads(decoder, &settings.preference, run.seed)?;
     let split = split(comparisons, settings.preference.holdout, run.seed);
     let examples = split.train.len();
     let mut objective = ComparisonObjective {
@@ -239,37 +239,31 @@ fn split(comparisons: Vec<TokenComparison>, share: f64, seed: u64) -> Split {
     split
 }
 
-/// The decoder's heads.
-#[derive(Clone, Copy)]
-struct Heads {
-    value: ParameterId,
-    prompt: Option<ParameterId>,
-}
-
-impl Heads {
-    /// The heads that the settings ask for, added where the decoder has none.
-    fn of(decoder: &mut Decoder, settings: &PreferenceSettings, seed: u64) -> Result<Self, TrainError> {
-        let dim = settings.dimensions();
-        if decoder.value_head().is_none() {
-            decoder.add_heads(dim, settings.has_prompt_head(), seed)?;
-        }
-        let wrong = |key: &str, value: String, want: String| {
-            TrainError::Setting(Problem { key: key.into(), value, want })
-        };
-        let Some(value) = decoder.value_head() else {
-            return Err(wrong("dim", dim.to_string(), "a model that takes a value head".into()));
-        };
-        let have = decoder.parameters().get(value).value.dims().first().copied().unwrap_or(0);
-        if have != dim {
-            return Err(wrong("dim", dim.to_string(), format!("{have}, the size of the model's value head")));
-        }
-        let prompt = decoder.prompt_head();
-        if prompt.is_some() != settings.has_prompt_head() {
-            let (value, want) = (settings.has_prompt_head(), prompt.is_some());
-            return Err(wrong("prompt_head", value.to_string(), format!("{want}, as the model has it")));
-        }
-        Ok(Self { value, prompt })
+/// The decoder's heads, which the settings ask for; added where the decoder has none.
+fn heads(
+    decoder: &mut Decoder,
+    settings: &PreferenceSettings,
+    seed: u64,
+) -> Result<PreferenceHeads, TrainError> {
+    let dim = settings.dimensions();
+    if PreferenceHeads::of(decoder).is_none() {
+        PreferenceHeads::add(decoder, dim, settings.has_prompt_head(), seed)?;
     }
+    let wrong = |key: &str, value: String, want: String| {
+        TrainError::Setting(Problem { key: key.into(), value, want })
+    };
+    let Some(heads) = PreferenceHeads::of(decoder) else {
+        return Err(wrong("dim", dim.to_string(), "a model that takes a value head".into()));
+    };
+    let have = heads.value.outputs();
+    if have != dim {
+        return Err(wrong("dim", dim.to_string(), format!("{have}, the size of the model's value head")));
+    }
+    if heads.prompt.is_some() != settings.has_prompt_head() {
+        let (value, want) = (settings.has_prompt_head(), heads.prompt.is_some());
+        return Err(wrong("prompt_head", value.to_string(), format!("{want}, as the model has it")));
+    }
+    Ok(heads)
 }
 
 /// Comparisons packed for one forward pass.
@@ -306,7 +300,7 @@ fn pack_comparisons<'a>(comparisons: impl Iterator<Item = &'a TokenComparison>) 
 struct ComparisonObjective {
     comparisons: Vec<TokenComparison>,
     holdout: Vec<TokenComparison>,
-    heads: Heads,
+    heads: PreferenceHeads,
     preference: PreferenceSettings,
     pass: PassSettings,
     path: PathBuf,
@@ -328,9 +322,9 @@ impl ComparisonObjective {
         hidden: &Tensor,
         packed: &PackedComparisons,
     ) -> Result<HeadOutputs, TrainError> {
-        let values = widen(decoder.project_rows(hidden, &packed.value_rows, self.heads.value)?);
-        let gates = match self.heads.prompt {
-            Some(head) => widen(decoder.project_rows(hidden, &packed.prompt_rows, head)?),
+        let values = widen(self.heads.value.forward(decoder, hidden, &packed.value_rows)?);
+        let gates = match &self.heads.prompt {
+            Some(head) => widen(head.forward(decoder, hidden, &packed.prompt_rows)?),
             None => Vec::new(),
         };
         Ok(HeadOutputs { values, gates })
@@ -419,23 +413,10 @@ impl Objective for ComparisonObjective {
                 d_gates.push(narrow(&scored.d_gate, scale));
             }
             let d_hidden = hidden.zeros_like()?;
-            decoder.project_rows_backward(
-                hidden,
-                &packed.value_rows,
-                self.heads.value,
-                &d_values,
-                &d_hidden,
-                grads,
-            )?;
-            if let Some(head) = self.heads.prompt {
-                decoder.project_rows_backward(
-                    hidden,
-                    &packed.prompt_rows,
-                    head,
-                    &d_gates,
-                    &d_hidden,
-                    grads,
-                )?;
+            let value = &self.heads.value;
+            value.backward(decoder, hidden, &packed.value_rows, &d_values, &d_hidden, grads)?;
+            if let Some(prompt) = &self.heads.prompt {
+                prompt.backward(decoder, hidden, &packed.prompt_rows, &d_gates, &d_hidden, grads)?;
             }
             decoder.backward(tape, &d_hidden, grads)?;
         }

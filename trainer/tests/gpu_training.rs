@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use emulator::Emulator;
-use selfplay_model::kernels::gpu::{Emulation, emulate};
+use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::{Architecture, Decoder, LoadOptions};
 use selfplay_trainer::{
     LossKind, OptimizerKind, PreferenceHead, PreferenceSettings, PreferenceTarget, PreferenceTrainSettings,

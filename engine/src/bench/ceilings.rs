@@ -1,7 +1,8 @@
 //! The two rates that every floor is made of: a large copy and a large product.
 
 use candle_core::{DType, Device, Tensor};
-use selfplay_model::kernels::linear::{Map, linear};
+use selfplay_model::linear::{NewModule, Sums};
+use selfplay_model::{Linear, Parameters};
 
 use super::{Ceilings, fault, median, timed};
 use crate::error::Result;
@@ -25,10 +26,13 @@ pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<C
     drop((from, copy));
     let side = if is_cpu { 2048 } else { 8192 };
     let (x, weight) = (random(side, side, dtype, device)?, random(side, side, dtype, device)?);
+    let mut parameters = Parameters::default();
+    let module = NewModule { name: "square".to_owned(), weight, bias: None };
+    let linear = Linear::insert(&mut parameters, vec![module]).map_err(fault)?;
     let mut products = Vec::new();
     for _ in 0..=repeats {
         products.push(timed(device, || {
-            linear::<f32>(&x, &[Map { weight: &weight, bias: None }]).map_err(fault)?;
+            linear.forward(&parameters, &x, Sums::Fastest).map_err(fault)?;
             Ok(())
         })?);
     }
@@ -42,7 +46,7 @@ pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<C
 pub(super) fn random(rows: usize, columns: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     const BLOCK: usize = 64;
     let make = || {
-        let block = selfplay_model::kernels::gpu::check::noise(&[BLOCK.min(rows.max(1)), columns], 3)?
+        let block = selfplay_model::check::noise(&[BLOCK.min(rows.max(1)), columns], 3)?
             .to_dtype(dtype)?
             .to_device(device)?;
         block.repeat((rows.div_ceil(BLOCK), 1))?.narrow(0, 0, rows)?.contiguous()?.copy()

@@ -2,8 +2,7 @@
 //! sampling against other steps, bit for bit.
 
 use candle_core::DType;
-use selfplay_model::decoder::gpu_check::{compare_decoders, compare_steps};
-use selfplay_model::kernels::gpu::check::{Size, Target, compare_all};
+use selfplay_model::check::{Size, Target, compare_all, compare_decoders, compare_steps};
 
 use super::{Bench, Line, fault};
 use crate::error::{EngineError, Result};

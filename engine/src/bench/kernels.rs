@@ -1,16 +1,16 @@
 //! The operations of a training step, one by one, at the policy's widths and a micro-batch's rows.
 
 use candle_core::{DType, Tensor};
-use selfplay_model::PackedBatch;
-use selfplay_model::kernels::attention::{Attention, Places};
-use selfplay_model::kernels::elementwise::sum;
-use selfplay_model::kernels::embedding::{embedding, embedding_backward};
-use selfplay_model::kernels::gated_unit::{gated_unit, gated_unit_backward};
-use selfplay_model::kernels::gpu::Gpu;
-use selfplay_model::kernels::linear::{Map, MapGradient, linear, linear_backward};
-use selfplay_model::kernels::log_prob::{log_probs_backward_gpu, log_probs_gpu};
-use selfplay_model::kernels::rms_norm::RmsNorm;
-use selfplay_model::kernels::rope::{Direction, Positions, RopeTable};
+use selfplay_model::gpu::Gpu;
+use selfplay_model::linear::{NewModule, Sums};
+use selfplay_model::ops::attention::{Attention, Places};
+use selfplay_model::ops::elementwise::sum;
+use selfplay_model::ops::embedding::{embedding, embedding_backward};
+use selfplay_model::ops::gated_unit::{gated_unit, gated_unit_backward};
+use selfplay_model::ops::log_prob::{log_probs, log_probs_backward};
+use selfplay_model::ops::rms_norm::RmsNorm;
+use selfplay_model::ops::rope::{Direction, Positions, RopeTable};
+use selfplay_model::{Gradients, Linear, PackedBatch, Parameters};
 
 use super::ceilings::random;
 use super::work::Draw;
@@ -54,16 +54,14 @@ fn memory_bound(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
     let weight = tensor(1, h)?.reshape(h).map_err(fault)?;
     let sums = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &bench.device).map_err(fault);
     let d_weight = sums(&[h])?;
-    lines.push(
-        bench.operation("rms_norm", 2.0 * rows_of(h), 0.0, || norm.forward::<f32>(&x, &weight).map(drop))?,
-    );
+    lines.push(bench.operation("rms_norm", 2.0 * rows_of(h), 0.0, || norm.forward(&x, &weight).map(drop))?);
     lines.push(bench.operation("rms_norm with residual add", 4.0 * rows_of(h), 0.0, || {
-        norm.add_forward::<f32>(&x, &y, &weight).map(drop)
+        norm.add_forward(&x, &y, &weight).map(drop)
     })?);
     lines.push(bench.operation("rms_norm backward", 4.0 * rows_of(h), 0.0, || {
-        norm.backward::<f32>(&x, &weight, &y, Some(&d_weight), &dx)
+        norm.backward(&x, &weight, &y, Some(&d_weight), &dx)
     })?);
-    lines.push(bench.operation("residual add", 3.0 * rows_of(h), 0.0, || sum::<f32>(&x, &y).map(drop))?);
+    lines.push(bench.operation("residual add", 3.0 * rows_of(h), 0.0, || sum(&x, &y).map(drop))?);
 
     let width = (a.num_heads + 2 * a.num_kv_heads) * a.head_dim;
     let turned = a.num_heads + a.num_kv_heads;
@@ -71,32 +69,35 @@ fn memory_bound(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
     let table = RopeTable::new(&a.rope, a.head_dim, bench.max_tokens);
     let positions = Positions::new((0..t).map(|i| (i % bench.max_tokens) as u32).collect());
     lines.push(bench.operation("rope", 2.0 * rows_of(turned * a.head_dim), 0.0, || {
-        table.rotate::<f32>(&qkv, turned, &positions, Direction::Forward)
+        table.rotate(&qkv, turned, &positions, Direction::Forward)
     })?);
     drop(qkv);
 
     let i = a.intermediate_size;
     let (gate_up, d) = (tensor(t, 2 * i)?, tensor(t, i)?);
-    lines.push(bench.operation("gated unit", 3.0 * rows_of(i), 0.0, || {
-        gated_unit::<f32>(&gate_up, a.activation).map(drop)
-    })?);
+    lines.push(
+        bench.operation("gated unit", 3.0 * rows_of(i), 0.0, || {
+            gated_unit(&gate_up, a.activation).map(drop)
+        })?,
+    );
     lines.push(bench.operation("gated unit backward", 5.0 * rows_of(i), 0.0, || {
-        gated_unit_backward::<f32>(&gate_up, &d, a.activation)
+        gated_unit_backward(&gate_up, &d, a.activation)
     })?);
     drop((gate_up, d));
 
     let ids = Draw::new(bench.seed).ids(t, a.vocab_size);
     let vocabulary = tensor(a.vocab_size, h)?;
-    lines.push(bench.operation("embedding", 2.0 * rows_of(h), 0.0, || {
-        embedding::<f32>(&vocabulary, &ids, None).map(drop)
-    })?);
+    lines
+        .push(bench.operation("embedding", 2.0 * rows_of(h), 0.0, || {
+            embedding(&vocabulary, &ids, None).map(drop)
+        })?);
     drop(vocabulary);
     let d_table = sums(&[a.vocab_size, h])?;
     let distinct = ids.iter().collect::<std::collections::HashSet<_>>().len() as f64;
     let bytes = rows_of(h) + 8.0 * distinct * h as f64;
-    lines.push(bench.operation("embedding backward", bytes, 0.0, || {
-        embedding_backward::<f32>(&x, &ids, None, &d_table)
-    })?);
+    lines.push(
+        bench.operation("embedding backward", bytes, 0.0, || embedding_backward(&x, &ids, None, &d_table))?,
+    );
     Ok(())
 }
 
@@ -111,23 +112,22 @@ fn products(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
         ("down", i, vec![h]),
     ] {
         let tensor = |rows: usize, columns: usize| random(rows, columns, bench.dtype, &bench.device);
-        let weights = outputs.iter().map(|&n| tensor(n, inputs)).collect::<Result<Vec<_>>>()?;
-        let gradients = outputs
+        let modules = outputs
             .iter()
-            .map(|&n| Tensor::zeros((n, inputs), DType::F32, &bench.device).map_err(fault))
+            .enumerate()
+            .map(|(i, &n)| Ok(NewModule { name: i.to_string(), weight: tensor(n, inputs)?, bias: None }))
             .collect::<Result<Vec<_>>>()?;
-        let maps: Vec<Map> = weights.iter().map(|weight| Map { weight, bias: None }).collect();
-        let slots: Vec<MapGradient> =
-            gradients.iter().map(|weight| MapGradient { weight: Some(weight), bias: None }).collect();
+        let mut parameters = Parameters::default();
+        let linear = Linear::insert(&mut parameters, modules).map_err(fault)?;
+        let gradients = Gradients::zeros(&parameters).map_err(fault)?;
         let width: usize = outputs.iter().sum();
         let (x, dy) = (tensor(t, inputs)?, tensor(t, width)?);
         let flops = 2.0 * t as f64 * inputs as f64 * width as f64;
-        lines.push(
-            bench
-                .operation(&format!("product: {name}"), 0.0, flops, || linear::<f32>(&x, &maps).map(drop))?,
-        );
+        lines.push(bench.operation(&format!("product: {name}"), 0.0, flops, || {
+            linear.forward(&parameters, &x, Sums::Fastest).map(drop)
+        })?);
         lines.push(bench.operation(&format!("product: {name}, backward"), 0.0, 2.0 * flops, || {
-            linear_backward::<f32>(&x, &dy, &maps, &slots).map(drop)
+            linear.backward(&parameters, &x, &dy, &gradients).map(drop)
         })?);
     }
     Ok(())
@@ -154,10 +154,10 @@ fn attention(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
         let width = (a.num_heads * a.head_dim) as f64;
         let flops: f64 = batch.positions().iter().map(|&p| 4.0 * width * (f64::from(p) + 1.0)).sum();
         let name = format!("attention, {whose}, heads of {}", a.head_dim);
-        lines.push(bench.operation(&name, 0.0, flops, || attention.forward::<f32>(&qkv, &places).map(drop))?);
-        let forward = attention.forward::<f32>(&qkv, &places).map_err(fault)?;
+        lines.push(bench.operation(&name, 0.0, flops, || attention.forward(&qkv, &places).map(drop))?);
+        let forward = attention.forward(&qkv, &places).map_err(fault)?;
         lines.push(bench.operation(&format!("{name}, backward"), 0.0, 2.5 * flops, || {
-            attention.backward::<f32>(&qkv, &forward, &d_out, &places).map(drop)
+            attention.backward(&qkv, &forward, &d_out, &places).map(drop)
         })?);
     }
     Ok(())
@@ -165,20 +165,22 @@ fn attention(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
 
 /// Log-probs of a chunk of rows of the vocabulary; on a CPU they are part of the head's own loop.
 fn head(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
-    let Some(gpu) = Gpu::at(&bench.device).map_err(fault)? else { return Ok(()) };
+    if Gpu::at(&bench.device).map_err(fault)?.is_none() {
+        return Ok(());
+    }
     let vocab = bench.policy.vocab_size;
     let rows = 2048.min(bench.micro_batch_tokens);
     let logits = random(rows, vocab, DType::F32, &bench.device)?;
     let targets = Draw::new(bench.seed).ids(rows, vocab);
     let count = rows as f64 * vocab as f64;
     lines.push(bench.operation("log-probs of a chunk", 4.0 * count, 0.0, || {
-        log_probs_gpu(&gpu, &logits, &targets, None).map(drop)
+        log_probs(&logits, &targets, None).map(drop)
     })?);
     let size = bench.dtype.size_in_bytes() as f64;
     let d = vec![0.5f32; rows];
     // The logits are read for their sum, and again for the gradient: a chunk is larger than any cache.
     lines.push(bench.operation("log-probs of a chunk, backward", (4.0 + 4.0 + size) * count, 0.0, || {
-        log_probs_backward_gpu(&gpu, &logits, &targets, &d, None, bench.dtype).map(drop)
+        log_probs_backward(&logits, &targets, &d, None, bench.dtype).map(drop)
     })?);
     Ok(())
 }

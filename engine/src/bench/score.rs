@@ -1,6 +1,6 @@
 //! Embeddings of a general preference model: K responses to a prompt, each embedded once.
 
-use selfplay_model::{Decoder, LoadOptions, PackedBatch};
+use selfplay_model::{Decoder, LoadOptions, PackedBatch, PreferenceHeads};
 
 use super::work::Draw;
 use super::{Bench, Line, fault};
@@ -13,8 +13,8 @@ const RESPONSES: usize = 5;
 pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
     let mut decoder = Decoder::random(bench.judge.clone(), bench.seed, &options)?;
-    decoder.add_heads(6, true, bench.seed)?;
-    let (Some(value_head), Some(prompt_head)) = (decoder.value_head(), decoder.prompt_head()) else {
+    PreferenceHeads::add(&mut decoder, 6, true, bench.seed)?;
+    let Some(PreferenceHeads { value, prompt: Some(prompt) }) = PreferenceHeads::of(&decoder) else {
         return Err(EngineError::failure("a preference model without heads"));
     };
     let (prompt_tokens, response_tokens) = (bench.max_tokens / 5, bench.max_tokens * 11 / 16);
@@ -49,8 +49,8 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
             let hidden = decoder.hidden_rows(batch, &rows).map_err(fault)?;
             let of_prompts: Vec<usize> = (0..prompts.len()).collect();
             let of_ends: Vec<usize> = (prompts.len()..rows.len()).collect();
-            decoder.project_rows(&hidden, &of_prompts, prompt_head).map_err(fault)?;
-            decoder.project_rows(&hidden, &of_ends, value_head).map_err(fault)?;
+            prompt.forward(&decoder, &hidden, &of_prompts).map_err(fault)?;
+            value.forward(&decoder, &hidden, &of_ends).map_err(fault)?;
         }
         Ok(())
     })?;

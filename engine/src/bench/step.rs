@@ -1,6 +1,6 @@
 //! A training step on pairs, stage by stage, and the forward pass that reference log-probs are.
 
-use selfplay_model::kernels::gpu::take_peak;
+use selfplay_model::gpu::take_peak;
 use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::Optimizer;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use selfplay_model::kernels::gpu;
+use selfplay_model::gpu;
 
 use crate::device::DeviceChoice;
 

@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::Decoder;
 use super::inference::check_pages;
-use super::{Decoder, by_dtype};
-use crate::kernels::draw::{DrawPlaces, DrawRule, Drawn, RowDraw};
-use crate::kernels::embedding::embedding_at;
-use crate::kernels::gemm::Element;
-use crate::kernels::gpu::{Gpu, Graph};
-use crate::kernels::paged_attention::PagedStep;
-use crate::kernels::paged_gpu::{PartResults, Room, Uploaded};
-use crate::kernels::rope::RopeTable;
+use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
+use crate::ops::draw::{DrawPlaces, DrawRule, Drawn, RowDraw};
+use crate::ops::embedding::embedding_at;
+use crate::ops::paged_attention::{PagedStep, PartResults, Room, Uploaded};
+use crate::ops::rope::RopeTable;
 
 /// The steps that were captured, for one decoder, one cache and one rule.
 #[derive(Default)]
@@ -65,12 +63,12 @@ impl DecodeGraphs {
     }
 
     /// Steps that were replayed.
-    pub fn replayed(&self) -> usize {
+    pub(crate) fn replayed(&self) -> usize {
         self.replayed
     }
 
     /// Sizes that were captured.
-    pub fn captured(&self) -> usize {
+    pub(crate) fn captured(&self) -> usize {
         self.steps.values().filter(|step| step.graph.is_some()).count()
     }
 }
@@ -82,7 +80,7 @@ fn filled_up(rows: usize) -> usize {
 
 impl Decoder {
     /// One token of each row, and the next one drawn from its logits, on a GPU: [`Decoder::forward_paged`],
-    /// [`Decoder::logits`] and [`crate::kernels::draw::draw`] in one. `ids` \[n] and `draws` \[n] belong to the `n` rows in
+    /// [`Decoder::logits`] and [`crate::ops::draw::draw`] in one. `ids` \[n] and `draws` \[n] belong to the `n` rows in
     /// order. `graphs` must have seen no other decoder or cache.
     ///
     /// # Errors
@@ -104,7 +102,7 @@ impl Decoder {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.architecture.vocab_size) {
             bail!("token id {id} is outside the vocabulary of {}", self.architecture.vocab_size)
         }
-        let Some(attention) = self.blocks.first().map(|block| &block.attention) else {
+        let Some(attention) = self.blocks.first().map(|block| &block.attention.heads) else {
             bail!("a model without blocks")
         };
         // Graphs know the table by its address: it is made once, for every position of the model that a row comes near.
@@ -141,7 +139,7 @@ impl Decoder {
         step.ids.slice_set(&gpu.upload(&filled)?, 0, 0)?;
         step.draws.put(&gpu, draws, room.tokens())?;
 
-        let run = |step: &DecodeStep| by_dtype!(self, decode_step_of(&gpu, step, &rope, rule, cache));
+        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rope, rule, cache);
         if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
@@ -165,7 +163,7 @@ impl Decoder {
         drawn
     }
 
-    fn decode_step_of<T: Element>(
+    fn decode_step(
         &self,
         gpu: &Gpu,
         step: &DecodeStep,
@@ -175,8 +173,8 @@ impl Decoder {
     ) -> Result<()> {
         let count = step.ids.elem_count();
         let scale = self.architecture.embedding_scale;
-        let x = embedding_at(gpu, self.value(self.embedding), &step.ids, count, scale)?;
-        let hidden = self.paged_layers::<T>(x, &step.step, rope, None, cache)?;
+        let x = embedding_at(gpu, self.weights().value(self.embedding), &step.ids, count, scale)?;
+        let hidden = self.paged_layers(x, &step.step, rope, None, cache)?;
         let logits = self.logits(&hidden)?;
         debug_assert_eq!(logits.dtype(), DType::F32);
         step.draws.draw(gpu, &logits, rule)

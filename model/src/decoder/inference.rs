@@ -2,27 +2,13 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::block::Projection;
-use super::{Decoder, by_dtype};
-use crate::kernels::gemm::{Element, PackedMatrix};
-use crate::kernels::gpu::Gpu;
-use crate::kernels::paged_attention::{PagedStep, attend_pages, write_pages};
-use crate::kernels::rope::RopeTable;
-use crate::kernels::storage::{select_rows, with_slice};
-use crate::kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
-
-/// Packed copies of all matrices.
-pub(super) struct PackedWeights {
-    pub(super) blocks: Vec<PackedBlock>,
-    pub(super) head: Option<PackedMatrix<f32>>,
-}
-
-pub(super) struct PackedBlock {
-    pub(super) qkv: PackedMatrix<f32>,
-    pub(super) output: PackedMatrix<f32>,
-    pub(super) gate_up: PackedMatrix<f32>,
-    pub(super) down: PackedMatrix<f32>,
-}
+use super::Decoder;
+use super::attention::Sequences;
+use crate::gpu::Gpu;
+use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
+use crate::linear::Linear;
+use crate::ops::paged_attention::PagedStep;
+use crate::ops::rope::RopeTable;
 
 impl Decoder {
     /// Packs the weights for products with few rows. Takes their size again in memory; weights must not be updated
@@ -31,30 +17,17 @@ impl Decoder {
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
     pub fn prepare_inference(&mut self) -> Result<()> {
-        let on_gpu = Gpu::at(&self.device)?.is_some();
-        if self.dtype != DType::F32 || on_gpu || self.packed.is_some() {
+        if self.dtype != DType::F32 || Gpu::at(&self.device)?.is_some() {
             return Ok(());
         }
-        let blocks = self
-            .blocks
-            .iter()
-            .map(|block| {
-                Ok(PackedBlock {
-                    qkv: self.pack(&block.qkv)?,
-                    output: self.pack(&block.output)?,
-                    gate_up: self.pack(&block.gate_up)?,
-                    down: self.pack(&block.down)?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let head = self.head.map(|head| self.pack(&[Projection { weight: head, bias: None }])).transpose()?;
-        self.packed = Some(PackedWeights { blocks, head });
-        Ok(())
+        let maps = self.blocks.iter_mut().flat_map(|block| block.linears_mut());
+        maps.chain(self.head.as_mut()).try_for_each(|linear| linear.pack(&self.parameters))
     }
 
     /// Frees the packed copies, and takes the fastest products again.
     pub fn drop_inference(&mut self) {
-        self.packed = None;
+        let maps = self.blocks.iter_mut().flat_map(|block| block.linears_mut());
+        maps.chain(self.head.as_mut()).for_each(Linear::unpack);
         self.batch_invariant = false;
     }
 
@@ -70,16 +43,6 @@ impl Decoder {
     /// A device that this build has no kernels for.
     pub fn is_batch_invariant(&self) -> Result<bool> {
         Ok(self.batch_invariant || Gpu::at(&self.device)?.is_none())
-    }
-
-    fn pack(&self, projections: &[Projection]) -> Result<PackedMatrix<f32>> {
-        let tensors: Vec<&Tensor> = projections.iter().map(|p| self.value(p.weight)).collect();
-        let k = tensors.first().map_or(Ok(0), |t| t.dims2().map(|d| d.1))?;
-        let mut slices: Vec<Vec<f32>> = Vec::new();
-        for tensor in tensors {
-            slices.push(with_slice::<f32, _>(tensor, <[f32]>::to_vec)?);
-        }
-        Ok(PackedMatrix::of_weights(&slices.iter().map(Vec::as_slice).collect::<Vec<_>>(), k))
     }
 
     /// One step of many running sequences: `ids` are the rows' new tokens, one row after the other. Writes their keys
@@ -98,26 +61,16 @@ impl Decoder {
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         check_pages(ids, rows, cache)?;
-        by_dtype!(self, forward_paged_of(ids, rows, wanted, cache))
-    }
-
-    fn forward_paged_of<T: Element>(
-        &self,
-        ids: &[u32],
-        rows: &[PagedRow],
-        wanted: &[usize],
-        cache: &mut KvCache,
-    ) -> Result<Tensor> {
         let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
         let step = PagedStep::new(rows);
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
         let wanted = if all_wanted { None } else { Some(wanted) };
-        self.paged_layers::<T>(self.embed::<T>(ids)?, &step, &rope, wanted, cache)
+        self.paged_layers(self.embed(ids)?, &step, &rope, wanted, cache)
     }
 
     /// The blocks and the final norm on embedded tokens; `wanted` `None` are all.
-    pub(super) fn paged_layers<T: Element>(
+    pub(super) fn paged_layers(
         &self,
         mut x: Tensor,
         step: &PagedStep,
@@ -126,20 +79,14 @@ impl Decoder {
         cache: &KvCache,
     ) -> Result<Tensor> {
         for (layer, block) in self.blocks.iter().enumerate() {
-            let LayerCache { keys, values } = &cache.layers[layer];
-            let qkv = self.queries_keys_values::<T>(layer, &x)?;
-            write_pages::<T>(&block.attention, &qkv, rope, step, keys, values)?;
-            let chosen = wanted.filter(|_| layer + 1 == self.blocks.len());
-            if let Some([]) = chosen {
-                return select_rows::<T>(&x, &[]);
-            }
-            let mut attended = attend_pages::<T>(&block.attention, &qkv, step, keys, values)?;
-            if let Some(wanted) = chosen {
-                (x, attended) = (select_rows::<T>(&x, wanted)?, select_rows::<T>(&attended, wanted)?);
-            }
-            x = self.after_attention::<T>(layer, &x, &attended)?;
+            let sequences = Sequences::Paged { step, rope, cache: &cache.layers[layer] };
+            let wanted = wanted.filter(|_| layer + 1 == self.blocks.len());
+            x = block.forward(&self.weights(), &x, &sequences, wanted, false)?.output;
         }
-        self.norm().forward::<T>(&x, self.value(self.final_norm))
+        match wanted {
+            Some([]) => Ok(x),
+            _ => self.weights().normed(&x, self.final_norm),
+        }
     }
 }
 

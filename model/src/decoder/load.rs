@@ -7,11 +7,13 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Decoder;
 use super::block::Block;
-use crate::architecture::{Architecture, ParameterKind, TensorSpec};
+use crate::architecture::Architecture;
 use crate::error::ModelError;
-use crate::kernels::gpu::Gpu;
-use crate::kernels::rope::RopeTable;
-use crate::parameters::{Parameter, ParameterId, Parameters};
+use crate::gpu::Gpu;
+use crate::linear::Linear;
+use crate::ops::rope::RopeTable;
+use crate::parameters::{Parameter, Parameters};
+use crate::preference::load_heads;
 use crate::weights::{self, WeightFiles, random_tensor};
 
 /// How weights are brought in.
@@ -66,14 +68,7 @@ impl Decoder {
             parameters.push(Parameter::new(spec.name, value, spec.kind));
         }
         if options.heads {
-            let heads = files.heads(&architecture)?;
-            for (spec, name) in
-                [(heads.value_head, "value_head.weight"), (heads.prompt_head, "prompt_head.weight")]
-            {
-                let Some(spec) = spec else { continue };
-                let value = files.get(&spec, dtype, &options.device)?;
-                parameters.push(Parameter::new(name, value, ParameterKind::Matrix));
-            }
+            load_heads(&files, &architecture, dtype, &options.device, &mut parameters)?;
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
         decoder.stored_dtype = stored;
@@ -108,51 +103,6 @@ impl Decoder {
         Ok(decoder)
     }
 
-    /// Gives the decoder fresh preference heads where it has none: a value head of `dim` outputs and, if asked, a
-    /// prompt head of `dim / 2`, normal with deviation 1 / (hidden + 1).
-    ///
-    /// # Errors
-    /// A head of another size is there already.
-    pub fn add_heads(&mut self, dim: usize, prompt_head: bool, seed: u64) -> Result<(), ModelError> {
-        let hidden = self.architecture.hidden_size;
-        if self.value_head.is_none() {
-            self.value_head = Some(self.add_head("value_head.weight", dim, hidden, seed)?);
-        }
-        if prompt_head && self.prompt_head.is_none() {
-            self.prompt_head = Some(self.add_head("prompt_head.weight", dim / 2, hidden, seed)?);
-        }
-        for (head, want) in [(self.value_head, dim), (self.prompt_head, dim / 2)] {
-            let Some(head) = head else { continue };
-            let parameter = self.parameters.get(head);
-            if parameter.value.dims() != [want, hidden] {
-                return Err(ModelError::value(
-                    format!(
-                        "{} has the shape {:?}, not [{want}, {hidden}]",
-                        parameter.name,
-                        parameter.value.dims()
-                    ),
-                    "set preference.dim to the head's size, or start from a model without heads",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn add_head(
-        &mut self,
-        name: &str,
-        outputs: usize,
-        hidden: usize,
-        seed: u64,
-    ) -> Result<ParameterId, ModelError> {
-        let spec =
-            TensorSpec { name: name.into(), shape: vec![outputs, hidden], kind: ParameterKind::Matrix };
-        let fresh = random_tensor(&spec, &self.architecture, seed, self.dtype, &self.device)?;
-        // `random_tensor` draws with deviation 0.02.
-        let value = (fresh / 0.02)?.affine(1.0 / (hidden as f64 + 1.0), 0.0)?;
-        Ok(self.parameters.push(Parameter::new(spec.name, value, spec.kind)))
-    }
-
     fn assemble(
         architecture: Architecture,
         parameters: Parameters,
@@ -179,18 +129,15 @@ impl Decoder {
             })?;
         let embedding = find(&modules.embedding.name)?;
         let head = match &modules.head {
-            Some(head) => parameters.find(&head.weight()),
-            None => Some(embedding),
+            Some(head) => Linear::of(&parameters, std::slice::from_ref(head)),
+            None => Linear::tied(&parameters, "lm_head", embedding),
         };
         Ok(Self {
             embedding,
             blocks,
             final_norm: find(&modules.final_norm.weight())?,
             head,
-            value_head: parameters.find("value_head.weight"),
-            prompt_head: parameters.find("prompt_head.weight"),
             rope: RwLock::new(Arc::new(RopeTable::new(&architecture.rope, architecture.head_dim, 0))),
-            packed: None,
             batch_invariant: false,
             device: device.clone(),
             dtype,
@@ -212,9 +159,13 @@ impl Decoder {
         dtype: Option<DType>,
         max_shard_bytes: usize,
     ) -> Result<(), ModelError> {
-        let tensors: Vec<(&str, &Tensor)> =
-            self.parameters.iter().map(|(_, p)| (p.name.as_str(), p.full())).collect();
         let dtype = dtype.unwrap_or(self.stored_dtype);
-        weights::save(folder, tensors, dtype, max_shard_bytes, self.source.as_deref(), &self.architecture)
+        let source = self.source.as_deref();
+        weights::save(folder, self.tensors(), dtype, max_shard_bytes, source, &self.architecture)
+    }
+
+    /// Every tensor that the model's folder holds, by its name there, with all its digits.
+    fn tensors(&self) -> Vec<(&str, &Tensor)> {
+        self.parameters.iter().map(|(_, p)| (p.name.as_str(), p.full())).collect()
     }
 }

@@ -13,30 +13,34 @@
 //! `backward` needs (or, with recomputation, the blocks' inputs alone); `hidden` keeps nothing; `forward_paged`
 //! works on the cache that its caller owns.
 
+mod attention;
 mod backward;
 mod block;
 mod captured;
+mod feed_forward;
 mod forward;
-pub mod gpu_check;
 mod head;
 mod inference;
 mod load;
-mod preference;
+mod weights;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use candle_core::{DType, Device, Result, bail};
 
 pub use captured::DecodeGraphs;
+pub use forward::Tape;
 pub use head::head_chunk_rows;
 pub use load::LoadOptions;
 
+use self::weights::Weights;
 use crate::architecture::Architecture;
-use crate::kernels::rms_norm::RmsNorm;
-use crate::kernels::rope::RopeTable;
+use crate::linear::{Linear, Module, Sums};
+use crate::ops::rms_norm::RmsNorm;
+use crate::ops::rope::RopeTable;
 use crate::parameters::{ParameterId, Parameters};
-pub use forward::Tape;
 
 /// A decoder with its weights.
 pub struct Decoder {
@@ -45,12 +49,9 @@ pub struct Decoder {
     embedding: ParameterId,
     blocks: Vec<block::Block>,
     final_norm: ParameterId,
-    /// The output head; the embedding's id where it is tied, none in a preference model without one.
-    head: Option<ParameterId>,
-    value_head: Option<ParameterId>,
-    prompt_head: Option<ParameterId>,
+    /// The output head; the embedding where it is tied, none in a preference model without one.
+    head: Option<Linear>,
     rope: RwLock<Arc<RopeTable>>,
-    packed: Option<inference::PackedWeights>,
     /// [`Decoder::set_batch_invariant`].
     batch_invariant: bool,
     device: Device,
@@ -58,19 +59,6 @@ pub struct Decoder {
     stored_dtype: DType,
     source: Option<PathBuf>,
 }
-
-/// Calls a method for the decoder's dtype of computation.
-macro_rules! by_dtype {
-    ($self:ident, $method:ident ( $($arg:expr),* )) => {
-        match $self.dtype {
-            // On a GPU the tensors' own dtype decides; the type is that of the CPU forms.
-            candle_core::DType::F32 | candle_core::DType::BF16 => $self.$method::<f32>($($arg),*),
-            candle_core::DType::F64 => $self.$method::<f64>($($arg),*),
-            other => candle_core::bail!("the CPU computes in f32 or f64, a GPU in bf16 or f32, not {other:?}"),
-        }
-    };
-}
-use by_dtype;
 
 impl Decoder {
     /// Shape and arithmetic.
@@ -108,18 +96,23 @@ impl Decoder {
         &mut self.parameters
     }
 
-    /// `value_head.weight` \[d, h] of a preference model.
-    pub fn value_head(&self) -> Option<ParameterId> {
-        self.value_head
+    /// Bytes of all weights, packed copies among them, masters not.
+    pub fn footprint(&self) -> usize {
+        let maps: Vec<&Linear> =
+            self.blocks.iter().flat_map(block::Block::linears).chain(self.head.as_ref()).collect();
+        let is_of_a_map: HashSet<ParameterId> =
+            maps.iter().flat_map(|linear| linear.modules()).flat_map(Module::parameters).collect();
+        let others = self.parameters.iter().filter(|(id, _)| !is_of_a_map.contains(id));
+        others.map(|(_, parameter)| parameter.footprint()).sum::<usize>()
+            + maps.iter().map(|linear| linear.footprint(&self.parameters)).sum::<usize>()
     }
 
-    /// `prompt_head.weight` \[d/2, h] of a preference model.
-    pub fn prompt_head(&self) -> Option<ParameterId> {
-        self.prompt_head
-    }
-
-    fn norm(&self) -> RmsNorm {
-        RmsNorm { epsilon: self.architecture.rms_norm_eps, offset: self.architecture.norm_offset }
+    fn weights(&self) -> Weights<'_> {
+        Weights {
+            parameters: &self.parameters,
+            norm: RmsNorm { epsilon: self.architecture.rms_norm_eps, offset: self.architecture.norm_offset },
+            sums: if self.batch_invariant { Sums::ByRow } else { Sums::Fastest },
+        }
     }
 
     /// The rotary table for at least `context` positions; grown by doubling, so that short work on a model with a

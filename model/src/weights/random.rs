@@ -6,8 +6,8 @@ use selfplay_records::counter::{key, number};
 
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
 use crate::error::ModelError;
-use crate::kernels::elementwise::{STREAM_THREADS, stream_blocks};
-use crate::kernels::gpu::{Argument, Gpu, pointer};
+use crate::gpu::{Argument, Gpu, pointer};
+use crate::ops::elementwise::{STREAM_THREADS, stream_blocks};
 
 /// A fresh tensor: matrices and embeddings normal with deviation 0.02, norms the identity, biases 0.
 ///

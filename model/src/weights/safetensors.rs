@@ -16,7 +16,7 @@ use selfplay_records::{WriteError, atomic};
 use serde_json::{Map, Value, json};
 
 use crate::architecture::StoredDtype;
-use crate::kernels::storage::with_slice_mut;
+use crate::cpu::storage::with_slice_mut;
 
 /// Numbers converted at a time while writing.
 const WRITE_CHUNK: usize = 1 << 20;

@@ -1,5 +1,5 @@
 // CUDA kernels on the processor, for tests without a GPU: every thread of a block is a fiber, blocks run one after another,
-// all in the calling thread. Works for the subset of CUDA that model/src/kernels/cuda uses.
+// all in the calling thread. Works for the subset of CUDA that model/src/gpu/cuda uses.
 //
 // A unit includes its kernels (which include this file) and then lists them once:
 //

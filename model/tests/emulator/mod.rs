@@ -1,4 +1,4 @@
-//! Runs the CUDA kernels of `model/src/kernels/cuda` on the processor, to test them where no GPU is.
+//! Runs the CUDA kernels of `model/src/gpu/cuda` on the processor, to test them where no GPU is.
 //!
 //! [`Emulator::build`] compiles the kernels with a host C++ compiler against `emulator.h`, which says how threads become
 //! fibers and which mistakes abort the process with a report. Tests need no CUDA toolkit; those without a C++ compiler
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{DType, Result, bail};
 use half::bf16;
 use libloading::Library;
-use selfplay_model::kernels::gpu::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
+use selfplay_model::gpu::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
 use selfplay_records::atomic;
 
 /// The emulator runs in one thread at a time.
@@ -111,7 +111,7 @@ fn compiler() -> Option<Vec<String>> {
 fn compile(compiler: &[String]) -> Compiled {
     // The trainer's tests use this file too.
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("model");
-    let kernels: PathBuf = package.join("src/kernels/cuda/kernels.cu");
+    let kernels: PathBuf = package.join("src/gpu/cuda/kernels.cu");
     let entries: Vec<String> = KERNELS.iter().map(|name| format!("    EMU_ENTRY({name})")).collect();
     let unit = format!("#include \"{}\"\n\nEMULATOR_TABLE(\n{}\n)\n", kernels.display(), entries.join(",\n"));
     // Gone when this returns: what is loaded needs no file any more.

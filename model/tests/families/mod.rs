@@ -2,7 +2,7 @@
 //! forward and backward have in common.
 
 use candle_core::{DType, Device, Tensor};
-use selfplay_model::kernels::storage::{with_slice, with_slice_mut};
+use selfplay_model::cpu::storage::{with_slice, with_slice_mut};
 use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions, PackedBatch};
 use serde_json::json;
 

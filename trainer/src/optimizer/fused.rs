@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 use rayon::prelude::*;
-use selfplay_model::kernels::storage::{with_slice, with_slice_mut};
+use selfplay_model::cpu::storage::{with_slice, with_slice_mut};
 
 /// A parameter's state: the rule says what stands in each place.
 pub(super) type StateTensors = [Option<Tensor>; 3];

@@ -1,8 +1,8 @@
-//! The fused pass on a GPU: `rmsprop` and `adamw` of model/src/kernels/cuda/optimizer.cu.
+//! The fused pass on a GPU: `rmsprop` and `adamw` of model/src/gpu/cuda/optimizer.cu.
 
 use candle_core::{DType, Result, Tensor, bail};
-use selfplay_model::kernels::elementwise::{STREAM_THREADS, stream_blocks};
-use selfplay_model::kernels::gpu::{Argument, Gpu, pointer, pointer_or_null};
+use selfplay_model::gpu::{Argument, Gpu, pointer, pointer_or_null};
+use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
 
 use super::fused::StateTensors;
 use super::{Rule, StepScalars};

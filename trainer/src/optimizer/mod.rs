@@ -15,7 +15,7 @@ mod rmsprop;
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
-use selfplay_model::kernels::gpu::Gpu;
+use selfplay_model::gpu::Gpu;
 use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameters};
 
 use crate::TrainError;

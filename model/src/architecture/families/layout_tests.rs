@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Family, llama, testing};
 use crate::architecture::Architecture;
 use crate::architecture::layout::{self, LayerModules, LayerNames, Module};
-use crate::kernels::storage::with_slice;
+use crate::cpu::storage::with_slice;
 use crate::{Decoder, Gradients, LoadOptions, PackedBatch, ParameterId};
 
 /// Queries, keys and values in one matrix, gate and up in another, as Phi-3 stores them.

@@ -1,0 +1,98 @@
+//! A GPU against the CPU: every operation, and whole decoders of every family.
+//!
+//! Used by the tests, where an emulator runs the kernels, and by `selfplay bench check` on a GPU, with larger shapes. The
+//! inputs are rounded to the dtype first, so that what is compared is the operation's own rounding. Outputs are poisoned:
+//! a place that is not written shows as NaN.
+
+mod decoders;
+mod operations;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+pub use self::decoders::{compare_decoders, compare_steps};
+pub use self::operations::{Size, compare_all};
+use crate::gpu::{Launcher, emulate, poison};
+
+/// Where the GPU forms run.
+pub enum Target {
+    /// A GPU.
+    Device(Device),
+    /// Memory of the CPU, and what runs kernels on it.
+    Emulator(Arc<dyn Launcher>),
+}
+
+impl Target {
+    /// Where the tensors lie.
+    pub fn device(&self) -> &Device {
+        match self {
+            Target::Device(device) => device,
+            Target::Emulator(_) => &Device::Cpu,
+        }
+    }
+
+    /// Runs `f` where operations on [`Target::device`] take their GPU forms.
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _emulation = match self {
+            Target::Device(_) => None,
+            Target::Emulator(launcher) => Some(emulate(launcher.clone())),
+        };
+        poison(true);
+        let result = f();
+        poison(false);
+        result
+    }
+}
+
+/// How far one result of an operation is from the CPU's.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The operation, its shape, and which of its results.
+    pub name: String,
+    /// What the GPU form computed in.
+    pub dtype: DType,
+    /// ‖got − want‖ / ‖want‖; infinite where a number is not finite.
+    pub distance: f64,
+    /// The most that rounding explains.
+    pub bound: f64,
+}
+
+impl Comparison {
+    /// Whether rounding explains the distance.
+    pub fn is_ok(&self) -> bool {
+        self.distance <= self.bound
+    }
+}
+
+/// Numbers between −1 and 1 that look random, f32 on the CPU.
+pub fn noise(shape: &[usize], seed: u64) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let values: Vec<f32> = (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32) / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// ‖got − want‖ / ‖want‖ in f64; infinite where a number of `got` is not finite.
+///
+/// # Errors
+/// Tensors of different shapes.
+pub fn distance(got: &Tensor, want: &Tensor) -> Result<f64> {
+    if got.dims() != want.dims() {
+        candle_core::bail!("{:?} against {:?}", got.dims(), want.dims())
+    }
+    let numbers =
+        |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+    let (got, want) = (numbers(got)?, numbers(want)?);
+    if got.iter().any(|x| !x.is_finite()) {
+        return Ok(f64::INFINITY);
+    }
+    let off: f64 = got.iter().zip(&want).map(|(g, w)| (g - w) * (g - w)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    Ok((off / size.max(1e-30)).sqrt())
+}

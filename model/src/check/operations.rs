@@ -1,0 +1,339 @@
+//! Every operation's GPU form against its CPU form in f32, on random inputs.
+//!
+//! Past 400 lines because the comparisons are one list, an operation each.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Comparison, Target, distance, noise};
+use crate::architecture::{Activation, Rope, RopeScaling};
+use crate::batch::PackedBatch;
+use crate::gpu::Gpu;
+use crate::kv_cache::{PAGE_TOKENS, PagedRow};
+use crate::linear::{Linear, NewModule, Sums};
+use crate::ops::attention::{Attention, Places};
+use crate::ops::elementwise::{add_assign, scale_assign, sum};
+use crate::ops::embedding::{embedding, embedding_backward};
+use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
+use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::ops::rms_norm::RmsNorm;
+use crate::ops::rope::RopeTable;
+use crate::ops::rows::select_rows;
+use crate::parameters::{Gradients, Parameters};
+
+/// How large the inputs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Seconds in an emulator.
+    Small,
+    /// Thousands of rows, models' own widths.
+    Large,
+}
+
+/// Compares every operation; `seed` draws the inputs.
+///
+/// # Errors
+/// An operation that fails; a difference is no error.
+pub fn compare_all(target: &Target, size: Size, seed: u64) -> Result<Vec<Comparison>> {
+    let mut run = Run { target, size, seed, found: Vec::new() };
+    run.norms()?;
+    run.norms_of_heads()?;
+    run.gated_units_and_sums()?;
+    run.rows_by_index()?;
+    run.linear_maps()?;
+    run.attention()?;
+    run.paged_attention()?;
+    Ok(run.found)
+}
+
+struct Run<'a> {
+    target: &'a Target,
+    size: Size,
+    seed: u64,
+    found: Vec<Comparison>,
+}
+
+impl Run<'_> {
+    /// Runs `f` on the CPU in f32 and in its GPU form in both dtypes. Gradients that `f` makes by [`sums`] are f32 in all.
+    fn compare(
+        &mut self,
+        name: &str,
+        shapes: &[&[usize]],
+        f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            let inputs = shapes
+                .iter()
+                .enumerate()
+                .map(|(i, shape)| noise(shape, self.seed + i as u64)?.to_dtype(dtype))
+                .collect::<Result<Vec<_>>>()?;
+            let exact = inputs.iter().map(|x| x.to_dtype(DType::F32)?.copy()).collect::<Result<Vec<_>>>()?;
+            let on_target = inputs
+                .iter()
+                .map(|x| x.to_device(self.target.device())?.copy())
+                .collect::<Result<Vec<_>>>()?;
+            let want = f(&exact)?;
+            let got = self.target.run(|| f(&on_target))?;
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                self.found.push(Comparison {
+                    name: format!("{name}, result {i}"),
+                    dtype,
+                    distance: distance(got, want)?,
+                    // bf16 rounds by 2⁻⁹; sums of products add a little of their own.
+                    bound: match (dtype, self.size) {
+                        (DType::F32, Size::Small) => 3e-6,
+                        // Sums of thousands of numbers, on either side.
+                        (DType::F32, Size::Large) => 1e-5,
+                        _ => 8e-3,
+                    },
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> usize {
+        if self.size == Size::Small { 37 } else { 3001 }
+    }
+
+    /// Widths with and without 16-byte rows, shorter and longer than a block.
+    fn widths(&self) -> &'static [usize] {
+        if self.size == Size::Small { &[1, 20, 24, 700, 2056] } else { &[1, 20, 700, 2048, 4096, 14_336] }
+    }
+
+    fn norms(&mut self) -> Result<()> {
+        let rows = self.rows();
+        for (i, &h) in self.widths().iter().enumerate() {
+            let norm = RmsNorm { epsilon: 1e-5, offset: i % 2 == 1 };
+            self.compare(&format!("norm of {h}"), &[&[rows, h], &[rows, h], &[h], &[rows, h]], |x| {
+                let (sum, normed) = norm.add_forward(&x[0], &x[1], &x[2])?;
+                let alone = norm.forward(&x[0], &x[2])?;
+                let (dx, d_weight) = (x[3].copy()?, sums(&x[0], &[h])?);
+                norm.backward(&x[0], &x[2], &x[1], Some(&d_weight), &dx)?;
+                let frozen = x[3].copy()?;
+                norm.backward(&x[0], &x[2], &x[1], None, &frozen)?;
+                Ok(vec![sum, normed, alone, dx, d_weight, frozen])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn norms_of_heads(&mut self) -> Result<()> {
+        let rows = self.rows();
+        for (d, heads) in [(8, 3), (70, 2), (128, 32)] {
+            let (first, width) = (d, d * (heads + 2));
+            let norm = RmsNorm { epsilon: 1e-6, offset: false };
+            self.compare(&format!("norm of heads of {d}"), &[&[rows, width], &[d], &[rows, width]], |x| {
+                let y = x[0].copy()?;
+                norm.heads_forward(&y, first, heads, &x[1])?;
+                let (dx, d_weight) = (x[2].copy()?, sums(&x[0], &[d])?);
+                norm.heads_backward(&x[0], &dx, first, heads, &x[1], Some(&d_weight))?;
+                Ok(vec![y, dx, d_weight])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn gated_units_and_sums(&mut self) -> Result<()> {
+        let rows = self.rows() / 7;
+        for &width in self.widths() {
+            for activation in [Activation::Silu, Activation::GeluTanh] {
+                let shapes: [&[usize]; 3] = [&[rows, 2 * width], &[rows, width], &[rows, 2 * width]];
+                self.compare(&format!("gated unit of {width}, {activation:?}"), &shapes, |x| {
+                    let y = gated_unit(&x[0], activation)?;
+                    let d = x[0].copy()?;
+                    gated_unit_backward(&d, &x[1], activation)?;
+                    let added = x[0].copy()?;
+                    add_assign(&added, &x[2])?;
+                    scale_assign(&added, 0.5)?;
+                    Ok(vec![y, d, sum(&x[0], &x[2])?, added])
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_by_index(&mut self) -> Result<()> {
+        let (table, count) = (self.rows() / 3, self.rows());
+        let ids: Vec<u32> = (0..count).map(|i| (i * i * 7 % table) as u32).collect();
+        for &width in self.widths() {
+            self.compare(&format!("rows of {width}"), &[&[table, width], &[count, width]], |x| {
+                let d_table = sums(&x[0], &[table, width])?;
+                embedding_backward(&x[1], &ids, Some(1.5), &d_table)?;
+                Ok(vec![
+                    embedding(&x[0], &ids, Some(4.5))?,
+                    embedding(&x[0], &ids, None)?,
+                    select_rows(&x[0], &[table - 1, 2, 2])?,
+                    d_table,
+                ])
+            })?;
+        }
+        Ok(())
+    }
+
+    fn linear_maps(&mut self) -> Result<()> {
+        let shapes = match self.size {
+            Size::Small => [(13, 24, 10, 7), (130, 200, 137, 6), (3, 37, 9, 70)],
+            Size::Large => [(515, 1032, 700, 344), (64, 4096, 1000, 24), (2, 1037, 300, 2)],
+        };
+        for (t, k, m, n) in shapes {
+            self.linear_maps_of(t, k, m, n)?;
+        }
+        self.rows_alone(if self.size == Size::Small { 40 } else { 4096 })
+    }
+
+    /// Products by row: the same bits alone, among a few, and among many.
+    fn rows_alone(&mut self, k: usize) -> Result<()> {
+        const ROWS: usize = 130;
+        for dtype in [DType::F32, DType::BF16] {
+            let place =
+                |shape: &[usize]| noise(shape, self.seed)?.to_dtype(dtype)?.to_device(self.target.device());
+            let (x, weight) = (place(&[ROWS, k])?, place(&[70, k])?);
+            let mut parameters = Parameters::default();
+            let module = NewModule { name: "rows".to_owned(), weight, bias: None };
+            let linear = Linear::insert(&mut parameters, vec![module])?;
+            let product = |from: usize, rows: usize| {
+                let x = x.narrow(0, from, rows)?.copy()?;
+                self.target.run(|| linear.forward(&parameters, &x, Sums::ByRow))
+            };
+            let parts = [product(0, 1)?, product(1, 40)?, product(41, ROWS - 41)?];
+            let distance = distance(&Tensor::cat(&parts, 0)?, &product(0, ROWS)?)?;
+            let name = format!("products by row of {k}, the same bits in any batch");
+            self.found.push(Comparison { name, dtype, distance, bound: 0.0 });
+        }
+        Ok(())
+    }
+
+    fn linear_maps_of(&mut self, t: usize, k: usize, m: usize, n: usize) -> Result<()> {
+        let shapes: [&[usize]; 5] = [&[t, k], &[m, k], &[n, k], &[n], &[t, m + n]];
+        self.compare(&format!("linear maps of {t} rows side by side"), &shapes, |x| {
+            let mut parameters = Parameters::default();
+            let module = |name: &str, weight: &Tensor, bias: Option<&Tensor>| NewModule {
+                name: name.to_owned(),
+                weight: weight.clone(),
+                bias: bias.cloned(),
+            };
+            let modules = vec![module("first", &x[1], None), module("second", &x[2], Some(&x[3]))];
+            let linear = Linear::insert(&mut parameters, modules)?;
+            let y = linear.forward(&parameters, &x[0], Sums::Fastest)?;
+            let by_row = linear.forward(&parameters, &x[0], Sums::ByRow)?;
+            let gradients = Gradients::zeros(&parameters)?;
+            let dx = linear.backward(&parameters, &x[0], &x[4], &gradients)?;
+            let all = [y, by_row, dx].into_iter();
+            Ok(all.chain(gradients.iter().map(|(_, gradient)| gradient.clone())).collect())
+        })
+    }
+
+    /// Sequences of random lengths, longer than a tile, sharing a prompt, and one token long.
+    fn attention(&mut self) -> Result<()> {
+        let most = if self.size == Size::Small { 130 } else { 900 };
+        let mut state = self.seed;
+        let mut length = |most: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            1 + (state >> 33) as usize % most
+        };
+        let mut batch = PackedBatch::new();
+        batch.push(&[1; 1]);
+        let prompt = batch.push(&vec![1; most / 2 + length(most / 2)]);
+        for most in [most / 4, most, 1] {
+            batch.push_after(prompt, &vec![1; length(most)]);
+        }
+        batch.push(&vec![1; length(most)]);
+        let t = batch.tokens();
+        let cases = [
+            (64, None, None),
+            (24, Some(9), None),
+            (10, Some(40), Some(2.0)),
+            (128, None, Some(5.0)),
+            (100, Some(64), None),
+            (256, None, None),
+            (160, Some(65), Some(3.0)),
+        ];
+        for (d, window, softcap) in cases {
+            let scale = 4.0 / (d as f64).sqrt();
+            let attention = Attention { heads: 4, kv_heads: 2, head_dim: d, scale, softcap, window };
+            let name = format!("attention, heads of {d}, window {window:?}, cap {softcap:?}");
+            self.compare(&name, &[&[t, 8 * d], &[t, 4 * d]], |x| {
+                let places = Places::new(batch.layout());
+                let forward = attention.forward(&x[0], &places)?;
+                let d_qkv = attention.backward(&x[0], &forward, &x[1], &places)?;
+                Ok(vec![forward.output, forward.log_sums, d_qkv])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Run<'_> {
+    /// Two rows that grow over scattered pages, beside others that go on from the first one's pages, with a place of their own
+    /// in the last; some of a step's tokens are a prompt's, some a response's, some past the end of a part.
+    fn paged_attention(&mut self) -> Result<()> {
+        let (long, short) = if self.size == Size::Small { (530, 21) } else { (1500, 333) };
+        let pages_of = |tokens: usize, first: u32| -> Vec<u32> {
+            (0..tokens.div_ceil(PAGE_TOKENS) as u32).map(|page| first + 2 * page).collect()
+        };
+        let (mut even, odd) = (pages_of(long, 0), pages_of(short, 1));
+        let page_count = long.div_ceil(PAGE_TOKENS) * 2 + 5;
+        // What every row of the first prompt holds; their own last pages start empty.
+        let shared = (long - 1) / PAGE_TOKENS * PAGE_TOKENS;
+        let own = |page: usize| -> Vec<u32> {
+            let own = page_count - page;
+            even[..shared / PAGE_TOKENS].iter().copied().chain([own as u32]).collect()
+        };
+        let (twins, stranger) = ([own(1), own(2), own(3)], own(4));
+        even.push(page_count as u32 - 5);
+        let row = |new_tokens, context, pages, shared| PagedRow { new_tokens, context, pages, shared };
+        let steps = [
+            vec![row(long, 0, &even[..], shared), row(short - 2, 0, &odd, 16)],
+            vec![
+                row(1, shared, &twins[0], shared),
+                row(3, shared, &twins[1], shared),
+                row(1, shared, &twins[2], shared),
+                row(2, short - 2, &odd, 16),
+                // The same keys, summed as one row's own.
+                row(1, shared, &stranger, 0),
+                row(1, long, &even, shared),
+            ],
+        ];
+        let tokens = [long + short - 2, 9];
+        for (heads, kv_heads, d, window, softcap) in [
+            (4, 2, 64, None, None),
+            (6, 2, 24, Some(9), None),
+            (3, 1, 10, Some(40), Some(2.0)),
+            (8, 2, 128, None, Some(5.0)),
+            (20, 1, 100, Some(64), None),
+            (70, 1, 16, None, None),
+            (8, 1, 256, None, None),
+        ] {
+            let scale = 4.0 / (d as f64).sqrt();
+            let attention = Attention { heads, kv_heads, head_dim: d, scale, softcap, window };
+            let name = format!(
+                "paged attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}"
+            );
+            let width = attention.width();
+            let rope = RopeTable::new(&Rope { theta: 1e4, scaling: RopeScaling::None }, d, long + 2);
+            self.compare(&name, &[&[tokens[0], width], &[tokens[1], width]], |x| {
+                let is_gpu = Gpu::of(&x[0])?.is_some();
+                let (rows, columns) = if is_gpu { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
+                let zeros = |shape| Tensor::zeros(shape, x[0].dtype(), x[0].device());
+                let keys = zeros((page_count, kv_heads, rows, columns))?;
+                let values = zeros((page_count, kv_heads, PAGE_TOKENS, d))?;
+                steps
+                    .iter()
+                    .zip(x)
+                    .map(|(rows, qkv)| {
+                        let step = PagedStep::new(rows);
+                        let qkv = qkv.copy()?;
+                        write_pages(&attention, &qkv, &rope, &step, &keys, &values)?;
+                        attend_pages(&attention, &qkv, &step, &keys, &values)
+                    })
+                    .collect()
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Zeros for a sum of gradients: f32 on the device of `like`.
+fn sums(like: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    Tensor::zeros(shape, DType::F32, like.device())
+}

@@ -1,0 +1,114 @@
+//! From tensors to slices and back: the one place that opens candle's storage.
+
+use std::cell::{Cell, RefCell};
+
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+
+use super::{Real, by_dtype};
+
+/// Runs `f` over the elements of a contiguous CPU tensor.
+///
+/// # Errors
+/// Another device, another dtype, or a layout that is not contiguous.
+pub fn with_slice<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => Ok(f(contiguous(cpu.as_slice::<T>()?, layout)?)),
+        _ => bail!("this operation has no form for {:?} yet", tensor.device()),
+    }
+}
+
+/// Runs `f` over the elements of a contiguous CPU tensor, in place.
+///
+/// # Errors
+/// As [`with_slice`].
+pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&mut [T]) -> R) -> Result<R> {
+    let op = InPlace { f: Cell::new(Some(f)), result: RefCell::new(None), element: std::marker::PhantomData };
+    tensor.inplace_op1(&op)?;
+    match op.result.into_inner() {
+        Some(result) => Ok(result),
+        None => bail!("the in-place operation did not run"),
+    }
+}
+
+/// A CPU tensor of the given shape that owns `data`.
+///
+/// # Errors
+/// The shape's element count is not `data`'s.
+pub(crate) fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+    Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
+}
+
+/// Room for `len` numbers that an operation is about to write whole. Zeroing it first would cost as much memory
+/// traffic as many an operation itself.
+pub(crate) fn unwritten<T: Real>(len: usize) -> Vec<T> {
+    let mut room = Vec::with_capacity(len);
+    // SAFETY: the capacity is there; f32 and f64 have no invalid bit patterns and nothing to drop, and each caller
+    // writes every element before it reads one.
+    #[allow(clippy::uninit_vec)]
+    unsafe {
+        room.set_len(len);
+    }
+    room
+}
+
+/// [`unwritten`] numbers of `dtype` as a tensor \[rows, columns].
+///
+/// # Errors
+/// A dtype that the CPU does not compute in.
+pub(crate) fn unwritten_tensor(shape: (usize, usize), dtype: DType) -> Result<Tensor> {
+    by_dtype!(dtype, T => tensor_of(unwritten::<T>(shape.0 * shape.1), shape))
+}
+
+struct InPlace<T, F, R> {
+    f: Cell<Option<F>>,
+    result: RefCell<Option<R>>,
+    element: std::marker::PhantomData<T>,
+}
+
+impl<T: Real, R, F: FnOnce(&mut [T]) -> R> InplaceOp1 for InPlace<T, F, R> {
+    fn name(&self) -> &'static str {
+        "in-place"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("an in-place operation needs a contiguous tensor, not {layout:?}")
+        };
+        let dtype = storage.dtype_name();
+        let Some(slice) = slice_mut::<T>(storage) else {
+            bail!("an in-place operation on {dtype} was asked for {:?}", T::DTYPE)
+        };
+        if let Some(f) = self.f.take() {
+            *self.result.borrow_mut() = Some(f(&mut slice[start..end]));
+        }
+        Ok(())
+    }
+}
+
+trait DTypeName {
+    fn dtype_name(&self) -> String;
+}
+
+impl DTypeName for CpuStorage {
+    fn dtype_name(&self) -> String {
+        use candle_core::backend::BackendStorage;
+        format!("{:?}", self.dtype())
+    }
+}
+
+fn slice_mut<T: Real>(storage: &mut CpuStorage) -> Option<&mut [T]> {
+    use std::any::Any;
+    match storage {
+        CpuStorage::F32(data) => (data as &mut dyn Any).downcast_mut::<Vec<T>>().map(Vec::as_mut_slice),
+        CpuStorage::F64(data) => (data as &mut dyn Any).downcast_mut::<Vec<T>>().map(Vec::as_mut_slice),
+        _ => None,
+    }
+}
+
+fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("this operation needs a contiguous tensor, not {layout:?}"),
+    }
+}

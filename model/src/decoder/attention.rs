@@ -1,0 +1,167 @@
+//! The attention of a block: from the normed stream to the heads' outputs projected back, over a packed batch or over the
+//! pages of a cache. Training, scoring and sampling have this one forward.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+
+use super::weights::Weights;
+use crate::batch::PackedBatch;
+use crate::kv_cache::LayerCache;
+use crate::linear::Linear;
+use crate::ops::attention::{Attention, AttentionOutput, Places};
+use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::ops::rope::{Direction, Positions, RopeTable};
+use crate::ops::rows::select_rows;
+use crate::parameters::{Gradients, ParameterId};
+
+/// One block's attention.
+pub(super) struct SelfAttention {
+    pub(super) heads: Attention,
+    /// Queries, keys and values side by side.
+    pub(super) qkv: Linear,
+    /// The norms of each query and key head, where the family has them.
+    pub(super) head_norms: Option<HeadNorms>,
+    pub(super) output: Linear,
+}
+
+/// The norms of each query and of each key head.
+#[derive(Clone, Copy)]
+pub(super) struct HeadNorms {
+    pub(super) queries: ParameterId,
+    pub(super) keys: ParameterId,
+}
+
+/// Where the keys and values are that a token sees.
+pub(super) enum Sequences<'a> {
+    /// In the batch itself.
+    Packed(&'a PackedSequences<'a>),
+    /// In the pages of one layer of a cache, into which the new tokens' own go first.
+    Paged { step: &'a PagedStep<'a>, rope: &'a RopeTable, cache: &'a LayerCache },
+}
+
+/// A packed batch as attention sees it, the same for all layers.
+pub(super) struct PackedSequences<'a> {
+    places: Places<'a>,
+    positions: Positions,
+    rope: Arc<RopeTable>,
+}
+
+impl<'a> PackedSequences<'a> {
+    pub(super) fn new(batch: &'a PackedBatch, rope: Arc<RopeTable>) -> Self {
+        let positions = Positions::new(batch.positions().to_vec());
+        Self { places: Places::new(batch.layout()), positions, rope }
+    }
+}
+
+/// What the forward over a packed batch leaves for its backward.
+pub(super) struct AttentionActivations {
+    /// Queries, keys and values before their norms \[t, (n_h + 2 n_kv) d], where the family has such norms.
+    qkv_before_norm: Option<Tensor>,
+    /// After norms and rope.
+    qkv: Tensor,
+    attended: AttentionOutput,
+}
+
+/// The heads' outputs.
+pub(super) struct Attended {
+    /// \[n, n_h d].
+    pub(super) output: Tensor,
+    /// Where they were asked for, of a packed batch.
+    pub(super) activations: Option<AttentionActivations>,
+}
+
+impl SelfAttention {
+    /// The heads' outputs of the tokens `rows` (all where that is `None`) from the normed stream \[t, h]. With `keep`, and all
+    /// rows of a packed batch, what the backward needs.
+    pub(super) fn attend(
+        &self,
+        weights: &Weights,
+        normed: Tensor,
+        sequences: &Sequences,
+        rows: Option<&[usize]>,
+        keep: bool,
+    ) -> Result<Attended> {
+        let qkv = weights.forward(&self.qkv, &normed)?;
+        drop(normed);
+        let qkv_before_norm = self.norm_heads(weights, &qkv, keep)?;
+        let (output, activations) = match sequences {
+            Sequences::Packed(PackedSequences { places, positions, rope }) => {
+                rope.rotate(&qkv, self.heads.rotated_heads(), positions, Direction::Forward)?;
+                let attended = self.heads.forward(&qkv, places)?;
+                let output = attended.output.clone();
+                (output, keep.then_some(AttentionActivations { qkv_before_norm, qkv, attended }))
+            }
+            Sequences::Paged { step, rope, cache: LayerCache { keys, values } } => {
+                write_pages(&self.heads, &qkv, rope, step, keys, values)?;
+                if let Some([]) = rows {
+                    // Keys and values are all that a prefill's last layer is for.
+                    return Ok(Attended { output: select_rows(&qkv, &[])?, activations: None });
+                }
+                (attend_pages(&self.heads, &qkv, step, keys, values)?, None)
+            }
+        };
+        let output = rows.map_or(Ok(output.clone()), |rows| select_rows(&output, rows))?;
+        Ok(Attended { output, activations })
+    }
+
+    /// The heads' outputs \[n, n_h d] back in the stream's width \[n, h].
+    pub(super) fn project(&self, weights: &Weights, attended: &Tensor) -> Result<Tensor> {
+        weights.forward(&self.output, attended)
+    }
+
+    /// The gradient of the normed stream, given that of [`SelfAttention::project`]'s output \[t, h]; `normed` makes the normed
+    /// stream again, when the rest of the memory is free.
+    pub(super) fn backward(
+        &self,
+        weights: &Weights,
+        activations: AttentionActivations,
+        normed: impl FnOnce() -> Result<Tensor>,
+        d_projected: Tensor,
+        sequences: &PackedSequences,
+        gradients: &Gradients,
+    ) -> Result<Tensor> {
+        let AttentionActivations { qkv_before_norm, qkv, attended } = activations;
+        let d_attended = weights.backward(&self.output, &attended.output, &d_projected, gradients)?;
+        drop(d_projected);
+        let d_qkv = self.heads.backward(&qkv, &attended, &d_attended, &sequences.places)?;
+        drop((d_attended, attended, qkv));
+        sequences.rope.rotate(
+            &d_qkv,
+            self.heads.rotated_heads(),
+            &sequences.positions,
+            Direction::Backward,
+        )?;
+        self.norm_heads_backward(weights, qkv_before_norm, &d_qkv, gradients)?;
+        weights.backward(&self.qkv, &normed()?, &d_qkv, gradients)
+    }
+
+    /// Norms each head of fresh queries and keys in place; what they saw, where that is to be kept.
+    fn norm_heads(&self, weights: &Weights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
+        let Some(HeadNorms { queries, keys }) = self.head_norms else { return Ok(None) };
+        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
+        let before = if keep { Some(qkv.copy()?) } else { None };
+        weights.norm.heads_forward(qkv, 0, heads, weights.value(queries))?;
+        weights.norm.heads_forward(qkv, heads * head_dim, kv_heads, weights.value(keys))?;
+        Ok(before)
+    }
+
+    /// The norms backwards, in place on `d_qkv`.
+    fn norm_heads_backward(
+        &self,
+        weights: &Weights,
+        before: Option<Tensor>,
+        d_qkv: &Tensor,
+        gradients: &Gradients,
+    ) -> Result<()> {
+        let (Some(before), Some(HeadNorms { queries, keys })) = (before, self.head_norms) else {
+            return Ok(());
+        };
+        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
+        for (id, first, heads) in [(queries, 0, heads), (keys, heads * head_dim, kv_heads)] {
+            let (weight, slot) = (weights.value(id), gradients.get(id));
+            weights.norm.heads_backward(&before, d_qkv, first, heads, weight, slot)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What stands behind the GPU forms: launches of kernels and products, by addresses and numbers alone.
+
+use candle_core::{DType, Result};
+
+/// One argument of a kernel, by value.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// An address in the memory of the device; 0 is absent.
+    Pointer(u64),
+    /// `int`.
+    I32(i32),
+    /// `int64_t`.
+    I64(i64),
+    /// `float`.
+    F32(f32),
+    /// `double`.
+    F64(f64),
+}
+
+/// One launch of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// Its name in the sources.
+    pub kernel: &'a str,
+    /// Blocks in x, y, z, each at least 1.
+    pub grid: [u32; 3],
+    /// Threads of a block, in x.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// In the order of its parameters.
+    pub arguments: &'a [Argument],
+}
+
+/// One matrix of a product: row by row at `pointer`, rows `stride` elements apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Its first element.
+    pub pointer: u64,
+    /// bf16 or f32.
+    pub dtype: DType,
+    /// Elements between the starts of two rows.
+    pub stride: usize,
+    /// The product takes its transpose.
+    pub transposed: bool,
+}
+
+impl Operand {
+    /// The columns from `first` on.
+    #[must_use]
+    pub(crate) fn columns_from(self, first: usize) -> Self {
+        Self { pointer: self.pointer + (first * self.dtype.size_in_bytes()) as u64, ..self }
+    }
+
+    /// The same matrix with rows and columns exchanged.
+    #[must_use]
+    pub(crate) fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+}
+
+/// C \[m, n] ← A \[m, k] · B \[k, n], plus C itself if `accumulate`; sums in f32, rounded to C's dtype once.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Left; the dtype of `b`.
+    pub a: Operand,
+    /// Right.
+    pub b: Operand,
+    /// Out; never transposed.
+    pub c: Operand,
+    /// Add to C.
+    pub accumulate: bool,
+}
+
+/// What runs kernels and products, one after the other in the order of the calls.
+pub trait Launcher: Send + Sync {
+    /// Starts a kernel.
+    ///
+    /// # Errors
+    /// An unknown kernel, or what the device says.
+    fn launch(&self, launch: &Launch) -> Result<()>;
+
+    /// Starts a product; no side is empty.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn gemm(&self, gemm: &Gemm) -> Result<()>;
+
+    /// From now on launches and products are recorded instead of started.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// What was recorded; also ends a recording that failed.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn end_capture(&self) -> Result<Box<dyn Captured>>;
+}
+
+/// Launches and products that start by one call, as often as wanted, with the addresses and numbers of the recording.
+pub trait Captured: Send + Sync {
+    /// Starts them in their order.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn replay(&self) -> Result<()>;
+}
+
+/// All kernels by name: build.rs reads the sources for them.
+pub const KERNELS: &[&str] = include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));

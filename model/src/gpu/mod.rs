@@ -1,0 +1,282 @@
+//! The ground that GPU forms of operations stand on: which tensors have one, memory, kernel launches, products.
+//!
+//! An operation asks [`Gpu::of`] a tensor of its own and goes on with its GPU form where there is one. That form makes
+//! tensors, launches kernels (`gpu/cuda/*.cu`) and asks for products through the trait [`Launcher`], which knows
+//! nothing of tensors. Behind it is a CUDA device (`cuda.rs`, with the feature `cuda`), or, in tests, an emulator that
+//! runs the same kernels on the processor: [`emulate`].
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod launcher;
+mod memory;
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
+#[cfg(feature = "cuda")]
+pub use cuda::open;
+pub use launcher::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
+pub use memory::{Memory, memory, take_peak};
+
+/// A recording of [`Gpu::capture`].
+pub(crate) struct Graph {
+    captured: Box<dyn Captured>,
+    /// What was made during the recording, where its memory is not the recording's own.
+    _memory: Vec<Tensor>,
+}
+
+impl Graph {
+    /// Runs what was recorded.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(crate) fn replay(&self) -> Result<()> {
+        self.captured.replay()
+    }
+}
+
+thread_local! {
+    static EMULATOR: RefCell<Option<Arc<dyn Launcher>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    /// Tensors that an emulated recording makes. On a GPU a recording owns the memory that it asks for.
+    static RECORDED: RefCell<Option<Vec<Tensor>>> = const { RefCell::new(None) };
+}
+
+thread_local! {
+    static POISON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread's operations find NaN where they are to write: a place that a kernel leaves out then shows.
+pub(crate) fn poison(on: bool) {
+    POISON.set(on);
+}
+
+/// Until the guard is dropped, operations on this thread's CPU tensors take their GPU forms, run by `launcher` on the
+/// tensors' own memory: how tests reach these forms where no GPU is.
+pub fn emulate(launcher: Arc<dyn Launcher>) -> Emulation {
+    EMULATOR.with(|emulator| *emulator.borrow_mut() = Some(launcher));
+    Emulation(())
+}
+
+/// The guard of [`emulate`].
+pub struct Emulation(());
+
+impl Drop for Emulation {
+    fn drop(&mut self) {
+        EMULATOR.with(|emulator| *emulator.borrow_mut() = None);
+    }
+}
+
+/// What runs the GPU forms of operations on some tensors.
+#[derive(Clone)]
+pub struct Gpu {
+    launcher: Arc<dyn Launcher>,
+    device: Device,
+}
+
+impl Gpu {
+    /// The GPU of a tensor; `None` where the CPU forms are for it.
+    ///
+    /// # Errors
+    /// A device that this build has no kernels for.
+    pub fn of(tensor: &Tensor) -> Result<Option<Self>> {
+        Self::at(tensor.device())
+    }
+
+    /// As [`Gpu::of`], by device.
+    ///
+    /// # Errors
+    /// As [`Gpu::of`].
+    pub fn at(device: &Device) -> Result<Option<Self>> {
+        let launcher = match device {
+            Device::Cpu => EMULATOR.with(|emulator| emulator.borrow().clone()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(cuda) => Some(cuda::launcher(cuda)?),
+            other => bail!("no kernels for {:?} in this build", other.location()),
+        };
+        Ok(launcher.map(|launcher| Self { launcher, device: device.clone() }))
+    }
+
+    /// Where the tensors lie.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Room for a tensor that a kernel is about to write whole.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let fresh = if POISON.get() {
+            Tensor::full(f32::NAN, shape, &self.device)?.to_dtype(dtype)?.contiguous()?
+        } else {
+            // SAFETY: numbers have no invalid bit patterns for a kernel, and each caller writes all before one is read.
+            unsafe { Tensor::empty(shape, dtype, &self.device) }?
+        };
+        if self.device.is_cpu() {
+            RECORDED.with_borrow_mut(|recorded| recorded.iter_mut().for_each(|r| r.push(fresh.clone())));
+        }
+        Ok(fresh)
+    }
+
+    /// Records what `f` starts, to be run by [`Graph::replay`]; `f` itself runs nothing. All it reads must be on the device
+    /// before, and all tensors that it makes must be dropped within it.
+    ///
+    /// # Errors
+    /// What `f` or the device says; nothing is being recorded any more then.
+    pub(crate) fn capture(&self, f: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        RECORDED.set(Some(Vec::new()));
+        let done = self.launcher.begin_capture().and_then(|()| {
+            let done = f();
+            let captured = self.launcher.end_capture();
+            done.and(captured)
+        });
+        let memory = RECORDED.take().unwrap_or_default();
+        Ok(Graph { captured: done?, _memory: memory })
+    }
+
+    /// A copy of `values` on the device.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn upload(&self, values: &[u32]) -> Result<Tensor> {
+        // An empty copy is no copy: CUDA refuses it.
+        Tensor::from_slice(if values.is_empty() { &[0] } else { values }, values.len().max(1), &self.device)
+    }
+
+    /// Launches `name`_bf16 or `name`_f32. A grid without blocks is no launch.
+    ///
+    /// # Errors
+    /// A dtype without kernels; what [`Launcher::launch`] refuses.
+    pub(crate) fn launch(
+        &self,
+        name: &str,
+        dtype: DType,
+        grid: [usize; 3],
+        block: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        self.launch_single(&format!("{name}_{}", suffix(dtype)?), grid, block, shared, arguments)
+    }
+
+    /// Launches the kernel of this very name.
+    ///
+    /// # Errors
+    /// A grid that is too high; what [`Launcher::launch`] refuses.
+    pub fn launch_single(
+        &self,
+        kernel: &str,
+        grid: [usize; 3],
+        block: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let side = |n: usize| {
+            u32::try_from(n).map_err(|_| candle_core::Error::Msg(format!("{kernel}: grid {grid:?}")))
+        };
+        let grid = [side(grid[0])?, side(grid[1])?, side(grid[2])?];
+        if grid[1] > 65_535 || grid[2] > 65_535 {
+            bail!("{kernel}: a grid of {grid:?} blocks is too high")
+        }
+        self.launcher.launch(&Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments })
+    }
+
+    /// A product; one without rows, columns or sums changes nothing (C is then not accumulated into, nor cleared).
+    ///
+    /// # Errors
+    /// What [`Launcher::gemm`] refuses.
+    pub(crate) fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        if gemm.m == 0 || gemm.n == 0 || gemm.k == 0 {
+            return Ok(());
+        }
+        self.launcher.gemm(gemm)
+    }
+}
+
+/// The ending of a kernel's name.
+///
+/// # Errors
+/// A dtype without kernels.
+pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
+    match dtype {
+        DType::BF16 => Ok("bf16"),
+        DType::F32 => Ok("f32"),
+        other => bail!("a GPU computes in bf16 or f32, not {other:?}"),
+    }
+}
+
+/// Refuses tensors of another dtype than `dtype`: a kernel takes their addresses for its own type's.
+///
+/// # Errors
+/// The first one that is another.
+pub(crate) fn all_of(dtype: DType, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|tensor| tensor.dtype() != dtype) {
+        Some(other) => bail!("a kernel for {dtype:?} was given {:?} {:?}", other.dtype(), other.dims()),
+        None => Ok(()),
+    }
+}
+
+/// The address of a contiguous tensor's first element.
+///
+/// # Errors
+/// A layout that is not contiguous.
+pub fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Some((start, _)) = layout.contiguous_offsets() else {
+        bail!("this operation needs a contiguous tensor, not {layout:?}")
+    };
+    let first = match &*storage {
+        // The emulator's memory; kernels write through it as on a device, between one call and the next.
+        Storage::Cpu(CpuStorage::BF16(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::F32(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::F64(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U32(data)) => data.as_ptr() as u64,
+        #[cfg(feature = "cuda")]
+        Storage::Cuda(storage) => cuda::address(storage)?,
+        _ => bail!("{:?} on {:?} has no address", tensor.dtype(), tensor.device().location()),
+    };
+    Ok(first + (start * tensor.dtype().size_in_bytes()) as u64)
+}
+
+/// [`address`] as an argument.
+///
+/// # Errors
+/// As [`address`].
+pub fn pointer(tensor: &Tensor) -> Result<Argument> {
+    Ok(Argument::Pointer(address(tensor)?))
+}
+
+/// The argument for a tensor that may be absent.
+///
+/// # Errors
+/// As [`address`].
+pub fn pointer_or_null(tensor: Option<&Tensor>) -> Result<Argument> {
+    tensor.map_or(Ok(Argument::Pointer(0)), pointer)
+}
+
+/// A count as an `int`.
+///
+/// # Errors
+/// One that does not fit.
+pub(crate) fn int(n: usize) -> Result<Argument> {
+    match i32::try_from(n) {
+        Ok(n) => Ok(Argument::I32(n)),
+        Err(_) => bail!("{n} is too large for a kernel's int"),
+    }
+}
+
+/// The whole of a row-major matrix as an operand.
+///
+/// # Errors
+/// As [`address`]; a tensor of other than two dimensions.
+pub(crate) fn operand(tensor: &Tensor) -> Result<Operand> {
+    let (_, columns) = tensor.dims2()?;
+    Ok(Operand { pointer: address(tensor)?, dtype: tensor.dtype(), stride: columns, transposed: false })
+}

@@ -1,0 +1,328 @@
+//! Linear maps y = x·Wᵀ + b. [`Linear::forward`] and [`Linear::backward`] are the only products with weights that there are:
+//! of blocks, of the output head and of a preference model's heads, on a CPU and on a GPU.
+//!
+//! A [`Linear`] is a list of stored modules side by side in one output. A module is what a model folder names
+//! (`model.layers.0.self_attn.q_proj`): queries, keys and values of one input are three modules of one map in most families
+//! and one fused module in others, which no caller sees. A module owns a range of the output's columns (`Module::rows`).
+//!
+//! | form of a weight | where | products |
+//! |---|---|---|
+//! | `Weight::Dense`, `Weight::Tied` | a parameter \[rows, inputs] | `dense.rs` |
+//! | all modules of a map packed for a CPU's inference | beside the parameters, until `Linear::unpack` | `packed.rs` |
+//!
+//! A further form of a frozen weight (blocks of four bits) is a variant of `Weight` with a file of its own here: it is no
+//! parameter, so that neither gradients nor optimizers nor a trainer's checkpoints know of it; `forward` and `backward`
+//! match on it module by module, its backward has dx alone, and `Linear::footprint` says its bytes. An adapter is a list
+//! beside `modules`: two parameters A and B, a scale and the range of rows that it adds to, named after the module that it
+//! adapts; `forward` adds its product to the output after the weights', `backward` adds to dx and to A's and B's
+//! gradients. Whoever computes with a map calls these two functions and asks for neither. Parameters that are not trained
+//! have no gradient, here as everywhere.
+
+mod dense;
+mod packed;
+
+use std::ops::Range;
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use self::packed::Packed;
+use crate::architecture::{ParameterKind, layout};
+use crate::cpu::storage::unwritten_tensor;
+use crate::gpu::Gpu;
+use crate::ops::elementwise::{add_bias, add_bias_backward};
+use crate::parameters::{Gradients, Parameter, ParameterId, Parameters};
+
+/// Maps of one input into the columns of one output.
+pub struct Linear {
+    inputs: usize,
+    modules: Vec<Module>,
+    packed: Option<Packed>,
+}
+
+/// One stored module of a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Module {
+    /// Its name in a model folder, without `.weight`: what adapters and quantised checkpoints call it.
+    pub name: String,
+    /// The outputs that it makes, among those of the whole map.
+    pub rows: Range<usize>,
+    /// Its matrix.
+    pub weight: Weight,
+    /// \[rows].
+    pub bias: Option<ParameterId>,
+}
+
+impl Module {
+    /// The parameters that are this module's own.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = ParameterId> {
+        let weight = match self.weight {
+            Weight::Dense(id) => Some(id),
+            Weight::Tied(_) => None,
+        };
+        weight.into_iter().chain(self.bias)
+    }
+}
+
+/// Where a module's matrix \[rows, inputs] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// A parameter of its own.
+    Dense(ParameterId),
+    /// The embedding, which it shares: its gradient is the embedding's, and its bytes are counted there.
+    Tied(ParameterId),
+}
+
+impl Weight {
+    fn parameter(self) -> ParameterId {
+        match self {
+            Weight::Dense(id) | Weight::Tied(id) => id,
+        }
+    }
+}
+
+/// A fresh module for [`Linear::insert`].
+pub struct NewModule {
+    /// Its name in a model folder, without `.weight`.
+    pub name: String,
+    /// \[rows, inputs].
+    pub weight: Tensor,
+    /// \[rows].
+    pub bias: Option<Tensor>,
+}
+
+/// In which order a product's sums run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sums {
+    /// Whichever is fastest; on a GPU it goes by the number of rows, and with it a row's bits.
+    Fastest,
+    /// The same whatever rows are beside one. On a CPU they always are.
+    ByRow,
+}
+
+impl Linear {
+    /// The stored modules side by side, in their order; `None` where a tensor of theirs is not among the parameters.
+    pub(crate) fn of(parameters: &Parameters, modules: &[layout::Module]) -> Option<Self> {
+        let found = modules.iter().map(|module| {
+            let weight = parameters.find(&module.weight())?;
+            // A bias that the family has must be there.
+            let bias = match module.bias() {
+                Some(bias) => Some(parameters.find(&bias)?),
+                None => None,
+            };
+            Some((module.name.clone(), Weight::Dense(weight), bias))
+        });
+        Self::side_by_side(parameters, found.collect::<Option<Vec<_>>>()?)
+    }
+
+    /// A map of one module without a bias, `name`.weight; `None` where that is not among the parameters.
+    pub(crate) fn named(parameters: &Parameters, name: &str) -> Option<Self> {
+        let weight = parameters.find(&format!("{name}.weight"))?;
+        Self::side_by_side(parameters, vec![(name.to_owned(), Weight::Dense(weight), None)])
+    }
+
+    /// A map `name` whose matrix is the embedding; `None` where that is no matrix.
+    pub(crate) fn tied(parameters: &Parameters, name: &str, embedding: ParameterId) -> Option<Self> {
+        Self::side_by_side(parameters, vec![(name.to_owned(), Weight::Tied(embedding), None)])
+    }
+
+    /// A map of fresh modules, whose tensors become parameters.
+    ///
+    /// # Errors
+    /// Weights that are not matrices of the same number of inputs.
+    pub fn insert(parameters: &mut Parameters, modules: Vec<NewModule>) -> Result<Self> {
+        let added = modules.into_iter().map(|NewModule { name, weight, bias }| {
+            let matrix = Parameter::new(format!("{name}.weight"), weight, ParameterKind::Matrix);
+            let weight = Weight::Dense(parameters.push(matrix));
+            let bias = bias.map(|bias| {
+                parameters.push(Parameter::new(format!("{name}.bias"), bias, ParameterKind::Bias))
+            });
+            (name, weight, bias)
+        });
+        let added: Vec<_> = added.collect();
+        match Self::side_by_side(parameters, added) {
+            Some(linear) => Ok(linear),
+            None => bail!("the new modules are not matrices of one input"),
+        }
+    }
+
+    fn side_by_side(
+        parameters: &Parameters,
+        modules: Vec<(String, Weight, Option<ParameterId>)>,
+    ) -> Option<Self> {
+        let mut linear = Self { inputs: 0, modules: Vec::with_capacity(modules.len()), packed: None };
+        for (name, weight, bias) in modules {
+            let (rows, inputs) = parameters.get(weight.parameter()).value.dims2().ok()?;
+            if !linear.modules.is_empty() && inputs != linear.inputs {
+                return None;
+            }
+            linear.inputs = inputs;
+            let first = linear.outputs();
+            linear.modules.push(Module { name, rows: first..first + rows, weight, bias });
+        }
+        Some(linear)
+    }
+
+    /// Columns of the output.
+    pub(crate) fn outputs(&self) -> usize {
+        self.modules.last().map_or(0, |module| module.rows.end)
+    }
+
+    /// The stored modules, in the order of the output's columns.
+    pub(crate) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// Bytes of the weights, packed copies among them; those of a tied matrix are the embedding's.
+    pub(crate) fn footprint(&self, parameters: &Parameters) -> usize {
+        let own = self.modules.iter().flat_map(Module::parameters);
+        own.map(|id| parameters.get(id).footprint()).sum::<usize>()
+            + self.packed.as_ref().map_or(0, Packed::footprint)
+    }
+
+    /// x \[t, inputs] → \[t, outputs] in x's dtype.
+    ///
+    /// # Errors
+    /// Another number of inputs, another device or dtype than the weights', a tensor that is not contiguous.
+    pub fn forward(&self, parameters: &Parameters, x: &Tensor, sums: Sums) -> Result<Tensor> {
+        let shape = (x.dims2()?.0, self.outputs());
+        let out = match Gpu::of(x)? {
+            Some(gpu) => gpu.unwritten(shape, x.dtype())?,
+            None => unwritten_tensor(shape, x.dtype())?,
+        };
+        self.forward_into(parameters, x, &out, sums)?;
+        Ok(out)
+    }
+
+    /// As [`Linear::forward`], in f32 on a GPU whatever x's dtype is: sums that are not rounded to bf16.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub(crate) fn forward_wide(&self, parameters: &Parameters, x: &Tensor, sums: Sums) -> Result<Tensor> {
+        let out = self.wide_room(x, x.dims2()?.0)?;
+        self.forward_into(parameters, x, &out, sums)?;
+        Ok(out)
+    }
+
+    /// A tensor \[rows, outputs] for [`Linear::forward_into`] as [`Linear::forward_wide`] makes it for `x`; unwritten.
+    pub(crate) fn wide_room(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        match Gpu::of(x)? {
+            Some(gpu) => gpu.unwritten((rows, self.outputs()), DType::F32),
+            None => unwritten_tensor((rows, self.outputs()), x.dtype()),
+        }
+    }
+
+    /// Writes the product into `out` \[t, outputs]: x's dtype or, on a GPU, f32.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`]; an output of another shape.
+    pub(crate) fn forward_into(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        out: &Tensor,
+        sums: Sums,
+    ) -> Result<()> {
+        let t = self.rows_of(x)?;
+        if out.dims2()? != (t, self.outputs()) {
+            bail!(
+                "an output {:?} for {t} rows of the {} columns of {}",
+                out.dims(),
+                self.outputs(),
+                self.names()
+            )
+        }
+        let gpu = Gpu::of(x)?;
+        match (&self.packed, &gpu) {
+            (Some(packed), None) => packed.forward(x, out)?,
+            _ => {
+                for module in &self.modules {
+                    let weight = &parameters.get(module.weight.parameter()).value;
+                    dense::forward(gpu.as_ref(), x, weight, out, module.rows.start, sums)?;
+                }
+            }
+        }
+        for module in &self.modules {
+            if let Some(bias) = module.bias {
+                add_bias(out, module.rows.start, &parameters.get(bias).value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// dx \[t, inputs] of [`Linear::forward`], given its x \[t, inputs] and dy \[t, outputs]; adds the gradients of what is
+    /// trained to `gradients`.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn backward(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        dy: &Tensor,
+        gradients: &Gradients,
+    ) -> Result<Tensor> {
+        let t = self.rows_of(x)?;
+        if dy.dims2()? != (t, self.outputs()) {
+            bail!(
+                "a gradient {:?} of {t} rows of the {} columns of {}",
+                dy.dims(),
+                self.outputs(),
+                self.names()
+            )
+        }
+        let gpu = Gpu::of(x)?;
+        let dx = match &gpu {
+            Some(gpu) => gpu.unwritten((t, self.inputs), x.dtype())?,
+            None => unwritten_tensor((t, self.inputs), x.dtype())?,
+        };
+        if t == 0 {
+            return Ok(dx);
+        }
+        for (i, module) in self.modules.iter().enumerate() {
+            let first = module.rows.start;
+            let id = module.weight.parameter();
+            dense::backward_input(gpu.as_ref(), dy, &parameters.get(id).value, &dx, first, i > 0)?;
+            if let Some(d_weight) = gradients.get(id) {
+                dense::backward_weight(gpu.as_ref(), x, dy, d_weight, first)?;
+            }
+            if let Some(d_bias) = module.bias.and_then(|bias| gradients.get(bias)) {
+                add_bias_backward(dy, first, d_bias)?;
+            }
+        }
+        Ok(dx)
+    }
+
+    /// Packs the weights for a CPU's products with few rows, where nothing is packed yet: their size again in memory. The
+    /// weights must not be updated until [`Linear::unpack`].
+    ///
+    /// # Errors
+    /// Weights that are not contiguous f32 on a CPU.
+    pub(crate) fn pack(&mut self, parameters: &Parameters) -> Result<()> {
+        if self.packed.is_none() {
+            let weights: Vec<&Tensor> =
+                self.modules.iter().map(|module| &parameters.get(module.weight.parameter()).value).collect();
+            self.packed = Some(Packed::of(&weights, self.inputs)?);
+        }
+        Ok(())
+    }
+
+    /// Frees the packed copy.
+    pub(crate) fn unpack(&mut self) {
+        self.packed = None;
+    }
+
+    fn rows_of(&self, x: &Tensor) -> Result<usize> {
+        match x.dims2()? {
+            (t, inputs) if inputs == self.inputs => Ok(t),
+            _ => bail!("an input {:?} for {}, which takes {} columns", x.dims(), self.names(), self.inputs),
+        }
+    }
+
+    /// The modules' names, for messages.
+    fn names(&self) -> String {
+        self.modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

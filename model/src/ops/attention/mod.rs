@@ -1,0 +1,98 @@
+//! Causal attention over packed segments, forward and backward.
+//!
+//! A segment attends to all of its prefix segment (the prompt that several responses share) and causally to itself.
+//! Keys outside the window, and all masked ones, are never part of a matrix that outlives a tile of
+//! queries; the forward leaves one number per query and head (the log of the softmax's denominator) for the
+//! backward, which computes probabilities again from it (Dao et al., arXiv 2205.14135).
+
+mod cpu;
+pub(super) mod gpu;
+
+use candle_core::{Result, Tensor, bail};
+
+pub use self::gpu::Places;
+use crate::cpu::by_dtype;
+use crate::gpu::Gpu;
+
+/// The constants of one layer's attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Multiplies q·k.
+    pub scale: f64,
+    /// Gemma 2's cap c: scores become c·tanh(score / c).
+    pub softcap: Option<f64>,
+    /// A query sees its own position and `window − 1` before it.
+    pub window: Option<usize>,
+}
+
+/// What the forward gives: the heads' outputs, and what the backward needs.
+pub struct AttentionOutput {
+    /// \[t, heads · d].
+    pub output: Tensor,
+    /// log Σ exp of each query's scores, \[t, heads].
+    pub log_sums: Tensor,
+}
+
+impl Attention {
+    /// Columns of queries, keys and values side by side.
+    pub fn width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Heads that rope turns: keys lie right after queries, so that one rotation covers both.
+    pub(crate) fn rotated_heads(&self) -> usize {
+        self.heads + self.kv_heads
+    }
+
+    /// Refuses what the loops below rely on: they write through shared pointers.
+    pub(in crate::ops) fn check(&self, qkv: &Tensor, tokens: usize) -> Result<()> {
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            bail!("{} query heads can't share {} key heads", self.heads, self.kv_heads)
+        }
+        if self.window == Some(0) {
+            bail!("an attention window of 0 tokens sees nothing")
+        }
+        if qkv.dims2()? != (tokens, self.width()) {
+            bail!("queries, keys and values {:?} of {tokens} tokens × {} columns", qkv.dims(), self.width())
+        }
+        Ok(())
+    }
+
+    /// `qkv` \[t, (heads + 2·kv_heads)·d] after rope, the segments at `places` → outputs.
+    ///
+    /// # Errors
+    /// A tensor of another shape or one that is not contiguous.
+    pub fn forward(&self, qkv: &Tensor, places: &Places) -> Result<AttentionOutput> {
+        self.check(qkv, places.layout().tokens())?;
+        match Gpu::of(qkv)? {
+            Some(gpu) => self.forward_gpu(&gpu, qkv, places),
+            None => by_dtype!(qkv.dtype(), T => self.forward_cpu::<T>(qkv, places.layout())),
+        }
+    }
+
+    /// d_qkv \[t, width] given the forward's input and output and d_output \[t, heads · d].
+    ///
+    /// # Errors
+    /// As [`Attention::forward`].
+    pub fn backward(
+        &self,
+        qkv: &Tensor,
+        forward: &AttentionOutput,
+        d_output: &Tensor,
+        places: &Places,
+    ) -> Result<Tensor> {
+        self.check(qkv, places.layout().tokens())?;
+        match Gpu::of(qkv)? {
+            Some(gpu) => self.backward_gpu(&gpu, qkv, forward, d_output, places),
+            None => by_dtype!(qkv.dtype(), T => {
+                self.backward_cpu::<T>(qkv, forward, d_output, places.layout())
+            }),
+        }
+    }
+}

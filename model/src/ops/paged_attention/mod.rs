@@ -1,0 +1,130 @@
+//! Attention of new tokens over a paged cache: decode and chunked prefill by the same arithmetic.
+//!
+//! Each query is computed alone, its keys page by page in order with a running maximum (the online softmax of
+//! FlashAttention, arXiv:2205.14135, a page to a block), so that its bits do not depend on the other rows of the step
+//! nor on where a prefill was cut.
+
+mod cpu;
+mod gpu;
+mod step;
+
+use std::sync::OnceLock;
+
+use candle_core::{DType, Result, Tensor, bail};
+
+pub(crate) use self::gpu::{PartResults, Uploaded};
+pub(crate) use self::step::Room;
+use self::step::{Query, StepTables};
+use super::attention::Attention;
+use super::rope::{Direction, Positions, RopeTable};
+use crate::cpu::by_dtype;
+use crate::gpu::{Gpu, all_of};
+use crate::kv_cache::{PAGE_TOKENS, PagedRow};
+
+/// The rows of a step as attention sees them, the same for all layers.
+pub struct PagedStep<'a> {
+    queries: Vec<Query<'a>>,
+    positions: Positions,
+    uploaded: OnceLock<Uploaded>,
+}
+
+impl<'a> PagedStep<'a> {
+    /// The new tokens of `rows`, one row after the other.
+    pub fn new(rows: &[PagedRow<'a>]) -> Self {
+        let queries = Query::all(rows);
+        let positions = Positions::new(queries.iter().map(|query| query.position as u32).collect());
+        Self { queries, positions, uploaded: OnceLock::new() }
+    }
+
+    /// A step of `tokens` tokens whose tables are on the GPU already.
+    pub(crate) fn prepared(tokens: usize, uploaded: Uploaded) -> Self {
+        let nothing = Query { pages: &[], position: 0, shared: 0 };
+        Self {
+            queries: vec![nothing; tokens],
+            positions: Positions::new(Vec::new()),
+            uploaded: OnceLock::from(uploaded),
+        }
+    }
+
+    /// The tables that this step has on the GPU.
+    pub(crate) fn tables(&self) -> Option<&Uploaded> {
+        self.uploaded.get()
+    }
+
+    /// Its tables for a GPU, by the heads of `attention`.
+    pub(crate) fn gpu_tables(&self, attention: &Attention, dtype: DType) -> Result<StepTables> {
+        gpu::tables_of(&self.queries, attention, dtype)
+    }
+
+    /// The step's tables on a GPU, made for this attention's heads at the first call.
+    fn on(&self, gpu: &Gpu, attention: &Attention, dtype: DType) -> Result<&Uploaded> {
+        match self.uploaded.get() {
+            Some(found) => Ok(found),
+            None => {
+                let tables = self.gpu_tables(attention, dtype)?;
+                let room = tables.room();
+                let fresh = Uploaded::new(gpu, &tables, room, PartResults::new(gpu, &room, attention)?)?;
+                Ok(self.uploaded.get_or_init(|| fresh))
+            }
+        }
+    }
+}
+
+/// Rotates the new tokens' queries in place and puts their keys, rotated, and values into their rows' pages. `qkv`
+/// \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined afterwards; `keys` \[pages, kv_heads, d, 16] (on a
+/// GPU \[pages, kv_heads, 16, d]) and `values` \[pages, kv_heads, 16, d].
+///
+/// # Errors
+/// A position past the rotary table, a tensor that is not contiguous.
+pub(crate) fn write_pages(
+    attention: &Attention,
+    qkv: &Tensor,
+    rope: &RopeTable,
+    step: &PagedStep,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<()> {
+    let queries = &step.queries;
+    check(attention, qkv, queries.len(), keys, values)?;
+    if let Some(gpu) = Gpu::of(qkv)? {
+        rope.covers(&step.positions)?;
+        all_of(qkv.dtype(), &[keys, values])?;
+        return step.on(&gpu, attention, qkv.dtype())?.write(&gpu, attention, qkv, rope, keys, values);
+    }
+    rope.rotate(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
+    by_dtype!(qkv.dtype(), T => cpu::write::<T>(attention, qkv, queries, keys, values))
+}
+
+/// The new tokens' heads' outputs \[t, heads · d]; their own keys and values must be in the pages already.
+///
+/// # Errors
+/// A tensor of another shape or dtype, or one that is not contiguous.
+pub fn attend_pages(
+    attention: &Attention,
+    qkv: &Tensor,
+    step: &PagedStep,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<Tensor> {
+    let queries = &step.queries;
+    check(attention, qkv, queries.len(), keys, values)?;
+    if let Some(gpu) = Gpu::of(qkv)? {
+        all_of(qkv.dtype(), &[keys, values])?;
+        return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, keys, values);
+    }
+    by_dtype!(qkv.dtype(), T => cpu::attend_all::<T>(attention, qkv, queries, keys, values))
+}
+
+/// Refuses tensors of other shapes than the loops rely on.
+fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+    attention.check(qkv, tokens)?;
+    let (pages, kv_heads, slots, d) = values.dims4()?;
+    // The CPU keeps keys transposed.
+    let want =
+        if Gpu::of(keys)?.is_some() { (pages, kv_heads, slots, d) } else { (pages, kv_heads, d, slots) };
+    if (kv_heads, slots, d) != (attention.kv_heads, PAGE_TOKENS, attention.head_dim) || keys.dims4()? != want
+    {
+        bail!("a cache of keys {:?} and values {:?} is another model's", keys.dims(), values.dims())
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Rows by index: some rows of a matrix as a new one, and sums of rows into others.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use crate::cpu::storage::{tensor_of, with_slice, with_slice_mut};
+use crate::cpu::{Real, by_dtype};
+use crate::gpu::{Argument, Gpu, int, pointer, suffix};
+
+/// The rows `rows` of a tensor \[t, n], in their order.
+///
+/// # Errors
+/// A layout that is not contiguous; a row that is not there.
+pub(crate) fn select_rows(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let (t, width) = tensor.dims2()?;
+    if let Some(row) = rows.iter().find(|&&row| row >= t) {
+        bail!("row {row} of {t}")
+    }
+    if let Some(gpu) = Gpu::of(tensor)? {
+        return gather_rows(&gpu, tensor, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None);
+    }
+    by_dtype!(tensor.dtype(), T => {
+        let mut out: Vec<T> = Vec::with_capacity(rows.len() * width);
+        with_slice::<T, _>(tensor, |x| {
+            rows.iter().for_each(|row| out.extend_from_slice(&x[row * width..][..width]));
+        })?;
+        tensor_of(out, (rows.len(), width))
+    })
+}
+
+/// sums\[rows\[i]] += scale · x\[i], in the order of i; `sums` \[t, n] has the dtype of `x` \[rows, n], or, on a GPU, f32.
+///
+/// # Errors
+/// A row that is not there; tensors of other shapes or dtypes, or that are not contiguous.
+pub(crate) fn add_rows(sums: &Tensor, x: &Tensor, rows: &[u32], scale: Option<f64>) -> Result<()> {
+    let ((t, width), (count, columns)) = (sums.dims2()?, x.dims2()?);
+    if (count, columns) != (rows.len(), width) {
+        bail!("{:?} added to {} rows of {width}", x.dims(), rows.len())
+    }
+    if let Some(row) = rows.iter().find(|&&row| row as usize >= t) {
+        bail!("row {row} of {t}")
+    }
+    if let Some(gpu) = Gpu::of(x)? {
+        return add_rows_gpu(&gpu, sums, x, rows, scale);
+    }
+    by_dtype!(x.dtype(), T => {
+        let scale = scale.map(<T as Real>::of);
+        with_slice::<T, _>(x, |x| {
+            with_slice_mut::<T, _>(sums, |sums| {
+                for (&row, x) in rows.iter().zip(x.chunks_exact(width.max(1))) {
+                    let sums = &mut sums[row as usize * width..][..width];
+                    match scale {
+                        None => sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += x),
+                        Some(scale) => {
+                            sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum = x.mul_add(scale, *sum));
+                        }
+                    }
+                }
+            })
+        })?
+    })
+}
+
+/// `scale` times the rows `index` of `table` \[n, width] on a GPU: \[index, width].
+pub(super) fn gather_rows(gpu: &Gpu, table: &Tensor, index: &[u32], scale: Option<f64>) -> Result<Tensor> {
+    gather_rows_at(gpu, table, &gpu.upload(index)?, index.len(), scale)
+}
+
+/// As [`gather_rows`], by the first `count` of indices that are on the GPU already.
+pub(super) fn gather_rows_at(
+    gpu: &Gpu,
+    table: &Tensor,
+    places: &Tensor,
+    count: usize,
+    scale: Option<f64>,
+) -> Result<Tensor> {
+    let width = table.dims2()?.1;
+    let out = gpu.unwritten((count, width), table.dtype())?;
+    let scale = Argument::F32(scale.unwrap_or(1.0) as f32);
+    let arguments = [pointer(&out)?, pointer(table)?, pointer(places)?, int(width)?, scale];
+    gpu.launch("gather_rows", table.dtype(), [count, 1, 1], row_threads(width), 0, &arguments)?;
+    Ok(out)
+}
+
+/// Rows that are named twice are summed in the order of i.
+fn add_rows_gpu(gpu: &Gpu, sums: &Tensor, x: &Tensor, rows: &[u32], scale: Option<f64>) -> Result<()> {
+    let width = x.dims2()?.1;
+    let groups = RowGroups::of(rows);
+    let kernel = match (x.dtype(), sums.dtype()) {
+        (DType::BF16, DType::F32) => "sum_rows_bf16_to_f32".to_owned(),
+        (from, to) if from == to => format!("sum_rows_{}", suffix(from)?),
+        (from, to) => bail!("no sum of rows of {from:?} in {to:?}"),
+    };
+    let (target, start, member) =
+        (gpu.upload(&groups.target)?, gpu.upload(&groups.start)?, gpu.upload(&groups.member)?);
+    let arguments = [
+        pointer(sums)?,
+        pointer(x)?,
+        pointer(&target)?,
+        pointer(&start)?,
+        pointer(&member)?,
+        int(width)?,
+        Argument::F32(scale.unwrap_or(1.0) as f32),
+    ];
+    gpu.launch_single(&kernel, [groups.target.len(), 1, 1], row_threads(width), 0, &arguments)
+}
+
+/// Threads of a block that goes over one row: a warp or more, up to 256.
+pub(super) fn row_threads(width: usize) -> usize {
+    width.div_ceil(8).next_multiple_of(32).clamp(32, 256)
+}
+
+/// Rows that are summed to the same target, one group after the other.
+struct RowGroups {
+    target: Vec<u32>,
+    /// Where each group's members begin, and the last one's end.
+    start: Vec<u32>,
+    member: Vec<u32>,
+}
+
+impl RowGroups {
+    fn of(rows: &[u32]) -> Self {
+        let mut member: Vec<u32> = (0..rows.len() as u32).collect();
+        // Stable: members keep their order.
+        member.sort_by_key(|&m| rows[m as usize]);
+        let (mut target, mut start) = (Vec::new(), Vec::new());
+        for (place, &m) in member.iter().enumerate() {
+            if target.last() != Some(&rows[m as usize]) {
+                target.push(rows[m as usize]);
+                start.push(place as u32);
+            }
+        }
+        start.push(member.len() as u32);
+        Self { target, start, member }
+    }
+}
