@@ -4,6 +4,9 @@
 //! tensor's shape against the architecture, every number for being finite. Names may carry the prefixes that
 //! wrappers of reward models leave (`backbone.`, `pretrained_model.`, …) or lack the leading `model.`; both are
 //! read as the plain Hugging Face name.
+//!
+//! Past 400 lines because every check of a foreign file should be found in one place, beside the reading that it
+//! guards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
