@@ -4,10 +4,13 @@
 //! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are told in the letters of
 //! [`decoder`].
 
+mod adapter;
 pub mod architecture;
 mod batch;
 pub mod decoder;
 mod error;
+mod guard;
+mod jinja;
 pub mod kernels;
 mod kv_cache;
 mod parameters;
@@ -20,4 +23,4 @@ pub use decoder::{Decoder, LoadOptions, Tape};
 pub use error::ModelError;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
-pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer};
+pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer, template_clock};
