@@ -10,7 +10,6 @@ use selfplay_scorer::check_prompt;
 use crate::error::EngineError;
 use crate::recipe::OnBadPromptRule;
 
-
 /// The preference model's tokenizer and template, with its folder.
 pub(crate) struct Scorable<'a> {
     pub(crate) codec: &'a Codec,
@@ -43,7 +42,9 @@ impl Scorable<'_> {
         match wrong {
             None => Ok(before - prompts.len()),
             Some(error) if !error.is_of_row() => Err(error.into()),
-            Some(error) => Err(EngineError::Input(format!("{place}: the preference model cannot read this prompt: {error}"))),
+            Some(error) => Err(EngineError::Input(format!(
+                "{place}: the preference model cannot read this prompt: {error}"
+            ))),
         }
     }
 }

@@ -89,7 +89,10 @@ fn what_the_crate_panics_on_is_told_with_the_file_s_name() {
     let (_folder, loaded) =
         tokenizer(|json| json["decoder"] = step("Strip", json!({"content": "a", "start": 0, "stop": 9})));
     if let Err(error) = loaded.unwrap().decode(&[1, 1], false) {
-        assert!((error.kind() == Kind::Input) && error.to_string().contains("not a valid tokenizer"), "{error}");
+        assert!(
+            (error.kind() == Kind::Input) && error.to_string().contains("not a valid tokenizer"),
+            "{error}"
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let text = tokenizer_json().to_string().replacen("\"decoder\":null", "\"decoder\":{1:2}", 1);
@@ -208,5 +211,8 @@ fn a_classifier_s_head_is_no_preference_head() {
     assert!(put("score.weight", 1).unwrap().value_head.is_some());
     assert!(put("value_head.weight", 2).unwrap().value_head.is_some());
     let error = put("score.weight", 2).err().unwrap();
-    assert!((error.kind() == Kind::Input) && error.to_string().contains("classifier of 2 classes"), "{error}");
+    assert!(
+        (error.kind() == Kind::Input) && error.to_string().contains("classifier of 2 classes"),
+        "{error}"
+    );
 }

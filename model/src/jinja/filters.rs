@@ -238,7 +238,9 @@ fn parts(name: &str, args: Args, value: &Value) -> Outcome<Value> {
     let mut out = Vec::new();
     if name == "batch" {
         if count == 0 {
-            let all = if items.is_empty() { Vec::new() } else { vec![Value::list(items.clone())?] };
+            // As Jinja: what is collected so far has that length before the first item.
+            let all = vec![Value::list(Vec::new())?, Value::list(items.clone())?];
+            let all = if items.is_empty() { Vec::new() } else { all };
             return Value::generator(all);
         }
         for chunk in items.chunks(count) {

@@ -13,9 +13,8 @@ impl ChatTemplate {
     /// Puts the template where `folder` has one: chat_template.jinja, and `chat_template` of tokenizer_config.json and
     /// chat_template.json; a folder without any gets chat_template.jinja. Error: a failed write.
     pub fn write_into(&self, folder: &Path) -> Result<(), ModelError> {
-        let write = |path: &Path, text: &str| {
-            atomic::write_bytes(path, text.as_bytes()).map_err(ModelError::from)
-        };
+        let write =
+            |path: &Path, text: &str| atomic::write_bytes(path, text.as_bytes()).map_err(ModelError::from);
         let mut is_there = false;
         for name in ["tokenizer_config.json", "chat_template.json"] {
             let path = folder.join(name);
