@@ -9,3 +9,4 @@ mod plan;
 mod plan_memory;
 mod recipes;
 mod stages;
+mod templates;

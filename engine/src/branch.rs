@@ -171,6 +171,7 @@ pub fn make(
     manifest.skipped_prompts.clone_from(&parent.skipped_prompts);
     manifest.held_out = parent.held_out;
     manifest.shard_prompts = parent.shard_prompts;
+    manifest.template_clock.clone_from(&parent.template_clock);
     // With other [eval] keys every shared policy is measured again, so no iteration before is finished.
     let measured = !touches("eval.");
     if measured {

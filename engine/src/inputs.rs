@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions};
 use selfplay_records::{OnBadPrompt, Prompt, read_values};
 use selfplay_scorer::PreferenceModel;
 use serde_json::Value;
@@ -14,8 +14,9 @@ use serde_json::Value;
 use crate::error::EngineError;
 use crate::hub;
 use crate::manifest::{InputFile, InputKind};
-use crate::recipe::{DataSource, ModelSource, Recipe, WeightDType};
+use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
 use crate::runtime::Runtime;
+use crate::scorable::Scorable;
 use crate::splits;
 
 /// Everything that the stages read, in memory; weights are not.
@@ -36,6 +37,8 @@ pub struct Inputs {
     pub held_out: Vec<Prompt>,
     /// The right answer of each held-out prompt, where the recipe names a column.
     pub answers: Option<Vec<String>>,
+    /// Whether a chat template may print the day.
+    pub reads_clock: bool,
     /// Hashes of every file above.
     pub files: BTreeMap<InputKind, Vec<InputFile>>,
 }
@@ -58,6 +61,11 @@ impl Inputs {
         let limits = Limits { context: architecture.max_positions, vocabulary: architecture.vocab_size };
 
         let mut files = BTreeMap::new();
+        let scorer_codec = Codec::load(&preference_folder, recipe.score.settings.chat_template.as_deref())?;
+        let scorable = Scorable { codec: &scorer_codec, folder: &preference_folder };
+        let reads_clock = [&codec, &scorer_codec]
+            .iter()
+            .any(|codec| codec.template.as_ref().is_some_and(ChatTemplate::reads_clock));
         files.insert(InputKind::Policy, InputFile::of_model(&policy_folder)?);
         files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
         let templates = [&recipe.policy.chat_template, &recipe.score.settings.chat_template];
@@ -68,17 +76,24 @@ impl Inputs {
         let mut split_files = Vec::new();
         for source in recipe.prompts.splits.iter().take(recipe.iterations) {
             split_files.extend(hub::data_files(source)?);
-            let read =
+            let mut read =
                 hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
             if read.prompts.is_empty() {
                 return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
+            }
+            let rule = recipe.prompts.on_bad_prompt;
+            read.skipped += scorable.keep(&mut read.prompts, rule, &source.to_string())?;
+            if read.prompts.is_empty() {
+                let problem = format!("{source}: the preference model's chat template refuses every prompt");
+                return Err(EngineError::Input(problem));
             }
             splits.push(read.prompts);
             skipped.push(read.skipped);
         }
         files.insert(InputKind::Prompts, hash_files(&split_files)?);
 
-        let held_out = HeldOut::read(recipe, splits.first().map_or(&[], Vec::as_slice))?;
+        let mut held_out = HeldOut::read(recipe, splits.first().map_or(&[], Vec::as_slice))?;
+        scorable.keep(&mut held_out.prompts, OnBadPromptRule::Error, "[eval] prompts")?;
         files.insert(InputKind::Eval, hash_files(&held_out.files)?);
         let mut training = Vec::new();
         for (index, split) in splits.into_iter().enumerate() {
@@ -106,6 +121,7 @@ impl Inputs {
             skipped,
             held_out: held_out_prompts,
             answers,
+            reads_clock,
             files,
         })
     }

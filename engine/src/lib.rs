@@ -33,6 +33,7 @@ pub mod retention;
 pub mod run_dir;
 pub mod runtime;
 pub mod sampling_file;
+mod scorable;
 pub mod session;
 pub mod signals;
 pub mod splits;

@@ -43,6 +43,9 @@ pub struct Manifest {
     pub held_out: usize,
     /// Prompts per shard.
     pub shard_prompts: usize,
+    /// The time that chat templates read with `strftime_now`, the same for the whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_clock: Option<String>,
     /// Where the run was branched from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branched_from: Option<BranchOrigin>,
@@ -116,6 +119,7 @@ impl Manifest {
             skipped_prompts: Vec::new(),
             held_out: 0,
             shard_prompts: 1,
+            template_clock: None,
             branched_from: None,
             finished: Vec::new(),
         }

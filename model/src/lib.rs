@@ -4,6 +4,7 @@
 //! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are told in the letters of
 //! [`decoder`].
 
+mod adapter;
 pub mod architecture;
 mod batch;
 pub mod check;
@@ -11,6 +12,8 @@ pub mod cpu;
 pub mod decoder;
 mod error;
 pub mod gpu;
+mod guard;
+mod jinja;
 mod kv_cache;
 pub mod linear;
 pub mod ops;
@@ -27,4 +30,4 @@ pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 pub use linear::Linear;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
 pub use preference::{PreferenceHead, PreferenceHeads};
-pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer};
+pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer, template_clock};

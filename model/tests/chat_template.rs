@@ -72,7 +72,7 @@ fn methods_of_python_strings() {
     );
     assert_eq!(
         render("{{ 'a-b-c'.rsplit('-', 1) }}{{ 'abc'.removeprefix('a') }}{{ 'a=b'.partition('=') }}"),
-        "['a-b', 'c']bc['a', '=', 'b']"
+        "['a-b', 'c']bc('a', '=', 'b')"
     );
     assert_eq!(render("{{ messages[0].get('name', 'none') }}{{ '-7'.zfill(4) }}"), "none-007");
     assert_eq!(render("{% for m in messages[1:][::-1] %}{{ m.content[0] }}{% endfor %}"), "<H");

@@ -128,6 +128,13 @@ pub enum ScoreError {
     Model(#[from] ModelError),
 }
 
+impl ScoreError {
+    /// Whether one row is at fault, and others may do.
+    pub fn is_of_row(&self) -> bool {
+        matches!(self, Self::Row { .. } | Self::NoText { .. } | Self::Empty { .. })
+    }
+}
+
 impl HasKind for ScoreError {
     fn kind(&self) -> Kind {
         match self {

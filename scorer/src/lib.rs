@@ -30,5 +30,5 @@ pub use load::load;
 pub use packing::{BatchPlan, Piece, SequenceGroup, common_prefix, plan};
 pub use preference_model::{EmbeddedRow, Embedding, PreferenceModel, preference};
 pub use settings::{PreferenceKind, ScoreDType, ScoreDifference, ScoreSettings};
-pub use tokenise::{TokenisedRow, tokenise_row};
+pub use tokenise::{TokenisedRow, check_prompt, tokenise_row};
 pub use win::{Contest, cyclic, has_circle, mean_win_rate, win_probabilities};

@@ -13,7 +13,7 @@
 use std::path::Path;
 
 use selfplay_model::{Codec, ModelError};
-use selfplay_records::{Candidates, Message, Prompt};
+use selfplay_records::{Candidates, Message, Prompt, Response};
 
 use crate::ScoreError;
 
@@ -122,6 +122,16 @@ pub fn tokenise_row(
     Tokeniser::new(codec, folder, max_length)?.row(row, PromptEnd::Find)
 }
 
+/// That the preference model in `folder`, whose `codec` this is, reads a prompt and an answer to it.
+///
+/// # Errors
+/// As [`tokenise_row`].
+pub fn check_prompt(codec: &Codec, folder: &Path, prompt: &Prompt) -> Result<(), ScoreError> {
+    let response = Response { text: "-".to_owned(), ..Response::default() };
+    let row = Candidates { prompt: prompt.clone(), responses: vec![response] };
+    Tokeniser::new(codec, folder, usize::MAX)?.row(&row, PromptEnd::Skip).map(|_| ())
+}
+
 /// The prompt's turns; a row with both forms of text keeps the fuller one.
 fn conversation(prompt: &Prompt) -> Result<Vec<Message>, ScoreError> {
     match (&prompt.messages, &prompt.prompt) {
@@ -133,8 +143,6 @@ fn conversation(prompt: &Prompt) -> Result<Vec<Message>, ScoreError> {
 
 #[cfg(test)]
 mod tests {
-    use selfplay_records::Response;
-
     use selfplay_records::{HasKind, Kind};
 
     use super::*;

@@ -6,7 +6,8 @@
 //! not begin with the prompt's), the rest of the text is tokenised by itself; where the template renders the
 //! prompt in another way once it is answered, the response is its own text and the tokenizer's end token.
 //! What follows the response's last stop id (a newline, in Gemma's and ChatML templates) is not sampled and so
-//! not learnt.
+//! not learnt. A template that closes a turn with white space alone gives the response no end: the end token takes the
+//! place of that white space, since a model that never learns to stop never stops.
 //!
 //! A model without a template: the prompt as the codec makes it of raw text, with the tokenizer's special
 //! tokens; the response's text without them, and the end token.
@@ -24,6 +25,8 @@ pub(crate) struct Turn {
     pub(crate) prompt: Vec<u32>,
     /// Begins with the first sampled token, ends with the stop token.
     pub(crate) response: Vec<u32>,
+    /// Whether that stop token is none of the template's.
+    is_end_added: bool,
 }
 
 /// A whole conversation in tokens, and what of it the assistant said.
@@ -75,7 +78,9 @@ pub(crate) fn last_turn(
         None => ended(codec, &answer.content)?,
     };
     cut_after_stop(codec, &mut response, stop_ids)?;
-    Ok(Turn { prompt, response })
+    let is_end_added =
+        codec.template.is_some() && end_by_itself(codec, &answer.content, &mut response, stop_ids)?;
+    Ok(Turn { prompt, response, is_end_added })
 }
 
 /// The tokens of a prompt's messages, as the sampler takes them.
@@ -108,8 +113,11 @@ pub(crate) fn spoken_tokens(
             continue;
         }
         let turn = last_turn(codec, &messages[..end], stop_ids, example)?;
-        let range = turn.prompt.len()..turn.prompt.len() + turn.response.len();
-        if last.prompt.starts_with(&turn.prompt) && last.prompt.get(range.clone()) == Some(&turn.response[..])
+        // An end that the template has not stands in no later rendering.
+        let shown = turn.response.len() - usize::from(turn.is_end_added);
+        let range = turn.prompt.len()..turn.prompt.len() + shown;
+        if last.prompt.starts_with(&turn.prompt)
+            && last.prompt.get(range.clone()) == Some(&turn.response[..shown])
         {
             spans.push(range);
         }
@@ -125,6 +133,30 @@ fn ended(codec: &Codec, text: &str) -> Result<Vec<u32>, TrainError> {
     let mut ids = codec.tokenizer.encode(text, false)?;
     ids.extend(codec.tokenizer.eos_id());
     Ok(ids)
+}
+
+/// Puts an end token to a response in which the template has put none, in the place of the white space that the template
+/// closes it with. Whether there was one to put.
+fn end_by_itself(
+    codec: &Codec,
+    text: &str,
+    response: &mut Vec<u32>,
+    stop_ids: &[u32],
+) -> Result<bool, TrainError> {
+    if response.iter().any(|id| stop_ids.contains(id)) {
+        return Ok(false);
+    }
+    let end = codec.tokenizer.eos_id().filter(|id| stop_ids.contains(id)).or(stop_ids.first().copied());
+    let Some(end) = end else { return Ok(false) };
+    if !text.ends_with(char::is_whitespace) {
+        while let Some((last, before)) = response.split_last().filter(|(_, before)| !before.is_empty())
+            && codec.tokenizer.decode(&[*last], false)?.trim().is_empty()
+        {
+            response.truncate(before.len());
+        }
+    }
+    response.push(end);
+    Ok(true)
 }
 
 /// Drops what stands behind the last stop id if that is nothing but white space.

@@ -122,3 +122,22 @@ fn bad_rows_are_named() {
     let text = fails(Pair { chosen: Some(asks.clone()), rejected: Some(asks), ..Pair::default() });
     assert!(text.contains("pair 0") && text.contains("assistant"), "{text}");
 }
+
+#[test]
+fn a_template_without_an_end_token_gets_one() {
+    let open = "{% for m in messages %}<{{ m.role }}> {{ m.content }} <nl> {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
+    let turns = [("user", "hi"), ("assistant", "yes")];
+    let last = last_turn(&codec(Some(open)), &chat(&turns), &[3], "row 0").unwrap();
+    // <nl> is a word of this tokenizer and no white space: it stays, and the end follows.
+    assert_eq!((last.prompt, last.response), (vec![1, 4, 8, 2], vec![5, 8, 3]));
+
+    let blank = open.replace(" <nl> ", "\n\n");
+    let codec = codec(Some(&blank));
+    let last = last_turn(&codec, &chat(&turns), &[3], "row 0").unwrap();
+    assert_eq!(last.response, [5, 3]);
+    // An earlier turn is learnt as it stands in the text, without an end that is not there.
+    let two = [("user", "hi"), ("assistant", "yes"), ("user", "why"), ("assistant", "no")];
+    let spoken = spoken_tokens(&codec, &chat(&two), &[3], "row 0").unwrap();
+    assert_eq!(spoken.ids, [1, 4, 2, 5, 1, 7, 2, 6, 3]);
+    assert_eq!(spoken.spans, [3..4, 7..9]);
+}

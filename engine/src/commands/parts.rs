@@ -129,6 +129,15 @@ impl Parts {
     }
 }
 
+/// One of the settings of the command whose finished parts lie beside `output`, where there are any.
+pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
+    let mut name = output.file_name()?.to_os_string();
+    name.push(".parts");
+    let bytes = fs::read(output.with_file_name(name).join("settings.json")).ok()?;
+    let settings: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
+    settings.get(key).cloned()
+}
+
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
     let open = OpenOptions::new().create(true).append(true).open(&path);

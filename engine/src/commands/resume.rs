@@ -1,5 +1,7 @@
 //! `selfplay resume`: go on where a run stopped, or add iterations to a finished one.
 
+use selfplay_model::template_clock as clock;
+
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
@@ -54,13 +56,18 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         ));
         return Ok(());
     }
+    let time = match &manifest.template_clock {
+        Some(time) => time.clone(),
+        None => clock::now()?,
+    };
+    clock::fix(&time)?;
     let inputs = Inputs::read(&recipe)?;
     manifest.check_inputs(&inputs.files)?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()
     {
-        extend(&mut manifest, &recipe, &inputs);
+        extend(&mut manifest, &recipe, &inputs)?;
         // The recipe first: a kill in between leaves a larger `iterations` in it, which the next resume takes up.
         write_recipe(&recipe, run).map_err(|error| error.in_run(&directory))?;
         manifest.write(&run.manifest_file()).map_err(|error| error.in_run(&directory))?;
@@ -69,13 +76,17 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
 }
 
 /// Takes further iterations and inputs that were not hashed yet into the manifest.
-fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) {
+fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) -> std::result::Result<(), EngineError> {
+    if inputs.reads_clock && manifest.template_clock.is_none() {
+        manifest.template_clock = Some(clock::now()?);
+    }
     manifest.recipe = flatten(&recipe.to_table());
     manifest.prompts = inputs.training.iter().map(Vec::len).collect();
     manifest.skipped_prompts.clone_from(&inputs.skipped);
     for (kind, files) in &inputs.files {
         manifest.inputs.insert(*kind, files.clone());
     }
+    Ok(())
 }
 
 /// The last iteration with anything on disk.

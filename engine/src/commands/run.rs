@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_model::template_clock as clock;
 use selfplay_records::atomic;
 
 use crate::cli::{Common, RunArgs};
@@ -34,9 +35,13 @@ pub fn run(args: &RunArgs, common: &Common) -> Result<()> {
 
 fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     refuse_occupied(&recipe, run)?;
+    // One day for the whole run, whenever its parts are made.
+    let time = clock::now()?;
+    clock::fix(&time)?;
     let inputs = Inputs::read(&recipe)?;
     inputs.check_models(&recipe, runtime)?;
-    let manifest = fresh_manifest(&recipe, &inputs, runtime);
+    let mut manifest = fresh_manifest(&recipe, &inputs, runtime);
+    manifest.template_clock = inputs.reads_clock.then_some(time);
     run.create()?;
     let lock = RunLock::take(run)?;
     // Another process may have begun here while the models loaded.

@@ -27,6 +27,7 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     check_row_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let section = &recipe.prompts;
     let mut read = read_prompts(&args.prompts, &section.column, section.on_bad_prompt.to_records())?;
@@ -47,9 +48,9 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
         .map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "sample", common);
-    fingerprint.section(recipe, "sample");
-    fingerprint.section(recipe, "prompts");
-    fingerprint.section(recipe, "policy");
+    fingerprint.section(recipe, "sample")?;
+    fingerprint.section(recipe, "prompts")?;
+    fingerprint.section(recipe, "policy")?;
     fingerprint.file("--prompts", &args.prompts)?;
     fingerprint.model("--model", &policy.folder)?;
     let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;

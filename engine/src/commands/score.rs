@@ -1,7 +1,8 @@
 //! `selfplay score`: candidates to preferences.
 
+use selfplay_model::Codec;
 use selfplay_records::{Candidates, Preference, read_rows, write_rows};
-use selfplay_scorer::load;
+use selfplay_scorer::{check_prompt, load};
 
 use super::parts::Parts;
 use super::stage::{Fingerprint, Stage, check_row_output, flag};
@@ -17,13 +18,20 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
     check_row_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("score.model", args.preference_model.as_ref()))?;
+    stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let rows: Vec<Candidates> = read_rows(&args.candidates)?;
     let folder = hub::model_folder(&recipe.score.model)?;
     let model = load(&folder, &recipe.score.settings, &device, None)?;
+    // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
+    let codec = Codec::load(&folder, recipe.score.settings.chat_template.as_deref())?;
+    for row in &rows {
+        check_prompt(&codec, &folder, &row.prompt)
+            .map_err(|error| EngineError::in_file(&args.candidates, error))?;
+    }
 
     let mut fingerprint = Fingerprint::new(&stage, "score", common);
-    fingerprint.section(recipe, "score");
+    fingerprint.section(recipe, "score")?;
     fingerprint.set("sample.shard_prompts", recipe.sample.shard_prompts);
     fingerprint.file("--candidates", &args.candidates)?;
     fingerprint.model("--preference-model", &folder)?;

@@ -18,6 +18,7 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
     check_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let rows: Vec<Instruction> = read_rows(&args.data)?;
     let mut policy = models::policy(recipe, &device)?;
@@ -26,8 +27,8 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         .map_err(|error| EngineError::in_file(&args.data, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "sft", common);
-    fingerprint.section(recipe, "sft");
-    fingerprint.section(recipe, "policy");
+    fingerprint.section(recipe, "sft")?;
+    fingerprint.section(recipe, "policy")?;
     fingerprint.file("--data", &args.data)?;
     fingerprint.model("--model", &policy.folder)?;
     let training = Training {
@@ -36,6 +37,7 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         output: &args.output,
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
+        template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
     training
         .run(&mut policy.decoder, fingerprint, |decoder, run| train_sft(decoder, examples, &recipe.sft, run))

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use selfplay_model::template_clock as clock;
 use selfplay_records::SkippedPair;
 use serde_json::{Map, Value};
 
@@ -11,6 +12,9 @@ use crate::manifest::InputFile;
 use crate::progress::{Progress, Verbosity};
 use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::signals::StopFlag;
+
+/// The time that chat templates read, in a command's settings.
+const CLOCK_KEY: &str = "the time that templates read";
 
 /// What a stage command works with.
 pub(super) struct Stage {
@@ -40,6 +44,20 @@ impl Stage {
             iteration: args.iteration,
             force: args.force,
         })
+    }
+
+    /// Holds the clock that chat templates read: at the time of an earlier command whose finished parts this one goes on
+    /// from, else at the present. Before the first template is rendered.
+    ///
+    /// # Errors
+    /// `SELFPLAY_CLOCK` is no time.
+    pub(super) fn hold_clock(&self, output: &Path) -> Result<()> {
+        let earlier = super::parts::setting(output, CLOCK_KEY);
+        let time = match earlier.as_ref().and_then(Value::as_str).filter(|_| !self.force) {
+            Some(time) => time.to_owned(),
+            None => clock::now()?,
+        };
+        Ok(clock::fix(&time)?)
     }
 
     /// Says which pairs of a file give nothing to learn.
@@ -135,6 +153,10 @@ impl Fingerprint {
         this.set("device", device.device.to_string());
         this.set("seed", stage.recipe.seed);
         this.set("--iteration", stage.iteration);
+        // The day that templates read: `Stage::hold_clock` has taken up an earlier command's.
+        if let Ok(time) = clock::now() {
+            this.set(CLOCK_KEY, time);
+        }
         this
     }
 
@@ -142,13 +164,23 @@ impl Fingerprint {
         self.0.insert(key.to_owned(), value.into());
     }
 
-    /// Every key of a section of the resolved recipe.
-    pub(super) fn section(&mut self, recipe: &Recipe, name: &str) {
+    /// Every key of a section of the resolved recipe, and the content of the files that it names (models and prompts have
+    /// their own places here).
+    ///
+    /// # Errors
+    /// When such a file cannot be read.
+    pub(super) fn section(&mut self, recipe: &Recipe, name: &str) -> Result<()> {
         for (key, value) in crate::manifest::flatten(&recipe.to_table()) {
             if key.split('.').next() == Some(name) {
+                if key.ends_with(".chat_template")
+                    && let Some(path) = value.as_str()
+                {
+                    self.file(&format!("the content of {key}"), Path::new(path))?;
+                }
                 self.0.insert(key, value);
             }
         }
+        Ok(())
     }
 
     /// A file's content.

@@ -18,6 +18,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
     check_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let read = read_pairs(&args.pairs)?;
     stage.tell_skipped(&args.pairs, &read.skipped);
@@ -27,8 +28,8 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         .map_err(|error| EngineError::in_file(&args.pairs, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "train", common);
-    fingerprint.section(recipe, "train");
-    fingerprint.section(recipe, "policy");
+    fingerprint.section(recipe, "train")?;
+    fingerprint.section(recipe, "policy")?;
     fingerprint.file("--pairs", &args.pairs)?;
     fingerprint.model("--model", &policy.folder)?;
     let training = Training {
@@ -37,6 +38,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         output: &args.output,
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
+        template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
     training
         .run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))

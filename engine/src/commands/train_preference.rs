@@ -25,6 +25,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
     check_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let settings = &recipe.preference;
     let read = read_pairs(&args.pairs)?;
@@ -43,8 +44,8 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
     let mut decoder = models::decoder(recipe, &device, true)?;
 
     let mut fingerprint = Fingerprint::new(&stage, "train-preference", common);
-    fingerprint.section(recipe, "preference");
-    fingerprint.section(recipe, "policy");
+    fingerprint.section(recipe, "preference")?;
+    fingerprint.section(recipe, "policy")?;
     fingerprint.file("--pairs", &args.pairs)?;
     fingerprint.model("--model", &folder)?;
     let training = Training {
@@ -53,6 +54,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
         output: &args.output,
         model_folder: "preference_model",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
+        template: codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
     training.run(&mut decoder, fingerprint, |decoder, run| {
         train_preference_model(decoder, comparisons, settings, run)

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::DType;
-use selfplay_model::Decoder;
+use selfplay_model::{ChatTemplate, Decoder};
 use selfplay_records::atomic;
 use selfplay_trainer::{TrainError, TrainOutcome, TrainRun, TrainSummary};
 
@@ -29,6 +29,8 @@ pub(super) struct Training<'a> {
     /// `policy` or `preference_model`.
     pub(super) model_folder: &'static str,
     pub(super) dtype: Option<DType>,
+    /// A chat template of the recipe, which goes with the model.
+    pub(super) template: Option<&'a ChatTemplate>,
 }
 
 impl Training<'_> {
@@ -92,7 +94,8 @@ impl Training<'_> {
             let model = folder.join(self.model_folder);
             fs::create_dir_all(&model)
                 .map_err(|source| EngineError::io(&model, "make the folder", source))?;
-            Ok(decoder.save(&model, self.dtype, SHARD_BYTES)?)
+            decoder.save(&model, self.dtype, SHARD_BYTES)?;
+            Ok(self.template.map_or(Ok(()), |template| template.write_into(&model))?)
         };
         if self.output.exists() {
             atomic::replace_dir(self.output, fill)

@@ -131,5 +131,11 @@ fn train_steps(
 fn write_policy(session: &Session, work: &Work, decoder: &Decoder) -> Result<(), EngineError> {
     let dtype = session.recipe.policy.dtype.map(crate::recipe::WeightDType::to_candle);
     let path = work.dir.policy();
-    atomic::write_dir(&path, |folder| Ok(decoder.save(folder, dtype, SHARD_BYTES)?))
+    // A template of the recipe is what the policy was trained with: whoever opens the folder must find it there.
+    let template =
+        session.inputs.codec.template.as_ref().filter(|_| session.recipe.policy.chat_template.is_some());
+    atomic::write_dir(&path, |folder| {
+        decoder.save(folder, dtype, SHARD_BYTES)?;
+        Ok(template.map_or(Ok(()), |template| template.write_into(folder))?)
+    })
 }

@@ -179,6 +179,11 @@ impl Architecture {
     /// Reads `folder`/config.json. Errors: no folder, no file, not JSON, anything that [`Self::from_json`] refuses.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
+        if !path.is_file()
+            && let Some(fault) = crate::adapter::fault(folder)
+        {
+            return Err(fault);
+        }
         Self::from_json(&read_json(&path, "a model folder holds config.json")?, &path)
     }
 

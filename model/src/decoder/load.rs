@@ -53,8 +53,11 @@ impl Decoder {
     /// # Errors
     /// What [`Architecture::load`] and [`WeightFiles`] refuse: all of it the user's input.
     pub fn load(folder: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
-        let architecture = Architecture::load(folder)?;
+        let mut architecture = Architecture::load(folder)?;
         let files = WeightFiles::open(folder)?;
+        if !options.heads && files.has_own_output_head(&architecture)? {
+            architecture.tie_embeddings = false;
+        }
         files.check(&architecture, !options.heads)?;
         let stored = files.stored_dtype().or(architecture.stored_dtype).map_or(DType::F32, |d| d.dtype());
         let dtype = options.compute_dtype(stored);

@@ -77,6 +77,13 @@ impl Codec {
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, ModelError> {
         let rendered = self.render(messages, add_generation_prompt)?;
+        if let (true, Some(template)) = (rendered.is_empty(), &self.template) {
+            return Err(ModelError::input(
+                template.path(),
+                "the chat template makes no text of this conversation",
+                "mend it, or give another one with --chat-template",
+            ));
+        }
         self.rendered_ids(&rendered)
     }
 

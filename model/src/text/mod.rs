@@ -4,6 +4,6 @@ mod chat_template;
 mod codec;
 mod tokenizer;
 
-pub use chat_template::ChatTemplate;
+pub use chat_template::{ChatTemplate, clock as template_clock};
 pub use codec::Codec;
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -1,8 +1,10 @@
 //! Text to token ids and back, by the model folder's tokenizer.json.
 //!
 //! The ids are those of transformers' fast tokenizers: padding and truncation that tokenizer.json may carry are
-//! switched off, special tokens written in a text are recognised. The names of the special tokens come from
-//! tokenizer_config.json and special_tokens_map.json.
+//! switched off, special tokens written in a text are recognised, also those that other files of the folder name alone
+//! ([`added`]). The names of the special tokens come from tokenizer_config.json and special_tokens_map.json. Departure: BPE's
+//! dropout, which draws at random, is switched off as well. What the tokenizers crate panics on is told as a fault of the
+//! file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,10 @@ use serde_json::Value;
 
 use crate::architecture::read_json;
 use crate::error::ModelError;
+use crate::guard::caught;
+
+mod added;
+mod checks;
 
 /// Keys of special tokens, as chat templates name them.
 const SPECIAL_KEYS: [&str; 7] =
@@ -98,6 +104,18 @@ fn prefix_first_only(tokenizer: &mut Value) {
     }
 }
 
+/// BPE's dropout cuts a text into other pieces at each call: good while a tokenizer's model is made to see them, wrong
+/// where the same text must give the same ids.
+fn without_dropout(tokenizer: &mut tokenizers::Tokenizer) {
+    use tokenizers::ModelWrapper;
+    let ModelWrapper::BPE(model) = tokenizer.get_model() else { return };
+    if model.dropout.is_some() {
+        let mut model = model.clone();
+        model.dropout = None;
+        tokenizer.with_model(ModelWrapper::BPE(model));
+    }
+}
+
 /// A tokenizer with its special tokens.
 pub struct Tokenizer {
     path: PathBuf,
@@ -123,17 +141,29 @@ impl Tokenizer {
                 "name a model folder that exists",
             ));
         }
+        if !path.is_file()
+            && let Some(fault) = crate::adapter::fault(folder)
+        {
+            return Err(fault);
+        }
         let bytes = std::fs::read(&path).map_err(|error| ModelError::reading(&path, error, remedy))?;
         let damaged = |error: &dyn std::fmt::Display| {
             ModelError::input(&path, format!("it is not a valid tokenizer: {error}"), "fetch the file again")
         };
-        let mut inner = if has_new_prefix(folder)? {
-            let mut json = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+        checks::steps(&path, &bytes)?;
+        let new_prefix = has_new_prefix(folder)?;
+        let read = || -> Result<tokenizers::Tokenizer, String> {
+            if !new_prefix {
+                return tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string());
+            }
+            let mut json = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
             prefix_first_only(&mut json);
-            serde_json::from_value(json).map_err(|error| damaged(&error))?
-        } else {
-            tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| damaged(&error))?
+            serde_json::from_value(json).map_err(|error| error.to_string())
         };
+        let mut inner = caught(read).unwrap_or_else(Err).map_err(|error| damaged(&error))?;
+        let special = SpecialTokens::load(folder)?;
+        added::add(&mut inner, folder, &special)?;
+        without_dropout(&mut inner);
         // What a call pads or cuts is the caller's business, whatever the file was last used with.
         inner.with_padding(None);
         if inner.with_truncation(None).is_err() {
@@ -143,24 +173,35 @@ impl Tokenizer {
                 "fetch the file again",
             ));
         }
-        Ok(Self { path, inner, special: SpecialTokens::load(folder)? })
+        Ok(Self { path, inner, special })
     }
 
     /// The ids of `text`; with `add_special_tokens`, those that the tokenizer puts around a sequence are added.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ModelError> {
+        let begin = || text.chars().take(40).collect::<String>();
         // encode_fast leaves out the offsets, which nobody here asks for.
-        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| {
-            let what = format!("it cannot encode {:?}: {error}", text.chars().take(40).collect::<String>());
-            ModelError::input(&self.path, what, "the tokenizer needs an unknown token or byte fallback")
-        })?;
-        Ok(encoding.get_ids().to_vec())
+        match caught(|| self.inner.encode_fast(text, add_special_tokens)) {
+            Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
+            Ok(Err(error)) => Err(ModelError::input(
+                &self.path,
+                format!("it cannot encode {:?}: {error}", begin()),
+                "the tokenizer needs an unknown token or byte fallback",
+            )),
+            Err(panic) => Err(self.broken(&format!("encoding {:?} ends in: {panic}", begin()))),
+        }
     }
 
     /// The text of `ids`; with `skip_special`, special tokens are left out. Ids without a token give no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, ModelError> {
-        self.inner.decode(ids, skip_special).map_err(|error| {
-            ModelError::input(&self.path, format!("it cannot decode ids: {error}"), "fetch the file again")
-        })
+        match caught(|| self.inner.decode(ids, skip_special)) {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => Err(self.broken(&format!("it cannot decode ids: {error}"))),
+            Err(panic) => Err(self.broken(&format!("decoding ids ends in: {panic}"))),
+        }
+    }
+
+    fn broken(&self, what: &str) -> ModelError {
+        ModelError::input(&self.path, format!("it is not a valid tokenizer: {what}"), "fetch the file again")
     }
 
     /// The id of a token given by its text.

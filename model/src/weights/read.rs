@@ -19,6 +19,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
 use super::{INDEX_FILE, SINGLE_FILE};
+use crate::adapter;
 use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
 use crate::error::ModelError;
 
@@ -154,9 +155,47 @@ impl WeightFiles {
         let value_head = match self.head("value_head.weight", architecture)? {
             Some(spec) => Some(spec),
             // transformers' *ForSequenceClassification calls it so.
-            None => self.head("score.weight", architecture)?,
+            None => match self.head("score.weight", architecture)? {
+                // With a gate beside it, it is a general preference model under another name.
+                Some(spec) if spec.shape[0] != 1 && !self.contains("prompt_head.weight") => {
+                    return Err(ModelError::input(
+                        &self.folder,
+                        format!("its score.weight is a classifier of {} classes", spec.shape[0]),
+                        "a score.weight must have one output (bradley-terry); a general preference model's head is \
+                         value_head.weight",
+                    ));
+                }
+                found => found,
+            },
         };
         Ok(HeadSpecs { value_head, prompt_head: self.head("prompt_head.weight", architecture)? })
+    }
+
+    /// Whether config.json ties the output head to the embedding, and yet there is a head with other numbers. Transformers 5
+    /// then uses the head, and so does this crate: what was trained is what is asked.
+    ///
+    /// Errors: a head of another shape than the embedding.
+    pub fn has_own_output_head(&self, architecture: &Architecture) -> Result<bool, ModelError> {
+        let (Some(head), Some(embedding)) =
+            (self.places.get("lm_head.weight"), self.places.get("model.embed_tokens.weight"))
+        else {
+            return Ok(false);
+        };
+        if !architecture.tie_embeddings {
+            return Ok(false);
+        }
+        let is_own = if self.stored_dtype_at(head)? == self.stored_dtype_at(embedding)? {
+            self.shape(head) != self.shape(embedding) || self.bytes(head) != self.bytes(embedding)
+        } else {
+            true
+        };
+        if is_own {
+            tracing::warn!(
+                "{}: config.json ties lm_head.weight to the embedding, but the file has another lm_head.weight: it is used",
+                self.folder.display()
+            );
+        }
+        Ok(is_own)
     }
 
     /// The format that most of the stored numbers are in; `None` where that is none of f32, bf16 and f16.
@@ -243,6 +282,9 @@ impl WeightFiles {
 fn no_weights(folder: &Path) -> ModelError {
     if !folder.is_dir() {
         return ModelError::input(folder, "there is no such folder", "name a model folder that exists");
+    }
+    if let Some(fault) = adapter::fault(folder) {
+        return fault;
     }
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
     match pickled.iter().find(|name| folder.join(name).exists()) {

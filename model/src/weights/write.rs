@@ -121,7 +121,12 @@ fn save_config(
         Some(source) => read_json(&source.join("config.json"), "a model folder holds config.json")?,
         None => architecture.to_json(),
     };
+    // A head of its own beside a config that ties it: the next reader needs no comparison of the two.
+    let says_tied = Architecture::from_json(&config, folder).is_ok_and(|read| read.tie_embeddings);
     if let Value::Object(config) = &mut config {
+        if says_tied && !architecture.tie_embeddings {
+            config.insert("tie_word_embeddings".to_owned(), Value::from(false));
+        }
         // Transformers 5 writes `dtype` and 4 `torch_dtype`; both read the older one.
         let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         config.insert(key.to_owned(), Value::from(format.torch_name()));

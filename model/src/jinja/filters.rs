@@ -1,0 +1,685 @@
+//! `value | filter`: Jinja's filters. Those that make text stand in [`super::text_filters`].
+//!
+//! Past 400 lines: one table of what a template may call.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::checks;
+use super::fault::{Fault, Outcome, fail, room, step};
+use super::interpreter::{Args, Interpreter};
+use super::operators::{self, is_equal, is_less};
+use super::print::{self, JsonStyle};
+use super::text_filters;
+use super::value::{Buffer, Seq, Value, ViewKind, sequence};
+
+/// Filters of this file.
+const NAMES: [&str; 34] = [
+    "abs",
+    "attr",
+    "batch",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "groupby",
+    "int",
+    "items",
+    "join",
+    "last",
+    "length",
+    "list",
+    "map",
+    "max",
+    "min",
+    "random",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "round",
+    "safe",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "string",
+    "sum",
+    "tojson",
+    "unique",
+    "pprint",
+];
+
+/// Whether there is a filter of this name.
+pub(super) fn exists(name: &str) -> bool {
+    NAMES.contains(&name) || text_filters::NAMES.contains(&name)
+}
+
+/// The filter's result. Error: a filter that does not exist, wrong arguments, a value that it does not take.
+pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, args: Args) -> Outcome<Value> {
+    match name {
+        "abs" => absolute(args, value),
+        "attr" => {
+            let [name] = args.bind("attr", ["name"])?;
+            let name = name.unwrap_or(Value::None);
+            let Some(name) = name.as_str() else { return fail("attribute name must be string") };
+            attr(machine, value, name)
+        }
+        "batch" | "slice" => parts(name, args, value),
+        "count" | "length" => {
+            let [] = args.bind(name, [])?;
+            match value.len() {
+                Some(length) => Ok(Value::Int(length as i128)),
+                None => fail(format!("object of type '{}' has no len()", value.type_name())),
+            }
+        }
+        "d" | "default" => {
+            let [default, boolean] = args.bind(name, ["default_value", "boolean"])?;
+            if value.is_undefined() || (boolean.is_some_and(|boolean| boolean.is_true()) && !value.is_true())
+            {
+                return default.map_or_else(|| Value::text(""), Ok);
+            }
+            Ok(value.clone())
+        }
+        "dictsort" => dictsort(args, value),
+        "first" | "last" => {
+            let [] = args.bind(name, [])?;
+            let items = if name == "first" { value.items()? } else { reversed(value)?.0 };
+            let empty = || Value::undefined(format!("No {name} item, sequence was empty."));
+            Ok(items.items.first().cloned().unwrap_or_else(empty))
+        }
+        "float" => {
+            let [default] = args.bind("float", ["default"])?;
+            undefined_fails(value)?;
+            Ok(to_float(value).map_or_else(|| default.unwrap_or(Value::Float(0.0)), Value::Float))
+        }
+        "groupby" => groupby(machine, args, value),
+        "int" => to_int(args, value),
+        "items" => match value {
+            Value::Undefined(_) => Value::generator(Vec::new()),
+            Value::Dict(dict) => {
+                let items = Value::View(ViewKind::Items, Rc::clone(dict)).items()?;
+                Ok(Value::iterator(items, "generator"))
+            }
+            _ => fail("Can only get item pairs from a mapping."),
+        },
+        "join" => join(machine, args, value),
+        "list" => {
+            let [] = args.bind("list", [])?;
+            Value::list(value.items()?.items.clone())
+        }
+        "map" => map(machine, args, value),
+        "max" | "min" => extreme(machine, name, args, value),
+        "random" => fail("the filter 'random' draws at random, which a chat template must not"),
+        "reject" | "rejectattr" | "select" | "selectattr" => select(machine, name, args, value),
+        "reverse" => match value {
+            Value::Text(text) => Value::text(text.as_str().chars().rev().collect::<String>()),
+            _ => {
+                let (items, type_name) = reversed(value)?;
+                if type_name == "list" {
+                    Value::list(items.items.clone())
+                } else {
+                    Ok(Value::iterator(items, type_name))
+                }
+            }
+        },
+        "round" => round(args, value),
+        "safe" => Ok(value.clone()),
+        "sort" => sort(machine, args, value),
+        "string" => print::string(machine, value),
+        "pprint" => {
+            let mut out = Buffer::default();
+            print::repr(machine, value, &mut out, 0)?;
+            out.into_value()
+        }
+        "sum" => sum(machine, args, value),
+        "tojson" => to_json(args, value),
+        "unique" => unique(machine, args, value),
+        _ if text_filters::NAMES.contains(&name) => text_filters::call(machine, name, value, args),
+        _ => fail(format!("No filter named '{name}'.")),
+    }
+}
+
+fn undefined_fails(value: &Value) -> Outcome<()> {
+    match value {
+        Value::Undefined(missing) => fail(missing.0.clone()),
+        _ => Ok(()),
+    }
+}
+
+fn absolute(args: Args, value: &Value) -> Outcome<Value> {
+    let [] = args.bind("abs", [])?;
+    undefined_fails(value)?;
+    match value {
+        Value::Float(number) => Ok(Value::Float(number.abs())),
+        other => match other.as_int().and_then(i128::checked_abs) {
+            Some(number) => Ok(Value::Int(number)),
+            None => fail(format!("bad operand type for abs(): '{}'", other.type_name())),
+        },
+    }
+}
+
+fn attr(machine: &Interpreter<'_>, value: &Value, name: &str) -> Outcome<Value> {
+    // As `value.name`, but never an item of a mapping.
+    if let Value::Dict(_) = value
+        && !super::methods::has(value, name)
+    {
+        return Ok(Value::undefined(format!("'dict object' has no attribute '{name}'")));
+    }
+    machine.attribute(value, name)
+}
+
+/// A path like `a.0.b`, as the filters' `attribute` takes it.
+#[derive(Clone, Debug)]
+struct Path(Vec<Value>);
+
+impl Path {
+    fn parse(attribute: &Value) -> Outcome<Self> {
+        Ok(match attribute {
+            Value::None => Self(Vec::new()),
+            Value::Text(text) => Self(
+                text.as_str()
+                    .split('.')
+                    .map(|part| match part.parse::<i128>() {
+                        Ok(index) if part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Value::Int(index)),
+                        _ => Value::text(part),
+                    })
+                    .collect::<Outcome<_>>()?,
+            ),
+            other => Self(vec![other.clone()]),
+        })
+    }
+
+    fn get(&self, machine: &Interpreter<'_>, value: &Value, default: Option<&Value>) -> Outcome<Value> {
+        let mut value = value.clone();
+        for part in &self.0 {
+            value = machine.item(&value, part)?;
+            if let (true, Some(default)) = (value.is_undefined(), default) {
+                value = default.clone();
+            }
+        }
+        Ok(value)
+    }
+}
+
+/// A text in small letters where the case does not count.
+fn folded(value: Value, case_sensitive: bool) -> Outcome<Value> {
+    match value.as_str() {
+        Some(text) if !case_sensitive => Value::text(text.to_lowercase()),
+        _ => Ok(value),
+    }
+}
+
+fn is_set(value: Option<&Value>) -> bool {
+    value.is_some_and(Value::is_true)
+}
+
+fn given(value: Option<Value>) -> Value {
+    value.unwrap_or(Value::None)
+}
+
+fn size(value: &Value, what: &str) -> Outcome<usize> {
+    match value.as_int() {
+        Some(number) => Ok(usize::try_from(number).unwrap_or(0)),
+        None => fail(format!("{what} must be an integer, not {}", value.type_name())),
+    }
+}
+
+fn parts(name: &str, args: Args, value: &Value) -> Outcome<Value> {
+    let [count, fill] =
+        args.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
+    let count = size(&given(count), "the count")?;
+    let fill = given(fill);
+    let items = value.items()?;
+    let items = &items.items;
+    room(count.saturating_mul(size_of::<Value>()))?;
+    step(count as u64)?;
+    let mut out = Vec::new();
+    if name == "batch" {
+        if count == 0 {
+            // As Jinja: what is collected so far has that length before the first item.
+            let all = vec![Value::list(Vec::new())?, Value::list(items.clone())?];
+            let all = if items.is_empty() { Vec::new() } else { all };
+            return Value::generator(all);
+        }
+        for chunk in items.chunks(count) {
+            let mut row = chunk.to_vec();
+            if !fill.is_none() {
+                row.resize(count, fill.clone());
+            }
+            out.push(Value::list(row)?);
+        }
+        return Value::generator(out);
+    }
+    if count == 0 {
+        return fail("ZeroDivisionError: integer division or modulo by zero");
+    }
+    let (each, more) = (items.len() / count, items.len() % count);
+    let mut at = 0;
+    for number in 0..count {
+        let end = at + each + usize::from(number < more);
+        let mut row = items[at..end].to_vec();
+        if !fill.is_none() && number >= more {
+            row.push(fill.clone());
+        }
+        out.push(Value::list(row)?);
+        at = end;
+    }
+    Value::generator(out)
+}
+
+fn dictsort(args: Args, value: &Value) -> Outcome<Value> {
+    let [case_sensitive, by, reverse] = args.bind("dictsort", ["case_sensitive", "by", "reverse"])?;
+    let by_value = match by.as_ref().map(|by| by.as_str()) {
+        None | Some(Some("key")) => false,
+        Some(Some("value")) => true,
+        _ => return fail("You can only sort by either \"key\" or \"value\""),
+    };
+    undefined_fails(value)?;
+    let Value::Dict(dict) = value else {
+        return fail(format!("'{}' object has no attribute 'items'", value.type_name()));
+    };
+    let case_sensitive = is_set(case_sensitive.as_ref());
+    let mut keyed = Vec::with_capacity(dict.entries.len());
+    for (key, item) in &dict.entries {
+        let by = if by_value { item } else { key };
+        keyed.push((folded(by.clone(), case_sensitive)?, Value::tuple(vec![key.clone(), item.clone()])?));
+    }
+    Value::list(by_key(keyed, is_set(reverse.as_ref()))?)
+}
+
+/// Values in the order of their keys, those of equal keys in the order in which they came.
+fn by_key(mut keyed: Vec<(Value, Value)>, is_reversed: bool) -> Outcome<Vec<Value>> {
+    if is_reversed {
+        keyed.reverse();
+    }
+    let mut sorted = operators::sorted(keyed, |(one, _), (other, _)| is_less(one, other))?;
+    if is_reversed {
+        sorted.reverse();
+    }
+    Ok(sorted.into_iter().map(|(_, value)| value).collect())
+}
+
+/// The items backwards, and the type that Python gives them as.
+fn reversed(value: &Value) -> Outcome<(Rc<Seq>, &'static str)> {
+    let type_name = match value {
+        Value::List(_) => "list_reverseiterator",
+        Value::Tuple(_) | Value::Text(_) => "reversed",
+        Value::Dict(_) | Value::View(ViewKind::Keys, _) => "dict_reversekeyiterator",
+        Value::View(ViewKind::Values, _) => "dict_reversevalueiterator",
+        Value::View(ViewKind::Items, _) => "dict_reverseitemiterator",
+        Value::Range(_) => "range_iterator",
+        _ => "list",
+    };
+    let mut items = value.items()?.items.clone();
+    items.reverse();
+    Ok((sequence(items)?, type_name))
+}
+
+/// `float(value)`; `None` where Python raises.
+fn to_float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Text(text) => parse_float(text.as_str()),
+        other => other.as_float(),
+    }
+}
+
+/// A number's text with the digits of other scripts as ASCII's.
+fn ascii_digits(text: &str) -> String {
+    let digit =
+        |c: char| super::methods::decimal_digit(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c);
+    text.trim_matches(super::lexer::is_space).chars().map(digit).collect()
+}
+
+fn parse_float(text: &str) -> Option<f64> {
+    let text = &ascii_digits(text);
+    let plain = without_underscores(text)?;
+    let lower = plain.to_ascii_lowercase();
+    let unsigned = lower.trim_start_matches(['+', '-']);
+    let is_word = ["inf", "infinity", "nan"].contains(&unsigned);
+    if !is_word && !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    lower.parse().ok()
+}
+
+/// A number's text without the underscores that stand between its digits; `None` where one stands elsewhere.
+fn without_underscores(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let is_digit = |place: Option<usize>| {
+        place.and_then(|place| bytes.get(place)).is_some_and(u8::is_ascii_alphanumeric)
+    };
+    for (place, byte) in bytes.iter().enumerate() {
+        if *byte == b'_' && !(is_digit(place.checked_sub(1)) && is_digit(Some(place + 1))) {
+            return None;
+        }
+    }
+    Some(text.replace('_', ""))
+}
+
+fn parse_int(text: &str, base: u32) -> Option<i128> {
+    let text = &ascii_digits(text);
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let prefixes = [("0x", 16), ("0o", 8), ("0b", 2)];
+    let prefix = prefixes.iter().find(|(prefix, of)| lower.starts_with(prefix) && (base == *of || base == 0));
+    let (digits, base) = match prefix {
+        Some((_, of)) => (lower[2..].strip_prefix('_').unwrap_or(&lower[2..]), *of),
+        None => (lower.as_str(), if base == 0 { 10 } else { base }),
+    };
+    let digits = without_underscores(digits)?;
+    if digits.is_empty() || !(2..=36).contains(&base) || !digits.chars().all(|c| c.is_digit(base)) {
+        return None;
+    }
+    let number = i128::from_str_radix(&digits, base).ok()?;
+    Some(if is_negative { -number } else { number })
+}
+
+fn to_int(args: Args, value: &Value) -> Outcome<Value> {
+    let [default, base] = args.bind("int", ["default", "base"])?;
+    undefined_fails(value)?;
+    let base = base.and_then(|base| base.as_int()).and_then(|base| u32::try_from(base).ok()).unwrap_or(10);
+    let default = default.unwrap_or(Value::Int(0));
+    let whole = |number: f64| -> Outcome<Option<i128>> {
+        if number.is_finite() && number.abs() >= 1e38 {
+            return fail("an integer has more than 38 digits");
+        }
+        Ok(number.is_finite().then_some(number as i128))
+    };
+    let number = match value {
+        Value::Float(number) if number.is_infinite() => {
+            return fail("cannot convert float infinity to integer");
+        }
+        Value::Float(number) => whole(*number)?,
+        Value::Text(text) => match parse_int(text.as_str(), base) {
+            Some(number) => Some(number),
+            None => match parse_float(text.as_str()) {
+                Some(number) => whole(number)?,
+                None => None,
+            },
+        },
+        other => other.as_int(),
+    };
+    Ok(number.map_or(default, Value::Int))
+}
+
+fn groupby(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    let [attribute, default, case_sensitive] =
+        args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
+    let path = Path::parse(&given(attribute))?;
+    let default = default.filter(|default| !default.is_none());
+    let case_sensitive = is_set(case_sensitive.as_ref());
+    let mut keyed = Vec::new();
+    for item in &value.items()?.items {
+        let key = folded(path.get(machine, item, default.as_ref())?, case_sensitive)?;
+        keyed.push((key.clone(), Value::tuple(vec![key, item.clone()])?));
+    }
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for pair in by_key(keyed, false)? {
+        let pair = pair.items()?;
+        let (key, item) = (pair.items[0].clone(), pair.items[1].clone());
+        match groups.last_mut() {
+            Some((last, items)) if is_equal(last, &key)? => items.push(item),
+            _ => {
+                // The group bears the name of its first item as it is written there.
+                let shown = path.get(machine, &item, default.as_ref())?;
+                let shown = if case_sensitive { key.clone() } else { shown };
+                groups.push((key, vec![shown, item]));
+            }
+        }
+    }
+    let mut out = Vec::with_capacity(groups.len());
+    for (_, mut items) in groups {
+        let shown = items.remove(0);
+        out.push(Value::group(shown, Value::list(items)?)?);
+    }
+    Value::list(out)
+}
+
+fn join(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    let [separator, attribute] = args.bind("join", ["d", "attribute"])?;
+    let separator = match separator {
+        Some(separator) => print::string(machine, &separator)?,
+        None => Value::text("")?,
+    };
+    let path = Path::parse(&given(attribute))?;
+    let mut out = Buffer::default();
+    for (index, item) in value.items()?.items.iter().enumerate() {
+        step(1)?;
+        if index > 0 {
+            out.push(separator.as_str().unwrap_or(""))?;
+        }
+        let item = path.get(machine, item, None)?;
+        print::print(machine, &item, &mut out)?;
+    }
+    out.into_value()
+}
+
+fn map(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    if !value.is_true() {
+        return Value::generator(Vec::new());
+    }
+    let items = value.items()?;
+    let mut out = Vec::with_capacity(items.items.len());
+    if args.positional.is_empty() && args.named.iter().any(|(name, _)| name == "attribute") {
+        let [attribute, default] = args.bind("map", ["attribute", "default"])?;
+        let path = Path::parse(&given(attribute))?;
+        let default = default.filter(|default| !default.is_none());
+        for item in &items.items {
+            out.push(path.get(machine, item, default.as_ref())?);
+        }
+        return Value::generator(out);
+    }
+    let mut positional = args.positional.into_iter();
+    let filter = positional.next().ok_or_else(|| Fault::failed("map requires a filter argument"))?;
+    let Some(filter) = filter.as_str() else { return fail("map requires the name of a filter") };
+    let rest = Args { positional: positional.collect(), named: args.named };
+    for item in &items.items {
+        step(1)?;
+        out.push(call(machine, filter, item, rest.clone())?);
+    }
+    Value::generator(out)
+}
+
+fn select(machine: &mut Interpreter<'_>, name: &str, args: Args, value: &Value) -> Outcome<Value> {
+    if !value.is_true() {
+        return Value::generator(Vec::new());
+    }
+    let mut positional = args.positional.into_iter();
+    let path = if name.ends_with("attr") {
+        let attribute = positional.next();
+        Path::parse(&attribute.ok_or_else(|| Fault::failed("Missing parameter for attribute name"))?)?
+    } else {
+        Path(Vec::new())
+    };
+    let test = positional.next();
+    let rest = Args { positional: positional.collect(), named: args.named };
+    let keeps = name.starts_with("select");
+    let mut out = Vec::new();
+    for item in &value.items()?.items {
+        step(1)?;
+        let tested = path.get(machine, item, None)?;
+        let holds = match &test {
+            None => tested.is_true(),
+            Some(test) => match test.as_str() {
+                Some(test) => checks::call(machine, test, &tested, rest.clone())?,
+                None => return fail("the name of a test must be a string"),
+            },
+        };
+        if holds == keeps {
+            out.push(item.clone());
+        }
+    }
+    Value::generator(out)
+}
+
+fn extreme(machine: &Interpreter<'_>, name: &str, args: Args, value: &Value) -> Outcome<Value> {
+    let [case_sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
+    let path = Path::parse(&given(attribute))?;
+    let case_sensitive = is_set(case_sensitive.as_ref());
+    let mut best: Option<(Value, Value)> = None;
+    for item in &value.items()?.items {
+        let key = folded(path.get(machine, item, None)?, case_sensitive)?;
+        let is_better = match &best {
+            None => true,
+            Some((held, _)) if name == "max" => is_less(held, &key)?,
+            Some((held, _)) => is_less(&key, held)?,
+        };
+        if is_better {
+            best = Some((key, item.clone()));
+        }
+    }
+    Ok(best.map_or_else(|| Value::undefined("No aggregated item, sequence was empty."), |(_, item)| item))
+}
+
+fn round(args: Args, value: &Value) -> Outcome<Value> {
+    let [precision, method] = args.bind("round", ["precision", "method"])?;
+    let precision = match precision {
+        None => 0,
+        Some(precision) => match precision.as_int() {
+            Some(precision) => i32::try_from(precision).unwrap_or(i32::MAX).clamp(-400, 1100),
+            None => {
+                return fail(format!(
+                    "'{}' object cannot be interpreted as an integer",
+                    precision.type_name()
+                ));
+            }
+        },
+    };
+    undefined_fails(value)?;
+    let method = method.map_or_else(|| Value::text("common"), Ok)?;
+    let method = method.as_str().unwrap_or("");
+    if !["common", "ceil", "floor"].contains(&method) {
+        return fail("method must be common, ceil or floor");
+    }
+    if method == "common" {
+        return match value {
+            Value::Int(number) if precision >= 0 => Ok(Value::Int(*number)),
+            Value::Int(number) => Ok(Value::Int(round_whole(*number, precision.unsigned_abs()))),
+            Value::Bool(truth) => Ok(Value::Int(i128::from(*truth))),
+            Value::Float(number) => Ok(Value::Float(round_float(*number, precision))),
+            other => fail(format!("type {} doesn't define __round__ method", other.type_name())),
+        };
+    }
+    let Some(number) = value.as_float() else {
+        return fail(format!("must be real number, not {}", value.type_name()));
+    };
+    let scale = 10_f64.powi(precision);
+    let scaled = number * scale;
+    let whole = if method == "ceil" { scaled.ceil() } else { scaled.floor() };
+    if !whole.is_finite() {
+        return fail("cannot convert float infinity to integer");
+    }
+    Ok(Value::Float(whole / scale))
+}
+
+/// Half to even, on the number as it is written out whole.
+fn round_float(number: f64, precision: i32) -> f64 {
+    if !number.is_finite() {
+        return number;
+    }
+    if precision >= 0 {
+        return format!("{number:.*}", precision.unsigned_abs() as usize).parse().unwrap_or(number);
+    }
+    let scale = 10_f64.powi(-precision);
+    (number / scale).round_ties_even() * scale
+}
+
+fn round_whole(number: i128, places: u32) -> i128 {
+    let Some(scale) = 10_i128.checked_pow(places) else { return 0 };
+    let (quotient, rest) = (number.div_euclid(scale), number.rem_euclid(scale));
+    let up = rest * 2 > scale || (rest * 2 == scale && quotient % 2 != 0);
+    (quotient + i128::from(up)) * scale
+}
+
+fn sort(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    let [reverse, case_sensitive, attribute] =
+        args.bind("sort", ["reverse", "case_sensitive", "attribute"])?;
+    let case_sensitive = is_set(case_sensitive.as_ref());
+    let paths: Vec<Path> = match given(attribute) {
+        Value::Text(text) => {
+            text.as_str().split(',').map(|part| Path::parse(&Value::text(part)?)).collect::<Outcome<_>>()?
+        }
+        other => vec![Path::parse(&other)?],
+    };
+    let mut keyed = Vec::new();
+    for item in &value.items()?.items {
+        let mut keys = Vec::with_capacity(paths.len());
+        for path in &paths {
+            keys.push(folded(path.get(machine, item, None)?, case_sensitive)?);
+        }
+        keyed.push((Value::list(keys)?, item.clone()));
+    }
+    Value::list(by_key(keyed, is_set(reverse.as_ref()))?)
+}
+
+fn sum(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    let [attribute, start] = args.bind("sum", ["attribute", "start"])?;
+    let path = Path::parse(&given(attribute))?;
+    let mut total = start.unwrap_or(Value::Int(0));
+    if total.as_str().is_some() {
+        return fail("sum() can't sum strings [use ''.join(seq) instead]");
+    }
+    for item in &value.items()?.items {
+        step(1)?;
+        let item = path.get(machine, item, None)?;
+        total = operators::arithmetic(super::ast::Operator::Add, &total, &item)?;
+    }
+    Ok(total)
+}
+
+fn unique(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+    let [case_sensitive, attribute] = args.bind("unique", ["case_sensitive", "attribute"])?;
+    let path = Path::parse(&given(attribute))?;
+    let case_sensitive = is_set(case_sensitive.as_ref());
+    let mut seen = HashSet::new();
+    let mut out = Vec::new();
+    for item in &value.items()?.items {
+        if seen.insert(folded(path.get(machine, item, None)?, case_sensitive)?.key()?) {
+            out.push(item.clone());
+        }
+    }
+    Value::generator(out)
+}
+
+/// `tojson` as transformers has it: `json.dumps` with `ensure_ascii=False`.
+fn to_json(args: Args, value: &Value) -> Outcome<Value> {
+    let [ascii, indent, separators, sort] =
+        args.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;
+    let indent = match given(indent) {
+        Value::None => None,
+        Value::Text(text) => Some(text.as_str().to_owned()),
+        other => {
+            let width = size(&other, "tojson: indent")?;
+            room(width)?;
+            Some(" ".repeat(width))
+        }
+    };
+    let mut between = if indent.is_some() { "," } else { ", " }.to_owned();
+    let mut after_key = ": ".to_owned();
+    let separators = given(separators);
+    if !separators.is_none() {
+        let items = separators.items()?;
+        match items.items.iter().map(Value::as_str).collect::<Vec<_>>().as_slice() {
+            [Some(one), Some(other)] => {
+                between = (*one).to_owned();
+                after_key = (*other).to_owned();
+            }
+            _ => return fail("tojson: separators must be two strings"),
+        }
+    }
+    let style = JsonStyle {
+        indent,
+        between,
+        after_key,
+        is_ascii: is_set(ascii.as_ref()),
+        is_sorted: is_set(sort.as_ref()),
+    };
+    let mut out = Buffer::default();
+    print::json(value, &style, &mut out, 0)?;
+    out.into_value()
+}

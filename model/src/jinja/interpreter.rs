@@ -1,0 +1,922 @@
+//! Runs a template's tree.
+//!
+//! Scopes are Jinja's: each turn of a loop, each `with`, block, macro and `call` has one of its own, `if` has none; a macro
+//! sees the scope that it was written in, as it is when it is called.
+//!
+//! Past 400 lines: one arm for each kind of statement and expression.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::ast::{Arguments, Expr, ExprKind, For, Macro, Node, Target};
+use super::fault::{Fault, FaultKind, Held, Outcome, fail, step};
+use super::value::{Buffer, Function, LoopState, Range, Value, sequence};
+use super::{checks, filters, methods, operators, print};
+
+/// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
+const MOST_DEPTH: usize = 350;
+/// What Jinja's sandbox allows `range` to count.
+const MOST_RANGE: usize = 100_000;
+/// What an entry of one of the tables below takes, roughly.
+const ENTRY_BYTES: usize = 256;
+
+/// Gives the time in a format of Python's strftime.
+pub(crate) type Clock = dyn Fn(&str) -> Result<String, String>;
+
+/// The arguments of a call, evaluated.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Args {
+    pub(super) positional: Vec<Value>,
+    pub(super) named: Vec<(String, Value)>,
+}
+
+impl Args {
+    pub(super) fn of(positional: Vec<Value>) -> Self {
+        Self { positional, named: Vec::new() }
+    }
+
+    /// The arguments by the names of the parameters. Error: more than there are, or another name.
+    pub(super) fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Outcome<[Option<Value>; N]> {
+        let mut bound = [const { None }; N];
+        if self.positional.len() > N {
+            return fail(format!("{what}() takes at most {N} arguments ({} given)", self.positional.len()));
+        }
+        for (place, value) in bound.iter_mut().zip(self.positional) {
+            *place = Some(value);
+        }
+        for (name, value) in self.named {
+            match names.iter().position(|known| *known == name) {
+                Some(place) if bound[place].is_none() => bound[place] = Some(value),
+                Some(_) => return fail(format!("{what}() got multiple values for argument '{name}'")),
+                None => return fail(format!("{what}() got an unexpected keyword argument '{name}'")),
+            }
+        }
+        Ok(bound)
+    }
+}
+
+/// Where a body's run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Next,
+    Break,
+    Continue,
+}
+
+#[derive(Debug)]
+struct Scope {
+    parent: Option<usize>,
+    names: Vec<(Arc<str>, Value)>,
+    /// A macro was made here, or below: it may be called after the scope's end.
+    is_kept: bool,
+}
+
+/// A running template.
+pub(crate) struct Interpreter<'t> {
+    globals: Vec<(String, Value)>,
+    clock: &'t Clock,
+    scopes: Vec<Scope>,
+    namespaces: Vec<Vec<(Value, Value)>>,
+    macros: Vec<(&'t Macro, usize)>,
+    cyclers: Vec<(Vec<Value>, usize)>,
+    joiners: Vec<(Value, bool)>,
+    recursions: Vec<(&'t For, usize)>,
+    depth: usize,
+    tables: Held,
+}
+
+impl<'t> Interpreter<'t> {
+    pub(super) fn new(globals: Vec<(String, Value)>, clock: &'t Clock) -> Self {
+        let root = Scope { parent: None, names: Vec::new(), is_kept: true };
+        Self {
+            globals,
+            clock,
+            scopes: vec![root],
+            namespaces: Vec::new(),
+            macros: Vec::new(),
+            cyclers: Vec::new(),
+            joiners: Vec::new(),
+            recursions: Vec::new(),
+            depth: 0,
+            tables: Held::default(),
+        }
+    }
+
+    /// The text of the whole template.
+    pub(super) fn run(&mut self, body: &'t [Node]) -> Outcome<String> {
+        let mut out = Buffer::default();
+        self.body(body, 0, &mut out)?;
+        Ok(out.into_string())
+    }
+
+    pub(super) fn namespace(&self, place: usize) -> &[(Value, Value)] {
+        self.namespaces.get(place).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn macro_name(&self, place: usize) -> &str {
+        self.macros.get(place).map_or("", |(found, _)| &found.name)
+    }
+
+    fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+        step(1)?;
+        if self.depth >= MOST_DEPTH {
+            return fail(format!(
+                "RecursionError: it runs more than {MOST_DEPTH} deep: a macro that calls itself without end?"
+            ));
+        }
+        self.depth += 1;
+        let result = run(self);
+        self.depth -= 1;
+        result
+    }
+
+    // Scopes.
+
+    fn open(&mut self, parent: usize) -> usize {
+        self.scopes.push(Scope { parent: Some(parent), names: Vec::new(), is_kept: false });
+        self.scopes.len() - 1
+    }
+
+    fn close(&mut self, scope: usize) {
+        if scope + 1 == self.scopes.len() && !self.scopes[scope].is_kept {
+            self.scopes.pop();
+        }
+    }
+
+    /// Runs with a scope of its own.
+    fn scoped<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self, usize) -> Outcome<T>) -> Outcome<T> {
+        let scope = self.open(parent);
+        let result = run(self, scope);
+        self.close(scope);
+        result
+    }
+
+    fn set(&mut self, scope: usize, name: &Arc<str>, value: Value) {
+        let names = &mut self.scopes[scope].names;
+        match names.iter_mut().find(|(known, _)| known == name) {
+            Some(place) => place.1 = value,
+            None => names.push((Arc::clone(name), value)),
+        }
+    }
+
+    fn find(&self, scope: usize, name: &str) -> Option<Value> {
+        let mut scope = Some(scope);
+        while let Some(place) = scope {
+            let found = &self.scopes[place];
+            // What exceeds the bound ends at the next step.
+            let _ = step(found.names.len() as u64 / 16);
+            if let Some((_, value)) = found.names.iter().rev().find(|(known, _)| &**known == name) {
+                return Some(value.clone());
+            }
+            scope = found.parent;
+        }
+        if let Some((_, value)) = self.globals.iter().find(|(known, _)| known == name) {
+            return Some(value.clone());
+        }
+        let function = match name {
+            "range" => Function::Range,
+            "dict" => Function::Dict,
+            "namespace" => Function::Namespace,
+            "cycler" => Function::Cycler,
+            "joiner" => Function::Joiner,
+            "lipsum" => Function::Lipsum,
+            "raise_exception" => Function::RaiseException,
+            "strftime_now" => Function::StrftimeNow,
+            _ => return None,
+        };
+        Some(Value::Function(function))
+    }
+
+    fn assign(&mut self, target: &Target, value: Value, scope: usize) -> Outcome<()> {
+        match target {
+            Target::Name(name) => {
+                self.set(scope, name, value);
+                Ok(())
+            }
+            Target::Attribute(name, attribute, line) => match self.find(scope, name) {
+                Some(Value::Namespace(place)) => self.set_attribute(place, attribute, value),
+                Some(_) => Err(Fault::failed("cannot assign attribute on non-namespace object").at(*line)),
+                None => Err(Fault::failed(format!("'{name}' is undefined")).at(*line)),
+            },
+            Target::Tuple(targets) => {
+                let items = value.items()?;
+                if items.items.len() != targets.len() {
+                    let (wanted, found) = (targets.len(), items.items.len());
+                    return fail(if found > wanted {
+                        format!("ValueError: too many values to unpack (expected {wanted})")
+                    } else {
+                        format!("ValueError: not enough values to unpack (expected {wanted}, got {found})")
+                    });
+                }
+                for (target, item) in targets.iter().zip(&items.items) {
+                    self.assign(target, item.clone(), scope)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn set_attribute(&mut self, place: usize, attribute: &str, value: Value) -> Outcome<()> {
+        let key = Value::text(attribute)?;
+        let entries = &mut self.namespaces[place];
+        step(entries.len() as u64 / 8)?;
+        match entries.iter_mut().find(|(known, _)| known.as_str() == Some(attribute)) {
+            Some(entry) => entry.1 = value,
+            None => entries.push((key, value)),
+        }
+        Ok(())
+    }
+
+    // Statements.
+
+    fn body(&mut self, nodes: &'t [Node], scope: usize, out: &mut Buffer) -> Outcome<Flow> {
+        self.deeper(|this| {
+            for node in nodes {
+                let flow = this.node(node, scope, out)?;
+                if flow != Flow::Next {
+                    return Ok(flow);
+                }
+            }
+            Ok(Flow::Next)
+        })
+    }
+
+    fn node(&mut self, node: &'t Node, scope: usize, out: &mut Buffer) -> Outcome<Flow> {
+        step(1)?;
+        match node {
+            Node::Text(text) => out.push(text)?,
+            Node::Print(expr) => {
+                let value = self.eval(expr, scope)?;
+                print::print(self, &value, out).map_err(|fault| fault.at(expr.line))?;
+            }
+            Node::If(branches, otherwise) => {
+                for (test, body) in branches {
+                    if self.eval(test, scope)?.is_true() {
+                        return self.body(body, scope, out);
+                    }
+                }
+                return self.body(otherwise, scope, out);
+            }
+            Node::For(node) => {
+                let iterable = self.eval(&node.iterable, scope)?;
+                self.for_loop(node, &iterable, scope, out, 0).map_err(|fault| fault.at(node.line))?;
+            }
+            Node::Set(target, expr) => {
+                let value = self.eval(expr, scope)?;
+                self.assign(target, value, scope).map_err(|fault| fault.at(expr.line))?;
+            }
+            Node::SetBlock(target, filter, body) => {
+                let text = self.captured(body, scope)?;
+                let value = match filter {
+                    Some(filter) => self.filter_chain(filter, &text, scope)?,
+                    None => text,
+                };
+                self.assign(target, value, scope)?;
+            }
+            Node::With(values, body) => {
+                let mut evaluated = Vec::with_capacity(values.len());
+                for (_, expr) in values {
+                    evaluated.push(self.eval(expr, scope)?);
+                }
+                return self.scoped(scope, |this, inner| {
+                    for ((target, _), value) in values.iter().zip(evaluated) {
+                        this.assign(target, value, inner)?;
+                    }
+                    this.body(body, inner, out)
+                });
+            }
+            Node::Macro(found) => {
+                let value = self.macro_value(found, scope)?;
+                self.set(scope, &found.name, value);
+            }
+            Node::Call(call, caller) => {
+                let caller = self.macro_value(caller, scope)?;
+                let ExprKind::Call(parts) = &call.kind else { return fail("expected call") };
+                let value = self
+                    .call_expression(&parts.0, &parts.1, scope, Some(caller))
+                    .map_err(|fault| fault.at(call.line))?;
+                print::print(self, &value, out)?;
+            }
+            Node::FilterBlock(filter, body) => {
+                let text = self.captured(body, scope)?;
+                let value = self.filter_chain(filter, &text, scope)?;
+                print::print(self, &value, out)?;
+            }
+            Node::Scope(body) => return self.scoped(scope, |this, inner| this.body(body, inner, out)),
+            Node::Break => return Ok(Flow::Break),
+            Node::Continue => return Ok(Flow::Continue),
+            Node::Other(tag, line) => {
+                let message = format!("{{% {tag} %}}: a chat template has no other templates to load");
+                return Err(Fault::failed(message).at(*line));
+            }
+        }
+        Ok(Flow::Next)
+    }
+
+    /// The text that a body prints.
+    fn captured(&mut self, body: &'t [Node], scope: usize) -> Outcome<Value> {
+        let mut text = Buffer::default();
+        self.scoped(scope, |this, inner| this.body(body, inner, &mut text))?;
+        text.into_value()
+    }
+
+    fn for_loop(
+        &mut self,
+        node: &'t For,
+        iterable: &Value,
+        scope: usize,
+        out: &mut Buffer,
+        depth0: usize,
+    ) -> Outcome<()> {
+        let mut items = iterable.items()?;
+        let tests_late = !node.uses_loop && !node.is_recursive;
+        if let (Some(test), false) = (&node.test, tests_late) {
+            let mut kept = Vec::new();
+            for item in &items.items {
+                let holds = self.scoped(scope, |this, inner| {
+                    this.assign(&node.target, item.clone(), inner)?;
+                    Ok(this.eval(test, inner)?.is_true())
+                })?;
+                if holds {
+                    kept.push(item.clone());
+                }
+            }
+            items = sequence(kept)?;
+        }
+        let recursive = if node.is_recursive {
+            self.tables.grow(ENTRY_BYTES)?;
+            self.recursions.push((node, scope));
+            Some(self.recursions.len() - 1)
+        } else {
+            None
+        };
+        let state = Rc::new(LoopState {
+            items: Rc::clone(&items),
+            index: Cell::new(0),
+            depth0,
+            changed: RefCell::new(None),
+            recursive,
+        });
+        let name: Arc<str> = Arc::from("loop");
+        let mut ran = false;
+        for (index, item) in items.items.iter().enumerate() {
+            state.index.set(index);
+            let inner = self.open(scope);
+            let mut turn = || -> Outcome<Option<Flow>> {
+                self.assign(&node.target, item.clone(), inner)?;
+                if let (Some(test), true) = (&node.test, tests_late)
+                    && !self.eval(test, inner)?.is_true()
+                {
+                    return Ok(None);
+                }
+                if !tests_late {
+                    self.set(inner, &name, Value::Loop(Rc::clone(&state)));
+                }
+                self.body(&node.body, inner, out).map(Some)
+            };
+            let flow = turn();
+            self.close(inner);
+            match flow? {
+                None => continue,
+                // As in Jinja, `else` is for a loop of which no turn came to its end.
+                Some(Flow::Break) => break,
+                Some(Flow::Continue) => {}
+                Some(Flow::Next) => ran = true,
+            }
+        }
+        if !ran {
+            self.scoped(scope, |this, inner| this.body(&node.otherwise, inner, out))?;
+        }
+        Ok(())
+    }
+
+    // Expressions.
+
+    /// The value of an expression.
+    fn eval(&mut self, expr: &'t Expr, scope: usize) -> Outcome<Value> {
+        match &expr.kind {
+            ExprKind::Name(name) => {
+                step(1)?;
+                Ok(self
+                    .find(scope, name)
+                    .unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined"))))
+            }
+            ExprKind::Text(text) => Value::text(text.as_str()),
+            ExprKind::None => Ok(Value::None),
+            ExprKind::Bool(truth) => Ok(Value::Bool(*truth)),
+            ExprKind::Int(number) => Ok(Value::Int(*number)),
+            ExprKind::Float(number) => Ok(Value::Float(*number)),
+            _ => self.deeper(|this| this.compound(expr, scope)).map_err(|fault| fault.at(expr.line)),
+        }
+    }
+
+    #[inline(never)]
+    fn compound(&mut self, expr: &'t Expr, scope: usize) -> Outcome<Value> {
+        match &expr.kind {
+            ExprKind::Attribute(object, name) => {
+                let object = self.eval(object, scope)?;
+                self.attribute(&object, name)
+            }
+            ExprKind::Item(parts) => self.item_expression(&parts.0, &parts.1, scope),
+            ExprKind::Call(parts) => self.call_expression(&parts.0, &parts.1, scope, None),
+            ExprKind::Filter(Some(inner), name, arguments) => {
+                let value = self.eval(inner, scope)?;
+                let args = self.arguments(arguments, scope)?;
+                filters::call(self, name, &value, args)
+            }
+            ExprKind::Filter(None, ..) => fail("a filter stands without a value"),
+            ExprKind::Test(inner, name, arguments) => {
+                let value = self.eval(inner, scope)?;
+                let args = self.arguments(arguments, scope)?;
+                checks::call(self, name, &value, args).map(Value::Bool)
+            }
+            ExprKind::Binary(operator, sides) => {
+                let left = self.eval(&sides.0, scope)?;
+                let right = self.eval(&sides.1, scope)?;
+                if let (super::ast::Operator::Modulo, Some(template)) = (operator, left.as_str()) {
+                    return super::format::percent(self, template, &right);
+                }
+                operators::arithmetic(*operator, &left, &right)
+            }
+            ExprKind::Or(sides) => {
+                let left = self.eval(&sides.0, scope)?;
+                if left.is_true() { Ok(left) } else { self.eval(&sides.1, scope) }
+            }
+            ExprKind::And(sides) => {
+                let left = self.eval(&sides.0, scope)?;
+                if left.is_true() { self.eval(&sides.1, scope) } else { Ok(left) }
+            }
+            ExprKind::Not(inner) => Ok(Value::Bool(!self.eval(inner, scope)?.is_true())),
+            ExprKind::Compare(first, rest) => {
+                let mut left = self.eval(first, scope)?;
+                for (comparison, right) in rest {
+                    let right = self.eval(right, scope)?;
+                    if !operators::compare(*comparison, &left, &right)? {
+                        return Ok(Value::Bool(false));
+                    }
+                    left = right;
+                }
+                Ok(Value::Bool(true))
+            }
+            ExprKind::Concat(parts) => {
+                let mut out = Buffer::default();
+                for part in parts {
+                    let value = self.eval(part, scope)?;
+                    print::print(self, &value, &mut out)?;
+                }
+                out.into_value()
+            }
+            ExprKind::Conditional(parts) => {
+                let (test, then, otherwise) = &**parts;
+                if self.eval(test, scope)?.is_true() {
+                    return self.eval(then, scope);
+                }
+                match otherwise {
+                    Some(otherwise) => self.eval(otherwise, scope),
+                    None => Ok(Value::undefined(format!(
+                        "the inline if-expression on line {} evaluated to false and no else section was defined.",
+                        expr.line
+                    ))),
+                }
+            }
+            ExprKind::List(items) => Value::list(self.several(items, scope)?),
+            ExprKind::Tuple(items) => Value::tuple(self.several(items, scope)?),
+            ExprKind::Dict(pairs) => {
+                let mut entries = Vec::with_capacity(pairs.len());
+                for (key, value) in pairs {
+                    entries.push((self.eval(key, scope)?, self.eval(value, scope)?));
+                }
+                Value::dict(entries)
+            }
+            ExprKind::Negative(inner) => match self.eval(inner, scope)? {
+                Value::Float(number) => Ok(Value::Float(-number)),
+                other => match other.as_int().and_then(i128::checked_neg) {
+                    Some(number) => Ok(Value::Int(number)),
+                    None => fail(unary("-", &other)),
+                },
+            },
+            ExprKind::Positive(inner) => match self.eval(inner, scope)? {
+                Value::Float(number) => Ok(Value::Float(number)),
+                other => match other.as_int() {
+                    Some(number) => Ok(Value::Int(number)),
+                    None => fail(unary("+", &other)),
+                },
+            },
+            ExprKind::Slice(_) => fail("a slice stands outside of brackets"),
+            _ => self.eval(expr, scope),
+        }
+    }
+
+    fn several(&mut self, items: &'t [Expr], scope: usize) -> Outcome<Vec<Value>> {
+        let mut values = Vec::with_capacity(items.len());
+        for item in items {
+            values.push(self.eval(item, scope)?);
+        }
+        Ok(values)
+    }
+
+    #[inline(never)]
+    fn item_expression(&mut self, object: &'t Expr, key: &'t Expr, scope: usize) -> Outcome<Value> {
+        let object = self.eval(object, scope)?;
+        let ExprKind::Slice(bounds) = &key.kind else {
+            let key = self.eval(key, scope)?;
+            return self.item(&object, &key);
+        };
+        let mut values = [Value::None, Value::None, Value::None];
+        for (value, bound) in values.iter_mut().zip(bounds.iter()) {
+            if let Some(bound) = bound {
+                *value = self.eval(bound, scope)?;
+            }
+        }
+        if let Value::Undefined(missing) = &object {
+            return fail(missing.0.clone());
+        }
+        let found = operators::slice(&object, &values)?;
+        Ok(found.unwrap_or_else(|| {
+            Value::undefined(format!("{} has no element slice(…)", methods::described(&object)))
+        }))
+    }
+
+    fn arguments(&mut self, arguments: &'t Arguments, scope: usize) -> Outcome<Args> {
+        let mut args = Args { positional: self.several(&arguments.positional, scope)?, named: Vec::new() };
+        for (name, expr) in &arguments.named {
+            args.named.push((name.clone(), self.eval(expr, scope)?));
+        }
+        if let Some(more) = &arguments.more {
+            let more = self.eval(more, scope)?.items()?;
+            args.positional.extend(more.items.iter().cloned());
+        }
+        if let Some(more) = &arguments.more_named {
+            let Value::Dict(dict) = self.eval(more, scope)? else {
+                return fail("argument after ** must be a mapping");
+            };
+            for (key, value) in &dict.entries {
+                let Some(name) = key.as_str() else { return fail("keywords must be strings") };
+                args.named.push((name.to_owned(), value.clone()));
+            }
+        }
+        Ok(args)
+    }
+
+    #[inline(never)]
+    fn call_expression(
+        &mut self,
+        callee: &'t Expr,
+        arguments: &'t Arguments,
+        scope: usize,
+        caller: Option<Value>,
+    ) -> Outcome<Value> {
+        let (object, name) = match &callee.kind {
+            ExprKind::Attribute(object, name) => (self.eval(object, scope)?, Some(name)),
+            _ => (self.eval(callee, scope)?, None),
+        };
+        let callee = match name {
+            Some(name) if !methods::has(&object, name) => Some(self.attribute(&object, name)?),
+            Some(_) => None,
+            None => Some(object.clone()),
+        };
+        if let Some(Value::Undefined(missing)) = &callee {
+            return fail(missing.0.clone());
+        }
+        let mut args = self.arguments(arguments, scope)?;
+        if let Some(caller) = caller {
+            args.named.push(("caller".to_owned(), caller));
+        }
+        match (callee, name) {
+            (Some(callee), _) => self.call(&callee, args),
+            (None, Some(name)) => methods::call(self, &object, name, args),
+            (None, None) => self.call(&object, args),
+        }
+    }
+
+    fn filter_chain(&mut self, filter: &'t Expr, text: &Value, scope: usize) -> Outcome<Value> {
+        let ExprKind::Filter(inner, name, arguments) = &filter.kind else { return self.eval(filter, scope) };
+        let value = match inner {
+            Some(inner) => self.deeper(|this| this.filter_chain(inner, text, scope))?,
+            None => text.clone(),
+        };
+        let args = self.arguments(arguments, scope)?;
+        filters::call(self, name, &value, args).map_err(|fault| fault.at(filter.line))
+    }
+
+    // What templates reach of values.
+
+    /// `object.name`: an attribute, else an item of that name.
+    pub(super) fn attribute(&self, object: &Value, name: &str) -> Outcome<Value> {
+        match object {
+            Value::Undefined(missing) => return fail(missing.0.clone()),
+            Value::Namespace(place) => {
+                step(self.namespaces[*place].len() as u64 / 8)?;
+                let found = self.namespaces[*place].iter().find(|(known, _)| known.as_str() == Some(name));
+                if let Some((_, value)) = found {
+                    return Ok(value.clone());
+                }
+            }
+            Value::Loop(state) => {
+                if let Some(value) = methods::loop_attribute(state, name)? {
+                    return Ok(value);
+                }
+            }
+            Value::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
+            Value::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
+            Value::Cycler(place) if name == "current" => {
+                let (items, at) = &self.cyclers[*place];
+                return Ok(items[*at].clone());
+            }
+            Value::Macro(place) => {
+                let found = self.macros[*place].0;
+                match name {
+                    "name" => return Value::text(&*found.name),
+                    "caller" => return Ok(Value::Bool(found.uses_caller)),
+                    "catch_varargs" => return Ok(Value::Bool(found.uses_varargs)),
+                    "catch_kwargs" => return Ok(Value::Bool(found.uses_kwargs)),
+                    "arguments" => {
+                        let names = found.parameters.iter().map(|name| Value::text(&**name));
+                        return Value::tuple(names.collect::<Outcome<_>>()?);
+                    }
+                    _ => {}
+                }
+            }
+            Value::Int(_) | Value::Bool(_) if ["real", "numerator"].contains(&name) => {
+                return Ok(Value::Int(object.as_int().unwrap_or(0)));
+            }
+            Value::Int(_) | Value::Bool(_) if name == "imag" => return Ok(Value::Int(0)),
+            Value::Int(_) | Value::Bool(_) if name == "denominator" => return Ok(Value::Int(1)),
+            Value::Float(_) if name == "real" => return Ok(object.clone()),
+            Value::Float(_) if name == "imag" => return Ok(Value::Float(0.0)),
+            _ => {}
+        }
+        if methods::is_unsafe(object, name) {
+            return Ok(Value::undefined(format!(
+                "access to attribute '{name}' of '{}' object is unsafe.",
+                object.type_name()
+            )));
+        }
+        if methods::has(object, name) {
+            return Value::method(object.clone(), name);
+        }
+        if let Value::Dict(dict) = object
+            && let Some(value) = dict.get_str(name)
+        {
+            return Ok(value.clone());
+        }
+        Ok(Value::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
+    }
+
+    /// `object[key]`: an item, else an attribute of that name.
+    pub(super) fn item(&self, object: &Value, key: &Value) -> Outcome<Value> {
+        if let Value::Undefined(missing) = object {
+            return fail(missing.0.clone());
+        }
+        if let Some(value) = operators::subscript(object, key)? {
+            return Ok(value);
+        }
+        match key {
+            Value::Text(name) if matches!(object, Value::Dict(_)) && !methods::has(object, name.as_str()) => {
+                Ok(Value::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
+            }
+            Value::Text(name) => self.attribute(object, name.as_str()),
+            _ => {
+                let mut text = Buffer::default();
+                print::repr(self, key, &mut text, 0)?;
+                let what = methods::described(object);
+                Ok(Value::undefined(format!("{what} has no element {}", text.as_str())))
+            }
+        }
+    }
+
+    /// Calls a value.
+    pub(super) fn call(&mut self, callee: &Value, args: Args) -> Outcome<Value> {
+        match callee {
+            Value::Undefined(missing) => fail(missing.0.clone()),
+            Value::Function(function) => self.call_function(*function, args),
+            Value::Macro(place) => self.call_macro(*place, args),
+            Value::Method(method) => methods::call(self, &method.value, &method.name, args),
+            Value::Joiner(place) => {
+                let (separator, used) = &mut self.joiners[*place];
+                if std::mem::replace(used, true) { Ok(separator.clone()) } else { Value::text("") }
+            }
+            Value::Loop(state) => {
+                let Some((node, scope)) =
+                    state.recursive.and_then(|place| self.recursions.get(place)).copied()
+                else {
+                    return fail("The loop must have the 'recursive' marker to be called recursively.");
+                };
+                let [iterable] = args.bind("loop", ["iterable"])?;
+                let iterable = iterable.unwrap_or(Value::None);
+                let depth0 = state.depth0 + 1;
+                let mut out = Buffer::default();
+                self.deeper(|this| this.for_loop(node, &iterable, scope, &mut out, depth0))?;
+                out.into_value()
+            }
+            other => fail(format!("'{}' object is not callable", other.type_name())),
+        }
+    }
+
+    fn macro_value(&mut self, found: &'t Macro, scope: usize) -> Outcome<Value> {
+        self.tables.grow(ENTRY_BYTES)?;
+        let mut ancestor = Some(scope);
+        while let Some(place) = ancestor.filter(|place| !self.scopes[*place].is_kept) {
+            self.scopes[place].is_kept = true;
+            ancestor = self.scopes[place].parent;
+        }
+        self.macros.push((found, scope));
+        Ok(Value::Macro(self.macros.len() - 1))
+    }
+
+    #[inline(never)]
+    fn call_macro(&mut self, place: usize, args: Args) -> Outcome<Value> {
+        let (found, scope) = self.macros[place];
+        let mut out = Buffer::default();
+        self.deeper(|this| {
+            this.scoped(scope, |this, inner| {
+                this.bind_macro(found, args, inner)?;
+                this.body(&found.body, inner, &mut out)
+            })
+        })?;
+        out.into_value()
+    }
+
+    fn bind_macro(&mut self, found: &'t Macro, args: Args, inner: usize) -> Outcome<()> {
+        let name = &found.name;
+        let Args { positional, mut named } = args;
+        step((named.len() * found.parameters.len()) as u64 / 8)?;
+        let mut positional = positional.into_iter();
+        let first_default = found.parameters.len() - found.defaults.len();
+        for (index, parameter) in found.parameters.iter().enumerate() {
+            let given = named.iter().position(|(key, _)| **key == **parameter);
+            let value = match (positional.next(), given) {
+                (Some(_), Some(_)) => {
+                    return fail(format!("macro '{name}' got multiple values for argument '{parameter}'"));
+                }
+                (Some(value), None) => value,
+                (None, Some(given)) => named.swap_remove(given).1,
+                (None, None) => {
+                    match index.checked_sub(first_default).and_then(|at| found.defaults.get(at)) {
+                        Some(default) => self.eval(default, inner)?,
+                        None => Value::undefined(format!("parameter '{parameter}' was not provided")),
+                    }
+                }
+            };
+            self.set(inner, parameter, value);
+        }
+        let caller = named.iter().position(|(key, _)| key == "caller").filter(|_| found.uses_caller);
+        if found.uses_caller && !found.parameters.iter().any(|name| &**name == "caller") {
+            let caller = match caller {
+                Some(place) => named.swap_remove(place).1,
+                None => Value::undefined("No caller defined"),
+            };
+            self.set(inner, &Arc::from("caller"), caller);
+        }
+        let rest: Vec<Value> = positional.collect();
+        if found.uses_kwargs {
+            let mut pairs = Vec::new();
+            for (key, value) in named {
+                pairs.push((Value::text(key)?, value));
+            }
+            let kwargs = Value::dict(pairs)?;
+            self.set(inner, &Arc::from("kwargs"), kwargs);
+        } else if let Some((key, _)) = named.first() {
+            return fail(format!("macro '{name}' takes no keyword argument '{key}'"));
+        }
+        if found.uses_varargs {
+            let varargs = Value::tuple(rest)?;
+            self.set(inner, &Arc::from("varargs"), varargs);
+        } else if !rest.is_empty() {
+            let most = found.parameters.len();
+            return fail(format!("macro '{name}' takes not more than {most} argument(s)"));
+        }
+        Ok(())
+    }
+
+    fn call_function(&mut self, function: Function, args: Args) -> Outcome<Value> {
+        match function {
+            Function::Range => range(args),
+            Function::Dict => {
+                let [source] = Args::of(args.positional).bind("dict", ["mapping"])?;
+                let mut pairs = match source {
+                    None => Vec::new(),
+                    Some(Value::Dict(dict)) => dict.entries.clone(),
+                    Some(other) => pairs_of(&other)?,
+                };
+                for (name, value) in args.named {
+                    pairs.push((Value::text(name)?, value));
+                }
+                Value::dict(pairs)
+            }
+            Function::Namespace => {
+                self.tables.grow(ENTRY_BYTES)?;
+                self.namespaces.push(Vec::new());
+                let place = self.namespaces.len() - 1;
+                let Value::Dict(first) = self.call_function(Function::Dict, args)? else {
+                    return fail("namespace() takes a mapping");
+                };
+                self.namespaces[place] = first.entries.clone();
+                Ok(Value::Namespace(place))
+            }
+            Function::Cycler => {
+                if args.positional.is_empty() {
+                    return fail("at least one item has to be provided");
+                }
+                self.tables.grow(ENTRY_BYTES)?;
+                self.cyclers.push((args.positional, 0));
+                Ok(Value::Cycler(self.cyclers.len() - 1))
+            }
+            Function::Joiner => {
+                let [separator] = args.bind("joiner", ["sep"])?;
+                let separator = match separator {
+                    Some(separator) => separator,
+                    None => Value::text(", ")?,
+                };
+                self.tables.grow(ENTRY_BYTES)?;
+                self.joiners.push((separator, false));
+                Ok(Value::Joiner(self.joiners.len() - 1))
+            }
+            Function::Lipsum => fail("lipsum() draws at random, which a chat template must not"),
+            Function::RaiseException => {
+                let [message] = args.bind("raise_exception", ["message"])?;
+                let mut text = Buffer::default();
+                print::print(self, &message.unwrap_or(Value::None), &mut text)?;
+                Err(Fault::new(FaultKind::Refused(text.into_string())))
+            }
+            Function::StrftimeNow => {
+                let [format] = args.bind("strftime_now", ["format"])?;
+                match format.as_ref().and_then(Value::as_str) {
+                    Some(format) => Value::text((self.clock)(format).map_err(Fault::failed)?),
+                    None => fail("strftime_now() takes a format"),
+                }
+            }
+        }
+    }
+
+    /// A cycler's item, and on to the next.
+    pub(super) fn cycle(&mut self, place: usize) -> Value {
+        let (items, at) = &mut self.cyclers[place];
+        let value = items[*at].clone();
+        *at = (*at + 1) % items.len();
+        value
+    }
+
+    /// A cycler back at its first item.
+    pub(super) fn reset(&mut self, place: usize) {
+        self.cyclers[place].1 = 0;
+    }
+}
+
+fn unary(sign: &str, value: &Value) -> String {
+    match value {
+        Value::Undefined(missing) => missing.0.clone(),
+        other => format!("bad operand type for unary {sign}: '{}'", other.type_name()),
+    }
+}
+
+/// Pairs of an iterable of pairs.
+pub(super) fn pairs_of(value: &Value) -> Outcome<Vec<(Value, Value)>> {
+    let mut pairs = Vec::new();
+    for item in &value.items()?.items {
+        match item.items()?.items.as_slice() {
+            [key, value] => pairs.push((key.clone(), value.clone())),
+            other => {
+                return fail(format!(
+                    "dictionary update sequence element has length {}; 2 is required",
+                    other.len()
+                ));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn range(args: Args) -> Outcome<Value> {
+    let count = args.positional.len();
+    let bounds = args.bind("range", ["start", "stop", "step"])?;
+    let mut numbers = [0_i64; 3];
+    for (number, bound) in numbers.iter_mut().zip(bounds.iter().flatten()) {
+        *number = match bound {
+            Value::Undefined(missing) => return fail(missing.0.clone()),
+            other => match other.as_int().and_then(|number| i64::try_from(number).ok()) {
+                Some(number) => number,
+                None => {
+                    return fail(format!(
+                        "'{}' object cannot be interpreted as an integer",
+                        other.type_name()
+                    ));
+                }
+            },
+        };
+    }
+    let range = match count {
+        1 => Range { start: 0, stop: numbers[0], step: 1 },
+        2 => Range { start: numbers[0], stop: numbers[1], step: 1 },
+        3 if numbers[2] == 0 => return fail("range() arg 3 must not be zero"),
+        3 => Range { start: numbers[0], stop: numbers[1], step: numbers[2] },
+        _ => return fail("range expected 1 to 3 arguments"),
+    };
+    if range.len() > MOST_RANGE {
+        return fail(format!(
+            "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST_RANGE})."
+        ));
+    }
+    Ok(Value::Range(Rc::new(range)))
+}

@@ -1,0 +1,77 @@
+//! Jinja as transformers runs it on chat templates: Jinja 3.1's immutable sandbox with `trim_blocks`, `lstrip_blocks`,
+//! loop controls and `{% generation %}`, and Python's values underneath.
+//!
+//! Our own and not a library: a template comes with a model, so it must neither fill the memory nor run for ever nor
+//! overrun the stack, which asks for a count at every value that is made ([`fault`]); and templates print tuples,
+//! floats, `'%s' % x` and `None` as Python does, which a library for Rust's values has no form for. Sources: the Jinja 3.1
+//! documentation and the behaviour of jinja2 3.1.6 on CPython, probe by probe (`model/tests/jinja.rs`).
+//!
+//! Departures: integers have 38 digits; what draws at random (`random`, `lipsum`) and `urlize` are refused; other templates
+//! (`include`, `import`, `extends`) cannot be loaded, as in transformers; generators are run when they are made.
+
+mod ast;
+mod checks;
+pub(crate) mod fault;
+mod filters;
+mod format;
+mod interpreter;
+mod lexer;
+mod methods;
+mod operators;
+mod parser;
+mod print;
+mod text_filters;
+mod value;
+
+use serde_json::Value as Json;
+
+pub(crate) use fault::{Fault, FaultKind, Outcome};
+pub(crate) use interpreter::Clock;
+
+use interpreter::Interpreter;
+use value::Value;
+
+/// A template, parsed.
+#[derive(Debug)]
+pub(crate) struct Program(Vec<ast::Node>);
+
+impl Program {
+    /// Reads a template's text. Error: a syntax error with its line.
+    pub(crate) fn parse(source: &str) -> Outcome<Self> {
+        parser::parse(source).map(Self)
+    }
+
+    /// The text that the template makes of `globals`.
+    ///
+    /// Errors: all that Python would raise, what `raise_exception` says, more text or work than a rendering may take.
+    pub(crate) fn render(&self, globals: &[(&str, &Json)], clock: &Clock) -> Outcome<String> {
+        fault::start();
+        let mut values = Vec::with_capacity(globals.len());
+        for (name, value) in globals {
+            values.push(((*name).to_owned(), from_json(value)?));
+        }
+        Interpreter::new(values, clock).run(&self.0)
+    }
+}
+
+/// A value of a row as Python has it.
+fn from_json(json: &Json) -> Outcome<Value> {
+    match json {
+        Json::Null => Ok(Value::None),
+        Json::Bool(truth) => Ok(Value::Bool(*truth)),
+        Json::Number(number) => Ok(match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::Int(i128::from(number)),
+            (None, Some(number)) => Value::Int(i128::from(number)),
+            _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        }),
+        Json::String(text) => Value::text(text.as_str()),
+        Json::Array(items) => Value::list(items.iter().map(from_json).collect::<Outcome<_>>()?),
+        Json::Object(map) => {
+            let mut pairs = Vec::with_capacity(map.len());
+            for (key, value) in map {
+                pairs.push((Value::text(key.as_str())?, from_json(value)?));
+            }
+            Value::dict(pairs)
+        }
+    }
+}

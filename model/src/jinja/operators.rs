@@ -1,0 +1,441 @@
+//! Python's operators: arithmetic, comparison, membership, indexing, slices, and sorting by them.
+
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use super::ast::{Comparison, Operator};
+use super::fault::{Fault, Outcome, fail, room, step, touch};
+use super::value::{Buffer, Seq, Value, ViewKind, quoted_type};
+
+/// `left operator right`.
+pub(super) fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
+    for side in [left, right] {
+        if let Value::Undefined(missing) = side
+            && !(operator == Operator::Modulo && left.as_str().is_some())
+        {
+            return fail(missing.0.clone());
+        }
+    }
+    match (operator, left, right) {
+        (Operator::Add, Value::Text(one), Value::Text(other)) => {
+            let mut out = Buffer::default();
+            out.push(one.as_str())?;
+            out.push(other.as_str())?;
+            out.into_value()
+        }
+        (Operator::Add, Value::List(one), Value::List(other)) => Value::list(joined(one, other)?),
+        (Operator::Add, Value::Tuple(one), Value::Tuple(other)) => Value::tuple(joined(one, other)?),
+        (Operator::Multiply, Value::Text(_) | Value::List(_) | Value::Tuple(_), _)
+            if right.as_int().is_some() =>
+        {
+            repeated(left, right.as_int().unwrap_or(0))
+        }
+        (Operator::Multiply, _, Value::Text(_) | Value::List(_) | Value::Tuple(_))
+            if left.as_int().is_some() =>
+        {
+            repeated(right, left.as_int().unwrap_or(0))
+        }
+        _ => match (left.as_int(), right.as_int(), left.as_float(), right.as_float()) {
+            (Some(one), Some(other), _, _) => integers(operator, one, other),
+            (_, _, Some(one), Some(other)) => floats(operator, one, other).map(Value::Float),
+            _ => fail(mismatch(operator, left, right)),
+        },
+    }
+}
+
+fn mismatch(operator: Operator, left: &Value, right: &Value) -> String {
+    let (one, other) = (quoted_type(left), quoted_type(right));
+    match (operator, left) {
+        (Operator::Add, Value::Text(_)) => {
+            format!("can only concatenate str (not \"{}\") to str", right.type_name())
+        }
+        (Operator::Add, Value::List(_)) => {
+            format!("can only concatenate list (not \"{}\") to list", right.type_name())
+        }
+        (Operator::Add, Value::Tuple(_)) => {
+            format!("can only concatenate tuple (not \"{}\") to tuple", right.type_name())
+        }
+        _ => {
+            let sign = match operator {
+                Operator::Add => "+",
+                Operator::Subtract => "-",
+                Operator::Multiply => "*",
+                Operator::Divide => "/",
+                Operator::FloorDivide => "//",
+                Operator::Modulo => "%",
+                Operator::Power => "** or pow()",
+            };
+            format!("unsupported operand type(s) for {sign}: {one} and {other}")
+        }
+    }
+}
+
+fn joined(one: &Seq, other: &Seq) -> Outcome<Vec<Value>> {
+    let count = one.items.len() + other.items.len();
+    room(count * size_of::<Value>())?;
+    step(count as u64 / 8)?;
+    Ok(one.items.iter().chain(&other.items).cloned().collect())
+}
+
+fn repeated(value: &Value, times: i128) -> Outcome<Value> {
+    let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
+    match value {
+        Value::Text(text) => {
+            let mut out = Buffer::default();
+            out.repeat(text.as_str(), times)?;
+            out.into_value()
+        }
+        Value::List(seq) | Value::Tuple(seq) => {
+            let count = seq.items.len().saturating_mul(times);
+            room(count.saturating_mul(size_of::<Value>()))?;
+            step(count as u64 / 8)?;
+            let mut items = Vec::with_capacity(count);
+            for _ in 0..times.min(count) {
+                items.extend(seq.items.iter().cloned());
+            }
+            if let Value::List(_) = value { Value::list(items) } else { Value::tuple(items) }
+        }
+        _ => fail("only text, lists and tuples can be repeated"),
+    }
+}
+
+fn integers(operator: Operator, one: i128, other: i128) -> Outcome<Value> {
+    let zero = |what: &str| -> Outcome<Value> { fail(format!("ZeroDivisionError: {what} by zero")) };
+    let exact = match operator {
+        Operator::Add => one.checked_add(other),
+        Operator::Subtract => one.checked_sub(other),
+        Operator::Multiply => one.checked_mul(other),
+        Operator::Divide if other == 0 => return zero("division"),
+        Operator::Divide => return Ok(Value::Float(one as f64 / other as f64)),
+        Operator::FloorDivide | Operator::Modulo if other == 0 => return zero("integer division or modulo"),
+        Operator::FloorDivide => {
+            let quotient = one.checked_div(other);
+            let has_rest = one.checked_rem(other).is_some_and(|rest| rest != 0);
+            quotient.map(|quotient| quotient - i128::from(has_rest && (one < 0) != (other < 0)))
+        }
+        Operator::Modulo => {
+            let rest = one.checked_rem(other).unwrap_or(0);
+            Some(if rest != 0 && (rest < 0) != (other < 0) { rest + other } else { rest })
+        }
+        Operator::Power if other < 0 => return floats(operator, one as f64, other as f64).map(Value::Float),
+        Operator::Power => match one {
+            0 | 1 => Some(if other == 0 { 1 } else { one }),
+            -1 => Some(if other % 2 == 0 { 1 } else { -1 }),
+            _ => u32::try_from(other).ok().and_then(|exponent| one.checked_pow(exponent)),
+        },
+    };
+    exact.map(Value::Int).ok_or_else(|| Fault::failed("an integer has more than 38 digits"))
+}
+
+fn floats(operator: Operator, one: f64, other: f64) -> Outcome<f64> {
+    let is_division = matches!(operator, Operator::Divide | Operator::FloorDivide | Operator::Modulo);
+    if is_division && other == 0.0 {
+        return fail("ZeroDivisionError: float division by zero");
+    }
+    Ok(match operator {
+        Operator::Add => one + other,
+        Operator::Subtract => one - other,
+        Operator::Multiply => one * other,
+        Operator::Divide => one / other,
+        Operator::FloorDivide => {
+            let quotient = (one - modulo(one, other)) / other;
+            let floor = quotient.floor();
+            if quotient - floor > 0.5 { floor + 1.0 } else { floor }
+        }
+        Operator::Modulo => modulo(one, other),
+        Operator::Power if one == 0.0 && other < 0.0 => {
+            return fail("ZeroDivisionError: 0.0 cannot be raised to a negative power");
+        }
+        Operator::Power => one.powf(other),
+    })
+}
+
+fn modulo(one: f64, other: f64) -> f64 {
+    let rest = one % other;
+    if rest != 0.0 && (rest < 0.0) != (other < 0.0) { rest + other } else { rest }
+}
+
+/// `left == right`.
+pub(super) fn is_equal(left: &Value, right: &Value) -> Outcome<bool> {
+    step(1)?;
+    Ok(match (left, right) {
+        (Value::Text(one), Value::Text(other)) => {
+            touch(one.as_str().len().min(other.as_str().len()))?;
+            one.as_str() == other.as_str()
+        }
+        (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
+        (Value::List(one), Value::List(other)) | (Value::Tuple(one), Value::Tuple(other)) => {
+            Rc::ptr_eq(one, other) || all_equal(&one.items, &other.items)?
+        }
+        (Value::Dict(one), Value::Dict(other)) => {
+            if Rc::ptr_eq(one, other) {
+                return Ok(true);
+            }
+            if one.entries.len() != other.entries.len() {
+                return Ok(false);
+            }
+            for (key, value) in &one.entries {
+                match other.get(&key.key()?) {
+                    Some(found) if is_equal(value, found)? => {}
+                    _ => return Ok(false),
+                }
+            }
+            true
+        }
+        (Value::View(one, _), Value::View(other, _)) if one == other && *one != ViewKind::Values => {
+            let (one, other) = (left.items()?, right.items()?);
+            if one.items.len() != other.items.len() {
+                return Ok(false);
+            }
+            for item in &one.items {
+                if !holds(&other.items, item)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Value::Range(_), Value::Range(_)) => all_equal(&left.items()?.items, &right.items()?.items)?,
+        (Value::Int(one), Value::Int(other)) => one == other,
+        _ => match (left.as_float(), right.as_float()) {
+            (Some(one), Some(other)) => one == other,
+            (None, None) => is_same_thing(left, right),
+            _ => false,
+        },
+    })
+}
+
+fn all_equal(one: &[Value], other: &[Value]) -> Outcome<bool> {
+    if one.len() != other.len() {
+        return Ok(false);
+    }
+    for (one, other) in one.iter().zip(other) {
+        if !is_equal(one, other)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether both are one and the same object, of those that are equal to themselves alone.
+pub(super) fn is_same_thing(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Namespace(one), Value::Namespace(other))
+        | (Value::Macro(one), Value::Macro(other))
+        | (Value::Cycler(one), Value::Cycler(other))
+        | (Value::Joiner(one), Value::Joiner(other)) => one == other,
+        (Value::Function(one), Value::Function(other)) => one == other,
+        (Value::Iterator(one), Value::Iterator(other)) => Rc::ptr_eq(one, other),
+        (Value::Loop(one), Value::Loop(other)) => Rc::ptr_eq(one, other),
+        (Value::Method(one), Value::Method(other)) => Rc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+/// `left < right`.
+pub(super) fn is_less(left: &Value, right: &Value) -> Outcome<bool> {
+    Ok(order(left, right, "<")? == Some(Ordering::Less))
+}
+
+/// How two values stand to each other; `None` beside a NaN.
+fn order(left: &Value, right: &Value, sign: &str) -> Outcome<Option<Ordering>> {
+    step(1)?;
+    match (left, right) {
+        (Value::Undefined(missing), _) | (_, Value::Undefined(missing)) => fail(missing.0.clone()),
+        (Value::Text(one), Value::Text(other)) => {
+            touch(one.as_str().len().min(other.as_str().len()))?;
+            Ok(Some(one.as_str().cmp(other.as_str())))
+        }
+        (Value::List(one), Value::List(other)) | (Value::Tuple(one), Value::Tuple(other)) => {
+            for (one, other) in one.items.iter().zip(&other.items) {
+                if !is_equal(one, other)? {
+                    return order(one, other, sign);
+                }
+            }
+            Ok(Some(one.items.len().cmp(&other.items.len())))
+        }
+        (Value::Int(one), Value::Int(other)) => Ok(Some(one.cmp(other))),
+        _ => match (left.as_float(), right.as_float()) {
+            (Some(one), Some(other)) => Ok(one.partial_cmp(&other)),
+            _ => fail(format!(
+                "'{sign}' not supported between instances of {} and {}",
+                quoted_type(left),
+                quoted_type(right)
+            )),
+        },
+    }
+}
+
+/// `left comparison right`.
+pub(super) fn compare(comparison: Comparison, left: &Value, right: &Value) -> Outcome<bool> {
+    Ok(match comparison {
+        Comparison::Equal => is_equal(left, right)?,
+        Comparison::NotEqual => !is_equal(left, right)?,
+        Comparison::Less => order(left, right, "<")? == Some(Ordering::Less),
+        Comparison::LessOrEqual => order(left, right, "<=")?.is_some_and(Ordering::is_le),
+        Comparison::Greater => order(left, right, ">")? == Some(Ordering::Greater),
+        Comparison::GreaterOrEqual => order(left, right, ">=")?.is_some_and(Ordering::is_ge),
+        Comparison::In => contains(right, left)?,
+        Comparison::NotIn => !contains(right, left)?,
+    })
+}
+
+/// `item in container`.
+pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
+    match container {
+        Value::Text(text) => match item {
+            Value::Text(part) => {
+                touch(text.as_str().len())?;
+                Ok(text.as_str().contains(part.as_str()))
+            }
+            other => {
+                fail(format!("'in <string>' requires string as left operand, not {}", other.type_name()))
+            }
+        },
+        Value::Dict(dict) | Value::View(ViewKind::Keys, dict) => Ok(dict.get(&item.key()?).is_some()),
+        other if other.is_iterable() => holds(&other.items()?.items, item),
+        other => fail(format!("argument of type {} is not iterable", quoted_type(other))),
+    }
+}
+
+fn holds(items: &[Value], item: &Value) -> Outcome<bool> {
+    for other in items {
+        if is_equal(other, item)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// An index from the end where it is negative; `None` outside.
+fn place(index: i128, length: usize) -> Option<usize> {
+    let index = if index < 0 { index + length as i128 } else { index };
+    usize::try_from(index).ok().filter(|index| *index < length)
+}
+
+/// `value[key]`; `None` where there is no such item.
+pub(super) fn subscript(value: &Value, key: &Value) -> Outcome<Option<Value>> {
+    let at = |length: usize| key.as_int().and_then(|index| place(index, length));
+    match value {
+        Value::Dict(dict) => match key.key() {
+            Ok(key) => Ok(dict.get(&key).cloned()),
+            Err(_) => Ok(None),
+        },
+        Value::List(seq) | Value::Tuple(seq) => Ok(at(seq.items.len()).map(|index| seq.items[index].clone())),
+        Value::Range(range) => Ok(at(range.len()).map(|index| range.get(index))),
+        Value::Text(text) if key.as_int().is_some() => {
+            touch(text.as_str().len())?;
+            at(text.len()).and_then(|index| text.char_at(index)).map(Value::text).transpose()
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `value[start:stop:step]`; `None` for a value that has no slices.
+pub(super) fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Option<Value>> {
+    let mut numbers = [None; 3];
+    for (number, bound) in numbers.iter_mut().zip(bounds) {
+        *number = match bound {
+            Value::None => None,
+            other => match other.as_int() {
+                Some(bound) => Some(bound),
+                // As for every key that a list does not take, the result is undefined.
+                None => return Ok(None),
+            },
+        };
+    }
+    let stride = numbers[2].unwrap_or(1);
+    if stride == 0 {
+        return fail("slice step cannot be zero");
+    }
+    match value {
+        Value::Text(text) => {
+            touch(text.as_str().len())?;
+            if stride == 1 && text.as_str().is_ascii() {
+                let (start, stop) =
+                    (clip(numbers[0], text.len(), 1, true), clip(numbers[1], text.len(), 1, false));
+                let (start, stop) = (start as usize, stop.max(start) as usize);
+                return Value::text(&text.as_str()[start..stop]).map(Some);
+            }
+            let characters: Vec<char> = text.as_str().chars().collect();
+            let picked: String = picks(numbers, characters.len()).map(|index| characters[index]).collect();
+            Value::text(picked).map(Some)
+        }
+        Value::List(seq) => {
+            step(seq.items.len() as u64 / 8)?;
+            Value::list(picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect())
+                .map(Some)
+        }
+        Value::Tuple(seq) => {
+            step(seq.items.len() as u64 / 8)?;
+            Value::tuple(picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect())
+                .map(Some)
+        }
+        Value::Range(range) => {
+            let length = range.len();
+            let (start, stop) =
+                (clip(numbers[0], length, stride, true), clip(numbers[1], length, stride, false));
+            let at = |place: i128| (i128::from(range.start) + place * i128::from(range.step)) as i64;
+            let stride = i64::try_from(stride).unwrap_or(i64::MAX);
+            let range = super::value::Range {
+                start: at(start),
+                stop: at(stop),
+                step: range.step.saturating_mul(stride),
+            };
+            Ok(Some(Value::Range(Rc::new(range))))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A slice's bound within a sequence, as Python's `slice.indices` gives it.
+fn clip(bound: Option<i128>, length: usize, stride: i128, is_start: bool) -> i128 {
+    let length = length as i128;
+    let (low, high) = if stride > 0 { (0, length) } else { (-1, length - 1) };
+    match bound {
+        None if (stride > 0) == is_start => low,
+        None => high,
+        Some(bound) if bound < 0 => (bound.saturating_add(length)).max(low),
+        Some(bound) => bound.min(high),
+    }
+}
+
+fn picks(numbers: [Option<i128>; 3], length: usize) -> impl std::iter::Iterator<Item = usize> {
+    let stride = numbers[2].unwrap_or(1);
+    let stop = clip(numbers[1], length, stride, false);
+    let mut at = clip(numbers[0], length, stride, true);
+    std::iter::from_fn(move || {
+        if (stride > 0 && at >= stop) || (stride < 0 && at <= stop) {
+            return None;
+        }
+        let index = at as usize;
+        at = at.saturating_add(stride);
+        Some(index)
+    })
+}
+
+/// A stable sort by a comparison that may fail.
+pub(super) fn sorted<T: Clone>(items: Vec<T>, is_less: impl Fn(&T, &T) -> Outcome<bool>) -> Outcome<Vec<T>> {
+    let mut items = items;
+    let mut width = 1;
+    while width < items.len() {
+        let mut merged = Vec::with_capacity(items.len());
+        for block in items.chunks(2 * width) {
+            let (left, right) = block.split_at(width.min(block.len()));
+            let (mut i, mut j) = (0, 0);
+            while i < left.len() && j < right.len() {
+                if is_less(&right[j], &left[i])? {
+                    merged.push(right[j].clone());
+                    j += 1;
+                } else {
+                    merged.push(left[i].clone());
+                    i += 1;
+                }
+            }
+            merged.extend_from_slice(&left[i..]);
+            merged.extend_from_slice(&right[j..]);
+        }
+        items = merged;
+        width *= 2;
+    }
+    Ok(items)
+}

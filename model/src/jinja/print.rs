@@ -1,0 +1,288 @@
+//! `str(value)`, `repr(value)` and `json.dumps(value)`, as Python writes them.
+
+use std::fmt::Write;
+
+use super::fault::{Outcome, fail, touch};
+use super::interpreter::Interpreter;
+use super::value::{Buffer, Value, quoted_type};
+
+/// Values in one another that are written: a namespace may hold itself.
+const MOST_DEPTH: usize = 200;
+
+/// What a value costs besides its text.
+const VALUE_WORK: usize = 32;
+
+/// `str(value)` at the end of `out`.
+pub(super) fn print(machine: &Interpreter<'_>, value: &Value, out: &mut Buffer) -> Outcome<()> {
+    match value {
+        Value::Undefined(_) => Ok(()),
+        Value::Text(text) => out.push(text.as_str()),
+        other => repr(machine, other, out, 0),
+    }
+}
+
+/// `str(value)`.
+pub(super) fn string(machine: &Interpreter<'_>, value: &Value) -> Outcome<Value> {
+    if let Value::Text(_) = value {
+        return Ok(value.clone());
+    }
+    let mut out = Buffer::default();
+    print(machine, value, &mut out)?;
+    out.into_value()
+}
+
+/// `repr(value)` at the end of `out`.
+pub(super) fn repr(machine: &Interpreter<'_>, value: &Value, out: &mut Buffer, depth: usize) -> Outcome<()> {
+    if depth > MOST_DEPTH {
+        return fail("a value is nested too deeply to be printed");
+    }
+    touch(VALUE_WORK)?;
+    let inner = depth + 1;
+    match value {
+        Value::Undefined(_) => out.push("Undefined"),
+        Value::None => out.push("None"),
+        Value::Bool(truth) => out.push(if *truth { "True" } else { "False" }),
+        Value::Int(number) => out.push(&number.to_string()),
+        Value::Float(number) => out.push(&float(*number)),
+        Value::Text(text) => quoted(text.as_str(), out),
+        Value::List(seq) => {
+            out.push("[")?;
+            several(machine, &seq.items, out, inner)?;
+            out.push("]")
+        }
+        Value::Tuple(seq) => {
+            out.push("(")?;
+            several(machine, &seq.items, out, inner)?;
+            out.push(if seq.items.len() == 1 { ",)" } else { ")" })
+        }
+        Value::Dict(dict) => pairs(machine, &dict.entries, out, inner),
+        Value::View(..) => {
+            out.push(value.type_name())?;
+            out.push("([")?;
+            several(machine, &value.items()?.items, out, inner)?;
+            out.push("])")
+        }
+        Value::Range(range) => {
+            let step = if range.step == 1 { String::new() } else { format!(", {}", range.step) };
+            out.push(&format!("range({}, {}{step})", range.start, range.stop))
+        }
+        Value::Namespace(place) => {
+            out.push("<Namespace ")?;
+            pairs(machine, machine.namespace(*place), out, inner)?;
+            out.push(">")
+        }
+        Value::Macro(place) => {
+            out.push("<Macro ")?;
+            quoted(machine.macro_name(*place), out)?;
+            out.push(">")
+        }
+        Value::Loop(state) => {
+            out.push(&format!("<LoopContext {}/{}>", state.index.get() + 1, state.items.items.len()))
+        }
+        // Python prints an address, which is another in every run.
+        other => out.push(&format!("<{} object>", other.type_name())),
+    }
+}
+
+fn several(machine: &Interpreter<'_>, items: &[Value], out: &mut Buffer, depth: usize) -> Outcome<()> {
+    for (index, item) in items.iter().enumerate() {
+        out.push(if index > 0 { ", " } else { "" })?;
+        repr(machine, item, out, depth)?;
+    }
+    Ok(())
+}
+
+fn pairs(
+    machine: &Interpreter<'_>,
+    entries: &[(Value, Value)],
+    out: &mut Buffer,
+    depth: usize,
+) -> Outcome<()> {
+    out.push("{")?;
+    for (index, (key, value)) in entries.iter().enumerate() {
+        out.push(if index > 0 { ", " } else { "" })?;
+        repr(machine, key, out, depth)?;
+        out.push(": ")?;
+        repr(machine, value, out, depth)?;
+    }
+    out.push("}")
+}
+
+/// A string as Python's repr quotes it.
+fn quoted(text: &str, out: &mut Buffer) -> Outcome<()> {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push_char(quote)?;
+    for character in text.chars() {
+        match character {
+            '\n' => out.push("\\n")?,
+            '\r' => out.push("\\r")?,
+            '\t' => out.push("\\t")?,
+            '\\' => out.push("\\\\")?,
+            c if c == quote => {
+                out.push("\\")?;
+                out.push_char(c)?;
+            }
+            c if is_printable(c) => out.push_char(c)?,
+            c if (c as u32) < 0x100 => out.push(&format!("\\x{:02x}", c as u32))?,
+            c if (c as u32) < 0x10000 => out.push(&format!("\\u{:04x}", c as u32))?,
+            c => out.push(&format!("\\U{:08x}", c as u32))?,
+        }
+    }
+    out.push_char(quote)
+}
+
+/// `str.isprintable()` of one character, as far as the standard library knows: controls, separators other than the
+/// space, formatting characters, surrogates, private use and what is not a character are not.
+pub(super) fn is_printable(character: char) -> bool {
+    let code = character as u32;
+    let is_format = matches!(code, 0xAD | 0x600..=0x605 | 0x61C | 0x6DD | 0x70F | 0x180E | 0x200B..=0x200F
+        | 0x202A..=0x202E | 0x2060..=0x206F | 0xFEFF | 0xFFF9..=0xFFFB | 0xE0001 | 0xE0020..=0xE007F);
+    let is_private = matches!(code, 0xE000..=0xF8FF | 0xF0000..=0x10FFFF);
+    let is_none = code & 0xFFFE == 0xFFFE || (0xFDD0..=0xFDEF).contains(&code);
+    character == ' '
+        || !(character.is_control() || character.is_whitespace() || is_format || is_private || is_none)
+}
+
+/// A float as Python's repr writes it: the shortest digits that read back as the same number.
+pub(super) fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        let plain = format!("{number}");
+        if plain.contains('.') { plain } else { format!("{plain}.0") }
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("{digits}e{sign}{:02}", exponent.abs())
+    }
+}
+
+/// How `json.dumps` lays a value out.
+pub(super) struct JsonStyle {
+    pub(super) indent: Option<String>,
+    pub(super) between: String,
+    pub(super) after_key: String,
+    pub(super) is_ascii: bool,
+    pub(super) is_sorted: bool,
+}
+
+/// `json.dumps(value)` at the end of `out`.
+pub(super) fn json(value: &Value, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+    if depth > MOST_DEPTH {
+        return fail("a value is nested too deeply for tojson");
+    }
+    touch(VALUE_WORK)?;
+    match value {
+        Value::None => out.push("null"),
+        Value::Bool(truth) => out.push(if *truth { "true" } else { "false" }),
+        Value::Int(number) => out.push(&number.to_string()),
+        Value::Float(number) => out.push(&json_float(*number)),
+        Value::Text(text) => json_string(text.as_str(), style, out),
+        Value::List(seq) | Value::Tuple(seq) => {
+            out.push("[")?;
+            for (index, item) in seq.items.iter().enumerate() {
+                separate(index, style, out, depth + 1)?;
+                json(item, style, out, depth + 1)?;
+            }
+            if !seq.items.is_empty() {
+                line(style, out, depth)?;
+            }
+            out.push("]")
+        }
+        Value::Dict(dict) => {
+            let mut entries: Vec<&(Value, Value)> = dict.entries.iter().collect();
+            if style.is_sorted {
+                entries = super::operators::sorted(entries, |(one, _), (other, _)| {
+                    super::operators::is_less(one, other)
+                })?;
+            }
+            out.push("{")?;
+            for (index, (key, item)) in entries.iter().enumerate() {
+                separate(index, style, out, depth + 1)?;
+                match key {
+                    Value::Text(text) => json_string(text.as_str(), style, out)?,
+                    Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+                        out.push("\"")?;
+                        json(key, style, out, depth + 1)?;
+                        out.push("\"")?;
+                    }
+                    other => {
+                        let found = other.type_name();
+                        return fail(format!(
+                            "keys must be str, int, float, bool or None, not {found} (tojson)"
+                        ));
+                    }
+                }
+                out.push(&style.after_key)?;
+                json(item, style, out, depth + 1)?;
+            }
+            if !entries.is_empty() {
+                line(style, out, depth)?;
+            }
+            out.push("}")
+        }
+        other => {
+            fail(format!("Object of type {} is not JSON serializable", quoted_type(other).trim_matches('\'')))
+        }
+    }
+}
+
+fn json_float(number: f64) -> String {
+    if number.is_nan() {
+        "NaN".to_owned()
+    } else if number.is_infinite() {
+        if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned()
+    } else {
+        float(number)
+    }
+}
+
+fn separate(index: usize, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+    if index > 0 {
+        out.push(&style.between)?;
+    }
+    line(style, out, depth)
+}
+
+fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+    match &style.indent {
+        None => Ok(()),
+        Some(indent) => {
+            out.push("\n")?;
+            out.repeat(indent, depth)
+        }
+    }
+}
+
+fn json_string(text: &str, style: &JsonStyle, out: &mut Buffer) -> Outcome<()> {
+    out.push("\"")?;
+    for character in text.chars() {
+        match character {
+            '"' => out.push("\\\"")?,
+            '\\' => out.push("\\\\")?,
+            '\n' => out.push("\\n")?,
+            '\r' => out.push("\\r")?,
+            '\t' => out.push("\\t")?,
+            '\x08' => out.push("\\b")?,
+            '\x0c' => out.push("\\f")?,
+            c if (c as u32) < 0x20 => out.push(&format!("\\u{:04x}", c as u32))?,
+            c if c.is_ascii() && !(style.is_ascii && c == '\x7f') => out.push_char(c)?,
+            c if style.is_ascii && c != '\x7f' => {
+                let mut escaped = String::new();
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    // Writing to a String cannot fail.
+                    let _ = write!(escaped, "\\u{unit:04x}");
+                }
+                out.push(&escaped)?;
+            }
+            c => out.push_char(c)?,
+        }
+    }
+    out.push("\"")
+}
