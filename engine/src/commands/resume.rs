@@ -3,6 +3,7 @@
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::input_files::check_unchanged;
 use crate::inputs::Inputs;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, flatten};
@@ -28,6 +29,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         return Err(EngineError::ResumeKeys { keys: foreign });
     }
     let directory = run.root().to_path_buf();
+    run.refuse_links()?;
     for (file, missing) in [(run.manifest_file(), "manifest.json"), (run.recipe_file(), "recipe.toml")] {
         if !file.is_file() {
             return Err(EngineError::NotARun { directory, missing: missing.to_owned() });
@@ -55,7 +57,8 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         return Ok(());
     }
     let inputs = Inputs::read(&recipe)?;
-    manifest.check_inputs(&inputs.files)?;
+    check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
+    manifest.check_prompts(&run.manifest_file(), &inputs)?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()

@@ -24,6 +24,7 @@ pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
 
 use crate::error::ModelError;
+use crate::folder::{adapter_fault, check_links};
 
 /// The gate's activation in the feed-forward part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,9 +177,16 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// Reads `folder`/config.json. Errors: no folder, no file, not JSON, anything that [`Self::from_json`] refuses.
+    /// Reads `folder`/config.json. Errors: no folder, no file, an adapter's folder, a link that leaves the folder, not
+    /// JSON, anything that [`Self::from_json`] refuses.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
+        check_links(folder)?;
+        if !path.exists()
+            && let Some(fault) = adapter_fault(folder)
+        {
+            return Err(fault);
+        }
         Self::from_json(&read_json(&path, "a model folder holds config.json")?, &path)
     }
 

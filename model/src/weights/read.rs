@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
 use crate::error::ModelError;
+use crate::folder::adapter_fault;
 
 const AGAIN: &str = "fetch or copy the file again";
 /// What wrappers put before a name; taken off as often as they stand there.
@@ -240,6 +241,9 @@ impl WeightFiles {
 fn no_weights(folder: &Path) -> ModelError {
     if !folder.is_dir() {
         return ModelError::input(folder, "there is no such folder", "name a model folder that exists");
+    }
+    if let Some(fault) = adapter_fault(folder) {
+        return fault;
     }
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
     match pickled.iter().find(|name| folder.join(name).exists()) {
