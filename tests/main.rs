@@ -4,6 +4,7 @@ mod bad_input;
 mod end_to_end;
 mod fixtures;
 mod fixtures_run;
+mod folders;
 mod gpu_stages;
 mod plan;
 mod plan_memory;

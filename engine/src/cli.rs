@@ -14,6 +14,7 @@ use crate::commands::device_memory::Size;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::recipe::{Override, WeightDType};
+use crate::terminal::LogWriter;
 
 #[cfg(feature = "cuda")]
 macro_rules! features {
@@ -449,7 +450,7 @@ impl Common {
             (false, _) => "debug",
         };
         let filter = EnvFilter::try_from_env("SELFPLAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogWriter);
         // Already set only where a test has run a command before.
         let _ = log.with_target(false).without_time().compact().try_init();
     }

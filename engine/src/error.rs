@@ -159,7 +159,7 @@ pub enum EngineError {
         splits: usize,
     },
     /// An input file is not the one that the run began with.
-    #[error("{}: {change} since this run began; put the old file back, or start a new run", .path.display())]
+    #[error("{}: {change} since this run began; put the inputs back as they were, or start a new run", .path.display())]
     InputChanged {
         /// The file.
         path: PathBuf,
@@ -179,6 +179,14 @@ pub enum EngineError {
     ThreadLost {
         /// Which.
         thread: &'static str,
+    },
+    /// Training ended early though no signal asked for it.
+    #[error("iteration {iteration}: training stopped after step {step} of its own accord, without a signal")]
+    TrainingStopped {
+        /// From 1.
+        iteration: usize,
+        /// The last step; its checkpoint is written.
+        step: usize,
     },
     /// SIGINT or SIGTERM; everything finished is kept.
     #[error("stopped by {signal}; {kept}")]
@@ -302,7 +310,7 @@ impl HasKind for EngineError {
                 _ => Kind::Machine,
             },
             Self::Failure(_) | Self::Io { .. } | Self::Tensor(_) => Kind::Machine,
-            Self::ThreadLost { .. } => Kind::Defect,
+            Self::ThreadLost { .. } | Self::TrainingStopped { .. } => Kind::Defect,
             Self::Stopped { .. } => Kind::Stopped,
             Self::At { source, .. } | Self::Interrupted { source, .. } => source.kind(),
             Self::Pairing(source) => source.kind(),
@@ -353,6 +361,12 @@ mod tests {
         assert_eq!(EngineError::InUse { directory }.exit_status(), 2);
         assert_eq!(EngineError::at_row(Path::new("a"), 3, EngineError::input("x")).exit_status(), 2);
         assert_eq!(full_disk().exit_status(), 1);
+        let ended = EngineError::TrainingStopped { iteration: 1, step: 3 }.in_run(Path::new("runs/x"));
+        assert_eq!(ended.exit_status(), 1);
+        assert!(
+            ended.to_string().contains("resume runs/x") && !ended.to_string().contains("thread"),
+            "{ended}"
+        );
     }
 
     #[test]

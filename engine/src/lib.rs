@@ -4,7 +4,7 @@
 //! cli          flags and commands                      commands/   one file per command
 //! recipe/      RecipeFile → Recipe                     hub         models and data sets by id
 //! iteration    the loop: sample → compare → pair → train → record
-//! stages/      the loop's stages over shards           run_dir, manifest, resume, lock, events: a run on disk
+//! stages/      the loop's stages over shards           run_dir, manifest, input_files, policy_files, resume, lock, events: a run on disk
 //! report/      show and compare                        error       exit statuses
 //! ```
 
@@ -19,12 +19,14 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod hub;
+pub mod input_files;
 pub mod inputs;
 pub mod iteration;
 pub mod lock;
 pub mod log_prob_difference;
 pub mod manifest;
 pub mod pairing;
+pub mod policy_files;
 pub mod progress;
 pub mod recipe;
 pub mod report;
@@ -39,3 +41,4 @@ pub mod signals;
 pub mod splits;
 pub mod stages;
 pub mod summary;
+pub mod terminal;

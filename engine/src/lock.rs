@@ -31,13 +31,13 @@ impl RunLock {
     }
 }
 
-/// Opened for appending: the lock file has no content that could be lost.
+/// Opened for appending: the lock file has no content that could be lost. A link is not followed.
 fn open(path: &Path) -> Result<File, EngineError> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|source| EngineError::io(path, "open", source))
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    options.open(path).map_err(|source| EngineError::io(path, "open", source))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Reads the command line, runs the command, and turns its error into one message and an exit status.
 
-use std::io::Write;
 use std::panic;
 use std::process::ExitCode;
 
 use selfplay::cli::Cli;
 use selfplay::error::Result;
+use selfplay::terminal::line;
 
 /// glibc's allocator gives memory of many threads back late; a training step's peak would look larger than it is.
 #[global_allocator]
@@ -17,12 +17,12 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         let what = info.payload_as_str().unwrap_or("no message").lines().next().unwrap_or_default();
-        say(&format!("selfplay: defect{place}: {what}; please report it"));
+        line(&format!("selfplay: defect{place}: {what}; please report it"));
     }));
     match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(&format!("selfplay: {error}"));
+            line(&format!("selfplay: {error}"));
             ExitCode::from(error.exit_status())
         }
         Err(_) => ExitCode::FAILURE,
@@ -35,7 +35,16 @@ fn run() -> Result<()> {
     cli.run()
 }
 
-/// One message on standard error; where that is closed there is nobody to tell.
-fn say(message: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{message}");
-}
+/// Looks at standard output before Rust's runtime puts the null device in the place of one that is closed.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_RUNTIME: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: asks for a flag of a descriptor that need not be open.
+        if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
+            selfplay::terminal::note_closed_stdout();
+        }
+    }
+    look
+};

@@ -1,26 +1,21 @@
 //! `manifest.json`: what a run was begun with, so that a resume goes on with the same and a reader knows with what.
 //!
 //! Which shards exist is not written here: the disk itself says it ([`crate::resume`]).
-//!
-//! Past 400 lines because what is recorded, hashed and compared on resume should be found in one file.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::branch::BranchPoint;
 use crate::error::EngineError;
+pub use crate::input_files::{InputFile, InputFiles, InputKind};
+use crate::inputs::Inputs;
 
 /// The layout's version; a later program that reads another one says so.
 const FORMAT: u32 = 1;
-
-/// Of a file larger than this, its first and last mebibyte are hashed, with its size.
-const HASHED_WHOLE: u64 = 64 << 20;
 
 /// What a run was begun with, and which iterations are finished.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +27,7 @@ pub struct Manifest {
     /// The seed that all randomness is keyed by.
     pub seed: u64,
     /// Files that the run reads, by what they are.
-    pub inputs: BTreeMap<InputKind, Vec<InputFile>>,
+    pub inputs: InputFiles,
     /// The machine and program that began the run.
     pub environment: Environment,
     /// Training prompts of each split.
@@ -51,33 +46,6 @@ pub struct Manifest {
     pub branched_from: Option<BranchOrigin>,
     /// Finished iterations, in order.
     pub finished: Vec<usize>,
-}
-
-/// What an input file is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InputKind {
-    /// The policy's folder.
-    Policy,
-    /// The preference model's folder.
-    PreferenceModel,
-    /// Files of prompts.
-    Prompts,
-    /// Held-out prompts and their answers.
-    Eval,
-    /// Chat templates named in the recipe.
-    Template,
-}
-
-/// A file as it was when the run began.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InputFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// Of its content; above 64 MiB of its first and last mebibyte.
-    pub sha256: String,
 }
 
 /// The machine and program that bits may depend on.
@@ -184,6 +152,26 @@ impl Manifest {
         wanted > 0 && (1..=wanted).all(|iteration| self.finished.contains(&iteration))
     }
 
+    /// That prompts were counted as these inputs have them: shards go by the counts.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] for the manifest at `path`.
+    pub fn check_prompts(&self, path: &Path, inputs: &Inputs) -> Result<(), EngineError> {
+        let counted = self.prompts.iter().zip(&inputs.training);
+        match counted.enumerate().find(|(_, (counted, prompts))| **counted != prompts.len()) {
+            None => Ok(()),
+            Some((split, (counted, prompts))) => Err(EngineError::BadFile {
+                path: path.to_path_buf(),
+                problem: format!(
+                    "is damaged: it counts {counted} prompts for iteration {}, the same files have {}; put the \
+                     manifest that selfplay wrote back, or start a new run",
+                    split + 1,
+                    prompts.len()
+                ),
+            }),
+        }
+    }
+
     /// Marks an iteration as finished.
     pub fn finish(&mut self, iteration: usize) {
         if !self.finished.contains(&iteration) {
@@ -191,93 +179,6 @@ impl Manifest {
             self.finished.sort_unstable();
         }
     }
-
-    /// That the recorded files are unchanged; kinds that are recorded on one side only are not compared.
-    ///
-    /// # Errors
-    /// [`EngineError::InputChanged`] with the first file that is not the same.
-    pub fn check_inputs(&self, now: &BTreeMap<InputKind, Vec<InputFile>>) -> Result<(), EngineError> {
-        for (kind, before) in &self.inputs {
-            let Some(after) = now.get(kind) else { continue };
-            for old in before {
-                let name = old.path.file_name();
-                // By name and not by whole path: a run may be resumed from another working directory.
-                let same_name = |new: &&InputFile| new.path == old.path || new.path.file_name() == name;
-                let change = match after.iter().find(same_name) {
-                    None => Some("is no longer there"),
-                    Some(new) if new.bytes != old.bytes || new.sha256 != old.sha256 => {
-                        after.iter().all(|new| new.sha256 != old.sha256).then_some("has changed")
-                    }
-                    Some(_) => None,
-                };
-                if let Some(change) = change {
-                    return Err(EngineError::InputChanged { path: old.path.clone(), change });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl InputFile {
-    /// Hashes a file.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn of(path: &Path) -> Result<Self, EngineError> {
-        let failed = |source| EngineError::io(path, "read", source);
-        let mut file = std::fs::File::open(path).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
-        let mut hasher = Sha256::new();
-        if bytes <= HASHED_WHOLE {
-            hash_rest(&mut file, &mut hasher).map_err(failed)?;
-        } else {
-            hash_ends(&mut file, &mut hasher).map_err(failed)?;
-        }
-        let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: path.to_path_buf(), bytes, sha256 })
-    }
-
-    /// Hashes a model folder's files: configuration, tokenizer, template, weights.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn of_model(folder: &Path) -> Result<Vec<Self>, EngineError> {
-        let failed = |source| EngineError::io(folder, "list the folder", source);
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-            if matches!(ending, "json" | "jinja" | "model" | "safetensors") && path.is_file() {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        paths.iter().map(|path| Self::of(path)).collect()
-    }
-}
-
-fn hash_rest(file: &mut std::fs::File, hasher: &mut Sha256) -> std::io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        hasher.update(&buffer[..read]);
-    }
-}
-
-/// A safetensors header is in the first mebibyte, or the tensors of its end are in the last.
-fn hash_ends(file: &mut std::fs::File, hasher: &mut Sha256) -> std::io::Result<()> {
-    use std::io::{Seek, SeekFrom};
-    let mut buffer = vec![0; 1 << 20];
-    file.read_exact(&mut buffer)?;
-    hasher.update(&buffer);
-    file.seek(SeekFrom::End(-(1 << 20)))?;
-    file.read_exact(&mut buffer)?;
-    hasher.update(&buffer);
-    Ok(())
 }
 
 impl Environment {
@@ -393,6 +294,7 @@ mod tests {
                 path: "p".into(),
                 bytes: 3,
                 sha256: "ab".into(),
+                whole: true,
             })],
         );
         manifest.branched_from = Some(BranchOrigin {
@@ -428,24 +330,6 @@ mod tests {
         let keys = manifest.differing_keys(&other);
         assert_eq!(keys, ["train.beta (0.001 here, 0.01 given)", "train.loss (absent here, \"dpo\" given)"]);
         assert_eq!(manifest.iterations(), 2);
-    }
-
-    #[test]
-    fn a_changed_input_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("prompts.jsonl");
-        atomic::write_bytes(&path, b"one").unwrap();
-        // sha256("one"), from coreutils.
-        let file = InputFile::of(&path).unwrap();
-        assert_eq!(file.sha256, "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed");
-        let mut manifest = manifest();
-        manifest.inputs.insert(InputKind::Prompts, vec![file.clone()]);
-        manifest.check_inputs(&BTreeMap::from([(InputKind::Prompts, vec![file])])).unwrap();
-        atomic::write_bytes(&path, b"two").unwrap();
-        let now = BTreeMap::from([(InputKind::Prompts, vec![InputFile::of(&path).unwrap()])]);
-        let error = manifest.check_inputs(&now).unwrap_err();
-        assert!(error.to_string().contains("has changed"), "{error}");
-        assert_eq!(error.exit_status(), 2);
     }
 
     #[test]

@@ -4,10 +4,15 @@ use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::terminal;
 
 /// Time between two plain lines of one stage in a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often bars are drawn.
+const DRAWN_A_SECOND: u8 = 20;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,15 +37,19 @@ impl Progress {
     /// Bars where standard error is a terminal.
     pub fn new(verbosity: Verbosity) -> Self {
         let on_terminal = verbosity != Verbosity::Quiet && std::io::stderr().is_terminal();
-        Self { verbosity, bars: on_terminal.then(MultiProgress::new) }
+        let bars = || {
+            let screen = Box::new(terminal::Screen::default());
+            MultiProgress::with_draw_target(ProgressDrawTarget::term_like_with_hz(screen, DRAWN_A_SECOND))
+        };
+        Self { verbosity, bars: on_terminal.then(bars) }
     }
 
     /// A line that stays.
     pub fn line(&self, text: impl AsRef<str>) {
         match (&self.bars, self.verbosity) {
             (_, Verbosity::Quiet) => {}
-            (Some(bars), _) => bars.suspend(|| eprintln!("{}", text.as_ref())),
-            (None, _) => eprintln!("{}", text.as_ref()),
+            (Some(bars), _) => bars.suspend(|| terminal::line(text.as_ref())),
+            (None, _) => terminal::line(text.as_ref()),
         }
     }
 

@@ -17,6 +17,7 @@
 //!     log_prob_difference.json     sampler against trainer on these candidates
 //!     train/                       metrics.jsonl; checkpoints step_000200/ … until policy/ is written
 //!     policy/                      Hugging Face layout: config, safetensors, tokenizer
+//!     policy_files.json            SHA-256 of each file of policy/
 //!     eval_samples.parquet         policy/ on the held-out prompts
 //!     eval.json
 //!     summary.json                 the iteration's line in `show`; its presence means: finished
@@ -107,11 +108,27 @@ impl RunDir {
                 iteration.candidates(),
                 iteration.preferences(),
                 iteration.train(),
+                iteration.train().join("reference"),
                 iteration.root,
             ]);
         }
         for folder in folders {
             atomic::remove_temporaries(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// That none of the run's own files and folders is a link: what is written through one changes a file elsewhere.
+    /// Other things in the folder are the user's.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] with the first link; a folder that cannot be listed.
+    pub fn refuse_links(&self) -> Result<(), EngineError> {
+        for name in names_in(&self.root)? {
+            let known = ["recipe.toml", "manifest.json", "run.lock", "events.jsonl", "start"];
+            if known.contains(&name.as_str()) || name.starts_with("iteration_") {
+                refuse_links_from(&self.root.join(name))?;
+            }
         }
         Ok(())
     }
@@ -215,6 +232,11 @@ impl IterationDir {
         self.root.join("policy")
     }
 
+    /// `policy_files.json`.
+    pub fn policy_files(&self) -> PathBuf {
+        self.root.join("policy_files.json")
+    }
+
     /// Where the policy's evaluation lies.
     pub fn evaluation(&self) -> EvalDir {
         EvalDir { root: self.root.clone() }
@@ -273,6 +295,25 @@ pub fn make_folder(path: &Path) -> Result<(), EngineError> {
     Ok(atomic::create_dir_all(path)?)
 }
 
+/// From a file or folder down.
+fn refuse_links_from(path: &Path) -> Result<(), EngineError> {
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        // Another process may be at work here; the lock is asked later.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(EngineError::io(path, "look at", source)),
+    };
+    if found.is_symlink() {
+        let problem =
+            "is a link; a run writes into its own folder only: put the file or folder itself in its place";
+        return Err(EngineError::BadFile { path: path.to_path_buf(), problem: problem.to_owned() });
+    }
+    if found.is_dir() {
+        names_in(path)?.iter().try_for_each(|name| refuse_links_from(&path.join(name)))?;
+    }
+    Ok(())
+}
+
 /// Numbers of the whole shards in a folder; none where the folder is absent.
 fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
     let number = |name: &String| match name.strip_suffix(".parquet") {
@@ -312,6 +353,36 @@ mod tests {
             state,
             DiskState { start_evaluated: false, iterations: vec![IterationState::default(); 2] }
         );
+    }
+
+    #[test]
+    fn links_of_a_run_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::new(folder.path().join("run"));
+        run.refuse_links().unwrap();
+        make_folder(&run.iteration(1).train()).unwrap();
+        atomic::write_bytes(&folder.path().join("diary"), b"mine").unwrap();
+        let link = |path: &Path| std::os::unix::fs::symlink(folder.path().join("diary"), path).unwrap();
+        // The user's own, beside ours.
+        link(&run.root().join("latest"));
+        run.refuse_links().unwrap();
+        let iteration = run.iteration(1);
+        for path in [
+            run.events_file(),
+            run.lock_file(),
+            iteration.metrics_file(),
+            iteration.candidates(),
+            iteration.policy(),
+        ] {
+            link(&path);
+            let error = run.refuse_links().unwrap_err();
+            assert!(
+                error.exit_status() == 2 && error.to_string().starts_with(&path.display().to_string()),
+                "{error}"
+            );
+            std::fs::remove_file(&path).unwrap();
+        }
+        run.refuse_links().unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::events::{Event, Events};
 use crate::inputs::{Inputs, policy_options};
 use crate::lock::RunLock;
 use crate::manifest::{Environment, Manifest};
+use crate::policy_files;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::resume::{StageAction, Workload, plan};
@@ -115,11 +116,12 @@ impl Session {
     /// The policy that an iteration ended with, as written; 0 is the starting policy.
     ///
     /// # Errors
-    /// When it does not load.
+    /// When it does not load, or is not what was written.
     pub fn policy_after(&self, iteration: usize) -> Result<Decoder, EngineError> {
         if iteration == 0 {
             return self.inputs.starting_policy(&self.recipe, &self.runtime);
         }
+        policy_files::check(&self.run.iteration(iteration))?;
         Ok(Decoder::load(
             &self.run.iteration(iteration).policy(),
             &policy_options(&self.recipe, &self.runtime),

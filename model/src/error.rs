@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_records::shown::quoted;
 use selfplay_records::{HasKind, Kind, WriteError};
 
 /// An error of the model crate.
@@ -52,14 +53,15 @@ impl HasKind for ModelError {
 }
 
 impl ModelError {
-    /// A fault of the user's file or folder at `path`.
+    /// A fault of the user's file or folder at `path`. `what` may quote what the file holds: it is shown as one line.
     pub fn input(path: impl AsRef<Path>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Input { path: path.as_ref().to_path_buf(), what: what.into(), remedy: remedy.into() }
+        let what = quoted(&what.into());
+        Self::Input { path: path.as_ref().to_path_buf(), what, remedy: remedy.into() }
     }
 
     /// A fault of a value that came without a path.
     pub fn value(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self::Value { what: what.into(), remedy: remedy.into() }
+        Self::Value { what: quoted(&what.into()), remedy: remedy.into() }
     }
 
     /// A failed read at `path`.

@@ -11,13 +11,16 @@
 //!
 //! Past 400 lines because every way to write, and every fault that is tried on it, should be found in one place.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::WriteError;
 use crate::fault::operation;
+use crate::temporaries::{hold, temporary_sibling};
+
+pub use crate::temporaries::{remove_leftovers, remove_temporaries};
 
 /// Bytes gathered before one write to the file.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -39,7 +42,19 @@ pub enum Shared {
 /// What `fill` or the file system said; `InvalidInput` where `path` is a device, a pipe or has no file name, and
 /// `IsADirectory` where it is a folder.
 pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), WriteError> {
-    write_with(path, |sink| fill(sink))
+    let failed = WriteError::at(path, "write");
+    let target = self::target(path).map_err(failed)?;
+    let temporary = temporary_sibling(&target).map_err(failed)?;
+    // The lock lives until the name is the target's: see `temporaries`.
+    let result = fill_file(&temporary, fill).map_err(failed).and_then(|lock| {
+        rename(&temporary, &target).map_err(WriteError::at(path, "rename")).map(|()| drop(lock))
+    });
+    if result.is_err() {
+        // The first error is the one to tell; a temporary that stays behind is removed by the next command.
+        let _ = std::fs::remove_file(&temporary);
+        return result;
+    }
+    sync_folder(parent(&target)).map_err(failed)
 }
 
 /// Writes `bytes` as the whole file `path`, as [`write()`] does.
@@ -48,25 +63,6 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 /// As [`write()`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     write(path, |sink| sink.write_all(bytes))
-}
-
-/// [`write()`] with the sink's own type, which is `Send` as Parquet's writer wants it.
-pub(crate) fn write_with(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
-) -> Result<(), WriteError> {
-    let failed = WriteError::at(path, "write");
-    let target = file_target(path).map_err(failed)?;
-    let temporary = temporary_sibling(&target).map_err(failed)?;
-    let result = fill_file(&temporary, fill)
-        .map_err(failed)
-        .and_then(|()| rename(&temporary, &target).map_err(WriteError::at(path, "rename")));
-    if result.is_err() {
-        // The first error is the one to tell; a temporary that stays behind is removed by the next run.
-        let _ = std::fs::remove_file(&temporary);
-        return result;
-    }
-    sync_folder(parent(&target)).map_err(failed)
 }
 
 /// Makes the folder `path` whole: `fill` gets an empty temporary sibling, every file in it is fsynced, and the
@@ -146,40 +142,6 @@ pub fn create_dir_all(path: &Path) -> Result<(), WriteError> {
         .map_err(WriteError::at(path, "make the folder"))
 }
 
-/// Removes what killed processes left in `folder` (not below it): files and folders named `.NAME.tmp-PID`.
-///
-/// To be called by the holder of the folder's lock only: another live process's temporaries look the same.
-/// Returns how many were removed; a folder that is not there has none.
-///
-/// # Errors
-/// What the file system said.
-pub fn remove_temporaries(folder: &Path) -> Result<usize, WriteError> {
-    remove_temporaries_in(folder).map_err(WriteError::at(folder, "remove unfinished files"))
-}
-
-fn remove_temporaries_in(folder: &Path) -> io::Result<usize> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let entry = entry?;
-        if !is_temporary(&entry.file_name()) {
-            continue;
-        }
-        operation()?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-        removed += 1;
-    }
-    Ok(removed)
-}
-
 /// A log that grows by whole lines: `metrics.jsonl`, `events.jsonl`.
 ///
 /// ```text
@@ -195,7 +157,7 @@ pub struct AppendLog {
 }
 
 impl AppendLog {
-    /// Opens the log at `path`, made where it is absent, and removes a torn last line.
+    /// Opens the log at `path`, made where it is absent, and removes a torn last line. A link is not followed.
     ///
     /// # Errors
     /// What the file system said.
@@ -205,9 +167,14 @@ impl AppendLog {
 
     #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
     fn open_whole(path: &Path) -> io::Result<Self> {
-        let absent = !path.exists();
+        let absent = path.symlink_metadata().is_err();
         operation()?;
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        // A log belongs to its folder: what a link points to would lose its end.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+        let mut file = options.open(path)?;
         let length = whole_lines(&mut file)?;
         if length < file.metadata()?.len() {
             operation()?;
@@ -264,18 +231,18 @@ impl Write for CountedFile {
 }
 
 #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
-fn fill_file(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<CountedFile>) -> io::Result<()>,
-) -> io::Result<()> {
+fn fill_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
     operation()?;
-    let mut sink = BufWriter::with_capacity(BUFFER_BYTES, CountedFile(File::create(path)?));
+    let file = File::create(path)?;
+    hold(&file);
+    let mut sink = BufWriter::with_capacity(BUFFER_BYTES, CountedFile(file));
     let filled = fill(&mut sink).and_then(|()| sink.flush());
     // Taken apart rather than dropped: dropping would try to write the rest of a file that failed.
     let (file, _unwritten) = sink.into_parts();
     filled?;
     operation()?;
-    file.0.sync_all()
+    file.0.sync_all()?;
+    Ok(file.0)
 }
 
 fn make_dir<E: From<WriteError>>(
@@ -291,6 +258,8 @@ fn make_dir<E: From<WriteError>>(
     }
     let build = || -> Result<(), E> {
         operation().and_then(|()| std::fs::create_dir(&temporary)).map_err(failed)?;
+        let lock = File::open(&temporary).map_err(failed)?;
+        hold(&lock);
         fill(&temporary)?;
         sync_tree(&temporary).map_err(failed)?;
         publish(&temporary).map_err(WriteError::at(path, "rename"))?;
@@ -381,8 +350,12 @@ fn set_aside(a: &Path, b: &Path) -> io::Result<()> {
     rename(&aside, a)
 }
 
-/// The regular file that `path` means, links followed.
-fn file_target(path: &Path) -> io::Result<PathBuf> {
+/// The file that [`write()`] makes or replaces for `path`: links are followed, and a link to a file that is not there
+/// yet means that file.
+///
+/// # Errors
+/// As [`write()`], of `path`.
+pub fn target(path: &Path) -> io::Result<PathBuf> {
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => {
             Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder, expected a file"))
@@ -393,29 +366,13 @@ fn file_target(path: &Path) -> io::Result<PathBuf> {
             "it is not a regular file and cannot be replaced whole",
         )),
         Ok(_) if path.is_symlink() => path.canonicalize(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            // Relative to the link's folder; `join` takes an absolute one as it is. A circle of links is another error.
+            target(&parent(path).join(std::fs::read_link(path)?))
+        }
+        Err(error) if path.is_symlink() => Err(error),
         _ => Ok(path.to_path_buf()),
     }
-}
-
-/// `FOLDER/.NAME.tmp-PID`.
-fn temporary_sibling(path: &Path) -> io::Result<PathBuf> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has no file name"));
-    };
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    Ok(path.with_file_name(temporary))
-}
-
-fn is_temporary(name: &OsStr) -> bool {
-    let Some((start, number)) = name.to_str().and_then(|name| name.rsplit_once(".tmp-")) else {
-        return false;
-    };
-    start.len() > 1
-        && start.starts_with('.')
-        && !number.is_empty()
-        && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn parent(path: &Path) -> &Path {

@@ -42,6 +42,17 @@ fn links_are_followed_and_odd_targets_refused() {
     write_bytes(&link, b"new").unwrap();
     assert!(link.is_symlink());
     assert_eq!(read(&file), "new");
+    // A link to a file that is not there yet stays a link as well.
+    let (later, chain) = (folder.path().join("later"), folder.path().join("chain"));
+    create_dir_all(&folder.path().join("inner")).unwrap();
+    std::os::unix::fs::symlink("inner/later", &later).unwrap();
+    std::os::unix::fs::symlink("later", &chain).unwrap();
+    write_bytes(&chain, b"made").unwrap();
+    assert!(later.is_symlink() && chain.is_symlink());
+    assert_eq!(read(&folder.path().join("inner/later")), "made");
+    let circle = folder.path().join("circle");
+    std::os::unix::fs::symlink("circle", &circle).unwrap();
+    assert!(write_bytes(&circle, b"").is_err() && circle.is_symlink());
     assert_eq!(write_bytes(folder.path(), b"").unwrap_err().source.kind(), io::ErrorKind::IsADirectory);
     assert_eq!(
         write_bytes(Path::new("/dev/null"), b"").unwrap_err().source.kind(),
@@ -137,6 +148,9 @@ fn a_torn_line_is_cut_and_whole_ones_stay() {
         log.sync().unwrap();
         assert_eq!(read(&path), after);
     }
+    let link = folder.path().join("link.jsonl");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(AppendLog::open(&link).is_err());
     let mut log = AppendLog::open(&path).unwrap();
     assert_eq!(log.append_line("two\nlines").unwrap_err().source.kind(), io::ErrorKind::InvalidInput);
 }

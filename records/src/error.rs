@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::shown::{cut, quoted};
 use crate::{HasKind, Kind, WriteError};
 
 /// Why rows could not be read or written.
@@ -58,7 +59,10 @@ pub enum RecordError {
         problem: FieldProblem,
     },
     /// Two rows have one id.
-    #[error("{}: row {row}: field \"prompt_id\": expected an id of its own, found {id:?} again (row {first})", path.display())]
+    #[error(
+        "{}: row {row}: field \"prompt_id\": expected an id of its own, found {:?} again (row {first}){}",
+        path.display(), cut(id, 200), without_id(*numbered)
+    )]
     Duplicate {
         /// The file.
         path: PathBuf,
@@ -68,6 +72,8 @@ pub enum RecordError {
         first: usize,
         /// The id of both.
         id: String,
+        /// That of the two which has no id in the file and goes by its number.
+        numbered: Option<usize>,
     },
     /// The rows are of no layout that is known.
     #[error("{}: row {row}: unknown layout of {noun}: found the fields {found}; expected {expected}", path.display())]
@@ -149,6 +155,12 @@ impl RecordError {
     }
 }
 
+fn without_id(numbered: Option<usize>) -> String {
+    numbered.map_or_else(String::new, |row| {
+        format!("; row {row} has no prompt_id and goes by its number: give every row one, or none")
+    })
+}
+
 /// A field of a row that is missing or not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldProblem {
@@ -161,7 +173,8 @@ pub struct FieldProblem {
 impl FieldProblem {
     /// `field` should be `expected` and is `found`.
     pub fn new(field: impl Into<String>, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
-        Self { field: field.into(), problem: format!("expected {expected}, found {found}") }
+        let found = quoted(&found.to_string());
+        Self { field: quoted(&field.into()), problem: format!("expected {expected}, found {found}") }
     }
 
     /// Back from its text: the one thing that an error can carry through serde.

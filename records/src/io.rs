@@ -45,8 +45,10 @@ impl Format {
 /// The file's ending is unknown, it cannot be read, it has no row, or the first row that is not an `R`.
 pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
     let mut rows: Vec<R> = Vec::new();
+    let mut numbered = Vec::new();
     each_row(path, &mut |number, raw| {
         let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
+        numbered.push(row.identity() == Some(""));
         row.number(number);
         row.check().map_err(|problem| RecordError::Field {
             path: path.to_path_buf(),
@@ -62,7 +64,7 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
     let mut ids = Ids::default();
     for (number, row) in rows.iter().enumerate() {
         if let Some(id) = row.identity() {
-            ids.add(path, number, id)?;
+            ids.add(path, number, id, numbered.get(number).copied().unwrap_or(false))?;
         }
     }
     Ok(rows)
@@ -132,16 +134,34 @@ fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -
 
 /// The ids seen so far in a file, to find the second of two.
 #[derive(Default)]
-pub(crate) struct Ids(HashMap<String, usize>);
+pub(crate) struct Ids(HashMap<String, Identified>);
+
+/// A row with an id; `numbered` where the id is its number, because the file has none.
+#[derive(Clone, Copy)]
+struct Identified {
+    row: usize,
+    numbered: bool,
+}
 
 impl Ids {
-    /// Notes the id of a row.
-    pub(crate) fn add(&mut self, path: &Path, row: usize, id: &str) -> Result<(), RecordError> {
-        match self.0.insert(id.to_owned(), row) {
+    /// Notes the id of a row; `numbered` where it is the row's number.
+    pub(crate) fn add(
+        &mut self,
+        path: &Path,
+        row: usize,
+        id: &str,
+        numbered: bool,
+    ) -> Result<(), RecordError> {
+        let this = Identified { row, numbered };
+        match self.0.insert(id.to_owned(), this) {
             None => Ok(()),
-            Some(first) => {
-                Err(RecordError::Duplicate { path: path.to_path_buf(), row, first, id: id.to_owned() })
-            }
+            Some(first) => Err(RecordError::Duplicate {
+                path: path.to_path_buf(),
+                row,
+                first: first.row,
+                id: id.to_owned(),
+                numbered: [first, this].into_iter().find(|one| one.numbered).map(|one| one.row),
+            }),
         }
     }
 }

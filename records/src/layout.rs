@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::raw_row::found;
+use crate::raw_row::{found, kind};
 use crate::{FieldProblem, Message};
 
 /// The turns in `value`: `[{role, content}]`, or `[{from, value}]` as ShareGPT has them.
@@ -33,6 +33,24 @@ pub(crate) fn message(field: &str, value: &Value) -> Result<Message, FieldProble
         return Ok(Message::new(role, string(turn, field, "value")?));
     }
     Ok(Message::new(string(turn, field, "role")?, string(turn, field, "content")?))
+}
+
+/// The fields of a row with what they hold, for a message: `prompt (null), chosen (a string)`.
+pub(crate) fn fields(row: &Map<String, Value>) -> String {
+    row.iter().map(|(name, value)| format!("{name} ({})", kind(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A list of token ids, or the first that is none.
+pub(crate) fn token_ids(field: &str, value: &Value) -> Result<Vec<u32>, FieldProblem> {
+    let Value::Array(ids) = value else {
+        return Err(FieldProblem::new(field, "an array of token ids", found(value)));
+    };
+    let id = |(index, id): (usize, &Value)| {
+        id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+            FieldProblem::new(format!("{field}[{index}]"), "an integer from 0 to 4294967295", found(id))
+        })
+    };
+    ids.iter().enumerate().map(id).collect()
 }
 
 fn string<'a>(turn: &'a Map<String, Value>, field: &str, name: &str) -> Result<&'a str, FieldProblem> {
@@ -95,4 +113,36 @@ pub(crate) fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Fi
 /// The row's `system` text as a first turn, or no turn.
 pub(crate) fn system(row: &Map<String, Value>) -> Result<Vec<Message>, FieldProblem> {
     Ok(optional_text(row, "system")?.map(|text| Message::new("system", text)).into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_id_at_fault_is_named() {
+        assert_eq!(token_ids("prompt_ids", &json!([1, 4294967295_u32])).unwrap(), [1, u32::MAX]);
+        for (ids, place, shown) in [
+            (json!([1, 2.0]), "prompt_ids[1]", "found 2.0"),
+            (json!([-1]), "prompt_ids[0]", "found -1"),
+            (json!([0, 0, 4294967296_u64]), "prompt_ids[2]", "found 4294967296"),
+            (json!([1, "2"]), "prompt_ids[1]", "found a string"),
+            (json!("1"), "prompt_ids", "found a string"),
+        ] {
+            let problem = token_ids("prompt_ids", &ids).unwrap_err().to_string();
+            assert!(
+                problem.starts_with(&format!("field \"{place}\"")) && problem.ends_with(shown),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn fields_are_told_with_what_they_hold() {
+        let row = json!({"prompt": null, "chosen": "a", "rejected": 7});
+        let Value::Object(row) = row else { unreachable!() };
+        assert_eq!(fields(&row), "prompt (null), chosen (a string), rejected (a number)");
+    }
 }

@@ -9,6 +9,7 @@
 
 pub mod atomic;
 mod candidate;
+mod checksum;
 pub mod counter;
 mod error;
 mod fault;
@@ -27,6 +28,8 @@ mod prompt;
 mod raw_row;
 mod row;
 mod settings;
+pub mod shown;
+mod temporaries;
 mod token_row;
 mod transcript;
 mod write_error;

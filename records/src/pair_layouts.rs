@@ -26,6 +26,7 @@ use crate::error::RowProblem;
 use crate::io::each_row;
 use crate::layout::{self, alpaca_prompt, present, text};
 use crate::raw_row::{RawRow, found};
+use crate::shown::quoted;
 use crate::{FieldProblem, Message, Pair, RecordError, Row, transcript};
 
 /// The pairs of a file.
@@ -101,7 +102,7 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
                 path: path.to_path_buf(),
                 row: number,
                 noun: Pair::NOUN,
-                found: map.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+                found: quoted(&layout::fields(&map)),
                 expected: KNOWN,
             })?),
         };

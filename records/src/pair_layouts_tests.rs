@@ -136,7 +136,8 @@ fn what_is_wrong_is_named() {
     );
     assert!(error(&[good, json!([1])]).contains("row 1: expected a JSON object, found an array"));
     assert!(
-        error(&[json!({"a": 1, "b": 2})]).contains("row 0: unknown layout of pairs: found the fields a, b;")
+        error(&[json!({"a": 1, "b": 2})])
+            .contains("row 0: unknown layout of pairs: found the fields a (a number), b (a number);")
     );
     assert!(error(&[json!({"prompt": "q", "chosen": "a", "rejected": "a"})]).contains(
         "none of the 1 rows can be used as pairs; row 0: the chosen and the rejected reply are the same"

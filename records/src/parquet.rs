@@ -1,7 +1,7 @@
 //! Rows as Parquet, through `arrow-json` both ways, so that JSON and Parquet cannot disagree.
 //!
 //! Columns are nullable, lists have items named `item` and objects are structs: what `datasets` and pyarrow read and
-//! write. Compressed with Zstandard. Files of others may have other widths, string kinds and more columns.
+//! write. Compressed with Zstandard, with a checksum ([`crate::checksum`]). Files of others may have other widths, string kinds and more columns.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,7 +21,7 @@ use arrow_schema::ArrowError;
 
 use crate::jsonl::Take;
 use crate::raw_row::RawRow;
-use crate::{RecordError, Row, atomic};
+use crate::{RecordError, Row, WriteError, atomic, checksum};
 
 /// Rows turned into columns at a time: bounds memory, whatever the file's size.
 const BATCH_ROWS: usize = 1024;
@@ -29,7 +29,8 @@ const BATCH_ROWS: usize = 1024;
 const GROUP_ROWS: usize = 8192;
 
 /// Hands over each row as JSON.
-pub(crate) fn each_row(path: &Path, file: File, take: &mut Take<'_>) -> Result<(), RecordError> {
+pub(crate) fn each_row(path: &Path, mut file: File, take: &mut Take<'_>) -> Result<(), RecordError> {
+    checksum::verify(path, &mut file)?;
     let wrong = |problem: String| RecordError::Parquet { path: path.to_path_buf(), problem };
     let mut batches = guarded(|| {
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
@@ -78,25 +79,18 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     result.unwrap_or_else(|_| Err("the file is damaged".to_owned()))
 }
 
-/// Writes rows whole or not at all.
+/// Writes rows whole or not at all, with a checksum: the file, smaller than its rows, is made in memory first.
 pub(crate) fn write<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> {
-    let mut cannot_encode = None;
-    let written = atomic::write_with(path, |sink| {
-        encode(rows, sink).map_err(|failure| match failure {
-            Failure::Io(error) => error,
-            Failure::Encode(problem) => {
-                cannot_encode = Some(problem.clone());
-                io::Error::other(problem)
-            }
-        })
-    });
-    match (written, cannot_encode) {
-        (Ok(()), _) => Ok(()),
-        (Err(_), Some(problem)) => {
-            Err(RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem })
-        }
-        (Err(error), None) => Err(error.into()),
+    let mut file = Vec::new();
+    encode(rows, &mut file).map_err(|failure| match failure {
+        Failure::Io(source) => WriteError::at(path, "write")(source).into(),
+        Failure::Encode(problem) => RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem },
+    })?;
+    if !checksum::seal(&mut file) {
+        let problem = "its footer has no place for the checksum".to_owned();
+        return Err(RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem });
     }
+    Ok(atomic::write_bytes(path, &file)?)
 }
 
 /// Why columns were not written.
@@ -130,6 +124,7 @@ fn encode<R: Row>(rows: &[R], sink: impl io::Write + Send) -> Result<(), Failure
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_key_value_metadata(Some(checksum::placeholder()))
         .build();
     let mut writer = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?;
     for part in rows.chunks(BATCH_ROWS) {

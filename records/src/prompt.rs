@@ -108,8 +108,9 @@ pub fn read_prompts(path: &Path, column: &str, on_bad: OnBadPrompt) -> Result<Re
         .and_then(|map| prompt_of(&map, column).map_err(RowProblem::from))
     {
         Ok(mut prompt) => {
+            let numbered = prompt.prompt_id.is_empty();
             prompt.number(number);
-            ids.add(path, number, &prompt.prompt_id)?;
+            ids.add(path, number, &prompt.prompt_id, numbered)?;
             prompts.push(prompt);
             Ok(())
         }
@@ -150,9 +151,7 @@ fn prompt_of(map: &Map<String, Value>, column: &str) -> Result<Prompt, FieldProb
         (None, None) => {}
     }
     if let Some(ids) = present("prompt_ids") {
-        let wrong = || FieldProblem::new("prompt_ids", "an array of token ids", found(ids));
-        let ids: Vec<u32> = Vec::deserialize(ids).map_err(|_| wrong())?;
-        prompt.prompt_ids = Some(ids);
+        prompt.prompt_ids = Some(layout::token_ids("prompt_ids", ids)?);
     }
     if prompt.prompt.is_none() && prompt.messages.is_none() && prompt.prompt_ids.is_none() {
         let names: Vec<&str> = map.keys().map(String::as_str).collect();
@@ -197,4 +196,26 @@ pub(crate) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
 pub(crate) fn optional_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let value = Option::<Value>::deserialize(deserializer)?;
     value.as_ref().map(id_of).transpose().map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::atomic;
+
+    #[test]
+    fn an_id_that_is_a_row_s_number_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.jsonl");
+        let problem = |text: &str| {
+            atomic::write_bytes(&path, text.as_bytes()).unwrap();
+            read_prompts(&path, "prompt", OnBadPrompt::Error).unwrap_err().to_string()
+        };
+        let told = problem("{\"prompt\":\"x\"}\n{\"prompt_id\":0,\"prompt\":\"y\"}\n");
+        assert!(told.contains("row 1") && told.contains("row 0 has no prompt_id"), "{told}");
+        let told = problem("{\"prompt_id\":1,\"prompt\":\"x\"}\n{\"prompt\":\"y\"}\n");
+        assert!(told.contains("row 1 has no prompt_id"), "{told}");
+        let told = problem("{\"prompt_id\":0,\"prompt\":\"x\"}\n{\"prompt_id\":0,\"prompt\":\"y\"}\n");
+        assert!(told.ends_with("found \"0\" again (row 0)"), "{told}");
+    }
 }

@@ -57,7 +57,7 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
     })?;
     serde_json::from_str(text).map_err(|error| {
         // A line is a whole text to the parser: its line number would be 1 always.
-        let reason = error.to_string().replace(" at line 1 column ", " at column ");
+        let reason = json_fault(&error).replace(" at line 1 column ", " at column ");
         let hint = if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
             "; JSON has no NaN and no Infinity"
         } else {
@@ -65,6 +65,18 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
         };
         RowProblem::NotJson(format!("not JSON: {reason}{hint}; expected one JSON object a line"))
     })
+}
+
+/// serde_json's complaint, with what it says of half a surrogate pair in words that tell what is there.
+pub(crate) fn json_fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let half = ["unexpected end of hex escape", "lone leading surrogate in hex escape"];
+    match half.iter().find_map(|complaint| text.strip_prefix(complaint)) {
+        Some(place) => format!(
+            "a \\u escape with half of a character (a lone surrogate){place}; write both halves, or the character itself"
+        ),
+        None => text,
+    }
 }
 
 fn field_at_fault<R: Row>(

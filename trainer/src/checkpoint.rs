@@ -1,7 +1,7 @@
 //! Checkpoints: everything that a resumed run needs to end bit-identical.
 //!
 //! `step_NNNNNN/` holds `weights.safetensors` (every trainable parameter in f32: the masters), `optimizer.safetensors`
-//! (the optimizer's state) and `state.json`. The order of epochs is a function of the seed
+//! (the optimizer's state) and `state.json` with both files' SHA-256: one flipped bit of them is named when they are read. The order of epochs is a function of the seed
 //! ([`crate::epoch_order`]), so step and seed are all the random state there is. The folder is made whole under
 //! another name and renamed: it is there whole, or not at all.
 
@@ -47,9 +47,21 @@ pub struct CheckpointState {
     pub position: usize,
     /// Threads of the run; another number may give other bits.
     pub threads: usize,
+    /// SHA-256 of the tensors' files; an earlier selfplay wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<TensorHashes>,
     /// The run.
     #[serde(flatten)]
     pub identity: RunIdentity,
+}
+
+/// SHA-256 of a checkpoint's files, in hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorHashes {
+    /// Of `weights.safetensors`.
+    pub weights: String,
+    /// Of `optimizer.safetensors`.
+    pub optimizer: String,
 }
 
 impl CheckpointState {
@@ -63,6 +75,7 @@ impl CheckpointState {
             epoch: step / per_epoch,
             position: step % per_epoch,
             threads: rayon::current_num_threads(),
+            sha256: None,
             identity,
         }
     }
@@ -142,10 +155,13 @@ fn write_files(
     parameters: &Parameters,
     optimizer: &[NamedTensor],
 ) -> Result<(), TrainError> {
-    write_tensors(&folder.join(WEIGHTS), &trainable(parameters))?;
-    write_tensors(&folder.join(OPTIMIZER), optimizer)?;
+    let sha256 = TensorHashes {
+        weights: write_tensors(&folder.join(WEIGHTS), &trainable(parameters))?,
+        optimizer: write_tensors(&folder.join(OPTIMIZER), optimizer)?,
+    };
+    let state = CheckpointState { sha256: Some(sha256), ..state.clone() };
     let path = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(state).map_err(|e| TrainError::io(&path)(e.into()))?;
+    let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainError::io(&path)(e.into()))?;
     Ok(atomic::write_bytes(&path, &json)?)
 }
 
@@ -161,7 +177,8 @@ fn trainable(parameters: &Parameters) -> Vec<NamedTensor> {
 /// Reads a checkpoint's state, and its weights into `parameters`.
 ///
 /// # Errors
-/// [`TrainError::CheckpointMismatch`] when it was written by another run (nothing is changed then).
+/// [`TrainError::CheckpointMismatch`] when it was written by another run (nothing is changed then);
+/// [`TrainError::Checkpoint`] when it is damaged (the parameters are then of no use).
 pub(crate) fn load(
     checkpoint: &FoundCheckpoint,
     identity: &RunIdentity,
@@ -199,18 +216,23 @@ pub(crate) fn load(
             rayon::current_num_threads()
         );
     }
-    TensorFile::open(&checkpoint.path.join(WEIGHTS))?.read_into(&trainable(parameters))?;
+    let expected = state.sha256.as_ref().map(|sha256| sha256.weights.as_str());
+    TensorFile::open(&checkpoint.path.join(WEIGHTS), expected)?.read_into(&trainable(parameters))?;
     parameters.round_masters()?;
     Ok(state)
 }
 
-/// The optimizer's tensors of a checkpoint.
-pub(crate) fn optimizer_state(checkpoint: &FoundCheckpoint) -> Result<TensorFile, TrainError> {
-    Ok(TensorFile::open(&checkpoint.path.join(OPTIMIZER))?)
+/// The optimizer's tensors of a checkpoint whose state was read.
+pub(crate) fn optimizer_state(
+    checkpoint: &FoundCheckpoint,
+    state: &CheckpointState,
+) -> Result<TensorFile, TrainError> {
+    let expected = state.sha256.as_ref().map(|sha256| sha256.optimizer.as_str());
+    Ok(TensorFile::open(&checkpoint.path.join(OPTIMIZER), expected)?)
 }
 
-/// Writes tensors as f32, in the order given.
-pub(crate) fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<(), TrainError> {
+/// Writes tensors as f32, in the order given. Returns the file's SHA-256.
+pub(crate) fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<String, TrainError> {
     let pairs: Vec<_> = tensors.iter().map(|named| (named.name.as_str(), &named.tensor)).collect();
     Ok(safetensors::write(path, &pairs, StoredDtype::F32)?)
 }

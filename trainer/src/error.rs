@@ -157,7 +157,11 @@ impl From<TensorFileError> for TrainError {
     fn from(error: TensorFileError) -> Self {
         match error {
             TensorFileError::Io { path, source } => Self::Io { path, source },
-            TensorFileError::Damaged { path, problem } => Self::Checkpoint { path, problem },
+            TensorFileError::Damaged { path, problem } => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let problem = format!("{name}: {problem}");
+                Self::Checkpoint { path: path.parent().unwrap_or(&path).to_owned(), problem }
+            }
             TensorFileError::Tensor(error) => Self::Tensor(error),
         }
     }

@@ -1,17 +1,18 @@
 //! Reference log-probs: those of the weights that training starts from.
 //!
 //! Computed once, before the first step, for the pairs that bring none, and kept in `reference/` of the run's
-//! folder as shards of JSON Lines (`pair`, `ref_chosen_logps`, `ref_rejected_logps`: f64 survives JSON bit for bit). A shard is written whole: an
+//! folder as shards of JSON Lines (`pair`, `ref_chosen_logps`, `ref_rejected_logps`: f64 survives JSON bit for bit), with a
+//! last line that has their SHA-256. A shard is written whole: an
 //! interruption loses one at most. Its name has a hash of its pairs' tokens, so that a shard of other pairs is
 //! never taken for it. A resumed run reads the shards; one that is absent is computed again, which is why the caller
 //! hands over the starting weights, and the loop loads a checkpoint's only afterwards.
 
-use std::io::Write;
 use std::path::Path;
 
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::batch::micro_batches;
 use crate::error::Quantity;
@@ -114,7 +115,11 @@ fn read_shard(path: &Path, pairs: usize) -> Result<Option<Vec<PairLogProbs>>, Tr
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(TrainError::io(path)(e)),
     };
-    let values: Result<Vec<PairLogProbs>, serde_json::Error> = bytes
+    let Some(lines) = whole_lines(&bytes) else {
+        tracing::warn!("{}: is damaged; its log-probs are computed again", path.display());
+        return Ok(None);
+    };
+    let values: Result<Vec<PairLogProbs>, serde_json::Error> = lines
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {
@@ -122,23 +127,40 @@ fn read_shard(path: &Path, pairs: usize) -> Result<Option<Vec<PairLogProbs>>, Tr
             Ok(PairLogProbs { chosen: line.ref_chosen_logps, rejected: line.ref_rejected_logps })
         })
         .collect();
-    // Shards are written whole, so one that can't be read was damaged by another hand: computed again.
+    // Whole but not to be read: of another version.
     Ok(values.ok().filter(|values| values.len() == pairs))
 }
 
 fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Result<(), TrainError> {
-    Ok(atomic::write(path, |w: &mut dyn Write| {
-        for (pair, value) in pairs.iter().zip(values) {
-            let line = ReferenceLine {
-                pair: pair.name.clone(),
-                ref_chosen_logps: value.chosen,
-                ref_rejected_logps: value.rejected,
-            };
-            serde_json::to_writer(&mut *w, &line)?;
-            w.write_all(b"\n")?;
-        }
-        Ok(())
-    })?)
+    let mut text = Vec::new();
+    for (pair, value) in pairs.iter().zip(values) {
+        let line = ReferenceLine {
+            pair: pair.name.clone(),
+            ref_chosen_logps: value.chosen,
+            ref_rejected_logps: value.rejected,
+        };
+        serde_json::to_writer(&mut text, &line).map_err(|e| TrainError::io(path)(e.into()))?;
+        text.push(b'\n');
+    }
+    let last = format!("{}{}{LAST_LINE_END}", LAST_LINE, checksum(&text));
+    text.extend_from_slice(last.as_bytes());
+    Ok(atomic::write_bytes(path, &text)?)
+}
+
+/// A shard's last line says what the lines before it were: a flipped bit would change what is trained.
+const LAST_LINE: &str = "{\"sha256\":\"";
+const LAST_LINE_END: &str = "\"}\n";
+
+fn checksum(lines: &[u8]) -> String {
+    Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The lines before the last one, where they are what it says.
+fn whole_lines(bytes: &[u8]) -> Option<&[u8]> {
+    let length = LAST_LINE.len() + 64 + LAST_LINE_END.len();
+    let (lines, last) = bytes.split_at(bytes.len().checked_sub(length)?);
+    let digits = last.strip_prefix(LAST_LINE.as_bytes())?.strip_suffix(LAST_LINE_END.as_bytes())?;
+    (digits == checksum(lines).as_bytes()).then_some(lines)
 }
 
 #[cfg(test)]
@@ -155,6 +177,13 @@ mod tests {
         assert_eq!(read_shard(&path, 1).unwrap(), Some(vec![value]));
         assert_eq!(read_shard(&path, 2).unwrap(), None);
         assert_eq!(read_shard(&folder.path().join("absent"), 1).unwrap(), None);
+        let bytes = std::fs::read(&path).unwrap();
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            atomic::write_bytes(&path, &flipped).unwrap();
+            assert_eq!(read_shard(&path, 1).unwrap(), None, "byte {place}");
+        }
         atomic::write_bytes(&path, b"{\"pair\"").unwrap();
         assert_eq!(read_shard(&path, 1).unwrap(), None);
     }

@@ -134,7 +134,7 @@ impl LoopState {
             None => 0,
             Some(found) => {
                 let state = checkpoint::load(found, &identity, decoder.parameters())?;
-                let tensors = checkpoint::optimizer_state(found)?.read_all(decoder.device())?;
+                let tensors = checkpoint::optimizer_state(found, &state)?.read_all(decoder.device())?;
                 load_optimizer(&mut optimizer, tensors, state.step, &found.path)?;
                 tracing::info!("going on from {}", found.path.display());
                 state.step
@@ -284,7 +284,7 @@ fn save_gradients(path: &Path, decoder: &Decoder, grads: &Gradients) -> Result<(
             Some(NamedTensor { name: parameter.name.clone(), tensor })
         })
         .collect();
-    write_tensors(path, &tensors)
+    write_tensors(path, &tensors).map(drop)
 }
 
 /// A hash of every key.

@@ -1,10 +1,13 @@
 //! `selfplay bench`: what this machine reaches.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_model::architecture::NAMES;
 use selfplay_records::atomic;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench::{Bench, Ceilings, Part, table};
 use crate::cli::{BenchArgs, Common};
@@ -18,6 +21,9 @@ use crate::recipe::WeightDType;
 /// # Errors
 /// A shape that has no name, a device that is not there, an operation that differs from the CPU's.
 pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+    if let Some(path) = &args.json {
+        check_report(path)?;
+    }
     let (policy, judge) =
         (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
     let mut parts = args.parts.clone();
@@ -75,6 +81,26 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// That a report can be written there: nothing is in its place but an earlier report.
+fn check_report(path: &Path) -> Result<()> {
+    let refused = |what: &str| Err(EngineError::input(format!("--json {}: {what}", path.display())));
+    let target = atomic::target(path).map_err(|error| EngineError::named(path, error))?;
+    if target.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return refused("there is no such folder; make it first");
+    }
+    atomic::remove_leftovers(&target);
+    let bytes = match std::fs::read(&target) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(EngineError::named(path, error)),
+    };
+    let report: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if bytes.is_empty() || (report["ceilings"].is_object() && report["parts"].is_object()) {
+        return Ok(());
+    }
+    refused("is there, and is no report of bench; name another file")
+}
+
 /// The shape of `random:NAME`.
 fn shape(flag: &str, text: &str) -> Result<Architecture> {
     let name = text.strip_prefix("random:").ok_or_else(|| {
@@ -84,4 +110,25 @@ fn shape(flag: &str, text: &str) -> Result<Architecture> {
         ))
     })?;
     Architecture::named(name).map_err(|error| EngineError::input(format!("{flag} {text}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_user_s_is_no_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("here.json");
+        check_report(&path).unwrap();
+        atomic::write_bytes(&path, b"{\"ceilings\": {}, \"parts\": {\"train\": []}}").unwrap();
+        check_report(&path).unwrap();
+        for other in ["my notes", "{\"parts\": 1}", "[]"] {
+            atomic::write_bytes(&path, other.as_bytes()).unwrap();
+            let error = check_report(&path).unwrap_err();
+            assert!(error.exit_status() == 2 && error.to_string().contains("here.json"), "{error}");
+        }
+        assert_eq!(check_report(folder.path()).unwrap_err().exit_status(), 2);
+        assert_eq!(check_report(&folder.path().join("none/here.json")).unwrap_err().exit_status(), 2);
+    }
 }

@@ -1,5 +1,7 @@
 //! `selfplay branch`: a new run that shares everything up to and with a stage of another.
 
+use selfplay_records::atomic;
+
 use crate::branch::{BranchPoint, check_finished, make, shared_keys};
 use crate::cli::{BranchArgs, Common};
 use crate::error::{EngineError, Result};
@@ -20,6 +22,7 @@ pub fn run(args: &BranchArgs, common: &Common) -> Result<()> {
 
 fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> Result<()> {
     let source = RunDir::new(&args.run);
+    source.refuse_links()?;
     for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")]
     {
         if !file.is_file() {
@@ -43,9 +46,10 @@ fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> Result<()>
             begun: from.iteration,
         });
     }
-    if args.output.exists() {
+    if args.output.symlink_metadata().is_ok() {
         return Err(EngineError::Occupied { directory: args.output.clone() });
     }
+    atomic::remove_leftovers(&args.output);
     let sharing = make(&source, &parent, &recipe, from, &changed, &args.output)?;
     let copies = if sharing.copied > 0 {
         format!(", {} copied because the folders lie on different file systems", sharing.copied)

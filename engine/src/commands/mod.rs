@@ -1,9 +1,6 @@
 //! One file per command: reads its files, calls one stage, writes its file.
 
-use std::io::{ErrorKind, Write};
-use std::path::Path;
-
-use crate::error::{EngineError, Result};
+pub(crate) use crate::terminal::print;
 
 pub mod bench;
 pub mod branch;
@@ -14,6 +11,7 @@ mod estimate;
 mod fitting;
 pub mod logprobs;
 mod models;
+mod own_files;
 pub mod pair;
 mod parts;
 pub mod plan;
@@ -30,14 +28,3 @@ pub mod tokenize;
 pub mod train;
 pub mod train_preference;
 mod training;
-
-/// Writes `text` to standard output. A reader that has gone away (`| head`) is no error.
-pub(crate) fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(EngineError::named(Path::new("standard output"), error))
-        }
-        _ => Ok(()),
-    }
-}

@@ -5,16 +5,24 @@
 //!   settings.json     what the shards depend on; the same command again finds the same and goes on
 //!   sampling.json     of `sample`: device, rows, tokens a step and bytes of cache, for the same command again
 //!   lock              locked by the process that works here
-//!   00000.jsonl …     finished shards
+//!   00000.parquet …   finished shards, with their checksums
 //! ```
+//!
+//! A training keeps its checkpoints, logs and reference log-probs there in their place.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use selfplay_records::{HasKind, Kind, Row, atomic, read_rows, write_rows};
 use serde_json::{Map, Value};
 
+use super::own_files::{OwnFolder, remove_parts};
 use crate::error::{EngineError, Result};
+use crate::run_dir::shard_name;
+use crate::terminal;
+
+const SETTINGS: &str = "settings.json";
 
 /// The folder beside an output that is being made. Locked while it lives.
 #[derive(Debug)]
@@ -26,35 +34,32 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Opens the folder beside `output`, made where it is absent. `settings` are everything that the shards depend
-    /// on; shards made with others are refused, or thrown away with `force`.
+    /// on; shards made with others are refused, or thrown away with `force`. A folder that holds anything which no stage
+    /// command wrote is left as it is.
     pub(super) fn open(output: &Path, settings: &Map<String, Value>, force: bool) -> Result<Self> {
         let mut name = output.file_name().unwrap_or_default().to_os_string();
         name.push(".parts");
         let folder = output.with_file_name(name);
+        check_own(&folder)?;
         atomic::create_dir_all(&folder)?;
         let lock = lock(&folder)?;
         let parts = Self { folder, _lock: lock };
-        let file = parts.folder.join("settings.json");
-        match fs::read(&file) {
-            Ok(bytes) => {
-                let before: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();
-                let keys = differing(&before, settings);
-                if !keys.is_empty() && !force {
-                    return Err(EngineError::input(format!(
-                        "{}: holds what the same output had finished with other settings ({}); give the command as it \
-                         was to go on, or --force to start over",
-                        parts.folder.display(),
-                        keys.join(", ")
-                    )));
-                }
-                if !keys.is_empty() {
-                    parts.empty()?;
-                }
+        if let Some(before) = earlier_settings(&parts.folder)? {
+            let keys = differing(&before, settings);
+            if !keys.is_empty() && !force {
+                return Err(EngineError::input(format!(
+                    "{}: holds what the same output had finished with other settings ({}); give the command as it \
+                     was to go on, or --force to start over",
+                    parts.folder.display(),
+                    keys.join(", ")
+                )));
             }
-            // A folder without settings was made by a command that was killed before its first shard.
-            Err(_) => parts.empty()?,
+            if !keys.is_empty() {
+                parts.clear(Some("lock"))?;
+            }
         }
         atomic::remove_temporaries(&parts.folder)?;
+        let file = parts.folder.join(SETTINGS);
         let text = serde_json::to_vec_pretty(settings).unwrap_or_default();
         atomic::write_bytes(&file, &text)?;
         Ok(parts)
@@ -84,15 +89,15 @@ impl Parts {
         self.folder.join("sampling.json")
     }
 
-    /// Removes the folder: the output is whole.
+    /// Removes the folder: the output is whole. What others have put there meanwhile stays.
     pub(super) fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).map_err(|source| EngineError::named(&self.folder, source))
+        self.clear(None)
     }
 
     /// Removes the folder where wrong input ended the command before anything in it was finished.
     pub(super) fn after<T>(&self, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|error| error.kind() == Kind::Input) && self.has_nothing()? {
-            fs::remove_dir_all(&self.folder).map_err(|source| EngineError::named(&self.folder, source))?;
+            self.clear(None)?;
         }
         result
     }
@@ -111,19 +116,18 @@ impl Parts {
     }
 
     fn shard_path(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("{number:05}.jsonl"))
+        self.folder.join(shard_name(number))
     }
 
-    /// Removes everything but the lock.
-    fn empty(&self) -> Result<()> {
-        let io = |source| EngineError::named(&self.folder, source);
-        for entry in fs::read_dir(&self.folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            if path.file_name().is_some_and(|name| name == "lock") {
-                continue;
-            }
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(|source| EngineError::named(&path, source))?;
+    /// Removes what is ours but for `keep`.
+    fn clear(&self, keep: Option<&str>) -> Result<()> {
+        let gone =
+            remove_parts(&self.folder, keep).map_err(|source| EngineError::named(&self.folder, source))?;
+        if !gone && keep.is_none() {
+            terminal::line(&format!(
+                "{}: is kept, because it holds files that selfplay did not write",
+                self.folder.display()
+            ));
         }
         Ok(())
     }
@@ -138,9 +142,74 @@ pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
     settings.get(key).cloned()
 }
 
+/// That a folder which is there is one of ours, whole or killed at its beginning.
+fn check_own(folder: &Path) -> Result<()> {
+    let io = |source| EngineError::named(folder, source);
+    let found = match folder.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io(error)),
+    };
+    let refused = |what: String| {
+        Err(EngineError::input(format!(
+            "{}: is there and is not selfplay's ({what}); it is what this output needs while it is made: move it away, or \
+             name another --output",
+            folder.display()
+        )))
+    };
+    if !found.is_dir() {
+        return refused(if found.is_symlink() { "a link" } else { "not a folder" }.to_owned());
+    }
+    let settings = earlier_settings(folder)?;
+    match OwnFolder::Parts.foreign(folder).map_err(io)? {
+        Some(foreign) => {
+            let name = foreign.strip_prefix(folder).unwrap_or(&foreign);
+            refused(format!("it holds {}", name.display()))
+        }
+        None if settings.is_some() => Ok(()),
+        // Killed before its settings were written: then nothing was finished.
+        None => match first_finished(folder).map_err(io)? {
+            Some(name) => refused(format!("it holds {name} and no {SETTINGS}")),
+            None => Ok(()),
+        },
+    }
+}
+
+/// What the shards in the folder were made with; `None` where its command was killed before it wrote that down.
+fn earlier_settings(folder: &Path) -> Result<Option<Map<String, Value>>> {
+    let file = folder.join(SETTINGS);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(EngineError::named(&file, source)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        EngineError::input(format!(
+            "{}: is not what selfplay wrote ({error}); remove {} to start over",
+            file.display(),
+            folder.display()
+        ))
+    })
+}
+
+/// The first name that is neither the lock nor unfinished.
+fn first_finished(folder: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "lock" && !name.starts_with('.') {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join("lock");
-    let open = OpenOptions::new().create(true).append(true).open(&path);
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    let open = options.open(&path);
     let file = open.map_err(|source| EngineError::named(&path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -206,5 +275,77 @@ mod tests {
         assert!(parts.shard::<Preference>(0).unwrap().is_none());
         parts.remove().unwrap();
         assert!(!folder.path().join("out.jsonl.parts").exists());
+    }
+
+    #[test]
+    fn a_folder_of_others_is_left_alone() {
+        let world = tempfile::tempdir().unwrap();
+        let output = world.path().join("a.jsonl");
+        let folder = world.path().join("a.jsonl.parts");
+        let refused = |words: &str| {
+            for force in [false, true] {
+                let error = Parts::open(&output, &settings(0.1), force).unwrap_err();
+                assert_eq!(error.exit_status(), 2, "{error}");
+                assert!(
+                    error.to_string().contains("a.jsonl.parts") && error.to_string().contains(words),
+                    "{error}"
+                );
+            }
+        };
+        atomic::create_dir_all(&folder.join("thesis")).unwrap();
+        atomic::write_bytes(&folder.join("thesis/chapter1"), b"mine").unwrap();
+        refused("it holds thesis");
+        assert!(folder.join("thesis/chapter1").exists() && !folder.join("lock").exists());
+        fs::remove_dir_all(&folder).unwrap();
+
+        // Names of ours without what says that they are.
+        atomic::create_dir_all(&folder).unwrap();
+        atomic::write_bytes(&folder.join("00000.parquet"), b"mine").unwrap();
+        refused("no settings.json");
+        fs::remove_dir_all(&folder).unwrap();
+
+        atomic::write_bytes(&folder, b"a file").unwrap();
+        refused("not a folder");
+        fs::remove_file(&folder).unwrap();
+
+        let mine = world.path().join("mine");
+        atomic::create_dir_all(&mine).unwrap();
+        std::os::unix::fs::symlink(&mine, &folder).unwrap();
+        refused("a link");
+        assert_eq!(fs::read_dir(&mine).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_a_folder_that_says_so_was_killed_at_its_beginning() {
+        let world = tempfile::tempdir().unwrap();
+        let output = world.path().join("a.jsonl");
+        let parts = Parts::open(&output, &settings(0.1), false).unwrap();
+        parts.keep(0, &[] as &[Preference]).unwrap();
+        let folder = parts.folder().to_path_buf();
+        drop(parts);
+        let file = folder.join("settings.json");
+        let whole = fs::read(&file).unwrap();
+
+        // It cannot be read: a link to itself stands for every error but one.
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("settings.json", &file).unwrap();
+        let error = Parts::open(&output, &settings(0.1), true).unwrap_err();
+        assert_eq!(error.exit_status(), 1, "{error}");
+        assert!(folder.join("00000.parquet").exists());
+
+        fs::remove_file(&file).unwrap();
+        atomic::write_bytes(&file, &whole[..whole.len() / 2]).unwrap();
+        let error = Parts::open(&output, &settings(0.1), true).unwrap_err();
+        assert_eq!(error.exit_status(), 2, "{error}");
+        assert!(folder.join("00000.parquet").exists());
+
+        fs::remove_file(&file).unwrap();
+        fs::remove_file(folder.join("00000.parquet")).unwrap();
+        atomic::write_bytes(&folder.join(".settings.json.tmp-4"), b"{").unwrap();
+        let parts = Parts::open(&output, &settings(0.1), false).unwrap();
+        assert!(!folder.join(".settings.json.tmp-4").exists());
+        atomic::write_bytes(&folder.join("notes"), b"mine").unwrap();
+        parts.remove().unwrap();
+        assert!(folder.join("notes").exists() && !folder.join("settings.json").exists());
     }
 }

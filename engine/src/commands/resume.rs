@@ -5,6 +5,7 @@ use selfplay_model::template_clock as clock;
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::input_files::check_unchanged;
 use crate::inputs::Inputs;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, flatten};
@@ -30,6 +31,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         return Err(EngineError::ResumeKeys { keys: foreign });
     }
     let directory = run.root().to_path_buf();
+    run.refuse_links()?;
     for (file, missing) in [(run.manifest_file(), "manifest.json"), (run.recipe_file(), "recipe.toml")] {
         if !file.is_file() {
             return Err(EngineError::NotARun { directory, missing: missing.to_owned() });
@@ -62,7 +64,8 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
     };
     clock::fix(&time)?;
     let inputs = Inputs::read(&recipe)?;
-    manifest.check_inputs(&inputs.files)?;
+    check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
+    manifest.check_prompts(&run.manifest_file(), &inputs)?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()

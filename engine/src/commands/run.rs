@@ -18,6 +18,7 @@ use crate::report;
 use crate::run_dir::RunDir;
 use crate::runtime::Runtime;
 use crate::session::Session;
+use crate::terminal;
 
 /// What may lie in a folder whose run was killed before it began.
 const BEFORE_MANIFEST: [&str; 3] = ["run.lock", "recipe.toml", "events.jsonl"];
@@ -75,7 +76,11 @@ pub(super) fn work(
     }
     if runtime.verbosity != Verbosity::Quiet {
         let table = report::render(&report::read(run)?);
-        super::print(&table)?;
+        if let Err(error) = super::print(&table) {
+            // The run is whole: its table is read as well later on.
+            let directory = run.root().display();
+            terminal::line(&format!("{error}; the run is finished, read it with: selfplay show {directory}"));
+        }
     }
     Ok(())
 }
@@ -98,7 +103,15 @@ fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manife
 
 /// A folder that exists must be an unbegun run's; its lock is asked first, so that a run in progress says so.
 fn refuse_occupied(recipe: &Recipe, run: &RunDir) -> Result<()> {
-    if run.root().is_dir() && run.lock_file().is_file() {
+    let directory = run.root();
+    if directory.is_symlink() && !directory.exists() {
+        let directory = directory.display();
+        return Err(EngineError::input(format!("{directory}: is a link to nothing; name a folder with -o")));
+    }
+    if directory.is_dir() {
+        run.refuse_links()?;
+    }
+    if directory.is_dir() && run.lock_file().is_file() {
         RunLock::take(run)?;
     }
     refuse_occupied_unlocked(recipe, run)
@@ -126,17 +139,19 @@ fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// Whether a folder holds nothing but what a run writes before its manifest.
+/// Whether a folder holds nothing but what a run writes before its manifest. The lock is the first: a `recipe.toml`
+/// without it is the user's, and would be replaced.
 fn is_unbegun(directory: &Path) -> Result<bool> {
     let failed = |source| EngineError::io(directory, "list the folder", source);
     if !directory.is_dir() {
         return Ok(false);
     }
+    let locked = RunDir::new(directory).lock_file().is_file();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
         let temporary = name.starts_with('.') && name.contains(".tmp-");
-        if !temporary && !BEFORE_MANIFEST.contains(&name.as_ref()) {
+        if !locked || !(temporary || BEFORE_MANIFEST.contains(&name.as_ref())) {
             return Ok(false);
         }
     }

@@ -14,7 +14,7 @@ pub fn run(args: &ShowArgs) -> Result<()> {
     let summary = report::read(&run)?;
     if args.json {
         let text = serde_json::to_string_pretty(&summary)
-            .map_err(|error| EngineError::BadFile { path: args.run.clone(), problem: error.to_string() })?;
+            .map_err(|error| EngineError::failure(format!("the run has no JSON form: {error}")))?;
         return super::print(&format!("{text}\n"));
     }
     match args.samples {

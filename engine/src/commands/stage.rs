@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use selfplay_model::template_clock as clock;
-use selfplay_records::SkippedPair;
+use selfplay_records::{SkippedPair, atomic};
 use serde_json::{Map, Value};
 
+use super::own_files::{OwnFolder, has_step_log};
 use crate::cli::{Common, StageArgs};
 use crate::error::{EngineError, Result};
 use crate::manifest::InputFile;
@@ -105,8 +106,9 @@ pub(super) fn flag(key: &str, value: Option<&String>) -> Vec<Override> {
     value.map(|text| Override::new(key, toml::Value::String(text.clone()).to_string())).into_iter().collect()
 }
 
-/// That nothing stands where the output will, and that there is a folder to put it in.
-pub(super) fn check_output(output: &Path, force: bool) -> Result<()> {
+/// That nothing stands where the output will, and that there is a folder to put it in. What killed commands left
+/// unfinished of this output is removed.
+fn check_output(output: &Path, force: bool) -> Result<()> {
     if output.exists() && !force {
         return Err(EngineError::input(format!(
             "{}: exists already; name another --output, or --force to replace it",
@@ -119,7 +121,13 @@ pub(super) fn check_output(output: &Path, force: bool) -> Result<()> {
             output.display()
         )));
     }
-    match output.parent() {
+    check_parent(output, output)?;
+    atomic::remove_leftovers(output);
+    Ok(())
+}
+
+fn check_parent(output: &Path, target: &Path) -> Result<()> {
+    match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => Err(EngineError::input(
             format!("--output {}: there is no folder {}; make it first", output.display(), parent.display()),
         )),
@@ -138,7 +146,43 @@ pub(super) fn check_row_output(output: &Path, force: bool) -> Result<()> {
             output.display()
         )));
     }
-    Ok(())
+    if output.exists() && !output.is_file() {
+        return Err(EngineError::input(format!(
+            "--output {}: is a device or a pipe, which cannot be replaced whole; the name of a file is wanted",
+            output.display()
+        )));
+    }
+    // A link stays a link: its file is written, and needs a folder as well.
+    let target = atomic::target(output).map_err(|source| EngineError::named(output, source))?;
+    check_parent(output, &target)
+}
+
+/// That a training can put its folder there: nothing stands in its place, or, with `force`, what an earlier training
+/// of this kind wrote and nothing else. `model_folder` is `policy` or `preference_model`.
+pub(super) fn check_folder_output(output: &Path, force: bool, model_folder: &'static str) -> Result<()> {
+    let refused = |what: String| Err(EngineError::input(format!("--output {}: {what}", output.display())));
+    if output.is_symlink() {
+        return refused("is a link; name the folder itself, or a name that is free".to_owned());
+    }
+    check_output(output, force)?;
+    if !output.exists() {
+        return Ok(());
+    }
+    if !output.is_dir() {
+        return refused("is a file; a folder is wanted".to_owned());
+    }
+    let io = |source| EngineError::named(output, source);
+    let foreign = OwnFolder::Trained(model_folder).foreign(output).map_err(io)?;
+    let is_empty = std::fs::read_dir(output).map_err(io)?.next().is_none();
+    let what = match foreign {
+        Some(path) => format!("holds {}", path.strip_prefix(output).unwrap_or(&path).display()),
+        None if is_empty || has_step_log(output) => return Ok(()),
+        None => "has no metrics.jsonl of a training".to_owned(),
+    };
+    refused(format!(
+        "{what}: --force replaces a folder only where a training with {model_folder}/ wrote all of it; name another \
+         --output, or move the folder away"
+    ))
 }
 
 /// What a stage's results depend on, by name: sections of the recipe, files, folders.
@@ -183,17 +227,19 @@ impl Fingerprint {
         Ok(())
     }
 
-    /// A file's content.
+    /// A file's content, every byte of it.
     pub(super) fn file(&mut self, key: &str, path: &Path) -> Result<()> {
         self.set(key, InputFile::of(path)?.sha256);
         Ok(())
     }
 
-    /// A model folder's files.
+    /// A model folder's files, by name.
     pub(super) fn model(&mut self, key: &str, folder: &Path) -> Result<()> {
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let files = InputFile::of_model(folder)?;
-        let hashes: Vec<String> = files.into_iter().map(|file| file.sha256).collect();
-        self.set(key, hashes.join(" "));
+        let hashes: Map<String, Value> =
+            files.into_iter().map(|file| (name(&file.path), Value::from(file.sha256))).collect();
+        self.set(key, hashes);
         Ok(())
     }
 
@@ -218,6 +264,73 @@ mod tests {
         check_row_output(&output, true).unwrap();
         assert!(check_row_output(&folder.path().join("out.txt"), false).is_err());
         assert!(check_row_output(&folder.path().join("none/out.jsonl"), false).is_err());
+    }
+
+    fn fill(folder: &Path, files: &[(&str, &str)]) {
+        for (name, text) in files {
+            let path = folder.join(name);
+            atomic::create_dir_all(path.parent().unwrap()).unwrap();
+            atomic::write_bytes(&path, text.as_bytes()).unwrap();
+        }
+    }
+
+    #[test]
+    fn force_replaces_what_a_training_wrote_and_nothing_else() {
+        let step = ("metrics.jsonl", "{\"step\": 1, \"loss\": 0.5}\n");
+        let model = [("policy/config.json", "{}"), ("policy/model.safetensors", "x")];
+        let judge = |files: &[(&str, &str)], model_folder: &'static str| {
+            let world = tempfile::tempdir().unwrap();
+            let output = world.path().join("out");
+            atomic::create_dir_all(&output).unwrap();
+            fill(&output, files);
+            check_folder_output(&output, true, model_folder).map_err(|error| {
+                assert_eq!(error.exit_status(), 2, "{error}");
+                error.to_string()
+            })
+        };
+        judge(&[], "policy").unwrap();
+        judge(&[step, model[0], model[1]], "policy").unwrap();
+        for (foreign, named) in [
+            ("notes.txt", "holds notes.txt"),
+            ("older_run/policy.bin", "holds older_run"),
+            ("policy/notes.txt", "holds policy/notes.txt"),
+            ("policy/inner/config.json", "holds policy/inner"),
+            ("preference_model/config.json", "holds preference_model"),
+        ] {
+            let error = judge(&[step, model[0], model[1], (foreign, "mine")], "policy").unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+        // A model that somebody put there, and a preference model's training.
+        assert!(judge(&model, "policy").unwrap_err().contains("no metrics.jsonl"));
+        assert!(
+            judge(&[("metrics.jsonl", "{}"), model[0]], "policy").unwrap_err().contains("no metrics.jsonl")
+        );
+        assert!(judge(&[step, model[0]], "preference_model").unwrap_err().contains("holds policy"));
+    }
+
+    #[test]
+    fn links_and_odd_outputs_are_judged_before_the_work() {
+        let world = tempfile::tempdir().unwrap();
+        let path = |name: &str| world.path().join(name);
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, path(name)).unwrap();
+        atomic::create_dir_all(&path("real")).unwrap();
+        link("real", "folder_link");
+        link("nowhere", "broken");
+        for name in ["folder_link", "broken"] {
+            for force in [false, true] {
+                let error = check_folder_output(&path(name), force, "policy").unwrap_err();
+                assert!(error.exit_status() == 2 && error.to_string().contains("is a link"), "{error}");
+            }
+        }
+        fill(world.path(), &[("file", "x")]);
+        assert!(
+            check_folder_output(&path("file"), true, "policy").unwrap_err().to_string().contains("is a file")
+        );
+        link("real/rows.jsonl", "later.jsonl");
+        check_row_output(&path("later.jsonl"), false).unwrap();
+        link("none/rows.jsonl", "lost.jsonl");
+        let error = check_row_output(&path("lost.jsonl"), false).unwrap_err();
+        assert!(error.exit_status() == 2 && error.to_string().contains("there is no folder"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use selfplay_records::read_pairs;
 use selfplay_trainer::{token_pairs, train_pairs};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_output, flag};
+use super::stage::{Fingerprint, Stage, check_folder_output, flag};
 use super::training::Training;
 use crate::cli::{Common, TrainArgs};
 use crate::error::{EngineError, Result};
@@ -15,7 +15,7 @@ use crate::recipe::WeightDType;
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
 pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
-    check_output(&args.output, args.stage.force)?;
+    check_folder_output(&args.output, args.stage.force, "policy")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
     stage.hold_clock(&args.output)?;

@@ -10,7 +10,7 @@ use selfplay_scorer::tokenise_row;
 use selfplay_trainer::{TokenComparison, train_preference_model};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_output, flag};
+use super::stage::{Fingerprint, Stage, check_folder_output, flag};
 use super::training::Training;
 use crate::cli::{Common, TrainPreferenceArgs};
 use crate::error::{EngineError, Result};
@@ -22,7 +22,7 @@ use crate::recipe::WeightDType;
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
 pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
-    check_output(&args.output, args.stage.force)?;
+    check_folder_output(&args.output, args.stage.force, "preference_model")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
     stage.hold_clock(&args.output)?;

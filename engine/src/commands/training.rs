@@ -10,15 +10,13 @@ use selfplay_model::{ChatTemplate, Decoder};
 use selfplay_records::atomic;
 use selfplay_trainer::{TrainError, TrainOutcome, TrainRun, TrainSummary};
 
+use super::own_files::TRAINER_FILES;
 use super::parts::Parts;
-use super::stage::{Fingerprint, Stage};
+use super::stage::{Fingerprint, Stage, check_folder_output};
 use crate::error::{EngineError, Result};
 
 /// A safetensors file is at most this large, as transformers writes them.
 const SHARD_BYTES: usize = 5_000_000_000;
-
-/// Files of the trainer's folder that are kept beside the model.
-const KEPT: [&str; 3] = ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors"];
 
 /// What is trained, and where to.
 pub(super) struct Training<'a> {
@@ -42,12 +40,6 @@ impl Training<'_> {
         train: impl FnOnce(&mut Decoder, &mut TrainRun<'_>) -> std::result::Result<TrainOutcome, TrainError>,
     ) -> Result<()> {
         let stage = self.stage;
-        if self.output.exists() && !self.output.is_dir() {
-            return Err(EngineError::input(format!(
-                "{}: it is there and is not a folder; name another --output",
-                self.output.display()
-            )));
-        }
         let parts = Parts::open(self.output, &fingerprint.into_map(), stage.force)?;
         // The number of steps is the trainer's to know: the bar is told with the first one.
         let task = stage.progress.task(self.name, "steps", 0);
@@ -71,7 +63,7 @@ impl Training<'_> {
             TrainOutcome::Interrupted { .. } => {
                 stage.check_stop(parts.folder())?;
                 Err(EngineError::failure(
-                    "training ended before its last step; give the same command to go on",
+                    "training ended before its last step, without a signal; give the same command to go on",
                 ))
             }
             TrainOutcome::Finished(summary) => {
@@ -85,7 +77,7 @@ impl Training<'_> {
     /// DIR: the metrics and the model, whole or not at all.
     fn write(&self, decoder: &Decoder, work: &Path) -> Result<()> {
         let fill = |folder: &Path| -> Result<()> {
-            for name in KEPT {
+            for name in TRAINER_FILES {
                 let file = work.join(name);
                 if file.is_file() {
                     atomic::copy(&file, &folder.join(name))?;
@@ -97,6 +89,8 @@ impl Training<'_> {
             decoder.save(&model, self.dtype, SHARD_BYTES)?;
             Ok(self.template.map_or(Ok(()), |template| template.write_into(&model))?)
         };
+        // Again: hours may have gone by since the command began.
+        check_folder_output(self.output, self.stage.force, self.model_folder)?;
         if self.output.exists() {
             atomic::replace_dir(self.output, fill)
         } else {

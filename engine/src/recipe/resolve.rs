@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selfplay_records::Problems;
+use selfplay_records::shown::visible;
 use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
 
 use super::file::RecipeFile;
@@ -143,8 +144,10 @@ impl Resolver<'_> {
 
     fn name(&mut self, file: &RecipeFile) -> String {
         let name = file.top.name.clone().unwrap_or_default();
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
-            self.problems.value("name", format!("{name:?}"), "the name of a folder, without slashes");
+        let hides = name.contains(['\n', '\t']) || visible(&name) != name;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\']) || hides {
+            let want = "the name of a folder, without slashes and control characters";
+            self.problems.value("name", format!("{name:?}"), want);
         }
         name
     }

@@ -1,12 +1,13 @@
 //! `selfplay show --samples N`: held-out prompts, the starting policy's answer beside the newest policy's.
 
+use selfplay_records::shown::{quoted, visible};
 use selfplay_records::{Candidates, Prompt, read_rows};
 
 use crate::error::EngineError;
 use crate::run_dir::RunDir;
 
-/// Characters of one of the two columns.
-const COLUMN: usize = 56;
+/// Characters of one of the two columns: both fit 80, with what stands between.
+const COLUMN: usize = 38;
 
 /// The first `count` held-out prompts, before and after.
 ///
@@ -27,7 +28,8 @@ pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<Str
     let title = |number: usize| if number == 0 { "start".to_owned() } else { format!("iteration {number}") };
     let mut text = String::new();
     for (old, new) in old.iter().zip(&new).take(count) {
-        text.push_str(&format!("── prompt {}: {}\n", old.prompt.prompt_id, question(&old.prompt)));
+        let id = quoted(&old.prompt.prompt_id);
+        text.push_str(&format!("── prompt {id}: {}\n", visible(&question(&old.prompt))));
         text.push_str(&beside(&title(before), &title(after)));
         let answer = |row: &Candidates| row.responses.first().map(|one| one.text.clone()).unwrap_or_default();
         text.push_str(&beside(&answer(old), &answer(new)));
@@ -60,6 +62,8 @@ fn beside(left: &str, right: &str) -> String {
 /// Lines of at most [`COLUMN`] characters, broken at white space where there is any.
 fn wrap(text: &str) -> Vec<String> {
     let mut lines = Vec::new();
+    // Shown as it is printed, so that the columns stand.
+    let text = visible(text).replace('\t', "    ");
     for paragraph in text.lines() {
         let mut line = String::new();
         for word in paragraph.split_inclusive(' ') {
@@ -93,6 +97,7 @@ mod tests {
         let joined: String = lines.concat().chars().filter(|c| !c.is_whitespace()).collect();
         assert_eq!(joined, text.chars().filter(|c| !c.is_whitespace()).collect::<String>());
         assert_eq!(wrap("a\n\nb"), ["a", "", "b"]);
+        assert_eq!(wrap("a\u{1b}[2J\tb"), ["a\\u001b[2J    b"]);
     }
 
     #[test]

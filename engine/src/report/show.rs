@@ -69,8 +69,9 @@ pub fn render(summary: &RunSummary) -> String {
         text.push('\n');
     }
     text.push_str(
-        "win rate: mean P(new ≻ old) by the preference model on the held-out prompts; accuracy, length, limited and kl \
-         are of the\nsame answers, circles of the candidates; differ: sampler against trainer, nats a token at most\n",
+        "win rate: mean P(new ≻ old) by the preference model on the held-out prompts;\n\
+         accuracy, length, limited and kl are of the same answers, circles of the\n\
+         candidates; differ: sampler against trainer, nats a token at most\n",
     );
     if !summary.finished {
         text.push_str(&format!("go on with: selfplay resume {}\n", summary.directory));

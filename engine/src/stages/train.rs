@@ -14,6 +14,7 @@ use crate::error::EngineError;
 use crate::events::Event;
 use crate::log_prob_difference;
 use crate::manifest::write_json;
+use crate::policy_files;
 use crate::run_dir::make_folder;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards};
@@ -63,7 +64,9 @@ pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> 
     let started = Instant::now();
     let summary = train_steps(session, work, &mut decoder, pairs)?;
     write_json(&work.dir.train().join("summary.json"), &TrainRecord::from(&summary))?;
+    policy_files::forget(&work.dir)?;
     write_policy(session, work, &decoder)?;
+    policy_files::keep(&work.dir)?;
     let seconds = started.elapsed().as_secs_f64();
     session.events.record(Event::Trained { iteration: work.iteration, steps: summary.steps, seconds })?;
     Ok(Policy::trained(work.iteration, decoder, session))
@@ -122,7 +125,7 @@ fn train_steps(
                 .progress
                 .line(format!("iteration {}: training stopped after step {step}", work.iteration));
             session.check_stop()?;
-            Err(EngineError::ThreadLost { thread: "training" })
+            Err(EngineError::TrainingStopped { iteration: work.iteration, step })
         }
     }
 }

@@ -24,6 +24,7 @@ pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
 
 use crate::error::ModelError;
+use crate::folder::check_links;
 
 /// The gate's activation in the feed-forward part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +177,12 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// Reads `folder`/config.json. Errors: no folder, no file, not JSON, anything that [`Self::from_json`] refuses.
+    /// Reads `folder`/config.json. Errors: no folder, no file, an adapter's folder, a link that leaves the folder, not
+    /// JSON, anything that [`Self::from_json`] refuses.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("config.json");
-        if !path.is_file()
+        check_links(folder)?;
+        if !path.exists()
             && let Some(fault) = crate::adapter::fault(folder)
         {
             return Err(fault);

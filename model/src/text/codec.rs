@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{ChatTemplate, Tokenizer};
 use crate::architecture::{read_json, token_ids};
 use crate::error::ModelError;
+use crate::folder::check_links;
 
 /// A model's tokenizer and chat template.
 pub struct Codec {
@@ -26,6 +27,7 @@ impl Codec {
     /// Reads tokenizer and template of a model folder; `template_override` is a template file that goes before the
     /// folder's own. Errors as [`Tokenizer::load`] and [`ChatTemplate::for_model`].
     pub fn load(folder: &Path, template_override: Option<&Path>) -> Result<Self, ModelError> {
+        check_links(folder)?;
         let tokenizer = Tokenizer::load(folder)?;
         let template = ChatTemplate::for_model(folder, template_override)?;
         let config = folder.join("config.json");
@@ -90,7 +92,14 @@ impl Codec {
     /// The text of a conversation by the template; without a template, that of a single user message.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         match (&self.template, messages) {
-            (Some(template), messages) => template.render(messages, add_generation_prompt),
+            (Some(template), messages) => match template.render(messages, add_generation_prompt)? {
+                rendered if rendered.is_empty() => Err(ModelError::input(
+                    template.path(),
+                    "the chat template makes no text of this conversation",
+                    "mend it, or give another one with --chat-template",
+                )),
+                rendered => Ok(rendered),
+            },
             (None, [only]) if only.role == "user" => Ok(only.content.clone()),
             (None, _) => Err(ModelError::value(
                 "the model has no chat template, so it takes no conversations",

@@ -10,6 +10,6 @@ pub use read::{HeadSpecs, WeightFiles};
 pub use write::save;
 
 /// The name of an unsharded file.
-const SINGLE_FILE: &str = "model.safetensors";
+pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 /// The name of the table of shards.
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";

@@ -14,6 +14,7 @@ use ::safetensors::tensor::{Dtype, Metadata};
 use candle_core::{DType, Device, Tensor};
 use selfplay_records::{WriteError, atomic};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::architecture::StoredDtype;
 use crate::cpu::storage::with_slice_mut;
@@ -23,17 +24,50 @@ const WRITE_CHUNK: usize = 1 << 20;
 /// Numbers converted at a time while reading.
 const READ_CHUNK: usize = 1 << 16;
 
-/// Writes the tensors in the order given, every number as `format`.
+/// Writes the tensors in the order given, every number as `format`. Returns the file's SHA-256.
 ///
 /// # Errors
 /// A failed write, or a device that does not give its numbers.
-pub fn write(path: &Path, tensors: &[(&str, &Tensor)], format: StoredDtype) -> Result<(), WriteError> {
+pub fn write(path: &Path, tensors: &[(&str, &Tensor)], format: StoredDtype) -> Result<String, WriteError> {
     let header = header(tensors, format);
-    atomic::write(path, |out: &mut dyn Write| {
+    let mut hash = Sha256::new();
+    atomic::write(path, |file: &mut dyn Write| {
+        let out = &mut Hashing { inner: file, hash: &mut hash };
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         tensors.iter().try_for_each(|(_, tensor)| write_tensor(out, tensor, format.dtype()))
-    })
+    })?;
+    Ok(hex(hash))
+}
+
+/// What goes through it is hashed.
+struct Hashing<'a, T> {
+    inner: T,
+    hash: &'a mut Sha256,
+}
+
+impl<T: Write> Write for Hashing<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashing<'_, T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(bytes)?;
+        self.hash.update(&bytes[..read]);
+        Ok(read)
+    }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn header(tensors: &[(&str, &Tensor)], format: StoredDtype) -> Vec<u8> {
@@ -123,19 +157,25 @@ pub struct TensorFile {
     reader: BufReader<File>,
     /// Names and shapes by place in the file.
     entries: Vec<(String, Vec<usize>)>,
+    /// Of what was read so far.
+    hash: Sha256,
+    /// Of the whole file, where it is known.
+    expected: Option<String>,
 }
 
 impl TensorFile {
-    /// Reads the header.
+    /// Reads the header. `sha256` is what [`write()`] returned: what was read is held against it at the end.
     ///
     /// # Errors
     /// An absent file, a damaged header, a file cut short or of another length, a tensor that is not f32.
-    pub fn open(path: &Path) -> Result<Self, TensorFileError> {
+    pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, TensorFileError> {
         let io = |source| TensorFileError::Io { path: path.to_owned(), source };
         let damaged = |problem| TensorFileError::Damaged { path: path.to_owned(), problem };
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
-        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut hash = Sha256::new();
+        let mut reader = Hashing { inner: &mut file, hash: &mut hash };
         let mut length = [0u8; 8];
         reader.read_exact(&mut length).map_err(|e| damaged(format!("no header: {e}")))?;
         let length = u64::from_le_bytes(length);
@@ -159,7 +199,8 @@ impl TensorFile {
         if promised != size {
             return Err(damaged(format!("{size} bytes, the header promises {promised}")));
         }
-        Ok(Self { path: path.to_owned(), reader, entries })
+        let expected = sha256.map(str::to_owned);
+        Ok(Self { path: path.to_owned(), reader: file, entries, hash, expected })
     }
 
     /// Overwrites the given tensors in place; names and shapes must be exactly the file's.
@@ -189,7 +230,7 @@ impl TensorFile {
                 tensor.slice_set(&Tensor::from_vec(values, tensor.shape(), tensor.device())?, 0, 0)?;
             }
         }
-        Ok(())
+        self.check_hash()
     }
 
     /// The tensors, in the file's order, on `device`.
@@ -202,7 +243,18 @@ impl TensorFile {
             let values = self.values(shape.iter().product())?;
             tensors.push(NamedTensor { name, tensor: Tensor::from_vec(values, shape, device)? });
         }
+        self.check_hash()?;
         Ok(tensors)
+    }
+
+    /// The tensors lie one behind the other to the file's end, so that by now every byte was read.
+    fn check_hash(self) -> Result<(), TensorFileError> {
+        let found = hex(self.hash);
+        if self.expected.as_ref().is_none_or(|expected| *expected == found) {
+            return Ok(());
+        }
+        let problem = "is damaged: its sha256 is not the one that was written down with it".to_owned();
+        Err(TensorFileError::Damaged { path: self.path, problem })
     }
 
     fn values(&mut self, count: usize) -> Result<Vec<f32>, TensorFileError> {
@@ -216,7 +268,7 @@ impl TensorFile {
         let mut bytes = vec![0u8; 4 * READ_CHUNK.min(values.len().max(1))];
         for chunk in values.chunks_mut(READ_CHUNK) {
             let bytes = &mut bytes[..4 * chunk.len()];
-            self.reader
+            Hashing { inner: &mut self.reader, hash: &mut self.hash }
                 .read_exact(bytes)
                 .map_err(|source| TensorFileError::Io { path: self.path.clone(), source })?;
             for (value, four) in chunk.iter_mut().zip(bytes.chunks_exact(4)) {
@@ -235,9 +287,9 @@ impl TensorFile {
 mod tests {
     use super::*;
 
-    fn write_named(path: &Path, tensors: &[NamedTensor]) {
+    fn write_named(path: &Path, tensors: &[NamedTensor]) -> String {
         let pairs: Vec<_> = tensors.iter().map(|n| (n.name.as_str(), &n.tensor)).collect();
-        write(path, &pairs, StoredDtype::F32).unwrap();
+        write(path, &pairs, StoredDtype::F32).unwrap()
     }
 
     fn named(name: &str, values: &[f32], shape: &[usize]) -> NamedTensor {
@@ -253,18 +305,18 @@ mod tests {
         let path = folder.path().join("t.safetensors");
         let tensors =
             [named("b", &[1.0, -0.0, f32::MIN_POSITIVE / 8.0, 3.4e38], &[2, 2]), named("a", &[0.1], &[1])];
-        write_named(&path, &tensors);
+        let hash = write_named(&path, &tensors);
         let bytes = std::fs::read(&path).unwrap();
         let theirs = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(theirs.tensor("b").unwrap().shape(), [2, 2]);
         assert_eq!(theirs.tensor("a").unwrap().data(), 0.1f32.to_le_bytes());
         let into = [named("a", &[9.0], &[1]), named("b", &[9.0; 4], &[2, 2])];
-        TensorFile::open(&path).unwrap().read_into(&into).unwrap();
+        TensorFile::open(&path, Some(&hash)).unwrap().read_into(&into).unwrap();
         let bits = |t: &Tensor| -> Vec<u32> {
             t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
         };
         assert_eq!(bits(&into[1].tensor), bits(&tensors[0].tensor));
-        let all = TensorFile::open(&path).unwrap().read_all(&Device::Cpu).unwrap();
+        let all = TensorFile::open(&path, Some(&hash)).unwrap().read_all(&Device::Cpu).unwrap();
         assert_eq!((all[0].name.as_str(), all[0].tensor.dims()), ("b", &[2usize, 2][..]));
     }
 
@@ -274,7 +326,7 @@ mod tests {
         let path = folder.path().join("t.safetensors");
         write_named(&path, &[named("a", &[1.0, 2.0], &[2])]);
         let read = |into: &[NamedTensor]| {
-            TensorFile::open(&path).and_then(|f| f.read_into(into)).unwrap_err().to_string()
+            TensorFile::open(&path, None).and_then(|f| f.read_into(into)).unwrap_err().to_string()
         };
         assert!(read(&[named("a", &[0.0], &[1])]).contains("shape"));
         assert!(read(&[named("c", &[0.0], &[1])]).contains("\"c\""));
@@ -311,5 +363,22 @@ mod tests {
         want.extend(padded.as_bytes());
         want.extend([1.0f32, -2.0, 0.5].iter().flat_map(|x| x.to_le_bytes()));
         assert_eq!(std::fs::read(&path).unwrap(), want);
+    }
+
+    #[test]
+    fn every_flipped_byte_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let hash = write_named(&path, &[named("a", &[1.0, 2.0], &[2]), named("b", &[0.5], &[1])]);
+        let bytes = std::fs::read(&path).unwrap();
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            atomic::write_bytes(&path, &flipped).unwrap();
+            let read = |file: TensorFile| file.read_all(&Device::Cpu);
+            let error =
+                TensorFile::open(&path, Some(&hash)).and_then(read).expect_err(&format!("byte {place}"));
+            assert!(matches!(error, TensorFileError::Damaged { .. }), "{error}");
+        }
     }
 }

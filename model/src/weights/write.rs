@@ -12,21 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{INDEX_FILE, SINGLE_FILE, safetensors};
 use crate::architecture::{Architecture, StoredDtype, read_json};
 use crate::error::ModelError;
-
-/// Files that go along with the weights unchanged, where the source folder has them.
-const COMPANIONS: [&str; 11] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-];
+use crate::folder::{COMPANIONS, check_link};
 
 /// Writes a model folder into `folder`, which exists.
 ///
@@ -49,6 +35,7 @@ pub fn save<'a>(
     for name in COMPANIONS {
         let from = source.join(name);
         if from.is_file() {
+            check_link(source, name)?;
             let to = folder.join(name);
             atomic::copy(&from, &to)?;
         }
@@ -108,7 +95,8 @@ fn split<'a, 'b>(
 }
 
 fn save_file(path: &Path, tensors: &[Named], format: StoredDtype) -> Result<(), ModelError> {
-    Ok(safetensors::write(path, tensors, format)?)
+    safetensors::write(path, tensors, format)?;
+    Ok(())
 }
 
 fn save_config(
