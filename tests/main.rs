@@ -5,6 +5,7 @@ mod end_to_end;
 mod fixtures;
 mod fixtures_run;
 mod gpu_stages;
+mod hub;
 mod plan;
 mod plan_memory;
 mod recipes;

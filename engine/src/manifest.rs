@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::branch::BranchPoint;
 use crate::error::EngineError;
+use crate::hub::HubPin;
 
 /// The layout's version; a later program that reads another one says so.
 const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ pub struct Manifest {
     pub seed: u64,
     /// Files that the run reads, by what they are.
     pub inputs: BTreeMap<InputKind, Vec<InputFile>>,
+    /// Commits of what the run takes from a hub.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<HubPin>,
     /// The machine and program that began the run.
     pub environment: Environment,
     /// Training prompts of each split.
@@ -111,6 +115,7 @@ impl Manifest {
             recipe: flatten(recipe),
             seed,
             inputs: BTreeMap::new(),
+            hub: Vec::new(),
             environment,
             prompts: Vec::new(),
             skipped_prompts: Vec::new(),

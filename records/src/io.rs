@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -130,18 +130,27 @@ fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -
     })
 }
 
-/// The ids seen so far in a file, to find the second of two.
+/// The ids seen so far in one or several files, to find the second of two.
 #[derive(Default)]
-pub(crate) struct Ids(HashMap<String, usize>);
+pub(crate) struct Ids {
+    /// Where each id stands: the file's place in `files`, and the row.
+    rows: HashMap<String, (usize, usize)>,
+    files: Vec<PathBuf>,
+}
 
 impl Ids {
     /// Notes the id of a row.
     pub(crate) fn add(&mut self, path: &Path, row: usize, id: &str) -> Result<(), RecordError> {
-        match self.0.insert(id.to_owned(), row) {
-            None => Ok(()),
-            Some(first) => {
-                Err(RecordError::Duplicate { path: path.to_path_buf(), row, first, id: id.to_owned() })
-            }
+        if self.files.last().is_none_or(|last| last != path) {
+            self.files.push(path.to_path_buf());
         }
+        let file = self.files.len() - 1;
+        let Some((earlier, first)) = self.rows.insert(id.to_owned(), (file, row)) else { return Ok(()) };
+        let (path, id) = (path.to_path_buf(), id.to_owned());
+        Err(if earlier == file {
+            RecordError::Duplicate { path, row, first, id }
+        } else {
+            RecordError::DuplicateAcross { path, row, first_path: self.files[earlier].clone(), first, id }
+        })
     }
 }

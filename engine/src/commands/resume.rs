@@ -3,6 +3,7 @@
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::hub::HubPin;
 use crate::inputs::Inputs;
 use crate::lock::RunLock;
 use crate::manifest::{Manifest, flatten};
@@ -54,11 +55,12 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         ));
         return Ok(());
     }
-    let inputs = Inputs::read(&recipe)?;
+    let inputs = Inputs::read(&recipe, &manifest.hub)?;
     manifest.check_inputs(&inputs.files)?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()
+        || manifest.hub != HubPin::merged(&manifest.hub, &inputs.hub)
     {
         extend(&mut manifest, &recipe, &inputs);
         // The recipe first: a kill in between leaves a larger `iterations` in it, which the next resume takes up.
@@ -73,6 +75,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) {
     manifest.recipe = flatten(&recipe.to_table());
     manifest.prompts = inputs.training.iter().map(Vec::len).collect();
     manifest.skipped_prompts.clone_from(&inputs.skipped);
+    manifest.hub = HubPin::merged(&manifest.hub, &inputs.hub);
     for (kind, files) in &inputs.files {
         manifest.inputs.insert(*kind, files.clone());
     }

@@ -34,7 +34,7 @@ pub fn run(args: &RunArgs, common: &Common) -> Result<()> {
 
 fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     refuse_occupied(&recipe, run)?;
-    let inputs = Inputs::read(&recipe)?;
+    let inputs = Inputs::read(&recipe, &[])?;
     inputs.check_models(&recipe, runtime)?;
     let manifest = fresh_manifest(&recipe, &inputs, runtime);
     run.create()?;
@@ -88,6 +88,7 @@ fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manife
     manifest.held_out = inputs.held_out.len();
     manifest.shard_prompts = recipe.sample.shard_prompts;
     manifest.inputs.clone_from(&inputs.files);
+    manifest.hub.clone_from(&inputs.hub);
     manifest
 }
 
