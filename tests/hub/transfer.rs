@@ -107,7 +107,7 @@ fn a_download_that_is_always_cut_is_reported_and_kept() {
     failed(&site.logprobs(&hub), &["(503)"]);
     let files = site.policy();
     let hub = Hub::with(site.policy(), move |request, reply| match request.range.as_deref() {
-        Some("bytes=100-") => Reply { body: files[WEIGHTS].clone(), ..reply }.as_whole(),
+        Some("bytes=100-") => Reply { body: files[WEIGHTS].clone(), ..reply }.whole_file(),
         _ => reply,
     });
     site.logprobs(&hub).ok();
@@ -126,11 +126,14 @@ fn what_comes_damaged_is_not_kept() {
             },
             "hash",
         ),
-        (|reply| Reply { body: b"<html>Too many requests</html>".to_vec(), ..reply }.as_whole(), "30 bytes"),
+        (
+            |reply| Reply { body: b"<html>Too many requests</html>".to_vec(), ..reply }.whole_file(),
+            "30 bytes",
+        ),
         (
             |mut reply| {
                 reply.body.extend_from_slice(b"more");
-                reply.as_whole()
+                reply.whole_file()
             },
             "bytes, and the hub names",
         ),
@@ -274,7 +277,7 @@ fn a_second_process_waits_for_the_first() {
 
 impl Reply {
     /// With the status of a whole file.
-    fn as_whole(mut self) -> Self {
+    fn whole_file(mut self) -> Self {
         self.status = 200;
         self.headers.retain(|(name, _)| name != "Content-Range");
         self
