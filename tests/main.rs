@@ -6,6 +6,7 @@ mod fixtures;
 mod fixtures_run;
 mod folders;
 mod gpu_stages;
+mod hub;
 mod plan;
 mod plan_memory;
 mod recipes;

@@ -161,6 +161,7 @@ pub fn make(
 ) -> Result<Sharing, EngineError> {
     let mut manifest = Manifest::new(&recipe.to_table(), parent.seed, parent.environment.clone());
     manifest.inputs = parent.inputs.clone();
+    manifest.hub = parent.hub.clone();
     // What the changed keys name is hashed when the branch first runs.
     let touches = |section: &str| changed.iter().any(|key| key.starts_with(section));
     if touches("score.") {

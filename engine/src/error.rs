@@ -12,6 +12,7 @@ use selfplay_sampler::SampleError;
 use selfplay_scorer::ScoreError;
 use selfplay_trainer::TrainError;
 
+use crate::hub::HubError;
 use crate::pairing::PairingError;
 use crate::signals::StopSignal;
 
@@ -204,6 +205,9 @@ pub enum EngineError {
         /// The cause.
         source: Box<EngineError>,
     },
+    /// A model or data set of a hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// Candidates and preferences that do not go together.
     #[error(transparent)]
     Pairing(#[from] PairingError),
@@ -275,6 +279,7 @@ impl EngineError {
         match self {
             Self::Stopped { signal, .. } => signal.exit_status(),
             Self::Interrupted { source, .. } | Self::At { source, .. } => source.exit_status(),
+            Self::Hub(HubError::Stopped { signal, .. }) => signal.exit_status(),
             _ => match self.kind() {
                 Kind::Input => 2,
                 Kind::Machine | Kind::Defect | Kind::Stopped => 1,
@@ -313,6 +318,7 @@ impl HasKind for EngineError {
             Self::ThreadLost { .. } | Self::TrainingStopped { .. } => Kind::Defect,
             Self::Stopped { .. } => Kind::Stopped,
             Self::At { source, .. } | Self::Interrupted { source, .. } => source.kind(),
+            Self::Hub(source) => source.kind(),
             Self::Pairing(source) => source.kind(),
             Self::Records(source) => source.kind(),
             Self::Write(source) => source.kind(),

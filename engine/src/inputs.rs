@@ -12,7 +12,7 @@ use selfplay_scorer::PreferenceModel;
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::hub;
+use crate::hub::{self, Hub, HubPin};
 use crate::manifest::{InputFile, InputKind};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
 use crate::runtime::Runtime;
@@ -41,20 +41,23 @@ pub struct Inputs {
     pub reads_clock: bool,
     /// Hashes of every file above.
     pub files: BTreeMap<InputKind, Vec<InputFile>>,
+    /// Commits of what came from a hub.
+    pub hub: Vec<HubPin>,
 }
 
 impl Inputs {
-    /// Reads, tokenises and checks.
+    /// Reads, tokenises and checks. What comes from a hub is taken at the commits of `pins`.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place.
-    pub fn read(recipe: &Recipe) -> Result<Self, EngineError> {
+    pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
         if recipe.iterations > recipe.prompts.splits.len() {
             let splits = recipe.prompts.splits.len();
             return Err(EngineError::TooFewSplits { iterations: recipe.iterations, splits });
         }
-        let policy_folder = hub::model_folder(&recipe.policy.model)?;
-        let preference_folder = hub::model_folder(&recipe.score.model)?;
+        let hub = Hub::pinned(pins);
+        let policy_folder = hub.model_folder(&recipe.policy.model)?;
+        let preference_folder = hub.model_folder(&recipe.score.model)?;
         let codec = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())?;
         let stop_ids = codec.stop_ids(&policy_folder)?;
         let architecture = Architecture::load(&policy_folder)?;
@@ -75,9 +78,10 @@ impl Inputs {
         let mut skipped = Vec::new();
         let mut split_files = Vec::new();
         for source in recipe.prompts.splits.iter().take(recipe.iterations) {
-            split_files.extend(hub::data_files(source)?);
-            let mut read =
-                hub::prompts(source, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
+            let source_files = hub.data_files(source)?;
+            let on_bad = recipe.prompts.on_bad_prompt.to_records();
+            let mut read = hub::prompts(&source_files, &recipe.prompts.column, on_bad)?;
+            split_files.extend(source_files);
             if read.prompts.is_empty() {
                 return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
             }
@@ -92,7 +96,7 @@ impl Inputs {
         }
         files.insert(InputKind::Prompts, hash_files(&split_files)?);
 
-        let mut held_out = HeldOut::read(recipe, splits.first().map_or(&[], Vec::as_slice))?;
+        let mut held_out = HeldOut::read(recipe, &hub, splits.first().map_or(&[], Vec::as_slice))?;
         scorable.keep(&mut held_out.prompts, OnBadPromptRule::Error, "[eval] prompts")?;
         files.insert(InputKind::Eval, hash_files(&held_out.files)?);
         let mut training = Vec::new();
@@ -123,6 +127,7 @@ impl Inputs {
             answers,
             reads_clock,
             files,
+            hub: hub.used(),
         })
     }
 
@@ -245,13 +250,13 @@ struct HeldOut {
 }
 
 impl HeldOut {
-    fn read(recipe: &Recipe, first_split: &[Prompt]) -> Result<Self, EngineError> {
+    fn read(recipe: &Recipe, hub: &Hub, first_split: &[Prompt]) -> Result<Self, EngineError> {
         let Some(source) = &recipe.eval.prompts else {
             let prompts = splits::hold_out(first_split, recipe.eval.max_prompts);
             return Ok(Self { prompts, answers: None, files: Vec::new() });
         };
-        let files = hub::data_files(source)?;
-        let mut prompts = hub::prompts(source, &recipe.prompts.column, OnBadPrompt::Error)?.prompts;
+        let files = hub.data_files(source)?;
+        let mut prompts = hub::prompts(&files, &recipe.prompts.column, OnBadPrompt::Error)?.prompts;
         let answers = match &recipe.eval.answers {
             Some(column) => Some(answers_of(source, &files, column, prompts.len())?),
             None => None,

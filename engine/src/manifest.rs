@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::branch::BranchPoint;
 use crate::error::EngineError;
+use crate::hub::HubPin;
 pub use crate::input_files::{InputFile, InputFiles, InputKind};
 use crate::inputs::Inputs;
 
@@ -28,6 +29,9 @@ pub struct Manifest {
     pub seed: u64,
     /// Files that the run reads, by what they are.
     pub inputs: InputFiles,
+    /// Commits of what the run takes from a hub.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hub: Vec<HubPin>,
     /// The machine and program that began the run.
     pub environment: Environment,
     /// Training prompts of each split.
@@ -82,6 +86,7 @@ impl Manifest {
             recipe: flatten(recipe),
             seed,
             inputs: BTreeMap::new(),
+            hub: Vec::new(),
             environment,
             prompts: Vec::new(),
             skipped_prompts: Vec::new(),

@@ -60,7 +60,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             threads,
         })?;
-        let stop = StopFlag::install()
+        let stop = StopFlag::of_process()
             .map_err(|source| EngineError::io(run.root(), "install signal handlers", source))?;
         let progress = Progress::new(runtime.verbosity);
         for difference in manifest.environment.differences(&Environment::here(&runtime.device_name)) {

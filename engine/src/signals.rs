@@ -3,8 +3,8 @@
 //! A second signal of either kind ends the process at once; every file is whole or absent, so nothing is lost.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -73,6 +73,19 @@ impl StopFlag {
             signal_hook::flag::register(signal, Arc::clone(&flag.any))?;
         }
         Ok(flag)
+    }
+
+    /// The one flag of this process, so that a signal that comes while inputs are fetched is seen by the stages too.
+    ///
+    /// # Errors
+    /// As [`StopFlag::install`].
+    pub fn of_process() -> std::io::Result<Self> {
+        static FLAG: OnceLock<StopFlag> = OnceLock::new();
+        if let Some(flag) = FLAG.get() {
+            return Ok(flag.clone());
+        }
+        let flag = Self::install()?;
+        Ok(FLAG.get_or_init(|| flag).clone())
     }
 
     /// The signal that has come, if any.

@@ -75,6 +75,23 @@ pub enum RecordError {
         /// That of the two which has no id in the file and goes by its number.
         numbered: Option<usize>,
     },
+    /// Rows of two files of one split have one id.
+    #[error(
+        "{}: row {row}: field \"prompt_id\": expected an id of its own, found {id:?} again (row {first} of {})",
+        path.display(), first_path.display()
+    )]
+    DuplicateAcross {
+        /// The file of the later row.
+        path: PathBuf,
+        /// The later row, from 0.
+        row: usize,
+        /// The file of the earlier row.
+        first_path: PathBuf,
+        /// The earlier row, from 0.
+        first: usize,
+        /// The id of both.
+        id: String,
+    },
     /// The rows are of no layout that is known.
     #[error("{}: row {row}: unknown layout of {noun}: found the fields {found}; expected {expected}", path.display())]
     Layout {
@@ -142,6 +159,7 @@ impl HasKind for RecordError {
             | Self::NotJson { .. }
             | Self::Field { .. }
             | Self::Duplicate { .. }
+            | Self::DuplicateAcross { .. }
             | Self::Layout { .. }
             | Self::NoneUsable { .. }
             | Self::Parquet { .. } => Kind::Input,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -132,14 +132,20 @@ fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -
     })
 }
 
-/// The ids seen so far in a file, to find the second of two.
+/// The ids seen so far in one or several files, to find the second of two.
 #[derive(Default)]
-pub(crate) struct Ids(HashMap<String, Identified>);
+pub(crate) struct Ids {
+    rows: HashMap<String, Identified>,
+    files: Vec<PathBuf>,
+}
 
-/// A row with an id; `numbered` where the id is its number, because the file has none.
+/// A row with an id.
 #[derive(Clone, Copy)]
 struct Identified {
+    /// The file's place among those read.
+    file: usize,
     row: usize,
+    /// Whether the id is the row's number, because the file has none.
     numbered: bool,
 }
 
@@ -152,16 +158,18 @@ impl Ids {
         id: &str,
         numbered: bool,
     ) -> Result<(), RecordError> {
-        let this = Identified { row, numbered };
-        match self.0.insert(id.to_owned(), this) {
-            None => Ok(()),
-            Some(first) => Err(RecordError::Duplicate {
-                path: path.to_path_buf(),
-                row,
-                first: first.row,
-                id: id.to_owned(),
-                numbered: [first, this].into_iter().find(|one| one.numbered).map(|one| one.row),
-            }),
+        if self.files.last().is_none_or(|last| last != path) {
+            self.files.push(path.to_path_buf());
         }
+        let this = Identified { file: self.files.len() - 1, row, numbered };
+        let Some(first) = self.rows.insert(id.to_owned(), this) else { return Ok(()) };
+        let (path, id) = (path.to_path_buf(), id.to_owned());
+        Err(if first.file == this.file {
+            let numbered = [first, this].into_iter().find(|one| one.numbered).map(|one| one.row);
+            RecordError::Duplicate { path, row, first: first.row, id, numbered }
+        } else {
+            let first_path = self.files[first.file].clone();
+            RecordError::DuplicateAcross { path, row, first_path, first: first.row, id }
+        })
     }
 }

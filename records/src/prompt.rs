@@ -99,35 +99,56 @@ pub struct ReadPrompts {
 /// # Errors
 /// The file cannot be read, a row is no prompt and `on_bad` says error, two rows have one id, or no row is a prompt.
 pub fn read_prompts(path: &Path, column: &str, on_bad: OnBadPrompt) -> Result<ReadPrompts, RecordError> {
-    let mut prompts = Vec::new();
-    let mut skipped = 0;
+    read_prompt_files(&[path], column, on_bad)
+}
+
+/// Reads the prompts of several files that are one split, as [`read_prompts`] reads those of one.
+///
+/// Rows are numbered through all files, and a `prompt_id` stands once in all of them.
+///
+/// # Errors
+/// As [`read_prompts`]; where two files have one id, both are named.
+pub fn read_prompt_files<P: AsRef<Path>>(
+    paths: &[P],
+    column: &str,
+    on_bad: OnBadPrompt,
+) -> Result<ReadPrompts, RecordError> {
+    let mut read = ReadPrompts { prompts: Vec::new(), skipped: 0 };
     let mut first_reason = None;
     let mut ids = Ids::default();
-    each_row(path, &mut |number, raw| match raw
-        .into_map()
-        .and_then(|map| prompt_of(&map, column).map_err(RowProblem::from))
-    {
-        Ok(mut prompt) => {
-            let numbered = prompt.prompt_id.is_empty();
-            prompt.number(number);
-            ids.add(path, number, &prompt.prompt_id, numbered)?;
-            prompts.push(prompt);
-            Ok(())
-        }
-        Err(problem) if on_bad == OnBadPrompt::Skip => {
-            skipped += 1;
-            first_reason.get_or_insert_with(|| format!("row {number}: {problem}"));
-            Ok(())
-        }
-        Err(problem) => Err(problem.at(path, number)),
-    })?;
-    match first_reason {
-        Some(reason) if prompts.is_empty() => {
-            Err(RecordError::NoneUsable { path: path.to_path_buf(), skipped, noun: Prompt::NOUN, reason })
-        }
-        _ if prompts.is_empty() => Err(RecordError::Empty { path: path.to_path_buf(), noun: Prompt::NOUN }),
-        _ => Ok(ReadPrompts { prompts, skipped }),
+    for path in paths.iter().map(AsRef::as_ref) {
+        let before = read.prompts.len() + read.skipped;
+        each_row(path, &mut |row, raw| match raw
+            .into_map()
+            .and_then(|map| prompt_of(&map, column).map_err(RowProblem::from))
+        {
+            Ok(mut prompt) => {
+                let numbered = prompt.prompt_id.is_empty();
+                prompt.number(before + row);
+                ids.add(path, row, &prompt.prompt_id, numbered)?;
+                read.prompts.push(prompt);
+                Ok(())
+            }
+            Err(problem) if on_bad == OnBadPrompt::Skip => {
+                read.skipped += 1;
+                first_reason.get_or_insert_with(|| (path.to_path_buf(), format!("row {row}: {problem}")));
+                Ok(())
+            }
+            Err(problem) => Err(problem.at(path, row)),
+        })?;
     }
+    if !read.prompts.is_empty() {
+        return Ok(read);
+    }
+    Err(match first_reason {
+        Some((path, reason)) => {
+            RecordError::NoneUsable { path, skipped: read.skipped, noun: Prompt::NOUN, reason }
+        }
+        None => {
+            let path = paths.first().map(|path| path.as_ref().to_path_buf()).unwrap_or_default();
+            RecordError::Empty { path, noun: Prompt::NOUN }
+        }
+    })
 }
 
 fn prompt_of(map: &Map<String, Value>, column: &str) -> Result<Prompt, FieldProblem> {

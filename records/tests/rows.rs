@@ -418,6 +418,25 @@ fn bad_prompts_are_an_error_or_counted() {
 }
 
 #[test]
+fn ids_are_unique_in_all_files_of_a_split_and_kept_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbered =
+        file(&folder, "0.jsonl", b"{\"prompt\": \"a\"}\n{\"prompt\": \"\"}\n{\"prompt\": \"c\"}\n");
+    let named = file(&folder, "1.jsonl", b"{\"prompt_id\": 7, \"prompt\": \"d\"}\n{\"prompt\": \"e\"}\n");
+    let read = read_prompt_files(&[&numbered, &named], "prompt", OnBadPrompt::Skip).unwrap();
+    let ids: Vec<&str> = read.prompts.iter().map(|prompt| prompt.prompt_id.as_str()).collect();
+    assert_eq!((ids.as_slice(), read.skipped), (["0", "2", "7", "4"].as_slice(), 1));
+    let again = file(
+        &folder,
+        "2.jsonl",
+        b"{\"prompt_id\": \"x\", \"prompt\": \"f\"}\n{\"prompt_id\": \"7\", \"prompt\": \"g\"}\n",
+    );
+    let error = error_of(read_prompt_files(&[&named, &again], "prompt", OnBadPrompt::Error));
+    assert!(error.contains("2.jsonl: row 1") && error.contains("\"7\" again (row 0 of"), "{error}");
+    assert!(error.contains("1.jsonl"), "{error}");
+}
+
+#[test]
 fn other_fields_are_kept() {
     let folder = TempDir::new().unwrap();
     let line = r#"{"text":"a","source":{"page":3},"ids":[1],"score":0.1}"#;

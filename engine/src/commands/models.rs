@@ -1,6 +1,6 @@
 //! Models as the stage commands open them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use selfplay_model::{Codec, Decoder, LoadOptions};
@@ -21,17 +21,16 @@ pub(super) struct Policy {
 pub(super) fn policy(recipe: &Recipe, device: &Device) -> Result<Policy> {
     let folder = hub::model_folder(&recipe.policy.model)?;
     let codec = Codec::load(&folder, recipe.policy.chat_template.as_deref())?;
-    let decoder = decoder(recipe, device, false)?;
+    let decoder = decoder(recipe, &folder, device, false)?;
     Ok(Policy { decoder, codec, folder })
 }
 
-/// Loads the weights of the recipe's policy, with preference heads where they are wanted.
-pub(super) fn decoder(recipe: &Recipe, device: &Device, heads: bool) -> Result<Decoder> {
-    let folder = hub::model_folder(&recipe.policy.model)?;
+/// Loads the weights of the recipe's policy from its folder, with preference heads where they are wanted.
+pub(super) fn decoder(recipe: &Recipe, folder: &Path, device: &Device, heads: bool) -> Result<Decoder> {
     let options = LoadOptions { device: device.clone(), dtype: computed_in(recipe, device), heads };
     Ok(match &recipe.policy.model {
-        ModelSource::Random(_) => Decoder::random_from(&folder, recipe.seed, &options)?,
-        _ => Decoder::load(&folder, &options)?,
+        ModelSource::Random(_) => Decoder::random_from(folder, recipe.seed, &options)?,
+        _ => Decoder::load(folder, &options)?,
     })
 }
 

@@ -153,7 +153,7 @@ fn time_line(text: &mut String, time: &StageTime) {
 fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
     let mut total = 0;
     for split in recipe.prompts.splits.iter().take(recipe.iterations) {
-        let DataSource::File(_) = split else {
+        let DataSource::File(file) = split else {
             // A hub's split need not be fetched where only so many of it are taken.
             match recipe.prompts.max_prompts {
                 Some(most) => total += most as u64,
@@ -161,7 +161,8 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
             }
             continue;
         };
-        let read = hub::prompts(split, &recipe.prompts.column, recipe.prompts.on_bad_prompt.to_records())?;
+        let on_bad = recipe.prompts.on_bad_prompt.to_records();
+        let read = hub::prompts(std::slice::from_ref(file), &recipe.prompts.column, on_bad)?;
         total += recipe.prompts.max_prompts.unwrap_or(usize::MAX).min(read.prompts.len()) as u64;
     }
     Ok(Some(total))

@@ -5,6 +5,7 @@ use selfplay_model::template_clock as clock;
 use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::hub::HubPin;
 use crate::input_files::check_unchanged;
 use crate::inputs::Inputs;
 use crate::lock::RunLock;
@@ -63,12 +64,13 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         None => clock::now()?,
     };
     clock::fix(&time)?;
-    let inputs = Inputs::read(&recipe)?;
+    let inputs = Inputs::read(&recipe, &manifest.hub)?;
     check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
     manifest.check_prompts(&run.manifest_file(), &inputs)?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()
+        || manifest.hub != HubPin::merged(&manifest.hub, &inputs.hub)
     {
         extend(&mut manifest, &recipe, &inputs)?;
         // The recipe first: a kill in between leaves a larger `iterations` in it, which the next resume takes up.
@@ -86,6 +88,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) -> std::res
     manifest.recipe = flatten(&recipe.to_table());
     manifest.prompts = inputs.training.iter().map(Vec::len).collect();
     manifest.skipped_prompts.clone_from(&inputs.skipped);
+    manifest.hub = HubPin::merged(&manifest.hub, &inputs.hub);
     for (kind, files) in &inputs.files {
         manifest.inputs.insert(*kind, files.clone());
     }

@@ -39,7 +39,7 @@ fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     // One day for the whole run, whenever its parts are made.
     let time = clock::now()?;
     clock::fix(&time)?;
-    let inputs = Inputs::read(&recipe)?;
+    let inputs = Inputs::read(&recipe, &[])?;
     inputs.check_models(&recipe, runtime)?;
     let mut manifest = fresh_manifest(&recipe, &inputs, runtime);
     manifest.template_clock = inputs.reads_clock.then_some(time);
@@ -98,6 +98,7 @@ fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manife
     manifest.held_out = inputs.held_out.len();
     manifest.shard_prompts = recipe.sample.shard_prompts;
     manifest.inputs.clone_from(&inputs.files);
+    manifest.hub.clone_from(&inputs.hub);
     manifest
 }
 

@@ -36,7 +36,7 @@ impl Stage {
         overrides.extend(flags);
         let mut recipe = load(args.recipe.as_deref(), &overrides, Purpose::Stage)?;
         recipe.sample.iteration = args.iteration;
-        let stop = StopFlag::install()
+        let stop = StopFlag::of_process()
             .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
         Ok(Self {
             recipe,

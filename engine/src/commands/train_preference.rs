@@ -41,7 +41,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
                 .map_err(|error| EngineError::at_row(&args.pairs, row, error))
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut decoder = models::decoder(recipe, &device, true)?;
+    let mut decoder = models::decoder(recipe, &folder, &device, true)?;
 
     let mut fingerprint = Fingerprint::new(&stage, "train-preference", common);
     fingerprint.section(recipe, "preference")?;

@@ -1,0 +1,220 @@
+//! One request and its answer, made by a thread of its own.
+//!
+//! A name server, a connection or a read can block for a long time. The thread that waits for them is not the one that
+//! decides: the caller looks at the stop flag ten times a second, and leaves a silent server to its thread, which ends
+//! by the client's own time-outs.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::signals::StopFlag;
+
+/// How often the stop flag is looked at.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes of one piece of a body.
+const PIECE: usize = 1 << 18;
+
+/// Pieces that may wait for the caller.
+const WAITING: usize = 8;
+
+/// Headers that are read.
+const HEADERS: [&str; 9] = [
+    "content-length",
+    "content-range",
+    "etag",
+    "location",
+    "retry-after",
+    "x-error-code",
+    "x-linked-etag",
+    "x-linked-size",
+    "x-repo-commit",
+];
+
+/// Status and headers of an answer.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    headers: BTreeMap<&'static str, String>,
+}
+
+impl Head {
+    /// A header of [`HEADERS`].
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// A header that is a number.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.header(name)?.trim().parse().ok()
+    }
+
+    /// First byte and total size of `Content-Range: bytes A-B/TOTAL`.
+    pub(super) fn content_range(&self) -> Option<(u64, Option<u64>)> {
+        let (range, total) = self.header("content-range")?.trim().strip_prefix("bytes ")?.split_once('/')?;
+        let (first, _) = range.split_once('-')?;
+        Some((first.parse().ok()?, total.parse().ok()))
+    }
+}
+
+/// Why no more comes.
+#[derive(Debug)]
+pub(super) enum Interruption {
+    /// A signal has asked for a stop.
+    Stop,
+    /// The connection failed or broke, or the server was silent for too long.
+    Broken(String),
+    /// The server is not the one that it claims to be, or speaks no TLS: no other try will do.
+    Untrusted(String),
+}
+
+enum Piece {
+    Head(Head),
+    Bytes(Vec<u8>),
+    End,
+    Failed(Interruption),
+}
+
+/// A request on its way.
+pub(super) struct Exchange {
+    pieces: Receiver<Piece>,
+    stop: StopFlag,
+    patience: Duration,
+}
+
+impl Exchange {
+    /// Sends a request.
+    pub(super) fn start(
+        agent: &ureq::Agent,
+        url: &str,
+        headers: Vec<(&'static str, String)>,
+        stop: &StopFlag,
+        patience: Duration,
+    ) -> std::io::Result<Self> {
+        let (sender, pieces) = sync_channel(WAITING);
+        let (agent, url) = (agent.clone(), url.to_owned());
+        thread::Builder::new().name("hub".to_owned()).spawn(move || make(&agent, &url, headers, &sender))?;
+        Ok(Self { pieces, stop: stop.clone(), patience })
+    }
+
+    /// Waits for status and headers.
+    pub(super) fn head(&self) -> Result<Head, Interruption> {
+        match self.next()? {
+            Piece::Head(head) => Ok(head),
+            _ => Err(Interruption::Broken("the answer has no head".to_owned())),
+        }
+    }
+
+    /// Waits for the next bytes of the body; `None` at its end.
+    pub(super) fn bytes(&self) -> Result<Option<Vec<u8>>, Interruption> {
+        match self.next()? {
+            Piece::Bytes(bytes) => Ok(Some(bytes)),
+            _ => Ok(None),
+        }
+    }
+
+    fn next(&self) -> Result<Piece, Interruption> {
+        let started = Instant::now();
+        loop {
+            if self.stop.requested().is_some() {
+                return Err(Interruption::Stop);
+            }
+            match self.pieces.recv_timeout(TICK) {
+                Ok(Piece::Failed(interruption)) => return Err(interruption),
+                Ok(piece) => return Ok(piece),
+                Err(RecvTimeoutError::Timeout) if started.elapsed() < self.patience => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    let problem = format!("nothing came for {} s", self.patience.as_secs());
+                    return Err(Interruption::Broken(problem));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Interruption::Broken("the connection was lost".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// The thread's work. A caller that has gone is noticed at the next piece, which ends the connection.
+fn make(agent: &ureq::Agent, url: &str, headers: Vec<(&'static str, String)>, caller: &SyncSender<Piece>) {
+    let mut request = agent.get(url);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let response = match request.call() {
+        Ok(response) => response,
+        Err(error) => {
+            let _ = caller.send(Piece::Failed(interruption_of(&error)));
+            return;
+        }
+    };
+    let mut head = Head { status: response.status().as_u16(), ..Head::default() };
+    for name in HEADERS {
+        if let Some(value) = response.headers().get(name) {
+            head.headers.insert(name, String::from_utf8_lossy(value.as_bytes()).into_owned());
+        }
+    }
+    if caller.send(Piece::Head(head)).is_err() {
+        return;
+    }
+    let mut body = response.into_body().into_reader();
+    loop {
+        let mut buffer = vec![0; PIECE];
+        let piece = match body.read(&mut buffer) {
+            Ok(0) => Piece::End,
+            Ok(read) => {
+                buffer.truncate(read);
+                Piece::Bytes(buffer)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => Piece::Failed(Interruption::Broken(problem_of(&error))),
+        };
+        let last = !matches!(piece, Piece::Bytes(_));
+        if caller.send(piece).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// An error without the address, which may hold a signature or a password.
+fn interruption_of(error: &ureq::Error) -> Interruption {
+    use ureq::Error;
+    Interruption::Broken(match error {
+        Error::Io(error) => problem_of(error),
+        Error::HostNotFound => "no such host".to_owned(),
+        Error::Timeout(_) => "no answer in time".to_owned(),
+        Error::Protocol(error) => format!("not HTTP: {error}"),
+        Error::LargeResponseHeader(..) => "headers too large".to_owned(),
+        Error::ConnectProxyFailed(_) | Error::InvalidProxyUrl => "the proxy refuses".to_owned(),
+        Error::Rustls(error) => return Interruption::Untrusted(format!("TLS: {error}")),
+        Error::Tls(problem) => return Interruption::Untrusted(format!("TLS: {problem}")),
+        _ => "the connection failed".to_owned(),
+    })
+}
+
+fn problem_of(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::UnexpectedEof => "the connection ended early".to_owned(),
+        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "no answer in time".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read() {
+        let head =
+            |text: &str| Head { status: 206, headers: BTreeMap::from([("content-range", text.to_owned())]) };
+        assert_eq!(head("bytes 5-9/10").content_range(), Some((5, Some(10))));
+        assert_eq!(head("bytes 0-0/*").content_range(), Some((0, None)));
+        assert_eq!(head("bytes */10").content_range(), None);
+        assert_eq!(head("lines 0-1/2").content_range(), None);
+    }
+}

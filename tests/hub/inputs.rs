@@ -1,0 +1,188 @@
+//! One commit for all files, and for all of a run; splits that are one; resuming without the hub.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::server::Hub;
+use super::{Site, outcome};
+use crate::fixtures::{Outcome, prompts};
+
+const DATASET: &str = "hf://datasets/o/d";
+
+/// `count` prompts beginning with the given one.
+fn rows(first: usize, count: usize) -> Vec<u8> {
+    let lines: Vec<String> =
+        prompts(first + count).lines().skip(first).map(|line| format!("{line}\n")).collect();
+    lines.concat().into_bytes()
+}
+
+fn files(files: &[(&str, Vec<u8>)]) -> BTreeMap<String, Vec<u8>> {
+    files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect()
+}
+
+impl Site {
+    /// A site whose recipe takes its prompts from the hub.
+    fn with_dataset() -> Self {
+        let site = Self::new();
+        site.world.write("recipe.toml", &site.world.recipe().replace("prompts.jsonl", DATASET));
+        site
+    }
+
+    fn selfplay(&self, hub: &Hub, arguments: &[&str]) -> Outcome {
+        outcome(&mut self.command(hub, arguments))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.world.path(name)).unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn all_files_of_a_snapshot_are_of_the_commit_that_the_hub_is_at() {
+    let site = Site::new();
+    let hub = Hub::new(site.policy());
+    // `plan` takes config.json of commit a alone.
+    site.world.write("recipe.toml", &site.world.recipe().replace("\"policy\"", "\"o/n\""));
+    site.selfplay(&hub, &["plan", "recipe.toml"]).ok();
+    assert!(site.cached().join("snapshots").join("a".repeat(40)).join("config.json").is_file());
+    let mut other = site.policy();
+    let weights = other.get_mut("model.safetensors").unwrap();
+    *weights.last_mut().unwrap() ^= 1;
+    let expected = weights.clone();
+    hub.move_to('b', other);
+    site.logprobs(&hub).ok();
+    let snapshot = site.cached().join("snapshots").join("b".repeat(40));
+    assert_eq!(std::fs::read(snapshot.join("model.safetensors")).unwrap(), expected);
+    assert!(snapshot.join("config.json").is_file());
+    assert!(hub.requests().iter().all(|request| request.lists() || !request.path.contains("/resolve/main/")));
+}
+
+#[test]
+fn a_split_is_asked_for_once() {
+    let site = Site::with_dataset();
+    let hub = Hub::new(files(&[("train.jsonl", rows(0, 12))]));
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run", "-q"]).ok();
+    assert_eq!(hub.requests().iter().filter(|request| request.lists()).count(), 1);
+    let pins = &site.json("run/manifest.json")["hub"];
+    assert_eq!(*pins, json!([{"source": DATASET, "commit": "a".repeat(40), "files": ["train.jsonl"]}]));
+}
+
+#[test]
+fn a_run_of_local_files_has_no_word_of_a_hub() {
+    let site = Site::new();
+    site.world.selfplay(&["run", "recipe.toml", "-o", "run", "-q"]).ok();
+    assert!(site.json("run/manifest.json").get("hub").is_none());
+}
+
+#[test]
+fn a_resume_takes_the_commit_that_the_run_began_with() {
+    let site = Site::with_dataset();
+    let hub = Hub::new(files(&[("train-00000.jsonl", rows(0, 12))]));
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "whole", "-q"]).ok();
+    for case in ["gone", "offline", "moved", "moved and nothing cached"] {
+        let run = format!("run {case}");
+        let begun = outcome(
+            site.command(&hub, &["run", "recipe.toml", "-o", &run, "-q"]).env("SELFPLAY_FAULT", "kill:30"),
+        );
+        assert_eq!(begun.status, None, "{}", begun.stderr);
+        let requests = hub.requests().len();
+        let mut resume = site.command(&hub, &["resume", &run, "-q"]);
+        match case {
+            "gone" => drop(resume.env("HF_ENDPOINT", "http://127.0.0.1:1")),
+            "offline" => drop(resume.env("HF_HUB_OFFLINE", "1")),
+            // Another file, of which the run must see nothing.
+            _ => hub.move_to(
+                'b',
+                files(&[("train-00000.jsonl", rows(0, 12)), ("train-00001.jsonl", rows(12, 8))]),
+            ),
+        }
+        if case.ends_with("cached") {
+            // The hub is asked for the run's own commit.
+            std::fs::remove_dir_all(site.world.path("hf")).unwrap();
+            hub.move_to('a', files(&[("train-00000.jsonl", rows(0, 12))]));
+        }
+        outcome(&mut resume).ok();
+        if case.ends_with("cached") {
+            let asked = hub.requests()[requests].path.clone();
+            assert!(asked.ends_with(&"a".repeat(40)), "{asked}");
+        } else {
+            assert_eq!(hub.requests().len(), requests, "{case}");
+        }
+        for name in ["iteration_01/pairs.parquet", "iteration_01/policy/model.safetensors"] {
+            let of = |run: &str| std::fs::read(site.world.path(run).join(name)).unwrap();
+            assert!(of(&run) == of("whole"), "{case}: {name}");
+        }
+        hub.move_to('a', files(&[("train-00000.jsonl", rows(0, 12))]));
+    }
+}
+
+#[test]
+fn what_no_cache_has_is_asked_of_the_hub_and_missed_by_name() {
+    let site = Site::with_dataset();
+    let hub = Hub::new(files(&[("train.jsonl", rows(0, 12))]));
+    let begun = outcome(
+        site.command(&hub, &["run", "recipe.toml", "-o", "run", "-q"]).env("SELFPLAY_FAULT", "kill:30"),
+    );
+    assert_eq!(begun.status, None, "{}", begun.stderr);
+    std::fs::remove_dir_all(site.world.path("hf")).unwrap();
+    outcome(site.command(&hub, &["resume", "run", "-q"]).env("HF_HUB_OFFLINE", "1"))
+        .refused(&["o/d", "HF_HUB_OFFLINE"]);
+}
+
+#[test]
+fn two_configurations_and_missing_shards_are_refused_before_anything_is_sampled() {
+    let site = Site::with_dataset();
+    let names = ["main/train-00000-of-00001.jsonl", "socratic/train-00000-of-00001.jsonl"];
+    let both = files(&[(names[0], rows(0, 12)), (names[1], rows(12, 12))]);
+    let hub = Hub::new(both);
+    let choices = ["hf://datasets/o/d:main/train", "hf://datasets/o/d:socratic/train"];
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run"]).refused(&choices);
+    assert!(!site.world.path("run").exists());
+    let split = format!("prompts.splits=[\"{}\"]", choices[1]);
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run", "-q", "--set", &split]).ok();
+    assert_eq!(site.json("run/manifest.json")["hub"][0]["files"], json!([names[1]]));
+    // Of what is not read nothing was fetched.
+    assert!(hub.requests().iter().all(|request| !request.path.contains("main/train")));
+
+    let hub = Hub::new(files(&[
+        ("train-00000-of-00003.jsonl", rows(0, 6)),
+        ("train-00002-of-00003.jsonl", rows(6, 6)),
+    ]));
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run2"])
+        .refused(&["train-00001-of-00003.jsonl is missing", "2 of 3"]);
+}
+
+#[test]
+fn an_identity_stands_once_in_all_files_of_a_split() {
+    let row = |id: Value, text: &str| format!("{}\n", json!({"prompt_id": id, "prompt": text})).into_bytes();
+    let shard = |n: usize| format!("train-0000{n}-of-00002.jsonl");
+    let (first, second) = (shard(0), shard(1));
+    let site = Site::with_dataset();
+    let twice = files(&[
+        (&first, row(json!("a1"), "a b")),
+        (&second, [row(json!("b"), "c"), row(json!("a1"), "d")].concat()),
+    ]);
+    let hub = Hub::new(twice);
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run"])
+        .refused(&[&first, &second, "row 1", "row 0", "\"a1\""]);
+    assert!(!site.world.path("run").exists());
+    // Numbers that a file has are kept as they are.
+    let numbered = |from: usize| {
+        (from..from + 6)
+            .flat_map(|n| row(json!(n), &format!("a {}", crate::fixtures::WORDS[5 + n % 19])))
+            .collect()
+    };
+    let hub = Hub::new(files(&[(&first, numbered(100)), (&second, numbered(200))]));
+    let site = Site::with_dataset();
+    site.selfplay(&hub, &["run", "recipe.toml", "-o", "run", "-q"]).ok();
+    let pairs: Vec<selfplay_records::Candidates> =
+        selfplay_records::read_rows(&first_file(&site.world.path("run/iteration_01/candidates"))).unwrap();
+    assert!(pairs.iter().all(|row| row.prompt.prompt_id.len() == 3), "{:?}", pairs[0].prompt);
+}
+
+fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "parquet")).unwrap()
+}
