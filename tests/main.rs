@@ -8,4 +8,5 @@ mod gpu_stages;
 mod plan;
 mod plan_memory;
 mod recipes;
+mod rows_and_limits;
 mod stages;

@@ -222,7 +222,7 @@ impl InputFile {
     /// When it cannot be read.
     pub fn of(path: &Path) -> Result<Self, EngineError> {
         let failed = |source| EngineError::io(path, "read", source);
-        let mut file = std::fs::File::open(path).map_err(failed)?;
+        let mut file = selfplay_records::open_regular(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut hasher = Sha256::new();
         if bytes <= HASHED_WHOLE {

@@ -83,6 +83,16 @@ pub enum RecordError {
         /// The layouts that are known.
         expected: &'static str,
     },
+    /// A row, or what the rows take together, exceeds what a file of rows may hold.
+    #[error("{}: row {row} {problem}", path.display())]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+        /// What exceeds which bound.
+        problem: String,
+    },
     /// Every row was left out.
     #[error("{}: none of the {skipped} rows can be used as {noun}; {reason}", path.display())]
     NoneUsable {
@@ -137,6 +147,7 @@ impl HasKind for RecordError {
             | Self::Field { .. }
             | Self::Duplicate { .. }
             | Self::Layout { .. }
+            | Self::Limit { .. }
             | Self::NoneUsable { .. }
             | Self::Parquet { .. } => Kind::Input,
         }

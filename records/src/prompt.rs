@@ -1,17 +1,13 @@
-//! Prompts, and how they are read from files of any column names.
-
-use std::path::Path;
+//! Prompts: what candidates are asked for.
 
 use arrow_schema::Schema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::error::RowProblem;
-use crate::io::{Ids, each_row};
 use crate::raw_row::found;
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, RecordError, Row, layout};
+use crate::{FieldProblem, Message, Row};
 
 /// What a candidate is asked for. One of `prompt`, `messages` and `prompt_ids` is there; ids win over text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -81,106 +77,7 @@ pub enum OnBadPrompt {
     Skip,
 }
 
-/// The prompts of a file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReadPrompts {
-    /// In the file's order.
-    pub prompts: Vec<Prompt>,
-    /// Rows that were left out.
-    pub skipped: usize,
-}
-
-/// Reads the prompts of a file of any layout.
-///
-/// `column` holds a string or a message list; where a row has none, its `messages` are taken, and `prompt_ids` wherever
-/// they stand. A row without `prompt_id` gets its number. An empty text and a conversation that ends with the
-/// assistant's turn are no prompts.
-///
-/// # Errors
-/// The file cannot be read, a row is no prompt and `on_bad` says error, two rows have one id, or no row is a prompt.
-pub fn read_prompts(path: &Path, column: &str, on_bad: OnBadPrompt) -> Result<ReadPrompts, RecordError> {
-    let mut prompts = Vec::new();
-    let mut skipped = 0;
-    let mut first_reason = None;
-    let mut ids = Ids::default();
-    each_row(path, &mut |number, raw| match raw
-        .into_map()
-        .and_then(|map| prompt_of(&map, column).map_err(RowProblem::from))
-    {
-        Ok(mut prompt) => {
-            prompt.number(number);
-            ids.add(path, number, &prompt.prompt_id)?;
-            prompts.push(prompt);
-            Ok(())
-        }
-        Err(problem) if on_bad == OnBadPrompt::Skip => {
-            skipped += 1;
-            first_reason.get_or_insert_with(|| format!("row {number}: {problem}"));
-            Ok(())
-        }
-        Err(problem) => Err(problem.at(path, number)),
-    })?;
-    match first_reason {
-        Some(reason) if prompts.is_empty() => {
-            Err(RecordError::NoneUsable { path: path.to_path_buf(), skipped, noun: Prompt::NOUN, reason })
-        }
-        _ if prompts.is_empty() => Err(RecordError::Empty { path: path.to_path_buf(), noun: Prompt::NOUN }),
-        _ => Ok(ReadPrompts { prompts, skipped }),
-    }
-}
-
-fn prompt_of(map: &Map<String, Value>, column: &str) -> Result<Prompt, FieldProblem> {
-    let present = |name: &str| map.get(name).filter(|value| !value.is_null());
-    let mut prompt = Prompt {
-        prompt_id: present("prompt_id").map(id_of).transpose()?.unwrap_or_default(),
-        ..Prompt::default()
-    };
-    match (present(column), present("messages")) {
-        // `prompt_ids` may be the column that is asked for.
-        (Some(_), _) if column == "prompt_ids" => {}
-        (Some(Value::String(text)), _) if text.trim().is_empty() => {
-            return Err(FieldProblem::new(column, "a text", "an empty string"));
-        }
-        (Some(Value::String(text)), _) => prompt.prompt = Some(text.clone()),
-        (Some(turns @ Value::Array(_)), _) => prompt.messages = Some(conversation(column, turns)?),
-        (Some(other), _) => {
-            return Err(FieldProblem::new(column, "a string or an array of messages", found(other)));
-        }
-        (None, Some(turns)) => prompt.messages = Some(conversation("messages", turns)?),
-        (None, None) => {}
-    }
-    if let Some(ids) = present("prompt_ids") {
-        let wrong = || FieldProblem::new("prompt_ids", "an array of token ids", found(ids));
-        let ids: Vec<u32> = Vec::deserialize(ids).map_err(|_| wrong())?;
-        prompt.prompt_ids = Some(ids);
-    }
-    if prompt.prompt.is_none() && prompt.messages.is_none() && prompt.prompt_ids.is_none() {
-        let names: Vec<&str> = map.keys().map(String::as_str).collect();
-        let expected = if column == "prompt" {
-            "a string, or \"messages\" or \"prompt_ids\" in its place".to_owned()
-        } else {
-            "a string or an array of messages".to_owned()
-        };
-        return Err(FieldProblem::new(column, expected, format!("only [{}]", names.join(", "))));
-    }
-    prompt.check()?;
-    Ok(prompt)
-}
-
-fn conversation(field: &str, turns: &Value) -> Result<Vec<Message>, FieldProblem> {
-    let turns = layout::messages(field, turns)?;
-    match turns.last() {
-        Some(last) if last.role == "assistant" => Err(FieldProblem::new(
-            field,
-            "a conversation that ends before the assistant's turn",
-            "the assistant's turn at its end",
-        )),
-        Some(_) => Ok(turns),
-        None => Err(FieldProblem::new(field, "at least one message", "an empty array")),
-    }
-}
-
-fn id_of(value: &Value) -> Result<String, FieldProblem> {
+pub(crate) fn id_of(value: &Value) -> Result<String, FieldProblem> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) if number.is_i64() || number.is_u64() => Ok(number.to_string()),

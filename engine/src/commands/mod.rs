@@ -31,6 +31,8 @@ pub mod train;
 pub mod train_preference;
 mod training;
 
+pub(crate) use estimate::show as show_bytes;
+
 /// Writes `text` to standard output. A reader that has gone away (`| head`) is no error.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();

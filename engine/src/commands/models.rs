@@ -1,12 +1,14 @@
 //! Models as the stage commands open them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
 
-use crate::error::Result;
+use crate::device::DeviceChoice;
+use crate::error::{EngineError, Result};
 use crate::hub;
+use crate::memory_check::{random_weights, too_large};
 use crate::recipe::{ModelSource, Recipe};
 
 /// A policy with what turns its ids into text.
@@ -30,9 +32,22 @@ pub(super) fn decoder(recipe: &Recipe, device: &Device, heads: bool) -> Result<D
     let folder = hub::model_folder(&recipe.policy.model)?;
     let options = LoadOptions { device: device.clone(), dtype: computed_in(recipe, device), heads };
     Ok(match &recipe.policy.model {
-        ModelSource::Random(_) => Decoder::random_from(&folder, recipe.seed, &options)?,
+        ModelSource::Random(_) => {
+            refuse_huge(&folder, device)?;
+            Decoder::random_from(&folder, recipe.seed, &options)?
+        }
         _ => Decoder::load(&folder, &options)?,
     })
+}
+
+/// That random weights of the folder's shape fit into memory.
+fn refuse_huge(folder: &Path, device: &Device) -> Result<()> {
+    let bytes = random_weights(&Architecture::load(folder)?);
+    let choice = DeviceChoice::of(device);
+    match too_large(&format!("random:{}", folder.display()), bytes, choice) {
+        Some(problem) => Err(EngineError::failure(problem)),
+        None => Ok(()),
+    }
 }
 
 /// What the policy is computed in: f32 on the CPU whatever it is stored in; on CUDA `policy.dtype`, else as stored.

@@ -35,6 +35,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         stage: &stage,
         name: "train",
         output: &args.output,
+        rows: &args.pairs,
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
     };

@@ -51,6 +51,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
         stage: &stage,
         name: "train-preference",
         output: &args.output,
+        rows: &args.pairs,
         model_folder: "preference_model",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
     };
