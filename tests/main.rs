@@ -10,5 +10,6 @@ mod hub;
 mod plan;
 mod plan_memory;
 mod recipes;
+mod rows_and_limits;
 mod stages;
 mod templates;

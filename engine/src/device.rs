@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 
 use crate::error::{EngineError, Result};
 
@@ -18,6 +18,14 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The choice that an open device is of.
+    pub fn of(device: &Device) -> Self {
+        match device.location() {
+            DeviceLocation::Cuda { gpu_id } => Self::Cuda(gpu_id),
+            DeviceLocation::Cpu | DeviceLocation::Metal { .. } => Self::Cpu,
+        }
+    }
+
     /// Opens the device.
     ///
     /// # Errors

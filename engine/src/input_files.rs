@@ -66,7 +66,7 @@ impl InputFile {
 
     fn hashed(path: &Path, hash: fn(&mut File, &mut Sha256) -> io::Result<()>) -> Result<Self, EngineError> {
         let failed = |source| EngineError::io(path, "read", source);
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = selfplay_records::open_regular(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
         let mut hasher = Sha256::new();
         hash(&mut file, &mut hasher).map_err(failed)?;

@@ -7,17 +7,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions};
-use selfplay_records::{OnBadPrompt, Prompt, read_values};
+use selfplay_records::{OnBadPrompt, Prompt, read_columns};
 use selfplay_scorer::PreferenceModel;
 use serde_json::Value;
 
+use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
 use crate::manifest::{InputFile, InputKind};
+use crate::memory_check::{random_weights, too_large};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
 use crate::runtime::Runtime;
 use crate::scorable::Scorable;
 use crate::splits;
+use crate::usable_prompts::{PromptLimits, Refused, Usable, usable};
 
 /// Everything that the stages read, in memory; weights are not.
 pub struct Inputs {
@@ -61,7 +64,8 @@ impl Inputs {
         let codec = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())?;
         let stop_ids = codec.stop_ids(&policy_folder)?;
         let architecture = Architecture::load(&policy_folder)?;
-        let limits = Limits { context: architecture.max_positions, vocabulary: architecture.vocab_size };
+        let limits = PromptLimits::of(&architecture);
+        let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
         let mut files = BTreeMap::new();
         let scorer_codec = Codec::load(&preference_folder, recipe.score.settings.chat_template.as_deref())?;
@@ -79,7 +83,6 @@ impl Inputs {
         let mut split_files = Vec::new();
         for source in recipe.prompts.splits.iter().take(recipe.iterations) {
             let source_files = hub.data_files(source)?;
-            let on_bad = recipe.prompts.on_bad_prompt.to_records();
             let mut read = hub::prompts(&source_files, &recipe.prompts.column, on_bad)?;
             split_files.extend(source_files);
             if read.prompts.is_empty() {
@@ -101,7 +104,7 @@ impl Inputs {
         files.insert(InputKind::Eval, hash_files(&held_out.files)?);
         let mut training = Vec::new();
         for (index, split) in splits.into_iter().enumerate() {
-            let mut prompts = splits::training(split, &held_out.prompts, recipe.prompts.max_prompts);
+            let prompts = splits::training(split, &held_out.prompts, None);
             if prompts.is_empty() {
                 let source = &recipe.prompts.splits[index];
                 let problem = format!(
@@ -110,11 +113,21 @@ impl Inputs {
                 return Err(EngineError::Input(problem));
             }
             let place = recipe.prompts.splits[index].to_string();
-            limits.tokenise(&codec, &mut prompts, &place)?;
-            training.push(prompts);
+            let found = answerable(limits, &codec, prompts, &place, on_bad, recipe.prompts.max_prompts)?;
+            skipped[index] += found.skipped;
+            training.push(found.kept);
         }
-        let mut held_out_prompts = held_out.prompts;
-        limits.tokenise(&codec, &mut held_out_prompts, "[eval] prompts")?;
+        // Those of a file of their own have answers beside them, and each is wanted.
+        let of_eval = if recipe.eval.prompts.is_some() { OnBadPrompt::Error } else { on_bad };
+        let place = match &recipe.eval.prompts {
+            Some(source) => format!("eval.prompts {source}"),
+            None => format!("held-out prompts of {}", recipe.prompts.splits[0]),
+        };
+        let found = answerable(limits, &codec, held_out.prompts, &place, of_eval, None)?;
+        if let Some(first) = skipped.first_mut() {
+            *first += found.skipped;
+        }
+        let held_out_prompts = found.kept;
         let answers = held_out.answers;
         Ok(Self {
             policy_folder,
@@ -148,7 +161,14 @@ impl Inputs {
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, EngineError> {
         let options = policy_options(recipe, runtime);
         Ok(match &recipe.policy.model {
-            ModelSource::Random(folder) => Decoder::random_from(folder, recipe.seed, &options)?,
+            ModelSource::Random(folder) => {
+                let bytes = random_weights(&Architecture::load(folder)?);
+                let what = format!("random:{}", folder.display());
+                if let Some(problem) = too_large(&what, bytes, DeviceChoice::of(&runtime.device)) {
+                    return Err(EngineError::failure(problem));
+                }
+                Decoder::random_from(folder, recipe.seed, &options)?
+            }
             _ => Decoder::load(&self.policy_folder, &options)?,
         })
     }
@@ -205,41 +225,19 @@ fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<
     paths.into_iter().map(|path| InputFile::of(path.as_ref())).collect()
 }
 
-/// What the policy takes.
-struct Limits {
-    context: usize,
-    vocabulary: usize,
-}
-
-impl Limits {
-    /// Fills in every prompt's ids, and checks that the policy takes them.
-    fn tokenise(&self, codec: &Codec, prompts: &mut [Prompt], place: &str) -> Result<(), EngineError> {
-        for prompt in prompts {
-            let ids = codec.prompt_ids(prompt)?;
-            let problem = if ids.is_empty() {
-                Some("has no tokens; one or more are wanted".to_owned())
-            } else if ids.len() >= self.context {
-                Some(format!(
-                    "has {} tokens, and the policy's context is {}; shorten it or leave it out",
-                    ids.len(),
-                    self.context
-                ))
-            } else {
-                ids.iter().find(|id| **id as usize >= self.vocabulary).map(|id| {
-                    format!(
-                        "has token id {id}, and the policy's vocabulary is {}; its own ids are wanted",
-                        self.vocabulary
-                    )
-                })
-            };
-            if let Some(problem) = problem {
-                let problem = format!("{place}: prompt_id {:?} {problem}", prompt.prompt_id);
-                return Err(EngineError::Input(problem));
-            }
-            prompt.prompt_ids = Some(ids);
-        }
-        Ok(())
-    }
+/// Prompts of one source that the policy can answer, as `prompts.on_bad_prompt` says.
+fn answerable(
+    limits: PromptLimits,
+    codec: &Codec,
+    prompts: Vec<Prompt>,
+    place: &str,
+    on_bad: OnBadPrompt,
+    most: Option<usize>,
+) -> Result<Usable<Prompt>, EngineError> {
+    usable(limits, codec, prompts, on_bad, most).map_err(|refused| match refused {
+        Refused::Prompts(problem) => EngineError::Input(format!("{place}: {problem}")),
+        Refused::Model(error) => EngineError::from(error),
+    })
 }
 
 /// The held-out prompts before tokenisation.
@@ -278,7 +276,7 @@ fn answers_of(
 ) -> Result<Vec<String>, EngineError> {
     let mut answers = Vec::with_capacity(rows);
     for file in files {
-        for (row, values) in read_values(file)?.iter().enumerate() {
+        for (row, values) in read_columns(file, &[column])?.iter().enumerate() {
             match values.get(column) {
                 Some(Value::String(text)) => answers.push(text.clone()),
                 Some(Value::Number(number)) => answers.push(number.to_string()),

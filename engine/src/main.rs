@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let cli = Cli::read();
+    selfplay::surroundings::prepare()?;
     cli.common.start_log();
     cli.run()
 }

@@ -92,6 +92,19 @@ pub enum PairingError {
         /// Responses of the candidates' row.
         k: usize,
     },
+    /// A preference row of other responses to the same prompt.
+    #[error(
+        "preferences of prompt_id {prompt_id:?}: they compare other responses than the candidates hold \
+         (candidates_digest {found:?}, and theirs is {expected:?}): score these candidates with `selfplay score`"
+    )]
+    OtherCandidates {
+        /// The prompt.
+        prompt_id: String,
+        /// The preferences' digest.
+        found: String,
+        /// The candidates' digest.
+        expected: String,
+    },
     /// A score that is not a number.
     #[error("preferences of prompt_id {prompt_id:?}, response {response}: {field} is not finite")]
     NotFinite {
@@ -370,6 +383,16 @@ fn check(candidates: &Candidates, preference: &Preference, prompt_id: &str) -> R
     let prompt_id = || prompt_id.to_owned();
     if prompt.prompt.is_none() && prompt.messages.is_none() && prompt.prompt_ids.is_none() {
         return Err(PairingError::NoPrompt { prompt_id: prompt_id() });
+    }
+    if let Some(found) = &preference.candidates_digest {
+        let expected = candidates.digest();
+        if *found != expected {
+            return Err(PairingError::OtherCandidates {
+                prompt_id: prompt_id(),
+                found: found.clone(),
+                expected,
+            });
+        }
     }
     let k = candidates.responses.len();
     for (field, table) in [("scores", &preference.scores), ("probabilities", &preference.probabilities)] {

@@ -15,6 +15,7 @@ use crate::resume::{StageAction, Workload, plan};
 use crate::run_dir::{IterationDir, RunDir};
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
+use crate::usable_prompts::without_stop;
 
 /// Everything that the stages share.
 pub struct Session {
@@ -67,6 +68,9 @@ impl Session {
             progress.line(format!(
                 "note: this run began elsewhere ({difference}); bits of later results may differ"
             ));
+        }
+        if let Some(note) = without_stop(&inputs.stop_ids, &recipe.sample) {
+            progress.line(note);
         }
         Ok(Self {
             recipe,

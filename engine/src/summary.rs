@@ -86,6 +86,12 @@ pub struct IterationSummary {
     pub pairs: usize,
     /// Pairs that were cut to fit `train.max_length`.
     pub truncated_pairs: usize,
+    /// Pairs that the cut left nothing of: they were not trained on.
+    #[serde(default)]
+    pub skipped_pairs: usize,
+    /// Pairs whose two responses are the same tokens after every cut: they teach no preference.
+    #[serde(default)]
+    pub identical_pairs: usize,
     /// Optimizer steps.
     pub steps: usize,
 }

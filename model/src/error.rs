@@ -77,7 +77,9 @@ impl ModelError {
             ErrorKind::PermissionDenied | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
                 Self::input(path, format!("it cannot be read ({source})"), remedy)
             }
-            ErrorKind::InvalidData => Self::input(path, "it is not UTF-8 text", remedy),
+            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
+                Self::input(path, format!("it cannot be read: {source}"), remedy)
+            }
             _ => Self::io(path, source),
         }
     }

@@ -42,8 +42,27 @@ pub struct Candidates {
     pub responses: Vec<Response>,
 }
 
+impl Candidates {
+    /// A hash of the responses' texts, in hexadecimal: what preferences keep to be known as these candidates'.
+    pub fn digest(&self) -> String {
+        // FNV-1a of 64 bits, each text after its length: it tells files apart and guards nothing.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        };
+        for response in &self.responses {
+            add(&(response.text.len() as u64).to_le_bytes());
+            add(response.text.as_bytes());
+        }
+        format!("{hash:016x}")
+    }
+}
+
 impl Row for Candidates {
     const NOUN: &'static str = "candidates";
+    const MOST_BYTES: usize = crate::limits::OWN_ROW_BYTES;
 
     fn schema(rows: &[Self]) -> Schema {
         Columns::of(rows)

@@ -106,6 +106,16 @@ pub enum RecordError {
         /// The layouts that are known.
         expected: &'static str,
     },
+    /// A row, or what the rows take together, exceeds what a file of rows may hold.
+    #[error("{}: row {row} {problem}", path.display())]
+    Limit {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+        /// What exceeds which bound.
+        problem: String,
+    },
     /// Every row was left out.
     #[error("{}: none of the {skipped} rows can be used as {noun}; {reason}", path.display())]
     NoneUsable {
@@ -161,6 +171,7 @@ impl HasKind for RecordError {
             | Self::Duplicate { .. }
             | Self::DuplicateAcross { .. }
             | Self::Layout { .. }
+            | Self::Limit { .. }
             | Self::NoneUsable { .. }
             | Self::Parquet { .. } => Kind::Input,
         }

@@ -14,7 +14,7 @@ use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::layout::{alpaca_prompt, message, messages, present, system, text};
+use crate::layout::{SYSTEM, alpaca_prompt, message, messages, present, text, with_system};
 use crate::raw_row::found;
 use crate::row::{self, Columns};
 use crate::{FieldProblem, Message, Row};
@@ -50,19 +50,18 @@ impl TryFrom<Map<String, Value>> for Instruction {
         }
         let first = |names: &[&'static str]| names.iter().copied().find(|name| present(&row, name).is_some());
         if let Some(turns) = present(&row, "messages") {
-            instruction.messages = answered("messages", messages("messages", turns)?)?;
+            let turns = with_system(&row, messages("messages", turns)?)?;
+            instruction.messages = answered("messages", turns)?;
         } else if let Some(turns) = present(&row, "conversations") {
-            let mut all = system(&row)?;
-            all.extend(messages("conversations", turns)?);
-            instruction.messages = answered("conversations", all)?;
+            let turns = with_system(&row, messages("conversations", turns)?)?;
+            instruction.messages = answered("conversations", turns)?;
         } else if present(&row, "instruction").is_some() {
             let mut turns = alpaca_prompt(&row)?;
             let reply = first(&["output", "response", "completion"]).unwrap_or("output");
             turns.push(Message::assistant(text(&row, reply)?));
             instruction.messages = turns;
         } else if let Some(prompt) = first(&PROMPTS) {
-            let mut turns = system(&row)?;
-            turns.extend(side(prompt, present(&row, prompt), "user")?);
+            let mut turns = with_system(&row, side(prompt, present(&row, prompt), "user")?)?;
             let reply = first(&REPLIES).unwrap_or("response");
             turns.extend(side(reply, present(&row, reply), "assistant")?);
             instruction.messages = answered(reply, turns)?;
@@ -88,6 +87,13 @@ impl Row for Instruction {
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())
             .where_some("response_ids", row::ids(), |row| row.response_ids.is_some())
             .schema()
+    }
+
+    fn columns() -> Option<Vec<String>> {
+        let beside =
+            ["messages", "conversations", "prompt_ids", "response_ids", "instruction", "input", "history"];
+        let all = beside.into_iter().chain(PROMPTS).chain(REPLIES).chain(SYSTEM);
+        Some(all.map(str::to_owned).collect())
     }
 
     fn check(&self) -> Result<(), FieldProblem> {

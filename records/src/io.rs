@@ -1,8 +1,8 @@
 //! Files of rows: JSON Lines, JSON or Parquet, by the file's ending.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufReader, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -11,6 +11,8 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value};
 
 use crate::jsonl::{self, Take};
+use crate::limits::{Budget, ROW_BYTES};
+use crate::regular::open_regular;
 use crate::{RecordError, Row, WriteError, atomic, parquet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,11 @@ impl Format {
 pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
     let mut rows: Vec<R> = Vec::new();
     let mut numbered = Vec::new();
-    each_row(path, &mut |number, raw| {
+    let wanted = match R::columns() {
+        Some(names) => Wanted::only(names),
+        None => Wanted::all(R::schema(&[]).fields().iter().map(|field| field.name().clone())),
+    };
+    each_row_of(path, R::MOST_BYTES, &wanted, &mut |number, raw| {
         let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
         numbered.push(row.identity() == Some(""));
         row.number(number);
@@ -56,7 +62,7 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
             problem,
         })?;
         rows.push(row);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     if rows.is_empty() {
         return Err(RecordError::Empty { path: path.to_path_buf(), noun: R::NOUN });
@@ -97,10 +103,22 @@ pub fn write_rows<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> {
 /// # Errors
 /// As [`read_rows`]; the rows only need to be JSON objects.
 pub fn read_values(path: &Path) -> Result<Vec<Map<String, Value>>, RecordError> {
+    values(path, &Wanted::all([]))
+}
+
+/// As [`read_values`], but only the named columns; of a file of Parquet no others are looked at.
+///
+/// # Errors
+/// As [`read_values`].
+pub fn read_columns(path: &Path, columns: &[&str]) -> Result<Vec<Map<String, Value>>, RecordError> {
+    values(path, &Wanted::only(columns.iter().map(|&name| name.to_owned())))
+}
+
+fn values(path: &Path, wanted: &Wanted) -> Result<Vec<Map<String, Value>>, RecordError> {
     let mut rows = Vec::new();
-    each_row(path, &mut |number, raw| {
+    each_row(path, wanted, &mut |number, raw| {
         rows.push(raw.into_map().map_err(|problem| problem.at(path, number))?);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     if rows.is_empty() {
         return Err(RecordError::Empty { path: path.to_path_buf(), noun: "anything" });
@@ -108,19 +126,62 @@ pub fn read_values(path: &Path) -> Result<Vec<Map<String, Value>>, RecordError> 
     Ok(rows)
 }
 
-/// Hands each row of a file to `take`.
-pub(crate) fn each_row(path: &Path, take: &mut Take<'_>) -> Result<(), RecordError> {
-    let format = Format::of(path)?;
-    let file = File::open(path).map_err(|source| RecordError::read(path, source))?;
-    if file.metadata().is_ok_and(|found| found.is_dir()) {
-        return Err(RecordError::read(path, std::io::ErrorKind::IsADirectory.into()));
+/// The columns that a reader needs. In Parquet no others are decoded.
+pub(crate) struct Wanted {
+    /// Read for what they hold, which must be what a row can have.
+    names: Vec<String>,
+    /// Whether the others are carried along.
+    carries: bool,
+}
+
+impl Wanted {
+    /// These columns alone.
+    pub(crate) fn only(names: impl IntoIterator<Item = String>) -> Self {
+        Self { names: names.into_iter().collect(), carries: false }
     }
+
+    /// These columns, and the others carried along.
+    pub(crate) fn all(names: impl IntoIterator<Item = String>) -> Self {
+        Self { names: names.into_iter().collect(), carries: true }
+    }
+
+    /// Whether the column is decoded.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.carries || self.asks_for(name)
+    }
+
+    /// Whether its values are read, and not merely carried along.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
+        self.names.iter().any(|one| one == name)
+    }
+}
+
+/// Hands each row of a file to `take`, until that breaks off.
+pub(crate) fn each_row(path: &Path, wanted: &Wanted, take: &mut Take<'_>) -> Result<(), RecordError> {
+    each_row_of(path, ROW_BYTES, wanted, take)
+}
+
+/// As [`each_row`], of rows of at most `row_bytes`.
+fn each_row_of(
+    path: &Path,
+    row_bytes: usize,
+    wanted: &Wanted,
+    take: &mut Take<'_>,
+) -> Result<(), RecordError> {
+    let format = Format::of(path)?;
+    let read = |source| RecordError::read(path, source);
+    let file = open_regular(path).map_err(read)?;
+    let budget = &mut Budget::of(file.metadata().map_err(read)?.len(), row_bytes);
     match format {
-        Format::JsonLines => jsonl::each_line(path, BufReader::new(file), take),
-        Format::Json => jsonl::each_element(path, BufReader::new(file), take),
-        Format::JsonLinesGzip => jsonl::each_line(path, BufReader::new(MultiGzDecoder::new(file)), take),
-        Format::JsonGzip => jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), take),
-        Format::Parquet => parquet::each_row(path, file, take),
+        Format::JsonLines => jsonl::each_line(path, BufReader::new(file), budget, take),
+        Format::Json => jsonl::each_element(path, BufReader::new(file), budget, take),
+        Format::JsonLinesGzip => {
+            jsonl::each_line(path, BufReader::new(MultiGzDecoder::new(file)), budget, take)
+        }
+        Format::JsonGzip => {
+            jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), budget, take)
+        }
+        Format::Parquet => parquet::each_row(path, file, wanted, budget, take),
     }
 }
 

@@ -1,18 +1,20 @@
 //! Rows as JSON Lines, and as one JSON array where the file is named `.json`.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
-use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::RecordError;
+use crate::limits::{Budget, Meter, Metered};
 use crate::raw_row::{RawRow, json_fault};
 use crate::shown::quoted;
 
-/// What takes the rows as they are read: the row's number from 0, and the row.
-pub(crate) type Take<'a> = dyn FnMut(usize, RawRow<'_>) -> Result<(), RecordError> + 'a;
+/// What takes the rows as they are read: the row's number from 0, and the row. A break ends the reading.
+pub(crate) type Take<'a> = dyn FnMut(usize, RawRow<'_>) -> Result<ControlFlow<()>, RecordError> + 'a;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
@@ -20,21 +22,32 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 pub(crate) fn each_line(
     path: &Path,
     mut reader: impl BufRead,
+    budget: &mut Budget,
     take: &mut Take<'_>,
 ) -> Result<(), RecordError> {
     let mut line = Vec::new();
     let mut first = true;
     let mut row = 0;
+    let most = budget.row_bytes();
     loop {
         line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(|source| RecordError::read(path, source))? == 0 {
+        // One byte more than a row may have, and the line's end.
+        let mut bounded = (&mut reader).take(most as u64 + 2);
+        let read = bounded.read_until(b'\n', &mut line).map_err(|source| RecordError::read(path, source))?;
+        if read == 0 {
             return Ok(());
         }
         let bytes = if first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
         first = false;
         let bytes = bytes.trim_ascii();
+        if bytes.len() > most || read > most + 1 || budget.has_too_many_values(bytes) {
+            return Err(budget.row_too_large(path, row));
+        }
         if !bytes.is_empty() {
-            take(row, RawRow::Text(bytes))?;
+            budget.take(path, row, bytes.len())?;
+            if take(row, RawRow::Text(bytes))?.is_break() {
+                return Ok(());
+            }
             row += 1;
         }
     }
@@ -44,24 +57,62 @@ pub(crate) fn each_line(
 pub(crate) fn each_element(
     path: &Path,
     mut reader: impl BufRead,
+    budget: &mut Budget,
     take: &mut Take<'_>,
 ) -> Result<(), RecordError> {
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).map_err(|source| RecordError::read(path, source))?;
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes).trim_ascii();
-    if !bytes.starts_with(b"[") {
-        return match lone_object(bytes) {
+    if first_byte(&mut reader).map_err(|source| RecordError::read(path, source))? != Some(b'[') {
+        // So much of the file as one row may have: enough to tell one object over several lines from rows.
+        let mut bytes = Vec::new();
+        let most = budget.row_bytes() as u64;
+        (&mut reader).take(most).read_to_end(&mut bytes).map_err(|source| RecordError::read(path, source))?;
+        return match lone_object(&bytes) {
             Some(problem) => Err(RecordError::NotJson { path: path.to_path_buf(), row: 0, problem }),
-            None => each_line(path, bytes, take),
+            None => each_line(path, bytes.as_slice().chain(reader), budget, take),
         };
     }
-    let mut values = Vec::new();
-    let mut parser = serde_json::Deserializer::from_slice(bytes);
-    if let Err(error) = Elements(&mut values).deserialize(&mut parser).and_then(|()| parser.end()) {
-        let problem = format!("not JSON: {}", json_fault(&error));
-        return Err(RecordError::NotJson { path: path.to_path_buf(), row: values.len(), problem });
+    let meter = Meter::new(budget.row_bytes());
+    let mut row = 0;
+    let mut ended = None;
+    let mut parser = serde_json::Deserializer::from_reader(Metered { reader, meter: &meter });
+    let elements =
+        Elements { path, meter: &meter, row: &mut row, budget: &mut *budget, take, ended: &mut ended };
+    let parsed = elements.deserialize(&mut parser).and_then(|()| parser.end());
+    match (ended, parsed) {
+        (Some(ended), _) => ended,
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) if error.io_error_kind() == Some(io::ErrorKind::FileTooLarge) => {
+            Err(budget.row_too_large(path, row))
+        }
+        (None, Err(error)) if error.is_io() => Err(RecordError::read(path, error.into())),
+        (None, Err(error)) => {
+            let problem = format!("not JSON: {}", json_fault(&error));
+            Err(RecordError::NotJson { path: path.to_path_buf(), row, problem })
+        }
     }
-    values.into_iter().enumerate().try_for_each(|(row, value)| take(row, RawRow::Value(value)))
+}
+
+/// The first byte that is neither a byte order mark nor white space; what is before it is taken off.
+fn first_byte(reader: &mut impl BufRead) -> io::Result<Option<u8>> {
+    let mut is_start = true;
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        if is_start && buffer.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+            is_start = false;
+            continue;
+        }
+        is_start = false;
+        let blank = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        if blank < buffer.len() {
+            let first = buffer[blank];
+            reader.consume(blank);
+            return Ok(Some(first));
+        }
+        reader.consume(blank);
+    }
 }
 
 /// What is wrong with a file that is one object over several lines: perhaps rows with a frame around them.
@@ -102,10 +153,19 @@ pub(crate) fn write_array<R: Serialize>(sink: &mut dyn Write, rows: &[R]) -> io:
     sink.write_all(b"\n]\n")
 }
 
-/// Gathers an array's elements one by one, so that an error is known to lie in the next.
-struct Elements<'a>(&'a mut Vec<Value>);
+/// Hands over an array's elements one by one, so that an error is known to lie in the next, and no more than one is in
+/// memory.
+struct Elements<'a, 'b> {
+    path: &'a Path,
+    meter: &'a Meter,
+    row: &'a mut usize,
+    budget: &'a mut Budget,
+    take: &'a mut Take<'b>,
+    /// How the taker ended the reading before the array's end.
+    ended: &'a mut Option<Result<(), RecordError>>,
+}
 
-impl<'de> DeserializeSeed<'de> for Elements<'_> {
+impl<'de> DeserializeSeed<'de> for Elements<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -113,7 +173,7 @@ impl<'de> DeserializeSeed<'de> for Elements<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Elements<'_> {
+impl<'de> Visitor<'de> for Elements<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -121,8 +181,21 @@ impl<'de> Visitor<'de> for Elements<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        while let Some(value) = sequence.next_element()? {
-            self.0.push(value);
+        while let Some(value) = sequence.next_element::<Value>()? {
+            let taken = self
+                .budget
+                .take(self.path, *self.row, self.meter.next_row())
+                .and_then(|()| (self.take)(*self.row, RawRow::Value(value)));
+            *self.ended = match taken {
+                Ok(ControlFlow::Continue(())) => {
+                    *self.row += 1;
+                    continue;
+                }
+                Ok(ControlFlow::Break(())) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+            // The parser can only be given up by an error, which nobody sees.
+            return Err(A::Error::custom("the reading has ended"));
         }
         Ok(())
     }

@@ -110,9 +110,30 @@ pub(crate) fn alpaca_prompt(row: &Map<String, Value>) -> Result<Vec<Message>, Fi
     Ok(turns)
 }
 
-/// The row's `system` text as a first turn, or no turn.
+/// Columns that hold the system's turn beside the others, in the layouts that have one.
+pub(crate) const SYSTEM: [&str; 2] = ["system", "system_prompt"];
+
+/// The row's `system` (or `system_prompt`) text as a first turn, or no turn.
 pub(crate) fn system(row: &Map<String, Value>) -> Result<Vec<Message>, FieldProblem> {
-    Ok(optional_text(row, "system")?.map(|text| Message::new("system", text)).into_iter().collect())
+    for name in SYSTEM {
+        if let Some(text) = optional_text(row, name)? {
+            return Ok(vec![Message::new("system", text)]);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The conversation with the row's `system` text as its first turn, unless it begins with such a turn itself.
+pub(crate) fn with_system(
+    row: &Map<String, Value>,
+    turns: Vec<Message>,
+) -> Result<Vec<Message>, FieldProblem> {
+    if turns.is_empty() || turns.first().is_some_and(|first| first.role == "system") {
+        return Ok(turns);
+    }
+    let mut all = system(row)?;
+    all.extend(turns);
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -5,25 +5,27 @@
 //! ```text
 //! ids            prompt_ids, chosen_ids, rejected_ids            our own; texts may stand beside them
 //! messages       chosen, rejected: [{role, content}]; prompt: [..] or text or absent
-//! texts          prompt (question, query), chosen, rejected: text
+//! texts          prompt (question, query), chosen, rejected: text, or {role, content} for the replies
 //! alpaca         instruction, input, system, history, chosen, rejected: text
 //! sharegpt       conversations: [{from, value}], chosen, rejected: {from, value} or text
 //! transcripts    chosen, rejected: "\n\nHuman: … \n\nAssistant: …"
 //! ```
 //!
-//! `reject` is read as `rejected`. Where the two conversations carry their prompts, the prompt is their longest common
+//! `reject` is read as `rejected`, and `system` (or `system_prompt`) beside any of them is the first turn of a conversation
+//! that has none. Where the two conversations carry their prompts, the prompt is their longest common
 //! beginning if it ends before an assistant's turn, and each reply is the turn after it; later turns, which answer
 //! different conversations, are left out. Identical replies, empty ones and pairs without a common prompt teach
 //! nothing: such rows are left out and told. Rows with ids are taken as they are.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
-use crate::io::each_row;
+use crate::io::{Wanted, each_row};
 use crate::layout::{self, alpaca_prompt, present, text};
 use crate::raw_row::{RawRow, found};
 use crate::shown::quoted;
@@ -82,6 +84,19 @@ const KNOWN: &str = "ids (prompt_ids, chosen_ids, rejected_ids), message lists (
     texts (prompt, chosen, rejected), alpaca (instruction, input, chosen, rejected), sharegpt (conversations, chosen, \
     rejected) or transcripts (chosen, rejected beginning with \"Human:\")";
 
+/// Columns of these layouts beside those of a [`Pair`].
+const COLUMNS: [&str; 9] = [
+    "question",
+    "query",
+    "reject",
+    "instruction",
+    "input",
+    "history",
+    "conversations",
+    layout::SYSTEM[0],
+    layout::SYSTEM[1],
+];
+
 /// Reads the pairs of a file in any layout that is known: our own, message lists, texts, alpaca, sharegpt, hh-rlhf.
 ///
 /// # Errors
@@ -89,7 +104,15 @@ const KNOWN: &str = "ids (prompt_ids, chosen_ids, rejected_ids), message lists (
 pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
     let mut read = ReadPairs { pairs: Vec::new(), skipped: Vec::new() };
     let mut layout = None;
-    each_row(path, &mut |number, raw| {
+    let wanted = Wanted::only(
+        Pair::schema(&[])
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .chain(COLUMNS)
+            .map(str::to_owned),
+    );
+    each_row(path, &wanted, &mut |number, raw| {
         let mut map = raw.into_map().map_err(|problem| problem.at(path, number))?;
         if !map.contains_key("rejected")
             && let Some(rejected) = map.remove("reject")
@@ -110,7 +133,7 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
             Found::Pair(pair) => read.pairs.push(*pair),
             Found::Skip(reason) => read.skipped.push(SkippedPair { row: number, reason }),
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     match read.skipped.first() {
         _ if !read.pairs.is_empty() => Ok(read),
@@ -140,13 +163,14 @@ impl Layout {
         match chosen {
             _ if present(map, "conversations").is_some() => Some(Self::ShareGpt),
             Value::Array(_) => Some(Self::Messages),
-            Value::String(chosen) => {
+            // A reply of its own, as a text or as one message.
+            Value::String(_) | Value::Object(_) => {
                 if let Some(prompt) = ["prompt", "question", "query"].into_iter().find(texts) {
                     Some(Self::Texts { prompt })
                 } else if present(map, "instruction").is_some() {
                     Some(Self::Alpaca)
                 } else {
-                    transcript::is_transcript(chosen).then_some(Self::Transcripts)
+                    chosen.as_str().is_some_and(transcript::is_transcript).then_some(Self::Transcripts)
                 }
             }
             _ => None,
@@ -171,9 +195,8 @@ impl Layout {
                     }
                     None => Vec::new(),
                 };
-                let chosen = after(&prompt, conversation(&map, "chosen")?);
-                let rejected = after(&prompt, conversation(&map, "rejected")?);
-                part(&map, chosen, rejected)?
+                let whole = |name: &str| layout::with_system(&map, after(&prompt, conversation(&map, name)?));
+                part(&map, whole("chosen")?, whole("rejected")?)?
             }
             Self::Texts { prompt } => {
                 let prompt = match map.get(prompt) {
@@ -181,7 +204,8 @@ impl Layout {
                     _ => {
                         let text = text(&map, prompt)?;
                         // hh-rlhf with the prompt split off keeps its speakers, an empty last "Assistant:" among them.
-                        let mut turns = transcript::turns(text).unwrap_or_else(|| vec![Message::user(text)]);
+                        let mut turns =
+                            transcript::prompt_turns(text).unwrap_or_else(|| vec![Message::user(text)]);
                         if turns
                             .last()
                             .is_some_and(|last| last.role == "assistant" && last.content.is_empty())
@@ -191,20 +215,21 @@ impl Layout {
                         turns
                     }
                 };
-                replies(&map, prompt)?
+                replies(&map, layout::with_system(&map, prompt)?)?
             }
             Self::Alpaca => replies(&map, alpaca_prompt(&map)?)?,
             Self::ShareGpt => {
-                let mut prompt = layout::system(&map)?;
                 let turns = present(&map, "conversations").unwrap_or(&Value::Null);
-                prompt.extend(layout::messages("conversations", turns)?);
-                replies(&map, prompt)?
+                let prompt = layout::messages("conversations", turns)?;
+                replies(&map, layout::with_system(&map, prompt)?)?
             }
             Self::Transcripts => {
                 let turns = |name: &str| {
                     let text = text(&map, name)?;
                     let expected = "a transcript that begins with \"Human:\"";
-                    transcript::turns(text).ok_or_else(|| FieldProblem::new(name, expected, "another text"))
+                    let turns = transcript::turns(text)
+                        .ok_or_else(|| FieldProblem::new(name, expected, "another text"))?;
+                    layout::with_system(&map, turns)
                 };
                 part(&map, turns("chosen")?, turns("rejected")?)?
             }

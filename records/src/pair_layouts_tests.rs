@@ -143,3 +143,46 @@ fn what_is_wrong_is_named() {
         "none of the 1 rows can be used as pairs; row 0: the chosen and the rejected reply are the same"
     ));
 }
+
+#[test]
+fn a_system_column_is_the_first_turn_in_every_layout() {
+    let turn = |role: &str, text: &str| json!({"role": role, "content": text});
+    for row in [
+        json!({"system": "s", "question": "q", "chosen": "good", "rejected": "bad"}),
+        json!({"system_prompt": "s", "prompt": "q", "chosen": "good", "rejected": "bad"}),
+        json!({"system": "s", "instruction": "q", "chosen": "good", "rejected": "bad"}),
+        json!({"system": "s", "prompt": [turn("user", "q")], "chosen": "good", "rejected": "bad"}),
+        json!({"system": "s", "prompt": [turn("user", "q")], "chosen": [turn("assistant", "good")],
+            "rejected": [turn("assistant", "bad")]}),
+        json!({"system": "s", "chosen": [turn("user", "q"), turn("assistant", "good")],
+            "rejected": [turn("user", "q"), turn("assistant", "bad")]}),
+        json!({"system": "s", "conversations": [{"from": "human", "value": "q"}], "chosen": "good", "rejected": "bad"}),
+        json!({"system": "s", "chosen": "\n\nHuman: q\n\nAssistant: good",
+            "rejected": "\n\nHuman: q\n\nAssistant: bad"}),
+    ] {
+        let pairs = read(std::slice::from_ref(&row)).pairs;
+        let expected = vec![Message::new("system", "s"), Message::user("q")];
+        assert_eq!(pairs[0].prompt, Some(expected), "{row}");
+        assert_eq!(pairs[0].chosen_text(), Some("good"), "{row}");
+    }
+    // A conversation that has its own keeps it.
+    let row = json!({"system": "s", "prompt": [turn("system", "own"), turn("user", "q")], "chosen": "a", "rejected": "b"});
+    assert_eq!(read(&[row]).pairs[0].prompt.as_ref().unwrap()[0], Message::new("system", "own"));
+}
+
+#[test]
+fn replies_may_be_messages_beside_a_prompt() {
+    let reply = |text: &str| json!({"role": "assistant", "content": text});
+    for prompt in [json!("q"), json!([{"role": "user", "content": "q"}])] {
+        let row = json!({"prompt": prompt, "chosen": reply("good"), "rejected": reply("bad")});
+        let pairs = read(&[row]).pairs;
+        assert_eq!(pairs[0].prompt, Some(vec![Message::user("q")]));
+        assert_eq!((pairs[0].chosen_text(), pairs[0].rejected_text()), (Some("good"), Some("bad")));
+    }
+}
+
+#[test]
+fn a_prompt_that_begins_with_human_keeps_the_word() {
+    let row = json!({"prompt": "Human: are you?", "chosen": "yes", "rejected": "no"});
+    assert_eq!(read(&[row]).pairs[0].prompt, Some(vec![Message::user("Human: are you?")]));
+}

@@ -20,6 +20,9 @@ pub struct Preference {
     pub mean_scores: Vec<f64>,
     /// Row means of `probabilities`, the self term ½ included.
     pub mean_probabilities: Vec<f64>,
+    /// [`crate::Candidates::digest`] of the candidates that were compared; absent in files of older versions and of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidates_digest: Option<String>,
     /// \[K]\[d], on `score.embeddings = true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<Vec<Vec<f32>>>,
@@ -27,6 +30,7 @@ pub struct Preference {
 
 impl Row for Preference {
     const NOUN: &'static str = "preferences";
+    const MOST_BYTES: usize = crate::limits::OWN_ROW_BYTES;
 
     fn schema(rows: &[Self]) -> Schema {
         let square = || row::list(row::list(row::number()));
@@ -36,6 +40,7 @@ impl Row for Preference {
             .always("probabilities", square())
             .always("mean_scores", row::list(row::number()))
             .always("mean_probabilities", row::list(row::number()))
+            .where_some("candidates_digest", row::text(), |row| row.candidates_digest.is_some())
             .where_some("embeddings", row::list(row::list(DataType::Float32)), |row| row.embeddings.is_some())
             .schema()
     }

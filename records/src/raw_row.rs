@@ -15,6 +15,8 @@ pub(crate) enum RawRow<'a> {
     Text(&'a [u8]),
     /// An element of a JSON array.
     Value(Value),
+    /// A row of columns, one of which holds what no row can have.
+    Wrong(FieldProblem),
 }
 
 impl RawRow<'_> {
@@ -23,6 +25,7 @@ impl RawRow<'_> {
         let value = match self {
             Self::Text(bytes) => parse(bytes)?,
             Self::Value(value) => value,
+            Self::Wrong(problem) => return Err(problem.into()),
         };
         match value {
             Value::Object(map) => Ok(map),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::FieldProblem;
+use crate::{FieldProblem, extra};
 
 /// A row of a file. JSON's names are Parquet's columns; what a row lacks is absent in JSON and null in Parquet.
 pub trait Row: Serialize + DeserializeOwned + Clone {
@@ -17,6 +17,24 @@ pub trait Row: Serialize + DeserializeOwned + Clone {
     /// The Parquet columns of `rows`. Optional columns are in it only when some row has them; all of them are in the
     /// schema of no rows.
     fn schema(rows: &[Self]) -> Schema;
+
+    /// Bytes of a row as JSON at most; one that is larger is refused on reading.
+    const MOST_BYTES: usize = crate::limits::ROW_BYTES;
+
+    /// The names of the columns that are read; `None`: all, because fields that are not ours are carried along.
+    fn columns() -> Option<Vec<String>> {
+        Some(Self::schema(&[]).fields().iter().map(|field| field.name().clone()).collect())
+    }
+
+    /// The fields that are not ours, where this kind of row carries them along.
+    fn extra(&self) -> Option<&Map<String, Value>> {
+        None
+    }
+
+    /// As [`Row::extra`], to exchange values that one column cannot hold.
+    fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        None
+    }
 
     /// Told the row's number in its file, from 0, before [`Row::check`]: prompts without an id take it.
     fn number(&mut self, _row: usize) {}
@@ -57,28 +75,10 @@ impl<'a, R> Columns<'a, R> {
         if self.rows.is_empty() || self.rows.iter().any(has) { self.always(name, kind) } else { self }
     }
 
-    /// The columns of fields that are not ours, their types guessed from the values as `arrow-json` does it. A column
-    /// whose values do not agree is left to fail when it is stored, with its name in the error.
+    /// The columns of fields that are not ours, their types by their values.
     pub(crate) fn extra(mut self, of: impl Fn(&R) -> &Map<String, Value>) -> Self {
-        let mut names: Vec<&str> = Vec::new();
-        for row in self.rows {
-            for (name, value) in of(row) {
-                if !value.is_null() && !names.contains(&name.as_str()) {
-                    names.push(name);
-                }
-            }
-        }
-        for name in names {
-            let column = self
-                .rows
-                .iter()
-                .filter_map(|row| of(row).get_key_value(name))
-                .map(|(name, value)| Ok(Value::Object(Map::from_iter([(name.clone(), value.clone())]))));
-            match arrow_json::reader::infer_json_schema_from_iterator(column) {
-                Ok(schema) => self.fields.extend(schema.fields().iter().map(|field| field.as_ref().clone())),
-                Err(_) => self.fields.push(Field::new(name, DataType::Utf8, true)),
-            }
-        }
+        let rows: Vec<&Map<String, Value>> = self.rows.iter().map(of).collect();
+        self.fields.extend(extra::columns(&rows).into_iter().map(|column| column.field()));
         self
     }
 

@@ -60,6 +60,18 @@ impl Row for TokenRow {
             .schema()
     }
 
+    fn columns() -> Option<Vec<String>> {
+        None
+    }
+
+    fn extra(&self) -> Option<&Map<String, Value>> {
+        Some(&self.extra)
+    }
+
+    fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        Some(&mut self.extra)
+    }
+
     fn check(&self) -> Result<(), FieldProblem> {
         match (&self.text, &self.messages) {
             (None, None) => Err(FieldProblem::new("text", "\"text\" or \"messages\"", "neither")),

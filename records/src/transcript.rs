@@ -13,6 +13,13 @@ pub(crate) fn is_transcript(text: &str) -> bool {
     SPEAKERS.iter().any(|(mark, _)| text.starts_with(mark.trim_start()))
 }
 
+/// The turns of a prompt that is a transcript: one that begins with the mark as hh-rlhf has it, a blank line before the
+/// speaker, or that the assistant has a turn in. A text that merely begins with the word "Human:" is none.
+pub(crate) fn prompt_turns(text: &str) -> Option<Vec<Message>> {
+    let has_mark = SPEAKERS.iter().any(|(mark, _)| text.starts_with(mark));
+    if has_mark || text.contains(SPEAKERS[1].0) { turns(text) } else { None }
+}
+
 /// The transcript's turns; `None` where it does not begin with a speaker.
 pub(crate) fn turns(text: &str) -> Option<Vec<Message>> {
     if !is_transcript(text) {
@@ -72,6 +79,15 @@ mod tests {
     fn one_speaker_in_a_row_is_one_turn() {
         let text = "Human: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: \n\nAssistant: d";
         assert_eq!(turns(text), Some(vec![Message::user("a\n\nb"), Message::assistant("c\n\nd")]));
+    }
+
+    #[test]
+    fn a_prompt_that_begins_with_a_speakers_name_keeps_it() {
+        assert_eq!(prompt_turns("Human: are you there?"), None);
+        assert_eq!(prompt_turns("Assistant: x"), None);
+        assert_eq!(prompt_turns("\n\nHuman: hi"), Some(vec![Message::user("hi")]));
+        let turns = vec![Message::user("hi"), Message::assistant("")];
+        assert_eq!(prompt_turns("Human: hi\n\nAssistant:"), Some(turns));
     }
 
     #[test]

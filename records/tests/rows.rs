@@ -78,6 +78,7 @@ fn preference() -> impl Strategy<Value = Preference> {
                 probabilities,
                 mean_scores,
                 mean_probabilities,
+                candidates_digest: embeds.then(|| "0123456789abcdef".to_owned()),
                 embeddings: embeds.then_some(embeddings),
             },
         )
@@ -471,12 +472,34 @@ fn rows_that_cannot_be_stored_are_no_input_error() {
         extra: Map::from_iter([("mixed".to_owned(), value)]),
         ..TokenRow::default()
     };
-    let error = write_rows(&path, &[row(json!([1])), row(json!({"a": 1}))]).unwrap_err();
-    assert!(error.kind() != Kind::Input);
-    assert!(error.to_string().contains("mixed"), "{error}");
     assert!(!path.exists());
     let unwritten = write_rows(&folder.path().join("no/such/a.jsonl"), &[row(json!(1))]).unwrap_err();
     assert_eq!(unwritten.kind(), Kind::Machine);
+}
+
+#[test]
+fn fields_of_mixed_values_are_text_in_parquet_and_large_integers_stay() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("out.parquet");
+    let row = |mixed: Value, number: Value| TokenRow {
+        text: Some("a".into()),
+        extra: Map::from_iter([("mixed".to_owned(), mixed), ("n".to_owned(), number)]),
+        ..TokenRow::default()
+    };
+    let rows =
+        [row(json!([1]), json!(u64::MAX)), row(json!({"a": 1}), json!(3)), row(json!("x"), json!(null))];
+    write_rows(&path, &rows).unwrap();
+    let back = read_values(&path).unwrap();
+    let mixed: Vec<&Value> = back.iter().map(|row| &row["mixed"]).collect();
+    assert_eq!(mixed, [&json!("[1]"), &json!("{\"a\":1}"), &json!("x")]);
+    assert_eq!((&back[0]["n"], &back[1]["n"]), (&json!(u64::MAX), &json!(3)));
+    let wide = TokenRow {
+        text: Some("a".into()),
+        extra: (0..20_000).map(|n| (format!("k{n}"), json!(n))).collect(),
+        ..TokenRow::default()
+    };
+    let error = write_rows(&path, &[wide]).unwrap_err().to_string();
+    assert!(error.contains("20001 columns"), "{error}");
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub trait PreferenceModel: Send + Sync {
                 let mut compared = preference(&row.prompt.prompt_id, responses.len(), |i, j| {
                     factor * self.score(&responses[i], &responses[j])
                 })?;
+                compared.candidates_digest = Some(row.digest());
                 if settings.embeddings {
                     let narrow = |e: &Embedding| e.value.iter().map(|&x| x as f32).collect();
                     compared.embeddings = Some(responses.iter().map(narrow).collect());
@@ -97,6 +98,7 @@ pub fn preference(
         mean_probabilities: probabilities.iter().map(|row| mean(row)).collect(),
         scores,
         probabilities,
+        candidates_digest: None,
         embeddings: None,
     })
 }

@@ -13,9 +13,11 @@
 
 mod batch;
 pub mod checkpoint;
+mod context;
 mod error;
 mod fingerprint;
 pub mod grad_clip;
+mod idle_pairs;
 mod log_prob_rows;
 mod log_probs;
 pub mod loss;

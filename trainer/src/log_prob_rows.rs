@@ -7,6 +7,7 @@ use selfplay_model::{Codec, Decoder};
 use selfplay_records::{LogProbRow, Message};
 
 use crate::TrainError;
+use crate::context::{Remedy, check_context};
 use crate::log_probs::{PromptResponse, log_probs};
 use crate::turn::{at_example, last_turn};
 
@@ -26,6 +27,10 @@ pub fn log_prob_rows(
         .enumerate()
         .map(|(index, row)| prompt_response(format!("row {index}"), row, codec, stop_ids))
         .collect::<Result<_, _>>()?;
+    for row in &tokens {
+        let length = row.prompt.len() + row.response.len();
+        check_context(decoder, &row.name, length, length.saturating_sub(1), Remedy::Row)?;
+    }
     for (row, values) in rows.iter_mut().zip(log_probs(decoder, &tokens, batch_tokens)?) {
         row.logprob = Some(values.sum);
         row.token_logprobs = Some(values.tokens);

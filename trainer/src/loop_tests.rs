@@ -285,9 +285,23 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let decoder = decoder(8);
     let folder = tempfile::tempdir().unwrap();
     let mut all = pairs(70); // more than one shard
-    let stopped = crate::reference::fill_references(&decoder, &mut all, 64, folder.path(), &|| true).unwrap();
+    let stopped = crate::reference::fill_references(
+        &decoder,
+        &mut all.iter_mut().collect::<Vec<_>>(),
+        64,
+        folder.path(),
+        &|| true,
+    )
+    .unwrap();
     assert_eq!(stopped, crate::reference::ReferenceEnd::Stopped);
-    crate::reference::fill_references(&decoder, &mut all, 64, folder.path(), &|| false).unwrap();
+    crate::reference::fill_references(
+        &decoder,
+        &mut all.iter_mut().collect::<Vec<_>>(),
+        64,
+        folder.path(),
+        &|| false,
+    )
+    .unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     let rows: Vec<PromptResponse> = all
         .iter()
@@ -304,7 +318,14 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     // A second time they are read, whatever the weights are then.
     let mut again = pairs(70);
     let other = super::loop_tests::decoder(9);
-    crate::reference::fill_references(&other, &mut again, 64, folder.path(), &|| false).unwrap();
+    crate::reference::fill_references(
+        &other,
+        &mut again.iter_mut().collect::<Vec<_>>(),
+        64,
+        folder.path(),
+        &|| false,
+    )
+    .unwrap();
     assert!(again.iter().zip(&all).all(|(a, b)| a.reference == b.reference));
 }
 

@@ -62,6 +62,11 @@ impl RateSchedule {
         self.peak * self.share(index)
     }
 
+    /// Whether any of the first `steps` steps has a rate above 0.
+    pub fn moves(&self, steps: usize) -> bool {
+        (1..=steps).any(|step| self.rate(step) > 0.0)
+    }
+
     /// What share of the peak the step of this 0-based index has.
     fn share(&self, index: usize) -> f64 {
         if index < self.warmup_steps {
@@ -119,6 +124,17 @@ mod tests {
     fn constant_by_hand() {
         close(&rates(LrSchedule::Constant, 0.5, 4, 6), &[0.0, 1.0, 2.0, 2.0, 2.0, 2.0]);
         close(&rates(LrSchedule::Constant, 0.0, 4, 2), &[2.0, 2.0]);
+    }
+
+    #[test]
+    fn one_step_of_warm_up_moves_nothing() {
+        let schedule = |ratio, steps| {
+            RateSchedule::new(&TrainSettings { warmup_ratio: ratio, ..TrainSettings::default() }, steps)
+        };
+        assert!(!schedule(0.1, 1).moves(1));
+        assert!(schedule(0.0, 1).moves(1));
+        assert!(schedule(0.1, 2).moves(2));
+        assert!(schedule(1.0, 4).moves(4));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use selfplay_records::{Problem, Problems};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::micro_batches;
+use crate::context::{Remedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::metrics::{EpochAccuracy, StepLog, read_lines};
 use crate::objective::{BatchReport, Objective};
@@ -186,6 +187,16 @@ pub fn train_preference_model(
         let name = comparison.name.clone();
         check_vocabulary(decoder, &name, [&comparison.chosen[..], &comparison.rejected[..]])?;
         truncated += usize::from(comparison.truncate(settings.train.max_length));
+        let longer = comparison.chosen.len().max(comparison.rejected.len());
+        check_context(decoder, &name, longer, longer, Remedy::Key("preference.max_length"))?;
+    }
+    let identical = comparisons.iter().filter(|pair| pair.chosen == pair.rejected).count();
+    if let Some(first) = comparisons.iter().find(|pair| pair.chosen == pair.rejected) {
+        tracing::warn!(
+            "{identical} of {} pairs have the same tokens in both conversations, and teach no preference (the first is {})",
+            comparisons.len(),
+            first.name
+        );
     }
     let heads = heads(decoder, &settings.preference, run.seed)?;
     let split = split(comparisons, settings.preference.holdout, run.seed);
@@ -208,6 +219,7 @@ pub fn train_preference_model(
             loss_last,
             truncated,
             skipped: 0,
+            identical,
             accuracy: read_lines(&accuracy_path(run.folder))?,
         }),
     })

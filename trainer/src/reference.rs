@@ -31,10 +31,10 @@ pub(crate) enum ReferenceEnd {
     Stopped,
 }
 
-/// Fills in `reference` of every pair that lacks it.
+/// Fills in `reference` of every one of these pairs that lacks it.
 pub(crate) fn fill_references(
     decoder: &Decoder,
-    pairs: &mut [TokenPair],
+    pairs: &mut [&mut TokenPair],
     micro_batch_tokens: usize,
     folder: &Path,
     stop: &dyn Fn() -> bool,
@@ -47,7 +47,7 @@ pub(crate) fn fill_references(
     atomic::create_dir_all(folder)?;
     let shards = missing.len().div_ceil(SHARD);
     for (number, shard) in missing.chunks(SHARD).enumerate() {
-        let members: Vec<&TokenPair> = shard.iter().map(|&i| &pairs[i]).collect();
+        let members: Vec<&TokenPair> = shard.iter().map(|&i| &*pairs[i]).collect();
         let mut hash = Fingerprint::new();
         members.iter().for_each(|pair| pair.fingerprint(&mut hash));
         let path = folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));

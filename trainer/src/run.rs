@@ -53,8 +53,10 @@ pub struct TrainSummary {
     pub loss_last: Option<f64>,
     /// Examples that were cut to `max_length`.
     pub truncated: usize,
-    /// Examples left out because cutting left nothing to learn (SFT).
+    /// Examples left out because cutting left nothing to learn.
     pub skipped: usize,
+    /// Pairs whose two responses are the same tokens after every cut: they teach no preference.
+    pub identical: usize,
     /// Held-out accuracy per epoch (preference models).
     pub accuracy: Vec<EpochAccuracy>,
 }

@@ -413,6 +413,14 @@ impl TrainSettings {
             self.max_prompt_length,
             "1 token or more",
         );
+        // The default stands beside any max_length: what it leaves nothing of is found in the rows.
+        found.refuse(
+            self.max_prompt_length >= self.max_length
+                && self.max_prompt_length != Self::default().max_prompt_length,
+            "max_prompt_length",
+            self.max_prompt_length,
+            format!("below max_length ({}), or no token of a response is left", self.max_length),
+        );
     }
 }
 

@@ -11,6 +11,7 @@ use selfplay_model::{Codec, Decoder, Gradients, PackedBatch};
 use selfplay_records::Instruction;
 
 use crate::batch::micro_batches;
+use crate::context::{Remedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::sum;
 use crate::objective::{BatchReport, Objective};
@@ -92,6 +93,9 @@ pub fn train_sft(
     for example in &mut examples {
         check_vocabulary(decoder, &example.name, [&example.ids[..]])?;
         truncated += usize::from(example.truncate(settings.max_length));
+        // Nothing is predicted from the last target or what follows it.
+        let seen = example.targets().last().unwrap_or(0);
+        check_context(decoder, &example.name, example.ids.len(), seen, Remedy::Key("sft.max_length"))?;
     }
     let before = examples.len();
     examples.retain(|example| example.targets().next().is_some());

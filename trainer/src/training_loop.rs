@@ -49,6 +49,15 @@ pub(crate) fn train_loop(
     atomic::create_dir_all(run.folder)?;
     decoder.parameters_mut().keep_masters()?;
     let mut state = LoopState::start(decoder, objective, settings, run)?;
+    if !state.schedule.moves(state.plan.trained) {
+        tracing::warn!(
+            "every learning rate is 0: {} steps of warm-up (warmup_ratio = {}) take all {} steps of this training, which \
+             changes nothing; set warmup_ratio=0, or give it more examples, more epochs or a smaller batch_size",
+            state.schedule.warmup_steps(),
+            settings.warmup_ratio,
+            state.plan.trained
+        );
+    }
     objective.begin(state.done)?;
     let mut grads = None;
     while state.done < state.plan.trained {

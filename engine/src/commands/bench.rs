@@ -14,6 +14,7 @@ use crate::cli::{BenchArgs, Common};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
+use crate::memory_check::too_large;
 use crate::recipe::WeightDType;
 
 /// Runs the command.
@@ -36,6 +37,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         (DeviceChoice::Cpu, _) => DType::F32,
         (DeviceChoice::Cuda(_), asked) => asked.map_or(DType::BF16, WeightDType::to_candle),
     };
+    refuse_without_memory(&parts, [&policy, &judge], dtype, common.device)?;
     let mut bench = Bench {
         device: common.device.open()?,
         dtype,
@@ -99,6 +101,37 @@ fn check_report(path: &Path) -> Result<()> {
         return Ok(());
     }
     refused("is there, and is no report of bench; name another file")
+}
+
+/// That the weights and what the parts keep beside them fit into memory: an allocation that fails ends the program without
+/// a message.
+fn refuse_without_memory(
+    parts: &[Part],
+    [policy, judge]: [&Architecture; 2],
+    dtype: DType,
+    device: DeviceChoice,
+) -> Result<()> {
+    let (width, on_gpu) = (dtype.size_in_bytes() as u64, device != DeviceChoice::Cpu);
+    let bytes = |part: &Part| {
+        let weights = |model: &Architecture, each: u64| (model.parameter_count() as u64).saturating_mul(each);
+        match part {
+            Part::Check | Part::Kernels => 0,
+            Part::Reference => weights(policy, width),
+            // On a CPU packed for small batches too.
+            Part::Sample => weights(policy, if on_gpu { width } else { 2 * width }),
+            Part::Score => weights(judge, width),
+            // Masters of 16 bits, gradients, the optimizer's square averages.
+            Part::Train => weights(policy, width + if width < 4 { 4 } else { 0 } + 8),
+        }
+    };
+    let Some(largest) = parts.iter().max_by_key(|part| bytes(part)) else { return Ok(()) };
+    let what = format!("bench {} of these shapes", format!("{largest:?}").to_lowercase());
+    match too_large(&what, bytes(largest), device) {
+        Some(problem) => Err(EngineError::input(format!(
+            "{problem}; name smaller shapes with --model and --preference-model, such as random:llama-110m, or other parts"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The shape of `random:NAME`.

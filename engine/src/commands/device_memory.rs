@@ -44,14 +44,14 @@ impl FromStr for Size {
 
 /// What a plan has to fit into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) bytes: u64,
+pub(crate) struct Memory {
+    pub(crate) bytes: u64,
     /// Whose it is, as a sentence goes on after "of".
-    pub(super) of: String,
+    pub(crate) of: String,
 }
 
 /// `--memory`, else what the device has; `None` where nobody tells.
-pub(super) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory> {
+pub(crate) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory> {
     match (given, device) {
         (Some(Size(bytes)), _) => Some(Memory { bytes, of: "--memory".to_owned() }),
         (None, DeviceChoice::Cpu) => of_machine(Path::new("/")),

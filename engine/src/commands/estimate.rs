@@ -322,7 +322,7 @@ pub(super) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Optio
 }
 
 /// `1.5 GB`; powers of ten, as disks and devices are sold.
-pub(super) fn show(bytes: u64) -> String {
+pub(crate) fn show(bytes: u64) -> String {
     let (unit, name) = unit_of(bytes);
     format!("{:.1} {name}", bytes as f64 / unit)
 }

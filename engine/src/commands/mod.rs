@@ -28,3 +28,5 @@ pub mod tokenize;
 pub mod train;
 pub mod train_preference;
 mod training;
+
+pub(crate) use estimate::show as show_bytes;

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
 
-use crate::error::Result;
+use crate::device::DeviceChoice;
+use crate::error::{EngineError, Result};
 use crate::hub;
+use crate::memory_check::{random_weights, too_large};
 use crate::recipe::{ModelSource, Recipe};
 
 /// A policy with what turns its ids into text.
@@ -29,9 +31,22 @@ pub(super) fn policy(recipe: &Recipe, device: &Device) -> Result<Policy> {
 pub(super) fn decoder(recipe: &Recipe, folder: &Path, device: &Device, heads: bool) -> Result<Decoder> {
     let options = LoadOptions { device: device.clone(), dtype: computed_in(recipe, device), heads };
     Ok(match &recipe.policy.model {
-        ModelSource::Random(_) => Decoder::random_from(folder, recipe.seed, &options)?,
+        ModelSource::Random(_) => {
+            refuse_huge(folder, device)?;
+            Decoder::random_from(folder, recipe.seed, &options)?
+        }
         _ => Decoder::load(folder, &options)?,
     })
+}
+
+/// That random weights of the folder's shape fit into memory.
+fn refuse_huge(folder: &Path, device: &Device) -> Result<()> {
+    let bytes = random_weights(&Architecture::load(folder)?);
+    let choice = DeviceChoice::of(device);
+    match too_large(&format!("random:{}", folder.display()), bytes, choice) {
+        Some(problem) => Err(EngineError::failure(problem)),
+        None => Ok(()),
+    }
 }
 
 /// What the policy is computed in: f32 on the CPU whatever it is stored in; on CUDA `policy.dtype`, else as stored.

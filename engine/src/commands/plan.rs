@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use selfplay_model::Architecture;
+use selfplay_model::{Architecture, Codec};
 
 use super::device_memory::{self, Memory};
 use super::estimate::{self, Bytes, Models, Need, count, show};
@@ -15,6 +15,7 @@ use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::hub;
 use crate::recipe::{DataSource, Purpose, Recipe, load};
+use crate::usable_prompts::without_stop;
 
 /// Runs the command. Of a hub's models only the configuration is fetched.
 ///
@@ -24,7 +25,8 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     let device = common.device;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let rates = Rates::load(&args.rates)?;
-    let policy = Architecture::load(&hub::config_folder(&recipe.policy.model)?)?;
+    let policy_folder = hub::config_folder(&recipe.policy.model)?;
+    let policy = Architecture::load(&policy_folder)?;
     let judge = Architecture::load(&hub::config_folder(&recipe.score.model)?)?;
     let memory = device_memory::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
@@ -37,7 +39,14 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     memory_section(&mut text, &needs, memory.as_ref(), device);
     disk_section(&mut text, &recipe, &policy, prompts);
     let lengths = Lengths::of(&recipe, &policy);
-    time_section(&mut text, &recipe, &times, lengths, prompts, device);
+    time_section(&mut text, &times, lengths, prompts, device);
+    // Of a hub's model the tokenizer is not there, and nothing is known of its stop ids.
+    if let Ok(ids) = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())
+        .and_then(|codec| codec.stop_ids(&policy_folder))
+        && let Some(note) = without_stop(&ids, &recipe.sample)
+    {
+        let _ = writeln!(text, "\n{note}");
+    }
     print(&text)?;
     let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device };
     match memory.and_then(|memory| fitting::refusal(&planned, &needs, &memory)) {
@@ -101,7 +110,6 @@ fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, promp
 
 fn time_section(
     text: &mut String,
-    recipe: &Recipe,
     times: &Times,
     lengths: Lengths,
     prompts: Option<u64>,
@@ -136,9 +144,6 @@ fn time_section(
              --device {device} --json FILE, measures it; give what it wrote with --rates",
             dtype.as_str()
         );
-    }
-    if recipe.sample.num_samples < 2 {
-        text.push_str("  sample.num_samples = 1 gives no pairs: nothing is trained\n");
     }
 }
 

@@ -6,12 +6,12 @@
 //! the bytes that it reads, a prompt by its operations.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Mul;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use selfplay_model::Architecture;
+use selfplay_records::read_regular_text;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -21,6 +21,9 @@ use crate::error::{EngineError, Result};
 
 /// The rates that were measured by this project.
 const BUILT_IN: &str = include_str!("../../../benches/runs/rates.json");
+
+/// A file of rates has some kilobytes.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// What a folder of `benches/gpu.sh` holds of rates.
 const FILES: [&str; 4] = ["reference.json", "sample.json", "score.json", "train.json"];
@@ -289,7 +292,12 @@ impl Rates {
         for path in paths {
             let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
             for file in files {
-                let text = fs::read_to_string(&file).map_err(|error| EngineError::named(&file, error))?;
+                let text = read_regular_text(&file, MOST_BYTES).map_err(|error| {
+                    EngineError::input(format!(
+                        "--rates {}: {error}; a file that selfplay bench --json wrote is wanted",
+                        file.display()
+                    ))
+                })?;
                 given.extend(read(&text, &file.display().to_string())?);
             }
         }

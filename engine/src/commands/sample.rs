@@ -1,14 +1,16 @@
 //! `selfplay sample`: prompts to candidates.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use arrow_schema::{Field, Schema};
 use selfplay_model::{Codec, ModelError};
-use selfplay_records::{Candidates, Prompt, Row, TokenRow, read_prompts, read_values, write_rows};
-use selfplay_sampler::{Progress, Sample, SampleError, SampleRequest, Sampler, candidates, requests};
+use selfplay_records::{
+    Candidates, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
+};
+use selfplay_sampler::{Progress, Sample, SampleRequest, Sampler, candidates, requests};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,7 @@ use super::stage::{Fingerprint, Stage, check_row_output, flag};
 use crate::cli::{Common, SampleArgs};
 use crate::error::{EngineError, Result};
 use crate::sampling_file;
+use crate::usable_prompts::{PromptLimits, Refused, usable, without_stop};
 
 /// Runs the command.
 ///
@@ -30,22 +33,30 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     stage.hold_clock(&args.output)?;
     let recipe = &stage.recipe;
     let section = &recipe.prompts;
-    let mut read = read_prompts(&args.prompts, &section.column, section.on_bad_prompt.to_records())?;
-    if read.skipped > 0 {
-        stage.progress.line(format!(
-            "{}: {} rows without a usable prompt left out",
-            args.prompts.display(),
-            read.skipped
-        ));
-    }
-    read.prompts.truncate(section.max_prompts.unwrap_or(usize::MAX));
+    let on_bad = section.on_bad_prompt.to_records();
+    let read = read_prompt_rows(&args.prompts, &section.column, on_bad, section.max_prompts)?;
     let mut policy = models::policy(recipe, &device)?;
     let stop_ids = policy.codec.stop_ids(&policy.folder)?;
     // Every prompt is looked at before the first is answered: a wrong one at the end must not cost hours.
+    let limits = PromptLimits::of(policy.decoder.architecture());
+    let found = usable(limits, &policy.codec, read.rows, on_bad, None).map_err(|refused| match refused {
+        Refused::Prompts(problem) => EngineError::input(format!("{}: {problem}", args.prompts.display())),
+        Refused::Model(error) => EngineError::in_file(&args.prompts, error),
+    })?;
+    if let Some(first) = read.first_skipped.or(found.first_skipped) {
+        let count = read.skipped + found.skipped;
+        stage.progress.line(format!(
+            "{}: {count} rows without a usable prompt left out, such as {first}",
+            args.prompts.display()
+        ));
+    }
+    if let Some(note) = without_stop(&stop_ids, &recipe.sample) {
+        stage.progress.line(note);
+    }
+    let Asked { prompts, others } = Asked::of(found.kept);
+    check_columns(&args.output, &others)?;
     let asked =
-        requests(&policy.codec, &read.prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
-    check_lengths(&asked, policy.decoder.architecture().max_positions)
-        .map_err(|error| EngineError::in_file(&args.prompts, error))?;
+        requests(&policy.codec, &prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "sample", common);
     fingerprint.section(recipe, "sample")?;
@@ -67,7 +78,7 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let size = settings.shard_prompts;
     let shards: Vec<Shard<'_>> = asked
         .chunks(size)
-        .zip(read.prompts.chunks(size))
+        .zip(prompts.chunks(size))
         .map(|(requests, prompts)| Shard { requests, prompts })
         .collect();
     let mut on_progress = |earlier: usize, seen: Progress| {
@@ -84,7 +95,7 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
         "{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s",
         recipe.sample.num_samples
     ));
-    write_rows(&args.output, &with_other_fields(&args.prompts, rows)?)?;
+    write_rows(&args.output, &with_other_fields(rows, others))?;
     parts.remove()
 }
 
@@ -138,37 +149,44 @@ fn sample_missing(
     Ok(Sampled { rows: rows.into_iter().flatten().flatten().collect(), tokens })
 }
 
-/// That every prompt leaves room for an answer.
-fn check_lengths(asked: &[SampleRequest], context: usize) -> std::result::Result<(), SampleError> {
-    match asked.iter().find(|request| request.prompt_ids.len() >= context) {
-        None => Ok(()),
-        Some(SampleRequest { prompt_id, prompt_ids }) => Err(SampleError::PromptTooLong {
-            prompt_id: prompt_id.clone(),
-            length: prompt_ids.len(),
-            context,
-        }),
+/// Prompts, and the other fields of their rows in the same order.
+struct Asked {
+    prompts: Vec<Prompt>,
+    others: Vec<Map<String, Value>>,
+}
+
+impl Asked {
+    fn of(rows: Vec<PromptRow>) -> Self {
+        let (prompts, others) = rows.into_iter().map(|row| (row.prompt, row.others)).unzip();
+        Self { prompts, others }
     }
 }
 
-/// The candidates with the fields of their prompts' rows that are not ours: an answer, a source, a category.
-fn with_other_fields(path: &Path, rows: Vec<Candidates>) -> Result<Vec<CandidatesWithFields>> {
-    let mut fields: HashMap<String, Map<String, Value>> = HashMap::new();
-    for (number, mut row) in read_values(path)?.into_iter().enumerate() {
-        let id = match row.remove("prompt_id") {
-            Some(Value::String(id)) => id,
-            Some(Value::Number(id)) => id.to_string(),
-            _ => number.to_string(),
-        };
-        fields.insert(id, row);
+/// That the output can hold a column for each field, asked before the first prompt is answered.
+fn check_columns(output: &Path, others: &[Map<String, Value>]) -> Result<()> {
+    /// Columns of candidates.
+    const OURS: usize = 5;
+    if !output.to_string_lossy().to_lowercase().ends_with(".parquet") {
+        return Ok(());
     }
-    let joined = rows.into_iter().map(|candidates| {
-        let mut other = fields.remove(&candidates.prompt.prompt_id).unwrap_or_default();
-        for ours in ["prompt", "messages", "prompt_ids", "responses"] {
-            other.remove(ours);
-        }
-        CandidatesWithFields { candidates, other }
-    });
-    Ok(joined.collect())
+    let names: HashSet<&str> = others.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+    if names.len() + OURS > MOST_COLUMNS {
+        return Err(EngineError::input(format!(
+            "--output {}: the prompts have {} other fields, and a file of Parquet takes at most {MOST_COLUMNS} columns; \
+             leave fields out, or name an output that ends in .jsonl",
+            output.display(),
+            names.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The candidates with the fields of their prompts' rows that are not ours: an answer, a source, a category.
+fn with_other_fields(rows: Vec<Candidates>, others: Vec<Map<String, Value>>) -> Vec<CandidatesWithFields> {
+    rows.into_iter()
+        .zip(others)
+        .map(|(candidates, other)| CandidatesWithFields { candidates, other })
+        .collect()
 }
 
 /// A row of candidates with fields that are not ours. Written only.
@@ -193,6 +211,14 @@ impl Row for CandidatesWithFields {
         Schema::new(fields.map(|field| Field::clone(field)).collect::<Vec<_>>())
     }
 
+    fn extra(&self) -> Option<&Map<String, Value>> {
+        Some(&self.other)
+    }
+
+    fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        Some(&mut self.other)
+    }
+
     fn identity(&self) -> Option<&str> {
         self.candidates.identity()
     }
@@ -200,7 +226,7 @@ impl Row for CandidatesWithFields {
 
 #[cfg(test)]
 mod tests {
-    use selfplay_records::{Response, read_rows};
+    use selfplay_records::{OnBadPrompt, Response, read_rows, read_values};
 
     use super::*;
 
@@ -220,7 +246,8 @@ mod tests {
             },
             responses: vec![Response { text: "x".into(), ..Response::default() }],
         };
-        let rows = with_other_fields(&prompts, vec![row("0", "a"), row("1", "b")]).unwrap();
+        let read = read_prompt_rows(&prompts, "prompt", OnBadPrompt::Error, None).unwrap();
+        let rows = with_other_fields(vec![row("0", "a"), row("1", "b")], Asked::of(read.rows).others);
         for name in ["out.jsonl", "out.parquet"] {
             let output = folder.path().join(name);
             write_rows(&output, &rows).unwrap();

@@ -35,6 +35,7 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         stage: &stage,
         name: "sft",
         output: &args.output,
+        rows: &args.data,
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),

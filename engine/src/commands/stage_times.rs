@@ -30,14 +30,17 @@ pub(super) struct Lengths {
 impl Lengths {
     pub(super) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
         let (train, scored) = (&recipe.train, recipe.score.settings.max_length);
-        let prompt = train.max_prompt_length.min(policy.max_positions.saturating_sub(1));
-        let response = recipe.sample.max_new_tokens.min(policy.max_positions - prompt);
+        // Where the context is too short for both, a response's token costs the most: it is sampled, scored and trained
+        // once for each response, a prompt's once for all of them.
+        let response = recipe.sample.max_new_tokens.min(policy.max_positions.saturating_sub(1));
+        let prompt = train.max_prompt_length.min(policy.max_positions - response);
+        let scored_response = response.min(scored.saturating_sub(1));
         // A shorter prompt leaves both responses more room: this one leaves them just what they can take.
         let pair_prompt = prompt.min(train.max_length.saturating_sub(response));
         Self {
             prompt,
             response,
-            scored: (prompt.min(scored), response.min(scored.saturating_sub(prompt))),
+            scored: (prompt.min(scored - scored_response), scored_response),
             trained: (pair_prompt, response.min(train.max_length - pair_prompt)),
         }
     }
@@ -284,15 +287,16 @@ mod tests {
     fn lengths_are_what_the_recipe_lets_them_be() {
         let model = tiny();
         let of = |set: &[&str]| Lengths::of(&recipe(set), &model);
-        // A context of 64 bounds a prompt to 63 and leaves a response one token.
-        assert_eq!((of(&[]).prompt, of(&[]).response), (63, 1));
+        // A context of 64 bounds a response to 63 and leaves the prompt one token.
+        assert_eq!((of(&[]).prompt, of(&[]).response), (1, 63));
         let short = ["train.max_prompt_length=20", "sample.max_new_tokens=30", "score.max_length=40"];
         let lengths = of(&[&short[..], &["train.max_length=35"]].concat());
-        assert_eq!((lengths.prompt, lengths.response, lengths.scored), (20, 30, (20, 20)));
+        assert_eq!((lengths.prompt, lengths.response, lengths.scored), (20, 30, (10, 30)));
         // 5 + 30 + 30 are more than 20 + 15 + 15.
         assert_eq!((lengths.trained, lengths.pair()), ((5, 30), 65));
         // Never more than two responses of max_length.
-        let lengths = of(&[&short[..], &["train.max_length=10"]].concat());
+        let set = ["train.max_prompt_length=5", "sample.max_new_tokens=30", "train.max_length=10"];
+        let lengths = of(&set);
         assert_eq!((lengths.trained, lengths.pair()), ((0, 10), 20));
     }
 

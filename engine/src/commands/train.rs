@@ -36,6 +36,7 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         stage: &stage,
         name: "train",
         output: &args.output,
+        rows: &args.pairs,
         model_folder: "policy",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),

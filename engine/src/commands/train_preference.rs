@@ -52,6 +52,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
         stage: &stage,
         name: "train-preference",
         output: &args.output,
+        rows: &args.pairs,
         model_folder: "preference_model",
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),

@@ -24,6 +24,8 @@ pub(super) struct Training<'a> {
     /// Names the progress bar.
     pub(super) name: &'static str,
     pub(super) output: &'a Path,
+    /// The file whose rows are trained on.
+    pub(super) rows: &'a Path,
     /// `policy` or `preference_model`.
     pub(super) model_folder: &'static str,
     pub(super) dtype: Option<DType>,
@@ -59,7 +61,11 @@ impl Training<'_> {
                 keep_checkpoints: stage.recipe.keep_checkpoints,
             },
         );
-        match parts.after(ended.map_err(EngineError::from))? {
+        let ended = ended.map_err(|error| match error {
+            TrainError::Example { .. } | TrainError::Data { .. } => EngineError::in_file(self.rows, error),
+            other => EngineError::from(other),
+        });
+        match parts.after(ended)? {
             TrainOutcome::Interrupted { .. } => {
                 stage.check_stop(parts.folder())?;
                 Err(EngineError::failure(
@@ -111,6 +117,9 @@ fn describe(summary: &TrainSummary, seconds: f64) -> String {
     );
     if summary.skipped > 0 {
         text.push_str(&format!(", {} skipped", summary.skipped));
+    }
+    if summary.identical > 0 {
+        text.push_str(&format!(", {} with the same tokens twice", summary.identical));
     }
     text
 }

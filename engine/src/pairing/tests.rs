@@ -35,6 +35,7 @@ fn preference(prompt_id: &str, scores: &[&[f64]]) -> Preference {
         mean_probabilities: means(&probabilities),
         scores,
         probabilities,
+        candidates_digest: None,
         embeddings: None,
     }
 }
@@ -277,4 +278,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn preferences_of_other_responses_are_refused_and_old_files_are_read() {
+    let rows = [candidates("p", &[1, 1])];
+    let mut compared = of_rewards("p", &[1.0, 0.0]);
+    let settings = PairSettings::default();
+    compared.candidates_digest = Some(rows[0].digest());
+    assert_eq!(select(&rows, &[compared.clone()], &settings, 42, 1).unwrap().pairs.len(), 1);
+    let mut other = rows[0].clone();
+    other.responses[1].text.push('!');
+    let error = select(&[other.clone()], &[compared.clone()], &settings, 42, 1).unwrap_err();
+    assert!(
+        error.to_string().contains("other responses") && error.to_string().contains("selfplay score"),
+        "{error}"
+    );
+    compared.candidates_digest = None;
+    assert_eq!(select(&[other], &[compared], &settings, 42, 1).unwrap().pairs.len(), 1);
 }

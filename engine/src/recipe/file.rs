@@ -235,9 +235,10 @@ impl RecipeFile {
         Self { top, policy, prompts, sample, score, pair, train, eval, sft, preference }
     }
 
-    /// The text of the file at `path`.
+    /// The text of the file at `path`, a regular file of a recipe's size.
     pub(super) fn text(path: &Path) -> Result<String, String> {
-        let bytes = std::fs::read(path).map_err(|error| format!("recipe {}: {error}", path.display()))?;
+        let bytes = selfplay_records::read_regular(path, MOST_BYTES)
+            .map_err(|error| format!("recipe {}: {error}", path.display()))?;
         String::from_utf8(bytes).map_err(|error| {
             let line =
                 error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
@@ -246,6 +247,9 @@ impl RecipeFile {
         })
     }
 }
+
+/// A recipe has some kilobytes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// A section in the trainer's keys, `lora.*` among them, and keys of `A`.
 fn read_with_lora<A: Section>(

@@ -100,6 +100,9 @@ impl Resolver<'_> {
         let prompts = self.prompts(&file);
         file.sample.seed = file.top.seed;
         file.sample.iteration = 1;
+        if file.sample.num_samples == 1 && matches!(self.purpose, Purpose::Run | Purpose::Check) {
+            self.problems.value("sample.num_samples", 1, "2 or more: one response gives no pair to train on");
+        }
         self.problems.extend(file.sample.validate().within("sample"));
         let score_model = self.model("score.model", &file.score.model);
         let template = file.score.chat_template.take();

@@ -68,6 +68,9 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&columns(&rows));
         text.push('\n');
     }
+    for one in &summary.iterations {
+        text.push_str(&idle_pairs(one));
+    }
     text.push_str(
         "win rate: mean P(new ≻ old) by the preference model on the held-out prompts;\n\
          accuracy, length, limited and kl are of the same answers, circles of the\n\
@@ -77,6 +80,21 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&format!("go on with: selfplay resume {}\n", summary.directory));
     }
     text
+}
+
+/// A line about the pairs that an iteration could learn nothing from.
+fn idle_pairs(one: &IterationSummary) -> String {
+    let mut parts = Vec::new();
+    if one.identical_pairs > 0 {
+        parts.push(format!("{} with the same tokens in both responses", one.identical_pairs));
+    }
+    if one.skipped_pairs > 0 {
+        parts.push(format!("{} cut to nothing", one.skipped_pairs));
+    }
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!("iteration {}: pairs that teach nothing: {}\n", one.iteration, parts.join(", ")),
+    }
 }
 
 fn head() -> Vec<String> {
@@ -165,6 +183,7 @@ mod tests {
         let one = IterationSummary {
             iteration: 1,
             win_rate_first: Some(0.625),
+            identical_pairs: 3,
             seconds: 90.0,
             ..Default::default()
         };
@@ -180,6 +199,7 @@ mod tests {
         assert!(text.starts_with("x (runs/x): 1 of 3 iterations\n"), "{text}");
         assert!(text.contains("50.0 %") && text.contains("62.5 %") && text.contains("1m30s"), "{text}");
         assert!(text.contains("selfplay resume runs/x"));
+        assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
         summary.finished = true;
         assert!(!render(&summary).contains("resume"));
     }

@@ -68,6 +68,8 @@ fn summarise(session: &Session, work: &Work) -> Result<IterationSummary, EngineE
         candidate_tokens: sampled.tokens,
         pairs: pairs.len(),
         truncated_pairs: trained.truncated,
+        skipped_pairs: trained.skipped,
+        identical_pairs: trained.identical,
         steps: trained.steps,
     })
 }

@@ -31,6 +31,12 @@ pub struct TrainRecord {
     pub pairs: usize,
     /// Pairs that were cut.
     pub truncated: usize,
+    /// Pairs that the cut left nothing of.
+    #[serde(default)]
+    pub skipped: usize,
+    /// Pairs whose responses are the same tokens.
+    #[serde(default)]
+    pub identical: usize,
     /// Loss of the first step.
     pub loss_first: Option<f64>,
     /// Loss of the last step.
@@ -43,6 +49,8 @@ impl From<&TrainSummary> for TrainRecord {
             steps: summary.steps,
             pairs: summary.examples,
             truncated: summary.truncated,
+            skipped: summary.skipped,
+            identical: summary.identical,
             loss_first: summary.loss_first,
             loss_last: summary.loss_last,
         }

@@ -17,6 +17,9 @@ use crate::guard::caught;
 mod added;
 mod checks;
 
+/// Published tokenizers have some ten megabytes.
+const MOST_BYTES: u64 = 512 << 20;
+
 /// Keys of special tokens, as chat templates name them.
 const SPECIAL_KEYS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -146,7 +149,8 @@ impl Tokenizer {
         {
             return Err(fault);
         }
-        let bytes = std::fs::read(&path).map_err(|error| ModelError::reading(&path, error, remedy))?;
+        let bytes = selfplay_records::read_regular(&path, MOST_BYTES)
+            .map_err(|error| ModelError::reading(&path, error, remedy))?;
         let damaged = |error: &dyn std::fmt::Display| {
             ModelError::input(&path, format!("it is not a valid tokenizer: {error}"), "fetch the file again")
         };

@@ -302,7 +302,7 @@ fn no_weights(folder: &Path) -> ModelError {
 }
 
 fn open_shard(path: &Path) -> Result<Shard, ModelError> {
-    let file = std::fs::File::open(path)
+    let file = selfplay_records::open_regular(path)
         .map_err(|error| ModelError::reading(path, error, "every shard must be there"))?;
     let length = file.metadata().map_err(|error| ModelError::io(path, error))?.len();
     if length < 8 {

@@ -13,8 +13,8 @@ fn built_in() -> Vec<Rate> {
 fn the_rates_built_in_are_those_of_their_sources() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for rate in built_in() {
-        let text =
-            fs::read_to_string(root.join(&rate.source)).unwrap_or_else(|e| panic!("{}: {e}", rate.source));
+        let text = std::fs::read_to_string(root.join(&rate.source))
+            .unwrap_or_else(|e| panic!("{}: {e}", rate.source));
         let source: Value = serde_json::from_str(&text).unwrap();
         // A result has its operations, and below them the contestants with their medians.
         let results = source["results"].as_object().unwrap().values();

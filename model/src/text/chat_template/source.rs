@@ -47,7 +47,7 @@ pub(super) fn find(folder: &Path) -> Result<Option<Found>, ModelError> {
 }
 
 fn read_text(file: &Path) -> Result<Found, ModelError> {
-    let text = std::fs::read_to_string(file)
+    let text = selfplay_records::read_regular_text(file, 4 * MOST_SOURCE as u64)
         .map_err(|error| ModelError::reading(file, error, "name a chat template that exists, in UTF-8"))?;
     bounded(text, file)
 }

@@ -1,0 +1,234 @@
+//! Column types of fields that are not ours, which some kinds of rows carry along.
+//!
+//! A column takes the type that all its values agree on, as `arrow-json` guesses it. Where they don't agree, or no column
+//! of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields), the column is
+//! text: a string as it stands, anything else as its JSON. So no value changes, and nothing fails after hours of work.
+
+use std::collections::HashMap;
+
+use arrow_schema::{DataType, Field};
+use serde_json::{Map, Number, Value};
+
+/// A column of fields that are not ours.
+pub(crate) struct Column {
+    name: String,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Values as they are.
+    Typed(DataType),
+    /// Values that do not go together, as text.
+    Text,
+}
+
+impl Column {
+    pub(crate) fn field(&self) -> Field {
+        let kind = match &self.kind {
+            Kind::Typed(kind) => kind.clone(),
+            Kind::Text => DataType::Utf8,
+        };
+        Field::new(&self.name, kind, true)
+    }
+
+    /// The name, where values have to become text.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        matches!(self.kind, Kind::Text).then_some(self.name.as_str())
+    }
+}
+
+/// The columns of all fields that some row has, in the order of their first appearance.
+pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<Column> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut values: HashMap<&str, Vec<&Value>> = HashMap::new();
+    for row in rows {
+        for (name, value) in row.iter().filter(|(_, value)| !value.is_null()) {
+            values
+                .entry(name)
+                .or_insert_with(|| {
+                    names.push(name);
+                    Vec::new()
+                })
+                .push(value);
+        }
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let kind = kind(name, values.get(name).map_or(&[], Vec::as_slice));
+            Column { name: name.to_owned(), kind }
+        })
+        .collect()
+}
+
+/// A value of a text column.
+pub(crate) fn to_text(value: &Value) -> Value {
+    match value {
+        Value::Null | Value::String(_) => value.clone(),
+        other => Value::String(other.to_string()),
+    }
+}
+
+fn kind(name: &str, values: &[&Value]) -> Kind {
+    let mut shape = Shape::Unknown;
+    for value in values {
+        match Shape::of(value).and_then(|other| shape.with(other)) {
+            Some(joined) => shape = joined,
+            None => return Kind::Text,
+        }
+    }
+    if shape == Shape::Unsigned {
+        return Kind::Typed(DataType::UInt64);
+    }
+    if shape.has_what_only_text_holds() {
+        return Kind::Text;
+    }
+    let rows =
+        values.iter().map(|value| Ok(Value::Object(Map::from_iter([(name.to_owned(), (*value).clone())]))));
+    match arrow_json::reader::infer_json_schema_from_iterator(rows) {
+        Ok(schema) if schema.fields().len() == 1 => Kind::Typed(schema.field(0).data_type().clone()),
+        _ => Kind::Text,
+    }
+}
+
+/// What values have in common.
+#[derive(Clone, Debug, PartialEq)]
+enum Shape {
+    /// Of nulls alone.
+    Unknown,
+    Bool,
+    /// Integers that a column of signed ones holds; `exact`: all of them a column of floats holds too.
+    Integer {
+        exact: bool,
+        negative: bool,
+    },
+    /// Integers from 0 on, some of them beyond the signed ones.
+    Unsigned,
+    Float,
+    Text,
+    List(Box<Shape>),
+    Object(Vec<(String, Shape)>),
+}
+
+/// Up to here a float holds every integer.
+const EXACT: u64 = 1 << 53;
+
+impl Shape {
+    /// `None` where the value alone does not go together.
+    fn of(value: &Value) -> Option<Self> {
+        Some(match value {
+            Value::Null => Self::Unknown,
+            Value::Bool(_) => Self::Bool,
+            Value::Number(number) => Self::of_number(number),
+            Value::String(_) => Self::Text,
+            Value::Array(items) => {
+                let mut inner = Self::Unknown;
+                for item in items {
+                    inner = inner.with(Self::of(item)?)?;
+                }
+                Self::List(Box::new(inner))
+            }
+            Value::Object(fields) => {
+                let mut shapes = Vec::with_capacity(fields.len());
+                for (name, field) in fields {
+                    shapes.push((name.clone(), Self::of(field)?));
+                }
+                Self::Object(shapes)
+            }
+        })
+    }
+
+    fn of_number(number: &Number) -> Self {
+        match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => {
+                Self::Integer { exact: integer.unsigned_abs() <= EXACT, negative: integer < 0 }
+            }
+            (None, Some(_)) => Self::Unsigned,
+            (None, None) => Self::Float,
+        }
+    }
+
+    /// What this and `other` have in common.
+    fn with(self, other: Self) -> Option<Self> {
+        Some(match (self, other) {
+            (Self::Unknown, shape) | (shape, Self::Unknown) => shape,
+            (Self::Integer { exact: a, negative: c }, Self::Integer { exact: b, negative: d }) => {
+                Self::Integer { exact: a && b, negative: c || d }
+            }
+            (Self::Integer { exact: true, .. }, Self::Float)
+            | (Self::Float, Self::Integer { exact: true, .. }) => Self::Float,
+            (Self::Integer { negative: false, .. }, Self::Unsigned)
+            | (Self::Unsigned, Self::Integer { negative: false, .. }) => Self::Unsigned,
+            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.with(*b)?)),
+            (Self::Object(mut a), Self::Object(b)) => {
+                for (name, shape) in b {
+                    match a.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, known)) => *known = std::mem::replace(known, Self::Unknown).with(shape)?,
+                        None => a.push((name, shape)),
+                    }
+                }
+                Self::Object(a)
+            }
+            (a, b) if a == b => a,
+            _ => return None,
+        })
+    }
+
+    /// Objects without fields, and integers beyond the signed ones inside of other values.
+    fn has_what_only_text_holds(&self) -> bool {
+        match self {
+            Self::Unsigned => true,
+            Self::List(inner) => inner.has_what_only_text_holds(),
+            Self::Object(fields) => {
+                fields.is_empty() || fields.iter().any(|(_, shape)| shape.has_what_only_text_holds())
+            }
+            Self::Unknown | Self::Bool | Self::Integer { .. } | Self::Float | Self::Text => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn kind_of(values: &[Value]) -> Option<DataType> {
+        match kind("x", &values.iter().collect::<Vec<_>>()) {
+            Kind::Typed(kind) => Some(kind),
+            Kind::Text => None,
+        }
+    }
+
+    #[test]
+    fn values_that_agree_keep_their_type() {
+        assert_eq!(kind_of(&[json!(1), json!(null), json!(-2)]), Some(DataType::Int64));
+        assert_eq!(kind_of(&[json!(1), json!(2.5)]), Some(DataType::Float64));
+        assert_eq!(kind_of(&[json!(1), json!(u64::MAX)]), Some(DataType::UInt64));
+        assert_eq!(kind_of(&[json!(u64::MAX), json!(i64::MAX as u64 + 1)]), Some(DataType::UInt64));
+        assert_eq!(kind_of(&[json!("a")]), Some(DataType::Utf8));
+        assert!(matches!(kind_of(&[json!([])]), Some(DataType::List(_))));
+        assert!(matches!(kind_of(&[json!([1]), json!([])]), Some(DataType::List(_))));
+        assert!(matches!(kind_of(&[json!({"a": 1}), json!({"b": "x"})]), Some(DataType::Struct(_))));
+    }
+
+    #[test]
+    fn what_no_column_holds_is_text() {
+        for mixed in [
+            vec![json!(1), json!("a")],
+            vec![json!(true), json!(1)],
+            vec![json!([1]), json!(1)],
+            vec![json!([1, "a"])],
+            vec![json!({"a": 1}), json!({"a": "x"})],
+            vec![json!({})],
+            vec![json!({"a": {}})],
+            vec![json!(9_007_199_254_740_993_i64), json!(0.5)],
+            vec![json!(-1), json!(u64::MAX)],
+            vec![json!([u64::MAX])],
+        ] {
+            assert_eq!(kind_of(&mixed), None, "{mixed:?}");
+        }
+        assert_eq!(to_text(&json!("a")), json!("a"));
+        assert_eq!(to_text(&json!({"a": [1, null]})), json!("{\"a\":[1,null]}"));
+    }
+}

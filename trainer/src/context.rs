@@ -1,0 +1,36 @@
+//! That an example fits into the model's context, asked before the first step: no position behind it can be computed.
+
+use selfplay_model::Decoder;
+
+use crate::TrainError;
+
+/// Where an example's length can be mended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Remedy {
+    /// A key that cuts, with its section: `train.max_length`.
+    Key(&'static str),
+    /// The row itself.
+    Row,
+}
+
+/// Checks an example of `length` tokens, of which `seen` are given to the model: nothing follows the last one.
+///
+/// # Errors
+/// [`TrainError::Example`] with the length, the context, and what cuts it.
+pub(crate) fn check_context(
+    decoder: &Decoder,
+    name: &str,
+    length: usize,
+    seen: usize,
+    remedy: Remedy,
+) -> Result<(), TrainError> {
+    let context = decoder.architecture().max_positions;
+    if seen <= context {
+        return Ok(());
+    }
+    let want = match remedy {
+        Remedy::Key(key) => format!("at most {context}: {key}={context} cuts it, or leave the row out"),
+        Remedy::Row => format!("at most {context}: shorten the row or leave it out"),
+    };
+    Err(TrainError::example(name, format!("{length} tokens, and the model's context is {context}"), want))
+}
