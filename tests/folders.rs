@@ -44,7 +44,7 @@ fn rename(from: &Path, to: &Path) {
 /// Flips a bit in the middle of a file.
 fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2 | 3;
+    let middle = (bytes.len() / 2) | 3;
     bytes[middle] ^= 0x40;
     atomic::write_bytes(path, &bytes).unwrap();
 }
