@@ -1,4 +1,4 @@
-//! Products whose rows have the same bits whatever rows are beside them (`cuda/fixed_product.cu`).
+//! Products whose rows have the same bits whatever rows are beside them (`gpu/cuda/fixed_product.cu`).
 //!
 //! cuBLAS picks its algorithm, and with it the order of the sums, by the number of rows. Where a candidate's bits must not
 //! depend on its batch (`sample.batch_invariant`), these take its place: every sum runs from the first number to the last.

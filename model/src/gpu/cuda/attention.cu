@@ -286,7 +286,7 @@ __device__ void attention_backward_queries(T* __restrict__ d_qkv, const T* __res
         kernel<T, D, WARPS, S __VA_ARGS__>(d_qkv, qkv, d_out, log_sums, delta, segments, tiles, AttentionShape SHAPE);  \
     }
 
-// WARPS and S as `Shape::of` in ops/attention/gpu.rs has them.
+// WARPS and S as `Form::of` in ops/attention/gpu.rs has them.
 FORWARD(bf16_64, bf16, 64, 4, 64)
 FORWARD(bf16_128, bf16, 128, 4, 64)
 FORWARD(bf16_256, bf16, 256, 4, 32)

@@ -319,7 +319,7 @@ FOR_BOTH(join_parts, join_parts,
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
         ATTEND(attend_common_pages_##name, T, (attend_common_pages<T, D, WARPS, S>))
 
-// S and WARPS as `PagedForm::of` in ops/paged_attention/ has them.
+// S and WARPS as `OwnForm::of` in ops/paged_attention/gpu.rs has them.
 ATTEND_PAGES(bf16_64, bf16, 64, 32, 4)
 ATTEND_PAGES(bf16_128, bf16, 128, 32, 4)
 ATTEND_PAGES(bf16_256, bf16, 256, 16, 4)
