@@ -187,13 +187,13 @@ impl Shared {
                     (206, start, end)
                 }
             };
-        if start >= data.len() {
+        if request.range.is_some() && start >= data.len() {
             return Reply::status(416).header("Content-Range", format!("bytes */{}", data.len()));
         }
         Reply { status, body: data[start..end].to_vec(), ..Reply::default() }
             .header("X-Repo-Commit", commit)
             .header("ETag", format!("\"{}\"", sha256(data)))
-            .header("Content-Range", format!("bytes {start}-{}/{}", end - 1, data.len()))
+            .header("Content-Range", format!("bytes {start}-{}/{}", end.saturating_sub(1), data.len()))
     }
 }
 
