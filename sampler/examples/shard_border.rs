@@ -15,7 +15,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{Drawn, RowDraw};
 use selfplay_model::{ModelError, PagedRow};
 use selfplay_sampler::{
     Backend, Capacity, PromptStream, SampleError, SampleRequest, SampleSettings, Sampler, TextDecoder,
@@ -109,7 +109,6 @@ impl Backend for Lengths {
         _rows: &[PagedRow<'_>],
         _logit_rows: &[usize],
         draws: &[RowDraw],
-        _rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         let rows = draws.iter().filter(|draw| draw.step > 0).count();
         if let Ok(mut seen) = self.seen.lock() {

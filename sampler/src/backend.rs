@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::gpu::{Gpu, Memory, memory};
-use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw, draw};
+use selfplay_model::ops::draw::{Drawn, RowDraw, draw};
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
 use crate::{Capacity, SampleError};
@@ -64,7 +64,6 @@ pub trait Backend: Send {
         _rows: &[PagedRow<'_>],
         _logit_rows: &[usize],
         _draws: &[RowDraw],
-        _rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         Ok(None)
     }
@@ -185,7 +184,6 @@ impl Backend for NativeBackend<'_> {
         rows: &[PagedRow<'_>],
         logit_rows: &[usize],
         draws: &[RowDraw],
-        rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         let decoder = self.decoder;
         if Gpu::at(decoder.device())?.is_none() {
@@ -196,7 +194,7 @@ impl Backend for NativeBackend<'_> {
             .as_mut()
             .ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))?;
         if rows.len() == draws.len() && rows.iter().all(|row| row.new_tokens == 1) {
-            let drawn = decoder.decode_and_draw(ids, rows, draws, rule, cache, graphs)?;
+            let drawn = decoder.decode_and_draw(ids, rows, draws, cache, graphs)?;
             *waited += graphs.last_wait();
             return Ok(Some(drawn));
         }
@@ -206,7 +204,7 @@ impl Backend for NativeBackend<'_> {
         }
         let logits = decoder.logits(&hidden)?; // [n, vocab]
         let started = Instant::now();
-        let drawn = draw(&logits, draws, rule)?;
+        let drawn = draw(&logits, draws)?;
         *waited += started.elapsed();
         Ok(Some(drawn))
     }

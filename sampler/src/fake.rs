@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{Drawn, RowDraw};
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
 use crate::{Backend, Capacity, SampleError, TextDecoder};
@@ -225,7 +225,6 @@ impl Backend for FakeModel {
         _rows: &[PagedRow<'_>],
         _logit_rows: &[usize],
         draws: &[RowDraw],
-        _rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         self.draws = draws.to_vec();
         Ok(None)

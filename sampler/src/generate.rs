@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use selfplay_model::cpu::parallel::for_rows;
-use selfplay_model::ops::draw::{Drawn, RowDraw};
+use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Candidates, Prompt};
 
@@ -233,14 +233,8 @@ impl<'a> Sampler<'a> {
         let rule = PickRule::new(&self.settings);
         let vocab_size = self.backend.vocab_size();
         let slots = &mut self.slots[..draws.len()];
-        let row_draws = row_draws(draws);
-        let drawn = self.backend.run_and_draw(
-            batch.ids,
-            &batch.rows,
-            batch.logit_rows,
-            &row_draws,
-            &rule.on_device(),
-        )?;
+        let row_draws = row_draws(draws, rule.on_device());
+        let drawn = self.backend.run_and_draw(batch.ids, &batch.rows, batch.logit_rows, &row_draws)?;
         if let Some(drawn) = drawn {
             take_drawn(slots, draws, &drawn)?;
             return self.check_finite(draws, schedule);
@@ -270,7 +264,7 @@ impl<'a> Sampler<'a> {
 }
 
 /// Every token of a step as a device draws it, row by row.
-fn row_draws(draws: &[Draw]) -> Vec<RowDraw> {
+fn row_draws(draws: &[Draw], rule: DrawRule) -> Vec<RowDraw> {
     let of_row = |(row, draw): (usize, &Draw)| {
         let (key, tag) = draw.stream.words();
         let step = draw.step as u32;
@@ -280,6 +274,7 @@ fn row_draws(draws: &[Draw]) -> Vec<RowDraw> {
             sample: sample as u32,
             tag,
             key,
+            rule,
         })
     };
     draws.iter().enumerate().flat_map(of_row).collect()
