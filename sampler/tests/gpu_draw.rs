@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use emulator::Emulator;
 use selfplay_model::gpu::emulate;
 use selfplay_model::ops::draw::{RowDraw, draw};
-use selfplay_sampler::{PickRule, Picker, PromptStream, SampleSettings};
+use selfplay_sampler::{PickRule, Picker, PromptStream, Sampling};
 
 /// Rows of many shapes: peaked, flat, with ties, with −∞, all but equal.
 fn rows(vocab: usize) -> Vec<Vec<f32>> {
@@ -59,7 +59,7 @@ const RULES: [(f64, f64, usize, f64); 13] = [
 
 fn rules() -> Vec<PickRule> {
     let rule = |(temperature, top_p, top_k, min_p)| {
-        PickRule::new(&SampleSettings { temperature, top_p, top_k, min_p, ..SampleSettings::default() })
+        PickRule::new(&Sampling { temperature, top_p, top_k, min_p, ..Sampling::default() })
     };
     RULES.map(rule).to_vec()
 }

@@ -42,7 +42,7 @@ struct Place {
     hash: u64,
 }
 
-/// A prompt's stream of random numbers, which tells prompts apart.
+/// A prompt's stream of random numbers, which distinguishes prompts.
 type Stream = ([u32; 2], [u32; 2]);
 
 /// A model whose page is one MiB, so that `cache_mib` counts its pages.
