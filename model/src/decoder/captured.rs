@@ -18,13 +18,13 @@ use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
-use crate::ops::paged_attention::{PagedStep, PartResults, Room, Uploaded};
+use crate::ops::paged_attention::{PagedStep, PartResults, TableCapacity, Uploaded};
 use crate::ops::rope::RopeTable;
 
 /// The steps that were captured, for one decoder and one cache.
 #[derive(Default)]
 pub struct DecodeGraphs {
-    steps: HashMap<Room, DecodeStep>,
+    steps: HashMap<TableCapacity, DecodeStep>,
     /// By the number of parts, common to all steps.
     results: HashMap<usize, PartResults>,
     rope: Option<Arc<RopeTable>>,
@@ -113,17 +113,20 @@ impl Decoder {
         let Some(rope) = graphs.rope.clone() else { bail!("no rotary table") };
 
         let tables = PagedStep::new(rows).gpu_tables(attention, self.dtype)?;
-        let room = tables.room().rounded(filled_up(rows.len()));
-        let results = match graphs.results.entry(room.parts()) {
+        let capacity = tables.capacity().rounded(filled_up(rows.len()));
+        let results = match graphs.results.entry(capacity.parts()) {
             Entry::Occupied(results) => results.get().clone(),
-            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &room, attention)?).clone(),
+            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &capacity, attention)?).clone(),
         };
-        let step = match graphs.steps.entry(room) {
+        let step = match graphs.steps.entry(capacity) {
             Entry::Occupied(step) => step.into_mut(),
             Entry::Vacant(place) => place.insert(DecodeStep {
-                ids: gpu.upload(&vec![0; room.tokens()])?,
-                step: PagedStep::prepared(room.tokens(), Uploaded::new(&gpu, &tables, room, results)?),
-                draws: DrawPlaces::new(&gpu, room.tokens())?,
+                ids: gpu.upload(&vec![0; capacity.tokens()])?,
+                step: PagedStep::prepared(
+                    capacity.tokens(),
+                    Uploaded::new(&gpu, &tables, capacity, results)?,
+                ),
+                draws: DrawPlaces::new(&gpu, capacity.tokens())?,
                 has_run: false,
                 graph: None,
             }),
@@ -131,9 +134,9 @@ impl Decoder {
         let Some(uploaded) = step.step.tables() else { bail!("a step without tables") };
         uploaded.update(&gpu, &tables)?;
         let mut filled = ids.to_vec();
-        filled.resize(room.tokens(), 0);
+        filled.resize(capacity.tokens(), 0);
         step.ids.slice_set(&gpu.upload(&filled)?, 0, 0)?;
-        step.draws.put(&gpu, draws, room.tokens())?;
+        step.draws.put(&gpu, draws, capacity.tokens())?;
 
         let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rope, cache);
         if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
