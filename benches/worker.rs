@@ -21,7 +21,7 @@ use std::time::Instant;
 use candle_core::Device;
 use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
-use selfplay_sampler::{SampleRequest, SampleSettings, Sampler};
+use selfplay_sampler::{EncodedPrompt, SampleSettings, Sampler};
 use selfplay_scorer::ScoreSettings;
 use selfplay_trainer::{
     LossKind, LrSchedule, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs,
@@ -186,16 +186,13 @@ fn sample(options: &Options) -> Outcome<()> {
     let mut round = 0;
     serve(|| {
         round += 1;
-        let prompts = inputs.prompts.iter().enumerate();
-        let requests: Vec<SampleRequest> = prompts
-            .map(|(place, ids)| SampleRequest {
-                prompt_id: format!("{round}-{place}"),
-                prompt_ids: ids.clone(),
-            })
-            .collect();
-        let samples = sampler.generate(&requests, &mut |_| ControlFlow::Continue(()))?;
-        let logprobs: Vec<f32> =
-            samples.iter().flatten().flat_map(|sample| sample.logprobs.clone()).collect();
+        let named = |place: usize| Prompt { prompt_id: format!("{round}-{place}"), ..Prompt::default() };
+        let prompts: Vec<Prompt> = (0..inputs.prompts.len()).map(named).collect();
+        let encode = |(prompt, ids): (_, &Vec<u32>)| EncodedPrompt { prompt, prompt_ids: ids.clone() };
+        let prompts: Vec<EncodedPrompt<'_>> = prompts.iter().zip(&inputs.prompts).map(encode).collect();
+        let rows = sampler.generate(&prompts, &mut |_| ControlFlow::Continue(()))?;
+        let responses = rows.iter().flat_map(|row| &row.responses);
+        let logprobs: Vec<f32> = responses.flat_map(|one| one.logprobs.iter().flatten().copied()).collect();
         let mean = logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64;
         Ok(json!({"tokens": logprobs.len(), "check": {"mean_logprob": mean}}))
     })

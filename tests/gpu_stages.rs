@@ -12,7 +12,7 @@ use emulator::Emulator;
 use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
-use selfplay_sampler::{Sample, SampleSettings, Sampler, requests};
+use selfplay_sampler::{SampleSettings, Sampler, encode};
 use selfplay_scorer::ScoreSettings;
 
 fn on_gpu() -> Option<Emulation> {
@@ -29,7 +29,7 @@ fn prompt(i: usize) -> Prompt {
     Prompt { prompt_id: i.to_string(), prompt: Some(QUESTIONS[i].to_owned()), ..Prompt::default() }
 }
 
-fn samples(dtype: DType) -> Vec<Vec<Sample>> {
+fn samples(dtype: DType) -> Vec<Response> {
     let folder = quickstart("policy");
     let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
     let mut decoder = Decoder::load(&folder, &options).unwrap();
@@ -38,8 +38,9 @@ fn samples(dtype: DType) -> Vec<Vec<Sample>> {
     let settings = SampleSettings { num_samples: 3, max_new_tokens: 5, ..SampleSettings::default() };
     let mut sampler = Sampler::new(&decoder, &codec, &codec.stop_ids(&folder).unwrap(), &settings).unwrap();
     let prompts: Vec<Prompt> = (0..QUESTIONS.len()).map(prompt).collect();
-    let requests = requests(&codec, &prompts).unwrap();
-    sampler.generate(&requests, &mut |_| ControlFlow::Continue(())).unwrap()
+    let prompts = encode(&codec, &prompts).unwrap();
+    let rows = sampler.generate(&prompts, &mut |_| ControlFlow::Continue(())).unwrap();
+    rows.into_iter().flat_map(|row| row.responses).collect()
 }
 
 #[test]
@@ -47,14 +48,14 @@ fn candidates_in_f32_are_those_of_the_cpu() {
     let want = samples(DType::F32);
     let Some(_gpu) = on_gpu() else { return };
     let got = samples(DType::F32);
-    for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
+    for (got, want) in got.iter().zip(&want) {
         assert_eq!(got.ids, want.ids);
-        for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+        for (got, want) in got.logprobs.iter().flatten().zip(want.logprobs.iter().flatten()) {
             assert!((got - want).abs() < 1e-4, "{got} {want}");
         }
     }
-    assert_eq!(got.iter().flatten().count(), 9);
-    assert!(samples(DType::BF16).iter().flatten().all(|s| s.logprobs.iter().all(|x| x.is_finite())));
+    assert_eq!(got.len(), 9);
+    assert!(samples(DType::BF16).iter().flat_map(|s| s.logprobs.iter().flatten()).all(|x| x.is_finite()));
 }
 
 #[test]

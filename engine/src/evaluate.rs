@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
-use selfplay_sampler::{SampleSettings, Sampler, requests};
+use selfplay_sampler::{SampleSettings, Sampler, encode};
 use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities};
 use selfplay_trainer::{PromptResponse, log_probs};
 
@@ -107,12 +107,11 @@ fn held_out_samples(
     let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);
     let started = Instant::now();
     let mut sampler = Sampler::new(decoder, &inputs.codec, &inputs.stop_ids, &settings)?;
-    let requests = requests(&inputs.codec, &inputs.held_out)?;
-    let sampled = sampler.generate(&requests, &mut |seen| {
+    let prompts = encode(&inputs.codec, &inputs.held_out)?;
+    let rows = sampler.generate(&prompts, &mut |seen| {
         task.set((seen.finished / settings.num_samples.max(1)) as u64, "");
         ControlFlow::Continue(())
     })?;
-    let rows = sampler.candidates(&inputs.held_out, &requests, sampled)?;
     write_rows(&path, &rows)?;
     task.finish(&format!("{} held-out prompts, {:.1} s", rows.len(), started.elapsed().as_secs_f64()));
     Ok(rows)

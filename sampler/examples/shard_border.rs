@@ -15,10 +15,11 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{Drawn, RowDraw};
 use selfplay_model::{ModelError, PagedRow};
+use selfplay_records::Prompt;
 use selfplay_sampler::{
-    Backend, Capacity, PromptStream, SampleError, SampleRequest, SampleSettings, Sampler, TextDecoder,
+    Backend, Capacity, EncodedPrompt, PromptStream, SampleError, SampleSettings, Sampler, TextDecoder,
 };
 
 const ROWS: usize = 512;
@@ -109,7 +110,6 @@ impl Backend for Lengths {
         _rows: &[PagedRow<'_>],
         _logit_rows: &[usize],
         draws: &[RowDraw],
-        _rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         let rows = draws.iter().filter(|draw| draw.step > 0).count();
         if let Ok(mut seen) = self.seen.lock() {
@@ -127,7 +127,7 @@ impl Backend for Lengths {
     }
 }
 
-/// Nobody reads the text.
+/// The text is never read.
 struct NoText;
 
 impl TextDecoder for NoText {
@@ -141,7 +141,7 @@ impl TextDecoder for NoText {
 }
 
 fn sample(
-    requests: &[SampleRequest],
+    prompts: &[EncodedPrompt<'_>],
     shard_prompts: usize,
     across: bool,
 ) -> Result<(Seen, usize), SampleError> {
@@ -150,7 +150,7 @@ fn sample(
     let seen = Arc::new(Mutex::new(Seen::default()));
     let backend = Lengths { batch_invariant: across, seen: seen.clone() };
     let mut sampler = Sampler::with_backend(Box::new(backend), &NoText, &[STOP_ID], &settings)?;
-    let shards: Vec<&[SampleRequest]> = requests.chunks(shard_prompts).collect();
+    let shards: Vec<&[EncodedPrompt<'_>]> = prompts.chunks(shard_prompts).collect();
     let mut tokens = 0;
     let _ = sampler.generate_shards(
         &shards,
@@ -165,15 +165,16 @@ fn sample(
 }
 
 fn main() -> Result<(), SampleError> {
-    let requests: Vec<SampleRequest> = (0..PROMPTS)
-        .map(|i| SampleRequest { prompt_id: i.to_string(), prompt_ids: vec![2; 50 + i * 37 % 101] })
-        .collect();
+    let prompts: Vec<Prompt> =
+        (0..PROMPTS).map(|i| Prompt { prompt_id: i.to_string(), ..Prompt::default() }).collect();
+    let encode = |(i, prompt)| EncodedPrompt { prompt, prompt_ids: vec![2; 50 + i * 37 % 101] };
+    let prompts: Vec<EncodedPrompt<'_>> = prompts.iter().enumerate().map(encode).collect();
     println!("{PROMPTS} prompts × {SAMPLES}, {ROWS} rows");
     println!("| prompts a shard | | steps | rows in use, of steps | of time | modelled time | tokens/s |");
     println!("|---|---|---|---|---|---|---|");
     for shard_prompts in [256, 512, 1024, 2048] {
         for across in [false, true] {
-            let (seen, tokens) = sample(&requests, shard_prompts, across)?;
+            let (seen, tokens) = sample(&prompts, shard_prompts, across)?;
             println!(
                 "| {shard_prompts} | {} | {} | {:.1} % | {:.1} % | {:.0} s | {:.0} |",
                 if across { "across borders" } else { "shard by shard" },

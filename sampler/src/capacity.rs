@@ -26,8 +26,8 @@ impl Capacity {
     /// Tokens of a step on a GPU.
     pub const GPU_TOKEN_BUDGET: usize = 8192;
 
-    /// What of `free` bytes of a GPU the cache gets beside a step that takes `step`: nine tenths are spoken for, the rest is
-    /// the allocator's slack.
+    /// Cache size: 90 % of the `free` bytes of a GPU less one step's activations, `step` bytes. The remaining 10 % is
+    /// allocator slack.
     pub fn gpu_cache_bytes(free: usize, step: usize) -> usize {
         (free / 100 * 90).saturating_sub(step)
     }
@@ -55,7 +55,7 @@ impl Capacity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::FakeModel;
+    use crate::backend::fake::FakeModel;
 
     #[test]
     fn a_key_goes_before_an_earlier_process_and_that_before_the_device() {

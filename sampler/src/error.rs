@@ -56,18 +56,6 @@ pub enum SampleError {
         /// 0-based token of the response that was to be drawn.
         step: usize,
     },
-    /// Rows that belong together differ in number.
-    #[error(
-        "{prompts} prompts, {requests} requests and {samples} results were given; the numbers must be equal"
-    )]
-    Mismatch {
-        /// Number of prompts.
-        prompts: usize,
-        /// Number of requests.
-        requests: usize,
-        /// Number of results.
-        samples: usize,
-    },
     /// The caller's progress function asked to stop.
     #[error("sampling was interrupted")]
     Interrupted,
@@ -90,7 +78,7 @@ impl HasKind for SampleError {
             | Self::PromptTooLong { .. }
             | Self::TokenOutside { .. } => Kind::Input,
             Self::NotFinite { .. } => Kind::Machine,
-            Self::Mismatch { .. } | Self::Internal { .. } => Kind::Defect,
+            Self::Internal { .. } => Kind::Defect,
             Self::Interrupted => Kind::Stopped,
             Self::Model(source) => source.kind(),
         }

@@ -1,17 +1,124 @@
-//! What the sampler is asked for and what it gives.
+//! What is asked of the engine and what it gives.
+
+use std::sync::Arc;
 
 use selfplay_model::Codec;
-use selfplay_records::{FinishReason, Prompt};
+use selfplay_records::{FinishReason, Problems, Prompt};
 
-use crate::SampleError;
+use crate::pick::PickRule;
+use crate::schedule::PageNeed;
+use crate::{PromptStream, SampleError, SampleSettings, StopRule};
 
-/// A prompt as token ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SampleRequest {
-    /// Keys the prompt's randomness.
+/// Names a request within its engine. A lesser one is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(crate) u64);
+
+/// How many responses a request has, how long they may be, and how their tokens are drawn. The fields mean what the keys
+/// of [`SampleSettings`] mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// K, the candidates of the prompt.
+    pub num_samples: usize,
+    /// Divides the logits; 0 is greedy.
+    pub temperature: f64,
+    /// The most likely tokens that together hold this probability are kept; 1 is off.
+    pub top_p: f64,
+    /// This many of the most likely tokens are kept; 0 is off.
+    pub top_k: usize,
+    /// Tokens at least this fraction as likely as the most likely one are kept; 0 is off.
+    pub min_p: f64,
+    /// Tokens per response at most.
+    pub max_new_tokens: usize,
+    /// Part of the key of every random number, as are the prompt's id, the candidate and the token's place.
+    pub seed: u64,
+    /// Another part of the key.
+    pub iteration: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        SampleSettings::default().sampling()
+    }
+}
+
+impl Sampling {
+    /// Every field whose value can't be, in their order; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        let mut require = |holds: bool, key: &str, value: &dyn std::fmt::Display, want: &str| {
+            problems.refuse(!holds, key, value, want);
+        };
+        require(
+            (1..=1 << 20).contains(&self.num_samples),
+            "num_samples",
+            &self.num_samples,
+            "an integer from 1 to 1048576",
+        );
+        require(
+            self.temperature.is_finite() && self.temperature >= 0.0,
+            "temperature",
+            &self.temperature,
+            "a finite number of 0 or more (0 is greedy)",
+        );
+        require(
+            self.top_p > 0.0 && self.top_p <= 1.0,
+            "top_p",
+            &self.top_p,
+            "a number above 0 and at most 1 (1 is off)",
+        );
+        require((0.0..=1.0).contains(&self.min_p), "min_p", &self.min_p, "a number from 0 (off) to 1");
+        require(
+            (1..=1 << 30).contains(&self.max_new_tokens),
+            "max_new_tokens",
+            &self.max_new_tokens,
+            "an integer from 1 to 1073741824",
+        );
+        problems
+    }
+}
+
+/// A prompt to be answered, with rules of its own: requests of different rules share the engine's steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Part of the key of the prompt's randomness: the same id, seed and iteration give the same candidates, whatever else
+    /// the engine has to do.
     pub prompt_id: String,
     /// One token at least.
     pub prompt_ids: Vec<u32>,
+    /// How it is answered.
+    pub sampling: Sampling,
+    /// What ends a response, beside its length. Requests may share one.
+    pub stop: Arc<StopRule>,
+}
+
+/// What a step of the engine brought about.
+#[derive(Debug)]
+pub enum Event {
+    /// A candidate has one more token. The last one comes too, be it a stop token, before its [`Event::Finished`].
+    Token {
+        /// Whose.
+        request: RequestId,
+        /// 0-based among the request's candidates.
+        sample: usize,
+        /// The token.
+        id: u32,
+        /// Its log-probability under the unmodified distribution (temperature 1, no cut), in nats.
+        logprob: f32,
+    },
+    /// A candidate has ended. A request has as many of these as its [`Sampling::num_samples`].
+    Finished {
+        /// Whose.
+        request: RequestId,
+        /// The whole candidate.
+        sample: Sample,
+    },
+    /// A request cannot go on; it is aborted, the others go on.
+    Failed {
+        /// Which.
+        request: RequestId,
+        /// Why.
+        error: SampleError,
+    },
 }
 
 /// One response as token ids.
@@ -27,13 +134,60 @@ pub struct Sample {
     pub finish_reason: FinishReason,
 }
 
-/// The requests of some prompts, in their order, encoded as the contract's "A prompt string" says.
+/// A prompt with its token ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedPrompt<'p> {
+    /// The row that it comes from.
+    pub prompt: &'p Prompt,
+    /// One token at least.
+    pub prompt_ids: Vec<u32>,
+}
+
+/// Prompts with their token ids, in their order, encoded as the contract's "A prompt string" says.
 ///
 /// Fails where the chat template or the tokenizer does.
-pub fn requests(codec: &Codec, prompts: &[Prompt]) -> Result<Vec<SampleRequest>, SampleError> {
-    let encode = |prompt: &Prompt| {
-        let prompt_ids = codec.prompt_ids(prompt)?;
-        Ok(SampleRequest { prompt_id: prompt.prompt_id.clone(), prompt_ids })
-    };
+pub fn encode<'p>(codec: &Codec, prompts: &'p [Prompt]) -> Result<Vec<EncodedPrompt<'p>>, SampleError> {
+    let encode = |prompt| Ok(EncodedPrompt { prompt, prompt_ids: codec.prompt_ids(prompt)? });
     prompts.iter().map(encode).collect()
+}
+
+/// A request that the engine works on.
+#[derive(Debug)]
+pub(crate) struct ActiveRequest {
+    pub id: RequestId,
+    pub prompt_id: String,
+    pub prompt_ids: Vec<u32>,
+    pub samples: usize,
+    /// Tokens of a response at most: what is asked for and what the model's context has left.
+    pub limit: usize,
+    pub stream: PromptStream,
+    pub rule: PickRule,
+    pub stop: Arc<StopRule>,
+}
+
+impl ActiveRequest {
+    /// Of a request that was checked, for a model with a context of so many positions.
+    pub(crate) fn new(id: RequestId, request: Request, max_positions: usize) -> Self {
+        let Request { prompt_id, prompt_ids, sampling, stop } = request;
+        Self {
+            id,
+            samples: sampling.num_samples,
+            limit: sampling.max_new_tokens.min(max_positions.saturating_sub(prompt_ids.len())),
+            stream: PromptStream::new(sampling.seed, sampling.iteration, &prompt_id),
+            rule: PickRule::new(&sampling),
+            prompt_id,
+            prompt_ids,
+            stop,
+        }
+    }
+
+    /// Tokens of the prompt.
+    pub(crate) fn tokens(&self) -> usize {
+        self.prompt_ids.len()
+    }
+
+    /// Pages that it may come to need.
+    pub(crate) fn page_need(&self) -> PageNeed {
+        PageNeed::new(self.tokens(), self.limit, self.samples)
+    }
 }

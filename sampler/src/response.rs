@@ -2,7 +2,38 @@
 
 use selfplay_records::{Candidates, FinishReason, Prompt, Response};
 
-use crate::{Sample, SampleError, SampleRequest, StopRule, TextDecoder};
+use crate::{EncodedPrompt, Sample, SampleError, StopRule, TextDecoder};
+
+/// A prompt with its candidates, in the order in which they ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer<'p> {
+    pub prompt: &'p EncodedPrompt<'p>,
+    pub samples: Vec<Sample>,
+}
+
+impl Answer<'_> {
+    /// The prompt's own fields with its ids, and its responses in the order of their numbers.
+    ///
+    /// Fails when a text can't be decoded.
+    pub(crate) fn row(self, text: &dyn TextDecoder, stop: &StopRule) -> Result<Candidates, SampleError> {
+        let Self { prompt, mut samples } = self;
+        samples.sort_unstable_by_key(|sample| sample.sample);
+        let responses = samples.into_iter().map(|sample| response(text, stop, sample));
+        Ok(Candidates {
+            prompt: Prompt { prompt_ids: Some(prompt.prompt_ids.clone()), ..prompt.prompt.clone() },
+            responses: responses.collect::<Result<_, SampleError>>()?,
+        })
+    }
+}
+
+fn response(text: &dyn TextDecoder, stop: &StopRule, sample: Sample) -> Result<Response, SampleError> {
+    Ok(Response {
+        text: text_of(text, stop, &sample.ids, sample.finish_reason)?,
+        ids: Some(sample.ids),
+        logprobs: Some(sample.logprobs),
+        finish_reason: Some(sample.finish_reason),
+    })
+}
 
 /// A response's text: without the stop token, without special tokens, and ended before the stop string.
 pub fn text_of(
@@ -24,56 +55,19 @@ pub fn text_of(
     Ok(whole)
 }
 
-/// One row per prompt: its own fields with the request's ids, and its samples. The three go together by place.
-///
-/// Fails when they differ in number or a text can't be decoded.
-pub fn candidates(
-    text: &dyn TextDecoder,
-    stop: &StopRule,
-    prompts: &[Prompt],
-    requests: &[SampleRequest],
-    samples: Vec<Vec<Sample>>,
-) -> Result<Vec<Candidates>, SampleError> {
-    if prompts.len() != requests.len() || samples.len() != requests.len() {
-        let (prompts, requests, samples) = (prompts.len(), requests.len(), samples.len());
-        return Err(SampleError::Mismatch { prompts, requests, samples });
-    }
-    let rows = prompts.iter().zip(requests).zip(samples);
-    rows.map(|((prompt, request), samples)| {
-        let prompt = Prompt {
-            prompt_id: request.prompt_id.clone(),
-            prompt_ids: Some(request.prompt_ids.clone()),
-            ..prompt.clone()
-        };
-        let responses = samples.into_iter().map(|sample| response(text, stop, sample));
-        Ok(Candidates { prompt, responses: responses.collect::<Result<_, SampleError>>()? })
-    })
-    .collect()
-}
-
-fn response(text: &dyn TextDecoder, stop: &StopRule, sample: Sample) -> Result<Response, SampleError> {
-    Ok(Response {
-        text: text_of(text, stop, &sample.ids, sample.finish_reason)?,
-        ids: Some(sample.ids),
-        logprobs: Some(sample.logprobs),
-        finish_reason: Some(sample.finish_reason),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::FakeText;
-    use crate::{SampleSettings, Stop};
+    use crate::Stop;
+    use crate::backend::fake::FakeText;
 
     fn ids(text: &str) -> Vec<u32> {
         text.bytes().map(u32::from).collect()
     }
 
     fn rule() -> StopRule {
-        let stop = vec![Stop::Text("END".to_owned()), Stop::Id(u32::from(b'#'))];
-        let settings = SampleSettings { stop, ..SampleSettings::default() };
-        StopRule::new(&FakeText, &[FakeText::EOS], &settings, 256).unwrap()
+        let stop = [Stop::Text("END".to_owned()), Stop::Id(u32::from(b'#'))];
+        StopRule::new(&FakeText, &[FakeText::EOS], &stop, 256).unwrap()
     }
 
     fn text(ids: &[u32], reason: FinishReason) -> String {
@@ -90,24 +84,23 @@ mod tests {
     }
 
     #[test]
-    fn rows_keep_the_prompts_fields_and_get_ids() {
-        let prompt = Prompt { prompt: Some("hi".to_owned()), ..Prompt::default() };
-        let request = SampleRequest { prompt_id: "7".to_owned(), prompt_ids: vec![1, 2] };
-        let sample = Sample {
-            sample: 0,
-            ids: ids("x#"),
+    fn rows_keep_the_prompts_fields_and_get_ids_and_their_responses_in_order() {
+        let prompt = Prompt { prompt_id: "7".to_owned(), prompt: Some("hi".to_owned()), ..Prompt::default() };
+        let prompt = EncodedPrompt { prompt: &prompt, prompt_ids: vec![1, 2] };
+        let sample = |sample, text: &str, finish_reason| Sample {
+            sample,
+            ids: ids(text),
             logprobs: vec![-1.0, -2.0],
-            finish_reason: FinishReason::Stop,
+            finish_reason,
         };
-        let (prompts, requests) = ([prompt], [request]);
-        let rows = candidates(&FakeText, &rule(), &prompts, &requests, vec![vec![sample]]).unwrap();
-        assert_eq!(rows[0].prompt.prompt.as_deref(), Some("hi"));
-        assert_eq!(rows[0].prompt.prompt_id, "7");
-        assert_eq!(rows[0].prompt.prompt_ids, Some(vec![1, 2]));
-        assert_eq!(rows[0].responses[0].text, "x");
-        assert_eq!(rows[0].responses[0].ids, Some(ids("x#")));
-        assert_eq!(rows[0].responses[0].logprobs, Some(vec![-1.0, -2.0]));
-        let error = candidates(&FakeText, &rule(), &prompts, &requests, Vec::new()).unwrap_err();
-        assert!(matches!(error, SampleError::Mismatch { samples: 0, .. }));
+        let samples = vec![sample(1, "yz", FinishReason::Length), sample(0, "x#", FinishReason::Stop)];
+        let row = Answer { prompt: &prompt, samples }.row(&FakeText, &rule()).unwrap();
+        assert_eq!(row.prompt.prompt.as_deref(), Some("hi"));
+        assert_eq!(row.prompt.prompt_id, "7");
+        assert_eq!(row.prompt.prompt_ids, Some(vec![1, 2]));
+        assert_eq!([row.responses[0].text.as_str(), row.responses[1].text.as_str()], ["x", "yz"]);
+        assert_eq!(row.responses[0].ids, Some(ids("x#")));
+        assert_eq!(row.responses[0].logprobs, Some(vec![-1.0, -2.0]));
+        assert_eq!(row.responses[1].finish_reason, Some(FinishReason::Length));
     }
 }

@@ -7,7 +7,7 @@
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-use crate::Capacity;
+use crate::{Capacity, Sampling};
 
 /// How candidates are drawn. Deserialises from a recipe's `[sample]` table; an unknown key is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,43 +98,27 @@ pub enum BackendKind {
 }
 
 impl SampleSettings {
+    /// How each prompt is answered.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            num_samples: self.num_samples,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            max_new_tokens: self.max_new_tokens,
+            seed: self.seed,
+            iteration: self.iteration,
+        }
+    }
+
     /// Every key whose value can't be, without its section and in the order of the fields; empty when all is well.
     pub fn validate(&self) -> Problems {
-        let mut problems = Problems::default();
+        const AT_LEAST_ONE: &str = "an integer of 1 or more";
+        let mut problems = self.sampling().validate();
         let mut require = |holds: bool, key: &str, value: String, want: &str| {
             problems.refuse(!holds, key, value, want);
         };
-        let at_least_one = "an integer of 1 or more";
-        require(
-            (1..=1 << 20).contains(&self.num_samples),
-            "num_samples",
-            self.num_samples.to_string(),
-            "an integer from 1 to 1048576",
-        );
-        require(
-            self.temperature.is_finite() && self.temperature >= 0.0,
-            "temperature",
-            self.temperature.to_string(),
-            "a finite number of 0 or more (0 is greedy)",
-        );
-        require(
-            self.top_p > 0.0 && self.top_p <= 1.0,
-            "top_p",
-            self.top_p.to_string(),
-            "a number above 0 and at most 1 (1 is off)",
-        );
-        require(
-            (0.0..=1.0).contains(&self.min_p),
-            "min_p",
-            self.min_p.to_string(),
-            "a number from 0 (off) to 1",
-        );
-        require(
-            (1..=1 << 30).contains(&self.max_new_tokens),
-            "max_new_tokens",
-            self.max_new_tokens.to_string(),
-            "an integer from 1 to 1073741824",
-        );
         for (place, stop) in self.stop.iter().enumerate() {
             let empty = matches!(stop, Stop::Text(text) if text.is_empty());
             require(
@@ -144,14 +128,14 @@ impl SampleSettings {
                 "a text of one character or more, or an id",
             );
         }
-        require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), at_least_one);
+        require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), AT_LEAST_ONE);
         for (key, value) in [
             ("max_batch_rows", self.max_batch_rows),
             ("token_budget", self.token_budget),
             ("cache_mib", self.cache_mib),
         ] {
             if let Some(value) = value {
-                require(value >= 1, key, value.to_string(), at_least_one);
+                require(value >= 1, key, value.to_string(), AT_LEAST_ONE);
             }
         }
         problems

@@ -5,10 +5,9 @@
 //! the newest token alone would lose SentencePiece's leading space.
 
 use selfplay_model::{Codec, ModelError};
-
 use selfplay_records::Problems;
 
-use crate::{SampleError, SampleSettings, Stop};
+use crate::{SampleError, Stop};
 
 /// Token ids to text, with special tokens left out.
 pub trait TextDecoder: Sync {
@@ -31,7 +30,7 @@ impl TextDecoder for Codec {
     }
 }
 
-/// The model's stop ids together with `sample.stop`.
+/// What ends a response: the model's stop ids together with stop ids and strings of one's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopRule {
     /// Sorted.
@@ -42,19 +41,19 @@ pub struct StopRule {
 }
 
 impl StopRule {
-    /// The rule of the model's ids and the settings. A stop string that is written like a special token, which no
+    /// The rule of the model's ids and one's own stops. A stop string that is written like a special token, which no
     /// decoded text shows, stops at that token's id.
     ///
-    /// Fails when an id of `sample.stop` is outside the vocabulary.
+    /// Fails when an id of `stops` is outside the vocabulary, or a text is empty; the key is `stop[place]`.
     pub fn new(
         text: &dyn TextDecoder,
         model_ids: &[u32],
-        settings: &SampleSettings,
+        stops: &[Stop],
         vocab_size: usize,
     ) -> Result<Self, SampleError> {
         let mut rule = Self { ids: model_ids.to_vec(), ..Self::default() };
         let mut problems = Problems::default();
-        for (place, stop) in settings.stop.iter().enumerate() {
+        for (place, stop) in stops.iter().enumerate() {
             match stop {
                 Stop::Id(id) if *id as usize >= vocab_size => problems.value(
                     format!("stop[{place}]"),
@@ -62,13 +61,21 @@ impl StopRule {
                     format!("expected a token id below the model's vocabulary of {vocab_size}"),
                 ),
                 Stop::Id(id) => rule.ids.push(*id),
+                // It is found in every text.
+                Stop::Text(stop) if stop.is_empty() => {
+                    problems.value(
+                        format!("stop[{place}]"),
+                        "\"\"",
+                        "expected a text of one character or more",
+                    );
+                }
                 Stop::Text(stop) => {
                     rule.ids.extend(text.special_id(stop));
                     rule.texts.push(stop.clone());
                 }
             }
         }
-        problems.within("sample").into_result(SampleError::Settings)?;
+        problems.into_result(SampleError::Settings)?;
         rule.ids.sort_unstable();
         rule.ids.dedup();
         rule.longest = rule.texts.iter().map(String::len).max().unwrap_or(0);
@@ -145,12 +152,11 @@ mod tests {
     use selfplay_records::{HasKind, Kind};
 
     use super::*;
-    use crate::fake::FakeText;
+    use crate::backend::fake::FakeText;
 
     fn rule(stops: &[&str]) -> StopRule {
-        let stop = stops.iter().map(|&text| Stop::Text(text.to_owned())).collect();
-        let settings = SampleSettings { stop, ..SampleSettings::default() };
-        StopRule::new(&FakeText, &[], &settings, 256).unwrap()
+        let stop: Vec<Stop> = stops.iter().map(|&text| Stop::Text(text.to_owned())).collect();
+        StopRule::new(&FakeText, &[], &stop, 256).unwrap()
     }
 
     /// The number of tokens (bytes, in the fake) after which the text stops.
@@ -185,14 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_the_models_and_the_settings_and_must_be_in_the_vocabulary() {
-        let stop = vec![Stop::Id(7), Stop::Text("<eos>".to_owned())];
-        let mut settings = SampleSettings { stop, ..SampleSettings::default() };
-        let rule = StopRule::new(&FakeText, &[9], &settings, 256).unwrap();
+    fn ids_are_the_models_and_ones_own_and_must_be_in_the_vocabulary() {
+        let mut stop = vec![Stop::Id(7), Stop::Text("<eos>".to_owned())];
+        let rule = StopRule::new(&FakeText, &[9], &stop, 256).unwrap();
         assert!([7, 9, FakeText::EOS].iter().all(|&id| rule.is_stop_id(id)) && !rule.is_stop_id(8));
-        settings.stop.push(Stop::Id(256));
-        let error = StopRule::new(&FakeText, &[9], &settings, 256).unwrap_err();
+        stop.push(Stop::Id(256));
+        let error = StopRule::new(&FakeText, &[9], &stop, 256).unwrap_err();
         assert!(error.kind() == Kind::Input);
-        assert!(error.to_string().starts_with("sample.stop[2] = 256"), "{error}");
+        let empty = StopRule::new(&FakeText, &[], &[Stop::Text(String::new())], 256).unwrap_err();
+        assert!(empty.to_string().starts_with("stop[0] = \"\""), "{empty}");
+        assert!(error.to_string().starts_with("stop[2] = 256"), "{error}");
     }
 }

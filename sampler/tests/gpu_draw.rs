@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use emulator::Emulator;
 use selfplay_model::gpu::emulate;
 use selfplay_model::ops::draw::{RowDraw, draw};
-use selfplay_sampler::{PickRule, Picker, PromptStream, SampleSettings};
+use selfplay_sampler::{PickRule, Picker, PromptStream, Sampling};
 
 /// Rows of many shapes: peaked, flat, with ties, with −∞, all but equal.
 fn rows(vocab: usize) -> Vec<Vec<f32>> {
@@ -39,56 +39,92 @@ fn rows(vocab: usize) -> Vec<Vec<f32>> {
     ]
 }
 
+/// Filters in all combinations: (temperature, top-p, top-k, min-p).
+const RULES: [(f64, f64, usize, f64); 13] = [
+    (0.0, 1.0, 0, 0.0),
+    (1.0, 1.0, 0, 0.0),
+    (1.0, 0.9, 0, 0.0),
+    (0.7, 0.9, 0, 0.0),
+    (2.5, 0.5, 0, 0.0),
+    (0.7, 0.999, 0, 0.02),
+    (1.0, 1.0, 20, 0.0),
+    (1.3, 0.8, 7, 0.05),
+    (1.0, 1.0, 0, 0.3),
+    (0.7, 0.3, 1500, 0.0),
+    (1e-3, 0.9, 0, 0.0),
+    (1.0, 0.9, 1, 0.0),
+    // More than a vocabulary, and than 32 bits.
+    (1.0, 0.9, usize::MAX, 0.0),
+];
+
+fn rules() -> Vec<PickRule> {
+    let rule = |(temperature, top_p, top_k, min_p)| {
+        PickRule::new(&Sampling { temperature, top_p, top_k, min_p, ..Sampling::default() })
+    };
+    RULES.map(rule).to_vec()
+}
+
+/// Draws as the device makes them in one launch, each by its rule of `rules`, against the sampler's own choice.
+fn assert_the_samplers_own(
+    emulator: &Emulator,
+    rows: &[Vec<f32>],
+    stream: &PromptStream,
+    draws: &[RowDraw],
+    rules: &[PickRule],
+) {
+    let logits = Tensor::from_vec(rows.concat(), (rows.len(), rows[0].len()), &Device::Cpu).unwrap();
+    let got = {
+        let _gpu = emulate(Arc::new(emulator.clone()));
+        draw(&logits, draws).unwrap()
+    };
+    assert_eq!(got.len(), draws.len());
+    let mut picker = Picker::default();
+    for ((draw, rule), got) in draws.iter().zip(rules).zip(got) {
+        let row = &rows[draw.row as usize];
+        picker.prepare(row, rule).unwrap();
+        let want = picker.draw(row, stream.uniform(draw.sample, draw.step));
+        let got = got.unwrap();
+        assert_eq!(got.id, want.id, "vocabulary {}, {draw:?}", row.len());
+        assert!((got.logprob - want.logprob).abs() <= 1e-6 * want.logprob.abs().max(1.0));
+    }
+}
+
+fn row_draw(stream: &PromptStream, row: usize, sample: u32, rule: &PickRule) -> RowDraw {
+    let (key, tag) = stream.words();
+    RowDraw { row: row as u32, step: row as u32 + 7, sample, tag, key, rule: rule.on_device() }
+}
+
 #[test]
 fn every_draw_is_the_samplers_own() {
     let Some(emulator) = Emulator::build() else { return };
-    let mut compared = 0;
     // Below a block of threads, one, and so many that the tied row needs more than one level of buckets.
     for vocab in [5, 333, 4_000] {
         let rows = rows(vocab);
-        let flat: Vec<f32> = rows.concat();
-        let logits = Tensor::from_vec(flat, (rows.len(), vocab), &Device::Cpu).unwrap();
-        for (case, (temperature, top_p, top_k, min_p)) in [
-            (0.0, 1.0, 0, 0.0),
-            (1.0, 1.0, 0, 0.0),
-            (1.0, 0.9, 0, 0.0),
-            (0.7, 0.9, 0, 0.0),
-            (2.5, 0.5, 0, 0.0),
-            (0.7, 0.999, 0, 0.02),
-            (1.0, 1.0, 20, 0.0),
-            (1.3, 0.8, 7, 0.05),
-            (1.0, 1.0, 0, 0.3),
-            (0.7, 0.3, 1500, 0.0),
-            (1e-3, 0.9, 0, 0.0),
-            (1.0, 0.9, 1, 0.0),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let settings = SampleSettings { temperature, top_p, top_k, min_p, ..SampleSettings::default() };
-            let rule = PickRule::new(&settings);
+        for (case, rule) in rules().into_iter().enumerate() {
             let stream = PromptStream::new(42, 1, &format!("{vocab} {case}"));
-            let (key, tag) = stream.words();
-            let draws: Vec<RowDraw> = (0..rows.len() as u32)
-                .flat_map(|row| (0..3).map(move |sample| RowDraw { row, step: row + 7, sample, tag, key }))
+            let draws: Vec<RowDraw> = (0..rows.len() * 3)
+                .map(|place| row_draw(&stream, place / 3, place as u32 % 3, &rule))
                 .collect();
-            let got = {
-                let _gpu = emulate(Arc::new(emulator.clone()));
-                draw(&logits, &draws, &rule.on_device()).unwrap()
-            };
-            let mut picker = Picker::default();
-            for (draw, got) in draws.iter().zip(got) {
-                let row = &rows[draw.row as usize];
-                picker.prepare(row, &rule).unwrap();
-                let want = picker.draw(row, stream.uniform(draw.sample, draw.step));
-                let got = got.unwrap();
-                assert_eq!(got.id, want.id, "vocabulary {vocab}, case {case}, {draw:?}");
-                assert!((got.logprob - want.logprob).abs() <= 1e-6 * want.logprob.abs().max(1.0));
-                compared += 1;
-            }
+            assert_the_samplers_own(&emulator, &rows, &stream, &draws, &vec![rule; draws.len()]);
         }
     }
-    assert_eq!(compared, 3 * 12 * 8 * 3);
+}
+
+#[test]
+fn rows_of_different_rules_share_a_launch() {
+    let Some(emulator) = Emulator::build() else { return };
+    for vocab in [5, 333, 4_000] {
+        let (rows, rules) = (rows(vocab), rules());
+        let stream = PromptStream::new(7, 2, &vocab.to_string());
+        // Every rule on every row, neighbours always of different rules; a row's draws have different rules too.
+        let (draws, by): (Vec<RowDraw>, Vec<PickRule>) = (0..rows.len() * rules.len())
+            .map(|place| {
+                let rule = rules[(place * 5) % rules.len()];
+                (row_draw(&stream, place % rows.len(), place as u32, &rule), rule)
+            })
+            .unzip();
+        assert_the_samplers_own(&emulator, &rows, &stream, &draws, &by);
+    }
 }
 
 #[test]
@@ -99,12 +135,14 @@ fn rows_that_are_not_finite_give_no_token() {
     values[40 + 3] = f32::INFINITY;
     values[80..120].fill(f32::NEG_INFINITY);
     let logits = Tensor::from_vec(values, (4, 40), &Device::Cpu).unwrap();
-    let draws: Vec<RowDraw> =
-        (0..4).map(|row| RowDraw { row, step: 0, sample: 0, tag: [1, 2], key: [3, 4] }).collect();
-    let rule = PickRule::new(&SampleSettings::default()).on_device();
     let _gpu = emulate(Arc::new(emulator));
-    let drawn = draw(&logits, &draws, &rule).unwrap();
-    assert_eq!(drawn.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, false, true]);
-    let beyond = RowDraw { row: 4, ..draws[0] };
-    assert!(draw(&logits, &[beyond], &rule).is_err());
+    for rule in rules() {
+        let rule = rule.on_device();
+        let draws: Vec<RowDraw> =
+            (0..4).map(|row| RowDraw { row, step: 0, sample: 0, tag: [1, 2], key: [3, 4], rule }).collect();
+        let drawn = draw(&logits, &draws).unwrap();
+        assert_eq!(drawn.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, false, true]);
+        let beyond = RowDraw { row: 4, ..draws[0] };
+        assert!(draw(&logits, &[beyond]).is_err());
+    }
 }

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
-use selfplay_sampler::{NativeBackend, SampleRequest, SampleSettings, Sampler, TextDecoder};
+use selfplay_records::Prompt;
+use selfplay_sampler::{EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
 
 use super::work::Draw;
 use super::{Bench, Line, median};
 use crate::error::Result;
+use crate::stages::tokens_of;
 
 /// Nobody reads the text.
 struct NoText;
@@ -113,15 +115,16 @@ impl Load {
         }
         let mut sampler = Sampler::with_backend(Box::new(backend), &NoText, &[], &settings)?;
         let mut draw = Draw::new(bench.seed);
-        let requests: Vec<SampleRequest> = (0..self.prompts)
-            .map(|i| SampleRequest {
-                prompt_id: i.to_string(),
-                prompt_ids: draw.ids(self.prompt_tokens, bench.policy.vocab_size),
-            })
-            .collect();
+        let named = |i: usize| Prompt { prompt_id: i.to_string(), ..Prompt::default() };
+        let prompts: Vec<Prompt> = (0..self.prompts).map(named).collect();
+        let mut encode = |prompt| EncodedPrompt {
+            prompt,
+            prompt_ids: draw.ids(self.prompt_tokens, bench.policy.vocab_size),
+        };
+        let prompts: Vec<EncodedPrompt<'_>> = prompts.iter().map(&mut encode).collect();
         // The cache is made, and every kernel has run once.
         let mut left = 3;
-        let warmed_up = sampler.generate(&requests, &mut |_| {
+        let warmed_up = sampler.generate(&prompts, &mut |_| {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -144,14 +147,14 @@ impl Load {
             last = (now, seen.tokens);
             ControlFlow::Continue(())
         };
-        let sampled = sampler.generate(&requests, &mut on_step)?;
+        let rows = sampler.generate(&prompts, &mut on_step)?;
         bench.device.synchronize().map_err(super::fault)?;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Run {
             seconds,
             host_seconds: seconds - (sampler.waited() - waited_before).as_secs_f64(),
             steps,
-            tokens: sampled.iter().flatten().map(|sample| sample.ids.len()).sum(),
+            tokens: tokens_of(&rows),
             decode_seconds: median(&mut full),
         })
     }

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use arrow_schema::{Field, Schema};
-use selfplay_model::{Codec, ModelError};
+use selfplay_model::ModelError;
 use selfplay_records::{
     Candidates, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
 };
-use selfplay_sampler::{Progress, Sample, SampleRequest, Sampler, candidates, requests};
+use selfplay_sampler::{EncodedPrompt, Progress, Sampler, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -20,6 +20,7 @@ use super::stage::{Fingerprint, Stage, check_row_output, flag};
 use crate::cli::{Common, SampleArgs};
 use crate::error::{EngineError, Result};
 use crate::sampling_file;
+use crate::stages::tokens_of;
 use crate::usable_prompts::{PromptLimits, Refused, usable, without_stop};
 
 /// Runs the command.
@@ -56,7 +57,7 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     let Asked { prompts, others } = Asked::of(found.kept);
     check_columns(&args.output, &others)?;
     let asked =
-        requests(&policy.codec, &prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
+        encode(&policy.codec, &prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
     let mut fingerprint = Fingerprint::new(&stage, "sample", common);
     fingerprint.section(recipe, "sample")?;
@@ -75,19 +76,13 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     sampling_file::keep(&parts.sampling_file(), &device, sampler.capacity())?;
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
     let started = Instant::now();
-    let size = settings.shard_prompts;
-    let shards: Vec<Shard<'_>> = asked
-        .chunks(size)
-        .zip(prompts.chunks(size))
-        .map(|(requests, prompts)| Shard { requests, prompts })
-        .collect();
+    let shards: Vec<&[EncodedPrompt<'_>]> = asked.chunks(settings.shard_prompts).collect();
     let mut on_progress = |earlier: usize, seen: Progress| {
         let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
         task.set((earlier + seen.finished / settings.num_samples) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
     };
-    let Sampled { rows, tokens } =
-        sample_missing(&stage, &parts, &policy.codec, &mut sampler, &shards, &mut on_progress)?;
+    let Sampled { rows, tokens } = sample_missing(&stage, &parts, &mut sampler, &shards, &mut on_progress)?;
     let done = rows.len();
     let seconds = started.elapsed().as_secs_f64();
     let rate = tokens as f64 / seconds.max(1e-9);
@@ -97,13 +92,6 @@ pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
     ));
     write_rows(&args.output, &with_other_fields(rows, others))?;
     parts.remove()
-}
-
-/// Prompts of a shard, as rows and as token ids.
-#[derive(Clone, Copy)]
-struct Shard<'a> {
-    requests: &'a [SampleRequest],
-    prompts: &'a [Prompt],
 }
 
 /// The candidates of all shards, and the tokens that this command drew.
@@ -116,26 +104,22 @@ struct Sampled {
 fn sample_missing(
     stage: &Stage,
     parts: &Parts,
-    codec: &Codec,
     sampler: &mut Sampler<'_>,
-    shards: &[Shard<'_>],
+    shards: &[&[EncodedPrompt<'_>]],
     on_progress: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
 ) -> Result<Sampled> {
     let numbers = 0..shards.len();
     let mut rows = numbers.clone().map(|number| parts.shard(number)).collect::<Result<Vec<_>>>()?;
     let earlier = rows.iter().flatten().map(Vec::len).sum();
     let missing: Vec<usize> = numbers.filter(|&number| rows[number].is_none()).collect();
-    let requests: Vec<&[SampleRequest]> = missing.iter().map(|&number| shards[number].requests).collect();
+    let prompts: Vec<&[EncodedPrompt<'_>]> = missing.iter().map(|&number| shards[number]).collect();
     let (mut tokens, mut left) = (0, missing.len());
     if left > 0 {
         stage.check_stop(parts.folder())?;
     }
-    let stop_rule = sampler.stop_rule().clone();
-    let mut on_shard = |place: usize, samples: Vec<Vec<Sample>>| -> Result<ControlFlow<()>> {
+    let mut on_shard = |place: usize, sampled: Vec<Candidates>| -> Result<ControlFlow<()>> {
         let number = missing[place];
-        let Shard { requests, prompts } = shards[number];
-        tokens += samples.iter().flatten().map(|sample| sample.ids.len()).sum::<usize>();
-        let sampled = candidates(codec, &stop_rule, prompts, requests, samples)?;
+        tokens += tokens_of(&sampled);
         parts.keep(number, &sampled)?;
         rows[number] = Some(sampled);
         left -= 1;
@@ -145,7 +129,7 @@ fn sample_missing(
         Ok(ControlFlow::Continue(()))
     };
     // Nothing breaks off but by an error.
-    let _ = sampler.generate_shards(&requests, &mut |seen| on_progress(earlier, seen), &mut on_shard)?;
+    let _ = sampler.generate_shards(&prompts, &mut |seen| on_progress(earlier, seen), &mut on_shard)?;
     Ok(Sampled { rows: rows.into_iter().flatten().flatten().collect(), tokens })
 }
 

@@ -15,6 +15,7 @@ pub use pair::pair;
 pub use policy::Policy;
 pub use record::record;
 pub use sample::sample;
+pub(crate) use sample::tokens_of;
 pub use score::score_shard;
 pub use train::train;
 

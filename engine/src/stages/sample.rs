@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_records::{Candidates, Prompt, write_rows};
-use selfplay_sampler::{SampleError, SampleRequest, SampleSettings, Sampler, candidates, requests};
+use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, encode};
 
 use crate::error::EngineError;
 use crate::events::Event;
@@ -44,11 +44,9 @@ pub fn sample(
         session.progress.task(format!("iteration {}: sampling", work.iteration), "prompts", total as u64);
     let started = Instant::now();
     let codec = &session.inputs.codec;
-    let encoded =
-        asked.iter().map(|shard| requests(codec, shard)).collect::<Result<Vec<_>, SampleError>>()?;
+    let encoded = asked.iter().map(|shard| encode(codec, shard)).collect::<Result<Vec<_>, SampleError>>()?;
     let mut sampler = Sampler::new(decoder, codec, &session.inputs.stop_ids, &settings)?;
     sampling_file::keep(&sampling_file, device, sampler.capacity())?;
-    let stop = sampler.stop_rule().clone();
     let mut done = Count::default();
     let mut shard_started = started;
     let mut on_progress = |seen: selfplay_sampler::Progress| {
@@ -56,9 +54,8 @@ pub fn sample(
         task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
     };
-    let mut on_shard = |place: usize, sampled| -> Result<ControlFlow<()>, EngineError> {
+    let mut on_shard = |place: usize, rows: Vec<Candidates>| -> Result<ControlFlow<()>, EngineError> {
         let shard = missing[place];
-        let rows = candidates(codec, &stop, asked[place], &encoded[place], sampled)?;
         write_rows(&work.dir.candidates_shard(shard), &rows)?;
         let tokens = tokens_of(&rows);
         session.events.record(Event::Sampled {
@@ -83,7 +80,7 @@ pub fn sample(
         }
         Ok(ControlFlow::Continue(()))
     };
-    let slices: Vec<&[SampleRequest]> = encoded.iter().map(Vec::as_slice).collect();
+    let slices: Vec<&[EncodedPrompt<'_>]> = encoded.iter().map(Vec::as_slice).collect();
     if sampler.generate_shards(&slices, &mut on_progress, &mut on_shard)?.is_break() {
         return Ok(shards);
     }

@@ -198,7 +198,15 @@ fn steps_apart(decoder: &Decoder) -> Result<f64> {
 /// How many tokens and log-probs of captured steps differ from those of steps kernel by kernel, while rows come, go and
 /// grow; infinite where nothing was captured.
 fn captured_apart(decoder: &Decoder) -> Result<f64> {
-    let rule = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 0.9, min_p: 0.0 };
+    let plain = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 0.9, min_p: 0.0 };
+    // Rows of different rules share a step, and a row's rule is another in every step.
+    let rules = [
+        plain,
+        DrawRule { temperature: 0.0, ..plain },
+        DrawRule { temperature: 0.5, inverse: 2.0, top_k: 5, ..plain },
+        DrawRule { top_p: 1.0, min_p: 0.3, ..plain },
+        DrawRule { top_p: 1.0, ..plain },
+    ];
     let run = |graphs: &mut DecodeGraphs| -> Result<Vec<(u32, u32)>> {
         let mut cache = KvCache::new(decoder.architecture(), 40, decoder.dtype(), decoder.device())?;
         let tables: Vec<Vec<u32>> = (0..4).map(|row| vec![20, 21, row * 4, row * 4 + 1]).collect();
@@ -227,9 +235,16 @@ fn captured_apart(decoder: &Decoder) -> Result<f64> {
             let ids: Vec<u32> = running.iter().map(|&r| last[r]).collect();
             let rows: Vec<PagedRow> = running.iter().map(|&r| row(1, contexts[r], r)).collect();
             let draws: Vec<RowDraw> = (0..running.len() as u32)
-                .map(|row| RowDraw { row, step: step as u32, sample: row, tag: [1, 2], key: [3, 4] })
+                .map(|row| RowDraw {
+                    row,
+                    step: step as u32,
+                    sample: row,
+                    tag: [1, 2],
+                    key: [3, 4],
+                    rule: rules[(step + row as usize) % rules.len()],
+                })
                 .collect();
-            let drawn = decoder.decode_and_draw(&ids, &rows, &draws, &rule, &mut cache, graphs)?;
+            let drawn = decoder.decode_and_draw(&ids, &rows, &draws, &mut cache, graphs)?;
             for (&r, drawn) in running.iter().zip(drawn) {
                 let Some(drawn) = drawn else { candle_core::bail!("logits that are not finite") };
                 all.push((drawn.id, drawn.logprob.to_bits()));

@@ -2,8 +2,8 @@
 //!
 //! Steps in which every row has one new token are filled up to one of a few sizes. A size's first step runs kernel by
 //! kernel, over the same memory and in the same shapes as those that follow, the second is captured, the others are
-//! replayed: the tokens do not tell which. What changes from step to step (ids, positions, pages, draws) lies in buffers
-//! that are written before.
+//! replayed: the tokens do not tell which. What changes from step to step (ids, positions, pages, draws and their rules) lies
+//! in buffers that are written before.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,19 +16,18 @@ use super::Decoder;
 use super::inference::check_pages;
 use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
-use crate::ops::draw::{DrawPlaces, DrawRule, Drawn, RowDraw};
+use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
-use crate::ops::paged_attention::{PagedStep, PartResults, Room, Uploaded};
+use crate::ops::paged_attention::{PagedStep, PartResults, TableCapacity, Uploaded};
 use crate::ops::rope::RopeTable;
 
-/// The steps that were captured, for one decoder, one cache and one rule.
+/// The steps that were captured, for one decoder and one cache.
 #[derive(Default)]
 pub struct DecodeGraphs {
-    steps: HashMap<Room, DecodeStep>,
+    steps: HashMap<TableCapacity, DecodeStep>,
     /// By the number of parts, common to all steps.
     results: HashMap<usize, PartResults>,
     rope: Option<Arc<RopeTable>>,
-    rule: Option<DrawRule>,
     /// Why nothing is captured any more.
     refused: Option<String>,
     replayed: usize,
@@ -90,7 +89,6 @@ impl Decoder {
         ids: &[u32],
         rows: &[PagedRow],
         draws: &[RowDraw],
-        rule: &DrawRule,
         cache: &mut KvCache,
         graphs: &mut DecodeGraphs,
     ) -> Result<Vec<Option<Drawn>>> {
@@ -107,27 +105,28 @@ impl Decoder {
         };
         // Graphs know the table by its address: it is made once, for every position of the model that a row comes near.
         let positions = rows.iter().map(|row| row.context + 1).max().unwrap_or(0);
-        if graphs.rope.as_ref().is_none_or(|rope| rope.positions() < positions) || graphs.rule != Some(*rule)
-        {
+        if graphs.rope.as_ref().is_none_or(|rope| rope.positions() < positions) {
             graphs.steps.clear();
             let ahead = positions.next_power_of_two().max(4096).min(self.architecture.max_positions);
             graphs.rope = Some(self.rope(ahead.max(positions))?);
-            graphs.rule = Some(*rule);
         }
         let Some(rope) = graphs.rope.clone() else { bail!("no rotary table") };
 
         let tables = PagedStep::new(rows).gpu_tables(attention, self.dtype)?;
-        let room = tables.room().rounded(filled_up(rows.len()));
-        let results = match graphs.results.entry(room.parts()) {
+        let capacity = tables.capacity().rounded(filled_up(rows.len()));
+        let results = match graphs.results.entry(capacity.parts()) {
             Entry::Occupied(results) => results.get().clone(),
-            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &room, attention)?).clone(),
+            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &capacity, attention)?).clone(),
         };
-        let step = match graphs.steps.entry(room) {
+        let step = match graphs.steps.entry(capacity) {
             Entry::Occupied(step) => step.into_mut(),
             Entry::Vacant(place) => place.insert(DecodeStep {
-                ids: gpu.upload(&vec![0; room.tokens()])?,
-                step: PagedStep::prepared(room.tokens(), Uploaded::new(&gpu, &tables, room, results)?),
-                draws: DrawPlaces::new(&gpu, room.tokens())?,
+                ids: gpu.upload(&vec![0; capacity.tokens()])?,
+                step: PagedStep::prepared(
+                    capacity.tokens(),
+                    Uploaded::new(&gpu, &tables, capacity, results)?,
+                ),
+                draws: DrawPlaces::new(&gpu, capacity.tokens())?,
                 has_run: false,
                 graph: None,
             }),
@@ -135,11 +134,11 @@ impl Decoder {
         let Some(uploaded) = step.step.tables() else { bail!("a step without tables") };
         uploaded.update(&gpu, &tables)?;
         let mut filled = ids.to_vec();
-        filled.resize(room.tokens(), 0);
+        filled.resize(capacity.tokens(), 0);
         step.ids.slice_set(&gpu.upload(&filled)?, 0, 0)?;
-        step.draws.put(&gpu, draws, room.tokens())?;
+        step.draws.put(&gpu, draws, capacity.tokens())?;
 
-        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rope, rule, cache);
+        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rope, cache);
         if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
@@ -163,21 +162,14 @@ impl Decoder {
         drawn
     }
 
-    fn decode_step(
-        &self,
-        gpu: &Gpu,
-        step: &DecodeStep,
-        rope: &RopeTable,
-        rule: &DrawRule,
-        cache: &KvCache,
-    ) -> Result<()> {
+    fn decode_step(&self, gpu: &Gpu, step: &DecodeStep, rope: &RopeTable, cache: &KvCache) -> Result<()> {
         let count = step.ids.elem_count();
         let scale = self.architecture.embedding_scale;
         let x = embedding_at(gpu, self.weights().value(self.embedding), &step.ids, count, scale)?;
         let hidden = self.paged_layers(x, &step.step, rope, None, cache)?;
         let logits = self.logits(&hidden)?;
         debug_assert_eq!(logits.dtype(), DType::F32);
-        step.draws.draw(gpu, &logits, rule)
+        step.draws.draw(gpu, &logits)
     }
 }
 

@@ -1,5 +1,6 @@
-//! Drawing tokens from logits on a GPU; the CPU's form is the sampler's own (`sampler/src/sampling.rs`), whose very choice
-//! this one makes. One integer and one float for each token leave the device.
+//! Drawing tokens from logits on a GPU; the CPU's form is the sampler's own (`sampler/src/pick/sampling.rs`), whose very choice
+//! this one makes. Every token has a rule of its own, which goes to the device in the table of draws: rows of different rules
+//! share a launch, and a captured launch knows none. One integer and one float for each token leave the device.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -20,8 +21,8 @@ pub struct DrawRule {
     pub min_p: f64,
 }
 
-/// One token to be drawn: from which row, by which number of the counter-based stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One token to be drawn: from which row, by which number of the counter-based stream, by which rule.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowDraw {
     /// The row of the logits.
     pub row: u32,
@@ -33,6 +34,8 @@ pub struct RowDraw {
     pub tag: [u32; 2],
     /// The Philox key.
     pub key: [u32; 2],
+    /// Which tokens may be drawn.
+    pub rule: DrawRule,
 }
 
 /// A token that was drawn.
@@ -44,62 +47,85 @@ pub struct Drawn {
     pub logprob: f32,
 }
 
-/// Threads of a block, and shared memory for its `DrawRoom`: draw.cu.
+/// Threads of a block, and shared memory for its `DrawScratch`: draw.cu.
 const THREADS: usize = 512;
 const SHARED: usize = 40_960;
 /// A row without a token.
 const NONE: u32 = u32::MAX;
-/// Words of a draw.
-const WORDS: usize = 8;
+/// Words of a `Draw` of draw.cu.
+const WORDS: usize = 14;
+
+impl RowDraw {
+    /// As `Draw` of draw.cu has it.
+    fn words(&self) -> [u32; WORDS] {
+        let DrawRule { temperature, inverse, top_k, top_p, min_p } = self.rule;
+        let halves = |bits: u64| [bits as u32, (bits >> 32) as u32];
+        let ([top_p, top_p_high], [min_p, min_p_high]) = (halves(top_p.to_bits()), halves(min_p.to_bits()));
+        [
+            self.row,
+            self.step,
+            self.sample,
+            self.tag[0],
+            self.tag[1],
+            self.key[0],
+            self.key[1],
+            // A vocabulary is far below 2³¹: more than this keeps all tokens as well.
+            top_k.min(i32::MAX as usize) as u32,
+            temperature.to_bits(),
+            inverse.to_bits(),
+            top_p,
+            top_p_high,
+            min_p,
+            min_p_high,
+        ]
+    }
+}
 
 /// Draws from f32 `logits` \[n, vocab]; `None` in the place of a row with a NaN or +∞, or with −∞ alone.
 ///
 /// # Errors
 /// Logits that are not on a GPU, not f32 or not contiguous; a row that is not there.
-pub fn draw(logits: &Tensor, draws: &[RowDraw], rule: &DrawRule) -> Result<Vec<Option<Drawn>>> {
+pub fn draw(logits: &Tensor, draws: &[RowDraw]) -> Result<Vec<Option<Drawn>>> {
     let Some(gpu) = Gpu::of(logits)? else { bail!("tokens are drawn from logits on a GPU here") };
     let places = DrawPlaces::new(&gpu, draws.len())?;
     places.put(&gpu, draws, logits.dims2()?.0)?;
-    places.draw(&gpu, logits, rule)?;
+    places.draw(&gpu, logits)?;
     places.read(draws.len())
 }
 
 /// A GPU's memory for some draws and for what they give.
 pub(crate) struct DrawPlaces {
-    room: usize,
+    capacity: usize,
     words: Tensor,
     /// Ids, then the bits of log-probs.
     drawn: Tensor,
 }
 
 impl DrawPlaces {
-    /// Room for `room` draws.
-    pub(crate) fn new(gpu: &Gpu, room: usize) -> Result<Self> {
+    /// Memory for `capacity` draws.
+    pub(crate) fn new(gpu: &Gpu, capacity: usize) -> Result<Self> {
         Ok(Self {
-            room,
-            words: gpu.upload(&vec![0; room * WORDS])?,
-            drawn: gpu.upload(&vec![NONE; room * 2])?,
+            capacity,
+            words: gpu.upload(&vec![0; capacity * WORDS])?,
+            drawn: gpu.upload(&vec![NONE; capacity * 2])?,
         })
     }
 
-    /// What is to be drawn from `rows` rows of logits. What the room has more draws row 0 again, for nobody.
+    /// What is to be drawn from `rows` rows of logits. Unused slots draw row 0 again; the result is ignored.
     pub(crate) fn put(&self, gpu: &Gpu, draws: &[RowDraw], rows: usize) -> Result<()> {
         if let Some(draw) = draws.iter().find(|draw| draw.row as usize >= rows) {
             bail!("row {} of {rows}", draw.row)
         }
-        if draws.len() > self.room {
-            bail!("{} draws where there is room for {}", draws.len(), self.room)
+        if draws.len() > self.capacity {
+            bail!("{} draws where there is room for {}", draws.len(), self.capacity)
         }
-        let mut words: Vec<u32> = draws
-            .iter()
-            .flat_map(|d| [d.row, d.step, d.sample, d.tag[0], d.tag[1], d.key[0], d.key[1], 0])
-            .collect();
-        words.resize((self.room * WORDS).max(1), 0);
+        let mut words: Vec<u32> = draws.iter().flat_map(RowDraw::words).collect();
+        words.resize((self.capacity * WORDS).max(1), 0);
         self.words.slice_set(&gpu.upload(&words)?, 0, 0)
     }
 
     /// Starts the draws.
-    pub(crate) fn draw(&self, gpu: &Gpu, logits: &Tensor, rule: &DrawRule) -> Result<()> {
+    pub(crate) fn draw(&self, gpu: &Gpu, logits: &Tensor) -> Result<()> {
         let vocab = logits.dims2()?.1;
         if logits.dtype() != DType::F32 || vocab == 0 || vocab > 1 << 19 {
             bail!("tokens are drawn from f32 logits of at most 2^19 tokens, not {:?} {vocab}", logits.dtype())
@@ -107,23 +133,18 @@ impl DrawPlaces {
         let ids = address(&self.drawn)?;
         let arguments = [
             Argument::Pointer(ids),
-            Argument::Pointer(ids + 4 * self.room as u64),
+            Argument::Pointer(ids + 4 * self.capacity as u64),
             pointer(logits)?,
             pointer(&self.words)?,
             int(vocab)?,
-            Argument::F32(rule.temperature),
-            Argument::F32(rule.inverse),
-            int(rule.top_k)?,
-            Argument::F64(rule.top_p),
-            Argument::F64(rule.min_p),
         ];
-        gpu.launch_single("draw", [self.room, 1, 1], THREADS, SHARED, &arguments)
+        gpu.launch_single("draw", [self.capacity, 1, 1], THREADS, SHARED, &arguments)
     }
 
     /// The first `count` tokens, when all is done: the one wait of a step.
     pub(crate) fn read(&self, count: usize) -> Result<Vec<Option<Drawn>>> {
         let drawn = self.drawn.to_vec1::<u32>()?;
-        let (ids, logprobs) = drawn.split_at(self.room.min(drawn.len()));
+        let (ids, logprobs) = drawn.split_at(self.capacity.min(drawn.len()));
         let token =
             |(&id, &bits): (&u32, &u32)| (id != NONE).then_some(Drawn { id, logprob: f32::from_bits(bits) });
         Ok(ids.iter().zip(logprobs).take(count).map(token).collect())

@@ -1,4 +1,4 @@
-// One token from a row of logits, the very one that sampler/src/sampling.rs picks: temperature → top-k → top-p → min-p, then
+// One token from a row of logits, the very one that sampler/src/pick/sampling.rs picks: temperature → top-k → top-p → min-p, then
 // the inverse of the cumulative distribution in the order of ids, by one counter-based number.
 //
 // A token's mass is exp((logit − greatest) / temperature) rounded to a multiple of 2⁻³⁴. Sums of such numbers are exact in f64,
@@ -13,7 +13,7 @@
 // Multiples of a mass's unit.
 #define UNIT 17179869184.0
 
-// e^x for x ≤ 0: `exp` of sampler/src/row_pass.rs.
+// e^x for x ≤ 0: `exp` of sampler/src/pick/row_pass.rs.
 __device__ __forceinline__ float mass_exp(float x) {
     x = x > -86.0f ? x : -86.0f;
     const float shifted = __fadd_rn(__fmul_rn(x, 1.44269504088896340736f), 12582912.0f);
@@ -53,7 +53,17 @@ __device__ __forceinline__ int bucket_of(float logit, float greatest, float scal
     return place < (float)(BUCKETS - 1) ? (int)place : BUCKETS - 1;
 }
 
-struct DrawRoom {
+// One token to be drawn, with the rule that it is drawn by: the words of `RowDraw` in ops/draw.rs.
+struct Draw {
+    uint32_t row, step, sample, tag[2], key[2];
+    // The first k tokens; 0: all.
+    int top_k;
+    // 0: the greatest logit. Distances from it are multiplied with `inverse`.
+    float temperature, inverse;
+    double top_p, min_p;
+};
+
+struct DrawScratch {
     unsigned long long masses[BUCKETS];
     unsigned counts[BUCKETS];
     unsigned long long keys[SORTED];
@@ -74,7 +84,7 @@ struct RowOfLogits {
 
 // The rank of the last token that is kept: the shortest prefix, of tokens with rank ≤ floor, that has `count` tokens (by_count)
 // or a mass of `target`. Where no prefix reaches it, floor itself. All threads get it.
-__device__ unsigned long long last_kept(DrawRoom& s, const RowOfLogits& row, unsigned long long floor, bool by_count,
+__device__ unsigned long long last_kept(DrawScratch& s, const RowOfLogits& row, unsigned long long floor, bool by_count,
                                         unsigned count, double target) {
     const int thread = threadIdx.x;
     const auto reached = [&](unsigned long long mass, unsigned tokens) {
@@ -205,7 +215,7 @@ __device__ unsigned long long last_kept(DrawRoom& s, const RowOfLogits& row, uns
     return s.floor;
 }
 
-// Philox4x32-10: `philox4x32_10` of sampler/src/random.rs; the first two words as a number of [0, 1).
+// Philox4x32-10: `philox4x32_10` of sampler/src/pick/random.rs; the first two words as a number of [0, 1).
 __device__ double uniform_of(uint32_t step, uint32_t sample, uint32_t tag0, uint32_t tag1, uint32_t key0, uint32_t key1) {
     uint32_t c[4] = {step, sample, tag0, tag1};
     for (int round = 0; round < 10; round++) {
@@ -224,17 +234,19 @@ __device__ double uniform_of(uint32_t step, uint32_t sample, uint32_t tag0, uint
     return (double)bits * (1.0 / 9007199254740992.0);
 }
 
-// Draw blockIdx.x: {row of the logits, step, sample, tag, tag, key, key, unused}. temperature 0: the greatest. ids gets the token,
-// or 2³² − 1 where the row holds a NaN or +∞ or is −∞ alone; log_probs its log-probability under the unmodified distribution.
-// Dynamic shared memory: a DrawRoom.
+// Draw blockIdx.x by its own rule. ids gets the token, or 2³² − 1 where the row holds a NaN or +∞ or is −∞ alone; log_probs its
+// log-probability under the unmodified distribution.
+// Dynamic shared memory: a DrawScratch.
 __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_probs, const float* __restrict__ logits,
-                           const uint32_t* __restrict__ draws, int vocab, float temperature, float inverse, int top_k,
-                           double top_p, double min_p) {
+                           const Draw* __restrict__ draws, int vocab) {
     DYNAMIC_SHARED(dynamic);
-    DrawRoom& s = *reinterpret_cast<DrawRoom*>(dynamic);
-    const uint32_t* draw = draws + blockIdx.x * 8;
+    DrawScratch& s = *reinterpret_cast<DrawScratch*>(dynamic);
+    const Draw draw = draws[blockIdx.x];
+    const float temperature = draw.temperature, inverse = draw.inverse;
+    const int top_k = draw.top_k;
+    const double top_p = draw.top_p, min_p = draw.min_p;
     const int thread = threadIdx.x;
-    RowOfLogits row = {logits + (int64_t)draw[0] * vocab, vocab, -INFINITY, inverse, 0};
+    RowOfLogits row = {logits + (int64_t)draw.row * vocab, vocab, -INFINITY, inverse, 0};
 
     float greatest = -INFINITY, broken = 0;
     for (int i = thread; i < vocab; i += THREADS) {
@@ -306,7 +318,7 @@ __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_p
         __syncthreads();
         double all = 0;
         for (int w = 0; w < warps; w++) all += s.room[w];
-        const double target = uniform_of(draw[1], draw[2], draw[3], draw[4], draw[5], draw[6]) * all;
+        const double target = uniform_of(draw.step, draw.sample, draw.tag[0], draw.tag[1], draw.key[0], draw.key[1]) * all;
         double below = 0;
         int at = 0, last_with_mass = 0;
         for (; at < warps; at++) {
@@ -343,10 +355,10 @@ __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_p
     }
 }
 
-static_assert(sizeof(DrawRoom) <= 40960, "kernels/draw.rs asks for as much shared memory");
+static_assert(sizeof(DrawScratch) <= 40960, "ops/draw.rs asks for as much shared memory");
+static_assert(sizeof(Draw) == 14 * sizeof(uint32_t), "ops/draw.rs writes as many words");
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    draw(uint32_t* ids, float* log_probs, const float* logits, const uint32_t* draws, int vocab, float temperature,
-         float inverse, int top_k, double top_p, double min_p) {
-    draw_token(ids, log_probs, logits, draws, vocab, temperature, inverse, top_k, top_p, min_p);
+    draw(uint32_t* ids, float* log_probs, const float* logits, const Draw* draws, int vocab) {
+    draw_token(ids, log_probs, logits, draws, vocab);
 }

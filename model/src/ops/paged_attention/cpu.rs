@@ -76,7 +76,7 @@ impl<T: Real> Cache<'_, T> {
         self.attention.window.map_or(0, |w| end.saturating_sub(w))..end
     }
 
-    /// Where a page's block of a key head starts, among keys as among values.
+    /// Offset of (page, kv_head), the same in keys and in values.
     fn block(&self, page: u32, kv_head: usize) -> usize {
         (page as usize * self.attention.kv_heads + kv_head) * self.attention.head_dim * PAGE_TOKENS
     }

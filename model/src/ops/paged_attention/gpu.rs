@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::step::{Query, Room, StepTables};
+use super::step::{Query, StepTables, TableCapacity};
 use crate::gpu::{Argument, Gpu, int, pointer, suffix};
 use crate::ops::attention::Attention;
 use crate::ops::attention::gpu::{Form, compiled_head_dim};
@@ -23,8 +23,8 @@ pub(crate) struct PartResults {
 }
 
 impl PartResults {
-    pub(crate) fn new(gpu: &Gpu, room: &Room, attention: &Attention) -> Result<Self> {
-        let (parts, heads, d) = (room.parts().max(1), attention.heads, attention.head_dim);
+    pub(crate) fn new(gpu: &Gpu, capacity: &TableCapacity, attention: &Attention) -> Result<Self> {
+        let (parts, heads, d) = (capacity.parts().max(1), attention.heads, attention.head_dim);
         Ok(Self {
             parts: gpu.unwritten((parts, heads, d), DType::F32)?,
             stats: gpu.unwritten((parts, heads, 2), DType::F32)?,
@@ -35,28 +35,35 @@ impl PartResults {
 /// A step's tables on a GPU.
 pub(crate) struct Uploaded {
     words: Tensor,
-    room: Room,
+    capacity: TableCapacity,
     results: PartResults,
 }
 
 impl Uploaded {
-    /// Some tables, filled up to `room`, for which there must be room in `results` too.
-    pub(crate) fn new(gpu: &Gpu, tables: &StepTables, room: Room, results: PartResults) -> Result<Self> {
-        Ok(Self { words: gpu.upload(&tables.words(&room))?, room, results })
+    /// Some tables, filled up to `capacity`, which `results` must have too.
+    pub(crate) fn new(
+        gpu: &Gpu,
+        tables: &StepTables,
+        capacity: TableCapacity,
+        results: PartResults,
+    ) -> Result<Self> {
+        Ok(Self { words: gpu.upload(&tables.words(&capacity))?, capacity, results })
     }
 
     /// Another step's tables in the place of these; they must fit.
     pub(crate) fn update(&self, gpu: &Gpu, tables: &StepTables) -> Result<()> {
-        if !self.room.holds(&tables.room()) {
-            bail!("tables of {:?} where there is room for {:?}", tables.room(), self.room)
+        if !self.capacity.holds(&tables.capacity()) {
+            bail!("tables of {:?} where {:?} fit", tables.capacity(), self.capacity)
         }
-        self.words.slice_set(&gpu.upload(&tables.words(&self.room))?, 0, 0)
+        self.words.slice_set(&gpu.upload(&tables.words(&self.capacity))?, 0, 0)
     }
 
     /// The address of a table, by its place in [`StepTables`].
     fn table(&self, table: usize) -> Result<Argument> {
         match pointer(&self.words)? {
-            Argument::Pointer(first) => Ok(Argument::Pointer(first + 4 * self.room.starts()[table] as u64)),
+            Argument::Pointer(first) => {
+                Ok(Argument::Pointer(first + 4 * self.capacity.starts()[table] as u64))
+            }
             other => bail!("an address, not {other:?}"),
         }
     }
@@ -84,7 +91,7 @@ impl Uploaded {
             int(attention.kv_heads)?,
             int(attention.head_dim / 2)?,
         ];
-        gpu.launch("rope_pages", qkv.dtype(), [self.room.tokens(), 1, 1], 256, 0, &arguments)
+        gpu.launch("rope_pages", qkv.dtype(), [self.capacity.tokens(), 1, 1], 256, 0, &arguments)
     }
 
     /// The tokens' results \[t, heads · d].
@@ -118,10 +125,10 @@ impl Uploaded {
         };
         let form = Form::of(dtype, d, false)?;
         let shared = form.tile(dtype, form.rows() + 2 * form.stream);
-        launch("attend_common_pages", form.d, self.room.common, 5, form.warps, shared)?;
+        launch("attend_common_pages", form.d, self.capacity.common, 5, form.warps, shared)?;
         let own = OwnForm::of(dtype, d)?;
-        launch("attend_pages", own.d, self.room.own, 4, own.warps, own.shared(dtype))?;
-        if self.room.parts() > 0 {
+        launch("attend_pages", own.d, self.capacity.own, 4, own.warps, own.shared(dtype))?;
+        if self.capacity.parts() > 0 {
             let arguments = [
                 pointer(&out)?,
                 pointer(&self.results.parts)?,

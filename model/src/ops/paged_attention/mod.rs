@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use candle_core::{DType, Result, Tensor, bail};
 
 pub(crate) use self::gpu::{PartResults, Uploaded};
-pub(crate) use self::step::Room;
+pub(crate) use self::step::TableCapacity;
 use self::step::{Query, StepTables};
 use super::attention::Attention;
 use super::rope::{Direction, Positions, RopeTable};
@@ -62,8 +62,9 @@ impl<'a> PagedStep<'a> {
             Some(found) => Ok(found),
             None => {
                 let tables = self.gpu_tables(attention, dtype)?;
-                let room = tables.room();
-                let fresh = Uploaded::new(gpu, &tables, room, PartResults::new(gpu, &room, attention)?)?;
+                let capacity = tables.capacity();
+                let fresh =
+                    Uploaded::new(gpu, &tables, capacity, PartResults::new(gpu, &capacity, attention)?)?;
                 Ok(self.uploaded.get_or_init(|| fresh))
             }
         }

@@ -54,9 +54,9 @@ pub(crate) struct StepTables {
     tables: Vec<u32>,
 }
 
-/// Room for a step's tables.
+/// Numbers that a step's tables hold at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Room {
+pub(crate) struct TableCapacity {
     tokens: usize,
     pub(super) own: usize,
     pub(super) common: usize,
@@ -64,8 +64,8 @@ pub(crate) struct Room {
     tables: usize,
 }
 
-impl Room {
-    /// Room for `tokens` tokens, and for more of the rest than this: so much that the next steps fit too.
+impl TableCapacity {
+    /// For `tokens` tokens; rounds the other capacities up, so that the following steps fit the same captured graph.
     pub(crate) fn rounded(&self, tokens: usize) -> Self {
         Self {
             tokens,
@@ -76,12 +76,12 @@ impl Room {
         }
     }
 
-    /// The parts that there is room for.
+    /// Parts at most.
     pub(crate) fn parts(&self) -> usize {
         self.parts
     }
 
-    /// The tokens that there is room for.
+    /// Tokens at most.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
     }
@@ -168,9 +168,9 @@ impl StepTables {
         tables
     }
 
-    /// Room for just these.
-    pub(crate) fn room(&self) -> Room {
-        Room {
+    /// The capacity that just fits these.
+    pub(crate) fn capacity(&self) -> TableCapacity {
+        TableCapacity {
             tokens: self.slots.len(),
             own: self.own.len(),
             common: self.common.len(),
@@ -179,14 +179,14 @@ impl StepTables {
         }
     }
 
-    /// All tables one after the other, each filled up to its room by what does nothing.
-    pub(super) fn words(&self, room: &Room) -> Vec<u32> {
-        let starts = room.starts();
+    /// All tables one after the other, each filled up to its capacity by what does nothing.
+    pub(super) fn words(&self, capacity: &TableCapacity) -> Vec<u32> {
+        let starts = capacity.starts();
         let mut words = vec![0; starts[7].max(1)];
         let mut put = |table: usize, values: &mut dyn Iterator<Item = u32>| {
             words[starts[table]..].iter_mut().zip(values).for_each(|(word, value)| *word = value);
         };
-        let fill = room.tokens - self.slots.len();
+        let fill = capacity.tokens - self.slots.len();
         put(0, &mut self.slots.iter().copied().chain(std::iter::repeat_n(NO_SLOT, fill)));
         put(1, &mut self.positions.iter().copied());
         put(2, &mut self.table_start.iter().copied());

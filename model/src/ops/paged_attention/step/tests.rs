@@ -79,12 +79,12 @@ fn every_key_is_read_once() {
 fn tables_are_filled_up_by_what_does_nothing() {
     let pages = [4, 5];
     let tables = StepTables::new(&queries(&[(1, 20, &pages, 16)]), 4);
-    let room = Room { tokens: 3, own: 2, common: 2, parts: 5, tables: 4 };
-    let words = tables.words(&room);
-    let starts = room.starts();
+    let capacity = TableCapacity { tokens: 3, own: 2, common: 2, parts: 5, tables: 4 };
+    let words = tables.words(&capacity);
+    let starts = capacity.starts();
     assert_eq!(words[starts[0]..starts[1]], [5 * 16 + 4, NO_SLOT, NO_SLOT]);
     assert_eq!(words[starts[3]..starts[4]], [0, 2, 2, 2]);
     assert_eq!(words[starts[4] + ITEM..starts[5]], [0; ITEM]);
     assert_eq!(words[starts[6]..], [4, 5, 0, 0]);
-    assert_eq!(tables.room(), Room { tokens: 1, own: 1, common: 1, parts: 2, tables: 2 });
+    assert_eq!(tables.capacity(), TableCapacity { tokens: 1, own: 1, common: 1, parts: 2, tables: 2 });
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_model::ops::draw::{DrawRule, Drawn, RowDraw};
+use selfplay_model::ops::draw::{Drawn, RowDraw};
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
 use crate::{Backend, Capacity, SampleError, TextDecoder};
@@ -42,7 +42,7 @@ struct Place {
     hash: u64,
 }
 
-/// A prompt's stream of random numbers, which tells prompts apart.
+/// A prompt's stream of random numbers, which distinguishes prompts.
 type Stream = ([u32; 2], [u32; 2]);
 
 /// A model whose page is one MiB, so that `cache_mib` counts its pages.
@@ -225,7 +225,6 @@ impl Backend for FakeModel {
         _rows: &[PagedRow<'_>],
         _logit_rows: &[usize],
         draws: &[RowDraw],
-        _rule: &DrawRule,
     ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
         self.draws = draws.to_vec();
         Ok(None)

@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use selfplay_model::{Architecture, LoadOptions, PackedBatch};
+use selfplay_records::Prompt;
 use serde_json::json;
 
+use super::tests::samples;
 use super::*;
-use crate::fake::FakeText;
+use crate::Sample;
+use crate::backend::fake::FakeText;
 
 const VOCAB: usize = 130;
 
@@ -25,18 +28,25 @@ fn decoder(packed: bool) -> Decoder {
     decoder
 }
 
-fn requests() -> Vec<SampleRequest> {
-    let request = |(i, &tokens): (usize, &usize)| SampleRequest {
-        prompt_id: i.to_string(),
-        prompt_ids: (0..tokens).map(|place| ((i * 31 + place * 7) % VOCAB) as u32).collect(),
-    };
-    [1, 15, 16, 17, 33, 60, 5].iter().enumerate().map(request).collect()
+const LENGTHS: [usize; 7] = [1, 15, 16, 17, 33, 60, 5];
+
+fn prompts() -> Vec<Prompt> {
+    let numbered = |i: usize| Prompt { prompt_id: i.to_string(), ..Prompt::default() };
+    (0..LENGTHS.len()).map(numbered).collect()
 }
 
-fn sample(decoder: &Decoder, settings: &SampleSettings, requests: &[SampleRequest]) -> Vec<Vec<Sample>> {
+fn encoded(prompts: &[Prompt]) -> Vec<EncodedPrompt<'_>> {
+    let encode = |(i, prompt)| EncodedPrompt {
+        prompt,
+        prompt_ids: (0..LENGTHS[i]).map(|place| ((i * 31 + place * 7) % VOCAB) as u32).collect(),
+    };
+    prompts.iter().enumerate().map(encode).collect()
+}
+
+fn sample(decoder: &Decoder, settings: &SampleSettings, prompts: &[EncodedPrompt<'_>]) -> Vec<Vec<Sample>> {
     let backend = Box::new(NativeBackend::new(decoder));
     let mut sampler = Sampler::with_backend(backend, &FakeText, &[2], settings).unwrap();
-    sampler.generate(requests, &mut |_| ControlFlow::Continue(())).unwrap()
+    samples(sampler.generate(prompts, &mut |_| ControlFlow::Continue(())).unwrap())
 }
 
 #[test]
@@ -49,33 +59,37 @@ fn a_processor_is_batch_invariant_and_has_a_fixed_capacity() {
 
 #[test]
 fn a_candidate_has_the_same_bits_in_every_batch() {
+    let prompts = prompts();
+    let prompts = encoded(&prompts);
     for packed in [false, true] {
         let decoder = decoder(packed);
         let settings = SampleSettings { num_samples: 3, max_new_tokens: 30, ..SampleSettings::default() };
-        let together = sample(&decoder, &settings, &requests());
+        let together = sample(&decoder, &settings, &prompts);
         for (rows, budget) in [(1, 1), (1, 7), (3, 10), (64, 33)] {
             let other =
                 SampleSettings { max_batch_rows: Some(rows), token_budget: Some(budget), ..settings.clone() };
             assert_eq!(
-                sample(&decoder, &other, &requests()),
+                sample(&decoder, &other, &prompts),
                 together,
                 "packed {packed}, {rows} rows of {budget}"
             );
         }
-        for (request, want) in requests().iter().zip(&together) {
-            let alone = sample(&decoder, &settings, std::slice::from_ref(request));
-            assert_eq!(&alone[0], want, "packed {packed}, prompt {} alone", request.prompt_id);
+        for (prompt, want) in prompts.iter().zip(&together) {
+            let alone = sample(&decoder, &settings, std::slice::from_ref(prompt));
+            assert_eq!(&alone[0], want, "packed {packed}, prompt {} alone", prompt.prompt.prompt_id);
         }
     }
 }
 
-/// With a cache of one candidate everybody else is turned out and computed again, in other chunks.
+/// With a cache of one candidate everybody else is preempted and computed again, in other chunks.
 #[test]
-fn a_candidate_that_was_turned_out_has_the_same_bits() {
+fn a_preempted_candidate_has_the_same_bits() {
+    let prompts = prompts();
+    let prompts = encoded(&prompts);
     for packed in [false, true] {
         let decoder = decoder(packed);
         let settings = SampleSettings { num_samples: 3, max_new_tokens: 40, ..SampleSettings::default() };
-        let ample = sample(&decoder, &settings, &requests());
+        let ample = sample(&decoder, &settings, &prompts);
         for token_budget in [5, 1024] {
             // A page of this decoder is far below the MiB that a recipe counts in.
             let backend = NativeBackend::new(&decoder);
@@ -88,7 +102,7 @@ fn a_candidate_that_was_turned_out_has_the_same_bits() {
                 last = progress;
                 ControlFlow::Continue(())
             };
-            assert_eq!(sampler.generate(&requests(), &mut note).unwrap(), ample, "packed {packed}");
+            assert_eq!(samples(sampler.generate(&prompts, &mut note).unwrap()), ample, "packed {packed}");
             assert!(last.preemptions > 0 && last.recomputed > 0, "{last:?}");
         }
     }
@@ -97,15 +111,17 @@ fn a_candidate_that_was_turned_out_has_the_same_bits() {
 /// The trainer's log-probs come from [`Decoder::token_log_probs`] on packed sequences without a cache.
 #[test]
 fn log_probs_are_the_trainers() {
+    let prompts = prompts();
+    let prompts = encoded(&prompts);
     for packed in [false, true] {
         let decoder = decoder(packed);
         let settings = SampleSettings { num_samples: 2, max_new_tokens: 30, ..SampleSettings::default() };
-        for (request, samples) in requests().iter().zip(sample(&decoder, &settings, &requests())) {
+        for (prompt, samples) in prompts.iter().zip(sample(&decoder, &settings, &prompts)) {
             for sample in samples {
                 let mut batch = PackedBatch::new();
-                batch.push(&[request.prompt_ids.clone(), sample.ids.clone()].concat());
+                batch.push(&[prompt.prompt_ids.clone(), sample.ids.clone()].concat());
                 let hidden = decoder.hidden(&batch).unwrap();
-                let first = request.prompt_ids.len() - 1;
+                let first = prompt.prompt_ids.len() - 1;
                 let rows: Vec<usize> = (first..first + sample.ids.len()).collect();
                 let want = decoder.token_log_probs(&hidden, &rows, &sample.ids).unwrap();
                 for (got, want) in sample.logprobs.iter().zip(&want) {

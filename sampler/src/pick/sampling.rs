@@ -9,8 +9,8 @@
 //! The draw is the inverse of the cumulative distribution in the order of ids, by one uniform number.
 //!
 //! Nothing sorts the vocabulary. The k-th greatest of the blocks' maxima bounds the k-th greatest logit from below;
-//! the few tokens of 1/128 of the greatest mass mostly hold `top_p`, and where they do not, a sample of the row tells
-//! between which logits it is probably reached; one pass over the row checks that and takes the tokens between them.
+//! the few tokens of 1/128 of the greatest mass mostly hold `top_p`, and where they do not, a sample of the row estimates
+//! between which logits it is reached; one pass over the row checks that and takes the tokens between them.
 //! Within these a selection halves its way to the last token kept. Masses are
 //! multiples of 2^-34 of the greatest, so their sums are exact and this finds the very set that a sort would; a
 //! token below 2^-35 of the greatest is never drawn.
@@ -19,12 +19,12 @@ use std::cmp::Ordering;
 
 use selfplay_model::ops::draw::DrawRule;
 
-use crate::SampleSettings;
-use crate::bracket::{Bracket, bracket_masses, sampled_bracket};
-use crate::candidate::{Candidate, mass_of};
-use crate::row_pass::{BLOCK, Floor, Weights, block_masses, block_maxima, kept_masses};
+use super::bracket::{Bracket, bracket_masses, sampled_bracket};
+use super::row_pass::{BLOCK, Floor, Weights, block_masses, block_maxima, kept_masses};
+use super::token_choice::{TokenChoice, mass_of};
+use crate::Sampling;
 
-/// How a token is picked: the settings as the kernels take them.
+/// How a token is picked: a request's sampling as the kernels take it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PickRule {
     /// Absent when greedy.
@@ -35,13 +35,13 @@ pub struct PickRule {
 }
 
 impl PickRule {
-    /// The rule of valid settings.
-    pub fn new(settings: &SampleSettings) -> Self {
+    /// The rule of valid sampling.
+    pub fn new(sampling: &Sampling) -> Self {
         Self {
-            temperature: (settings.temperature > 0.0).then_some(settings.temperature as f32),
-            top_p: settings.top_p,
-            top_k: settings.top_k,
-            min_p: settings.min_p,
+            temperature: (sampling.temperature > 0.0).then_some(sampling.temperature as f32),
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            min_p: sampling.min_p,
         }
     }
 
@@ -81,8 +81,8 @@ pub struct Picker {
     maxima: Vec<f32>,
     masses: Vec<f64>,
     ranked_maxima: Vec<f32>,
-    candidates: Vec<Candidate>,
-    scratch: Vec<Candidate>,
+    choices: Vec<TokenChoice>,
+    scratch: Vec<TokenChoice>,
     max: f32,
     log_sum: f64,
     weights: Option<Weights>,
@@ -97,8 +97,8 @@ enum Kept {
     Greatest,
     /// Every token down to a floor; what the blocks hold of them stands in `masses`.
     Down { to: Floor, mass: f64 },
-    /// The tokens in `candidates`, in the order of ids.
-    Candidates { mass: f64 },
+    /// The tokens in `choices`, in the order of ids.
+    Choices { mass: f64 },
 }
 
 impl Picker {
@@ -128,7 +128,7 @@ impl Picker {
         let id = match self.kept {
             Kept::Greatest => self.greatest(logits),
             Kept::Down { to, mass } => self.draw_down_to(&to, logits, uniform * mass),
-            Kept::Candidates { mass } => self.draw_from_candidates(uniform * mass),
+            Kept::Choices { mass } => self.draw_from_choices(uniform * mass),
         };
         let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let logprob = (f64::from(logit) - f64::from(self.max) - self.log_sum) as f32;
@@ -172,12 +172,12 @@ impl Picker {
         last
     }
 
-    fn draw_from_candidates(&self, target: f64) -> u32 {
+    fn draw_from_choices(&self, target: f64) -> u32 {
         let mut below = 0.0;
         let mut last = 0;
-        for candidate in self.candidates.iter().filter(|candidate| candidate.mass > 0.0) {
-            last = candidate.id;
-            below += candidate.mass;
+        for choice in self.choices.iter().filter(|choice| choice.mass > 0.0) {
+            last = choice.id;
+            below += choice.mass;
             if below > target {
                 break;
             }
@@ -190,7 +190,7 @@ impl Picker {
         let by_count = rule.top_k > 0 && rule.top_k < logits.len();
         if by_count {
             self.keep_top_k(logits, weights, rule.top_k);
-            total = mass_of(&self.candidates);
+            total = mass_of(&self.choices);
         }
         if rule.top_p < 1.0 {
             let target = rule.top_p * total;
@@ -208,9 +208,9 @@ impl Picker {
         }
         if rule.min_p > 0.0 {
             // The greatest mass is 1.
-            self.candidates.retain(|candidate| candidate.mass >= rule.min_p);
+            self.choices.retain(|choice| choice.mass >= rule.min_p);
         }
-        Kept::Candidates { mass: mass_of(&self.candidates) }
+        Kept::Choices { mass: mass_of(&self.choices) }
     }
 
     /// A logit below which no mass reaches `mass`; the slack outdoes every rounding.
@@ -219,9 +219,9 @@ impl Picker {
             as f32
     }
 
-    /// Candidates become all tokens with logits of `cutoff` or more, in the order of ids.
+    /// Choices become all tokens with logits of `cutoff` or more, in the order of ids.
     fn gather(&mut self, logits: &[f32], cutoff: f32, weights: Weights) {
-        self.candidates.clear();
+        self.choices.clear();
         for (block, &max) in self.maxima.iter().enumerate() {
             if max < cutoff {
                 continue;
@@ -230,13 +230,13 @@ impl Picker {
             for (place, &logit) in logits[start..logits.len().min(start + BLOCK)].iter().enumerate() {
                 if logit >= cutoff {
                     let mass = weights.mass(logit - self.max);
-                    self.candidates.push(Candidate { logit, id: (start + place) as u32, mass });
+                    self.choices.push(TokenChoice { logit, id: (start + place) as u32, mass });
                 }
             }
         }
     }
 
-    /// Candidates become the tokens of 1/128 of the greatest mass or more; false where these do not hold `target`,
+    /// Choices become the tokens of 1/128 of the greatest mass or more; false where these do not hold `target`,
     /// or are spread over so many blocks that the row is flat.
     fn gather_few(&mut self, logits: &[f32], temperature: f32, weights: Weights, target: f64) -> bool {
         const FEW: f64 = 1.0 / 128.0;
@@ -246,11 +246,11 @@ impl Picker {
             return false;
         }
         self.gather(logits, cutoff, weights);
-        mass_of(&self.candidates) >= target
+        mass_of(&self.choices) >= target
     }
 
     /// Top-p of a flat row, where thousands of tokens hold the target: only those of a narrow bracket of logits, in
-    /// which the target is reached, become candidates.
+    /// which the target is reached, become choices.
     fn keep_many(
         &mut self,
         logits: &[f32],
@@ -265,7 +265,7 @@ impl Picker {
         if above >= target {
             let bracket = Bracket { upper: self.max, lower: bracket.upper };
             above = self.gather_within(logits, weights, bracket);
-        } else if above + mass_of(&self.candidates) < target {
+        } else if above + mass_of(&self.choices) < target {
             let bracket = Bracket { upper: bracket.lower, lower: f32::NEG_INFINITY };
             above = self.gather_within(logits, weights, bracket);
         }
@@ -274,9 +274,9 @@ impl Picker {
         let to = Floor { mass: rule.min_p, ..to };
         match last {
             Some(last) if rule.min_p == 0.0 => {
-                let kept = |candidate: &&Candidate| candidate.rank(&last) != Ordering::Greater;
-                for candidate in self.candidates.iter().filter(kept) {
-                    self.masses[candidate.id as usize / BLOCK] += candidate.mass;
+                let kept = |choice: &&TokenChoice| choice.rank(&last) != Ordering::Greater;
+                for choice in self.choices.iter().filter(kept) {
+                    self.masses[choice.id as usize / BLOCK] += choice.mass;
                 }
             }
             _ => kept_masses(logits, self.max, weights, to, &mut self.masses),
@@ -284,9 +284,9 @@ impl Picker {
         Kept::Down { to, mass: self.masses.iter().sum() }
     }
 
-    /// Candidates become the tokens of the bracket; returns the mass above it, whose blocks' parts are in `masses`.
+    /// Choices become the tokens of the bracket; returns the mass above it, whose blocks' parts are in `masses`.
     fn gather_within(&mut self, logits: &[f32], weights: Weights, bracket: Bracket) -> f64 {
-        bracket_masses(logits, self.max, weights, bracket, &mut self.masses, &mut self.candidates);
+        bracket_masses(logits, self.max, weights, bracket, &mut self.masses, &mut self.choices);
         self.masses.iter().sum()
     }
 
@@ -298,22 +298,22 @@ impl Picker {
             f32::NEG_INFINITY
         };
         self.gather(logits, cutoff, weights);
-        if self.candidates.len() > k {
-            self.scratch.clone_from(&self.candidates);
-            let last = *self.scratch.select_nth_unstable_by(k - 1, Candidate::rank).1;
+        if self.choices.len() > k {
+            self.scratch.clone_from(&self.choices);
+            let last = *self.scratch.select_nth_unstable_by(k - 1, TokenChoice::rank).1;
             self.keep_up_to(&last);
         }
     }
 
-    /// The candidate, in the order of rank, with which a mass of `above` comes to `target`; absent when all of them
+    /// The choice, in the order of rank, with which a mass of `above` comes to `target`; absent when all of them
     /// do not, which rounding alone can bring about.
-    fn last_of(&mut self, mut above: f64, target: f64) -> Option<Candidate> {
+    fn last_of(&mut self, mut above: f64, target: f64) -> Option<TokenChoice> {
         const SORTED: usize = 32;
-        self.scratch.clone_from(&self.candidates);
+        self.scratch.clone_from(&self.choices);
         let mut open = self.scratch.as_mut_slice();
         while open.len() > SORTED {
             let half = open.len() / 2;
-            open.select_nth_unstable_by(half, Candidate::rank);
+            open.select_nth_unstable_by(half, TokenChoice::rank);
             let (first, second) = std::mem::take(&mut open).split_at_mut(half);
             let mass = mass_of(first);
             if above + mass >= target {
@@ -323,16 +323,16 @@ impl Picker {
                 open = second;
             }
         }
-        open.sort_unstable_by(Candidate::rank);
-        let last = open.iter().find(|candidate| {
-            above += candidate.mass;
+        open.sort_unstable_by(TokenChoice::rank);
+        let last = open.iter().find(|choice| {
+            above += choice.mass;
             above >= target
         });
         last.copied()
     }
 
-    fn keep_up_to(&mut self, last: &Candidate) {
-        self.candidates.retain(|candidate| candidate.rank(last) != Ordering::Greater);
+    fn keep_up_to(&mut self, last: &TokenChoice) {
+        self.choices.retain(|choice| choice.rank(last) != Ordering::Greater);
     }
 }
 

@@ -7,7 +7,7 @@
 
 /// Reference counts of a fixed number of pages.
 #[derive(Clone, Debug)]
-pub struct PagePool {
+pub(crate) struct PagePool {
     holders: Vec<u32>,
     /// Last freed, first taken: its memory is still warm.
     free: Vec<u32>,
@@ -15,29 +15,34 @@ pub struct PagePool {
 
 impl PagePool {
     /// A pool of free pages numbered from 0.
-    pub fn new(pages: usize) -> Self {
+    pub(crate) fn new(pages: usize) -> Self {
         Self { holders: vec![0; pages], free: (0..pages as u32).rev().collect() }
     }
 
-    /// Pages that nobody holds.
-    pub fn free(&self) -> usize {
+    /// All pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Free pages.
+    pub(crate) fn free(&self) -> usize {
         self.free.len()
     }
 
     /// Takes a page, with one holder; `None` where all are held.
-    pub fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let page = self.free.pop()?;
         self.holders[page as usize] = 1;
         Some(page)
     }
 
     /// One holder more.
-    pub fn retain(&mut self, page: u32) {
+    pub(crate) fn retain(&mut self, page: u32) {
         self.holders[page as usize] += 1;
     }
 
     /// One holder less; with the last one the page is free.
-    pub fn release(&mut self, page: u32) {
+    pub(crate) fn release(&mut self, page: u32) {
         let holders = &mut self.holders[page as usize];
         debug_assert!(*holders > 0, "page {page} was released once too often");
         if *holders == 1 {
@@ -47,7 +52,7 @@ impl PagePool {
     }
 
     /// Whether the page's single holder may write to it as it stands. Otherwise it is copied first.
-    pub fn is_writable(&self, page: u32) -> bool {
+    pub(crate) fn is_writable(&self, page: u32) -> bool {
         self.holders[page as usize] == 1
     }
 

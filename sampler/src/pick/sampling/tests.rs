@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::row_pass::exp;
+use crate::pick::row_pass::exp;
 
 /// Blocks of which the sample of a row of [`long_row`] sees one.
 const STRIDE: usize = 7;
 
 fn rule(temperature: f64, top_k: usize, top_p: f64, min_p: f64) -> PickRule {
-    PickRule::new(&SampleSettings { temperature, top_k, top_p, min_p, ..SampleSettings::default() })
+    PickRule::new(&Sampling { temperature, top_k, top_p, min_p, ..Sampling::default() })
 }
 
 fn prepared(logits: &[f32], rule: &PickRule) -> Picker {
@@ -25,7 +25,7 @@ fn kept(logits: &[f32], rule: &PickRule) -> Vec<u32> {
             let keeps = |&id: &u32| to.keeps(logits[id as usize], id, mass(logits[id as usize]));
             (0..logits.len() as u32).filter(keeps).collect()
         }
-        Kept::Candidates { .. } => picker.candidates.iter().map(|candidate| candidate.id).collect(),
+        Kept::Choices { .. } => picker.choices.iter().map(|choice| choice.id).collect(),
     }
 }
 
@@ -38,28 +38,28 @@ fn kept_by_sorting(logits: &[f32], rule: &PickRule) -> Vec<u32> {
         let weight = if temperature == 1.0 { exp(distance) } else { exp(distance * temperature.recip()) };
         (f64::from(weight) * (1u64 << 34) as f64).round_ties_even() / (1u64 << 34) as f64
     };
-    let mut sorted: Vec<Candidate> = logits
+    let mut sorted: Vec<TokenChoice> = logits
         .iter()
         .enumerate()
-        .map(|(id, &logit)| Candidate { logit, id: id as u32, mass: mass(logit) })
+        .map(|(id, &logit)| TokenChoice { logit, id: id as u32, mass: mass(logit) })
         .collect();
-    sorted.sort_by(Candidate::rank);
+    sorted.sort_by(TokenChoice::rank);
     if rule.top_k > 0 {
         sorted.truncate(rule.top_k);
     }
     if rule.top_p < 1.0 {
         let target = rule.top_p * mass_of(&sorted);
         let mut sum = 0.0;
-        let count = sorted.iter().take_while(|candidate| {
+        let count = sorted.iter().take_while(|choice| {
             let open = sum < target;
-            sum += candidate.mass;
+            sum += choice.mass;
             open
         });
         let count = count.count();
         sorted.truncate(count);
     }
-    sorted.retain(|candidate| rule.min_p == 0.0 || candidate.mass >= rule.min_p);
-    let mut ids: Vec<u32> = sorted.into_iter().map(|candidate| candidate.id).collect();
+    sorted.retain(|choice| rule.min_p == 0.0 || choice.mass >= rule.min_p);
+    let mut ids: Vec<u32> = sorted.into_iter().map(|choice| choice.id).collect();
     ids.sort_unstable();
     ids
 }
@@ -230,9 +230,7 @@ fn long_flat_rows_keep_the_sorted_definitions_set() {
             assert_eq!(kept(&logits, &rule), want, "{spread} {top_p} {min_p} {temperature}");
             // The draw's total is the kept tokens' mass, to the last bit.
             let mass = |&id: &u32| picker.weights.unwrap().mass(logits[id as usize] - picker.max);
-            let (Kept::Down { mass: got, .. } | Kept::Candidates { mass: got }) = picker.kept else {
-                panic!()
-            };
+            let (Kept::Down { mass: got, .. } | Kept::Choices { mass: got }) = picker.kept else { panic!() };
             assert_eq!(got, want.iter().map(mass).sum::<f64>());
             assert_eq!(picker.draw(&logits, 0.0).id, want[0]);
             assert_eq!(picker.draw(&logits, 1.0 - 1e-16).id, want[want.len() - 1]);

@@ -5,8 +5,8 @@
 
 use selfplay_model::cpu::simd::{Level, level};
 
-use crate::candidate::Candidate;
-use crate::row_pass::{BLOCK, Blocks, Weights, exp, mass_of_block, rounded, weights_of, widest};
+use super::row_pass::{BLOCK, Blocks, Weights, exp, mass_of_block, rounded, weights_of, widest};
+use super::token_choice::TokenChoice;
 
 /// Logits from `lower` to `upper`, both within.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,10 +82,10 @@ fn sampled_bracket_body(row: &[f32], max: f32, weights: Weights, cutoff: f32, sh
 }
 
 widest! {
-    /// Fills `masses` with each block's mass of logits above the bracket, `candidates` with the tokens within it.
+    /// Fills `masses` with each block's mass of logits above the bracket, `choices` with the tokens within it.
     bracket_masses, bracket_masses_body,
     (row: &[f32], max: f32, weights: Weights, bracket: Bracket, masses: &mut Vec<f64>,
-     candidates: &mut Vec<Candidate>) -> ()
+     choices: &mut Vec<TokenChoice>) -> ()
 }
 
 #[inline(always)]
@@ -95,10 +95,10 @@ fn bracket_masses_body(
     weights: Weights,
     bracket: Bracket,
     masses: &mut Vec<f64>,
-    candidates: &mut Vec<Candidate>,
+    choices: &mut Vec<TokenChoice>,
 ) {
     masses.clear();
-    candidates.clear();
+    choices.clear();
     let Bracket { upper, lower } = bracket;
     let inverse = weights.inverse();
     let mut start = 0u32;
@@ -120,7 +120,7 @@ fn bracket_masses_body(
             let (logit, weight) = (block[place as usize], weights[place as usize]);
             let id = start + place;
             if (id as usize) < row.len() {
-                candidates.push(Candidate { logit, id, mass: rounded(weight) });
+                choices.push(TokenChoice { logit, id, mass: rounded(weight) });
             }
             within &= within - 1;
         }
@@ -149,11 +149,11 @@ mod tests {
     #[test]
     fn a_bracket_splits_the_row_and_leaves_the_filling_out() {
         let row: Vec<f32> = (0..70).map(|i| -(i as f32) * 0.1).collect();
-        let (mut masses, mut candidates) = (Vec::new(), Vec::new());
+        let (mut masses, mut choices) = (Vec::new(), Vec::new());
         let bracket = Bracket { upper: row[2], lower: f32::NEG_INFINITY };
-        bracket_masses(&row, 0.0, Weights::Plain, bracket, &mut masses, &mut candidates);
+        bracket_masses(&row, 0.0, Weights::Plain, bracket, &mut masses, &mut choices);
         assert_eq!(masses, [1.0 + Weights::Plain.mass(row[1]), 0.0]);
-        assert!(candidates.iter().map(|candidate| candidate.id).eq(2..70));
-        assert!(candidates.iter().all(|c| c.mass == Weights::Plain.mass(row[c.id as usize])));
+        assert!(choices.iter().map(|choice| choice.id).eq(2..70));
+        assert!(choices.iter().all(|c| c.mass == Weights::Plain.mass(row[c.id as usize])));
     }
 }

@@ -9,7 +9,7 @@
 use selfplay_records::counter::fnv1a_64;
 
 /// One block: ten rounds over a 128-bit counter under a 64-bit key, least significant word first.
-pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub(crate) fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
             // The Weyl sequence of the golden ratio and of sqrt(3) - 1.

@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 /// A token that may be drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Candidate {
+pub(crate) struct TokenChoice {
     pub logit: f32,
     pub id: u32,
     pub mass: f64,
 }
 
-impl Candidate {
+impl TokenChoice {
     /// Falling logit, then rising id.
     #[inline(always)]
     pub(crate) fn rank(&self, other: &Self) -> Ordering {
@@ -27,9 +27,9 @@ impl Candidate {
     }
 }
 
-/// The candidates' mass.
-pub(crate) fn mass_of(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| candidate.mass).sum()
+/// The choices' mass.
+pub(crate) fn mass_of(choices: &[TokenChoice]) -> f64 {
+    choices.iter().map(|choice| choice.mass).sum()
 }
 
 #[cfg(test)]
@@ -41,8 +41,8 @@ mod tests {
         let logits = [f32::MAX, 2.5, 1e-40, 0.0, -0.0, -1e-40, -3.0, f32::MIN, f32::NEG_INFINITY];
         for (i, &a) in logits.iter().enumerate() {
             for (j, &b) in logits.iter().enumerate() {
-                let first = Candidate { logit: a, id: i as u32, mass: 0.0 };
-                let second = Candidate { logit: b, id: j as u32, mass: 1.0 };
+                let first = TokenChoice { logit: a, id: i as u32, mass: 0.0 };
+                let second = TokenChoice { logit: b, id: j as u32, mass: 1.0 };
                 let want = b.partial_cmp(&a).unwrap().then(i.cmp(&j));
                 assert_eq!(first.rank(&second), want, "{a} and {b}");
             }

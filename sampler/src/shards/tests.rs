@@ -3,11 +3,12 @@
 //! Past 400 lines because the cases are one list, read side by side.
 
 use proptest::prelude::*;
-use selfplay_records::{FinishReason, HasKind, Kind};
+use selfplay_records::{FinishReason, HasKind, Kind, Prompt};
 
 use super::*;
-use crate::Stop;
-use crate::fake::{FakeModel, FakeText};
+use crate::backend::fake::{FakeModel, FakeText};
+use crate::schedule::Counts;
+use crate::{PickRule, Picker, Sample, Stop};
 
 const VOCAB: usize = 40;
 const CONTEXT: usize = 90;
@@ -17,53 +18,83 @@ fn settings() -> SampleSettings {
     SampleSettings { num_samples: 3, max_new_tokens: 40, temperature: 1.2, ..SampleSettings::default() }
 }
 
-fn request(prompt_id: usize, tokens: usize) -> SampleRequest {
-    let prompt_ids = (0..tokens).map(|place| ((prompt_id * 31 + place * 7) % VOCAB) as u32).collect();
-    SampleRequest { prompt_id: format!("prompt-{prompt_id}"), prompt_ids }
+/// A prompt with the tokens that it is encoded as.
+fn prompt(number: usize, tokens: usize) -> Prompt {
+    let prompt_ids = (0..tokens).map(|place| ((number * 31 + place * 7) % VOCAB) as u32).collect();
+    Prompt { prompt_id: format!("prompt-{number}"), prompt_ids: Some(prompt_ids), ..Prompt::default() }
+}
+
+/// As [`crate::encode`] does it, without a tokenizer.
+fn encoded(prompts: &[Prompt]) -> Vec<EncodedPrompt<'_>> {
+    let encode = |prompt| EncodedPrompt { prompt, prompt_ids: ids(prompt).to_vec() };
+    prompts.iter().map(encode).collect()
+}
+
+fn ids(prompt: &Prompt) -> &[u32] {
+    prompt.prompt_ids.as_deref().unwrap_or_default()
+}
+
+/// The responses of some rows.
+pub(super) fn samples(rows: Vec<Candidates>) -> Vec<Vec<Sample>> {
+    let of_row = |row: Candidates| {
+        let responses = row.responses.into_iter().enumerate();
+        let sample = responses.map(|(sample, response)| Sample {
+            sample,
+            ids: response.ids.unwrap(),
+            logprobs: response.logprobs.unwrap(),
+            finish_reason: response.finish_reason.unwrap(),
+        });
+        sample.collect()
+    };
+    rows.into_iter().map(of_row).collect()
 }
 
 fn sampler(model: FakeModel, settings: &SampleSettings) -> Sampler<'static> {
     Sampler::with_backend(Box::new(model), &FakeText, &[STOP_ID], settings).unwrap()
 }
 
-fn sample_with(model: FakeModel, settings: &SampleSettings, requests: &[SampleRequest]) -> Vec<Vec<Sample>> {
-    sampler(model, settings).generate(requests, &mut |_| ControlFlow::Continue(())).unwrap()
+fn generate(sampler: &mut Sampler<'_>, prompts: &[Prompt]) -> Vec<Vec<Sample>> {
+    samples(sampler.generate(&encoded(prompts), &mut |_| ControlFlow::Continue(())).unwrap())
 }
 
-fn sample(settings: &SampleSettings, requests: &[SampleRequest]) -> Vec<Vec<Sample>> {
-    sample_with(FakeModel::new(VOCAB, CONTEXT), settings, requests)
+fn sample_with(model: FakeModel, settings: &SampleSettings, prompts: &[Prompt]) -> Vec<Vec<Sample>> {
+    generate(&mut sampler(model, settings), prompts)
+}
+
+fn sample(settings: &SampleSettings, prompts: &[Prompt]) -> Vec<Vec<Sample>> {
+    sample_with(FakeModel::new(VOCAB, CONTEXT), settings, prompts)
 }
 
 /// The definition, without cache, batch or schedule.
-fn by_hand(settings: &SampleSettings, request: &SampleRequest, sample: usize) -> Sample {
+fn by_hand(settings: &SampleSettings, prompt: &Prompt, sample: usize) -> Sample {
     let model = FakeModel::new(VOCAB, CONTEXT);
-    let stream = crate::PromptStream::new(settings.seed, settings.iteration, &request.prompt_id);
-    let (mut ids, mut logprobs) = (Vec::new(), Vec::new());
+    let stream = crate::PromptStream::new(settings.seed, settings.iteration, &prompt.prompt_id);
+    let (mut response, mut logprobs) = (Vec::new(), Vec::new());
     let mut picker = Picker::default();
     let finish_reason = loop {
-        let logits = model.logits(request.prompt_ids.iter().chain(&ids).copied());
-        picker.prepare(&logits, &PickRule::new(settings)).unwrap();
-        let pick = picker.draw(&logits, stream.uniform(sample as u32, ids.len() as u32));
-        ids.push(pick.id);
+        let logits = model.logits(ids(prompt).iter().chain(&response).copied());
+        picker.prepare(&logits, &PickRule::new(&settings.sampling())).unwrap();
+        let pick = picker.draw(&logits, stream.uniform(sample as u32, response.len() as u32));
+        response.push(pick.id);
         logprobs.push(pick.logprob);
         if pick.id == STOP_ID {
             break FinishReason::Stop;
         }
-        if ids.len() == settings.max_new_tokens || request.prompt_ids.len() + ids.len() == CONTEXT {
+        if response.len() == settings.max_new_tokens || ids(prompt).len() + response.len() == CONTEXT {
             break FinishReason::Length;
         }
     };
-    Sample { sample, ids, logprobs, finish_reason }
+    Sample { sample, ids: response, logprobs, finish_reason }
 }
 
 #[test]
 fn every_candidate_is_its_definition() {
     let settings = settings();
-    let requests: Vec<SampleRequest> = [1, 15, 16, 17, 48, 80, 89].iter().map(|&n| request(n, n)).collect();
-    let got = sample(&settings, &requests);
-    for (request, samples) in requests.iter().zip(&got) {
-        let want: Vec<Sample> = (0..3).map(|sample| by_hand(&settings, request, sample)).collect();
-        assert_eq!(samples, &want, "{}", request.prompt_id);
+    let prompts: Vec<Prompt> = [1, 15, 16, 17, 48, 80, 89].iter().map(|&n| prompt(n, n)).collect();
+    let got = sample(&settings, &prompts);
+    for (prompt, samples) in prompts.iter().zip(&got) {
+        let want: Vec<Sample> = (0..3).map(|sample| by_hand(&settings, prompt, sample)).collect();
+        assert_eq!(samples, &want, "{}", prompt.prompt_id);
     }
     let reasons: Vec<FinishReason> = got.iter().flatten().map(|sample| sample.finish_reason).collect();
     assert!(reasons.contains(&FinishReason::Stop) && reasons.contains(&FinishReason::Length));
@@ -71,20 +102,20 @@ fn every_candidate_is_its_definition() {
 
 #[test]
 fn samples_seeds_and_iterations_differ() {
-    let requests = [request(1, 10)];
-    let first = sample(&settings(), &requests);
+    let prompts = [prompt(1, 10)];
+    let first = sample(&settings(), &prompts);
     assert_ne!(first[0][0].ids, first[0][1].ids);
-    assert_ne!(first, sample(&SampleSettings { seed: 43, ..settings() }, &requests));
-    assert_ne!(first, sample(&SampleSettings { iteration: 2, ..settings() }, &requests));
+    assert_ne!(first, sample(&SampleSettings { seed: 43, ..settings() }, &prompts));
+    assert_ne!(first, sample(&SampleSettings { iteration: 2, ..settings() }, &prompts));
 }
 
 #[test]
 fn greedy_takes_the_greatest_logit() {
     let settings = SampleSettings { temperature: 0.0, max_new_tokens: 1, ..settings() };
-    let requests = [request(4, 20)];
-    let logits = FakeModel::new(VOCAB, CONTEXT).logits(requests[0].prompt_ids.iter().copied());
+    let prompts = [prompt(4, 20)];
+    let logits = FakeModel::new(VOCAB, CONTEXT).logits(ids(&prompts[0]).iter().copied());
     let best = (0..VOCAB).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
-    let got = sample(&settings, &requests);
+    let got = sample(&settings, &prompts);
     assert_eq!(got[0].len(), 3);
     assert!(got[0].iter().all(|sample| sample.ids == [best as u32]));
     let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
@@ -96,7 +127,7 @@ fn the_context_ends_a_response() {
     let settings = SampleSettings { max_new_tokens: 1000, temperature: 0.0, ..settings() };
     let mut sampler =
         Sampler::with_backend(Box::new(FakeModel::new(VOCAB, CONTEXT)), &FakeText, &[], &settings).unwrap();
-    let got = sampler.generate(&[request(0, 70)], &mut |_| ControlFlow::Continue(())).unwrap();
+    let got = generate(&mut sampler, &[prompt(0, 70)]);
     assert_eq!(got[0][0].ids.len(), CONTEXT - 70);
     assert_eq!(got[0][0].finish_reason, FinishReason::Length);
 }
@@ -106,33 +137,35 @@ fn a_stop_string_ends_ids_with_its_last_token_and_text_before_it() {
     let model = || FakeModel::new(128, CONTEXT);
     let plain =
         SampleSettings { temperature: 0.0, num_samples: 1, max_new_tokens: 30, ..SampleSettings::default() };
-    let requests = [request(2, 5)];
-    let whole = &sample_with(model(), &plain, &requests)[0][0];
+    let prompts = [prompt(2, 5)];
+    let whole = &sample_with(model(), &plain, &prompts)[0][0];
     let stop: String = whole.ids[10..13].iter().map(|&id| char::from(id as u8)).collect();
     let settings = SampleSettings { stop: vec![Stop::Text(stop)], ..plain };
     let mut sampler = sampler(model(), &settings);
-    let got = sampler.generate(&requests, &mut |_| ControlFlow::Continue(())).unwrap();
+    let rows = sampler.generate(&encoded(&prompts), &mut |_| ControlFlow::Continue(())).unwrap();
+    let got = samples(rows.clone());
     assert_eq!(got[0][0].ids, whole.ids[..13]);
     assert_eq!(got[0][0].logprobs, whole.logprobs[..13]);
     assert_eq!(got[0][0].finish_reason, FinishReason::Stop);
-    let rows = sampler.candidates(&[Prompt::default()], &requests, got).unwrap();
+    assert_eq!(rows[0].prompt, prompts[0]);
     assert_eq!(rows[0].responses[0].text, FakeText.decode(&whole.ids[..10]).unwrap());
 }
 
 #[test]
 fn bad_prompts_are_input_errors_that_name_them() {
     let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
-    let mut error_of = |bad: SampleRequest| {
-        let requests = [request(0, 5), bad];
-        let error = sampler.generate(&requests, &mut |_| panic!("a step was made")).unwrap_err();
+    let mut error_of = |bad: Prompt| {
+        let prompts = [prompt(0, 5), bad];
+        let error = sampler.generate(&encoded(&prompts), &mut |_| panic!("a step was made")).unwrap_err();
         assert!(error.kind() == Kind::Input);
         error.to_string()
     };
-    let empty = error_of(request(1, 0));
+    let empty = error_of(prompt(1, 0));
     assert!(empty.starts_with("prompt \"prompt-1\": it has no tokens"), "{empty}");
-    let long = error_of(request(2, 91));
+    let long = error_of(prompt(2, 91));
     assert!(long.contains("\"prompt-2\": 91 tokens") && long.contains("context of 90"), "{long}");
-    let outside = error_of(SampleRequest { prompt_id: "x".to_owned(), prompt_ids: vec![1, 40] });
+    let outside =
+        error_of(Prompt { prompt_id: "x".to_owned(), prompt_ids: Some(vec![1, 40]), ..Prompt::default() });
     assert!(outside.contains("prompt_ids[1] is 40") && outside.contains("ends at 39"), "{outside}");
 }
 
@@ -148,39 +181,40 @@ fn bad_settings_are_input_errors() {
 #[test]
 fn logits_that_are_not_finite_name_the_prompt() {
     let mut model = FakeModel::new(VOCAB, CONTEXT);
-    let bad = request(3, 6);
-    model.broken_after = bad.prompt_ids.last().copied();
-    let error = sampler(model, &settings()).generate(&[bad], &mut |_| ControlFlow::Continue(())).unwrap_err();
+    let bad = prompt(3, 6);
+    model.broken_after = ids(&bad).last().copied();
+    let error = sampler(model, &settings()).generate(&encoded(&[bad]), &mut no_progress).unwrap_err();
     assert!(error.kind() != Kind::Input);
     assert!(matches!(error, SampleError::NotFinite { prompt_id, step: 0 } if prompt_id == "prompt-3"));
 }
 
 #[test]
 fn progress_counts_and_can_interrupt() {
-    let requests: Vec<SampleRequest> = (0..5).map(|n| request(n, 10 + n)).collect();
+    let prompts: Vec<Prompt> = (0..5).map(|n| prompt(n, 10 + n)).collect();
     let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
     let mut last = Progress::default();
     let got = sampler
-        .generate(&requests, &mut |progress| {
+        .generate(&encoded(&prompts), &mut |progress| {
             assert!(progress.tokens >= last.tokens && progress.finished >= last.finished);
             last = progress;
             ControlFlow::Continue(())
         })
         .unwrap();
+    let got = samples(got);
     let tokens = got.iter().flatten().map(|sample| sample.ids.len()).sum();
     assert_eq!(last, Progress { tokens, finished: 15, total: 15, ..Progress::default() });
     let mut steps = 0;
-    let stopped = sampler.generate(&requests, &mut |_| {
+    let stopped = sampler.generate(&encoded(&prompts), &mut |_| {
         steps += 1;
         if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(matches!(stopped, Err(SampleError::Interrupted)));
     // The same sampler begins anew as if nothing had been.
-    assert_eq!(sampler.generate(&requests, &mut |_| ControlFlow::Continue(())).unwrap(), got);
+    assert_eq!(generate(&mut sampler, &prompts), got);
 }
 
 #[test]
-fn no_requests_no_results() {
+fn no_prompts_no_results() {
     assert_eq!(sample(&settings(), &[]), Vec::<Vec<Sample>>::new());
 }
 
@@ -191,23 +225,42 @@ fn no_progress(_: Progress) -> ControlFlow<()> {
 /// As [`Sampler::generate`] with so many pages, looking after everybody's pages between steps.
 fn sample_with_pages(
     sampler: &mut Sampler<'_>,
-    requests: &[SampleRequest],
+    prompts: &[Prompt],
     pages: usize,
-) -> (Vec<Vec<Sample>>, crate::schedule::Counts) {
-    let limits = Limits::new(&sampler.settings, sampler.capacity, CONTEXT);
-    assert!(pages >= limits.pool_pages(requests, 0));
-    sampler.backend.reserve_pages(pages).unwrap();
-    let mut schedule = Schedule::new(&[requests], limits, pages);
-    while !schedule.is_done() {
-        sampler.step(&mut schedule).unwrap();
-        schedule.check_invariants();
+) -> (Vec<Vec<Sample>>, Counts) {
+    sampler.engine.reserve(pages).unwrap();
+    let (encoded, before) = (encoded(prompts), sampler.engine.counts());
+    let mut open = OpenShards::default();
+    open.add(&encoded, sampler.sampling.num_samples, |prompt| sampler.request(prompt)).unwrap();
+    while !sampler.engine.is_idle() {
+        for event in sampler.engine.step().unwrap() {
+            if let Event::Finished { request, sample } = event {
+                open.put(request, sample).unwrap();
+            }
+        }
+        sampler.engine.schedule().check_invariants();
     }
-    assert_eq!(schedule.free_pages(), pages);
-    (schedule.take_whole_shard().unwrap().unwrap().samples, schedule.counts())
+    assert_eq!(sampler.engine.schedule().free_pages(), pages);
+    let answers = open.take_whole().unwrap().1;
+    let rows = answers.into_iter().map(|answer| answer.row(&FakeText, &sampler.stop).unwrap()).collect();
+    let after = sampler.engine.counts();
+    let counts = Counts {
+        tokens: after.tokens - before.tokens,
+        finished: after.finished - before.finished,
+        preemptions: after.preemptions - before.preemptions,
+        recomputed: after.recomputed - before.recomputed,
+    };
+    (samples(rows), counts)
+}
+
+/// Pages for these prompts where there is memory for so many.
+fn pages_for(sampler: &Sampler<'_>, prompts: &[Prompt]) -> usize {
+    let Sampling { max_new_tokens, num_samples, .. } = sampler.sampling;
+    sampler.engine.pages_for(prompts.iter().map(|prompt| ids(prompt).len()), max_new_tokens, num_samples)
 }
 
 #[test]
-fn a_candidate_that_was_turned_out_is_the_same() {
+fn a_preempted_candidate_is_the_same() {
     const CASES: usize = 400;
     let mut state = 11u64;
     let mut below = |end: usize| {
@@ -221,7 +274,7 @@ fn a_candidate_that_was_turned_out_is_the_same() {
             max_new_tokens: 1 + below(60),
             max_batch_rows: Some(1 + below(12)),
             token_budget: Some(1 + below(70)),
-            // Text that grows over a turn-out must go on where it was.
+            // Text that grows over a preemption must go on where it was.
             stop: if below(2) == 0 {
                 vec![Stop::Text("#$".to_owned()), Stop::Text("!".to_owned())]
             } else {
@@ -230,38 +283,41 @@ fn a_candidate_that_was_turned_out_is_the_same() {
             seed: case as u64,
             ..settings()
         };
-        let requests: Vec<SampleRequest> = (0..1 + below(10))
-            .map(|i| request(i, if below(3) == 0 { 16 * (1 + below(4)) } else { 1 + below(60) }))
+        let prompts: Vec<Prompt> = (0..1 + below(10))
+            .map(|i| prompt(i, if below(3) == 0 { 16 * (1 + below(4)) } else { 1 + below(60) }))
             .collect();
-        let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
-        let limits = Limits::new(&settings, sampler.capacity, CONTEXT);
-        let least = limits.pool_pages(&requests, 0);
+        // Without memory, the pages of the longest candidate are left.
+        let none =
+            SampleSettings { capacity: Some(Capacity { cache_bytes: 0, ..Capacity::CPU }), ..settings };
+        let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &none);
+        let (settings, least) = (none, pages_for(&sampler, &prompts));
         let tight = least + below(2 * least);
         // No row can need more than the whole context.
         let ample =
-            requests.len() * settings.num_samples * CONTEXT.div_ceil(selfplay_model::PAGE_TOKENS) + 100;
-        let (want, counts) = sample_with_pages(&mut sampler, &requests, ample);
+            prompts.len() * settings.num_samples * CONTEXT.div_ceil(selfplay_model::PAGE_TOKENS) + 100;
+        let (want, counts) = sample_with_pages(&mut sampler, &prompts, ample);
         assert_eq!((counts.preemptions, counts.recomputed), (0, 0));
-        let (got, counts) = sample_with_pages(&mut sampler, &requests, tight);
+        let (got, counts) = sample_with_pages(&mut sampler, &prompts, tight);
         assert_eq!(got, want, "case {case}: {settings:?}");
         preempted += usize::from(counts.preemptions > 0);
         recomputed += counts.recomputed;
     }
-    println!("{preempted} of {CASES} workloads turned somebody out; {recomputed} tokens computed again");
+    println!("{preempted} of {CASES} workloads preempted somebody; {recomputed} tokens computed again");
     assert!(preempted > CASES / 4 && recomputed > 1000, "{preempted} of {CASES}, {recomputed} tokens");
 }
 
 #[test]
-fn progress_tells_who_was_turned_out() {
-    let requests: Vec<SampleRequest> = (0..6).map(|n| request(n, 20)).collect();
+fn progress_counts_preemptions() {
+    let prompts: Vec<Prompt> = (0..6).map(|n| prompt(n, 20)).collect();
     let settings = SampleSettings { cache_mib: Some(4), ..settings() };
     let mut last = Progress::default();
     let mut note = |progress| {
         last = progress;
         ControlFlow::Continue(())
     };
-    let got = sampler(FakeModel::new(VOCAB, CONTEXT), &settings).generate(&requests, &mut note).unwrap();
-    assert_eq!(got, sample(&self::settings(), &requests));
+    let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
+    let got = samples(sampler.generate(&encoded(&prompts), &mut note).unwrap());
+    assert_eq!(got, sample(&self::settings(), &prompts));
     assert!(last.preemptions > 0 && last.recomputed > 0, "{last:?}");
 }
 
@@ -275,21 +331,22 @@ fn thousands_of_prompts_wait_for_512_rows() {
         cache_mib: Some(1300),
         ..settings()
     };
-    let requests: Vec<SampleRequest> = (0..4000).map(|n| request(n, 1 + n % 50)).collect();
+    let prompts: Vec<Prompt> = (0..4000).map(|n| prompt(n, 1 + n % 50)).collect();
     let (mut last, mut steps) = (Progress::default(), 0);
     let mut note = |progress: Progress| {
         last = progress;
         steps += 1;
         ControlFlow::Continue(())
     };
-    let got = sampler(FakeModel::new(VOCAB, CONTEXT), &settings).generate(&requests, &mut note).unwrap();
+    let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
+    let got = samples(sampler.generate(&encoded(&prompts), &mut note).unwrap());
     // Every step draws one token a row; a candidate's first comes with its prompt.
     let rows = (last.tokens - last.finished) as f64 / f64::from(steps);
     println!("{steps} steps of {rows:.0} rows; {last:?}");
     assert_eq!(last.finished, 20_000);
     assert!(rows > 460.0, "{rows}");
     for place in [0, 1234, 3999] {
-        let want: Vec<Sample> = (0..5).map(|sample| by_hand(&settings, &requests[place], sample)).collect();
+        let want: Vec<Sample> = (0..5).map(|sample| by_hand(&settings, &prompts[place], sample)).collect();
         assert_eq!(got[place], want);
     }
 }
@@ -298,15 +355,15 @@ fn thousands_of_prompts_wait_for_512_rows() {
 fn by_shard(
     model: FakeModel,
     settings: &SampleSettings,
-    shards: &[&[SampleRequest]],
+    shards: &[&[EncodedPrompt<'_>]],
 ) -> (Vec<Vec<Vec<Sample>>>, usize) {
     let (mut given, mut steps) = (vec![None; shards.len()], 0);
     let mut count = |_| {
         steps += 1;
         ControlFlow::Continue(())
     };
-    let mut take = |shard: usize, samples| {
-        assert!(given[shard].replace(samples).is_none(), "shard {shard} came twice");
+    let mut take = |shard: usize, rows| {
+        assert!(given[shard].replace(samples(rows)).is_none(), "shard {shard} came twice");
         Ok::<_, SampleError>(ControlFlow::Continue(()))
     };
     let flow = sampler(model, settings).generate_shards(shards, &mut count, &mut take).unwrap();
@@ -316,24 +373,26 @@ fn by_shard(
 
 #[test]
 fn across_borders_there_are_the_same_candidates_in_fewer_steps() {
-    let requests: Vec<SampleRequest> = (0..40).map(|n| request(n, 1 + n * 2)).collect();
+    let prompts: Vec<Prompt> = (0..40).map(|n| prompt(n, 1 + n * 2)).collect();
     let settings = SampleSettings { max_batch_rows: Some(12), ..settings() };
-    let mut shards: Vec<&[SampleRequest]> = requests.chunks(6).collect();
+    let encoded = encoded(&prompts);
+    let mut shards: Vec<&[EncodedPrompt<'_>]> = encoded.chunks(6).collect();
     shards.insert(3, &[]);
     let apart = FakeModel::new(VOCAB, CONTEXT).with_batch_invariance(false);
     let (one_by_one, steps_apart) = by_shard(apart, &settings, &shards);
     let (together, steps) = by_shard(FakeModel::new(VOCAB, CONTEXT), &settings, &shards);
     assert_eq!(together, one_by_one);
-    assert_eq!(together.concat(), sample(&settings, &requests));
+    assert_eq!(together.concat(), sample(&settings, &prompts));
     assert!(steps * 10 < steps_apart * 9, "{steps} of {steps_apart} steps");
 }
 
 #[test]
 fn a_shard_of_its_own_runs_as_if_it_were_alone() {
-    let requests: Vec<SampleRequest> = (0..9).map(|n| request(n, 30)).collect();
+    let prompts: Vec<Prompt> = (0..9).map(|n| prompt(n, 30)).collect();
     let settings = SampleSettings { max_batch_rows: Some(5), cache_mib: Some(9), ..settings() };
     let apart = || FakeModel::new(VOCAB, CONTEXT).with_batch_invariance(false);
-    let shards: Vec<&[SampleRequest]> = requests.chunks(3).collect();
+    let encoded = encoded(&prompts);
+    let shards: Vec<&[EncodedPrompt<'_>]> = encoded.chunks(3).collect();
     let (_, all_steps) = by_shard(apart(), &settings, &shards);
     let alone: usize = shards.iter().map(|shard| by_shard(apart(), &settings, &[shard]).1).sum();
     assert_eq!(all_steps, alone);
@@ -341,8 +400,9 @@ fn a_shard_of_its_own_runs_as_if_it_were_alone() {
 
 #[test]
 fn a_break_ends_the_call_and_drops_what_is_in_work() {
-    let requests: Vec<SampleRequest> = (0..20).map(|n| request(n, 10)).collect();
-    let shards: Vec<&[SampleRequest]> = requests.chunks(4).collect();
+    let prompts: Vec<Prompt> = (0..20).map(|n| prompt(n, 10)).collect();
+    let encoded = encoded(&prompts);
+    let shards: Vec<&[EncodedPrompt<'_>]> = encoded.chunks(4).collect();
     let settings = SampleSettings { max_batch_rows: Some(8), ..settings() };
     for batch_invariant in [true, false] {
         let mut sampler =
@@ -355,8 +415,8 @@ fn a_break_ends_the_call_and_drops_what_is_in_work() {
                     finished = progress.finished;
                     ControlFlow::Continue(())
                 },
-                &mut |shard, samples| {
-                    given.push((shard, samples));
+                &mut |shard, rows| {
+                    given.push((shard, rows));
                     let is_second = given.len() == 2;
                     Ok::<_, SampleError>(if is_second {
                         ControlFlow::Break(())
@@ -370,18 +430,19 @@ fn a_break_ends_the_call_and_drops_what_is_in_work() {
         assert_eq!(given.len(), 2);
         assert!(finished < 60, "{finished}");
         // What was handed over is whole, and the sampler goes on as if nothing had been.
-        for (shard, samples) in given {
-            assert_eq!(samples, sampler.generate(shards[shard], &mut no_progress).unwrap());
+        for (shard, rows) in given {
+            assert_eq!(rows, sampler.generate(shards[shard], &mut no_progress).unwrap());
         }
     }
 }
 
 #[test]
 fn an_error_of_the_callers_comes_back_to_it() {
-    let requests = [request(0, 5)];
+    let prompts = [prompt(0, 5)];
     let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
-    let failed = sampler
-        .generate_shards(&[&requests], &mut no_progress, &mut |_, _| Err(SampleError::internal("full")));
+    let failed = sampler.generate_shards(&[&encoded(&prompts)], &mut no_progress, &mut |_, _| {
+        Err(SampleError::internal("full"))
+    });
     assert!(failed.unwrap_err().to_string().ends_with("full"));
 }
 
@@ -396,7 +457,7 @@ fn a_sampler_works_with_the_capacity_of_before() {
         most = most.max(progress.running);
         ControlFlow::Continue(())
     };
-    sampler.generate(&[request(0, 5)], &mut note).unwrap();
+    sampler.generate(&encoded(&[prompt(0, 5)]), &mut note).unwrap();
     assert_eq!(most, 2);
 }
 
@@ -420,12 +481,12 @@ proptest! {
             cache_mib: Some(cache_mib),
             ..alone.clone()
         };
-        let mut requests: Vec<SampleRequest> = lengths.iter().enumerate().map(|(i, &n)| request(i, n)).collect();
-        let turn = order.index(requests.len());
-        requests.rotate_left(turn);
-        let got = sample(&together, &requests);
-        for (request, samples) in requests.iter().zip(&got) {
-            let want: Vec<Sample> = (0..num_samples).map(|sample| by_hand(&alone, request, sample)).collect();
+        let mut prompts: Vec<Prompt> = lengths.iter().enumerate().map(|(i, &n)| prompt(i, n)).collect();
+        let turn = order.index(prompts.len());
+        prompts.rotate_left(turn);
+        let got = sample(&together, &prompts);
+        for (prompt, samples) in prompts.iter().zip(&got) {
+            let want: Vec<Sample> = (0..num_samples).map(|sample| by_hand(&alone, prompt, sample)).collect();
             prop_assert_eq!(samples, &want);
         }
     }

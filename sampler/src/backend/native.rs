@@ -1,0 +1,154 @@
+//! Our own decoder as a backend.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device};
+use selfplay_model::cpu::storage::with_slice;
+use selfplay_model::decoder::DecodeGraphs;
+use selfplay_model::gpu::{Gpu, Memory, memory};
+use selfplay_model::ops::draw::{Drawn, RowDraw, draw};
+use selfplay_model::{Decoder, KvCache, PagedRow};
+
+use super::Backend;
+use crate::{Capacity, SampleError};
+
+/// The policy's own decoder on the trainer's own weights.
+pub struct NativeBackend<'a> {
+    decoder: &'a Decoder,
+    dtype: DType,
+    rows: usize,
+    token_budget: usize,
+    cache: Option<KvCache>,
+    /// Of this decoder and this cache.
+    graphs: DecodeGraphs,
+    waited: Duration,
+}
+
+impl<'a> NativeBackend<'a> {
+    /// A backend without a cache yet.
+    pub fn new(decoder: &'a Decoder) -> Self {
+        // The cache keeps what the layers compute.
+        let dtype = decoder.dtype();
+        let (rows, token_budget) = (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET);
+        Self {
+            decoder,
+            dtype,
+            rows,
+            token_budget,
+            cache: None,
+            graphs: DecodeGraphs::default(),
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
+    #[must_use]
+    pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
+        self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
+        self.token_budget = token_budget.unwrap_or(Capacity::GPU_TOKEN_BUDGET);
+        self
+    }
+
+    /// Without captured steps: every kernel is started by itself, for comparison.
+    #[must_use]
+    pub fn without_graphs(mut self) -> Self {
+        self.graphs = DecodeGraphs::off();
+        self
+    }
+
+    fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
+        self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
+    }
+}
+
+impl Backend for NativeBackend<'_> {
+    fn vocab_size(&self) -> usize {
+        self.decoder.architecture().vocab_size
+    }
+
+    fn max_positions(&self) -> usize {
+        self.decoder.architecture().max_positions
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.decoder.architecture().page_bytes(self.dtype)
+    }
+
+    fn capacity(&self) -> Result<Capacity, SampleError> {
+        let Some(Memory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
+        let (rows, token_budget) = (self.rows, self.token_budget);
+        let step = self.decoder.architecture().step_bytes(rows, token_budget, self.dtype, true);
+        Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })
+    }
+
+    fn is_batch_invariant(&self) -> Result<bool, SampleError> {
+        Ok(self.decoder.is_batch_invariant()?)
+    }
+
+    fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
+        if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
+            // The old one goes first: two together might not fit.
+            self.cache = None;
+            self.graphs = self.graphs.renewed();
+            let (arch, device) = (self.decoder.architecture(), self.decoder.device());
+            self.cache = Some(KvCache::new(arch, pages, self.dtype, device)?);
+        }
+        Ok(())
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
+        Ok(self.cache()?.copy_page(from, to)?)
+    }
+
+    fn run(
+        &mut self,
+        ids: &[u32],
+        rows: &[PagedRow<'_>],
+        logit_rows: &[usize],
+        read: &mut (dyn FnMut(&[f32]) + Send),
+    ) -> Result<(), SampleError> {
+        let decoder = self.decoder;
+        let cache = self.cache()?;
+        let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
+        if logit_rows.is_empty() {
+            return Ok(());
+        }
+        let logits = decoder.logits(&hidden)?.to_device(&Device::Cpu)?; // [n, vocab]
+        Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
+    }
+
+    fn run_and_draw(
+        &mut self,
+        ids: &[u32],
+        rows: &[PagedRow<'_>],
+        logit_rows: &[usize],
+        draws: &[RowDraw],
+    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+        let decoder = self.decoder;
+        if Gpu::at(decoder.device())?.is_none() {
+            return Ok(None);
+        }
+        let Self { cache, graphs, waited, .. } = self;
+        let cache = cache
+            .as_mut()
+            .ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))?;
+        if rows.len() == draws.len() && rows.iter().all(|row| row.new_tokens == 1) {
+            let drawn = decoder.decode_and_draw(ids, rows, draws, cache, graphs)?;
+            *waited += graphs.last_wait();
+            return Ok(Some(drawn));
+        }
+        let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
+        if logit_rows.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let logits = decoder.logits(&hidden)?; // [n, vocab]
+        let started = Instant::now();
+        let drawn = draw(&logits, draws)?;
+        *waited += started.elapsed();
+        Ok(Some(drawn))
+    }
+}

@@ -1,0 +1,189 @@
+//! The engine: requests come at any time, each with its own rules; a step moves all of them on by a token or a part of a
+//! prompt. Schedule → run → draw → postprocess.
+//!
+//! ```no_run
+//! # use selfplay_sampler::{Engine, Event, Request, SampleError};
+//! # fn answer(mut engine: Engine<'_>, request: Request) -> Result<(), SampleError> {
+//! let id = engine.add(request)?;
+//! while !engine.is_idle() {
+//!     for event in engine.step()? {
+//!         if let Event::Finished { request, sample } = event {
+//!             assert_eq!(request, id);
+//!             println!("{:?}", sample.ids);
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A candidate's tokens are a function of its own request: its random numbers are keyed by (seed, iteration, prompt id,
+//! candidate, step), and where [`Backend::is_batch_invariant`] holds, so are the bits of its logits, whatever else the
+//! engine works on and whether it was preempted in between.
+
+use std::time::Duration;
+
+use crate::pick::{Slots, row_draws};
+use crate::request::ActiveRequest;
+use crate::schedule::{Counts, Limits, PageNeed, Schedule};
+use crate::{Backend, Capacity, Event, Request, RequestId, SampleError, TextDecoder};
+
+/// Answers requests over one backend, whose cache and steps they share.
+pub struct Engine<'a> {
+    backend: Box<dyn Backend + 'a>,
+    text: &'a dyn TextDecoder,
+    capacity: Capacity,
+    schedule: Schedule,
+    slots: Slots,
+    next_id: u64,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine without requests. `text` is asked where a request has stop strings.
+    pub fn new(backend: Box<dyn Backend + 'a>, text: &'a dyn TextDecoder, capacity: Capacity) -> Self {
+        let limits = Limits::new(capacity, backend.page_bytes(), backend.max_positions());
+        Self { backend, text, capacity, schedule: Schedule::new(limits), slots: Slots::default(), next_id: 0 }
+    }
+
+    /// Takes a request, which begins when there is room for it, after those that came before.
+    ///
+    /// # Errors
+    /// A prompt that is empty, too long or outside the vocabulary; sampling that is out of range. The engine is as before.
+    pub fn add(&mut self, request: Request) -> Result<RequestId, SampleError> {
+        self.check_prompt(&request.prompt_id, &request.prompt_ids)?;
+        request.sampling.validate().into_result(SampleError::Settings)?;
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        self.schedule.add(ActiveRequest::new(id, request, self.backend.max_positions()));
+        Ok(id)
+    }
+
+    /// Moves the requests on. What came of it is in the order of the rows, a candidate's last token before its end.
+    /// Nothing happens where there is no request.
+    ///
+    /// # Errors
+    /// The backend's; what the requests have come to is then open, and [`Engine::clear`] is to be called. A request that
+    /// cannot go on by itself is no error: it is among the events.
+    pub fn step(&mut self) -> Result<Vec<Event>, SampleError> {
+        if self.is_idle() {
+            return Ok(Vec::new());
+        }
+        if self.schedule.lacks_pages() {
+            self.reserve(self.schedule.limits().most_pages())?;
+        }
+        for copy in self.schedule.next_step()? {
+            self.backend.copy_page(copy.from, copy.to)?;
+        }
+        self.run()?;
+        Ok(self.schedule.postprocess(|draw| self.slots.picks(draw), self.text))
+    }
+
+    /// Drops a request with all its candidates: no more events of it come, and its pages are free at once. Says whether there
+    /// was anything of it left.
+    pub fn abort(&mut self, id: RequestId) -> bool {
+        self.schedule.abort(id)
+    }
+
+    /// Drops all requests.
+    pub fn clear(&mut self) {
+        self.schedule.clear();
+    }
+
+    /// Whether it has no request.
+    pub fn is_idle(&self) -> bool {
+        self.schedule.is_idle()
+    }
+
+    /// Requests of which nothing has been computed.
+    pub fn waiting(&self) -> usize {
+        self.schedule.waiting()
+    }
+
+    /// Candidates in the batch.
+    pub fn running(&self) -> usize {
+        self.schedule.running()
+    }
+
+    /// What it has done so far.
+    pub fn counts(&self) -> Counts {
+        self.schedule.counts()
+    }
+
+    /// The batch and cache that it works with.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// How long it has waited for a device so far: [`Backend::waited`].
+    pub fn waited(&self) -> Duration {
+        self.backend.waited()
+    }
+
+    pub(crate) fn is_batch_invariant(&self) -> Result<bool, SampleError> {
+        self.backend.is_batch_invariant()
+    }
+
+    /// Cache pages for requests that are known beforehand: no more than they can use. `prompts` are the lengths of prompts.
+    pub(crate) fn pages_for(
+        &self,
+        prompts: impl Iterator<Item = usize>,
+        max_new_tokens: usize,
+        samples: usize,
+    ) -> usize {
+        let limits = self.schedule.limits();
+        limits.pool_pages(prompts.map(|tokens| {
+            PageNeed::new(tokens, max_new_tokens.min(limits.max_positions.saturating_sub(tokens)), samples)
+        }))
+    }
+
+    /// Works with so many cache pages from now on. No request may hold any.
+    pub(crate) fn reserve(&mut self, pages: usize) -> Result<(), SampleError> {
+        self.schedule.set_pages(pages)?;
+        self.backend.reserve_pages(pages)
+    }
+
+    /// That the model can answer a prompt.
+    pub(crate) fn check_prompt(&self, prompt_id: &str, prompt_ids: &[u32]) -> Result<(), SampleError> {
+        let (context, vocab_size) = (self.backend.max_positions(), self.backend.vocab_size());
+        let prompt_id = || prompt_id.to_owned();
+        if prompt_ids.is_empty() {
+            return Err(SampleError::EmptyPrompt { prompt_id: prompt_id() });
+        }
+        if prompt_ids.len() >= context {
+            let length = prompt_ids.len();
+            return Err(SampleError::PromptTooLong { prompt_id: prompt_id(), length, context });
+        }
+        if let Some(position) = prompt_ids.iter().position(|&id| id as usize >= vocab_size) {
+            let id = prompt_ids[position];
+            return Err(SampleError::TokenOutside { prompt_id: prompt_id(), position, id, vocab_size });
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Runs the model and draws from its logits.
+    fn run(&mut self) -> Result<(), SampleError> {
+        let batch = self.schedule.batch();
+        let draws = batch.draws.as_slice();
+        let (ids, rows, logit_rows) = (batch.ids, batch.rows.as_slice(), batch.logit_rows);
+        let drawn = self.backend.run_and_draw(ids, rows, logit_rows, &row_draws(draws))?;
+        if let Some(drawn) = drawn {
+            return self.slots.take_drawn(draws, &drawn);
+        }
+        let (slots, vocab_size, mut rows_read) = (&mut self.slots, self.backend.vocab_size(), 0);
+        let mut read = |logits: &[f32]| rows_read = slots.draw(draws, logits, vocab_size);
+        self.backend.run(ids, rows, logit_rows, &mut read)?;
+        if rows_read != draws.len() {
+            let what = format!("{rows_read} rows of logits for {} draws", draws.len());
+            return Err(SampleError::internal(what));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

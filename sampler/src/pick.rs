@@ -1,0 +1,12 @@
+//! Tokens from logits: every row by its own rule and its own random numbers.
+
+mod bracket;
+mod random;
+mod row_pass;
+mod sampling;
+mod slots;
+mod token_choice;
+
+pub use random::PromptStream;
+pub use sampling::{NotFinite, Pick, PickRule, Picker};
+pub(crate) use slots::{Slots, row_draws};

@@ -1,0 +1,127 @@
+//! The engine over the GPU's forms, run by the emulator of model/tests: requests of different rules in the same captured steps.
+
+#[path = "../../model/tests/emulator/mod.rs"]
+mod emulator;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use emulator::Emulator;
+use selfplay_model::gpu::emulate;
+use selfplay_model::{Architecture, Decoder, LoadOptions, ModelError};
+use selfplay_sampler::{
+    Backend, Capacity, Engine, Event, NativeBackend, Request, RequestId, Sample, Sampling, Stop, StopRule,
+    TextDecoder,
+};
+use serde_json::json;
+
+const VOCAB: usize = 130;
+
+/// One letter a token.
+struct Letters;
+
+impl TextDecoder for Letters {
+    fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
+        Ok(ids.iter().filter_map(|&id| char::from_u32(0x100 + id)).collect())
+    }
+
+    fn special_id(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
+
+fn decoder() -> Decoder {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32,
+        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
+    });
+    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
+    let mut decoder = Decoder::random(architecture, 5, &LoadOptions::default()).unwrap();
+    decoder.set_batch_invariant(true);
+    decoder
+}
+
+fn request(number: usize, tokens: usize, sampling: Sampling, stops: &[Stop]) -> Request {
+    Request {
+        prompt_id: number.to_string(),
+        prompt_ids: (0..tokens).map(|place| ((number * 31 + place * 7) % VOCAB) as u32).collect(),
+        sampling,
+        stop: Arc::new(StopRule::new(&Letters, &[2], stops, VOCAB).unwrap()),
+    }
+}
+
+/// Greedy beside temperatures and every filter; other seeds, stop strings and limits.
+fn mixed() -> Vec<Request> {
+    let plain =
+        Sampling { num_samples: 2, temperature: 1.0, top_p: 1.0, max_new_tokens: 8, ..Sampling::default() };
+    let letters: Vec<Stop> =
+        (40..60).map(|id| Stop::Text(char::from_u32(0x100 + id).unwrap().into())).collect();
+    vec![
+        request(0, 20, Sampling { temperature: 0.0, num_samples: 1, ..plain }, &[]),
+        request(1, 33, Sampling { temperature: 1.3, ..plain }, &[]),
+        request(2, 16, Sampling { temperature: 0.7, top_k: 5, ..plain }, &letters),
+        request(3, 1, Sampling { top_p: 0.5, seed: 43, max_new_tokens: 5, ..plain }, &[Stop::Id(9)]),
+        request(4, 17, Sampling { temperature: 1.5, min_p: 0.2, iteration: 9, ..plain }, &[]),
+        request(5, 5, Sampling { temperature: 0.0, num_samples: 1, max_new_tokens: 7, ..plain }, &letters),
+    ]
+}
+
+/// The samples of every request. Each comes `apart` steps after the one before; `pages` is the memory for keys and values.
+fn answers(
+    decoder: &Decoder,
+    requests: &[Request],
+    apart: usize,
+    pages: usize,
+    graphs: bool,
+) -> Vec<Vec<Sample>> {
+    let backend = NativeBackend::new(decoder);
+    let backend = if graphs { backend } else { backend.without_graphs() };
+    let capacity = Capacity { rows: 16, token_budget: 64, cache_bytes: pages * backend.page_bytes() };
+    let mut engine = Engine::new(Box::new(backend), &Letters, capacity);
+    let mut samples: BTreeMap<RequestId, Vec<Sample>> = BTreeMap::new();
+    let mut step = |engine: &mut Engine<'_>| {
+        for event in engine.step().unwrap() {
+            match event {
+                Event::Token { .. } => {}
+                Event::Finished { request, sample } => samples.entry(request).or_default().push(sample),
+                Event::Failed { error, .. } => panic!("{error}"),
+            }
+        }
+    };
+    for request in requests {
+        engine.add(request.clone()).unwrap();
+        (0..apart).for_each(|_| step(&mut engine));
+    }
+    while !engine.is_idle() {
+        step(&mut engine);
+    }
+    samples.values_mut().for_each(|samples| samples.sort_by_key(|sample| sample.sample));
+    samples.into_values().collect()
+}
+
+#[test]
+fn requests_of_different_rules_share_captured_steps() {
+    let (decoder, requests) = (decoder(), mixed());
+    let on_cpu = answers(&decoder, &requests, 0, 100, true);
+    let Some(emulator) = Emulator::build() else { return };
+    let _gpu = emulate(Arc::new(emulator));
+    let captured = answers(&decoder, &requests, 0, 100, true);
+    // Kernel by kernel, at other times and with hardly any memory: the same bits.
+    assert_eq!(captured, answers(&decoder, &requests, 0, 100, false), "kernel by kernel");
+    assert_eq!(captured, answers(&decoder, &requests, 2, 100, true), "one after the other");
+    assert_eq!(captured, answers(&decoder, &requests, 0, 8, true), "with pages of one candidate");
+    for (request, want) in requests.iter().zip(&captured) {
+        let alone = answers(&decoder, std::slice::from_ref(request), 0, 100, true);
+        assert_eq!(alone, std::slice::from_ref(want), "prompt {} alone", request.prompt_id);
+    }
+    // The CPU's choices, whose log-probs differ by rounding.
+    let tokens = |answers: &[Vec<Sample>]| -> Vec<Vec<u32>> {
+        answers.iter().flatten().map(|sample| sample.ids.clone()).collect()
+    };
+    assert_eq!(tokens(&captured), tokens(&on_cpu));
+    let lengths: Vec<usize> = captured.iter().flatten().map(|sample| sample.ids.len()).collect();
+    assert!(lengths.contains(&8) && lengths.iter().any(|&length| length < 5), "{lengths:?}");
+}
