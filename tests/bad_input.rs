@@ -294,7 +294,8 @@ fn a_prompt_file_that_is_wrong_names_file_and_row() {
             vec!["row 1", "x"],
         ),
         (b"{\"prompt_ids\": []}\n".to_vec(), vec!["row 0", "prompt_ids"]),
-        (b"{\"prompt_ids\": [5, 9999]}\n".to_vec(), vec!["9999"]),
+        // The preference model of a run reads texts: ids alone would be refused for that.
+        (b"{\"prompt\": \"a\", \"prompt_ids\": [5, 9999]}\n".to_vec(), vec!["9999"]),
         (format!("{row}{}\n", json!({"prompt": vec!["a"; CONTEXT].join(" ")})).into_bytes(), vec!["64"]),
     ] {
         world.write_bytes("prompts.jsonl", &bytes);
