@@ -23,8 +23,9 @@ use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
 use selfplay_sampler::{EncodedPrompt, SampleSettings, Sampler};
 use selfplay_scorer::ScoreSettings;
+use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, LrSchedule, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs,
+    LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -257,8 +258,9 @@ fn train_on(
     folder: &Path,
     progress: &mut dyn FnMut(&StepMetrics),
 ) -> Outcome<()> {
-    let mut run = TrainRun { folder, seed: 42, stop: &|| false, progress, keep_checkpoints: 1 };
-    train_pairs(decoder, pairs, settings, &mut run)?;
+    let collective = &Alone::default();
+    let mut run = TrainRun { folder, seed: 42, stop: &|| false, progress, keep_checkpoints: 1, collective };
+    selfplay_trainer::train(decoder, PairObjective::new(pairs, settings), &mut run)?;
     Ok(())
 }
 

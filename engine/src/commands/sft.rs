@@ -1,7 +1,7 @@
 //! `selfplay sft`: instructions to a policy.
 
 use selfplay_records::{Instruction, read_rows};
-use selfplay_trainer::{sft_examples, train_sft};
+use selfplay_trainer::{SftObjective, sft_examples};
 
 use super::models;
 use super::stage::{Fingerprint, Stage, check_folder_output, flag};
@@ -40,6 +40,5 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training
-        .run(&mut policy.decoder, fingerprint, |decoder, run| train_sft(decoder, examples, &recipe.sft, run))
+    training.run(&mut policy.decoder, fingerprint, SftObjective::new(examples, &recipe.sft))
 }

@@ -1,7 +1,7 @@
 //! `selfplay train`: pairs to a policy.
 
 use selfplay_records::read_pairs;
-use selfplay_trainer::{token_pairs, train_pairs};
+use selfplay_trainer::{PairObjective, token_pairs};
 
 use super::models;
 use super::stage::{Fingerprint, Stage, check_folder_output, flag};
@@ -41,6 +41,5 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training
-        .run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))
+    training.run(&mut policy.decoder, fingerprint, PairObjective::new(pairs, &recipe.train))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use selfplay_model::Codec;
 use selfplay_records::{Candidates, Message, Pair, Prompt, Response, read_pairs};
 use selfplay_scorer::tokenise_row;
-use selfplay_trainer::{TokenComparison, train_preference_model};
+use selfplay_trainer::{PreferenceObjective, TokenComparison};
 
 use super::models;
 use super::stage::{Fingerprint, Stage, check_folder_output, flag};
@@ -57,9 +57,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training.run(&mut decoder, fingerprint, |decoder, run| {
-        train_preference_model(decoder, comparisons, settings, run)
-    })
+    training.run(&mut decoder, fingerprint, PreferenceObjective::new(comparisons, settings))
 }
 
 fn comparison(

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use selfplay_model::Decoder;
 use selfplay_records::{Pair, atomic};
-use selfplay_trainer::{TrainOutcome, TrainRun, TrainSummary, token_pairs, train_pairs};
+use selfplay_trainer::collective::Alone;
+use selfplay_trainer::{PairObjective, TrainOutcome, TrainRun, TrainSummary, token_pairs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -97,10 +98,9 @@ fn train_steps(
     let started = Instant::now();
     let folder = work.dir.train();
     let mut tokens = 0;
-    let outcome = train_pairs(
+    let outcome = selfplay_trainer::train(
         decoder,
-        rows,
-        settings,
+        PairObjective::new(rows, settings),
         &mut TrainRun {
             folder: &folder,
             seed: session.recipe.seed.wrapping_add(work.iteration as u64),
@@ -111,6 +111,7 @@ fn train_steps(
                 task.set(metrics.step as u64, &format!("loss {:.5}, {rate:.0} tokens/s", metrics.loss));
             },
             keep_checkpoints: session.recipe.keep_checkpoints,
+            collective: &Alone::default(),
         },
     )?;
     match outcome {

@@ -28,27 +28,28 @@ use selfplay_records::{HasKind, Kind};
 
 use crate::settings::LossKind;
 
-pub use inputs::{BatchTotals, LossSettings, PairInputs, PairLogProbs, PreferenceTarget, TargetField};
+pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
+
+pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
 
 /// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// Mean over the batch's pairs (of a part: its share of that mean).
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// ∂loss / ∂(summed policy log-prob of the chosen response).
-    pub d_chosen: Vec<f64>,
+    pub(crate) d_chosen: Vec<f64>,
     /// ∂loss / ∂(summed policy log-prob of the rejected response).
-    pub d_rejected: Vec<f64>,
+    pub(crate) d_rejected: Vec<f64>,
     /// βΔ_w, or βm_w without a reference.
-    pub reward_chosen: Vec<f64>,
+    pub(crate) reward_chosen: Vec<f64>,
     /// βΔ_l, or βm_l without a reference.
-    pub reward_rejected: Vec<f64>,
+    pub(crate) reward_rejected: Vec<f64>,
 }
 
 /// Why a loss could not be computed. `pair` counts from 0 within the batch.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the message says what each field is")]
-pub enum LossError {
+pub(crate) enum LossError {
     #[error(
         "pair {pair} of the batch: loss {kind} needs the field \"{field}\", which the row does not have; pairs made by `selfplay pair` have it, dpo and ipo do without"
     )]
@@ -81,7 +82,7 @@ impl HasKind for LossError {
 
 impl LossError {
     /// The pair at fault, counted from 0 within the batch.
-    pub fn pair(&self) -> Option<usize> {
+    pub(crate) fn pair(&self) -> Option<usize> {
         match self {
             LossError::MissingTarget { pair, .. }
             | LossError::WrongTarget { pair, .. }
@@ -130,7 +131,8 @@ struct Prepared {
 /// # Errors
 /// A required target is missing or out of its range, a response that is averaged over is empty (all [`Kind::Input`]), a
 /// reference is missing, or a number is not finite.
-pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
+#[cfg(test)]
+pub(crate) fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
     evaluate_part(settings, pairs, BatchTotals::of(pairs))
 }
 
@@ -139,7 +141,7 @@ pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLo
 ///
 /// # Errors
 /// As [`evaluate`]; and [`LossError::PartOfBatch`] for a loss that needs the whole batch at once.
-pub fn evaluate_part(
+pub(crate) fn evaluate_part(
     settings: &LossSettings,
     pairs: &[PairInputs],
     totals: BatchTotals,

@@ -10,15 +10,13 @@ use std::ops::Range;
 use selfplay_model::{Codec, Decoder, Gradients, PackedBatch};
 use selfplay_records::Instruction;
 
+use super::pairs::{PassSettings, check_vocabulary};
+use super::{BatchReport, Objective, Part};
 use crate::batch::micro_batches;
 use crate::context::{Remedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::sum;
-use crate::objective::{BatchReport, Objective};
-use crate::run::{TrainOutcome, TrainRun, TrainSummary};
-use crate::step::PassSettings;
-use crate::token_pair::check_vocabulary;
-use crate::training_loop::{LoopEnd, check_settings, train_loop};
+use crate::training::{TrainRun, TrainSummary};
 use crate::turn::spoken_tokens;
 use crate::{TrainError, TrainSettings};
 
@@ -75,65 +73,63 @@ pub fn sft_examples(
     rows.iter().enumerate().map(example).collect()
 }
 
-/// Trains the decoder on what the assistant says in `examples`.
+/// Training on what the assistant says.
 ///
-/// Of `settings`, the keys of the losses and `max_prompt_length` have no meaning here; `batch_size` counts
-/// examples. The decoder may hold any weights, random ones included.
-///
-/// # Errors
-/// As [`crate::train_pairs`].
-pub fn train_sft(
-    decoder: &mut Decoder,
-    mut examples: Vec<SftExample>,
-    settings: &TrainSettings,
-    run: &mut TrainRun<'_>,
-) -> Result<TrainOutcome, TrainError> {
-    check_settings(settings)?;
-    let mut truncated = 0;
-    for example in &mut examples {
-        check_vocabulary(decoder, &example.name, [&example.ids[..]])?;
-        truncated += usize::from(example.truncate(settings.max_length));
-        // Nothing is predicted from the last target or what follows it.
-        let seen = example.targets().last().unwrap_or(0);
-        check_context(decoder, &example.name, example.ids.len(), seen, Remedy::Key("sft.max_length"))?;
-    }
-    let before = examples.len();
-    examples.retain(|example| example.targets().next().is_some());
-    let skipped = before - examples.len();
-    if truncated + skipped > 0 {
-        tracing::info!(
-            "{truncated} of {before} examples cut to max_length = {}, {skipped} left out with nothing to learn",
-            settings.max_length
-        );
-    }
-    let count = examples.len();
-    let mut objective = SftObjective { examples, pass: settings.into() };
-    Ok(match train_loop(decoder, &mut objective, settings, run)? {
-        LoopEnd::Interrupted { step } => TrainOutcome::Interrupted { step },
-        LoopEnd::Finished { steps, loss_first, loss_last } => TrainOutcome::Finished(TrainSummary {
-            steps,
-            examples: count,
-            loss_first,
-            loss_last,
-            truncated,
-            skipped,
-            ..TrainSummary::default()
-        }),
-    })
+/// Of the settings, the keys of the losses and `max_prompt_length` have no meaning here; `batch_size` counts examples.
+/// The decoder may hold any weights, random ones included.
+pub struct SftObjective {
+    examples: Vec<SftExample>,
+    settings: TrainSettings,
+    pass: PassSettings,
+    truncated: usize,
+    skipped: usize,
 }
 
-struct SftObjective {
-    examples: Vec<SftExample>,
-    pass: PassSettings,
+impl SftObjective {
+    /// Examples to train on, and how.
+    pub fn new(examples: Vec<SftExample>, settings: &TrainSettings) -> Self {
+        Self { examples, pass: settings.into(), settings: settings.clone(), truncated: 0, skipped: 0 }
+    }
 }
 
 impl Objective for SftObjective {
+    fn settings(&self) -> &TrainSettings {
+        &self.settings
+    }
+
+    fn check(&mut self, decoder: &mut Decoder, _seed: u64) -> Result<(), TrainError> {
+        let max_length = self.settings.max_length;
+        self.truncated = 0;
+        for example in &mut self.examples {
+            check_vocabulary(decoder, &example.name, [&example.ids[..]])?;
+            self.truncated += usize::from(example.truncate(max_length));
+            // Nothing is predicted from the last target or what follows it.
+            let seen = example.targets().last().unwrap_or(0);
+            let key = Remedy::Key("sft.max_length");
+            check_context(decoder, &example.name, example.ids.len(), seen, key)?;
+        }
+        let before = self.examples.len();
+        self.examples.retain(|example| example.targets().next().is_some());
+        self.skipped = before - self.examples.len();
+        let (truncated, skipped) = (self.truncated, self.skipped);
+        if truncated + skipped > 0 {
+            tracing::info!(
+                "{truncated} of {before} examples cut to max_length = {max_length}, {skipped} left out with nothing to learn"
+            );
+        }
+        Ok(())
+    }
+
     fn examples(&self) -> usize {
         self.examples.len()
     }
 
     fn name(&self, example: usize) -> String {
         self.examples[example].name.clone()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.examples[example].ids.len()
     }
 
     fn fingerprint(&self) -> String {
@@ -150,33 +146,42 @@ impl Objective for SftObjective {
     fn accumulate(
         &mut self,
         decoder: &Decoder,
-        batch: &[usize],
+        part: Part<'_>,
         grads: &mut Gradients,
     ) -> Result<BatchReport, TrainError> {
-        let examples: Vec<&SftExample> = batch.iter().map(|&index| &self.examples[index]).collect();
+        let learnt: usize = part.batch.iter().map(|&index| self.examples[index].targets().count()).sum();
+        let examples: Vec<&SftExample> = part.examples().map(|index| &self.examples[index]).collect();
         let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
-        let learnt: usize = examples.iter().map(|example| example.targets().count()).sum();
         let mut report =
             BatchReport { tokens: lengths.iter().sum(), logp_chosen: Some(0.0), ..BatchReport::default() };
         for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
-            let packed = pack_examples(micro.iter().map(|&place| examples[place]));
+            let packed = pack_examples(micro.iter().map(|&member| examples[member]));
             let tape = decoder.forward_train(&packed.batch, self.pass.recompute)?;
             let log_probs = decoder.token_log_probs(tape.hidden(), &packed.rows, &packed.targets)?;
             let micro_sum = sum(&log_probs);
             if !micro_sum.is_finite() {
                 let bad = packed.ranges.iter().position(|range| !sum(&log_probs[range.clone()]).is_finite());
-                report.not_finite = bad.map(|place| micro[place]);
+                report.not_finite = bad.map(|member| part.places[micro[member]]);
                 report.loss = f64::NAN;
                 return Ok(report);
             }
             report.loss -= micro_sum / learnt as f64;
-            report.logp_chosen = report.logp_chosen.map(|mean| mean + micro_sum / batch.len() as f64);
+            report.logp_chosen = report.logp_chosen.map(|mean| mean + micro_sum / part.batch.len() as f64);
             let d = vec![(-1.0 / learnt as f64) as f32; log_probs.len()];
             let d_hidden =
                 decoder.token_log_probs_backward(tape.hidden(), &packed.rows, &packed.targets, &d, grads)?;
             decoder.backward(tape, &d_hidden, grads)?;
         }
         Ok(report)
+    }
+
+    fn summary(&self, _run: &TrainRun<'_>) -> Result<TrainSummary, TrainError> {
+        Ok(TrainSummary {
+            examples: self.examples.len(),
+            truncated: self.truncated,
+            skipped: self.skipped,
+            ..TrainSummary::default()
+        })
     }
 }
 

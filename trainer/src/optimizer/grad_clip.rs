@@ -90,7 +90,7 @@ fn squares_gpu(gpu: &Gpu, gradients: &Gradients) -> candle_core::Result<Vec<f64>
 }
 
 /// torch's coefficient: min(1, max_norm / (norm + 1e-6)); 1 where `max_norm` is 0.
-pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
+pub(crate) fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 

@@ -1,8 +1,9 @@
 //! Checkpoints: everything that a resumed run needs to end bit-identical.
 //!
 //! `step_NNNNNN/` holds `weights.safetensors` (every trainable parameter in f32: the masters), `optimizer.safetensors`
-//! (the optimizer's state) and `state.json` with both files' SHA-256: one flipped bit of them is named when they are read. The order of epochs is a function of the seed
-//! ([`crate::epoch_order`]), so step and seed are all the random state there is. The folder is made whole under
+//! (the optimizer's state) and `state.json` with both files' SHA-256: one flipped bit of them is named when they are
+//! read. The order of epochs is a function of the seed (`shuffle.rs`), so step and seed are all the random state there
+//! is. The folder is made whole under
 //! another name and renamed: it is there whole, or not at all.
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::trained::trained;
 
 /// The layout's version; raised when an old checkpoint can no longer be read.
 const FORMAT: u32 = 1;
@@ -23,7 +25,7 @@ const PREFIX: &str = "step_";
 
 /// What a checkpoint must have in common with the run that goes on from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunIdentity {
+pub(crate) struct RunIdentity {
     /// The run's seed.
     pub seed: u64,
     /// A hash of the examples in tokens.
@@ -34,7 +36,7 @@ pub struct RunIdentity {
 
 /// `state.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointState {
+pub(crate) struct CheckpointState {
     /// The layout's version.
     pub format: u32,
     /// The selfplay that wrote it.
@@ -47,6 +49,9 @@ pub struct CheckpointState {
     pub position: usize,
     /// Threads of the run; another number may give other bits.
     pub threads: usize,
+    /// Parts that each batch was cut into (one per rank); another number gives other last bits. One is left out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub parts: usize,
     /// SHA-256 of the tensors' files; an earlier selfplay wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<TensorHashes>,
@@ -57,16 +62,24 @@ pub struct CheckpointState {
 
 /// SHA-256 of a checkpoint's files, in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TensorHashes {
+pub(crate) struct TensorHashes {
     /// Of `weights.safetensors`.
     pub weights: String,
     /// Of `optimizer.safetensors`.
     pub optimizer: String,
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(parts: &usize) -> bool {
+    *parts == 1
+}
+
 impl CheckpointState {
-    /// The state after `step` steps of a run with `steps_per_epoch`.
-    pub fn after(step: usize, steps_per_epoch: usize, identity: RunIdentity) -> Self {
+    /// The state after `step` steps of a run with `steps_per_epoch` and batches of `parts`.
+    pub fn after(step: usize, steps_per_epoch: usize, parts: usize, identity: RunIdentity) -> Self {
         let per_epoch = steps_per_epoch.max(1);
         Self {
             format: FORMAT,
@@ -75,6 +88,7 @@ impl CheckpointState {
             epoch: step / per_epoch,
             position: step % per_epoch,
             threads: rayon::current_num_threads(),
+            parts,
             sha256: None,
             identity,
         }
@@ -83,7 +97,7 @@ impl CheckpointState {
 
 /// A checkpoint found in a run's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundCheckpoint {
+pub(crate) struct FoundCheckpoint {
     /// Steps done.
     pub step: usize,
     /// Its folder.
@@ -91,7 +105,7 @@ pub struct FoundCheckpoint {
 }
 
 /// The checkpoints in `folder`, oldest first; an absent folder has none.
-pub fn checkpoints(folder: &Path) -> Result<Vec<FoundCheckpoint>, TrainError> {
+pub(crate) fn checkpoints(folder: &Path) -> Result<Vec<FoundCheckpoint>, TrainError> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -112,12 +126,12 @@ pub fn checkpoints(folder: &Path) -> Result<Vec<FoundCheckpoint>, TrainError> {
 }
 
 /// The checkpoint with the most steps.
-pub fn latest(folder: &Path) -> Result<Option<FoundCheckpoint>, TrainError> {
+pub(crate) fn latest(folder: &Path) -> Result<Option<FoundCheckpoint>, TrainError> {
     Ok(checkpoints(folder)?.pop())
 }
 
 /// The steps of those checkpoints that go when `keep` stay; the newest always stays.
-pub fn to_delete(steps: &[usize], keep: usize) -> Vec<usize> {
+pub(crate) fn to_delete(steps: &[usize], keep: usize) -> Vec<usize> {
     let mut newest_first = steps.to_vec();
     newest_first.sort_unstable_by(|a, b| b.cmp(a));
     newest_first.dedup();
@@ -127,7 +141,7 @@ pub fn to_delete(steps: &[usize], keep: usize) -> Vec<usize> {
 }
 
 /// Deletes what [`to_delete`] names.
-pub fn retain(folder: &Path, keep: usize) -> Result<(), TrainError> {
+pub(crate) fn retain(folder: &Path, keep: usize) -> Result<(), TrainError> {
     let found = checkpoints(folder)?;
     let steps: Vec<usize> = found.iter().map(|checkpoint| checkpoint.step).collect();
     let old = to_delete(&steps, keep);
@@ -156,7 +170,7 @@ fn write_files(
     optimizer: &[NamedTensor],
 ) -> Result<(), TrainError> {
     let sha256 = TensorHashes {
-        weights: write_tensors(&folder.join(WEIGHTS), &trainable(parameters))?,
+        weights: write_tensors(&folder.join(WEIGHTS), &trained_by_name(parameters))?,
         optimizer: write_tensors(&folder.join(OPTIMIZER), optimizer)?,
     };
     let state = CheckpointState { sha256: Some(sha256), ..state.clone() };
@@ -165,16 +179,14 @@ fn write_files(
     Ok(atomic::write_bytes(&path, &json)?)
 }
 
-/// Handles to the trainable parameters.
-fn trainable(parameters: &Parameters) -> Vec<NamedTensor> {
-    parameters
-        .iter()
-        .filter(|(_, parameter)| parameter.trainable)
+/// Handles to what is trained.
+fn trained_by_name(parameters: &Parameters) -> Vec<NamedTensor> {
+    trained(parameters)
         .map(|(_, parameter)| NamedTensor { name: parameter.name.clone(), tensor: parameter.full().clone() })
         .collect()
 }
 
-/// Reads a checkpoint's state, and its weights into `parameters`.
+/// Reads a checkpoint's state, and its weights into `parameters`; `parts`: of the run's batches.
 ///
 /// # Errors
 /// [`TrainError::CheckpointMismatch`] when it was written by another run (nothing is changed then);
@@ -182,6 +194,7 @@ fn trainable(parameters: &Parameters) -> Vec<NamedTensor> {
 pub(crate) fn load(
     checkpoint: &FoundCheckpoint,
     identity: &RunIdentity,
+    parts: usize,
     parameters: &Parameters,
 ) -> Result<CheckpointState, TrainError> {
     let path = checkpoint.path.join(STATE);
@@ -208,16 +221,16 @@ pub(crate) fn load(
     if !what.is_empty() {
         return Err(TrainError::CheckpointMismatch { path: checkpoint.path.clone(), what: what.join(", ") });
     }
-    if state.threads != rayon::current_num_threads() {
+    let numbers =
+        [("threads", state.threads, rayon::current_num_threads()), ("parts of a batch", state.parts, parts)];
+    for (what, then, now) in numbers.into_iter().filter(|(_, then, now)| then != now) {
+        let path = checkpoint.path.display();
         tracing::warn!(
-            "{}: written with {} threads, now {}: the last bits of the result may differ",
-            checkpoint.path.display(),
-            state.threads,
-            rayon::current_num_threads()
+            "{path}: written with {then} {what}, now {now}: the last bits of the result may differ"
         );
     }
     let expected = state.sha256.as_ref().map(|sha256| sha256.weights.as_str());
-    TensorFile::open(&checkpoint.path.join(WEIGHTS), expected)?.read_into(&trainable(parameters))?;
+    TensorFile::open(&checkpoint.path.join(WEIGHTS), expected)?.read_into(&trained_by_name(parameters))?;
     parameters.round_masters()?;
     Ok(state)
 }
@@ -269,9 +282,13 @@ mod tests {
     #[test]
     fn the_state_names_the_next_place() {
         let identity = RunIdentity { seed: 42, data: "d".into(), settings: "s".into() };
-        let state = CheckpointState::after(7, 3, identity);
+        let state = CheckpointState::after(7, 3, 1, identity.clone());
         assert_eq!((state.step, state.epoch, state.position), (7, 2, 1));
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<CheckpointState>(&json).unwrap(), state);
+        assert!(!json.contains("parts"));
+        let of_two = CheckpointState::after(7, 3, 2, identity);
+        let json = serde_json::to_string(&of_two).unwrap();
+        assert_eq!(serde_json::from_str::<CheckpointState>(&json).unwrap(), of_two);
     }
 }

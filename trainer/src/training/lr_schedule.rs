@@ -9,18 +9,18 @@ use crate::settings::{LrSchedule, TrainSettings};
 
 /// How many optimizer steps there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepPlan {
+pub(crate) struct StepPlan {
     /// ⌈rows / batch_size⌉.
-    pub per_epoch: usize,
+    pub(crate) per_epoch: usize,
     /// Steps that are trained.
-    pub trained: usize,
+    pub(crate) trained: usize,
     /// Steps that the learning-rate schedule is laid over.
-    pub scheduled: usize,
+    pub(crate) scheduled: usize,
 }
 
 impl StepPlan {
     /// The plan for `rows` pairs (or examples).
-    pub fn new(settings: &TrainSettings, rows: usize) -> Self {
+    pub(crate) fn new(settings: &TrainSettings, rows: usize) -> Self {
         let per_epoch = rows.div_ceil(settings.batch_size.max(1));
         let bound = settings.max_steps.unwrap_or(usize::MAX);
         StepPlan {
@@ -33,7 +33,7 @@ impl StepPlan {
 
 /// The learning rate as a function of the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RateSchedule {
+pub(crate) struct RateSchedule {
     shape: LrSchedule,
     peak: f64,
     warmup_steps: usize,
@@ -42,7 +42,7 @@ pub struct RateSchedule {
 
 impl RateSchedule {
     /// The schedule that `settings` ask for, laid over `scheduled_steps`.
-    pub fn new(settings: &TrainSettings, scheduled_steps: usize) -> Self {
+    pub(crate) fn new(settings: &TrainSettings, scheduled_steps: usize) -> Self {
         RateSchedule {
             shape: settings.lr_schedule,
             peak: settings.learning_rate,
@@ -52,18 +52,18 @@ impl RateSchedule {
     }
 
     /// Steps of warm-up.
-    pub fn warmup_steps(&self) -> usize {
+    pub(crate) fn warmup_steps(&self) -> usize {
         self.warmup_steps
     }
 
     /// The learning rate of a step, counted from 1 as in metrics.jsonl. (0 is taken as 1.)
-    pub fn rate(&self, step: usize) -> f64 {
+    pub(crate) fn rate(&self, step: usize) -> f64 {
         let index = step.saturating_sub(1);
         self.peak * self.share(index)
     }
 
     /// Whether any of the first `steps` steps has a rate above 0.
-    pub fn moves(&self, steps: usize) -> bool {
+    pub(crate) fn moves(&self, steps: usize) -> bool {
         (1..=steps).any(|step| self.rate(step) > 0.0)
     }
 
@@ -141,7 +141,7 @@ mod tests {
     fn warm_up_is_rounded_up() {
         let warmup = |ratio, steps| {
             RateSchedule::new(&TrainSettings { warmup_ratio: ratio, ..TrainSettings::default() }, steps)
-                .warmup_steps()
+                .warmup_steps
         };
         assert_eq!(warmup(0.1, 10), 1);
         assert_eq!(warmup(0.1, 11), 2);

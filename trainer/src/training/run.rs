@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::metrics::{EpochAccuracy, StepMetrics};
+use super::metrics::{EpochAccuracy, StepMetrics};
+use crate::collective::Collective;
 
 /// A run's folder, seed and hooks.
 ///
@@ -10,7 +11,7 @@ use crate::metrics::{EpochAccuracy, StepMetrics};
 /// folder/
 ///   metrics.jsonl                    a line per step
 ///   step_000200/                     checkpoints: weights, optimizer state, state.json
-///   reference/00000-<hash>.jsonl   log-probs under the starting weights, for pairs without them
+///   reference/00000-<hash>.jsonl     log-probs under the starting weights, for pairs without them
 ///   gradients_step_1.safetensors     on save_initial_gradients
 ///   accuracy.jsonl                   held-out accuracy of a preference model, per epoch
 /// ```
@@ -26,6 +27,19 @@ pub struct TrainRun<'a> {
     pub progress: &'a mut dyn FnMut(&StepMetrics),
     /// Checkpoints that stay, the newest ones; the newest always does.
     pub keep_checkpoints: usize,
+    /// The ranks that train together, [`Alone`](crate::collective::Alone) for one. All of them are given the same
+    /// starting weights, examples, settings and seed; `folder` is read and written by rank 0 alone, `stop` and
+    /// `progress` are each rank's own, and a stop of one ends all.
+    pub collective: &'a dyn Collective,
+}
+
+/// How the pass before the first step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// All is computed.
+    Complete,
+    /// `stop` said so; what was computed is kept.
+    Stopped,
 }
 
 /// How a run ended.

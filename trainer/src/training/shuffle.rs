@@ -8,7 +8,7 @@
 use selfplay_records::counter::{self, finalise};
 
 /// The order of one epoch's `examples`: a permutation of `0..examples`; `epoch` counts from 0.
-pub fn epoch_order(seed: u64, epoch: usize, examples: usize) -> Vec<usize> {
+pub(crate) fn epoch_order(seed: u64, epoch: usize, examples: usize) -> Vec<usize> {
     let epoch_key = mix(mix(seed ^ 0x7365_6c66_706c_6179, epoch as u64), 0x7368_7566_666c_6500);
     let mut keyed: Vec<(u64, usize)> = (0..examples).map(|i| (mix(epoch_key, i as u64), i)).collect();
     keyed.sort_unstable();

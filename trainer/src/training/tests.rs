@@ -8,10 +8,13 @@ use std::path::Path;
 use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions, PreferenceHeads};
 use selfplay_records::{HasKind, Kind, atomic};
 
+use super::{checkpoint, read_lines};
+use crate::collective::{Alone, Collective};
 use crate::loss::LossSettings;
-use crate::metrics::read_lines;
-use crate::step::{PassSettings, pair_gradients};
+use crate::objectives::{ReferencePass, fill_references};
 use crate::*;
+
+mod ranks;
 
 const VOCAB: u32 = 32;
 
@@ -65,13 +68,38 @@ fn settings() -> TrainSettings {
 
 /// A run in `folder` that is told to stop once `limit` steps were made by it.
 fn run<T>(folder: &Path, limit: usize, work: impl FnOnce(&mut TrainRun<'_>) -> T) -> T {
+    run_on(&Alone::default(), folder, limit, work)
+}
+
+fn run_on<T>(
+    collective: &dyn Collective,
+    folder: &Path,
+    limit: usize,
+    work: impl FnOnce(&mut TrainRun<'_>) -> T,
+) -> T {
     let steps = Cell::new(0);
     let stop = || steps.get() >= limit;
     let mut progress = |_: &StepMetrics| steps.set(steps.get() + 1);
-    work(&mut TrainRun { folder, seed: 42, stop: &stop, progress: &mut progress, keep_checkpoints: 1 })
+    work(&mut TrainRun {
+        folder,
+        seed: 42,
+        stop: &stop,
+        progress: &mut progress,
+        keep_checkpoints: 1,
+        collective,
+    })
 }
 
-fn train(decoder: &mut Decoder, settings: &TrainSettings, folder: &Path, limit: usize) -> TrainOutcome {
+fn train_pairs(
+    decoder: &mut Decoder,
+    pairs: Vec<TokenPair>,
+    settings: &TrainSettings,
+    run: &mut TrainRun<'_>,
+) -> Result<TrainOutcome, TrainError> {
+    train(decoder, PairObjective::new(pairs, settings), run)
+}
+
+fn train_ten(decoder: &mut Decoder, settings: &TrainSettings, folder: &Path, limit: usize) -> TrainOutcome {
     run(folder, limit, |run| train_pairs(decoder, pairs(10), settings, run)).unwrap()
 }
 
@@ -100,7 +128,7 @@ fn every_loss_trains_and_its_loss_falls() {
         // SimPO starts far from its margin with random weights: the others' β would be too weak to see.
         let settings = TrainSettings { loss, batch_size: 10, epochs: 12, ..settings() };
         let mut decoder = decoder(1);
-        let got = summary(train(&mut decoder, &settings, folder.path(), usize::MAX));
+        let got = summary(train_ten(&mut decoder, &settings, folder.path(), usize::MAX));
         assert_eq!((got.steps, got.examples, got.truncated), (12, 10, 0));
         assert!(got.loss_last < got.loss_first, "{loss}: {got:?}");
         assert_eq!(
@@ -138,7 +166,7 @@ fn micro_batches_change_nothing_but_rounding() {
             let (whole, one) = gradient(10_000, false);
             let (parts, many) = gradient(20, true);
             assert!((whole.loss - parts.loss).abs() < 1e-5 * whole.loss.abs().max(1.0), "{loss:?}");
-            let reward = |r: &crate::objective::BatchReport| r.reward_chosen.unwrap();
+            let reward = |r: &BatchReport| r.reward_chosen.unwrap();
             assert!((reward(&whole) - reward(&parts)).abs() < 1e-5);
             let largest = one.iter().fold(0f32, |m, x| m.max(x.abs()));
             assert!(largest > 0.0);
@@ -154,18 +182,18 @@ fn a_resumed_run_ends_bit_identical() {
         let settings = TrainSettings { optimizer, warmup_ratio: 0.1, checkpoint_every: 5, ..settings() };
         let whole = tempfile::tempdir().unwrap();
         let mut straight = decoder(3);
-        let want = summary(train(&mut straight, &settings, whole.path(), usize::MAX));
+        let want = summary(train_ten(&mut straight, &settings, whole.path(), usize::MAX));
         assert_eq!(want.steps, 12);
 
         // Stopped after 1, then 2, then 4 more steps, each time with the starting weights handed over again.
         let parts = tempfile::tempdir().unwrap();
         for (limit, step) in [(1, 1), (2, 3), (4, 7)] {
-            let outcome = train(&mut decoder(3), &settings, parts.path(), limit);
+            let outcome = train_ten(&mut decoder(3), &settings, parts.path(), limit);
             assert_eq!(outcome, TrainOutcome::Interrupted { step });
             assert_eq!(checkpoint::latest(parts.path()).unwrap().unwrap().step, step);
         }
         let mut resumed = decoder(3);
-        let got = summary(train(&mut resumed, &settings, parts.path(), usize::MAX));
+        let got = summary(train_ten(&mut resumed, &settings, parts.path(), usize::MAX));
         assert!(weights(&straight) == weights(&resumed));
         assert_eq!(got, want);
         let lines = |folder: &Path| -> Vec<StepMetrics> {
@@ -176,7 +204,7 @@ fn a_resumed_run_ends_bit_identical() {
         assert_eq!(lines(whole.path()), lines(parts.path()));
         // Only the newest stays; a finished run called again makes no step.
         assert_eq!(checkpoint::checkpoints(parts.path()).unwrap().len(), 1);
-        let again = summary(train(&mut decoder(3), &settings, parts.path(), 0));
+        let again = summary(train_ten(&mut decoder(3), &settings, parts.path(), 0));
         assert_eq!(again.steps, 12);
     }
 }
@@ -184,7 +212,7 @@ fn a_resumed_run_ends_bit_identical() {
 #[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    train(&mut decoder(4), &settings(), folder.path(), 2);
+    train_ten(&mut decoder(4), &settings(), folder.path(), 2);
     let other = TrainSettings { beta: 0.4, ..settings() };
     let error =
         run(folder.path(), 1, |run| train_pairs(&mut decoder(4), pairs(10), &other, run)).unwrap_err();
@@ -261,7 +289,7 @@ fn truncation_is_counted_and_initial_gradients_are_written() {
     };
     let want = pairs(10).iter().filter(|p| p.prompt.len() + p.chosen.len().max(p.rejected.len()) > 8).count();
     let mut decoder = decoder(7);
-    let got = summary(train(&mut decoder, &settings, folder.path(), usize::MAX));
+    let got = summary(train_ten(&mut decoder, &settings, folder.path(), usize::MAX));
     assert!(want > 0);
     assert_eq!((got.truncated, got.steps), (want, 1));
     let bytes = std::fs::read(folder.path().join("gradients_step_1.safetensors")).unwrap();
@@ -285,23 +313,14 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let decoder = decoder(8);
     let folder = tempfile::tempdir().unwrap();
     let mut all = pairs(70); // more than one shard
-    let stopped = crate::reference::fill_references(
-        &decoder,
-        &mut all.iter_mut().collect::<Vec<_>>(),
-        64,
-        folder.path(),
-        &|| true,
-    )
-    .unwrap();
-    assert_eq!(stopped, crate::reference::ReferenceEnd::Stopped);
-    crate::reference::fill_references(
-        &decoder,
-        &mut all.iter_mut().collect::<Vec<_>>(),
-        64,
-        folder.path(),
-        &|| false,
-    )
-    .unwrap();
+    let fill = |decoder: &Decoder, pairs: &mut [TokenPair], stop: &dyn Fn() -> bool| {
+        let mut pairs: Vec<&mut TokenPair> = pairs.iter_mut().collect();
+        let (folder, collective) = (folder.path(), &Alone::default());
+        let pass = ReferencePass { decoder, micro_batch_tokens: 64, folder, stop, collective };
+        fill_references(&mut pairs, &pass).unwrap()
+    };
+    assert_eq!(fill(&decoder, &mut all, &|| true), Preparation::Stopped);
+    assert_eq!(fill(&decoder, &mut all, &|| false), Preparation::Complete);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     let rows: Vec<PromptResponse> = all
         .iter()
@@ -317,15 +336,8 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     }
     // A second time they are read, whatever the weights are then.
     let mut again = pairs(70);
-    let other = super::loop_tests::decoder(9);
-    crate::reference::fill_references(
-        &other,
-        &mut again.iter_mut().collect::<Vec<_>>(),
-        64,
-        folder.path(),
-        &|| false,
-    )
-    .unwrap();
+    let other = super::tests::decoder(9);
+    fill(&other, &mut again, &|| false);
     assert!(again.iter().zip(&all).all(|(a, b)| a.reference == b.reference));
 }
 
@@ -347,17 +359,16 @@ fn sft_learns_a_constant_reply_and_resumes() {
         learning_rate: 1e-2,
         ..settings()
     };
+    let objective = || SftObjective::new(examples(), &settings);
     let whole = tempfile::tempdir().unwrap();
     let mut straight = decoder(10);
-    let got = summary(
-        run(whole.path(), usize::MAX, |run| train_sft(&mut straight, examples(), &settings, run)).unwrap(),
-    );
+    let got = summary(run(whole.path(), usize::MAX, |run| train(&mut straight, objective(), run)).unwrap());
     // ln 32 = 3.47 at the start.
     assert!(got.loss_first.unwrap() > 3.0 && got.loss_last.unwrap() < 0.5, "{got:?}");
     let parts = tempfile::tempdir().unwrap();
-    run(parts.path(), 7, |run| train_sft(&mut decoder(10), examples(), &settings, run)).unwrap();
+    run(parts.path(), 7, |run| train(&mut decoder(10), objective(), run)).unwrap();
     let mut resumed = decoder(10);
-    run(parts.path(), usize::MAX, |run| train_sft(&mut resumed, examples(), &settings, run)).unwrap();
+    run(parts.path(), usize::MAX, |run| train(&mut resumed, objective(), run)).unwrap();
     assert!(weights(&straight) == weights(&resumed));
     let lines: Vec<StepMetrics> = read_lines(&whole.path().join("metrics.jsonl")).unwrap();
     assert_eq!((lines[0].reward_chosen, lines[0].logp_rejected), (None, None));
@@ -389,8 +400,8 @@ fn preference_models_learn_which_token_is_better() {
         let folder = tempfile::tempdir().unwrap();
         let mut straight = decoder(11);
         let train = |decoder: &mut Decoder, folder: &Path, limit: usize| {
-            run(folder, limit, |run| train_preference_model(decoder, comparisons.clone(), &settings, run))
-                .unwrap()
+            let objective = PreferenceObjective::new(comparisons.clone(), &settings);
+            run(folder, limit, |run| crate::train(decoder, objective, run)).unwrap()
         };
         let got = summary(train(&mut straight, folder.path(), usize::MAX));
         assert_eq!((got.examples, got.accuracy.len(), got.steps), (30, 8, 24));
@@ -451,7 +462,7 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
             }
         }
         let outcome = run(out, usize::MAX, |run| {
-            train_preference_model(&mut decoder, comparisons.clone(), &settings, run)
+            train(&mut decoder, PreferenceObjective::new(comparisons.clone(), &settings), run)
         });
         summary(outcome.unwrap()).loss_first.unwrap()
     };

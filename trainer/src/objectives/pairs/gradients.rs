@@ -1,9 +1,9 @@
-//! The gradient of one optimizer batch of pairs.
+//! The gradient of one optimizer batch of pairs, or of a part of it.
 //!
 //! The contract describes two passes: the batch's log-probs first, then gradients. Departure, same numbers up to
 //! rounding: only a loss whose coefficients need the batch's log-probs (`kto-pair`) makes the first pass, and only
-//! when the batch is more than one micro-batch. Every other loss needs of the batch its counts alone
-//! ([`BatchTotals`]), which are known beforehand, so each micro-batch goes forward once.
+//! when the batch is more than one micro-batch or more than one part. Every other loss needs of the batch its counts
+//! alone ([`BatchTotals`]), which are known beforehand, so each micro-batch goes forward once.
 //!
 //! A micro-batch's tape is consumed by its backward pass before the next one goes forward; gradients of all
 //! micro-batches are summed in f32 in one place.
@@ -16,8 +16,8 @@ use crate::loss::{
     BatchLoss, BatchTotals, LossError, LossSettings, PairInputs, PairLogProbs, evaluate_part,
     needs_whole_batch,
 };
-use crate::objective::BatchReport;
-use crate::{TokenPair, TrainError, TrainSettings};
+use crate::objectives::{BatchReport, TokenPair};
+use crate::{TrainError, TrainSettings};
 
 /// How micro-batches are made and run.
 #[derive(Clone, Copy, Debug)]
@@ -46,65 +46,121 @@ pub fn pair_gradients(
     pass: PassSettings,
     grads: &mut Gradients,
 ) -> Result<BatchReport, TrainError> {
-    let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
-    let micros = micro_batches(&tokens, pass.micro_batch_tokens);
-    let totals =
-        BatchTotals { pairs: pairs.len(), chosen_tokens: pairs.iter().map(|pair| pair.chosen.len()).sum() };
-    let mut sums = Sums { tokens: tokens.iter().sum(), ..Sums::default() };
+    let places: Vec<usize> = (0..pairs.len()).collect();
+    PairPass { decoder, pairs, places: &places, is_first: true, loss, pass }.accumulate(None, grads)
+}
 
-    let whole = if micros.len() > 1 && needs_whole_batch(loss.kind) {
-        let mut policy = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
-        for micro in &micros {
-            let values = pair_log_probs(decoder, &select(pairs, micro))?;
-            for (&index, value) in micro.iter().zip(values) {
-                policy[index] = value;
+/// A part of an optimizer batch with everything that its gradient is taken by.
+pub(super) struct PairPass<'a> {
+    pub(super) decoder: &'a Decoder,
+    /// The whole batch.
+    pub(super) pairs: &'a [&'a TokenPair],
+    /// The part's places in `pairs`, ascending.
+    pub(super) places: &'a [usize],
+    /// Whether the part reports what is only known of the whole batch.
+    pub(super) is_first: bool,
+    pub(super) loss: &'a LossSettings,
+    pub(super) pass: PassSettings,
+}
+
+impl PairPass<'_> {
+    /// The part's micro-batches, as places in the batch.
+    fn micro_batches(&self) -> Vec<Vec<usize>> {
+        let tokens: Vec<usize> = self.places.iter().map(|&place| self.pairs[place].tokens()).collect();
+        let mut micros = micro_batches(&tokens, self.pass.micro_batch_tokens);
+        micros.iter_mut().flatten().for_each(|member| *member = self.places[*member]);
+        micros
+    }
+
+    /// Log-probs of the part's pairs under the decoder, by place in the batch; 0 for the pairs of other parts.
+    pub(super) fn log_probs(&self) -> Result<Vec<PairLogProbs>, TrainError> {
+        let mut policy = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; self.pairs.len()];
+        for micro in self.micro_batches() {
+            let values = pair_log_probs(self.decoder, &select(self.pairs, &micro))?;
+            for (&place, value) in micro.iter().zip(values) {
+                policy[place] = value;
             }
         }
-        let inputs: Vec<PairInputs> =
-            pairs.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
-        match evaluate_part(loss, &inputs, totals) {
-            Ok(value) => {
-                sums.add(&value, &policy);
-                Some(value)
-            }
-            Err(error) => return sums.broken(error, pairs, &(0..pairs.len()).collect::<Vec<_>>()),
-        }
-    } else {
-        None
-    };
+        Ok(policy)
+    }
 
-    for micro in &micros {
-        let members = select(pairs, micro);
-        let packed = pack_pairs(members.iter().copied());
-        let tape = decoder.forward_train(&packed.batch, pass.recompute)?;
-        let coefficients = match &whole {
-            Some(whole) => part_of(whole, micro),
-            None => {
-                let log_probs =
-                    decoder.token_log_probs(tape.hidden(), &packed.targets.rows, &packed.targets.targets)?;
-                let policy = summed(&packed, &log_probs);
+    /// Adds the part's share of the batch's gradient. `policy`: the whole batch's log-probs, where it has several parts
+    /// and the loss needs them.
+    pub(super) fn accumulate(
+        &self,
+        policy: Option<&[PairLogProbs]>,
+        grads: &mut Gradients,
+    ) -> Result<BatchReport, TrainError> {
+        let pairs = self.pairs;
+        let micros = self.micro_batches();
+        let totals = BatchTotals {
+            pairs: pairs.len(),
+            chosen_tokens: pairs.iter().map(|pair| pair.chosen.len()).sum(),
+        };
+        let tokens = self.places.iter().map(|&place| pairs[place].tokens()).sum();
+        let mut sums = Sums { tokens, ..Sums::default() };
+
+        let own;
+        let policy = match policy {
+            None if micros.len() > 1 && needs_whole_batch(self.loss.kind) => {
+                own = self.log_probs()?;
+                Some(own.as_slice())
+            }
+            policy => policy,
+        };
+        let whole = match policy {
+            None => None,
+            Some(policy) => {
                 let inputs: Vec<PairInputs> =
-                    members.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
-                match evaluate_part(loss, &inputs, totals) {
+                    pairs.iter().zip(policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                match evaluate_part(self.loss, &inputs, totals) {
                     Ok(value) => {
-                        sums.add(&value, &policy);
-                        value
+                        if self.is_first {
+                            sums.add(&value, policy);
+                        }
+                        Some(value)
                     }
-                    Err(error) => return sums.broken(error, pairs, micro),
+                    Err(error) => {
+                        return sums.broken(error, pairs, &(0..pairs.len()).collect::<Vec<_>>());
+                    }
                 }
             }
         };
-        let d_log_probs = per_token(&packed, &coefficients);
-        let d_hidden = decoder.token_log_probs_backward(
-            tape.hidden(),
-            &packed.targets.rows,
-            &packed.targets.targets,
-            &d_log_probs,
-            grads,
-        )?;
-        decoder.backward(tape, &d_hidden, grads)?;
+
+        for micro in &micros {
+            let members = select(pairs, micro);
+            let packed = pack_pairs(members.iter().copied());
+            let tape = self.decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let targets = &packed.targets;
+            let coefficients = match &whole {
+                Some(whole) => part_of(whole, micro),
+                None => {
+                    let log_probs =
+                        self.decoder.token_log_probs(tape.hidden(), &targets.rows, &targets.targets)?;
+                    let policy = summed(&packed, &log_probs);
+                    let inputs: Vec<PairInputs> =
+                        members.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                    match evaluate_part(self.loss, &inputs, totals) {
+                        Ok(value) => {
+                            sums.add(&value, &policy);
+                            value
+                        }
+                        Err(error) => return sums.broken(error, pairs, micro),
+                    }
+                }
+            };
+            let d_log_probs = per_token(&packed, &coefficients);
+            let d_hidden = self.decoder.token_log_probs_backward(
+                tape.hidden(),
+                &targets.rows,
+                &targets.targets,
+                &d_log_probs,
+                grads,
+            )?;
+            self.decoder.backward(tape, &d_hidden, grads)?;
+        }
+        Ok(sums.report(pairs.len()))
     }
-    Ok(sums.report(pairs.len()))
 }
 
 /// Summed log-probs of the pairs' responses, in one forward pass.

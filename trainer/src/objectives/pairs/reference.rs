@@ -6,98 +6,172 @@
 //! interruption loses one at most. Its name has a hash of its pairs' tokens, so that a shard of other pairs is
 //! never taken for it. A resumed run reads the shards; one that is absent is computed again, which is why the caller
 //! hands over the starting weights, and the loop loads a checkpoint's only afterwards.
+//!
+//! Ranks take one shard each at a time; rank 0 reads what there is, and writes what all have computed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::TokenPair;
+use super::gradients::pair_log_probs;
+use crate::TrainError;
 use crate::batch::micro_batches;
+use crate::collective::{Collective, agree, from_first, is_first};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::loss::PairLogProbs;
-use crate::step::pair_log_probs;
-use crate::{TokenPair, TrainError};
+use crate::training::Preparation;
 
 /// Pairs of a shard.
 const SHARD: usize = 64;
 
-/// Whether the pass went to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReferenceEnd {
-    Complete,
-    Stopped,
+/// What the pass over all pairs needs.
+pub(crate) struct ReferencePass<'a> {
+    pub(crate) decoder: &'a Decoder,
+    pub(crate) micro_batch_tokens: usize,
+    pub(crate) folder: &'a Path,
+    pub(crate) stop: &'a dyn Fn() -> bool,
+    pub(crate) collective: &'a dyn Collective,
+}
+
+/// Some pairs that lack their reference.
+struct Shard {
+    /// Indices of pairs.
+    members: Vec<usize>,
+    path: PathBuf,
 }
 
 /// Fills in `reference` of every one of these pairs that lacks it.
 pub(crate) fn fill_references(
-    decoder: &Decoder,
     pairs: &mut [&mut TokenPair],
-    micro_batch_tokens: usize,
-    folder: &Path,
-    stop: &dyn Fn() -> bool,
-) -> Result<ReferenceEnd, TrainError> {
+    pass: &ReferencePass<'_>,
+) -> Result<Preparation, TrainError> {
     let missing: Vec<usize> =
         pairs.iter().enumerate().filter(|(_, pair)| pair.reference.is_none()).map(|(i, _)| i).collect();
     if missing.is_empty() {
-        return Ok(ReferenceEnd::Complete);
+        return Ok(Preparation::Complete);
     }
-    atomic::create_dir_all(folder)?;
-    let shards = missing.len().div_ceil(SHARD);
-    for (number, shard) in missing.chunks(SHARD).enumerate() {
-        let members: Vec<&TokenPair> = shard.iter().map(|&i| &*pairs[i]).collect();
-        let mut hash = Fingerprint::new();
-        members.iter().for_each(|pair| pair.fingerprint(&mut hash));
-        let path = folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
-        let values = match read_shard(&path, members.len())? {
-            Some(values) => values,
-            None => {
-                if stop() {
-                    return Ok(ReferenceEnd::Stopped);
-                }
-                let Some(values) = compute(decoder, &members, micro_batch_tokens, stop)? else {
-                    return Ok(ReferenceEnd::Stopped);
-                };
-                write_shard(&path, &members, &values)?;
-                tracing::debug!("reference log-probs: shard {} of {shards}", number + 1);
-                values
-            }
-        };
-        for (&index, value) in shard.iter().zip(values) {
-            pairs[index].reference = Some(value);
+    let first = is_first(pass.collective);
+    let made = if first { atomic::create_dir_all(pass.folder).map_err(TrainError::from) } else { Ok(()) };
+    agree(pass.collective, made)?;
+    let shards: Vec<Shard> = missing
+        .chunks(SHARD)
+        .enumerate()
+        .map(|(number, members)| {
+            let mut hash = Fingerprint::new();
+            members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
+            let path = pass.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
+            Shard { members: members.to_vec(), path }
+        })
+        .collect();
+    for round in shards.chunks(pass.collective.world()) {
+        if pass.round(pairs, round)? == Preparation::Stopped {
+            return Ok(Preparation::Stopped);
         }
     }
-    Ok(ReferenceEnd::Complete)
+    Ok(Preparation::Complete)
 }
 
-/// The shard's log-probs, or `None` when told to stop.
-fn compute(
-    decoder: &Decoder,
-    pairs: &[&TokenPair],
-    micro_batch_tokens: usize,
-    stop: &dyn Fn() -> bool,
-) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-    let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
-    let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
-    for micro in micro_batches(&tokens, micro_batch_tokens) {
-        if stop() {
-            return Ok(None);
-        }
-        let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
-        for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members)?) {
-            if !(value.chosen.is_finite() && value.rejected.is_finite()) {
-                return Err(TrainError::NotFinite {
-                    step: 0,
-                    quantity: Quantity::ReferenceLogProb,
-                    example: pairs[index].name.clone(),
-                });
+impl ReferencePass<'_> {
+    /// One shard for every rank, or for some of them at the end.
+    fn round(&self, pairs: &mut [&mut TokenPair], round: &[Shard]) -> Result<Preparation, TrainError> {
+        let known = self.read(round)?;
+        let own = match round.get(self.collective.rank()) {
+            Some(shard) if known[self.collective.rank()].is_none() => {
+                let members: Vec<&TokenPair> = shard.members.iter().map(|&index| &*pairs[index]).collect();
+                self.compute(&members)
             }
-            values[index] = value;
+            _ => Ok(None),
+        };
+        let own = agree(self.collective, own)?;
+        let computed = unpack(&self.collective.all_gather(&pack(&[own]))?, round);
+
+        let mut end = Preparation::Complete;
+        let mut written = Ok(());
+        for ((shard, known), computed) in round.iter().zip(known).zip(computed) {
+            if let (None, Some(values), true) = (&known, &computed, is_first(self.collective)) {
+                let members: Vec<&TokenPair> = shard.members.iter().map(|&index| &*pairs[index]).collect();
+                written = written.and_then(|()| write_shard(&shard.path, &members, values));
+                tracing::debug!("reference log-probs: {}", shard.path.display());
+            }
+            match known.or(computed) {
+                None => end = Preparation::Stopped,
+                Some(values) => {
+                    for (&index, value) in shard.members.iter().zip(values) {
+                        pairs[index].reference = Some(value);
+                    }
+                }
+            }
+        }
+        agree(self.collective, written)?;
+        Ok(end)
+    }
+
+    /// What rank 0 finds of the shards.
+    fn read(&self, round: &[Shard]) -> Result<Vec<Option<Vec<PairLogProbs>>>, TrainError> {
+        let read = if is_first(self.collective) {
+            round.iter().map(|shard| read_shard(&shard.path, shard.members.len())).collect()
+        } else {
+            Ok(Vec::new())
+        };
+        let found: Vec<Option<Vec<PairLogProbs>>> = agree(self.collective, read)?;
+        Ok(unpack(&from_first(self.collective, &pack(&found))?, round))
+    }
+
+    /// The pairs' log-probs, or `None` when told to stop.
+    fn compute(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+        let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
+        let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
+        for micro in micro_batches(&tokens, self.micro_batch_tokens) {
+            if (self.stop)() {
+                return Ok(None);
+            }
+            let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
+            for (&index, value) in micro.iter().zip(pair_log_probs(self.decoder, &members)?) {
+                if !(value.chosen.is_finite() && value.rejected.is_finite()) {
+                    return Err(TrainError::NotFinite {
+                        step: 0,
+                        quantity: Quantity::ReferenceLogProb,
+                        example: pairs[index].name.clone(),
+                    });
+                }
+                values[index] = value;
+            }
+        }
+        Ok(Some(values))
+    }
+}
+
+/// Numbers of one shard in a message: whether it is there, then its log-probs, filled up with zeros.
+const PACKED: usize = 1 + 2 * SHARD;
+
+/// Shards as numbers for the ranks to exchange.
+fn pack(shards: &[Option<Vec<PairLogProbs>>]) -> Vec<f64> {
+    let mut packed = vec![0.0; PACKED * shards.len()];
+    for (numbers, values) in packed.chunks_exact_mut(PACKED).zip(shards) {
+        let Some(values) = values else { continue };
+        numbers[0] = 1.0;
+        for (pair, value) in numbers[1..].chunks_exact_mut(2).zip(values) {
+            pair.copy_from_slice(&[value.chosen, value.rejected]);
         }
     }
-    Ok(Some(values))
+    packed
+}
+
+/// The shards of a round out of [`pack`]'s numbers.
+fn unpack(packed: &[f64], round: &[Shard]) -> Vec<Option<Vec<PairLogProbs>>> {
+    let shards = packed.chunks_exact(PACKED).zip(round);
+    shards
+        .map(|(numbers, shard)| {
+            let pairs = numbers[1..].chunks_exact(2).take(shard.members.len());
+            let values = pairs.map(|pair| PairLogProbs { chosen: pair[0], rejected: pair[1] }).collect();
+            (numbers[0] != 0.0).then_some(values)
+        })
+        .collect()
 }
 
 /// A line of a shard.

@@ -3,19 +3,26 @@
 //! If prompt + the longer response exceed `max_length`, the prompt is cut from the left to `max_prompt_length`
 //! keeping its BOS; if they still do, each response is cut from the right to `max_length − prompt`.
 
-use crate::TokenPair;
+use super::TokenPair;
+use crate::TrainSettings;
 
 /// The bounds of a pair's length, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LengthLimits {
+pub(crate) struct LengthLimits {
     /// Of prompt + response.
-    pub max_length: usize,
+    pub(crate) max_length: usize,
     /// Of the prompt, where prompt + the longer response exceed `max_length`.
-    pub max_prompt_length: usize,
+    pub(crate) max_prompt_length: usize,
+}
+
+impl From<&TrainSettings> for LengthLimits {
+    fn from(settings: &TrainSettings) -> Self {
+        Self { max_length: settings.max_length, max_prompt_length: settings.max_prompt_length }
+    }
 }
 
 /// Cuts one pair to the limits; whether anything was cut.
-pub fn truncate(pair: &mut TokenPair, limits: LengthLimits) -> bool {
+pub(crate) fn truncate(pair: &mut TokenPair, limits: LengthLimits) -> bool {
     let longer = pair.chosen.len().max(pair.rejected.len());
     if pair.prompt.len() + longer <= limits.max_length {
         return false;

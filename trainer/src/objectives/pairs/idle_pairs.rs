@@ -1,7 +1,8 @@
 //! Pairs that cannot teach: cut to nothing, or two responses of the same tokens after every cut.
 
-use crate::truncate::LengthLimits;
-use crate::{TokenPair, TrainError};
+use super::TokenPair;
+use super::truncate::LengthLimits;
+use crate::TrainError;
 
 /// Leaves out the pairs that no token of a response is left of; how many.
 ///
