@@ -134,7 +134,7 @@ pub(crate) fn from_first(collective: &dyn Collective, values: &[f64]) -> Result<
     Ok(all)
 }
 
-/// That all ranks were given the same `what`, told by a hash of it.
+/// Checks by a hash that all ranks were given the same `what`.
 pub(crate) fn same_on_all(
     collective: &dyn Collective,
     what: &'static str,

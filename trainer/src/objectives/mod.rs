@@ -92,7 +92,7 @@ pub trait Objective {
     /// Settings or examples that can't be trained with, or a model that they don't fit.
     fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError>;
 
-    /// What is computed once under the starting weights; of no objective but pairs anything.
+    /// Computes once, before the first step, what needs the starting weights: the reference log-probs of pairs.
     ///
     /// # Errors
     /// A value that is not finite, or a failed read or write.
@@ -160,7 +160,7 @@ pub trait Objective {
         Ok(())
     }
 
-    /// What the objective knows of a finished run: examples, and how many were cut and left out.
+    /// The objective's part of the summary: examples, and how many were cut and left out.
     ///
     /// # Errors
     /// A file that can't be read.

@@ -1,7 +1,7 @@
 //! The training loop that pairs, instructions and comparisons share.
 //!
 //! One step: the batch's gradient, its global norm, the clipped optimizer step at the schedule's rate, a line
-//! of metrics; a checkpoint every `checkpoint_every` steps, at the end, and when told to stop. The loop owns the one
+//! of metrics; a checkpoint every `checkpoint_every` steps, at the end, and when asked to stop. The loop owns the one
 //! copy of the gradients. State between steps is the weights, the optimizer's tensors and the number of steps
 //! done: all of it is in a checkpoint.
 
@@ -52,7 +52,7 @@ fn train_objective(
     agree(collective, begun)?;
 
     let mut grads = None;
-    // What this rank did after its last step: told to the others before the next one.
+    // The outcome of what followed the last step on this rank, exchanged before the next one.
     let mut after_step = Ok(());
     loop {
         let is_done = state.done >= state.plan.trained;
@@ -105,7 +105,7 @@ fn open(decoder: &mut Decoder, run: &TrainRun<'_>) -> Result<(), TrainError> {
     Ok(decoder.parameters_mut().keep_masters()?)
 }
 
-/// The first of `problems` as an error; the recipe layer has told all of them before.
+/// The first of `problems` as an error; a recipe reports all of them before.
 pub(crate) fn first_problem(problems: Problems) -> Result<(), TrainError> {
     match problems.list.into_iter().next() {
         None => Ok(()),

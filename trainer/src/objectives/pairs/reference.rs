@@ -122,7 +122,7 @@ impl ReferencePass<'_> {
         Ok(unpack(&from_first(self.collective, &pack(&found))?, round))
     }
 
-    /// The pairs' log-probs, or `None` when told to stop.
+    /// The pairs' log-probs, or `None` when asked to stop.
     fn compute(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
         let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
