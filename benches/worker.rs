@@ -267,11 +267,13 @@ fn train_on(
 fn score(options: &Options) -> Outcome<()> {
     let rows: Vec<Candidates> = options.inputs.score.rows.iter().enumerate().map(candidates).collect();
     let mut settings = ScoreSettings::default();
-    settings.batch_tokens = options.batch_tokens.unwrap_or(settings.batch_tokens);
+    if let Some(tokens) = options.batch_tokens {
+        settings.kind.set_batch_tokens(tokens);
+    }
     let model = selfplay_scorer::load(&options.model, &settings, &Device::Cpu, None)?;
     let words: usize = options.inputs.score.rows.iter().map(conversation_tokens).sum();
     serve(|| {
-        let preferences = model.compare(&rows)?;
+        let preferences = model.compare_all(&rows)?;
         let scores: Vec<f64> =
             preferences.iter().flat_map(|row| row.scores.iter().flatten().copied()).collect();
         let size = scores.iter().map(|s| s.abs()).sum::<f64>() / scores.len() as f64;

@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::ModelError;
+use selfplay_pairer::PairingError;
 use selfplay_records::{HasKind, Kind, Problems, RecordError, WriteError, hint_of};
 use selfplay_sampler::SampleError;
 use selfplay_scorer::ScoreError;
 use selfplay_trainer::TrainError;
 
 use crate::hub::HubError;
-use crate::pairing::PairingError;
 use crate::signals::StopSignal;
 
 /// A result of a command.

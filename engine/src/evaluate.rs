@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
 use selfplay_sampler::{SampleSettings, Sampler, encode};
-use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities};
+use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate};
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::checker::CheckerKind;
@@ -70,7 +70,7 @@ pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
-    policy.make_room(session, session.inputs.preference_bytes()?)?;
+    policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     result.win_rate_start = win_rate(session, &*model, &samples, iteration - 1)?;
     result.win_rate_first =
@@ -156,7 +156,7 @@ fn win_rate(
         return Ok(None);
     }
     let others: Vec<Candidates> = read_rows(&path)?;
-    Ok(mean_win_rate(&win_probabilities(model, &contests(samples, &others))?))
+    Ok(mean_win_rate(&model.win_probabilities(&contests(samples, &others))?))
 }
 
 /// Sample i of a prompt against sample i of the same prompt.

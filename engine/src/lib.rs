@@ -26,7 +26,6 @@ pub mod lock;
 pub mod log_prob_difference;
 pub mod manifest;
 mod memory_check;
-pub mod pairing;
 pub mod policy_files;
 pub mod progress;
 pub mod recipe;

@@ -14,7 +14,7 @@ use crate::recipe::Recipe;
 use crate::resume::{StageAction, Workload, plan};
 use crate::run_dir::{IterationDir, RunDir};
 use crate::runtime::Runtime;
-use crate::signals::StopFlag;
+use crate::signals::{StopFlag, StopSignal};
 use crate::usable_prompts::without_stop;
 
 /// Everything that the stages share.
@@ -142,16 +142,14 @@ impl Session {
     /// # Errors
     /// [`EngineError::Stopped`].
     pub fn check_stop(&self) -> Result<(), EngineError> {
-        match self.stop.requested() {
-            Some(signal) => Err(EngineError::Stopped {
-                signal,
-                kept: format!(
-                    "everything finished is kept, go on with: selfplay resume {}",
-                    self.run.root().display()
-                ),
-            }),
-            None => Ok(()),
-        }
+        self.stop.requested().map_or(Ok(()), |signal| Err(self.stopped(signal)))
+    }
+
+    /// The error of a stage that a signal has ended.
+    pub fn stopped(&self, signal: StopSignal) -> EngineError {
+        let kept =
+            format!("everything finished is kept, go on with: selfplay resume {}", self.run.root().display());
+        EngineError::Stopped { signal, kept }
     }
 
     /// Marks an iteration as finished.

@@ -56,7 +56,7 @@ pub struct IterationSummary {
     pub tokens: Option<f64>,
     /// Share of held-out responses that the length limit ended.
     pub length_limited: Option<f64>,
-    /// Share of the iteration's prompts with a circle among three candidates.
+    /// Share of the iteration's prompts with a preference cycle among three candidates.
     pub cyclic: Option<f64>,
     /// Mean log π_new − log π_old over held-out responses, in nats.
     pub kl: Option<f64>,

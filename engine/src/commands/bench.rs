@@ -25,7 +25,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
     if let Some(path) = &args.json {
         check_report(path)?;
     }
-    let (policy, judge) =
+    let (policy, preference) =
         (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
     let mut parts = args.parts.clone();
     if parts.is_empty() {
@@ -42,7 +42,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         device: common.device.open()?,
         dtype,
         policy,
-        judge,
+        preference,
         pairs: args.pairs,
         max_tokens: args.max_tokens,
         rows: args.rows,

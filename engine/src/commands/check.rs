@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use selfplay_model::Architecture;
+use selfplay_scorer::Footprint;
 
 use crate::cli::{CheckArgs, Common};
 use crate::commands::print;
@@ -28,18 +29,27 @@ pub fn run(args: &CheckArgs, common: &Common) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(EngineError::input(wrong.join("\n"))) }
 }
 
+const POLICY: &str = "policy.model";
+
 /// The recipe's models by key.
 fn models(recipe: &Recipe) -> [(&'static str, &ModelSource); 2] {
-    [("policy.model", &recipe.policy.model), ("score.model", &recipe.score.model)]
+    [(POLICY, &recipe.policy.model), ("score.model", &recipe.score.model)]
 }
 
 /// What a model folder of this machine says against itself; weights are not read.
 fn unloadable(recipe: &Recipe) -> Option<String> {
-    models(recipe).into_iter().find_map(|(key, source)| match source {
-        ModelSource::Folder(folder) | ModelSource::Random(folder) if folder.is_dir() => {
-            Architecture::load(folder).err().map(|error| format!("{key}: {error}"))
+    models(recipe).into_iter().find_map(|(key, source)| {
+        let (ModelSource::Folder(folder) | ModelSource::Random(folder)) = source else { return None };
+        if !folder.is_dir() {
+            return None;
         }
-        _ => None,
+        let error = match key {
+            POLICY => Architecture::load(folder).err().map(|error| error.to_string()),
+            _ => {
+                Footprint::of_folder(folder, &recipe.score.settings.kind).err().map(|error| error.to_string())
+            }
+        };
+        error.map(|error| format!("{key}: {error}"))
     })
 }
 

@@ -8,6 +8,7 @@
 use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_sampler::{Capacity, SampleSettings};
+use selfplay_scorer::Footprint;
 use selfplay_trainer::{OptimizerKind, TrainSettings};
 
 use crate::device::DeviceChoice;
@@ -43,9 +44,9 @@ impl Bytes {
 #[derive(Clone, Copy)]
 pub(super) struct Models<'a> {
     pub(super) policy: &'a Architecture,
-    pub(super) judge: &'a Architecture,
+    pub(super) preference: &'a Footprint,
     pub(super) policy_dtype: DType,
-    pub(super) judge_dtype: DType,
+    pub(super) preference_dtype: DType,
     pub(super) device: DeviceChoice,
 }
 
@@ -55,11 +56,13 @@ impl<'a> Models<'a> {
         recipe: &Recipe,
         device: DeviceChoice,
         policy: &'a Architecture,
-        judge: &'a Architecture,
+        preference: &'a Footprint,
     ) -> Self {
-        let policy_dtype = computed_in(policy, recipe.policy.dtype.map(WeightDType::to_candle), device);
-        let judge_dtype = computed_in(judge, recipe.score.settings.dtype.tensor_dtype(), device);
-        Self { policy, judge, policy_dtype, judge_dtype, device }
+        let stored = policy.stored_dtype.map(|dtype| dtype.dtype());
+        let policy_dtype = computed_in(stored, recipe.policy.dtype.map(WeightDType::to_candle), device);
+        let preference_dtype =
+            computed_in(preference.stored_dtype, recipe.score.settings.kind.dtype(), device);
+        Self { policy, preference, policy_dtype, preference_dtype, device }
     }
 
     fn on_gpu(&self) -> bool {
@@ -72,12 +75,10 @@ impl<'a> Models<'a> {
 }
 
 /// f32 on the CPU; on CUDA what the recipe says, else as stored.
-fn computed_in(model: &Architecture, asked: Option<DType>, device: DeviceChoice) -> DType {
+fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice) -> DType {
     match device {
         DeviceChoice::Cpu => DType::F32,
-        DeviceChoice::Cuda(_) => {
-            asked.or(model.stored_dtype.map(|dtype| dtype.dtype())).unwrap_or(DType::F32)
-        }
+        DeviceChoice::Cuda(_) => asked.or(stored).unwrap_or(DType::F32),
     }
 }
 
@@ -166,7 +167,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
         bytes.add("policy, packed for small batches", models.policy_weights());
     }
     if beside {
-        bytes.add("preference model", models.judge.parameter_bytes(models.judge_dtype));
+        bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
         bytes.add("a pass of scoring", scoring_pass(models, recipe));
     }
     bytes.add("a step of sampling", sampling_step(models, limits));
@@ -184,7 +185,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
 /// While candidates are compared and the policy is not there.
 fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
     let mut bytes = Bytes::default();
-    bytes.add("preference model", models.judge.parameter_bytes(models.judge_dtype));
+    bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
     bytes.add("a pass of scoring", scoring_pass(models, recipe));
     bytes.add("the program", PROGRAM);
     bytes
@@ -272,21 +273,20 @@ fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
 
 /// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
 pub(super) fn scoring_tokens(recipe: &Recipe) -> usize {
-    let (score, sample) = (&recipe.score.settings, &recipe.sample);
+    let sample = &recipe.sample;
     let conversation = longest_scored(recipe);
     let shard = sample.shard_prompts.saturating_mul(sample.num_samples).saturating_mul(conversation);
-    score.batch_tokens.max(conversation).min(shard)
+    recipe.score.settings.kind.pass_tokens(conversation).min(shard)
 }
 
 /// Tokens of the longest conversation that is scored.
 pub(super) fn longest_scored(recipe: &Recipe) -> usize {
     let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
-    recipe.score.settings.max_length.min(most)
+    recipe.score.settings.kind.read_tokens(most)
 }
 
 fn scoring_pass(models: &Models<'_>, recipe: &Recipe) -> u64 {
-    let token = (models.judge.inference_values() * models.judge_dtype.size_in_bytes()) as u64;
-    (scoring_tokens(recipe) as u64).saturating_mul(token)
+    models.preference.pass_bytes(scoring_tokens(recipe), models.preference_dtype)
 }
 
 /// Keys and values of one candidate at full length with its prompt.

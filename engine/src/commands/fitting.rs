@@ -4,7 +4,7 @@ use std::fmt;
 
 use candle_core::DType;
 use selfplay_model::Architecture;
-use selfplay_scorer::ScoreDType;
+use selfplay_scorer::{Footprint, ScoreDType};
 
 use super::device_memory::Memory;
 use super::estimate::{self, Models, Need, Phase, show, show_at_least};
@@ -17,7 +17,7 @@ use crate::recipe::{Recipe, WeightDType};
 pub(super) struct Planned<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) policy: &'a Architecture,
-    pub(super) judge: &'a Architecture,
+    pub(super) preference: &'a Footprint,
     pub(super) device: DeviceChoice,
 }
 
@@ -38,9 +38,9 @@ impl Setting {
             Self::Recompute => recipe.train.recompute = true,
             Self::MicroBatchTokens(tokens) => recipe.train.micro_batch_tokens = tokens,
             Self::CacheMib(mib) => recipe.sample.cache_mib = Some(mib),
-            Self::ScoreBatchTokens(tokens) => recipe.score.settings.batch_tokens = tokens,
+            Self::ScoreBatchTokens(tokens) => recipe.score.settings.kind.set_batch_tokens(tokens),
             Self::PolicyBf16 => recipe.policy.dtype = Some(WeightDType::Bf16),
-            Self::ScoreBf16 => recipe.score.settings.dtype = ScoreDType::Bf16,
+            Self::ScoreBf16 => recipe.score.settings.kind.set_dtype(ScoreDType::Bf16),
         }
     }
 }
@@ -85,7 +85,7 @@ fn levers(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
         caches.into_iter().map(Setting::CacheMib).collect(),
         scored.into_iter().map(Setting::ScoreBatchTokens).collect(),
         if_that(on_gpu && models.policy_dtype == DType::F32, Setting::PolicyBf16),
-        if_that(on_gpu && models.judge_dtype == DType::F32, Setting::ScoreBf16),
+        if_that(on_gpu && models.preference_dtype == DType::F32, Setting::ScoreBf16),
     ]
 }
 
@@ -107,7 +107,7 @@ fn lower_powers(now: usize, least: usize) -> Vec<usize> {
 }
 
 fn models<'a>(planned: &Planned<'a>, recipe: &Recipe) -> Models<'a> {
-    Models::of(recipe, planned.device, planned.policy, planned.judge)
+    Models::of(recipe, planned.device, planned.policy, planned.preference)
 }
 
 /// The phases of a recipe with some keys set otherwise.
@@ -227,11 +227,11 @@ pub(super) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
 fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
     let models = models(planned, planned.recipe);
     let policy = models.policy.parameter_bytes(models.policy_dtype);
-    let judge = models.judge.parameter_bytes(models.judge_dtype);
+    let preference = models.preference.weight_bytes(models.preference_dtype);
     match phase {
-        Phase::SamplingAndScoring => ("both models' weights", policy + judge),
+        Phase::SamplingAndScoring => ("both models' weights", policy + preference),
         Phase::Sampling => ("the policy's weights", policy),
-        Phase::Scoring => ("the preference model's weights", judge),
+        Phase::Scoring => ("the preference model's weights", preference),
         Phase::Training => {
             let what = match models.policy_dtype {
                 DType::F32 => "weights, gradients and optimizer state",
@@ -244,7 +244,7 @@ fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::estimate::tests::{recipe, tiny};
+    use super::super::estimate::tests::{footprint, recipe, tiny};
     use super::*;
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_least_change_that_fits_is_found() {
-        let (mut policy, judge) = (tiny(), tiny());
+        let (mut policy, preference) = (tiny(), footprint());
         (policy.num_layers, policy.windows) = (4, vec![None; 4]);
         // Training decides: pages and passes of scoring are small.
         let recipe = recipe(&[
@@ -272,7 +272,8 @@ mod tests {
             "score.batch_tokens=64",
             "score.max_length=64",
         ]);
-        let on_cpu = Planned { recipe: &recipe, policy: &policy, judge: &judge, device: DeviceChoice::Cpu };
+        let on_cpu =
+            Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let (all, recomputed) = (peak(&on_cpu, &[]), peak(&on_cpu, &[Setting::Recompute]));
         assert!(recomputed < all);
         assert_eq!(remedy(&on_cpu, all), Remedy::Settings(Vec::new()));
@@ -289,9 +290,10 @@ mod tests {
 
     #[test]
     fn the_message_names_phase_figures_and_setting() {
-        let (policy, judge) = (tiny(), tiny());
+        let (policy, preference) = (tiny(), footprint());
         let recipe = recipe(&["sample.cache_mib=1", "score.batch_tokens=64", "score.max_length=64"]);
-        let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device: DeviceChoice::Cpu };
+        let planned =
+            Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let message = |bytes: u64| {
             let memory = Memory { bytes, of: "--memory".to_owned() };
             let needs = needs_with(&planned, &[], bytes);
@@ -322,10 +324,11 @@ mod tests {
 
     #[test]
     fn sixteen_bits_are_proposed_on_a_gpu_alone() {
-        let (mut policy, judge) = (tiny(), tiny());
+        let (mut policy, preference) = (tiny(), footprint());
         policy.stored_dtype = None;
         let recipe = recipe(&["sample.cache_mib=1"]);
-        let on = |device| levers(&Planned { recipe: &recipe, policy: &policy, judge: &judge, device });
+        let on =
+            |device| levers(&Planned { recipe: &recipe, policy: &policy, preference: &preference, device });
         assert_eq!(on(DeviceChoice::Cuda(0))[4], [Setting::PolicyBf16]);
         assert!(on(DeviceChoice::Cuda(0))[5].is_empty() && on(DeviceChoice::Cpu)[4].is_empty());
     }

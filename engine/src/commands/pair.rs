@@ -5,7 +5,6 @@ use selfplay_records::{Candidates, Preference, read_rows, write_rows};
 use super::stage::{Stage, check_row_output};
 use crate::cli::{Common, PairArgs};
 use crate::error::Result;
-use crate::pairing;
 
 /// Runs the command.
 ///
@@ -17,7 +16,8 @@ pub fn run(args: &PairArgs, common: &Common) -> Result<()> {
     let candidates: Vec<Candidates> = read_rows(&args.candidates)?;
     let preferences: Vec<Preference> = read_rows(&args.preferences)?;
     let recipe = &stage.recipe;
-    let selected = pairing::select(&candidates, &preferences, &recipe.pair, recipe.seed, stage.iteration)?;
+    let selected =
+        selfplay_pairer::select(&candidates, &preferences, &recipe.pair, recipe.seed, stage.iteration)?;
     let dropped = selected.dropped;
     stage.progress.line(format!(
         "{} pairs of {} prompts; without a pair: {} with one response, {} by length, {} ties, {} by margin",

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use selfplay_model::{Architecture, Codec};
+use selfplay_scorer::Footprint;
 
 use super::device_memory::{self, Memory};
 use super::estimate::{self, Bytes, Models, Need, count, show};
@@ -27,11 +28,12 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     let rates = Rates::load(&args.rates)?;
     let policy_folder = hub::config_folder(&recipe.policy.model)?;
     let policy = Architecture::load(&policy_folder)?;
-    let judge = Architecture::load(&hub::config_folder(&recipe.score.model)?)?;
+    let preference =
+        Footprint::of_folder(&hub::config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
     let memory = device_memory::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
 
-    let models = Models::of(&recipe, device, &policy, &judge);
+    let models = Models::of(&recipe, device, &policy, &preference);
     let needs = estimate::needs(&models, &recipe, bound);
     let prompts = prompts(&recipe)?;
     let times = stage_times::times(&recipe, &models, &rates, prompts, bound);
@@ -48,7 +50,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         let _ = writeln!(text, "\n{note}");
     }
     print(&text)?;
-    let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device };
+    let planned = Planned { recipe: &recipe, policy: &policy, preference: &preference, device };
     match memory.and_then(|memory| fitting::refusal(&planned, &needs, &memory)) {
         Some(error) => Err(error),
         None => Ok(()),
@@ -56,16 +58,15 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
 }
 
 fn head(recipe: &Recipe, models: &Models<'_>) -> String {
-    let parameters = |model: &Architecture| count(model.parameter_count() as u64);
     format!(
         "{}: {} iterations on {}\n  policy            {} ({} parameters)\n  preference model  {} ({} parameters)\n",
         recipe.name,
         recipe.iterations,
         models.device,
         recipe.policy.model,
-        parameters(models.policy),
+        count(models.policy.parameter_count() as u64),
         recipe.score.model,
-        parameters(models.judge),
+        count(models.preference.parameters),
     )
 }
 

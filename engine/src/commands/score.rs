@@ -1,5 +1,7 @@
 //! `selfplay score`: candidates to preferences.
 
+use std::ops::ControlFlow;
+
 use selfplay_model::Codec;
 use selfplay_records::{Candidates, Preference, read_rows, write_rows};
 use selfplay_scorer::{check_prompt, load};
@@ -9,6 +11,7 @@ use super::stage::{Fingerprint, Stage, check_row_output, flag};
 use crate::cli::{Common, ScoreArgs};
 use crate::error::{EngineError, Result};
 use crate::hub;
+use crate::stages::compare;
 
 /// Runs the command.
 ///
@@ -24,7 +27,7 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
     let folder = hub::model_folder(&recipe.score.model)?;
     let model = load(&folder, &recipe.score.settings, &device, None)?;
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
-    let codec = Codec::load(&folder, recipe.score.settings.chat_template.as_deref())?;
+    let codec = Codec::load(&folder, recipe.score.settings.kind.chat_template())?;
     for row in &rows {
         check_prompt(&codec, &folder, &row.prompt)
             .map_err(|error| EngineError::in_file(&args.candidates, error))?;
@@ -44,11 +47,17 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
         let compared = match parts.shard(number)? {
             Some(done) => done,
             None => {
-                let compared =
-                    model.compare(shard).map_err(|error| EngineError::in_file(&args.candidates, error));
-                let compared = parts.after(compared)?;
-                parts.keep(number, &compared)?;
-                compared
+                let before = preferences.len();
+                let mut progress = |done: usize| task.set((before + done) as u64, "");
+                let compared = compare(&*model, shard, &stage.stop, &mut progress)
+                    .map_err(|error| EngineError::in_file(&args.candidates, error));
+                match parts.after(compared)? {
+                    ControlFlow::Break(signal) => return Err(stage.stopped(signal, parts.folder())),
+                    ControlFlow::Continue(compared) => {
+                        parts.keep(number, &compared)?;
+                        compared
+                    }
+                }
             }
         };
         preferences.extend(compared);

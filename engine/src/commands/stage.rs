@@ -12,7 +12,7 @@ use crate::error::{EngineError, Result};
 use crate::manifest::InputFile;
 use crate::progress::{Progress, Verbosity};
 use crate::recipe::{Override, Purpose, Recipe, load};
-use crate::signals::StopFlag;
+use crate::signals::{StopFlag, StopSignal};
 
 /// The time that chat templates read, in a command's settings.
 const CLOCK_KEY: &str = "the time that templates read";
@@ -76,16 +76,14 @@ impl Stage {
 
     /// Ends the command between two pieces of work, when a signal has asked for it.
     pub(super) fn check_stop(&self, parts: &Path) -> Result<()> {
-        match self.stop.requested() {
-            None => Ok(()),
-            Some(signal) => Err(EngineError::Stopped {
-                signal,
-                kept: format!(
-                    "what is finished lies in {}, and the same command goes on from there",
-                    parts.display()
-                ),
-            }),
-        }
+        self.stop.requested().map_or(Ok(()), |signal| Err(self.stopped(signal, parts)))
+    }
+
+    /// The error of a command that a signal has ended.
+    pub(super) fn stopped(&self, signal: StopSignal, parts: &Path) -> EngineError {
+        let kept =
+            format!("what is finished lies in {}, and the same command goes on from there", parts.display());
+        EngineError::Stopped { signal, kept }
     }
 }
 

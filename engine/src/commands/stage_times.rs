@@ -6,11 +6,12 @@
 
 use candle_core::DType;
 use selfplay_model::Architecture;
+use selfplay_pairer::PairRule;
+use selfplay_scorer::Comparison;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::estimate::{self, Models};
 use super::rates::{Rate, Rates, Stage, Work};
-use crate::pairing::PairRule;
 use crate::recipe::Recipe;
 
 /// Prompts that times are given for where nobody knows how many there are.
@@ -29,7 +30,8 @@ pub(super) struct Lengths {
 
 impl Lengths {
     pub(super) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
-        let (train, scored) = (&recipe.train, recipe.score.settings.max_length);
+        let train = &recipe.train;
+        let scored = recipe.score.settings.kind.read_tokens(usize::MAX);
         // Where the context is too short for both, a response's token costs the most: it is sampled, scored and trained
         // once for each response, a prompt's once for all of them.
         let response = recipe.sample.max_new_tokens.min(policy.max_positions.saturating_sub(1));
@@ -84,10 +86,10 @@ struct Job<'a> {
     rows: u64,
 }
 
-/// A prompt once and `times` responses to it; `head`: the logits of every token of the responses too.
-fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f64, head: bool) -> f64 {
+/// A prompt once and `times` responses to it, with the logits of every token of the responses.
+fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f64) -> f64 {
     let (prompt, response) = lengths;
-    let logits = if head { response as f64 * model.head_flops() } else { 0.0 };
+    let logits = response as f64 * model.head_flops();
     model.continuation_flops(0, prompt) + times * (model.continuation_flops(prompt, response) + logits)
 }
 
@@ -101,20 +103,21 @@ impl Job<'_> {
         let weights = self.models.policy.parameter_bytes(self.models.policy_dtype) as f64;
         let keys = self.models.policy.key_value_bytes(self.models.policy_dtype) as f64;
         Work {
-            flops: prompt_and_responses(self.models.policy, (prompt, response), samples, true),
+            flops: prompt_and_responses(self.models.policy, (prompt, response), samples),
             bytes: tokens / self.rows as f64 * weights + tokens * context * keys,
         }
     }
 
     /// `responses` to a prompt, embedded.
     fn score(&self, responses: f64) -> Work {
-        let flops = prompt_and_responses(self.models.judge, self.lengths.scored, responses, false);
+        let (prompt, response) = self.lengths.scored;
+        let flops = self.models.preference.flops(Comparison { prompt, response, responses });
         Work { flops, bytes: 0.0 }
     }
 
     /// Log-probs of `responses` to a prompt.
     fn log_probs(&self, lengths: (usize, usize), responses: f64) -> Work {
-        Work { flops: prompt_and_responses(self.models.policy, lengths, responses, true), bytes: 0.0 }
+        Work { flops: prompt_and_responses(self.models.policy, lengths, responses), bytes: 0.0 }
     }
 
     /// A pair's share of an optimizer step, with what is computed again.
@@ -165,14 +168,16 @@ struct Measured<'a> {
 
 impl<'a> Measured<'a> {
     fn nearest(rates: &'a Rates, models: &Models<'_>, recompute: bool) -> Self {
-        let of = |stage, model: &Architecture, dtype, recompute| {
-            rates.nearest(stage, models.device, dtype, model.parameter_count(), recompute)
+        let of = |stage, parameters, dtype, recompute| {
+            rates.nearest(stage, models.device, dtype, parameters, recompute)
         };
+        let policy = models.policy.parameter_count();
+        let preference = models.preference.parameters as usize;
         Self {
-            sample: of(Stage::Sample, models.policy, models.policy_dtype, false),
-            score: of(Stage::Score, models.judge, models.judge_dtype, false),
-            reference: of(Stage::Reference, models.policy, models.policy_dtype, false),
-            train: of(Stage::Train, models.policy, models.policy_dtype, recompute),
+            sample: of(Stage::Sample, policy, models.policy_dtype, false),
+            score: of(Stage::Score, preference, models.preference_dtype, false),
+            reference: of(Stage::Reference, policy, models.policy_dtype, false),
+            train: of(Stage::Train, policy, models.policy_dtype, recompute),
         }
     }
 
@@ -217,7 +222,7 @@ pub(super) fn times(
                 rate.describe()
             )),
             Some(rate) => sources.push(format!("{}: {}", stage.name(), rate.describe())),
-            None if stage == Stage::Score => unmeasured.push((stage, models.judge_dtype)),
+            None if stage == Stage::Score => unmeasured.push((stage, models.preference_dtype)),
             None => unmeasured.push((stage, models.policy_dtype)),
         }
     }
@@ -262,12 +267,13 @@ pub(super) fn show_time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::estimate::tests::{recipe, tiny};
+    use super::super::estimate::tests::{footprint, recipe, tiny};
     use super::*;
     use crate::device::DeviceChoice;
+    use selfplay_scorer::Footprint;
 
-    fn models<'a>(recipe: &Recipe, model: &'a Architecture) -> Models<'a> {
-        Models::of(recipe, DeviceChoice::Cpu, model, model)
+    fn models<'a>(recipe: &Recipe, model: &'a Architecture, preference: &'a Footprint) -> Models<'a> {
+        Models::of(recipe, DeviceChoice::Cpu, model, preference)
     }
 
     #[test]
@@ -280,7 +286,7 @@ mod tests {
         // A prompt of 3, two responses of 3 with 32 logits of 16 products each.
         let prompt = 3.0 * products + 4.0 * 16.0 * (1 + 2 + 3) as f64;
         let response = model.continuation_flops(3, 3) + 3.0 * 2.0 * 16.0 * 32.0;
-        assert_eq!(prompt_and_responses(&model, (3, 3), 2.0, true), prompt + 2.0 * response);
+        assert_eq!(prompt_and_responses(&model, (3, 3), 2.0), prompt + 2.0 * response);
     }
 
     #[test]
@@ -302,7 +308,7 @@ mod tests {
 
     #[test]
     fn stages_do_what_they_do() {
-        let model = tiny();
+        let (model, preference) = (tiny(), footprint());
         let set = [
             "train.max_prompt_length=20",
             "sample.max_new_tokens=30",
@@ -310,10 +316,10 @@ mod tests {
             "train.loss=dpo",
         ];
         let job = |recipe: &Recipe, check: &dyn Fn(&Job<'_>)| {
-            let models = models(recipe, &model);
+            let models = models(recipe, &model, &preference);
             check(&Job { models: &models, recipe, lengths: Lengths::of(recipe, &model), rows: 8 });
         };
-        let pair = prompt_and_responses(&model, (20, 30), 2.0, true);
+        let pair = prompt_and_responses(&model, (20, 30), 2.0);
         job(&recipe(&set), &|job| {
             assert_eq!(job.work(Stage::Reference, 10.0).flops, 10.0 * pair);
             // Forward, backward and the blocks again.
@@ -344,9 +350,9 @@ mod tests {
 
     #[test]
     fn times_add_up() {
-        let model = tiny();
+        let (model, preference) = (tiny(), footprint());
         let recipe = recipe(&["train.max_prompt_length=20", "sample.max_new_tokens=30", "iterations=2"]);
-        let (models, rates) = (models(&recipe, &model), Rates::load(&[]).unwrap());
+        let (models, rates) = (models(&recipe, &model, &preference), Rates::load(&[]).unwrap());
         let all = times(&recipe, &models, &rates, Some(3000), None);
         assert_eq!(all.stages.len(), 5);
         let seconds: f64 = all.stages.iter().map(|time| time.seconds.unwrap()).sum();

@@ -85,9 +85,7 @@ fn comparison(
     };
     let tokens = tokenise_row(codec, folder, &candidates, max_length)?;
     let prompt_position = tokens.prompt_end.unwrap_or(0);
-    let mut responses = tokens.responses.into_iter();
-    let mut next = || responses.next().unwrap_or_default();
-    let (chosen, rejected) = (next(), next());
+    let [chosen, rejected] = [0, 1].map(|k| tokens.response(k).to_vec());
     Ok(TokenComparison { name: format!("pair {row}"), chosen, rejected, prompt_position })
 }
 

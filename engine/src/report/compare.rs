@@ -74,7 +74,7 @@ pub fn render(comparison: &Comparison) -> String {
         "characters",
         "tokens",
         "kl",
-        "circles",
+        "cyclic",
         "differ",
         "seconds",
     ];

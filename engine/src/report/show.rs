@@ -73,7 +73,7 @@ pub fn render(summary: &RunSummary) -> String {
     }
     text.push_str(
         "win rate: mean P(new ≻ old) by the preference model on the held-out prompts;\n\
-         accuracy, length, limited and kl are of the same answers, circles of the\n\
+         accuracy, length, limited and kl are of the same answers, cyclic of the\n\
          candidates; differ: sampler against trainer, nats a token at most\n",
     );
     if !summary.finished {
@@ -148,7 +148,7 @@ fn training_head() -> Vec<String> {
         "pairs",
         "truncated",
         "mean score",
-        "circles",
+        "cyclic",
         "steps",
         "loss first",
         "loss last",

@@ -16,6 +16,7 @@ pub use policy::Policy;
 pub use record::record;
 pub use sample::sample;
 pub(crate) use sample::tokens_of;
+pub(crate) use score::compare;
 pub use score::score_shard;
 pub use train::train;
 

@@ -68,7 +68,9 @@ impl<'scope> Scorer<'scope> {
             let (sender, receiver) = bounded(WAITING_SHARDS);
             let thread = scope.spawn(move || score_beside(session, work, &receiver));
             Beside::Thread { sender, thread }
-        } else if runtime.has_room(session.inputs.preference_bytes()? + session.inputs.policy_bytes()?)? {
+        } else if runtime
+            .has_room(session.inputs.preference_bytes(&session.recipe)? + session.inputs.policy_bytes()?)?
+        {
             let model = session.inputs.preference_model(&session.recipe, runtime)?;
             Beside::Turns { model, done: Vec::new(), failed: None }
         } else {
@@ -125,7 +127,8 @@ impl<'scope> Scorer<'scope> {
                 score_from_disk(self.session, self.work, candidates, &*model, left)?;
             }
             Beside::Nobody => {
-                policy.make_room(self.session, self.session.inputs.preference_bytes()?)?;
+                let bytes = self.session.inputs.preference_bytes(&self.session.recipe)?;
+                policy.make_room(self.session, bytes)?;
                 let model =
                     self.session.inputs.preference_model(&self.session.recipe, &self.session.runtime)?;
                 score_from_disk(self.session, self.work, candidates, &*model, self.work.to_score())?;

@@ -1,7 +1,7 @@
 //! The end of an iteration: its line in `show` as pure data, checkpoints that are no longer needed, the manifest.
 
 use selfplay_records::{Candidates, Pair, Preference, read_rows};
-use selfplay_scorer::has_circle;
+use selfplay_scorer::has_cycle;
 
 use crate::error::EngineError;
 use crate::events;
@@ -98,7 +98,7 @@ impl Sampled {
         let candidates = Shards::new(work.dir.candidates(), work.shards);
         let preferences = Shards::new(work.dir.preferences(), work.shards);
         let mut found = Self::default();
-        let (mut characters, mut tokens, mut circles, mut compared) = (0, 0, 0, 0);
+        let (mut characters, mut tokens, mut cyclic, mut compared) = (0, 0, 0, 0);
         for &shard in &state.candidates {
             let rows: Vec<Candidates> = candidates.read(shard)?;
             found.prompts += rows.len();
@@ -113,12 +113,12 @@ impl Sampled {
         for &shard in &state.preferences {
             let rows: Vec<Preference> = preferences.read(shard)?;
             compared += rows.len();
-            circles += rows.iter().filter(|row| has_circle(&row.scores)).count();
+            cyclic += rows.iter().filter(|row| has_cycle(&row.scores)).count();
         }
         let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
         found.characters = share(characters, found.candidates);
         found.tokens = share(tokens, found.candidates);
-        found.cyclic = share(circles, compared);
+        found.cyclic = share(cyclic, compared);
         Ok(found)
     }
 }

@@ -24,6 +24,7 @@ mod simpo;
 mod sppo;
 mod sppo_single;
 
+use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{HasKind, Kind};
 
 use crate::settings::LossKind;
@@ -269,16 +270,6 @@ fn half_squares(terms: Terms, target_chosen: f64, target_rejected: f64) -> Terms
 /// A loss that depends on the difference of the two terms only.
 fn of_difference(value: f64, slope: f64) -> TermsLoss {
     TermsLoss { value, d_chosen: slope, d_rejected: -slope }
-}
-
-/// σ(x), without overflow on either side.
-fn sigmoid(x: f64) -> f64 {
-    if x >= 0.0 {
-        1.0 / (1.0 + (-x).exp())
-    } else {
-        let e = x.exp();
-        e / (1.0 + e)
-    }
 }
 
 /// log σ(x), without overflow on either side.

@@ -5,14 +5,25 @@ use crate::recipe::{Override, Purpose, load};
 
 /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
 pub(in crate::commands) fn tiny() -> Architecture {
-    let config = serde_json::json!({
+    Architecture::from_json(&tiny_config(), std::path::Path::new("config.json")).unwrap()
+}
+
+fn tiny_config() -> serde_json::Value {
+    serde_json::json!({
         "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
         "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
         "rope_theta": 10000.0, "hidden_act": "silu", "torch_dtype": "bfloat16",
         "architectures": ["LlamaForCausalLM"]
-    });
-    Architecture::from_json(&config, std::path::Path::new("config.json")).unwrap()
+    })
+}
+
+/// Of the same model with a value head, as a preference model.
+pub(in crate::commands) fn footprint() -> Footprint {
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::to_vec(&tiny_config()).unwrap();
+    selfplay_records::atomic::write_bytes(&folder.path().join("config.json"), &config).unwrap();
+    Footprint::of_folder(folder.path(), &selfplay_scorer::KindSettings::default()).unwrap()
 }
 
 /// Defaults with some keys set.
@@ -27,12 +38,12 @@ fn bytes_of(needs: &[Need], phase: Phase) -> &Bytes {
 
 #[test]
 fn weights_gradients_and_state_are_counted_once() {
-    let policy = tiny();
+    let (policy, preference) = (tiny(), footprint());
     let parameters = 32 * 16 + 3 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24;
     assert_eq!(policy.parameter_count(), parameters);
     let recipe = recipe(&["train.batch_size=1", "train.max_length=2"]);
-    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
-    assert_eq!((models.policy_dtype, models.judge_dtype), (DType::BF16, DType::BF16));
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    assert_eq!((models.policy_dtype, models.preference_dtype), (DType::BF16, DType::BF16));
     let bytes = training(&models, &recipe.train);
     // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
     let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
@@ -55,10 +66,10 @@ fn a_pass_has_a_micro_batch_or_a_pair_and_no_more_than_a_batch() {
 
 #[test]
 fn pages_stay_within_their_bound() {
-    let policy = tiny();
+    let (policy, preference) = (tiny(), footprint());
     let recipe = recipe(&["sample.max_batch_rows=2"]);
     let pages = |device, left| {
-        let models = Models { policy_dtype: DType::F32, ..Models::of(&recipe, device, &policy, &policy) };
+        let models = Models { policy_dtype: DType::F32, ..Models::of(&recipe, device, &policy, &preference) };
         key_value_pages(&models, &recipe, batch_limits(&recipe.sample, device), left)
     };
     // A row of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
@@ -74,9 +85,9 @@ fn pages_stay_within_their_bound() {
 
 #[test]
 fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
-    let policy = tiny();
+    let (policy, preference) = (tiny(), footprint());
     let recipe = recipe(&["sample.token_budget=64", "sample.max_batch_rows=4"]);
-    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
     let whole = needs(&models, &recipe, None);
     assert_eq!(
         whole.iter().map(|need| need.phase).collect::<Vec<_>>(),
@@ -89,15 +100,15 @@ fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
     assert!(alone >= both, "{alone} {both}");
     assert!(bytes_of(&less, Phase::Sampling).total() < both);
     // Memory of a CPU is not divided: there both work at the same time.
-    let models = Models::of(&recipe, DeviceChoice::Cpu, &policy, &policy);
+    let models = Models::of(&recipe, DeviceChoice::Cpu, &policy, &preference);
     assert_eq!(needs(&models, &recipe, Some(1)).len(), 2);
 }
 
 #[test]
 fn rows_are_those_whose_pages_there_are() {
-    let policy = tiny();
+    let (policy, preference) = (tiny(), footprint());
     let recipe = recipe(&["sample.max_batch_rows=9"]);
-    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &policy);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
     assert_eq!(rows_at_a_time(&models, &recipe, None), 9);
     assert_eq!(rows_at_a_time(&models, &recipe, Some(1 << 40)), 9);
     assert_eq!(rows_at_a_time(&models, &recipe, Some(0)), 1);

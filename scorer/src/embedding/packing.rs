@@ -11,45 +11,38 @@ use std::cmp::Reverse;
 
 use selfplay_model::PackedBatch;
 
-/// The different sequences of one prompt; none is empty.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SequenceGroup {
-    /// Token ids, each at least one.
-    pub sequences: Vec<Vec<u32>>,
-    /// Where the prompt gate reads, before clamping to a sequence's last position.
-    pub prompt_end: Option<usize>,
-}
+use super::TokenisedRow;
 
-/// Some sequences of one group that share a prefix within one batch.
+/// Some sequences of one row that share a prefix within one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Index of the group.
-    pub group: usize,
+pub(super) struct Piece {
+    /// Index of the row.
+    pub(super) row: usize,
     /// Indices of its sequences.
-    pub members: Vec<usize>,
+    pub(super) members: Vec<usize>,
     /// Tokens of the common prefix; 0 where a sequence stands alone.
-    pub shared: usize,
+    pub(super) shared: usize,
 }
 
 /// What one forward pass computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BatchPlan {
+pub(super) struct BatchPlan {
     /// Its pieces.
-    pub pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
     /// Its tokens, every shared prefix counted once.
-    pub tokens: usize,
+    pub(super) tokens: usize,
 }
 
 /// Length of the longest common prefix.
-pub fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// Groups → batches of at most `batch_tokens` tokens (one sequence that is longer has a batch of its own). Every
-/// sequence of every group is in exactly one piece.
-pub fn plan(groups: &[SequenceGroup], batch_tokens: usize) -> Vec<BatchPlan> {
+/// Rows → batches of at most `batch_tokens` tokens (one sequence that is longer has a batch of its own). Every
+/// sequence of every row is in exactly one piece.
+pub(super) fn plan(rows: &[TokenisedRow], batch_tokens: usize) -> Vec<BatchPlan> {
     let mut sized: Vec<SizedPiece> =
-        groups.iter().enumerate().flat_map(|(index, group)| split(index, group, batch_tokens)).collect();
+        rows.iter().enumerate().flat_map(|(index, row)| split(index, row, batch_tokens)).collect();
     // Longest first; the sort is stable, so equal ones keep the file's order and a plan is a function of its input.
     sized.sort_by_key(|piece| Reverse(piece.tokens));
     let mut batches: Vec<BatchPlan> = Vec::new();
@@ -70,27 +63,27 @@ struct SizedPiece {
     tokens: usize,
 }
 
-/// One piece where the group fits a batch, several where it does not.
-fn split(index: usize, group: &SequenceGroup, batch_tokens: usize) -> Vec<SizedPiece> {
+/// One piece where the row fits a batch, several where it does not.
+fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedPiece> {
     let mut pieces: Vec<SizedPiece> = Vec::new();
-    for (member, ids) in group.sequences.iter().enumerate() {
+    for (member, ids) in row.sequences.iter().enumerate() {
         let grown = pieces.last().and_then(|open| {
             let mut members = open.piece.members.clone();
-            let first = &group.sequences[members[0]];
+            let first = &row.sequences[members[0]];
             // The prefix of one member alone is 0: it is then the whole of what the two have in common.
             let before = if members.len() == 1 { first.len() } else { open.piece.shared };
             members.push(member);
             // Each member keeps a token of its own, at which its head reads.
-            let shortest = members.iter().map(|&m| group.sequences[m].len()).min().unwrap_or(0);
+            let shortest = members.iter().map(|&m| row.sequences[m].len()).min().unwrap_or(0);
             let shared = before.min(common_prefix(first, ids)).min(shortest.saturating_sub(1));
-            let tokens = shared + members.iter().map(|&m| group.sequences[m].len() - shared).sum::<usize>();
-            let piece = Piece { group: index, members, shared };
+            let tokens = shared + members.iter().map(|&m| row.sequences[m].len() - shared).sum::<usize>();
+            let piece = Piece { row: index, members, shared };
             (tokens <= batch_tokens).then_some(SizedPiece { piece, tokens })
         });
         match (grown, pieces.last_mut()) {
             (Some(grown), Some(open)) => *open = grown,
             _ => pieces.push(SizedPiece {
-                piece: Piece { group: index, members: vec![member], shared: 0 },
+                piece: Piece { row: index, members: vec![member], shared: 0 },
                 tokens: ids.len(),
             }),
         }
@@ -99,7 +92,7 @@ fn split(index: usize, group: &SequenceGroup, batch_tokens: usize) -> Vec<SizedP
 }
 
 /// A piece within a packed batch: where its sequences' positions lie among the rows of the hidden states.
-pub(crate) struct PackedPiece<'a> {
+pub(super) struct PackedPiece<'a> {
     piece: &'a Piece,
     prefix_start: usize,
     member_starts: Vec<usize>,
@@ -107,9 +100,9 @@ pub(crate) struct PackedPiece<'a> {
 
 impl<'a> PackedPiece<'a> {
     /// Pushes the piece's prefix once and each member after it.
-    pub(crate) fn push(batch: &mut PackedBatch, piece: &'a Piece, group: &SequenceGroup) -> Self {
-        let sequences = piece.members.iter().map(|&m| group.sequences[m].as_slice());
-        let Some(first) = piece.members.first().map(|&m| &group.sequences[m]).filter(|_| piece.shared > 0)
+    pub(super) fn push(batch: &mut PackedBatch, piece: &'a Piece, row: &TokenisedRow) -> Self {
+        let sequences = piece.members.iter().map(|&m| row.sequences[m].as_slice());
+        let Some(first) = piece.members.first().map(|&m| &row.sequences[m]).filter(|_| piece.shared > 0)
         else {
             let segments: Vec<usize> = sequences.map(|ids| batch.push(ids)).collect();
             let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
@@ -124,7 +117,7 @@ impl<'a> PackedPiece<'a> {
 
     /// The row of token `position` of the piece's `member`-th sequence. A position in the shared prefix is the same
     /// row for every member; one that is not is the sequence's own.
-    pub(crate) fn row(&self, member: usize, position: usize) -> usize {
+    pub(super) fn row(&self, member: usize, position: usize) -> usize {
         match position.checked_sub(self.piece.shared) {
             None => self.prefix_start + position,
             Some(own) => self.member_starts[member] + own,
@@ -138,18 +131,22 @@ mod tests {
 
     use super::*;
 
-    fn group(sequences: &[&[u32]]) -> SequenceGroup {
-        SequenceGroup { sequences: sequences.iter().map(|s| s.to_vec()).collect(), prompt_end: None }
+    fn of(sequences: Vec<Vec<u32>>) -> TokenisedRow {
+        TokenisedRow { sequences, ..TokenisedRow::default() }
+    }
+
+    fn row(sequences: &[&[u32]]) -> TokenisedRow {
+        of((sequences.iter()).map(|s| s.to_vec()).collect())
     }
 
     /// A prompt of `prompt` tokens and `k` different responses of `response` tokens.
-    fn prompt_with(k: usize, prompt: usize, response: usize) -> SequenceGroup {
+    fn prompt_with(k: usize, prompt: usize, response: usize) -> TokenisedRow {
         let sequence = |j: usize| {
             let mut ids: Vec<u32> = (0..prompt as u32).collect();
             ids.extend(std::iter::repeat_n(1000 + j as u32, response));
             ids
         };
-        SequenceGroup { sequences: (0..k).map(sequence).collect(), prompt_end: Some(prompt - 1) }
+        of((0..k).map(sequence).collect())
     }
 
     fn tokens(batches: &[BatchPlan]) -> usize {
@@ -158,40 +155,40 @@ mod tests {
 
     #[test]
     fn the_common_prefix_is_counted_once() {
-        let groups = [group(&[&[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 7]])];
-        let batches = plan(&groups, 100);
+        let rows = [row(&[&[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 7]])];
+        let batches = plan(&rows, 100);
         // Prefix [1, 2]; then 2 + 3 + 1 own tokens.
         assert_eq!(
             batches,
-            [BatchPlan { pieces: vec![Piece { group: 0, members: vec![0, 1, 2], shared: 2 }], tokens: 8 }]
+            [BatchPlan { pieces: vec![Piece { row: 0, members: vec![0, 1, 2], shared: 2 }], tokens: 8 }]
         );
     }
 
     #[test]
     fn embedding_is_linear_in_k_and_the_prompt_is_paid_once() {
-        let of = |k: usize| tokens(&plan(&[prompt_with(k, 100, 20)], 1 << 20));
+        let work = |k: usize| tokens(&plan(&[prompt_with(k, 100, 20)], 1 << 20));
         for k in 1..=16 {
-            assert_eq!(of(k), 100 + 20 * k);
+            assert_eq!(work(k), 100 + 20 * k);
         }
     }
 
     #[test]
     fn a_sequence_that_opens_another_keeps_a_token_of_its_own() {
-        let batches = plan(&[group(&[&[1, 2, 3], &[1, 2, 3, 4]])], 100);
+        let batches = plan(&[row(&[&[1, 2, 3], &[1, 2, 3, 4]])], 100);
         assert_eq!(batches[0].pieces[0].shared, 2);
         assert_eq!(batches[0].tokens, 2 + 1 + 2);
-        let single = plan(&[group(&[&[1], &[1, 2]])], 100);
+        let single = plan(&[row(&[&[1], &[1, 2]])], 100);
         assert_eq!(single[0].pieces[0].shared, 0, "nothing to share but the only token");
     }
 
     #[test]
     fn nothing_in_common_shares_nothing() {
-        let batches = plan(&[group(&[&[1, 2], &[3, 4, 5]])], 100);
+        let batches = plan(&[row(&[&[1, 2], &[3, 4, 5]])], 100);
         assert_eq!((batches[0].pieces[0].shared, batches[0].tokens), (0, 5));
     }
 
     #[test]
-    fn a_group_over_the_budget_is_split_and_a_long_sequence_stands_alone() {
+    fn a_row_over_the_budget_is_split_and_a_long_sequence_stands_alone() {
         let batches = plan(&[prompt_with(4, 10, 5)], 20);
         // 10 + 5 + 5 fits 20: two members per piece, the prefix once in each.
         assert_eq!(batches.len(), 2);
@@ -203,25 +200,25 @@ mod tests {
 
     #[test]
     fn batches_come_out_even_by_length() {
-        let groups: Vec<SequenceGroup> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
+        let rows: Vec<TokenisedRow> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
         let order: Vec<Vec<usize>> =
-            plan(&groups, 200).iter().map(|batch| batch.pieces.iter().map(|p| p.group).collect()).collect();
+            plan(&rows, 200).iter().map(|batch| batch.pieces.iter().map(|p| p.row).collect()).collect();
         assert_eq!(order, [vec![1, 3, 2], vec![0]]);
     }
 
     #[test]
     fn rows_of_a_piece_point_at_the_right_tokens() {
-        let groups = [group(&[&[9, 9]]), group(&[&[1, 2, 3, 4], &[1, 2, 5], &[1, 2, 6, 7, 8]])];
+        let rows = [row(&[&[9, 9]]), row(&[&[1, 2, 3, 4], &[1, 2, 5], &[1, 2, 6, 7, 8]])];
         let mut batch = PackedBatch::new();
-        let alone = Piece { group: 0, members: vec![0], shared: 0 };
-        let shared = Piece { group: 1, members: vec![0, 1, 2], shared: 2 };
+        let alone = Piece { row: 0, members: vec![0], shared: 0 };
+        let shared = Piece { row: 1, members: vec![0, 1, 2], shared: 2 };
         let packed = [
-            PackedPiece::push(&mut batch, &alone, &groups[0]),
-            PackedPiece::push(&mut batch, &shared, &groups[1]),
+            PackedPiece::push(&mut batch, &alone, &rows[0]),
+            PackedPiece::push(&mut batch, &shared, &rows[1]),
         ];
         assert_eq!(batch.tokens(), 2 + 2 + 2 + 1 + 3);
-        for (piece, group) in packed.iter().zip(&groups) {
-            for (m, ids) in group.sequences.iter().enumerate() {
+        for (piece, row) in packed.iter().zip(&rows) {
+            for (m, ids) in row.sequences.iter().enumerate() {
                 for (position, id) in ids.iter().enumerate() {
                     assert_eq!(batch.ids()[piece.row(m, position)], *id);
                 }
@@ -240,29 +237,28 @@ mod tests {
             let sequence = |prompt: usize, j: usize, own: usize| -> Vec<u32> {
                 (0..prompt as u32).chain(std::iter::repeat_n(500 + (j % 3) as u32, own)).collect()
             };
-            let groups: Vec<SequenceGroup> = lengths.iter().map(|(prompt, own)| SequenceGroup {
-                sequences: own.iter().enumerate().map(|(j, &n)| sequence(*prompt, j, n)).collect(),
-                prompt_end: None,
+            let rows: Vec<TokenisedRow> = lengths.iter().map(|(prompt, own)| {
+                of(own.iter().enumerate().map(|(j, &n)| sequence(*prompt, j, n)).collect())
             }).collect();
-            let batches = plan(&groups, budget);
+            let batches = plan(&rows, budget);
             let mut seen = std::collections::BTreeSet::new();
             for batch in &batches {
                 let mut count = 0;
                 for piece in &batch.pieces {
-                    let of = |m: usize| &groups[piece.group].sequences[m];
+                    let member = |m: usize| &rows[piece.row].sequences[m];
                     count += piece.shared;
                     for &m in &piece.members {
-                        prop_assert!(seen.insert((piece.group, m)));
-                        prop_assert_eq!(&of(m)[..piece.shared], &of(piece.members[0])[..piece.shared]);
-                        prop_assert!(of(m).len() > piece.shared);
-                        count += of(m).len() - piece.shared;
+                        prop_assert!(seen.insert((piece.row, m)));
+                        prop_assert_eq!(&member(m)[..piece.shared], &member(piece.members[0])[..piece.shared]);
+                        prop_assert!(member(m).len() > piece.shared);
+                        count += member(m).len() - piece.shared;
                     }
                 }
                 prop_assert_eq!(count, batch.tokens);
                 let alone = batch.pieces.len() == 1 && batch.pieces[0].members.len() == 1;
                 prop_assert!(batch.tokens <= budget || alone);
             }
-            prop_assert_eq!(seen.len(), groups.iter().map(|g| g.sequences.len()).sum::<usize>());
+            prop_assert_eq!(seen.len(), rows.iter().map(|row| row.sequences.len()).sum::<usize>());
         }
     }
 }

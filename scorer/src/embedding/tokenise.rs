@@ -10,6 +10,7 @@
 //! the template again and forces no end token: a defect, not copied. A model without a chat template is an input
 //! error and not raw concatenation, whose scores would look right and not be.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use selfplay_model::{Codec, ModelError};
@@ -17,11 +18,14 @@ use selfplay_records::{Candidates, Message, Prompt, Response};
 
 use crate::ScoreError;
 
-/// One prompt with its K responses as token ids.
+/// One prompt with its K responses as token ids; responses with the same tokens are one sequence, which is computed once
+/// and so ties exactly.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenisedRow {
-    /// \[K], each of at most `max_length` ids and at least one, the end token last.
-    pub responses: Vec<Vec<u32>>,
+    /// The different sequences, each of at most `max_length` ids and at least one, the end token last.
+    pub(super) sequences: Vec<Vec<u32>>,
+    /// \[K], the sequence that each response is.
+    pub(super) of_response: Vec<usize>,
     /// Position of the prompt's last token, where a gate reads; within every response of the row only after
     /// clamping to its last position (a prompt longer than `max_length` is cut like the rest).
     pub prompt_end: Option<usize>,
@@ -29,9 +33,16 @@ pub struct TokenisedRow {
     pub cut: usize,
 }
 
+impl TokenisedRow {
+    /// The ids of response `k`; empty where there is none.
+    pub fn response(&self, k: usize) -> &[u32] {
+        self.of_response.get(k).map_or(&[], |&sequence| &self.sequences[sequence])
+    }
+}
+
 /// Whether the position of the prompt's end is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PromptEnd {
+pub(super) enum PromptEnd {
     /// For a model with a prompt head.
     Find,
     /// It would cost one more rendering per prompt.
@@ -50,7 +61,7 @@ impl TemplatedText for Codec {
 }
 
 /// Tokenises rows for one preference model.
-pub(crate) struct Tokeniser<'a> {
+pub(super) struct Tokeniser<'a> {
     text: &'a dyn TemplatedText,
     end: u32,
     max_length: usize,
@@ -61,7 +72,7 @@ impl<'a> Tokeniser<'a> {
     ///
     /// # Errors
     /// No chat template, or no eos_token.
-    pub(crate) fn new(codec: &'a Codec, folder: &Path, max_length: usize) -> Result<Self, ScoreError> {
+    pub(super) fn new(codec: &'a Codec, folder: &Path, max_length: usize) -> Result<Self, ScoreError> {
         let known = |id: &u32| (*id as usize) < codec.vocab_size();
         if codec.template.is_none() {
             return Err(ScoreError::NoTemplate { folder: folder.to_path_buf() });
@@ -76,7 +87,7 @@ impl<'a> Tokeniser<'a> {
     ///
     /// # Errors
     /// A prompt without text, and whatever the template or the tokenizer refuses, with the row's `prompt_id`.
-    pub(crate) fn row(&self, row: &Candidates, prompt_end: PromptEnd) -> Result<TokenisedRow, ScoreError> {
+    pub(super) fn row(&self, row: &Candidates, prompt_end: PromptEnd) -> Result<TokenisedRow, ScoreError> {
         let prompt_id = &row.prompt.prompt_id;
         let mut messages = conversation(&row.prompt)?;
         let prompt_messages = messages.len();
@@ -92,6 +103,7 @@ impl<'a> Tokeniser<'a> {
             }
         };
         let mut tokenised = TokenisedRow { prompt_end, ..TokenisedRow::default() };
+        let mut seen: HashMap<Vec<u32>, usize> = HashMap::new();
         for (k, response) in row.responses.iter().enumerate() {
             messages.truncate(prompt_messages);
             messages.push(Message::assistant(response.text.as_str()));
@@ -102,7 +114,12 @@ impl<'a> Tokeniser<'a> {
                 return Err(ScoreError::Empty { prompt_id: prompt_id.clone(), response: k });
             };
             *last = self.end;
-            tokenised.responses.push(ids);
+            let sequences = &mut tokenised.sequences;
+            let sequence = *seen.entry(ids).or_insert_with_key(|ids| {
+                sequences.push(ids.clone());
+                sequences.len() - 1
+            });
+            tokenised.of_response.push(sequence);
         }
         Ok(tokenised)
     }
@@ -180,7 +197,8 @@ mod tests {
         let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
         let got = tokeniser(4096).row(&row(prompt, &["yes", "no"]), PromptEnd::Find).unwrap();
         let with_end = |text: &str| [ids(text), vec![EOS]].concat();
-        assert_eq!(got.responses, [with_end("u:hi\na:yes"), with_end("u:hi\na:no")]);
+        assert_eq!(got.response(0), with_end("u:hi\na:yes"));
+        assert_eq!(got.response(1), with_end("u:hi\na:no"));
         // Two BOS and the five bytes of "u:hi\n": its last token is at 6.
         assert_eq!((got.prompt_end, got.cut), (Some(6), 0));
     }
@@ -191,7 +209,7 @@ mod tests {
         let prompt =
             Prompt { messages: Some(messages), prompt: Some("not this".into()), ..Prompt::default() };
         let got = tokeniser(4096).row(&row(prompt, &["d"]), PromptEnd::Skip).unwrap();
-        assert_eq!(got.responses, [[ids("u:a\na:b\nu:c\na:d"), vec![EOS]].concat()]);
+        assert_eq!(got.response(0), [ids("u:a\na:b\nu:c\na:d"), vec![EOS]].concat());
         assert_eq!(got.prompt_end, None);
     }
 
@@ -200,9 +218,18 @@ mod tests {
         let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
         let got = tokeniser(10).row(&row(prompt, &["yes", ""]), PromptEnd::Find).unwrap();
         // "<1><1>u:hi\na:y" is ten tokens; the tenth is overwritten. The empty response fits with ten exactly.
-        assert_eq!(got.responses[0], [ids("u:hi\na:"), vec![EOS]].concat());
-        assert_eq!(got.responses[1], [ids("u:hi\na:"), vec![EOS]].concat());
+        assert_eq!(got.response(0), [ids("u:hi\na:"), vec![EOS]].concat());
+        assert_eq!(got.response(1), [ids("u:hi\na:"), vec![EOS]].concat());
         assert_eq!(got.cut, 1);
+    }
+
+    #[test]
+    fn the_same_tokens_are_one_sequence() {
+        let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
+        let got = tokeniser(4096).row(&row(prompt, &["a", "b", "a", "b"]), PromptEnd::Skip).unwrap();
+        assert_eq!((got.sequences.len(), got.of_response.as_slice()), (2, &[0, 1, 0, 1][..]));
+        assert_eq!(got.response(1), got.response(3));
+        assert!(got.response(4).is_empty());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Pair rules against tables made by hand.
 
 use proptest::prelude::*;
-use selfplay_records::{HasKind, Kind};
+use selfplay_records::{Candidates, HasKind, Kind, Message, Pair, Preference, Prompt, Response};
 
-use super::*;
+use crate::{DropCounts, PairRule, PairSettings, PairingError, Selected, select};
 
 /// K responses "r0", "r1", … of the given token counts.
 fn candidates(prompt_id: &str, lengths: &[usize]) -> Candidates {
@@ -100,10 +100,10 @@ fn ties_take_the_lowest_index_and_a_spread_below_1e_6_gives_none() {
 }
 
 #[test]
-fn a_perfect_circle_has_no_best_but_pairs_above_the_margin() {
-    let circle: [&[f64]; 3] = [&[0.0, 1.0, -1.0], &[-1.0, 0.0, 1.0], &[1.0, -1.0, 0.0]];
-    assert_eq!(one(&[1; 3], preference("p", &circle), &PairSettings::default()).dropped.tie, 1);
-    let all = one(&[1; 3], preference("p", &circle), &rule(PairRule::AllAboveMargin));
+fn a_perfect_cycle_has_no_best_but_pairs_above_the_margin() {
+    let cycle: [&[f64]; 3] = [&[0.0, 1.0, -1.0], &[-1.0, 0.0, 1.0], &[1.0, -1.0, 0.0]];
+    assert_eq!(one(&[1; 3], preference("p", &cycle), &PairSettings::default()).dropped.tie, 1);
+    let all = one(&[1; 3], preference("p", &cycle), &rule(PairRule::AllAboveMargin));
     assert_eq!(all.pairs.iter().map(numbers).collect::<Vec<_>>(), [[0, 1], [1, 2], [2, 0]]);
 }
 
