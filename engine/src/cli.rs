@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::bench::Part;
 use crate::commands;
-use crate::commands::device_memory::Size;
+use crate::plan::device::Size;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::recipe::{Override, WeightDType};

@@ -15,7 +15,7 @@ use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
 use crate::manifest::{InputFile, InputKind};
-use crate::memory_check::{random_weights, too_large};
+use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
 use crate::runtime::Runtime;
 use crate::scorable::Scorable;

@@ -25,8 +25,9 @@ pub mod iteration;
 pub mod lock;
 pub mod log_prob_difference;
 pub mod manifest;
-mod memory_check;
+
 pub mod pairing;
+mod plan;
 pub mod policy_files;
 pub mod progress;
 pub mod recipe;

@@ -14,7 +14,7 @@ use crate::cli::{BenchArgs, Common};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
-use crate::memory_check::too_large;
+use crate::plan::memory_check::too_large;
 use crate::recipe::WeightDType;
 
 /// Runs the command.

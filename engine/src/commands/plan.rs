@@ -4,16 +4,16 @@ use std::fmt::Write;
 
 use selfplay_model::{Architecture, Codec};
 
-use super::device_memory::{self, Memory};
-use super::estimate::{self, Bytes, Models, Need, count, show};
-use super::fitting::{self, Planned};
-use super::rates::Rates;
-use super::stage_times::{self, Lengths, StageTime, Times, show_time};
 use crate::cli::{Common, PlanArgs};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::hub;
+use crate::plan::device::{self, Memory};
+use crate::plan::fit::{self, Planned};
+use crate::plan::memory::{self, Bytes, Models, Need, count, show};
+use crate::plan::rates::Rates;
+use crate::plan::time::{self, Lengths, StageTime, Times, show_time};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
 use crate::usable_prompts::without_stop;
 
@@ -28,13 +28,13 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     let policy_folder = hub::config_folder(&recipe.policy.model)?;
     let policy = Architecture::load(&policy_folder)?;
     let judge = Architecture::load(&hub::config_folder(&recipe.score.model)?)?;
-    let memory = device_memory::memory(args.memory, device);
+    let memory = device::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
 
     let models = Models::of(&recipe, device, &policy, &judge);
-    let needs = estimate::needs(&models, &recipe, bound);
+    let needs = memory::needs(&models, &recipe, bound);
     let prompts = prompts(&recipe)?;
-    let times = stage_times::times(&recipe, &models, &rates, prompts, bound);
+    let times = time::times(&recipe, &models, &rates, prompts, bound);
     let mut text = head(&recipe, &models);
     memory_section(&mut text, &needs, memory.as_ref(), device);
     disk_section(&mut text, &recipe, &policy, prompts);
@@ -49,7 +49,7 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     print(&text)?;
     let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device };
-    match memory.and_then(|memory| fitting::refusal(&planned, &needs, &memory)) {
+    match memory.and_then(|memory| fit::refusal(&planned, &needs, &memory)) {
         Some(error) => Err(error),
         None => Ok(()),
     }
@@ -87,21 +87,21 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, de
 }
 
 fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, prompts: Option<u64>) {
-    let folder = estimate::policy_folder(policy, recipe);
-    let checkpoint = estimate::checkpoint(policy, &recipe.train);
+    let folder = memory::policy_folder(policy, recipe);
+    let checkpoint = memory::checkpoint(policy, &recipe.train);
     text.push_str("\ndisk\n");
     line(text, "a policy", &show(folder));
     line(text, "a training checkpoint", &show(checkpoint));
     let mut total = recipe.iterations as u64 * folder + checkpoint * (recipe.keep_checkpoints as u64 + 1);
     match prompts {
         Some(prompts) => {
-            let candidates = estimate::candidates(prompts, recipe);
+            let candidates = memory::candidates(prompts, recipe);
             line(text, "candidates, all, at most", &show(candidates));
             total += candidates;
             line(text, "the whole run, at most", &show(total));
         }
         None => {
-            let candidates = estimate::candidates(stage_times::UNIT, recipe);
+            let candidates = memory::candidates(time::UNIT, recipe);
             line(text, "a thousand prompts' candidates, at most", &show(candidates));
             line(text, "the run without candidates", &show(total));
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::recipe::{Override, Purpose, load};
 
 /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
-pub(in crate::commands) fn tiny() -> Architecture {
+pub(crate) fn tiny() -> Architecture {
     let config = serde_json::json!({
         "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
         "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -16,7 +16,7 @@ pub(in crate::commands) fn tiny() -> Architecture {
 }
 
 /// Defaults with some keys set.
-pub(in crate::commands) fn recipe(set: &[&str]) -> Recipe {
+pub(crate) fn recipe(set: &[&str]) -> Recipe {
     let set: Vec<Override> = set.iter().map(|one| one.parse().unwrap()).collect();
     load(None, &set, Purpose::Stage).unwrap()
 }

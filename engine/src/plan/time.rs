@@ -8,19 +8,19 @@ use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
-use super::estimate::{self, Models};
+use super::memory::{self, Models};
 use super::rates::{Rate, Rates, Stage, Work};
 use crate::pairing::PairRule;
 use crate::recipe::Recipe;
 
 /// Prompts that times are given for where nobody knows how many there are.
-pub(super) const UNIT: u64 = 1000;
+pub(crate) const UNIT: u64 = 1000;
 
 /// The lengths that times are given for, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lengths {
-    pub(super) prompt: usize,
-    pub(super) response: usize,
+pub(crate) struct Lengths {
+    pub(crate) prompt: usize,
+    pub(crate) response: usize,
     /// Prompt and response as the preference model takes them.
     scored: (usize, usize),
     /// Prompt and either response of a pair.
@@ -28,7 +28,7 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    pub(super) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
+    pub(crate) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
         let (train, scored) = (&recipe.train, recipe.score.settings.max_length);
         // Where the context is too short for both, a response's token costs the most: it is sampled, scored and trained
         // once for each response, a prompt's once for all of them.
@@ -46,33 +46,33 @@ impl Lengths {
     }
 
     /// Tokens of a pair, its prompt once.
-    pub(super) fn pair(&self) -> usize {
+    pub(crate) fn pair(&self) -> usize {
         self.trained.0 + 2 * self.trained.1
     }
 }
 
 /// One row of the plan.
 #[derive(Debug)]
-pub(super) struct StageTime {
-    pub(super) what: String,
+pub(crate) struct StageTime {
+    pub(crate) what: String,
     /// Seconds of an iteration, or of [`UNIT`] prompts; `None`: nothing is measured.
-    pub(super) seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
     /// Seconds of all iterations, where the prompts are counted.
-    pub(super) whole: Option<f64>,
+    pub(crate) whole: Option<f64>,
 }
 
 /// All rows, and where they come from.
 #[derive(Debug)]
-pub(super) struct Times {
-    pub(super) stages: Vec<StageTime>,
+pub(crate) struct Times {
+    pub(crate) stages: Vec<StageTime>,
     /// Of an iteration and of all: the sum, where every stage has its time.
-    pub(super) together: Option<StageTime>,
+    pub(crate) together: Option<StageTime>,
     /// Measuring the held-out prompts, where it is no part of the sum: each iteration.
-    pub(super) held_out: Option<StageTime>,
+    pub(crate) held_out: Option<StageTime>,
     /// A line per stage.
-    pub(super) sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     /// What nothing is measured of, in which dtype.
-    pub(super) unmeasured: Vec<(Stage, DType)>,
+    pub(crate) unmeasured: Vec<(Stage, DType)>,
 }
 
 /// What the stages have to do.
@@ -187,7 +187,7 @@ impl<'a> Measured<'a> {
 }
 
 /// The times of all stages. `prompts`: of all iterations together, where they are counted; `memory`: what the device has.
-pub(super) fn times(
+pub(crate) fn times(
     recipe: &Recipe,
     models: &Models<'_>,
     rates: &Rates,
@@ -195,7 +195,7 @@ pub(super) fn times(
     memory: Option<u64>,
 ) -> Times {
     let iterations = recipe.iterations as f64;
-    let rows = estimate::rows_at_a_time(models, recipe, memory).max(1);
+    let rows = memory::rows_at_a_time(models, recipe, memory).max(1);
     let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows };
     let measured = Measured::nearest(rates, models, recipe.train.recompute);
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
@@ -250,7 +250,7 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
 }
 
 /// `1.5 h`; one digit behind the point.
-pub(super) fn show_time(seconds: f64) -> String {
+pub(crate) fn show_time(seconds: f64) -> String {
     match seconds {
         s if s >= 72.0 * 3600.0 => format!("{:.1} days", s / 86_400.0),
         s if s >= 5400.0 => format!("{:.1} h", s / 3600.0),
@@ -262,7 +262,7 @@ pub(super) fn show_time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::estimate::tests::{recipe, tiny};
+    use crate::plan::memory::tests::{recipe, tiny};
     use super::*;
     use crate::device::DeviceChoice;
 
