@@ -18,12 +18,12 @@ use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::checker::CheckerKind;
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::manifest::write_json;
-use crate::run_dir::make_folder;
+use crate::run::events::Event;
+use crate::run::manifest::write_json;
+use crate::run::dir::make_folder;
 use crate::session::{Session, Work};
 use crate::stages::Policy;
-use crate::summary::{Evaluation, mean};
+use crate::run::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;

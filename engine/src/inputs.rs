@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
-use crate::manifest::{InputFile, InputKind};
+use crate::run::manifest::{InputFile, InputKind};
 use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
 use crate::runtime::Runtime;

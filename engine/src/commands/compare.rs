@@ -3,7 +3,7 @@
 use crate::cli::CompareArgs;
 use crate::error::{EngineError, Result};
 use crate::report::compare::{compare, render};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
 
 /// Runs the command.
 ///

@@ -6,13 +6,13 @@ use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
 use crate::hub::HubPin;
-use crate::input_files::check_unchanged;
+use crate::run::input_files::check_unchanged;
 use crate::inputs::Inputs;
-use crate::lock::RunLock;
-use crate::manifest::{Manifest, flatten};
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Manifest, flatten};
 use crate::progress::Progress;
 use crate::recipe::{Override, Recipe};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
 use crate::runtime::Runtime;
 
 /// Runs the command.
@@ -97,7 +97,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) -> std::res
 
 /// The last iteration with anything on disk.
 fn begun(run: &RunDir, known: usize) -> Result<usize> {
-    let absent = crate::resume::IterationState::default();
+    let absent = crate::run::plan::IterationState::default();
     let mut last = 0;
     for iteration in 1..=known {
         if run.iteration(iteration).state()? != absent {

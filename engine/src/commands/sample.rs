@@ -19,7 +19,7 @@ use super::parts::Parts;
 use super::stage::{Fingerprint, Stage, check_row_output, flag};
 use crate::cli::{Common, SampleArgs};
 use crate::error::{EngineError, Result};
-use crate::sampling_file;
+use crate::run::sampling_file;
 use crate::stages::tokens_of;
 use crate::usable_prompts::{PromptLimits, Refused, usable, without_stop};
 

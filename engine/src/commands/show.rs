@@ -3,7 +3,7 @@
 use crate::cli::ShowArgs;
 use crate::error::{EngineError, Result};
 use crate::report::{self, samples};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
 
 /// Runs the command. It takes no lock: a run in progress shows its finished iterations.
 ///

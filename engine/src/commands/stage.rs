@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::own_files::{OwnFolder, has_step_log};
 use crate::cli::{Common, StageArgs};
 use crate::error::{EngineError, Result};
-use crate::manifest::InputFile;
+use crate::run::manifest::InputFile;
 use crate::progress::{Progress, Verbosity};
 use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::signals::StopFlag;
@@ -214,7 +214,7 @@ impl Fingerprint {
     /// # Errors
     /// When such a file cannot be read.
     pub(super) fn section(&mut self, recipe: &Recipe, name: &str) -> Result<()> {
-        for (key, value) in crate::manifest::flatten(&recipe.to_table()) {
+        for (key, value) in crate::run::manifest::flatten(&recipe.to_table()) {
             if key.split('.').next() == Some(name) {
                 if key.ends_with(".chat_template")
                     && let Some(path) = value.as_str()

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::manifest::Manifest;
+use crate::run::manifest::Manifest;
 use crate::progress::duration;
-use crate::run_dir::RunDir;
-use crate::summary::RunSummary;
+use crate::run::dir::RunDir;
+use crate::run::summary::RunSummary;
 
 use super::show;
 use super::table::{columns, number, percent, scientific};
@@ -118,7 +118,7 @@ fn heads(first: &str, comparison: &Comparison) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Environment;
+    use crate::run::manifest::Environment;
 
     #[test]
     fn only_differing_keys_are_shown() {

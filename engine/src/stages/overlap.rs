@@ -15,8 +15,8 @@ use selfplay_records::Candidates;
 use selfplay_scorer::PreferenceModel;
 
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::run_dir::make_folder;
+use crate::run::events::Event;
+use crate::run::dir::make_folder;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards, score_shard};
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use selfplay_records::{Candidates, Pair, Preference, read_rows, write_rows};
 
 use crate::error::EngineError;
-use crate::events::Event;
+use crate::run::events::Event;
 use crate::pairing;
 use crate::session::{Session, Work};
 use crate::stages::Shards;

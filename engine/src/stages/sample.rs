@@ -10,9 +10,9 @@ use selfplay_records::{Candidates, Prompt, write_rows};
 use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, encode};
 
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::run_dir::make_folder;
-use crate::sampling_file;
+use crate::run::events::Event;
+use crate::run::dir::make_folder;
+use crate::run::sampling_file;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Scorer, Shards};
 

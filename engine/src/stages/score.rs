@@ -6,7 +6,7 @@ use selfplay_records::{Candidates, write_rows};
 use selfplay_scorer::PreferenceModel;
 
 use crate::error::EngineError;
-use crate::events::Event;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 
 /// Compares a shard's candidates and writes the preferences whole.

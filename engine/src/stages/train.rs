@@ -11,11 +11,11 @@ use selfplay_trainer::{TrainOutcome, TrainRun, TrainSummary, token_pairs, train_
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::events::Event;
+use crate::run::events::Event;
 use crate::log_prob_difference;
-use crate::manifest::write_json;
-use crate::policy_files;
-use crate::run_dir::make_folder;
+use crate::run::manifest::write_json;
+use crate::run::policy_files;
+use crate::run::dir::make_folder;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards};
 

@@ -11,10 +11,10 @@ use selfplay_records::atomic::{self, Shared};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::EngineError;
-use crate::events::{self, Event};
-use crate::manifest::{BranchOrigin, InputKind, Manifest};
+use crate::run::events::{self, Event};
+use crate::run::manifest::{BranchOrigin, InputKind, Manifest};
 use crate::recipe::{Recipe, Stage, stage_of};
-use crate::run_dir::{IterationDir, RunDir, make_folder};
+use crate::run::dir::{IterationDir, RunDir, make_folder};
 
 /// `iteration_NN/{candidates,preferences,pairs}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,5 +285,4 @@ fn keeps(event: &Event, from: BranchPoint, measured: bool) -> bool {
 }
 
 #[cfg(test)]
-#[path = "branch_tests.rs"]
 mod tests;

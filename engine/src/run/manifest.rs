@@ -1,6 +1,6 @@
 //! `manifest.json`: what a run was begun with, so that a resume goes on with the same and a reader knows with what.
 //!
-//! Which shards exist is not written here: the disk itself says it ([`crate::resume`]).
+//! Which shards exist is not written here: the disk itself says it ([`crate::run::plan`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::branch::BranchPoint;
+use crate::run::branch::BranchPoint;
 use crate::error::EngineError;
 use crate::hub::HubPin;
-pub use crate::input_files::{InputFile, InputFiles, InputKind};
+pub use crate::run::input_files::{InputFile, InputFiles, InputKind};
 use crate::inputs::Inputs;
 
 /// The layout's version; a later program that reads another one says so.

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::atomic;
 
 use crate::error::EngineError;
-use crate::resume::{DiskState, IterationState};
+use crate::run::plan::{DiskState, IterationState};
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]

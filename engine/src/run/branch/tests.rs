@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
-use crate::manifest::Environment;
+use crate::run::manifest::Environment;
 use crate::recipe::{Override, Purpose, load_text};
 
 fn recipe(sets: &[&str]) -> Recipe {
