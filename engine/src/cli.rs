@@ -10,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::bench::Part;
 use crate::commands;
-use crate::plan::device::Size;
 use crate::device::DeviceChoice;
 use crate::error::Result;
+use crate::plan::device::Size;
 use crate::recipe::{Override, WeightDType};
 use crate::terminal::LogWriter;
 

@@ -14,6 +14,7 @@ use selfplay_trainer::TrainError;
 
 use crate::hub::HubError;
 use crate::pairing::PairingError;
+use crate::run::branch_point::BadBranchPoint;
 use crate::signals::StopSignal;
 
 /// A result of a command.
@@ -124,13 +125,8 @@ pub enum EngineError {
         begun: usize,
     },
     /// `branch --from` that is no branch point.
-    #[error(
-        "--from {given}: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs is wanted"
-    )]
-    BadBranchPoint {
-        /// What was given.
-        given: String,
-    },
+    #[error(transparent)]
+    BranchPoint(#[from] BadBranchPoint),
     /// `branch` from a stage that is not finished.
     #[error("{}: {what} is not finished, so {from} cannot be branched from; finish it with: selfplay resume {}", .directory.display(), .directory.display())]
     StageUnfinished {
@@ -301,7 +297,7 @@ impl HasKind for EngineError {
             | Self::InUse { .. }
             | Self::ResumeKeys { .. }
             | Self::TooFewIterations { .. }
-            | Self::BadBranchPoint { .. }
+            | Self::BranchPoint(_)
             | Self::StageUnfinished { .. }
             | Self::SharedKeys { .. }
             | Self::TooFewSplits { .. }

@@ -1,10 +1,11 @@
 //! The `selfplay` command: iterative self-play alignment, one recipe, three aligned checkpoints.
 //!
 //! ```text
-//! cli          flags and commands                      commands/   one file per command
-//! recipe/      RecipeFile → Recipe                     hub         models and data sets by id
+//! cli          the commands and what all share         commands/   one file per command: its flags and what they do
+//! recipe/      RecipeFile → Recipe                     hub/        models and data sets by id
 //! iteration    the loop: sample → compare → pair → train → record
-//! stages/      the loop's stages over shards           run_dir, manifest, input_files, policy_files, resume, lock, events: a run on disk
+//! stages/      the loop's stages over shards           run/        a run on disk: paths, manifest, lock, events, plan
+//! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
 //! ```
 
@@ -20,7 +21,6 @@ pub mod hub;
 pub mod inputs;
 pub mod iteration;
 pub mod log_prob_difference;
-
 pub mod pairing;
 mod plan;
 pub mod progress;

@@ -9,9 +9,9 @@ use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::error::EngineError;
 use crate::run::manifest::write_json;
+use crate::run::summary::LogProbDifference;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
-use crate::run::summary::LogProbDifference;
 
 /// Response tokens that are compared, from the first shard on: enough for a maximum, a small part of a real run.
 const TOKENS: usize = 16_384;

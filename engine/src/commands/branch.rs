@@ -2,13 +2,14 @@
 
 use selfplay_records::atomic;
 
-use crate::run::branch::{BranchPoint, check_finished, make, shared_keys};
 use crate::cli::{BranchArgs, Common};
 use crate::error::{EngineError, Result};
-use crate::run::manifest::Manifest;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
+use crate::run::branch::{check_finished, make, shared_keys};
+use crate::run::branch_point::BranchPoint;
 use crate::run::dir::RunDir;
+use crate::run::manifest::Manifest;
 use crate::runtime::verbosity;
 
 /// Runs the command. No model is opened and nothing is computed.

@@ -6,13 +6,13 @@ use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
 use crate::hub::HubPin;
-use crate::run::input_files::check_unchanged;
 use crate::inputs::Inputs;
-use crate::run::lock::RunLock;
-use crate::run::manifest::{Manifest, flatten};
 use crate::progress::Progress;
 use crate::recipe::{Override, Recipe};
 use crate::run::dir::RunDir;
+use crate::run::input_files::check_unchanged;
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Manifest, flatten};
 use crate::runtime::Runtime;
 
 /// Runs the command.
@@ -66,7 +66,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
     clock::fix(&time)?;
     let inputs = Inputs::read(&recipe, &manifest.hub)?;
     check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
-    manifest.check_prompts(&run.manifest_file(), &inputs)?;
+    manifest.check_prompts(&run.manifest_file(), inputs.training.iter().map(Vec::len))?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()

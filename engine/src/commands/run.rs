@@ -7,15 +7,15 @@ use selfplay_records::atomic;
 
 use crate::cli::{Common, RunArgs};
 use crate::error::{EngineError, Result};
-use crate::run::events::Event;
 use crate::inputs::Inputs;
 use crate::iteration;
-use crate::run::lock::RunLock;
-use crate::run::manifest::{Environment, Manifest};
 use crate::progress::Verbosity;
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run::dir::RunDir;
+use crate::run::events::Event;
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Environment, Manifest};
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::terminal;

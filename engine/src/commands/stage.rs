@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::own_files::{OwnFolder, has_step_log};
 use crate::cli::{Common, StageArgs};
 use crate::error::{EngineError, Result};
-use crate::run::manifest::InputFile;
 use crate::progress::{Progress, Verbosity};
 use crate::recipe::{Override, Purpose, Recipe, load};
+use crate::run::input_files::InputFile;
 use crate::signals::StopFlag;
 
 /// The time that chat templates read, in a command's settings.

@@ -244,8 +244,8 @@ fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::memory::tests::{recipe, tiny};
     use super::*;
+    use crate::plan::memory::tests::{recipe, tiny};
 
     #[test]
     fn powers_go_down_to_where_nothing_gets_less() {

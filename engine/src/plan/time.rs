@@ -262,9 +262,9 @@ pub(crate) fn show_time(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::plan::memory::tests::{recipe, tiny};
     use super::*;
     use crate::device::DeviceChoice;
+    use crate::plan::memory::tests::{recipe, tiny};
 
     fn models<'a>(recipe: &Recipe, model: &'a Architecture) -> Models<'a> {
         Models::of(recipe, DeviceChoice::Cpu, model, model)

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::run::manifest::Manifest;
 use crate::progress::duration;
 use crate::run::dir::RunDir;
+use crate::run::manifest::Manifest;
 use crate::run::summary::RunSummary;
 
 use super::show;

@@ -1,9 +1,9 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
 use crate::error::EngineError;
-use crate::run::manifest::{Manifest, read_json};
 use crate::progress::duration;
 use crate::run::dir::RunDir;
+use crate::run::manifest::{Manifest, read_json};
 use crate::run::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
 
 use super::table::{columns, loss, number, percent, scientific};

@@ -1,19 +1,10 @@
-//! What is left to do, decided purely from what the recipe wants and what is on disk.
+//! What is left of an iteration, decided purely from what the recipe wants and what is on disk.
 //!
 //! The disk is the only witness: every piece of work ends with the rename of a whole file or folder, so what is
 //! there is done. A later product makes an earlier one unnecessary (with `policy/` written, a missing shard of
 //! candidates is not sampled again).
 
 use std::collections::BTreeSet;
-
-/// How much work a run has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// Number of shards of each iteration, in order.
-    pub shards: Vec<usize>,
-    /// Whether there are held-out prompts.
-    pub evaluates: bool,
-}
 
 /// What is on disk of one iteration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,231 +25,115 @@ pub struct IterationState {
     pub summarized: bool,
 }
 
-/// What is on disk of a run.
+/// The stages that are left of an iteration. Its record is left in every case: an iteration that is recorded has no plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskState {
-    /// `start/eval.json`.
-    pub start_evaluated: bool,
-    /// In order, one per wanted iteration.
-    pub iterations: Vec<IterationState>,
+pub struct Plan {
+    /// Shards to sample, ascending from 0.
+    pub sample: Vec<usize>,
+    /// Shards to score, ascending, of which those in `sample` are sampled first.
+    pub score: Vec<usize>,
+    /// Whether pairs are to be selected.
+    pub pair: bool,
+    /// Whether the policy is to be trained.
+    pub train: bool,
+    /// Whether the policy is to be evaluated on the held-out prompts.
+    pub evaluate: bool,
 }
 
-/// A piece of work. Iterations count from 1, shards from 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StageAction {
-    /// The starting policy answers the held-out prompts.
-    EvaluateStart,
-    /// Sample these shards.
-    Sample {
-        /// Of this iteration.
-        iteration: usize,
-        /// Ascending.
-        shards: Vec<usize>,
-    },
-    /// Score these shards, of which those that are sampled come first.
-    Score {
-        /// Of this iteration.
-        iteration: usize,
-        /// Ascending.
-        shards: Vec<usize>,
-    },
-    /// Select pairs.
-    Pair {
-        /// Of this iteration.
-        iteration: usize,
-    },
-    /// Train, from a checkpoint where there is one.
-    Train {
-        /// Of this iteration.
-        iteration: usize,
-        /// The newest checkpoint's step.
-        checkpoint: Option<u64>,
-    },
-    /// The new policy answers the held-out prompts.
-    Evaluate {
-        /// Of this iteration.
-        iteration: usize,
-    },
-    /// Write the summary and the manifest.
-    Record {
-        /// Of this iteration.
-        iteration: usize,
-    },
-}
-
-impl StageAction {
-    /// The iteration that the action belongs to; none for the starting policy's evaluation.
-    pub fn iteration(&self) -> Option<usize> {
-        match self {
-            Self::EvaluateStart => None,
-            Self::Sample { iteration, .. }
-            | Self::Score { iteration, .. }
-            | Self::Pair { iteration }
-            | Self::Train { iteration, .. }
-            | Self::Evaluate { iteration }
-            | Self::Record { iteration } => Some(*iteration),
-        }
-    }
-}
-
-/// Everything that is left, in order.
-pub fn plan(workload: &Workload, disk: &DiskState) -> Vec<StageAction> {
-    let mut actions = Vec::new();
-    if workload.evaluates && !disk.start_evaluated {
-        actions.push(StageAction::EvaluateStart);
-    }
-    let absent = IterationState::default();
-    for (index, &shards) in workload.shards.iter().enumerate() {
-        let state = disk.iterations.get(index).unwrap_or(&absent);
-        plan_iteration(index + 1, shards, workload.evaluates, state, &mut actions);
-    }
-    actions
-}
-
-/// What is left of one iteration.
-fn plan_iteration(
-    iteration: usize,
-    shards: usize,
-    evaluates: bool,
-    state: &IterationState,
-    actions: &mut Vec<StageAction>,
-) {
+/// What is left of an iteration of `shards` shards; `None` of a finished one. `evaluates`: there are held-out prompts.
+pub fn plan(shards: usize, evaluates: bool, state: &IterationState) -> Option<Plan> {
     if state.summarized && state.policy {
-        return;
+        return None;
     }
-    if !state.policy {
-        if !state.paired {
-            let scores: Vec<usize> = (0..shards).filter(|shard| !state.preferences.contains(shard)).collect();
-            // Pairs read both, so a shard of candidates is needed even where its preferences are there.
-            let samples: Vec<usize> = (0..shards).filter(|shard| !state.candidates.contains(shard)).collect();
-            if !samples.is_empty() {
-                actions.push(StageAction::Sample { iteration, shards: samples });
-            }
-            if !scores.is_empty() {
-                actions.push(StageAction::Score { iteration, shards: scores });
-            }
-            actions.push(StageAction::Pair { iteration });
-        }
-        actions.push(StageAction::Train { iteration, checkpoint: state.checkpoint });
-    }
-    if evaluates && !state.evaluated {
-        actions.push(StageAction::Evaluate { iteration });
-    }
-    actions.push(StageAction::Record { iteration });
+    let (train, pair) = (!state.policy, !state.policy && !state.paired);
+    // Pairs read both, so a shard of candidates is needed even where its preferences are there.
+    let missing = |present: &BTreeSet<usize>| match pair {
+        true => (0..shards).filter(|shard| !present.contains(shard)).collect(),
+        false => Vec::new(),
+    };
+    Some(Plan {
+        sample: missing(&state.candidates),
+        score: missing(&state.preferences),
+        pair,
+        train,
+        evaluate: evaluates && !state.evaluated,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn workload() -> Workload {
-        Workload { shards: vec![3, 2], evaluates: true }
+    /// What is left of an iteration of three shards, with held-out prompts.
+    fn left(state: &IterationState) -> Option<Plan> {
+        plan(3, true, state)
     }
 
-    fn finished(shards: usize) -> IterationState {
-        IterationState {
-            candidates: (0..shards).collect(),
-            preferences: (0..shards).collect(),
+    fn whole() -> Plan {
+        Plan { sample: vec![0, 1, 2], score: vec![0, 1, 2], pair: true, train: true, evaluate: true }
+    }
+
+    #[test]
+    fn a_fresh_iteration_does_everything() {
+        assert_eq!(left(&IterationState::default()), Some(whole()));
+    }
+
+    #[test]
+    fn a_finished_iteration_does_nothing() {
+        let all = BTreeSet::from([0, 1, 2]);
+        let finished = IterationState {
+            candidates: all.clone(),
+            preferences: all,
             paired: true,
             checkpoint: None,
             policy: true,
             evaluated: true,
             summarized: true,
-        }
+        };
+        assert_eq!(left(&finished), None);
     }
 
-    fn fresh_iteration(iteration: usize, shards: usize) -> Vec<StageAction> {
-        vec![
-            StageAction::Sample { iteration, shards: (0..shards).collect() },
-            StageAction::Score { iteration, shards: (0..shards).collect() },
-            StageAction::Pair { iteration },
-            StageAction::Train { iteration, checkpoint: None },
-            StageAction::Evaluate { iteration },
-            StageAction::Record { iteration },
-        ]
-    }
-
-    #[test]
-    fn a_fresh_run_does_everything_in_order() {
-        let mut wanted = vec![StageAction::EvaluateStart];
-        wanted.extend(fresh_iteration(1, 3));
-        wanted.extend(fresh_iteration(2, 2));
-        assert_eq!(plan(&workload(), &DiskState::default()), wanted);
-    }
-
-    #[test]
-    fn a_finished_run_does_nothing() {
-        let disk = DiskState { start_evaluated: true, iterations: vec![finished(3), finished(2)] };
-        assert_eq!(plan(&workload(), &disk), []);
-    }
-
-    #[test]
-    fn more_iterations_go_on_after_the_last() {
-        let disk = DiskState { start_evaluated: true, iterations: vec![finished(3)] };
-        assert_eq!(plan(&workload(), &disk), fresh_iteration(2, 2));
-    }
-
-    /// Each row: what the first iteration has, and what is left of it.
+    /// Each row: what an iteration has, and what is left of it.
     #[test]
     fn each_point_of_an_iteration() {
         let all = BTreeSet::from([0, 1, 2]);
         let base = IterationState::default();
-        let tail = [
-            StageAction::Pair { iteration: 1 },
-            StageAction::Train { iteration: 1, checkpoint: None },
-            StageAction::Evaluate { iteration: 1 },
-            StageAction::Record { iteration: 1 },
-        ];
-        let after = |first: Vec<StageAction>, from: usize| -> Vec<StageAction> {
-            first.into_iter().chain(tail[from..].iter().cloned()).collect()
-        };
+        let nothing = Plan::default();
+        let trained = Plan { train: true, evaluate: true, ..Plan::default() };
         let table = [
             (
                 IterationState { candidates: [0, 2].into(), preferences: [0].into(), ..base.clone() },
-                after(
-                    vec![
-                        StageAction::Sample { iteration: 1, shards: vec![1] },
-                        StageAction::Score { iteration: 1, shards: vec![1, 2] },
-                    ],
-                    0,
-                ),
+                Plan { sample: vec![1], score: vec![1, 2], ..whole() },
             ),
+            // A shard of candidates that is gone is sampled again, its preferences stay.
             (
-                IterationState { candidates: all.clone(), ..base.clone() },
-                after(vec![StageAction::Score { iteration: 1, shards: vec![0, 1, 2] }], 0),
+                IterationState { candidates: [0, 2].into(), preferences: all.clone(), ..base.clone() },
+                Plan { sample: vec![1], score: vec![], ..whole() },
             ),
+            (IterationState { candidates: all.clone(), ..base.clone() }, Plan { sample: vec![], ..whole() }),
             (
-                IterationState { candidates: all.clone(), preferences: all.clone(), ..base.clone() },
-                after(vec![], 0),
+                IterationState { candidates: all.clone(), preferences: all, ..base.clone() },
+                Plan { sample: vec![], score: vec![], ..whole() },
             ),
-            (IterationState { paired: true, ..base.clone() }, after(vec![], 1)),
-            (
-                IterationState { paired: true, checkpoint: Some(400), ..base.clone() },
-                after(vec![StageAction::Train { iteration: 1, checkpoint: Some(400) }], 2),
-            ),
-            (IterationState { policy: true, ..base.clone() }, after(vec![], 2)),
-            (IterationState { policy: true, evaluated: true, ..base.clone() }, after(vec![], 3)),
+            (IterationState { paired: true, ..base.clone() }, trained.clone()),
+            (IterationState { paired: true, checkpoint: Some(400), ..base.clone() }, trained),
+            (IterationState { policy: true, ..base.clone() }, Plan { evaluate: true, ..Plan::default() }),
+            // The record alone.
+            (IterationState { policy: true, evaluated: true, ..base.clone() }, nothing.clone()),
             // A summary without its policy (removed by hand) is no finished iteration.
             (
                 IterationState { evaluated: true, summarized: true, paired: true, ..base },
-                vec![tail[1].clone(), tail[3].clone()],
+                Plan { train: true, ..nothing },
             ),
         ];
-        let workload = Workload { shards: vec![3], evaluates: true };
         for (state, wanted) in table {
-            let disk = DiskState { start_evaluated: true, iterations: vec![state.clone()] };
-            assert_eq!(plan(&workload, &disk), wanted, "{state:?}");
+            assert_eq!(left(&state), Some(wanted), "{state:?}");
         }
     }
 
     #[test]
     fn without_held_out_prompts_nothing_is_evaluated() {
-        let workload = Workload { shards: vec![1], evaluates: false };
-        let actions = plan(&workload, &DiskState::default());
-        assert!(
-            actions.iter().all(|action| {
-                !matches!(action, StageAction::EvaluateStart | StageAction::Evaluate { .. })
-            })
-        );
+        let plan = plan(1, false, &IterationState::default()).unwrap();
+        assert!(!plan.evaluate && plan.train);
     }
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 use selfplay_records::{Candidates, Pair, Preference, read_rows, write_rows};
 
 use crate::error::EngineError;
-use crate::run::events::Event;
 use crate::pairing;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 
@@ -20,10 +20,10 @@ pub fn pair(
     candidates: &Shards,
     preferences: &Shards,
 ) -> Result<Vec<Pair>, EngineError> {
-    if !work.trains() {
+    if !work.left.train {
         return Ok(Vec::new());
     }
-    if !work.pairs() {
+    if !work.left.pair {
         return Ok(read_rows(&work.dir.pairs_file())?);
     }
     session.check_stop()?;

@@ -4,14 +4,14 @@ use selfplay_records::{Candidates, Pair, Preference, read_rows};
 use selfplay_scorer::has_circle;
 
 use crate::error::EngineError;
+use crate::retention::removals;
 use crate::run::events;
 use crate::run::manifest::{read_json, write_json};
-use crate::retention::removals;
+use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 use crate::stages::sample::tokens_of;
 use crate::stages::train::TrainRecord;
-use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 
 /// Writes `summary.json` and marks the iteration as finished.
 ///
