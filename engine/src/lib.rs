@@ -1,7 +1,7 @@
 //! The `selfplay` command: iterative self-play alignment, one recipe, three aligned checkpoints.
 //!
 //! ```text
-//! cli          the commands and what all share         commands/   one file per command: its flags and what they do
+//! cli, flags   the commands and the flags of all       commands/   one file per command: its own flags, what it does
 //! recipe/      RecipeFile → Recipe                     hub/        models and data sets by id
 //! iteration    the loop: sample → compare → pair → train → record
 //! stages/      the loop's stages over shards           run/        a run on disk: paths, manifest, lock, events, plan
@@ -17,6 +17,7 @@ pub mod commands;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod flags;
 pub mod hub;
 pub mod inputs;
 pub mod iteration;

@@ -22,8 +22,6 @@ pub enum Verbosity {
     /// A line per finished piece of work.
     #[default]
     Normal,
-    /// `-v`: what helps to find a fault as well.
-    Verbose,
 }
 
 /// Writes to standard error; clones share the place where bars stand.
@@ -50,13 +48,6 @@ impl Progress {
             (_, Verbosity::Quiet) => {}
             (Some(bars), _) => bars.suspend(|| terminal::line(text.as_ref())),
             (None, _) => terminal::line(text.as_ref()),
-        }
-    }
-
-    /// A line for `-v` only.
-    pub fn detail(&self, text: impl AsRef<str>) {
-        if self.verbosity == Verbosity::Verbose {
-            self.line(text);
         }
     }
 

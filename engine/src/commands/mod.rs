@@ -6,6 +6,7 @@ pub mod bench;
 pub mod branch;
 pub mod check;
 pub mod compare;
+pub mod completions;
 pub mod logprobs;
 mod models;
 mod own_files;

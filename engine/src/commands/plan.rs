@@ -1,15 +1,16 @@
 //! `selfplay plan`: what a recipe will need, before anything is computed. What cannot fit is refused, after the report.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use selfplay_model::{Architecture, Codec};
 
-use crate::cli::{Common, PlanArgs};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::Result;
+use crate::flags::Common;
 use crate::hub;
-use crate::plan::device::{self, Memory};
+use crate::plan::device::{self, Memory, Size};
 use crate::plan::fit::{self, Planned};
 use crate::plan::memory::{self, Bytes, Models, Need, count, show};
 use crate::plan::rates::Rates;
@@ -17,11 +18,28 @@ use crate::plan::time::{self, Lengths, StageTime, Times, show_time};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
 use crate::usable_prompts::without_stop;
 
+/// The flags of `selfplay plan`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The recipe
+    pub recipe: PathBuf,
+    /// What needs more memory is refused; absent: what the device has.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help = "Refuse what needs more memory, as in 141GB or 24GiB [default: what the device has]"
+    )]
+    pub memory: Option<Size>,
+    /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
+    #[arg(long, value_name = "PATH")]
+    pub rates: Vec<PathBuf>,
+}
+
 /// Runs the command. Of a hub's models only the configuration is fetched.
 ///
 /// # Errors
 /// A recipe, a model's configuration or a file of rates that is wrong; a stage that needs more memory than there is.
-pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let rates = Rates::load(&args.rates)?;

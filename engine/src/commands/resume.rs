@@ -1,10 +1,12 @@
 //! `selfplay resume`: go on where a run stopped, or add iterations to a finished one.
 
+use std::path::PathBuf;
+
 use selfplay_model::template_clock as clock;
 
-use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::hub::HubPin;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
@@ -15,12 +17,19 @@ use crate::run::lock::RunLock;
 use crate::run::manifest::{Manifest, flatten};
 use crate::runtime::Runtime;
 
+/// The flags of `selfplay resume`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The run folder
+    pub run: PathBuf,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// A folder that is no run's or is in use, another key than `iterations`, inputs that have changed; whatever a
 /// stage meets; a stop by a signal.
-pub fn run(args: &ResumeArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
     go_on(&RunDir::new(&args.run), &common.set, &runtime)
 }
