@@ -145,16 +145,6 @@ pub enum EngineError {
         /// The branch point.
         from: String,
     },
-    /// More iterations than splits.
-    #[error(
-        "iterations = {iterations}, but prompts.splits names {splits}; one split per iteration is wanted"
-    )]
-    TooFewSplits {
-        /// `iterations`.
-        iterations: usize,
-        /// Number of `prompts.splits`.
-        splits: usize,
-    },
     /// An input file is not the one that the run began with.
     #[error("{}: {change} since this run began; put the inputs back as they were, or start a new run", .path.display())]
     InputChanged {
@@ -300,7 +290,6 @@ impl HasKind for EngineError {
             | Self::BranchPoint(_)
             | Self::StageUnfinished { .. }
             | Self::SharedKeys { .. }
-            | Self::TooFewSplits { .. }
             | Self::InputChanged { .. }
             | Self::BadFile { .. } => Kind::Input,
             // A path that is not there, or not of the right sort, was named by the user.

@@ -54,10 +54,6 @@ impl Inputs {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
-        if recipe.iterations > recipe.prompts.splits.len() {
-            let splits = recipe.prompts.splits.len();
-            return Err(EngineError::TooFewSplits { iterations: recipe.iterations, splits });
-        }
         let hub = Hub::pinned(pins);
         let policy_folder = hub.model_folder(&recipe.policy.model)?;
         let preference_folder = hub.model_folder(&recipe.score.model)?;
