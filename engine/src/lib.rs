@@ -36,4 +36,5 @@ mod splits;
 mod stages;
 pub mod surroundings;
 pub mod terminal;
+mod units;
 mod usable_prompts;

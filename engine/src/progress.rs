@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::terminal;
+use crate::units::duration;
 
 /// Time between two plain lines of one stage in a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -145,16 +146,6 @@ impl Pace {
     }
 }
 
-/// `7s`, `3m20s`, `2h05m`.
-pub fn duration(seconds: f64) -> String {
-    let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
-    match whole {
-        0..60 => format!("{whole}s"),
-        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
-        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
-    }
-}
-
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {per_sec}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -163,14 +154,6 @@ fn style() -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(duration(7.2), "7s");
-        assert_eq!(duration(200.0), "3m20s");
-        assert_eq!(duration(7500.0), "2h05m");
-        assert_eq!(duration(f64::INFINITY), "0s");
-    }
 
     #[test]
     fn a_pace_tells_rate_and_time_left() {

@@ -12,10 +12,11 @@ use crate::flags::Common;
 use crate::hub;
 use crate::plan::device::{self, Memory, Size};
 use crate::plan::fit::{self, Planned};
-use crate::plan::memory::{self, Bytes, Models, Need, count, show};
+use crate::plan::memory::{self, Bytes, Models, Need};
 use crate::plan::rates::Rates;
-use crate::plan::time::{self, Lengths, StageTime, Times, show_time};
+use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
+use crate::units::{count, estimated, size};
 use crate::usable_prompts::without_stop;
 
 /// The flags of `selfplay plan`.
@@ -92,9 +93,9 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, de
         section(text, &format!("memory while {}", need.phase.name()), &need.bytes);
     }
     let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
-    line(text, "the most of these, about", &show(peak));
+    line(text, "the most of these, about", &size(peak));
     match memory {
-        Some(memory) => line(text, &format!("there is ({})", memory.of), &show(memory.bytes)),
+        Some(memory) => line(text, &format!("there is ({})", memory.of), &size(memory.bytes)),
         None => {
             let _ = writeln!(
                 text,
@@ -108,20 +109,20 @@ fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, promp
     let folder = memory::policy_folder(policy, recipe);
     let checkpoint = memory::checkpoint(policy, &recipe.train);
     text.push_str("\ndisk\n");
-    line(text, "a policy", &show(folder));
-    line(text, "a training checkpoint", &show(checkpoint));
+    line(text, "a policy", &size(folder));
+    line(text, "a training checkpoint", &size(checkpoint));
     let mut total = recipe.iterations as u64 * folder + checkpoint * (recipe.keep_checkpoints as u64 + 1);
     match prompts {
         Some(prompts) => {
             let candidates = memory::candidates(prompts, recipe);
-            line(text, "candidates, all, at most", &show(candidates));
+            line(text, "candidates, all, at most", &size(candidates));
             total += candidates;
-            line(text, "the whole run, at most", &show(total));
+            line(text, "the whole run, at most", &size(total));
         }
         None => {
             let candidates = memory::candidates(time::UNIT, recipe);
-            line(text, "a thousand prompts' candidates, at most", &show(candidates));
-            line(text, "the run without candidates", &show(total));
+            line(text, "a thousand prompts' candidates, at most", &size(candidates));
+            line(text, "the run without candidates", &size(total));
         }
     }
 }
@@ -146,7 +147,7 @@ fn time_section(
         time_line(text, time);
     }
     if let Some(time) = &times.held_out {
-        let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
+        let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
         line(text, &format!("and each iteration {}", time.what), &seconds);
     }
     for source in &times.sources {
@@ -166,8 +167,8 @@ fn time_section(
 }
 
 fn time_line(text: &mut String, time: &StageTime) {
-    let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
-    let whole = time.whole.map_or(String::new(), show_time);
+    let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
+    let whole = time.whole.map_or(String::new(), estimated);
     let row = format!("  {:<42}{seconds:>12}{whole:>20}", time.what);
     let _ = writeln!(text, "{}", row.trim_end());
 }
@@ -194,9 +195,9 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
 fn section(text: &mut String, title: &str, bytes: &Bytes) {
     let _ = writeln!(text, "\n{title}");
     for part in &bytes.lines {
-        line(text, part.what, &show(part.bytes));
+        line(text, part.what, &size(part.bytes));
     }
-    line(text, "together", &show(bytes.total()));
+    line(text, "together", &size(bytes.total()));
 }
 
 fn line(text: &mut String, what: &str, value: &str) {

@@ -7,10 +7,11 @@ use selfplay_model::Architecture;
 use selfplay_scorer::ScoreDType;
 
 use super::device::Memory;
-use super::memory::{self, Models, Need, Phase, show, show_at_least};
+use super::memory::{self, Models, Need, Phase};
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::recipe::{Recipe, WeightDType};
+use crate::units::{size, size_at_least};
 
 /// A recipe, its models' shapes and where it is to run.
 #[derive(Clone, Copy)]
@@ -197,16 +198,16 @@ pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
     }
     let figures: Vec<String> = too_large
         .iter()
-        .map(|need| format!("about {} for {}", show_at_least(need.bytes.total()), need.phase.name()))
+        .map(|need| format!("about {} for {}", size_at_least(need.bytes.total()), need.phase.name()))
         .collect();
     let (name, figures) = (&planned.recipe.name, figures.join(" and "));
-    let told = format!("{name} needs {figures}, more than the {} of {}", show(memory.bytes), memory.of);
+    let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.of);
     let remedy = match remedy(planned, memory.bytes) {
         Remedy::Settings(settings) => {
             let needs = needs_with(planned, &settings, memory.bytes);
             let most = need_of(&needs, false).max(need_of(&needs, true));
             let settings: Vec<String> = settings.iter().map(Setting::to_string).collect();
-            format!("with {} {} is enough", settings.join(" "), show(most))
+            format!("with {} {} is enough", settings.join(" "), size(most))
         }
         Remedy::None { least } => {
             let fixed =
@@ -215,8 +216,8 @@ pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
             format!(
                 "{what} alone take {}: no setting of this recipe makes it fit; a smaller policy or preference model does, \
                  or a device with {} (--memory SIZE and --device plan for another)",
-                show(bytes),
-                show_at_least(least)
+                size(bytes),
+                size_at_least(least)
             )
         }
     };

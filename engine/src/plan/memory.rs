@@ -321,35 +321,5 @@ pub(crate) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Optio
     (pages / candidate_pages(models, recipe).max(1)).clamp(1, limits.rows as u64)
 }
 
-/// `1.5 GB`; powers of ten, as disks and devices are sold.
-pub(crate) fn show(bytes: u64) -> String {
-    let (unit, name) = unit_of(bytes);
-    format!("{:.1} {name}", bytes as f64 / unit)
-}
-
-/// As [`show`], never less than `bytes`.
-pub(crate) fn show_at_least(bytes: u64) -> String {
-    let (unit, name) = unit_of(bytes);
-    format!("{:.1} {name}", (bytes as f64 / unit * 10.0).ceil() / 10.0)
-}
-
-fn unit_of(bytes: u64) -> (f64, &'static str) {
-    match bytes as f64 {
-        b if b >= 1e12 => (1e12, "TB"),
-        b if b >= 1e9 => (1e9, "GB"),
-        b if b >= 1e6 => (1e6, "MB"),
-        _ => (1e3, "kB"),
-    }
-}
-
-/// `8.03 billion`.
-pub(crate) fn count(parameters: u64) -> String {
-    match parameters as f64 {
-        p if p >= 1e9 => format!("{:.2} billion", p / 1e9),
-        p if p >= 1e6 => format!("{:.1} million", p / 1e6),
-        p => format!("{p:.0}"),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests;

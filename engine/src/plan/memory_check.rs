@@ -5,7 +5,7 @@ use selfplay_model::Architecture;
 
 use crate::device::DeviceChoice;
 use crate::plan::device::{self, Memory};
-use crate::plan::memory::show;
+use crate::units::size;
 
 /// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where nobody knows what it has.
 pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String> {
@@ -15,7 +15,7 @@ pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String>
         memory = Memory { bytes: bound, of: "this process's address space (ulimit -v)".to_owned() };
     }
     (bytes > memory.bytes).then(|| {
-        format!("{what} needs {}, more than the {} of {}", show(bytes), show(memory.bytes), memory.of)
+        format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.of)
     })
 }
 

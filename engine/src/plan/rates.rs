@@ -15,9 +15,9 @@ use selfplay_records::read_regular_text;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::memory::count;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
+use crate::units::count;
 
 /// The rates that were measured by this project.
 const BUILT_IN: &str = include_str!("../../../benches/runs/rates.json");

@@ -249,17 +249,6 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     StageTime { what: format!("{} held-out prompts", eval.max_prompts), seconds: each, whole }
 }
 
-/// `1.5 h`; one digit behind the point.
-pub(crate) fn show_time(seconds: f64) -> String {
-    match seconds {
-        s if s >= 72.0 * 3600.0 => format!("{:.1} days", s / 86_400.0),
-        s if s >= 5400.0 => format!("{:.1} h", s / 3600.0),
-        s if s >= 90.0 => format!("{:.1} min", s / 60.0),
-        s if s >= 0.1 => format!("{s:.1} s"),
-        s => format!("{:.1} ms", s * 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,11 +353,5 @@ mod tests {
         let gpu = Models { device: DeviceChoice::Cuda(0), ..models };
         let none = times(&recipe, &gpu, &rates, Some(3000), None);
         assert_eq!((none.unmeasured.len(), none.together.is_some(), none.stages.len()), (4, false, 4));
-    }
-
-    #[test]
-    fn times_are_shown_in_one_unit() {
-        let shown = [0.02, 12.34, 90.0, 5400.0, 300_000.0].map(show_time);
-        assert_eq!(shown, ["20.0 ms", "12.3 s", "1.5 min", "1.5 h", "3.5 days"]);
     }
 }

@@ -102,13 +102,3 @@ fn rows_are_those_whose_pages_there_are() {
     assert_eq!(rows_at_a_time(&models, &recipe, Some(1 << 40)), 9);
     assert_eq!(rows_at_a_time(&models, &recipe, Some(0)), 1);
 }
-
-#[test]
-fn sizes_are_shown_in_powers_of_ten() {
-    assert_eq!(show(1_500_000_000), "1.5 GB");
-    assert_eq!(show(1_540_000_000), "1.5 GB");
-    assert_eq!(show_at_least(1_510_000_000), "1.6 GB");
-    assert_eq!(show(999), "1.0 kB");
-    assert_eq!(count(8_030_261_248), "8.03 billion");
-    assert_eq!(count(886_528), "886528");
-}
