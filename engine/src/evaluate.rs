@@ -18,12 +18,12 @@ use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::checker::CheckerKind;
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::manifest::write_json;
-use crate::run_dir::make_folder;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
+use crate::run::manifest::write_json;
+use crate::run::summary::{Evaluation, mean};
 use crate::session::{Session, Work};
 use crate::stages::Policy;
-use crate::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;
@@ -51,7 +51,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
 /// # Errors
 /// When a sample cannot be made, compared or written.
 pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), EngineError> {
-    if !work.evaluates() {
+    if !work.left.evaluate {
         return Ok(());
     }
     session.check_stop()?;

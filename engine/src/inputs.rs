@@ -15,9 +15,9 @@ use serde_json::Value;
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
-use crate::manifest::{InputFile, InputKind};
-use crate::memory_check::{random_weights, too_large};
+use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
+use crate::run::input_files::{InputFile, InputKind};
 use crate::runtime::Runtime;
 use crate::scorable::Scorable;
 use crate::splits;
@@ -55,10 +55,6 @@ impl Inputs {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
-        if recipe.iterations > recipe.prompts.splits.len() {
-            let splits = recipe.prompts.splits.len();
-            return Err(EngineError::TooFewSplits { iterations: recipe.iterations, splits });
-        }
         let hub = Hub::pinned(pins);
         let policy_folder = hub.model_folder(&recipe.policy.model)?;
         let preference_folder = hub.model_folder(&recipe.score.model)?;

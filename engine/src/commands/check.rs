@@ -1,20 +1,28 @@
 //! `selfplay check`: whether recipes are valid, without network and without reading weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::Architecture;
 use selfplay_scorer::Footprint;
 
-use crate::cli::{CheckArgs, Common};
 use crate::commands::print;
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::recipe::{ModelSource, Purpose, Recipe, load};
+
+/// The flags of `selfplay check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The recipes
+    #[arg(required = true, num_args = 1..)]
+    pub recipes: Vec<PathBuf>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Every problem of every recipe, in one message.
-pub fn run(args: &CheckArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut wrong = Vec::new();
     for path in &args.recipes {
         match load(Some(path), &common.set, Purpose::Check) {

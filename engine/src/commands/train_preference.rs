@@ -2,7 +2,7 @@
 //!
 //! A pair becomes two conversations in the scorer's own tokens, so that what is trained is what will be asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::Codec;
 use selfplay_records::{Candidates, Message, Pair, Prompt, Response, read_pairs};
@@ -10,18 +10,35 @@ use selfplay_scorer::tokenise_row;
 use selfplay_trainer::{PreferenceObjective, TokenComparison};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_folder_output, flag};
+use super::stage::{Fingerprint, Stage, StageArgs, check_folder_output, flag};
 use super::training::Training;
-use crate::cli::{Common, TrainPreferenceArgs};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::hub;
 use crate::recipe::WeightDType;
+
+/// The flags of `selfplay train-preference`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The backbone to start from: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Pairs (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub pairs: PathBuf,
+    /// Folder for metrics.jsonl and preference_model/
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
-pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_folder_output(&args.output, args.stage.force, "preference_model")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;

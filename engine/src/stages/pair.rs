@@ -5,7 +5,7 @@ use std::time::Instant;
 use selfplay_records::{Candidates, Pair, Preference, read_rows, write_rows};
 
 use crate::error::EngineError;
-use crate::events::Event;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 
@@ -19,10 +19,10 @@ pub fn pair(
     candidates: &Shards,
     preferences: &Shards,
 ) -> Result<Vec<Pair>, EngineError> {
-    if !work.trains() {
+    if !work.left.train {
         return Ok(Vec::new());
     }
-    if !work.pairs() {
+    if !work.left.pair {
         return Ok(read_rows(&work.dir.pairs_file())?);
     }
     session.check_stop()?;

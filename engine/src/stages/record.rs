@@ -4,14 +4,13 @@ use selfplay_records::{Candidates, Pair, Preference, read_rows};
 use selfplay_scorer::has_cycle;
 
 use crate::error::EngineError;
-use crate::events;
-use crate::manifest::{read_json, write_json};
-use crate::retention::removals;
+use crate::run::events;
+use crate::run::manifest::{read_json, write_json};
+use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 use crate::stages::sample::tokens_of;
 use crate::stages::train::TrainRecord;
-use crate::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 
 /// Writes `summary.json` and marks the iteration as finished.
 ///
@@ -28,7 +27,7 @@ pub fn record(session: &mut Session, work: &Work) -> Result<(), EngineError> {
 
 /// With `policy/` written no training checkpoint is needed.
 fn remove_checkpoints(work: &Work) -> Result<(), EngineError> {
-    for step in removals(&work.dir.checkpoints()?, Some(0)) {
+    for step in work.dir.checkpoints()? {
         let path = work.dir.checkpoint(step);
         std::fs::remove_dir_all(&path).map_err(|source| EngineError::io(&path, "remove", source))?;
     }

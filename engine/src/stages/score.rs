@@ -10,7 +10,7 @@ use selfplay_records::{Candidates, Preference, write_rows};
 use selfplay_scorer::{Compared, PreferenceModel, ScoreError};
 
 use crate::error::EngineError;
-use crate::events::Event;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 use crate::signals::{StopFlag, StopSignal};
 

@@ -12,11 +12,11 @@ use selfplay_trainer::{PairObjective, TrainOutcome, TrainRun, TrainSummary, toke
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::events::Event;
 use crate::log_prob_difference;
-use crate::manifest::write_json;
-use crate::policy_files;
-use crate::run_dir::make_folder;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
+use crate::run::manifest::write_json;
+use crate::run::policy_files;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards};
 
@@ -63,7 +63,7 @@ impl From<&TrainSummary> for TrainRecord {
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
 pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
-    if !work.trains() {
+    if !work.left.train {
         return Ok(Policy::after(work.iteration));
     }
     session.check_stop()?;

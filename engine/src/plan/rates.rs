@@ -15,9 +15,9 @@ use selfplay_records::read_regular_text;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::estimate::count;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
+use crate::units::count;
 
 /// The rates that were measured by this project.
 const BUILT_IN: &str = include_str!("../../../benches/runs/rates.json");
@@ -31,7 +31,7 @@ const FILES: [&str; 4] = ["reference.json", "sample.json", "score.json", "train.
 /// Whose work a rate is of; the names are those of `selfplay bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Sample,
     Score,
     Reference,
@@ -40,7 +40,7 @@ pub(super) enum Stage {
 
 impl Stage {
     /// As the plan calls it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sample => "sampling",
             Self::Score => "scoring",
@@ -52,11 +52,11 @@ impl Stage {
 
 /// What has to be done.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Work {
+pub(crate) struct Work {
     /// Operations.
-    pub(super) flops: f64,
+    pub(crate) flops: f64,
     /// Bytes that must be read, where they can decide.
-    pub(super) bytes: f64,
+    pub(crate) bytes: f64,
 }
 
 impl Mul<f64> for Work {
@@ -69,7 +69,7 @@ impl Mul<f64> for Work {
 
 /// What a machine reaches at most.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub(super) struct Ceilings {
+pub(crate) struct Ceilings {
     bytes_per_second: f64,
     flops_per_second: f64,
 }
@@ -77,7 +77,7 @@ pub(super) struct Ceilings {
 /// One measured piece of work.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     stage: Stage,
     /// `cpu`, or a GPU by any number.
     device: String,
@@ -107,7 +107,7 @@ pub(super) struct Rate {
 
 impl Rate {
     /// Seconds for other work of the stage. Of training, `work` counts what is computed again.
-    pub(super) fn seconds(&self, work: Work) -> f64 {
+    pub(crate) fn seconds(&self, work: Work) -> f64 {
         self.seconds * self.floor(work) / self.floor(self.measured())
     }
 
@@ -128,12 +128,12 @@ impl Rate {
     }
 
     /// What was measured.
-    pub(super) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         self.stage
     }
 
     /// Which measurement this is, and what it reached.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let reached = self.measured().flops / self.seconds;
         let reached = match reached {
             r if r >= 1e12 => format!("{:.1} TFLOP/s", r / 1e12),
@@ -279,7 +279,7 @@ fn read(text: &str, place: &str) -> Result<Vec<Rate>> {
 }
 
 /// What is measured.
-pub(super) struct Rates {
+pub(crate) struct Rates {
     /// Given with `--rates`: they go before those built in.
     given: Vec<Rate>,
     built_in: Vec<Rate>,
@@ -287,7 +287,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// The rates built in and those of `--rates`: files, or folders of `benches/gpu.sh`.
-    pub(super) fn load(paths: &[PathBuf]) -> Result<Self> {
+    pub(crate) fn load(paths: &[PathBuf]) -> Result<Self> {
         let mut given = Vec::new();
         for path in paths {
             let files = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
@@ -306,7 +306,7 @@ impl Rates {
 
     /// The rate of a stage on a device whose model is nearest in size; of training steps one with the same
     /// `recompute`, if there is one. Log-probs that nobody measured are taken from scoring, a forward pass too.
-    pub(super) fn nearest(
+    pub(crate) fn nearest(
         &self,
         stage: Stage,
         device: DeviceChoice,

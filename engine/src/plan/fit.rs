@@ -6,19 +6,20 @@ use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_scorer::{Footprint, ScoreDType};
 
-use super::device_memory::Memory;
-use super::estimate::{self, Models, Need, Phase, show, show_at_least};
+use super::device::Memory;
+use super::memory::{self, Models, Need, Phase};
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::recipe::{Recipe, WeightDType};
+use crate::units::{size, size_at_least};
 
 /// A recipe, its models' shapes and where it is to run.
 #[derive(Clone, Copy)]
-pub(super) struct Planned<'a> {
-    pub(super) recipe: &'a Recipe,
-    pub(super) policy: &'a Architecture,
-    pub(super) preference: &'a Footprint,
-    pub(super) device: DeviceChoice,
+pub(crate) struct Planned<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) policy: &'a Architecture,
+    pub(crate) preference: &'a Footprint,
+    pub(crate) device: DeviceChoice,
 }
 
 /// A key with a value that takes less memory.
@@ -66,19 +67,19 @@ fn levers(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
     let on_gpu = planned.device != DeviceChoice::Cpu;
     let if_that = |holds: bool, setting: Setting| if holds { vec![setting] } else { Vec::new() };
 
-    let pair = estimate::longest_pair(&recipe.train);
-    let micro_batches = lower_powers(estimate::pass_tokens(&recipe.train), pair);
-    let limits = estimate::batch_limits(&recipe.sample, planned.device);
+    let pair = memory::longest_pair(&recipe.train);
+    let micro_batches = lower_powers(memory::pass_tokens(&recipe.train), pair);
+    let limits = memory::batch_limits(&recipe.sample, planned.device);
     let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
     // Where a GPU's memory decides there is nothing to set: keys and values take what is left.
     let caches = match limits.cache_bytes {
         Some(_) => lower_powers(
-            mib(estimate::key_value_pages(&models, recipe, limits, None)),
-            mib(estimate::candidate_pages(&models, recipe)),
+            mib(memory::key_value_pages(&models, recipe, limits, None)),
+            mib(memory::candidate_pages(&models, recipe)),
         ),
         None => Vec::new(),
     };
-    let scored = lower_powers(estimate::scoring_tokens(recipe), estimate::longest_scored(recipe));
+    let scored = lower_powers(memory::scoring_tokens(recipe), memory::longest_scored(recipe));
     [
         if_that(!recipe.train.recompute, Setting::Recompute),
         micro_batches.into_iter().map(Setting::MicroBatchTokens).collect(),
@@ -114,7 +115,7 @@ fn models<'a>(planned: &Planned<'a>, recipe: &Recipe) -> Models<'a> {
 fn needs_with(planned: &Planned<'_>, settings: &[Setting], memory: u64) -> Vec<Need> {
     let mut recipe = planned.recipe.clone();
     settings.iter().for_each(|setting| setting.apply(&mut recipe));
-    estimate::needs(&models(planned, &recipe), &recipe, Some(memory))
+    memory::needs(&models(planned, &recipe), &recipe, Some(memory))
 }
 
 /// The largest need, of training or of the other phases.
@@ -190,23 +191,23 @@ fn search(
 
 /// The error of a plan that needs more than there is: one line with the phase, both figures and what would help. `None`
 /// where all fits.
-pub(super) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) -> Option<EngineError> {
+pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) -> Option<EngineError> {
     let too_large: Vec<&Need> = needs.iter().filter(|need| need.bytes.total() > memory.bytes).collect();
     if too_large.is_empty() {
         return None;
     }
     let figures: Vec<String> = too_large
         .iter()
-        .map(|need| format!("about {} for {}", show_at_least(need.bytes.total()), need.phase.name()))
+        .map(|need| format!("about {} for {}", size_at_least(need.bytes.total()), need.phase.name()))
         .collect();
     let (name, figures) = (&planned.recipe.name, figures.join(" and "));
-    let told = format!("{name} needs {figures}, more than the {} of {}", show(memory.bytes), memory.of);
+    let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.of);
     let remedy = match remedy(planned, memory.bytes) {
         Remedy::Settings(settings) => {
             let needs = needs_with(planned, &settings, memory.bytes);
             let most = need_of(&needs, false).max(need_of(&needs, true));
             let settings: Vec<String> = settings.iter().map(Setting::to_string).collect();
-            format!("with {} {} is enough", settings.join(" "), show(most))
+            format!("with {} {} is enough", settings.join(" "), size(most))
         }
         Remedy::None { least } => {
             let fixed =
@@ -215,8 +216,8 @@ pub(super) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
             format!(
                 "{what} alone take {}: no setting of this recipe makes it fit; a smaller policy or preference model does, \
                  or a device with {} (--memory SIZE and --device plan for another)",
-                show(bytes),
-                show_at_least(least)
+                size(bytes),
+                size_at_least(least)
             )
         }
     };
@@ -237,15 +238,15 @@ fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
                 DType::F32 => "weights, gradients and optimizer state",
                 _ => "weights, masters, gradients and optimizer state",
             };
-            (what, estimate::training_state(&models, &planned.recipe.train))
+            (what, memory::training_state(&models, &planned.recipe.train))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::estimate::tests::{footprint, recipe, tiny};
     use super::*;
+    use crate::plan::memory::tests::{footprint, recipe, tiny};
 
     #[test]
     fn powers_go_down_to_where_nothing_gets_less() {

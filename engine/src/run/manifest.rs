@@ -1,6 +1,6 @@
 //! `manifest.json`: what a run was begun with, so that a resume goes on with the same and a reader knows with what.
 //!
-//! Which shards exist is not written here: the disk itself says it ([`crate::resume`]).
+//! Which shards exist is not written here: the disk itself says it ([`crate::run::plan`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,10 @@ use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::branch::BranchPoint;
 use crate::error::EngineError;
 use crate::hub::HubPin;
-pub use crate::input_files::{InputFile, InputFiles, InputKind};
-use crate::inputs::Inputs;
+use crate::run::branch_point::BranchPoint;
+use crate::run::input_files::InputFiles;
 
 /// The layout's version; a later program that reads another one says so.
 const FORMAT: u32 = 1;
@@ -157,21 +156,24 @@ impl Manifest {
         wanted > 0 && (1..=wanted).all(|iteration| self.finished.contains(&iteration))
     }
 
-    /// That prompts were counted as these inputs have them: shards go by the counts.
+    /// That prompts were counted as the inputs have them, split by split: shards go by the counts.
     ///
     /// # Errors
     /// [`EngineError::BadFile`] for the manifest at `path`.
-    pub fn check_prompts(&self, path: &Path, inputs: &Inputs) -> Result<(), EngineError> {
-        let counted = self.prompts.iter().zip(&inputs.training);
-        match counted.enumerate().find(|(_, (counted, prompts))| **counted != prompts.len()) {
+    pub fn check_prompts(
+        &self,
+        path: &Path,
+        present: impl IntoIterator<Item = usize>,
+    ) -> Result<(), EngineError> {
+        let counted = self.prompts.iter().copied().zip(present);
+        match counted.enumerate().find(|(_, (counted, present))| counted != present) {
             None => Ok(()),
-            Some((split, (counted, prompts))) => Err(EngineError::BadFile {
+            Some((split, (counted, present))) => Err(EngineError::BadFile {
                 path: path.to_path_buf(),
                 problem: format!(
-                    "is damaged: it counts {counted} prompts for iteration {}, the same files have {}; put the \
+                    "is damaged: it counts {counted} prompts for iteration {}, the same files have {present}; put the \
                      manifest that selfplay wrote back, or start a new run",
-                    split + 1,
-                    prompts.len()
+                    split + 1
                 ),
             }),
         }
@@ -274,6 +276,7 @@ pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, EngineE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::input_files::{InputFile, InputKind};
 
     fn table(text: &str) -> toml::Table {
         toml::from_str(text).unwrap()

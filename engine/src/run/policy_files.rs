@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::EngineError;
-use crate::input_files::InputFile;
-use crate::manifest::{read_json, write_json};
-use crate::run_dir::IterationDir;
+use crate::run::dir::IterationDir;
+use crate::run::input_files::InputFile;
+use crate::run::manifest::{read_json, write_json};
 
 /// SHA-256 of each file, by name.
 type Hashes = BTreeMap<String, String>;
@@ -69,7 +69,7 @@ mod tests {
     use selfplay_records::atomic;
 
     use super::*;
-    use crate::run_dir::{RunDir, make_folder};
+    use crate::run::dir::{RunDir, make_folder};
 
     #[test]
     fn a_flipped_bit_of_a_policy_is_named() {

@@ -10,18 +10,18 @@ use selfplay_pairer::PairRule;
 use selfplay_scorer::Comparison;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
-use super::estimate::{self, Models};
+use super::memory::{self, Models};
 use super::rates::{Rate, Rates, Stage, Work};
 use crate::recipe::Recipe;
 
 /// Prompts that times are given for where nobody knows how many there are.
-pub(super) const UNIT: u64 = 1000;
+pub(crate) const UNIT: u64 = 1000;
 
 /// The lengths that times are given for, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lengths {
-    pub(super) prompt: usize,
-    pub(super) response: usize,
+pub(crate) struct Lengths {
+    pub(crate) prompt: usize,
+    pub(crate) response: usize,
     /// Prompt and response as the preference model takes them.
     scored: (usize, usize),
     /// Prompt and either response of a pair.
@@ -29,7 +29,7 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    pub(super) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
+    pub(crate) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
         let train = &recipe.train;
         let scored = recipe.score.settings.kind.read_tokens(usize::MAX);
         // Where the context is too short for both, a response's token costs the most: it is sampled, scored and trained
@@ -48,33 +48,33 @@ impl Lengths {
     }
 
     /// Tokens of a pair, its prompt once.
-    pub(super) fn pair(&self) -> usize {
+    pub(crate) fn pair(&self) -> usize {
         self.trained.0 + 2 * self.trained.1
     }
 }
 
 /// One row of the plan.
 #[derive(Debug)]
-pub(super) struct StageTime {
-    pub(super) what: String,
+pub(crate) struct StageTime {
+    pub(crate) what: String,
     /// Seconds of an iteration, or of [`UNIT`] prompts; `None`: nothing is measured.
-    pub(super) seconds: Option<f64>,
+    pub(crate) seconds: Option<f64>,
     /// Seconds of all iterations, where the prompts are counted.
-    pub(super) whole: Option<f64>,
+    pub(crate) whole: Option<f64>,
 }
 
 /// All rows, and where they come from.
 #[derive(Debug)]
-pub(super) struct Times {
-    pub(super) stages: Vec<StageTime>,
+pub(crate) struct Times {
+    pub(crate) stages: Vec<StageTime>,
     /// Of an iteration and of all: the sum, where every stage has its time.
-    pub(super) together: Option<StageTime>,
+    pub(crate) together: Option<StageTime>,
     /// Measuring the held-out prompts, where it is no part of the sum: each iteration.
-    pub(super) held_out: Option<StageTime>,
+    pub(crate) held_out: Option<StageTime>,
     /// A line per stage.
-    pub(super) sources: Vec<String>,
+    pub(crate) sources: Vec<String>,
     /// What nothing is measured of, in which dtype.
-    pub(super) unmeasured: Vec<(Stage, DType)>,
+    pub(crate) unmeasured: Vec<(Stage, DType)>,
 }
 
 /// What the stages have to do.
@@ -192,7 +192,7 @@ impl<'a> Measured<'a> {
 }
 
 /// The times of all stages. `prompts`: of all iterations together, where they are counted; `memory`: what the device has.
-pub(super) fn times(
+pub(crate) fn times(
     recipe: &Recipe,
     models: &Models<'_>,
     rates: &Rates,
@@ -200,7 +200,7 @@ pub(super) fn times(
     memory: Option<u64>,
 ) -> Times {
     let iterations = recipe.iterations as f64;
-    let rows = estimate::rows_at_a_time(models, recipe, memory).max(1);
+    let rows = memory::rows_at_a_time(models, recipe, memory).max(1);
     let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows };
     let measured = Measured::nearest(rates, models, recipe.train.recompute);
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
@@ -254,23 +254,13 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     StageTime { what: format!("{} held-out prompts", eval.max_prompts), seconds: each, whole }
 }
 
-/// `1.5 h`; one digit behind the point.
-pub(super) fn show_time(seconds: f64) -> String {
-    match seconds {
-        s if s >= 72.0 * 3600.0 => format!("{:.1} days", s / 86_400.0),
-        s if s >= 5400.0 => format!("{:.1} h", s / 3600.0),
-        s if s >= 90.0 => format!("{:.1} min", s / 60.0),
-        s if s >= 0.1 => format!("{s:.1} s"),
-        s => format!("{:.1} ms", s * 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::estimate::tests::{footprint, recipe, tiny};
+    use selfplay_scorer::Footprint;
+
     use super::*;
     use crate::device::DeviceChoice;
-    use selfplay_scorer::Footprint;
+    use crate::plan::memory::tests::{footprint, recipe, tiny};
 
     fn models<'a>(recipe: &Recipe, model: &'a Architecture, preference: &'a Footprint) -> Models<'a> {
         Models::of(recipe, DeviceChoice::Cpu, model, preference)
@@ -370,11 +360,5 @@ mod tests {
         let gpu = Models { device: DeviceChoice::Cuda(0), ..models };
         let none = times(&recipe, &gpu, &rates, Some(3000), None);
         assert_eq!((none.unmeasured.len(), none.together.is_some(), none.stages.len()), (4, false, 4));
-    }
-
-    #[test]
-    fn times_are_shown_in_one_unit() {
-        let shown = [0.02, 12.34, 90.0, 5400.0, 300_000.0].map(show_time);
-        assert_eq!(shown, ["20.0 ms", "12.3 s", "1.5 min", "1.5 h", "3.5 days"]);
     }
 }

@@ -3,92 +3,17 @@
 //! Finished files never change, so two runs can hold the same ones. What grows (`events.jsonl`) or is replaced
 //! (`manifest.json`, `recipe.toml`) is the branch's own.
 
-use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 
 use selfplay_records::atomic::{self, Shared};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::EngineError;
-use crate::events::{self, Event};
-use crate::manifest::{BranchOrigin, InputKind, Manifest};
 use crate::recipe::{Recipe, Stage, stage_of};
-use crate::run_dir::{IterationDir, RunDir, make_folder};
-
-/// `iteration_NN/{candidates,preferences,pairs}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BranchPoint {
-    /// From 1.
-    pub iteration: usize,
-    /// The last stage that is shared.
-    pub stage: SharedStage,
-}
-
-/// A stage that a branch can share last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SharedStage {
-    /// `candidates/`.
-    Candidates,
-    /// `preferences/` as well.
-    Preferences,
-    /// `pairs.parquet` as well.
-    Pairs,
-}
-
-impl SharedStage {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Candidates => "candidates",
-            Self::Preferences => "preferences",
-            Self::Pairs => "pairs",
-        }
-    }
-
-    fn stage(self) -> Stage {
-        match self {
-            Self::Candidates => Stage::Candidates,
-            Self::Preferences => Stage::Preferences,
-            Self::Pairs => Stage::Pairs,
-        }
-    }
-}
-
-impl fmt::Display for BranchPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "iteration_{:02}/{}", self.iteration, self.stage.name())
-    }
-}
-
-impl FromStr for BranchPoint {
-    type Err = EngineError;
-
-    fn from_str(text: &str) -> Result<Self, EngineError> {
-        let bad = || EngineError::BadBranchPoint { given: text.to_owned() };
-        let (iteration, stage) = text.trim_end_matches('/').split_once('/').ok_or_else(bad)?;
-        let digits = iteration.strip_prefix("iteration_").ok_or_else(bad)?;
-        let iteration = digits.parse().ok().filter(|number| *number > 0).ok_or_else(bad)?;
-        let stage = match stage {
-            "candidates" => SharedStage::Candidates,
-            "preferences" => SharedStage::Preferences,
-            "pairs" | "pairs.parquet" => SharedStage::Pairs,
-            _ => return Err(bad()),
-        };
-        Ok(Self { iteration, stage })
-    }
-}
-
-impl Serialize for BranchPoint {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for BranchPoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+use crate::run::branch_point::{BranchPoint, SharedStage};
+use crate::run::dir::{IterationDir, RunDir, make_folder};
+use crate::run::events::{self, Event};
+use crate::run::input_files::InputKind;
+use crate::run::manifest::{BranchOrigin, Manifest};
 
 /// How the files were shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +26,17 @@ pub struct Sharing {
 
 /// Keys whose effect the branch shares, of those that change.
 pub fn shared_keys(changed: &[String], from: BranchPoint) -> Vec<String> {
-    let is_shared = |key: &&String| stage_of(key).is_some_and(|stage| stage <= from.stage.stage());
+    let is_shared = |key: &&String| stage_of(key).is_some_and(|stage| stage <= stage_of_share(from.stage));
     changed.iter().filter(is_shared).cloned().collect()
+}
+
+/// The recipe's stage, whose keys the shared one depends on.
+fn stage_of_share(last: SharedStage) -> Stage {
+    match last {
+        SharedStage::Candidates => Stage::Candidates,
+        SharedStage::Preferences => Stage::Preferences,
+        SharedStage::Pairs => Stage::Pairs,
+    }
 }
 
 /// That everything up to and with the branch point is whole.
@@ -285,5 +219,4 @@ fn keeps(event: &Event, from: BranchPoint, measured: bool) -> bool {
 }
 
 #[cfg(test)]
-#[path = "branch_tests.rs"]
 mod tests;

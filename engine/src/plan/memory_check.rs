@@ -3,24 +3,19 @@
 
 use selfplay_model::Architecture;
 
-use crate::commands::device_memory::{self, Memory};
-use crate::commands::show_bytes;
 use crate::device::DeviceChoice;
+use crate::plan::device::{self, Memory};
+use crate::units::size;
 
 /// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where nobody knows what it has.
 pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String> {
-    let mut memory = device_memory::memory(None, device)?;
+    let mut memory = device::memory(None, device)?;
     if let Some(bound) = address_space().filter(|&bound| device == DeviceChoice::Cpu && bound < memory.bytes)
     {
         memory = Memory { bytes: bound, of: "this process's address space (ulimit -v)".to_owned() };
     }
     (bytes > memory.bytes).then(|| {
-        format!(
-            "{what} needs {}, more than the {} of {}",
-            show_bytes(bytes),
-            show_bytes(memory.bytes),
-            memory.of
-        )
+        format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.of)
     })
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::recipe::{Override, Purpose, load};
 
 /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
-pub(in crate::commands) fn tiny() -> Architecture {
+pub(crate) fn tiny() -> Architecture {
     Architecture::from_json(&tiny_config(), std::path::Path::new("config.json")).unwrap()
 }
 
@@ -19,7 +19,7 @@ fn tiny_config() -> serde_json::Value {
 }
 
 /// Of the same model with a value head, as a preference model.
-pub(in crate::commands) fn footprint() -> Footprint {
+pub(crate) fn footprint() -> Footprint {
     let folder = tempfile::tempdir().unwrap();
     let config = serde_json::to_vec(&tiny_config()).unwrap();
     selfplay_records::atomic::write_bytes(&folder.path().join("config.json"), &config).unwrap();
@@ -27,7 +27,7 @@ pub(in crate::commands) fn footprint() -> Footprint {
 }
 
 /// Defaults with some keys set.
-pub(in crate::commands) fn recipe(set: &[&str]) -> Recipe {
+pub(crate) fn recipe(set: &[&str]) -> Recipe {
     let set: Vec<Override> = set.iter().map(|one| one.parse().unwrap()).collect();
     load(None, &set, Purpose::Stage).unwrap()
 }
@@ -112,14 +112,4 @@ fn rows_are_those_whose_pages_there_are() {
     assert_eq!(rows_at_a_time(&models, &recipe, None), 9);
     assert_eq!(rows_at_a_time(&models, &recipe, Some(1 << 40)), 9);
     assert_eq!(rows_at_a_time(&models, &recipe, Some(0)), 1);
-}
-
-#[test]
-fn sizes_are_shown_in_powers_of_ten() {
-    assert_eq!(show(1_500_000_000), "1.5 GB");
-    assert_eq!(show(1_540_000_000), "1.5 GB");
-    assert_eq!(show_at_least(1_510_000_000), "1.6 GB");
-    assert_eq!(show(999), "1.0 kB");
-    assert_eq!(count(8_030_261_248), "8.03 billion");
-    assert_eq!(count(886_528), "886528");
 }

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
 use crate::error::EngineError;
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
 
 /// Held as long as this value lives.
 #[derive(Debug)]

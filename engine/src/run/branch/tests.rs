@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
-use crate::manifest::Environment;
 use crate::recipe::{Override, Purpose, load_text};
+use crate::run::manifest::Environment;
 
 fn recipe(sets: &[&str]) -> Recipe {
     let text = "name = \"x\"\niterations = 2\n[policy]\nmodel = \"/p\"\n[prompts]\nsplits = [\"/a.jsonl\", \"/b.jsonl\"]\n\
@@ -60,24 +60,6 @@ fn point(text: &str) -> BranchPoint {
 
 fn same_file(a: &Path, b: &Path) -> bool {
     a.metadata().unwrap().ino() == b.metadata().unwrap().ino()
-}
-
-#[test]
-fn points_are_read_and_shown() {
-    for text in ["iteration_01/candidates", "iteration_12/preferences", "iteration_03/pairs"] {
-        assert_eq!(point(text).to_string(), text);
-    }
-    for text in [
-        "",
-        "iteration_01",
-        "iteration_00/pairs",
-        "iteration_01/policy",
-        "iter_01/pairs",
-        "iteration_x/pairs",
-    ] {
-        let error = text.parse::<BranchPoint>().unwrap_err();
-        assert_eq!(error.exit_status(), 2, "{text}");
-    }
 }
 
 #[test]

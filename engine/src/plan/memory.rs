@@ -19,15 +19,15 @@ const PROGRAM: u64 = 32 << 20;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bytes {
-    pub(super) lines: Vec<Line>,
+pub(crate) struct Bytes {
+    pub(crate) lines: Vec<Line>,
 }
 
 /// One purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) what: &'static str,
-    pub(super) bytes: u64,
+pub(crate) struct Line {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: u64,
 }
 
 impl Bytes {
@@ -35,24 +35,24 @@ impl Bytes {
         self.lines.push(Line { what, bytes });
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
     }
 }
 
 /// The two models of a recipe, and where and in what they are computed.
 #[derive(Clone, Copy)]
-pub(super) struct Models<'a> {
-    pub(super) policy: &'a Architecture,
-    pub(super) preference: &'a Footprint,
-    pub(super) policy_dtype: DType,
-    pub(super) preference_dtype: DType,
-    pub(super) device: DeviceChoice,
+pub(crate) struct Models<'a> {
+    pub(crate) policy: &'a Architecture,
+    pub(crate) preference: &'a Footprint,
+    pub(crate) policy_dtype: DType,
+    pub(crate) preference_dtype: DType,
+    pub(crate) device: DeviceChoice,
 }
 
 impl<'a> Models<'a> {
     /// The models of a recipe on a device.
-    pub(super) fn of(
+    pub(crate) fn of(
         recipe: &Recipe,
         device: DeviceChoice,
         policy: &'a Architecture,
@@ -84,7 +84,7 @@ fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice
 
 /// What is in memory at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// The preference model beside the policy.
     SamplingAndScoring,
     /// Where the two do not fit together: the policy alone.
@@ -96,7 +96,7 @@ pub(super) enum Phase {
 
 impl Phase {
     /// In a sentence.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SamplingAndScoring => "sampling and scoring",
             Self::Sampling => "sampling",
@@ -107,14 +107,14 @@ impl Phase {
 }
 
 /// What a phase takes.
-pub(super) struct Need {
-    pub(super) phase: Phase,
-    pub(super) bytes: Bytes,
+pub(crate) struct Need {
+    pub(crate) phase: Phase,
+    pub(crate) bytes: Bytes,
 }
 
 /// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
 /// of it, and the models take turns where they do not fit together.
-pub(super) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
+pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
     let need = |phase, bytes| Need { phase, bytes };
     let both = sampling(models, recipe, true, memory);
     let take_turns = models.on_gpu() && memory.is_some_and(|memory| both.total() > memory);
@@ -152,7 +152,7 @@ fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
 }
 
 /// Of [`training`], what no setting of a batch changes.
-pub(super) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
     let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);
     models.policy.parameter_count() as u64 * each
@@ -192,18 +192,18 @@ fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
 }
 
 /// A policy as written, in the dtype of `policy.dtype`.
-pub(super) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
+pub(crate) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
     let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
     policy.parameter_bytes(recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle()))
 }
 
 /// A training checkpoint: f32 weights and the optimizer's state.
-pub(super) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
+pub(crate) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
     policy.parameter_count() as u64 * 4 * (1 + state_tensors(settings))
 }
 
 /// Candidates of `prompts` prompts at full length: an id and a log-prob per token, and its text.
-pub(super) fn candidates(prompts: u64, recipe: &Recipe) -> u64 {
+pub(crate) fn candidates(prompts: u64, recipe: &Recipe) -> u64 {
     prompts * recipe.sample.num_samples as u64 * recipe.sample.max_new_tokens as u64 * (4 + 4 + 4)
 }
 
@@ -216,12 +216,12 @@ fn state_tensors(settings: &TrainSettings) -> u64 {
 }
 
 /// Tokens of the longest pair: two responses that leave the prompt next to nothing.
-pub(super) fn longest_pair(settings: &TrainSettings) -> usize {
+pub(crate) fn longest_pair(settings: &TrainSettings) -> usize {
     settings.max_length.saturating_mul(2)
 }
 
 /// Tokens of a forward pass at most: a micro-batch, or one pair that is longer; never more than a batch of pairs.
-pub(super) fn pass_tokens(settings: &TrainSettings) -> usize {
+pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
     let pair = longest_pair(settings);
     settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
 }
@@ -241,17 +241,17 @@ fn head_chunk(models: &Models<'_>, settings: &TrainSettings) -> u64 {
 
 /// What bounds a sampling step and its cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BatchLimits {
+pub(crate) struct BatchLimits {
     /// Candidates at a time.
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// Tokens of a step.
-    pub(super) token_budget: usize,
+    pub(crate) token_budget: usize,
     /// Keys and values; `None`: what the device has left.
-    pub(super) cache_bytes: Option<u64>,
+    pub(crate) cache_bytes: Option<u64>,
 }
 
 /// What the recipe gives, else what the device has.
-pub(super) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> BatchLimits {
+pub(crate) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> BatchLimits {
     let (rows, token_budget, cache_bytes) = match device {
         DeviceChoice::Cpu => {
             (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
@@ -272,7 +272,7 @@ fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
 }
 
 /// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
-pub(super) fn scoring_tokens(recipe: &Recipe) -> usize {
+pub(crate) fn scoring_tokens(recipe: &Recipe) -> usize {
     let sample = &recipe.sample;
     let conversation = longest_scored(recipe);
     let shard = sample.shard_prompts.saturating_mul(sample.num_samples).saturating_mul(conversation);
@@ -280,7 +280,7 @@ pub(super) fn scoring_tokens(recipe: &Recipe) -> usize {
 }
 
 /// Tokens of the longest conversation that is scored.
-pub(super) fn longest_scored(recipe: &Recipe) -> usize {
+pub(crate) fn longest_scored(recipe: &Recipe) -> usize {
     let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
     recipe.score.settings.kind.read_tokens(most)
 }
@@ -290,14 +290,14 @@ fn scoring_pass(models: &Models<'_>, recipe: &Recipe) -> u64 {
 }
 
 /// Keys and values of one candidate at full length with its prompt.
-pub(super) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
+pub(crate) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
     let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
     models.policy.max_positions.min(most) as u64 * models.policy.key_value_bytes(models.policy_dtype) as u64
 }
 
 /// As many candidates as run at a time, within the recipe's bound or, where it gives none, within what is `left`; one
 /// candidate is never too many.
-pub(super) fn key_value_pages(
+pub(crate) fn key_value_pages(
     models: &Models<'_>,
     recipe: &Recipe,
     limits: BatchLimits,
@@ -309,7 +309,7 @@ pub(super) fn key_value_pages(
 }
 
 /// Candidates at full length that run at a time: as many as the recipe or the device lets, and their pages.
-pub(super) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> u64 {
+pub(crate) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> u64 {
     let limits = batch_limits(&recipe.sample, models.device);
     if limits.cache_bytes.is_none() && memory.is_none() {
         return limits.rows as u64;
@@ -321,35 +321,5 @@ pub(super) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Optio
     (pages / candidate_pages(models, recipe).max(1)).clamp(1, limits.rows as u64)
 }
 
-/// `1.5 GB`; powers of ten, as disks and devices are sold.
-pub(crate) fn show(bytes: u64) -> String {
-    let (unit, name) = unit_of(bytes);
-    format!("{:.1} {name}", bytes as f64 / unit)
-}
-
-/// As [`show`], never less than `bytes`.
-pub(super) fn show_at_least(bytes: u64) -> String {
-    let (unit, name) = unit_of(bytes);
-    format!("{:.1} {name}", (bytes as f64 / unit * 10.0).ceil() / 10.0)
-}
-
-fn unit_of(bytes: u64) -> (f64, &'static str) {
-    match bytes as f64 {
-        b if b >= 1e12 => (1e12, "TB"),
-        b if b >= 1e9 => (1e9, "GB"),
-        b if b >= 1e6 => (1e6, "MB"),
-        _ => (1e3, "kB"),
-    }
-}
-
-/// `8.03 billion`.
-pub(super) fn count(parameters: u64) -> String {
-    match parameters as f64 {
-        p if p >= 1e9 => format!("{:.2} billion", p / 1e9),
-        p if p >= 1e6 => format!("{:.1} million", p / 1e6),
-        p => format!("{p:.0}"),
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::atomic;
 
 use crate::error::EngineError;
-use crate::resume::{DiskState, IterationState};
+use crate::run::plan::IterationState;
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,18 +83,6 @@ impl RunDir {
     /// Where the evaluation of iteration `number` lies; 0 is the starting policy.
     pub fn evaluation(&self, number: usize) -> EvalDir {
         if number == 0 { self.start() } else { self.iteration(number).evaluation() }
-    }
-
-    /// What is on disk for `iterations` iterations.
-    ///
-    /// # Errors
-    /// When a folder cannot be listed.
-    pub fn state(&self, iterations: usize) -> Result<DiskState, EngineError> {
-        let states = (1..=iterations).map(|number| self.iteration(number).state());
-        Ok(DiskState {
-            start_evaluated: self.start().is_done(),
-            iterations: states.collect::<Result<_, _>>()?,
-        })
     }
 
     /// Removes what killed processes left of unfinished files and folders; the lock must be held.
@@ -348,11 +336,8 @@ mod tests {
     fn an_absent_folder_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::new(folder.path().join("none"));
-        let state = run.state(2).unwrap();
-        assert_eq!(
-            state,
-            DiskState { start_evaluated: false, iterations: vec![IterationState::default(); 2] }
-        );
+        assert!(!run.start().is_done());
+        assert_eq!(run.iteration(1).state().unwrap(), IterationState::default());
     }
 
     #[test]
