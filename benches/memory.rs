@@ -3,7 +3,7 @@
 //! cargo bench -p selfplay --bench memory
 //!
 //! Each case is a child process of its own (this binary again) that takes two recomputing DPO steps through
-//! [`train_pairs`] on random weights and tells its peak resident set. Bounds: a further layer costs at most 1.2 × its
+//! [`selfplay_trainer::train`] on random weights and tells its peak resident set. Bounds: a further layer costs at most 1.2 × its
 //! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB). Exit status
 //! 1 when one is broken.
 
@@ -12,8 +12,9 @@ use std::process::{Command, ExitCode};
 
 use selfplay_model::{Decoder, LoadOptions};
 use selfplay_records::atomic;
+use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs,
+    LossKind, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
 };
 use serde_json::json;
 
@@ -142,8 +143,9 @@ fn child(layers: &str, vocab: &str) -> Outcome<()> {
         stop: &|| false,
         progress: &mut progress,
         keep_checkpoints: 1,
+        collective: &Alone::default(),
     };
-    train_pairs(&mut decoder, pairs(case.vocab), &settings, &mut run)?;
+    selfplay_trainer::train(&mut decoder, PairObjective::new(pairs(case.vocab), &settings), &mut run)?;
     Err("the training ended by itself".into())
 }
 

@@ -23,8 +23,9 @@ use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
 use selfplay_sampler::{EncodedPrompt, SampleSettings, Sampler};
 use selfplay_scorer::ScoreSettings;
+use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, LrSchedule, PairLogProbs, StepMetrics, TokenPair, TrainRun, TrainSettings, train_pairs,
+    LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -257,19 +258,22 @@ fn train_on(
     folder: &Path,
     progress: &mut dyn FnMut(&StepMetrics),
 ) -> Outcome<()> {
-    let mut run = TrainRun { folder, seed: 42, stop: &|| false, progress, keep_checkpoints: 1 };
-    train_pairs(decoder, pairs, settings, &mut run)?;
+    let collective = &Alone::default();
+    let mut run = TrainRun { folder, seed: 42, stop: &|| false, progress, keep_checkpoints: 1, collective };
+    selfplay_trainer::train(decoder, PairObjective::new(pairs, settings), &mut run)?;
     Ok(())
 }
 
 fn score(options: &Options) -> Outcome<()> {
     let rows: Vec<Candidates> = options.inputs.score.rows.iter().enumerate().map(candidates).collect();
     let mut settings = ScoreSettings::default();
-    settings.batch_tokens = options.batch_tokens.unwrap_or(settings.batch_tokens);
+    if let Some(tokens) = options.batch_tokens {
+        settings.kind.set_batch_tokens(tokens);
+    }
     let model = selfplay_scorer::load(&options.model, &settings, &Device::Cpu, None)?;
     let words: usize = options.inputs.score.rows.iter().map(conversation_tokens).sum();
     serve(|| {
-        let preferences = model.compare(&rows)?;
+        let preferences = model.compare_all(&rows)?;
         let scores: Vec<f64> =
             preferences.iter().flat_map(|row| row.scores.iter().flatten().copied()).collect();
         let size = scores.iter().map(|s| s.abs()).sum::<f64>() / scores.len() as f64;

@@ -71,7 +71,7 @@ fn preferences_are_those_of_the_cpu() {
     let scores = || -> Vec<f64> {
         let settings = ScoreSettings::default();
         let model = selfplay_scorer::load(&quickstart("preference_model"), &settings, &Device::Cpu, None);
-        let preferences = model.unwrap().compare(&rows).unwrap();
+        let preferences = model.unwrap().compare_all(&rows).unwrap();
         preferences.iter().flat_map(|row| row.scores.iter().flatten().copied()).collect()
     };
     let want = scores();

@@ -110,7 +110,7 @@ fn the_card_s_settings_are_there() {
         );
         assert_eq!((recipe.sample.max_new_tokens, recipe.seed), (2048, 42));
         assert_eq!(recipe.score.settings.score_difference, ScoreDifference::Paper);
-        assert_eq!(recipe.score.settings.tau, Some(0.1));
+        assert_eq!(recipe.to_table()["score"]["tau"].as_float(), Some(0.1));
         let gpm = ModelSource::Hub { id: "general-preference/GPM-Gemma-2B".into(), revision: None };
         assert_eq!(recipe.score.model, gpm);
     }
@@ -136,12 +136,12 @@ fn reference_and_paper_differ_where_the_two_do() {
 }
 
 #[test]
-fn other_judges_and_policies_change_nothing_else() {
+fn other_preference_models_and_policies_change_nothing_else() {
     for loss in ["gpo", "sppo"] {
         let gpm = recipe(&format!("{loss}-llama-3-8b-instruct-gpm-2b"));
         let bt = recipe(&format!("{loss}-llama-3-8b-instruct-bt-2b"));
-        assert_eq!(bt.score.settings.kind, PreferenceKind::BradleyTerry);
-        assert_eq!(bt.score.settings.tau, Some(1.0));
+        assert_eq!(bt.score.settings.kind.name(), PreferenceKind::BradleyTerry);
+        assert_eq!(bt.to_table()["score"]["tau"].as_float(), Some(1.0));
         assert_eq!(sorted(gpm.differing_keys(&bt)), ["name", "score.kind", "score.model", "score.tau"]);
     }
     let large = recipe("gpo-llama-3-8b-instruct-gpm-8b");

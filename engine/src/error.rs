@@ -7,13 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::ModelError;
+use selfplay_pairer::PairingError;
 use selfplay_records::{HasKind, Kind, Problems, RecordError, WriteError, hint_of};
 use selfplay_sampler::SampleError;
 use selfplay_scorer::ScoreError;
 use selfplay_trainer::TrainError;
 
 use crate::hub::HubError;
-use crate::pairing::PairingError;
+use crate::run::branch_point::BadBranchPoint;
 use crate::signals::StopSignal;
 
 /// A result of a command.
@@ -124,13 +125,8 @@ pub enum EngineError {
         begun: usize,
     },
     /// `branch --from` that is no branch point.
-    #[error(
-        "--from {given}: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs is wanted"
-    )]
-    BadBranchPoint {
-        /// What was given.
-        given: String,
-    },
+    #[error(transparent)]
+    BranchPoint(#[from] BadBranchPoint),
     /// `branch` from a stage that is not finished.
     #[error("{}: {what} is not finished, so {from} cannot be branched from; finish it with: selfplay resume {}", .directory.display(), .directory.display())]
     StageUnfinished {
@@ -148,16 +144,6 @@ pub enum EngineError {
         keys: Vec<String>,
         /// The branch point.
         from: String,
-    },
-    /// More iterations than splits.
-    #[error(
-        "iterations = {iterations}, but prompts.splits names {splits}; one split per iteration is wanted"
-    )]
-    TooFewSplits {
-        /// `iterations`.
-        iterations: usize,
-        /// Number of `prompts.splits`.
-        splits: usize,
     },
     /// An input file is not the one that the run began with.
     #[error("{}: {change} since this run began; put the inputs back as they were, or start a new run", .path.display())]
@@ -301,10 +287,9 @@ impl HasKind for EngineError {
             | Self::InUse { .. }
             | Self::ResumeKeys { .. }
             | Self::TooFewIterations { .. }
-            | Self::BadBranchPoint { .. }
+            | Self::BranchPoint(_)
             | Self::StageUnfinished { .. }
             | Self::SharedKeys { .. }
-            | Self::TooFewSplits { .. }
             | Self::InputChanged { .. }
             | Self::BadFile { .. } => Kind::Input,
             // A path that is not there, or not of the right sort, was named by the user.

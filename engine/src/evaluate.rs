@@ -13,17 +13,17 @@ use std::time::Instant;
 
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
 use selfplay_sampler::{SampleSettings, Sampler, encode};
-use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate, win_probabilities};
+use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate};
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::checker::CheckerKind;
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::manifest::write_json;
-use crate::run_dir::make_folder;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
+use crate::run::manifest::write_json;
+use crate::run::summary::{Evaluation, mean};
 use crate::session::{Session, Work};
 use crate::stages::Policy;
-use crate::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;
@@ -51,7 +51,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
 /// # Errors
 /// When a sample cannot be made, compared or written.
 pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), EngineError> {
-    if !work.evaluates() {
+    if !work.left.evaluate {
         return Ok(());
     }
     session.check_stop()?;
@@ -70,7 +70,7 @@ pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
-    policy.make_room(session, session.inputs.preference_bytes()?)?;
+    policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     result.win_rate_start = win_rate(session, &*model, &samples, iteration - 1)?;
     result.win_rate_first =
@@ -156,7 +156,7 @@ fn win_rate(
         return Ok(None);
     }
     let others: Vec<Candidates> = read_rows(&path)?;
-    Ok(mean_win_rate(&win_probabilities(model, &contests(samples, &others))?))
+    Ok(mean_win_rate(&model.win_probabilities(&contests(samples, &others))?))
 }
 
 /// Sample i of a prompt against sample i of the same prompt.

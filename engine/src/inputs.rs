@@ -6,17 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use candle_core::DType;
 use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
-use selfplay_scorer::PreferenceModel;
+use selfplay_scorer::{Footprint, PreferenceModel};
 use serde_json::Value;
 
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
-use crate::manifest::{InputFile, InputKind};
-use crate::memory_check::{random_weights, too_large};
+use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
+use crate::run::input_files::{InputFile, InputKind};
 use crate::runtime::Runtime;
 use crate::scorable::Scorable;
 use crate::splits;
@@ -54,10 +55,6 @@ impl Inputs {
     /// # Errors
     /// The first thing that is wrong, with its place.
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
-        if recipe.iterations > recipe.prompts.splits.len() {
-            let splits = recipe.prompts.splits.len();
-            return Err(EngineError::TooFewSplits { iterations: recipe.iterations, splits });
-        }
         let hub = Hub::pinned(pins);
         let policy_folder = hub.model_folder(&recipe.policy.model)?;
         let preference_folder = hub.model_folder(&recipe.score.model)?;
@@ -68,14 +65,14 @@ impl Inputs {
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
         let mut files = BTreeMap::new();
-        let scorer_codec = Codec::load(&preference_folder, recipe.score.settings.chat_template.as_deref())?;
+        let scorer_codec = Codec::load(&preference_folder, recipe.score.settings.kind.chat_template())?;
         let scorable = Scorable { codec: &scorer_codec, folder: &preference_folder };
         let reads_clock = [&codec, &scorer_codec]
             .iter()
             .any(|codec| codec.template.as_ref().is_some_and(ChatTemplate::reads_clock));
         files.insert(InputKind::Policy, InputFile::of_model(&policy_folder)?);
         files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
-        let templates = [&recipe.policy.chat_template, &recipe.score.settings.chat_template];
+        let templates = [recipe.policy.chat_template.as_deref(), recipe.score.settings.kind.chat_template()];
         files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
 
         let mut splits = Vec::new();
@@ -173,12 +170,14 @@ impl Inputs {
         })
     }
 
-    /// Bytes of the preference model's weights, as stored: about what they take on a GPU.
+    /// Bytes that the preference model's weights take on a GPU.
     ///
     /// # Errors
     /// When its folder does not read.
-    pub fn preference_bytes(&self) -> Result<u64, EngineError> {
-        weight_bytes(&self.preference_folder)
+    pub fn preference_bytes(&self, recipe: &Recipe) -> Result<u64, EngineError> {
+        let kind = &recipe.score.settings.kind;
+        let footprint = Footprint::of_folder(&self.preference_folder, kind)?;
+        Ok(footprint.weight_bytes(kind.dtype().or(footprint.stored_dtype).unwrap_or(DType::F32)))
     }
 
     /// Bytes of the starting policy's weights, as stored.

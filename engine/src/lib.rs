@@ -1,47 +1,39 @@
 //! The `selfplay` command: iterative self-play alignment, one recipe, three aligned checkpoints.
 //!
 //! ```text
-//! cli          flags and commands                      commands/   one file per command
-//! recipe/      RecipeFile → Recipe                     hub         models and data sets by id
+//! cli, flags   the commands and the flags of all       commands/   one file per command: its own flags, what it does
+//! recipe/      RecipeFile → Recipe                     hub/        models and data sets by id
 //! iteration    the loop: sample → compare → pair → train → record
-//! stages/      the loop's stages over shards           run_dir, manifest, input_files, policy_files, resume, lock, events: a run on disk
+//! stages/      the loop's stages over shards           run/        a run on disk: paths, manifest, lock, events, plan
+//! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
 //! ```
 
 pub mod allocator;
-pub mod bench;
-pub mod branch;
-pub mod checker;
+mod bench;
+mod checker;
 pub mod cli;
-pub mod commands;
-pub mod device;
+mod commands;
+mod device;
 pub mod error;
-pub mod evaluate;
-pub mod events;
-pub mod hub;
-pub mod input_files;
-pub mod inputs;
-pub mod iteration;
-pub mod lock;
-pub mod log_prob_difference;
-pub mod manifest;
-mod memory_check;
-pub mod pairing;
-pub mod policy_files;
-pub mod progress;
+mod evaluate;
+mod flags;
+mod hub;
+mod inputs;
+mod iteration;
+mod log_prob_difference;
+mod plan;
+mod progress;
 pub mod recipe;
-pub mod report;
-pub mod resume;
-pub mod retention;
-pub mod run_dir;
-pub mod runtime;
-pub mod sampling_file;
+mod report;
+mod run;
+mod runtime;
 mod scorable;
-pub mod session;
-pub mod signals;
-pub mod splits;
-pub mod stages;
-pub mod summary;
+mod session;
+mod signals;
+mod splits;
+mod stages;
 pub mod surroundings;
 pub mod terminal;
-pub mod usable_prompts;
+mod units;
+mod usable_prompts;

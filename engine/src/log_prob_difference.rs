@@ -8,10 +8,10 @@ use selfplay_records::Candidates;
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use crate::error::EngineError;
-use crate::manifest::write_json;
+use crate::run::manifest::write_json;
+use crate::run::summary::LogProbDifference;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
-use crate::summary::LogProbDifference;
 
 /// Response tokens that are compared, from the first shard on: enough for a maximum, a small part of a real run.
 const TOKENS: usize = 16_384;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::terminal;
+use crate::units::duration;
 
 /// Time between two plain lines of one stage in a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -22,8 +23,6 @@ pub enum Verbosity {
     /// A line per finished piece of work.
     #[default]
     Normal,
-    /// `-v`: what helps to find a fault as well.
-    Verbose,
 }
 
 /// Writes to standard error; clones share the place where bars stand.
@@ -50,13 +49,6 @@ impl Progress {
             (_, Verbosity::Quiet) => {}
             (Some(bars), _) => bars.suspend(|| terminal::line(text.as_ref())),
             (None, _) => terminal::line(text.as_ref()),
-        }
-    }
-
-    /// A line for `-v` only.
-    pub fn detail(&self, text: impl AsRef<str>) {
-        if self.verbosity == Verbosity::Verbose {
-            self.line(text);
         }
     }
 
@@ -154,16 +146,6 @@ impl Pace {
     }
 }
 
-/// `7s`, `3m20s`, `2h05m`.
-pub fn duration(seconds: f64) -> String {
-    let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
-    match whole {
-        0..60 => format!("{whole}s"),
-        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
-        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
-    }
-}
-
 fn style() -> ProgressStyle {
     ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {per_sec}, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -172,14 +154,6 @@ fn style() -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(duration(7.2), "7s");
-        assert_eq!(duration(200.0), "3m20s");
-        assert_eq!(duration(7500.0), "2h05m");
-        assert_eq!(duration(f64::INFINITY), "0s");
-    }
 
     #[test]
     fn a_pace_tells_rate_and_time_left() {

@@ -4,8 +4,8 @@ use candle_core::{Device, DeviceLocation};
 use selfplay_model::ModelError;
 use selfplay_model::gpu::memory;
 
-use crate::cli::Common;
 use crate::error::Result;
+use crate::flags::Common;
 use crate::progress::Verbosity;
 
 /// Where to compute and how much to say.
@@ -31,7 +31,7 @@ impl Runtime {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         };
-        Ok(Self { device, device_name, verbosity: verbosity(common) })
+        Ok(Self { device, device_name, verbosity: common.verbosity() })
     }
 
     /// Whether a GPU has room for so many bytes of weights and what is computed with them. A CPU's memory is shared with
@@ -43,14 +43,5 @@ impl Runtime {
         /// Bytes for what a pass computes.
         const AT_WORK: u64 = 8 << 30;
         Ok(memory(&self.device)?.is_some_and(|memory| memory.free as u64 >= bytes.saturating_add(AT_WORK)))
-    }
-}
-
-/// `-q` and `-v`.
-pub fn verbosity(common: &Common) -> Verbosity {
-    match (common.quiet, common.verbose) {
-        (true, _) => Verbosity::Quiet,
-        (false, 0) => Verbosity::Normal,
-        (false, _) => Verbosity::Verbose,
     }
 }

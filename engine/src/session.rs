@@ -4,17 +4,17 @@ use selfplay_model::Decoder;
 use selfplay_sampler::SampleSettings;
 
 use crate::error::EngineError;
-use crate::events::{Event, Events};
 use crate::inputs::{Inputs, policy_options};
-use crate::lock::RunLock;
-use crate::manifest::{Environment, Manifest};
-use crate::policy_files;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::resume::{StageAction, Workload, plan};
-use crate::run_dir::{IterationDir, RunDir};
+use crate::run::dir::{IterationDir, RunDir};
+use crate::run::events::{Event, Events};
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Environment, Manifest};
+use crate::run::plan::{Plan, plan};
+use crate::run::policy_files;
 use crate::runtime::Runtime;
-use crate::signals::StopFlag;
+use crate::signals::{StopFlag, StopSignal};
 use crate::usable_prompts::without_stop;
 
 /// Everything that the stages share.
@@ -85,25 +85,18 @@ impl Session {
         })
     }
 
-    /// Everything that is left to do.
-    ///
-    /// # Errors
-    /// When the folder cannot be listed.
-    pub fn plan(&self) -> Result<Vec<StageAction>, EngineError> {
-        let mut shards = self.manifest.shards();
-        shards.truncate(self.recipe.iterations);
-        let workload = Workload { shards, evaluates: !self.inputs.held_out.is_empty() };
-        Ok(plan(&workload, &self.run.state(self.recipe.iterations)?))
-    }
-
     /// Iterations with something left to do, in order.
     ///
     /// # Errors
     /// When the folder cannot be listed.
     pub fn remaining(&self) -> Result<Vec<usize>, EngineError> {
-        let mut iterations: Vec<usize> = self.plan()?.iter().filter_map(StageAction::iteration).collect();
-        iterations.dedup();
-        Ok(iterations)
+        let mut remaining = Vec::new();
+        for iteration in 1..=self.manifest.shards().len().min(self.recipe.iterations) {
+            if self.plan(iteration)?.is_some() {
+                remaining.push(iteration);
+            }
+        }
+        Ok(remaining)
     }
 
     /// What is left of one iteration.
@@ -111,10 +104,18 @@ impl Session {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn work(&self, iteration: usize) -> Result<Work, EngineError> {
-        let actions =
-            self.plan()?.into_iter().filter(|action| action.iteration() == Some(iteration)).collect();
-        let shards = self.manifest.shards().get(iteration - 1).copied().unwrap_or(0);
-        Ok(Work { iteration, dir: self.run.iteration(iteration), shards, actions })
+        let (dir, shards) = (self.run.iteration(iteration), self.shards(iteration));
+        Ok(Work { iteration, dir, shards, left: self.plan(iteration)?.unwrap_or_default() })
+    }
+
+    fn plan(&self, iteration: usize) -> Result<Option<Plan>, EngineError> {
+        let evaluates = !self.inputs.held_out.is_empty();
+        Ok(plan(self.shards(iteration), evaluates, &self.run.iteration(iteration).state()?))
+    }
+
+    /// All shards of an iteration.
+    fn shards(&self, iteration: usize) -> usize {
+        self.manifest.shards().get(iteration - 1).copied().unwrap_or(0)
     }
 
     /// The policy that an iteration ended with, as written; 0 is the starting policy.
@@ -142,16 +143,14 @@ impl Session {
     /// # Errors
     /// [`EngineError::Stopped`].
     pub fn check_stop(&self) -> Result<(), EngineError> {
-        match self.stop.requested() {
-            Some(signal) => Err(EngineError::Stopped {
-                signal,
-                kept: format!(
-                    "everything finished is kept, go on with: selfplay resume {}",
-                    self.run.root().display()
-                ),
-            }),
-            None => Ok(()),
-        }
+        self.stop.requested().map_or(Ok(()), |signal| Err(self.stopped(signal)))
+    }
+
+    /// The error of a stage that a signal has ended.
+    pub fn stopped(&self, signal: StopSignal) -> EngineError {
+        let kept =
+            format!("everything finished is kept, go on with: selfplay resume {}", self.run.root().display());
+        EngineError::Stopped { signal, kept }
     }
 
     /// Marks an iteration as finished.
@@ -165,7 +164,7 @@ impl Session {
     }
 }
 
-/// What is left of one iteration.
+/// An iteration at work.
 #[derive(Clone, Debug)]
 pub struct Work {
     /// From 1.
@@ -174,41 +173,6 @@ pub struct Work {
     pub dir: IterationDir,
     /// All its shards.
     pub shards: usize,
-    /// What is left.
-    pub actions: Vec<StageAction>,
-}
-
-impl Work {
-    /// Shards to sample.
-    pub fn to_sample(&self) -> &[usize] {
-        let shards = self.actions.iter().find_map(|action| match action {
-            StageAction::Sample { shards, .. } => Some(shards.as_slice()),
-            _ => None,
-        });
-        shards.unwrap_or_default()
-    }
-
-    /// Shards to score.
-    pub fn to_score(&self) -> &[usize] {
-        let shards = self.actions.iter().find_map(|action| match action {
-            StageAction::Score { shards, .. } => Some(shards.as_slice()),
-            _ => None,
-        });
-        shards.unwrap_or_default()
-    }
-
-    /// Whether pairs are to be selected.
-    pub fn pairs(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, StageAction::Pair { .. }))
-    }
-
-    /// Whether the policy is to be trained.
-    pub fn trains(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, StageAction::Train { .. }))
-    }
-
-    /// Whether the policy is to be evaluated.
-    pub fn evaluates(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, StageAction::Evaluate { .. }))
-    }
+    /// What is left of it.
+    pub left: Plan,
 }

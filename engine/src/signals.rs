@@ -49,7 +49,7 @@ impl fmt::Display for StopSignal {
 /// Raised by a signal, read between the steps of a stage. Clones share the flag.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag {
-    /// Raised by either signal: what a crate that knows nothing of signals is given.
+    /// Raised by either signal: a second one then ends the process.
     any: Arc<AtomicBool>,
     interrupted: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
@@ -95,11 +95,6 @@ impl StopFlag {
         }
         self.interrupted.load(Ordering::Relaxed).then_some(StopSignal::Interrupt)
     }
-
-    /// The bare flag, for a stage in another crate.
-    pub fn shared(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.any)
-    }
 }
 
 #[cfg(test)]
@@ -112,7 +107,6 @@ mod tests {
         assert_eq!(flag.requested(), None);
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert_eq!(flag.requested(), Some(StopSignal::Terminate));
-        assert!(flag.shared().load(Ordering::Relaxed));
         assert_eq!(StopSignal::Interrupt.exit_status(), 130);
         assert_eq!(StopSignal::Terminate.exit_status(), 143);
     }

@@ -19,7 +19,7 @@ mod kv_cache;
 pub mod linear;
 pub mod ops;
 mod parameters;
-mod preference;
+pub mod preference;
 mod text;
 pub mod weights;
 

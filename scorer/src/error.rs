@@ -5,20 +5,12 @@ use std::path::PathBuf;
 use selfplay_model::ModelError;
 use selfplay_records::{HasKind, Kind, Problems};
 
-use crate::PreferenceKind;
-
 /// An error of the scorer: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
     /// Wrong values in `[score]`, all of them.
     #[error("{0}")]
     Settings(Problems),
-    /// A kind that this version cannot run.
-    #[error("score.kind = \"{kind}\": not available yet; this version has gpm and bradley-terry")]
-    NotAvailable {
-        /// The kind that was asked for.
-        kind: PreferenceKind,
-    },
     /// No value head in the weights.
     #[error(
         "{}: this is a policy, not a preference model: no value_head.weight (nor score.weight) in its \
@@ -49,7 +41,7 @@ pub enum ScoreError {
         /// The model's folder.
         folder: PathBuf,
         /// The kind that was asked for.
-        kind: PreferenceKind,
+        kind: &'static str,
         /// Rows of `value_head.weight`.
         rows: usize,
     },
@@ -142,7 +134,6 @@ impl HasKind for ScoreError {
             Self::Row { source, .. } => source.kind(),
             Self::Model(source) => source.kind(),
             Self::Settings(_)
-            | Self::NotAvailable { .. }
             | Self::NotPreferenceModel { .. }
             | Self::OddHead { .. }
             | Self::HeadOfOtherKind { .. }

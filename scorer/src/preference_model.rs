@@ -1,89 +1,77 @@
-//! The one trait of this crate: embed each response once, score any two of them, compare all K of a prompt.
-//!
-//! s is antisymmetric by construction here: [`preference`] computes s(i ≻ j) for i < j and negates it for the other
-//! half, so that means, ties and pairs do not depend on rounding.
+//! The port between the engine and every kind of preference model: candidates in, a table of preferences out.
 
+use std::ops::ControlFlow;
+
+use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{Candidates, Preference};
 
-use crate::{PreferenceKind, ScoreError, ScoreSettings};
+use crate::{Contest, Footprint, ScoreError};
 
-/// What a preference model keeps of one (prompt, response).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Embedding {
-    /// \[d]: the L2-normalised v of a GPM, or \[1]: the reward of Bradley-Terry.
-    pub value: Vec<f64>,
-    /// \[d/2]: λ of the prompt gate, sums to 1; empty without a prompt head (λ = 1).
-    pub gate: Vec<f64>,
-}
-
-/// The embeddings of one prompt's responses, in sample order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EmbeddedRow {
-    /// \[K].
-    pub responses: Vec<Embedding>,
-}
+/// Is told how many of a call's prompts are compared so far, and asks for a stop by breaking.
+pub type Progress<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
 /// Compares responses to the same prompt.
+///
+/// **What the K×K table holds.** `scores[i][j]` is s(i ≻ j) and `probabilities[i][j]` is P(i ≻ j) = σ(s(i ≻ j)), both
+/// freed of the order in which a model is shown the two: a kind with a position bias asks in both orders and combines
+/// the answers, so that every table is antisymmetric. The diagonal is 0 and ½. Callers read the entry that they mean
+/// and never make one from its mirror image: rounding, and kinds that answer a question twice in two ways, are the
+/// model's concern alone.
 pub trait PreferenceModel: Send + Sync {
-    /// What it is; never [`PreferenceKind::Auto`].
-    fn kind(&self) -> PreferenceKind;
-
-    /// The settings that it was loaded with.
-    fn settings(&self) -> &ScoreSettings;
-
-    /// The τ that divides its scores.
-    fn tau(&self) -> f64;
-
-    /// Embeds each response of each row once, in the rows' order.
+    /// Compares the K responses of each row, in the rows' order; K may differ between rows. `progress` is asked
+    /// between prompts, or between the passes of a kind that works on several prompts at a time.
     ///
     /// # Errors
-    /// A row without text, a conversation that the template refuses, or an embedding that is not finite, each with
+    /// A row without text, a conversation that the model cannot take, an answer that is not a finite number, each with
     /// its `prompt_id`.
-    fn embed(&self, rows: &[Candidates]) -> Result<Vec<EmbeddedRow>, ScoreError>;
+    fn compare(&self, rows: &[Candidates], progress: &mut Progress<'_>) -> Result<Compared, ScoreError>;
 
-    /// The paper's s(a ≻ b), whatever `score_difference` is; P(a ≻ b) = σ(s).
-    fn score(&self, a: &Embedding, b: &Embedding) -> f64;
-
-    /// Compares the K responses of each row, in the rows' order; K may differ between rows.
+    /// P(first ≻ second) of each contest, in order, freed of the order in which the two are shown. It is the model's own
+    /// probability, whatever `score_difference` stores. Nothing is promised of a contest the other way round.
     ///
     /// # Errors
-    /// Those of [`PreferenceModel::embed`], and a score that is not finite.
-    fn compare(&self, rows: &[Candidates]) -> Result<Vec<Preference>, ScoreError> {
-        let settings = self.settings();
-        let factor = settings.score_difference.factor();
-        let embedded = self.embed(rows)?;
-        rows.iter()
-            .zip(embedded)
-            .map(|(row, embedded)| {
-                let responses = &embedded.responses;
-                let mut compared = preference(&row.prompt.prompt_id, responses.len(), |i, j| {
-                    factor * self.score(&responses[i], &responses[j])
-                })?;
-                compared.candidates_digest = Some(row.digest());
-                if settings.embeddings {
-                    let narrow = |e: &Embedding| e.value.iter().map(|&x| x as f32).collect();
-                    compared.embeddings = Some(responses.iter().map(narrow).collect());
-                }
-                Ok(compared)
-            })
-            .collect()
+    /// Those of [`PreferenceModel::compare`].
+    fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError>;
+
+    /// What it takes of memory and time: the same that [`Footprint::of_folder`] says without loading it.
+    fn footprint(&self) -> Footprint;
+
+    /// Compares all rows, without progress and without a stop.
+    ///
+    /// # Errors
+    /// Those of [`PreferenceModel::compare`].
+    fn compare_all(&self, rows: &[Candidates]) -> Result<Vec<Preference>, ScoreError> {
+        let (Compared::All(preferences) | Compared::Stopped(preferences)) =
+            self.compare(rows, &mut |_| ControlFlow::Continue(()))?;
+        Ok(preferences)
     }
 }
 
-/// All K² scores, probabilities and means from the scores of i < j; the self terms are 0 and ½.
+/// How a comparison ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Compared {
+    /// Every row was compared.
+    All(Vec<Preference>),
+    /// `progress` asked for a stop before that. These rows at the front were whole by then, each with the bits that
+    /// [`Compared::All`] would have had; there may be none.
+    Stopped(Vec<Preference>),
+}
+
+/// A row's K² scores, probabilities and means from the scores of i < j; the self terms are 0 and ½. s is negated for the
+/// other half, so that means, ties and pairs do not depend on rounding.
 ///
 /// # Errors
 /// [`ScoreError::NotFinite`] with the prompt and the first response of the pair.
-pub fn preference(
-    prompt_id: &str,
-    k: usize,
+pub(crate) fn preference(
+    row: &Candidates,
     score: impl Fn(usize, usize) -> f64,
 ) -> Result<Preference, ScoreError> {
+    let (prompt_id, k) = (&row.prompt.prompt_id, row.responses.len());
     let mut scores = vec![vec![0.0; k]; k];
     for (i, j) in (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))) {
         let s = score(i, j);
         if !s.is_finite() {
-            let prompt_id = prompt_id.to_owned();
+            let prompt_id = prompt_id.clone();
             return Err(ScoreError::NotFinite { prompt_id, response: i, what: "score" });
         }
         scores[i][j] = s;
@@ -93,24 +81,14 @@ pub fn preference(
     let probabilities: Vec<Vec<f64>> =
         scores.iter().map(|row| row.iter().map(|&s| sigmoid(s)).collect()).collect();
     Ok(Preference {
-        prompt_id: prompt_id.to_owned(),
+        prompt_id: prompt_id.clone(),
         mean_scores: scores.iter().map(|row| mean(row)).collect(),
         mean_probabilities: probabilities.iter().map(|row| mean(row)).collect(),
         scores,
         probabilities,
-        candidates_digest: None,
+        candidates_digest: Some(row.digest()),
         embeddings: None,
     })
-}
-
-/// σ(s) without overflow on either side.
-pub(crate) fn sigmoid(s: f64) -> f64 {
-    if s >= 0.0 {
-        1.0 / (1.0 + (-s).exp())
-    } else {
-        let e = s.exp();
-        e / (1.0 + e)
-    }
 }
 
 fn mean(row: &[f64]) -> f64 {
@@ -121,14 +99,19 @@ fn mean(row: &[f64]) -> f64 {
 mod tests {
     use proptest::prelude::*;
 
-    use selfplay_records::{HasKind, Kind};
+    use selfplay_records::{HasKind, Kind, Prompt, Response};
 
     use super::*;
+
+    fn row_of(prompt_id: &str, k: usize) -> Candidates {
+        let prompt = Prompt { prompt_id: prompt_id.to_owned(), ..Prompt::default() };
+        Candidates { prompt, responses: vec![Response::default(); k] }
+    }
 
     #[test]
     fn means_hold_the_self_term() {
         let table = [[0.0, 2.0, -1.0], [0.0, 0.0, 4.0], [0.0, 0.0, 0.0]];
-        let row = preference("p", 3, |i, j| table[i][j]).unwrap();
+        let row = preference(&row_of("p", 3), |i, j| table[i][j]).unwrap();
         assert_eq!(row.scores, [[0.0, 2.0, -1.0], [-2.0, 0.0, 4.0], [1.0, -4.0, 0.0]]);
         assert!((row.mean_scores[0] - 1.0 / 3.0).abs() < 1e-15);
         assert!((row.mean_scores[1] - 2.0 / 3.0).abs() < 1e-15);
@@ -141,26 +124,18 @@ mod tests {
 
     #[test]
     fn one_response_and_none_are_rows_too() {
-        let one = preference("p", 1, |_, _| f64::NAN).unwrap();
+        let one = preference(&row_of("p", 1), |_, _| f64::NAN).unwrap();
         assert_eq!((one.mean_scores[0], one.mean_probabilities[0]), (0.0, 0.5));
-        assert!(preference("p", 0, |_, _| 1.0).unwrap().mean_scores.is_empty());
+        assert!(preference(&row_of("p", 0), |_, _| 1.0).unwrap().mean_scores.is_empty());
     }
 
     #[test]
     fn a_score_that_is_not_finite_names_its_place() {
         let error =
-            preference("q7", 3, |i, j| if (i, j) == (1, 2) { f64::INFINITY } else { 0.0 }).unwrap_err();
+            preference(&row_of("q7", 3), |i, j| if (i, j) == (1, 2) { f64::INFINITY } else { 0.0 }).unwrap_err();
         assert!(error.kind() != Kind::Input);
         let text = error.to_string();
         assert!(text.contains("q7") && text.contains("response 1"), "{text}");
-    }
-
-    #[test]
-    fn sigmoid_keeps_its_tails() {
-        assert_eq!(sigmoid(0.0), 0.5);
-        assert_eq!(sigmoid(1e4), 1.0);
-        assert_eq!(sigmoid(-1e4), 0.0);
-        assert!((sigmoid(-40.0) - (-40f64).exp()).abs() < 1e-30);
     }
 
     proptest! {
@@ -168,7 +143,7 @@ mod tests {
         fn tables_are_antisymmetric_and_probabilities_complementary(
             flat in proptest::collection::vec(-50.0f64..50.0, 25), k in 1usize..6,
         ) {
-            let row = preference("p", k, |i, j| flat[i * 5 + j]).unwrap();
+            let row = preference(&row_of("p", k), |i, j| flat[i * 5 + j]).unwrap();
             for i in 0..k {
                 for j in 0..k {
                     prop_assert_eq!(row.scores[i][j] + row.scores[j][i], 0.0);

@@ -1,6 +1,8 @@
 //! The `[score]` section: which preference model compares the candidates, and how.
 //!
-//! Keys and defaults are the contract's; added to it: `chat_template`, for a model folder that has none.
+//! [`ScoreKeys`] is the section as a recipe writes it, the keys of all kinds beside each other; [`ScoreSettings`] is what a
+//! model is loaded with, the keys of its kind alone. Keys and defaults are the contract's; added to it: `chat_template`,
+//! for a model folder that has none.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +10,9 @@ use std::path::PathBuf;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-/// The kind of preference model.
+use crate::{EmbeddingSettings, KindSettings, ScoreDType};
+
+/// The kind of preference model, as a recipe names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreferenceKind {
@@ -23,7 +27,7 @@ pub enum PreferenceKind {
     PairRanker,
     /// A language model asked for A or B; not available yet.
     PairLm,
-    /// A foreign model as judge; not available yet.
+    /// A language model that judges in words; not available yet.
     Judge,
 }
 
@@ -37,20 +41,6 @@ impl PreferenceKind {
             Self::PairRanker => "pair-ranker",
             Self::PairLm => "pair-lm",
             Self::Judge => "judge",
-        }
-    }
-
-    /// Whether this version can run it.
-    pub fn is_available(self) -> bool {
-        matches!(self, Self::Auto | Self::Gpm | Self::BradleyTerry)
-    }
-
-    /// τ where the recipe gives none; `None` for kinds that have no τ or are not yet resolved.
-    pub fn default_tau(self) -> Option<f64> {
-        match self {
-            Self::Gpm => Some(0.1),
-            Self::BradleyTerry => Some(1.0),
-            Self::Auto | Self::PairRanker | Self::PairLm | Self::Judge => None,
         }
     }
 }
@@ -82,100 +72,97 @@ impl ScoreDifference {
     }
 }
 
-/// The precision that the backbone computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScoreDType {
-    /// f32 on CPU, as stored on CUDA.
-    #[default]
-    Auto,
-    /// 32-bit floats.
-    F32,
-    /// 16-bit brain floats.
-    Bf16,
-    /// 16-bit IEEE floats.
-    F16,
-}
-
-impl ScoreDType {
-    /// The tensor type; `None` leaves the choice to the model loader.
-    pub fn tensor_dtype(self) -> Option<candle_core::DType> {
-        match self {
-            Self::Auto => None,
-            Self::F32 => Some(candle_core::DType::F32),
-            Self::Bf16 => Some(candle_core::DType::BF16),
-            Self::F16 => Some(candle_core::DType::F16),
-        }
-    }
-}
-
-/// The keys of `[score]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The keys of `[score]` as written; what is absent has the default of its kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ScoreSettings {
+pub struct ScoreKeys {
     /// Which kind of preference model `model` is.
     pub kind: PreferenceKind,
     /// A folder or a hub id; the stage command takes it from its `--preference-model` flag instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Divides every score; absent: 0.1 for gpm, 1 for bradley-terry.
+    /// [`EmbeddingSettings::tau`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tau: Option<f64>,
-    /// Precision of the backbone; heads and scores are f32 and f64 whatever it is.
-    pub dtype: ScoreDType,
-    /// Tokens of prompt and response together; longer conversations are cut from the right.
-    pub max_length: usize,
-    /// Tokens per forward pass; a conversation longer than that has a pass of its own.
-    pub batch_tokens: usize,
-    /// Whether preference rows carry the embeddings.
-    pub embeddings: bool,
+    /// [`EmbeddingSettings::dtype`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<ScoreDType>,
+    /// [`EmbeddingSettings::max_length`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// [`EmbeddingSettings::batch_tokens`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<usize>,
+    /// [`EmbeddingSettings::embeddings`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<bool>,
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
-    /// A Jinja file, for a preference model whose folder has no chat template.
+    /// [`EmbeddingSettings::chat_template`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
 }
 
-impl Default for ScoreSettings {
-    fn default() -> Self {
-        Self {
-            kind: PreferenceKind::Auto,
-            model: None,
-            tau: None,
-            dtype: ScoreDType::Auto,
-            max_length: 4096,
-            batch_tokens: 16_384,
-            embeddings: false,
-            score_difference: ScoreDifference::Paper,
-            chat_template: None,
+impl ScoreKeys {
+    /// The settings that these keys are. What is wrong goes to `problems`, without the section's name.
+    pub fn resolve(&self, problems: &mut Problems) -> ScoreSettings {
+        let kind = match self.kind {
+            PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
+            PreferenceKind::Gpm => KindSettings::Gpm(self.embedding()),
+            PreferenceKind::BradleyTerry => KindSettings::BradleyTerry(self.embedding()),
+            PreferenceKind::PairRanker | PreferenceKind::PairLm | PreferenceKind::Judge => {
+                let want = "auto, gpm or bradley-terry (not available yet: the others)";
+                problems.value("kind", format!("{:?}", self.kind.name()), want);
+                KindSettings::Auto(self.embedding())
+            }
+        };
+        let settings = ScoreSettings { score_difference: self.score_difference, kind };
+        problems.extend(settings.validate());
+        settings
+    }
+
+    fn embedding(&self) -> EmbeddingSettings {
+        let default = EmbeddingSettings::default();
+        EmbeddingSettings {
+            tau: self.tau,
+            dtype: self.dtype.unwrap_or(default.dtype),
+            max_length: self.max_length.unwrap_or(default.max_length),
+            batch_tokens: self.batch_tokens.unwrap_or(default.batch_tokens),
+            embeddings: self.embeddings.unwrap_or(default.embeddings),
+            chat_template: self.chat_template.clone(),
         }
     }
 }
 
+/// How candidates are compared: what every kind has, and the settings of one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScoreSettings {
+    /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
+    pub score_difference: ScoreDifference,
+    /// The kind of preference model, with its own settings.
+    pub kind: KindSettings,
+}
+
 impl ScoreSettings {
+    /// The keys that say this, every default written out, of the model `model`.
+    pub fn keys(&self, model: Option<String>) -> ScoreKeys {
+        let embedding = self.kind.embedding();
+        ScoreKeys {
+            kind: self.kind.name(),
+            model,
+            tau: embedding.tau,
+            dtype: Some(embedding.dtype),
+            max_length: Some(embedding.max_length),
+            batch_tokens: Some(embedding.batch_tokens),
+            embeddings: Some(embedding.embeddings),
+            score_difference: self.score_difference,
+            chat_template: embedding.chat_template.clone(),
+        }
+    }
+
     /// Every wrong value of this section, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
-        let mut problems = Problems::default();
-        let mut wrong = |key: &str, value: String, want: &str| problems.value(key, value, want);
-        if !self.kind.is_available() {
-            wrong(
-                "kind",
-                format!("{:?}", self.kind.name()),
-                "auto, gpm or bradley-terry (not available yet: the others)",
-            );
-        }
-        if let Some(tau) = self.tau
-            && !(tau.is_finite() && tau > 0.0)
-        {
-            wrong("tau", tau.to_string(), "a positive number");
-        }
-        if self.max_length < 2 {
-            wrong("max_length", self.max_length.to_string(), "2 tokens or more");
-        }
-        if self.batch_tokens == 0 {
-            wrong("batch_tokens", self.batch_tokens.to_string(), "1 token or more");
-        }
-        problems
+        self.kind.embedding().validate()
     }
 }
 
@@ -183,28 +170,57 @@ impl ScoreSettings {
 mod tests {
     use super::*;
 
+    fn resolved(keys: &ScoreKeys) -> (ScoreSettings, Problems) {
+        let mut problems = Problems::default();
+        (keys.resolve(&mut problems), problems)
+    }
+
     #[test]
     fn the_defaults_are_the_contract_s() {
-        let settings = ScoreSettings::default();
-        assert!(settings.validate().is_empty());
-        assert_eq!((settings.max_length, settings.batch_tokens), (4096, 16_384));
-        assert_eq!(PreferenceKind::Gpm.default_tau(), Some(0.1));
-        assert_eq!(PreferenceKind::BradleyTerry.default_tau(), Some(1.0));
+        let (settings, problems) = resolved(&ScoreKeys::default());
+        assert!(problems.is_empty());
+        assert_eq!(settings, ScoreSettings::default());
+        let keys = settings.keys(None);
+        assert_eq!((keys.kind, keys.tau, keys.embeddings), (PreferenceKind::Auto, None, Some(false)));
+        assert_eq!((keys.max_length, keys.batch_tokens), (Some(4096), Some(16_384)));
         assert_eq!(settings.score_difference.factor(), 1.0);
         assert_eq!(ScoreDifference::Reference.factor(), 2.0);
     }
 
     #[test]
+    fn keys_and_settings_say_the_same() {
+        for kind in [PreferenceKind::Auto, PreferenceKind::Gpm, PreferenceKind::BradleyTerry] {
+            let keys = ScoreKeys {
+                kind,
+                model: Some("gpm".into()),
+                tau: Some(0.2),
+                dtype: Some(ScoreDType::Bf16),
+                max_length: Some(100),
+                batch_tokens: Some(200),
+                embeddings: Some(true),
+                score_difference: ScoreDifference::Reference,
+                chat_template: Some("t.jinja".into()),
+            };
+            let (settings, problems) = resolved(&keys);
+            assert!(problems.is_empty());
+            assert_eq!(settings.keys(Some("gpm".into())), keys);
+        }
+    }
+
+    #[test]
     fn every_wrong_key_is_named_at_once() {
-        let settings = ScoreSettings {
+        let keys = ScoreKeys {
             kind: PreferenceKind::Judge,
             tau: Some(f64::NAN),
-            max_length: 1,
-            batch_tokens: 0,
-            ..ScoreSettings::default()
+            max_length: Some(1),
+            batch_tokens: Some(0),
+            ..ScoreKeys::default()
         };
-        assert_eq!(settings.validate().keys(), ["kind", "tau", "max_length", "batch_tokens"]);
-        assert_eq!(ScoreSettings { tau: Some(-0.1), ..ScoreSettings::default() }.validate().list.len(), 1);
-        assert_eq!(ScoreSettings { tau: Some(0.0), ..ScoreSettings::default() }.validate().list.len(), 1);
+        let (_, problems) = resolved(&keys);
+        assert_eq!(problems.keys(), ["kind", "tau", "max_length", "batch_tokens"]);
+        assert!(problems.to_string().contains("not available yet"), "{problems}");
+        for tau in [-0.1, 0.0] {
+            assert_eq!(resolved(&ScoreKeys { tau: Some(tau), ..ScoreKeys::default() }).1.list.len(), 1);
+        }
     }
 }

@@ -2,13 +2,14 @@
 //! their order, and every folder that is no preference model is refused with the place named.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use selfplay_records::{Candidates, HasKind, Kind, Preference, Prompt, Response, atomic};
+use candle_core::{DType, Device, Tensor};
+use selfplay_records::{Candidates, HasKind, Kind, Preference, Problems, Prompt, Response, atomic};
 use selfplay_scorer::{
-    Contest, PreferenceKind, PreferenceModel, ScoreDifference, ScoreError, ScoreSettings, load,
-    win_probabilities,
+    Compared, Comparison, Contest, Footprint, KindSettings, PreferenceKind, PreferenceModel, ScoreDifference,
+    ScoreError, ScoreKeys, ScoreSettings, load,
 };
 use tempfile::TempDir;
 
@@ -156,12 +157,19 @@ fn rows() -> Vec<Candidates> {
     ]
 }
 
-fn open(folder: &TempDir, settings: &ScoreSettings) -> Box<dyn PreferenceModel> {
-    load(folder.path(), settings, &Device::Cpu, None).unwrap()
+fn settings(keys: &ScoreKeys) -> ScoreSettings {
+    let mut problems = Problems::default();
+    let settings = keys.resolve(&mut problems);
+    assert!(problems.is_empty(), "{problems}");
+    settings
 }
 
-fn refusal(folder: &TempDir, settings: &ScoreSettings) -> ScoreError {
-    match load(folder.path(), settings, &Device::Cpu, None) {
+fn open(folder: &TempDir, keys: &ScoreKeys) -> Box<dyn PreferenceModel> {
+    load(folder.path(), &settings(keys), &Device::Cpu, None).unwrap()
+}
+
+fn refusal(folder: &TempDir, keys: &ScoreKeys) -> ScoreError {
+    match load(folder.path(), &settings(keys), &Device::Cpu, None) {
         Ok(_) => panic!("the folder was taken for a preference model"),
         Err(error) => error,
     }
@@ -176,42 +184,88 @@ fn near(a: &Preference, b: &Preference) {
 #[test]
 fn packing_changes_no_score() {
     let folder = folder(GPM);
-    let settings = ScoreSettings::default();
-    let model = open(&folder, &settings);
-    assert_eq!((model.kind(), model.tau()), (PreferenceKind::Gpm, 0.1));
-    let packed = model.compare(&rows()).unwrap();
+    let keys = ScoreKeys { embeddings: Some(true), ..ScoreKeys::default() };
+    let packed = open(&folder, &keys).compare_all(&rows()).unwrap();
     assert!(packed[0].scores[0][2].abs() > 1e-2, "a model that scores nothing shows nothing");
-    // Every response alone: no prefix, no neighbour.
-    for (row, packed) in rows().iter().zip(&packed) {
-        let one = |response: &Response| {
-            let row = Candidates { responses: vec![response.clone()], ..row.clone() };
-            model.embed(&[row]).unwrap().remove(0).responses.remove(0)
-        };
-        let alone: Vec<_> = row.responses.iter().map(one).collect();
-        for (i, a) in alone.iter().enumerate() {
-            assert!((a.value.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-9, "v has length 1");
-            assert!((a.gate.iter().sum::<f64>() - 1.0).abs() < 1e-9, "λ sums to 1");
-            for (j, b) in alone.iter().enumerate() {
-                assert!((model.score(a, b) - packed.scores[i][j]).abs() < 2e-5);
-            }
-        }
+    for v in packed.iter().flat_map(|row| row.embeddings.as_ref().unwrap()) {
+        let length: f64 = v.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        assert!((length - 1.0).abs() < 1e-6, "v has length 1");
     }
-    // Batches that hold one sequence each, and the rows the other way round.
-    let small = open(&folder, &ScoreSettings { batch_tokens: 1, ..settings });
+    // Batches that hold one sequence each: no prefix, no neighbour; and the rows the other way round.
+    let small = open(&folder, &ScoreKeys { batch_tokens: Some(1), ..keys });
     let mut reversed = rows();
     reversed.reverse();
-    let mut by_one = small.compare(&reversed).unwrap();
+    let mut by_one = small.compare_all(&reversed).unwrap();
     by_one.reverse();
     for (a, b) in packed.iter().zip(&by_one) {
         assert_eq!(a.prompt_id, b.prompt_id);
         near(a, b);
     }
+    // Two responses of a row without the others.
+    for (row, packed) in rows().iter().zip(&packed) {
+        for (i, j) in (0..row.responses.len()).flat_map(|i| (0..i).map(move |j| (i, j))) {
+            let contest = Contest {
+                prompt: row.prompt.clone(),
+                first: row.responses[i].text.clone(),
+                second: row.responses[j].text.clone(),
+            };
+            let p = small.win_probabilities(&[contest]).unwrap()[0];
+            assert!((p - packed.probabilities[i][j]).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_stop_between_passes_gives_back_whole_rows_with_the_bits_of_all() {
+    let folder = folder(GPM);
+    let model = open(&folder, &ScoreKeys { batch_tokens: Some(1), ..ScoreKeys::default() });
+    let rows = rows();
+    let all = model.compare_all(&rows).unwrap();
+    let mut asked = Vec::new();
+    let mut going_on = |done: usize| {
+        asked.push(done);
+        ControlFlow::Continue(())
+    };
+    assert_eq!(model.compare(&rows, &mut going_on).unwrap(), Compared::All(all.clone()));
+    // Nine different responses, each a pass of its own, and the end.
+    assert_eq!(asked.len(), 9 + 1);
+    assert_eq!((asked[0], asked[9]), (0, rows.len()));
+    assert!(asked.is_sorted());
+    for stop_at in 0..asked.len() {
+        let mut calls = 0;
+        let mut stopping = |_| {
+            calls += 1;
+            if calls > stop_at { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        match model.compare(&rows, &mut stopping).unwrap() {
+            Compared::Stopped(front) => {
+                assert!(stop_at < 9 && front.len() <= asked[stop_at]);
+                assert_eq!(front[..], all[..front.len()]);
+            }
+            Compared::All(whole) => assert!(stop_at == 9 && whole == all),
+        }
+    }
+}
+
+#[test]
+fn the_footprint_is_known_without_the_weights() {
+    let folder = folder(GPM);
+    let loaded = open(&folder, &ScoreKeys::default()).footprint();
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let read = Footprint::of_folder(folder.path(), &KindSettings::default()).unwrap();
+    assert_eq!((loaded.parameters, loaded.token_values), (read.parameters, read.token_values));
+    assert_eq!(read.stored_dtype, Some(DType::F32));
+    let comparison = Comparison { prompt: 7, response: 5, responses: 4.0 };
+    assert_eq!(loaded.flops(comparison), read.flops(comparison));
+    // Embedding 19 × 16; per layer q and o 16 × 16, k and v 8 × 16, three of 16 × 32, two norms; one norm.
+    let parameters = 19 * 16 + 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 32 + 2 * 16) + 16;
+    assert_eq!(read.weight_bytes(DType::BF16), 2 * parameters);
 }
 
 #[test]
 fn the_same_response_ties_exactly_and_k_may_differ() {
     let folder = folder(Heads { value: 4, prompt: 0 });
-    let preferences = open(&folder, &ScoreSettings::default()).compare(&rows()).unwrap();
+    let preferences = open(&folder, &ScoreKeys::default()).compare_all(&rows()).unwrap();
     let ids: Vec<&str> = preferences.iter().map(|p| p.prompt_id.as_str()).collect();
     assert_eq!(ids, ["a", "b", "c", "d"]);
     let c = &preferences[2];
@@ -232,12 +286,12 @@ fn the_same_response_ties_exactly_and_k_may_differ() {
 #[test]
 fn tau_divides_and_the_reference_doubles() {
     let folder = folder(GPM);
-    let paper = open(&folder, &ScoreSettings::default()).compare(&rows()).unwrap();
-    let settings =
-        ScoreSettings { tau: Some(0.2), score_difference: ScoreDifference::Reference, ..Default::default() };
-    let other = open(&folder, &settings);
+    let paper = open(&folder, &ScoreKeys::default()).compare_all(&rows()).unwrap();
+    let tau = |tau: f64| ScoreKeys { tau: Some(tau), ..ScoreKeys::default() };
+    assert_eq!(open(&folder, &tau(0.1)).compare_all(&rows()).unwrap(), paper, "0.1 is a GPM's own τ");
+    let other = open(&folder, &ScoreKeys { score_difference: ScoreDifference::Reference, ..tau(0.2) });
     // Twice s at twice τ.
-    let compared = other.compare(&rows()).unwrap();
+    let compared = other.compare_all(&rows()).unwrap();
     compared.iter().zip(&paper).for_each(|(a, b)| near(a, b));
     // A win rate is of s itself.
     let first = &rows()[0];
@@ -246,16 +300,15 @@ fn tau_divides_and_the_reference_doubles() {
         first: first.responses[0].text.clone(),
         second: first.responses[1].text.clone(),
     };
-    let p = win_probabilities(&*other, &[contest]).unwrap()[0];
+    let p = other.win_probabilities(&[contest]).unwrap()[0];
     assert!((p - 1.0 / (1.0 + (-0.5 * paper[0].scores[0][1]).exp())).abs() < 1e-5);
 }
 
 #[test]
 fn bradley_terry_is_a_difference_of_rewards() {
     let folder = folder(Heads { value: 1, prompt: 0 });
-    let model = open(&folder, &ScoreSettings { embeddings: true, ..ScoreSettings::default() });
-    assert_eq!((model.kind(), model.tau()), (PreferenceKind::BradleyTerry, 1.0));
-    for preference in model.compare(&rows()).unwrap() {
+    let model = open(&folder, &ScoreKeys { embeddings: Some(true), ..ScoreKeys::default() });
+    for preference in model.compare_all(&rows()).unwrap() {
         let rewards = preference.embeddings.as_ref().unwrap();
         for (i, scores) in preference.scores.iter().enumerate() {
             for (j, s) in scores.iter().enumerate() {
@@ -271,7 +324,7 @@ fn max_length_cuts_and_the_backbone_s_positions_hold() {
     let folder = folder(GPM);
     let long = vec!["cat"; 500].join(" ");
     let rows = [row("p", "why", &[&long, "never"]), row("q", &long, &["never", "now"])];
-    let preferences = open(&folder, &ScoreSettings::default()).compare(&rows).unwrap();
+    let preferences = open(&folder, &ScoreKeys::default()).compare_all(&rows).unwrap();
     assert!(preferences[0].scores[0][1].is_finite());
     // The prompt alone fills all 128 positions: nothing of either response is left, and they tie.
     assert_eq!(preferences[1].scores[0][1], 0.0);
@@ -279,46 +332,48 @@ fn max_length_cuts_and_the_backbone_s_positions_hold() {
 
 #[test]
 fn what_is_no_preference_model_is_refused() {
-    let settings = ScoreSettings::default();
-    let says = |heads, settings: &ScoreSettings, parts: &[&str]| {
+    let auto = ScoreKeys::default();
+    let says = |heads, keys: &ScoreKeys, parts: &[&str]| {
         let folder = folder(heads);
-        let error = refusal(&folder, settings);
+        let error = refusal(&folder, keys);
         let text = error.to_string();
         assert!(error.kind() == Kind::Input, "{text}");
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     };
-    says(Heads { value: 0, prompt: 0 }, &settings, &["policy, not a preference model", "value_head.weight"]);
-    says(Heads { value: 3, prompt: 0 }, &settings, &["odd head", "3 rows"]);
-    says(Heads { value: 4, prompt: 3 }, &settings, &["prompt_head.weight has 3 rows", "expected 2"]);
-    let gpm = ScoreSettings { kind: PreferenceKind::Gpm, ..ScoreSettings::default() };
+    says(Heads { value: 0, prompt: 0 }, &auto, &["policy, not a preference model", "value_head.weight"]);
+    says(Heads { value: 3, prompt: 0 }, &auto, &["odd head", "3 rows"]);
+    says(Heads { value: 4, prompt: 3 }, &auto, &["prompt_head.weight has 3 rows", "expected 2"]);
+    let gpm = ScoreKeys { kind: PreferenceKind::Gpm, ..ScoreKeys::default() };
     says(Heads { value: 1, prompt: 0 }, &gpm, &["score.kind = \"gpm\"", "1 rows"]);
 }
 
 #[test]
 fn a_folder_without_template_or_end_token_is_refused_and_a_given_template_helps() {
     let folder = folder(GPM);
-    let settings = ScoreSettings::default();
+    let keys = ScoreKeys::default();
     write_tokenizer_config(folder.path(), None, Some("<eos>"));
-    let text = refusal(&folder, &settings).to_string();
+    let text = refusal(&folder, &keys).to_string();
     assert!(text.contains("chat template") && text.contains("score.chat_template"), "{text}");
     write(folder.path(), "given.jinja", TEMPLATE);
     let given = folder.path().join("given.jinja");
-    let with_key = ScoreSettings { chat_template: Some(given.clone()), ..ScoreSettings::default() };
-    let by_key = open(&folder, &with_key).compare(&rows()).unwrap();
-    let by_argument =
-        load(folder.path(), &settings, &Device::Cpu, Some(&given)).unwrap().compare(&rows()).unwrap();
+    let with_key = ScoreKeys { chat_template: Some(given.clone()), ..ScoreKeys::default() };
+    let by_key = open(&folder, &with_key).compare_all(&rows()).unwrap();
+    let by_argument = load(folder.path(), &settings(&keys), &Device::Cpu, Some(&given))
+        .unwrap()
+        .compare_all(&rows())
+        .unwrap();
     assert_eq!(by_key, by_argument);
     write_tokenizer_config(folder.path(), Some(TEMPLATE), None);
-    let text = refusal(&folder, &settings).to_string();
+    let text = refusal(&folder, &keys).to_string();
     assert!(text.contains("eos_token"), "{text}");
 }
 
 #[test]
 fn a_row_of_ids_only_is_refused_by_name() {
-    let model = open(&folder(GPM), &ScoreSettings::default());
+    let model = open(&folder(GPM), &ScoreKeys::default());
     let mut all = rows();
     all[1].prompt = Prompt { prompt_id: "b".into(), prompt_ids: Some(vec![1, 4]), ..Prompt::default() };
-    let error = model.compare(&all).unwrap_err();
+    let error = model.compare_all(&all).unwrap_err();
     assert!(error.kind() == Kind::Input && error.to_string().contains("\"b\""), "{error}");
 }

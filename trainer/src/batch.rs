@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use selfplay_model::PackedBatch;
 
-use crate::TokenPair;
+use crate::objectives::TokenPair;
 
 /// Splits the examples `0..tokens.len()` into micro-batches of at most `limit` tokens; each in ascending order.
 pub fn micro_batches(tokens: &[usize], limit: usize) -> Vec<Vec<usize>> {
@@ -71,7 +71,7 @@ pub(crate) struct PackedPairs {
     pub(crate) spans: Vec<PairSpans>,
 }
 
-/// Packs pairs whose lists have passed [`crate::token_pair::check_lengths`].
+/// Packs pairs whose lists have passed `check_lengths` of `objectives/pairs/token_pair.rs`.
 pub(crate) fn pack_pairs<'a>(pairs: impl IntoIterator<Item = &'a TokenPair>) -> PackedPairs {
     let mut batch = PackedBatch::new();
     let mut placed = Vec::new();

@@ -151,6 +151,26 @@ pub enum TrainError {
         /// What differs: `seed`, `data`, `settings`.
         what: String,
     },
+    /// Another rank of the same training has failed or is gone.
+    #[error(
+        "rank {rank} of this training has failed or is gone, so the other ranks end too; its own error says why"
+    )]
+    RankLost {
+        /// The rank.
+        rank: usize,
+    },
+    /// The ranks of one training were not given the same.
+    #[error("the ranks of this training were given different {what}; expected the same for all of them")]
+    RanksDiffer {
+        /// What differs: `seeds`, `data`, `settings`.
+        what: &'static str,
+    },
+    /// The ranks' calls do not match.
+    #[error("the ranks of this training exchange different {what}; expected the same calls on all of them")]
+    RanksOutOfStep {
+        /// What differs.
+        what: &'static str,
+    },
 }
 
 impl From<TensorFileError> for TrainError {
@@ -180,11 +200,14 @@ impl HasKind for TrainError {
             | TrainError::Example { .. }
             | TrainError::Data { .. }
             | TrainError::Setting(_)
-            | TrainError::CheckpointMismatch { .. } => Kind::Input,
+            | TrainError::CheckpointMismatch { .. }
+            | TrainError::RanksDiffer { .. } => Kind::Input,
+            TrainError::RanksOutOfStep { .. } => Kind::Defect,
             TrainError::Tensor(_)
             | TrainError::Io { .. }
             | TrainError::GradientNotFinite { .. }
             | TrainError::NotFinite { .. }
+            | TrainError::RankLost { .. }
             | TrainError::Checkpoint { .. } => Kind::Machine,
         }
     }

@@ -6,7 +6,7 @@ use selfplay_model::{Decoder, PackedBatch};
 
 use crate::TrainError;
 use crate::batch::{Targets, pack_responses};
-use crate::token_pair::check_vocabulary;
+use crate::objectives::check_vocabulary;
 
 /// A prompt and a response to it, in tokens, neither empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

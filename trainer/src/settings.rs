@@ -72,7 +72,7 @@ impl LossKind {
     }
 
     /// Whether the loss regresses log-ratios onto a target (SPPO and GPO in their variants): those take `target_clamp`.
-    pub fn has_regression_target(self) -> bool {
+    pub(crate) fn has_regression_target(self) -> bool {
         matches!(self, LossKind::Sppo | LossKind::SppoSingle | LossKind::Gpo | LossKind::LnGpo)
     }
 }
@@ -269,12 +269,12 @@ impl Default for TrainSettings {
 
 impl TrainSettings {
     /// Epochs that the learning-rate schedule is laid over.
-    pub fn scheduled_epochs(&self) -> usize {
+    pub(crate) fn scheduled_epochs(&self) -> usize {
         self.schedule_epochs.unwrap_or(self.epochs)
     }
 
     /// Steps between checkpoints, `None` when only the end is kept.
-    pub fn checkpoint_interval(&self) -> Option<usize> {
+    pub(crate) fn checkpoint_interval(&self) -> Option<usize> {
         (self.checkpoint_every > 0).then_some(self.checkpoint_every)
     }
 

@@ -169,3 +169,6 @@ fn cut_after_stop(codec: &Codec, response: &mut Vec<u32>, stop_ids: &[u32]) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,10 +10,11 @@ use candle_core::{DType, Device};
 use emulator::Emulator;
 use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::{Architecture, Decoder, LoadOptions};
+use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PreferenceHead, PreferenceSettings, PreferenceTarget, PreferenceTrainSettings,
-    StepMetrics, TokenComparison, TokenPair, TrainOutcome, TrainRun, TrainSettings, train_pairs,
-    train_preference_model,
+    LossKind, OptimizerKind, PairObjective, PreferenceHead, PreferenceObjective, PreferenceSettings,
+    PreferenceTarget, PreferenceTrainSettings, StepMetrics, TokenComparison, TokenPair, TrainOutcome,
+    TrainRun, TrainSettings,
 };
 
 fn on_gpu() -> Option<Emulation> {
@@ -72,8 +73,16 @@ fn train(decoder: &mut Decoder, settings: &TrainSettings, folder: &Path, limit: 
         steps.set(m.step);
         lines.push((m.loss, m.grad_norm));
     };
-    let mut run = TrainRun { folder, seed: 42, stop: &stop, progress: &mut progress, keep_checkpoints: 1 };
-    let outcome = train_pairs(decoder, pairs(), settings, &mut run).unwrap();
+    let mut run = TrainRun {
+        folder,
+        seed: 42,
+        stop: &stop,
+        progress: &mut progress,
+        keep_checkpoints: 1,
+        collective: &Alone::default(),
+    };
+    let objective = PairObjective::new(pairs(), settings);
+    let outcome = selfplay_trainer::train(decoder, objective, &mut run).unwrap();
     assert_eq!(matches!(outcome, TrainOutcome::Finished(_)), limit == usize::MAX);
     lines
 }
@@ -140,9 +149,10 @@ fn train_preferences(dtype: DType) -> Vec<(f64, f64)> {
         stop: &|| false,
         progress: &mut progress,
         keep_checkpoints: 1,
+        collective: &Alone::default(),
     };
-    let settings = PreferenceTrainSettings { train, preference };
-    train_preference_model(&mut decoder(dtype), comparisons, &settings, &mut run).unwrap();
+    let objective = PreferenceObjective::new(comparisons, &PreferenceTrainSettings { train, preference });
+    selfplay_trainer::train(&mut decoder(dtype), objective, &mut run).unwrap();
     lines
 }
 

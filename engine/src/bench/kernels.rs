@@ -134,7 +134,7 @@ fn products(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
 }
 
 fn attention(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
-    for (whose, a) in [("policy", &bench.policy), ("judge", &bench.judge)] {
+    for (whose, a) in [("policy", &bench.policy), ("preference model", &bench.preference)] {
         let attention = Attention {
             heads: a.num_heads,
             kv_heads: a.num_kv_heads,

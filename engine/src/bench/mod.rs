@@ -48,7 +48,7 @@ pub struct Bench {
     /// The policy's shape.
     pub policy: Architecture,
     /// The preference model's shape.
-    pub judge: Architecture,
+    pub preference: Architecture,
     /// Pairs of a training step.
     pub pairs: usize,
     /// Tokens of a prompt and a response together, at most.

@@ -12,7 +12,7 @@ const RESPONSES: usize = 5;
 /// Prompts of 200 tokens and 5 responses of 700, or in proportion where `max_tokens` is less, packed to micro-batches.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
-    let mut decoder = Decoder::random(bench.judge.clone(), bench.seed, &options)?;
+    let mut decoder = Decoder::random(bench.preference.clone(), bench.seed, &options)?;
     PreferenceHeads::add(&mut decoder, 6, true, bench.seed)?;
     let Some(PreferenceHeads { value, prompt: Some(prompt) }) = PreferenceHeads::of(&decoder) else {
         return Err(EngineError::failure("a preference model without heads"));
@@ -28,7 +28,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
             batches.push((PackedBatch::new(), Vec::new(), Vec::new()));
         }
         let Some((batch, prompts, ends)) = batches.last_mut() else { continue };
-        let vocab = bench.judge.vocab_size;
+        let vocab = bench.preference.vocab_size;
         let prompt = batch.push(&draw.ids(prompt_tokens, vocab));
         prompts.push(batch.rows(prompt).end - 1);
         for _ in 0..RESPONSES {
@@ -39,7 +39,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     let (mut flops, mut tokens, mut responses) = (0.0, 0, 0);
     for (batch, prompts, ends) in &batches {
         let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
-        flops += bench.judge.forward_flops(batch, Some(&rows));
+        flops += bench.preference.forward_flops(batch, Some(&rows));
         tokens += batch.tokens();
         responses += ends.len();
     }

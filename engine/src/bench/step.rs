@@ -3,9 +3,9 @@
 use selfplay_model::gpu::take_peak;
 use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
-use selfplay_trainer::optimizer::Optimizer;
+use selfplay_trainer::optimizer::{Optimizer, grad_clip};
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, grad_clip, log_probs,
+    LossKind, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, log_probs,
     pair_gradients,
 };
 

@@ -1,7 +1,7 @@
 //! `selfplay bench`: what this machine reaches.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use selfplay_model::Architecture;
@@ -10,22 +10,78 @@ use selfplay_records::atomic;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Ceilings, Part, table};
-use crate::cli::{BenchArgs, Common};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
-use crate::memory_check::too_large;
+use crate::flags::Common;
+use crate::plan::memory_check::too_large;
 use crate::recipe::WeightDType;
+
+/// The flags of `selfplay bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to measure: all but check, if nothing is named.
+    #[arg(value_name = "PART", help = "What to measure [default: all but check]")]
+    pub parts: Vec<Part>,
+    /// The policy's shape: random:llama-3-8b, random:llama-110m, random:llama-15m
+    #[arg(long, value_name = "random:NAME", default_value = "random:llama-3-8b")]
+    pub model: String,
+    /// The preference model's shape
+    #[arg(long, value_name = "random:NAME", default_value = "random:gemma-2b")]
+    pub preference_model: String,
+    /// On a GPU: bf16 or f32; a CPU computes in f32.
+    #[arg(long, value_name = "DTYPE", help = "On a GPU: bf16 or f32 [default: bf16]")]
+    pub dtype: Option<WeightDType>,
+    /// Pairs of a training step
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
+    pub pairs: usize,
+    /// Tokens of a prompt with its response, at most
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_16)]
+    pub max_tokens: usize,
+    /// Candidates that are sampled at a time
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
+    pub rows: usize,
+    /// Tokens of a micro-batch, at most
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_16)]
+    pub micro_batch_tokens: usize,
+    /// Keep all activations for the backward
+    #[arg(long)]
+    pub no_recompute: bool,
+    /// How often each thing is timed after a warm-up; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
+    pub repeats: usize,
+    /// Draws weights, lengths and ids
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+    /// Write all figures here
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+fn positive(text: &str) -> std::result::Result<usize, String> {
+    at_least(1, text)
+}
+
+fn at_least_16(text: &str) -> std::result::Result<usize, String> {
+    at_least(16, text)
+}
+
+fn at_least(least: usize, text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n >= least => Ok(n),
+        _ => Err(format!("expected a whole number, {least} or more")),
+    }
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A shape that has no name, a device that is not there, an operation that differs from the CPU's.
-pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     if let Some(path) = &args.json {
         check_report(path)?;
     }
-    let (policy, judge) =
+    let (policy, preference) =
         (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
     let mut parts = args.parts.clone();
     if parts.is_empty() {
@@ -42,7 +98,7 @@ pub fn run(args: &BenchArgs, common: &Common) -> Result<()> {
         device: common.device.open()?,
         dtype,
         policy,
-        judge,
+        preference,
         pairs: args.pairs,
         max_tokens: args.max_tokens,
         rows: args.rows,

@@ -1,26 +1,41 @@
 //! `selfplay branch`: a new run that shares everything up to and with a stage of another.
 
+use std::path::PathBuf;
+
 use selfplay_records::atomic;
 
-use crate::branch::{BranchPoint, check_finished, make, shared_keys};
-use crate::cli::{BranchArgs, Common};
 use crate::error::{EngineError, Result};
-use crate::manifest::Manifest;
+use crate::flags::Common;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::run_dir::RunDir;
-use crate::runtime::verbosity;
+use crate::run::branch::{check_finished, make, shared_keys};
+use crate::run::branch_point::BranchPoint;
+use crate::run::dir::RunDir;
+use crate::run::manifest::Manifest;
+
+/// The flags of `selfplay branch`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The run folder to share from
+    pub run: PathBuf,
+    /// The last stage to share: iteration_NN/candidates, iteration_NN/preferences or iteration_NN/pairs
+    #[arg(long, value_name = "STAGE")]
+    pub from: String,
+    /// The new run folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+}
 
 /// Runs the command. No model is opened and nothing is computed.
 ///
 /// # Errors
 /// A folder that is no run's, an unfinished stage, a key of a shared stage, an output folder that exists.
-pub fn run(args: &BranchArgs, common: &Common) -> Result<()> {
-    let progress = Progress::new(verbosity(common));
+pub fn run(args: &Args, common: &Common) -> Result<()> {
+    let progress = Progress::new(common.verbosity());
     branch(args, common, &progress)
 }
 
-fn branch(args: &BranchArgs, common: &Common, progress: &Progress) -> Result<()> {
+fn branch(args: &Args, common: &Common, progress: &Progress) -> Result<()> {
     let source = RunDir::new(&args.run);
     source.refuse_links()?;
     for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")]

@@ -1,19 +1,28 @@
 //! `selfplay check`: whether recipes are valid, without network and without reading weights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::Architecture;
+use selfplay_scorer::Footprint;
 
-use crate::cli::{CheckArgs, Common};
 use crate::commands::print;
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::recipe::{ModelSource, Purpose, Recipe, load};
+
+/// The flags of `selfplay check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The recipes
+    #[arg(required = true, num_args = 1..)]
+    pub recipes: Vec<PathBuf>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Every problem of every recipe, in one message.
-pub fn run(args: &CheckArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut wrong = Vec::new();
     for path in &args.recipes {
         match load(Some(path), &common.set, Purpose::Check) {
@@ -28,18 +37,27 @@ pub fn run(args: &CheckArgs, common: &Common) -> Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(EngineError::input(wrong.join("\n"))) }
 }
 
+const POLICY: &str = "policy.model";
+
 /// The recipe's models by key.
 fn models(recipe: &Recipe) -> [(&'static str, &ModelSource); 2] {
-    [("policy.model", &recipe.policy.model), ("score.model", &recipe.score.model)]
+    [(POLICY, &recipe.policy.model), ("score.model", &recipe.score.model)]
 }
 
 /// What a model folder of this machine says against itself; weights are not read.
 fn unloadable(recipe: &Recipe) -> Option<String> {
-    models(recipe).into_iter().find_map(|(key, source)| match source {
-        ModelSource::Folder(folder) | ModelSource::Random(folder) if folder.is_dir() => {
-            Architecture::load(folder).err().map(|error| format!("{key}: {error}"))
+    models(recipe).into_iter().find_map(|(key, source)| {
+        let (ModelSource::Folder(folder) | ModelSource::Random(folder)) = source else { return None };
+        if !folder.is_dir() {
+            return None;
         }
-        _ => None,
+        let error = match key {
+            POLICY => Architecture::load(folder).err().map(|error| error.to_string()),
+            _ => {
+                Footprint::of_folder(folder, &recipe.score.settings.kind).err().map(|error| error.to_string())
+            }
+        };
+        error.map(|error| format!("{key}: {error}"))
     })
 }
 

@@ -1,15 +1,27 @@
 //! `selfplay compare`: several runs beside each other.
 
-use crate::cli::CompareArgs;
+use std::path::PathBuf;
+
 use crate::error::{EngineError, Result};
 use crate::report::compare::{compare, render};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
+
+/// The flags of `selfplay compare`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The run folders
+    #[arg(required = true, num_args = 1..)]
+    pub runs: Vec<PathBuf>,
+    /// One JSON object for programs
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A folder that is no run's, or a file in it that does not read.
-pub fn run(args: &CompareArgs) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     let runs: Vec<RunDir> = args.runs.iter().map(RunDir::new).collect();
     let comparison = compare(&runs)?;
     if !args.json {

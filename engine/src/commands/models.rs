@@ -8,7 +8,7 @@ use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::hub;
-use crate::memory_check::{random_weights, too_large};
+use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{ModelSource, Recipe};
 
 /// A policy with what turns its ids into text.

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::own_files::{OwnFolder, remove_parts};
 use crate::error::{EngineError, Result};
-use crate::run_dir::shard_name;
+use crate::run::dir::shard_name;
 use crate::terminal;
 
 const SETTINGS: &str = "settings.json";

@@ -1,40 +1,61 @@
 //! `selfplay plan`: what a recipe will need, before anything is computed. What cannot fit is refused, after the report.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use selfplay_model::{Architecture, Codec};
+use selfplay_scorer::Footprint;
 
-use super::device_memory::{self, Memory};
-use super::estimate::{self, Bytes, Models, Need, count, show};
-use super::fitting::{self, Planned};
-use super::rates::Rates;
-use super::stage_times::{self, Lengths, StageTime, Times, show_time};
-use crate::cli::{Common, PlanArgs};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::Result;
+use crate::flags::Common;
 use crate::hub;
+use crate::plan::device::{self, Memory, Size};
+use crate::plan::fit::{self, Planned};
+use crate::plan::memory::{self, Bytes, Models, Need};
+use crate::plan::rates::Rates;
+use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
+use crate::units::{count, estimated, size};
 use crate::usable_prompts::without_stop;
+
+/// The flags of `selfplay plan`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The recipe
+    pub recipe: PathBuf,
+    /// What needs more memory is refused; absent: what the device has.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        help = "Refuse what needs more memory, as in 141GB or 24GiB [default: what the device has]"
+    )]
+    pub memory: Option<Size>,
+    /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
+    #[arg(long, value_name = "PATH")]
+    pub rates: Vec<PathBuf>,
+}
 
 /// Runs the command. Of a hub's models only the configuration is fetched.
 ///
 /// # Errors
 /// A recipe, a model's configuration or a file of rates that is wrong; a stage that needs more memory than there is.
-pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let rates = Rates::load(&args.rates)?;
     let policy_folder = hub::config_folder(&recipe.policy.model)?;
     let policy = Architecture::load(&policy_folder)?;
-    let judge = Architecture::load(&hub::config_folder(&recipe.score.model)?)?;
-    let memory = device_memory::memory(args.memory, device);
+    let preference =
+        Footprint::of_folder(&hub::config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
+    let memory = device::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
 
-    let models = Models::of(&recipe, device, &policy, &judge);
-    let needs = estimate::needs(&models, &recipe, bound);
+    let models = Models::of(&recipe, device, &policy, &preference);
+    let needs = memory::needs(&models, &recipe, bound);
     let prompts = prompts(&recipe)?;
-    let times = stage_times::times(&recipe, &models, &rates, prompts, bound);
+    let times = time::times(&recipe, &models, &rates, prompts, bound);
     let mut text = head(&recipe, &models);
     memory_section(&mut text, &needs, memory.as_ref(), device);
     disk_section(&mut text, &recipe, &policy, prompts);
@@ -48,24 +69,23 @@ pub fn run(args: &PlanArgs, common: &Common) -> Result<()> {
         let _ = writeln!(text, "\n{note}");
     }
     print(&text)?;
-    let planned = Planned { recipe: &recipe, policy: &policy, judge: &judge, device };
-    match memory.and_then(|memory| fitting::refusal(&planned, &needs, &memory)) {
+    let planned = Planned { recipe: &recipe, policy: &policy, preference: &preference, device };
+    match memory.and_then(|memory| fit::refusal(&planned, &needs, &memory)) {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
 fn head(recipe: &Recipe, models: &Models<'_>) -> String {
-    let parameters = |model: &Architecture| count(model.parameter_count() as u64);
     format!(
         "{}: {} iterations on {}\n  policy            {} ({} parameters)\n  preference model  {} ({} parameters)\n",
         recipe.name,
         recipe.iterations,
         models.device,
         recipe.policy.model,
-        parameters(models.policy),
+        count(models.policy.parameter_count() as u64),
         recipe.score.model,
-        parameters(models.judge),
+        count(models.preference.parameters),
     )
 }
 
@@ -74,9 +94,9 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, de
         section(text, &format!("memory while {}", need.phase.name()), &need.bytes);
     }
     let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
-    line(text, "the most of these, about", &show(peak));
+    line(text, "the most of these, about", &size(peak));
     match memory {
-        Some(memory) => line(text, &format!("there is ({})", memory.of), &show(memory.bytes)),
+        Some(memory) => line(text, &format!("there is ({})", memory.of), &size(memory.bytes)),
         None => {
             let _ = writeln!(
                 text,
@@ -87,23 +107,23 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, de
 }
 
 fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, prompts: Option<u64>) {
-    let folder = estimate::policy_folder(policy, recipe);
-    let checkpoint = estimate::checkpoint(policy, &recipe.train);
+    let folder = memory::policy_folder(policy, recipe);
+    let checkpoint = memory::checkpoint(policy, &recipe.train);
     text.push_str("\ndisk\n");
-    line(text, "a policy", &show(folder));
-    line(text, "a training checkpoint", &show(checkpoint));
+    line(text, "a policy", &size(folder));
+    line(text, "a training checkpoint", &size(checkpoint));
     let mut total = recipe.iterations as u64 * folder + checkpoint * (recipe.keep_checkpoints as u64 + 1);
     match prompts {
         Some(prompts) => {
-            let candidates = estimate::candidates(prompts, recipe);
-            line(text, "candidates, all, at most", &show(candidates));
+            let candidates = memory::candidates(prompts, recipe);
+            line(text, "candidates, all, at most", &size(candidates));
             total += candidates;
-            line(text, "the whole run, at most", &show(total));
+            line(text, "the whole run, at most", &size(total));
         }
         None => {
-            let candidates = estimate::candidates(stage_times::UNIT, recipe);
-            line(text, "a thousand prompts' candidates, at most", &show(candidates));
-            line(text, "the run without candidates", &show(total));
+            let candidates = memory::candidates(time::UNIT, recipe);
+            line(text, "a thousand prompts' candidates, at most", &size(candidates));
+            line(text, "the run without candidates", &size(total));
         }
     }
 }
@@ -128,7 +148,7 @@ fn time_section(
         time_line(text, time);
     }
     if let Some(time) = &times.held_out {
-        let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
+        let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
         line(text, &format!("and each iteration {}", time.what), &seconds);
     }
     for source in &times.sources {
@@ -148,8 +168,8 @@ fn time_section(
 }
 
 fn time_line(text: &mut String, time: &StageTime) {
-    let seconds = time.seconds.map_or("not measured".to_owned(), show_time);
-    let whole = time.whole.map_or(String::new(), show_time);
+    let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
+    let whole = time.whole.map_or(String::new(), estimated);
     let row = format!("  {:<42}{seconds:>12}{whole:>20}", time.what);
     let _ = writeln!(text, "{}", row.trim_end());
 }
@@ -176,9 +196,9 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
 fn section(text: &mut String, title: &str, bytes: &Bytes) {
     let _ = writeln!(text, "\n{title}");
     for part in &bytes.lines {
-        line(text, part.what, &show(part.bytes));
+        line(text, part.what, &size(part.bytes));
     }
-    line(text, "together", &show(bytes.total()));
+    line(text, "together", &size(bytes.total()));
 }
 
 fn line(text: &mut String, what: &str, value: &str) {

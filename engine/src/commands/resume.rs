@@ -1,26 +1,35 @@
 //! `selfplay resume`: go on where a run stopped, or add iterations to a finished one.
 
+use std::path::PathBuf;
+
 use selfplay_model::template_clock as clock;
 
-use crate::cli::{Common, ResumeArgs};
 use crate::commands::run::{work, write_recipe};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::hub::HubPin;
-use crate::input_files::check_unchanged;
 use crate::inputs::Inputs;
-use crate::lock::RunLock;
-use crate::manifest::{Manifest, flatten};
 use crate::progress::Progress;
 use crate::recipe::{Override, Recipe};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
+use crate::run::input_files::check_unchanged;
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Manifest, flatten};
 use crate::runtime::Runtime;
+
+/// The flags of `selfplay resume`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The run folder
+    pub run: PathBuf,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A folder that is no run's or is in use, another key than `iterations`, inputs that have changed; whatever a
 /// stage meets; a stop by a signal.
-pub fn run(args: &ResumeArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
     go_on(&RunDir::new(&args.run), &common.set, &runtime)
 }
@@ -66,7 +75,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
     clock::fix(&time)?;
     let inputs = Inputs::read(&recipe, &manifest.hub)?;
     check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
-    manifest.check_prompts(&run.manifest_file(), &inputs)?;
+    manifest.check_prompts(&run.manifest_file(), inputs.training.iter().map(Vec::len))?;
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()
@@ -97,7 +106,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) -> std::res
 
 /// The last iteration with anything on disk.
 fn begun(run: &RunDir, known: usize) -> Result<usize> {
-    let absent = crate::resume::IterationState::default();
+    let absent = crate::run::plan::IterationState::default();
     let mut last = 0;
     for iteration in 1..=known {
         if run.iteration(iteration).state()? != absent {

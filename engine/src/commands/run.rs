@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use selfplay_model::template_clock as clock;
 use selfplay_records::atomic;
 
-use crate::cli::{Common, RunArgs};
 use crate::error::{EngineError, Result};
-use crate::events::Event;
+use crate::flags::Common;
 use crate::inputs::Inputs;
 use crate::iteration;
-use crate::lock::RunLock;
-use crate::manifest::{Environment, Manifest};
 use crate::progress::Verbosity;
 use crate::recipe::Recipe;
 use crate::report;
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
+use crate::run::events::Event;
+use crate::run::lock::RunLock;
+use crate::run::manifest::{Environment, Manifest};
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::terminal;
@@ -23,11 +23,21 @@ use crate::terminal;
 /// What may lie in a folder whose run was killed before it began.
 const BEFORE_MANIFEST: [&str; 3] = ["run.lock", "recipe.toml", "events.jsonl"];
 
+/// The flags of `selfplay run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The recipe
+    pub recipe: PathBuf,
+    /// The run folder; absent: `runs/` and the recipe's name.
+    #[arg(short, long, value_name = "DIR", help = "The run folder [default: runs/<name>]")]
+    pub output: Option<PathBuf>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
-pub fn run(args: &RunArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
     let recipe = Recipe::load(&args.recipe, &common.set)?;
     let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));

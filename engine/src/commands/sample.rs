@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use arrow_schema::{Field, Schema};
@@ -16,18 +16,35 @@ use serde_json::{Map, Value};
 
 use super::models;
 use super::parts::Parts;
-use super::stage::{Fingerprint, Stage, check_row_output, flag};
-use crate::cli::{Common, SampleArgs};
+use super::stage::{Fingerprint, Stage, StageArgs, check_row_output, flag};
 use crate::error::{EngineError, Result};
-use crate::sampling_file;
+use crate::flags::Common;
+use crate::run::sampling_file;
 use crate::stages::tokens_of;
 use crate::usable_prompts::{PromptLimits, Refused, usable, without_stop};
+
+/// The flags of `selfplay sample`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The policy: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Prompts (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub prompts: PathBuf,
+    /// Candidates
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a setting or a prompt that is wrong; an output that exists, or one begun with other settings.
-pub fn run(args: &SampleArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_row_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;

@@ -1,20 +1,41 @@
 //! `selfplay score`: candidates to preferences.
 
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
 use selfplay_model::Codec;
 use selfplay_records::{Candidates, Preference, read_rows, write_rows};
 use selfplay_scorer::{check_prompt, load};
 
 use super::parts::Parts;
-use super::stage::{Fingerprint, Stage, check_row_output, flag};
-use crate::cli::{Common, ScoreArgs};
+use super::stage::{Fingerprint, Stage, StageArgs, check_row_output, flag};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::hub;
+use crate::stages::compare;
+
+/// The flags of `selfplay score`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The preference model: folder or hub id
+    #[arg(long, value_name = "DIR")]
+    pub preference_model: Option<String>,
+    /// Candidates (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub candidates: PathBuf,
+    /// Preferences
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A preference model or a row that is wrong; an output that exists, or one begun with other settings.
-pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_row_output(&args.output, args.stage.force)?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("score.model", args.preference_model.as_ref()))?;
@@ -24,7 +45,7 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
     let folder = hub::model_folder(&recipe.score.model)?;
     let model = load(&folder, &recipe.score.settings, &device, None)?;
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
-    let codec = Codec::load(&folder, recipe.score.settings.chat_template.as_deref())?;
+    let codec = Codec::load(&folder, recipe.score.settings.kind.chat_template())?;
     for row in &rows {
         check_prompt(&codec, &folder, &row.prompt)
             .map_err(|error| EngineError::in_file(&args.candidates, error))?;
@@ -44,11 +65,17 @@ pub fn run(args: &ScoreArgs, common: &Common) -> Result<()> {
         let compared = match parts.shard(number)? {
             Some(done) => done,
             None => {
-                let compared =
-                    model.compare(shard).map_err(|error| EngineError::in_file(&args.candidates, error));
-                let compared = parts.after(compared)?;
-                parts.keep(number, &compared)?;
-                compared
+                let before = preferences.len();
+                let mut progress = |done: usize| task.set((before + done) as u64, "");
+                let compared = compare(&*model, shard, &stage.stop, &mut progress)
+                    .map_err(|error| EngineError::in_file(&args.candidates, error));
+                match parts.after(compared)? {
+                    ControlFlow::Break(signal) => return Err(stage.stopped(signal, parts.folder())),
+                    ControlFlow::Continue(compared) => {
+                        parts.keep(number, &compared)?;
+                        compared
+                    }
+                }
             }
         };
         preferences.extend(compared);

@@ -1,20 +1,39 @@
 //! `selfplay sft`: instructions to a policy.
 
+use std::path::PathBuf;
+
 use selfplay_records::{Instruction, read_rows};
-use selfplay_trainer::{sft_examples, train_sft};
+use selfplay_trainer::{SftObjective, sft_examples};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_folder_output, flag};
+use super::stage::{Fingerprint, Stage, StageArgs, check_folder_output, flag};
 use super::training::Training;
-use crate::cli::{Common, SftArgs};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::recipe::WeightDType;
+
+/// The flags of `selfplay sft`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The model to start from: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Instructions (.jsonl, .json, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Folder for metrics.jsonl and policy/
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a setting or a row that is wrong; an output that exists; a loss that is not finite.
-pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_folder_output(&args.output, args.stage.force, "policy")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
@@ -40,6 +59,5 @@ pub fn run(args: &SftArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training
-        .run(&mut policy.decoder, fingerprint, |decoder, run| train_sft(decoder, examples, &recipe.sft, run))
+    training.run(&mut policy.decoder, fingerprint, SftObjective::new(examples, &recipe.sft))
 }

@@ -1,15 +1,29 @@
 //! `selfplay show`: a run's table, its JSON, or answers before and after.
 
-use crate::cli::ShowArgs;
+use std::path::PathBuf;
+
 use crate::error::{EngineError, Result};
 use crate::report::{self, samples};
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
+
+/// The flags of `selfplay show`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The run folder
+    pub run: PathBuf,
+    /// One JSON object for programs
+    #[arg(long)]
+    pub json: bool,
+    /// Answers to so many held-out prompts, before and after
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+}
 
 /// Runs the command. It takes no lock: a run in progress shows its finished iterations.
 ///
 /// # Errors
 /// A folder that is no run's, or a file in it that does not read.
-pub fn run(args: &ShowArgs) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     let run = RunDir::new(&args.run);
     let summary = report::read(&run)?;
     if args.json {

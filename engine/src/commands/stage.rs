@@ -1,21 +1,39 @@
 //! What the stage commands share: their recipe, their output, their interruption.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::template_clock as clock;
 use selfplay_records::{SkippedPair, atomic};
 use serde_json::{Map, Value};
 
 use super::own_files::{OwnFolder, has_step_log};
-use crate::cli::{Common, StageArgs};
 use crate::error::{EngineError, Result};
-use crate::manifest::InputFile;
-use crate::progress::{Progress, Verbosity};
+use crate::flags::Common;
+use crate::progress::Progress;
 use crate::recipe::{Override, Purpose, Recipe, load};
-use crate::signals::StopFlag;
+use crate::run::input_files::InputFile;
+use crate::signals::{StopFlag, StopSignal};
 
 /// The time that chat templates read, in a command's settings.
 const CLOCK_KEY: &str = "the time that templates read";
+
+/// The flags that all stage commands take.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct StageArgs {
+    /// The recipe whose own section, `[policy]` and top-level keys are read.
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Read this recipe's own section, [policy] and the top-level keys"
+    )]
+    pub recipe: Option<PathBuf>,
+    /// The iteration whose randomness to use
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub iteration: u64,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub force: bool,
+}
 
 /// What a stage command works with.
 pub(super) struct Stage {
@@ -76,27 +94,14 @@ impl Stage {
 
     /// Ends the command between two pieces of work, when a signal has asked for it.
     pub(super) fn check_stop(&self, parts: &Path) -> Result<()> {
-        match self.stop.requested() {
-            None => Ok(()),
-            Some(signal) => Err(EngineError::Stopped {
-                signal,
-                kept: format!(
-                    "what is finished lies in {}, and the same command goes on from there",
-                    parts.display()
-                ),
-            }),
-        }
+        self.stop.requested().map_or(Ok(()), |signal| Err(self.stopped(signal, parts)))
     }
-}
 
-impl Common {
-    /// How much progress is told.
-    pub fn verbosity(&self) -> Verbosity {
-        match (self.quiet, self.verbose) {
-            (true, _) => Verbosity::Quiet,
-            (false, 0) => Verbosity::Normal,
-            (false, _) => Verbosity::Verbose,
-        }
+    /// The error of a command that a signal has ended.
+    pub(super) fn stopped(&self, signal: StopSignal, parts: &Path) -> EngineError {
+        let kept =
+            format!("what is finished lies in {}, and the same command goes on from there", parts.display());
+        EngineError::Stopped { signal, kept }
     }
 }
 
@@ -214,7 +219,7 @@ impl Fingerprint {
     /// # Errors
     /// When such a file cannot be read.
     pub(super) fn section(&mut self, recipe: &Recipe, name: &str) -> Result<()> {
-        for (key, value) in crate::manifest::flatten(&recipe.to_table()) {
+        for (key, value) in crate::run::manifest::flatten(&recipe.to_table()) {
             if key.split('.').next() == Some(name) {
                 if key.ends_with(".chat_template")
                     && let Some(path) = value.as_str()

@@ -1,19 +1,40 @@
 //! `selfplay tokenize`: texts or conversations to token ids.
 
+use std::path::PathBuf;
+
 use selfplay_model::Codec;
 use selfplay_records::{TokenRow, read_rows, write_rows};
 
-use super::stage::check_row_output;
-use crate::cli::TokenizeArgs;
+use super::stage::{StageArgs, check_row_output};
 use crate::error::{EngineError, Result};
 use crate::hub;
 use crate::recipe::ModelSource;
+
+/// The flags of `selfplay tokenize`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Model folder or hub id
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// Rows with text or messages (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// The same rows with ids
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// A Jinja file in place of the model's chat template
+    #[arg(long, value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a template or a row that is wrong; an output that exists.
-pub fn run(args: &TokenizeArgs) -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     check_row_output(&args.output, args.stage.force)?;
     if let Some(template) = args.chat_template.as_deref().filter(|template| !template.is_file()) {
         return Err(EngineError::input(format!("--chat-template {}: no such file", template.display())));

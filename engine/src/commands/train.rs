@@ -1,20 +1,39 @@
 //! `selfplay train`: pairs to a policy.
 
+use std::path::PathBuf;
+
 use selfplay_records::read_pairs;
-use selfplay_trainer::{token_pairs, train_pairs};
+use selfplay_trainer::{PairObjective, token_pairs};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_folder_output, flag};
+use super::stage::{Fingerprint, Stage, StageArgs, check_folder_output, flag};
 use super::training::Training;
-use crate::cli::{Common, TrainArgs};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::recipe::WeightDType;
+
+/// The flags of `selfplay train`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The policy to start from: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Pairs (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub pairs: PathBuf,
+    /// Folder for metrics.jsonl and policy/
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
-pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_folder_output(&args.output, args.stage.force, "policy")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
@@ -41,6 +60,5 @@ pub fn run(args: &TrainArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: policy.codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training
-        .run(&mut policy.decoder, fingerprint, |decoder, run| train_pairs(decoder, pairs, &recipe.train, run))
+    training.run(&mut policy.decoder, fingerprint, PairObjective::new(pairs, &recipe.train))
 }

@@ -2,26 +2,43 @@
 //!
 //! A pair becomes two conversations in the scorer's own tokens, so that what is trained is what will be asked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::Codec;
 use selfplay_records::{Candidates, Message, Pair, Prompt, Response, read_pairs};
 use selfplay_scorer::tokenise_row;
-use selfplay_trainer::{TokenComparison, train_preference_model};
+use selfplay_trainer::{PreferenceObjective, TokenComparison};
 
 use super::models;
-use super::stage::{Fingerprint, Stage, check_folder_output, flag};
+use super::stage::{Fingerprint, Stage, StageArgs, check_folder_output, flag};
 use super::training::Training;
-use crate::cli::{Common, TrainPreferenceArgs};
 use crate::error::{EngineError, Result};
+use crate::flags::Common;
 use crate::hub;
 use crate::recipe::WeightDType;
+
+/// The flags of `selfplay train-preference`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The backbone to start from: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Pairs (.jsonl, .parquet)
+    #[arg(long, value_name = "FILE")]
+    pub pairs: PathBuf,
+    /// Folder for metrics.jsonl and preference_model/
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
-pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
+pub fn run(args: &Args, common: &Common) -> Result<()> {
     check_folder_output(&args.output, args.stage.force, "preference_model")?;
     let device = common.device.open()?;
     let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
@@ -57,9 +74,7 @@ pub fn run(args: &TrainPreferenceArgs, common: &Common) -> Result<()> {
         dtype: recipe.policy.dtype.map(WeightDType::to_candle),
         template: codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some()),
     };
-    training.run(&mut decoder, fingerprint, |decoder, run| {
-        train_preference_model(decoder, comparisons, settings, run)
-    })
+    training.run(&mut decoder, fingerprint, PreferenceObjective::new(comparisons, settings))
 }
 
 fn comparison(
@@ -87,9 +102,7 @@ fn comparison(
     };
     let tokens = tokenise_row(codec, folder, &candidates, max_length)?;
     let prompt_position = tokens.prompt_end.unwrap_or(0);
-    let mut responses = tokens.responses.into_iter();
-    let mut next = || responses.next().unwrap_or_default();
-    let (chosen, rejected) = (next(), next());
+    let [chosen, rejected] = [0, 1].map(|k| tokens.response(k).to_vec());
     Ok(TokenComparison { name: format!("pair {row}"), chosen, rejected, prompt_position })
 }
 

@@ -8,7 +8,8 @@ use std::time::Instant;
 use candle_core::DType;
 use selfplay_model::{ChatTemplate, Decoder};
 use selfplay_records::atomic;
-use selfplay_trainer::{TrainError, TrainOutcome, TrainRun, TrainSummary};
+use selfplay_trainer::collective::Alone;
+use selfplay_trainer::{Objective, TrainOutcome, TrainRun, TrainSummary};
 
 use super::own_files::TRAINER_FILES;
 use super::parts::Parts;
@@ -34,12 +35,12 @@ pub(super) struct Training<'a> {
 }
 
 impl Training<'_> {
-    /// Calls `train` with the trainer's folder and writes the output.
+    /// Trains in the trainer's folder and writes the output.
     pub(super) fn run(
         &self,
         decoder: &mut Decoder,
         fingerprint: Fingerprint,
-        train: impl FnOnce(&mut Decoder, &mut TrainRun<'_>) -> std::result::Result<TrainOutcome, TrainError>,
+        objective: impl Objective,
     ) -> Result<()> {
         let stage = self.stage;
         let parts = Parts::open(self.output, &fingerprint.into_map(), stage.force)?;
@@ -47,8 +48,9 @@ impl Training<'_> {
         let task = stage.progress.task(self.name, "steps", 0);
         let started = Instant::now();
         let mut tokens = 0;
-        let ended = train(
+        let ended = selfplay_trainer::train(
             decoder,
+            objective,
             &mut TrainRun {
                 folder: parts.folder(),
                 seed: stage.recipe.seed.wrapping_add(stage.iteration),
@@ -59,6 +61,7 @@ impl Training<'_> {
                     task.set(metrics.step as u64, &format!("loss {:.5}, {rate:.0} tokens/s", metrics.loss));
                 },
                 keep_checkpoints: stage.recipe.keep_checkpoints,
+                collective: &Alone::default(),
             },
         );
         let ended = ended.map_err(|error| match error {

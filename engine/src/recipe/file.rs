@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
+use selfplay_pairer::PairSettings;
 use selfplay_records::Problems;
 use selfplay_sampler::SampleSettings;
-use selfplay_scorer::ScoreSettings;
+use selfplay_scorer::ScoreKeys;
 use selfplay_trainer::settings::LoraSettings;
 use selfplay_trainer::{PreferenceSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,6 @@ use super::problems;
 use super::recipe::{OnBadPromptRule, WeightDType};
 use super::section::{Section, read, read_both};
 use crate::checker::CheckerKind;
-use crate::pairing::PairSettings;
 
 /// Sections of a recipe, in the order in which a recipe is written.
 const SECTIONS: [&str; 9] =
@@ -36,7 +36,7 @@ pub struct RecipeFile {
     /// `[sample]`.
     pub sample: SampleSettings,
     /// `[score]`.
-    pub score: ScoreSettings,
+    pub score: ScoreKeys,
     /// `[pair]`.
     pub pair: PairSettings,
     /// `[train]`.
@@ -176,7 +176,7 @@ impl Section for PreferenceSettings {
 
 impl Section for SampleSettings {}
 
-impl Section for ScoreSettings {
+impl Section for ScoreKeys {
     const OPTIONAL: &'static [&'static str] = &["tau", "chat_template"];
 }
 

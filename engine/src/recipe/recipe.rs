@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_pairer::PairSettings;
 use selfplay_records::OnBadPrompt;
 use selfplay_sampler::SampleSettings;
 use selfplay_scorer::ScoreSettings;
@@ -12,7 +13,6 @@ use super::resolve::{Purpose, load};
 use super::{DataSource, ModelSource, Override, RecipeFile};
 use crate::checker::CheckerKind;
 use crate::error::EngineError;
-use crate::pairing::PairSettings;
 
 /// A run's settings. Made by [`super::load`]; the keys are those of `docs/` and the contract.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Recipe {
     pub prompts: PromptsSection,
     /// How it answers. `seed` and `iteration` inside are the recipe's seed and 1; the loop sets the iteration.
     pub sample: SampleSettings,
-    /// Who judges.
+    /// What compares the answers.
     pub score: ScoreSection,
     /// Which two answers make a pair.
     pub pair: PairSettings,
@@ -76,7 +76,7 @@ pub struct PromptsSection {
 pub struct ScoreSection {
     /// The preference model.
     pub model: ModelSource,
-    /// How it is used; `model` inside is the source as text.
+    /// How it is used.
     pub settings: ScoreSettings,
 }
 

@@ -108,9 +108,11 @@ impl Resolver<'_> {
         let template = file.score.chat_template.take();
         file.score.chat_template =
             template.map(|path| self.file("score.chat_template", path.to_string_lossy().as_ref()));
-        file.score.model = score_model.text();
-        self.problems.extend(file.score.validate().within("score"));
-        let score = ScoreSection { model: score_model, settings: file.score.clone() };
+        let mut problems = Problems::default();
+        let settings = file.score.resolve(&mut problems);
+        self.problems.extend(problems.within("score"));
+        file.score = settings.keys(score_model.text());
+        let score = ScoreSection { model: score_model, settings };
         self.problems.extend(file.pair.validate().within("pair"));
         self.train("train", &mut file.train);
         self.train("sft", &mut file.sft);

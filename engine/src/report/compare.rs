@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::EngineError;
-use crate::manifest::Manifest;
-use crate::progress::duration;
-use crate::run_dir::RunDir;
-use crate::summary::RunSummary;
+use crate::run::dir::RunDir;
+use crate::run::manifest::Manifest;
+use crate::run::summary::RunSummary;
 
+use super::columns::Table;
 use super::show;
-use super::table::{columns, number, percent, scientific};
+use super::table::columns;
 
 /// `compare --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,50 +65,18 @@ pub fn render(comparison: &Comparison) -> String {
         text.push_str(&columns(&rows));
         text.push('\n');
     }
-    let names = [
-        "run",
-        "iteration",
-        "accuracy",
-        "win vs before",
-        "win vs first",
-        "characters",
-        "tokens",
-        "kl",
-        "circles",
-        "differ",
-        "seconds",
-    ];
-    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    let mut rows = vec![in_run("run", Table::Compare.head())];
     for run in &comparison.runs {
-        let mut start = vec![
-            run.directory.clone(),
-            "start".to_owned(),
-            percent(run.start.eval_accuracy),
-            "-".to_owned(),
-            "-".to_owned(),
-            number(run.start.characters, 1),
-            number(run.start.tokens, 1),
-        ];
-        start.extend(["-"; 4].map(str::to_owned));
-        rows.push(start);
-        rows.extend(run.iterations.iter().map(|one| {
-            vec![
-                String::new(),
-                one.iteration.to_string(),
-                percent(one.eval_accuracy),
-                percent(one.win_rate_start),
-                percent(one.win_rate_first),
-                number(one.characters, 1),
-                number(one.tokens, 1),
-                number(one.kl, 4),
-                percent(one.cyclic),
-                scientific(one.logprob_difference),
-                duration(one.seconds),
-            ]
-        }));
+        rows.push(in_run(&run.directory, Table::Compare.start(&run.start)));
+        rows.extend(run.iterations.iter().map(|one| in_run("", Table::Compare.iteration(one))));
     }
     text.push_str(&columns(&rows));
     text
+}
+
+/// A line with the run's name before it.
+fn in_run(name: &str, line: Vec<String>) -> Vec<String> {
+    std::iter::once(name.to_owned()).chain(line).collect()
 }
 
 fn heads(first: &str, comparison: &Comparison) -> Vec<String> {
@@ -118,7 +86,7 @@ fn heads(first: &str, comparison: &Comparison) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Environment;
+    use crate::run::manifest::Environment;
 
     #[test]
     fn only_differing_keys_are_shown() {

@@ -4,7 +4,7 @@ use selfplay_records::shown::{quoted, visible};
 use selfplay_records::{Candidates, Prompt, read_rows};
 
 use crate::error::EngineError;
-use crate::run_dir::RunDir;
+use crate::run::dir::RunDir;
 
 /// Characters of one of the two columns: both fit 80, with what stands between.
 const COLUMN: usize = 38;

@@ -1,12 +1,12 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
 use crate::error::EngineError;
-use crate::manifest::{Manifest, read_json};
-use crate::progress::duration;
-use crate::run_dir::RunDir;
-use crate::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
+use crate::run::dir::RunDir;
+use crate::run::manifest::{Manifest, read_json};
+use crate::run::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
 
-use super::table::{columns, loss, number, percent, scientific};
+use super::columns::Table;
+use super::table::columns;
 
 /// Reads a run folder's numbers; a run in progress has those of its finished iterations.
 ///
@@ -58,12 +58,12 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&format!("branched from {origin}\n"));
     }
     text.push('\n');
-    let mut rows = vec![head(), start_row(&summary.start)];
-    rows.extend(summary.iterations.iter().map(row));
+    let mut rows = vec![Table::HeldOut.head(), Table::HeldOut.start(&summary.start)];
+    rows.extend(summary.iterations.iter().map(|one| Table::HeldOut.iteration(one)));
     text.push_str(&columns(&rows));
     text.push('\n');
-    let mut rows = vec![training_head()];
-    rows.extend(summary.iterations.iter().map(training_row));
+    let mut rows = vec![Table::Training.head()];
+    rows.extend(summary.iterations.iter().map(|one| Table::Training.iteration(one)));
     if rows.len() > 1 {
         text.push_str(&columns(&rows));
         text.push('\n');
@@ -73,7 +73,7 @@ pub fn render(summary: &RunSummary) -> String {
     }
     text.push_str(
         "win rate: mean P(new ≻ old) by the preference model on the held-out prompts;\n\
-         accuracy, length, limited and kl are of the same answers, circles of the\n\
+         accuracy, length, limited and kl are of the same answers, cyclic of the\n\
          candidates; differ: sampler against trainer, nats a token at most\n",
     );
     if !summary.finished {
@@ -95,83 +95,6 @@ fn idle_pairs(one: &IterationSummary) -> String {
         true => String::new(),
         false => format!("iteration {}: pairs that teach nothing: {}\n", one.iteration, parts.join(", ")),
     }
-}
-
-fn head() -> Vec<String> {
-    let names = [
-        "iteration",
-        "accuracy",
-        "win vs before",
-        "win vs first",
-        "characters",
-        "tokens",
-        "limited",
-        "kl",
-        "seconds",
-    ];
-    names.map(str::to_owned).to_vec()
-}
-
-fn start_row(start: &StartSummary) -> Vec<String> {
-    let mut row = vec![
-        "start".to_owned(),
-        percent(start.eval_accuracy),
-        "-".to_owned(),
-        "-".to_owned(),
-        number(start.characters, 1),
-        number(start.tokens, 1),
-    ];
-    row.extend(["-"; 3].map(str::to_owned));
-    row
-}
-
-fn row(one: &IterationSummary) -> Vec<String> {
-    vec![
-        one.iteration.to_string(),
-        percent(one.eval_accuracy),
-        percent(one.win_rate_start),
-        percent(one.win_rate_first),
-        number(one.characters, 1),
-        number(one.tokens, 1),
-        percent(one.length_limited),
-        number(one.kl, 4),
-        duration(one.seconds),
-    ]
-}
-
-fn training_head() -> Vec<String> {
-    let names = [
-        "iteration",
-        "prompts",
-        "skipped",
-        "candidates",
-        "pairs",
-        "truncated",
-        "mean score",
-        "circles",
-        "steps",
-        "loss first",
-        "loss last",
-        "differ",
-    ];
-    names.map(str::to_owned).to_vec()
-}
-
-fn training_row(one: &IterationSummary) -> Vec<String> {
-    vec![
-        one.iteration.to_string(),
-        one.prompts.to_string(),
-        one.skipped_prompts.to_string(),
-        one.candidates.to_string(),
-        one.pairs.to_string(),
-        one.truncated_pairs.to_string(),
-        number(one.mean_score, 4),
-        percent(one.cyclic),
-        one.steps.to_string(),
-        loss(one.loss_first),
-        loss(one.loss_last),
-        scientific(one.logprob_difference),
-    ]
 }
 
 #[cfg(test)]

@@ -68,40 +68,15 @@ fn block(lines: &[Vec<String>], widths: &[usize], columns: &[usize]) -> String {
     text
 }
 
-/// A share as a percentage; a dash where it is unknown.
-pub(super) fn percent(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{:.1} %", 100.0 * value))
-}
-
-/// A number with fixed decimals; a dash where it is unknown.
-pub(super) fn number(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
-}
-
-/// A small or large number; a dash where it is unknown.
-pub(super) fn scientific(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1e}"))
-}
-
-/// A loss: plain where that is readable.
-pub(super) fn loss(value: Option<f64>) -> String {
-    match value {
-        Some(value) if value != 0.0 && (value.abs() >= 1e5 || value.abs() < 1e-3) => format!("{value:.3e}"),
-        other => number(other, 4),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn columns_align_and_unknowns_are_dashes() {
+    fn columns_align() {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
         let text = columns(&[row(&["a", "long"]), row(&["bcd", "é"])]);
         assert_eq!(text, "a    long\nbcd     é\n");
-        assert_eq!((percent(None), percent(Some(0.523))), ("-".to_owned(), "52.3 %".to_owned()));
-        assert_eq!((loss(Some(250_000.0)), loss(Some(0.69))), ("2.500e5".to_owned(), "0.6900".to_owned()));
     }
 
     #[test]

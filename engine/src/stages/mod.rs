@@ -16,6 +16,7 @@ pub use policy::Policy;
 pub use record::record;
 pub use sample::sample;
 pub(crate) use sample::tokens_of;
+pub(crate) use score::compare;
 pub use score::score_shard;
 pub use train::train;
 
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::{Row, read_rows};
 
 use crate::error::EngineError;
-use crate::run_dir::shard_name;
+use crate::run::dir::shard_name;
 
 /// The whole shards of a stage, on disk.
 #[derive(Clone, Debug)]

@@ -15,8 +15,8 @@ use selfplay_records::Candidates;
 use selfplay_scorer::PreferenceModel;
 
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::run_dir::make_folder;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards, score_shard};
 
@@ -57,7 +57,7 @@ impl<'scope> Scorer<'scope> {
         session: &'scope Session,
         work: &'scope Work,
     ) -> Result<Self, EngineError> {
-        let needed = !work.to_score().is_empty();
+        let needed = !work.left.score.is_empty();
         if needed {
             make_folder(&work.dir.preferences())?;
         }
@@ -68,7 +68,9 @@ impl<'scope> Scorer<'scope> {
             let (sender, receiver) = bounded(WAITING_SHARDS);
             let thread = scope.spawn(move || score_beside(session, work, &receiver));
             Beside::Thread { sender, thread }
-        } else if runtime.has_room(session.inputs.preference_bytes()? + session.inputs.policy_bytes()?)? {
+        } else if runtime
+            .has_room(session.inputs.preference_bytes(&session.recipe)? + session.inputs.policy_bytes()?)?
+        {
             let model = session.inputs.preference_model(&session.recipe, runtime)?;
             Beside::Turns { model, done: Vec::new(), failed: None }
         } else {
@@ -79,7 +81,7 @@ impl<'scope> Scorer<'scope> {
 
     /// Hands over a finished shard; `Break` when the scorer has stopped with an error.
     pub fn give(&self, shard: usize, rows: Vec<Candidates>) -> ControlFlow<()> {
-        if !self.work.to_score().contains(&shard) {
+        if !self.work.left.score.contains(&shard) {
             return ControlFlow::Continue(());
         }
         match &mut *self.beside.borrow_mut() {
@@ -109,7 +111,7 @@ impl<'scope> Scorer<'scope> {
     /// When a shard cannot be scored or written, or a signal asks for a stop; whole shards stay.
     pub fn compare(&self, candidates: &Shards, policy: &mut Policy) -> Result<Shards, EngineError> {
         let shards = Shards::new(self.work.dir.preferences(), self.work.shards);
-        if self.work.to_score().is_empty() {
+        if self.work.left.score.is_empty() {
             return Ok(shards);
         }
         let waiting = Instant::now();
@@ -121,14 +123,15 @@ impl<'scope> Scorer<'scope> {
             }
             Beside::Turns { failed: Some(error), .. } => return Err(error),
             Beside::Turns { model, done, failed: None } => {
-                let left = self.work.to_score().iter().filter(|shard| !done.contains(shard));
+                let left = self.work.left.score.iter().filter(|shard| !done.contains(shard));
                 score_from_disk(self.session, self.work, candidates, &*model, left)?;
             }
             Beside::Nobody => {
-                policy.make_room(self.session, self.session.inputs.preference_bytes()?)?;
+                let bytes = self.session.inputs.preference_bytes(&self.session.recipe)?;
+                policy.make_room(self.session, bytes)?;
                 let model =
                     self.session.inputs.preference_model(&self.session.recipe, &self.session.runtime)?;
-                score_from_disk(self.session, self.work, candidates, &*model, self.work.to_score())?;
+                score_from_disk(self.session, self.work, candidates, &*model, &self.work.left.score)?;
             }
         }
         self.session.events.record(Event::ScoringDrained {
@@ -139,7 +142,7 @@ impl<'scope> Scorer<'scope> {
         self.session.progress.line(format!(
             "iteration {}: scoring: {} shards × {responses} candidates a prompt compared, {:.1} s, of which {:.1} s after sampling",
             self.work.iteration,
-            self.work.to_score().len(),
+            self.work.left.score.len(),
             self.started.elapsed().as_secs_f64(),
             waiting.elapsed().as_secs_f64(),
         ));
@@ -151,7 +154,7 @@ impl<'scope> Scorer<'scope> {
 fn score_beside(session: &Session, work: &Work, receiver: &Receiver<Finished>) -> Result<(), EngineError> {
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
     let candidates = Shards::new(work.dir.candidates(), work.shards);
-    let on_disk = work.to_score().iter().filter(|shard| !work.to_sample().contains(shard));
+    let on_disk = work.left.score.iter().filter(|shard| !work.left.sample.contains(shard));
     score_from_disk(session, work, &candidates, &*model, on_disk)?;
     for finished in receiver {
         session.check_stop()?;

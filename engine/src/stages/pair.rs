@@ -5,8 +5,7 @@ use std::time::Instant;
 use selfplay_records::{Candidates, Pair, Preference, read_rows, write_rows};
 
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::pairing;
+use crate::run::events::Event;
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 
@@ -20,10 +19,10 @@ pub fn pair(
     candidates: &Shards,
     preferences: &Shards,
 ) -> Result<Vec<Pair>, EngineError> {
-    if !work.trains() {
+    if !work.left.train {
         return Ok(Vec::new());
     }
-    if !work.pairs() {
+    if !work.left.pair {
         return Ok(read_rows(&work.dir.pairs_file())?);
     }
     session.check_stop()?;
@@ -34,7 +33,7 @@ pub fn pair(
     for shard in 0..candidates.count() {
         let rows: Vec<Candidates> = candidates.read(shard)?;
         let compared: Vec<Preference> = preferences.read(shard)?;
-        let selected = pairing::select(&rows, &compared, &session.recipe.pair, seed, iteration)?;
+        let selected = selfplay_pairer::select(&rows, &compared, &session.recipe.pair, seed, iteration)?;
         pairs.extend(selected.pairs);
         without_pair += selected.dropped.total();
     }

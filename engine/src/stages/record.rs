@@ -1,17 +1,16 @@
 //! The end of an iteration: its line in `show` as pure data, checkpoints that are no longer needed, the manifest.
 
 use selfplay_records::{Candidates, Pair, Preference, read_rows};
-use selfplay_scorer::has_circle;
+use selfplay_scorer::has_cycle;
 
 use crate::error::EngineError;
-use crate::events;
-use crate::manifest::{read_json, write_json};
-use crate::retention::removals;
+use crate::run::events;
+use crate::run::manifest::{read_json, write_json};
+use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 use crate::session::{Session, Work};
 use crate::stages::Shards;
 use crate::stages::sample::tokens_of;
 use crate::stages::train::TrainRecord;
-use crate::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 
 /// Writes `summary.json` and marks the iteration as finished.
 ///
@@ -28,7 +27,7 @@ pub fn record(session: &mut Session, work: &Work) -> Result<(), EngineError> {
 
 /// With `policy/` written no training checkpoint is needed.
 fn remove_checkpoints(work: &Work) -> Result<(), EngineError> {
-    for step in removals(&work.dir.checkpoints()?, Some(0)) {
+    for step in work.dir.checkpoints()? {
         let path = work.dir.checkpoint(step);
         std::fs::remove_dir_all(&path).map_err(|source| EngineError::io(&path, "remove", source))?;
     }
@@ -98,7 +97,7 @@ impl Sampled {
         let candidates = Shards::new(work.dir.candidates(), work.shards);
         let preferences = Shards::new(work.dir.preferences(), work.shards);
         let mut found = Self::default();
-        let (mut characters, mut tokens, mut circles, mut compared) = (0, 0, 0, 0);
+        let (mut characters, mut tokens, mut cyclic, mut compared) = (0, 0, 0, 0);
         for &shard in &state.candidates {
             let rows: Vec<Candidates> = candidates.read(shard)?;
             found.prompts += rows.len();
@@ -113,12 +112,12 @@ impl Sampled {
         for &shard in &state.preferences {
             let rows: Vec<Preference> = preferences.read(shard)?;
             compared += rows.len();
-            circles += rows.iter().filter(|row| has_circle(&row.scores)).count();
+            cyclic += rows.iter().filter(|row| has_cycle(&row.scores)).count();
         }
         let share = |part: usize, whole: usize| (whole > 0).then(|| part as f64 / whole as f64);
         found.characters = share(characters, found.candidates);
         found.tokens = share(tokens, found.candidates);
-        found.cyclic = share(circles, compared);
+        found.cyclic = share(cyclic, compared);
         Ok(found)
     }
 }

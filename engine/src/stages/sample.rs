@@ -10,9 +10,9 @@ use selfplay_records::{Candidates, Prompt, write_rows};
 use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, encode};
 
 use crate::error::EngineError;
-use crate::events::Event;
-use crate::run_dir::make_folder;
-use crate::sampling_file;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
+use crate::run::sampling_file;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Scorer, Shards};
 
@@ -27,7 +27,7 @@ pub fn sample(
     scorer: &Scorer<'_>,
 ) -> Result<Shards, EngineError> {
     let shards = Shards::new(work.dir.candidates(), work.shards);
-    if work.to_sample().is_empty() {
+    if work.left.sample.is_empty() {
         return Ok(shards);
     }
     session.check_stop()?;
@@ -36,7 +36,7 @@ pub fn sample(
     let (sampling_file, device) = (work.dir.sampling_file(), &session.runtime.device);
     settings.capacity = sampling_file::earlier(&sampling_file, device)?;
     let decoder = policy.for_sampling(session)?;
-    let missing = work.to_sample();
+    let missing = &work.left.sample;
     let prompts = &session.inputs.training[work.iteration - 1];
     let asked: Vec<&[Prompt]> = missing.iter().map(|&shard| shard_of(prompts, shard, &settings)).collect();
     let total: usize = asked.iter().map(|shard| shard.len()).sum();

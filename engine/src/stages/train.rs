@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use selfplay_model::Decoder;
 use selfplay_records::{Pair, atomic};
-use selfplay_trainer::{TrainOutcome, TrainRun, TrainSummary, token_pairs, train_pairs};
+use selfplay_trainer::collective::Alone;
+use selfplay_trainer::{PairObjective, TrainOutcome, TrainRun, TrainSummary, token_pairs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::events::Event;
 use crate::log_prob_difference;
-use crate::manifest::write_json;
-use crate::policy_files;
-use crate::run_dir::make_folder;
+use crate::run::dir::make_folder;
+use crate::run::events::Event;
+use crate::run::manifest::write_json;
+use crate::run::policy_files;
 use crate::session::{Session, Work};
 use crate::stages::{Policy, Shards};
 
@@ -62,7 +63,7 @@ impl From<&TrainSummary> for TrainRecord {
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
 pub fn train(session: &Session, work: &Work, policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
-    if !work.trains() {
+    if !work.left.train {
         return Ok(Policy::after(work.iteration));
     }
     session.check_stop()?;
@@ -97,10 +98,9 @@ fn train_steps(
     let started = Instant::now();
     let folder = work.dir.train();
     let mut tokens = 0;
-    let outcome = train_pairs(
+    let outcome = selfplay_trainer::train(
         decoder,
-        rows,
-        settings,
+        PairObjective::new(rows, settings),
         &mut TrainRun {
             folder: &folder,
             seed: session.recipe.seed.wrapping_add(work.iteration as u64),
@@ -111,6 +111,7 @@ fn train_steps(
                 task.set(metrics.step as u64, &format!("loss {:.5}, {rate:.0} tokens/s", metrics.loss));
             },
             keep_checkpoints: session.recipe.keep_checkpoints,
+            collective: &Alone::default(),
         },
     )?;
     match outcome {

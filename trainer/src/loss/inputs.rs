@@ -32,15 +32,13 @@ pub struct PreferenceTarget {
 
 /// A field of [`PreferenceTarget`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetField {
+pub(crate) enum TargetField {
     /// P(w ≻ l).
     Probability,
     /// P̂_w.
     ProbabilityWin,
     /// P̂_l.
     ProbabilityLose,
-    /// s(w, l).
-    Score,
     /// ŝ_w.
     ScoreWin,
     /// ŝ_l.
@@ -49,12 +47,11 @@ pub enum TargetField {
 
 impl TargetField {
     /// The field's name in a row of pairs.
-    pub fn row_field(self) -> &'static str {
+    pub(crate) fn row_field(self) -> &'static str {
         match self {
             TargetField::Probability => "chosen_probs",
             TargetField::ProbabilityWin => "chosen_probs_win",
             TargetField::ProbabilityLose => "chosen_probs_lose",
-            TargetField::Score => "chosen_score",
             TargetField::ScoreWin => "chosen_score_win",
             TargetField::ScoreLose => "chosen_score_lose",
         }
@@ -73,12 +70,11 @@ impl fmt::Display for TargetField {
 
 impl PreferenceTarget {
     /// The value of one field.
-    pub fn get(&self, field: TargetField) -> Option<f64> {
+    pub(crate) fn get(&self, field: TargetField) -> Option<f64> {
         match field {
             TargetField::Probability => self.probability,
             TargetField::ProbabilityWin => self.probability_win,
             TargetField::ProbabilityLose => self.probability_lose,
-            TargetField::Score => self.score,
             TargetField::ScoreWin => self.score_win,
             TargetField::ScoreLose => self.score_lose,
         }
@@ -87,17 +83,17 @@ impl PreferenceTarget {
 
 /// One pair as a loss sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PairInputs {
+pub(crate) struct PairInputs {
     /// Under the policy in training.
-    pub policy: PairLogProbs,
+    pub(crate) policy: PairLogProbs,
     /// Under the reference; `None` is right only where [`super::needs_reference`] says so.
-    pub reference: Option<PairLogProbs>,
+    pub(crate) reference: Option<PairLogProbs>,
     /// Tokens of the chosen response, its end token included.
-    pub chosen_tokens: usize,
+    pub(crate) chosen_tokens: usize,
     /// Tokens of the rejected response, its end token included.
-    pub rejected_tokens: usize,
+    pub(crate) rejected_tokens: usize,
     /// The preference model's word.
-    pub target: PreferenceTarget,
+    pub(crate) target: PreferenceTarget,
 }
 
 /// What the losses read of [`TrainSettings`].
@@ -147,23 +143,24 @@ impl LossSettings {
 
 /// Counts over a whole optimizer batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchTotals {
+pub(crate) struct BatchTotals {
     /// Pairs of the batch.
-    pub pairs: usize,
+    pub(crate) pairs: usize,
     /// Tokens of all its chosen responses.
-    pub chosen_tokens: usize,
+    pub(crate) chosen_tokens: usize,
 }
 
+#[cfg(test)]
 impl BatchTotals {
     /// The totals of `pairs`, taken as a whole batch.
-    pub fn of(pairs: &[PairInputs]) -> Self {
+    pub(crate) fn of(pairs: &[PairInputs]) -> Self {
         BatchTotals { pairs: pairs.len(), chosen_tokens: pairs.iter().map(|pair| pair.chosen_tokens).sum() }
     }
 }
 
 impl LossKind {
     /// The target fields that every pair must have for this loss.
-    pub fn required_targets(self) -> &'static [TargetField] {
+    pub(crate) fn required_targets(self) -> &'static [TargetField] {
         match self {
             LossKind::Sppo => &[TargetField::ProbabilityWin, TargetField::ProbabilityLose],
             LossKind::SppoSingle => &[TargetField::Probability],

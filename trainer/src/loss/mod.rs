@@ -24,31 +24,33 @@ mod simpo;
 mod sppo;
 mod sppo_single;
 
+use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{HasKind, Kind};
 
 use crate::settings::LossKind;
 
-pub use inputs::{BatchTotals, LossSettings, PairInputs, PairLogProbs, PreferenceTarget, TargetField};
+pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
+
+pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
 
 /// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct BatchLoss {
+pub(crate) struct BatchLoss {
     /// Mean over the batch's pairs (of a part: its share of that mean).
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// ∂loss / ∂(summed policy log-prob of the chosen response).
-    pub d_chosen: Vec<f64>,
+    pub(crate) d_chosen: Vec<f64>,
     /// ∂loss / ∂(summed policy log-prob of the rejected response).
-    pub d_rejected: Vec<f64>,
+    pub(crate) d_rejected: Vec<f64>,
     /// βΔ_w, or βm_w without a reference.
-    pub reward_chosen: Vec<f64>,
+    pub(crate) reward_chosen: Vec<f64>,
     /// βΔ_l, or βm_l without a reference.
-    pub reward_rejected: Vec<f64>,
+    pub(crate) reward_rejected: Vec<f64>,
 }
 
 /// Why a loss could not be computed. `pair` counts from 0 within the batch.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[allow(missing_docs, reason = "the message says what each field is")]
-pub enum LossError {
+pub(crate) enum LossError {
     #[error(
         "pair {pair} of the batch: loss {kind} needs the field \"{field}\", which the row does not have; pairs made by `selfplay pair` have it, dpo and ipo do without"
     )]
@@ -81,7 +83,7 @@ impl HasKind for LossError {
 
 impl LossError {
     /// The pair at fault, counted from 0 within the batch.
-    pub fn pair(&self) -> Option<usize> {
+    pub(crate) fn pair(&self) -> Option<usize> {
         match self {
             LossError::MissingTarget { pair, .. }
             | LossError::WrongTarget { pair, .. }
@@ -130,7 +132,8 @@ struct Prepared {
 /// # Errors
 /// A required target is missing or out of its range, a response that is averaged over is empty (all [`Kind::Input`]), a
 /// reference is missing, or a number is not finite.
-pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
+#[cfg(test)]
+pub(crate) fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
     evaluate_part(settings, pairs, BatchTotals::of(pairs))
 }
 
@@ -139,7 +142,7 @@ pub fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLo
 ///
 /// # Errors
 /// As [`evaluate`]; and [`LossError::PartOfBatch`] for a loss that needs the whole batch at once.
-pub fn evaluate_part(
+pub(crate) fn evaluate_part(
     settings: &LossSettings,
     pairs: &[PairInputs],
     totals: BatchTotals,
@@ -267,16 +270,6 @@ fn half_squares(terms: Terms, target_chosen: f64, target_rejected: f64) -> Terms
 /// A loss that depends on the difference of the two terms only.
 fn of_difference(value: f64, slope: f64) -> TermsLoss {
     TermsLoss { value, d_chosen: slope, d_rejected: -slope }
-}
-
-/// σ(x), without overflow on either side.
-fn sigmoid(x: f64) -> f64 {
-    if x >= 0.0 {
-        1.0 / (1.0 + (-x).exp())
-    } else {
-        let e = x.exp();
-        e / (1.0 + e)
-    }
 }
 
 /// log σ(x), without overflow on either side.

@@ -10,6 +10,7 @@
 mod adamw;
 mod fused;
 mod gpu;
+pub mod grad_clip;
 mod rmsprop;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameter
 
 use crate::TrainError;
 use crate::settings::{OptimizerKind, TrainSettings};
+use crate::trained::trained;
 use adamw::AdamW;
 use fused::StateTensors;
 use rmsprop::RmsProp;
@@ -70,9 +72,7 @@ impl Optimizer {
             OptimizerKind::RmsProp => Rule::RmsProp(RmsProp::new(settings)),
             OptimizerKind::AdamW => Rule::AdamW(AdamW::new(settings)),
         };
-        let slots = parameters
-            .iter()
-            .filter(|(_, parameter)| parameter.trainable)
+        let slots = trained(parameters)
             .map(|(id, parameter)| {
                 Ok(Slot {
                     id,
@@ -83,11 +83,6 @@ impl Optimizer {
             })
             .collect::<Result<Vec<_>, TrainError>>()?;
         Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, steps: 0 })
-    }
-
-    /// Steps taken so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
     }
 
     /// Updates every trainable parameter that has a gradient, in place. Gradients are read as `clip_scale` × gradient
@@ -191,7 +186,7 @@ impl Rule {
 }
 
 fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, TrainError> {
-    let value = &parameter.value;
+    let value = parameter.full();
     let mut state: StateTensors = [None, None, None];
     for (name, place) in rule.state_names().iter().zip(&mut state) {
         if name.is_some() {

@@ -1,0 +1,325 @@
+//! What a recipe will need of memory and disk, from the models' shapes alone.
+//!
+//! Counted: weights, their f32 masters where they are 16 bits wide, gradients, optimizer state, what the backward
+//! pass keeps and makes, one chunk of the output head, pages of keys and values, a step of sampling, a pass of scoring,
+//! the program itself, and in training on a CPU the allocator's slack. Not counted: the rows in memory. `tests/plan_memory.rs` holds the plan of
+//! a training against its peak.
+
+use candle_core::DType;
+use selfplay_model::Architecture;
+use selfplay_sampler::{Capacity, SampleSettings};
+use selfplay_scorer::Footprint;
+use selfplay_trainer::{OptimizerKind, TrainSettings};
+
+use crate::device::DeviceChoice;
+use crate::recipe::{Recipe, WeightDType};
+
+/// Code, threads' stacks, tokenizer: what a process takes that does nothing.
+const PROGRAM: u64 = 32 << 20;
+
+/// Bytes, by what they are for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bytes {
+    pub(crate) lines: Vec<Line>,
+}
+
+/// One purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl Bytes {
+    fn add(&mut self, what: &'static str, bytes: u64) {
+        self.lines.push(Line { what, bytes });
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
+    }
+}
+
+/// The two models of a recipe, and where and in what they are computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Models<'a> {
+    pub(crate) policy: &'a Architecture,
+    pub(crate) preference: &'a Footprint,
+    pub(crate) policy_dtype: DType,
+    pub(crate) preference_dtype: DType,
+    pub(crate) device: DeviceChoice,
+}
+
+impl<'a> Models<'a> {
+    /// The models of a recipe on a device.
+    pub(crate) fn of(
+        recipe: &Recipe,
+        device: DeviceChoice,
+        policy: &'a Architecture,
+        preference: &'a Footprint,
+    ) -> Self {
+        let stored = policy.stored_dtype.map(|dtype| dtype.dtype());
+        let policy_dtype = computed_in(stored, recipe.policy.dtype.map(WeightDType::to_candle), device);
+        let preference_dtype =
+            computed_in(preference.stored_dtype, recipe.score.settings.kind.dtype(), device);
+        Self { policy, preference, policy_dtype, preference_dtype, device }
+    }
+
+    fn on_gpu(&self) -> bool {
+        self.device != DeviceChoice::Cpu
+    }
+
+    fn policy_weights(&self) -> u64 {
+        self.policy.parameter_bytes(self.policy_dtype)
+    }
+}
+
+/// f32 on the CPU; on CUDA what the recipe says, else as stored.
+fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice) -> DType {
+    match device {
+        DeviceChoice::Cpu => DType::F32,
+        DeviceChoice::Cuda(_) => asked.or(stored).unwrap_or(DType::F32),
+    }
+}
+
+/// What is in memory at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The preference model beside the policy.
+    SamplingAndScoring,
+    /// Where the two do not fit together: the policy alone.
+    Sampling,
+    /// The preference model alone.
+    Scoring,
+    Training,
+}
+
+impl Phase {
+    /// In a sentence.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SamplingAndScoring => "sampling and scoring",
+            Self::Sampling => "sampling",
+            Self::Scoring => "scoring",
+            Self::Training => "training",
+        }
+    }
+}
+
+/// What a phase takes.
+pub(crate) struct Need {
+    pub(crate) phase: Phase,
+    pub(crate) bytes: Bytes,
+}
+
+/// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
+/// of it, and the models take turns where they do not fit together.
+pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
+    let need = |phase, bytes| Need { phase, bytes };
+    let both = sampling(models, recipe, true, memory);
+    let take_turns = models.on_gpu() && memory.is_some_and(|memory| both.total() > memory);
+    let mut needs = if take_turns {
+        vec![
+            need(Phase::Sampling, sampling(models, recipe, false, memory)),
+            need(Phase::Scoring, scoring(models, recipe)),
+        ]
+    } else {
+        vec![need(Phase::SamplingAndScoring, both)]
+    };
+    needs.push(need(Phase::Training, training(models, &recipe.train)));
+    needs
+}
+
+/// While a policy trains.
+fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
+    let parameters = models.policy.parameter_count() as u64;
+    let width = models.policy_dtype.size_in_bytes() as u64;
+    let mut bytes = Bytes::default();
+    bytes.add("weights", parameters * width);
+    if width < 4 {
+        bytes.add("f32 master weights", parameters * 4);
+    }
+    bytes.add("gradients, f32", parameters * 4);
+    bytes.add("optimizer state, f32", parameters * 4 * state_tensors(settings));
+    bytes.add("kept for the backward pass", activations(models.policy, settings, width));
+    bytes.add("one chunk of the output head", head_chunk(models, settings));
+    bytes.add("the program", PROGRAM);
+    if !models.on_gpu() {
+        // What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
+        bytes.add("the allocator's slack", bytes.total() / 20);
+    }
+    bytes
+}
+
+/// Of [`training`], what no setting of a batch changes.
+pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
+    let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);
+    models.policy.parameter_count() as u64 * each
+}
+
+/// While candidates are sampled, `beside` the preference model or not.
+fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u64>) -> Bytes {
+    let limits = batch_limits(&recipe.sample, models.device);
+    let mut bytes = Bytes::default();
+    bytes.add("policy", models.policy_weights());
+    if !models.on_gpu() {
+        bytes.add("policy, packed for small batches", models.policy_weights());
+    }
+    if beside {
+        bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
+        bytes.add("a pass of scoring", scoring_pass(models, recipe));
+    }
+    bytes.add("a step of sampling", sampling_step(models, limits));
+    bytes.add("the program", PROGRAM);
+    let left = memory.map(|memory| memory.saturating_sub(bytes.total()));
+    let what = match (limits.cache_bytes, left) {
+        (Some(_), _) => "keys and values",
+        (None, Some(_)) => "keys and values, of what is left",
+        (None, None) => "keys and values of one candidate",
+    };
+    bytes.add(what, key_value_pages(models, recipe, limits, left));
+    bytes
+}
+
+/// While candidates are compared and the policy is not there.
+fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
+    let mut bytes = Bytes::default();
+    bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
+    bytes.add("a pass of scoring", scoring_pass(models, recipe));
+    bytes.add("the program", PROGRAM);
+    bytes
+}
+
+/// A policy as written, in the dtype of `policy.dtype`.
+pub(crate) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
+    let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
+    policy.parameter_bytes(recipe.policy.dtype.map_or(stored, |dtype| dtype.to_candle()))
+}
+
+/// A training checkpoint: f32 weights and the optimizer's state.
+pub(crate) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
+    policy.parameter_count() as u64 * 4 * (1 + state_tensors(settings))
+}
+
+/// Candidates of `prompts` prompts at full length: an id and a log-prob per token, and its text.
+pub(crate) fn candidates(prompts: u64, recipe: &Recipe) -> u64 {
+    prompts * recipe.sample.num_samples as u64 * recipe.sample.max_new_tokens as u64 * (4 + 4 + 4)
+}
+
+/// Tensors of the parameters' size that the optimizer keeps.
+fn state_tensors(settings: &TrainSettings) -> u64 {
+    match settings.optimizer {
+        OptimizerKind::AdamW => 2,
+        OptimizerKind::RmsProp => 1 + u64::from(settings.momentum > 0.0) + u64::from(settings.centered),
+    }
+}
+
+/// Tokens of the longest pair: two responses that leave the prompt next to nothing.
+pub(crate) fn longest_pair(settings: &TrainSettings) -> usize {
+    settings.max_length.saturating_mul(2)
+}
+
+/// Tokens of a forward pass at most: a micro-batch, or one pair that is longer; never more than a batch of pairs.
+pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
+    let pair = longest_pair(settings);
+    settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
+}
+
+/// Kept for the backward pass of the largest micro-batch.
+fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
+    let token = policy.training_values(settings.recompute) as u64;
+    (pass_tokens(settings) as u64).saturating_mul(token * width)
+}
+
+/// Logits of a chunk of rows with their gradient, which is in place where the dtype is f32.
+fn head_chunk(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    let vocab = models.policy.vocab_size;
+    let rows = pass_tokens(settings).min(selfplay_model::decoder::head_chunk_rows(vocab, models.on_gpu()));
+    models.policy.training_logit_bytes(rows, models.policy_dtype)
+}
+
+/// What bounds a sampling step and its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchLimits {
+    /// Candidates at a time.
+    pub(crate) rows: usize,
+    /// Tokens of a step.
+    pub(crate) token_budget: usize,
+    /// Keys and values; `None`: what the device has left.
+    pub(crate) cache_bytes: Option<u64>,
+}
+
+/// What the recipe gives, else what the device has.
+pub(crate) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> BatchLimits {
+    let (rows, token_budget, cache_bytes) = match device {
+        DeviceChoice::Cpu => {
+            (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
+        }
+        DeviceChoice::Cuda(_) => (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET, None),
+    };
+    BatchLimits {
+        rows: sample.max_batch_rows.unwrap_or(rows),
+        token_budget: sample.token_budget.unwrap_or(token_budget),
+        cache_bytes: sample.cache_mib.map(|mib| (mib as u64).saturating_mul(1 << 20)).or(cache_bytes),
+    }
+}
+
+/// One step beside keys and values: a block's inside, and the rows' logits with what the draw makes of them.
+fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
+    let BatchLimits { rows, token_budget, .. } = limits;
+    models.policy.step_bytes(rows, token_budget, models.policy_dtype, models.on_gpu()) as u64
+}
+
+/// Tokens of a pass of scoring at most: a batch, or one conversation that is longer; never more than a shard.
+pub(crate) fn scoring_tokens(recipe: &Recipe) -> usize {
+    let sample = &recipe.sample;
+    let conversation = longest_scored(recipe);
+    let shard = sample.shard_prompts.saturating_mul(sample.num_samples).saturating_mul(conversation);
+    recipe.score.settings.kind.pass_tokens(conversation).min(shard)
+}
+
+/// Tokens of the longest conversation that is scored.
+pub(crate) fn longest_scored(recipe: &Recipe) -> usize {
+    let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
+    recipe.score.settings.kind.read_tokens(most)
+}
+
+fn scoring_pass(models: &Models<'_>, recipe: &Recipe) -> u64 {
+    models.preference.pass_bytes(scoring_tokens(recipe), models.preference_dtype)
+}
+
+/// Keys and values of one candidate at full length with its prompt.
+pub(crate) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
+    let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
+    models.policy.max_positions.min(most) as u64 * models.policy.key_value_bytes(models.policy_dtype) as u64
+}
+
+/// As many candidates as run at a time, within the recipe's bound or, where it gives none, within what is `left`; one
+/// candidate is never too many.
+pub(crate) fn key_value_pages(
+    models: &Models<'_>,
+    recipe: &Recipe,
+    limits: BatchLimits,
+    left: Option<u64>,
+) -> u64 {
+    let one = candidate_pages(models, recipe);
+    let bound = limits.cache_bytes.or(left.map(|left| Capacity::gpu_cache_bytes(left as usize, 0) as u64));
+    (limits.rows as u64).saturating_mul(one).min(bound.unwrap_or(one)).max(one)
+}
+
+/// Candidates at full length that run at a time: as many as the recipe or the device lets, and their pages.
+pub(crate) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> u64 {
+    let limits = batch_limits(&recipe.sample, models.device);
+    if limits.cache_bytes.is_none() && memory.is_none() {
+        return limits.rows as u64;
+    }
+    let needs = needs(models, recipe, memory);
+    let pages =
+        needs.iter().find(|need| need.phase != Phase::Training).and_then(|need| need.bytes.lines.last());
+    let pages = pages.map_or(0, |line| line.bytes);
+    (pages / candidate_pages(models, recipe).max(1)).clamp(1, limits.rows as u64)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

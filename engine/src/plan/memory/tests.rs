@@ -1,0 +1,115 @@
+//! Bytes counted by hand for a model of one layer; and what other tests of the plan work with.
+
+use super::*;
+use crate::recipe::{Override, Purpose, load};
+
+/// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
+pub(crate) fn tiny() -> Architecture {
+    Architecture::from_json(&tiny_config(), std::path::Path::new("config.json")).unwrap()
+}
+
+fn tiny_config() -> serde_json::Value {
+    serde_json::json!({
+        "model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+        "rope_theta": 10000.0, "hidden_act": "silu", "torch_dtype": "bfloat16",
+        "architectures": ["LlamaForCausalLM"]
+    })
+}
+
+/// Of the same model with a value head, as a preference model.
+pub(crate) fn footprint() -> Footprint {
+    let folder = tempfile::tempdir().unwrap();
+    let config = serde_json::to_vec(&tiny_config()).unwrap();
+    selfplay_records::atomic::write_bytes(&folder.path().join("config.json"), &config).unwrap();
+    Footprint::of_folder(folder.path(), &selfplay_scorer::KindSettings::default()).unwrap()
+}
+
+/// Defaults with some keys set.
+pub(crate) fn recipe(set: &[&str]) -> Recipe {
+    let set: Vec<Override> = set.iter().map(|one| one.parse().unwrap()).collect();
+    load(None, &set, Purpose::Stage).unwrap()
+}
+
+fn bytes_of(needs: &[Need], phase: Phase) -> &Bytes {
+    &needs.iter().find(|need| need.phase == phase).unwrap().bytes
+}
+
+#[test]
+fn weights_gradients_and_state_are_counted_once() {
+    let (policy, preference) = (tiny(), footprint());
+    let parameters = 32 * 16 + 3 * 16 + 2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24;
+    assert_eq!(policy.parameter_count(), parameters);
+    let recipe = recipe(&["train.batch_size=1", "train.max_length=2"]);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    assert_eq!((models.policy_dtype, models.preference_dtype), (DType::BF16, DType::BF16));
+    let bytes = training(&models, &recipe.train);
+    // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
+    let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
+    assert_eq!(four, 14 * parameters as u64);
+    assert_eq!(training_state(&models, &recipe.train), four);
+    // One pair of 2 · 2 tokens × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; as many rows
+    // of 32 logits × (4 + 2) bytes.
+    assert_eq!(bytes.lines[4].bytes, 4 * (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
+    assert_eq!(bytes.lines[5].bytes, 4 * 32 * 6);
+    assert_eq!(checkpoint(&policy, &recipe.train), 8 * parameters as u64);
+}
+
+#[test]
+fn a_pass_has_a_micro_batch_or_a_pair_and_no_more_than_a_batch() {
+    let tokens = |set: &[&str]| pass_tokens(&recipe(set).train);
+    assert_eq!(tokens(&[]), 16_384);
+    assert_eq!(tokens(&["train.micro_batch_tokens=100"]), 2048);
+    assert_eq!(tokens(&["train.batch_size=3", "train.max_length=100"]), 600);
+}
+
+#[test]
+fn pages_stay_within_their_bound() {
+    let (policy, preference) = (tiny(), footprint());
+    let recipe = recipe(&["sample.max_batch_rows=2"]);
+    let pages = |device, left| {
+        let models = Models { policy_dtype: DType::F32, ..Models::of(&recipe, device, &policy, &preference) };
+        key_value_pages(&models, &recipe, batch_limits(&recipe.sample, device), left)
+    };
+    // A row of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
+    let one = 64 * 2 * 8 * 4;
+    assert_eq!(pages(DeviceChoice::Cpu, Some(0)), 2 * one);
+    // On a GPU nine tenths of what is left, and one candidate at least.
+    assert_eq!(pages(DeviceChoice::Cuda(0), Some(1_000_000)), 2 * one);
+    assert_eq!(pages(DeviceChoice::Cuda(0), Some(6000)), 5400);
+    assert_eq!(pages(DeviceChoice::Cuda(0), Some(0)), one);
+    assert_eq!(pages(DeviceChoice::Cuda(0), None), one);
+    assert_eq!(policy_folder(&policy, &recipe), 2 * policy.parameter_count() as u64);
+}
+
+#[test]
+fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
+    let (policy, preference) = (tiny(), footprint());
+    let recipe = recipe(&["sample.token_budget=64", "sample.max_batch_rows=4"]);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    let whole = needs(&models, &recipe, None);
+    assert_eq!(
+        whole.iter().map(|need| need.phase).collect::<Vec<_>>(),
+        [Phase::SamplingAndScoring, Phase::Training]
+    );
+    let both = bytes_of(&whole, Phase::SamplingAndScoring).total();
+    let less = needs(&models, &recipe, Some(both - 1));
+    let alone = bytes_of(&less, Phase::Sampling).total() + bytes_of(&less, Phase::Scoring).total();
+    // The program twice; and what one candidate more or less takes of what is left.
+    assert!(alone >= both, "{alone} {both}");
+    assert!(bytes_of(&less, Phase::Sampling).total() < both);
+    // Memory of a CPU is not divided: there both work at the same time.
+    let models = Models::of(&recipe, DeviceChoice::Cpu, &policy, &preference);
+    assert_eq!(needs(&models, &recipe, Some(1)).len(), 2);
+}
+
+#[test]
+fn rows_are_those_whose_pages_there_are() {
+    let (policy, preference) = (tiny(), footprint());
+    let recipe = recipe(&["sample.max_batch_rows=9"]);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    assert_eq!(rows_at_a_time(&models, &recipe, None), 9);
+    assert_eq!(rows_at_a_time(&models, &recipe, Some(1 << 40)), 9);
+    assert_eq!(rows_at_a_time(&models, &recipe, Some(0)), 1);
+}

@@ -1,0 +1,33 @@
+//! That what is to be allocated is not far beyond what the device has: an allocation that fails ends the process without a
+//! message, and a configuration may ask for terabytes.
+
+use selfplay_model::Architecture;
+
+use crate::device::DeviceChoice;
+use crate::plan::device::{self, Memory};
+use crate::units::size;
+
+/// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where nobody knows what it has.
+pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String> {
+    let mut memory = device::memory(None, device)?;
+    if let Some(bound) = address_space().filter(|&bound| device == DeviceChoice::Cpu && bound < memory.bytes)
+    {
+        memory = Memory { bytes: bound, of: "this process's address space (ulimit -v)".to_owned() };
+    }
+    (bytes > memory.bytes).then(|| {
+        format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.of)
+    })
+}
+
+/// RLIMIT_AS, where there is one.
+fn address_space() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call fills in the structure that it is given.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) } == 0;
+    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+/// Bytes of a model's random weights, in the widest dtype that they are made in.
+pub fn random_weights(model: &Architecture) -> u64 {
+    (model.parameter_count() as u64).saturating_mul(4)
+}

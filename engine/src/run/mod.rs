@@ -1,0 +1,21 @@
+//! A run on disk: its folder, what it was begun with, what is left to do, what its numbers are.
+//!
+//! ```text
+//! dir        paths of a run folder             manifest       what a run was begun with
+//! plan       what is left, from the disk       input_files    the files that it reads, hashed
+//! lock       one process per folder            policy_files   the files of a finished policy, hashed
+//! events     what happened, with seconds       sampling_file  what sampling's bits depend on
+//! summary    numbers as plain data             branch         a run that shares another's stages
+//! ```
+
+pub(crate) mod branch;
+pub(crate) mod branch_point;
+pub(crate) mod dir;
+pub(crate) mod events;
+pub(crate) mod input_files;
+pub(crate) mod lock;
+pub(crate) mod manifest;
+pub(crate) mod plan;
+pub(crate) mod policy_files;
+pub(crate) mod sampling_file;
+pub(crate) mod summary;

@@ -1,0 +1,139 @@
+//! What is left of an iteration, decided purely from what the recipe wants and what is on disk.
+//!
+//! The disk is the only witness: every piece of work ends with the rename of a whole file or folder, so what is
+//! there is done. A later product makes an earlier one unnecessary (with `policy/` written, a missing shard of
+//! candidates is not sampled again).
+
+use std::collections::BTreeSet;
+
+/// What is on disk of one iteration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IterationState {
+    /// Whole shards of candidates.
+    pub candidates: BTreeSet<usize>,
+    /// Whole shards of preferences.
+    pub preferences: BTreeSet<usize>,
+    /// `pairs.parquet`.
+    pub paired: bool,
+    /// Step of the newest training checkpoint.
+    pub checkpoint: Option<u64>,
+    /// `policy/`.
+    pub policy: bool,
+    /// `eval.json`.
+    pub evaluated: bool,
+    /// `summary.json`.
+    pub summarized: bool,
+}
+
+/// The stages that are left of an iteration. Its record is left in every case: an iteration that is recorded has no plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Shards to sample, ascending from 0.
+    pub sample: Vec<usize>,
+    /// Shards to score, ascending, of which those in `sample` are sampled first.
+    pub score: Vec<usize>,
+    /// Whether pairs are to be selected.
+    pub pair: bool,
+    /// Whether the policy is to be trained.
+    pub train: bool,
+    /// Whether the policy is to be evaluated on the held-out prompts.
+    pub evaluate: bool,
+}
+
+/// What is left of an iteration of `shards` shards; `None` of a finished one. `evaluates`: there are held-out prompts.
+pub fn plan(shards: usize, evaluates: bool, state: &IterationState) -> Option<Plan> {
+    if state.summarized && state.policy {
+        return None;
+    }
+    let (train, pair) = (!state.policy, !state.policy && !state.paired);
+    // Pairs read both, so a shard of candidates is needed even where its preferences are there.
+    let missing = |present: &BTreeSet<usize>| match pair {
+        true => (0..shards).filter(|shard| !present.contains(shard)).collect(),
+        false => Vec::new(),
+    };
+    Some(Plan {
+        sample: missing(&state.candidates),
+        score: missing(&state.preferences),
+        pair,
+        train,
+        evaluate: evaluates && !state.evaluated,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of an iteration of three shards, with held-out prompts.
+    fn left(state: &IterationState) -> Option<Plan> {
+        plan(3, true, state)
+    }
+
+    fn whole() -> Plan {
+        Plan { sample: vec![0, 1, 2], score: vec![0, 1, 2], pair: true, train: true, evaluate: true }
+    }
+
+    #[test]
+    fn a_fresh_iteration_does_everything() {
+        assert_eq!(left(&IterationState::default()), Some(whole()));
+    }
+
+    #[test]
+    fn a_finished_iteration_does_nothing() {
+        let all = BTreeSet::from([0, 1, 2]);
+        let finished = IterationState {
+            candidates: all.clone(),
+            preferences: all,
+            paired: true,
+            checkpoint: None,
+            policy: true,
+            evaluated: true,
+            summarized: true,
+        };
+        assert_eq!(left(&finished), None);
+    }
+
+    /// Each row: what an iteration has, and what is left of it.
+    #[test]
+    fn each_point_of_an_iteration() {
+        let all = BTreeSet::from([0, 1, 2]);
+        let base = IterationState::default();
+        let nothing = Plan::default();
+        let trained = Plan { train: true, evaluate: true, ..Plan::default() };
+        let table = [
+            (
+                IterationState { candidates: [0, 2].into(), preferences: [0].into(), ..base.clone() },
+                Plan { sample: vec![1], score: vec![1, 2], ..whole() },
+            ),
+            // A shard of candidates that is gone is sampled again, its preferences stay.
+            (
+                IterationState { candidates: [0, 2].into(), preferences: all.clone(), ..base.clone() },
+                Plan { sample: vec![1], score: vec![], ..whole() },
+            ),
+            (IterationState { candidates: all.clone(), ..base.clone() }, Plan { sample: vec![], ..whole() }),
+            (
+                IterationState { candidates: all.clone(), preferences: all, ..base.clone() },
+                Plan { sample: vec![], score: vec![], ..whole() },
+            ),
+            (IterationState { paired: true, ..base.clone() }, trained.clone()),
+            (IterationState { paired: true, checkpoint: Some(400), ..base.clone() }, trained),
+            (IterationState { policy: true, ..base.clone() }, Plan { evaluate: true, ..Plan::default() }),
+            // The record alone.
+            (IterationState { policy: true, evaluated: true, ..base.clone() }, nothing.clone()),
+            // A summary without its policy (removed by hand) is no finished iteration.
+            (
+                IterationState { evaluated: true, summarized: true, paired: true, ..base },
+                Plan { train: true, ..nothing },
+            ),
+        ];
+        for (state, wanted) in table {
+            assert_eq!(left(&state), Some(wanted), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn without_held_out_prompts_nothing_is_evaluated() {
+        let plan = plan(1, false, &IterationState::default()).unwrap();
+        assert!(!plan.evaluate && plan.train);
+    }
+}

@@ -1,0 +1,164 @@
+//! Numbers of a run as plain data: what `eval.json`, `summary.json` and `show --json` hold.
+
+use serde::{Deserialize, Serialize};
+
+/// `eval.json`: a policy on the held-out prompts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Held-out prompts.
+    pub prompts: usize,
+    /// Responses, `eval.num_samples` per prompt.
+    pub responses: usize,
+    /// Mean length of a response's text in characters.
+    pub characters: f64,
+    /// Mean number of a response's tokens, its stop token included.
+    pub tokens: f64,
+    /// Share of responses that the length limit ended.
+    pub length_limited: f64,
+    /// Share of right responses; absent without a checker.
+    pub eval_accuracy: Option<f64>,
+    /// Mean P(new ≻ old), old = the policy that the iteration started from; absent of the starting policy.
+    pub win_rate_start: Option<f64>,
+    /// Mean P(new ≻ first), first = the policy that the run started from.
+    pub win_rate_first: Option<f64>,
+    /// Mean of log π_new − log π_old over the responses, summed over their tokens, in nats.
+    pub kl: Option<f64>,
+}
+
+/// `log_prob_difference.json`: the sampler's log-probs against the trainer's on the same tokens and weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogProbDifference {
+    /// Tokens that were compared.
+    pub tokens: usize,
+    /// Mean of the absolute differences, in nats.
+    pub mean: f64,
+    /// The largest of them.
+    pub max: f64,
+}
+
+/// `summary.json`: an iteration's line in `show`.
+///
+/// Lengths, win rates, kl and accuracy are of the held-out prompts; `mean_score` and `cyclic` are of the
+/// iteration's candidates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IterationSummary {
+    /// From 1.
+    pub iteration: usize,
+    /// Mean over the pairs of ŝ_w, the chosen response's mean score against all K.
+    pub mean_score: Option<f64>,
+    /// Mean P(new ≻ old) on the held-out prompts.
+    pub win_rate_start: Option<f64>,
+    /// Mean P(new ≻ first policy) on the held-out prompts.
+    pub win_rate_first: Option<f64>,
+    /// Mean characters of a held-out response.
+    pub characters: Option<f64>,
+    /// Mean tokens of a held-out response.
+    pub tokens: Option<f64>,
+    /// Share of held-out responses that the length limit ended.
+    pub length_limited: Option<f64>,
+    /// Share of the iteration's prompts with a preference cycle among three candidates.
+    pub cyclic: Option<f64>,
+    /// Mean log π_new − log π_old over held-out responses, in nats.
+    pub kl: Option<f64>,
+    /// Loss of the first optimizer step.
+    pub loss_first: Option<f64>,
+    /// Loss of the last optimizer step.
+    pub loss_last: Option<f64>,
+    /// Largest difference between the sampler's and the trainer's log-prob of a token, in nats.
+    pub logprob_difference: Option<f64>,
+    /// The mean of these differences.
+    pub logprob_difference_mean: Option<f64>,
+    /// Share of right held-out responses; absent without a checker.
+    pub eval_accuracy: Option<f64>,
+    /// Wall clock of all processes that worked on the iteration.
+    pub seconds: f64,
+    /// Prompts that were sampled.
+    pub prompts: usize,
+    /// Rows of the split that were left out for want of a usable prompt.
+    pub skipped_prompts: usize,
+    /// Candidates over all prompts.
+    pub candidates: usize,
+    /// Mean characters of a candidate.
+    pub candidate_characters: Option<f64>,
+    /// Mean tokens of a candidate.
+    pub candidate_tokens: Option<f64>,
+    /// Pairs that were trained on.
+    pub pairs: usize,
+    /// Pairs that were cut to fit `train.max_length`.
+    pub truncated_pairs: usize,
+    /// Pairs that the cut left nothing of: they were not trained on.
+    #[serde(default)]
+    pub skipped_pairs: usize,
+    /// Pairs whose two responses are the same tokens after every cut: they teach no preference.
+    #[serde(default)]
+    pub identical_pairs: usize,
+    /// Optimizer steps.
+    pub steps: usize,
+}
+
+/// `start` of `show --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StartSummary {
+    /// Share of right held-out responses of the starting policy; absent without a checker.
+    pub eval_accuracy: Option<f64>,
+    /// Mean characters.
+    pub characters: Option<f64>,
+    /// Mean tokens.
+    pub tokens: Option<f64>,
+}
+
+/// `show --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The recipe's name.
+    pub name: String,
+    /// The run folder.
+    pub directory: String,
+    /// Wanted iterations.
+    pub wanted: usize,
+    /// Whether all are finished.
+    pub finished: bool,
+    /// Where the run was branched from, `FOLDER iteration_NN/stage`.
+    pub branched_from: Option<String>,
+    /// The starting policy on the held-out prompts.
+    pub start: StartSummary,
+    /// Finished iterations, in order.
+    pub iterations: Vec<IterationSummary>,
+}
+
+/// The mean, or nothing of nothing.
+pub fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut count = 0_usize;
+    let mut sum = 0.0;
+    for value in values {
+        count += 1;
+        sum += value;
+    }
+    (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_keys_are_there_and_null_where_unknown() {
+        let run = RunSummary { iterations: vec![IterationSummary::default()], ..RunSummary::default() };
+        let value = serde_json::to_value(&run).unwrap();
+        for key in ["eval_accuracy", "characters", "tokens"] {
+            assert!(value["start"].as_object().unwrap().contains_key(key), "{key}");
+        }
+        let keys = "iteration mean_score win_rate_start win_rate_first characters tokens length_limited cyclic kl \
+                    loss_first loss_last logprob_difference eval_accuracy seconds";
+        for key in keys.split_whitespace() {
+            assert!(value["iterations"][0].as_object().unwrap().contains_key(key), "{key}");
+        }
+        assert!(value["iterations"][0]["eval_accuracy"].is_null());
+    }
+
+    #[test]
+    fn a_mean_of_nothing_is_nothing() {
+        assert_eq!(mean([]), None);
+        assert_eq!(mean([1.0, 2.0]), Some(1.5));
+    }
+}

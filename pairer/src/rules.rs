@@ -1,0 +1,167 @@
+//! The rules: which responses of a prompt become pairs, from its table of preferences. One function each.
+//!
+//! Where the contract is silent: a candidate outside the length filter still counts in the means (its text was
+//! compared), it is only never chosen nor rejected. `margin` is what a pair's difference has to exceed: of s(i ≻ j) in
+//! `all-above-margin`, of the two mean scores in `best-worst` and `best-random`. Each rule reads the entry s(i ≻ j) that it
+//! means; none makes it from s(j ≻ i).
+
+use selfplay_records::{Candidates, Preference, Response};
+
+use crate::draw::Draw;
+use crate::{DropCounts, PairRule, PairSettings, PairingError};
+
+/// A smaller difference is a tie and gives no pair.
+const MIN_SPREAD: f64 = 1e-6;
+
+/// Indices of a pair's responses, and of the two whose numbers it takes (the same but in the control).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pick {
+    pub(crate) chosen: usize,
+    pub(crate) rejected: usize,
+    pub(crate) numbers_of: Numbers,
+}
+
+/// The two responses whose scores and probabilities a pair has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) chosen: usize,
+    pub(crate) rejected: usize,
+}
+
+impl Pick {
+    fn new(chosen: usize, rejected: usize) -> Self {
+        Self { chosen, rejected, numbers_of: Numbers { chosen, rejected } }
+    }
+}
+
+/// What a prompt gives.
+pub(crate) enum Choice {
+    Pairs(Vec<Pick>),
+    None(Reason),
+}
+
+/// Why a prompt gives no pair.
+#[derive(Clone, Copy)]
+pub(crate) enum Reason {
+    Single,
+    Length,
+    Tie,
+    Margin,
+}
+
+impl Reason {
+    /// Where it is counted.
+    pub(crate) fn counter(self, counts: &mut DropCounts) -> &mut usize {
+        match self {
+            Self::Single => &mut counts.single,
+            Self::Length => &mut counts.length,
+            Self::Tie => &mut counts.tie,
+            Self::Margin => &mut counts.margin,
+        }
+    }
+}
+
+/// The pairs of one prompt by the rule of the settings.
+pub(crate) fn choose(
+    candidates: &Candidates,
+    preference: &Preference,
+    settings: &PairSettings,
+    prompt_id: &str,
+    draw: &mut Draw,
+) -> Result<Choice, PairingError> {
+    if candidates.responses.len() < 2 {
+        return Ok(Choice::None(Reason::Single));
+    }
+    let eligible = eligible(&candidates.responses, settings, prompt_id)?;
+    if eligible.len() < 2 {
+        return Ok(Choice::None(Reason::Length));
+    }
+    let means = &preference.mean_scores;
+    let by_means = |pick: Pick| single(pick, means[pick.chosen] - means[pick.rejected], settings.margin);
+    Ok(match settings.rule {
+        PairRule::BestWorst => by_means(best_worst(means, &eligible)),
+        PairRule::BestRandom => by_means(best_random(means, &eligible, draw)),
+        PairRule::AllAboveMargin => all_above_margin(&preference.scores, &eligible, settings.margin),
+        PairRule::Random => {
+            let numbers = best_worst(means, &eligible);
+            let spread = means[numbers.chosen] - means[numbers.rejected];
+            single(random(numbers, &eligible, draw), spread, settings.margin)
+        }
+    })
+}
+
+fn single(pick: Pick, difference: f64, margin: f64) -> Choice {
+    if difference < MIN_SPREAD {
+        Choice::None(Reason::Tie)
+    } else if difference <= margin {
+        Choice::None(Reason::Margin)
+    } else {
+        Choice::Pairs(vec![pick])
+    }
+}
+
+/// Highest against lowest mean score; of equal ones the lowest index.
+fn best_worst(means: &[f64], eligible: &[usize]) -> Pick {
+    let (mut best, mut worst) = (eligible[0], eligible[0]);
+    for &i in eligible {
+        if means[i] > means[best] {
+            best = i;
+        }
+        if means[i] < means[worst] {
+            worst = i;
+        }
+    }
+    Pick::new(best, worst)
+}
+
+/// Highest mean score against any of the others, each as likely.
+fn best_random(means: &[f64], eligible: &[usize], draw: &mut Draw) -> Pick {
+    let best = best_worst(means, eligible).chosen;
+    let others: Vec<usize> = eligible.iter().copied().filter(|&i| i != best).collect();
+    Pick::new(best, others[draw.below(others.len())])
+}
+
+/// A control: two different responses at random, with the numbers that best-worst would have given its pair. So a
+/// loss that reads scores meets the targets of a true run, on responses that have nothing to do with them.
+fn random(numbers: Pick, eligible: &[usize], draw: &mut Draw) -> Pick {
+    let chosen = eligible[draw.below(eligible.len())];
+    let others: Vec<usize> = eligible.iter().copied().filter(|&i| i != chosen).collect();
+    Pick { chosen, rejected: others[draw.below(others.len())], numbers_of: numbers.numbers_of }
+}
+
+/// Every (i, j) with s(i ≻ j) > margin, by i, then by j.
+fn all_above_margin(scores: &[Vec<f64>], eligible: &[usize], margin: f64) -> Choice {
+    let ordered = || eligible.iter().flat_map(|&i| eligible.iter().map(move |&j| Pick::new(i, j)));
+    let score = |pick: &Pick| scores[pick.chosen][pick.rejected];
+    let picks: Vec<Pick> =
+        ordered().filter(|p| p.chosen != p.rejected && score(p) > margin && score(p) >= MIN_SPREAD).collect();
+    if !picks.is_empty() {
+        Choice::Pairs(picks)
+    } else if ordered().any(|pick| score(&pick) >= MIN_SPREAD) {
+        Choice::None(Reason::Margin)
+    } else {
+        Choice::None(Reason::Tie)
+    }
+}
+
+/// Indices of the responses within the length filter.
+fn eligible(
+    responses: &[Response],
+    settings: &PairSettings,
+    prompt_id: &str,
+) -> Result<Vec<usize>, PairingError> {
+    if settings.min_tokens.is_none() && settings.max_tokens.is_none() {
+        return Ok((0..responses.len()).collect());
+    }
+    let within = settings.min_tokens.unwrap_or(0)..=settings.max_tokens.unwrap_or(usize::MAX);
+    let mut kept = Vec::new();
+    for (response, ids) in responses.iter().map(|r| r.ids.as_ref()).enumerate() {
+        let Some(ids) = ids else {
+            return Err(PairingError::NoIds { prompt_id: prompt_id.to_owned(), response });
+        };
+        if within.contains(&ids.len()) {
+            kept.push(response);
+        }
+    }
+    Ok(kept)
+}

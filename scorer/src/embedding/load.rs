@@ -1,0 +1,184 @@
+//! A folder → the model with embeddings that it holds. Head sizes are read from the weights, never from a setting.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use selfplay_model::architecture::TensorSpec;
+use selfplay_model::weights::WeightFiles;
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads, StoredDtype};
+
+use super::bradley_terry::BradleyTerry;
+use super::embedder::{Embedder, Limits};
+use super::gpm::Gpm;
+use super::{Embedded, EmbeddingSettings};
+use crate::footprint::{Comparison, Cost};
+use crate::{Footprint, PreferenceModel, ScoreError};
+
+/// What a value head is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// An even number of rows.
+    Gpm,
+    /// One row.
+    BradleyTerry,
+}
+
+impl Head {
+    /// τ where the recipe gives none.
+    fn default_tau(self) -> f64 {
+        match self {
+            Self::Gpm => 0.1,
+            Self::BradleyTerry => 1.0,
+        }
+    }
+
+    /// The name that a recipe uses.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gpm => "gpm",
+            Self::BradleyTerry => "bradley-terry",
+        }
+    }
+}
+
+/// Loads the model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
+/// `prompt_head.weight` \[d/2, hidden]); `asked` is the head that the recipe names, if it names one.
+///
+/// # Errors
+/// As [`crate::load`].
+pub(crate) fn load(
+    folder: &Path,
+    asked: Option<Head>,
+    settings: &EmbeddingSettings,
+    factor: f64,
+    device: &Device,
+    template: Option<&Path>,
+) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+    // What the folder's headers say, before gigabytes of weights are read for nothing.
+    let architecture = Architecture::load(folder)?;
+    let heads = WeightFiles::open(folder)?.heads(&architecture)?;
+    let Some(value_rows) = rows_of(heads.value_head.as_ref()) else {
+        return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
+    };
+    let head = resolve(folder, asked, value_rows)?;
+    if head == Head::Gpm {
+        check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
+    }
+    let options = LoadOptions { device: device.clone(), dtype: settings.dtype.tensor_dtype(), heads: true };
+    let decoder = Decoder::load(folder, &options)?;
+    let Some(mut heads) = PreferenceHeads::of(&decoder) else {
+        return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
+    };
+    // A prompt head is a GPM's.
+    heads.prompt = heads.prompt.filter(|_| head == Head::Gpm);
+    let codec = Codec::load(folder, template.or(settings.chat_template.as_deref()))?;
+    let limits = Limits { max_length: settings.max_length, batch_tokens: settings.batch_tokens };
+    let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
+    let tau = settings.tau.unwrap_or(head.default_tau());
+    let keeps_embeddings = settings.embeddings;
+    Ok(match head {
+        Head::Gpm => Box::new(Embedded { model: Gpm { embedder, tau }, factor, keeps_embeddings }),
+        Head::BradleyTerry => {
+            Box::new(Embedded { model: BradleyTerry { embedder, tau }, factor, keeps_embeddings })
+        }
+    })
+}
+
+/// Of the model in `folder`, from its config.json.
+///
+/// # Errors
+/// No configuration of a decoder.
+pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
+    Ok(footprint_of(&Architecture::load(folder)?))
+}
+
+/// Of a backbone; its heads are next to nothing.
+pub(super) fn footprint_of(backbone: &Architecture) -> Footprint {
+    Footprint::new(
+        backbone.parameter_count() as u64,
+        backbone.stored_dtype.map(StoredDtype::dtype),
+        backbone.inference_values() as u64,
+        Arc::new(Backbone(backbone.clone())),
+    )
+}
+
+/// A decoder that reads each prompt once, and each response after it.
+#[derive(Debug)]
+struct Backbone(Architecture);
+
+impl Cost for Backbone {
+    fn flops(&self, comparison: Comparison) -> f64 {
+        let Comparison { prompt, response, responses } = comparison;
+        self.0.continuation_flops(0, prompt) + responses * self.0.continuation_flops(prompt, response)
+    }
+}
+
+fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
+    head.map(|spec| spec.shape.first().copied().unwrap_or(0))
+}
+
+/// What a value head of `rows` rows is, held against what the recipe names.
+fn resolve(folder: &Path, asked: Option<Head>, rows: usize) -> Result<Head, ScoreError> {
+    let folder = folder.to_path_buf();
+    let found = match rows {
+        1 => Head::BradleyTerry,
+        n if n > 0 && n % 2 == 0 => Head::Gpm,
+        _ => return Err(ScoreError::OddHead { folder, rows }),
+    };
+    match asked {
+        Some(asked) if asked != found => {
+            Err(ScoreError::HeadOfOtherKind { folder, kind: asked.name(), rows })
+        }
+        _ => Ok(found),
+    }
+}
+
+fn check_prompt_head(folder: &Path, value_rows: usize, rows: Option<usize>) -> Result<(), ScoreError> {
+    let want = value_rows / 2;
+    match rows {
+        Some(rows) if rows != want => {
+            Err(ScoreError::PromptHead { folder: folder.to_path_buf(), rows, want })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::{HasKind, Kind};
+
+    use super::*;
+
+    #[test]
+    fn the_head_s_rows_say_what_it_is() {
+        let auto = |rows| resolve(Path::new("pm"), None, rows);
+        assert_eq!(auto(1).unwrap(), Head::BradleyTerry);
+        assert_eq!(auto(2).unwrap(), Head::Gpm);
+        assert_eq!(auto(8).unwrap(), Head::Gpm);
+        for rows in [0, 3, 7] {
+            let error = auto(rows).unwrap_err();
+            assert!(error.kind() == Kind::Input && error.to_string().contains("odd head"), "{error}");
+        }
+        assert_eq!((Head::Gpm.default_tau(), Head::BradleyTerry.default_tau()), (0.1, 1.0));
+    }
+
+    #[test]
+    fn a_kind_that_the_weights_are_not_is_refused() {
+        let asked = |head, rows| resolve(Path::new("pm"), Some(head), rows);
+        assert!(asked(Head::Gpm, 6).is_ok());
+        assert!(asked(Head::BradleyTerry, 1).is_ok());
+        let error = asked(Head::Gpm, 1).unwrap_err().to_string();
+        assert!(error.contains("gpm") && error.contains("1 row"), "{error}");
+        assert!(asked(Head::BradleyTerry, 6).is_err());
+    }
+
+    #[test]
+    fn a_comparison_reads_the_prompt_once() {
+        let backbone = Architecture::named("llama-15m").unwrap();
+        let flops =
+            |responses| footprint_of(&backbone).flops(Comparison { prompt: 50, response: 20, responses });
+        let response = backbone.continuation_flops(50, 20);
+        assert_eq!(flops(3.0), backbone.continuation_flops(0, 50) + 3.0 * response);
+    }
+}

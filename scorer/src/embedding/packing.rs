@@ -1,0 +1,264 @@
+//! Which sequences go through the decoder together, and which tokens they share.
+//!
+//! The K responses of one prompt open with the same tokens: their longest common prefix is computed once and each
+//! response continues it. So the work is prompt + Σ responses, linear in K, and not K × prompt. Batches are filled up
+//! to `batch_tokens`, prompts sorted by length so that they come out even; a prompt whose responses exceed one batch
+//! is split over several, each with its own copy of the prefix.
+//!
+//! This file decides; it holds no tensors. [`PackedPiece`] turns a decision into segments and rows.
+
+use std::cmp::Reverse;
+
+use selfplay_model::PackedBatch;
+
+use super::TokenisedRow;
+
+/// Some sequences of one row that share a prefix within one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Index of the row.
+    pub(super) row: usize,
+    /// Indices of its sequences.
+    pub(super) members: Vec<usize>,
+    /// Tokens of the common prefix; 0 where a sequence stands alone.
+    pub(super) shared: usize,
+}
+
+/// What one forward pass computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct BatchPlan {
+    /// Its pieces.
+    pub(super) pieces: Vec<Piece>,
+    /// Its tokens, every shared prefix counted once.
+    pub(super) tokens: usize,
+}
+
+/// Length of the longest common prefix.
+fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// Rows → batches of at most `batch_tokens` tokens (one sequence that is longer has a batch of its own). Every
+/// sequence of every row is in exactly one piece.
+pub(super) fn plan(rows: &[TokenisedRow], batch_tokens: usize) -> Vec<BatchPlan> {
+    let mut sized: Vec<SizedPiece> =
+        rows.iter().enumerate().flat_map(|(index, row)| split(index, row, batch_tokens)).collect();
+    // Longest first; the sort is stable, so equal ones keep the file's order and a plan is a function of its input.
+    sized.sort_by_key(|piece| Reverse(piece.tokens));
+    let mut batches: Vec<BatchPlan> = Vec::new();
+    for SizedPiece { piece, tokens } in sized {
+        match batches.last_mut() {
+            Some(batch) if batch.tokens + tokens <= batch_tokens => {
+                batch.pieces.push(piece);
+                batch.tokens += tokens;
+            }
+            _ => batches.push(BatchPlan { pieces: vec![piece], tokens }),
+        }
+    }
+    batches
+}
+
+struct SizedPiece {
+    piece: Piece,
+    tokens: usize,
+}
+
+/// One piece where the row fits a batch, several where it does not.
+fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedPiece> {
+    let mut pieces: Vec<SizedPiece> = Vec::new();
+    for (member, ids) in row.sequences.iter().enumerate() {
+        let grown = pieces.last().and_then(|open| {
+            let mut members = open.piece.members.clone();
+            let first = &row.sequences[members[0]];
+            // The prefix of one member alone is 0: it is then the whole of what the two have in common.
+            let before = if members.len() == 1 { first.len() } else { open.piece.shared };
+            members.push(member);
+            // Each member keeps a token of its own, at which its head reads.
+            let shortest = members.iter().map(|&m| row.sequences[m].len()).min().unwrap_or(0);
+            let shared = before.min(common_prefix(first, ids)).min(shortest.saturating_sub(1));
+            let tokens = shared + members.iter().map(|&m| row.sequences[m].len() - shared).sum::<usize>();
+            let piece = Piece { row: index, members, shared };
+            (tokens <= batch_tokens).then_some(SizedPiece { piece, tokens })
+        });
+        match (grown, pieces.last_mut()) {
+            (Some(grown), Some(open)) => *open = grown,
+            _ => pieces.push(SizedPiece {
+                piece: Piece { row: index, members: vec![member], shared: 0 },
+                tokens: ids.len(),
+            }),
+        }
+    }
+    pieces
+}
+
+/// A piece within a packed batch: where its sequences' positions lie among the rows of the hidden states.
+pub(super) struct PackedPiece<'a> {
+    piece: &'a Piece,
+    prefix_start: usize,
+    member_starts: Vec<usize>,
+}
+
+impl<'a> PackedPiece<'a> {
+    /// Pushes the piece's prefix once and each member after it.
+    pub(super) fn push(batch: &mut PackedBatch, piece: &'a Piece, row: &TokenisedRow) -> Self {
+        let sequences = piece.members.iter().map(|&m| row.sequences[m].as_slice());
+        let Some(first) = piece.members.first().map(|&m| &row.sequences[m]).filter(|_| piece.shared > 0)
+        else {
+            let segments: Vec<usize> = sequences.map(|ids| batch.push(ids)).collect();
+            let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
+            return Self { piece, prefix_start: 0, member_starts };
+        };
+        let prefix = batch.push(&first[..piece.shared]);
+        let segments: Vec<usize> =
+            sequences.map(|ids| batch.push_after(prefix, &ids[piece.shared..])).collect();
+        let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
+        Self { piece, prefix_start: batch.rows(prefix).start, member_starts }
+    }
+
+    /// The row of token `position` of the piece's `member`-th sequence. A position in the shared prefix is the same
+    /// row for every member; one that is not is the sequence's own.
+    pub(super) fn row(&self, member: usize, position: usize) -> usize {
+        match position.checked_sub(self.piece.shared) {
+            None => self.prefix_start + position,
+            Some(own) => self.member_starts[member] + own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(sequences: Vec<Vec<u32>>) -> TokenisedRow {
+        TokenisedRow { sequences, ..TokenisedRow::default() }
+    }
+
+    fn row(sequences: &[&[u32]]) -> TokenisedRow {
+        of((sequences.iter()).map(|s| s.to_vec()).collect())
+    }
+
+    /// A prompt of `prompt` tokens and `k` different responses of `response` tokens.
+    fn prompt_with(k: usize, prompt: usize, response: usize) -> TokenisedRow {
+        let sequence = |j: usize| {
+            let mut ids: Vec<u32> = (0..prompt as u32).collect();
+            ids.extend(std::iter::repeat_n(1000 + j as u32, response));
+            ids
+        };
+        of((0..k).map(sequence).collect())
+    }
+
+    fn tokens(batches: &[BatchPlan]) -> usize {
+        batches.iter().map(|batch| batch.tokens).sum()
+    }
+
+    #[test]
+    fn the_common_prefix_is_counted_once() {
+        let rows = [row(&[&[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 7]])];
+        let batches = plan(&rows, 100);
+        // Prefix [1, 2]; then 2 + 3 + 1 own tokens.
+        assert_eq!(
+            batches,
+            [BatchPlan { pieces: vec![Piece { row: 0, members: vec![0, 1, 2], shared: 2 }], tokens: 8 }]
+        );
+    }
+
+    #[test]
+    fn embedding_is_linear_in_k_and_the_prompt_is_paid_once() {
+        let work = |k: usize| tokens(&plan(&[prompt_with(k, 100, 20)], 1 << 20));
+        for k in 1..=16 {
+            assert_eq!(work(k), 100 + 20 * k);
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_opens_another_keeps_a_token_of_its_own() {
+        let batches = plan(&[row(&[&[1, 2, 3], &[1, 2, 3, 4]])], 100);
+        assert_eq!(batches[0].pieces[0].shared, 2);
+        assert_eq!(batches[0].tokens, 2 + 1 + 2);
+        let single = plan(&[row(&[&[1], &[1, 2]])], 100);
+        assert_eq!(single[0].pieces[0].shared, 0, "nothing to share but the only token");
+    }
+
+    #[test]
+    fn nothing_in_common_shares_nothing() {
+        let batches = plan(&[row(&[&[1, 2], &[3, 4, 5]])], 100);
+        assert_eq!((batches[0].pieces[0].shared, batches[0].tokens), (0, 5));
+    }
+
+    #[test]
+    fn a_row_over_the_budget_is_split_and_a_long_sequence_stands_alone() {
+        let batches = plan(&[prompt_with(4, 10, 5)], 20);
+        // 10 + 5 + 5 fits 20: two members per piece, the prefix once in each.
+        assert_eq!(batches.len(), 2);
+        assert!(batches.iter().all(|batch| batch.tokens == 20 && batch.pieces[0].shared == 10));
+        let long = plan(&[prompt_with(2, 10, 5)], 4);
+        assert_eq!(long.len(), 2);
+        assert!(long.iter().all(|batch| batch.tokens == 15));
+    }
+
+    #[test]
+    fn batches_come_out_even_by_length() {
+        let rows: Vec<TokenisedRow> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
+        let order: Vec<Vec<usize>> =
+            plan(&rows, 200).iter().map(|batch| batch.pieces.iter().map(|p| p.row).collect()).collect();
+        assert_eq!(order, [vec![1, 3, 2], vec![0]]);
+    }
+
+    #[test]
+    fn rows_of_a_piece_point_at_the_right_tokens() {
+        let rows = [row(&[&[9, 9]]), row(&[&[1, 2, 3, 4], &[1, 2, 5], &[1, 2, 6, 7, 8]])];
+        let mut batch = PackedBatch::new();
+        let alone = Piece { row: 0, members: vec![0], shared: 0 };
+        let shared = Piece { row: 1, members: vec![0, 1, 2], shared: 2 };
+        let packed = [
+            PackedPiece::push(&mut batch, &alone, &rows[0]),
+            PackedPiece::push(&mut batch, &shared, &rows[1]),
+        ];
+        assert_eq!(batch.tokens(), 2 + 2 + 2 + 1 + 3);
+        for (piece, row) in packed.iter().zip(&rows) {
+            for (m, ids) in row.sequences.iter().enumerate() {
+                for (position, id) in ids.iter().enumerate() {
+                    assert_eq!(batch.ids()[piece.row(m, position)], *id);
+                }
+            }
+        }
+        assert_eq!(packed[1].row(0, 1), packed[1].row(2, 1), "a shared position is one row");
+        assert_ne!(packed[1].row(0, 2), packed[1].row(2, 2), "an own one is not");
+    }
+
+    proptest! {
+        #[test]
+        fn every_sequence_is_planned_once_and_within_the_budget(
+            lengths in proptest::collection::vec((1usize..30, proptest::collection::vec(1usize..30, 0..6)), 0..12),
+            budget in 1usize..120,
+        ) {
+            let sequence = |prompt: usize, j: usize, own: usize| -> Vec<u32> {
+                (0..prompt as u32).chain(std::iter::repeat_n(500 + (j % 3) as u32, own)).collect()
+            };
+            let rows: Vec<TokenisedRow> = lengths.iter().map(|(prompt, own)| {
+                of(own.iter().enumerate().map(|(j, &n)| sequence(*prompt, j, n)).collect())
+            }).collect();
+            let batches = plan(&rows, budget);
+            let mut seen = std::collections::BTreeSet::new();
+            for batch in &batches {
+                let mut count = 0;
+                for piece in &batch.pieces {
+                    let member = |m: usize| &rows[piece.row].sequences[m];
+                    count += piece.shared;
+                    for &m in &piece.members {
+                        prop_assert!(seen.insert((piece.row, m)));
+                        prop_assert_eq!(&member(m)[..piece.shared], &member(piece.members[0])[..piece.shared]);
+                        prop_assert!(member(m).len() > piece.shared);
+                        count += member(m).len() - piece.shared;
+                    }
+                }
+                prop_assert_eq!(count, batch.tokens);
+                let alone = batch.pieces.len() == 1 && batch.pieces[0].members.len() == 1;
+                prop_assert!(batch.tokens <= budget || alone);
+            }
+            prop_assert_eq!(seen.len(), rows.iter().map(|row| row.sequences.len()).sum::<usize>());
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! How a conversation becomes the tokens that a preference model reads: as the GPM authors publish it.
+//!
+//! The chat template over \[user, assistant] as text; the tokenizer with its own special tokens on top (so **two BOS**
+//! with Llama's and Gemma's templates, whose text opens with one); cut at `max_length` from the right; then the last
+//! token, whatever it is (Gemma's "\n"), overwritten by the tokenizer's eos_token. The prompt gate reads the same
+//! sequence at the last token of the template over the prompt alone, without the generation prompt, tokenised in the
+//! same way.
+//!
+//! Departures: none from the published example. The authors' ranking script puts an already templated prompt through
+//! the template again and forces no end token: a defect, not copied. A model without a chat template is an input
+//! error and not raw concatenation, whose scores would look right and not be.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use selfplay_model::{Codec, ModelError};
+use selfplay_records::{Candidates, Message, Prompt, Response};
+
+use crate::ScoreError;
+
+/// One prompt with its K responses as token ids; responses with the same tokens are one sequence, which is computed once
+/// and so ties exactly.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenisedRow {
+    /// The different sequences, each of at most `max_length` ids and at least one, the end token last.
+    pub(super) sequences: Vec<Vec<u32>>,
+    /// \[K], the sequence that each response is.
+    pub(super) of_response: Vec<usize>,
+    /// Position of the prompt's last token, where a gate reads; within every response of the row only after
+    /// clamping to its last position (a prompt longer than `max_length` is cut like the rest).
+    pub prompt_end: Option<usize>,
+    /// Responses that lost tokens to `max_length`.
+    pub cut: usize,
+}
+
+impl TokenisedRow {
+    /// The ids of response `k`; empty where there is none.
+    pub fn response(&self, k: usize) -> &[u32] {
+        self.of_response.get(k).map_or(&[], |&sequence| &self.sequences[sequence])
+    }
+}
+
+/// Whether the position of the prompt's end is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PromptEnd {
+    /// For a model with a prompt head.
+    Find,
+    /// It would cost one more rendering per prompt.
+    Skip,
+}
+
+/// Templated text as ids, the tokenizer's special tokens added.
+trait TemplatedText {
+    fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError>;
+}
+
+impl TemplatedText for Codec {
+    fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.scoring_ids(messages)
+    }
+}
+
+/// Tokenises rows for one preference model.
+pub(super) struct Tokeniser<'a> {
+    text: &'a dyn TemplatedText,
+    end: u32,
+    max_length: usize,
+}
+
+impl<'a> Tokeniser<'a> {
+    /// Of the model in `folder`, whose `codec` this is.
+    ///
+    /// # Errors
+    /// No chat template, or no eos_token.
+    pub(super) fn new(codec: &'a Codec, folder: &Path, max_length: usize) -> Result<Self, ScoreError> {
+        let known = |id: &u32| (*id as usize) < codec.vocab_size();
+        if codec.template.is_none() {
+            return Err(ScoreError::NoTemplate { folder: folder.to_path_buf() });
+        }
+        let Some(end) = codec.tokenizer.eos_id().filter(known) else {
+            return Err(ScoreError::NoEndToken { folder: folder.to_path_buf() });
+        };
+        Ok(Self { text: codec, end, max_length })
+    }
+
+    /// The sequences of one row.
+    ///
+    /// # Errors
+    /// A prompt without text, and whatever the template or the tokenizer refuses, with the row's `prompt_id`.
+    pub(super) fn row(&self, row: &Candidates, prompt_end: PromptEnd) -> Result<TokenisedRow, ScoreError> {
+        let prompt_id = &row.prompt.prompt_id;
+        let mut messages = conversation(&row.prompt)?;
+        let prompt_messages = messages.len();
+        let refused = |part: String, source: ModelError| {
+            let source = Box::new(source);
+            ScoreError::Row { prompt_id: prompt_id.clone(), part, source }
+        };
+        let prompt_end = match prompt_end {
+            PromptEnd::Skip => None,
+            PromptEnd::Find => {
+                let ids = self.text.ids(&messages).map_err(|e| refused("the prompt".to_owned(), e))?;
+                Some(ids.len().saturating_sub(1))
+            }
+        };
+        let mut tokenised = TokenisedRow { prompt_end, ..TokenisedRow::default() };
+        let mut seen: HashMap<Vec<u32>, usize> = HashMap::new();
+        for (k, response) in row.responses.iter().enumerate() {
+            messages.truncate(prompt_messages);
+            messages.push(Message::assistant(response.text.as_str()));
+            let mut ids = self.text.ids(&messages).map_err(|e| refused(format!("response {k}"), e))?;
+            tokenised.cut += usize::from(ids.len() > self.max_length);
+            ids.truncate(self.max_length);
+            let Some(last) = ids.last_mut() else {
+                return Err(ScoreError::Empty { prompt_id: prompt_id.clone(), response: k });
+            };
+            *last = self.end;
+            let sequences = &mut tokenised.sequences;
+            let sequence = *seen.entry(ids).or_insert_with_key(|ids| {
+                sequences.push(ids.clone());
+                sequences.len() - 1
+            });
+            tokenised.of_response.push(sequence);
+        }
+        Ok(tokenised)
+    }
+}
+
+/// The rows' conversations as a preference model reads them: for a trainer of preference models, whose tokens must be
+/// those of the scorer.
+///
+/// # Errors
+/// No chat template or eos_token in `folder`'s `codec`, a row without text, a conversation that the template refuses.
+pub fn tokenise_row(
+    codec: &Codec,
+    folder: &Path,
+    row: &Candidates,
+    max_length: usize,
+) -> Result<TokenisedRow, ScoreError> {
+    Tokeniser::new(codec, folder, max_length)?.row(row, PromptEnd::Find)
+}
+
+/// That the preference model in `folder`, whose `codec` this is, reads a prompt and an answer to it.
+///
+/// # Errors
+/// As [`tokenise_row`].
+pub fn check_prompt(codec: &Codec, folder: &Path, prompt: &Prompt) -> Result<(), ScoreError> {
+    let response = Response { text: "-".to_owned(), ..Response::default() };
+    let row = Candidates { prompt: prompt.clone(), responses: vec![response] };
+    Tokeniser::new(codec, folder, usize::MAX)?.row(&row, PromptEnd::Skip).map(|_| ())
+}
+
+/// The prompt's turns; a row with both forms of text keeps the fuller one.
+fn conversation(prompt: &Prompt) -> Result<Vec<Message>, ScoreError> {
+    match (&prompt.messages, &prompt.prompt) {
+        (Some(messages), _) => Ok(messages.clone()),
+        (None, Some(text)) => Ok(vec![Message::user(text.as_str())]),
+        (None, None) => Err(ScoreError::NoText { prompt_id: prompt.prompt_id.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::{HasKind, Kind};
+
+    use super::*;
+
+    const BOS: u32 = 1;
+    const EOS: u32 = 2;
+
+    /// A template that opens with BOS and closes each turn with "\n", and a tokenizer that adds BOS again: one id per
+    /// byte, as Gemma's does it.
+    struct Bytes;
+
+    impl TemplatedText for Bytes {
+        fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+            let turn = |m: &Message| format!("{}:{}\n", m.role.chars().next().unwrap_or('?'), m.content);
+            let text: String = messages.iter().map(turn).collect();
+            Ok([BOS, BOS].into_iter().chain(text.bytes().map(u32::from)).collect())
+        }
+    }
+
+    fn tokeniser(max_length: usize) -> Tokeniser<'static> {
+        Tokeniser { text: &Bytes, end: EOS, max_length }
+    }
+
+    fn row(prompt: Prompt, texts: &[&str]) -> Candidates {
+        let response = |text: &&str| Response { text: (*text).to_owned(), ..Response::default() };
+        Candidates { prompt, responses: texts.iter().map(response).collect() }
+    }
+
+    fn ids(text: &str) -> Vec<u32> {
+        [BOS, BOS].into_iter().chain(text.bytes().map(u32::from)).collect()
+    }
+
+    #[test]
+    fn two_bos_and_the_last_token_becomes_the_end() {
+        let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
+        let got = tokeniser(4096).row(&row(prompt, &["yes", "no"]), PromptEnd::Find).unwrap();
+        let with_end = |text: &str| [ids(text), vec![EOS]].concat();
+        assert_eq!(got.response(0), with_end("u:hi\na:yes"));
+        assert_eq!(got.response(1), with_end("u:hi\na:no"));
+        // Two BOS and the five bytes of "u:hi\n": its last token is at 6.
+        assert_eq!((got.prompt_end, got.cut), (Some(6), 0));
+    }
+
+    #[test]
+    fn messages_keep_their_turns_and_win_over_prompt() {
+        let messages = vec![Message::user("a"), Message::assistant("b"), Message::user("c")];
+        let prompt =
+            Prompt { messages: Some(messages), prompt: Some("not this".into()), ..Prompt::default() };
+        let got = tokeniser(4096).row(&row(prompt, &["d"]), PromptEnd::Skip).unwrap();
+        assert_eq!(got.response(0), [ids("u:a\na:b\nu:c\na:d"), vec![EOS]].concat());
+        assert_eq!(got.prompt_end, None);
+    }
+
+    #[test]
+    fn the_cut_is_from_the_right_and_before_the_end_token() {
+        let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
+        let got = tokeniser(10).row(&row(prompt, &["yes", ""]), PromptEnd::Find).unwrap();
+        // "<1><1>u:hi\na:y" is ten tokens; the tenth is overwritten. The empty response fits with ten exactly.
+        assert_eq!(got.response(0), [ids("u:hi\na:"), vec![EOS]].concat());
+        assert_eq!(got.response(1), [ids("u:hi\na:"), vec![EOS]].concat());
+        assert_eq!(got.cut, 1);
+    }
+
+    #[test]
+    fn the_same_tokens_are_one_sequence() {
+        let prompt = Prompt { prompt: Some("hi".into()), ..Prompt::default() };
+        let got = tokeniser(4096).row(&row(prompt, &["a", "b", "a", "b"]), PromptEnd::Skip).unwrap();
+        assert_eq!((got.sequences.len(), got.of_response.as_slice()), (2, &[0, 1, 0, 1][..]));
+        assert_eq!(got.response(1), got.response(3));
+        assert!(got.response(4).is_empty());
+    }
+
+    #[test]
+    fn token_ids_alone_are_refused_with_the_prompt_named() {
+        let prompt = Prompt { prompt_id: "p9".into(), prompt_ids: Some(vec![1, 2]), ..Prompt::default() };
+        let error = tokeniser(10).row(&row(prompt, &["x"]), PromptEnd::Skip).unwrap_err();
+        assert!(error.kind() == Kind::Input);
+        assert!(error.to_string().contains("p9") && error.to_string().contains("text"), "{error}");
+    }
+}

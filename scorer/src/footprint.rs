@@ -1,0 +1,73 @@
+//! What a preference model takes of memory and time, known from its folder without its weights: what the planner asks.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::DType;
+
+use crate::{KindSettings, ScoreError};
+
+/// Bytes and operations of a preference model, whatever its kind.
+#[derive(Clone, Debug)]
+pub struct Footprint {
+    /// Its weights, in numbers; 0 for a model that is computed elsewhere.
+    pub parameters: u64,
+    /// The width that its weights are stored in, where its folder says so.
+    pub stored_dtype: Option<DType>,
+    /// What the widest part of a forward pass makes of a token, in numbers.
+    pub token_values: u64,
+    cost: Arc<dyn Cost>,
+}
+
+/// The operations of a kind of preference model.
+pub trait Cost: fmt::Debug + Send + Sync {
+    /// Operations of one comparison.
+    fn flops(&self, comparison: Comparison) -> f64;
+}
+
+/// A prompt and the responses that are compared, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens of each response.
+    pub response: usize,
+    /// Responses; a mean of several prompts need not be whole.
+    pub responses: f64,
+}
+
+impl Footprint {
+    /// Of a model with `parameters` numbers.
+    pub(crate) fn new(
+        parameters: u64,
+        stored_dtype: Option<DType>,
+        token_values: u64,
+        cost: Arc<dyn Cost>,
+    ) -> Self {
+        Self { parameters, stored_dtype, token_values, cost }
+    }
+
+    /// Of the preference model in `folder`, from its configuration alone.
+    ///
+    /// # Errors
+    /// A configuration that is absent, or that no model of this kind has.
+    pub fn of_folder(folder: &Path, kind: &KindSettings) -> Result<Self, ScoreError> {
+        kind.footprint(folder)
+    }
+
+    /// Bytes of the weights.
+    pub fn weight_bytes(&self, dtype: DType) -> u64 {
+        self.parameters * dtype.size_in_bytes() as u64
+    }
+
+    /// Bytes that a forward pass over `tokens` tokens makes at its widest.
+    pub fn pass_bytes(&self, tokens: usize, dtype: DType) -> u64 {
+        (tokens as u64).saturating_mul(self.token_values * dtype.size_in_bytes() as u64)
+    }
+
+    /// Operations of one comparison.
+    pub fn flops(&self, comparison: Comparison) -> f64 {
+        self.cost.flops(comparison)
+    }
+}

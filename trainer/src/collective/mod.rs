@@ -1,0 +1,161 @@
+//! Ranks: the processes or threads that train one model together, and what they exchange.
+//!
+//! Data parallelism: every rank holds all weights and all examples (token ids only), and takes the gradient of one part
+//! of each optimizer batch. Gradients are summed over the ranks, and each rank then makes the same optimizer step on its
+//! own weights. Rank 0 alone writes: metrics, checkpoints, reference log-probs.
+//!
+//! # Order of sums
+//!
+//! An optimizer batch is cut into [`Collective::parts`] parts of whole examples (`training/division.rs`), one per
+//! rank. Within a part, micro-batches are made and their gradients accumulated as in a training of one rank, from zero.
+//! Then the gradient is g₀ + g₁ + … + gₙ₋₁, added from the left in the order of parts, in the gradient's own dtype; the
+//! parts' shares of loss, rewards and log-probs are added in the same order in f64. [`Alone::in_parts`] does the same on
+//! one rank, with one more copy of the gradients, so that **n ranks of [`Threads`] and one rank in n parts write the same
+//! bits**. With one part nothing is added, and a step is that of a plain training.
+//!
+//! Those are not the bits of a plain training whose micro-batches happen to be the parts: there, the tokens of the second
+//! are added one by one onto the sum of the first.
+//!
+//! Losses are means over the whole batch: its counts follow from the examples, which every rank has; `kto-pair` also
+//! needs the whole batch's log-probs, which are gathered first.
+//!
+//! # Calls must match
+//!
+//! Ranks make the same calls in the same order, each with lists of the same lengths and shapes. Between two calls a
+//! rank may fail by itself (a full disk, say) or be asked to stop: it says so in the next call ([`agree`],
+//! [`agree_to_stop`]), so that all ranks end at the same place, with the error or with a checkpoint. A rank that can't make the
+//! next call [leaves](Collective::leave), and every call that waits for it fails with [`TrainError::RankLost`].
+//!
+//! # Other implementations
+//!
+//! - **NCCL**, one process per GPU: `all_reduce` and `broadcast` are `ncclAllReduce` (sum) and `ncclBroadcast` on the tensors'
+//!   own memory and stream, grouped in one `ncclGroupStart`/`End`. `all_gather` copies its few numbers to the device and back.
+//!   NCCL fixes the order of a sum by topology and message size, not by time: all ranks get the same bits, and a
+//!   repeated run on the same machines gets them again, but they are not those of `in_parts`. `leave` is
+//!   `ncclCommAbort`; the others see the loss through `ncclCommGetAsyncError` while they wait.
+//! - **MPI**, one process per rank: `MPI_Allgather` for numbers, which may come from another number of nodes than the
+//!   sums; tensors on the host. For the order above, gather each tensor in pieces and add from the left. `leave` is
+//!   `MPI_Abort`.
+//!
+//! Both call from one thread at a time. Ranks need not share a file system: only rank 0 reads and writes the run's folder.
+
+mod alone;
+mod threads;
+
+use candle_core::Tensor;
+
+use crate::TrainError;
+
+pub use alone::Alone;
+pub use threads::Threads;
+
+/// One rank's view of all ranks.
+pub trait Collective: Send + Sync {
+    /// This rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn world(&self) -> usize;
+
+    /// The parts that an optimizer batch is cut into: one per rank, or any number on a single rank.
+    fn parts(&self) -> usize {
+        self.world()
+    }
+
+    /// Sums each tensor over the ranks, in place, and leaves the same bits on all of them. Tensors are contiguous and
+    /// may lie on a GPU.
+    ///
+    /// # Errors
+    /// A rank is lost, the ranks' lists differ, or the device fails; the tensors are then of no use.
+    fn all_reduce(&self, tensors: &[&Tensor]) -> Result<(), TrainError>;
+
+    /// Every rank's values one after the other, by rank. All ranks give the same number of them.
+    ///
+    /// # Errors
+    /// A rank is lost, or the ranks' numbers of values differ.
+    fn all_gather(&self, values: &[f64]) -> Result<Vec<f64>, TrainError>;
+
+    /// Copies the tensors of rank `root` into those of all others, in place.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce`].
+    fn broadcast(&self, tensors: &[&Tensor], root: usize) -> Result<(), TrainError>;
+
+    /// Ends this rank's part: calls of other ranks that wait for it, or will, fail. Called on an error that the ranks
+    /// could not agree on.
+    fn leave(&self);
+}
+
+/// Whether this rank writes files and messages.
+pub(crate) fn is_first(collective: &dyn Collective) -> bool {
+    collective.rank() == 0
+}
+
+/// `result` where no rank has failed; this rank's error, or [`TrainError::RankLost`], where one has.
+pub(crate) fn agree<T>(collective: &dyn Collective, result: Result<T, TrainError>) -> Result<T, TrainError> {
+    agree_to_stop(collective, result, false).map(|(value, _)| value)
+}
+
+/// As [`agree`], and whether any rank was asked to stop.
+pub(crate) fn agree_to_stop<T>(
+    collective: &dyn Collective,
+    result: Result<T, TrainError>,
+    stop: bool,
+) -> Result<(T, bool), TrainError> {
+    if collective.world() == 1 {
+        return result.map(|value| (value, stop));
+    }
+    let number = |flag: bool| f64::from(u8::from(flag));
+    let all = match collective.all_gather(&[number(result.is_err()), number(stop)]) {
+        Ok(all) => all,
+        // This rank's own error says more than that the others are gone.
+        Err(lost) => return Err(result.err().unwrap_or(lost)),
+    };
+    let value = result?;
+    match all.chunks_exact(2).position(|flags| flags[0] != 0.0) {
+        Some(rank) => Err(TrainError::RankLost { rank }),
+        None => Ok((value, all.chunks_exact(2).any(|flags| flags[1] != 0.0))),
+    }
+}
+
+/// The values of rank 0, however many; what other ranks give is not looked at.
+pub(crate) fn from_first(collective: &dyn Collective, values: &[f64]) -> Result<Vec<f64>, TrainError> {
+    if collective.world() == 1 {
+        return Ok(values.to_vec());
+    }
+    let counts = collective.all_gather(&[values.len() as f64])?;
+    let count = counts.first().map_or(0, |&count| count as usize);
+    let mut given = vec![0.0; count];
+    if is_first(collective) {
+        given.copy_from_slice(values);
+    }
+    let mut all = collective.all_gather(&given)?;
+    all.truncate(count);
+    Ok(all)
+}
+
+/// Checks by a hash that all ranks were given the same `what`.
+pub(crate) fn same_on_all(
+    collective: &dyn Collective,
+    what: &'static str,
+    hash: &str,
+) -> Result<(), TrainError> {
+    if collective.world() == 1 {
+        return Ok(());
+    }
+    let own: Vec<f64> = hash.bytes().map(f64::from).collect();
+    let all = collective.all_gather(&own)?;
+    // All ranks compare with rank 0's, so that all see a difference.
+    if all.chunks(own.len().max(1)).any(|theirs| theirs != &all[..own.len()]) {
+        return Err(TrainError::RanksDiffer { what });
+    }
+    Ok(())
+}
+
+/// Adds `term` to `sum` in place, element by element.
+pub(crate) fn add_to(sum: &Tensor, term: &Tensor) -> candle_core::Result<()> {
+    sum.slice_set(&(sum + term)?, 0, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Ranks that are threads of one process, with the order of sums of [`crate::collective`].
+//!
+//! Every call is a round: each rank hands in its values or handles to its tensors and waits until all have. Nothing is sent:
+//! a rank reads and writes the others' tensors, each tensor by one rank, and a second round holds everybody until all
+//! are written. Meant for the CPU's memory; tensors on a GPU work as far as threads share one device and stream.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use candle_core::Tensor;
+
+use super::{Collective, add_to};
+use crate::TrainError;
+
+/// One rank of a group of threads. Dropping it is leaving.
+pub struct Threads {
+    rank: usize,
+    group: Arc<Group>,
+}
+
+struct Group {
+    world: usize,
+    round: Mutex<Round>,
+    changed: Condvar,
+}
+
+/// The round in work and the result of the one before it. No rank can hand in for a round before it has
+/// read the result of the last one, so one result is enough.
+struct Round {
+    number: u64,
+    given: Vec<Option<Given>>,
+    result: Arc<Vec<Given>>,
+    /// The first rank that left.
+    left: Option<usize>,
+}
+
+/// What a rank hands in.
+enum Given {
+    Values(Vec<f64>),
+    /// Handles to the rank's own memory.
+    Tensors(Vec<Tensor>),
+}
+
+impl Threads {
+    /// The ranks of a group of `world` threads, in order; each is moved to its thread.
+    pub fn group(world: usize) -> Vec<Threads> {
+        let group = Arc::new(Group {
+            world,
+            round: Mutex::new(Round {
+                number: 0,
+                given: (0..world).map(|_| None).collect(),
+                result: Arc::default(),
+                left: None,
+            }),
+            changed: Condvar::new(),
+        });
+        (0..world).map(|rank| Threads { rank, group: group.clone() }).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Round> {
+        self.group.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands in, waits for all, and gives what all have handed in, by rank.
+    fn exchange(&self, own: Given) -> Result<Arc<Vec<Given>>, TrainError> {
+        let mut round = self.lock();
+        if let Some(rank) = round.left {
+            return Err(TrainError::RankLost { rank });
+        }
+        let number = round.number;
+        round.given[self.rank] = Some(own);
+        if round.given.iter().all(Option::is_some) {
+            round.result = Arc::new(round.given.iter_mut().filter_map(Option::take).collect());
+            round.number += 1;
+            self.group.changed.notify_all();
+        }
+        loop {
+            // A round that is complete counts, also when a rank has left since.
+            if round.number != number {
+                return Ok(round.result.clone());
+            }
+            if let Some(rank) = round.left {
+                return Err(TrainError::RankLost { rank });
+            }
+            round = self.group.changed.wait(round).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Runs `work` on every `world`-th tensor of all ranks, which is this rank's share of the list, and waits until
+    /// the other ranks have done theirs. `work` gets one tensor of each rank, by rank.
+    fn on_tensors(
+        &self,
+        tensors: &[&Tensor],
+        work: impl Fn(&[&Tensor]) -> candle_core::Result<()>,
+    ) -> Result<(), TrainError> {
+        let all = self.exchange(Given::Tensors(tensors.iter().map(|&tensor| tensor.clone()).collect()))?;
+        let lists = tensor_lists(&all)?;
+        for place in (self.rank..tensors.len()).step_by(self.group.world) {
+            let each: Vec<&Tensor> = lists.iter().map(|list| &list[place]).collect();
+            if let Err(error) = work(&each) {
+                self.leave();
+                return Err(error.into());
+            }
+        }
+        self.exchange(Given::Values(Vec::new())).map(drop)
+    }
+}
+
+/// All ranks' tensors, by rank.
+///
+/// Every rank checks the same lists, so all of them fail where one differs.
+fn tensor_lists(all: &[Given]) -> Result<Vec<&[Tensor]>, TrainError> {
+    let lists: Option<Vec<&[Tensor]>> = all
+        .iter()
+        .map(|given| match given {
+            Given::Tensors(tensors) => Some(tensors.as_slice()),
+            Given::Values(_) => None,
+        })
+        .collect();
+    let lists = lists.ok_or(TrainError::RanksOutOfStep { what: "calls" })?;
+    let same = |a: &[Tensor], b: &[Tensor]| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.dims() == b.dims() && a.dtype() == b.dtype())
+    };
+    match lists.first() {
+        Some(first) if lists.iter().any(|list| !same(first, list)) => {
+            Err(TrainError::RanksOutOfStep { what: "tensors" })
+        }
+        _ => Ok(lists),
+    }
+}
+
+impl Collective for Threads {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.group.world
+    }
+
+    fn all_reduce(&self, tensors: &[&Tensor]) -> Result<(), TrainError> {
+        self.on_tensors(tensors, |each| {
+            let [sum, rest @ ..] = each else { return Ok(()) };
+            rest.iter().try_for_each(|term| add_to(sum, term))?;
+            rest.iter().try_for_each(|copy| copy.slice_set(sum, 0, 0))
+        })
+    }
+
+    fn all_gather(&self, values: &[f64]) -> Result<Vec<f64>, TrainError> {
+        let all = self.exchange(Given::Values(values.to_vec()))?;
+        let mut gathered = Vec::with_capacity(all.len() * values.len());
+        let length = match all.first() {
+            Some(Given::Values(first)) => first.len(),
+            _ => return Err(TrainError::RanksOutOfStep { what: "calls" }),
+        };
+        for given in all.iter() {
+            match given {
+                Given::Values(theirs) if theirs.len() == length => gathered.extend_from_slice(theirs),
+                Given::Values(_) => return Err(TrainError::RanksOutOfStep { what: "numbers of values" }),
+                Given::Tensors(_) => return Err(TrainError::RanksOutOfStep { what: "calls" }),
+            }
+        }
+        Ok(gathered)
+    }
+
+    fn broadcast(&self, tensors: &[&Tensor], root: usize) -> Result<(), TrainError> {
+        self.on_tensors(tensors, |each| {
+            let copies = each.iter().enumerate().filter(|&(rank, _)| rank != root);
+            copies.into_iter().try_for_each(|(_, copy)| copy.slice_set(each[root], 0, 0))
+        })
+    }
+
+    fn leave(&self) {
+        self.lock().left.get_or_insert(self.rank);
+        self.group.changed.notify_all();
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,168 @@
+//! What is learnt: pairs, instructions, comparisons, each an [`Objective`] that one driver
+//! ([`crate::train`]) trains.
+
+mod pairs;
+mod preference;
+mod sft;
+
+use selfplay_model::{Decoder, Gradients};
+
+pub use pairs::{PairObjective, PassSettings, TokenPair, pair_gradients, token_pairs};
+pub use preference::{
+    PreferenceHead, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
+};
+pub use sft::{SftExample, SftObjective, sft_examples};
+
+pub(crate) use pairs::check_vocabulary;
+#[cfg(test)]
+pub(crate) use pairs::{ReferencePass, fill_references};
+
+use crate::collective::Collective;
+use crate::loss::PairLogProbs;
+use crate::training::{Preparation, TrainRun, TrainSummary};
+use crate::{TrainError, TrainSettings};
+
+/// What is known of an optimizer batch once its gradient is taken; of a part of the batch: its share of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BatchReport {
+    /// Mean over the batch.
+    pub loss: f64,
+    /// Mean reward of the chosen responses, of a loss over pairs.
+    pub reward_chosen: Option<f64>,
+    /// Mean reward of the rejected responses.
+    pub reward_rejected: Option<f64>,
+    /// Mean summed log-prob of the chosen responses, in nats.
+    pub logp_chosen: Option<f64>,
+    /// Mean summed log-prob of the rejected responses, in nats.
+    pub logp_rejected: Option<f64>,
+    /// Tokens that went forward.
+    pub tokens: usize,
+    /// The first example, by place in the batch, whose loss is not finite; gradients are then of no use.
+    pub not_finite: Option<usize>,
+}
+
+impl BatchReport {
+    /// Two shares of one batch together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let sum = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (one, other) => one.or(other),
+        };
+        Self {
+            loss: self.loss + other.loss,
+            reward_chosen: sum(self.reward_chosen, other.reward_chosen),
+            reward_rejected: sum(self.reward_rejected, other.reward_rejected),
+            logp_chosen: sum(self.logp_chosen, other.logp_chosen),
+            logp_rejected: sum(self.logp_rejected, other.logp_rejected),
+            tokens: self.tokens + other.tokens,
+            not_finite: self.not_finite.or(other.not_finite),
+        }
+    }
+}
+
+/// A part of an optimizer batch, with what must be known of the whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// All examples of the batch.
+    pub batch: &'a [usize],
+    /// The places in `batch` that belong to this part, ascending; there may be none.
+    pub places: &'a [usize],
+    /// Whether this is the first part of the batch, which reports what is summed over the batch only once.
+    pub is_first: bool,
+    /// The whole batch's log-probs, by place, where [`Objective::log_probs`] has given those of every part.
+    pub log_probs: Option<&'a [PairLogProbs]>,
+}
+
+impl<'a> Part<'a> {
+    /// The examples of this part.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let batch = self.batch;
+        self.places.iter().map(move |&place| batch[place])
+    }
+}
+
+/// A training objective over a fixed list of examples.
+pub trait Objective {
+    /// The settings of the loop.
+    fn settings(&self) -> &TrainSettings;
+
+    /// Checks settings and examples against the model, and cuts the examples to the settings' lengths.
+    ///
+    /// # Errors
+    /// Settings or examples that can't be trained with, or a model that they don't fit.
+    fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError>;
+
+    /// Computes once, before the first step, what needs the starting weights: the reference log-probs of pairs.
+    ///
+    /// # Errors
+    /// A value that is not finite, or a failed read or write.
+    fn prepare(&mut self, _decoder: &Decoder, _run: &TrainRun<'_>) -> Result<Preparation, TrainError> {
+        Ok(Preparation::Complete)
+    }
+
+    /// Examples of an epoch.
+    fn examples(&self) -> usize;
+
+    /// What error messages call an example.
+    fn name(&self, example: usize) -> String;
+
+    /// Tokens of an example's forward pass.
+    fn tokens(&self, example: usize) -> usize;
+
+    /// A hash of everything that the examples bring into training.
+    fn fingerprint(&self) -> String;
+
+    /// Whether the gradient of one example needs the log-probs of its whole batch.
+    fn needs_whole_batch(&self) -> bool {
+        false
+    }
+
+    /// The log-probs of the part's examples, in their order. Asked only where [`Objective::needs_whole_batch`] says so
+    /// and the batch has more than one part.
+    ///
+    /// # Errors
+    /// Whatever the decoder fails with.
+    fn log_probs(&self, _decoder: &Decoder, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
+        Ok(Vec::new())
+    }
+
+    /// Adds the part's share of the gradient of the batch's mean loss to `grads`.
+    ///
+    /// # Errors
+    /// An example that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no
+    /// error but is in the report.
+    fn accumulate(
+        &mut self,
+        decoder: &Decoder,
+        part: Part<'_>,
+        grads: &mut Gradients,
+    ) -> Result<BatchReport, TrainError>;
+
+    /// Called on rank 0 before the first step; `last_step` steps are done already.
+    ///
+    /// # Errors
+    /// A file that can't be read or written.
+    fn begin(&mut self, _run: &TrainRun<'_>, _last_step: usize) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Called after the last step of each epoch and after the last step of all; `epoch` counts from 1.
+    ///
+    /// # Errors
+    /// Whatever the decoder fails with, or a failed write.
+    fn end_epoch(
+        &mut self,
+        _decoder: &Decoder,
+        _collective: &dyn Collective,
+        _epoch: usize,
+        _step: usize,
+    ) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// The objective's part of the summary: examples, and how many were cut and left out.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    fn summary(&self, run: &TrainRun<'_>) -> Result<TrainSummary, TrainError>;
+}

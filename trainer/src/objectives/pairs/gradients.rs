@@ -1,0 +1,278 @@
+//! The gradient of one optimizer batch of pairs, or of a part of it.
+//!
+//! The contract describes two passes: the batch's log-probs first, then gradients. Departure, same numbers up to
+//! rounding: only a loss whose coefficients need the batch's log-probs (`kto-pair`) makes the first pass, and only
+//! when the batch is more than one micro-batch or more than one part. Every other loss needs of the batch its counts
+//! alone ([`BatchTotals`]), which are known beforehand, so each micro-batch goes forward once.
+//!
+//! A micro-batch's tape is consumed by its backward pass before the next one goes forward; gradients of all
+//! micro-batches are summed in f32 in one place.
+
+use selfplay_model::{Decoder, Gradients};
+
+use crate::batch::{PackedPairs, micro_batches, pack_pairs};
+use crate::log_probs::{forward_log_probs, sum};
+use crate::loss::{
+    BatchLoss, BatchTotals, LossError, LossSettings, PairInputs, PairLogProbs, evaluate_part,
+    needs_whole_batch,
+};
+use crate::objectives::{BatchReport, TokenPair};
+use crate::{TrainError, TrainSettings};
+
+/// How micro-batches are made and run.
+#[derive(Clone, Copy, Debug)]
+pub struct PassSettings {
+    /// Tokens of a micro-batch at most, or one pair.
+    pub micro_batch_tokens: usize,
+    /// Keep the blocks' inputs alone, and run each block again in its backward.
+    pub recompute: bool,
+}
+
+impl From<&TrainSettings> for PassSettings {
+    fn from(settings: &TrainSettings) -> Self {
+        Self { micro_batch_tokens: settings.micro_batch_tokens, recompute: settings.recompute }
+    }
+}
+
+/// Adds the gradient of the batch's mean loss to `grads`.
+///
+/// # Errors
+/// Pairs that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no error: the
+/// report names the pair.
+pub fn pair_gradients(
+    decoder: &Decoder,
+    pairs: &[&TokenPair],
+    loss: &LossSettings,
+    pass: PassSettings,
+    grads: &mut Gradients,
+) -> Result<BatchReport, TrainError> {
+    let places: Vec<usize> = (0..pairs.len()).collect();
+    PairPass { decoder, pairs, places: &places, is_first: true, loss, pass }.accumulate(None, grads)
+}
+
+/// A part of an optimizer batch with everything that its gradient is taken by.
+pub(super) struct PairPass<'a> {
+    pub(super) decoder: &'a Decoder,
+    /// The whole batch.
+    pub(super) pairs: &'a [&'a TokenPair],
+    /// The part's places in `pairs`, ascending.
+    pub(super) places: &'a [usize],
+    /// Whether the part reports what is only known of the whole batch.
+    pub(super) is_first: bool,
+    pub(super) loss: &'a LossSettings,
+    pub(super) pass: PassSettings,
+}
+
+impl PairPass<'_> {
+    /// The part's micro-batches, as places in the batch.
+    fn micro_batches(&self) -> Vec<Vec<usize>> {
+        let tokens: Vec<usize> = self.places.iter().map(|&place| self.pairs[place].tokens()).collect();
+        let mut micros = micro_batches(&tokens, self.pass.micro_batch_tokens);
+        micros.iter_mut().flatten().for_each(|member| *member = self.places[*member]);
+        micros
+    }
+
+    /// Log-probs of the part's pairs under the decoder, by place in the batch; 0 for the pairs of other parts.
+    pub(super) fn log_probs(&self) -> Result<Vec<PairLogProbs>, TrainError> {
+        let mut policy = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; self.pairs.len()];
+        for micro in self.micro_batches() {
+            let values = pair_log_probs(self.decoder, &select(self.pairs, &micro))?;
+            for (&place, value) in micro.iter().zip(values) {
+                policy[place] = value;
+            }
+        }
+        Ok(policy)
+    }
+
+    /// Adds the part's share of the batch's gradient. `policy`: the whole batch's log-probs, where it has several parts
+    /// and the loss needs them.
+    pub(super) fn accumulate(
+        &self,
+        policy: Option<&[PairLogProbs]>,
+        grads: &mut Gradients,
+    ) -> Result<BatchReport, TrainError> {
+        let pairs = self.pairs;
+        let micros = self.micro_batches();
+        let totals = BatchTotals {
+            pairs: pairs.len(),
+            chosen_tokens: pairs.iter().map(|pair| pair.chosen.len()).sum(),
+        };
+        let tokens = self.places.iter().map(|&place| pairs[place].tokens()).sum();
+        let mut sums = Sums { tokens, ..Sums::default() };
+
+        let own;
+        let policy = match policy {
+            None if micros.len() > 1 && needs_whole_batch(self.loss.kind) => {
+                own = self.log_probs()?;
+                Some(own.as_slice())
+            }
+            policy => policy,
+        };
+        let whole = match policy {
+            None => None,
+            Some(policy) => {
+                let inputs: Vec<PairInputs> =
+                    pairs.iter().zip(policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                match evaluate_part(self.loss, &inputs, totals) {
+                    Ok(value) => {
+                        if self.is_first {
+                            sums.add(&value, policy);
+                        }
+                        Some(value)
+                    }
+                    Err(error) => {
+                        return sums.broken(error, pairs, &(0..pairs.len()).collect::<Vec<_>>());
+                    }
+                }
+            }
+        };
+
+        for micro in &micros {
+            let members = select(pairs, micro);
+            let packed = pack_pairs(members.iter().copied());
+            let tape = self.decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let targets = &packed.targets;
+            let coefficients = match &whole {
+                Some(whole) => part_of(whole, micro),
+                None => {
+                    let log_probs =
+                        self.decoder.token_log_probs(tape.hidden(), &targets.rows, &targets.targets)?;
+                    let policy = summed(&packed, &log_probs);
+                    let inputs: Vec<PairInputs> =
+                        members.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                    match evaluate_part(self.loss, &inputs, totals) {
+                        Ok(value) => {
+                            sums.add(&value, &policy);
+                            value
+                        }
+                        Err(error) => return sums.broken(error, pairs, micro),
+                    }
+                }
+            };
+            let d_log_probs = per_token(&packed, &coefficients);
+            let d_hidden = self.decoder.token_log_probs_backward(
+                tape.hidden(),
+                &targets.rows,
+                &targets.targets,
+                &d_log_probs,
+                grads,
+            )?;
+            self.decoder.backward(tape, &d_hidden, grads)?;
+        }
+        Ok(sums.report(pairs.len()))
+    }
+}
+
+/// Summed log-probs of the pairs' responses, in one forward pass.
+pub(crate) fn pair_log_probs(
+    decoder: &Decoder,
+    pairs: &[&TokenPair],
+) -> Result<Vec<PairLogProbs>, TrainError> {
+    let packed = pack_pairs(pairs.iter().copied());
+    let log_probs = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
+    Ok(summed(&packed, &log_probs))
+}
+
+fn select<'a>(pairs: &[&'a TokenPair], indexes: &[usize]) -> Vec<&'a TokenPair> {
+    indexes.iter().map(|&index| pairs[index]).collect()
+}
+
+fn inputs(pair: &TokenPair, policy: PairLogProbs) -> PairInputs {
+    PairInputs {
+        policy,
+        reference: pair.reference,
+        chosen_tokens: pair.chosen.len(),
+        rejected_tokens: pair.rejected.len(),
+        target: pair.target,
+    }
+}
+
+fn summed(packed: &PackedPairs, log_probs: &[f32]) -> Vec<PairLogProbs> {
+    packed
+        .spans
+        .iter()
+        .map(|span| PairLogProbs {
+            chosen: sum(&log_probs[span.chosen.clone()]),
+            rejected: sum(&log_probs[span.rejected.clone()]),
+        })
+        .collect()
+}
+
+/// The derivatives of some of a batch's pairs.
+fn part_of(whole: &BatchLoss, micro: &[usize]) -> BatchLoss {
+    BatchLoss {
+        d_chosen: micro.iter().map(|&i| whole.d_chosen[i]).collect(),
+        d_rejected: micro.iter().map(|&i| whole.d_rejected[i]).collect(),
+        ..BatchLoss::default()
+    }
+}
+
+/// A sum's derivative is that of each of its terms.
+fn per_token(packed: &PackedPairs, loss: &BatchLoss) -> Vec<f32> {
+    let mut d = vec![0f32; packed.targets.rows.len()];
+    for (span, (chosen, rejected)) in packed.spans.iter().zip(loss.d_chosen.iter().zip(&loss.d_rejected)) {
+        d[span.chosen.clone()].fill(*chosen as f32);
+        d[span.rejected.clone()].fill(*rejected as f32);
+    }
+    d
+}
+
+/// What is logged, summed over micro-batches.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    reward_chosen: f64,
+    reward_rejected: f64,
+    logp_chosen: f64,
+    logp_rejected: f64,
+    tokens: usize,
+}
+
+impl Sums {
+    fn add(&mut self, loss: &BatchLoss, policy: &[PairLogProbs]) {
+        self.loss += loss.loss;
+        self.reward_chosen += loss.reward_chosen.iter().sum::<f64>();
+        self.reward_rejected += loss.reward_rejected.iter().sum::<f64>();
+        self.logp_chosen += policy.iter().map(|p| p.chosen).sum::<f64>();
+        self.logp_rejected += policy.iter().map(|p| p.rejected).sum::<f64>();
+    }
+
+    fn report(&self, pairs: usize) -> BatchReport {
+        let mean = |sum: f64| Some(sum / pairs.max(1) as f64);
+        BatchReport {
+            loss: self.loss,
+            reward_chosen: mean(self.reward_chosen),
+            reward_rejected: mean(self.reward_rejected),
+            logp_chosen: mean(self.logp_chosen),
+            logp_rejected: mean(self.logp_rejected),
+            tokens: self.tokens,
+            not_finite: None,
+        }
+    }
+
+    /// A loss that can't be: the batch's report with the pair at fault, or the user's error with its name.
+    fn broken(
+        &self,
+        error: LossError,
+        pairs: &[&TokenPair],
+        micro: &[usize],
+    ) -> Result<BatchReport, TrainError> {
+        let at = error.pair().and_then(|place| micro.get(place)).copied();
+        match (&error, at) {
+            (LossError::NotFinite { .. }, at) => Ok(BatchReport {
+                loss: f64::NAN,
+                not_finite: Some(at.unwrap_or(0)),
+                ..self.report(pairs.len())
+            }),
+            (_, Some(at)) => Err(TrainError::example(
+                pairs[at].name.clone(),
+                error.to_string(),
+                "a pair that the loss can be taken of",
+            )),
+            (_, None) => Err(TrainError::Data {
+                problem: error.to_string(),
+                want: "a batch that the loss can be taken of".into(),
+            }),
+        }
+    }
+}

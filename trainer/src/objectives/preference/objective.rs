@@ -1,0 +1,321 @@
+//! Comparisons as an objective.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use selfplay_model::{Decoder, Gradients, PreferenceHeads};
+use selfplay_records::Problem;
+
+use super::comparison::{PackedComparisons, TokenComparison, pack_comparisons, split};
+use super::score::{PreferenceHead, ScoreGradient, preference_loss, score};
+use super::settings::{PreferenceSettings, PreferenceTrainSettings};
+use crate::batch::micro_batches;
+use crate::collective::{Collective, agree, from_first, is_first};
+use crate::context::{Remedy, check_context};
+use crate::fingerprint::Fingerprint;
+use crate::objectives::pairs::{PassSettings, check_vocabulary};
+use crate::objectives::{BatchReport, Objective, Part};
+use crate::training::{EpochAccuracy, StepLog, TrainRun, TrainSummary, first_problem, read_lines};
+use crate::{TrainError, TrainSettings};
+
+/// Training of backbone and heads on comparisons; heads that the decoder lacks are added, drawn by the run's seed.
+pub struct PreferenceObjective {
+    comparisons: Vec<TokenComparison>,
+    holdout: Vec<TokenComparison>,
+    settings: PreferenceTrainSettings,
+    pass: PassSettings,
+    /// Known once the decoder is.
+    heads: Option<PreferenceHeads>,
+    truncated: usize,
+    identical: usize,
+    log: Option<StepLog>,
+}
+
+impl PreferenceObjective {
+    /// Comparisons to train on and to hold out, and how.
+    pub fn new(comparisons: Vec<TokenComparison>, settings: &PreferenceTrainSettings) -> Self {
+        Self {
+            comparisons,
+            holdout: Vec::new(),
+            pass: PassSettings::from(&settings.train),
+            settings: settings.clone(),
+            heads: None,
+            truncated: 0,
+            identical: 0,
+            log: None,
+        }
+    }
+}
+
+fn accuracy_path(folder: &Path) -> PathBuf {
+    folder.join("accuracy.jsonl")
+}
+
+/// The decoder's heads, which the settings ask for; added where the decoder has none.
+fn heads(
+    decoder: &mut Decoder,
+    settings: &PreferenceSettings,
+    seed: u64,
+) -> Result<PreferenceHeads, TrainError> {
+    let dim = settings.dimensions();
+    if PreferenceHeads::of(decoder).is_none() {
+        PreferenceHeads::add(decoder, dim, settings.has_prompt_head(), seed)?;
+    }
+    let wrong = |key: &str, value: String, want: String| {
+        TrainError::Setting(Problem { key: key.into(), value, want })
+    };
+    let Some(heads) = PreferenceHeads::of(decoder) else {
+        return Err(wrong("dim", dim.to_string(), "a model that takes a value head".into()));
+    };
+    let have = heads.value.outputs();
+    if have != dim {
+        return Err(wrong("dim", dim.to_string(), format!("{have}, the size of the model's value head")));
+    }
+    if heads.prompt.is_some() != settings.has_prompt_head() {
+        let (value, want) = (settings.has_prompt_head(), heads.prompt.is_some());
+        return Err(wrong("prompt_head", value.to_string(), format!("{want}, as the model has it")));
+    }
+    Ok(heads)
+}
+
+/// What the heads put out for a packed batch.
+struct HeadOutputs {
+    /// \[2n]\[d].
+    values: Vec<Vec<f64>>,
+    /// \[n]\[d/2], empty without a prompt head.
+    gates: Vec<Vec<f64>>,
+}
+
+impl PreferenceObjective {
+    /// The decoder's heads, after [`Objective::check`].
+    fn heads(&self) -> Result<&PreferenceHeads, TrainError> {
+        self.heads.as_ref().ok_or_else(|| TrainError::Data {
+            problem: "the model's heads were not looked up".into(),
+            want: "a decoder with a value head".into(),
+        })
+    }
+
+    fn outputs(
+        &self,
+        decoder: &Decoder,
+        hidden: &Tensor,
+        packed: &PackedComparisons,
+    ) -> Result<HeadOutputs, TrainError> {
+        let heads = self.heads()?;
+        let values = widen(heads.value.forward(decoder, hidden, &packed.value_rows)?);
+        let gates = match &heads.prompt {
+            Some(head) => widen(head.forward(decoder, hidden, &packed.prompt_rows)?),
+            None => Vec::new(),
+        };
+        Ok(HeadOutputs { values, gates })
+    }
+
+    fn score(&self, outputs: &HeadOutputs, place: usize) -> ScoreGradient {
+        score(
+            self.settings.preference.kind,
+            self.settings.preference.temperature(),
+            &outputs.values[2 * place],
+            &outputs.values[2 * place + 1],
+            outputs.gates.get(place).map(Vec::as_slice),
+        )
+    }
+
+    /// Held-out comparisons that the model orders rightly, a tie counting half, of every `world`-th micro-batch from
+    /// `rank` on: counts of halves, so that their sum over ranks is exact in any order.
+    fn ordered_rightly(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<f64, TrainError> {
+        let lengths: Vec<usize> = self.holdout.iter().map(TokenComparison::tokens).collect();
+        let mut right = 0.0;
+        let micros = micro_batches(&lengths, self.pass.micro_batch_tokens);
+        for micro in micros.iter().skip(rank).step_by(world) {
+            let packed = pack_comparisons(micro.iter().map(|&index| &self.holdout[index]));
+            let hidden = decoder.hidden(&packed.batch)?;
+            let outputs = self.outputs(decoder, &hidden, &packed)?;
+            for place in 0..micro.len() {
+                let score = self.score(&outputs, place).score;
+                right += if score > 0.0 { 1.0 } else { 0.5 * f64::from(u8::from(score == 0.0)) };
+            }
+        }
+        Ok(right)
+    }
+}
+
+impl Objective for PreferenceObjective {
+    fn settings(&self) -> &TrainSettings {
+        &self.settings.train
+    }
+
+    fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError> {
+        let PreferenceTrainSettings { train, preference } = &self.settings;
+        first_problem(preference.validate())?;
+        self.truncated = 0;
+        for comparison in &mut self.comparisons {
+            if comparison.chosen.is_empty() || comparison.rejected.is_empty() {
+                return Err(TrainError::example(
+                    comparison.name.clone(),
+                    "a conversation without tokens",
+                    "one token or more",
+                ));
+            }
+            let lists = [&comparison.chosen[..], &comparison.rejected[..]];
+            check_vocabulary(decoder, &comparison.name, lists)?;
+            self.truncated += usize::from(comparison.truncate(train.max_length));
+            let longer = comparison.chosen.len().max(comparison.rejected.len());
+            check_context(decoder, &comparison.name, longer, longer, Remedy::Key("preference.max_length"))?;
+        }
+        let mut same = self.comparisons.iter().filter(|pair| pair.chosen == pair.rejected);
+        self.identical = 0;
+        if let Some(first) = same.next() {
+            self.identical = 1 + same.count();
+            tracing::warn!(
+                "{} of {} pairs have the same tokens in both conversations, and teach no preference (the first is {})",
+                self.identical,
+                self.comparisons.len(),
+                first.name
+            );
+        }
+        self.heads = Some(heads(decoder, preference, seed)?);
+        let split = split(std::mem::take(&mut self.comparisons), preference.holdout, seed);
+        (self.comparisons, self.holdout) = (split.train, split.holdout);
+        Ok(())
+    }
+
+    fn examples(&self) -> usize {
+        self.comparisons.len()
+    }
+
+    fn name(&self, example: usize) -> String {
+        self.comparisons[example].name.clone()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self.comparisons[example].tokens()
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut hash = Fingerprint::new();
+        for comparison in self.comparisons.iter().chain(&self.holdout) {
+            hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
+        }
+        // The loop's own hash of settings does not know these.
+        let preference = &self.settings.preference;
+        hash.number(self.holdout.len() as u64)
+            .number(preference.kind as u64)
+            .number(preference.dimensions() as u64)
+            .number(u64::from(preference.has_prompt_head()))
+            .real(preference.temperature());
+        hash.hex()
+    }
+
+    fn accumulate(
+        &mut self,
+        decoder: &Decoder,
+        part: Part<'_>,
+        grads: &mut Gradients,
+    ) -> Result<BatchReport, TrainError> {
+        let heads = self.heads()?;
+        let comparisons: Vec<&TokenComparison> =
+            part.examples().map(|index| &self.comparisons[index]).collect();
+        let lengths: Vec<usize> = comparisons.iter().map(|comparison| comparison.tokens()).collect();
+        let share = 1.0 / part.batch.len().max(1) as f64;
+        let rewards = self.settings.preference.kind == PreferenceHead::BradleyTerry;
+        let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
+        let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
+        for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
+            let packed = pack_comparisons(micro.iter().map(|&member| comparisons[member]));
+            let tape = decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let hidden = tape.hidden();
+            let outputs = self.outputs(decoder, hidden, &packed)?;
+            let mut d_values = Vec::with_capacity(2 * micro.len());
+            let mut d_gates = Vec::with_capacity(micro.len());
+            for (place, &member) in micro.iter().enumerate() {
+                let scored = self.score(&outputs, place);
+                let loss = preference_loss(scored.score);
+                if !loss.loss.is_finite() {
+                    let not_finite = Some(part.places[member]);
+                    return Ok(BatchReport { loss: f64::NAN, not_finite, ..report });
+                }
+                report.loss += share * loss.loss;
+                chosen_sum += outputs.values[2 * place].first().copied().unwrap_or(0.0);
+                rejected_sum += outputs.values[2 * place + 1].first().copied().unwrap_or(0.0);
+                let scale = share * loss.d_score;
+                d_values.push(narrow(&scored.d_chosen, scale));
+                d_values.push(narrow(&scored.d_rejected, scale));
+                d_gates.push(narrow(&scored.d_gate, scale));
+            }
+            let d_hidden = hidden.zeros_like()?;
+            let value = &heads.value;
+            value.backward(decoder, hidden, &packed.value_rows, &d_values, &d_hidden, grads)?;
+            if let Some(prompt) = &heads.prompt {
+                prompt.backward(decoder, hidden, &packed.prompt_rows, &d_gates, &d_hidden, grads)?;
+            }
+            decoder.backward(tape, &d_hidden, grads)?;
+        }
+        report.reward_chosen = rewards.then_some(chosen_sum * share);
+        report.reward_rejected = rewards.then_some(rejected_sum * share);
+        Ok(report)
+    }
+
+    fn begin(&mut self, run: &TrainRun<'_>, last_step: usize) -> Result<(), TrainError> {
+        if !self.holdout.is_empty() {
+            self.log = Some(StepLog::open::<EpochAccuracy>(&accuracy_path(run.folder), last_step)?);
+        }
+        Ok(())
+    }
+
+    fn end_epoch(
+        &mut self,
+        decoder: &Decoder,
+        collective: &dyn Collective,
+        epoch: usize,
+        step: usize,
+    ) -> Result<(), TrainError> {
+        let comparisons = self.holdout.len();
+        if comparisons == 0 {
+            return Ok(());
+        }
+        let own = self.ordered_rightly(decoder, collective.rank(), collective.world());
+        let right: f64 = collective.all_gather(&[agree(collective, own)?])?.into_iter().sum();
+        let accuracy = right / comparisons as f64;
+        match &mut self.log {
+            Some(log) => {
+                tracing::info!("epoch {epoch}: accuracy {accuracy:.3} on {comparisons} held-out comparisons");
+                log.append(&EpochAccuracy { step, epoch, accuracy, comparisons })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn summary(&self, run: &TrainRun<'_>) -> Result<TrainSummary, TrainError> {
+        let collective = run.collective;
+        let read = match is_first(collective) {
+            true => read_lines(&accuracy_path(run.folder)),
+            false => Ok(Vec::new()),
+        };
+        let lines: Vec<EpochAccuracy> = agree(collective, read)?;
+        let numbers: Vec<f64> = lines
+            .iter()
+            .flat_map(|line| [line.step as f64, line.epoch as f64, line.accuracy, line.comparisons as f64])
+            .collect();
+        let line = |numbers: &[f64]| EpochAccuracy {
+            step: numbers[0] as usize,
+            epoch: numbers[1] as usize,
+            accuracy: numbers[2],
+            comparisons: numbers[3] as usize,
+        };
+        Ok(TrainSummary {
+            examples: self.comparisons.len(),
+            truncated: self.truncated,
+            identical: self.identical,
+            accuracy: from_first(collective, &numbers)?.chunks_exact(4).map(line).collect(),
+            ..TrainSummary::default()
+        })
+    }
+}
+
+fn widen(rows: Vec<Vec<f32>>) -> Vec<Vec<f64>> {
+    rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
+}
+
+fn narrow(values: &[f64], scale: f64) -> Vec<f32> {
+    values.iter().map(|value| (value * scale) as f32).collect()
+}

@@ -1,0 +1,119 @@
+//! The `[preference]` section: the keys that `[train]` does not have, their defaults, and what makes a value wrong.
+
+use selfplay_records::Problems;
+use serde::{Deserialize, Serialize};
+
+use super::PreferenceHead;
+use crate::TrainSettings;
+
+/// The keys of `[preference]` that `[train]` does not have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PreferenceSettings {
+    /// `gpm` or `bradley-terry`.
+    pub kind: PreferenceHead,
+    /// Dimensions of the value head; `None`: 6 for gpm, 1 for bradley-terry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Whether a GPM's blocks are weighed by a head on the prompt; `None`: yes for gpm, no for bradley-terry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_head: Option<bool>,
+    /// What scores are divided by; `None`: 0.1 for gpm, 1 for bradley-terry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tau: Option<f64>,
+    /// Share of the comparisons that is held out.
+    pub holdout: f64,
+}
+
+impl Default for PreferenceSettings {
+    fn default() -> Self {
+        Self { kind: PreferenceHead::Gpm, dim: None, prompt_head: None, tau: None, holdout: 0.05 }
+    }
+}
+
+impl PreferenceSettings {
+    /// Dimensions of the value head.
+    pub fn dimensions(&self) -> usize {
+        self.dim.unwrap_or(match self.kind {
+            PreferenceHead::Gpm => 6,
+            PreferenceHead::BradleyTerry => 1,
+        })
+    }
+
+    /// Whether there is a prompt head.
+    pub fn has_prompt_head(&self) -> bool {
+        self.prompt_head.unwrap_or(self.kind == PreferenceHead::Gpm)
+    }
+
+    /// What scores are divided by.
+    pub fn temperature(&self) -> f64 {
+        self.tau.unwrap_or(match self.kind {
+            PreferenceHead::Gpm => 0.1,
+            PreferenceHead::BradleyTerry => 1.0,
+        })
+    }
+
+    /// Every wrong value at once, without its section.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        let mut add = |wrong: bool, key: &str, value: String, want: &str| {
+            problems.refuse(wrong, key, value, want);
+        };
+        let dim = self.dimensions();
+        match self.kind {
+            PreferenceHead::Gpm => add(
+                dim == 0 || !dim.is_multiple_of(2),
+                "dim",
+                dim.to_string(),
+                "an even number of 2 or more with kind = \"gpm\"",
+            ),
+            PreferenceHead::BradleyTerry => {
+                add(dim != 1, "dim", dim.to_string(), "1 with kind = \"bradley-terry\"");
+                let want = "false with kind = \"bradley-terry\", which has no blocks to weigh";
+                add(self.has_prompt_head(), "prompt_head", "true".into(), want);
+            }
+        }
+        let tau = self.temperature();
+        add(!(tau.is_finite() && tau > 0.0), "tau", tau.to_string(), "a finite number above 0");
+        add(
+            !(0.0..1.0).contains(&self.holdout),
+            "holdout",
+            self.holdout.to_string(),
+            "a share from 0 to below 1",
+        );
+        problems
+    }
+}
+
+/// All of `[preference]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PreferenceTrainSettings {
+    /// The keys that it shares with `[train]`; `batch_size` counts comparisons, the losses' keys have no meaning.
+    pub train: TrainSettings,
+    /// The keys of its own.
+    pub preference: PreferenceSettings,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_against_the_kind() {
+        assert!(PreferenceSettings::default().validate().is_empty());
+        let keys = |settings: &PreferenceSettings| {
+            settings.validate().list.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        let odd = PreferenceSettings { dim: Some(5), tau: Some(0.0), holdout: 1.0, ..Default::default() };
+        assert_eq!(keys(&odd), ["dim", "tau", "holdout"]);
+        let gated = PreferenceSettings {
+            kind: PreferenceHead::BradleyTerry,
+            dim: Some(2),
+            prompt_head: Some(true),
+            ..Default::default()
+        };
+        assert_eq!(keys(&gated), ["dim", "prompt_head"]);
+        let bare = PreferenceSettings { kind: PreferenceHead::BradleyTerry, ..Default::default() };
+        assert!(keys(&bare).is_empty() && bare.dimensions() == 1 && bare.temperature() == 1.0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Global gradient norm and torch's clip coefficient.
+//!
+//! torch.nn.utils.clip_grad_norm_: every gradient is multiplied by min(1, max_norm / (norm + 1e-6)), norm the L2 norm over
+//! all gradients together. The multiplication itself happens inside the optimizer's pass.
+//! Departure: the norm is summed in f64, in a fixed order that depends on the tensors' sizes only, so that it has the same
+//! bits for any number of threads.
+
+use candle_core::DType;
+use rayon::prelude::*;
+use selfplay_model::cpu::storage::with_slice;
+use selfplay_model::gpu::{Argument, Gpu, address, pointer};
+use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
+use selfplay_model::{Gradients, Parameters};
+
+use crate::TrainError;
+
+/// Elements summed by one task.
+const CHUNK: usize = 64 * 1024;
+
+/// Partial sums per chunk, for the compiler to keep in vector registers.
+const LANES: usize = 8;
+
+/// The gradients' norm and what they are to be multiplied by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GradientNorm {
+    /// L2 norm over all gradients, before clipping.
+    pub norm: f64,
+    /// torch's clip coefficient, at most 1.
+    pub clip_scale: f64,
+}
+
+/// Measures all gradients. `max_norm` 0 means no clipping.
+///
+/// # Errors
+/// A gradient that is not finite, by its parameter's name; a gradient that is not contiguous f32.
+pub fn global_norm(
+    parameters: &Parameters,
+    gradients: &Gradients,
+    max_norm: f64,
+) -> Result<GradientNorm, TrainError> {
+    let mut total = 0.0;
+    let all_squares = match gradients.iter().next() {
+        Some((_, first)) => match Gpu::of(first)? {
+            Some(gpu) => squares_gpu(&gpu, gradients)?,
+            None => gradients
+                .iter()
+                .map(|(_, gradient)| with_slice(gradient, sum_of_squares))
+                .collect::<Result<_, _>>()?,
+        },
+        None => Vec::new(),
+    };
+    for ((id, _), squares) in gradients.iter().zip(all_squares) {
+        let parameter = parameters.get(id);
+        if !squares.is_finite() {
+            return Err(TrainError::GradientNotFinite {
+                parameter: parameter.name.clone(),
+                norm: squares.sqrt(),
+            });
+        }
+        total += squares;
+    }
+    let norm = total.sqrt();
+    Ok(GradientNorm { norm, clip_scale: clip_scale(norm, max_norm) })
+}
+
+/// Σ g² of every gradient on a GPU: one pass over each, and one copy to the host for all of them.
+fn squares_gpu(gpu: &Gpu, gradients: &Gradients) -> candle_core::Result<Vec<f64>> {
+    /// Partial sums of one gradient at most.
+    const BLOCKS: usize = 1024;
+    let blocks: Vec<usize> =
+        gradients.iter().map(|(_, gradient)| stream_blocks(gradient.elem_count()).min(BLOCKS)).collect();
+    let partial = gpu.unwritten(blocks.iter().sum::<usize>().max(1), DType::F64)?;
+    let mut at = address(&partial)?;
+    for ((_, gradient), &blocks) in gradients.iter().zip(&blocks) {
+        let arguments =
+            [Argument::Pointer(at), pointer(gradient)?, Argument::I64(gradient.elem_count() as i64)];
+        gpu.launch_single("sum_of_squares", [blocks, 1, 1], STREAM_THREADS, 0, &arguments)?;
+        at += (blocks * DType::F64.size_in_bytes()) as u64;
+    }
+    let partial = partial.to_vec1::<f64>()?;
+    let mut rest = partial.as_slice();
+    Ok(blocks
+        .iter()
+        .map(|&blocks| {
+            let (own, others) = rest.split_at(blocks);
+            rest = others;
+            own.iter().sum()
+        })
+        .collect())
+}
+
+/// torch's coefficient: min(1, max_norm / (norm + 1e-6)); 1 where `max_norm` is 0.
+pub(crate) fn clip_scale(norm: f64, max_norm: f64) -> f64 {
+    if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}
+
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let partial: Vec<f64> = values.par_chunks(CHUNK).map(chunk_squares).collect();
+    partial.iter().sum()
+}
+
+fn chunk_squares(values: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    let whole = values.chunks_exact(LANES);
+    let rest: f64 = whole.remainder().iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    for group in whole {
+        for (lane, &x) in lanes.iter_mut().zip(group) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn coefficient_by_hand() {
+        assert_eq!(clip_scale(0.5, 1.0), 1.0);
+        assert_eq!(clip_scale(4.0, 1.0), 1.0 / 4.000001);
+        assert_eq!(clip_scale(0.0, 1.0), 1.0);
+        // At the bound itself torch's 1e-6 already bites.
+        assert_eq!(clip_scale(1.0, 1.0), 1.0 / 1.000001);
+        assert_eq!(clip_scale(1e9, 0.0), 1.0);
+    }
+
+    #[test]
+    fn norms_by_hand() {
+        assert_eq!(sum_of_squares(&[3.0, -4.0]), 25.0);
+        assert_eq!(sum_of_squares(&[]), 0.0);
+        assert_eq!(sum_of_squares(&[1.0; 100_003]), 100_003.0);
+        // Past f32's own range of squares.
+        assert_eq!(sum_of_squares(&[2.0f32.powi(100)]), 2.0f64.powi(200));
+        assert!(sum_of_squares(&[1.0, f32::NAN]).is_nan());
+        assert!(sum_of_squares(&[f32::INFINITY]).is_infinite());
+    }
+
+    proptest! {
+        #[test]
+        fn sums_do_not_depend_on_threads(length in 0usize..300_000, seed in 0u32..1000) {
+            let values: Vec<f32> = (0..length as u32)
+                .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 1e6 - 8.0)
+                .collect();
+            let with = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| sum_of_squares(&values)).to_bits()
+            };
+            prop_assert_eq!(with(1), with(3));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The parameters that training moves: optimizer, checkpoints and ranks ask here. All others are never read or written
+//! by the trainer, in whatever form they are kept.
+
+use candle_core::Tensor;
+use selfplay_model::{Parameter, ParameterId, Parameters};
+
+/// The trainable parameters, in the model's order.
+pub(crate) fn trained(parameters: &Parameters) -> impl Iterator<Item = (ParameterId, &Parameter)> {
+    parameters.iter().filter(|(_, parameter)| parameter.trainable)
+}
+
+/// Handles to what is trained of each: the f32 master where there is one.
+pub(crate) fn trained_tensors(parameters: &Parameters) -> Vec<&Tensor> {
+    trained(parameters).map(|(_, parameter)| parameter.full()).collect()
+}

@@ -1,0 +1,28 @@
+//! The training loop that all objectives share, and what it keeps on disk.
+//!
+//! ```text
+//! train ─ check ─ prepare ─┬─ step: divide → accumulate → all-reduce → norm → optimizer → metrics ─┐
+//!                          └─ checkpoint every so many steps, at the end, and when asked to stop ◂─┘
+//! ```
+
+pub(crate) mod checkpoint;
+mod division;
+mod gradient;
+mod lr_schedule;
+mod metrics;
+mod run;
+mod shuffle;
+mod state;
+mod training_loop;
+
+pub use metrics::{EpochAccuracy, StepMetrics};
+pub use run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
+pub use training_loop::train;
+
+pub(crate) use lr_schedule::StepPlan;
+pub(crate) use metrics::{StepLog, read_lines};
+pub(crate) use shuffle::epoch_order;
+pub(crate) use training_loop::first_problem;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What a training run is given besides model, data and settings, and what it gives back.
+
+use std::path::Path;
+
+use super::metrics::{EpochAccuracy, StepMetrics};
+use crate::collective::Collective;
+
+/// A run's folder, seed and hooks.
+///
+/// ```text
+/// folder/
+///   metrics.jsonl                    a line per step
+///   step_000200/                     checkpoints: weights, optimizer state, state.json
+///   reference/00000-<hash>.jsonl     log-probs under the starting weights, for pairs without them
+///   gradients_step_1.safetensors     on save_initial_gradients
+///   accuracy.jsonl                   held-out accuracy of a preference model, per epoch
+/// ```
+pub struct TrainRun<'a> {
+    /// Where metrics, checkpoints and reference log-probs go; made if absent. A run into a folder with a
+    /// checkpoint goes on from it.
+    pub folder: &'a Path,
+    /// Orders the epochs, initialises heads.
+    pub seed: u64,
+    /// Asked between steps and between shards of the reference pass; true ends the run with a checkpoint.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Told of every step.
+    pub progress: &'a mut dyn FnMut(&StepMetrics),
+    /// Checkpoints that stay, the newest ones; the newest always does.
+    pub keep_checkpoints: usize,
+    /// The ranks that train together, [`Alone`](crate::collective::Alone) for one. All of them are given the same
+    /// starting weights, examples, settings and seed; `folder` is read and written by rank 0 alone, `stop` and
+    /// `progress` are each rank's own, and a stop of one ends all.
+    pub collective: &'a dyn Collective,
+}
+
+/// How the pass before the first step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preparation {
+    /// All is computed.
+    Complete,
+    /// `stop` said so; what was computed is kept.
+    Stopped,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TrainOutcome {
+    /// All steps are done; the decoder holds the trained weights, and so does the last checkpoint.
+    Finished(TrainSummary),
+    /// `stop` said so; the same call with the starting weights goes on from here.
+    Interrupted {
+        /// Steps done, all of them in a checkpoint.
+        step: usize,
+    },
+}
+
+/// Facts about a finished run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainSummary {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Pairs, instructions or comparisons trained on.
+    pub examples: usize,
+    /// Loss of the first step.
+    pub loss_first: Option<f64>,
+    /// Loss of the last step.
+    pub loss_last: Option<f64>,
+    /// Examples that were cut to `max_length`.
+    pub truncated: usize,
+    /// Examples left out because cutting left nothing to learn.
+    pub skipped: usize,
+    /// Pairs whose two responses are the same tokens after every cut: they teach no preference.
+    pub identical: usize,
+    /// Held-out accuracy per epoch (preference models).
+    pub accuracy: Vec<EpochAccuracy>,
+}

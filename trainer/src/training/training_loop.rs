@@ -1,0 +1,128 @@
+//! The training loop that pairs, instructions and comparisons share.
+//!
+//! One step: the batch's gradient, its global norm, the clipped optimizer step at the schedule's rate, a line
+//! of metrics; a checkpoint every `checkpoint_every` steps, at the end, and when asked to stop. The loop owns the one
+//! copy of the gradients. State between steps is the weights, the optimizer's tensors and the number of steps
+//! done: all of it is in a checkpoint.
+
+use selfplay_model::Decoder;
+use selfplay_records::{Problems, atomic};
+
+use super::gradient::StepGradient;
+use super::metrics::{StepMetrics, read_lines};
+use super::run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
+use super::state::{LoopState, metrics_path};
+use crate::collective::{agree, agree_to_stop, from_first, is_first};
+use crate::objectives::Objective;
+use crate::{TrainError, TrainSettings};
+
+/// Trains the decoder on an objective, from the latest checkpoint in the run's folder where it has one.
+///
+/// # Errors
+/// Settings or examples that can't be used ([`Kind::Input`](selfplay_records::Kind::Input)), a loss or gradient that is
+/// not finite, a failed write, or another rank that failed; the last checkpoint is whole in any case.
+pub fn train(
+    decoder: &mut Decoder,
+    mut objective: impl Objective,
+    run: &mut TrainRun<'_>,
+) -> Result<TrainOutcome, TrainError> {
+    let outcome = train_objective(decoder, &mut objective, run);
+    if outcome.is_err() {
+        run.collective.leave();
+    }
+    outcome
+}
+
+fn train_objective(
+    decoder: &mut Decoder,
+    objective: &mut dyn Objective,
+    run: &mut TrainRun<'_>,
+) -> Result<TrainOutcome, TrainError> {
+    let collective = run.collective;
+    let settings = objective.settings().clone();
+    agree(collective, check(decoder, objective, &settings, run.seed))?;
+    decoder.drop_inference();
+    if objective.prepare(decoder, run)? == Preparation::Stopped {
+        return Ok(TrainOutcome::Interrupted { step: 0 });
+    }
+    agree(collective, open(decoder, run))?;
+    let mut state = LoopState::start(decoder, objective, &settings, run)?;
+    state.warn_of_no_rate(settings.warmup_ratio);
+    let begun = if is_first(collective) { objective.begin(run, state.done) } else { Ok(()) };
+    agree(collective, begun)?;
+
+    let mut grads = None;
+    // The outcome of what followed the last step on this rank, exchanged before the next one.
+    let mut after_step = Ok(());
+    loop {
+        let is_done = state.done >= state.plan.trained;
+        let ((), stop) = agree_to_stop(collective, after_step, !is_done && (run.stop)())?;
+        if is_done {
+            break;
+        }
+        if stop {
+            agree(collective, state.checkpoint(decoder, run))?;
+            return Ok(TrainOutcome::Interrupted { step: state.done });
+        }
+        let grads = match &mut grads {
+            Some(grads) => grads,
+            none => none.insert(agree(collective, StepGradient::new(decoder))?),
+        };
+        let metrics = state.step(decoder, objective, &settings, run, grads)?;
+        let logged = state.log(&metrics);
+        if logged.is_ok() {
+            (run.progress)(&metrics);
+        }
+        after_step = state.end_step(decoder, objective, &settings, run, logged);
+    }
+    agree(collective, state.checkpoint(decoder, run))?;
+    summary(objective, run, state.done).map(TrainOutcome::Finished)
+}
+
+/// What can be known before anything is computed.
+fn check(
+    decoder: &mut Decoder,
+    objective: &mut dyn Objective,
+    settings: &TrainSettings,
+    seed: u64,
+) -> Result<(), TrainError> {
+    first_problem(settings.validate())?;
+    objective.check(decoder, seed)?;
+    match objective.examples() {
+        0 => Err(TrainError::Data {
+            problem: "there is nothing to train on".into(),
+            want: "one example or more".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The run's folder and the f32 masters.
+fn open(decoder: &mut Decoder, run: &TrainRun<'_>) -> Result<(), TrainError> {
+    if is_first(run.collective) {
+        atomic::create_dir_all(run.folder)?;
+    }
+    Ok(decoder.parameters_mut().keep_masters()?)
+}
+
+/// The first of `problems` as an error; a recipe reports all of them before.
+pub(crate) fn first_problem(problems: Problems) -> Result<(), TrainError> {
+    match problems.list.into_iter().next() {
+        None => Ok(()),
+        Some(problem) => Err(TrainError::Setting(problem)),
+    }
+}
+
+/// The same on every rank, out of what rank 0 has written.
+fn summary(objective: &dyn Objective, run: &TrainRun<'_>, steps: usize) -> Result<TrainSummary, TrainError> {
+    let read = if is_first(run.collective) { read_lines(&metrics_path(run.folder)) } else { Ok(Vec::new()) };
+    let lines: Vec<StepMetrics> = agree(run.collective, read)?;
+    let ends: Vec<f64> = lines.first().into_iter().chain(lines.last()).map(|line| line.loss).collect();
+    let ends = from_first(run.collective, &ends)?;
+    Ok(TrainSummary {
+        steps,
+        loss_first: ends.first().copied(),
+        loss_last: ends.last().copied(),
+        ..objective.summary(run)?
+    })
+}
