@@ -9,7 +9,7 @@ use candle_core::DType;
 use selfplay_model::{ChatTemplate, Decoder};
 use selfplay_records::atomic;
 use selfplay_trainer::collective::Alone;
-use selfplay_trainer::{Objective, TrainOutcome, TrainRun, TrainSummary};
+use selfplay_trainer::{Objective, TrainError, TrainOutcome, TrainRun, TrainSummary};
 
 use super::own_files::TRAINER_FILES;
 use super::parts::Parts;

@@ -6,5 +6,4 @@ pub mod samples;
 pub mod show;
 mod table;
 
-pub use compare::{Comparison, compare};
 pub use show::{read, render};

@@ -210,11 +210,6 @@ impl IterationDir {
         self.root.join("train")
     }
 
-    /// `train/metrics.jsonl`.
-    pub fn metrics_file(&self) -> PathBuf {
-        self.train().join("metrics.jsonl")
-    }
-
     /// The policy that the iteration ends with.
     pub fn policy(&self) -> PathBuf {
         self.root.join("policy")
@@ -355,7 +350,7 @@ mod tests {
         for path in [
             run.events_file(),
             run.lock_file(),
-            iteration.metrics_file(),
+            iteration.train().join("metrics.jsonl"),
             iteration.candidates(),
             iteration.policy(),
         ] {

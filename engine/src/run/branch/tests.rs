@@ -32,7 +32,7 @@ fn source(folder: &Path) -> (RunDir, Manifest) {
     for path in [
         first.preferences_shard(1),
         first.pairs_file(),
-        first.metrics_file(),
+        first.train().join("metrics.jsonl"),
         first.policy().join("config.json"),
         first.evaluation().samples_file(),
         first.evaluation().result_file(),
