@@ -1,10 +1,12 @@
 //! Each stage by its own command, one feeding the next, as a user chains them by hand.
 
 use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::fixtures::World;
+use crate::fixtures::{WORDS, World};
 
 fn rows(world: &World, name: &str) -> Vec<Value> {
     fs::read_to_string(world.path(name))
@@ -84,6 +86,48 @@ fn prompts_become_a_policy_stage_by_stage() {
             .concat(),
         )
         .ok();
+}
+
+#[test]
+fn a_signal_ends_a_shard_between_passes_and_the_same_command_goes_on() {
+    let world = World::new();
+    let word = |n: usize| WORDS[5 + n % 19];
+    let candidates: String = (0..1600)
+        .map(|n| {
+            let responses: Vec<Value> =
+                (0..6).map(|k| json!({"text": format!("{} {}", word(n + k), word(k * 7 + 1))})).collect();
+            format!("{}\n", json!({"prompt_id": n.to_string(), "prompt": word(n), "responses": responses}))
+        })
+        .collect();
+    world.write("candidates.jsonl", &candidates);
+    let score = |output: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_selfplay"));
+        command.current_dir(world.path(".")).args(["score", "--preference-model", "judge"]);
+        command.args(["--candidates", "candidates.jsonl", "--output", output]);
+        // Two shards of many passes each.
+        command.args(["-q", "--set", "sample.shard_prompts=800", "--set", "score.batch_tokens=1"]);
+        command
+    };
+    assert!(score("whole.jsonl").status().unwrap().success());
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let output = format!("stopped{signal}.jsonl");
+        let parts = world.path(&format!("{output}.parts"));
+        let child = score(&output).stderr(Stdio::piped()).spawn().unwrap();
+        while !parts.join("00000.parquet").exists() {
+            assert!(!world.path(&output).exists(), "it was not stopped in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(status), "{text}");
+        assert!(text.contains("the same command goes on"), "{text}");
+        // The second shard was in work, and its command would have gone on to the end of it.
+        assert!(!parts.join("00001.parquet").exists() && !world.path(&output).exists());
+        assert!(parts.join("00000.parquet").exists(), "what is finished stays");
+        assert!(score(&output).status().unwrap().success());
+        assert_eq!(fs::read(world.path(&output)).unwrap(), fs::read(world.path("whole.jsonl")).unwrap());
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
-use selfplay_scorer::{Footprint, PreferenceModel};
+use selfplay_scorer::{Footprint, PreferenceModel, prompt_check};
 use serde_json::Value;
 
 use crate::device::DeviceChoice;
@@ -65,11 +65,10 @@ impl Inputs {
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
         let mut files = BTreeMap::new();
-        let scorer_codec = Codec::load(&preference_folder, recipe.score.settings.kind.chat_template())?;
-        let scorable = Scorable { codec: &scorer_codec, folder: &preference_folder };
-        let reads_clock = [&codec, &scorer_codec]
-            .iter()
-            .any(|codec| codec.template.as_ref().is_some_and(ChatTemplate::reads_clock));
+        let check = prompt_check(&preference_folder, &recipe.score.settings.kind)?;
+        let scorable = Scorable(&*check);
+        let reads_clock =
+            codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
         files.insert(InputKind::Policy, InputFile::of_model(&policy_folder)?);
         files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
         let templates = [recipe.policy.chat_template.as_deref(), recipe.score.settings.kind.chat_template()];

@@ -1,20 +1,14 @@
 //! Prompts that the preference model takes, found out before the first is answered: its chat template may refuse what the
 //! policy's accepts (a system turn, in Gemma's).
 
-use std::path::Path;
-
-use selfplay_model::Codec;
 use selfplay_records::Prompt;
-use selfplay_scorer::check_prompt;
+use selfplay_scorer::PromptCheck;
 
 use crate::error::EngineError;
 use crate::recipe::OnBadPromptRule;
 
-/// The preference model's tokenizer and template, with its folder.
-pub(crate) struct Scorable<'a> {
-    pub(crate) codec: &'a Codec,
-    pub(crate) folder: &'a Path,
-}
+/// What the preference model takes.
+pub(crate) struct Scorable<'a>(pub(crate) &'a dyn PromptCheck);
 
 impl Scorable<'_> {
     /// Keeps the prompts that the preference model takes, and counts the others; `place` is where they came from.
@@ -29,7 +23,7 @@ impl Scorable<'_> {
     ) -> Result<usize, EngineError> {
         let before = prompts.len();
         let mut wrong = None;
-        prompts.retain(|prompt| match check_prompt(self.codec, self.folder, prompt) {
+        prompts.retain(|prompt| match self.0.check(prompt) {
             Ok(()) => true,
             Err(error) => {
                 // What is wrong with the model is wrong with every row: no reason to skip them all.

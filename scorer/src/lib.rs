@@ -8,6 +8,7 @@
 //! preference_model   compare, win_probabilities, footprint: what every kind can
 //! embedding/         kinds that embed each response once: GPM (arXiv 2410.02197) and Bradley-Terry
 //! footprint          what a model takes, without its weights
+//! prompt_check       which prompts a model takes
 //! win                held-out contests, and preference cycles
 //! ```
 
@@ -16,13 +17,15 @@ mod error;
 mod footprint;
 mod load;
 mod preference_model;
+mod prompt_check;
 mod settings;
 mod win;
 
-pub use embedding::{EmbeddingSettings, ScoreDType, TokenisedRow, check_prompt, tokenise_row};
+pub use embedding::{EmbeddingSettings, ScoreDType, TokenisedRow, tokenise_row};
 pub use error::ScoreError;
 pub use footprint::{Comparison, Cost, Footprint};
 pub use load::{KindSettings, load};
 pub use preference_model::{Compared, PreferenceModel, Progress};
+pub use prompt_check::{PromptCheck, prompt_check};
 pub use settings::{PreferenceKind, ScoreDifference, ScoreKeys, ScoreSettings};
 pub use win::{Contest, has_cycle, mean_win_rate};

@@ -7,7 +7,8 @@ use candle_core::{DType, Device};
 
 use crate::embedding::{self, Head};
 use crate::{
-    EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, ScoreDType, ScoreError, ScoreSettings,
+    EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, PromptCheck, ScoreDType, ScoreError,
+    ScoreSettings,
 };
 
 /// A kind of preference model, with the settings that this kind has.
@@ -89,6 +90,14 @@ impl KindSettings {
     /// Computes in this precision.
     pub fn set_dtype(&mut self, dtype: ScoreDType) {
         self.embedding_mut().dtype = dtype;
+    }
+
+    pub(crate) fn prompt_check(&self, folder: &Path) -> Result<Box<dyn PromptCheck>, ScoreError> {
+        match self {
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
+                embedding::prompt_check(folder, own)
+            }
+        }
     }
 
     pub(crate) fn footprint(&self, folder: &Path) -> Result<Footprint, ScoreError> {

@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn a_score_that_is_not_finite_names_its_place() {
-        let error =
-            preference(&row_of("q7", 3), |i, j| if (i, j) == (1, 2) { f64::INFINITY } else { 0.0 }).unwrap_err();
+        let error = preference(&row_of("q7", 3), |i, j| if (i, j) == (1, 2) { f64::INFINITY } else { 0.0 })
+            .unwrap_err();
         assert!(error.kind() != Kind::Input);
         let text = error.to_string();
         assert!(text.contains("q7") && text.contains("response 1"), "{text}");

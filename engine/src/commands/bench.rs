@@ -93,7 +93,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         (DeviceChoice::Cpu, _) => DType::F32,
         (DeviceChoice::Cuda(_), asked) => asked.map_or(DType::BF16, WeightDType::to_candle),
     };
-    refuse_without_memory(&parts, [&policy, &judge], dtype, common.device)?;
+    refuse_without_memory(&parts, [&policy, &preference], dtype, common.device)?;
     let mut bench = Bench {
         device: common.device.open()?,
         dtype,
@@ -163,7 +163,7 @@ fn check_report(path: &Path) -> Result<()> {
 /// a message.
 fn refuse_without_memory(
     parts: &[Part],
-    [policy, judge]: [&Architecture; 2],
+    [policy, preference]: [&Architecture; 2],
     dtype: DType,
     device: DeviceChoice,
 ) -> Result<()> {
@@ -175,7 +175,7 @@ fn refuse_without_memory(
             Part::Reference => weights(policy, width),
             // On a CPU packed for small batches too.
             Part::Sample => weights(policy, if on_gpu { width } else { 2 * width }),
-            Part::Score => weights(judge, width),
+            Part::Score => weights(preference, width),
             // Masters of 16 bits, gradients, the optimizer's square averages.
             Part::Train => weights(policy, width + if width < 4 { 4 } else { 0 } + 8),
         }

@@ -3,9 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use selfplay_model::Codec;
 use selfplay_records::{Candidates, Preference, read_rows, write_rows};
-use selfplay_scorer::{check_prompt, load};
+use selfplay_scorer::{load, prompt_check};
 
 use super::parts::Parts;
 use super::stage::{Fingerprint, Stage, StageArgs, check_row_output, flag};
@@ -45,10 +44,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let folder = hub::model_folder(&recipe.score.model)?;
     let model = load(&folder, &recipe.score.settings, &device, None)?;
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
-    let codec = Codec::load(&folder, recipe.score.settings.kind.chat_template())?;
+    let check = prompt_check(&folder, &recipe.score.settings.kind)?;
     for row in &rows {
-        check_prompt(&codec, &folder, &row.prompt)
-            .map_err(|error| EngineError::in_file(&args.candidates, error))?;
+        check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
 
     let mut fingerprint = Fingerprint::new(&stage, "score", common);

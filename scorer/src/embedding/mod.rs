@@ -14,7 +14,8 @@ mod tokenise;
 
 pub(crate) use load::{Head, footprint, load};
 pub use settings::{EmbeddingSettings, ScoreDType};
-pub use tokenise::{TokenisedRow, check_prompt, tokenise_row};
+pub(crate) use tokenise::prompt_check;
+pub use tokenise::{TokenisedRow, tokenise_row};
 
 use std::ops::ControlFlow;
 
@@ -67,9 +68,8 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
     fn compare(&self, rows: &[Candidates], progress: &mut Progress<'_>) -> Result<Compared, ScoreError> {
         let embedded = self.model.embed(rows, progress)?;
         let compared = rows.iter().zip(&embedded).map(|(row, responses)| {
-            let mut compared = preference(row, |i, j| {
-                self.factor * self.model.score(&responses[i], &responses[j])
-            })?;
+            let mut compared =
+                preference(row, |i, j| self.factor * self.model.score(&responses[i], &responses[j]))?;
             if self.keeps_embeddings {
                 let narrow = |e: &Embedding| e.value.iter().map(|&x| x as f32).collect();
                 compared.embeddings = Some(responses.iter().map(narrow).collect());

@@ -11,12 +11,13 @@
 //! error and not raw concatenation, whose scores would look right and not be.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use selfplay_model::{Codec, ModelError};
+use selfplay_model::{ChatTemplate, Codec, ModelError};
 use selfplay_records::{Candidates, Message, Prompt, Response};
 
-use crate::ScoreError;
+use super::EmbeddingSettings;
+use crate::{PromptCheck, ScoreError};
 
 /// One prompt with its K responses as token ids; responses with the same tokens are one sequence, which is computed once
 /// and so ties exactly.
@@ -139,14 +140,31 @@ pub fn tokenise_row(
     Tokeniser::new(codec, folder, max_length)?.row(row, PromptEnd::Find)
 }
 
-/// That the preference model in `folder`, whose `codec` this is, reads a prompt and an answer to it.
-///
-/// # Errors
-/// As [`tokenise_row`].
-pub fn check_prompt(codec: &Codec, folder: &Path, prompt: &Prompt) -> Result<(), ScoreError> {
-    let response = Response { text: "-".to_owned(), ..Response::default() };
-    let row = Candidates { prompt: prompt.clone(), responses: vec![response] };
-    Tokeniser::new(codec, folder, usize::MAX)?.row(&row, PromptEnd::Skip).map(|_| ())
+/// The tokenizer and the chat template of a model that embeds.
+struct TextCheck {
+    codec: Codec,
+    folder: PathBuf,
+}
+
+/// As [`crate::prompt_check`].
+pub(crate) fn prompt_check(
+    folder: &Path,
+    settings: &EmbeddingSettings,
+) -> Result<Box<dyn PromptCheck>, ScoreError> {
+    let codec = Codec::load(folder, settings.chat_template.as_deref())?;
+    Ok(Box::new(TextCheck { codec, folder: folder.to_path_buf() }))
+}
+
+impl PromptCheck for TextCheck {
+    fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {
+        let response = Response { text: "-".to_owned(), ..Response::default() };
+        let row = Candidates { prompt: prompt.clone(), responses: vec![response] };
+        Tokeniser::new(&self.codec, &self.folder, usize::MAX)?.row(&row, PromptEnd::Skip).map(|_| ())
+    }
+
+    fn reads_clock(&self) -> bool {
+        self.codec.template.as_ref().is_some_and(ChatTemplate::reads_clock)
+    }
 }
 
 /// The prompt's turns; a row with both forms of text keeps the fuller one.
