@@ -208,10 +208,7 @@ impl Writer<'_> {
     }
 
     fn of_runs(&mut self, ends: &DataType, array: &dyn Array, row: usize) -> Result<bool, Unwritten> {
-        fn run<E: RunEndIndexType>(
-            array: &dyn Array,
-            row: usize,
-        ) -> Option<(&arrow_array::ArrayRef, usize)> {
+        fn run<E: RunEndIndexType>(array: &dyn Array, row: usize) -> Option<(&arrow_array::ArrayRef, usize)> {
             let runs = array.as_any().downcast_ref::<RunArray<E>>()?;
             Some((runs.values(), runs.get_physical_index(row)))
         }
