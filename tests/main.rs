@@ -11,5 +11,6 @@ mod plan;
 mod plan_memory;
 mod recipes;
 mod rows_and_limits;
+mod schema;
 mod stages;
 mod templates;

@@ -25,7 +25,7 @@ const RECIPES: [&str; 12] = [
     "sppo-mistral-7b-instruct-v0.2-gpm-2b",
 ];
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -35,7 +35,7 @@ fn recipe(name: &str) -> Recipe {
 }
 
 /// All TOML files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -68,7 +68,10 @@ fn every_recipe_is_read_and_counted() {
 fn every_recipe_opens_with_purpose_needs_launch_and_override() {
     for path in files(&root().join("recipes")) {
         let text = fs::read_to_string(&path).unwrap();
-        let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let mut lines = text.lines();
+        // What editors read; the head is for people.
+        assert_eq!(lines.next(), Some("#:schema recipe.schema.json"), "{}", path.display());
+        let header: Vec<&str> = lines.take_while(|line| line.starts_with('#')).collect();
         let has = |words: &str| header.iter().any(|line| line.contains(words));
         let name = path.file_name().unwrap().to_string_lossy();
         assert!(header.len() >= 3, "{name}: purpose, needs, launch command, override");

@@ -69,6 +69,8 @@ pub enum Command {
     Sft(commands::sft::Args),
     /// Pairs to a preference model
     TrainPreference(commands::train_preference::Args),
+    /// Print the JSON schema of a recipe, for editors and other programs
+    Schema(commands::schema::Args),
     /// Measure what this machine reaches, on random weights
     Bench(commands::bench::Args),
     /// Print a completion script for a shell
@@ -103,6 +105,7 @@ impl Cli {
             Command::Train(args) => commands::train::run(args, common),
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
+            Command::Schema(args) => commands::schema::run(args),
             Command::Bench(args) => commands::bench::run(args, common),
             Command::Completions(args) => commands::completions::run(args, &mut Self::command()),
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cli, flags   the commands and the flags of all       commands/   one file per command: its own flags, what it does
-//! recipe/      RecipeFile → Recipe                     hub/        models and data sets by id
+//! recipe/      a TOML file → Recipe                    hub/        models and data sets by id
 //! iteration    the loop: sample → compare → pair → train → record
 //! stages/      the loop's stages over shards           run/        a run on disk: paths, manifest, lock, events, plan
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches

@@ -1,10 +1,11 @@
 //! The `[pair]` section: which responses of a prompt become a pair.
 
+use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 /// How the chosen and the rejected response are picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairRule {
     /// Highest against lowest mean score.
@@ -19,18 +20,20 @@ pub enum PairRule {
 }
 
 /// The keys of `[pair]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PairSettings {
     /// Which pairs a prompt gives.
     pub rule: PairRule,
     /// What a pair's difference has to exceed: of s(i ≻ j) in `all-above-margin`, of the mean scores otherwise.
+    #[schemars(range(min = 0))]
     pub margin: f64,
-    /// Fewest tokens of a response that may be chosen or rejected.
+    /// Fewest tokens of a response that may be chosen or rejected. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_tokens: Option<usize>,
-    /// Most tokens of a response that may be chosen or rejected.
+    /// Most tokens of a response that may be chosen or rejected. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_tokens: Option<usize>,
 }
 

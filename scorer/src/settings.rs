@@ -7,13 +7,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 use crate::{EmbeddingSettings, KindSettings, ScoreDType};
 
 /// The kind of preference model, as a recipe names it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreferenceKind {
     /// From the value head's rows: 1 → Bradley-Terry, an even number → GPM, any other → an input error.
@@ -52,13 +53,13 @@ impl fmt::Display for PreferenceKind {
 }
 
 /// Which number a preference row stores as s(i ≻ j).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoreDifference {
     /// The paper's s.
     #[default]
     Paper,
-    /// table\[i]\[j] − table\[j]\[i] as the reference pipeline stores it: 2s for an antisymmetric table.
+    /// The reference pipeline's difference of two table entries: 2s for an antisymmetric table.
     Reference,
 }
 
@@ -73,32 +74,38 @@ impl ScoreDifference {
 }
 
 /// The keys of `[score]` as written; what is absent has the default of its kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoreKeys {
     /// Which kind of preference model `model` is.
     pub kind: PreferenceKind,
-    /// A folder or a hub id; the stage command takes it from its `--preference-model` flag instead.
+    /// A folder or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     pub model: Option<String>,
-    /// [`EmbeddingSettings::tau`].
+    /// Divides every score. Absent: 0.1 for gpm, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub tau: Option<f64>,
-    /// [`EmbeddingSettings::dtype`].
+    /// Precision of the backbone; heads and scores are f32 and f64 whatever it is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ScoreDType", extend("default" = EmbeddingSettings::default().dtype))]
     pub dtype: Option<ScoreDType>,
-    /// [`EmbeddingSettings::max_length`].
+    /// Tokens of prompt and response together; longer conversations are cut from the right.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 2), extend("default" = EmbeddingSettings::default().max_length))]
     pub max_length: Option<usize>,
-    /// [`EmbeddingSettings::batch_tokens`].
+    /// Tokens per forward pass; a conversation longer than that has a pass of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1), extend("default" = EmbeddingSettings::default().batch_tokens))]
     pub batch_tokens: Option<usize>,
-    /// [`EmbeddingSettings::embeddings`].
+    /// Whether preference rows carry the embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "bool", extend("default" = EmbeddingSettings::default().embeddings))]
     pub embeddings: Option<bool>,
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
-    /// [`EmbeddingSettings::chat_template`].
+    /// A Jinja file, for a preference model whose folder has no chat template. Absent: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
 }

@@ -10,11 +10,12 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// One of the preference losses; the formulas stand at the head of each file in `loss/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
     /// Self-play preference optimisation, squared distance to the mean win probabilities.
@@ -84,7 +85,7 @@ impl fmt::Display for LossKind {
 }
 
 /// The optimizer's update rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
     /// torch's RMSprop: one state tensor by default, ε outside the root, weight decay coupled.
@@ -106,7 +107,7 @@ impl fmt::Display for OptimizerKind {
 }
 
 /// The shape of the learning rate after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LrSchedule {
     /// Straight line down to 0 at the end of the schedule.
@@ -129,22 +130,22 @@ impl fmt::Display for LrSchedule {
 }
 
 /// `train.lora.*`. The keys are read so that a recipe with them is told what is the matter; LoRA itself comes later.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
-    /// Rank of the two factors; absent means full-parameter training.
+    /// Rank of the two factors. Absent: all parameters are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<usize>,
-    /// Scale: the product of the factors is multiplied by alpha / rank.
+    /// Scale: the product of the factors is multiplied by alpha / rank. Absent: rank.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
-    /// Dropout on the input of the first factor.
+    /// Dropout on the input of the first factor. Absent: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
-    /// Names of the projections that get factors.
+    /// Names of the projections that get factors. Absent: all linear ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_modules: Option<Vec<String>>,
-    /// Folder with an adapter to start from.
+    /// Folder with an adapter to start from. Absent: a new one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
 }
@@ -157,64 +158,85 @@ impl LoraSettings {
 }
 
 /// Every key of `[train]`. `Default` is the contract's table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainSettings {
     /// Which loss.
     pub loss: LossKind,
-    /// Strength of the pull to the reference, > 0 (η = 1/β in the SPPO and GPO papers).
+    /// Strength of the pull to the reference (η = 1/β in the SPPO and GPO papers).
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta: f64,
-    /// Bound on the absolute value of the regression target of SPPO and GPO (ŝ/β and the like); `None`: no bound.
+    /// Bound on the absolute value of the regression target of SPPO and GPO (ŝ/β and the like).
     #[serde(with = "or_off")]
+    #[schemars(with = "Option<f64>", extend("exclusiveMinimum" = 0))]
     pub target_clamp: Option<f64>,
     /// ε of DPO, 0 ≤ ε < ½.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
-    /// Divides log-ratios by the response's tokens (TRL 1.x's `ipo` and `sigmoid_norm`; GPO so is LN-GPO). SimPO and
+    /// Divides log-ratios by the response's tokens (as TRL's `ipo` and `sigmoid_norm`; GPO with it is LN-GPO). SimPO and
     /// ORPO always do.
     pub length_normalized: bool,
     /// Weight of the mean NLL over the batch's chosen response tokens, added to the loss (RPO).
+    #[schemars(range(min = 0))]
     pub sft_weight: f64,
     /// γ of SimPO, subtracted from β × margin.
+    #[schemars(range(min = 0))]
     pub simpo_gamma: f64,
     /// Which optimizer.
     pub optimizer: OptimizerKind,
     /// Decay of RMSProp's running mean square (torch's `alpha`).
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub rmsprop_alpha: f64,
     /// ε in the denominator of either optimizer, outside the root.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub epsilon: f64,
     /// Momentum of RMSProp; 0 keeps no buffer.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub momentum: f64,
     /// RMSProp divides by the standard deviation in the place of the root mean square.
     pub centered: bool,
     /// AdamW's decay of the running mean.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub adam_beta1: f64,
     /// AdamW's decay of the running mean square.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub adam_beta2: f64,
     /// Weight decay: coupled in RMSProp, decoupled in AdamW; norms and biases are left out.
+    #[schemars(range(min = 0))]
     pub weight_decay: f64,
     /// Peak learning rate.
+    #[schemars(range(min = 0))]
     pub learning_rate: f64,
     /// Shape of the learning rate after warm-up.
     pub lr_schedule: LrSchedule,
     /// Share of the scheduled steps that warm up, 0 to 1.
+    #[schemars(range(min = 0, max = 1))]
     pub warmup_ratio: f64,
     /// Passes over the pairs.
+    #[schemars(range(min = 1))]
     pub epochs: usize,
-    /// Epochs that the schedule is laid over; `None`: as `epochs`.
+    /// Epochs that the learning-rate schedule is laid over. Absent: as epochs.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub schedule_epochs: Option<usize>,
     /// Bound on optimizer steps; shortens the run and the schedule.
     #[serde(with = "or_off")]
+    #[schemars(with = "Option<usize>", range(min = 1))]
     pub max_steps: Option<usize>,
     /// Pairs per optimizer step.
+    #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// Tokens per forward and backward pass.
+    /// Tokens per forward and backward pass: memory against speed, the same result up to rounding.
+    #[schemars(range(min = 1))]
     pub micro_batch_tokens: usize,
     /// Global gradient norm is clipped to this; 0 turns clipping off.
+    #[schemars(range(min = 0))]
     pub max_grad_norm: f64,
-    /// Longest prompt + response in tokens.
+    /// Longest prompt + response in tokens; longer pairs are cut. Rows beyond the model's context are refused before training.
+    #[schemars(range(min = 2))]
     pub max_length: usize,
-    /// What a prompt is cut to, from the left, where prompt + response are too long.
+    /// What a prompt is cut to, from the left, where prompt + response are too long; where it is set, below max_length.
+    #[schemars(range(min = 1))]
     pub max_prompt_length: usize,
     /// Whether each epoch visits the pairs in an order drawn from the seed.
     pub shuffle: bool,
@@ -224,7 +246,7 @@ pub struct TrainSettings {
     pub checkpoint_every: usize,
     /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
     pub save_initial_gradients: bool,
-    /// `lora.*`, not in this version.
+    /// `lora.*`: low-rank adapters; the keys are known and refused, this version trains all parameters.
     #[serde(skip_serializing_if = "LoraSettings::is_off")]
     pub lora: LoraSettings,
 }

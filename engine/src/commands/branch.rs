@@ -7,7 +7,7 @@ use selfplay_records::atomic;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Purpose, load};
 use crate::run::branch::{check_finished, make, shared_keys};
 use crate::run::branch_point::BranchPoint;
 use crate::run::dir::RunDir;
@@ -46,8 +46,8 @@ fn branch(args: &Args, common: &Common, progress: &Progress) -> Result<()> {
     }
     let from: BranchPoint = args.from.parse()?;
     let parent = Manifest::read(&source.manifest_file())?;
-    let before = Recipe::reread(&source.recipe_file(), &[])?;
-    let recipe = Recipe::reread(&source.recipe_file(), &common.set)?;
+    let before = load(Some(&source.recipe_file()), &[], Purpose::Reread)?;
+    let recipe = load(Some(&source.recipe_file()), &common.set, Purpose::Reread)?;
     let changed = before.differing_keys(&recipe);
     let shared = shared_keys(&changed, from);
     if !shared.is_empty() {

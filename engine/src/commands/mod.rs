@@ -16,6 +16,7 @@ pub mod plan;
 pub mod resume;
 pub mod run;
 pub mod sample;
+pub mod schema;
 pub mod score;
 pub mod sft;
 pub mod show;

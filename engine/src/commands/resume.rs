@@ -10,7 +10,7 @@ use crate::flags::Common;
 use crate::hub::HubPin;
 use crate::inputs::Inputs;
 use crate::progress::Progress;
-use crate::recipe::{Override, Recipe};
+use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::run::dir::RunDir;
 use crate::run::input_files::check_unchanged;
 use crate::run::lock::RunLock;
@@ -49,7 +49,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
     }
     let lock = RunLock::take(run)?;
     let mut manifest = Manifest::read(&run.manifest_file())?;
-    let recipe = Recipe::reread(&run.recipe_file(), set)?;
+    let recipe = load(Some(&run.recipe_file()), set, Purpose::Reread)?;
     let keys = manifest.differing_keys(&recipe.to_table());
     if !keys.is_empty() {
         return Err(EngineError::OtherRecipe { directory, keys });

@@ -10,7 +10,7 @@ use crate::flags::Common;
 use crate::inputs::Inputs;
 use crate::iteration;
 use crate::progress::Verbosity;
-use crate::recipe::Recipe;
+use crate::recipe::{Purpose, Recipe, load};
 use crate::report;
 use crate::run::dir::RunDir;
 use crate::run::events::Event;
@@ -39,7 +39,7 @@ pub struct Args {
 /// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
-    let recipe = Recipe::load(&args.recipe, &common.set)?;
+    let recipe = load(Some(&args.recipe), &common.set, Purpose::Run)?;
     let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
     begin(recipe, &RunDir::new(directory), &runtime)
 }

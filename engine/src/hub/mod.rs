@@ -121,7 +121,8 @@ impl Hub {
 
     fn model_files(&self, source: &ModelSource, wanted: impl Fn(&str) -> bool) -> Result<PathBuf, HubError> {
         let (id, revision) = match source {
-            ModelSource::Unset => return Err(HubError::Unset),
+            // A loaded recipe has looked every model up.
+            ModelSource::Unset | ModelSource::Written(_) => return Err(HubError::Unset),
             ModelSource::Folder(folder) | ModelSource::Random(folder) => return Ok(folder.clone()),
             ModelSource::Hub { id, revision } => (id, revision),
         };

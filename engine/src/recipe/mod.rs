@@ -1,22 +1,38 @@
 //! A recipe: what a run does, in one TOML file.
 //!
-//! Two phases: [`RecipeFile`] is the file as written (serde, unknown keys refused, every key optional), [`Recipe`]
-//! is what a run works with, immutable, every default filled in. All problems are found before any is reported.
+//! [`Recipe`] is one type for what a file says and for what a run works with. Its `Default` has the defaults, its doc
+//! comments are the keys' documentation, and its JSON schema ([`keys`]) has their names, types and ranges: the reader's
+//! messages, `selfplay schema` and the table of keys in `docs/commands.md` come from there. All problems are found before
+//! any is reported.
+//!
+//! ```text
+//! resolve      text → table → Recipe: models, files and folders looked up, every value checked
+//!   read         each key alone, so that every wrong one is reported   overrides    --set
+//! recipe       Recipe and its validation      sections, values, source   what it is made of
+//! schema       the keys, from the types       json_schema, key_table     for editors, for the docs
+//! ```
 
-mod file;
+mod json_schema;
+mod key_table;
 mod overrides;
 pub(crate) mod problems;
+mod read;
 #[allow(clippy::module_inception, reason = "one noun, one file: recipe.rs holds Recipe")]
 mod recipe;
 mod resolve;
-mod section;
+mod schema;
+mod sections;
 mod source;
+mod stage;
+mod values;
 
-pub use file::RecipeFile;
+pub use json_schema::json_schema;
+pub use key_table::key_table;
 pub use overrides::Override;
-pub use recipe::{
-    EvalSection, OnBadPromptRule, PolicySection, PromptsSection, Recipe, ScoreSection, Stage, WeightDType,
-    stage_of,
-};
+pub use recipe::Recipe;
 pub use resolve::{Purpose, load, load_text};
+pub use schema::{Form, Key, Word, keys};
+pub use sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 pub use source::{DataSource, ModelSource};
+pub use stage::{Stage, stage_of};
+pub use values::{OnBadPromptRule, WeightDType};

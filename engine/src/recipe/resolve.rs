@@ -1,16 +1,16 @@
-//! `RecipeFile` → `Recipe`: defaults, folders, and every check that needs no network.
+//! From a recipe's text to the recipe that a run works with: defaults, `--set`, models, files and folders looked up, and
+//! every check that needs no network.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use selfplay_records::Problems;
-use selfplay_records::shown::visible;
-use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
+use selfplay_trainer::TrainSettings;
 
-use super::file::RecipeFile;
 use super::overrides::Override;
-use super::recipe::{EvalSection, PolicySection, PromptsSection, Recipe, ScoreSection};
+use super::read::{read, table_of, text_of};
+use super::recipe::Recipe;
 use super::source::{DataSource, ModelSource, resolve_path};
-use crate::checker::CheckerKind;
 use crate::error::EngineError;
 
 /// What a recipe is read for: what must be in it, and what is looked for on disk.
@@ -33,9 +33,7 @@ pub enum Purpose {
 /// [`EngineError`] with every problem at once.
 pub fn load(path: Option<&Path>, overrides: &[Override], purpose: Purpose) -> Result<Recipe, EngineError> {
     let (text, place) = match path {
-        Some(path) => {
-            (RecipeFile::text(path).map_err(EngineError::Input)?, format!("recipe {}", path.display()))
-        }
+        Some(path) => (text_of(path).map_err(EngineError::Input)?, format!("recipe {}", path.display())),
         None => (String::new(), "--set".to_owned()),
     };
     // A bare file name has an empty parent, which is the current directory.
@@ -59,178 +57,93 @@ pub fn load_text(
     purpose: Purpose,
 ) -> Result<Recipe, EngineError> {
     let mut problems = Problems::default();
-    let mut file = RecipeFile::read(text, overrides, &mut problems);
-    file.top.name.get_or_insert_with(|| default_name.to_owned());
-    let recipe = Resolver { folder, purpose, problems: &mut problems }.recipe(file);
+    let mut recipe = Recipe::default();
+    // Of a text that is no TOML nothing else can be said.
+    if let Some(mut table) = table_of(text, &mut problems) {
+        for one in overrides {
+            one.apply(&mut table, &mut problems);
+        }
+        table.entry("name").or_insert_with(|| default_name.into());
+        recipe = read(table, &mut problems);
+        let mut lookup = Lookup { folder, purpose, problems: Problems::default() };
+        lookup.recipe(&mut recipe);
+        extend_by_new_keys(&mut problems, lookup.problems);
+        extend_by_new_keys(&mut problems, recipe.validate());
+    }
     problems.into_result(|problems| EngineError::Recipe { place: place.to_owned(), problems })?;
     Ok(recipe)
 }
 
-struct Resolver<'a> {
-    folder: Option<&'a Path>,
-    purpose: Purpose,
-    problems: &'a mut Problems,
+/// Adds what was found of keys that have no problem yet: a key that could not be read or found has its default, of which
+/// there is nothing to say.
+fn extend_by_new_keys(problems: &mut Problems, mut found: Problems) {
+    found.list.retain(|problem| !problems.keys().contains(&problem.key.as_str()));
+    problems.extend(found);
 }
 
-impl Resolver<'_> {
-    fn recipe(&mut self, mut file: RecipeFile) -> Recipe {
-        let name = self.name(&file);
-        if file.top.iterations == 0 {
-            self.problems.value("iterations", 0, "1 or more");
-        }
-        if file.top.keep_checkpoints == 0 {
-            self.problems.value(
-                "keep_checkpoints",
-                0,
-                "1 or more: the last one is what a resume starts from",
-            );
-        }
-        if i64::try_from(file.top.seed).is_err() {
-            self.problems.value("seed", file.top.seed, "a whole number that TOML can hold, at most 2^63 - 1");
-        }
-        let policy = PolicySection {
-            model: self.model("policy.model", &file.policy.model),
-            dtype: file.policy.dtype,
-            chat_template: file
-                .policy
-                .chat_template
-                .as_deref()
-                .map(|text| self.file("policy.chat_template", text)),
-        };
-        let prompts = self.prompts(&file);
-        file.sample.seed = file.top.seed;
-        file.sample.iteration = 1;
-        if file.sample.num_samples == 1 && matches!(self.purpose, Purpose::Run | Purpose::Check) {
-            self.problems.value("sample.num_samples", 1, "2 or more: one response gives no pair to train on");
-        }
-        self.problems.extend(file.sample.validate().within("sample"));
-        let score_model = self.model("score.model", &file.score.model);
-        let template = file.score.chat_template.take();
-        file.score.chat_template =
-            template.map(|path| self.file("score.chat_template", path.to_string_lossy().as_ref()));
-        let mut problems = Problems::default();
-        let settings = file.score.resolve(&mut problems);
-        self.problems.extend(problems.within("score"));
-        file.score = settings.keys(score_model.text());
-        let score = ScoreSection { model: score_model, settings };
-        self.problems.extend(file.pair.validate().within("pair"));
-        self.train("train", &mut file.train);
-        self.train("sft", &mut file.sft);
-        self.train("preference", &mut file.preference.train);
-        let eval = self.eval(&file);
-        self.problems.extend(file.preference.own.validate().within("preference"));
-        let preference = PreferenceTrainSettings {
-            train: file.preference.train.clone(),
-            preference: file.preference.own.clone(),
-        };
+/// Finds what a recipe names, and says what is absent.
+struct Lookup<'a> {
+    folder: Option<&'a Path>,
+    purpose: Purpose,
+    problems: Problems,
+}
 
-        // The file as it will be written into the run folder: nothing left to be looked up.
-        file.policy.model = policy.model.text();
-        file.policy.chat_template = policy.chat_template.as_ref().map(|path| path.display().to_string());
-        file.prompts.splits = prompts.splits.iter().map(DataSource::to_string).collect();
-        file.eval.prompts = eval.prompts.as_ref().map(DataSource::to_string);
-        Recipe {
-            name,
-            iterations: file.top.iterations,
-            seed: file.top.seed,
-            keep_checkpoints: file.top.keep_checkpoints,
-            policy,
-            prompts,
-            sample: file.sample.clone(),
-            score,
-            pair: file.pair.clone(),
-            train: file.train.clone(),
-            eval,
-            sft: file.sft.clone(),
-            preference,
-            file,
+impl Lookup<'_> {
+    fn recipe(&mut self, recipe: &mut Recipe) {
+        let policy = &mut recipe.policy;
+        policy.model = self.model("policy.model", mem::take(&mut policy.model));
+        policy.chat_template = self.file("policy.chat_template", policy.chat_template.take());
+        self.count_splits(recipe);
+        let splits = mem::take(&mut recipe.prompts.splits);
+        recipe.prompts.splits =
+            splits.into_iter().filter_map(|source| self.data("prompts.splits", source)).collect();
+        recipe.sample.seed = recipe.seed;
+        recipe.sample.iteration = 1;
+        if recipe.sample.num_samples == 1 && matches!(self.purpose, Purpose::Run | Purpose::Check) {
+            let want = "2 or more: one response gives no pair to train on";
+            self.problems.value("sample.num_samples", 1, want);
+        }
+        let score = &mut recipe.score;
+        let named = score.keys.model.take().map_or(ModelSource::Unset, ModelSource::Written);
+        score.model = self.model("score.model", named);
+        score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
+        score.settle();
+        for settings in [&mut recipe.train, &mut recipe.sft, &mut recipe.preference.train] {
+            self.adapter(settings);
+        }
+        recipe.eval.prompts = recipe.eval.prompts.take().and_then(|source| self.data("eval.prompts", source));
+    }
+
+    /// A run needs a split for each iteration.
+    fn count_splits(&mut self, recipe: &Recipe) {
+        let splits = recipe.prompts.splits.len();
+        if self.purpose == Purpose::Stage {
+            return;
+        }
+        if splits == 0 {
+            self.problems.key("prompts.splits", "absent: a list of prompt files, one per iteration");
+        } else if splits < recipe.iterations {
+            let want = format!("at most {splits}, one for each of prompts.splits; or name more splits");
+            self.problems.value("iterations", recipe.iterations, want);
         }
     }
 
-    fn name(&mut self, file: &RecipeFile) -> String {
-        let name = file.top.name.clone().unwrap_or_default();
-        let hides = name.contains(['\n', '\t']) || visible(&name) != name;
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\']) || hides {
-            let want = "the name of a folder, without slashes and control characters";
-            self.problems.value("name", format!("{name:?}"), want);
-        }
-        name
-    }
-
-    fn prompts(&mut self, file: &RecipeFile) -> PromptsSection {
-        let splits = &file.prompts.splits;
-        if self.purpose != Purpose::Stage {
-            if splits.is_empty() {
-                self.problems.key("prompts.splits", "absent: a list of prompt files, one per iteration");
-            } else if splits.len() < file.top.iterations {
-                self.problems.value(
-                    "iterations",
-                    file.top.iterations,
-                    format!("at most {}, one for each of prompts.splits; or name more splits", splits.len()),
-                );
-            }
-        }
-        if file.prompts.max_prompts == Some(0) {
-            self.problems.value("prompts.max_prompts", 0, "1 or more, or \"all\"");
-        }
-        if file.prompts.column.is_empty() {
-            self.problems.value("prompts.column", "\"\"", "the name of a column, as in \"prompt\"");
-        }
-        PromptsSection {
-            splits: splits.iter().filter_map(|text| self.data("prompts.splits", text)).collect(),
-            column: file.prompts.column.clone(),
-            max_prompts: file.prompts.max_prompts,
-            on_bad_prompt: file.prompts.on_bad_prompt,
-        }
-    }
-
-    /// The checks of a section in the trainer's keys; the adapter's folder is looked up.
-    fn train(&mut self, section: &str, settings: &mut TrainSettings) {
+    /// The adapter's folder, absolute.
+    fn adapter(&self, settings: &mut TrainSettings) {
         if let Some(init) = settings.lora.init.take() {
             settings.lora.init = Some(resolve_path(&init, self.folder).display().to_string());
         }
-        self.problems.extend(settings.validate().within(section));
     }
 
-    fn eval(&mut self, file: &RecipeFile) -> EvalSection {
-        let eval = &file.eval;
-        if eval.num_samples == 0 {
-            self.problems.value("eval.num_samples", 0, "1 or more");
-        }
-        if !(eval.temperature.is_finite() && eval.temperature >= 0.0) {
-            self.problems.value("eval.temperature", eval.temperature, "0 (greedy) or a positive number");
-        }
-        if eval.max_prompts == 0 {
-            self.problems.value("eval.max_prompts", 0, "1 or more");
-        }
-        if eval.checker.is_some() && eval.answers.is_none() {
-            self.problems.key(
-                "eval.answers",
-                "absent, and eval.checker needs the column that holds the right answers",
-            );
-        }
-        if eval.answers.is_some() && eval.prompts.is_none() {
-            self.problems.key("eval.prompts", "absent, and eval.answers is a column of its file");
-        }
-        EvalSection {
-            prompts: eval.prompts.as_deref().and_then(|text| self.data("eval.prompts", text)),
-            answers: eval.answers.clone(),
-            // Answers without a checker are compared letter for letter.
-            checker: eval.checker.or(eval.answers.as_ref().map(|_| CheckerKind::default())),
-            num_samples: eval.num_samples,
-            temperature: eval.temperature,
-            max_prompts: eval.max_prompts,
-        }
-    }
-
-    fn model(&mut self, key: &str, text: &Option<String>) -> ModelSource {
-        let Some(text) = text else {
+    fn model(&mut self, key: &str, written: ModelSource) -> ModelSource {
+        if written.is_unset() {
             if self.purpose != Purpose::Stage {
                 self.problems.key(key, "absent: a model folder, or a hub id ORG/NAME");
             }
-            return ModelSource::Unset;
-        };
-        let source = ModelSource::parse(text, self.folder);
+            return written;
+        }
+        let text = written.to_string();
+        let source = ModelSource::parse(&text, self.folder);
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = &source
             && self.purpose == Purpose::Run
             && !folder.is_dir()
@@ -240,33 +153,31 @@ impl Resolver<'_> {
         source
     }
 
-    fn data(&mut self, key: &str, text: &str) -> Option<DataSource> {
-        match DataSource::parse(text, self.folder) {
-            Ok(source) => {
-                if let DataSource::File(path) = &source
-                    && matches!(self.purpose, Purpose::Run | Purpose::Check)
-                    && !path.is_file()
-                {
-                    self.problems.value(
-                        key,
-                        text,
-                        "no such file; a .jsonl or .parquet file, or hf://datasets/ORG/NAME",
-                    );
-                }
-                Some(source)
-            }
+    fn data(&mut self, key: &str, written: DataSource) -> Option<DataSource> {
+        let text = written.to_string();
+        let source = match DataSource::parse(&text, self.folder) {
+            Ok(source) => source,
             Err(want) => {
                 self.problems.value(key, text, want);
-                None
+                return None;
             }
+        };
+        if let DataSource::File(path) = &source
+            && matches!(self.purpose, Purpose::Run | Purpose::Check)
+            && !path.is_file()
+        {
+            let want = "no such file; a .jsonl or .parquet file, or hf://datasets/ORG/NAME";
+            self.problems.value(key, text, want);
         }
+        Some(source)
     }
 
-    fn file(&mut self, key: &str, text: &str) -> PathBuf {
-        let path = resolve_path(text, self.folder);
+    fn file(&mut self, key: &str, written: Option<PathBuf>) -> Option<PathBuf> {
+        let text = written?.to_string_lossy().into_owned();
+        let path = resolve_path(&text, self.folder);
         if self.purpose != Purpose::Reread && !path.is_file() {
             self.problems.value(key, text, "no such file");
         }
-        path
+        Some(path)
     }
 }

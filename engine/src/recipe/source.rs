@@ -3,12 +3,17 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// Where a model's files are.
 ///
 /// Written in a recipe as a folder, as `ORG/NAME[@revision]`, or as `random:FOLDER`. A folder that exists wins
 /// over a hub id of the same spelling.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum ModelSource {
+    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    Written(String),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
     /// A model of a hub.
@@ -21,6 +26,7 @@ pub enum ModelSource {
     /// The config and tokenizer of a folder, with random weights drawn from the recipe's seed.
     Random(PathBuf),
     /// Not given: a stage command that has no use for this model.
+    #[default]
     Unset,
 }
 
@@ -42,15 +48,28 @@ impl ModelSource {
 }
 
 impl ModelSource {
-    /// As a recipe writes it; `None` where it is not given.
-    pub fn text(&self) -> Option<String> {
-        (*self != Self::Unset).then(|| self.to_string())
+    /// Whether no model is named.
+    pub fn is_unset(&self) -> bool {
+        *self == Self::Unset
+    }
+}
+
+impl From<String> for ModelSource {
+    fn from(text: String) -> Self {
+        Self::Written(text)
+    }
+}
+
+impl From<ModelSource> for String {
+    fn from(source: ModelSource) -> Self {
+        source.to_string()
     }
 }
 
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Written(text) => f.write_str(text),
             Self::Folder(folder) => write!(f, "{}", folder.display()),
             Self::Hub { id, revision: None } => f.write_str(id),
             Self::Hub { id, revision: Some(revision) } => write!(f, "{id}@{revision}"),
@@ -61,8 +80,11 @@ impl fmt::Display for ModelSource {
 }
 
 /// Where a file of rows is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum DataSource {
+    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    Written(String),
     /// A file of this machine.
     File(PathBuf),
     /// A data set of a hub, written `hf://datasets/ORG/NAME[@revision][:split]`.
@@ -97,9 +119,22 @@ impl DataSource {
     }
 }
 
+impl From<String> for DataSource {
+    fn from(text: String) -> Self {
+        Self::Written(text)
+    }
+}
+
+impl From<DataSource> for String {
+    fn from(source: DataSource) -> Self {
+        source.to_string()
+    }
+}
+
 impl fmt::Display for DataSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Written(text) => f.write_str(text),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Hub { id, revision, split } => {
                 write!(f, "hf://datasets/{id}")?;

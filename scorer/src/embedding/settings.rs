@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use candle_core::DType;
+use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 /// The precision that the backbone computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScoreDType {
     /// f32 on CPU, as stored on CUDA.

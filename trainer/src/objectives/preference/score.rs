@@ -5,7 +5,9 @@ pub(crate) use selfplay_model::preference::score::ScoreGradient;
 use selfplay_model::preference::score::{self, sigmoid};
 
 /// What kind of head scores a response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreferenceHead {
     /// General preference representation, an even number of dimensions.

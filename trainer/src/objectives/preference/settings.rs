@@ -1,5 +1,6 @@
 //! The `[preference]` section: the keys that `[train]` does not have, their defaults, and what makes a value wrong.
 
+use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +8,24 @@ use super::PreferenceHead;
 use crate::TrainSettings;
 
 /// The keys of `[preference]` that `[train]` does not have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PreferenceSettings {
-    /// `gpm` or `bradley-terry`.
+    /// Which kind of head is trained.
     pub kind: PreferenceHead,
-    /// Dimensions of the value head; `None`: 6 for gpm, 1 for bradley-terry.
+    /// Dimensions of the value head, an even number for gpm. Absent: 6 for gpm, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub dim: Option<usize>,
-    /// Whether a GPM's blocks are weighed by a head on the prompt; `None`: yes for gpm, no for bradley-terry.
+    /// Whether a GPM's blocks are weighed by a head on the prompt. Absent: true for gpm, false for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_head: Option<bool>,
-    /// What scores are divided by; `None`: 0.1 for gpm, 1 for bradley-terry.
+    /// What scores are divided by. Absent: 0.1 for gpm, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub tau: Option<f64>,
-    /// Share of the comparisons that is held out.
+    /// Share of the comparisons that is held out; the accuracy on it is written after each epoch.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub holdout: f64,
 }
 
@@ -86,12 +90,24 @@ impl PreferenceSettings {
 }
 
 /// All of `[preference]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct PreferenceTrainSettings {
-    /// The keys that it shares with `[train]`; `batch_size` counts comparisons, the losses' keys have no meaning.
-    pub train: TrainSettings,
     /// The keys of its own.
+    #[serde(flatten)]
     pub preference: PreferenceSettings,
+    /// The keys that it shares with `[train]`; `batch_size` counts comparisons, the losses' keys have no meaning.
+    #[serde(flatten)]
+    pub train: TrainSettings,
+}
+
+impl PreferenceTrainSettings {
+    /// Every wrong value at once, without its section.
+    pub fn validate(&self) -> Problems {
+        let mut problems = self.preference.validate();
+        problems.extend(self.train.validate());
+        problems
+    }
 }
 
 #[cfg(test)]

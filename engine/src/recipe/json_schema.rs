@@ -1,0 +1,64 @@
+//! The JSON schema (draft 2020-12) of a recipe, as editors read it: `recipes/recipe.schema.json`, `selfplay schema`.
+
+use serde_json::{Map, Value, json};
+
+use super::schema::{ABSENT_WORDS, Form, Key, keys};
+
+/// The schema's text, with a line break at its end.
+pub fn json_schema() -> String {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "selfplay recipe",
+        "description": "What a run of selfplay does.",
+    });
+    merge(&mut schema, object(keys()));
+    // A tree of strings, numbers and lists always has a text.
+    serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
+}
+
+fn object(keys: &[Key]) -> Value {
+    let properties: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), property(key))).collect();
+    json!({"type": "object", "properties": properties, "additionalProperties": false})
+}
+
+fn property(key: &Key) -> Value {
+    let mut value = value(&key.form);
+    merge(&mut value, Value::Object(key.bounds.clone()));
+    if key.is_optional && key.form != Form::Text {
+        value = json!({"anyOf": [value, {"enum": ABSENT_WORDS}]});
+    }
+    let mut property = json!({});
+    if !key.doc.is_empty() {
+        property["description"] = key.doc.clone().into();
+    }
+    merge(&mut property, value);
+    if let Some(default) = &key.default {
+        property["default"] = default.clone();
+    }
+    property
+}
+
+fn value(form: &Form) -> Value {
+    match form {
+        Form::Section(keys) => object(keys),
+        Form::Choice(words) => {
+            let names: Vec<&str> = words.iter().map(|word| word.name.as_str()).collect();
+            let docs: Vec<&str> = words.iter().map(|word| word.doc.as_str()).collect();
+            // What taplo shows beside each word.
+            json!({"enum": names, "x-taplo": {"docs": {"enumValues": docs}}})
+        }
+        Form::Whole => json!({"type": "integer", "minimum": 0}),
+        Form::Number => json!({"type": "number"}),
+        Form::Switch => json!({"type": "boolean"}),
+        Form::Text => json!({"type": "string"}),
+        Form::List(one) => json!({"type": "array", "items": value(one)}),
+        Form::Any(forms) => json!({"anyOf": forms.iter().map(value).collect::<Vec<_>>()}),
+    }
+}
+
+/// Adds `more`'s members to `object`; those that are in both are `more`'s.
+fn merge(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
+    }
+}

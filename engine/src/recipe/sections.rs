@@ -1,0 +1,169 @@
+//! The sections of a recipe that belong to no stage's crate: `[policy]`, `[prompts]`, `[eval]`, and `[score]` with its
+//! model. Doc comments of fields are the keys' documentation: `schema.rs` reads them.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use selfplay_records::Problems;
+use selfplay_scorer::{ScoreKeys, ScoreSettings};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::source::{DataSource, ModelSource};
+use super::values::{OnBadPromptRule, WeightDType};
+use crate::checker::CheckerKind;
+
+/// `[policy]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicySection {
+    /// The model to start from: a folder, a hub id `ORG/NAME[@revision]`, or `random:FOLDER`. Absent: a run needs it.
+    #[serde(skip_serializing_if = "ModelSource::is_unset")]
+    #[schemars(with = "String")]
+    pub model: ModelSource,
+    /// What `policy/` is written in, and on CUDA computed in. Absent: as the model is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<WeightDType>,
+    /// A Jinja file used instead of the model's own chat template. Absent: the model's own.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "path_text")]
+    pub chat_template: Option<PathBuf>,
+}
+
+/// `[prompts]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PromptsSection {
+    /// One source per iteration: a file, or `hf://datasets/ORG/NAME[@revision][:split]`. A run needs them.
+    #[schemars(with = "Vec<String>")]
+    pub splits: Vec<DataSource>,
+    /// The column that holds the prompt.
+    #[schemars(length(min = 1))]
+    pub column: String,
+    /// The first so many rows of each split. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_prompts: Option<usize>,
+    /// What a row without a usable prompt does.
+    pub on_bad_prompt: OnBadPromptRule,
+}
+
+impl Default for PromptsSection {
+    fn default() -> Self {
+        Self {
+            splits: Vec::new(),
+            column: "prompt".to_owned(),
+            max_prompts: None,
+            on_bad_prompt: OnBadPromptRule::Error,
+        }
+    }
+}
+
+impl PromptsSection {
+    /// Every wrong value, without the section's name; empty when all is well. Whether there is a split for each
+    /// iteration is the whole recipe's to say.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        problems.refuse(self.column.is_empty(), "column", "\"\"", "the name of a column, as in \"prompt\"");
+        problems.refuse(self.max_prompts == Some(0), "max_prompts", 0, "1 or more, or \"all\"");
+        problems
+    }
+}
+
+/// `[score]`: its keys, and the model and the settings of its kind that they say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ScoreSection {
+    /// The preference model.
+    #[serde(skip)]
+    pub model: ModelSource,
+    /// How it is used.
+    #[serde(skip)]
+    pub settings: ScoreSettings,
+    /// What the file says, and `recipe.toml`.
+    #[serde(flatten)]
+    pub(super) keys: ScoreKeys,
+}
+
+impl ScoreSection {
+    /// Every wrong value, without the section's name; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        self.keys.resolve(&mut problems);
+        problems
+    }
+
+    /// Takes up what the keys say, once their model and their file are found; the keys are those of the settings from now
+    /// on, with every default. Keys that can't be stay as they are, for [`Self::validate`].
+    pub(super) fn settle(&mut self) {
+        let mut problems = Problems::default();
+        self.settings = self.keys.resolve(&mut problems);
+        if problems.is_empty() {
+            self.keys = self.settings.keys((!self.model.is_unset()).then(|| self.model.to_string()));
+        }
+    }
+}
+
+/// `[eval]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSection {
+    /// Held-out prompts: a file, or `hf://datasets/…`. Absent: the first max_prompts of the first split, kept out of training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub prompts: Option<DataSource>,
+    /// The column of the held-out prompts' file that holds the right answers. Absent: no accuracy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
+    /// How an answer is held against the right one. Absent: exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checker: Option<CheckerKind>,
+    /// Answers per prompt.
+    #[schemars(range(min = 1))]
+    pub num_samples: usize,
+    /// Divides the logits; 0 is greedy.
+    #[schemars(range(min = 0))]
+    pub temperature: f64,
+    /// Held-out prompts at most.
+    #[schemars(range(min = 1))]
+    pub max_prompts: usize,
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self {
+            prompts: None,
+            answers: None,
+            checker: None,
+            num_samples: 1,
+            temperature: 0.0,
+            max_prompts: 200,
+        }
+    }
+}
+
+impl EvalSection {
+    /// Every wrong value, without the section's name; empty when all is well.
+    pub fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        if self.answers.is_some() && self.prompts.is_none() {
+            problems.key("prompts", "absent, and eval.answers is a column of its file");
+        }
+        if self.checker.is_some() && self.answers.is_none() {
+            let want = "absent, and eval.checker needs the column that holds the right answers";
+            problems.key("answers", want);
+        }
+        problems.refuse(self.num_samples == 0, "num_samples", 0, "1 or more");
+        problems.refuse(
+            !(self.temperature.is_finite() && self.temperature >= 0.0),
+            "temperature",
+            self.temperature,
+            "0 (greedy) or a positive number",
+        );
+        problems.refuse(self.max_prompts == 0, "max_prompts", 0, "1 or more");
+        problems
+    }
+}
+
+/// A path as text, whatever its bytes: a recipe is UTF-8.
+fn path_text<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.display().to_string()).serialize(serializer)
+}
