@@ -201,7 +201,7 @@ mod tests {
             (recipe.train.beta, recipe.train.target_clamp, recipe.train.max_steps),
             (0.5, Some(1000.0), None)
         );
-        assert_eq!((recipe.prompts.max_prompts, recipe.score.settings.tau), (None, None));
+        assert_eq!((recipe.prompts.max_prompts, recipe.score.keys.tau), (None, None));
         assert_eq!((recipe.preference.train.beta, recipe.preference.preference.dimensions()), (2.0, 1));
     }
 }
