@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::architecture::read_json;
 use crate::error::ModelError;
+use crate::json::read_json;
 
 /// What is wrong with `folder` if it is an adapter's and no whole model's.
 pub(crate) fn fault(folder: &Path) -> Option<ModelError> {

@@ -15,6 +15,7 @@ mod folder;
 pub mod gpu;
 mod guard;
 mod jinja;
+mod json;
 mod kv_cache;
 pub mod linear;
 pub mod ops;

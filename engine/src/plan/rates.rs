@@ -204,12 +204,12 @@ struct BenchFile {
     parts: BTreeMap<String, Vec<BenchLine>>,
 }
 
-/// One line of a part.
+/// One line of a part; what could not be measured is null.
 #[derive(Deserialize)]
 struct BenchLine {
-    seconds: f64,
-    flops: f64,
-    bytes: f64,
+    seconds: Option<f64>,
+    flops: Option<f64>,
+    bytes: Option<f64>,
 }
 
 impl BenchFile {
@@ -224,7 +224,11 @@ impl BenchFile {
                 "train" => Stage::Train,
                 _ => continue,
             };
-            let Some(line) = lines.first() else { continue };
+            let Some(&BenchLine { seconds: Some(seconds), flops: Some(flops), bytes: Some(bytes) }) =
+                lines.first()
+            else {
+                continue;
+            };
             let model = if stage == Stage::Score { &self.preference_model } else { &self.model };
             let name = model.strip_prefix("random:").unwrap_or(model);
             let shape = Architecture::named(name)
@@ -238,9 +242,9 @@ impl BenchFile {
                 parameters: shape.parameter_count() as u64,
                 work: String::new(),
                 recompute: stage == Stage::Train && self.recompute,
-                seconds: line.seconds,
-                flops: line.flops,
-                bytes: line.bytes,
+                seconds,
+                flops,
+                bytes,
                 ceilings: Some(self.ceilings),
                 source: place.to_owned(),
             });

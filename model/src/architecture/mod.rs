@@ -25,6 +25,7 @@ pub use named::NAMES;
 
 use crate::error::ModelError;
 use crate::folder::check_links;
+use crate::json::read_json;
 
 /// The gate's activation in the feed-forward part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,22 +218,4 @@ impl Architecture {
     pub(crate) fn modules(&self) -> Modules {
         self.family.modules(self)
     }
-}
-
-/// Published configurations and tables of weights have some megabytes, tokenizers some ten.
-const MOST_JSON: u64 = 256 << 20;
-
-/// Reads a JSON file of a model folder; `remedy` ends the message where it is absent.
-pub(crate) fn read_json(path: &Path, remedy: &str) -> Result<Value, ModelError> {
-    if let Some(folder) = path.parent()
-        && !folder.as_os_str().is_empty()
-        && !folder.is_dir()
-    {
-        return Err(ModelError::input(folder, "there is no such folder", "name a model folder that exists"));
-    }
-    let text = selfplay_records::read_regular_text(path, MOST_JSON)
-        .map_err(|error| ModelError::reading(path, error, remedy))?;
-    serde_json::from_str(&text).map_err(|error| {
-        ModelError::input(path, format!("it is not valid JSON: {error}"), "fetch the file again")
-    })
 }

@@ -9,9 +9,10 @@ use selfplay_records::{Message, Prompt};
 use serde_json::Value;
 
 use super::{ChatTemplate, Tokenizer};
-use crate::architecture::{read_json, token_ids};
+use crate::architecture::token_ids;
 use crate::error::ModelError;
 use crate::folder::check_links;
+use crate::json::read_json;
 
 /// A model's tokenizer and chat template.
 pub struct Codec {

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::architecture::read_json;
 use crate::error::ModelError;
 use crate::guard::caught;
+use crate::json::read_json;
 
 mod added;
 mod checks;

@@ -20,8 +20,9 @@ use serde_json::Value;
 
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::adapter;
-use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec, read_json};
+use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec};
 use crate::error::ModelError;
+use crate::json::read_json;
 
 const AGAIN: &str = "fetch or copy the file again";
 /// What wrappers put before a name; taken off as often as they stand there.

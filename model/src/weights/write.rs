@@ -10,9 +10,10 @@ use selfplay_records::atomic;
 use serde_json::{Map, Value, json};
 
 use super::{INDEX_FILE, SINGLE_FILE, safetensors};
-use crate::architecture::{Architecture, StoredDtype, read_json};
+use crate::architecture::{Architecture, StoredDtype};
 use crate::error::ModelError;
 use crate::folder::{COMPANIONS, check_link};
+use crate::json::read_json;
 
 /// Writes a model folder into `folder`, which exists.
 ///

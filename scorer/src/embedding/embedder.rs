@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use selfplay_model::{Codec, Decoder, PackedBatch, PreferenceHeads};
 use selfplay_records::Candidates;
 
+use super::Embedding;
+use super::backbone::footprint_of;
 use super::packing::{BatchPlan, PackedPiece, plan};
 use super::tokenise::{PromptEnd, TokenisedRow, Tokeniser};
-use super::{Embedding, load};
 use crate::{Footprint, Progress, ScoreError};
 
 /// A decoder with the heads of a preference model and the tokenizer that belongs to it.
@@ -56,7 +57,7 @@ impl Embedder {
 
     /// What the backbone takes.
     pub(super) fn footprint(&self) -> Footprint {
-        load::footprint_of(self.decoder.architecture())
+        footprint_of(self.decoder.architecture())
     }
 
     /// What the heads put out for each response, \[rows]\[K] in the rows' order. `progress` is asked before each forward

@@ -1,18 +1,17 @@
 //! A folder → the model with embeddings that it holds. Head sizes are read from the weights, never from a setting.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::Device;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads, StoredDtype};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads};
 
+use super::backbone::footprint_of;
 use super::bradley_terry::BradleyTerry;
 use super::embedder::{Embedder, Limits};
 use super::gpm::Gpm;
 use super::{Embedded, EmbeddingSettings};
-use crate::footprint::{Comparison, Cost};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
 /// What a value head is.
@@ -93,27 +92,6 @@ pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
     Ok(footprint_of(&Architecture::load(folder)?))
 }
 
-/// Of a backbone; its heads are next to nothing.
-pub(super) fn footprint_of(backbone: &Architecture) -> Footprint {
-    Footprint::new(
-        backbone.parameter_count() as u64,
-        backbone.stored_dtype.map(StoredDtype::dtype),
-        backbone.inference_values() as u64,
-        Arc::new(Backbone(backbone.clone())),
-    )
-}
-
-/// A decoder that reads each prompt once, and each response after it.
-#[derive(Debug)]
-struct Backbone(Architecture);
-
-impl Cost for Backbone {
-    fn flops(&self, comparison: Comparison) -> f64 {
-        let Comparison { prompt, response, responses } = comparison;
-        self.0.continuation_flops(0, prompt) + responses * self.0.continuation_flops(prompt, response)
-    }
-}
-
 fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
     head.map(|spec| spec.shape.first().copied().unwrap_or(0))
 }
@@ -171,14 +149,5 @@ mod tests {
         let error = asked(Head::Gpm, 1).unwrap_err().to_string();
         assert!(error.contains("gpm") && error.contains("1 row"), "{error}");
         assert!(asked(Head::BradleyTerry, 6).is_err());
-    }
-
-    #[test]
-    fn a_comparison_reads_the_prompt_once() {
-        let backbone = Architecture::named("llama-15m").unwrap();
-        let flops =
-            |responses| footprint_of(&backbone).flops(Comparison { prompt: 50, response: 20, responses });
-        let response = backbone.continuation_flops(50, 20);
-        assert_eq!(flops(3.0), backbone.continuation_flops(0, 50) + 3.0 * response);
     }
 }

@@ -4,6 +4,7 @@
 //! text ─ tokenise ─► TokenisedRow ─ packing ─► Piece, PackedPiece ─ Embedder ─► Embedding ─ Embeds::score ─► Preference
 //! ```
 
+mod backbone;
 mod bradley_terry;
 mod embedder;
 mod gpm;
@@ -133,7 +134,7 @@ mod tests {
             (a.value[0] - b.value[0]) / TAU
         }
         fn footprint(&self) -> Footprint {
-            load::footprint_of(&Architecture::named("llama-15m").unwrap())
+            backbone::footprint_of(&Architecture::named("llama-15m").unwrap())
         }
     }
 

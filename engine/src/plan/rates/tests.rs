@@ -54,7 +54,12 @@ fn bench_file() -> String {
         "preference_model": "random:llama-110m", "pairs": 4, "rows": 8, "recompute": true,
         "ceilings": {"bytes_per_second": 2e9, "flops_per_second": 1e12},
         "parts": {
-            "sample": [{"name": "sampling", "seconds": 4.0, "bytes": 4e9, "flops": 1e12, "floor_seconds": 2.0}],
+            "sample": [
+                {"name": "sampling", "seconds": 4.0, "bytes": 4e9, "flops": 1e12, "floor_seconds": 2.0},
+                // As the bench writes what did not come about.
+                {"name": "decode step", "seconds": null, "bytes": 1.0, "flops": null, "floor_seconds": 1.0},
+            ],
+            "reference": [{"name": "reference", "seconds": null, "bytes": 0.0, "flops": 1.0, "floor_seconds": 1.0}],
             "train": [
                 {"name": "training step", "seconds": 6.0, "bytes": 0.0, "flops": 3e12, "floor_seconds": 3.0},
                 {"name": "  gradient norm", "seconds": 1.0, "bytes": 1.0, "flops": 0.0, "floor_seconds": 1.0},

@@ -17,7 +17,7 @@ use super::layout::Modules;
 use crate::error::ModelError;
 
 /// A family of decoders: the models of one `model_type`. What its members have in common with all others is read and
-/// written by [`super::config`]; here is what differs.
+/// written by `config.rs`; here is what differs.
 pub struct Family {
     /// The `model_type` of config.json.
     model_type: &'static str,

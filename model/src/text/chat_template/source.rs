@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::architecture::read_json;
 use crate::error::ModelError;
+use crate::json::read_json;
 
 /// The longest published templates have some 20 KB.
 const MOST_SOURCE: usize = 1 << 20;

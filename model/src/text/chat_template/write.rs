@@ -6,8 +6,8 @@ use selfplay_records::atomic;
 use serde_json::Value;
 
 use super::ChatTemplate;
-use crate::architecture::read_json;
 use crate::error::ModelError;
+use crate::json::read_json;
 
 impl ChatTemplate {
     /// Puts the template where `folder` has one: chat_template.jinja, and `chat_template` of tokenizer_config.json and

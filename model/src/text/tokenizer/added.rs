@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 use super::SpecialTokens;
-use crate::architecture::read_json;
 use crate::error::ModelError;
 use crate::guard::caught;
+use crate::json::read_json;
 
 /// Keys of lists of further special tokens.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
