@@ -31,7 +31,7 @@ pub struct Key {
     pub default: Option<Value>,
     /// What it takes.
     pub form: Form,
-    /// Whether it may be absent, and [`ABSENT_WORDS`] ask for that.
+    /// Whether it may be absent, and `ABSENT_WORDS` ask for that.
     pub is_optional: bool,
     /// JSON schema's words for the range of its values.
     pub bounds: Map<String, Value>,

@@ -22,8 +22,8 @@
 //! # Calls must match
 //!
 //! Ranks make the same calls in the same order, each with lists of the same lengths and shapes. Between two calls a
-//! rank may fail by itself (a full disk, say) or be asked to stop: it says so in the next call ([`agree`],
-//! [`agree_to_stop`]), so that all ranks end at the same place, with the error or with a checkpoint. A rank that can't make the
+//! rank may fail by itself (a full disk, say) or be asked to stop: it says so in the next call (`agree`,
+//! `agree_to_stop`), so that all ranks end at the same place, with the error or with a checkpoint. A rank that can't make the
 //! next call [leaves](Collective::leave), and every call that waits for it fails with [`TrainError::RankLost`].
 //!
 //! # Other implementations

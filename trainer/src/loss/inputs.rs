@@ -13,7 +13,7 @@ pub struct PairLogProbs {
     pub rejected: f64,
 }
 
-/// What a preference model said of a pair; a loss names the fields it needs ([`LossKind::required_targets`]).
+/// What a preference model said of a pair; a loss names the fields it needs (`LossKind::required_targets`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PreferenceTarget {
     /// P(w ≻ l), row field `chosen_probs`.

@@ -100,7 +100,7 @@ pub fn needs_reference(kind: LossKind) -> bool {
     !matches!(kind, LossKind::Simpo | LossKind::Orpo)
 }
 
-/// Whether the loss of one pair depends on the others beyond [`BatchTotals`]: `kto-pair` only.
+/// Whether the loss of one pair depends on the others beyond `BatchTotals`: `kto-pair` only.
 pub fn needs_whole_batch(kind: LossKind) -> bool {
     kind == LossKind::KtoPair
 }
