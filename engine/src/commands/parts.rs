@@ -95,7 +95,7 @@ impl Parts {
     }
 
     /// Removes the folder where wrong input ended the command before anything in it was finished.
-    pub(super) fn after<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn remove_if_nothing_finished<T>(&self, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|error| error.kind() == Kind::Input) && self.has_nothing()? {
             self.clear(None)?;
         }
@@ -270,7 +270,8 @@ mod tests {
         assert!(error.to_string().contains("score.tau"), "{error}");
 
         let parts = Parts::open(&output, &settings(0.2), true).unwrap();
-        let failed: Result<()> = parts.after(Err(EngineError::failure("the disk is full")));
+        let failed: Result<()> =
+            parts.remove_if_nothing_finished(Err(EngineError::failure("the disk is full")));
         assert!(failed.is_err() && parts.folder().exists());
         assert!(parts.shard::<Preference>(0).unwrap().is_none());
         parts.remove().unwrap();

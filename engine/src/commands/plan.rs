@@ -96,7 +96,7 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, de
     let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
     line(text, "the most of these, about", &size(peak));
     match memory {
-        Some(memory) => line(text, &format!("there is ({})", memory.of), &size(memory.bytes)),
+        Some(memory) => line(text, &format!("there is ({})", memory.owner), &size(memory.bytes)),
         None => {
             let _ = writeln!(
                 text,

@@ -89,7 +89,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut settings = recipe.sample.clone();
     settings.capacity = sampling_file::earlier(&parts.sampling_file(), &device)?;
     let sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &settings);
-    let mut sampler = parts.after(sampler.map_err(EngineError::from))?;
+    let mut sampler = parts.remove_if_nothing_finished(sampler.map_err(EngineError::from))?;
     sampling_file::keep(&parts.sampling_file(), &device, sampler.capacity())?;
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
     let started = Instant::now();

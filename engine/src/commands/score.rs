@@ -67,7 +67,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
                 let mut progress = |done: usize| task.set((before + done) as u64, "");
                 let compared = compare(&*model, shard, &stage.stop, &mut progress)
                     .map_err(|error| EngineError::in_file(&args.candidates, error));
-                match parts.after(compared)? {
+                match parts.remove_if_nothing_finished(compared)? {
                     ControlFlow::Break(signal) => return Err(stage.stopped(signal, parts.folder())),
                     ControlFlow::Continue(compared) => {
                         parts.keep(number, &compared)?;

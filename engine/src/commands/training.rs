@@ -68,7 +68,7 @@ impl Training<'_> {
             TrainError::Example { .. } | TrainError::Data { .. } => EngineError::in_file(self.rows, error),
             other => EngineError::from(other),
         });
-        match parts.after(ended)? {
+        match parts.remove_if_nothing_finished(ended)? {
             TrainOutcome::Interrupted { .. } => {
                 stage.check_stop(parts.folder())?;
                 Err(EngineError::failure(

@@ -46,14 +46,14 @@ impl FromStr for Size {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
     pub(crate) bytes: u64,
-    /// Whose it is, as a sentence goes on after "of".
-    pub(crate) of: String,
+    /// Who owns the memory, for messages: `the 24 GB of {owner}`.
+    pub(crate) owner: String,
 }
 
-/// `--memory`, else what the device has; `None` where nobody tells.
+/// `--memory`, else what the device has; `None` where that is not known.
 pub(crate) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory> {
     match (given, device) {
-        (Some(Size(bytes)), _) => Some(Memory { bytes, of: "--memory".to_owned() }),
+        (Some(Size(bytes)), _) => Some(Memory { bytes, owner: "--memory".to_owned() }),
         (None, DeviceChoice::Cpu) => of_machine(Path::new("/")),
         (None, DeviceChoice::Cuda(_)) => of_gpu(device),
     }
@@ -62,7 +62,7 @@ pub(crate) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory
 /// All memory of a GPU, where this build can open one and it is there.
 fn of_gpu(device: DeviceChoice) -> Option<Memory> {
     let memory = gpu::memory(&device.open().ok()?).ok()??;
-    Some(Memory { bytes: memory.total as u64, of: device.to_string() })
+    Some(Memory { bytes: memory.total as u64, owner: device.to_string() })
 }
 
 /// Linux: the machine's memory, or the bound of this process's control group if that is lower. `root` holds `proc` and
@@ -72,8 +72,8 @@ fn of_machine(root: &Path) -> Option<Memory> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let total = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.saturating_mul(1024);
     match group_bound(root).filter(|&bound| bound < total) {
-        Some(bytes) => Some(Memory { bytes, of: "this process's control group".to_owned() }),
-        None => Some(Memory { bytes: total, of: "this machine".to_owned() }),
+        Some(bytes) => Some(Memory { bytes, owner: "this process's control group".to_owned() }),
+        None => Some(Memory { bytes: total, owner: "this machine".to_owned() }),
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_lower_bound_of_a_control_group_counts() {
         let found = |groups: &str, files: &[(&str, &str)]| of_machine(root(groups, files).path()).unwrap();
-        let whole = Memory { bytes: 4 << 30, of: "this machine".to_owned() };
+        let whole = Memory { bytes: 4 << 30, owner: "this machine".to_owned() };
         assert_eq!(found("", &[]), whole);
         // Version 2: the group itself has none, the one around it has.
         let two = [("sys/fs/cgroup/a/b/memory.max", "max\n"), ("sys/fs/cgroup/a/memory.max", "1073741824\n")];
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn what_is_given_goes_before_what_the_device_has() {
         let given = memory(Some(Size(5)), DeviceChoice::Cuda(0));
-        assert_eq!(given, Some(Memory { bytes: 5, of: "--memory".to_owned() }));
+        assert_eq!(given, Some(Memory { bytes: 5, owner: "--memory".to_owned() }));
     }
 }

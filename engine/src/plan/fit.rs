@@ -61,7 +61,7 @@ impl fmt::Display for Setting {
 }
 
 /// The values of each key that take less than the recipe's, the least change first.
-fn levers(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
+fn savings(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
     let recipe = planned.recipe;
     let models = models(planned, recipe);
     let on_gpu = planned.device != DeviceChoice::Cpu;
@@ -129,12 +129,12 @@ fn need_of(needs: &[Need], training: bool) -> u64 {
 enum Remedy {
     /// With these everything fits.
     Settings(Vec<Setting>),
-    /// Nothing does: with every lever at its lowest this much is needed.
+    /// Nothing does: with every saving at its most this much is needed.
     None { least: u64 },
 }
 
 fn remedy(planned: &Planned<'_>, memory: u64) -> Remedy {
-    let levers = levers(planned);
+    let savings = savings(planned);
     let mut found = Some(Vec::new());
     // Sampling and scoring first, then training on top of what they ask for.
     for sides in [&[false][..], &[false, true][..]] {
@@ -142,24 +142,24 @@ fn remedy(planned: &Planned<'_>, memory: u64) -> Remedy {
             let needs = needs_with(planned, settings, memory);
             sides.iter().all(|&training| need_of(&needs, training) <= memory)
         };
-        found = found.and_then(|chosen| search(&levers, chosen, &fits));
+        found = found.and_then(|chosen| search(&savings, chosen, &fits));
     }
     if let Some(settings) = found {
         return Remedy::Settings(settings);
     }
-    // The dtypes are no lever here: 16 bits want masters beside them, and may take more.
-    let lowest: Vec<Setting> = levers[..4].iter().filter_map(|values| values.last().copied()).collect();
+    // The dtypes are no saving here: 16 bits want masters beside them, and may take more.
+    let lowest: Vec<Setting> = savings[..4].iter().filter_map(|values| values.last().copied()).collect();
     let needs = needs_with(planned, &lowest, memory);
     Remedy::None { least: need_of(&needs, false).max(need_of(&needs, true)) }
 }
 
 /// `chosen` and what must join it so that all fits: key after key, each only as low as it must be.
 fn search(
-    levers: &[Vec<Setting>],
+    savings: &[Vec<Setting>],
     mut chosen: Vec<Setting>,
     fits: &dyn Fn(&[Setting]) -> bool,
 ) -> Option<Vec<Setting>> {
-    for values in levers {
+    for values in savings {
         if fits(&chosen) {
             break;
         }
@@ -175,7 +175,7 @@ fn search(
     if !fits(&chosen) {
         return None;
     }
-    // What turned out to be needless goes again.
+    // What is not needed after all is taken out again.
     let mut place = 0;
     while place < chosen.len() {
         let mut without = chosen.clone();
@@ -201,7 +201,7 @@ pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
         .map(|need| format!("about {} for {}", size_at_least(need.bytes.total()), need.phase.name()))
         .collect();
     let (name, figures) = (&planned.recipe.name, figures.join(" and "));
-    let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.of);
+    let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.owner);
     let remedy = match remedy(planned, memory.bytes) {
         Remedy::Settings(settings) => {
             let needs = needs_with(planned, &settings, memory.bytes);
@@ -296,7 +296,7 @@ mod tests {
         let planned =
             Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let message = |bytes: u64| {
-            let memory = Memory { bytes, of: "--memory".to_owned() };
+            let memory = Memory { bytes, owner: "--memory".to_owned() };
             let needs = needs_with(&planned, &[], bytes);
             refusal(&planned, &needs, &memory).map(|error| (error.exit_status(), error.to_string()))
         };
@@ -329,7 +329,7 @@ mod tests {
         policy.stored_dtype = None;
         let recipe = recipe(&["sample.cache_mib=1"]);
         let on =
-            |device| levers(&Planned { recipe: &recipe, policy: &policy, preference: &preference, device });
+            |device| savings(&Planned { recipe: &recipe, policy: &policy, preference: &preference, device });
         assert_eq!(on(DeviceChoice::Cuda(0))[4], [Setting::PolicyBf16]);
         assert!(on(DeviceChoice::Cuda(0))[5].is_empty() && on(DeviceChoice::Cpu)[4].is_empty());
     }

@@ -12,10 +12,10 @@ pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String>
     let mut memory = device::memory(None, device)?;
     if let Some(bound) = address_space().filter(|&bound| device == DeviceChoice::Cpu && bound < memory.bytes)
     {
-        memory = Memory { bytes: bound, of: "this process's address space (ulimit -v)".to_owned() };
+        memory = Memory { bytes: bound, owner: "this process's address space (ulimit -v)".to_owned() };
     }
     (bytes > memory.bytes).then(|| {
-        format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.of)
+        format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.owner)
     })
 }
 

@@ -1,13 +1,13 @@
-//! What a GPU's memory holds; of other devices, and in a build without CUDA, nobody tells.
+//! Free and total memory of a GPU; `None` for other devices and in builds without CUDA.
 
 use candle_core::{Device, Result};
 
-/// What a GPU's memory holds, in bytes.
+/// A GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// All there is.
     pub total: usize,
-    /// What tensors could still take: what no process has, and what this one's pool keeps for nobody.
+    /// What tensors can still take: what no process has, and what this process's pool keeps unused.
     pub free: usize,
 }
 
