@@ -1,5 +1,7 @@
 //! A template's text → tokens, with Jinja's rules of whitespace as transformers sets them: `trim_blocks` and
 //! `lstrip_blocks` on, one line end at the very end dropped.
+//!
+//! Past 400 lines: one function for each kind of token.
 
 use super::fault::{Fault, Outcome};
 

@@ -1,4 +1,6 @@
 //! Python's operators: arithmetic, comparison, membership, indexing, slices, and sorting by them.
+//!
+//! Past 400 lines: one function for each operator, and the pairs of types that it takes.
 
 use std::cmp::Ordering;
 use std::rc::Rc;

@@ -1,4 +1,6 @@
 //! Filters that make text of a value.
+//!
+//! Past 400 lines: one table of what a template may call.
 
 use super::fault::{Outcome, fail, room, touch};
 use super::interpreter::{Args, Interpreter};
