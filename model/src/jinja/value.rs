@@ -1,7 +1,7 @@
 //! The values of a template: Python's, as far as Jinja lets a template reach them. Nothing in them ever changes but
 //! what the sandbox lets change: namespaces, cyclers, joiners, and how far an iterator was read.
 //!
-//! Past 400 lines: what every kind of value answers (truth, length, equality, items) stands kind beside kind.
+//! Past 400 lines: what every kind of value answers (truth, length, items, its use as a key) stands kind beside kind.
 
 use std::cell::Cell;
 use std::collections::HashMap;
