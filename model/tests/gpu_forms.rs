@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use emulator::Emulator;
 use families::{FAMILIES, decoder, gradients, numbers};
-use selfplay_model::check::{self, Size, Target, compare_decoders, compare_steps, noise};
+use selfplay_model::check::{self, CheckTarget, InputSize, compare_decoders, compare_steps, noise};
 use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::ops::elementwise::scale_assign;
 use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
@@ -38,9 +38,9 @@ const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 #[test]
 fn every_operation() {
     let Some(emulator) = Emulator::build() else { return };
-    let target = Target::Emulator(Arc::new(emulator));
+    let target = CheckTarget::Emulator(Arc::new(emulator));
     for seed in [1, 2] {
-        let found = check::compare_all(&target, Size::Small, seed).unwrap();
+        let found = check::compare_all(&target, InputSize::Small, seed).unwrap();
         assert!(found.len() > 150, "{}", found.len());
         for comparison in &found {
             assert!(comparison.is_ok(), "seed {seed}: {comparison:?}");
@@ -79,7 +79,7 @@ fn twin(like: &Decoder, dtype: DType) -> Decoder {
 #[test]
 fn decoders_of_every_family() {
     let Some(emulator) = Emulator::build() else { return };
-    let found = compare_decoders(&Target::Emulator(Arc::new(emulator)), 1).unwrap();
+    let found = compare_decoders(&CheckTarget::Emulator(Arc::new(emulator)), 1).unwrap();
     // Six families, two dtypes, three results and every parameter.
     assert!(found.len() > 12 * 20, "{}", found.len());
     for comparison in &found {
@@ -146,7 +146,7 @@ fn paged_steps_give_what_the_packed_forward_gives() {
 #[test]
 fn a_token_does_not_depend_on_its_step() {
     let Some(emulator) = Emulator::build() else { return };
-    let found = compare_steps(&Target::Emulator(Arc::new(emulator)), 1).unwrap();
+    let found = compare_steps(&CheckTarget::Emulator(Arc::new(emulator)), 1).unwrap();
     assert_eq!(found.len(), 6 * 2 * 2);
     for comparison in &found {
         assert!(comparison.is_ok(), "{comparison:?}");

@@ -10,35 +10,35 @@ use arrow_schema::{DataType, Field};
 use serde_json::{Map, Number, Value};
 
 /// A column of fields that are not ours.
-pub(crate) struct Column {
+pub(crate) struct ExtraColumn {
     name: String,
-    kind: Kind,
+    kind: ExtraType,
 }
 
-enum Kind {
+enum ExtraType {
     /// Values as they are.
     Typed(DataType),
     /// Values that do not go together, as text.
     Text,
 }
 
-impl Column {
+impl ExtraColumn {
     pub(crate) fn field(&self) -> Field {
         let kind = match &self.kind {
-            Kind::Typed(kind) => kind.clone(),
-            Kind::Text => DataType::Utf8,
+            ExtraType::Typed(kind) => kind.clone(),
+            ExtraType::Text => DataType::Utf8,
         };
         Field::new(&self.name, kind, true)
     }
 
     /// The name, where values have to become text.
     pub(crate) fn as_text(&self) -> Option<&str> {
-        matches!(self.kind, Kind::Text).then_some(self.name.as_str())
+        matches!(self.kind, ExtraType::Text).then_some(self.name.as_str())
     }
 }
 
 /// The columns of all fields that some row has, in the order of their first appearance.
-pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<Column> {
+pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<ExtraColumn> {
     let mut names: Vec<&str> = Vec::new();
     let mut values: HashMap<&str, Vec<&Value>> = HashMap::new();
     for row in rows {
@@ -56,7 +56,7 @@ pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<Column> {
         .into_iter()
         .map(|name| {
             let kind = kind(name, values.get(name).map_or(&[], Vec::as_slice));
-            Column { name: name.to_owned(), kind }
+            ExtraColumn { name: name.to_owned(), kind }
         })
         .collect()
 }
@@ -69,25 +69,25 @@ pub(crate) fn to_text(value: &Value) -> Value {
     }
 }
 
-fn kind(name: &str, values: &[&Value]) -> Kind {
+fn kind(name: &str, values: &[&Value]) -> ExtraType {
     let mut shape = Shape::Unknown;
     for value in values {
         match Shape::of(value).and_then(|other| shape.with(other)) {
             Some(joined) => shape = joined,
-            None => return Kind::Text,
+            None => return ExtraType::Text,
         }
     }
     if shape == Shape::Unsigned {
-        return Kind::Typed(DataType::UInt64);
+        return ExtraType::Typed(DataType::UInt64);
     }
     if shape.has_what_only_text_holds() {
-        return Kind::Text;
+        return ExtraType::Text;
     }
     let rows =
         values.iter().map(|value| Ok(Value::Object(Map::from_iter([(name.to_owned(), (*value).clone())]))));
     match arrow_json::reader::infer_json_schema_from_iterator(rows) {
-        Ok(schema) if schema.fields().len() == 1 => Kind::Typed(schema.field(0).data_type().clone()),
-        _ => Kind::Text,
+        Ok(schema) if schema.fields().len() == 1 => ExtraType::Typed(schema.field(0).data_type().clone()),
+        _ => ExtraType::Text,
     }
 }
 
@@ -195,8 +195,8 @@ mod tests {
 
     fn kind_of(values: &[Value]) -> Option<DataType> {
         match kind("x", &values.iter().collect::<Vec<_>>()) {
-            Kind::Typed(kind) => Some(kind),
-            Kind::Text => None,
+            ExtraType::Typed(kind) => Some(kind),
+            ExtraType::Text => None,
         }
     }
 

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::RecordError;
-use crate::limits::{Budget, Meter, Metered};
+use crate::limits::{Budget, Metered, RowMeter};
 use crate::raw_row::{RawRow, json_fault};
 use crate::shown::quoted;
 
@@ -70,7 +70,7 @@ pub(crate) fn each_element(
             None => each_line(path, bytes.as_slice().chain(reader), budget, take),
         };
     }
-    let meter = Meter::new(budget.row_bytes());
+    let meter = RowMeter::new(budget.row_bytes());
     let mut row = 0;
     let mut ended = None;
     let mut parser = serde_json::Deserializer::from_reader(Metered { reader, meter: &meter });
@@ -157,7 +157,7 @@ pub(crate) fn write_array<R: Serialize>(sink: &mut dyn Write, rows: &[R]) -> io:
 /// memory.
 struct Elements<'a, 'b> {
     path: &'a Path,
-    meter: &'a Meter,
+    meter: &'a RowMeter,
     row: &'a mut usize,
     budget: &'a mut Budget,
     take: &'a mut Take<'b>,

@@ -83,13 +83,13 @@ fn separators(json: &[u8]) -> usize {
 }
 
 /// What a row may still take while its file is parsed.
-pub(crate) struct Meter {
+pub(crate) struct RowMeter {
     row_bytes: usize,
     bytes: Cell<usize>,
     values: Cell<usize>,
 }
 
-impl Meter {
+impl RowMeter {
     /// For the first row.
     pub(crate) fn new(row_bytes: usize) -> Self {
         let values = Cell::new(row_bytes / BYTES_OF_A_VALUE);
@@ -112,7 +112,7 @@ impl Meter {
 /// A reader that fails where a row takes more than its meter has.
 pub(crate) struct Metered<'a, R> {
     pub(crate) reader: R,
-    pub(crate) meter: &'a Meter,
+    pub(crate) meter: &'a RowMeter,
 }
 
 impl<R: Read> Read for Metered<'_, R> {

@@ -71,7 +71,7 @@ impl fmt::Display for SkipReason {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+enum PairLayout {
     Ids,
     Messages,
     Texts { prompt: &'static str },
@@ -121,7 +121,7 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
         }
         let layout = match layout {
             Some(layout) => layout,
-            None => *layout.insert(Layout::of(&map).ok_or_else(|| RecordError::Layout {
+            None => *layout.insert(PairLayout::of(&map).ok_or_else(|| RecordError::Layout {
                 path: path.to_path_buf(),
                 row: number,
                 noun: Pair::NOUN,
@@ -130,8 +130,8 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
             })?),
         };
         match layout.pair(map).map_err(|problem| problem.at(path, number))? {
-            Found::Pair(pair) => read.pairs.push(*pair),
-            Found::Skip(reason) => read.skipped.push(SkippedPair { row: number, reason }),
+            PairOrSkip::Pair(pair) => read.pairs.push(*pair),
+            PairOrSkip::Skip(reason) => read.skipped.push(SkippedPair { row: number, reason }),
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -147,12 +147,12 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
     }
 }
 
-enum Found {
+enum PairOrSkip {
     Pair(Box<Pair>),
     Skip(SkipReason),
 }
 
-impl Layout {
+impl PairLayout {
     fn of(map: &Map<String, Value>) -> Option<Self> {
         if ["prompt_ids", "chosen_ids", "rejected_ids"].iter().all(|name| present(map, name).is_some()) {
             return Some(Self::Ids);
@@ -177,12 +177,12 @@ impl Layout {
         }
     }
 
-    fn pair(self, map: Map<String, Value>) -> Result<Found, RowProblem> {
+    fn pair(self, map: Map<String, Value>) -> Result<PairOrSkip, RowProblem> {
         Ok(match self {
             Self::Ids => {
                 let pair: Pair = RawRow::Value(Value::Object(with_prompt_turns(map)?)).into_row()?;
                 pair.check()?;
-                Found::Pair(Box::new(pair))
+                PairOrSkip::Pair(Box::new(pair))
             }
             Self::Messages => {
                 let prompt = match present(&map, "prompt") {
@@ -238,7 +238,7 @@ impl Layout {
 }
 
 /// Two replies, each a text or a message, to one prompt.
-fn replies(map: &Map<String, Value>, prompt: Vec<Message>) -> Result<Found, RowProblem> {
+fn replies(map: &Map<String, Value>, prompt: Vec<Message>) -> Result<PairOrSkip, RowProblem> {
     let reply = |name: &str| match present(map, name) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(turn @ Value::Object(_)) => layout::message(name, turn).map(|turn| turn.content),
@@ -267,20 +267,24 @@ fn after(prompt: &[Message], turns: Vec<Message>) -> Vec<Message> {
 }
 
 /// Parts two conversations into their common prompt and the replies.
-fn part(map: &Map<String, Value>, chosen: Vec<Message>, rejected: Vec<Message>) -> Result<Found, RowProblem> {
+fn part(
+    map: &Map<String, Value>,
+    chosen: Vec<Message>,
+    rejected: Vec<Message>,
+) -> Result<PairOrSkip, RowProblem> {
     if chosen == rejected {
-        return Ok(Found::Skip(SkipReason::Identical));
+        return Ok(PairOrSkip::Skip(SkipReason::Identical));
     }
     let common = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
     // Where one conversation ends at the parting, its reply is missing.
     if common > 0 && (common == chosen.len() || common == rejected.len()) {
-        return Ok(Found::Skip(SkipReason::EmptyReply));
+        return Ok(PairOrSkip::Skip(SkipReason::EmptyReply));
     }
     match (chosen.get(common), rejected.get(common)) {
         (Some(a), Some(b)) if common > 0 && a.role == "assistant" && b.role == "assistant" => {
             make(map, chosen[..common].to_vec(), a.content.clone(), b.content.clone())
         }
-        _ => Ok(Found::Skip(SkipReason::DifferentPrompts)),
+        _ => Ok(PairOrSkip::Skip(SkipReason::DifferentPrompts)),
     }
 }
 
@@ -289,15 +293,15 @@ fn make(
     prompt: Vec<Message>,
     chosen: String,
     rejected: String,
-) -> Result<Found, RowProblem> {
+) -> Result<PairOrSkip, RowProblem> {
     if prompt.last().is_none_or(|last| last.role == "assistant") {
-        return Ok(Found::Skip(SkipReason::DifferentPrompts));
+        return Ok(PairOrSkip::Skip(SkipReason::DifferentPrompts));
     }
     if chosen.trim().is_empty() || rejected.trim().is_empty() {
-        return Ok(Found::Skip(SkipReason::EmptyReply));
+        return Ok(PairOrSkip::Skip(SkipReason::EmptyReply));
     }
     if chosen == rejected {
-        return Ok(Found::Skip(SkipReason::Identical));
+        return Ok(PairOrSkip::Skip(SkipReason::Identical));
     }
     let answered = |reply: String| {
         let turns = prompt.iter().cloned().chain([Message::assistant(reply)]);
@@ -312,7 +316,7 @@ fn make(
     let rest: Pair = RawRow::Value(Value::Object(rest)).into_row()?;
     let pair = Pair { prompt: Some(prompt), chosen, rejected, ..rest };
     pair.check()?;
-    Ok(Found::Pair(Box::new(pair)))
+    Ok(PairOrSkip::Pair(Box::new(pair)))
 }
 
 /// The row with `prompt` as a message list, where it is a text.

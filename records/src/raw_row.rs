@@ -127,19 +127,19 @@ fn field_at_fault<R: Row>(
 }
 
 /// The innermost part of a field that is complained about.
-struct Part {
+struct FaultyPart {
     /// From the field on: `[3].ids`.
     path: String,
     value: Value,
 }
 
-fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option<String>) -> Part {
+fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option<String>) -> FaultyPart {
     let inner = match value {
         Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
             let alone = |item: Value| again(Value::Array(vec![item]));
             (alone(item.clone()).as_deref() == Some(complaint)).then(|| {
                 let part = part_at_fault(item, complaint, &alone);
-                Part { path: format!("[{index}]{}", part.path), value: part.value }
+                FaultyPart { path: format!("[{index}]{}", part.path), value: part.value }
             })
         }),
         Value::Object(fields) => fields.iter().find_map(|(name, field)| {
@@ -157,12 +157,12 @@ fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option
                 && without.as_deref() == Some(format!("missing field `{name}`").as_str());
             (without.as_deref() != Some(complaint) && !needed).then(|| {
                 let part = part_at_fault(field, complaint, &|field| with(Some(field)));
-                Part { path: format!(".{name}{}", part.path), value: part.value }
+                FaultyPart { path: format!(".{name}{}", part.path), value: part.value }
             })
         }),
         _ => None,
     };
-    inner.unwrap_or_else(|| Part { path: String::new(), value: value.clone() })
+    inner.unwrap_or_else(|| FaultyPart { path: String::new(), value: value.clone() })
 }
 
 /// serde's "…, expected Y" in our words.

@@ -1,7 +1,7 @@
 //! The two rates that every floor is made of: a large copy and a large product.
 
 use candle_core::{DType, Device, Tensor};
-use selfplay_model::linear::{NewModule, Sums};
+use selfplay_model::linear::{NewModule, SumOrder};
 use selfplay_model::{Linear, Parameters};
 
 use super::{Ceilings, fault, median, timed};
@@ -32,7 +32,7 @@ pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<C
     let mut products = Vec::new();
     for _ in 0..=repeats {
         products.push(timed(device, || {
-            linear.forward(&parameters, &x, Sums::Fastest).map_err(fault)?;
+            linear.forward(&parameters, &x, SumOrder::Fastest).map_err(fault)?;
             Ok(())
         })?);
     }

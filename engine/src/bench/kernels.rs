@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use selfplay_model::gpu::Gpu;
-use selfplay_model::linear::{NewModule, Sums};
+use selfplay_model::linear::{NewModule, SumOrder};
 use selfplay_model::ops::attention::{Attention, Places};
 use selfplay_model::ops::elementwise::sum;
 use selfplay_model::ops::embedding::{embedding, embedding_backward};
@@ -124,7 +124,7 @@ fn products(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
         let (x, dy) = (tensor(t, inputs)?, tensor(t, width)?);
         let flops = 2.0 * t as f64 * inputs as f64 * width as f64;
         lines.push(bench.operation(&format!("product: {name}"), 0.0, flops, || {
-            linear.forward(&parameters, &x, Sums::Fastest).map(drop)
+            linear.forward(&parameters, &x, SumOrder::Fastest).map(drop)
         })?);
         lines.push(bench.operation(&format!("product: {name}, backward"), 0.0, 2.0 * flops, || {
             linear.backward(&parameters, &x, &dy, &gradients).map(drop)

@@ -33,7 +33,7 @@ pub struct TensorSpec {
 
 /// A linear map as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Module {
+pub(crate) struct ModuleSpec {
     /// Its Hugging Face name, e.g. `model.layers.0.self_attn.q_proj`.
     pub name: String,
     /// Rows of its weight.
@@ -44,7 +44,7 @@ pub(crate) struct Module {
     pub bias: bool,
 }
 
-impl Module {
+impl ModuleSpec {
     /// The name of its weight [outputs, inputs].
     pub fn weight(&self) -> String {
         format!("{}.weight", self.name)
@@ -90,21 +90,21 @@ pub(crate) struct LayerModules {
     /// Before attention.
     pub attention_norm: Option<Norm>,
     /// Their outputs, one module after the other: all queries, all keys, all values.
-    pub qkv: Vec<Module>,
+    pub qkv: Vec<ModuleSpec>,
     /// On queries.
     pub q_norm: Option<Norm>,
     /// On keys.
     pub k_norm: Option<Norm>,
     /// From the attention's heads to the stream.
-    pub output: Module,
+    pub output: ModuleSpec,
     /// On the attention's output, before it joins the stream.
     pub attention_post_norm: Option<Norm>,
     /// Before the feed-forward part.
     pub feed_forward_norm: Option<Norm>,
     /// Their outputs, one module after the other: the gate, then what it is multiplied with.
-    pub gate_up: Vec<Module>,
+    pub gate_up: Vec<ModuleSpec>,
     /// From the feed-forward part to the stream.
-    pub down: Module,
+    pub down: ModuleSpec,
     /// On the feed-forward part's output, before it joins the stream.
     pub feed_forward_post_norm: Option<Norm>,
 }
@@ -115,13 +115,13 @@ impl LayerModules {
         let norm = |norm: &Option<Norm>| norm.as_ref().map(Norm::tensor);
         norm(&self.attention_norm)
             .into_iter()
-            .chain(self.qkv.iter().flat_map(Module::tensors))
+            .chain(self.qkv.iter().flat_map(ModuleSpec::tensors))
             .chain(norm(&self.q_norm))
             .chain(norm(&self.k_norm))
             .chain(self.output.tensors())
             .chain(norm(&self.attention_post_norm))
             .chain(norm(&self.feed_forward_norm))
-            .chain(self.gate_up.iter().flat_map(Module::tensors))
+            .chain(self.gate_up.iter().flat_map(ModuleSpec::tensors))
             .chain(self.down.tensors())
             .chain(norm(&self.feed_forward_post_norm))
     }
@@ -137,7 +137,7 @@ pub(crate) struct Modules {
     /// Before the output head.
     pub final_norm: Norm,
     /// The output head; `None` where it is the embedding.
-    pub head: Option<Module>,
+    pub head: Option<ModuleSpec>,
 }
 
 impl Modules {
@@ -146,7 +146,7 @@ impl Modules {
         std::iter::once(self.embedding.clone())
             .chain(self.layers.iter().flat_map(LayerModules::tensors))
             .chain(std::iter::once(self.final_norm.tensor()))
-            .chain(self.head.iter().flat_map(Module::tensors))
+            .chain(self.head.iter().flat_map(ModuleSpec::tensors))
             .collect()
     }
 
@@ -169,7 +169,7 @@ pub(super) fn modules(
         },
         layers: (0..a.num_layers).map(|number| layer(a, &LayerNames(number))).collect(),
         final_norm: Norm { name: "model.norm".to_owned(), width: a.hidden_size },
-        head: (!a.tie_embeddings).then(|| Module {
+        head: (!a.tie_embeddings).then(|| ModuleSpec {
             name: "lm_head".to_owned(),
             outputs: a.vocab_size,
             inputs: a.hidden_size,
@@ -214,8 +214,8 @@ impl LayerNames {
         Norm { name: self.name(part), width }
     }
 
-    pub(super) fn module(&self, part: &str, outputs: usize, inputs: usize, bias: bool) -> Module {
-        Module { name: self.name(part), outputs, inputs, bias }
+    pub(super) fn module(&self, part: &str, outputs: usize, inputs: usize, bias: bool) -> ModuleSpec {
+        ModuleSpec { name: self.name(part), outputs, inputs, bias }
     }
 
     fn name(&self, part: &str) -> String {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use serde_json::{Value, json};
 
-use super::{Comparison, Target, distance, noise};
+use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Architecture, Family};
 use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, LoadOptions};
@@ -80,7 +80,12 @@ fn paged(decoder: &Decoder) -> Result<Tensor> {
 }
 
 /// The same decoder on the CPU in f32 and on the target in `dtype`, whose rounding both have.
-fn decoders(target: &Target, family: &'static Family, dtype: DType, seed: u64) -> Result<(Decoder, Decoder)> {
+fn decoders(
+    target: &CheckTarget,
+    family: &'static Family,
+    dtype: DType,
+    seed: u64,
+) -> Result<(Decoder, Decoder)> {
     let fault = |error: crate::ModelError| candle_core::Error::Msg(error.to_string());
     let architecture = Architecture::from_json(&config(family), "config.json".as_ref()).map_err(fault)?;
     let options = LoadOptions::default();
@@ -103,7 +108,7 @@ fn decoders(target: &Target, family: &'static Family, dtype: DType, seed: u64) -
 ///
 /// # Errors
 /// An operation that fails; a difference is no error.
-pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
+pub fn compare_decoders(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> {
     let mut found = Vec::new();
     for &family in Family::ALL {
         for dtype in [DType::F32, DType::BF16] {
@@ -112,7 +117,7 @@ pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
             let got = target.run(|| results(&on_target))?;
             for ((name, got), (_, want)) in got.iter().zip(&want) {
                 let is_gradient = name.starts_with("gradient");
-                found.push(Comparison {
+                found.push(Deviation {
                     name: format!("{}: {name}", family.model_type()),
                     dtype,
                     distance: distance(got, want)?,
@@ -137,14 +142,14 @@ pub fn compare_decoders(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
 ///
 /// # Errors
 /// An operation that fails; a difference is no error.
-pub fn compare_steps(target: &Target, seed: u64) -> Result<Vec<Comparison>> {
+pub fn compare_steps(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> {
     let mut found = Vec::new();
     for &family in Family::ALL {
         for dtype in [DType::F32, DType::BF16] {
             let (_, mut decoder) = decoders(target, family, dtype, seed)?;
             let mut report = |what: &str, distance: f64| {
                 let name = format!("{}: {what}", family.model_type());
-                found.push(Comparison { name, dtype, distance, bound: 0.0 });
+                found.push(Deviation { name, dtype, distance, bound: 0.0 });
             };
             report("captured steps", target.run(|| captured_apart(&decoder))?);
             decoder.set_batch_invariant(true);

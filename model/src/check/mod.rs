@@ -12,31 +12,31 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use self::decoders::{compare_decoders, compare_steps};
-pub use self::operations::{Size, compare_all};
+pub use self::operations::{InputSize, compare_all};
 use crate::gpu::{Launcher, emulate, poison};
 
 /// Where the GPU forms run.
-pub enum Target {
+pub enum CheckTarget {
     /// A GPU.
     Device(Device),
     /// Memory of the CPU, and what runs kernels on it.
     Emulator(Arc<dyn Launcher>),
 }
 
-impl Target {
+impl CheckTarget {
     /// Where the tensors lie.
     pub fn device(&self) -> &Device {
         match self {
-            Target::Device(device) => device,
-            Target::Emulator(_) => &Device::Cpu,
+            CheckTarget::Device(device) => device,
+            CheckTarget::Emulator(_) => &Device::Cpu,
         }
     }
 
-    /// Runs `f` where operations on [`Target::device`] take their GPU forms.
+    /// Runs `f` where operations on [`CheckTarget::device`] take their GPU forms.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         let _emulation = match self {
-            Target::Device(_) => None,
-            Target::Emulator(launcher) => Some(emulate(launcher.clone())),
+            CheckTarget::Device(_) => None,
+            CheckTarget::Emulator(launcher) => Some(emulate(launcher.clone())),
         };
         poison(true);
         let result = f();
@@ -47,7 +47,7 @@ impl Target {
 
 /// How far one result of an operation is from the CPU's.
 #[derive(Clone, Debug)]
-pub struct Comparison {
+pub struct Deviation {
     /// The operation, its shape, and which of its results.
     pub name: String,
     /// What the GPU form computed in.
@@ -58,7 +58,7 @@ pub struct Comparison {
     pub bound: f64,
 }
 
-impl Comparison {
+impl Deviation {
     /// Whether rounding explains the distance.
     pub fn is_ok(&self) -> bool {
         self.distance <= self.bound

@@ -4,12 +4,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Comparison, Target, distance, noise};
+use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Activation, Rope, RopeScaling};
 use crate::batch::PackedBatch;
 use crate::gpu::Gpu;
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
-use crate::linear::{Linear, NewModule, Sums};
+use crate::linear::{Linear, NewModule, SumOrder};
 use crate::ops::attention::{Attention, Places};
 use crate::ops::elementwise::{add_assign, scale_assign, sum};
 use crate::ops::embedding::{embedding, embedding_backward};
@@ -22,7 +22,7 @@ use crate::parameters::{Gradients, Parameters};
 
 /// How large the inputs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub enum InputSize {
     /// Seconds in an emulator.
     Small,
     /// Thousands of rows, models' own widths.
@@ -33,8 +33,8 @@ pub enum Size {
 ///
 /// # Errors
 /// An operation that fails; a difference is no error.
-pub fn compare_all(target: &Target, size: Size, seed: u64) -> Result<Vec<Comparison>> {
-    let mut run = Run { target, size, seed, found: Vec::new() };
+pub fn compare_all(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<Deviation>> {
+    let mut run = OperationChecks { target, size, seed, found: Vec::new() };
     run.norms()?;
     run.norms_of_heads()?;
     run.gated_units_and_sums()?;
@@ -45,14 +45,14 @@ pub fn compare_all(target: &Target, size: Size, seed: u64) -> Result<Vec<Compari
     Ok(run.found)
 }
 
-struct Run<'a> {
-    target: &'a Target,
-    size: Size,
+struct OperationChecks<'a> {
+    target: &'a CheckTarget,
+    size: InputSize,
     seed: u64,
-    found: Vec<Comparison>,
+    found: Vec<Deviation>,
 }
 
-impl Run<'_> {
+impl OperationChecks<'_> {
     /// Runs `f` on the CPU in f32 and in its GPU form in both dtypes. Gradients that `f` makes by [`sums`] are f32 in all.
     fn compare(
         &mut self,
@@ -74,15 +74,15 @@ impl Run<'_> {
             let want = f(&exact)?;
             let got = self.target.run(|| f(&on_target))?;
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                self.found.push(Comparison {
+                self.found.push(Deviation {
                     name: format!("{name}, result {i}"),
                     dtype,
                     distance: distance(got, want)?,
                     // bf16 rounds by 2⁻⁹; sums of products add a little of their own.
                     bound: match (dtype, self.size) {
-                        (DType::F32, Size::Small) => 3e-6,
+                        (DType::F32, InputSize::Small) => 3e-6,
                         // Sums of thousands of numbers, on either side.
-                        (DType::F32, Size::Large) => 1e-5,
+                        (DType::F32, InputSize::Large) => 1e-5,
                         _ => 8e-3,
                     },
                 });
@@ -92,12 +92,16 @@ impl Run<'_> {
     }
 
     fn rows(&self) -> usize {
-        if self.size == Size::Small { 37 } else { 3001 }
+        if self.size == InputSize::Small { 37 } else { 3001 }
     }
 
     /// Widths with and without 16-byte rows, shorter and longer than a block.
     fn widths(&self) -> &'static [usize] {
-        if self.size == Size::Small { &[1, 20, 24, 700, 2056] } else { &[1, 20, 700, 2048, 4096, 14_336] }
+        if self.size == InputSize::Small {
+            &[1, 20, 24, 700, 2056]
+        } else {
+            &[1, 20, 700, 2048, 4096, 14_336]
+        }
     }
 
     fn norms(&mut self) -> Result<()> {
@@ -172,13 +176,13 @@ impl Run<'_> {
 
     fn linear_maps(&mut self) -> Result<()> {
         let shapes = match self.size {
-            Size::Small => [(13, 24, 10, 7), (130, 200, 137, 6), (3, 37, 9, 70)],
-            Size::Large => [(515, 1032, 700, 344), (64, 4096, 1000, 24), (2, 1037, 300, 2)],
+            InputSize::Small => [(13, 24, 10, 7), (130, 200, 137, 6), (3, 37, 9, 70)],
+            InputSize::Large => [(515, 1032, 700, 344), (64, 4096, 1000, 24), (2, 1037, 300, 2)],
         };
         for (t, k, m, n) in shapes {
             self.linear_maps_of(t, k, m, n)?;
         }
-        self.rows_alone(if self.size == Size::Small { 40 } else { 4096 })
+        self.rows_alone(if self.size == InputSize::Small { 40 } else { 4096 })
     }
 
     /// Products by row: the same bits alone, among a few, and among many.
@@ -193,12 +197,12 @@ impl Run<'_> {
             let linear = Linear::insert(&mut parameters, vec![module])?;
             let product = |from: usize, rows: usize| {
                 let x = x.narrow(0, from, rows)?.copy()?;
-                self.target.run(|| linear.forward(&parameters, &x, Sums::ByRow))
+                self.target.run(|| linear.forward(&parameters, &x, SumOrder::ByRow))
             };
             let parts = [product(0, 1)?, product(1, 40)?, product(41, ROWS - 41)?];
             let distance = distance(&Tensor::cat(&parts, 0)?, &product(0, ROWS)?)?;
             let name = format!("products by row of {k}, the same bits in any batch");
-            self.found.push(Comparison { name, dtype, distance, bound: 0.0 });
+            self.found.push(Deviation { name, dtype, distance, bound: 0.0 });
         }
         Ok(())
     }
@@ -214,8 +218,8 @@ impl Run<'_> {
             };
             let modules = vec![module("first", &x[1], None), module("second", &x[2], Some(&x[3]))];
             let linear = Linear::insert(&mut parameters, modules)?;
-            let y = linear.forward(&parameters, &x[0], Sums::Fastest)?;
-            let by_row = linear.forward(&parameters, &x[0], Sums::ByRow)?;
+            let y = linear.forward(&parameters, &x[0], SumOrder::Fastest)?;
+            let by_row = linear.forward(&parameters, &x[0], SumOrder::ByRow)?;
             let gradients = Gradients::zeros(&parameters)?;
             let dx = linear.backward(&parameters, &x[0], &x[4], &gradients)?;
             let all = [y, by_row, dx].into_iter();
@@ -225,7 +229,7 @@ impl Run<'_> {
 
     /// Sequences of random lengths, longer than a tile, sharing a prompt, and one token long.
     fn attention(&mut self) -> Result<()> {
-        let most = if self.size == Size::Small { 130 } else { 900 };
+        let most = if self.size == InputSize::Small { 130 } else { 900 };
         let mut state = self.seed;
         let mut length = |most: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -263,11 +267,11 @@ impl Run<'_> {
     }
 }
 
-impl Run<'_> {
+impl OperationChecks<'_> {
     /// Two rows that grow over scattered pages, beside others that go on from the first one's pages, with a place of their own
     /// in the last; some of a step's tokens are a prompt's, some a response's, some past the end of a part.
     fn paged_attention(&mut self) -> Result<()> {
-        let (long, short) = if self.size == Size::Small { (530, 21) } else { (1500, 333) };
+        let (long, short) = if self.size == InputSize::Small { (530, 21) } else { (1500, 333) };
         let pages_of = |tokens: usize, first: u32| -> Vec<u32> {
             (0..tokens.div_ceil(PAGE_TOKENS) as u32).map(|page| first + 2 * page).collect()
         };

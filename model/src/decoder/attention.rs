@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::weights::Weights;
+use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
 use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
@@ -76,7 +76,7 @@ impl SelfAttention {
     /// rows of a packed batch, what the backward needs.
     pub(super) fn attend(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         normed: Tensor,
         sequences: &Sequences,
         rows: Option<&[usize]>,
@@ -106,7 +106,7 @@ impl SelfAttention {
     }
 
     /// The heads' outputs \[n, n_h d] back in the stream's width \[n, h].
-    pub(super) fn project(&self, weights: &Weights, attended: &Tensor) -> Result<Tensor> {
+    pub(super) fn project(&self, weights: &DecoderWeights, attended: &Tensor) -> Result<Tensor> {
         weights.forward(&self.output, attended)
     }
 
@@ -114,7 +114,7 @@ impl SelfAttention {
     /// stream again, when the rest of the memory is free.
     pub(super) fn backward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         activations: AttentionActivations,
         normed: impl FnOnce() -> Result<Tensor>,
         d_projected: Tensor,
@@ -137,7 +137,7 @@ impl SelfAttention {
     }
 
     /// Norms each head of fresh queries and keys in place; what they saw, where that is to be kept.
-    fn norm_heads(&self, weights: &Weights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
+    fn norm_heads(&self, weights: &DecoderWeights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
         let Some(HeadNorms { queries, keys }) = self.head_norms else { return Ok(None) };
         let Attention { heads, kv_heads, head_dim, .. } = self.heads;
         let before = if keep { Some(qkv.copy()?) } else { None };
@@ -149,7 +149,7 @@ impl SelfAttention {
     /// The norms backwards, in place on `d_qkv`.
     fn norm_heads_backward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         before: Option<Tensor>,
         d_qkv: &Tensor,
         gradients: &Gradients,

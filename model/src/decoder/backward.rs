@@ -6,7 +6,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::attention::{PackedSequences, Sequences};
-use super::forward::Kept;
+use super::forward::SavedBlock;
 use super::{Decoder, Tape};
 use crate::ops::embedding::embedding_backward;
 use crate::parameters::Gradients;
@@ -25,8 +25,8 @@ impl Decoder {
         drop(last);
         for block in self.blocks.iter().rev() {
             let activations = match blocks.pop() {
-                Some(Kept::All(activations)) => Some(*activations),
-                Some(Kept::Input(input)) => {
+                Some(SavedBlock::All(activations)) => Some(*activations),
+                Some(SavedBlock::Input(input)) => {
                     block.forward(&weights, &input, &Sequences::Packed(&packed), None, true)?.activations
                 }
                 None => None,

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::attention::{AttentionActivations, HeadNorms, PackedSequences, SelfAttention, Sequences};
 use super::feed_forward::Gated;
-use super::weights::Weights;
+use super::weights::DecoderWeights;
 use crate::architecture::Architecture;
 use crate::architecture::layout::{LayerModules, Norm};
 use crate::linear::Linear;
@@ -80,7 +80,7 @@ impl Block {
     /// a packed batch, all that the backward needs.
     pub(super) fn forward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         input: &Tensor,
         sequences: &Sequences,
         rows: Option<&[usize]>,
@@ -115,7 +115,7 @@ impl Block {
     /// Turns `d_stream` from the gradient of the block's output into that of its input.
     pub(super) fn backward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         activations: BlockActivations,
         d_stream: &Tensor,
         sequences: &PackedSequences,

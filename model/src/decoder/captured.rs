@@ -18,7 +18,7 @@ use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
-use crate::ops::paged_attention::{PagedStep, PartResults, TableCapacity, Uploaded};
+use crate::ops::paged_attention::{DeviceTables, PagedStep, PartResults, TableCapacity};
 use crate::ops::rope::RopeTable;
 
 /// The steps that were captured, for one decoder and one cache.
@@ -124,7 +124,7 @@ impl Decoder {
                 ids: gpu.upload(&vec![0; capacity.tokens()])?,
                 step: PagedStep::prepared(
                     capacity.tokens(),
-                    Uploaded::new(&gpu, &tables, capacity, results)?,
+                    DeviceTables::new(&gpu, &tables, capacity, results)?,
                 ),
                 draws: DrawPlaces::new(&gpu, capacity.tokens())?,
                 has_run: false,

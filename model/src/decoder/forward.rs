@@ -11,14 +11,14 @@ use crate::ops::embedding::embedding;
 /// What a forward leaves for its backward.
 pub struct Tape {
     pub(super) batch: PackedBatch,
-    pub(super) blocks: Vec<Kept>,
+    pub(super) blocks: Vec<SavedBlock>,
     /// The stream after the last block \[t, h].
     pub(super) last: Tensor,
     hidden: Tensor,
 }
 
 /// What is kept of one block.
-pub(super) enum Kept {
+pub(super) enum SavedBlock {
     /// The block's input alone \[t, h]; its backward computes the rest again.
     Input(Tensor),
     /// Everything.
@@ -78,7 +78,8 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let forward = block.forward(&self.weights(), &x, &sequences, None, !recompute)?;
-            blocks.push(forward.activations.map_or(Kept::Input(x), |all| Kept::All(Box::new(all))));
+            blocks
+                .push(forward.activations.map_or(SavedBlock::Input(x), |all| SavedBlock::All(Box::new(all))));
             x = forward.output;
         }
         let hidden = self.weights().normed(&x, self.final_norm)?;

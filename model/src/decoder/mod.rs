@@ -35,9 +35,9 @@ pub use forward::Tape;
 pub use head::head_chunk_rows;
 pub use load::LoadOptions;
 
-use self::weights::Weights;
+use self::weights::DecoderWeights;
 use crate::architecture::Architecture;
-use crate::linear::{Linear, Module, Sums};
+use crate::linear::{Linear, Module, SumOrder};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rope::RopeTable;
 use crate::parameters::{ParameterId, Parameters};
@@ -107,11 +107,11 @@ impl Decoder {
             + maps.iter().map(|linear| linear.footprint(&self.parameters)).sum::<usize>()
     }
 
-    fn weights(&self) -> Weights<'_> {
-        Weights {
+    fn weights(&self) -> DecoderWeights<'_> {
+        DecoderWeights {
             parameters: &self.parameters,
             norm: RmsNorm { epsilon: self.architecture.rms_norm_eps, offset: self.architecture.norm_offset },
-            sums: if self.batch_invariant { Sums::ByRow } else { Sums::Fastest },
+            sums: if self.batch_invariant { SumOrder::ByRow } else { SumOrder::Fastest },
         }
     }
 

@@ -2,20 +2,20 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::linear::{Linear, Sums};
+use crate::linear::{Linear, SumOrder};
 use crate::ops::elementwise;
 use crate::ops::rms_norm::RmsNorm;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 
 /// A decoder's parameters with the arithmetic that its parts share.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
+pub(super) struct DecoderWeights<'a> {
     pub(super) parameters: &'a Parameters,
     pub(super) norm: RmsNorm,
-    pub(super) sums: Sums,
+    pub(super) sums: SumOrder,
 }
 
-impl<'a> Weights<'a> {
+impl<'a> DecoderWeights<'a> {
     pub(super) fn value(&self, id: ParameterId) -> &'a Tensor {
         &self.parameters.get(id).value
     }
@@ -25,7 +25,7 @@ impl<'a> Weights<'a> {
         linear.forward(self.parameters, x, self.sums)
     }
 
-    /// dx of [`Weights::forward`]; adds the map's own gradients.
+    /// dx of [`DecoderWeights::forward`]; adds the map's own gradients.
     pub(super) fn backward(
         &self,
         linear: &Linear,
@@ -41,7 +41,7 @@ impl<'a> Weights<'a> {
         self.norm.forward(x, self.value(weight))
     }
 
-    /// The backward of [`Weights::normed`]: adds dx to `dx_sum`.
+    /// The backward of [`DecoderWeights::normed`]: adds dx to `dx_sum`.
     pub(super) fn norm_backward(
         &self,
         x: &Tensor,
@@ -70,7 +70,7 @@ impl<'a> Weights<'a> {
         }
     }
 
-    /// [`Weights::join`] and the norm of its result, which a GPU makes in one pass where no norm comes between.
+    /// [`DecoderWeights::join`] and the norm of its result, which a GPU makes in one pass where no norm comes between.
     pub(super) fn join_and_norm(
         &self,
         stream: &Tensor,

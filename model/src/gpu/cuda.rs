@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Captured, Gemm, Launch, Launcher, Memory, Operand};
+use super::{Argument, Captured, Gemm, GpuMemory, Launch, Launcher, Operand};
 
 /// Machine code and PTX of `gpu/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -20,12 +20,12 @@ static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")
 /// Bytes of cuBLAS's room: what NVIDIA recommends for Hopper, and enough elsewhere.
 const WORKSPACE: usize = 32 << 20;
 
-static LAUNCHERS: LazyLock<RwLock<HashMap<Key, Arc<dyn Launcher>>>> = LazyLock::new(RwLock::default);
+static LAUNCHERS: LazyLock<RwLock<HashMap<DeviceKey, Arc<dyn Launcher>>>> = LazyLock::new(RwLock::default);
 
 /// Device ids have no hash.
-type Key = String;
+type DeviceKey = String;
 
-fn key(id: DeviceId) -> Key {
+fn key(id: DeviceId) -> DeviceKey {
     format!("{id:?}")
 }
 
@@ -68,7 +68,7 @@ fn pool_bytes(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute) -> R
 }
 
 /// All and free memory of a GPU.
-pub(super) fn memory(cuda: &CudaDevice) -> Result<Memory> {
+pub(super) fn memory(cuda: &CudaDevice) -> Result<GpuMemory> {
     cuda.cuda_stream().synchronize().w()?;
     let (mut free, total) = cuda.cuda_stream().context().mem_get_info().w()?;
     if let Some(pool) = pool(cuda) {
@@ -76,7 +76,7 @@ pub(super) fn memory(cuda: &CudaDevice) -> Result<Memory> {
         let used = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
         free += kept.saturating_sub(used);
     }
-    Ok(Memory { total, free })
+    Ok(GpuMemory { total, free })
 }
 
 /// The most bytes that tensors took since this was last asked; `None` where that is not counted.

@@ -4,7 +4,7 @@ use candle_core::{Device, Result};
 
 /// A GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory {
+pub struct GpuMemory {
     /// All there is.
     pub total: usize,
     /// What tensors can still take: what no process has, and what this process's pool keeps unused.
@@ -15,7 +15,7 @@ pub struct Memory {
 ///
 /// # Errors
 /// What the driver says.
-pub fn memory(device: &Device) -> Result<Option<Memory>> {
+pub fn memory(device: &Device) -> Result<Option<GpuMemory>> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(cuda) => super::cuda::memory(cuda).map(Some),

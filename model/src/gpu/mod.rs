@@ -17,7 +17,7 @@ use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bai
 #[cfg(feature = "cuda")]
 pub use cuda::open;
 pub use launcher::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
-pub use memory::{Memory, memory, take_peak};
+pub use memory::{GpuMemory, memory, take_peak};
 
 /// A recording of [`Gpu::capture`].
 pub(crate) struct Graph {

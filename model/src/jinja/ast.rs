@@ -27,7 +27,7 @@ pub(super) enum ExprKind {
     Or(Box<(Expr, Expr)>),
     And(Box<(Expr, Expr)>),
     Not(Box<Expr>),
-    Compare(Box<Expr>, Vec<(Comparison, Expr)>),
+    Compare(Box<Expr>, Vec<(ComparisonOperator, Expr)>),
     Binary(Operator, Box<(Expr, Expr)>),
     Concat(Vec<Expr>),
     Negative(Box<Expr>),
@@ -43,7 +43,7 @@ pub(super) enum ExprKind {
 
 /// What two values are compared for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Comparison {
+pub(super) enum ComparisonOperator {
     Equal,
     NotEqual,
     Less,
@@ -79,11 +79,11 @@ pub(super) struct Arguments {
 
 /// What is assigned to.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum AssignmentTarget {
     Name(Arc<str>),
     /// `namespace.attribute`.
     Attribute(Arc<str>, String, u32),
-    Tuple(Vec<Target>),
+    Tuple(Vec<AssignmentTarget>),
 }
 
 /// A statement, or text.
@@ -93,10 +93,10 @@ pub(super) enum Node {
     Print(Expr),
     If(Vec<(Expr, Vec<Node>)>, Vec<Node>),
     For(Box<For>),
-    Set(Target, Expr),
+    Set(AssignmentTarget, Expr),
     /// `{% set x | filter %}…{% endset %}`.
-    SetBlock(Target, Option<Expr>, Vec<Node>),
-    With(Vec<(Target, Expr)>, Vec<Node>),
+    SetBlock(AssignmentTarget, Option<Expr>, Vec<Node>),
+    With(Vec<(AssignmentTarget, Expr)>, Vec<Node>),
     Macro(Box<Macro>),
     /// `{% call(…) f(…) %}…{% endcall %}`: the call, and what `caller` is within it.
     Call(Expr, Box<Macro>),
@@ -112,7 +112,7 @@ pub(super) enum Node {
 /// `{% for target in iterable if test recursive %}`.
 #[derive(Debug)]
 pub(super) struct For {
-    pub(super) target: Target,
+    pub(super) target: AssignmentTarget,
     pub(super) iterable: Expr,
     pub(super) test: Option<Expr>,
     pub(super) is_recursive: bool,

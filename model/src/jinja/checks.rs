@@ -1,12 +1,12 @@
 //! `value is test`: Jinja's tests.
 
-use super::ast::Comparison;
+use super::ast::ComparisonOperator;
 use super::fault::{Outcome, fail};
 use super::filters;
-use super::interpreter::{Args, Interpreter};
+use super::interpreter::{CallArguments, Interpreter};
 use super::operators;
 use super::print;
-use super::value::Value;
+use super::value::TemplateValue;
 
 /// Whether there is a test of this name.
 pub(super) fn exists(name: &str) -> bool {
@@ -39,21 +39,26 @@ pub(super) fn exists(name: &str) -> bool {
         .contains(&name)
 }
 
-fn comparison(name: &str) -> Option<Comparison> {
+fn comparison(name: &str) -> Option<ComparisonOperator> {
     Some(match name {
-        "eq" | "equalto" | "==" => Comparison::Equal,
-        "ne" | "!=" => Comparison::NotEqual,
-        "lt" | "lessthan" | "<" => Comparison::Less,
-        "le" | "<=" => Comparison::LessOrEqual,
-        "gt" | "greaterthan" | ">" => Comparison::Greater,
-        "ge" | ">=" => Comparison::GreaterOrEqual,
-        "in" => Comparison::In,
+        "eq" | "equalto" | "==" => ComparisonOperator::Equal,
+        "ne" | "!=" => ComparisonOperator::NotEqual,
+        "lt" | "lessthan" | "<" => ComparisonOperator::Less,
+        "le" | "<=" => ComparisonOperator::LessOrEqual,
+        "gt" | "greaterthan" | ">" => ComparisonOperator::Greater,
+        "ge" | ">=" => ComparisonOperator::GreaterOrEqual,
+        "in" => ComparisonOperator::In,
         _ => return None,
     })
 }
 
 /// The test's result. Error: a test that does not exist, wrong arguments, a value that it does not take.
-pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, args: Args) -> Outcome<bool> {
+pub(super) fn call(
+    machine: &mut Interpreter<'_>,
+    name: &str,
+    value: &TemplateValue,
+    args: CallArguments,
+) -> Outcome<bool> {
     if let Some(comparison) = comparison(name) {
         let [other] = args.bind(name, ["other"])?;
         let Some(other) = other else {
@@ -64,21 +69,27 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
     match name {
         "divisibleby" | "even" | "odd" => {
             let [divisor] = args.bind(name, ["num"])?;
-            let divisor = if name == "divisibleby" { divisor.unwrap_or(Value::None) } else { Value::Int(2) };
+            let divisor = if name == "divisibleby" {
+                divisor.unwrap_or(TemplateValue::None)
+            } else {
+                TemplateValue::Int(2)
+            };
             let rest = match value.as_str() {
                 Some(template) => super::format::percent(machine, template, &divisor)?,
                 None => operators::arithmetic(super::ast::Operator::Modulo, value, &divisor)?,
             };
-            operators::is_equal(&rest, &Value::Int(i128::from(name == "odd")))
+            operators::is_equal(&rest, &TemplateValue::Int(i128::from(name == "odd")))
         }
         "sameas" => {
             let [other] = args.bind(name, ["other"])?;
-            let other = other.unwrap_or(Value::None);
+            let other = other.unwrap_or(TemplateValue::None);
             Ok(value.type_name() == other.type_name()
                 && match (value, &other) {
-                    (Value::List(one), Value::List(other)) => std::rc::Rc::ptr_eq(one, other),
-                    (Value::Dict(one), Value::Dict(other)) => std::rc::Rc::ptr_eq(one, other),
-                    (Value::Float(one), Value::Float(other)) => one.to_bits() == other.to_bits(),
+                    (TemplateValue::List(one), TemplateValue::List(other)) => std::rc::Rc::ptr_eq(one, other),
+                    (TemplateValue::Dict(one), TemplateValue::Dict(other)) => std::rc::Rc::ptr_eq(one, other),
+                    (TemplateValue::Float(one), TemplateValue::Float(other)) => {
+                        one.to_bits() == other.to_bits()
+                    }
                     _ => operators::is_equal(value, &other)?,
                 })
         }
@@ -89,38 +100,38 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
     }
 }
 
-fn simple(machine: &Interpreter<'_>, name: &str, value: &Value) -> Outcome<bool> {
+fn simple(machine: &Interpreter<'_>, name: &str, value: &TemplateValue) -> Outcome<bool> {
     Ok(match name {
-        "boolean" => matches!(value, Value::Bool(_)),
+        "boolean" => matches!(value, TemplateValue::Bool(_)),
         "callable" => matches!(
             value,
-            Value::Function(_)
-                | Value::Method(_)
-                | Value::Macro(_)
-                | Value::Joiner(_)
-                | Value::Loop(_)
+            TemplateValue::Function(_)
+                | TemplateValue::Method(_)
+                | TemplateValue::Macro(_)
+                | TemplateValue::Joiner(_)
+                | TemplateValue::Loop(_)
                 // Undefined has a __call__, which fails.
-                | Value::Undefined(_)
+                | TemplateValue::Undefined(_)
         ),
         "defined" => !value.is_undefined(),
         "undefined" => value.is_undefined(),
         "escaped" => false,
-        "true" => matches!(value, Value::Bool(true)),
-        "false" => matches!(value, Value::Bool(false)),
+        "true" => matches!(value, TemplateValue::Bool(true)),
+        "false" => matches!(value, TemplateValue::Bool(false)),
         "none" => value.is_none(),
-        "integer" => matches!(value, Value::Int(_)),
-        "float" => matches!(value, Value::Float(_)),
+        "integer" => matches!(value, TemplateValue::Int(_)),
+        "float" => matches!(value, TemplateValue::Float(_)),
         "number" => value.as_float().is_some(),
         "string" => value.as_str().is_some(),
-        "mapping" => matches!(value, Value::Dict(_)),
+        "mapping" => matches!(value, TemplateValue::Dict(_)),
         "sequence" => matches!(
             value,
-            Value::Text(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Dict(_)
-                | Value::Range(_)
-                | Value::Undefined(_)
+            TemplateValue::Text(_)
+                | TemplateValue::List(_)
+                | TemplateValue::Tuple(_)
+                | TemplateValue::Dict(_)
+                | TemplateValue::Range(_)
+                | TemplateValue::Undefined(_)
         ),
         "iterable" => value.is_iterable(),
         "lower" | "upper" => {
@@ -129,8 +140,8 @@ fn simple(machine: &Interpreter<'_>, name: &str, value: &Value) -> Outcome<bool>
             super::methods::has_case(text.as_str().unwrap_or(""), name == "upper")
         }
         "filter" | "test" => match value {
-            Value::Text(text) if name == "filter" => filters::exists(text.as_str()),
-            Value::Text(text) => exists(text.as_str()),
+            TemplateValue::Text(text) if name == "filter" => filters::exists(text.as_str()),
+            TemplateValue::Text(text) => exists(text.as_str()),
             _ => false,
         },
         _ => return fail(format!("No test named '{name}'.")),

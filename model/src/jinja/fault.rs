@@ -35,15 +35,15 @@ pub(crate) enum FaultKind {
 
 /// A template's end before its last line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct TemplateFault {
     pub(crate) kind: FaultKind,
     /// Line of the template, 1-based; 0 where it is not known yet.
     pub(crate) line: u32,
 }
 
-pub(crate) type Outcome<T> = Result<T, Fault>;
+pub(crate) type Outcome<T> = Result<T, TemplateFault>;
 
-impl Fault {
+impl TemplateFault {
     pub(super) fn new(kind: FaultKind) -> Self {
         Self { kind, line: 0 }
     }
@@ -67,7 +67,7 @@ impl Fault {
 
 /// An error of the template's own making.
 pub(super) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
-    Err(Fault::failed(message))
+    Err(TemplateFault::failed(message))
 }
 
 /// Begins to count for a new rendering on this thread.
@@ -89,12 +89,16 @@ pub(super) fn touch(bytes: usize) -> Outcome<()> {
 fn work(bytes: u64) -> Outcome<()> {
     let done = WORK.get().saturating_add(bytes);
     WORK.set(done);
-    if done > MOST_STEPS * BYTES_PER_STEP { Err(Fault::new(FaultKind::TooLong)) } else { Ok(()) }
+    if done > MOST_STEPS * BYTES_PER_STEP { Err(TemplateFault::new(FaultKind::TooLong)) } else { Ok(()) }
 }
 
 /// Whether there is room for `bytes` more; asked before a text of known length is made.
 pub(super) fn room(bytes: usize) -> Outcome<()> {
-    if HELD.get().saturating_add(bytes) > MOST_BYTES { Err(Fault::new(FaultKind::TooMuch)) } else { Ok(()) }
+    if HELD.get().saturating_add(bytes) > MOST_BYTES {
+        Err(TemplateFault::new(FaultKind::TooMuch))
+    } else {
+        Ok(())
+    }
 }
 
 /// Bytes that a value holds, given back when it goes.

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::checks;
-use super::fault::{Fault, Outcome, fail, room, step};
-use super::interpreter::{Args, Interpreter};
+use super::fault::{Outcome, TemplateFault, fail, room, step};
+use super::interpreter::{CallArguments, Interpreter};
 use super::operators::{self, is_equal, is_less};
 use super::print::{self, JsonStyle};
 use super::text_filters;
-use super::value::{Buffer, Seq, Value, ViewKind, sequence};
+use super::value::{Buffer, Seq, TemplateValue, ViewKind, sequence};
 
 /// Filters of this file.
 const NAMES: [&str; 34] = [
@@ -57,12 +57,17 @@ pub(super) fn exists(name: &str) -> bool {
 }
 
 /// The filter's result. Error: a filter that does not exist, wrong arguments, a value that it does not take.
-pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, args: Args) -> Outcome<Value> {
+pub(super) fn call(
+    machine: &mut Interpreter<'_>,
+    name: &str,
+    value: &TemplateValue,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
     match name {
         "abs" => absolute(args, value),
         "attr" => {
             let [name] = args.bind("attr", ["name"])?;
-            let name = name.unwrap_or(Value::None);
+            let name = name.unwrap_or(TemplateValue::None);
             let Some(name) = name.as_str() else { return fail("attribute name must be string") };
             attr(machine, value, name)
         }
@@ -70,7 +75,7 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
         "count" | "length" => {
             let [] = args.bind(name, [])?;
             match value.len() {
-                Some(length) => Ok(Value::Int(length as i128)),
+                Some(length) => Ok(TemplateValue::Int(length as i128)),
                 None => fail(format!("object of type '{}' has no len()", value.type_name())),
             }
         }
@@ -78,7 +83,7 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
             let [default, boolean] = args.bind(name, ["default_value", "boolean"])?;
             if value.is_undefined() || (boolean.is_some_and(|boolean| boolean.is_true()) && !value.is_true())
             {
-                return default.map_or_else(|| Value::text(""), Ok);
+                return default.map_or_else(|| TemplateValue::text(""), Ok);
             }
             Ok(value.clone())
         }
@@ -86,41 +91,42 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
         "first" | "last" => {
             let [] = args.bind(name, [])?;
             let items = if name == "first" { value.items()? } else { reversed(value)?.0 };
-            let empty = || Value::undefined(format!("No {name} item, sequence was empty."));
+            let empty = || TemplateValue::undefined(format!("No {name} item, sequence was empty."));
             Ok(items.items.first().cloned().unwrap_or_else(empty))
         }
         "float" => {
             let [default] = args.bind("float", ["default"])?;
             undefined_fails(value)?;
-            Ok(to_float(value).map_or_else(|| default.unwrap_or(Value::Float(0.0)), Value::Float))
+            Ok(to_float(value)
+                .map_or_else(|| default.unwrap_or(TemplateValue::Float(0.0)), TemplateValue::Float))
         }
         "groupby" => groupby(machine, args, value),
         "int" => to_int(args, value),
         "items" => match value {
-            Value::Undefined(_) => Value::generator(Vec::new()),
-            Value::Dict(dict) => {
-                let items = Value::View(ViewKind::Items, Rc::clone(dict)).items()?;
-                Ok(Value::iterator(items, "generator"))
+            TemplateValue::Undefined(_) => TemplateValue::generator(Vec::new()),
+            TemplateValue::Dict(dict) => {
+                let items = TemplateValue::View(ViewKind::Items, Rc::clone(dict)).items()?;
+                Ok(TemplateValue::iterator(items, "generator"))
             }
             _ => fail("Can only get item pairs from a mapping."),
         },
         "join" => join(machine, args, value),
         "list" => {
             let [] = args.bind("list", [])?;
-            Value::list(value.items()?.items.clone())
+            TemplateValue::list(value.items()?.items.clone())
         }
         "map" => map(machine, args, value),
         "max" | "min" => extreme(machine, name, args, value),
         "random" => fail("the filter 'random' draws at random, which a chat template must not"),
         "reject" | "rejectattr" | "select" | "selectattr" => select(machine, name, args, value),
         "reverse" => match value {
-            Value::Text(text) => Value::text(text.as_str().chars().rev().collect::<String>()),
+            TemplateValue::Text(text) => TemplateValue::text(text.as_str().chars().rev().collect::<String>()),
             _ => {
                 let (items, type_name) = reversed(value)?;
                 if type_name == "list" {
-                    Value::list(items.items.clone())
+                    TemplateValue::list(items.items.clone())
                 } else {
-                    Ok(Value::iterator(items, type_name))
+                    Ok(TemplateValue::iterator(items, type_name))
                 }
             }
         },
@@ -141,49 +147,51 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
     }
 }
 
-fn undefined_fails(value: &Value) -> Outcome<()> {
+fn undefined_fails(value: &TemplateValue) -> Outcome<()> {
     match value {
-        Value::Undefined(missing) => fail(missing.0.clone()),
+        TemplateValue::Undefined(missing) => fail(missing.0.clone()),
         _ => Ok(()),
     }
 }
 
-fn absolute(args: Args, value: &Value) -> Outcome<Value> {
+fn absolute(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [] = args.bind("abs", [])?;
     undefined_fails(value)?;
     match value {
-        Value::Float(number) => Ok(Value::Float(number.abs())),
+        TemplateValue::Float(number) => Ok(TemplateValue::Float(number.abs())),
         other => match other.as_int().and_then(i128::checked_abs) {
-            Some(number) => Ok(Value::Int(number)),
+            Some(number) => Ok(TemplateValue::Int(number)),
             None => fail(format!("bad operand type for abs(): '{}'", other.type_name())),
         },
     }
 }
 
-fn attr(machine: &Interpreter<'_>, value: &Value, name: &str) -> Outcome<Value> {
+fn attr(machine: &Interpreter<'_>, value: &TemplateValue, name: &str) -> Outcome<TemplateValue> {
     // As `value.name`, but never an item of a mapping.
-    if let Value::Dict(_) = value
+    if let TemplateValue::Dict(_) = value
         && !super::methods::has(value, name)
     {
-        return Ok(Value::undefined(format!("'dict object' has no attribute '{name}'")));
+        return Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{name}'")));
     }
     machine.attribute(value, name)
 }
 
 /// A path like `a.0.b`, as the filters' `attribute` takes it.
 #[derive(Clone, Debug)]
-struct Path(Vec<Value>);
+struct Path(Vec<TemplateValue>);
 
 impl Path {
-    fn parse(attribute: &Value) -> Outcome<Self> {
+    fn parse(attribute: &TemplateValue) -> Outcome<Self> {
         Ok(match attribute {
-            Value::None => Self(Vec::new()),
-            Value::Text(text) => Self(
+            TemplateValue::None => Self(Vec::new()),
+            TemplateValue::Text(text) => Self(
                 text.as_str()
                     .split('.')
                     .map(|part| match part.parse::<i128>() {
-                        Ok(index) if part.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Value::Int(index)),
-                        _ => Value::text(part),
+                        Ok(index) if part.bytes().all(|byte| byte.is_ascii_digit()) => {
+                            Ok(TemplateValue::Int(index))
+                        }
+                        _ => TemplateValue::text(part),
                     })
                     .collect::<Outcome<_>>()?,
             ),
@@ -191,7 +199,12 @@ impl Path {
         })
     }
 
-    fn get(&self, machine: &Interpreter<'_>, value: &Value, default: Option<&Value>) -> Outcome<Value> {
+    fn get(
+        &self,
+        machine: &Interpreter<'_>,
+        value: &TemplateValue,
+        default: Option<&TemplateValue>,
+    ) -> Outcome<TemplateValue> {
         let mut value = value.clone();
         for part in &self.0 {
             value = machine.item(&value, part)?;
@@ -204,53 +217,53 @@ impl Path {
 }
 
 /// A text in small letters where the case does not count.
-fn folded(value: Value, case_sensitive: bool) -> Outcome<Value> {
+fn folded(value: TemplateValue, case_sensitive: bool) -> Outcome<TemplateValue> {
     match value.as_str() {
-        Some(text) if !case_sensitive => Value::text(text.to_lowercase()),
+        Some(text) if !case_sensitive => TemplateValue::text(text.to_lowercase()),
         _ => Ok(value),
     }
 }
 
-fn is_set(value: Option<&Value>) -> bool {
-    value.is_some_and(Value::is_true)
+fn is_set(value: Option<&TemplateValue>) -> bool {
+    value.is_some_and(TemplateValue::is_true)
 }
 
-fn given(value: Option<Value>) -> Value {
-    value.unwrap_or(Value::None)
+fn given(value: Option<TemplateValue>) -> TemplateValue {
+    value.unwrap_or(TemplateValue::None)
 }
 
-fn size(value: &Value, what: &str) -> Outcome<usize> {
+fn size(value: &TemplateValue, what: &str) -> Outcome<usize> {
     match value.as_int() {
         Some(number) => Ok(usize::try_from(number).unwrap_or(0)),
         None => fail(format!("{what} must be an integer, not {}", value.type_name())),
     }
 }
 
-fn parts(name: &str, args: Args, value: &Value) -> Outcome<Value> {
+fn parts(name: &str, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [count, fill] =
         args.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
     let count = size(&given(count), "the count")?;
     let fill = given(fill);
     let items = value.items()?;
     let items = &items.items;
-    room(count.saturating_mul(size_of::<Value>()))?;
+    room(count.saturating_mul(size_of::<TemplateValue>()))?;
     step(count as u64)?;
     let mut out = Vec::new();
     if name == "batch" {
         if count == 0 {
             // As Jinja: what is collected so far has that length before the first item.
-            let all = vec![Value::list(Vec::new())?, Value::list(items.clone())?];
+            let all = vec![TemplateValue::list(Vec::new())?, TemplateValue::list(items.clone())?];
             let all = if items.is_empty() { Vec::new() } else { all };
-            return Value::generator(all);
+            return TemplateValue::generator(all);
         }
         for chunk in items.chunks(count) {
             let mut row = chunk.to_vec();
             if !fill.is_none() {
                 row.resize(count, fill.clone());
             }
-            out.push(Value::list(row)?);
+            out.push(TemplateValue::list(row)?);
         }
-        return Value::generator(out);
+        return TemplateValue::generator(out);
     }
     if count == 0 {
         return fail("ZeroDivisionError: integer division or modulo by zero");
@@ -263,13 +276,13 @@ fn parts(name: &str, args: Args, value: &Value) -> Outcome<Value> {
         if !fill.is_none() && number >= more {
             row.push(fill.clone());
         }
-        out.push(Value::list(row)?);
+        out.push(TemplateValue::list(row)?);
         at = end;
     }
-    Value::generator(out)
+    TemplateValue::generator(out)
 }
 
-fn dictsort(args: Args, value: &Value) -> Outcome<Value> {
+fn dictsort(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [case_sensitive, by, reverse] = args.bind("dictsort", ["case_sensitive", "by", "reverse"])?;
     let by_value = match by.as_ref().map(|by| by.as_str()) {
         None | Some(Some("key")) => false,
@@ -277,20 +290,23 @@ fn dictsort(args: Args, value: &Value) -> Outcome<Value> {
         _ => return fail("You can only sort by either \"key\" or \"value\""),
     };
     undefined_fails(value)?;
-    let Value::Dict(dict) = value else {
+    let TemplateValue::Dict(dict) = value else {
         return fail(format!("'{}' object has no attribute 'items'", value.type_name()));
     };
     let case_sensitive = is_set(case_sensitive.as_ref());
     let mut keyed = Vec::with_capacity(dict.entries.len());
     for (key, item) in &dict.entries {
         let by = if by_value { item } else { key };
-        keyed.push((folded(by.clone(), case_sensitive)?, Value::tuple(vec![key.clone(), item.clone()])?));
+        keyed.push((
+            folded(by.clone(), case_sensitive)?,
+            TemplateValue::tuple(vec![key.clone(), item.clone()])?,
+        ));
     }
-    Value::list(by_key(keyed, is_set(reverse.as_ref()))?)
+    TemplateValue::list(by_key(keyed, is_set(reverse.as_ref()))?)
 }
 
 /// Values in the order of their keys, those of equal keys in the order in which they came.
-fn by_key(mut keyed: Vec<(Value, Value)>, is_reversed: bool) -> Outcome<Vec<Value>> {
+fn by_key(mut keyed: Vec<(TemplateValue, TemplateValue)>, is_reversed: bool) -> Outcome<Vec<TemplateValue>> {
     if is_reversed {
         keyed.reverse();
     }
@@ -302,14 +318,14 @@ fn by_key(mut keyed: Vec<(Value, Value)>, is_reversed: bool) -> Outcome<Vec<Valu
 }
 
 /// The items backwards, and the type that Python gives them as.
-fn reversed(value: &Value) -> Outcome<(Rc<Seq>, &'static str)> {
+fn reversed(value: &TemplateValue) -> Outcome<(Rc<Seq>, &'static str)> {
     let type_name = match value {
-        Value::List(_) => "list_reverseiterator",
-        Value::Tuple(_) | Value::Text(_) => "reversed",
-        Value::Dict(_) | Value::View(ViewKind::Keys, _) => "dict_reversekeyiterator",
-        Value::View(ViewKind::Values, _) => "dict_reversevalueiterator",
-        Value::View(ViewKind::Items, _) => "dict_reverseitemiterator",
-        Value::Range(_) => "range_iterator",
+        TemplateValue::List(_) => "list_reverseiterator",
+        TemplateValue::Tuple(_) | TemplateValue::Text(_) => "reversed",
+        TemplateValue::Dict(_) | TemplateValue::View(ViewKind::Keys, _) => "dict_reversekeyiterator",
+        TemplateValue::View(ViewKind::Values, _) => "dict_reversevalueiterator",
+        TemplateValue::View(ViewKind::Items, _) => "dict_reverseitemiterator",
+        TemplateValue::Range(_) => "range_iterator",
         _ => "list",
     };
     let mut items = value.items()?.items.clone();
@@ -318,9 +334,9 @@ fn reversed(value: &Value) -> Outcome<(Rc<Seq>, &'static str)> {
 }
 
 /// `float(value)`; `None` where Python raises.
-fn to_float(value: &Value) -> Option<f64> {
+fn to_float(value: &TemplateValue) -> Option<f64> {
     match value {
-        Value::Text(text) => parse_float(text.as_str()),
+        TemplateValue::Text(text) => parse_float(text.as_str()),
         other => other.as_float(),
     }
 }
@@ -379,11 +395,11 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
     Some(if is_negative { -number } else { number })
 }
 
-fn to_int(args: Args, value: &Value) -> Outcome<Value> {
+fn to_int(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [default, base] = args.bind("int", ["default", "base"])?;
     undefined_fails(value)?;
     let base = base.and_then(|base| base.as_int()).and_then(|base| u32::try_from(base).ok()).unwrap_or(10);
-    let default = default.unwrap_or(Value::Int(0));
+    let default = default.unwrap_or(TemplateValue::Int(0));
     let whole = |number: f64| -> Outcome<Option<i128>> {
         if number.is_finite() && number.abs() >= 1e38 {
             return fail("an integer has more than 38 digits");
@@ -391,11 +407,11 @@ fn to_int(args: Args, value: &Value) -> Outcome<Value> {
         Ok(number.is_finite().then_some(number as i128))
     };
     let number = match value {
-        Value::Float(number) if number.is_infinite() => {
+        TemplateValue::Float(number) if number.is_infinite() => {
             return fail("cannot convert float infinity to integer");
         }
-        Value::Float(number) => whole(*number)?,
-        Value::Text(text) => match parse_int(text.as_str(), base) {
+        TemplateValue::Float(number) => whole(*number)?,
+        TemplateValue::Text(text) => match parse_int(text.as_str(), base) {
             Some(number) => Some(number),
             None => match parse_float(text.as_str()) {
                 Some(number) => whole(number)?,
@@ -404,10 +420,14 @@ fn to_int(args: Args, value: &Value) -> Outcome<Value> {
         },
         other => other.as_int(),
     };
-    Ok(number.map_or(default, Value::Int))
+    Ok(number.map_or(default, TemplateValue::Int))
 }
 
-fn groupby(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn groupby(
+    machine: &mut Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> Outcome<TemplateValue> {
     let [attribute, default, case_sensitive] =
         args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let path = Path::parse(&given(attribute))?;
@@ -416,9 +436,9 @@ fn groupby(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<
     let mut keyed = Vec::new();
     for item in &value.items()?.items {
         let key = folded(path.get(machine, item, default.as_ref())?, case_sensitive)?;
-        keyed.push((key.clone(), Value::tuple(vec![key, item.clone()])?));
+        keyed.push((key.clone(), TemplateValue::tuple(vec![key, item.clone()])?));
     }
-    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    let mut groups: Vec<(TemplateValue, Vec<TemplateValue>)> = Vec::new();
     for pair in by_key(keyed, false)? {
         let pair = pair.items()?;
         let (key, item) = (pair.items[0].clone(), pair.items[1].clone());
@@ -435,16 +455,16 @@ fn groupby(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<
     let mut out = Vec::with_capacity(groups.len());
     for (_, mut items) in groups {
         let shown = items.remove(0);
-        out.push(Value::group(shown, Value::list(items)?)?);
+        out.push(TemplateValue::group(shown, TemplateValue::list(items)?)?);
     }
-    Value::list(out)
+    TemplateValue::list(out)
 }
 
-fn join(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn join(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [separator, attribute] = args.bind("join", ["d", "attribute"])?;
     let separator = match separator {
         Some(separator) => print::string(machine, &separator)?,
-        None => Value::text("")?,
+        None => TemplateValue::text("")?,
     };
     let path = Path::parse(&given(attribute))?;
     let mut out = Buffer::default();
@@ -459,9 +479,9 @@ fn join(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> 
     out.into_value()
 }
 
-fn map(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn map(machine: &mut Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     if !value.is_true() {
-        return Value::generator(Vec::new());
+        return TemplateValue::generator(Vec::new());
     }
     let items = value.items()?;
     let mut out = Vec::with_capacity(items.items.len());
@@ -472,32 +492,37 @@ fn map(machine: &mut Interpreter<'_>, args: Args, value: &Value) -> Outcome<Valu
         for item in &items.items {
             out.push(path.get(machine, item, default.as_ref())?);
         }
-        return Value::generator(out);
+        return TemplateValue::generator(out);
     }
     let mut positional = args.positional.into_iter();
-    let filter = positional.next().ok_or_else(|| Fault::failed("map requires a filter argument"))?;
+    let filter = positional.next().ok_or_else(|| TemplateFault::failed("map requires a filter argument"))?;
     let Some(filter) = filter.as_str() else { return fail("map requires the name of a filter") };
-    let rest = Args { positional: positional.collect(), named: args.named };
+    let rest = CallArguments { positional: positional.collect(), named: args.named };
     for item in &items.items {
         step(1)?;
         out.push(call(machine, filter, item, rest.clone())?);
     }
-    Value::generator(out)
+    TemplateValue::generator(out)
 }
 
-fn select(machine: &mut Interpreter<'_>, name: &str, args: Args, value: &Value) -> Outcome<Value> {
+fn select(
+    machine: &mut Interpreter<'_>,
+    name: &str,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> Outcome<TemplateValue> {
     if !value.is_true() {
-        return Value::generator(Vec::new());
+        return TemplateValue::generator(Vec::new());
     }
     let mut positional = args.positional.into_iter();
     let path = if name.ends_with("attr") {
         let attribute = positional.next();
-        Path::parse(&attribute.ok_or_else(|| Fault::failed("Missing parameter for attribute name"))?)?
+        Path::parse(&attribute.ok_or_else(|| TemplateFault::failed("Missing parameter for attribute name"))?)?
     } else {
         Path(Vec::new())
     };
     let test = positional.next();
-    let rest = Args { positional: positional.collect(), named: args.named };
+    let rest = CallArguments { positional: positional.collect(), named: args.named };
     let keeps = name.starts_with("select");
     let mut out = Vec::new();
     for item in &value.items()?.items {
@@ -514,14 +539,19 @@ fn select(machine: &mut Interpreter<'_>, name: &str, args: Args, value: &Value) 
             out.push(item.clone());
         }
     }
-    Value::generator(out)
+    TemplateValue::generator(out)
 }
 
-fn extreme(machine: &Interpreter<'_>, name: &str, args: Args, value: &Value) -> Outcome<Value> {
+fn extreme(
+    machine: &Interpreter<'_>,
+    name: &str,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> Outcome<TemplateValue> {
     let [case_sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
     let path = Path::parse(&given(attribute))?;
     let case_sensitive = is_set(case_sensitive.as_ref());
-    let mut best: Option<(Value, Value)> = None;
+    let mut best: Option<(TemplateValue, TemplateValue)> = None;
     for item in &value.items()?.items {
         let key = folded(path.get(machine, item, None)?, case_sensitive)?;
         let is_better = match &best {
@@ -533,10 +563,13 @@ fn extreme(machine: &Interpreter<'_>, name: &str, args: Args, value: &Value) -> 
             best = Some((key, item.clone()));
         }
     }
-    Ok(best.map_or_else(|| Value::undefined("No aggregated item, sequence was empty."), |(_, item)| item))
+    Ok(best.map_or_else(
+        || TemplateValue::undefined("No aggregated item, sequence was empty."),
+        |(_, item)| item,
+    ))
 }
 
-fn round(args: Args, value: &Value) -> Outcome<Value> {
+fn round(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [precision, method] = args.bind("round", ["precision", "method"])?;
     let precision = match precision {
         None => 0,
@@ -551,17 +584,19 @@ fn round(args: Args, value: &Value) -> Outcome<Value> {
         },
     };
     undefined_fails(value)?;
-    let method = method.map_or_else(|| Value::text("common"), Ok)?;
+    let method = method.map_or_else(|| TemplateValue::text("common"), Ok)?;
     let method = method.as_str().unwrap_or("");
     if !["common", "ceil", "floor"].contains(&method) {
         return fail("method must be common, ceil or floor");
     }
     if method == "common" {
         return match value {
-            Value::Int(number) if precision >= 0 => Ok(Value::Int(*number)),
-            Value::Int(number) => Ok(Value::Int(round_whole(*number, precision.unsigned_abs()))),
-            Value::Bool(truth) => Ok(Value::Int(i128::from(*truth))),
-            Value::Float(number) => Ok(Value::Float(round_float(*number, precision))),
+            TemplateValue::Int(number) if precision >= 0 => Ok(TemplateValue::Int(*number)),
+            TemplateValue::Int(number) => {
+                Ok(TemplateValue::Int(round_whole(*number, precision.unsigned_abs())))
+            }
+            TemplateValue::Bool(truth) => Ok(TemplateValue::Int(i128::from(*truth))),
+            TemplateValue::Float(number) => Ok(TemplateValue::Float(round_float(*number, precision))),
             other => fail(format!("type {} doesn't define __round__ method", other.type_name())),
         };
     }
@@ -574,7 +609,7 @@ fn round(args: Args, value: &Value) -> Outcome<Value> {
     if !whole.is_finite() {
         return fail("cannot convert float infinity to integer");
     }
-    Ok(Value::Float(whole / scale))
+    Ok(TemplateValue::Float(whole / scale))
 }
 
 /// Half to even, on the number as it is written out whole.
@@ -596,14 +631,16 @@ fn round_whole(number: i128, places: u32) -> i128 {
     (quotient + i128::from(up)) * scale
 }
 
-fn sort(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn sort(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [reverse, case_sensitive, attribute] =
         args.bind("sort", ["reverse", "case_sensitive", "attribute"])?;
     let case_sensitive = is_set(case_sensitive.as_ref());
     let paths: Vec<Path> = match given(attribute) {
-        Value::Text(text) => {
-            text.as_str().split(',').map(|part| Path::parse(&Value::text(part)?)).collect::<Outcome<_>>()?
-        }
+        TemplateValue::Text(text) => text
+            .as_str()
+            .split(',')
+            .map(|part| Path::parse(&TemplateValue::text(part)?))
+            .collect::<Outcome<_>>()?,
         other => vec![Path::parse(&other)?],
     };
     let mut keyed = Vec::new();
@@ -612,15 +649,15 @@ fn sort(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> 
         for path in &paths {
             keys.push(folded(path.get(machine, item, None)?, case_sensitive)?);
         }
-        keyed.push((Value::list(keys)?, item.clone()));
+        keyed.push((TemplateValue::list(keys)?, item.clone()));
     }
-    Value::list(by_key(keyed, is_set(reverse.as_ref()))?)
+    TemplateValue::list(by_key(keyed, is_set(reverse.as_ref()))?)
 }
 
-fn sum(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [attribute, start] = args.bind("sum", ["attribute", "start"])?;
     let path = Path::parse(&given(attribute))?;
-    let mut total = start.unwrap_or(Value::Int(0));
+    let mut total = start.unwrap_or(TemplateValue::Int(0));
     if total.as_str().is_some() {
         return fail("sum() can't sum strings [use ''.join(seq) instead]");
     }
@@ -632,7 +669,7 @@ fn sum(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
     Ok(total)
 }
 
-fn unique(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn unique(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [case_sensitive, attribute] = args.bind("unique", ["case_sensitive", "attribute"])?;
     let path = Path::parse(&given(attribute))?;
     let case_sensitive = is_set(case_sensitive.as_ref());
@@ -643,16 +680,16 @@ fn unique(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value
             out.push(item.clone());
         }
     }
-    Value::generator(out)
+    TemplateValue::generator(out)
 }
 
 /// `tojson` as transformers has it: `json.dumps` with `ensure_ascii=False`.
-fn to_json(args: Args, value: &Value) -> Outcome<Value> {
+fn to_json(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [ascii, indent, separators, sort] =
         args.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;
     let indent = match given(indent) {
-        Value::None => None,
-        Value::Text(text) => Some(text.as_str().to_owned()),
+        TemplateValue::None => None,
+        TemplateValue::Text(text) => Some(text.as_str().to_owned()),
         other => {
             let width = size(&other, "tojson: indent")?;
             room(width)?;
@@ -664,7 +701,7 @@ fn to_json(args: Args, value: &Value) -> Outcome<Value> {
     let separators = given(separators);
     if !separators.is_none() {
         let items = separators.items()?;
-        match items.items.iter().map(Value::as_str).collect::<Vec<_>>().as_slice() {
+        match items.items.iter().map(TemplateValue::as_str).collect::<Vec<_>>().as_slice() {
             [Some(one), Some(other)] => {
                 between = (*one).to_owned();
                 after_key = (*other).to_owned();

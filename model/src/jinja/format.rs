@@ -2,17 +2,17 @@
 //!
 //! Past 400 lines: both ways share how a number is padded, signed and rounded.
 
-use super::fault::{Fault, Outcome, fail, room};
+use super::fault::{Outcome, TemplateFault, fail, room};
 use super::interpreter::Interpreter;
 use super::print;
-use super::value::{Buffer, Value};
+use super::value::{Buffer, TemplateValue};
 
 /// Digits after the point beyond which a double has zeros only.
 const MOST_DIGITS: usize = 1100;
 
 /// How one value is laid out.
 #[derive(Clone, Debug, Default)]
-struct Layout {
+struct FormatSpec {
     fill: Option<char>,
     /// `<`, `>`, `^` or `=`.
     align: Option<char>,
@@ -29,39 +29,47 @@ struct Layout {
 }
 
 fn number_of(text: &str) -> Outcome<usize> {
-    let number: usize = text.parse().map_err(|_| Fault::failed("a width or precision is too large"))?;
+    let number: usize =
+        text.parse().map_err(|_| TemplateFault::failed("a width or precision is too large"))?;
     room(number)?;
     Ok(number)
 }
 
 /// `template % arguments`: a tuple gives several values, a mapping named ones.
-pub(super) fn percent(machine: &Interpreter<'_>, template: &str, arguments: &Value) -> Outcome<Value> {
+pub(super) fn percent(
+    machine: &Interpreter<'_>,
+    template: &str,
+    arguments: &TemplateValue,
+) -> Outcome<TemplateValue> {
     super::fault::touch(template.len())?;
     let mut out = Buffer::default();
     let mut rest = template;
     let single = [arguments.clone()];
-    let values: &[Value] = match arguments {
-        Value::Tuple(seq) => &seq.items,
+    let values: &[TemplateValue] = match arguments {
+        TemplateValue::Tuple(seq) => &seq.items,
         _ => &single,
     };
     let mut used = 0;
-    let mut next = || -> Outcome<Value> {
+    let mut next = || -> Outcome<TemplateValue> {
         let value = values.get(used).cloned();
         used += 1;
-        value.ok_or_else(|| Fault::failed("not enough arguments for format string"))
+        value.ok_or_else(|| TemplateFault::failed("not enough arguments for format string"))
     };
     let mut used_names = false;
     while let Some(place) = rest.find('%') {
         out.push(&rest[..place])?;
         rest = &rest[place + 1..];
-        let mut layout = Layout::default();
+        let mut layout = FormatSpec::default();
         let mut named = None;
         if let Some(after) = rest.strip_prefix('(') {
-            let Value::Dict(dict) = arguments else { return fail("format requires a mapping") };
-            let end = after.find(')').ok_or_else(|| Fault::failed("incomplete format key"))?;
+            let TemplateValue::Dict(dict) = arguments else { return fail("format requires a mapping") };
+            let end = after.find(')').ok_or_else(|| TemplateFault::failed("incomplete format key"))?;
             let key = &after[..end];
-            named =
-                Some(dict.get_str(key).cloned().ok_or_else(|| Fault::failed(format!("KeyError: '{key}'")))?);
+            named = Some(
+                dict.get_str(key)
+                    .cloned()
+                    .ok_or_else(|| TemplateFault::failed(format!("KeyError: '{key}'")))?,
+            );
             used_names = true;
             rest = &after[end + 1..];
         }
@@ -79,7 +87,7 @@ pub(super) fn percent(machine: &Interpreter<'_>, template: &str, arguments: &Val
             let Some(after) = rest.strip_prefix('*') else { return Ok(None) };
             *rest = after;
             match next()? {
-                Value::Int(number) => Ok(Some(number)),
+                TemplateValue::Int(number) => Ok(Some(number)),
                 _ => fail("* wants int"),
             }
         };
@@ -117,8 +125,8 @@ pub(super) fn percent(machine: &Interpreter<'_>, template: &str, arguments: &Val
     }
     out.push(rest)?;
     let is_left = match arguments {
-        Value::Tuple(seq) => used < seq.items.len(),
-        Value::Dict(_) | Value::List(_) => false,
+        TemplateValue::Tuple(seq) => used < seq.items.len(),
+        TemplateValue::Dict(_) | TemplateValue::List(_) => false,
         _ => used == 0 && !used_names,
     };
     if is_left {
@@ -130,8 +138,8 @@ pub(super) fn percent(machine: &Interpreter<'_>, template: &str, arguments: &Val
 fn one_percent(
     machine: &Interpreter<'_>,
     kind: char,
-    value: &Value,
-    mut layout: Layout,
+    value: &TemplateValue,
+    mut layout: FormatSpec,
     out: &mut Buffer,
 ) -> Outcome<()> {
     let wants = |what: &str| -> Outcome<()> {
@@ -154,8 +162,8 @@ fn one_percent(
             pad(&cut(&text, layout.precision), &layout, out)
         }
         'c' => match value {
-            Value::Text(text) if text.len() == 1 => pad(text.as_str(), &layout, out),
-            Value::Int(code) => match u32::try_from(*code).ok().and_then(char::from_u32) {
+            TemplateValue::Text(text) if text.len() == 1 => pad(text.as_str(), &layout, out),
+            TemplateValue::Int(code) => match u32::try_from(*code).ok().and_then(char::from_u32) {
                 Some(character) => pad(&character.to_string(), &layout, out),
                 None => fail("%c arg not in range(0x110000)"),
             },
@@ -163,7 +171,7 @@ fn one_percent(
         },
         'd' | 'i' | 'u' => match (value, value.as_int()) {
             (_, Some(number)) => digits(number, 10, &layout, out),
-            (Value::Float(number), _) if number.is_finite() && number.abs() < 1e38 => {
+            (TemplateValue::Float(number), _) if number.is_finite() && number.abs() < 1e38 => {
                 digits(*number as i128, 10, &layout, out)
             }
             _ => wants("a real number"),
@@ -191,9 +199,9 @@ fn one_percent(
 pub(super) fn braces(
     machine: &mut Interpreter<'_>,
     template: &str,
-    arguments: &[Value],
-    named: &[(String, Value)],
-) -> Outcome<Value> {
+    arguments: &[TemplateValue],
+    named: &[(String, TemplateValue)],
+) -> Outcome<TemplateValue> {
     let mut out = Buffer::default();
     fields(machine, template, arguments, named, &mut 0, &mut out, 0)?;
     out.into_value()
@@ -202,8 +210,8 @@ pub(super) fn braces(
 fn fields(
     machine: &mut Interpreter<'_>,
     template: &str,
-    arguments: &[Value],
-    named: &[(String, Value)],
+    arguments: &[TemplateValue],
+    named: &[(String, TemplateValue)],
     automatic: &mut usize,
     out: &mut Buffer,
     depth: usize,
@@ -231,7 +239,7 @@ fn fields(
                 open += i32::from(byte == b'{') - i32::from(byte == b'}');
                 open == 0
             })
-            .ok_or_else(|| Fault::failed("expected '}' before end of string"))?;
+            .ok_or_else(|| TemplateFault::failed("expected '}' before end of string"))?;
         let field = &after[..end];
         rest = &after[end + 1..];
         let (head, spec) = match field.find(':') {
@@ -270,23 +278,22 @@ fn fields(
 fn looked_up(
     machine: &mut Interpreter<'_>,
     path: &str,
-    arguments: &[Value],
-    named: &[(String, Value)],
+    arguments: &[TemplateValue],
+    named: &[(String, TemplateValue)],
     automatic: &mut usize,
-) -> Outcome<Value> {
+) -> Outcome<TemplateValue> {
     let first = path.find(['.', '[']).unwrap_or(path.len());
     let (name, mut rest) = path.split_at(first);
     let mut value = if name.is_empty() || name.bytes().all(|byte| byte.is_ascii_digit()) {
         let index = if name.is_empty() { *automatic } else { number_of(name)? };
         *automatic += usize::from(name.is_empty());
-        arguments
-            .get(index)
-            .cloned()
-            .ok_or_else(|| Fault::failed("Replacement index out of range for positional args tuple"))?
+        arguments.get(index).cloned().ok_or_else(|| {
+            TemplateFault::failed("Replacement index out of range for positional args tuple")
+        })?
     } else {
         super::fault::step(named.len() as u64 / 8)?;
         let found = named.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        found.ok_or_else(|| Fault::failed(format!("KeyError: '{name}'")))?
+        found.ok_or_else(|| TemplateFault::failed(format!("KeyError: '{name}'")))?
     };
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('.') {
@@ -295,11 +302,11 @@ fn looked_up(
             rest = &after[end..];
         } else {
             let after = rest.strip_prefix('[').unwrap_or(rest);
-            let end = after.find(']').ok_or_else(|| Fault::failed("Missing ']' in format string"))?;
+            let end = after.find(']').ok_or_else(|| TemplateFault::failed("Missing ']' in format string"))?;
             let key = &after[..end];
             let key = match key.parse::<i128>() {
-                Ok(index) => Value::Int(index),
-                Err(_) => Value::text(key)?,
+                Ok(index) => TemplateValue::Int(index),
+                Err(_) => TemplateValue::text(key)?,
             };
             value = machine.item(&value, &key)?;
             rest = &after[end + 1..];
@@ -309,7 +316,7 @@ fn looked_up(
 }
 
 /// `format(value, spec)`.
-fn by_spec(machine: &Interpreter<'_>, value: &Value, spec: &str, out: &mut Buffer) -> Outcome<()> {
+fn by_spec(machine: &Interpreter<'_>, value: &TemplateValue, spec: &str, out: &mut Buffer) -> Outcome<()> {
     if spec.is_empty() {
         return print::print(machine, value, out);
     }
@@ -322,7 +329,7 @@ fn by_spec(machine: &Interpreter<'_>, value: &Value, spec: &str, out: &mut Buffe
         fail(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name()))
     };
     match value {
-        Value::Text(text) => match layout.kind {
+        TemplateValue::Text(text) => match layout.kind {
             None | Some('s') if layout.align == Some('=') => {
                 fail("'=' alignment not allowed in string format specifier")
             }
@@ -332,7 +339,7 @@ fn by_spec(machine: &Interpreter<'_>, value: &Value, spec: &str, out: &mut Buffe
             }
             Some(kind) => unknown(kind),
         },
-        Value::Int(_) | Value::Bool(_) => {
+        TemplateValue::Int(_) | TemplateValue::Bool(_) => {
             let number = value.as_int().unwrap_or(0);
             layout.align = layout.align.or(Some('>'));
             match layout.kind {
@@ -351,7 +358,7 @@ fn by_spec(machine: &Interpreter<'_>, value: &Value, spec: &str, out: &mut Buffe
                 Some(kind) => unknown(kind),
             }
         }
-        Value::Float(number) => {
+        TemplateValue::Float(number) => {
             layout.align = layout.align.or(Some('>'));
             match layout.kind {
                 None | Some('n' | 'e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%') => {
@@ -367,8 +374,8 @@ fn by_spec(machine: &Interpreter<'_>, value: &Value, spec: &str, out: &mut Buffe
     }
 }
 
-fn parse_spec(spec: &str) -> Outcome<Layout> {
-    let mut layout = Layout::default();
+fn parse_spec(spec: &str) -> Outcome<FormatSpec> {
+    let mut layout = FormatSpec::default();
     let characters: Vec<char> = spec.chars().collect();
     let mut at = 0;
     let is_align = |place: usize| characters.get(place).is_some_and(|c| "<>=^".contains(*c));
@@ -419,12 +426,12 @@ fn cut(text: &str, most: Option<usize>) -> String {
 }
 
 /// `text` between its fills.
-fn pad(text: &str, layout: &Layout, out: &mut Buffer) -> Outcome<()> {
+fn pad(text: &str, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
     signed("", text, layout, out)
 }
 
 /// A number's sign (and prefix) and its digits between their fills.
-fn signed(sign: &str, digits: &str, layout: &Layout, out: &mut Buffer) -> Outcome<()> {
+fn signed(sign: &str, digits: &str, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
     let length = sign.chars().count() + digits.chars().count();
     let missing = layout.width.saturating_sub(length);
     let fill = layout.fill.unwrap_or(' ').to_string();
@@ -441,7 +448,7 @@ fn signed(sign: &str, digits: &str, layout: &Layout, out: &mut Buffer) -> Outcom
     out.repeat(&fill, after)
 }
 
-fn sign_of(is_negative: bool, layout: &Layout) -> &'static str {
+fn sign_of(is_negative: bool, layout: &FormatSpec) -> &'static str {
     match (is_negative, layout.sign) {
         (true, _) => "-",
         (false, Some('+')) => "+",
@@ -465,7 +472,7 @@ fn grouped(digits: &str, separator: Option<char>, width: usize) -> String {
     out + rest
 }
 
-fn digits(number: i128, base: u32, layout: &Layout, out: &mut Buffer) -> Outcome<()> {
+fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
     let magnitude = number.unsigned_abs();
     let mut text = match (base, layout.kind) {
         (2, _) => format!("{magnitude:b}"),
@@ -494,7 +501,7 @@ fn digits(number: i128, base: u32, layout: &Layout, out: &mut Buffer) -> Outcome
 }
 
 /// A real number by its presentation; `precision` is set where there is one.
-fn real(number: f64, layout: &Layout, out: &mut Buffer) -> Outcome<()> {
+fn real(number: f64, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
     let kind = layout.kind.unwrap_or('r');
     let magnitude = number.abs();
     let mut text = if magnitude.is_finite() {
@@ -514,7 +521,7 @@ fn real(number: f64, layout: &Layout, out: &mut Buffer) -> Outcome<()> {
     signed(sign_of(number.is_sign_negative() && !number.is_nan(), layout), &text, layout, out)
 }
 
-fn finite(number: f64, kind: char, layout: &Layout) -> Outcome<String> {
+fn finite(number: f64, kind: char, layout: &FormatSpec) -> Outcome<String> {
     let precision = layout.precision.unwrap_or(6);
     room(precision)?;
     Ok(match kind.to_ascii_lowercase() {

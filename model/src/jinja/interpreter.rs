@@ -9,9 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{Arguments, Expr, ExprKind, For, Macro, Node, Target};
-use super::fault::{Fault, FaultKind, Held, Outcome, fail, step};
-use super::value::{Buffer, Function, LoopState, Range, Value, sequence};
+use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
+use super::fault::{FaultKind, Held, Outcome, TemplateFault, fail, step};
+use super::value::{Buffer, Function, LoopContext, Range, TemplateValue, sequence};
 use super::{checks, filters, methods, operators, print};
 
 /// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
@@ -26,18 +26,22 @@ pub(crate) type Clock = dyn Fn(&str) -> Result<String, String>;
 
 /// The arguments of a call, evaluated.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Args {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(String, Value)>,
+pub(super) struct CallArguments {
+    pub(super) positional: Vec<TemplateValue>,
+    pub(super) named: Vec<(String, TemplateValue)>,
 }
 
-impl Args {
-    pub(super) fn of(positional: Vec<Value>) -> Self {
+impl CallArguments {
+    pub(super) fn of(positional: Vec<TemplateValue>) -> Self {
         Self { positional, named: Vec::new() }
     }
 
     /// The arguments by the names of the parameters. Error: more than there are, or another name.
-    pub(super) fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Outcome<[Option<Value>; N]> {
+    pub(super) fn bind<const N: usize>(
+        self,
+        what: &str,
+        names: [&str; N],
+    ) -> Outcome<[Option<TemplateValue>; N]> {
         let mut bound = [const { None }; N];
         if self.positional.len() > N {
             return fail(format!("{what}() takes at most {N} arguments ({} given)", self.positional.len()));
@@ -67,27 +71,27 @@ enum Flow {
 #[derive(Debug)]
 struct Scope {
     parent: Option<usize>,
-    names: Vec<(Arc<str>, Value)>,
+    names: Vec<(Arc<str>, TemplateValue)>,
     /// A macro was made here, or below: it may be called after the scope's end.
     is_kept: bool,
 }
 
 /// A running template.
 pub(crate) struct Interpreter<'t> {
-    globals: Vec<(String, Value)>,
+    globals: Vec<(String, TemplateValue)>,
     clock: &'t Clock,
     scopes: Vec<Scope>,
-    namespaces: Vec<Vec<(Value, Value)>>,
+    namespaces: Vec<Vec<(TemplateValue, TemplateValue)>>,
     macros: Vec<(&'t Macro, usize)>,
-    cyclers: Vec<(Vec<Value>, usize)>,
-    joiners: Vec<(Value, bool)>,
+    cyclers: Vec<(Vec<TemplateValue>, usize)>,
+    joiners: Vec<(TemplateValue, bool)>,
     recursions: Vec<(&'t For, usize)>,
     depth: usize,
     tables: Held,
 }
 
 impl<'t> Interpreter<'t> {
-    pub(super) fn new(globals: Vec<(String, Value)>, clock: &'t Clock) -> Self {
+    pub(super) fn new(globals: Vec<(String, TemplateValue)>, clock: &'t Clock) -> Self {
         let root = Scope { parent: None, names: Vec::new(), is_kept: true };
         Self {
             globals,
@@ -110,7 +114,7 @@ impl<'t> Interpreter<'t> {
         Ok(out.into_string())
     }
 
-    pub(super) fn namespace(&self, place: usize) -> &[(Value, Value)] {
+    pub(super) fn namespace(&self, place: usize) -> &[(TemplateValue, TemplateValue)] {
         self.namespaces.get(place).map_or(&[], Vec::as_slice)
     }
 
@@ -152,7 +156,7 @@ impl<'t> Interpreter<'t> {
         result
     }
 
-    fn set(&mut self, scope: usize, name: &Arc<str>, value: Value) {
+    fn set(&mut self, scope: usize, name: &Arc<str>, value: TemplateValue) {
         let names = &mut self.scopes[scope].names;
         match names.iter_mut().find(|(known, _)| known == name) {
             Some(place) => place.1 = value,
@@ -160,7 +164,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn find(&self, scope: usize, name: &str) -> Option<Value> {
+    fn find(&self, scope: usize, name: &str) -> Option<TemplateValue> {
         let mut scope = Some(scope);
         while let Some(place) = scope {
             let found = &self.scopes[place];
@@ -185,21 +189,23 @@ impl<'t> Interpreter<'t> {
             "strftime_now" => Function::StrftimeNow,
             _ => return None,
         };
-        Some(Value::Function(function))
+        Some(TemplateValue::Function(function))
     }
 
-    fn assign(&mut self, target: &Target, value: Value, scope: usize) -> Outcome<()> {
+    fn assign(&mut self, target: &AssignmentTarget, value: TemplateValue, scope: usize) -> Outcome<()> {
         match target {
-            Target::Name(name) => {
+            AssignmentTarget::Name(name) => {
                 self.set(scope, name, value);
                 Ok(())
             }
-            Target::Attribute(name, attribute, line) => match self.find(scope, name) {
-                Some(Value::Namespace(place)) => self.set_attribute(place, attribute, value),
-                Some(_) => Err(Fault::failed("cannot assign attribute on non-namespace object").at(*line)),
-                None => Err(Fault::failed(format!("'{name}' is undefined")).at(*line)),
+            AssignmentTarget::Attribute(name, attribute, line) => match self.find(scope, name) {
+                Some(TemplateValue::Namespace(place)) => self.set_attribute(place, attribute, value),
+                Some(_) => {
+                    Err(TemplateFault::failed("cannot assign attribute on non-namespace object").at(*line))
+                }
+                None => Err(TemplateFault::failed(format!("'{name}' is undefined")).at(*line)),
             },
-            Target::Tuple(targets) => {
+            AssignmentTarget::Tuple(targets) => {
                 let items = value.items()?;
                 if items.items.len() != targets.len() {
                     let (wanted, found) = (targets.len(), items.items.len());
@@ -217,8 +223,8 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn set_attribute(&mut self, place: usize, attribute: &str, value: Value) -> Outcome<()> {
-        let key = Value::text(attribute)?;
+    fn set_attribute(&mut self, place: usize, attribute: &str, value: TemplateValue) -> Outcome<()> {
+        let key = TemplateValue::text(attribute)?;
         let entries = &mut self.namespaces[place];
         step(entries.len() as u64 / 8)?;
         match entries.iter_mut().find(|(known, _)| known.as_str() == Some(attribute)) {
@@ -308,14 +314,14 @@ impl<'t> Interpreter<'t> {
             Node::Continue => return Ok(Flow::Continue),
             Node::Other(tag, line) => {
                 let message = format!("{{% {tag} %}}: a chat template has no other templates to load");
-                return Err(Fault::failed(message).at(*line));
+                return Err(TemplateFault::failed(message).at(*line));
             }
         }
         Ok(Flow::Next)
     }
 
     /// The text that a body prints.
-    fn captured(&mut self, body: &'t [Node], scope: usize) -> Outcome<Value> {
+    fn captured(&mut self, body: &'t [Node], scope: usize) -> Outcome<TemplateValue> {
         let mut text = Buffer::default();
         self.scoped(scope, |this, inner| this.body(body, inner, &mut text))?;
         text.into_value()
@@ -324,7 +330,7 @@ impl<'t> Interpreter<'t> {
     fn for_loop(
         &mut self,
         node: &'t For,
-        iterable: &Value,
+        iterable: &TemplateValue,
         scope: usize,
         out: &mut Buffer,
         depth0: usize,
@@ -351,7 +357,7 @@ impl<'t> Interpreter<'t> {
         } else {
             None
         };
-        let state = Rc::new(LoopState {
+        let state = Rc::new(LoopContext {
             items: Rc::clone(&items),
             index: Cell::new(0),
             depth0,
@@ -371,7 +377,7 @@ impl<'t> Interpreter<'t> {
                     return Ok(None);
                 }
                 if !tests_late {
-                    self.set(inner, &name, Value::Loop(Rc::clone(&state)));
+                    self.set(inner, &name, TemplateValue::Loop(Rc::clone(&state)));
                 }
                 self.body(&node.body, inner, out).map(Some)
             };
@@ -394,25 +400,25 @@ impl<'t> Interpreter<'t> {
     // Expressions.
 
     /// The value of an expression.
-    fn eval(&mut self, expr: &'t Expr, scope: usize) -> Outcome<Value> {
+    fn eval(&mut self, expr: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
         match &expr.kind {
             ExprKind::Name(name) => {
                 step(1)?;
                 Ok(self
                     .find(scope, name)
-                    .unwrap_or_else(|| Value::undefined(format!("'{name}' is undefined"))))
+                    .unwrap_or_else(|| TemplateValue::undefined(format!("'{name}' is undefined"))))
             }
-            ExprKind::Text(text) => Value::text(text.as_str()),
-            ExprKind::None => Ok(Value::None),
-            ExprKind::Bool(truth) => Ok(Value::Bool(*truth)),
-            ExprKind::Int(number) => Ok(Value::Int(*number)),
-            ExprKind::Float(number) => Ok(Value::Float(*number)),
+            ExprKind::Text(text) => TemplateValue::text(text.as_str()),
+            ExprKind::None => Ok(TemplateValue::None),
+            ExprKind::Bool(truth) => Ok(TemplateValue::Bool(*truth)),
+            ExprKind::Int(number) => Ok(TemplateValue::Int(*number)),
+            ExprKind::Float(number) => Ok(TemplateValue::Float(*number)),
             _ => self.deeper(|this| this.compound(expr, scope)).map_err(|fault| fault.at(expr.line)),
         }
     }
 
     #[inline(never)]
-    fn compound(&mut self, expr: &'t Expr, scope: usize) -> Outcome<Value> {
+    fn compound(&mut self, expr: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
         match &expr.kind {
             ExprKind::Attribute(object, name) => {
                 let object = self.eval(object, scope)?;
@@ -429,7 +435,7 @@ impl<'t> Interpreter<'t> {
             ExprKind::Test(inner, name, arguments) => {
                 let value = self.eval(inner, scope)?;
                 let args = self.arguments(arguments, scope)?;
-                checks::call(self, name, &value, args).map(Value::Bool)
+                checks::call(self, name, &value, args).map(TemplateValue::Bool)
             }
             ExprKind::Binary(operator, sides) => {
                 let left = self.eval(&sides.0, scope)?;
@@ -447,17 +453,17 @@ impl<'t> Interpreter<'t> {
                 let left = self.eval(&sides.0, scope)?;
                 if left.is_true() { self.eval(&sides.1, scope) } else { Ok(left) }
             }
-            ExprKind::Not(inner) => Ok(Value::Bool(!self.eval(inner, scope)?.is_true())),
+            ExprKind::Not(inner) => Ok(TemplateValue::Bool(!self.eval(inner, scope)?.is_true())),
             ExprKind::Compare(first, rest) => {
                 let mut left = self.eval(first, scope)?;
                 for (comparison, right) in rest {
                     let right = self.eval(right, scope)?;
                     if !operators::compare(*comparison, &left, &right)? {
-                        return Ok(Value::Bool(false));
+                        return Ok(TemplateValue::Bool(false));
                     }
                     left = right;
                 }
-                Ok(Value::Bool(true))
+                Ok(TemplateValue::Bool(true))
             }
             ExprKind::Concat(parts) => {
                 let mut out = Buffer::default();
@@ -474,32 +480,32 @@ impl<'t> Interpreter<'t> {
                 }
                 match otherwise {
                     Some(otherwise) => self.eval(otherwise, scope),
-                    None => Ok(Value::undefined(format!(
+                    None => Ok(TemplateValue::undefined(format!(
                         "the inline if-expression on line {} evaluated to false and no else section was defined.",
                         expr.line
                     ))),
                 }
             }
-            ExprKind::List(items) => Value::list(self.several(items, scope)?),
-            ExprKind::Tuple(items) => Value::tuple(self.several(items, scope)?),
+            ExprKind::List(items) => TemplateValue::list(self.several(items, scope)?),
+            ExprKind::Tuple(items) => TemplateValue::tuple(self.several(items, scope)?),
             ExprKind::Dict(pairs) => {
                 let mut entries = Vec::with_capacity(pairs.len());
                 for (key, value) in pairs {
                     entries.push((self.eval(key, scope)?, self.eval(value, scope)?));
                 }
-                Value::dict(entries)
+                TemplateValue::dict(entries)
             }
             ExprKind::Negative(inner) => match self.eval(inner, scope)? {
-                Value::Float(number) => Ok(Value::Float(-number)),
+                TemplateValue::Float(number) => Ok(TemplateValue::Float(-number)),
                 other => match other.as_int().and_then(i128::checked_neg) {
-                    Some(number) => Ok(Value::Int(number)),
+                    Some(number) => Ok(TemplateValue::Int(number)),
                     None => fail(unary("-", &other)),
                 },
             },
             ExprKind::Positive(inner) => match self.eval(inner, scope)? {
-                Value::Float(number) => Ok(Value::Float(number)),
+                TemplateValue::Float(number) => Ok(TemplateValue::Float(number)),
                 other => match other.as_int() {
-                    Some(number) => Ok(Value::Int(number)),
+                    Some(number) => Ok(TemplateValue::Int(number)),
                     None => fail(unary("+", &other)),
                 },
             },
@@ -508,7 +514,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn several(&mut self, items: &'t [Expr], scope: usize) -> Outcome<Vec<Value>> {
+    fn several(&mut self, items: &'t [Expr], scope: usize) -> Outcome<Vec<TemplateValue>> {
         let mut values = Vec::with_capacity(items.len());
         for item in items {
             values.push(self.eval(item, scope)?);
@@ -517,29 +523,30 @@ impl<'t> Interpreter<'t> {
     }
 
     #[inline(never)]
-    fn item_expression(&mut self, object: &'t Expr, key: &'t Expr, scope: usize) -> Outcome<Value> {
+    fn item_expression(&mut self, object: &'t Expr, key: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
         let object = self.eval(object, scope)?;
         let ExprKind::Slice(bounds) = &key.kind else {
             let key = self.eval(key, scope)?;
             return self.item(&object, &key);
         };
-        let mut values = [Value::None, Value::None, Value::None];
+        let mut values = [TemplateValue::None, TemplateValue::None, TemplateValue::None];
         for (value, bound) in values.iter_mut().zip(bounds.iter()) {
             if let Some(bound) = bound {
                 *value = self.eval(bound, scope)?;
             }
         }
-        if let Value::Undefined(missing) = &object {
+        if let TemplateValue::Undefined(missing) = &object {
             return fail(missing.0.clone());
         }
         let found = operators::slice(&object, &values)?;
         Ok(found.unwrap_or_else(|| {
-            Value::undefined(format!("{} has no element slice(…)", methods::described(&object)))
+            TemplateValue::undefined(format!("{} has no element slice(…)", methods::described(&object)))
         }))
     }
 
-    fn arguments(&mut self, arguments: &'t Arguments, scope: usize) -> Outcome<Args> {
-        let mut args = Args { positional: self.several(&arguments.positional, scope)?, named: Vec::new() };
+    fn arguments(&mut self, arguments: &'t Arguments, scope: usize) -> Outcome<CallArguments> {
+        let mut args =
+            CallArguments { positional: self.several(&arguments.positional, scope)?, named: Vec::new() };
         for (name, expr) in &arguments.named {
             args.named.push((name.clone(), self.eval(expr, scope)?));
         }
@@ -548,7 +555,7 @@ impl<'t> Interpreter<'t> {
             args.positional.extend(more.items.iter().cloned());
         }
         if let Some(more) = &arguments.more_named {
-            let Value::Dict(dict) = self.eval(more, scope)? else {
+            let TemplateValue::Dict(dict) = self.eval(more, scope)? else {
                 return fail("argument after ** must be a mapping");
             };
             for (key, value) in &dict.entries {
@@ -565,8 +572,8 @@ impl<'t> Interpreter<'t> {
         callee: &'t Expr,
         arguments: &'t Arguments,
         scope: usize,
-        caller: Option<Value>,
-    ) -> Outcome<Value> {
+        caller: Option<TemplateValue>,
+    ) -> Outcome<TemplateValue> {
         let (object, name) = match &callee.kind {
             ExprKind::Attribute(object, name) => (self.eval(object, scope)?, Some(name)),
             _ => (self.eval(callee, scope)?, None),
@@ -576,7 +583,7 @@ impl<'t> Interpreter<'t> {
             Some(_) => None,
             None => Some(object.clone()),
         };
-        if let Some(Value::Undefined(missing)) = &callee {
+        if let Some(TemplateValue::Undefined(missing)) = &callee {
             return fail(missing.0.clone());
         }
         let mut args = self.arguments(arguments, scope)?;
@@ -590,7 +597,12 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn filter_chain(&mut self, filter: &'t Expr, text: &Value, scope: usize) -> Outcome<Value> {
+    fn filter_chain(
+        &mut self,
+        filter: &'t Expr,
+        text: &TemplateValue,
+        scope: usize,
+    ) -> Outcome<TemplateValue> {
         let ExprKind::Filter(inner, name, arguments) = &filter.kind else { return self.eval(filter, scope) };
         let value = match inner {
             Some(inner) => self.deeper(|this| this.filter_chain(inner, text, scope))?,
@@ -603,108 +615,114 @@ impl<'t> Interpreter<'t> {
     // What templates reach of values.
 
     /// `object.name`: an attribute, else an item of that name.
-    pub(super) fn attribute(&self, object: &Value, name: &str) -> Outcome<Value> {
+    pub(super) fn attribute(&self, object: &TemplateValue, name: &str) -> Outcome<TemplateValue> {
         match object {
-            Value::Undefined(missing) => return fail(missing.0.clone()),
-            Value::Namespace(place) => {
+            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
+            TemplateValue::Namespace(place) => {
                 step(self.namespaces[*place].len() as u64 / 8)?;
                 let found = self.namespaces[*place].iter().find(|(known, _)| known.as_str() == Some(name));
                 if let Some((_, value)) = found {
                     return Ok(value.clone());
                 }
             }
-            Value::Loop(state) => {
+            TemplateValue::Loop(state) => {
                 if let Some(value) = methods::loop_attribute(state, name)? {
                     return Ok(value);
                 }
             }
-            Value::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
-            Value::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
-            Value::Cycler(place) if name == "current" => {
+            TemplateValue::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
+            TemplateValue::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
+            TemplateValue::Cycler(place) if name == "current" => {
                 let (items, at) = &self.cyclers[*place];
                 return Ok(items[*at].clone());
             }
-            Value::Macro(place) => {
+            TemplateValue::Macro(place) => {
                 let found = self.macros[*place].0;
                 match name {
-                    "name" => return Value::text(&*found.name),
-                    "caller" => return Ok(Value::Bool(found.uses_caller)),
-                    "catch_varargs" => return Ok(Value::Bool(found.uses_varargs)),
-                    "catch_kwargs" => return Ok(Value::Bool(found.uses_kwargs)),
+                    "name" => return TemplateValue::text(&*found.name),
+                    "caller" => return Ok(TemplateValue::Bool(found.uses_caller)),
+                    "catch_varargs" => return Ok(TemplateValue::Bool(found.uses_varargs)),
+                    "catch_kwargs" => return Ok(TemplateValue::Bool(found.uses_kwargs)),
                     "arguments" => {
-                        let names = found.parameters.iter().map(|name| Value::text(&**name));
-                        return Value::tuple(names.collect::<Outcome<_>>()?);
+                        let names = found.parameters.iter().map(|name| TemplateValue::text(&**name));
+                        return TemplateValue::tuple(names.collect::<Outcome<_>>()?);
                     }
                     _ => {}
                 }
             }
-            Value::Int(_) | Value::Bool(_) if ["real", "numerator"].contains(&name) => {
-                return Ok(Value::Int(object.as_int().unwrap_or(0)));
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if ["real", "numerator"].contains(&name) => {
+                return Ok(TemplateValue::Int(object.as_int().unwrap_or(0)));
             }
-            Value::Int(_) | Value::Bool(_) if name == "imag" => return Ok(Value::Int(0)),
-            Value::Int(_) | Value::Bool(_) if name == "denominator" => return Ok(Value::Int(1)),
-            Value::Float(_) if name == "real" => return Ok(object.clone()),
-            Value::Float(_) if name == "imag" => return Ok(Value::Float(0.0)),
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "imag" => {
+                return Ok(TemplateValue::Int(0));
+            }
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "denominator" => {
+                return Ok(TemplateValue::Int(1));
+            }
+            TemplateValue::Float(_) if name == "real" => return Ok(object.clone()),
+            TemplateValue::Float(_) if name == "imag" => return Ok(TemplateValue::Float(0.0)),
             _ => {}
         }
         if methods::is_unsafe(object, name) {
-            return Ok(Value::undefined(format!(
+            return Ok(TemplateValue::undefined(format!(
                 "access to attribute '{name}' of '{}' object is unsafe.",
                 object.type_name()
             )));
         }
         if methods::has(object, name) {
-            return Value::method(object.clone(), name);
+            return TemplateValue::method(object.clone(), name);
         }
-        if let Value::Dict(dict) = object
+        if let TemplateValue::Dict(dict) = object
             && let Some(value) = dict.get_str(name)
         {
             return Ok(value.clone());
         }
-        Ok(Value::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
+        Ok(TemplateValue::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
     }
 
     /// `object[key]`: an item, else an attribute of that name.
-    pub(super) fn item(&self, object: &Value, key: &Value) -> Outcome<Value> {
-        if let Value::Undefined(missing) = object {
+    pub(super) fn item(&self, object: &TemplateValue, key: &TemplateValue) -> Outcome<TemplateValue> {
+        if let TemplateValue::Undefined(missing) = object {
             return fail(missing.0.clone());
         }
         if let Some(value) = operators::subscript(object, key)? {
             return Ok(value);
         }
         match key {
-            Value::Text(name) if matches!(object, Value::Dict(_)) && !methods::has(object, name.as_str()) => {
-                Ok(Value::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
+            TemplateValue::Text(name)
+                if matches!(object, TemplateValue::Dict(_)) && !methods::has(object, name.as_str()) =>
+            {
+                Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
             }
-            Value::Text(name) => self.attribute(object, name.as_str()),
+            TemplateValue::Text(name) => self.attribute(object, name.as_str()),
             _ => {
                 let mut text = Buffer::default();
                 print::repr(self, key, &mut text, 0)?;
                 let what = methods::described(object);
-                Ok(Value::undefined(format!("{what} has no element {}", text.as_str())))
+                Ok(TemplateValue::undefined(format!("{what} has no element {}", text.as_str())))
             }
         }
     }
 
     /// Calls a value.
-    pub(super) fn call(&mut self, callee: &Value, args: Args) -> Outcome<Value> {
+    pub(super) fn call(&mut self, callee: &TemplateValue, args: CallArguments) -> Outcome<TemplateValue> {
         match callee {
-            Value::Undefined(missing) => fail(missing.0.clone()),
-            Value::Function(function) => self.call_function(*function, args),
-            Value::Macro(place) => self.call_macro(*place, args),
-            Value::Method(method) => methods::call(self, &method.value, &method.name, args),
-            Value::Joiner(place) => {
+            TemplateValue::Undefined(missing) => fail(missing.0.clone()),
+            TemplateValue::Function(function) => self.call_function(*function, args),
+            TemplateValue::Macro(place) => self.call_macro(*place, args),
+            TemplateValue::Method(method) => methods::call(self, &method.value, &method.name, args),
+            TemplateValue::Joiner(place) => {
                 let (separator, used) = &mut self.joiners[*place];
-                if std::mem::replace(used, true) { Ok(separator.clone()) } else { Value::text("") }
+                if std::mem::replace(used, true) { Ok(separator.clone()) } else { TemplateValue::text("") }
             }
-            Value::Loop(state) => {
+            TemplateValue::Loop(state) => {
                 let Some((node, scope)) =
                     state.recursive.and_then(|place| self.recursions.get(place)).copied()
                 else {
                     return fail("The loop must have the 'recursive' marker to be called recursively.");
                 };
                 let [iterable] = args.bind("loop", ["iterable"])?;
-                let iterable = iterable.unwrap_or(Value::None);
+                let iterable = iterable.unwrap_or(TemplateValue::None);
                 let depth0 = state.depth0 + 1;
                 let mut out = Buffer::default();
                 self.deeper(|this| this.for_loop(node, &iterable, scope, &mut out, depth0))?;
@@ -714,7 +732,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn macro_value(&mut self, found: &'t Macro, scope: usize) -> Outcome<Value> {
+    fn macro_value(&mut self, found: &'t Macro, scope: usize) -> Outcome<TemplateValue> {
         self.tables.grow(ENTRY_BYTES)?;
         let mut ancestor = Some(scope);
         while let Some(place) = ancestor.filter(|place| !self.scopes[*place].is_kept) {
@@ -722,11 +740,11 @@ impl<'t> Interpreter<'t> {
             ancestor = self.scopes[place].parent;
         }
         self.macros.push((found, scope));
-        Ok(Value::Macro(self.macros.len() - 1))
+        Ok(TemplateValue::Macro(self.macros.len() - 1))
     }
 
     #[inline(never)]
-    fn call_macro(&mut self, place: usize, args: Args) -> Outcome<Value> {
+    fn call_macro(&mut self, place: usize, args: CallArguments) -> Outcome<TemplateValue> {
         let (found, scope) = self.macros[place];
         let mut out = Buffer::default();
         self.deeper(|this| {
@@ -738,9 +756,9 @@ impl<'t> Interpreter<'t> {
         out.into_value()
     }
 
-    fn bind_macro(&mut self, found: &'t Macro, args: Args, inner: usize) -> Outcome<()> {
+    fn bind_macro(&mut self, found: &'t Macro, args: CallArguments, inner: usize) -> Outcome<()> {
         let name = &found.name;
-        let Args { positional, mut named } = args;
+        let CallArguments { positional, mut named } = args;
         step((named.len() * found.parameters.len()) as u64 / 8)?;
         let mut positional = positional.into_iter();
         let first_default = found.parameters.len() - found.defaults.len();
@@ -755,7 +773,7 @@ impl<'t> Interpreter<'t> {
                 (None, None) => {
                     match index.checked_sub(first_default).and_then(|at| found.defaults.get(at)) {
                         Some(default) => self.eval(default, inner)?,
-                        None => Value::undefined(format!("parameter '{parameter}' was not provided")),
+                        None => TemplateValue::undefined(format!("parameter '{parameter}' was not provided")),
                     }
                 }
             };
@@ -765,23 +783,23 @@ impl<'t> Interpreter<'t> {
         if found.uses_caller && !found.parameters.iter().any(|name| &**name == "caller") {
             let caller = match caller {
                 Some(place) => named.swap_remove(place).1,
-                None => Value::undefined("No caller defined"),
+                None => TemplateValue::undefined("No caller defined"),
             };
             self.set(inner, &Arc::from("caller"), caller);
         }
-        let rest: Vec<Value> = positional.collect();
+        let rest: Vec<TemplateValue> = positional.collect();
         if found.uses_kwargs {
             let mut pairs = Vec::new();
             for (key, value) in named {
-                pairs.push((Value::text(key)?, value));
+                pairs.push((TemplateValue::text(key)?, value));
             }
-            let kwargs = Value::dict(pairs)?;
+            let kwargs = TemplateValue::dict(pairs)?;
             self.set(inner, &Arc::from("kwargs"), kwargs);
         } else if let Some((key, _)) = named.first() {
             return fail(format!("macro '{name}' takes no keyword argument '{key}'"));
         }
         if found.uses_varargs {
-            let varargs = Value::tuple(rest)?;
+            let varargs = TemplateValue::tuple(rest)?;
             self.set(inner, &Arc::from("varargs"), varargs);
         } else if !rest.is_empty() {
             let most = found.parameters.len();
@@ -790,30 +808,30 @@ impl<'t> Interpreter<'t> {
         Ok(())
     }
 
-    fn call_function(&mut self, function: Function, args: Args) -> Outcome<Value> {
+    fn call_function(&mut self, function: Function, args: CallArguments) -> Outcome<TemplateValue> {
         match function {
             Function::Range => range(args),
             Function::Dict => {
-                let [source] = Args::of(args.positional).bind("dict", ["mapping"])?;
+                let [source] = CallArguments::of(args.positional).bind("dict", ["mapping"])?;
                 let mut pairs = match source {
                     None => Vec::new(),
-                    Some(Value::Dict(dict)) => dict.entries.clone(),
+                    Some(TemplateValue::Dict(dict)) => dict.entries.clone(),
                     Some(other) => pairs_of(&other)?,
                 };
                 for (name, value) in args.named {
-                    pairs.push((Value::text(name)?, value));
+                    pairs.push((TemplateValue::text(name)?, value));
                 }
-                Value::dict(pairs)
+                TemplateValue::dict(pairs)
             }
             Function::Namespace => {
                 self.tables.grow(ENTRY_BYTES)?;
                 self.namespaces.push(Vec::new());
                 let place = self.namespaces.len() - 1;
-                let Value::Dict(first) = self.call_function(Function::Dict, args)? else {
+                let TemplateValue::Dict(first) = self.call_function(Function::Dict, args)? else {
                     return fail("namespace() takes a mapping");
                 };
                 self.namespaces[place] = first.entries.clone();
-                Ok(Value::Namespace(place))
+                Ok(TemplateValue::Namespace(place))
             }
             Function::Cycler => {
                 if args.positional.is_empty() {
@@ -821,29 +839,29 @@ impl<'t> Interpreter<'t> {
                 }
                 self.tables.grow(ENTRY_BYTES)?;
                 self.cyclers.push((args.positional, 0));
-                Ok(Value::Cycler(self.cyclers.len() - 1))
+                Ok(TemplateValue::Cycler(self.cyclers.len() - 1))
             }
             Function::Joiner => {
                 let [separator] = args.bind("joiner", ["sep"])?;
                 let separator = match separator {
                     Some(separator) => separator,
-                    None => Value::text(", ")?,
+                    None => TemplateValue::text(", ")?,
                 };
                 self.tables.grow(ENTRY_BYTES)?;
                 self.joiners.push((separator, false));
-                Ok(Value::Joiner(self.joiners.len() - 1))
+                Ok(TemplateValue::Joiner(self.joiners.len() - 1))
             }
             Function::Lipsum => fail("lipsum() draws at random, which a chat template must not"),
             Function::RaiseException => {
                 let [message] = args.bind("raise_exception", ["message"])?;
                 let mut text = Buffer::default();
-                print::print(self, &message.unwrap_or(Value::None), &mut text)?;
-                Err(Fault::new(FaultKind::Refused(text.into_string())))
+                print::print(self, &message.unwrap_or(TemplateValue::None), &mut text)?;
+                Err(TemplateFault::new(FaultKind::Refused(text.into_string())))
             }
             Function::StrftimeNow => {
                 let [format] = args.bind("strftime_now", ["format"])?;
-                match format.as_ref().and_then(Value::as_str) {
-                    Some(format) => Value::text((self.clock)(format).map_err(Fault::failed)?),
+                match format.as_ref().and_then(TemplateValue::as_str) {
+                    Some(format) => TemplateValue::text((self.clock)(format).map_err(TemplateFault::failed)?),
                     None => fail("strftime_now() takes a format"),
                 }
             }
@@ -851,7 +869,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// A cycler's item, and on to the next.
-    pub(super) fn cycle(&mut self, place: usize) -> Value {
+    pub(super) fn cycle(&mut self, place: usize) -> TemplateValue {
         let (items, at) = &mut self.cyclers[place];
         let value = items[*at].clone();
         *at = (*at + 1) % items.len();
@@ -864,15 +882,15 @@ impl<'t> Interpreter<'t> {
     }
 }
 
-fn unary(sign: &str, value: &Value) -> String {
+fn unary(sign: &str, value: &TemplateValue) -> String {
     match value {
-        Value::Undefined(missing) => missing.0.clone(),
+        TemplateValue::Undefined(missing) => missing.0.clone(),
         other => format!("bad operand type for unary {sign}: '{}'", other.type_name()),
     }
 }
 
 /// Pairs of an iterable of pairs.
-pub(super) fn pairs_of(value: &Value) -> Outcome<Vec<(Value, Value)>> {
+pub(super) fn pairs_of(value: &TemplateValue) -> Outcome<Vec<(TemplateValue, TemplateValue)>> {
     let mut pairs = Vec::new();
     for item in &value.items()?.items {
         match item.items()?.items.as_slice() {
@@ -888,13 +906,13 @@ pub(super) fn pairs_of(value: &Value) -> Outcome<Vec<(Value, Value)>> {
     Ok(pairs)
 }
 
-fn range(args: Args) -> Outcome<Value> {
+fn range(args: CallArguments) -> Outcome<TemplateValue> {
     let count = args.positional.len();
     let bounds = args.bind("range", ["start", "stop", "step"])?;
     let mut numbers = [0_i64; 3];
     for (number, bound) in numbers.iter_mut().zip(bounds.iter().flatten()) {
         *number = match bound {
-            Value::Undefined(missing) => return fail(missing.0.clone()),
+            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
             other => match other.as_int().and_then(|number| i64::try_from(number).ok()) {
                 Some(number) => number,
                 None => {
@@ -918,5 +936,5 @@ fn range(args: Args) -> Outcome<Value> {
             "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST_RANGE})."
         ));
     }
-    Ok(Value::Range(Rc::new(range)))
+    Ok(TemplateValue::Range(Rc::new(range)))
 }

@@ -3,7 +3,7 @@
 //!
 //! Past 400 lines: one function for each kind of token.
 
-use super::fault::{Fault, Outcome};
+use super::fault::{Outcome, TemplateFault};
 
 /// A token of a template.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +143,7 @@ impl<'s> Lexer<'s> {
 
     fn comment(&mut self) -> Outcome<()> {
         let Some(length) = self.source[self.at..].find("#}") else {
-            return Err(Fault::syntax("Missing end of comment tag", self.line));
+            return Err(TemplateFault::syntax("Missing end of comment tag", self.line));
         };
         let inner = &self.source[self.at..self.at + length];
         self.line += lines(inner);
@@ -182,7 +182,7 @@ impl<'s> Lexer<'s> {
             }
             search = start + 2;
         }
-        Err(Fault::syntax("Missing end of raw directive", self.line))
+        Err(TemplateFault::syntax("Missing end of raw directive", self.line))
     }
 
     /// The inside of a block or variable tag, its end included.
@@ -211,7 +211,7 @@ impl<'s> Lexer<'s> {
                 self.push(Token::Operator(operator));
                 self.at += operator.len();
             } else {
-                return Err(Fault::syntax(format!("unexpected char {first:?}"), self.line));
+                return Err(TemplateFault::syntax(format!("unexpected char {first:?}"), self.line));
             }
         }
     }
@@ -250,7 +250,7 @@ impl<'s> Lexer<'s> {
                 }
                 let hint =
                     wanted.map(|byte| format!(", expected '{}'", char::from(byte))).unwrap_or_default();
-                return Err(Fault::syntax(format!("unexpected '{operator}'{hint}"), self.line));
+                return Err(TemplateFault::syntax(format!("unexpected '{operator}'{hint}"), self.line));
             }
             _ => return Ok(()),
         };
@@ -294,7 +294,7 @@ impl<'s> Lexer<'s> {
             (rest[prefix..length].replace('_', ""), radix, length)
         };
         let number = i128::from_str_radix(&digits, radix)
-            .map_err(|_| Fault::syntax("an integer has more than 38 digits", self.line))?;
+            .map_err(|_| TemplateFault::syntax("an integer has more than 38 digits", self.line))?;
         self.push(Token::Int(number));
         self.at += length;
         Ok(())
@@ -306,13 +306,13 @@ impl<'s> Lexer<'s> {
         let mut end = 1;
         loop {
             match bytes.get(end) {
-                None => return Err(Fault::syntax("a string is not closed", self.line)),
+                None => return Err(TemplateFault::syntax("a string is not closed", self.line)),
                 Some(byte) if *byte == quote => break,
                 Some(b'\\') => end += 2,
                 Some(_) => end += 1,
             }
         }
-        let text = unescape(&rest[1..end]).map_err(|message| Fault::syntax(message, self.line))?;
+        let text = unescape(&rest[1..end]).map_err(|message| TemplateFault::syntax(message, self.line))?;
         self.push(Token::Text(text));
         self.line += lines(&rest[..end]);
         self.at += end + 1;

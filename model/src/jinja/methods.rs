@@ -3,11 +3,11 @@
 //! Past 400 lines: one table of what a template may call.
 
 use super::fault::{Outcome, fail, room, step, touch};
-use super::interpreter::{Args, Interpreter};
+use super::interpreter::{CallArguments, Interpreter};
 use super::lexer::is_space;
 use super::operators::is_equal;
 use super::print;
-use super::value::{Buffer, Dict, LoopState, Value, ViewKind};
+use super::value::{Buffer, Dict, LoopContext, TemplateValue, ViewKind};
 
 const TEXT: [&str; 44] = [
     "capitalize",
@@ -77,57 +77,57 @@ const UNSAFE: [&str; 13] = [
 const PART_BYTES: usize = 16;
 
 /// A value in messages: `dict object`.
-pub(super) fn described(value: &Value) -> String {
+pub(super) fn described(value: &TemplateValue) -> String {
     match value {
-        Value::None => "None".to_owned(),
-        Value::Namespace(_) => "jinja2.utils.Namespace object".to_owned(),
-        Value::Loop(_) => "jinja2.runtime.LoopContext object".to_owned(),
+        TemplateValue::None => "None".to_owned(),
+        TemplateValue::Namespace(_) => "jinja2.utils.Namespace object".to_owned(),
+        TemplateValue::Loop(_) => "jinja2.runtime.LoopContext object".to_owned(),
         other => format!("{} object", other.type_name()),
     }
 }
 
 /// Whether the value has a method of this name.
-pub(super) fn has(value: &Value, name: &str) -> bool {
+pub(super) fn has(value: &TemplateValue, name: &str) -> bool {
     match value {
-        Value::Text(_) => TEXT.contains(&name),
-        Value::List(_) => ["count", "index", "copy"].contains(&name),
-        Value::Tuple(_) | Value::Range(_) => ["count", "index"].contains(&name),
-        Value::Dict(_) => MAPPING.contains(&name),
-        Value::Loop(_) => ["cycle", "changed"].contains(&name),
-        Value::Cycler(_) => ["next", "reset"].contains(&name),
-        Value::Float(_) => ["is_integer", "hex"].contains(&name),
-        Value::Int(_) | Value::Bool(_) => name == "bit_length",
+        TemplateValue::Text(_) => TEXT.contains(&name),
+        TemplateValue::List(_) => ["count", "index", "copy"].contains(&name),
+        TemplateValue::Tuple(_) | TemplateValue::Range(_) => ["count", "index"].contains(&name),
+        TemplateValue::Dict(_) => MAPPING.contains(&name),
+        TemplateValue::Loop(_) => ["cycle", "changed"].contains(&name),
+        TemplateValue::Cycler(_) => ["next", "reset"].contains(&name),
+        TemplateValue::Float(_) => ["is_integer", "hex"].contains(&name),
+        TemplateValue::Int(_) | TemplateValue::Bool(_) => name == "bit_length",
         _ => false,
     }
 }
 
 /// Whether the sandbox keeps the attribute away from templates.
-pub(super) fn is_unsafe(value: &Value, name: &str) -> bool {
+pub(super) fn is_unsafe(value: &TemplateValue, name: &str) -> bool {
     let is_dunder =
         name.starts_with("__") && ["__class__", "__dict__", "__doc__", "__init__", "__len__"].contains(&name);
     let changes = match value {
-        Value::List(_) => !["popitem", "setdefault", "update", "add", "discard"].contains(&name),
-        Value::Dict(_) => ["clear", "pop", "popitem", "setdefault", "update"].contains(&name),
+        TemplateValue::List(_) => !["popitem", "setdefault", "update", "add", "discard"].contains(&name),
+        TemplateValue::Dict(_) => ["clear", "pop", "popitem", "setdefault", "update"].contains(&name),
         _ => false,
     };
     is_dunder || (changes && UNSAFE.contains(&name))
 }
 
 /// An attribute of `loop`; `None` for a name that is none.
-pub(super) fn loop_attribute(state: &LoopState, name: &str) -> Outcome<Option<Value>> {
+pub(super) fn loop_attribute(state: &LoopContext, name: &str) -> Outcome<Option<TemplateValue>> {
     let (index, length) = (state.index.get(), state.items.items.len());
-    let number = |number: usize| Some(Value::Int(number as i128));
+    let number = |number: usize| Some(TemplateValue::Int(number as i128));
     let neighbour = |place: Option<usize>, what: &str| {
         let found = place.and_then(|place| state.items.items.get(place)).cloned();
-        Some(found.unwrap_or_else(|| Value::undefined(format!("there is no {what} item"))))
+        Some(found.unwrap_or_else(|| TemplateValue::undefined(format!("there is no {what} item"))))
     };
     Ok(match name {
         "index" => number(index + 1),
         "index0" => number(index),
         "revindex" => number(length.saturating_sub(index)),
         "revindex0" => number(length.saturating_sub(index + 1)),
-        "first" => Some(Value::Bool(index == 0)),
-        "last" => Some(Value::Bool(index + 1 == length)),
+        "first" => Some(TemplateValue::Bool(index == 0)),
+        "last" => Some(TemplateValue::Bool(index + 1 == length)),
         "length" => number(length),
         "depth" => number(state.depth0 + 1),
         "depth0" => number(state.depth0),
@@ -138,48 +138,62 @@ pub(super) fn loop_attribute(state: &LoopState, name: &str) -> Outcome<Option<Va
 }
 
 /// Calls a method that [`has`] knows.
-pub(super) fn call(machine: &mut Interpreter<'_>, value: &Value, name: &str, args: Args) -> Outcome<Value> {
+pub(super) fn call(
+    machine: &mut Interpreter<'_>,
+    value: &TemplateValue,
+    name: &str,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
     match value {
-        Value::Text(text) => {
+        TemplateValue::Text(text) => {
             touch(text.as_str().len())?;
             text_method(machine, text.as_str(), name, args)
         }
-        Value::List(seq) if name == "copy" => Ok(Value::List(std::rc::Rc::clone(seq))),
-        Value::List(_) | Value::Tuple(_) | Value::Range(_) => sequence_method(machine, value, name, args),
-        Value::Dict(dict) => mapping_method(dict, value, name, args),
-        Value::Loop(state) if name == "changed" => {
-            let now = Value::tuple(args.positional)?;
+        TemplateValue::List(seq) if name == "copy" => Ok(TemplateValue::List(std::rc::Rc::clone(seq))),
+        TemplateValue::List(_) | TemplateValue::Tuple(_) | TemplateValue::Range(_) => {
+            sequence_method(machine, value, name, args)
+        }
+        TemplateValue::Dict(dict) => mapping_method(dict, value, name, args),
+        TemplateValue::Loop(state) if name == "changed" => {
+            let now = TemplateValue::tuple(args.positional)?;
             let before = state.changed.replace(Some(now.clone()));
-            Ok(Value::Bool(match before {
+            Ok(TemplateValue::Bool(match before {
                 Some(before) => !is_equal(&before, &now)?,
                 None => true,
             }))
         }
-        Value::Loop(state) => match args.positional.len() {
+        TemplateValue::Loop(state) => match args.positional.len() {
             0 => fail("no items for cycling given"),
             count => Ok(args.positional[state.index.get() % count].clone()),
         },
-        Value::Cycler(place) if name == "next" => Ok(machine.cycle(*place)),
-        Value::Cycler(place) => {
+        TemplateValue::Cycler(place) if name == "next" => Ok(machine.cycle(*place)),
+        TemplateValue::Cycler(place) => {
             machine.reset(*place);
-            Ok(Value::None)
+            Ok(TemplateValue::None)
         }
-        Value::Float(number) if name == "is_integer" => Ok(Value::Bool(number.fract() == 0.0)),
-        Value::Int(_) | Value::Bool(_) => {
+        TemplateValue::Float(number) if name == "is_integer" => {
+            Ok(TemplateValue::Bool(number.fract() == 0.0))
+        }
+        TemplateValue::Int(_) | TemplateValue::Bool(_) => {
             let number = value.as_int().unwrap_or(0).unsigned_abs();
-            Ok(Value::Int(i128::from(u128::BITS - number.leading_zeros())))
+            Ok(TemplateValue::Int(i128::from(u128::BITS - number.leading_zeros())))
         }
         other => fail(format!("'{}' has no method '{name}'", described(other))),
     }
 }
 
-fn mapping_method(dict: &std::rc::Rc<Dict>, value: &Value, name: &str, args: Args) -> Outcome<Value> {
-    let view = |kind| Ok(Value::View(kind, std::rc::Rc::clone(dict)));
+fn mapping_method(
+    dict: &std::rc::Rc<Dict>,
+    value: &TemplateValue,
+    name: &str,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
+    let view = |kind| Ok(TemplateValue::View(kind, std::rc::Rc::clone(dict)));
     match name {
         "get" => {
             let [key, default] = args.bind("get", ["key", "default"])?;
             let Some(key) = key else { return fail("get expected at least 1 argument, got 0") };
-            Ok(dict.get(&key.key()?).cloned().or(default).unwrap_or(Value::None))
+            Ok(dict.get(&key.key()?).cloned().or(default).unwrap_or(TemplateValue::None))
         }
         "items" => view(ViewKind::Items),
         "keys" => view(ViewKind::Keys),
@@ -188,12 +202,17 @@ fn mapping_method(dict: &std::rc::Rc<Dict>, value: &Value, name: &str, args: Arg
     }
 }
 
-fn sequence_method(machine: &Interpreter<'_>, value: &Value, name: &str, args: Args) -> Outcome<Value> {
+fn sequence_method(
+    machine: &Interpreter<'_>,
+    value: &TemplateValue,
+    name: &str,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
     let [item, start, stop] = args.bind(name, ["value", "start", "stop"])?;
     let Some(item) = item else { return fail(format!("{name}() expected 1 argument, got 0")) };
     let items = value.items()?;
     let items = &items.items;
-    let bound = |bound: Option<Value>, default: usize| match bound.and_then(|bound| bound.as_int()) {
+    let bound = |bound: Option<TemplateValue>, default: usize| match bound.and_then(|bound| bound.as_int()) {
         None => default,
         Some(bound) if bound < 0 => usize::try_from(bound + items.len() as i128).unwrap_or(0),
         Some(bound) => usize::try_from(bound).unwrap_or(usize::MAX).min(items.len()),
@@ -203,13 +222,13 @@ fn sequence_method(machine: &Interpreter<'_>, value: &Value, name: &str, args: A
     for (place, found) in items.iter().enumerate().take(stop).skip(start) {
         if is_equal(found, &item)? {
             if name == "index" {
-                return Ok(Value::Int(place as i128));
+                return Ok(TemplateValue::Int(place as i128));
             }
             count += 1;
         }
     }
     if name == "count" {
-        return Ok(Value::Int(count));
+        return Ok(TemplateValue::Int(count));
     }
     let mut text = Buffer::default();
     print::repr(machine, &item, &mut text, 0)?;
@@ -217,26 +236,26 @@ fn sequence_method(machine: &Interpreter<'_>, value: &Value, name: &str, args: A
 }
 
 /// Text of an argument.
-fn text_of<'a>(value: Option<&'a Value>, what: &str) -> Outcome<&'a str> {
+fn text_of<'a>(value: Option<&'a TemplateValue>, what: &str) -> Outcome<&'a str> {
     match value {
-        Some(Value::Text(text)) => Ok(text.as_str()),
-        Some(Value::Undefined(missing)) => fail(missing.0.clone()),
+        Some(TemplateValue::Text(text)) => Ok(text.as_str()),
+        Some(TemplateValue::Undefined(missing)) => fail(missing.0.clone()),
         Some(other) => fail(format!("{what}() argument must be str, not {}", other.type_name())),
         None => fail(format!("{what}() expected one more argument")),
     }
 }
 
-fn optional_text<'a>(value: Option<&'a Value>, what: &str) -> Outcome<Option<&'a str>> {
+fn optional_text<'a>(value: Option<&'a TemplateValue>, what: &str) -> Outcome<Option<&'a str>> {
     match value {
-        None | Some(Value::None) => Ok(None),
+        None | Some(TemplateValue::None) => Ok(None),
         some => text_of(some, what).map(Some),
     }
 }
 
-fn number_of(value: Option<&Value>, default: i128, what: &str) -> Outcome<i128> {
+fn number_of(value: Option<&TemplateValue>, default: i128, what: &str) -> Outcome<i128> {
     match value {
         None => Ok(default),
-        Some(Value::Undefined(missing)) => fail(missing.0.clone()),
+        Some(TemplateValue::Undefined(missing)) => fail(missing.0.clone()),
         Some(other) => match other.as_int() {
             Some(number) => Ok(number),
             None => {
@@ -246,13 +265,20 @@ fn number_of(value: Option<&Value>, default: i128, what: &str) -> Outcome<i128> 
     }
 }
 
-fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args) -> Outcome<Value> {
+fn text_method(
+    machine: &mut Interpreter<'_>,
+    text: &str,
+    name: &str,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
     match name {
         "format" => return super::format::braces(machine, text, &args.positional, &args.named),
         "format_map" => {
             let [mapping] = args.bind(name, ["mapping"])?;
-            let Some(Value::Dict(dict)) = mapping else { return fail("format_map() takes a mapping") };
-            let named: Vec<(String, Value)> = dict
+            let Some(TemplateValue::Dict(dict)) = mapping else {
+                return fail("format_map() takes a mapping");
+            };
+            let named: Vec<(String, TemplateValue)> = dict
                 .entries
                 .iter()
                 .filter_map(|(key, value)| key.as_str().map(|key| (key.to_owned(), value.clone())))
@@ -285,14 +311,14 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
     }
     let [one, two, three] = args.bind(name, ["", "", ""])?;
     let (one, two, three) = (one.as_ref(), two.as_ref(), three.as_ref());
-    let truth = |truth: bool| Ok(Value::Bool(truth));
-    let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
+    let truth = |truth: bool| Ok(TemplateValue::Bool(truth));
+    let all = |test: fn(char) -> bool| Ok(TemplateValue::Bool(!text.is_empty() && text.chars().all(test)));
     match name {
-        "capitalize" => Value::text(capitalized(text)),
-        "casefold" => Value::text(text.to_lowercase().replace('ß', "ss").replace('ς', "σ")),
-        "lower" => Value::text(text.to_lowercase()),
-        "upper" => Value::text(text.to_uppercase()),
-        "title" => Value::text(titled(text)),
+        "capitalize" => TemplateValue::text(capitalized(text)),
+        "casefold" => TemplateValue::text(text.to_lowercase().replace('ß', "ss").replace('ς', "σ")),
+        "lower" => TemplateValue::text(text.to_lowercase()),
+        "upper" => TemplateValue::text(text.to_uppercase()),
+        "title" => TemplateValue::text(titled(text)),
         "swapcase" => {
             let mut out = String::with_capacity(text.len());
             for character in text.chars() {
@@ -302,7 +328,7 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
                     out.extend(character.to_uppercase());
                 }
             }
-            Value::text(out)
+            TemplateValue::text(out)
         }
         "center" | "ljust" | "rjust" => {
             let width = usize::try_from(number_of(one, 0, name)?.max(0)).unwrap_or(usize::MAX);
@@ -326,11 +352,11 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
             out.push(&text[sign..])?;
             out.into_value()
         }
-        "strip" => Value::text(stripped(text, optional_text(one, name)?, true, true)),
-        "lstrip" => Value::text(stripped(text, optional_text(one, name)?, true, false)),
-        "rstrip" => Value::text(stripped(text, optional_text(one, name)?, false, true)),
-        "removeprefix" => Value::text(text.strip_prefix(text_of(one, name)?).unwrap_or(text)),
-        "removesuffix" => Value::text(text.strip_suffix(text_of(one, name)?).unwrap_or(text)),
+        "strip" => TemplateValue::text(stripped(text, optional_text(one, name)?, true, true)),
+        "lstrip" => TemplateValue::text(stripped(text, optional_text(one, name)?, true, false)),
+        "rstrip" => TemplateValue::text(stripped(text, optional_text(one, name)?, false, true)),
+        "removeprefix" => TemplateValue::text(text.strip_prefix(text_of(one, name)?).unwrap_or(text)),
+        "removesuffix" => TemplateValue::text(text.strip_suffix(text_of(one, name)?).unwrap_or(text)),
         "replace" => {
             let count = Some(number_of(three, -1, name)?).filter(|count| *count >= 0);
             replaced(text, text_of(one, name)?, text_of(two, name)?, count)
@@ -367,7 +393,7 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
                 None if is_right => ["", "", text],
                 None => [text, "", ""],
             };
-            Value::tuple(parts.into_iter().map(Value::text).collect::<Outcome<_>>()?)
+            TemplateValue::tuple(parts.into_iter().map(TemplateValue::text).collect::<Outcome<_>>()?)
         }
         "startswith" | "endswith" => {
             let Some(part) = window(text, two, three, name)? else { return truth(false) };
@@ -376,7 +402,7 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
                 if name == "startswith" { part.starts_with(affix) } else { part.ends_with(affix) }
             };
             match one {
-                Some(Value::Tuple(seq)) => {
+                Some(TemplateValue::Tuple(seq)) => {
                     for affix in &seq.items {
                         step(1)?;
                         if fits(text_of(Some(affix), name)?) {
@@ -385,11 +411,11 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
                     }
                     truth(false)
                 }
-                Some(Value::Text(affix)) => truth(fits(affix.as_str())),
-                Some(Value::Undefined(missing)) => fail(missing.0.clone()),
+                Some(TemplateValue::Text(affix)) => truth(fits(affix.as_str())),
+                Some(TemplateValue::Undefined(missing)) => fail(missing.0.clone()),
                 other => fail(format!(
                     "{name} first arg must be str or a tuple of str, not {}",
-                    other.map_or("nothing", Value::type_name)
+                    other.map_or("nothing", TemplateValue::type_name)
                 )),
             }
         }
@@ -397,11 +423,11 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
             let part = text_of(one, name)?;
             let range = window(text, two, three, name)?;
             if name == "count" {
-                let Some(range) = range else { return Ok(Value::Int(0)) };
+                let Some(range) = range else { return Ok(TemplateValue::Int(0)) };
                 let inner = &text[range];
                 let count =
                     if part.is_empty() { inner.chars().count() + 1 } else { inner.matches(part).count() };
-                return Ok(Value::Int(count as i128));
+                return Ok(TemplateValue::Int(count as i128));
             }
             let found = range.and_then(|range| {
                 let inner = &text[range.clone()];
@@ -409,9 +435,9 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
                 place.map(|place| text[..range.start + place].chars().count())
             });
             match found {
-                Some(place) => Ok(Value::Int(place as i128)),
+                Some(place) => Ok(TemplateValue::Int(place as i128)),
                 None if name.ends_with("index") => fail("ValueError: substring not found"),
-                None => Ok(Value::Int(-1)),
+                None => Ok(TemplateValue::Int(-1)),
             }
         }
         "isascii" => truth(text.is_ascii()),
@@ -433,22 +459,22 @@ fn text_method(machine: &mut Interpreter<'_>, text: &str, name: &str, args: Args
     }
 }
 
-fn texts(parts: Vec<&str>) -> Outcome<Value> {
-    Value::list(parts.into_iter().map(Value::text).collect::<Outcome<_>>()?)
+fn texts(parts: Vec<&str>) -> Outcome<TemplateValue> {
+    TemplateValue::list(parts.into_iter().map(TemplateValue::text).collect::<Outcome<_>>()?)
 }
 
 /// The bytes of `text[start:stop]`; `None` where the window lies outside.
 fn window(
     text: &str,
-    start: Option<&Value>,
-    stop: Option<&Value>,
+    start: Option<&TemplateValue>,
+    stop: Option<&TemplateValue>,
     what: &str,
 ) -> Outcome<Option<std::ops::Range<usize>>> {
     if start.is_none() && stop.is_none() {
         return Ok(Some(0..text.len()));
     }
     let length = text.chars().count() as i128;
-    let bound = |value: Option<&Value>, default: i128| -> Outcome<i128> {
+    let bound = |value: Option<&TemplateValue>, default: i128| -> Outcome<i128> {
         let value = value.filter(|value| !value.is_none());
         let number = number_of(value, default, what)?;
         Ok(if number < 0 { (number + length).max(0) } else { number })
@@ -561,7 +587,7 @@ pub(super) enum Side {
 }
 
 /// `text` filled up to `width` characters.
-pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> Outcome<Value> {
+pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> Outcome<TemplateValue> {
     let missing = width.saturating_sub(text.chars().count());
     let left = match side {
         Side::Left => 0,
@@ -584,7 +610,7 @@ pub(super) fn stripped<'t>(text: &'t str, characters: Option<&str>, at_start: bo
 }
 
 /// `text.replace(old, new, count)`.
-pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> Outcome<Value> {
+pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> Outcome<TemplateValue> {
     let mut left = count.unwrap_or(i128::MAX);
     let mut out = Buffer::default();
     if old.is_empty() {
@@ -689,7 +715,7 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Outcome<Vec<&str>> {
     Ok(lines)
 }
 
-fn expand_tabs(text: &str, size: i128) -> Outcome<Value> {
+fn expand_tabs(text: &str, size: i128) -> Outcome<TemplateValue> {
     let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
     let mut out = Buffer::default();
     let mut column = 0;

@@ -25,11 +25,11 @@ mod value;
 
 use serde_json::Value as Json;
 
-pub(crate) use fault::{Fault, FaultKind, Outcome};
+pub(crate) use fault::{FaultKind, Outcome, TemplateFault};
 pub(crate) use interpreter::Clock;
 
 use interpreter::Interpreter;
-use value::Value;
+use value::TemplateValue;
 
 /// A template, parsed.
 #[derive(Debug)]
@@ -55,23 +55,23 @@ impl Program {
 }
 
 /// A value of a row as Python has it.
-fn from_json(json: &Json) -> Outcome<Value> {
+fn from_json(json: &Json) -> Outcome<TemplateValue> {
     match json {
-        Json::Null => Ok(Value::None),
-        Json::Bool(truth) => Ok(Value::Bool(*truth)),
+        Json::Null => Ok(TemplateValue::None),
+        Json::Bool(truth) => Ok(TemplateValue::Bool(*truth)),
         Json::Number(number) => Ok(match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Value::Int(i128::from(number)),
-            (None, Some(number)) => Value::Int(i128::from(number)),
-            _ => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            (Some(number), _) => TemplateValue::Int(i128::from(number)),
+            (None, Some(number)) => TemplateValue::Int(i128::from(number)),
+            _ => TemplateValue::Float(number.as_f64().unwrap_or(f64::NAN)),
         }),
-        Json::String(text) => Value::text(text.as_str()),
-        Json::Array(items) => Value::list(items.iter().map(from_json).collect::<Outcome<_>>()?),
+        Json::String(text) => TemplateValue::text(text.as_str()),
+        Json::Array(items) => TemplateValue::list(items.iter().map(from_json).collect::<Outcome<_>>()?),
         Json::Object(map) => {
             let mut pairs = Vec::with_capacity(map.len());
             for (key, value) in map {
-                pairs.push((Value::text(key.as_str())?, from_json(value)?));
+                pairs.push((TemplateValue::text(key.as_str())?, from_json(value)?));
             }
-            Value::dict(pairs)
+            TemplateValue::dict(pairs)
         }
     }
 }

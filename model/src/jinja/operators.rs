@@ -5,56 +5,64 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-use super::ast::{Comparison, Operator};
-use super::fault::{Fault, Outcome, fail, room, step, touch};
-use super::value::{Buffer, Seq, Value, ViewKind, quoted_type};
+use super::ast::{ComparisonOperator, Operator};
+use super::fault::{Outcome, TemplateFault, fail, room, step, touch};
+use super::value::{Buffer, Seq, TemplateValue, ViewKind, quoted_type};
 
 /// `left operator right`.
-pub(super) fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Outcome<Value> {
+pub(super) fn arithmetic(
+    operator: Operator,
+    left: &TemplateValue,
+    right: &TemplateValue,
+) -> Outcome<TemplateValue> {
     for side in [left, right] {
-        if let Value::Undefined(missing) = side
+        if let TemplateValue::Undefined(missing) = side
             && !(operator == Operator::Modulo && left.as_str().is_some())
         {
             return fail(missing.0.clone());
         }
     }
     match (operator, left, right) {
-        (Operator::Add, Value::Text(one), Value::Text(other)) => {
+        (Operator::Add, TemplateValue::Text(one), TemplateValue::Text(other)) => {
             let mut out = Buffer::default();
             out.push(one.as_str())?;
             out.push(other.as_str())?;
             out.into_value()
         }
-        (Operator::Add, Value::List(one), Value::List(other)) => Value::list(joined(one, other)?),
-        (Operator::Add, Value::Tuple(one), Value::Tuple(other)) => Value::tuple(joined(one, other)?),
-        (Operator::Multiply, Value::Text(_) | Value::List(_) | Value::Tuple(_), _)
-            if right.as_int().is_some() =>
-        {
-            repeated(left, right.as_int().unwrap_or(0))
+        (Operator::Add, TemplateValue::List(one), TemplateValue::List(other)) => {
+            TemplateValue::list(joined(one, other)?)
         }
-        (Operator::Multiply, _, Value::Text(_) | Value::List(_) | Value::Tuple(_))
-            if left.as_int().is_some() =>
-        {
-            repeated(right, left.as_int().unwrap_or(0))
+        (Operator::Add, TemplateValue::Tuple(one), TemplateValue::Tuple(other)) => {
+            TemplateValue::tuple(joined(one, other)?)
         }
+        (
+            Operator::Multiply,
+            TemplateValue::Text(_) | TemplateValue::List(_) | TemplateValue::Tuple(_),
+            _,
+        ) if right.as_int().is_some() => repeated(left, right.as_int().unwrap_or(0)),
+        (
+            Operator::Multiply,
+            _,
+            TemplateValue::Text(_) | TemplateValue::List(_) | TemplateValue::Tuple(_),
+        ) if left.as_int().is_some() => repeated(right, left.as_int().unwrap_or(0)),
         _ => match (left.as_int(), right.as_int(), left.as_float(), right.as_float()) {
             (Some(one), Some(other), _, _) => integers(operator, one, other),
-            (_, _, Some(one), Some(other)) => floats(operator, one, other).map(Value::Float),
+            (_, _, Some(one), Some(other)) => floats(operator, one, other).map(TemplateValue::Float),
             _ => fail(mismatch(operator, left, right)),
         },
     }
 }
 
-fn mismatch(operator: Operator, left: &Value, right: &Value) -> String {
+fn mismatch(operator: Operator, left: &TemplateValue, right: &TemplateValue) -> String {
     let (one, other) = (quoted_type(left), quoted_type(right));
     match (operator, left) {
-        (Operator::Add, Value::Text(_)) => {
+        (Operator::Add, TemplateValue::Text(_)) => {
             format!("can only concatenate str (not \"{}\") to str", right.type_name())
         }
-        (Operator::Add, Value::List(_)) => {
+        (Operator::Add, TemplateValue::List(_)) => {
             format!("can only concatenate list (not \"{}\") to list", right.type_name())
         }
-        (Operator::Add, Value::Tuple(_)) => {
+        (Operator::Add, TemplateValue::Tuple(_)) => {
             format!("can only concatenate tuple (not \"{}\") to tuple", right.type_name())
         }
         _ => {
@@ -72,43 +80,47 @@ fn mismatch(operator: Operator, left: &Value, right: &Value) -> String {
     }
 }
 
-fn joined(one: &Seq, other: &Seq) -> Outcome<Vec<Value>> {
+fn joined(one: &Seq, other: &Seq) -> Outcome<Vec<TemplateValue>> {
     let count = one.items.len() + other.items.len();
-    room(count * size_of::<Value>())?;
+    room(count * size_of::<TemplateValue>())?;
     step(count as u64 / 8)?;
     Ok(one.items.iter().chain(&other.items).cloned().collect())
 }
 
-fn repeated(value: &Value, times: i128) -> Outcome<Value> {
+fn repeated(value: &TemplateValue, times: i128) -> Outcome<TemplateValue> {
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
     match value {
-        Value::Text(text) => {
+        TemplateValue::Text(text) => {
             let mut out = Buffer::default();
             out.repeat(text.as_str(), times)?;
             out.into_value()
         }
-        Value::List(seq) | Value::Tuple(seq) => {
+        TemplateValue::List(seq) | TemplateValue::Tuple(seq) => {
             let count = seq.items.len().saturating_mul(times);
-            room(count.saturating_mul(size_of::<Value>()))?;
+            room(count.saturating_mul(size_of::<TemplateValue>()))?;
             step(count as u64 / 8)?;
             let mut items = Vec::with_capacity(count);
             for _ in 0..times.min(count) {
                 items.extend(seq.items.iter().cloned());
             }
-            if let Value::List(_) = value { Value::list(items) } else { Value::tuple(items) }
+            if let TemplateValue::List(_) = value {
+                TemplateValue::list(items)
+            } else {
+                TemplateValue::tuple(items)
+            }
         }
         _ => fail("only text, lists and tuples can be repeated"),
     }
 }
 
-fn integers(operator: Operator, one: i128, other: i128) -> Outcome<Value> {
-    let zero = |what: &str| -> Outcome<Value> { fail(format!("ZeroDivisionError: {what} by zero")) };
+fn integers(operator: Operator, one: i128, other: i128) -> Outcome<TemplateValue> {
+    let zero = |what: &str| -> Outcome<TemplateValue> { fail(format!("ZeroDivisionError: {what} by zero")) };
     let exact = match operator {
         Operator::Add => one.checked_add(other),
         Operator::Subtract => one.checked_sub(other),
         Operator::Multiply => one.checked_mul(other),
         Operator::Divide if other == 0 => return zero("division"),
-        Operator::Divide => return Ok(Value::Float(one as f64 / other as f64)),
+        Operator::Divide => return Ok(TemplateValue::Float(one as f64 / other as f64)),
         Operator::FloorDivide | Operator::Modulo if other == 0 => return zero("integer division or modulo"),
         Operator::FloorDivide => {
             let quotient = one.checked_div(other);
@@ -119,14 +131,16 @@ fn integers(operator: Operator, one: i128, other: i128) -> Outcome<Value> {
             let rest = one.checked_rem(other).unwrap_or(0);
             Some(if rest != 0 && (rest < 0) != (other < 0) { rest + other } else { rest })
         }
-        Operator::Power if other < 0 => return floats(operator, one as f64, other as f64).map(Value::Float),
+        Operator::Power if other < 0 => {
+            return floats(operator, one as f64, other as f64).map(TemplateValue::Float);
+        }
         Operator::Power => match one {
             0 | 1 => Some(if other == 0 { 1 } else { one }),
             -1 => Some(if other % 2 == 0 { 1 } else { -1 }),
             _ => u32::try_from(other).ok().and_then(|exponent| one.checked_pow(exponent)),
         },
     };
-    exact.map(Value::Int).ok_or_else(|| Fault::failed("an integer has more than 38 digits"))
+    exact.map(TemplateValue::Int).ok_or_else(|| TemplateFault::failed("an integer has more than 38 digits"))
 }
 
 fn floats(operator: Operator, one: f64, other: f64) -> Outcome<f64> {
@@ -158,18 +172,20 @@ fn modulo(one: f64, other: f64) -> f64 {
 }
 
 /// `left == right`.
-pub(super) fn is_equal(left: &Value, right: &Value) -> Outcome<bool> {
+pub(super) fn is_equal(left: &TemplateValue, right: &TemplateValue) -> Outcome<bool> {
     step(1)?;
     Ok(match (left, right) {
-        (Value::Text(one), Value::Text(other)) => {
+        (TemplateValue::Text(one), TemplateValue::Text(other)) => {
             touch(one.as_str().len().min(other.as_str().len()))?;
             one.as_str() == other.as_str()
         }
-        (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
-        (Value::List(one), Value::List(other)) | (Value::Tuple(one), Value::Tuple(other)) => {
+        (TemplateValue::Undefined(_), TemplateValue::Undefined(_))
+        | (TemplateValue::None, TemplateValue::None) => true,
+        (TemplateValue::List(one), TemplateValue::List(other))
+        | (TemplateValue::Tuple(one), TemplateValue::Tuple(other)) => {
             Rc::ptr_eq(one, other) || all_equal(&one.items, &other.items)?
         }
-        (Value::Dict(one), Value::Dict(other)) => {
+        (TemplateValue::Dict(one), TemplateValue::Dict(other)) => {
             if Rc::ptr_eq(one, other) {
                 return Ok(true);
             }
@@ -184,7 +200,9 @@ pub(super) fn is_equal(left: &Value, right: &Value) -> Outcome<bool> {
             }
             true
         }
-        (Value::View(one, _), Value::View(other, _)) if one == other && *one != ViewKind::Values => {
+        (TemplateValue::View(one, _), TemplateValue::View(other, _))
+            if one == other && *one != ViewKind::Values =>
+        {
             let (one, other) = (left.items()?, right.items()?);
             if one.items.len() != other.items.len() {
                 return Ok(false);
@@ -196,8 +214,10 @@ pub(super) fn is_equal(left: &Value, right: &Value) -> Outcome<bool> {
             }
             true
         }
-        (Value::Range(_), Value::Range(_)) => all_equal(&left.items()?.items, &right.items()?.items)?,
-        (Value::Int(one), Value::Int(other)) => one == other,
+        (TemplateValue::Range(_), TemplateValue::Range(_)) => {
+            all_equal(&left.items()?.items, &right.items()?.items)?
+        }
+        (TemplateValue::Int(one), TemplateValue::Int(other)) => one == other,
         _ => match (left.as_float(), right.as_float()) {
             (Some(one), Some(other)) => one == other,
             (None, None) => is_same_thing(left, right),
@@ -206,7 +226,7 @@ pub(super) fn is_equal(left: &Value, right: &Value) -> Outcome<bool> {
     })
 }
 
-fn all_equal(one: &[Value], other: &[Value]) -> Outcome<bool> {
+fn all_equal(one: &[TemplateValue], other: &[TemplateValue]) -> Outcome<bool> {
     if one.len() != other.len() {
         return Ok(false);
     }
@@ -219,35 +239,38 @@ fn all_equal(one: &[Value], other: &[Value]) -> Outcome<bool> {
 }
 
 /// Whether both are one and the same object, of those that are equal to themselves alone.
-pub(super) fn is_same_thing(left: &Value, right: &Value) -> bool {
+pub(super) fn is_same_thing(left: &TemplateValue, right: &TemplateValue) -> bool {
     match (left, right) {
-        (Value::Namespace(one), Value::Namespace(other))
-        | (Value::Macro(one), Value::Macro(other))
-        | (Value::Cycler(one), Value::Cycler(other))
-        | (Value::Joiner(one), Value::Joiner(other)) => one == other,
-        (Value::Function(one), Value::Function(other)) => one == other,
-        (Value::Iterator(one), Value::Iterator(other)) => Rc::ptr_eq(one, other),
-        (Value::Loop(one), Value::Loop(other)) => Rc::ptr_eq(one, other),
-        (Value::Method(one), Value::Method(other)) => Rc::ptr_eq(one, other),
+        (TemplateValue::Namespace(one), TemplateValue::Namespace(other))
+        | (TemplateValue::Macro(one), TemplateValue::Macro(other))
+        | (TemplateValue::Cycler(one), TemplateValue::Cycler(other))
+        | (TemplateValue::Joiner(one), TemplateValue::Joiner(other)) => one == other,
+        (TemplateValue::Function(one), TemplateValue::Function(other)) => one == other,
+        (TemplateValue::Iterator(one), TemplateValue::Iterator(other)) => Rc::ptr_eq(one, other),
+        (TemplateValue::Loop(one), TemplateValue::Loop(other)) => Rc::ptr_eq(one, other),
+        (TemplateValue::Method(one), TemplateValue::Method(other)) => Rc::ptr_eq(one, other),
         _ => false,
     }
 }
 
 /// `left < right`.
-pub(super) fn is_less(left: &Value, right: &Value) -> Outcome<bool> {
+pub(super) fn is_less(left: &TemplateValue, right: &TemplateValue) -> Outcome<bool> {
     Ok(order(left, right, "<")? == Some(Ordering::Less))
 }
 
 /// How two values stand to each other; `None` beside a NaN.
-fn order(left: &Value, right: &Value, sign: &str) -> Outcome<Option<Ordering>> {
+fn order(left: &TemplateValue, right: &TemplateValue, sign: &str) -> Outcome<Option<Ordering>> {
     step(1)?;
     match (left, right) {
-        (Value::Undefined(missing), _) | (_, Value::Undefined(missing)) => fail(missing.0.clone()),
-        (Value::Text(one), Value::Text(other)) => {
+        (TemplateValue::Undefined(missing), _) | (_, TemplateValue::Undefined(missing)) => {
+            fail(missing.0.clone())
+        }
+        (TemplateValue::Text(one), TemplateValue::Text(other)) => {
             touch(one.as_str().len().min(other.as_str().len()))?;
             Ok(Some(one.as_str().cmp(other.as_str())))
         }
-        (Value::List(one), Value::List(other)) | (Value::Tuple(one), Value::Tuple(other)) => {
+        (TemplateValue::List(one), TemplateValue::List(other))
+        | (TemplateValue::Tuple(one), TemplateValue::Tuple(other)) => {
             for (one, other) in one.items.iter().zip(&other.items) {
                 if !is_equal(one, other)? {
                     return order(one, other, sign);
@@ -255,7 +278,7 @@ fn order(left: &Value, right: &Value, sign: &str) -> Outcome<Option<Ordering>> {
             }
             Ok(Some(one.items.len().cmp(&other.items.len())))
         }
-        (Value::Int(one), Value::Int(other)) => Ok(Some(one.cmp(other))),
+        (TemplateValue::Int(one), TemplateValue::Int(other)) => Ok(Some(one.cmp(other))),
         _ => match (left.as_float(), right.as_float()) {
             (Some(one), Some(other)) => Ok(one.partial_cmp(&other)),
             _ => fail(format!(
@@ -268,24 +291,28 @@ fn order(left: &Value, right: &Value, sign: &str) -> Outcome<Option<Ordering>> {
 }
 
 /// `left comparison right`.
-pub(super) fn compare(comparison: Comparison, left: &Value, right: &Value) -> Outcome<bool> {
+pub(super) fn compare(
+    comparison: ComparisonOperator,
+    left: &TemplateValue,
+    right: &TemplateValue,
+) -> Outcome<bool> {
     Ok(match comparison {
-        Comparison::Equal => is_equal(left, right)?,
-        Comparison::NotEqual => !is_equal(left, right)?,
-        Comparison::Less => order(left, right, "<")? == Some(Ordering::Less),
-        Comparison::LessOrEqual => order(left, right, "<=")?.is_some_and(Ordering::is_le),
-        Comparison::Greater => order(left, right, ">")? == Some(Ordering::Greater),
-        Comparison::GreaterOrEqual => order(left, right, ">=")?.is_some_and(Ordering::is_ge),
-        Comparison::In => contains(right, left)?,
-        Comparison::NotIn => !contains(right, left)?,
+        ComparisonOperator::Equal => is_equal(left, right)?,
+        ComparisonOperator::NotEqual => !is_equal(left, right)?,
+        ComparisonOperator::Less => order(left, right, "<")? == Some(Ordering::Less),
+        ComparisonOperator::LessOrEqual => order(left, right, "<=")?.is_some_and(Ordering::is_le),
+        ComparisonOperator::Greater => order(left, right, ">")? == Some(Ordering::Greater),
+        ComparisonOperator::GreaterOrEqual => order(left, right, ">=")?.is_some_and(Ordering::is_ge),
+        ComparisonOperator::In => contains(right, left)?,
+        ComparisonOperator::NotIn => !contains(right, left)?,
     })
 }
 
 /// `item in container`.
-pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
+pub(super) fn contains(container: &TemplateValue, item: &TemplateValue) -> Outcome<bool> {
     match container {
-        Value::Text(text) => match item {
-            Value::Text(part) => {
+        TemplateValue::Text(text) => match item {
+            TemplateValue::Text(part) => {
                 touch(text.as_str().len())?;
                 Ok(text.as_str().contains(part.as_str()))
             }
@@ -293,13 +320,15 @@ pub(super) fn contains(container: &Value, item: &Value) -> Outcome<bool> {
                 fail(format!("'in <string>' requires string as left operand, not {}", other.type_name()))
             }
         },
-        Value::Dict(dict) | Value::View(ViewKind::Keys, dict) => Ok(dict.get(&item.key()?).is_some()),
+        TemplateValue::Dict(dict) | TemplateValue::View(ViewKind::Keys, dict) => {
+            Ok(dict.get(&item.key()?).is_some())
+        }
         other if other.is_iterable() => holds(&other.items()?.items, item),
         other => fail(format!("argument of type {} is not iterable", quoted_type(other))),
     }
 }
 
-fn holds(items: &[Value], item: &Value) -> Outcome<bool> {
+fn holds(items: &[TemplateValue], item: &TemplateValue) -> Outcome<bool> {
     for other in items {
         if is_equal(other, item)? {
             return Ok(true);
@@ -315,29 +344,31 @@ fn place(index: i128, length: usize) -> Option<usize> {
 }
 
 /// `value[key]`; `None` where there is no such item.
-pub(super) fn subscript(value: &Value, key: &Value) -> Outcome<Option<Value>> {
+pub(super) fn subscript(value: &TemplateValue, key: &TemplateValue) -> Outcome<Option<TemplateValue>> {
     let at = |length: usize| key.as_int().and_then(|index| place(index, length));
     match value {
-        Value::Dict(dict) => match key.key() {
+        TemplateValue::Dict(dict) => match key.key() {
             Ok(key) => Ok(dict.get(&key).cloned()),
             Err(_) => Ok(None),
         },
-        Value::List(seq) | Value::Tuple(seq) => Ok(at(seq.items.len()).map(|index| seq.items[index].clone())),
-        Value::Range(range) => Ok(at(range.len()).map(|index| range.get(index))),
-        Value::Text(text) if key.as_int().is_some() => {
+        TemplateValue::List(seq) | TemplateValue::Tuple(seq) => {
+            Ok(at(seq.items.len()).map(|index| seq.items[index].clone()))
+        }
+        TemplateValue::Range(range) => Ok(at(range.len()).map(|index| range.get(index))),
+        TemplateValue::Text(text) if key.as_int().is_some() => {
             touch(text.as_str().len())?;
-            at(text.len()).and_then(|index| text.char_at(index)).map(Value::text).transpose()
+            at(text.len()).and_then(|index| text.char_at(index)).map(TemplateValue::text).transpose()
         }
         _ => Ok(None),
     }
 }
 
 /// `value[start:stop:step]`; `None` for a value that has no slices.
-pub(super) fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Option<Value>> {
+pub(super) fn slice(value: &TemplateValue, bounds: &[TemplateValue; 3]) -> Outcome<Option<TemplateValue>> {
     let mut numbers = [None; 3];
     for (number, bound) in numbers.iter_mut().zip(bounds) {
         *number = match bound {
-            Value::None => None,
+            TemplateValue::None => None,
             other => match other.as_int() {
                 Some(bound) => Some(bound),
                 // As for every key that a list does not take, the result is undefined.
@@ -350,29 +381,33 @@ pub(super) fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Option<Value>
         return fail("slice step cannot be zero");
     }
     match value {
-        Value::Text(text) => {
+        TemplateValue::Text(text) => {
             touch(text.as_str().len())?;
             if stride == 1 && text.as_str().is_ascii() {
                 let (start, stop) =
                     (clip(numbers[0], text.len(), 1, true), clip(numbers[1], text.len(), 1, false));
                 let (start, stop) = (start as usize, stop.max(start) as usize);
-                return Value::text(&text.as_str()[start..stop]).map(Some);
+                return TemplateValue::text(&text.as_str()[start..stop]).map(Some);
             }
             let characters: Vec<char> = text.as_str().chars().collect();
             let picked: String = picks(numbers, characters.len()).map(|index| characters[index]).collect();
-            Value::text(picked).map(Some)
+            TemplateValue::text(picked).map(Some)
         }
-        Value::List(seq) => {
+        TemplateValue::List(seq) => {
             step(seq.items.len() as u64 / 8)?;
-            Value::list(picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect())
-                .map(Some)
+            TemplateValue::list(
+                picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect(),
+            )
+            .map(Some)
         }
-        Value::Tuple(seq) => {
+        TemplateValue::Tuple(seq) => {
             step(seq.items.len() as u64 / 8)?;
-            Value::tuple(picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect())
-                .map(Some)
+            TemplateValue::tuple(
+                picks(numbers, seq.items.len()).map(|index| seq.items[index].clone()).collect(),
+            )
+            .map(Some)
         }
-        Value::Range(range) => {
+        TemplateValue::Range(range) => {
             let length = range.len();
             let (start, stop) =
                 (clip(numbers[0], length, stride, true), clip(numbers[1], length, stride, false));
@@ -383,7 +418,7 @@ pub(super) fn slice(value: &Value, bounds: &[Value; 3]) -> Outcome<Option<Value>
                 stop: at(stop),
                 step: range.step.saturating_mul(stride),
             };
-            Ok(Some(Value::Range(Rc::new(range))))
+            Ok(Some(TemplateValue::Range(Rc::new(range))))
         }
         _ => Ok(None),
     }

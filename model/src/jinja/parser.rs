@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use super::ast::{Arguments, Comparison, Expr, ExprKind, For, Macro, Node, Operator, Target};
-use super::fault::{Fault, Outcome};
+use super::ast::{
+    Arguments, AssignmentTarget, ComparisonOperator, Expr, ExprKind, For, Macro, Node, Operator,
+};
+use super::fault::{Outcome, TemplateFault};
 use super::lexer::{Lexeme, Token, tokens};
 
 /// Brackets, blocks and signs in one another. Python gives up at about as many.
@@ -58,7 +60,7 @@ impl Parser {
     }
 
     fn fail<T>(&self, message: impl Into<String>) -> Outcome<T> {
-        Err(Fault::syntax(message, self.line()))
+        Err(TemplateFault::syntax(message, self.line()))
     }
 
     fn unexpected<T>(&self, wanted: &str) -> Outcome<T> {
@@ -197,7 +199,7 @@ impl Parser {
                     if self.is_operator("(") { self.signature()? } else { (Vec::new(), Vec::new()) };
                 let call = self.expression()?;
                 if !matches!(call.kind, ExprKind::Call(_)) {
-                    return Err(Fault::syntax("expected call", line));
+                    return Err(TemplateFault::syntax("expected call", line));
                 }
                 Node::Call(call, Box::new(self.macro_body("caller".into(), parameters, defaults, "endcall")?))
             }
@@ -229,7 +231,7 @@ impl Parser {
                 return Ok(());
             }
             "break" | "continue" if self.loops == 0 => {
-                return Err(Fault::syntax(format!("'{tag}' outside loop"), line));
+                return Err(TemplateFault::syntax(format!("'{tag}' outside loop"), line));
             }
             "break" => Node::Break,
             "continue" => Node::Continue,
@@ -245,7 +247,7 @@ impl Parser {
                 };
                 Node::Other(name, line)
             }
-            _ => return Err(Fault::syntax(format!("Encountered unknown tag '{tag}'."), line)),
+            _ => return Err(TemplateFault::syntax(format!("Encountered unknown tag '{tag}'."), line)),
         };
         body.push(node);
         Ok(())
@@ -349,7 +351,7 @@ impl Parser {
     }
 
     /// A target of an assignment: names, with commas between them a tuple.
-    fn target(&mut self, end: Option<&str>) -> Outcome<Target> {
+    fn target(&mut self, end: Option<&str>) -> Outcome<AssignmentTarget> {
         let mut targets = vec![self.one_target()?];
         let mut is_tuple = false;
         while self.skip_operator(",") {
@@ -363,13 +365,13 @@ impl Parser {
             Some(only) if !is_tuple => Ok(only),
             Some(last) => {
                 targets.push(last);
-                Ok(Target::Tuple(targets))
+                Ok(AssignmentTarget::Tuple(targets))
             }
             None => self.unexpected("a name"),
         }
     }
 
-    fn one_target(&mut self) -> Outcome<Target> {
+    fn one_target(&mut self) -> Outcome<AssignmentTarget> {
         if self.skip_operator("(") {
             let target = self.nested(|this| this.target(None))?;
             self.expect_operator(")")?;
@@ -378,10 +380,10 @@ impl Parser {
         let line = self.line();
         let name = self.name()?;
         if self.skip_operator(".") {
-            return Ok(Target::Attribute(name.into(), self.name()?, line));
+            return Ok(AssignmentTarget::Attribute(name.into(), self.name()?, line));
         }
         self.check_target(&name)?;
-        Ok(Target::Name(name.into()))
+        Ok(AssignmentTarget::Name(name.into()))
     }
 
     fn check_target(&self, name: &str) -> Outcome<()> {
@@ -492,20 +494,20 @@ impl Parser {
         self.expr(ExprKind::Compare(Box::new(first), rest), line, &depths)
     }
 
-    fn comparison(&mut self) -> Option<Comparison> {
+    fn comparison(&mut self) -> Option<ComparisonOperator> {
         let comparison = match self.peek() {
-            Token::Operator("==") => Comparison::Equal,
-            Token::Operator("!=") => Comparison::NotEqual,
-            Token::Operator("<") => Comparison::Less,
-            Token::Operator("<=") => Comparison::LessOrEqual,
-            Token::Operator(">") => Comparison::Greater,
-            Token::Operator(">=") => Comparison::GreaterOrEqual,
-            Token::Name(name) if name == "in" => Comparison::In,
+            Token::Operator("==") => ComparisonOperator::Equal,
+            Token::Operator("!=") => ComparisonOperator::NotEqual,
+            Token::Operator("<") => ComparisonOperator::Less,
+            Token::Operator("<=") => ComparisonOperator::LessOrEqual,
+            Token::Operator(">") => ComparisonOperator::Greater,
+            Token::Operator(">=") => ComparisonOperator::GreaterOrEqual,
+            Token::Name(name) if name == "in" => ComparisonOperator::In,
             Token::Name(name)
                 if name == "not" && matches!(self.look(), Token::Name(after) if after == "in") =>
             {
                 self.next();
-                Comparison::NotIn
+                ComparisonOperator::NotIn
             }
             _ => return None,
         };

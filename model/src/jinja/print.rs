@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::fault::{Outcome, fail, touch};
 use super::interpreter::Interpreter;
-use super::value::{Buffer, Value, quoted_type};
+use super::value::{Buffer, TemplateValue, quoted_type};
 
 /// Values in one another that are written: a namespace may hold itself.
 const MOST_DEPTH: usize = 200;
@@ -13,17 +13,17 @@ const MOST_DEPTH: usize = 200;
 const VALUE_WORK: usize = 32;
 
 /// `str(value)` at the end of `out`.
-pub(super) fn print(machine: &Interpreter<'_>, value: &Value, out: &mut Buffer) -> Outcome<()> {
+pub(super) fn print(machine: &Interpreter<'_>, value: &TemplateValue, out: &mut Buffer) -> Outcome<()> {
     match value {
-        Value::Undefined(_) => Ok(()),
-        Value::Text(text) => out.push(text.as_str()),
+        TemplateValue::Undefined(_) => Ok(()),
+        TemplateValue::Text(text) => out.push(text.as_str()),
         other => repr(machine, other, out, 0),
     }
 }
 
 /// `str(value)`.
-pub(super) fn string(machine: &Interpreter<'_>, value: &Value) -> Outcome<Value> {
-    if let Value::Text(_) = value {
+pub(super) fn string(machine: &Interpreter<'_>, value: &TemplateValue) -> Outcome<TemplateValue> {
+    if let TemplateValue::Text(_) = value {
         return Ok(value.clone());
     }
     let mut out = Buffer::default();
@@ -32,51 +32,56 @@ pub(super) fn string(machine: &Interpreter<'_>, value: &Value) -> Outcome<Value>
 }
 
 /// `repr(value)` at the end of `out`.
-pub(super) fn repr(machine: &Interpreter<'_>, value: &Value, out: &mut Buffer, depth: usize) -> Outcome<()> {
+pub(super) fn repr(
+    machine: &Interpreter<'_>,
+    value: &TemplateValue,
+    out: &mut Buffer,
+    depth: usize,
+) -> Outcome<()> {
     if depth > MOST_DEPTH {
         return fail("a value is nested too deeply to be printed");
     }
     touch(VALUE_WORK)?;
     let inner = depth + 1;
     match value {
-        Value::Undefined(_) => out.push("Undefined"),
-        Value::None => out.push("None"),
-        Value::Bool(truth) => out.push(if *truth { "True" } else { "False" }),
-        Value::Int(number) => out.push(&number.to_string()),
-        Value::Float(number) => out.push(&float(*number)),
-        Value::Text(text) => quoted(text.as_str(), out),
-        Value::List(seq) => {
+        TemplateValue::Undefined(_) => out.push("Undefined"),
+        TemplateValue::None => out.push("None"),
+        TemplateValue::Bool(truth) => out.push(if *truth { "True" } else { "False" }),
+        TemplateValue::Int(number) => out.push(&number.to_string()),
+        TemplateValue::Float(number) => out.push(&float(*number)),
+        TemplateValue::Text(text) => quoted(text.as_str(), out),
+        TemplateValue::List(seq) => {
             out.push("[")?;
             several(machine, &seq.items, out, inner)?;
             out.push("]")
         }
-        Value::Tuple(seq) => {
+        TemplateValue::Tuple(seq) => {
             out.push("(")?;
             several(machine, &seq.items, out, inner)?;
             out.push(if seq.items.len() == 1 { ",)" } else { ")" })
         }
-        Value::Dict(dict) => pairs(machine, &dict.entries, out, inner),
-        Value::View(..) => {
+        TemplateValue::Dict(dict) => pairs(machine, &dict.entries, out, inner),
+        TemplateValue::View(..) => {
             out.push(value.type_name())?;
             out.push("([")?;
             several(machine, &value.items()?.items, out, inner)?;
             out.push("])")
         }
-        Value::Range(range) => {
+        TemplateValue::Range(range) => {
             let step = if range.step == 1 { String::new() } else { format!(", {}", range.step) };
             out.push(&format!("range({}, {}{step})", range.start, range.stop))
         }
-        Value::Namespace(place) => {
+        TemplateValue::Namespace(place) => {
             out.push("<Namespace ")?;
             pairs(machine, machine.namespace(*place), out, inner)?;
             out.push(">")
         }
-        Value::Macro(place) => {
+        TemplateValue::Macro(place) => {
             out.push("<Macro ")?;
             quoted(machine.macro_name(*place), out)?;
             out.push(">")
         }
-        Value::Loop(state) => {
+        TemplateValue::Loop(state) => {
             out.push(&format!("<LoopContext {}/{}>", state.index.get() + 1, state.items.items.len()))
         }
         // Python prints an address, which is another in every run.
@@ -84,7 +89,12 @@ pub(super) fn repr(machine: &Interpreter<'_>, value: &Value, out: &mut Buffer, d
     }
 }
 
-fn several(machine: &Interpreter<'_>, items: &[Value], out: &mut Buffer, depth: usize) -> Outcome<()> {
+fn several(
+    machine: &Interpreter<'_>,
+    items: &[TemplateValue],
+    out: &mut Buffer,
+    depth: usize,
+) -> Outcome<()> {
     for (index, item) in items.iter().enumerate() {
         out.push(if index > 0 { ", " } else { "" })?;
         repr(machine, item, out, depth)?;
@@ -94,7 +104,7 @@ fn several(machine: &Interpreter<'_>, items: &[Value], out: &mut Buffer, depth: 
 
 fn pairs(
     machine: &Interpreter<'_>,
-    entries: &[(Value, Value)],
+    entries: &[(TemplateValue, TemplateValue)],
     out: &mut Buffer,
     depth: usize,
 ) -> Outcome<()> {
@@ -173,18 +183,18 @@ pub(super) struct JsonStyle {
 }
 
 /// `json.dumps(value)` at the end of `out`.
-pub(super) fn json(value: &Value, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+pub(super) fn json(value: &TemplateValue, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
     if depth > MOST_DEPTH {
         return fail("a value is nested too deeply for tojson");
     }
     touch(VALUE_WORK)?;
     match value {
-        Value::None => out.push("null"),
-        Value::Bool(truth) => out.push(if *truth { "true" } else { "false" }),
-        Value::Int(number) => out.push(&number.to_string()),
-        Value::Float(number) => out.push(&json_float(*number)),
-        Value::Text(text) => json_string(text.as_str(), style, out),
-        Value::List(seq) | Value::Tuple(seq) => {
+        TemplateValue::None => out.push("null"),
+        TemplateValue::Bool(truth) => out.push(if *truth { "true" } else { "false" }),
+        TemplateValue::Int(number) => out.push(&number.to_string()),
+        TemplateValue::Float(number) => out.push(&json_float(*number)),
+        TemplateValue::Text(text) => json_string(text.as_str(), style, out),
+        TemplateValue::List(seq) | TemplateValue::Tuple(seq) => {
             out.push("[")?;
             for (index, item) in seq.items.iter().enumerate() {
                 separate(index, style, out, depth + 1)?;
@@ -195,8 +205,8 @@ pub(super) fn json(value: &Value, style: &JsonStyle, out: &mut Buffer, depth: us
             }
             out.push("]")
         }
-        Value::Dict(dict) => {
-            let mut entries: Vec<&(Value, Value)> = dict.entries.iter().collect();
+        TemplateValue::Dict(dict) => {
+            let mut entries: Vec<&(TemplateValue, TemplateValue)> = dict.entries.iter().collect();
             if style.is_sorted {
                 entries = super::operators::sorted(entries, |(one, _), (other, _)| {
                     super::operators::is_less(one, other)
@@ -206,8 +216,11 @@ pub(super) fn json(value: &Value, style: &JsonStyle, out: &mut Buffer, depth: us
             for (index, (key, item)) in entries.iter().enumerate() {
                 separate(index, style, out, depth + 1)?;
                 match key {
-                    Value::Text(text) => json_string(text.as_str(), style, out)?,
-                    Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+                    TemplateValue::Text(text) => json_string(text.as_str(), style, out)?,
+                    TemplateValue::None
+                    | TemplateValue::Bool(_)
+                    | TemplateValue::Int(_)
+                    | TemplateValue::Float(_) => {
                         out.push("\"")?;
                         json(key, style, out, depth + 1)?;
                         out.push("\"")?;

@@ -3,11 +3,11 @@
 //! Past 400 lines: one table of what a template may call.
 
 use super::fault::{Outcome, fail, room, touch};
-use super::interpreter::{Args, Interpreter};
+use super::interpreter::{CallArguments, Interpreter};
 use super::lexer::is_space;
 use super::methods;
 use super::print;
-use super::value::{Buffer, Value};
+use super::value::{Buffer, TemplateValue};
 
 /// Filters of this file.
 pub(super) const NAMES: [&str; 20] = [
@@ -33,11 +33,11 @@ pub(super) const NAMES: [&str; 20] = [
     "xmlattr",
 ];
 
-fn given(value: Option<Value>) -> Value {
-    value.unwrap_or(Value::None)
+fn given(value: Option<TemplateValue>) -> TemplateValue {
+    value.unwrap_or(TemplateValue::None)
 }
 
-fn whole(value: Option<Value>, default: usize, what: &str) -> Outcome<usize> {
+fn whole(value: Option<TemplateValue>, default: usize, what: &str) -> Outcome<usize> {
     match value {
         None => Ok(default),
         Some(value) => match value.as_int() {
@@ -48,19 +48,24 @@ fn whole(value: Option<Value>, default: usize, what: &str) -> Outcome<usize> {
 }
 
 /// The filter's result.
-pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, args: Args) -> Outcome<Value> {
+pub(super) fn call(
+    machine: &mut Interpreter<'_>,
+    name: &str,
+    value: &TemplateValue,
+    args: CallArguments,
+) -> Outcome<TemplateValue> {
     if name == "format" {
         if !args.positional.is_empty() && !args.named.is_empty() {
             return fail("can't handle positional and keyword arguments at the same time");
         }
         let arguments = if args.named.is_empty() {
-            Value::tuple(args.positional)?
+            TemplateValue::tuple(args.positional)?
         } else {
             let mut pairs = Vec::new();
             for (name, value) in args.named {
-                pairs.push((Value::text(name)?, value));
+                pairs.push((TemplateValue::text(name)?, value));
             }
-            Value::dict(pairs)?
+            TemplateValue::dict(pairs)?
         };
         let template = print::string(machine, value)?;
         return super::format::percent(machine, template.as_str().unwrap_or(""), &arguments);
@@ -70,7 +75,7 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
         "urlencode" => return url_encode(machine, args, value),
         "indent" | "truncate" | "wordwrap" if value.as_str().is_none() => {
             return match value {
-                Value::Undefined(missing) => fail(missing.0.clone()),
+                TemplateValue::Undefined(missing) => fail(missing.0.clone()),
                 other => fail(format!("the filter '{name}' takes text, not {}", other.type_name())),
             };
         }
@@ -84,7 +89,7 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
     match name {
         "capitalize" | "lower" | "title" | "upper" => {
             let [] = args.bind(name, [])?;
-            Value::text(match name {
+            TemplateValue::text(match name {
                 "capitalize" => methods::capitalized(text),
                 "lower" => text.to_lowercase(),
                 "upper" => text.to_uppercase(),
@@ -110,18 +115,22 @@ pub(super) fn call(machine: &mut Interpreter<'_>, name: &str, value: &Value, arg
         "striptags" => {
             let [] = args.bind("striptags", [])?;
             room(text.len().saturating_mul(8))?;
-            Value::text(strip_tags(text))
+            TemplateValue::text(strip_tags(text))
         }
         "trim" => {
             let [characters] = args.bind("trim", ["chars"])?;
             let characters = given(characters);
-            Value::text(methods::stripped(text, characters.as_str(), true, true))
+            TemplateValue::text(methods::stripped(text, characters.as_str(), true, true))
         }
         "truncate" => truncate(args, text),
         "wordcount" => {
             let [] = args.bind("wordcount", [])?;
             let is_word = |c: char| c.is_alphanumeric() || c == '_';
-            Ok(Value::Int(text.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count() as i128))
+            Ok(
+                TemplateValue::Int(
+                    text.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count() as i128
+                ),
+            )
         }
         _ => word_wrap(args, text),
     }
@@ -145,7 +154,7 @@ fn title(text: &str) -> String {
     out
 }
 
-fn escape(text: &str) -> Outcome<Value> {
+fn escape(text: &str) -> Outcome<TemplateValue> {
     let mut out = Buffer::default();
     for character in text.chars() {
         match character {
@@ -160,10 +169,10 @@ fn escape(text: &str) -> Outcome<Value> {
     out.into_value()
 }
 
-fn indent(args: Args, text: &str) -> Outcome<Value> {
+fn indent(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
     let [width, first, blank] = args.bind("indent", ["width", "first", "blank"])?;
     let indention = match width {
-        Some(Value::Text(text)) => text.as_str().to_owned(),
+        Some(TemplateValue::Text(text)) => text.as_str().to_owned(),
         other => {
             let width = whole(other, 4, "width")?;
             room(width)?;
@@ -186,19 +195,19 @@ fn indent(args: Args, text: &str) -> Outcome<Value> {
     out.into_value()
 }
 
-fn truncate(args: Args, text: &str) -> Outcome<Value> {
+fn truncate(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
     let [length, kill_words, end, leeway] =
         args.bind("truncate", ["length", "killwords", "end", "leeway"])?;
     let length = whole(length, 255, "length")?;
     let leeway = whole(leeway.filter(|leeway| !leeway.is_none()), 5, "leeway")?;
-    let end = end.map_or_else(|| Value::text("..."), Ok)?;
+    let end = end.map_or_else(|| TemplateValue::text("..."), Ok)?;
     let Some(end) = end.as_str() else { return fail("the end of truncate must be text") };
     let end_length = end.chars().count();
     if length < end_length {
         return fail(format!("expected length >= {end_length}, got {length}"));
     }
     if text.chars().count() <= length.saturating_add(leeway) {
-        return Value::text(text);
+        return TemplateValue::text(text);
     }
     let kept: String = text.chars().take(length - end_length).collect();
     let kept = if kill_words.is_some_and(|value| value.is_true()) {
@@ -206,14 +215,14 @@ fn truncate(args: Args, text: &str) -> Outcome<Value> {
     } else {
         kept.rsplit_once(' ').map_or(kept.as_str(), |(before, _)| before)
     };
-    Value::text(format!("{kept}{end}"))
+    TemplateValue::text(format!("{kept}{end}"))
 }
 
-fn file_size(args: Args, value: &Value) -> Outcome<Value> {
+fn file_size(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
     let [binary] = args.bind("filesizeformat", ["binary"])?;
     let is_binary = binary.is_some_and(|value| value.is_true());
     let bytes = match value {
-        Value::Text(text) => text.as_str().trim().parse::<f64>().ok(),
+        TemplateValue::Text(text) => text.as_str().trim().parse::<f64>().ok(),
         other => other.as_float(),
     };
     let Some(bytes) = bytes else {
@@ -221,10 +230,10 @@ fn file_size(args: Args, value: &Value) -> Outcome<Value> {
     };
     let base: f64 = if is_binary { 1024.0 } else { 1000.0 };
     if bytes == 1.0 {
-        return Value::text("1 Byte");
+        return TemplateValue::text("1 Byte");
     }
     if bytes < base {
-        return Value::text(format!("{} Bytes", bytes.trunc() as i128));
+        return TemplateValue::text(format!("{} Bytes", bytes.trunc() as i128));
     }
     let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
     let mut unit = base;
@@ -236,7 +245,7 @@ fn file_size(args: Args, value: &Value) -> Outcome<Value> {
                 (true, prefix) => format!("{prefix}iB"),
                 (false, prefix) => format!("{prefix}B"),
             };
-            return Value::text(format!("{:.1} {ending}", base * bytes / unit));
+            return TemplateValue::text(format!("{:.1} {ending}", base * bytes / unit));
         }
     }
     fail("no size")
@@ -256,7 +265,11 @@ fn url_quote(text: &str, is_query: bool, out: &mut Buffer) -> Outcome<()> {
     Ok(())
 }
 
-fn url_encode(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn url_encode(
+    machine: &Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> Outcome<TemplateValue> {
     let [] = args.bind("urlencode", [])?;
     let mut out = Buffer::default();
     if value.as_str().is_some() || !value.is_iterable() {
@@ -265,7 +278,7 @@ fn url_encode(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<V
         return out.into_value();
     }
     let pairs = match value {
-        Value::Dict(dict) => dict.entries.clone(),
+        TemplateValue::Dict(dict) => dict.entries.clone(),
         other => super::interpreter::pairs_of(other)?,
     };
     for (index, (key, value)) in pairs.iter().enumerate() {
@@ -277,16 +290,20 @@ fn url_encode(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<V
     out.into_value()
 }
 
-fn xml_attributes(machine: &Interpreter<'_>, args: Args, value: &Value) -> Outcome<Value> {
+fn xml_attributes(
+    machine: &Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> Outcome<TemplateValue> {
     let [space] = args.bind("xmlattr", ["autospace"])?;
-    let Value::Dict(dict) = value else { return fail("xmlattr takes a mapping") };
+    let TemplateValue::Dict(dict) = value else { return fail("xmlattr takes a mapping") };
     let mut out = Buffer::default();
     for (key, value) in dict.entries.iter().filter(|(_, value)| !value.is_none() && !value.is_undefined()) {
         let key = print::string(machine, key)?;
         if key.as_str().unwrap_or("").contains(|c: char| is_space(c) || "/>=".contains(c)) {
             return fail("Invalid character in attribute name");
         }
-        if !out.as_str().is_empty() || space.as_ref().is_none_or(Value::is_true) {
+        if !out.as_str().is_empty() || space.as_ref().is_none_or(TemplateValue::is_true) {
             out.push(" ")?;
         }
         let value = print::string(machine, value)?;
@@ -329,7 +346,7 @@ fn strip_tags(text: &str) -> String {
     text.replace("&amp;", "&")
 }
 
-fn word_wrap(args: Args, text: &str) -> Outcome<Value> {
+fn word_wrap(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
     let names = ["width", "break_long_words", "wrapstring", "break_on_hyphens"];
     let [width, break_long, wrap, hyphens] = args.bind("wordwrap", names)?;
     let width = whole(width, 79, "width")?;

@@ -16,7 +16,7 @@ const MOST_DEPTH: u16 = 150;
 
 /// A value.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum TemplateValue {
     /// A name, attribute or item that is not there.
     Undefined(Rc<Missing>),
     None,
@@ -30,7 +30,7 @@ pub(super) enum Value {
     View(ViewKind, Rc<Dict>),
     Range(Rc<Range>),
     Iterator(Rc<Iterator>),
-    Loop(Rc<LoopState>),
+    Loop(Rc<LoopContext>),
     /// Places in the interpreter's tables.
     Namespace(usize),
     Macro(usize),
@@ -77,7 +77,7 @@ pub(super) struct Text {
 /// Items of a list or a tuple.
 #[derive(Debug)]
 pub(super) struct Seq {
-    pub(super) items: Vec<Value>,
+    pub(super) items: Vec<TemplateValue>,
     /// What `groupby` gives: a pair whose parts are called `grouper` and `list`.
     pub(super) is_group: bool,
     depth: u16,
@@ -87,8 +87,8 @@ pub(super) struct Seq {
 /// A mapping that keeps the order in which its keys came.
 #[derive(Debug)]
 pub(super) struct Dict {
-    pub(super) entries: Vec<(Value, Value)>,
-    index: HashMap<Key, usize>,
+    pub(super) entries: Vec<(TemplateValue, TemplateValue)>,
+    index: HashMap<DictKey, usize>,
     depth: u16,
     _held: Held,
 }
@@ -115,8 +115,8 @@ impl Range {
         }
     }
 
-    pub(super) fn get(&self, index: usize) -> Value {
-        Value::Int(i128::from(self.start) + i128::from(self.step) * index as i128)
+    pub(super) fn get(&self, index: usize) -> TemplateValue {
+        TemplateValue::Int(i128::from(self.start) + i128::from(self.step) * index as i128)
     }
 }
 
@@ -131,12 +131,12 @@ pub(super) struct Iterator {
 
 /// A running `{% for %}`.
 #[derive(Debug)]
-pub(super) struct LoopState {
+pub(super) struct LoopContext {
     pub(super) items: Rc<Seq>,
     pub(super) index: Cell<usize>,
     pub(super) depth0: usize,
     /// What `loop.changed(…)` was last called with.
-    pub(super) changed: std::cell::RefCell<Option<Value>>,
+    pub(super) changed: std::cell::RefCell<Option<TemplateValue>>,
     /// The place of a recursive loop in the interpreter's table.
     pub(super) recursive: Option<usize>,
 }
@@ -144,7 +144,7 @@ pub(super) struct LoopState {
 /// A value's method.
 #[derive(Debug)]
 pub(super) struct Method {
-    pub(super) value: Value,
+    pub(super) value: TemplateValue,
     pub(super) name: String,
     depth: u16,
     _held: Held,
@@ -152,13 +152,13 @@ pub(super) struct Method {
 
 /// A value as a key of a mapping: equal values are equal keys (`1`, `1.0` and `true` are one).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Key {
+pub(super) enum DictKey {
     None,
     Undefined,
     Int(i128),
     Float(u64),
     Text(Rc<str>),
-    Tuple(Vec<Key>),
+    Tuple(Vec<DictKey>),
     /// Of a thing that is equal to itself alone: its table and place.
     Thing(&'static str, usize),
 }
@@ -188,7 +188,7 @@ impl Text {
     }
 }
 
-impl Value {
+impl TemplateValue {
     /// A text. Error: no room for it.
     pub(super) fn text(text: impl Into<String>) -> Outcome<Self> {
         let text = text.into();
@@ -395,30 +395,32 @@ impl Value {
     }
 
     /// The value as a mapping's key. Error: one that may change or holds what may change.
-    pub(super) fn key(&self) -> Outcome<Key> {
+    pub(super) fn key(&self) -> Outcome<DictKey> {
         Ok(match self {
-            Self::Undefined(_) => Key::Undefined,
-            Self::None => Key::None,
-            Self::Bool(truth) => Key::Int(i128::from(*truth)),
-            Self::Int(number) => Key::Int(*number),
-            Self::Float(number) if number.fract() == 0.0 && number.abs() < 1e30 => Key::Int(*number as i128),
-            Self::Float(number) => Key::Float(number.to_bits()),
+            Self::Undefined(_) => DictKey::Undefined,
+            Self::None => DictKey::None,
+            Self::Bool(truth) => DictKey::Int(i128::from(*truth)),
+            Self::Int(number) => DictKey::Int(*number),
+            Self::Float(number) if number.fract() == 0.0 && number.abs() < 1e30 => {
+                DictKey::Int(*number as i128)
+            }
+            Self::Float(number) => DictKey::Float(number.to_bits()),
             Self::Text(text) => {
                 touch(text.text.len())?;
-                Key::Text(Rc::from(text.as_str()))
+                DictKey::Text(Rc::from(text.as_str()))
             }
             Self::Tuple(seq) => {
                 step(seq.items.len() as u64)?;
-                Key::Tuple(seq.items.iter().map(Self::key).collect::<Outcome<_>>()?)
+                DictKey::Tuple(seq.items.iter().map(Self::key).collect::<Outcome<_>>()?)
             }
             Self::Namespace(place) | Self::Macro(place) | Self::Cycler(place) | Self::Joiner(place) => {
-                Key::Thing(self.type_name(), *place)
+                DictKey::Thing(self.type_name(), *place)
             }
-            Self::Range(range) => Key::Thing("range", Rc::as_ptr(range) as usize),
-            Self::Iterator(iterator) => Key::Thing("iterator", Rc::as_ptr(iterator) as usize),
-            Self::Loop(state) => Key::Thing("loop", Rc::as_ptr(state) as usize),
-            Self::Function(function) => Key::Thing("function", *function as usize),
-            Self::Method(method) => Key::Thing("method", Rc::as_ptr(method) as usize),
+            Self::Range(range) => DictKey::Thing("range", Rc::as_ptr(range) as usize),
+            Self::Iterator(iterator) => DictKey::Thing("iterator", Rc::as_ptr(iterator) as usize),
+            Self::Loop(state) => DictKey::Thing("loop", Rc::as_ptr(state) as usize),
+            Self::Function(function) => DictKey::Thing("function", *function as usize),
+            Self::Method(method) => DictKey::Thing("method", Rc::as_ptr(method) as usize),
             Self::List(_) | Self::Dict(_) | Self::View(..) => {
                 return fail(format!("unhashable type: {}", quoted_type(self)));
             }
@@ -438,17 +440,17 @@ impl Value {
 }
 
 impl Dict {
-    pub(super) fn get(&self, key: &Key) -> Option<&Value> {
+    pub(super) fn get(&self, key: &DictKey) -> Option<&TemplateValue> {
         self.index.get(key).map(|place| &self.entries[*place].1)
     }
 
-    pub(super) fn get_str(&self, key: &str) -> Option<&Value> {
-        self.get(&Key::Text(Rc::from(key)))
+    pub(super) fn get_str(&self, key: &str) -> Option<&TemplateValue> {
+        self.get(&DictKey::Text(Rc::from(key)))
     }
 }
 
 /// The type of a value in quotes, as Python's messages have it.
-pub(super) fn quoted_type(value: &Value) -> String {
+pub(super) fn quoted_type(value: &TemplateValue) -> String {
     format!("'{}'", value.type_name())
 }
 
@@ -460,9 +462,9 @@ fn deeper(depth: u16) -> Outcome<u16> {
 }
 
 /// Items with their bytes counted.
-pub(super) fn sequence(items: Vec<Value>) -> Outcome<Rc<Seq>> {
+pub(super) fn sequence(items: Vec<TemplateValue>) -> Outcome<Rc<Seq>> {
     let held = Held::take((items.len() + 1) * VALUE_BYTES)?;
-    let deepest = items.iter().map(Value::depth).max().unwrap_or(0);
+    let deepest = items.iter().map(TemplateValue::depth).max().unwrap_or(0);
     Ok(Rc::new(Seq { depth: deeper(deepest)?, items, is_group: false, _held: held }))
 }
 
@@ -499,9 +501,9 @@ impl Buffer {
         self.text
     }
 
-    pub(super) fn into_value(self) -> Outcome<Value> {
+    pub(super) fn into_value(self) -> Outcome<TemplateValue> {
         let Self { text, held } = self;
         drop(held);
-        Value::text(text)
+        TemplateValue::text(text)
     }
 }

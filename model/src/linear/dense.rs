@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::Sums;
+use super::SumOrder;
 use crate::cpu::by_dtype;
 use crate::cpu::gemm::{MatrixRef, Store, gemm};
 use crate::cpu::storage::{with_slice, with_slice_mut};
@@ -17,12 +17,12 @@ pub(super) fn forward(
     weight: &Tensor,
     out: &Tensor,
     first: usize,
-    sums: Sums,
+    sums: SumOrder,
 ) -> Result<()> {
     let ((t, k), n) = (x.dims2()?, weight.dims2()?.0);
     match (gpu, sums) {
-        (Some(gpu), Sums::ByRow) => fixed_product(gpu, x, weight, out, first),
-        (Some(gpu), Sums::Fastest) => gpu.gemm(&Gemm {
+        (Some(gpu), SumOrder::ByRow) => fixed_product(gpu, x, weight, out, first),
+        (Some(gpu), SumOrder::Fastest) => gpu.gemm(&Gemm {
             m: t,
             n,
             k,

@@ -92,7 +92,7 @@ pub struct NewModule {
 
 /// In which order a product's sums run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
+pub enum SumOrder {
     /// Whichever is fastest; on a GPU it goes by the number of rows, and with it a row's bits.
     Fastest,
     /// The same whatever rows are beside one. On a CPU they always are.
@@ -101,7 +101,7 @@ pub enum Sums {
 
 impl Linear {
     /// The stored modules side by side, in their order; `None` where a tensor of theirs is not among the parameters.
-    pub(crate) fn of(parameters: &Parameters, modules: &[layout::Module]) -> Option<Self> {
+    pub(crate) fn of(parameters: &Parameters, modules: &[layout::ModuleSpec]) -> Option<Self> {
         let found = modules.iter().map(|module| {
             let weight = parameters.find(&module.weight())?;
             // A bias that the family has must be there.
@@ -183,7 +183,7 @@ impl Linear {
     ///
     /// # Errors
     /// Another number of inputs, another device or dtype than the weights', a tensor that is not contiguous.
-    pub fn forward(&self, parameters: &Parameters, x: &Tensor, sums: Sums) -> Result<Tensor> {
+    pub fn forward(&self, parameters: &Parameters, x: &Tensor, sums: SumOrder) -> Result<Tensor> {
         let shape = (x.dims2()?.0, self.outputs());
         let out = match Gpu::of(x)? {
             Some(gpu) => gpu.unwritten(shape, x.dtype())?,
@@ -197,7 +197,7 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Linear::forward`].
-    pub(crate) fn forward_wide(&self, parameters: &Parameters, x: &Tensor, sums: Sums) -> Result<Tensor> {
+    pub(crate) fn forward_wide(&self, parameters: &Parameters, x: &Tensor, sums: SumOrder) -> Result<Tensor> {
         let out = self.wide_room(x, x.dims2()?.0)?;
         self.forward_into(parameters, x, &out, sums)?;
         Ok(out)
@@ -220,7 +220,7 @@ impl Linear {
         parameters: &Parameters,
         x: &Tensor,
         out: &Tensor,
-        sums: Sums,
+        sums: SumOrder,
     ) -> Result<()> {
         let t = self.rows_of(x)?;
         if out.dims2()? != (t, self.outputs()) {

@@ -39,7 +39,7 @@ fn modules_stand_side_by_side_under_their_names() {
     assert_eq!(found, [("q", 0..5), ("k", 5..8), ("v", 8..12)]);
     assert_eq!((linear.inputs, linear.outputs()), (7, 12));
     let x = matrix(2, 7, 9);
-    let y = numbers(&linear.forward(&parameters, &x, Sums::Fastest).unwrap());
+    let y = numbers(&linear.forward(&parameters, &x, SumOrder::Fastest).unwrap());
     let (x, w, b) = (numbers(&x), numbers(&matrix(3, 7, 2)), numbers(&bias(3, 4)));
     for row in 0..2 {
         for column in 0..3 {
@@ -60,7 +60,7 @@ fn one_fused_matrix_gives_what_its_parts_give() {
     let one = Linear::insert(&mut fused, vec![module("qkv", weight, Some(all))]).unwrap();
     let (x, dy) = (matrix(6, 7, 9), matrix(6, 12, 10));
     let forward = |linear: &Linear, parameters: &Parameters| {
-        numbers(&linear.forward(parameters, &x, Sums::ByRow).unwrap())
+        numbers(&linear.forward(parameters, &x, SumOrder::ByRow).unwrap())
     };
     assert_eq!(forward(&linear, &parameters), forward(&one, &fused));
     let (apart, together) = (Gradients::zeros(&parameters).unwrap(), Gradients::zeros(&fused).unwrap());
@@ -81,9 +81,13 @@ fn packed_weights_change_no_bit_and_are_counted() {
     assert_eq!(linear.footprint(&parameters), dense);
     for rows in [0, 1, 5] {
         let x = matrix(rows, 7, 9);
-        let want = numbers(&linear.forward(&parameters, &x, Sums::Fastest).unwrap());
+        let want = numbers(&linear.forward(&parameters, &x, SumOrder::Fastest).unwrap());
         linear.pack(&parameters).unwrap();
-        assert_eq!(numbers(&linear.forward(&parameters, &x, Sums::Fastest).unwrap()), want, "{rows} rows");
+        assert_eq!(
+            numbers(&linear.forward(&parameters, &x, SumOrder::Fastest).unwrap()),
+            want,
+            "{rows} rows"
+        );
         assert_eq!(linear.footprint(&parameters), dense + 12 * 7 * 4);
         linear.unpack();
     }
@@ -117,12 +121,12 @@ fn frozen_weights_have_no_gradient_and_pass_one_on() {
 #[test]
 fn other_shapes_are_errors() {
     let (mut parameters, linear) = three();
-    let error = linear.forward(&parameters, &matrix(2, 6, 1), Sums::Fastest).unwrap_err().to_string();
+    let error = linear.forward(&parameters, &matrix(2, 6, 1), SumOrder::Fastest).unwrap_err().to_string();
     assert!(error.contains("q, k, v") && error.contains("7 columns"), "{error}");
     let gradients = Gradients::zeros(&parameters).unwrap();
     assert!(linear.backward(&parameters, &matrix(2, 7, 1), &matrix(2, 11, 1), &gradients).is_err());
     assert!(linear.backward(&parameters, &matrix(2, 7, 1), &matrix(3, 12, 1), &gradients).is_err());
-    let stored = |name: &str, bias| layout::Module { name: name.to_owned(), outputs: 5, inputs: 7, bias };
+    let stored = |name: &str, bias| layout::ModuleSpec { name: name.to_owned(), outputs: 5, inputs: 7, bias };
     assert!(Linear::of(&parameters, &[stored("q", false), stored("k", true)]).is_some());
     assert!(Linear::of(&parameters, &[stored("q", false), stored("absent", false)]).is_none());
     assert!(Linear::of(&parameters, &[stored("q", true)]).is_none(), "a bias that is not there");

@@ -11,14 +11,14 @@ use crate::gpu::{Argument, Gpu, Operand, address, int, operand};
 const FEW_ROWS: usize = 64;
 
 /// The compiled forms: `FIXED_PRODUCT` of fixed_product.cu has the same numbers.
-struct Form {
+struct CompiledProduct {
     name: &'static str,
     rows: usize,
     columns: usize,
     threads: usize,
 }
 
-impl Form {
+impl CompiledProduct {
     fn of(input: DType, output: DType, rows: usize) -> Result<Self> {
         let few = rows <= FEW_ROWS;
         let form = |name, rows, columns, threads| Self { name, rows, columns, threads };
@@ -51,7 +51,7 @@ pub(crate) fn fixed_product(
     first: usize,
 ) -> Result<()> {
     let ((t, k), n) = (x.dims2()?, weight.dims2()?.0);
-    let form = Form::of(x.dtype(), out.dtype(), t)?;
+    let form = CompiledProduct::of(x.dtype(), out.dtype(), t)?;
     let Operand { pointer, stride, .. } = operand(out)?.columns_from(first);
     let arguments = [
         Argument::Pointer(pointer),

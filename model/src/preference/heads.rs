@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
-use crate::linear::{Linear, NewModule, Sums};
+use crate::linear::{Linear, NewModule, SumOrder};
 use crate::ops::rows::{add_rows, select_rows};
 use crate::parameters::{Gradients, Parameter, Parameters};
 use crate::weights::{WeightFiles, random_tensor};
@@ -114,7 +114,7 @@ impl PreferenceHead {
     /// A row outside `hidden` \[t, h].
     pub fn forward(&self, decoder: &Decoder, hidden: &Tensor, rows: &[usize]) -> Result<Vec<Vec<f32>>> {
         let x = select_rows(hidden, rows)?;
-        self.0.forward_wide(decoder.parameters(), &x, Sums::Fastest)?.to_dtype(DType::F32)?.to_vec2()
+        self.0.forward_wide(decoder.parameters(), &x, SumOrder::Fastest)?.to_dtype(DType::F32)?.to_vec2()
     }
 
     /// The backward of [`PreferenceHead::forward`]: adds to `d_hidden` \[t, h] in place and to the head's gradient.

@@ -17,7 +17,7 @@ use super::SpecialTokens;
 use crate::error::ModelError;
 use crate::guard;
 use crate::jinja::fault::{MOST_BYTES, MOST_STEPS};
-use crate::jinja::{Fault, FaultKind, Program};
+use crate::jinja::{FaultKind, Program, TemplateFault};
 
 const OTHER_TEMPLATE: &str = "mend it, or give another one with --chat-template";
 
@@ -90,11 +90,11 @@ impl ChatTemplate {
     }
 }
 
-fn failed(panic: String) -> Fault {
-    Fault { kind: FaultKind::Failed(panic), line: 0 }
+fn failed(panic: String) -> TemplateFault {
+    TemplateFault { kind: FaultKind::Failed(panic), line: 0 }
 }
 
-fn failure(path: &Path, fault: &Fault) -> ModelError {
+fn failure(path: &Path, fault: &TemplateFault) -> ModelError {
     let line = if fault.line > 0 { format!(" (line {})", fault.line) } else { String::new() };
     let what = match &fault.kind {
         FaultKind::Syntax(what) => format!("the chat template has a syntax error: {what}{line}"),

@@ -31,7 +31,7 @@ const WRAPPERS: [&str; 7] =
 /// Numbers decoded by one task: 64 Ki are large enough to hide its cost.
 const DECODE_CHUNK: usize = 1 << 16;
 
-struct Shard {
+struct MappedShard {
     path: PathBuf,
     map: Mmap,
     /// Where the numbers begin: after the length and the header.
@@ -39,7 +39,7 @@ struct Shard {
     metadata: Metadata,
 }
 
-struct Place {
+struct TensorLocation {
     shard: usize,
     /// The name in the file, prefixes and all.
     stored_name: String,
@@ -57,8 +57,8 @@ pub struct HeadSpecs {
 /// The weights of a model folder, open and memory-mapped.
 pub struct WeightFiles {
     folder: PathBuf,
-    shards: Vec<Shard>,
-    places: HashMap<String, Place>,
+    shards: Vec<MappedShard>,
+    places: HashMap<String, TensorLocation>,
 }
 
 impl WeightFiles {
@@ -231,7 +231,7 @@ impl WeightFiles {
         Ok(Some(TensorSpec { name: name.to_owned(), shape, kind: ParameterKind::Matrix }))
     }
 
-    fn checked_place(&self, spec: &TensorSpec) -> Result<&Place, ModelError> {
+    fn checked_place(&self, spec: &TensorSpec) -> Result<&TensorLocation, ModelError> {
         let Some(place) = self.places.get(&spec.name) else {
             return Err(ModelError::input(
                 &self.folder,
@@ -253,11 +253,11 @@ impl WeightFiles {
         Ok(place)
     }
 
-    fn shape(&self, place: &Place) -> &[usize] {
+    fn shape(&self, place: &TensorLocation) -> &[usize] {
         self.shards[place.shard].metadata.info(&place.stored_name).map_or(&[], |info| &info.shape)
     }
 
-    fn bytes(&self, place: &Place) -> &[u8] {
+    fn bytes(&self, place: &TensorLocation) -> &[u8] {
         let shard = &self.shards[place.shard];
         // The offsets were checked against the file's length when it was opened.
         shard.metadata.info(&place.stored_name).map_or(&[], |info| {
@@ -265,7 +265,7 @@ impl WeightFiles {
         })
     }
 
-    fn stored_dtype_at(&self, place: &Place) -> Result<StoredDtype, ModelError> {
+    fn stored_dtype_at(&self, place: &TensorLocation) -> Result<StoredDtype, ModelError> {
         let shard = &self.shards[place.shard];
         match shard.metadata.info(&place.stored_name).map(|info| info.dtype) {
             Some(Dtype::F32) => Ok(StoredDtype::F32),
@@ -302,7 +302,7 @@ fn no_weights(folder: &Path) -> ModelError {
     }
 }
 
-fn open_shard(path: &Path) -> Result<Shard, ModelError> {
+fn open_shard(path: &Path) -> Result<MappedShard, ModelError> {
     let file = selfplay_records::open_regular(path)
         .map_err(|error| ModelError::reading(path, error, "every shard must be there"))?;
     let length = file.metadata().map_err(|error| ModelError::io(path, error))?.len();
@@ -317,7 +317,9 @@ fn open_shard(path: &Path) -> Result<Shard, ModelError> {
         return Err(ModelError::input(path, what, "run `git lfs pull` in the model's folder"));
     }
     match SafeTensors::read_metadata(&map) {
-        Ok((header, metadata)) => Ok(Shard { path: path.to_path_buf(), map, data: header + 8, metadata }),
+        Ok((header, metadata)) => {
+            Ok(MappedShard { path: path.to_path_buf(), map, data: header + 8, metadata })
+        }
         Err(error) => Err(ModelError::input(path, header_fault(&error, &map), AGAIN)),
     }
 }
@@ -337,7 +339,7 @@ fn header_fault(error: &SafeTensorError, map: &[u8]) -> String {
     }
 }
 
-fn open_index(folder: &Path, index: &Path) -> Result<Vec<Shard>, ModelError> {
+fn open_index(folder: &Path, index: &Path) -> Result<Vec<MappedShard>, ModelError> {
     let value = read_json(index, "a sharded model has it")?;
     let Some(table) = value.get("weight_map").and_then(Value::as_object).filter(|table| !table.is_empty())
     else {
@@ -381,8 +383,8 @@ fn open_index(folder: &Path, index: &Path) -> Result<Vec<Shard>, ModelError> {
     Ok(shards)
 }
 
-fn places(folder: &Path, shards: &[Shard]) -> Result<HashMap<String, Place>, ModelError> {
-    let mut places: HashMap<String, Place> = HashMap::new();
+fn places(folder: &Path, shards: &[MappedShard]) -> Result<HashMap<String, TensorLocation>, ModelError> {
+    let mut places: HashMap<String, TensorLocation> = HashMap::new();
     for (number, shard) in shards.iter().enumerate() {
         let mut names: Vec<String> = shard.metadata.tensors().into_keys().collect();
         names.sort();
@@ -400,7 +402,7 @@ fn places(folder: &Path, shards: &[Shard]) -> Result<HashMap<String, Place>, Mod
             }
             // A plain name wins over one that had to be stripped.
             if is_exact || !places.contains_key(&name) {
-                places.insert(name, Place { shard: number, stored_name });
+                places.insert(name, TensorLocation { shard: number, stored_name });
             }
         }
     }

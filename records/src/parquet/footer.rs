@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::thrift::{Compact, Kind, damaged};
+use super::thrift::{Compact, CompactType, damaged};
 use crate::limits::COLUMNS;
 
 /// A footer has some hundred bytes for each column of each row group.
@@ -51,12 +51,12 @@ fn schema<R: Read>(footer: &mut Compact<R>) -> io::Result<()> {
     let mut last = 0;
     while let Some(field) = footer.field(last)? {
         last = field.id;
-        if field.id != 2 || field.kind != Kind::List {
+        if field.id != 2 || field.kind != CompactType::List {
             footer.skip(field.kind)?;
             continue;
         }
         let (count, kind) = footer.list()?;
-        if kind != Kind::Struct {
+        if kind != CompactType::Struct {
             return Err(damaged());
         }
         if count > ELEMENTS {
@@ -91,7 +91,7 @@ fn children<R: Read>(footer: &mut Compact<R>) -> io::Result<i64> {
     while let Some(field) = footer.field(last)? {
         last = field.id;
         match (field.id, field.kind) {
-            (5, Kind::Integer) => children = footer.integer()?,
+            (5, CompactType::Integer) => children = footer.integer()?,
             (_, kind) => footer.skip(kind)?,
         }
     }

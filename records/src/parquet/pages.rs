@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
-use super::thrift::{Compact, Kind, damaged};
+use super::thrift::{Compact, CompactType, damaged};
 
 /// A page when it is unpacked. Most writers keep to 1 MiB, DuckDB to 100 MB.
 const PAGE_BYTES: u64 = 256 << 20;
@@ -85,10 +85,10 @@ impl Page {
         while let Some(field) = header.field(last)? {
             last = field.id;
             match (field.id, field.kind) {
-                (2, Kind::Integer) => page.unpacked = size(header.integer()?)?,
-                (3, Kind::Integer) => page.packed = size(header.integer()?)?,
+                (2, CompactType::Integer) => page.unpacked = size(header.integer()?)?,
+                (3, CompactType::Integer) => page.packed = size(header.integer()?)?,
                 // DataPageHeader and DataPageHeaderV2 begin with their number of values.
-                (5 | 8, Kind::Struct) => page.values = first_number(header)?,
+                (5 | 8, CompactType::Struct) => page.values = first_number(header)?,
                 (_, kind) => header.skip(kind)?,
             }
         }
@@ -106,7 +106,7 @@ fn first_number<R: Read>(header: &mut Compact<R>) -> std::io::Result<u64> {
     while let Some(field) = header.field(last)? {
         last = field.id;
         match (field.id, field.kind) {
-            (1, Kind::Integer) => number = size(header.integer()?)?,
+            (1, CompactType::Integer) => number = size(header.integer()?)?,
             (_, kind) => header.skip(kind)?,
         }
     }

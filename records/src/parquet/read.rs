@@ -43,7 +43,7 @@ pub(crate) fn each_row(
     checksum::verify(path, &mut file)?;
     footer::check(&mut file).map_err(wrong)?;
     let metadata = guarded(|| metadata(&file)).map_err(wrong)?;
-    let Plan { roots, batch_rows } = plan(&file, metadata.metadata(), wanted).map_err(wrong)?;
+    let ReadPlan { roots, batch_rows } = plan(&file, metadata.metadata(), wanted).map_err(wrong)?;
     let others: Vec<String> = metadata
         .schema()
         .fields()
@@ -118,13 +118,13 @@ fn view(kind: &DataType) -> DataType {
 }
 
 /// What is decoded, and how much at a time.
-struct Plan {
+struct ReadPlan {
     /// Columns of the top level, by place.
     roots: Vec<usize>,
     batch_rows: usize,
 }
 
-fn plan(file: &File, metadata: &ParquetMetaData, wanted: &Wanted) -> Result<Plan, String> {
+fn plan(file: &File, metadata: &ParquetMetaData, wanted: &Wanted) -> Result<ReadPlan, String> {
     let schema = metadata.file_metadata().schema_descr();
     if schema.num_columns() > COLUMNS {
         return Err(format!("it has {} columns, and at most {COLUMNS} are read", schema.num_columns()));
@@ -160,7 +160,7 @@ fn plan(file: &File, metadata: &ParquetMetaData, wanted: &Wanted) -> Result<Plan
             }
         }
     }
-    Ok(Plan { roots, batch_rows: batch_rows as usize })
+    Ok(ReadPlan { roots, batch_rows: batch_rows as usize })
 }
 
 /// Why a codec's pages cannot be unpacked, with the remedy.

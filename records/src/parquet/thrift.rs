@@ -9,7 +9,7 @@ const DEPTH: usize = 32;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum CompactType {
     Bool,
     Byte,
     Integer,
@@ -24,7 +24,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub(super) id: i16,
-    pub(super) kind: Kind,
+    pub(super) kind: CompactType,
 }
 
 /// Reads a structure from bytes; the bytes that it took are counted.
@@ -77,7 +77,7 @@ impl<R: Read> Compact<R> {
     }
 
     /// The elements of a list: how many, and of which kind.
-    pub(super) fn list(&mut self) -> io::Result<(u64, Kind)> {
+    pub(super) fn list(&mut self) -> io::Result<(u64, CompactType)> {
         let byte = self.byte()?;
         let count = match byte >> 4 {
             15 => self.varint()?,
@@ -87,27 +87,27 @@ impl<R: Read> Compact<R> {
     }
 
     /// Passes over a field's value.
-    pub(super) fn skip(&mut self, kind: Kind) -> io::Result<()> {
+    pub(super) fn skip(&mut self, kind: CompactType) -> io::Result<()> {
         self.skip_at(kind, DEPTH, false)
     }
 
-    fn skip_at(&mut self, kind: Kind, depth: usize, is_element: bool) -> io::Result<()> {
+    fn skip_at(&mut self, kind: CompactType, depth: usize, is_element: bool) -> io::Result<()> {
         let depth = depth.checked_sub(1).ok_or_else(damaged)?;
         match kind {
             // A field's truth stands in its header, an element's in a byte.
-            Kind::Bool if !is_element => Ok(()),
-            Kind::Bool | Kind::Byte => self.byte().map(drop),
-            Kind::Integer => self.varint().map(drop),
-            Kind::Double => self.pass(8),
-            Kind::Binary => {
+            CompactType::Bool if !is_element => Ok(()),
+            CompactType::Bool | CompactType::Byte => self.byte().map(drop),
+            CompactType::Integer => self.varint().map(drop),
+            CompactType::Double => self.pass(8),
+            CompactType::Binary => {
                 let length = self.varint()?;
                 self.pass(length)
             }
-            Kind::List => {
+            CompactType::List => {
                 let (count, kind) = self.list()?;
                 (0..count).try_for_each(|_| self.skip_at(kind, depth, true))
             }
-            Kind::Map => {
+            CompactType::Map => {
                 let count = self.varint()?;
                 if count == 0 {
                     return Ok(());
@@ -119,7 +119,7 @@ impl<R: Read> Compact<R> {
                     self.skip_at(value, depth, true)
                 })
             }
-            Kind::Struct => {
+            CompactType::Struct => {
                 let mut last = 0;
                 while let Some(field) = self.field(last)? {
                     self.skip_at(field.kind, depth, false)?;
@@ -137,16 +137,16 @@ impl<R: Read> Compact<R> {
     }
 }
 
-fn kind(code: u8) -> io::Result<Kind> {
+fn kind(code: u8) -> io::Result<CompactType> {
     Ok(match code {
-        1 | 2 => Kind::Bool,
-        3 => Kind::Byte,
-        4..=6 => Kind::Integer,
-        7 => Kind::Double,
-        8 => Kind::Binary,
-        9 | 10 => Kind::List,
-        11 => Kind::Map,
-        12 => Kind::Struct,
+        1 | 2 => CompactType::Bool,
+        3 => CompactType::Byte,
+        4..=6 => CompactType::Integer,
+        7 => CompactType::Double,
+        8 => CompactType::Binary,
+        9 | 10 => CompactType::List,
+        11 => CompactType::Map,
+        12 => CompactType::Struct,
         _ => return Err(damaged()),
     })
 }
@@ -184,8 +184,8 @@ mod tests {
     fn damage_is_an_error_and_ends() {
         // A list that says it has 2^60 elements, a binary that goes past the end, structs without end.
         let long = [0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f, 0];
-        assert!(Compact::new(&long[..]).skip(Kind::List).is_err());
-        assert!(Compact::new(&[0xff, 0x01, 1][..]).skip(Kind::Binary).is_err());
-        assert!(Compact::new(&[0x1c_u8; 1000][..]).skip(Kind::Struct).is_err());
+        assert!(Compact::new(&long[..]).skip(CompactType::List).is_err());
+        assert!(Compact::new(&[0xff, 0x01, 1][..]).skip(CompactType::Binary).is_err());
+        assert!(Compact::new(&[0x1c_u8; 1000][..]).skip(CompactType::Struct).is_err());
     }
 }

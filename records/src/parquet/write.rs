@@ -29,8 +29,10 @@ pub(crate) fn write<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> 
     let mut file = Vec::new();
     let rows = storable(rows);
     encode(&rows, &mut file).map_err(|failure| match failure {
-        Failure::Io(source) => WriteError::at(path, "write")(source).into(),
-        Failure::Encode(problem) => RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem },
+        EncodeFailure::Io(source) => WriteError::at(path, "write")(source).into(),
+        EncodeFailure::Encode(problem) => {
+            RecordError::Encode { path: path.to_path_buf(), noun: R::NOUN, problem }
+        }
     })?;
     if !checksum::seal(&mut file) {
         let problem = "its footer has no place for the checksum".to_owned();
@@ -43,7 +45,7 @@ pub(crate) fn write<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> 
 fn storable<R: Row>(rows: &[R]) -> Cow<'_, [R]> {
     let fields: Vec<_> = rows.iter().filter_map(Row::extra).collect();
     let columns = extra::columns(&fields);
-    let as_text: Vec<&str> = columns.iter().filter_map(extra::Column::as_text).collect();
+    let as_text: Vec<&str> = columns.iter().filter_map(extra::ExtraColumn::as_text).collect();
     if as_text.is_empty() {
         return Cow::Borrowed(rows);
     }
@@ -59,20 +61,20 @@ fn storable<R: Row>(rows: &[R]) -> Cow<'_, [R]> {
 }
 
 /// Why columns were not written.
-enum Failure {
+enum EncodeFailure {
     /// The file system refused.
     Io(io::Error),
     /// The rows do not fit their columns.
     Encode(String),
 }
 
-impl From<ArrowError> for Failure {
+impl From<ArrowError> for EncodeFailure {
     fn from(error: ArrowError) -> Self {
         Self::Encode(error.to_string())
     }
 }
 
-impl From<ParquetError> for Failure {
+impl From<ParquetError> for EncodeFailure {
     fn from(error: ParquetError) -> Self {
         match error {
             ParquetError::External(inner) => match inner.downcast::<io::Error>() {
@@ -84,11 +86,13 @@ impl From<ParquetError> for Failure {
     }
 }
 
-fn encode<R: Row>(rows: &[R], sink: impl io::Write + Send) -> Result<(), Failure> {
+fn encode<R: Row>(rows: &[R], sink: impl io::Write + Send) -> Result<(), EncodeFailure> {
     let schema = Arc::new(R::schema(rows));
     if schema.fields().len() > COLUMNS {
         let found = schema.fields().len();
-        return Err(Failure::Encode(format!("{found} columns, and Parquet takes at most {COLUMNS} here")));
+        return Err(EncodeFailure::Encode(format!(
+            "{found} columns, and Parquet takes at most {COLUMNS} here"
+        )));
     }
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::DecodeGraphs;
-use selfplay_model::gpu::{Gpu, Memory, memory};
+use selfplay_model::gpu::{Gpu, GpuMemory, memory};
 use selfplay_model::ops::draw::{Drawn, RowDraw, draw};
 use selfplay_model::{Decoder, KvCache, PagedRow};
 
@@ -75,7 +75,7 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn capacity(&self) -> Result<Capacity, SampleError> {
-        let Some(Memory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
+        let Some(GpuMemory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
         let (rows, token_budget) = (self.rows, self.token_budget);
         let step = self.decoder.architecture().step_bytes(rows, token_budget, self.dtype, true);
         Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })

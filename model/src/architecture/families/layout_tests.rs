@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Family, llama, testing};
 use crate::architecture::Architecture;
-use crate::architecture::layout::{self, LayerModules, LayerNames, Module};
+use crate::architecture::layout::{self, LayerModules, LayerNames, ModuleSpec};
 use crate::cpu::storage::with_slice;
 use crate::{Decoder, Gradients, LoadOptions, PackedBatch, ParameterId};
 
@@ -19,7 +19,7 @@ const FUSED: Family = Family {
 
 fn fused(a: &Architecture, names: &LayerNames) -> LayerModules {
     let layer = layout::layer(a, names);
-    let joined = |part, modules: &[Module]| {
+    let joined = |part, modules: &[ModuleSpec]| {
         let outputs = modules.iter().map(|module| module.outputs).sum();
         vec![names.module(part, outputs, modules[0].inputs, modules[0].bias)]
     };

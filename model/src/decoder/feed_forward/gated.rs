@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::architecture::Activation;
-use crate::decoder::weights::Weights;
+use crate::decoder::weights::DecoderWeights;
 use crate::linear::Linear;
 use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
 use crate::parameters::Gradients;
@@ -26,7 +26,7 @@ impl Gated {
     /// From the normed stream \[n, h]; `keep` says whether a backward follows.
     pub(in crate::decoder) fn forward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         normed: Tensor,
         keep: bool,
     ) -> Result<GatedForward> {
@@ -41,7 +41,7 @@ impl Gated {
     /// normed stream again, when the rest of the memory is free.
     pub(in crate::decoder) fn backward(
         &self,
-        weights: &Weights,
+        weights: &DecoderWeights,
         gate_up: Tensor,
         normed: impl FnOnce() -> Result<Tensor>,
         d_output: Tensor,

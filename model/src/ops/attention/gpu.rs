@@ -12,12 +12,12 @@ use crate::gpu::{Argument, Gpu, all_of, int, pointer, suffix};
 /// A layout, and what a GPU's kernels know of it: uploaded at the first use, kept for all layers.
 pub struct Places<'a> {
     layout: &'a Layout,
-    uploaded: Mutex<HashMap<usize, Uploaded>>,
+    uploaded: Mutex<HashMap<usize, DeviceTiles>>,
 }
 
 /// Segments, and tiles of some number of rows.
 #[derive(Clone)]
-struct Uploaded {
+struct DeviceTiles {
     /// {first row, rows, first position, first row of the prefix} each.
     segments: Tensor,
     /// {segment, offset of the first row, first follower, end of the followers} each.
@@ -36,14 +36,17 @@ impl<'a> Places<'a> {
         self.layout
     }
 
-    fn on(&self, gpu: &Gpu, rows: usize) -> Result<Uploaded> {
+    fn on(&self, gpu: &Gpu, rows: usize) -> Result<DeviceTiles> {
         let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = uploaded.get(&rows) {
             return Ok(found.clone());
         }
         let (segments, tiles) = (segment_table(self.layout), tile_table(self.layout, rows));
-        let fresh =
-            Uploaded { segments: gpu.upload(&segments)?, count: tiles.len() / 4, tiles: gpu.upload(&tiles)? };
+        let fresh = DeviceTiles {
+            segments: gpu.upload(&segments)?,
+            count: tiles.len() / 4,
+            tiles: gpu.upload(&tiles)?,
+        };
         uploaded.insert(rows, fresh.clone());
         Ok(fresh)
     }
@@ -84,7 +87,7 @@ pub(in crate::ops) fn compiled_head_dim(head_dim: usize) -> Result<usize> {
 
 /// The compiled form of a kernel: `FORWARD` and `BACKWARD` of attention.cu have the same numbers.
 #[derive(Clone, Copy)]
-pub(in crate::ops) struct Form {
+pub(in crate::ops) struct TileShape {
     /// Head size that is compiled for.
     pub(in crate::ops) d: usize,
     /// Warps of a block; each has sixteen resident rows.
@@ -93,7 +96,7 @@ pub(in crate::ops) struct Form {
     pub(in crate::ops) stream: usize,
 }
 
-impl Form {
+impl TileShape {
     pub(in crate::ops) fn of(dtype: DType, head_dim: usize, is_backward: bool) -> Result<Self> {
         let d = compiled_head_dim(head_dim)?;
         let (warps, stream) = match (dtype, d, is_backward) {
@@ -129,8 +132,8 @@ impl Attention {
 
     pub(super) fn forward_gpu(&self, gpu: &Gpu, qkv: &Tensor, places: &Places) -> Result<AttentionOutput> {
         let (t, dtype) = (qkv.dims2()?.0, qkv.dtype());
-        let form = Form::of(dtype, self.head_dim, false)?;
-        let Uploaded { segments, tiles, count } = places.on(gpu, form.rows())?;
+        let form = TileShape::of(dtype, self.head_dim, false)?;
+        let DeviceTiles { segments, tiles, count } = places.on(gpu, form.rows())?;
         let output = gpu.unwritten((t, self.heads * self.head_dim), dtype)?;
         let log_sums = gpu.unwritten((t, self.heads), DType::F32)?;
         let mut arguments = vec![
@@ -157,8 +160,8 @@ impl Attention {
     ) -> Result<Tensor> {
         let (t, dtype) = (qkv.dims2()?.0, qkv.dtype());
         all_of(dtype, &[&forward.output, d_output])?;
-        let form = Form::of(dtype, self.head_dim, true)?;
-        let Uploaded { segments, tiles, count } = places.on(gpu, form.rows())?;
+        let form = TileShape::of(dtype, self.head_dim, true)?;
+        let DeviceTiles { segments, tiles, count } = places.on(gpu, form.rows())?;
 
         let delta = gpu.unwritten((t, self.heads), DType::F32)?;
         let items = t * self.heads;

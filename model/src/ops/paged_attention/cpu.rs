@@ -155,7 +155,7 @@ simd! {
                         *lane += *s;
                     }
                     for (n, out) in out.chunks_mut(64).enumerate() {
-                        let columns = Columns { v, d, first: n * 64, next: cache.values[next..].as_ptr() };
+                        let columns = ValueColumns { v, d, first: n * 64, next: cache.values[next..].as_ptr() };
                         match out.len() {
                             64 => columns.add::<64>(&p, &live, out),
                             48 => columns.add::<48>(&p, &live, out),
@@ -218,14 +218,14 @@ fn largest<T: Real>(p: &[T; PAGE_TOKENS]) -> T {
 }
 
 /// Columns from `first` on of one head's values \[16, d] in a page.
-struct Columns<'a, T> {
+struct ValueColumns<'a, T> {
     v: &'a [T],
     d: usize,
     first: usize,
     next: *const T,
 }
 
-impl<T: Real> Columns<'_, T> {
+impl<T: Real> ValueColumns<'_, T> {
     /// out ← out + Σ p·v for N columns. Even and odd keys have sums of their own, so that one multiply-add does not wait
     /// for the last.
     #[inline(always)]
@@ -260,7 +260,7 @@ impl<T: Real> Columns<'_, T> {
         }
     }
 
-    /// As [`Columns::add`] for a number of columns that has no form of its own.
+    /// As [`ValueColumns::add`] for a number of columns that has no form of its own.
     #[inline(always)]
     fn add_any(&self, p: &[T; PAGE_TOKENS], live: &Range<usize>, out: &mut [T]) {
         for key in live.clone() {

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::step::{Query, StepTables, TableCapacity};
 use crate::gpu::{Argument, Gpu, int, pointer, suffix};
 use crate::ops::attention::Attention;
-use crate::ops::attention::gpu::{Form, compiled_head_dim};
+use crate::ops::attention::gpu::{TileShape, compiled_head_dim};
 use crate::ops::rope::RopeTable;
 
 /// The tables of a step, by the heads of `attention`.
@@ -33,13 +33,13 @@ impl PartResults {
 }
 
 /// A step's tables on a GPU.
-pub(crate) struct Uploaded {
+pub(crate) struct DeviceTables {
     words: Tensor,
     capacity: TableCapacity,
     results: PartResults,
 }
 
-impl Uploaded {
+impl DeviceTables {
     /// Some tables, filled up to `capacity`, which `results` must have too.
     pub(crate) fn new(
         gpu: &Gpu,
@@ -123,7 +123,7 @@ impl Uploaded {
             let kernel = format!("{kernel}_{}_{d}", suffix(dtype)?);
             gpu.launch_single(&kernel, [items, attention.kv_heads, 1], 32 * warps, shared, &arguments)
         };
-        let form = Form::of(dtype, d, false)?;
+        let form = TileShape::of(dtype, d, false)?;
         let shared = form.tile(dtype, form.rows() + 2 * form.stream);
         launch("attend_common_pages", form.d, self.capacity.common, 5, form.warps, shared)?;
         let own = OwnForm::of(dtype, d)?;
@@ -145,7 +145,7 @@ impl Uploaded {
 
 /// Tokens whose query heads of one key head fill a block of `attend_common_pages`.
 fn tokens_together(attention: &Attention, dtype: DType) -> Result<usize> {
-    let rows = Form::of(dtype, attention.head_dim, false)?.rows();
+    let rows = TileShape::of(dtype, attention.head_dim, false)?.rows();
     Ok((rows / (attention.heads / attention.kv_heads)).max(1))
 }
 

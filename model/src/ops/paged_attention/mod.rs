@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-pub(crate) use self::gpu::{PartResults, Uploaded};
+pub(crate) use self::gpu::{DeviceTables, PartResults};
 pub(crate) use self::step::TableCapacity;
 use self::step::{Query, StepTables};
 use super::attention::Attention;
@@ -25,7 +25,7 @@ use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 pub struct PagedStep<'a> {
     queries: Vec<Query<'a>>,
     positions: Positions,
-    uploaded: OnceLock<Uploaded>,
+    uploaded: OnceLock<DeviceTables>,
 }
 
 impl<'a> PagedStep<'a> {
@@ -37,7 +37,7 @@ impl<'a> PagedStep<'a> {
     }
 
     /// A step of `tokens` tokens whose tables are on the GPU already.
-    pub(crate) fn prepared(tokens: usize, uploaded: Uploaded) -> Self {
+    pub(crate) fn prepared(tokens: usize, uploaded: DeviceTables) -> Self {
         let nothing = Query { pages: &[], position: 0, shared: 0 };
         Self {
             queries: vec![nothing; tokens],
@@ -47,7 +47,7 @@ impl<'a> PagedStep<'a> {
     }
 
     /// The tables that this step has on the GPU.
-    pub(crate) fn tables(&self) -> Option<&Uploaded> {
+    pub(crate) fn tables(&self) -> Option<&DeviceTables> {
         self.uploaded.get()
     }
 
@@ -57,14 +57,14 @@ impl<'a> PagedStep<'a> {
     }
 
     /// The step's tables on a GPU, made for this attention's heads at the first call.
-    fn on(&self, gpu: &Gpu, attention: &Attention, dtype: DType) -> Result<&Uploaded> {
+    fn on(&self, gpu: &Gpu, attention: &Attention, dtype: DType) -> Result<&DeviceTables> {
         match self.uploaded.get() {
             Some(found) => Ok(found),
             None => {
                 let tables = self.gpu_tables(attention, dtype)?;
                 let capacity = tables.capacity();
                 let fresh =
-                    Uploaded::new(gpu, &tables, capacity, PartResults::new(gpu, &capacity, attention)?)?;
+                    DeviceTables::new(gpu, &tables, capacity, PartResults::new(gpu, &capacity, attention)?)?;
                 Ok(self.uploaded.get_or_init(|| fresh))
             }
         }

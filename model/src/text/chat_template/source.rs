@@ -11,13 +11,13 @@ use crate::json::read_json;
 const MOST_SOURCE: usize = 1 << 20;
 
 /// A template's text and the file that it stood in.
-pub(super) struct Found {
+pub(super) struct TemplateSource {
     pub(super) text: String,
     pub(super) path: PathBuf,
 }
 
 /// A template that the user named: JSON with a `chat_template` key, or the template itself.
-pub(super) fn read_override(file: &Path) -> Result<Found, ModelError> {
+pub(super) fn read_override(file: &Path) -> Result<TemplateSource, ModelError> {
     if file.extension().is_some_and(|ending| ending == "json") {
         if !file.exists() {
             return Err(ModelError::input(file, "there is no such file", "name a chat template that exists"));
@@ -30,7 +30,7 @@ pub(super) fn read_override(file: &Path) -> Result<Found, ModelError> {
 }
 
 /// The template of a model folder.
-pub(super) fn find(folder: &Path) -> Result<Option<Found>, ModelError> {
+pub(super) fn find(folder: &Path) -> Result<Option<TemplateSource>, ModelError> {
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
         return read_text(&file).map(Some);
@@ -46,13 +46,13 @@ pub(super) fn find(folder: &Path) -> Result<Option<Found>, ModelError> {
     Ok(None)
 }
 
-fn read_text(file: &Path) -> Result<Found, ModelError> {
+fn read_text(file: &Path) -> Result<TemplateSource, ModelError> {
     let text = selfplay_records::read_regular_text(file, 4 * MOST_SOURCE as u64)
         .map_err(|error| ModelError::reading(file, error, "name a chat template that exists, in UTF-8"))?;
     bounded(text, file)
 }
 
-fn bounded(text: String, path: &Path) -> Result<Found, ModelError> {
+fn bounded(text: String, path: &Path) -> Result<TemplateSource, ModelError> {
     if text.len() > MOST_SOURCE {
         let what = format!("its chat template has {} bytes", text.len());
         return Err(ModelError::input(path, what, format!("a template has at most {MOST_SOURCE} bytes")));
@@ -64,11 +64,11 @@ fn bounded(text: String, path: &Path) -> Result<Found, ModelError> {
             "remove it, or put a template there",
         ));
     }
-    Ok(Found { text, path: path.to_path_buf() })
+    Ok(TemplateSource { text, path: path.to_path_buf() })
 }
 
 /// `chat_template` of a JSON file: a string, a list of {name, template}, or an object of templates by name.
-fn in_json(path: &Path) -> Result<Option<Found>, ModelError> {
+fn in_json(path: &Path) -> Result<Option<TemplateSource>, ModelError> {
     let config = read_json(path, "name a chat template that exists")?;
     let named = |name: &str, template: &Value| {
         (name == "default").then(|| template.as_str()).flatten().map(str::to_owned)
