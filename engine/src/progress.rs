@@ -63,7 +63,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        let meter = Meter { total, started: now, told: now };
+        let meter = TaskMeter { total, started: now, told: now };
         Task { progress: self.clone(), name, unit, bar, meter: Arc::new(Mutex::new(meter)) }
     }
 }
@@ -75,11 +75,11 @@ pub struct Task {
     name: String,
     unit: &'static str,
     bar: Option<ProgressBar>,
-    meter: Arc<Mutex<Meter>>,
+    meter: Arc<Mutex<TaskMeter>>,
 }
 
 #[derive(Debug)]
-struct Meter {
+struct TaskMeter {
     total: u64,
     started: Instant,
     told: Instant,

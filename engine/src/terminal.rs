@@ -18,7 +18,7 @@ const LONGEST_LINE: usize = 1000;
 /// Lines of one message; a recipe may have many problems.
 const MOST_LINES: usize = 100;
 /// What bars are drawn in where the terminal does not tell its size.
-const SCREEN: Size = Size { columns: 80, lines: 24 };
+const SCREEN: ScreenSize = ScreenSize { columns: 80, lines: 24 };
 
 /// Whether the process was started with standard output closed. Rust's runtime opens the null device in its place, where
 /// every write succeeds: what was asked for would be lost without a word.
@@ -149,14 +149,14 @@ impl TermLike for Screen {
 }
 
 #[derive(Clone, Copy)]
-struct Size {
+struct ScreenSize {
     columns: u16,
     lines: u16,
 }
 
 /// The terminal's size.
 #[cfg(unix)]
-fn size() -> Size {
+fn size() -> ScreenSize {
     // SAFETY: the structure is plain numbers, and the call writes nothing but it.
     let size = unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
@@ -164,13 +164,15 @@ fn size() -> Size {
         (status == 0).then_some(size)
     };
     match size {
-        Some(size) if size.ws_col > 0 && size.ws_row > 0 => Size { columns: size.ws_col, lines: size.ws_row },
+        Some(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            ScreenSize { columns: size.ws_col, lines: size.ws_row }
+        }
         _ => SCREEN,
     }
 }
 
 #[cfg(not(unix))]
-fn size() -> Size {
+fn size() -> ScreenSize {
     SCREEN
 }
 

@@ -7,11 +7,11 @@
 //! settings   the keys of [pair]
 //! select     joins the rows by prompt_id and checks them
 //! rules      which responses a prompt's pairs have
-//! draw       the randomness of the rules that draw
+//! prompt_rng the random numbers of the rules that draw
 //! ```
 
-mod draw;
 mod error;
+mod prompt_rng;
 mod rules;
 mod select;
 mod settings;

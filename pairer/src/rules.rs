@@ -7,7 +7,7 @@
 
 use selfplay_records::{Candidates, Preference, Response};
 
-use crate::draw::Draw;
+use crate::prompt_rng::PromptRng;
 use crate::{DropCounts, PairRule, PairSettings, PairingError};
 
 /// A smaller difference is a tie and gives no pair.
@@ -15,7 +15,7 @@ const MIN_SPREAD: f64 = 1e-6;
 
 /// Indices of a pair's responses, and of the two whose numbers it takes (the same but in the control).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pick {
+pub(crate) struct PairIndices {
     pub(crate) chosen: usize,
     pub(crate) rejected: usize,
     pub(crate) numbers_of: Numbers,
@@ -28,7 +28,7 @@ pub(crate) struct Numbers {
     pub(crate) rejected: usize,
 }
 
-impl Pick {
+impl PairIndices {
     fn new(chosen: usize, rejected: usize) -> Self {
         Self { chosen, rejected, numbers_of: Numbers { chosen, rejected } }
     }
@@ -36,7 +36,7 @@ impl Pick {
 
 /// What a prompt gives.
 pub(crate) enum Choice {
-    Pairs(Vec<Pick>),
+    Pairs(Vec<PairIndices>),
     None(Reason),
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn choose(
     preference: &Preference,
     settings: &PairSettings,
     prompt_id: &str,
-    draw: &mut Draw,
+    rng: &mut PromptRng,
 ) -> Result<Choice, PairingError> {
     if candidates.responses.len() < 2 {
         return Ok(Choice::None(Reason::Single));
@@ -77,31 +77,32 @@ pub(crate) fn choose(
         return Ok(Choice::None(Reason::Length));
     }
     let means = &preference.mean_scores;
-    let by_means = |pick: Pick| single(pick, means[pick.chosen] - means[pick.rejected], settings.margin);
+    let by_means =
+        |pair: PairIndices| single(pair, means[pair.chosen] - means[pair.rejected], settings.margin);
     Ok(match settings.rule {
         PairRule::BestWorst => by_means(best_worst(means, &eligible)),
-        PairRule::BestRandom => by_means(best_random(means, &eligible, draw)),
+        PairRule::BestRandom => by_means(best_random(means, &eligible, rng)),
         PairRule::AllAboveMargin => all_above_margin(&preference.scores, &eligible, settings.margin),
         PairRule::Random => {
             let numbers = best_worst(means, &eligible);
             let spread = means[numbers.chosen] - means[numbers.rejected];
-            single(random(numbers, &eligible, draw), spread, settings.margin)
+            single(random(numbers, &eligible, rng), spread, settings.margin)
         }
     })
 }
 
-fn single(pick: Pick, difference: f64, margin: f64) -> Choice {
+fn single(pair: PairIndices, difference: f64, margin: f64) -> Choice {
     if difference < MIN_SPREAD {
         Choice::None(Reason::Tie)
     } else if difference <= margin {
         Choice::None(Reason::Margin)
     } else {
-        Choice::Pairs(vec![pick])
+        Choice::Pairs(vec![pair])
     }
 }
 
 /// Highest against lowest mean score; of equal ones the lowest index.
-fn best_worst(means: &[f64], eligible: &[usize]) -> Pick {
+fn best_worst(means: &[f64], eligible: &[usize]) -> PairIndices {
     let (mut best, mut worst) = (eligible[0], eligible[0]);
     for &i in eligible {
         if means[i] > means[best] {
@@ -111,33 +112,33 @@ fn best_worst(means: &[f64], eligible: &[usize]) -> Pick {
             worst = i;
         }
     }
-    Pick::new(best, worst)
+    PairIndices::new(best, worst)
 }
 
 /// Highest mean score against any of the others, each as likely.
-fn best_random(means: &[f64], eligible: &[usize], draw: &mut Draw) -> Pick {
+fn best_random(means: &[f64], eligible: &[usize], rng: &mut PromptRng) -> PairIndices {
     let best = best_worst(means, eligible).chosen;
     let others: Vec<usize> = eligible.iter().copied().filter(|&i| i != best).collect();
-    Pick::new(best, others[draw.below(others.len())])
+    PairIndices::new(best, others[rng.below(others.len())])
 }
 
 /// A control: two different responses at random, with the numbers that best-worst would have given its pair. So a
 /// loss that reads scores meets the targets of a true run, on responses that have nothing to do with them.
-fn random(numbers: Pick, eligible: &[usize], draw: &mut Draw) -> Pick {
-    let chosen = eligible[draw.below(eligible.len())];
+fn random(numbers: PairIndices, eligible: &[usize], rng: &mut PromptRng) -> PairIndices {
+    let chosen = eligible[rng.below(eligible.len())];
     let others: Vec<usize> = eligible.iter().copied().filter(|&i| i != chosen).collect();
-    Pick { chosen, rejected: others[draw.below(others.len())], numbers_of: numbers.numbers_of }
+    PairIndices { chosen, rejected: others[rng.below(others.len())], numbers_of: numbers.numbers_of }
 }
 
 /// Every (i, j) with s(i ≻ j) > margin, by i, then by j.
 fn all_above_margin(scores: &[Vec<f64>], eligible: &[usize], margin: f64) -> Choice {
-    let ordered = || eligible.iter().flat_map(|&i| eligible.iter().map(move |&j| Pick::new(i, j)));
-    let score = |pick: &Pick| scores[pick.chosen][pick.rejected];
-    let picks: Vec<Pick> =
+    let ordered = || eligible.iter().flat_map(|&i| eligible.iter().map(move |&j| PairIndices::new(i, j)));
+    let score = |pair: &PairIndices| scores[pair.chosen][pair.rejected];
+    let pairs: Vec<PairIndices> =
         ordered().filter(|p| p.chosen != p.rejected && score(p) > margin && score(p) >= MIN_SPREAD).collect();
-    if !picks.is_empty() {
-        Choice::Pairs(picks)
-    } else if ordered().any(|pick| score(&pick) >= MIN_SPREAD) {
+    if !pairs.is_empty() {
+        Choice::Pairs(pairs)
+    } else if ordered().any(|pair| score(&pair) >= MIN_SPREAD) {
         Choice::None(Reason::Margin)
     } else {
         Choice::None(Reason::Tie)

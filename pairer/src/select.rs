@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use selfplay_records::{Candidates, Message, Pair, Preference, Prompt, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::draw::Draw;
-use crate::rules::{Choice, Pick, choose};
+use crate::prompt_rng::PromptRng;
+use crate::rules::{Choice, PairIndices, choose};
 use crate::{PairSettings, PairingError};
 
 /// What a selection made.
@@ -63,12 +63,12 @@ pub fn select(
             return Err(PairingError::MissingPreference { row, prompt_id });
         };
         check(candidates, preference, &prompt_id)?;
-        let mut draw = Draw::new(seed, iteration, &prompt_id);
-        match choose(candidates, preference, settings, &prompt_id, &mut draw)? {
-            Choice::Pairs(picks) => {
+        let mut rng = PromptRng::new(seed, iteration, &prompt_id);
+        match choose(candidates, preference, settings, &prompt_id, &mut rng)? {
+            Choice::Pairs(pairs) => {
                 selected
                     .pairs
-                    .extend(picks.iter().map(|pick| pair(candidates, preference, &prompt_id, pick)));
+                    .extend(pairs.iter().map(|indices| pair(candidates, preference, &prompt_id, indices)));
             }
             Choice::None(reason) => *reason.counter(&mut selected.dropped) += 1,
         }
@@ -76,15 +76,15 @@ pub fn select(
     Ok(selected)
 }
 
-fn pair(candidates: &Candidates, preference: &Preference, prompt_id: &str, pick: &Pick) -> Pair {
+fn pair(candidates: &Candidates, preference: &Preference, prompt_id: &str, indices: &PairIndices) -> Pair {
     let conversation = conversation(&candidates.prompt);
-    let (chosen, rejected) = (&candidates.responses[pick.chosen], &candidates.responses[pick.rejected]);
+    let (chosen, rejected) = (&candidates.responses[indices.chosen], &candidates.responses[indices.rejected]);
     let with = |response: &Response| {
         let mut turns = conversation.clone()?;
         turns.push(Message::assistant(response.text.as_str()));
         Some(turns)
     };
-    let (w, l) = (pick.numbers_of.chosen, pick.numbers_of.rejected);
+    let (w, l) = (indices.numbers_of.chosen, indices.numbers_of.rejected);
     Pair {
         prompt_id: Some(prompt_id.to_owned()),
         chosen: with(chosen),

@@ -2,12 +2,12 @@
 //! prompt. Schedule → run → draw → postprocess.
 //!
 //! ```no_run
-//! # use selfplay_sampler::{Engine, Event, Request, SampleError};
+//! # use selfplay_sampler::{Engine, RequestEvent, Request, SampleError};
 //! # fn answer(mut engine: Engine<'_>, request: Request) -> Result<(), SampleError> {
 //! let id = engine.add(request)?;
 //! while !engine.is_idle() {
 //!     for event in engine.step()? {
-//!         if let Event::Finished { request, sample } = event {
+//!         if let RequestEvent::Finished { request, sample } = event {
 //!             assert_eq!(request, id);
 //!             println!("{:?}", sample.ids);
 //!         }
@@ -24,9 +24,8 @@
 use std::time::Duration;
 
 use crate::pick::{Slots, row_draws};
-use crate::request::ActiveRequest;
-use crate::schedule::{Counts, Limits, PageNeed, Schedule};
-use crate::{Backend, Capacity, Event, Request, RequestId, SampleError, TextDecoder};
+use crate::schedule::{ActiveRequest, Counts, PageNeed, Schedule, ScheduleLimits};
+use crate::{Backend, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
 
 /// Answers requests over one backend, whose cache and steps they share.
 pub struct Engine<'a> {
@@ -41,7 +40,7 @@ pub struct Engine<'a> {
 impl<'a> Engine<'a> {
     /// An engine without requests. `text` is asked where a request has stop strings.
     pub fn new(backend: Box<dyn Backend + 'a>, text: &'a dyn TextDecoder, capacity: Capacity) -> Self {
-        let limits = Limits::new(capacity, backend.page_bytes(), backend.max_positions());
+        let limits = ScheduleLimits::new(capacity, backend.page_bytes(), backend.max_positions());
         Self { backend, text, capacity, schedule: Schedule::new(limits), slots: Slots::default(), next_id: 0 }
     }
 
@@ -64,7 +63,7 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// The backend's; what the requests have come to is then open, and [`Engine::clear`] is to be called. A request that
     /// cannot go on by itself is no error: it is among the events.
-    pub fn step(&mut self) -> Result<Vec<Event>, SampleError> {
+    pub fn step(&mut self) -> Result<Vec<RequestEvent>, SampleError> {
         if self.is_idle() {
             return Ok(Vec::new());
         }

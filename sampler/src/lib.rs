@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`Engine`] (`engine.rs`) | requests that come at any time, share steps, and can be aborted |
-//! | [`Request`], [`Sampling`], [`Event`] (`request.rs`) | what is asked, by rules of its own, and what is given |
+//! | [`Request`], [`Sampling`], [`RequestEvent`] (`request.rs`) | what is asked, by rules of its own, and what is given |
 //! | [`Sampler`] (`shards.rs`) | many prompts of the same rules, shard by shard: a driver of the engine |
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | [`Capacity`] (`capacity.rs`) | how many rows, tokens a step and bytes of cache there are |
@@ -40,10 +40,10 @@ pub use backend::{Backend, NativeBackend};
 pub use capacity::Capacity;
 pub use engine::Engine;
 pub use error::SampleError;
-pub use pick::{NotFinite, Pick, PickRule, Picker, PromptStream};
-pub use request::{EncodedPrompt, Event, Request, RequestId, Sample, Sampling, encode};
+pub use pick::{NotFinite, PickRule, Picker, PromptStream, SampledToken};
+pub use request::{EncodedPrompt, Request, RequestEvent, RequestId, Sample, Sampling, encode};
 pub use response::text_of;
 pub use schedule::Counts;
 pub use settings::{BackendKind, SampleSettings, Stop};
-pub use shards::{Progress, Sampler};
+pub use shards::{Sampler, SamplingProgress};
 pub use text_stop::{StopRule, TextDecoder};

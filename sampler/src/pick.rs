@@ -8,5 +8,5 @@ mod slots;
 mod token_choice;
 
 pub use random::PromptStream;
-pub use sampling::{NotFinite, Pick, PickRule, Picker};
+pub use sampling::{NotFinite, PickRule, Picker, SampledToken};
 pub(crate) use slots::{Slots, row_draws};

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use selfplay_model::Codec;
 use selfplay_records::{FinishReason, Problems, Prompt};
 
-use crate::pick::PickRule;
-use crate::schedule::PageNeed;
-use crate::{PromptStream, SampleError, SampleSettings, StopRule};
+use crate::{SampleError, SampleSettings, StopRule};
 
 /// Names a request within its engine. A lesser one is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +91,8 @@ pub struct Request {
 
 /// What a step of the engine brought about.
 #[derive(Debug)]
-pub enum Event {
-    /// A candidate has one more token. The last one comes too, be it a stop token, before its [`Event::Finished`].
+pub enum RequestEvent {
+    /// A candidate has one more token. The last one comes too, be it a stop token, before its [`RequestEvent::Finished`].
     Token {
         /// Whose.
         request: RequestId,
@@ -149,45 +147,4 @@ pub struct EncodedPrompt<'p> {
 pub fn encode<'p>(codec: &Codec, prompts: &'p [Prompt]) -> Result<Vec<EncodedPrompt<'p>>, SampleError> {
     let encode = |prompt| Ok(EncodedPrompt { prompt, prompt_ids: codec.prompt_ids(prompt)? });
     prompts.iter().map(encode).collect()
-}
-
-/// A request that the engine works on.
-#[derive(Debug)]
-pub(crate) struct ActiveRequest {
-    pub id: RequestId,
-    pub prompt_id: String,
-    pub prompt_ids: Vec<u32>,
-    pub samples: usize,
-    /// Tokens of a response at most: what is asked for and what the model's context has left.
-    pub limit: usize,
-    pub stream: PromptStream,
-    pub rule: PickRule,
-    pub stop: Arc<StopRule>,
-}
-
-impl ActiveRequest {
-    /// Of a request that was checked, for a model with a context of so many positions.
-    pub(crate) fn new(id: RequestId, request: Request, max_positions: usize) -> Self {
-        let Request { prompt_id, prompt_ids, sampling, stop } = request;
-        Self {
-            id,
-            samples: sampling.num_samples,
-            limit: sampling.max_new_tokens.min(max_positions.saturating_sub(prompt_ids.len())),
-            stream: PromptStream::new(sampling.seed, sampling.iteration, &prompt_id),
-            rule: PickRule::new(&sampling),
-            prompt_id,
-            prompt_ids,
-            stop,
-        }
-    }
-
-    /// Tokens of the prompt.
-    pub(crate) fn tokens(&self) -> usize {
-        self.prompt_ids.len()
-    }
-
-    /// Pages that it may come to need.
-    pub(crate) fn page_need(&self) -> PageNeed {
-        PageNeed::new(self.tokens(), self.limit, self.samples)
-    }
 }

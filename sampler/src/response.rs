@@ -6,12 +6,12 @@ use crate::{EncodedPrompt, Sample, SampleError, StopRule, TextDecoder};
 
 /// A prompt with its candidates, in the order in which they ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer<'p> {
+pub(crate) struct PromptSamples<'p> {
     pub prompt: &'p EncodedPrompt<'p>,
     pub samples: Vec<Sample>,
 }
 
-impl Answer<'_> {
+impl PromptSamples<'_> {
     /// The prompt's own fields with its ids, and its responses in the order of their numbers.
     ///
     /// Fails when a text can't be decoded.
@@ -94,7 +94,7 @@ mod tests {
             finish_reason,
         };
         let samples = vec![sample(1, "yz", FinishReason::Length), sample(0, "x#", FinishReason::Stop)];
-        let row = Answer { prompt: &prompt, samples }.row(&FakeText, &rule()).unwrap();
+        let row = PromptSamples { prompt: &prompt, samples }.row(&FakeText, &rule()).unwrap();
         assert_eq!(row.prompt.prompt.as_deref(), Some("hi"));
         assert_eq!(row.prompt.prompt_id, "7");
         assert_eq!(row.prompt.prompt_ids, Some(vec![1, 2]));

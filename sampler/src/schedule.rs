@@ -7,7 +7,7 @@
 //!                      └────────resume──────── preempted ◀───┘
 //! ```
 //!
-//! - Running rows come first, in the order of [`Key`], so that rows of one prompt stand next to each other; prefills share
+//! - Running rows come first, in the order of [`SequenceKey`], so that rows of one prompt stand next to each other; prefills share
 //!   what they leave of the token budget, in order, cut into chunks.
 //! - A prompt is prefilled once. Its K first tokens are drawn from its last position's logits, and the K forks hold
 //!   its pages together; the last, partly filled page is copied for each but the last fork, which takes it over.
@@ -24,6 +24,7 @@
 //! The moves are one state machine, whose invariants hold between any two of them; they lie in `admission.rs`,
 //! `preemption.rs` and `batch.rs`.
 
+mod active_request;
 mod admission;
 mod batch;
 mod limits;
@@ -36,12 +37,12 @@ use std::sync::Arc;
 
 use selfplay_model::PAGE_TOKENS;
 
-pub(crate) use batch::Draw;
-pub(crate) use limits::{Limits, PageNeed};
+pub(crate) use active_request::ActiveRequest;
+pub(crate) use batch::LogitsDraw;
+pub(crate) use limits::{PageNeed, ScheduleLimits};
 use pages::PagePool;
-use sequence::{Key, Sequence};
+use sequence::{Sequence, SequenceKey};
 
-use crate::request::ActiveRequest;
 use crate::{RequestId, SampleError};
 
 /// A page's content that goes to another page before the step runs.
@@ -76,9 +77,12 @@ struct Prefill {
 }
 
 impl Prefill {
-    fn key(&self) -> Key {
+    fn key(&self) -> SequenceKey {
         // While a prompt is prefilled there are no candidates of it.
-        Key { request: self.request.id, sample: self.resumed.as_ref().map_or(0, |resumed| resumed.sample) }
+        SequenceKey {
+            request: self.request.id,
+            sample: self.resumed.as_ref().map_or(0, |resumed| resumed.sample),
+        }
     }
 
     /// Tokens that it puts into the cache.
@@ -97,7 +101,7 @@ impl Prefill {
 
 /// All requests of an engine.
 pub(crate) struct Schedule {
-    limits: Limits,
+    limits: ScheduleLimits,
     pool: PagePool,
     /// The oldest first; younger than all others.
     waiting: VecDeque<Arc<ActiveRequest>>,
@@ -115,7 +119,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// A schedule without requests or pages.
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: ScheduleLimits) -> Self {
         Self {
             limits,
             pool: PagePool::new(0),
@@ -132,7 +136,7 @@ impl Schedule {
     }
 
     /// What it may use.
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &ScheduleLimits {
         &self.limits
     }
 

@@ -12,13 +12,13 @@ use selfplay_records::Candidates;
 use open::OpenShards;
 
 use crate::{
-    Backend, Capacity, Counts, EncodedPrompt, Engine, Event, NativeBackend, Request, RequestId, SampleError,
-    SampleSettings, Sampling, StopRule, TextDecoder,
+    Backend, Capacity, Counts, EncodedPrompt, Engine, NativeBackend, Request, RequestEvent, RequestId,
+    SampleError, SampleSettings, Sampling, StopRule, TextDecoder,
 };
 
 /// How far a call of [`Sampler::generate`] or [`Sampler::generate_shards`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct SamplingProgress {
     /// Tokens drawn.
     pub tokens: usize,
     /// Candidates that have ended.
@@ -95,7 +95,7 @@ impl<'a> Sampler<'a> {
     pub fn generate(
         &mut self,
         prompts: &[EncodedPrompt<'_>],
-        on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
     ) -> Result<Vec<Candidates>, SampleError> {
         let mut results = Vec::new();
         let mut keep = |_, rows| {
@@ -118,7 +118,7 @@ impl<'a> Sampler<'a> {
     pub fn generate_shards<E: From<SampleError>>(
         &mut self,
         shards: &[&[EncodedPrompt<'_>]],
-        on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
         on_shard: &mut dyn FnMut(usize, Vec<Candidates>) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
         self.engine.clear();
@@ -130,7 +130,7 @@ impl<'a> Sampler<'a> {
     fn generate_spans<E: From<SampleError>>(
         &mut self,
         shards: &[&[EncodedPrompt<'_>]],
-        on_progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
         on_shard: &mut dyn FnMut(usize, Vec<Candidates>) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
         let prompts = || shards.iter().flat_map(|shard| shard.iter());
@@ -165,9 +165,9 @@ impl<'a> Sampler<'a> {
                 }
                 for event in self.engine.step()? {
                     match event {
-                        Event::Token { .. } => {}
-                        Event::Finished { request, sample } => open.put(request, sample)?,
-                        Event::Failed { error, .. } => return Err(error.into()),
+                        RequestEvent::Token { .. } => {}
+                        RequestEvent::Finished { request, sample } => open.put(request, sample)?,
+                        RequestEvent::Failed { error, .. } => return Err(error.into()),
                     }
                 }
                 if on_progress(self.progress(total, before)).is_break() {
@@ -175,7 +175,7 @@ impl<'a> Sampler<'a> {
                 }
             }
         }
-        let Progress { finished, preemptions, recomputed, .. } = self.progress(total, before);
+        let SamplingProgress { finished, preemptions, recomputed, .. } = self.progress(total, before);
         tracing::debug!(preemptions, recomputed_tokens = recomputed, "sampled {finished} candidates");
         Ok(ControlFlow::Continue(()))
     }
@@ -191,9 +191,9 @@ impl<'a> Sampler<'a> {
     }
 
     /// What the engine has done beyond `before`.
-    fn progress(&self, total: usize, before: Counts) -> Progress {
+    fn progress(&self, total: usize, before: Counts) -> SamplingProgress {
         let counts = self.engine.counts();
-        Progress {
+        SamplingProgress {
             tokens: counts.tokens - before.tokens,
             finished: counts.finished - before.finished,
             total,

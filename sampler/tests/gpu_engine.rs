@@ -11,8 +11,8 @@ use emulator::Emulator;
 use selfplay_model::gpu::emulate;
 use selfplay_model::{Architecture, Decoder, LoadOptions, ModelError};
 use selfplay_sampler::{
-    Backend, Capacity, Engine, Event, NativeBackend, Request, RequestId, Sample, Sampling, Stop, StopRule,
-    TextDecoder,
+    Backend, Capacity, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample, Sampling, Stop,
+    StopRule, TextDecoder,
 };
 use serde_json::json;
 
@@ -85,9 +85,11 @@ fn answers(
     let mut step = |engine: &mut Engine<'_>| {
         for event in engine.step().unwrap() {
             match event {
-                Event::Token { .. } => {}
-                Event::Finished { request, sample } => samples.entry(request).or_default().push(sample),
-                Event::Failed { error, .. } => panic!("{error}"),
+                RequestEvent::Token { .. } => {}
+                RequestEvent::Finished { request, sample } => {
+                    samples.entry(request).or_default().push(sample)
+                }
+                RequestEvent::Failed { error, .. } => panic!("{error}"),
             }
         }
     };

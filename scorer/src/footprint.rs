@@ -23,12 +23,12 @@ pub struct Footprint {
 /// The operations of a kind of preference model.
 pub trait Cost: fmt::Debug + Send + Sync {
     /// Operations of one comparison.
-    fn flops(&self, comparison: Comparison) -> f64;
+    fn flops(&self, comparison: ComparisonLengths) -> f64;
 }
 
 /// A prompt and the responses that are compared, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
+pub struct ComparisonLengths {
     /// Tokens of the prompt.
     pub prompt: usize,
     /// Tokens of each response.
@@ -67,7 +67,7 @@ impl Footprint {
     }
 
     /// Operations of one comparison.
-    pub fn flops(&self, comparison: Comparison) -> f64 {
+    pub fn flops(&self, comparison: ComparisonLengths) -> f64 {
         self.cost.flops(comparison)
     }
 }

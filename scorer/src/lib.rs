@@ -23,9 +23,9 @@ mod win;
 
 pub use embedding::{EmbeddingSettings, ScoreDType, TokenisedRow, tokenise_row};
 pub use error::ScoreError;
-pub use footprint::{Comparison, Cost, Footprint};
+pub use footprint::{ComparisonLengths, Cost, Footprint};
 pub use load::{KindSettings, load};
-pub use preference_model::{Compared, PreferenceModel, Progress};
+pub use preference_model::{CompareProgress, Compared, PreferenceModel};
 pub use prompt_check::{PromptCheck, prompt_check};
 pub use settings::{PreferenceKind, ScoreDifference, ScoreKeys, ScoreSettings};
 pub use win::{Contest, has_cycle, mean_win_rate};

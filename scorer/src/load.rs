@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use crate::embedding::{self, Head};
+use crate::embedding::{self, EmbeddingKind};
 use crate::{
     EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, PromptCheck, ScoreDType, ScoreError,
     ScoreSettings,
@@ -38,9 +38,11 @@ pub fn load(
     let factor = settings.score_difference.factor();
     match &settings.kind {
         KindSettings::Auto(own) => embedding::load(folder, None, own, factor, device, template),
-        KindSettings::Gpm(own) => embedding::load(folder, Some(Head::Gpm), own, factor, device, template),
+        KindSettings::Gpm(own) => {
+            embedding::load(folder, Some(EmbeddingKind::Gpm), own, factor, device, template)
+        }
         KindSettings::BradleyTerry(own) => {
-            embedding::load(folder, Some(Head::BradleyTerry), own, factor, device, template)
+            embedding::load(folder, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
         }
     }
 }

@@ -8,7 +8,7 @@ use selfplay_records::{Candidates, Preference};
 use crate::{Contest, Footprint, ScoreError};
 
 /// Is told how many of a call's prompts are compared so far, and asks for a stop by breaking.
-pub type Progress<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
+pub type CompareProgress<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
 /// Compares responses to the same prompt.
 ///
@@ -24,7 +24,11 @@ pub trait PreferenceModel: Send + Sync {
     /// # Errors
     /// A row without text, a conversation that the model cannot take, an answer that is not a finite number, each with
     /// its `prompt_id`.
-    fn compare(&self, rows: &[Candidates], progress: &mut Progress<'_>) -> Result<Compared, ScoreError>;
+    fn compare(
+        &self,
+        rows: &[Candidates],
+        progress: &mut CompareProgress<'_>,
+    ) -> Result<Compared, ScoreError>;
 
     /// P(first ≻ second) of each contest, in order, freed of the order in which the two are shown. It is the model's own
     /// probability, whatever `score_difference` stores. Nothing is promised of a contest the other way round.

@@ -8,8 +8,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use selfplay_records::{Candidates, HasKind, Kind, Preference, Problems, Prompt, Response, atomic};
 use selfplay_scorer::{
-    Compared, Comparison, Contest, Footprint, KindSettings, PreferenceKind, PreferenceModel, ScoreDifference,
-    ScoreError, ScoreKeys, ScoreSettings, load,
+    Compared, ComparisonLengths, Contest, Footprint, KindSettings, PreferenceKind, PreferenceModel,
+    ScoreDifference, ScoreError, ScoreKeys, ScoreSettings, load,
 };
 use tempfile::TempDir;
 
@@ -255,7 +255,7 @@ fn the_footprint_is_known_without_the_weights() {
     let read = Footprint::of_folder(folder.path(), &KindSettings::default()).unwrap();
     assert_eq!((loaded.parameters, loaded.token_values), (read.parameters, read.token_values));
     assert_eq!(read.stored_dtype, Some(DType::F32));
-    let comparison = Comparison { prompt: 7, response: 5, responses: 4.0 };
+    let comparison = ComparisonLengths { prompt: 7, response: 5, responses: 4.0 };
     assert_eq!(loaded.flops(comparison), read.flops(comparison));
     // Embedding 19 × 16; per layer q and o 16 × 16, k and v 8 × 16, three of 16 × 32, two norms; one norm.
     let parameters = 19 * 16 + 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 32 + 2 * 16) + 16;

@@ -6,7 +6,7 @@ use crate::TrainError;
 
 /// Where an example's length can be mended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Remedy {
+pub(crate) enum LengthRemedy {
     /// A key that cuts, with its section: `train.max_length`.
     Key(&'static str),
     /// The row itself.
@@ -22,15 +22,15 @@ pub(crate) fn check_context(
     name: &str,
     length: usize,
     seen: usize,
-    remedy: Remedy,
+    remedy: LengthRemedy,
 ) -> Result<(), TrainError> {
     let context = decoder.architecture().max_positions;
     if seen <= context {
         return Ok(());
     }
     let want = match remedy {
-        Remedy::Key(key) => format!("at most {context}: {key}={context} cuts it, or leave the row out"),
-        Remedy::Row => format!("at most {context}: shorten the row or leave it out"),
+        LengthRemedy::Key(key) => format!("at most {context}: {key}={context} cuts it, or leave the row out"),
+        LengthRemedy::Row => format!("at most {context}: shorten the row or leave it out"),
     };
     Err(TrainError::example(name, format!("{length} tokens, and the model's context is {context}"), want))
 }

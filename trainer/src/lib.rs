@@ -32,7 +32,7 @@ pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use objectives::{
-    BatchReport, Objective, PairObjective, Part, PassSettings, PreferenceHead, PreferenceObjective,
+    BatchReport, Objective, PairObjective, Part, PassSettings, PreferenceHeadKind, PreferenceObjective,
     PreferenceSettings, PreferenceTrainSettings, SftExample, SftObjective, TokenComparison, TokenPair,
     pair_gradients, sft_examples, token_pairs,
 };

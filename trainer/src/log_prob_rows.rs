@@ -7,7 +7,7 @@ use selfplay_model::{Codec, Decoder};
 use selfplay_records::{LogProbRow, Message};
 
 use crate::TrainError;
-use crate::context::{Remedy, check_context};
+use crate::context::{LengthRemedy, check_context};
 use crate::log_probs::{PromptResponse, log_probs};
 use crate::turn::{at_example, last_turn};
 
@@ -29,7 +29,7 @@ pub fn log_prob_rows(
         .collect::<Result<_, _>>()?;
     for row in &tokens {
         let length = row.prompt.len() + row.response.len();
-        check_context(decoder, &row.name, length, length.saturating_sub(1), Remedy::Row)?;
+        check_context(decoder, &row.name, length, length.saturating_sub(1), LengthRemedy::Row)?;
     }
     for (row, values) in rows.iter_mut().zip(log_probs(decoder, &tokens, batch_tokens)?) {
         row.logprob = Some(values.sum);

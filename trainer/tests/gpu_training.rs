@@ -12,7 +12,7 @@ use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::{Architecture, Decoder, LoadOptions};
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PairObjective, PreferenceHead, PreferenceObjective, PreferenceSettings,
+    LossKind, OptimizerKind, PairObjective, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
     PreferenceTarget, PreferenceTrainSettings, StepMetrics, TokenComparison, TokenPair, TrainOutcome,
     TrainRun, TrainSettings,
 };
@@ -138,8 +138,12 @@ fn train_preferences(dtype: DType) -> Vec<(f64, f64)> {
         })
         .collect();
     let train = TrainSettings { learning_rate: 1e-3, epochs: 1, ..settings(OptimizerKind::AdamW) };
-    let preference =
-        PreferenceSettings { kind: PreferenceHead::Gpm, holdout: 0.0, tau: Some(1.0), ..Default::default() };
+    let preference = PreferenceSettings {
+        kind: PreferenceHeadKind::Gpm,
+        holdout: 0.0,
+        tau: Some(1.0),
+        ..Default::default()
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut lines = Vec::new();
     let mut progress = |m: &StepMetrics| lines.push((m.loss, m.grad_norm));

@@ -4,8 +4,19 @@ use candle_core::{DType, Device, Tensor};
 use selfplay_model::linear::{NewModule, SumOrder};
 use selfplay_model::{Linear, Parameters};
 
-use super::{Ceilings, fault, median, timed};
+use serde::{Deserialize, Serialize};
+
+use super::{fault, median, timed};
 use crate::error::Result;
+
+/// What the machine reaches at most, measured just before a bench.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// Bytes read and written in a second by a large copy.
+    pub bytes_per_second: f64,
+    /// Operations in a second of a large product in the bench's dtype.
+    pub flops_per_second: f64,
+}
 
 /// Measures both on the device, on random numbers: zeros are faster than real data.
 pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<Ceilings> {

@@ -4,11 +4,11 @@
 use candle_core::DType;
 use selfplay_model::check::{CheckTarget, InputSize, compare_all, compare_decoders, compare_steps};
 
-use super::{Bench, Line, fault};
+use super::{Bench, Measurement, fault};
 use crate::error::{EngineError, Result};
 
 /// Runs all comparisons at full size; a difference that rounding does not explain is an error that names all of them.
-pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     if bench.device.is_cpu() {
         return Err(EngineError::input(
             "bench check compares a GPU with the CPU: give --device cuda:N (the tests do it in an emulator)",

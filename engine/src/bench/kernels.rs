@@ -13,8 +13,8 @@ use selfplay_model::ops::rope::{Direction, Positions, RopeTable};
 use selfplay_model::{Gradients, Linear, PackedBatch, Parameters};
 
 use super::ceilings::random;
-use super::work::Draw;
-use super::{Bench, Line, fault};
+use super::work::WorkRng;
+use super::{Bench, Measurement, fault};
 use crate::error::Result;
 
 /// Launches between two looks at the clock.
@@ -27,14 +27,14 @@ impl Bench {
         bytes: f64,
         flops: f64,
         mut work: impl FnMut() -> candle_core::Result<()>,
-    ) -> Result<Line> {
+    ) -> Result<Measurement> {
         let seconds = self.time(|| (0..LAUNCHES).try_for_each(|_| work()).map_err(fault))?;
         Ok(self.line(name, seconds / LAUNCHES as f64, bytes, flops))
     }
 }
 
 /// Times all of them.
-pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     let mut lines = Vec::new();
     memory_bound(bench, &mut lines)?;
     products(bench, &mut lines)?;
@@ -43,7 +43,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn memory_bound(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
+fn memory_bound(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     let (a, t) = (&bench.policy, bench.micro_batch_tokens);
     let tensor = |rows: usize, columns: usize| random(rows, columns, bench.dtype, &bench.device);
     let size = bench.dtype.size_in_bytes() as f64;
@@ -85,7 +85,7 @@ fn memory_bound(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
     })?);
     drop((gate_up, d));
 
-    let ids = Draw::new(bench.seed).ids(t, a.vocab_size);
+    let ids = WorkRng::new(bench.seed).ids(t, a.vocab_size);
     let vocabulary = tensor(a.vocab_size, h)?;
     lines
         .push(bench.operation("embedding", 2.0 * rows_of(h), 0.0, || {
@@ -101,7 +101,7 @@ fn memory_bound(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
     Ok(())
 }
 
-fn products(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
+fn products(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     let (a, t) = (&bench.policy, bench.micro_batch_tokens);
     let (h, heads, kv) = (a.hidden_size, a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim);
     let i = a.intermediate_size;
@@ -133,7 +133,7 @@ fn products(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
     Ok(())
 }
 
-fn attention(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
+fn attention(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     for (whose, a) in [("policy", &bench.policy), ("preference model", &bench.preference)] {
         let attention = Attention {
             heads: a.num_heads,
@@ -164,14 +164,14 @@ fn attention(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
 }
 
 /// Log-probs of a chunk of rows of the vocabulary; on a CPU they are part of the head's own loop.
-fn head(bench: &Bench, lines: &mut Vec<Line>) -> Result<()> {
+fn head(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     if Gpu::at(&bench.device).map_err(fault)?.is_none() {
         return Ok(());
     }
     let vocab = bench.policy.vocab_size;
     let rows = 2048.min(bench.micro_batch_tokens);
     let logits = random(rows, vocab, DType::F32, &bench.device)?;
-    let targets = Draw::new(bench.seed).ids(rows, vocab);
+    let targets = WorkRng::new(bench.seed).ids(rows, vocab);
     let count = rows as f64 * vocab as f64;
     lines.push(bench.operation("log-probs of a chunk", 4.0 * count, 0.0, || {
         log_probs(&logits, &targets, None).map(drop)

@@ -22,9 +22,11 @@ use serde::Serialize;
 
 use crate::error::Result;
 
+pub use ceilings::Ceilings;
+
 /// The parts of a bench, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Part {
+pub enum BenchPart {
     /// Every operation's form on the device against the CPU's
     Check,
     /// The memory-bound and the matrix operations of a training step, one by one
@@ -67,18 +69,9 @@ pub struct Bench {
     pub ceilings: Ceilings,
 }
 
-/// What the machine reaches at most, measured just before.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ceilings {
-    /// Bytes read and written in a second by a large copy.
-    pub bytes_per_second: f64,
-    /// Operations in a second of a large product in the bench's dtype.
-    pub flops_per_second: f64,
-}
-
 /// One measured thing.
 #[derive(Clone, Debug, Serialize)]
-pub struct Line {
+pub struct Measurement {
     /// What was run.
     pub name: String,
     /// Seconds, the median.
@@ -94,7 +87,7 @@ pub struct Line {
     pub facts: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Line {
+impl Measurement {
     /// floor / time.
     pub fn share(&self) -> f64 {
         self.floor_seconds / self.seconds
@@ -119,15 +112,15 @@ impl Bench {
     /// Runs one part.
     ///
     /// # Errors
-    /// What the device says; for [`Part::Check`], an operation that differs from the CPU's by more than rounding.
-    pub fn run(&self, part: Part) -> Result<Vec<Line>> {
+    /// What the device says; for [`BenchPart::Check`], an operation that differs from the CPU's by more than rounding.
+    pub fn run(&self, part: BenchPart) -> Result<Vec<Measurement>> {
         match part {
-            Part::Check => check::run(self),
-            Part::Kernels => kernels::run(self),
-            Part::Reference => step::reference(self),
-            Part::Sample => sample::run(self),
-            Part::Score => score::run(self),
-            Part::Train => step::train(self),
+            BenchPart::Check => check::run(self),
+            BenchPart::Kernels => kernels::run(self),
+            BenchPart::Reference => step::reference(self),
+            BenchPart::Sample => sample::run(self),
+            BenchPart::Score => score::run(self),
+            BenchPart::Train => step::train(self),
         }
     }
 
@@ -143,10 +136,10 @@ impl Bench {
         Ok(median(&mut timings))
     }
 
-    fn line(&self, name: impl Into<String>, seconds: f64, bytes: f64, flops: f64) -> Line {
+    fn line(&self, name: impl Into<String>, seconds: f64, bytes: f64, flops: f64) -> Measurement {
         let floor = (bytes / self.ceilings.bytes_per_second).max(flops / self.ceilings.flops_per_second);
         let facts = serde_json::Map::new();
-        Line { name: name.into(), seconds, bytes, flops, floor_seconds: floor, facts }
+        Measurement { name: name.into(), seconds, bytes, flops, floor_seconds: floor, facts }
     }
 }
 
@@ -173,7 +166,7 @@ fn fault(error: candle_core::Error) -> crate::error::EngineError {
 }
 
 /// A table of lines for people.
-pub fn table(lines: &[Line]) -> String {
+pub fn table(lines: &[Measurement]) -> String {
     let mut text = String::new();
     for line in lines {
         let _ = write!(

@@ -7,8 +7,8 @@ use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
 use selfplay_records::Prompt;
 use selfplay_sampler::{EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
 
-use super::work::Draw;
-use super::{Bench, Line, median};
+use super::work::WorkRng;
+use super::{Bench, Measurement, median};
 use crate::error::Result;
 use crate::stages::tokens_of;
 
@@ -38,7 +38,7 @@ struct Load {
 }
 
 /// What a run of a [`Load`] took.
-struct Run {
+struct LoadTiming {
     seconds: f64,
     /// Of it, not spent in waiting for the device.
     host_seconds: f64,
@@ -50,7 +50,7 @@ struct Run {
 
 /// Prompts of a fifth of `max_tokens`, five candidates each of half of it, top-p 0.9, twice as many as run at a time; then
 /// decode steps.
-pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
     let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
     decoder.prepare_inference().map_err(super::fault)?;
@@ -95,7 +95,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
 }
 
 impl Load {
-    fn run(&self, bench: &Bench, decoder: &Decoder) -> Result<Run> {
+    fn run(&self, bench: &Bench, decoder: &Decoder) -> Result<LoadTiming> {
         let page = bench.policy.page_bytes(bench.dtype);
         let settings = SampleSettings {
             num_samples: self.samples,
@@ -114,7 +114,7 @@ impl Load {
             backend = backend.without_graphs();
         }
         let mut sampler = Sampler::with_backend(Box::new(backend), &NoText, &[], &settings)?;
-        let mut draw = Draw::new(bench.seed);
+        let mut draw = WorkRng::new(bench.seed);
         let named = |i: usize| Prompt { prompt_id: i.to_string(), ..Prompt::default() };
         let prompts: Vec<Prompt> = (0..self.prompts).map(named).collect();
         let mut encode = |prompt| EncodedPrompt {
@@ -137,7 +137,7 @@ impl Load {
         let waited_before = sampler.waited();
         let start = Instant::now();
         let (mut steps, mut last, mut full) = (0, (start, 0), Vec::new());
-        let mut on_step = |seen: selfplay_sampler::Progress| {
+        let mut on_step = |seen: selfplay_sampler::SamplingProgress| {
             let now = Instant::now();
             steps += 1;
             // Prompts' first tokens come several at a time.
@@ -150,7 +150,7 @@ impl Load {
         let rows = sampler.generate(&prompts, &mut on_step)?;
         bench.device.synchronize().map_err(super::fault)?;
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Run {
+        Ok(LoadTiming {
             seconds,
             host_seconds: seconds - (sampler.waited() - waited_before).as_secs_f64(),
             steps,
@@ -178,7 +178,7 @@ impl Load {
         bench.policy.parameter_count() as f64 * bench.dtype.size_in_bytes() as f64
     }
 
-    fn line(&self, bench: &Bench, run: &Run) -> Line {
+    fn line(&self, bench: &Bench, run: &LoadTiming) -> Measurement {
         let mean = self.new_tokens as f64 / 2.0;
         let context = self.prompt_tokens as f64 + mean;
         // Each step reads the weights; each token the keys and values before it.
@@ -199,7 +199,7 @@ impl Load {
             .with("new tokens", self.new_tokens)
     }
 
-    fn step_line(&self, bench: &Bench, name: &str, run: &Run) -> Line {
+    fn step_line(&self, bench: &Bench, name: &str, run: &LoadTiming) -> Measurement {
         let mean = self.new_tokens as f64 / 2.0;
         let rows = self.rows as f64;
         let bytes = Self::weight_bytes(bench) + self.key_value_bytes(bench, rows, mean);

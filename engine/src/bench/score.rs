@@ -2,15 +2,15 @@
 
 use selfplay_model::{Decoder, LoadOptions, PackedBatch, PreferenceHeads};
 
-use super::work::Draw;
-use super::{Bench, Line, fault};
+use super::work::WorkRng;
+use super::{Bench, Measurement, fault};
 use crate::error::{EngineError, Result};
 
 /// Responses to a prompt.
 const RESPONSES: usize = 5;
 
 /// Prompts of 200 tokens and 5 responses of 700, or in proportion where `max_tokens` is less, packed to micro-batches.
-pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
     let mut decoder = Decoder::random(bench.preference.clone(), bench.seed, &options)?;
     PreferenceHeads::add(&mut decoder, 6, true, bench.seed)?;
@@ -18,7 +18,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Line>> {
         return Err(EngineError::failure("a preference model without heads"));
     };
     let (prompt_tokens, response_tokens) = (bench.max_tokens / 5, bench.max_tokens * 11 / 16);
-    let mut draw = Draw::new(bench.seed);
+    let mut draw = WorkRng::new(bench.seed);
     let mut batches = vec![(PackedBatch::new(), Vec::new(), Vec::new())];
     for _ in 0..bench.pairs.div_ceil(2) {
         let needed = prompt_tokens + RESPONSES * response_tokens;

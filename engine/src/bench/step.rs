@@ -10,7 +10,7 @@ use selfplay_trainer::{
 };
 
 use super::work::pairs;
-use super::{Bench, Line, fault, median, timed};
+use super::{Bench, Measurement, fault, median, timed};
 use crate::error::{EngineError, Result};
 
 fn decoder(bench: &Bench) -> Result<Decoder> {
@@ -33,7 +33,7 @@ fn pass_flops(bench: &Bench, pairs: &[TokenPair]) -> (f64, usize) {
 }
 
 /// Log-probs of the pairs' responses, as the reference pass makes them.
-pub(super) fn reference(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn reference(bench: &Bench) -> Result<Vec<Measurement>> {
     let decoder = decoder(bench)?;
     let pairs = pairs(bench);
     let rows: Vec<PromptResponse> = pairs
@@ -58,7 +58,7 @@ pub(super) fn reference(bench: &Bench) -> Result<Vec<Line>> {
 }
 
 /// One optimizer step: zeroing, gradients, norm, update.
-pub(super) fn train(bench: &Bench) -> Result<Vec<Line>> {
+pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let mut decoder = decoder(bench)?;
     decoder.parameters_mut().keep_masters().map_err(fault)?;
     let settings = TrainSettings {

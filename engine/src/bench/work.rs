@@ -6,9 +6,9 @@ use selfplay_trainer::{PairLogProbs, PreferenceTarget, TokenPair};
 use super::Bench;
 
 /// A stream of numbers that look random.
-pub(super) struct Draw(Lcg);
+pub(super) struct WorkRng(Lcg);
 
-impl Draw {
+impl WorkRng {
     pub(super) fn new(seed: u64) -> Self {
         Self(Lcg::new(seed))
     }
@@ -26,11 +26,11 @@ impl Draw {
 /// Pairs of a quarter prompt, the responses between half and three quarters of `max_tokens`, references given.
 /// `benches/peers/gpu_peer.py` draws the same lengths.
 pub(super) fn pairs(bench: &Bench) -> Vec<TokenPair> {
-    let (mut draw, vocab, most) = (Draw::new(bench.seed), bench.policy.vocab_size, bench.max_tokens);
+    let (mut draw, vocab, most) = (WorkRng::new(bench.seed), bench.policy.vocab_size, bench.max_tokens);
     (0..bench.pairs)
         .map(|i| {
             let prompt = most / 4;
-            let response = |draw: &mut Draw| most / 2 + draw.below(most / 4 + 1);
+            let response = |draw: &mut WorkRng| most / 2 + draw.below(most / 4 + 1);
             let (chosen, rejected) = (response(&mut draw), response(&mut draw));
             TokenPair {
                 name: format!("pair {i}"),

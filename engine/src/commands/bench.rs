@@ -9,7 +9,7 @@ use selfplay_model::architecture::NAMES;
 use selfplay_records::atomic;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Ceilings, Part, table};
+use crate::bench::{Bench, BenchPart, Ceilings, table};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -22,7 +22,7 @@ use crate::recipe::WeightDType;
 pub struct Args {
     /// What to measure: all but check, if nothing is named.
     #[arg(value_name = "PART", help = "What to measure [default: all but check]")]
-    pub parts: Vec<Part>,
+    pub parts: Vec<BenchPart>,
     /// The policy's shape: random:llama-3-8b, random:llama-110m, random:llama-15m
     #[arg(long, value_name = "random:NAME", default_value = "random:llama-3-8b")]
     pub model: String,
@@ -85,7 +85,13 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         (shape("--model", &args.model)?, shape("--preference-model", &args.preference_model)?);
     let mut parts = args.parts.clone();
     if parts.is_empty() {
-        parts = vec![Part::Kernels, Part::Reference, Part::Sample, Part::Score, Part::Train];
+        parts = vec![
+            BenchPart::Kernels,
+            BenchPart::Reference,
+            BenchPart::Sample,
+            BenchPart::Score,
+            BenchPart::Train,
+        ];
     }
     parts.sort_unstable();
     parts.dedup();
@@ -162,22 +168,22 @@ fn check_report(path: &Path) -> Result<()> {
 /// That the weights and what the parts keep beside them fit into memory: an allocation that fails ends the program without
 /// a message.
 fn refuse_without_memory(
-    parts: &[Part],
+    parts: &[BenchPart],
     [policy, preference]: [&Architecture; 2],
     dtype: DType,
     device: DeviceChoice,
 ) -> Result<()> {
     let (width, on_gpu) = (dtype.size_in_bytes() as u64, device != DeviceChoice::Cpu);
-    let bytes = |part: &Part| {
+    let bytes = |part: &BenchPart| {
         let weights = |model: &Architecture, each: u64| (model.parameter_count() as u64).saturating_mul(each);
         match part {
-            Part::Check | Part::Kernels => 0,
-            Part::Reference => weights(policy, width),
+            BenchPart::Check | BenchPart::Kernels => 0,
+            BenchPart::Reference => weights(policy, width),
             // On a CPU packed for small batches too.
-            Part::Sample => weights(policy, if on_gpu { width } else { 2 * width }),
-            Part::Score => weights(preference, width),
+            BenchPart::Sample => weights(policy, if on_gpu { width } else { 2 * width }),
+            BenchPart::Score => weights(preference, width),
             // Masters of 16 bits, gradients, the optimizer's square averages.
-            Part::Train => weights(policy, width + if width < 4 { 4 } else { 0 } + 8),
+            BenchPart::Train => weights(policy, width + if width < 4 { 4 } else { 0 } + 8),
         }
     };
     let Some(largest) = parts.iter().max_by_key(|part| bytes(part)) else { return Ok(()) };

@@ -11,9 +11,9 @@ use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::flags::Common;
 use crate::hub;
-use crate::plan::device::{self, Memory, Size};
+use crate::plan::device::{self, AvailableMemory, ByteSize};
 use crate::plan::fit::{self, Planned};
-use crate::plan::memory::{self, Bytes, Models, Need};
+use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
 use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
@@ -31,7 +31,7 @@ pub struct Args {
         value_name = "SIZE",
         help = "Refuse what needs more memory, as in 141GB or 24GiB [default: what the device has]"
     )]
-    pub memory: Option<Size>,
+    pub memory: Option<ByteSize>,
     /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
     #[arg(long, value_name = "PATH")]
     pub rates: Vec<PathBuf>,
@@ -89,7 +89,7 @@ fn head(recipe: &Recipe, models: &Models<'_>) -> String {
     )
 }
 
-fn memory_section(text: &mut String, needs: &[Need], memory: Option<&Memory>, device: DeviceChoice) {
+fn memory_section(text: &mut String, needs: &[Need], memory: Option<&AvailableMemory>, device: DeviceChoice) {
     for need in needs {
         section(text, &format!("memory while {}", need.phase.name()), &need.bytes);
     }
@@ -193,9 +193,9 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
     Ok(Some(total))
 }
 
-fn section(text: &mut String, title: &str, bytes: &Bytes) {
+fn section(text: &mut String, title: &str, bytes: &MemoryBreakdown) {
     let _ = writeln!(text, "\n{title}");
-    for part in &bytes.lines {
+    for part in &bytes.items {
         line(text, part.what, &size(part.bytes));
     }
     line(text, "together", &size(bytes.total()));

@@ -10,7 +10,7 @@ use selfplay_model::ModelError;
 use selfplay_records::{
     Candidates, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
 };
-use selfplay_sampler::{EncodedPrompt, Progress, Sampler, encode};
+use selfplay_sampler::{EncodedPrompt, Sampler, SamplingProgress, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -94,7 +94,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let task = stage.progress.task("sample", "prompts", asked.len() as u64);
     let started = Instant::now();
     let shards: Vec<&[EncodedPrompt<'_>]> = asked.chunks(settings.shard_prompts).collect();
-    let mut on_progress = |earlier: usize, seen: Progress| {
+    let mut on_progress = |earlier: usize, seen: SamplingProgress| {
         let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
         task.set((earlier + seen.finished / settings.num_samples) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
@@ -123,7 +123,7 @@ fn sample_missing(
     parts: &Parts,
     sampler: &mut Sampler<'_>,
     shards: &[&[EncodedPrompt<'_>]],
-    on_progress: &mut dyn FnMut(usize, Progress) -> ControlFlow<()>,
+    on_progress: &mut dyn FnMut(usize, SamplingProgress) -> ControlFlow<()>,
 ) -> Result<Sampled> {
     let numbers = 0..shards.len();
     let mut rows = numbers.clone().map(|number| parts.shard(number)).collect::<Result<Vec<_>>>()?;

@@ -10,7 +10,7 @@ use super::HubError;
 use super::address::Address;
 use super::environment::{self, Endpoint};
 use super::error::shown;
-use super::exchange::{Exchange, Head, Interruption, TICK};
+use super::exchange::{Exchange, Interruption, ResponseHead, TICK};
 use crate::signals::StopFlag;
 
 /// Failed tries after which a trouble is reported.
@@ -30,22 +30,22 @@ const CONNECT: Duration = Duration::from_secs(20);
 
 /// Why a try failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum TryFailure {
     /// Another try may do, after the pause that the server asks for.
     Passing(HubError, Option<Duration>),
     /// None will.
     Final(HubError),
 }
 
-impl From<HubError> for Failure {
+impl From<HubError> for TryFailure {
     fn from(error: HubError) -> Self {
         Self::Final(error)
     }
 }
 
 /// An answer whose body has not been read yet.
-pub(super) struct Answer {
-    pub(super) head: Head,
+pub(super) struct HttpResponse {
+    pub(super) head: ResponseHead,
     /// Who sent it.
     pub(super) address: Address,
     exchange: Exchange,
@@ -84,7 +84,12 @@ impl Client {
     }
 
     /// Sends one request and waits for its head.
-    pub(super) fn send(&self, what: &str, address: Address, range: Option<&str>) -> Result<Answer, Failure> {
+    pub(super) fn send(
+        &self,
+        what: &str,
+        address: Address,
+        range: Option<&str>,
+    ) -> Result<HttpResponse, TryFailure> {
         // Hashes are those of the bytes as they are, without a compression on the way.
         let mut headers = vec![("accept-encoding", "identity".to_owned())];
         if let Some(range) = range {
@@ -96,7 +101,7 @@ impl Client {
         let exchange = Exchange::start(&self.agent, &address.url(), headers, &self.stop, self.patience)
             .map_err(|source| HubError::Io { path: "a thread".into(), source })?;
         let head = exchange.head().map_err(|problem| self.failure(what, &address, problem))?;
-        Ok(Answer { head, address, exchange })
+        Ok(HttpResponse { head, address, exchange })
     }
 
     /// Sends a request and follows redirects, to an answer that is good: 200 or 206, or 416 where a range was asked.
@@ -106,8 +111,8 @@ impl Client {
         what: &str,
         start: Address,
         range: Option<&str>,
-        is_enough: impl Fn(&Answer) -> bool,
-    ) -> Result<Answer, Failure> {
+        is_enough: impl Fn(&HttpResponse) -> bool,
+    ) -> Result<HttpResponse, TryFailure> {
         let mut address = start;
         for _ in 0..=REDIRECTS {
             let answer = self.send(what, address, range)?;
@@ -130,12 +135,17 @@ impl Client {
     }
 
     /// The next bytes of an answer's body; `None` at its end.
-    pub(super) fn bytes(&self, what: &str, answer: &Answer) -> Result<Option<Vec<u8>>, Failure> {
+    pub(super) fn bytes(&self, what: &str, answer: &HttpResponse) -> Result<Option<Vec<u8>>, TryFailure> {
         answer.exchange.bytes().map_err(|problem| self.failure(what, &answer.address, problem))
     }
 
     /// A body of at most `most` bytes, whole.
-    pub(super) fn whole(&self, what: &str, answer: &Answer, most: usize) -> Result<Vec<u8>, Failure> {
+    pub(super) fn whole(
+        &self,
+        what: &str,
+        answer: &HttpResponse,
+        most: usize,
+    ) -> Result<Vec<u8>, TryFailure> {
         let mut body = Vec::new();
         while let Some(bytes) = self.bytes(what, answer)? {
             body.extend_from_slice(&bytes);
@@ -156,7 +166,7 @@ impl Client {
     pub(super) fn persist<T>(
         &self,
         what: &str,
-        mut attempt: impl FnMut() -> Result<T, Failure>,
+        mut attempt: impl FnMut() -> Result<T, TryFailure>,
     ) -> Result<T, HubError> {
         let mut tries = Tries::default();
         loop {
@@ -168,10 +178,10 @@ impl Client {
     }
 
     /// Waits for the next try; the error where there is none.
-    pub(super) fn again(&self, what: &str, tries: &mut Tries, failure: Failure) -> Result<(), HubError> {
+    pub(super) fn again(&self, what: &str, tries: &mut Tries, failure: TryFailure) -> Result<(), HubError> {
         let (error, asked) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Passing(error, asked) => (error, asked),
+            TryFailure::Final(error) => return Err(error),
+            TryFailure::Passing(error, asked) => (error, asked),
         };
         tries.failed += 1;
         let wait = asked.unwrap_or(FIRST_WAIT * 2_u32.pow(tries.failed.min(10) - 1));
@@ -200,18 +210,18 @@ impl Client {
         }
     }
 
-    fn failure(&self, what: &str, address: &Address, interruption: Interruption) -> Failure {
+    fn failure(&self, what: &str, address: &Address, interruption: Interruption) -> TryFailure {
         let (what, server) = (what.to_owned(), address.server());
         match interruption {
             Interruption::Broken(problem) => {
-                Failure::Passing(HubError::Unreachable { what, server, problem }, None)
+                TryFailure::Passing(HubError::Unreachable { what, server, problem }, None)
             }
             Interruption::Untrusted(problem) => {
-                Failure::Final(HubError::Unreachable { what, server, problem })
+                TryFailure::Final(HubError::Unreachable { what, server, problem })
             }
             Interruption::Stop => match self.check_stop(&what) {
-                Err(error) => Failure::Final(error),
-                Ok(()) => Failure::Passing(
+                Err(error) => TryFailure::Final(error),
+                Ok(()) => TryFailure::Passing(
                     HubError::Unreachable { what, server, problem: "interrupted".to_owned() },
                     None,
                 ),
@@ -220,7 +230,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// An error about what this server sent.
     pub(super) fn wrong(&self, what: &str, problem: impl Into<String>) -> HubError {
         HubError::Answer { what: what.to_owned(), server: self.address.server(), problem: problem.into() }
@@ -245,14 +255,14 @@ impl Answer {
     }
 
     /// The error that a status other than success is.
-    fn refusal(&self, what: &str, by_hub: bool) -> Failure {
+    fn refusal(&self, what: &str, by_hub: bool) -> TryFailure {
         let status = self.head.status;
         let code = self.head.header("x-error-code");
         let what = what.to_owned();
-        let refused = |answer: String| Failure::Final(HubError::Refused { what: what.clone(), answer });
+        let refused = |answer: String| TryFailure::Final(HubError::Refused { what: what.clone(), answer });
         let busy = |problem: String| {
             let asked = self.head.number("retry-after").map(Duration::from_secs);
-            Failure::Passing(HubError::Busy { what: what.clone(), problem }, asked)
+            TryFailure::Passing(HubError::Busy { what: what.clone(), problem }, asked)
         };
         match status {
             404 if code == Some("RevisionNotFound") => refused("no such revision (404)".to_owned()),
@@ -268,11 +278,13 @@ impl Answer {
             // A signed address that has run out: the hub makes another one.
             _ if !by_hub && (400..500).contains(&status) => {
                 let problem = format!("leads to {}, which refuses ({status})", self.address.server());
-                Failure::Passing(HubError::Busy { what: what.clone(), problem }, None)
+                TryFailure::Passing(HubError::Busy { what: what.clone(), problem }, None)
             }
             _ => {
                 let code = code.map(|code| format!(", {}", shown(code))).unwrap_or_default();
-                Failure::Final(self.wrong(&what, format!("the status {status}{code}, and a file was wanted")))
+                TryFailure::Final(
+                    self.wrong(&what, format!("the status {status}{code}, and a file was wanted")),
+                )
             }
         }
     }

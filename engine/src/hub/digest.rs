@@ -8,12 +8,12 @@ use sha2::{Digest as _, Sha256};
 /// The hash of a file, which is also its name among the cache's blobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Digest {
-    kind: Kind,
+    kind: HashKind,
     hex: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum HashKind {
     /// Of large files: of the content, 64 digits.
     Sha256,
     /// Of all others: of git's blob, 40 digits.
@@ -26,8 +26,8 @@ impl Digest {
         let etag = etag.trim();
         let hex = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
         let kind = match hex.len() {
-            64 => Kind::Sha256,
-            40 => Kind::GitBlob,
+            64 => HashKind::Sha256,
+            40 => HashKind::GitBlob,
             _ => return None,
         };
         is_hex(hex).then(|| Self { kind, hex: hex.to_owned() })
@@ -36,8 +36,8 @@ impl Digest {
     /// A hash of this kind over a file of `size` bytes.
     pub(super) fn hasher(&self, size: u64) -> Hasher {
         match self.kind {
-            Kind::Sha256 => Hasher::Sha256(Sha256::new()),
-            Kind::GitBlob => Hasher::GitBlob(Sha1::new_with_prefix(format!("blob {size}\0"))),
+            HashKind::Sha256 => Hasher::Sha256(Sha256::new()),
+            HashKind::GitBlob => Hasher::GitBlob(Sha1::new_with_prefix(format!("blob {size}\0"))),
         }
     }
 }

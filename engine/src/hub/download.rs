@@ -7,7 +7,7 @@ use selfplay_records::partial::PartialFile;
 use super::HubError;
 use super::address::{Address, percent_encoded};
 use super::cache::{Repo, RepoCache, RepoKind};
-use super::client::{Answer, Client, Failure, Tries};
+use super::client::{Client, HttpResponse, Tries, TryFailure};
 use super::digest::{Digest, is_commit};
 use super::error::shown;
 use super::exchange::TICK;
@@ -59,13 +59,13 @@ impl Download<'_> {
     }
 
     /// Asks for the first byte: the answer's headers, or those of its first redirect to another server, hold the rest.
-    fn metadata(&self, what: &str) -> Result<Metadata, Failure> {
-        let has_hash = |answer: &Answer| answer.head.header("x-linked-etag").is_some();
-        let leaves = |answer: &Answer| {
+    fn metadata(&self, what: &str) -> Result<Metadata, TryFailure> {
+        let has_hash = |answer: &HttpResponse| answer.head.header("x-linked-etag").is_some();
+        let leaves = |answer: &HttpResponse| {
             let location = answer.head.header("location").and_then(|location| answer.address.join(location));
             location.is_some_and(|next| !next.same_server(&answer.address))
         };
-        let is_enough = |answer: &Answer| has_hash(answer) || leaves(answer);
+        let is_enough = |answer: &HttpResponse| has_hash(answer) || leaves(answer);
         let mut answer = self.client.follow(what, self.address(), Some("0-0"), is_enough)?;
         if answer.head.status == 416 {
             // An empty file has no first byte.
@@ -174,10 +174,10 @@ impl Download<'_> {
         metadata: &Metadata,
         part: &mut PartialFile,
         path: &std::path::Path,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TryFailure> {
         let failed = |source| HubError::Io { path: path.to_path_buf(), source };
         let damaged =
-            |problem: String| Failure::Passing(HubError::Damaged { what: what.to_owned(), problem }, None);
+            |problem: String| TryFailure::Passing(HubError::Damaged { what: what.to_owned(), problem }, None);
         match metadata.size {
             Some(size) if part.length() == size => return Ok(()),
             Some(size) if part.length() > size => part.clear().map_err(failed)?,
@@ -221,7 +221,7 @@ impl Download<'_> {
             Some(size) if part.length() < size => {
                 let problem = format!("the connection ended after {} of {size} bytes", part.length());
                 let (what, server) = (what.to_owned(), answer.address.server());
-                Err(Failure::Passing(HubError::Unreachable { what, server, problem }, None))
+                Err(TryFailure::Passing(HubError::Unreachable { what, server, problem }, None))
             }
             _ => Ok(()),
         }

@@ -36,12 +36,12 @@ const HEADERS: [&str; 9] = [
 
 /// Status and headers of an answer.
 #[derive(Debug, Default)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: u16,
     headers: BTreeMap<&'static str, String>,
 }
 
-impl Head {
+impl ResponseHead {
     /// A header of [`HEADERS`].
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
@@ -71,8 +71,8 @@ pub(super) enum Interruption {
     Untrusted(String),
 }
 
-enum Piece {
-    Head(Head),
+enum ExchangeMessage {
+    Head(ResponseHead),
     Bytes(Vec<u8>),
     End,
     Failed(Interruption),
@@ -80,7 +80,7 @@ enum Piece {
 
 /// A request on its way.
 pub(super) struct Exchange {
-    pieces: Receiver<Piece>,
+    pieces: Receiver<ExchangeMessage>,
     stop: StopFlag,
     patience: Duration,
 }
@@ -101,9 +101,9 @@ impl Exchange {
     }
 
     /// Waits for status and headers.
-    pub(super) fn head(&self) -> Result<Head, Interruption> {
+    pub(super) fn head(&self) -> Result<ResponseHead, Interruption> {
         match self.next()? {
-            Piece::Head(head) => Ok(head),
+            ExchangeMessage::Head(head) => Ok(head),
             _ => Err(Interruption::Broken("the answer has no head".to_owned())),
         }
     }
@@ -111,19 +111,19 @@ impl Exchange {
     /// Waits for the next bytes of the body; `None` at its end.
     pub(super) fn bytes(&self) -> Result<Option<Vec<u8>>, Interruption> {
         match self.next()? {
-            Piece::Bytes(bytes) => Ok(Some(bytes)),
+            ExchangeMessage::Bytes(bytes) => Ok(Some(bytes)),
             _ => Ok(None),
         }
     }
 
-    fn next(&self) -> Result<Piece, Interruption> {
+    fn next(&self) -> Result<ExchangeMessage, Interruption> {
         let started = Instant::now();
         loop {
             if self.stop.requested().is_some() {
                 return Err(Interruption::Stop);
             }
             match self.pieces.recv_timeout(TICK) {
-                Ok(Piece::Failed(interruption)) => return Err(interruption),
+                Ok(ExchangeMessage::Failed(interruption)) => return Err(interruption),
                 Ok(piece) => return Ok(piece),
                 Err(RecvTimeoutError::Timeout) if started.elapsed() < self.patience => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -139,7 +139,12 @@ impl Exchange {
 }
 
 /// The thread's work. A caller that has gone is noticed at the next piece, which ends the connection.
-fn make(agent: &ureq::Agent, url: &str, headers: Vec<(&'static str, String)>, caller: &SyncSender<Piece>) {
+fn make(
+    agent: &ureq::Agent,
+    url: &str,
+    headers: Vec<(&'static str, String)>,
+    caller: &SyncSender<ExchangeMessage>,
+) {
     let mut request = agent.get(url);
     for (name, value) in headers {
         request = request.header(name, value);
@@ -147,32 +152,32 @@ fn make(agent: &ureq::Agent, url: &str, headers: Vec<(&'static str, String)>, ca
     let response = match request.call() {
         Ok(response) => response,
         Err(error) => {
-            let _ = caller.send(Piece::Failed(interruption_of(&error)));
+            let _ = caller.send(ExchangeMessage::Failed(interruption_of(&error)));
             return;
         }
     };
-    let mut head = Head { status: response.status().as_u16(), ..Head::default() };
+    let mut head = ResponseHead { status: response.status().as_u16(), ..ResponseHead::default() };
     for name in HEADERS {
         if let Some(value) = response.headers().get(name) {
             head.headers.insert(name, String::from_utf8_lossy(value.as_bytes()).into_owned());
         }
     }
-    if caller.send(Piece::Head(head)).is_err() {
+    if caller.send(ExchangeMessage::Head(head)).is_err() {
         return;
     }
     let mut body = response.into_body().into_reader();
     loop {
         let mut buffer = vec![0; PIECE];
         let piece = match body.read(&mut buffer) {
-            Ok(0) => Piece::End,
+            Ok(0) => ExchangeMessage::End,
             Ok(read) => {
                 buffer.truncate(read);
-                Piece::Bytes(buffer)
+                ExchangeMessage::Bytes(buffer)
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => Piece::Failed(Interruption::Broken(problem_of(&error))),
+            Err(error) => ExchangeMessage::Failed(Interruption::Broken(problem_of(&error))),
         };
-        let last = !matches!(piece, Piece::Bytes(_));
+        let last = !matches!(piece, ExchangeMessage::Bytes(_));
         if caller.send(piece).is_err() || last {
             return;
         }
@@ -210,8 +215,10 @@ mod tests {
 
     #[test]
     fn ranges_are_read() {
-        let head =
-            |text: &str| Head { status: 206, headers: BTreeMap::from([("content-range", text.to_owned())]) };
+        let head = |text: &str| ResponseHead {
+            status: 206,
+            headers: BTreeMap::from([("content-range", text.to_owned())]),
+        };
         assert_eq!(head("bytes 5-9/10").content_range(), Some((5, Some(10))));
         assert_eq!(head("bytes 0-0/*").content_range(), Some((0, None)));
         assert_eq!(head("bytes */10").content_range(), None);

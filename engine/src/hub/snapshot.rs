@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::HubError;
 use super::address::percent_encoded;
 use super::cache::{Repo, RepoCache, RepoKind, is_fixed, is_plain_name};
-use super::client::{Client, Failure};
+use super::client::{Client, TryFailure};
 use super::digest::is_commit;
 use super::download::Download;
 use super::error::shown;
@@ -45,7 +45,7 @@ impl Snapshot {
         let (commit, names) = client.persist(&what, || {
             let answer = client.follow(&what, address.clone(), None, |_| false)?;
             let body = client.whole(&what, &answer, LISTING)?;
-            let wrong = |problem: String| Failure::Final(answer.wrong(&what, problem));
+            let wrong = |problem: String| TryFailure::Final(answer.wrong(&what, problem));
             let listing: Value = serde_json::from_slice(&body)
                 .map_err(|_| wrong("a listing that is not JSON: is HF_ENDPOINT a hub?".to_owned()))?;
             let commit = listing.get("sha").and_then(Value::as_str).unwrap_or_default();

@@ -29,7 +29,7 @@ const ENDINGS: [&str; 5] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.g
 pub(super) fn files(address: &str, names: &[String], split: Option<&str>) -> Result<Vec<String>, HubError> {
     let rows: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_rows(name)).collect();
     let wanted = split.unwrap_or(DEFAULT);
-    let mut sets: BTreeMap<Series, Vec<(&str, Option<Shard>)>> = BTreeMap::new();
+    let mut sets: BTreeMap<Series, Vec<(&str, Option<ShardNumber>)>> = BTreeMap::new();
     let named: Vec<&str> = rows.iter().copied().filter(|name| matches(wanted, name)).collect();
     if named.is_empty() {
         for name in &rows {
@@ -84,13 +84,13 @@ struct Series {
 
 /// `00001-of-00005`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shard {
+struct ShardNumber {
     index: u64,
     total: u64,
 }
 
 /// The series that a file belongs to where it is of the split.
-fn member(name: &str, wanted: &str) -> Option<(Series, Option<Shard>)> {
+fn member(name: &str, wanted: &str) -> Option<(Series, Option<ShardNumber>)> {
     let (configuration, split) = match wanted.rsplit_once('/') {
         Some((configuration, split)) => (Some(configuration), split),
         None => (None, wanted),
@@ -122,7 +122,7 @@ fn member(name: &str, wanted: &str) -> Option<(Series, Option<Shard>)> {
 }
 
 /// A file's name with `*` for its shard's number, and the shard where the name says of how many.
-fn shard_of(file: &str) -> (String, Option<Shard>) {
+fn shard_of(file: &str) -> (String, Option<ShardNumber>) {
     let Some(ending) = ending(file) else { return (file.to_owned(), None) };
     let stem = &file[..file.len() - ending.len()];
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
@@ -134,7 +134,7 @@ fn shard_of(file: &str) -> (String, Option<Shard>) {
             // A hash may follow, another one for each shard.
             parts.truncate(of - 1);
             let start: String = parts.iter().map(|part| format!("{part}-")).collect();
-            return (format!("{start}*{ending}"), Some(Shard { index, total }));
+            return (format!("{start}*{ending}"), Some(ShardNumber { index, total }));
         }
     }
     match stem.rsplit_once('-') {
@@ -146,7 +146,7 @@ fn shard_of(file: &str) -> (String, Option<Shard>) {
 }
 
 /// That all shards are there, each once.
-fn check_whole(address: &str, set: &[(&str, Option<Shard>)]) -> Result<(), HubError> {
+fn check_whole(address: &str, set: &[(&str, Option<ShardNumber>)]) -> Result<(), HubError> {
     let mut shards: Vec<(u64, u64, &str)> =
         set.iter().filter_map(|(name, shard)| shard.map(|shard| (shard.index, shard.total, *name))).collect();
     shards.sort_unstable();
@@ -187,7 +187,11 @@ fn renumbered(name: &str, index: u64) -> String {
     format!("{}{index:0width$}-of-{total}{rest}", &name[..start])
 }
 
-fn ambiguous(address: &str, wanted: &str, sets: &BTreeMap<Series, Vec<(&str, Option<Shard>)>>) -> HubError {
+fn ambiguous(
+    address: &str,
+    wanted: &str,
+    sets: &BTreeMap<Series, Vec<(&str, Option<ShardNumber>)>>,
+) -> HubError {
     let split = wanted.rsplit('/').next().unwrap_or(wanted);
     let mut folders: Vec<&str> = sets.keys().map(|series| series.folder.as_str()).collect();
     folders.dedup();

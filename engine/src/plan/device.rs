@@ -23,9 +23,9 @@ const UNITS: [(&str, f64); 9] = [
 
 /// A number of bytes as typed: `141GB`, `24GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size(u64);
+pub struct ByteSize(u64);
 
-impl FromStr for Size {
+impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -44,36 +44,36 @@ impl FromStr for Size {
 
 /// What a plan has to fit into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub(crate) struct AvailableMemory {
     pub(crate) bytes: u64,
     /// Who owns the memory, for messages: `the 24 GB of {owner}`.
     pub(crate) owner: String,
 }
 
 /// `--memory`, else what the device has; `None` where that is not known.
-pub(crate) fn memory(given: Option<Size>, device: DeviceChoice) -> Option<Memory> {
+pub(crate) fn memory(given: Option<ByteSize>, device: DeviceChoice) -> Option<AvailableMemory> {
     match (given, device) {
-        (Some(Size(bytes)), _) => Some(Memory { bytes, owner: "--memory".to_owned() }),
+        (Some(ByteSize(bytes)), _) => Some(AvailableMemory { bytes, owner: "--memory".to_owned() }),
         (None, DeviceChoice::Cpu) => of_machine(Path::new("/")),
         (None, DeviceChoice::Cuda(_)) => of_gpu(device),
     }
 }
 
 /// All memory of a GPU, where this build can open one and it is there.
-fn of_gpu(device: DeviceChoice) -> Option<Memory> {
+fn of_gpu(device: DeviceChoice) -> Option<AvailableMemory> {
     let memory = gpu::memory(&device.open().ok()?).ok()??;
-    Some(Memory { bytes: memory.total as u64, owner: device.to_string() })
+    Some(AvailableMemory { bytes: memory.total as u64, owner: device.to_string() })
 }
 
 /// Linux: the machine's memory, or the bound of this process's control group if that is lower. `root` holds `proc` and
 /// `sys`. Elsewhere `None`.
-fn of_machine(root: &Path) -> Option<Memory> {
+fn of_machine(root: &Path) -> Option<AvailableMemory> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let total = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.saturating_mul(1024);
     match group_bound(root).filter(|&bound| bound < total) {
-        Some(bytes) => Some(Memory { bytes, owner: "this process's control group".to_owned() }),
-        None => Some(Memory { bytes: total, owner: "this machine".to_owned() }),
+        Some(bytes) => Some(AvailableMemory { bytes, owner: "this process's control group".to_owned() }),
+        None => Some(AvailableMemory { bytes: total, owner: "this machine".to_owned() }),
     }
 }
 
@@ -126,12 +126,12 @@ mod tests {
             ("2TB", 2_000_000_000_000),
             ("77B", 77),
         ] {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         for text in
             ["", "GB", "141", "-1GB", "0GB", "1e3GB", "infGB", "1.2.3GB", "12gb", "lots", "99999999TB"]
         {
-            let error = text.parse::<Size>().unwrap_err();
+            let error = text.parse::<ByteSize>().unwrap_err();
             assert!(error.contains("as in 141GB"), "{text}: {error}");
         }
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_lower_bound_of_a_control_group_counts() {
         let found = |groups: &str, files: &[(&str, &str)]| of_machine(root(groups, files).path()).unwrap();
-        let whole = Memory { bytes: 4 << 30, owner: "this machine".to_owned() };
+        let whole = AvailableMemory { bytes: 4 << 30, owner: "this machine".to_owned() };
         assert_eq!(found("", &[]), whole);
         // Version 2: the group itself has none, the one around it has.
         let two = [("sys/fs/cgroup/a/b/memory.max", "max\n"), ("sys/fs/cgroup/a/memory.max", "1073741824\n")];
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_is_given_goes_before_what_the_device_has() {
-        let given = memory(Some(Size(5)), DeviceChoice::Cuda(0));
-        assert_eq!(given, Some(Memory { bytes: 5, owner: "--memory".to_owned() }));
+        let given = memory(Some(ByteSize(5)), DeviceChoice::Cuda(0));
+        assert_eq!(given, Some(AvailableMemory { bytes: 5, owner: "--memory".to_owned() }));
     }
 }

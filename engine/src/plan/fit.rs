@@ -6,7 +6,7 @@ use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_scorer::{Footprint, ScoreDType};
 
-use super::device::Memory;
+use super::device::AvailableMemory;
 use super::memory::{self, Models, Need, Phase};
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
@@ -126,14 +126,14 @@ fn need_of(needs: &[Need], training: bool) -> u64 {
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
-enum Remedy {
+enum MemoryRemedy {
     /// With these everything fits.
     Settings(Vec<Setting>),
     /// Nothing does: with every saving at its most this much is needed.
     None { least: u64 },
 }
 
-fn remedy(planned: &Planned<'_>, memory: u64) -> Remedy {
+fn remedy(planned: &Planned<'_>, memory: u64) -> MemoryRemedy {
     let savings = savings(planned);
     let mut found = Some(Vec::new());
     // Sampling and scoring first, then training on top of what they ask for.
@@ -145,12 +145,12 @@ fn remedy(planned: &Planned<'_>, memory: u64) -> Remedy {
         found = found.and_then(|chosen| search(&savings, chosen, &fits));
     }
     if let Some(settings) = found {
-        return Remedy::Settings(settings);
+        return MemoryRemedy::Settings(settings);
     }
     // The dtypes are no saving here: 16 bits want masters beside them, and may take more.
     let lowest: Vec<Setting> = savings[..4].iter().filter_map(|values| values.last().copied()).collect();
     let needs = needs_with(planned, &lowest, memory);
-    Remedy::None { least: need_of(&needs, false).max(need_of(&needs, true)) }
+    MemoryRemedy::None { least: need_of(&needs, false).max(need_of(&needs, true)) }
 }
 
 /// `chosen` and what must join it so that all fits: key after key, each only as low as it must be.
@@ -191,7 +191,11 @@ fn search(
 
 /// The error of a plan that needs more than there is: one line with the phase, both figures and what would help. `None`
 /// where all fits.
-pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) -> Option<EngineError> {
+pub(crate) fn refusal(
+    planned: &Planned<'_>,
+    needs: &[Need],
+    memory: &AvailableMemory,
+) -> Option<EngineError> {
     let too_large: Vec<&Need> = needs.iter().filter(|need| need.bytes.total() > memory.bytes).collect();
     if too_large.is_empty() {
         return None;
@@ -203,13 +207,13 @@ pub(crate) fn refusal(planned: &Planned<'_>, needs: &[Need], memory: &Memory) ->
     let (name, figures) = (&planned.recipe.name, figures.join(" and "));
     let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.owner);
     let remedy = match remedy(planned, memory.bytes) {
-        Remedy::Settings(settings) => {
+        MemoryRemedy::Settings(settings) => {
             let needs = needs_with(planned, &settings, memory.bytes);
             let most = need_of(&needs, false).max(need_of(&needs, true));
             let settings: Vec<String> = settings.iter().map(Setting::to_string).collect();
             format!("with {} {} is enough", settings.join(" "), size(most))
         }
-        Remedy::None { least } => {
+        MemoryRemedy::None { least } => {
             let fixed =
                 too_large.iter().map(|need| alone(planned, need.phase)).max_by_key(|(_, bytes)| *bytes);
             let (what, bytes) = fixed.unwrap_or_default();
@@ -277,16 +281,16 @@ mod tests {
             Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let (all, recomputed) = (peak(&on_cpu, &[]), peak(&on_cpu, &[Setting::Recompute]));
         assert!(recomputed < all);
-        assert_eq!(remedy(&on_cpu, all), Remedy::Settings(Vec::new()));
-        assert_eq!(remedy(&on_cpu, all - 1), Remedy::Settings(vec![Setting::Recompute]));
+        assert_eq!(remedy(&on_cpu, all), MemoryRemedy::Settings(Vec::new()));
+        assert_eq!(remedy(&on_cpu, all - 1), MemoryRemedy::Settings(vec![Setting::Recompute]));
         let half = peak(&on_cpu, &[Setting::Recompute, Setting::MicroBatchTokens(8192)]);
         assert!(half < recomputed);
-        let Remedy::Settings(found) = remedy(&on_cpu, recomputed - 1) else { panic!("nothing found") };
+        let MemoryRemedy::Settings(found) = remedy(&on_cpu, recomputed - 1) else { panic!("nothing found") };
         assert!(found.iter().any(|one| matches!(one, Setting::MicroBatchTokens(_))), "{found:?}");
         assert!(peak(&on_cpu, &found) < recomputed);
         // Below the weights nothing helps.
-        let Remedy::None { least } = remedy(&on_cpu, 1000) else { panic!("1 kB is too little") };
-        assert!(least < half && matches!(remedy(&on_cpu, least), Remedy::Settings(_)));
+        let MemoryRemedy::None { least } = remedy(&on_cpu, 1000) else { panic!("1 kB is too little") };
+        assert!(least < half && matches!(remedy(&on_cpu, least), MemoryRemedy::Settings(_)));
     }
 
     #[test]
@@ -296,7 +300,7 @@ mod tests {
         let planned =
             Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let message = |bytes: u64| {
-            let memory = Memory { bytes, owner: "--memory".to_owned() };
+            let memory = AvailableMemory { bytes, owner: "--memory".to_owned() };
             let needs = needs_with(&planned, &[], bytes);
             refusal(&planned, &needs, &memory).map(|error| (error.exit_status(), error.to_string()))
         };

@@ -17,26 +17,26 @@ use crate::recipe::{Recipe, WeightDType};
 /// Code, threads' stacks, tokenizer: what a process takes that does nothing.
 const PROGRAM: u64 = 32 << 20;
 
-/// Bytes, by what they are for.
+/// Bytes by purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bytes {
-    pub(crate) lines: Vec<Line>,
+pub(crate) struct MemoryBreakdown {
+    pub(crate) items: Vec<MemoryItem>,
 }
 
-/// One purpose.
+/// One purpose and its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
+pub(crate) struct MemoryItem {
     pub(crate) what: &'static str,
     pub(crate) bytes: u64,
 }
 
-impl Bytes {
+impl MemoryBreakdown {
     fn add(&mut self, what: &'static str, bytes: u64) {
-        self.lines.push(Line { what, bytes });
+        self.items.push(MemoryItem { what, bytes });
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.lines.iter().fold(0, |sum, line| sum.saturating_add(line.bytes))
+        self.items.iter().fold(0, |sum, item| sum.saturating_add(item.bytes))
     }
 }
 
@@ -109,7 +109,7 @@ impl Phase {
 /// What a phase takes.
 pub(crate) struct Need {
     pub(crate) phase: Phase,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: MemoryBreakdown,
 }
 
 /// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
@@ -131,10 +131,10 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
 }
 
 /// While a policy trains.
-fn training(models: &Models<'_>, settings: &TrainSettings) -> Bytes {
+fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
     let parameters = models.policy.parameter_count() as u64;
     let width = models.policy_dtype.size_in_bytes() as u64;
-    let mut bytes = Bytes::default();
+    let mut bytes = MemoryBreakdown::default();
     bytes.add("weights", parameters * width);
     if width < 4 {
         bytes.add("f32 master weights", parameters * 4);
@@ -159,9 +159,9 @@ pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u
 }
 
 /// While candidates are sampled, `beside` the preference model or not.
-fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u64>) -> Bytes {
+fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u64>) -> MemoryBreakdown {
     let limits = batch_limits(&recipe.sample, models.device);
-    let mut bytes = Bytes::default();
+    let mut bytes = MemoryBreakdown::default();
     bytes.add("policy", models.policy_weights());
     if !models.on_gpu() {
         bytes.add("policy, packed for small batches", models.policy_weights());
@@ -183,8 +183,8 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
 }
 
 /// While candidates are compared and the policy is not there.
-fn scoring(models: &Models<'_>, recipe: &Recipe) -> Bytes {
-    let mut bytes = Bytes::default();
+fn scoring(models: &Models<'_>, recipe: &Recipe) -> MemoryBreakdown {
+    let mut bytes = MemoryBreakdown::default();
     bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
     bytes.add("a pass of scoring", scoring_pass(models, recipe));
     bytes.add("the program", PROGRAM);
@@ -316,8 +316,8 @@ pub(crate) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Optio
     }
     let needs = needs(models, recipe, memory);
     let pages =
-        needs.iter().find(|need| need.phase != Phase::Training).and_then(|need| need.bytes.lines.last());
-    let pages = pages.map_or(0, |line| line.bytes);
+        needs.iter().find(|need| need.phase != Phase::Training).and_then(|need| need.bytes.items.last());
+    let pages = pages.map_or(0, |item| item.bytes);
     (pages / candidate_pages(models, recipe).max(1)).clamp(1, limits.rows as u64)
 }
 

@@ -4,7 +4,7 @@
 use selfplay_model::Architecture;
 
 use crate::device::DeviceChoice;
-use crate::plan::device::{self, Memory};
+use crate::plan::device::{self, AvailableMemory};
 use crate::units::size;
 
 /// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where nobody knows what it has.
@@ -12,7 +12,8 @@ pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String>
     let mut memory = device::memory(None, device)?;
     if let Some(bound) = address_space().filter(|&bound| device == DeviceChoice::Cpu && bound < memory.bytes)
     {
-        memory = Memory { bytes: bound, owner: "this process's address space (ulimit -v)".to_owned() };
+        memory =
+            AvailableMemory { bytes: bound, owner: "this process's address space (ulimit -v)".to_owned() };
     }
     (bytes > memory.bytes).then(|| {
         format!("{what} needs {}, more than the {} of {}", size(bytes), size(memory.bytes), memory.owner)

@@ -15,6 +15,7 @@ use selfplay_records::read_regular_text;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::bench::Ceilings;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::units::count;
@@ -65,13 +66,6 @@ impl Mul<f64> for Work {
     fn mul(self, times: f64) -> Self {
         Self { flops: self.flops * times, bytes: self.bytes * times }
     }
-}
-
-/// What a machine reaches at most.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub(crate) struct Ceilings {
-    bytes_per_second: f64,
-    flops_per_second: f64,
 }
 
 /// One measured piece of work.

@@ -7,7 +7,7 @@
 use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_pairer::PairRule;
-use selfplay_scorer::Comparison;
+use selfplay_scorer::ComparisonLengths;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::memory::{self, Models};
@@ -111,7 +111,7 @@ impl Job<'_> {
     /// `responses` to a prompt, embedded.
     fn score(&self, responses: f64) -> Work {
         let (prompt, response) = self.lengths.scored;
-        let flops = self.models.preference.flops(Comparison { prompt, response, responses });
+        let flops = self.models.preference.flops(ComparisonLengths { prompt, response, responses });
         Work { flops, bytes: 0.0 }
     }
 

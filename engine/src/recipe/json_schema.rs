@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{ABSENT_WORDS, Form, Key, keys};
+use super::schema::{ABSENT_WORDS, KeyType, RecipeKey, keys};
 
 /// The schema's text, with a line break at its end.
 pub fn json_schema() -> String {
@@ -16,15 +16,15 @@ pub fn json_schema() -> String {
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
 
-fn object(keys: &[Key]) -> Value {
+fn object(keys: &[RecipeKey]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), property(key))).collect();
     json!({"type": "object", "properties": properties, "additionalProperties": false})
 }
 
-fn property(key: &Key) -> Value {
+fn property(key: &RecipeKey) -> Value {
     let mut value = value(&key.form);
     merge(&mut value, Value::Object(key.bounds.clone()));
-    if key.is_optional && key.form != Form::Text {
+    if key.is_optional && key.form != KeyType::Text {
         value = json!({"anyOf": [value, {"enum": ABSENT_WORDS}]});
     }
     let mut property = json!({});
@@ -38,21 +38,21 @@ fn property(key: &Key) -> Value {
     property
 }
 
-fn value(form: &Form) -> Value {
+fn value(form: &KeyType) -> Value {
     match form {
-        Form::Section(keys) => object(keys),
-        Form::Choice(words) => {
+        KeyType::Section(keys) => object(keys),
+        KeyType::Choice(words) => {
             let names: Vec<&str> = words.iter().map(|word| word.name.as_str()).collect();
             let docs: Vec<&str> = words.iter().map(|word| word.doc.as_str()).collect();
             // What taplo shows beside each word.
             json!({"enum": names, "x-taplo": {"docs": {"enumValues": docs}}})
         }
-        Form::Whole => json!({"type": "integer", "minimum": 0}),
-        Form::Number => json!({"type": "number"}),
-        Form::Switch => json!({"type": "boolean"}),
-        Form::Text => json!({"type": "string"}),
-        Form::List(one) => json!({"type": "array", "items": value(one)}),
-        Form::Any(forms) => json!({"anyOf": forms.iter().map(value).collect::<Vec<_>>()}),
+        KeyType::Whole => json!({"type": "integer", "minimum": 0}),
+        KeyType::Number => json!({"type": "number"}),
+        KeyType::Switch => json!({"type": "boolean"}),
+        KeyType::Text => json!({"type": "string"}),
+        KeyType::List(one) => json!({"type": "array", "items": value(one)}),
+        KeyType::Any(forms) => json!({"anyOf": forms.iter().map(value).collect::<Vec<_>>()}),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::schema::{Form, Key, keys};
+use super::schema::{KeyType, RecipeKey, keys};
 
 /// Columns of a line.
 const WIDTH: usize = 130;
@@ -12,12 +12,12 @@ const EXPLAINED_WORDS: usize = 6;
 
 /// Every key: section by section its name, its default and its meaning.
 pub fn key_table() -> String {
-    let (sections, top): (Vec<&Key>, Vec<&Key>) = keys().iter().partition(|key| key.is_section());
+    let (sections, top): (Vec<&RecipeKey>, Vec<&RecipeKey>) = keys().iter().partition(|key| key.is_section());
     let mut text = format!("### Top level\n\n{}", rows(&top));
     for (place, section) in sections.iter().enumerate() {
         text.push_str(&format!("\n### `[{}]`\n\n", section.name));
         let shared = sections[..place].iter().find(|earlier| holds(section, earlier));
-        let own: Vec<&Key> = match shared {
+        let own: Vec<&RecipeKey> = match shared {
             Some(shared) => section.keys().iter().filter(|key| !shared.keys().contains(key)).collect(),
             None => section.keys().iter().collect(),
         };
@@ -35,11 +35,11 @@ pub fn key_table() -> String {
 }
 
 /// Whether a section has every key of an earlier one.
-fn holds(section: &Key, earlier: &Key) -> bool {
+fn holds(section: &RecipeKey, earlier: &RecipeKey) -> bool {
     earlier.keys().iter().all(|key| section.keys().contains(key))
 }
 
-fn rows(keys: &[&Key]) -> String {
+fn rows(keys: &[&RecipeKey]) -> String {
     let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
     for key in keys {
         if key.is_section() {
@@ -53,7 +53,7 @@ fn rows(keys: &[&Key]) -> String {
     text
 }
 
-fn row(name: &str, key: &Key) -> String {
+fn row(name: &str, key: &RecipeKey) -> String {
     let (meaning, absent) = match key.doc.rsplit_once("Absent: ") {
         Some((meaning, absent)) => (meaning.trim_end(), absent.trim_end_matches('.')),
         None => (key.doc.as_str(), "–"),
@@ -64,7 +64,7 @@ fn row(name: &str, key: &Key) -> String {
         None => escape(absent),
     };
     let mut paragraphs = vec![escape(meaning)];
-    if let Form::Choice(words) = &key.form {
+    if let KeyType::Choice(words) = &key.form {
         if words.len() > EXPLAINED_WORDS {
             let names: Vec<String> = words.iter().map(|word| format!("`{}`", word.name)).collect();
             paragraphs.push(format!("One of {}", names.join(", ")));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_key_says_what_it_does_by_default() {
-        fn check(section: &str, keys: &[Key]) {
+        fn check(section: &str, keys: &[RecipeKey]) {
             for key in keys {
                 let name = format!("{section}{}", key.name);
                 assert!(!key.doc.is_empty(), "{name} has no doc comment");
@@ -132,11 +132,11 @@ mod tests {
     #[test]
     fn lines_are_wrapped_and_rows_continued() {
         assert_eq!(wrap("ab cd efghij k", 5), ["ab cd", "efghij", "k"]);
-        let key = Key {
+        let key = RecipeKey {
             name: "key".to_owned(),
             doc: format!("{}Absent: a|b.", "word ".repeat(60)),
             default: None,
-            form: Form::Text,
+            form: KeyType::Text,
             is_optional: true,
             bounds: serde_json::Map::new(),
         };

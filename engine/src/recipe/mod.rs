@@ -31,7 +31,7 @@ pub use key_table::key_table;
 pub use overrides::Override;
 pub use recipe::Recipe;
 pub use resolve::{Purpose, load, load_text};
-pub use schema::{Form, Key, Word, keys};
+pub use schema::{KeyType, RecipeKey, Word, keys};
 pub use sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 pub use source::{DataSource, ModelSource};
 pub use stage::{Stage, stage_of};

@@ -7,7 +7,7 @@ use selfplay_records::Problems;
 
 use super::problems::{nearest, unknown};
 use super::recipe::Recipe;
-use super::schema::{ABSENT_WORDS, Form, Key, keys};
+use super::schema::{ABSENT_WORDS, KeyType, RecipeKey, keys};
 
 /// A recipe has some kilobytes.
 const MOST_BYTES: u64 = 16 << 20;
@@ -47,7 +47,7 @@ pub(super) fn read(table: toml::Table, problems: &mut Problems) -> Recipe {
 }
 
 /// What of `table` is right; `path` leads to it, `keys` are those that it may have.
-fn accept(path: &[&str], keys: &[Key], mut table: toml::Table, problems: &mut Problems) -> toml::Table {
+fn accept(path: &[&str], keys: &[RecipeKey], mut table: toml::Table, problems: &mut Problems) -> toml::Table {
     let mut right = toml::Table::new();
     for key in keys {
         let Some(value) = table.remove(&key.name) else { continue };
@@ -100,7 +100,7 @@ fn fitting(path: &[&str], value: &toml::Value) -> Option<toml::Value> {
 }
 
 /// What would be right in the place of a value that a section's name has.
-fn section_wanted(path: &[&str], key: &Key) -> String {
+fn section_wanted(path: &[&str], key: &RecipeKey) -> String {
     match (path, key.keys().first()) {
         ([_, .., _], Some(first)) => format!("keys below it, as in {}.{} = …", key.name, first.name),
         _ => format!("a section: write [{}] and its keys below", path.join(".")),
@@ -108,11 +108,11 @@ fn section_wanted(path: &[&str], key: &Key) -> String {
 }
 
 /// What would be right in the place of `value`.
-fn wanted(key: &Key, value: &toml::Value) -> String {
+fn wanted(key: &RecipeKey, value: &toml::Value) -> String {
     let or_off =
         if key.default.as_ref().is_some_and(|default| default == "off") { ", or \"off\"" } else { "" };
     let expected = format!("expected {}{or_off}", key.form);
-    let Form::Choice(words) = &key.form else { return expected };
+    let KeyType::Choice(words) = &key.form else { return expected };
     let names: Vec<&str> = words.iter().map(|word| word.name.as_str()).collect();
     match value.as_str().and_then(|text| nearest(text, &names)) {
         Some(near) => format!("did you mean {near}? {expected}"),

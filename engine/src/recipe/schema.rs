@@ -1,6 +1,6 @@
 //! The keys of a recipe, read from its types: names, documentation, defaults, and what each takes.
 //!
-//! schemars derives a schema from the settings structs; this file turns it into [`Key`]s, which the reader of recipes,
+//! schemars derives a schema from the settings structs; this file turns it into [`RecipeKey`]s, which the reader of recipes,
 //! the JSON schema for editors and the documentation share.
 //!
 //! A key whose type is an `Option` may be absent, and the words of [`ABSENT_WORDS`] ask for that, so that `--set` can undo
@@ -22,7 +22,7 @@ const BOUNDS: [&str; 5] = ["minimum", "exclusiveMinimum", "maximum", "exclusiveM
 
 /// One key of a recipe, or a section of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Key {
+pub struct RecipeKey {
     /// Without the section.
     pub name: String,
     /// The doc comment, on one line.
@@ -30,7 +30,7 @@ pub struct Key {
     /// As JSON; `None` where the key is absent by default.
     pub default: Option<Value>,
     /// What it takes.
-    pub form: Form,
+    pub form: KeyType,
     /// Whether it may be absent, and `ABSENT_WORDS` ask for that.
     pub is_optional: bool,
     /// JSON schema's words for the range of its values.
@@ -39,9 +39,9 @@ pub struct Key {
 
 /// What a key takes.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Form {
+pub enum KeyType {
     /// Keys below it.
-    Section(Vec<Key>),
+    Section(Vec<RecipeKey>),
     /// One of some words.
     Choice(Vec<Word>),
     /// A whole number, 0 or more.
@@ -53,9 +53,9 @@ pub enum Form {
     /// A string.
     Text,
     /// A list of these.
-    List(Box<Form>),
+    List(Box<KeyType>),
     /// Any of these.
-    Any(Vec<Form>),
+    Any(Vec<KeyType>),
 }
 
 /// One word that a key takes.
@@ -68,7 +68,7 @@ pub struct Word {
 }
 
 /// What would be right, after "expected".
-impl fmt::Display for Form {
+impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Section(keys) => match keys.first() {
@@ -93,24 +93,24 @@ impl fmt::Display for Form {
     }
 }
 
-impl Key {
+impl RecipeKey {
     /// The keys below it; empty where it is no section.
     pub fn keys(&self) -> &[Self] {
         match &self.form {
-            Form::Section(keys) => keys,
+            KeyType::Section(keys) => keys,
             _ => &[],
         }
     }
 
     /// Whether it is a section.
     pub fn is_section(&self) -> bool {
-        matches!(self.form, Form::Section(_))
+        matches!(self.form, KeyType::Section(_))
     }
 }
 
 /// Every key of a recipe, in the order in which a recipe is written: those of the top, then the sections.
-pub fn keys() -> &'static [Key] {
-    static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
+pub fn keys() -> &'static [RecipeKey] {
+    static KEYS: OnceLock<Vec<RecipeKey>> = OnceLock::new();
     KEYS.get_or_init(|| {
         let generator = SchemaSettings::draft2020_12()
             .with(|settings| settings.inline_subschemas = true)
@@ -120,9 +120,9 @@ pub fn keys() -> &'static [Key] {
 }
 
 /// The keys of an object's schema; where it has several forms (settings by kind), those of all of them.
-fn keys_of(schema: &Value) -> Vec<Key> {
-    let mut keys: Vec<Key> = Vec::new();
-    let mut add = |key: Key| {
+fn keys_of(schema: &Value) -> Vec<RecipeKey> {
+    let mut keys: Vec<RecipeKey> = Vec::new();
+    let mut add = |key: RecipeKey| {
         if keys.iter().all(|known| known.name != key.name) {
             keys.push(key);
         }
@@ -136,16 +136,16 @@ fn keys_of(schema: &Value) -> Vec<Key> {
     keys
 }
 
-fn key(name: &str, schema: &Value) -> Key {
+fn key(name: &str, schema: &Value) -> RecipeKey {
     let form = form(schema);
     // TOML has no null: it stands for an absent key.
     let is_null = |one: &Value| one["type"] == "null";
     let null_type = schema["type"].as_array().is_some_and(|types| types.iter().any(|one| one == "null"));
     let bounds = BOUNDS.iter().filter_map(|word| Some(((*word).to_owned(), schema.get(word)?.clone())));
-    Key {
+    RecipeKey {
         name: name.to_owned(),
         doc: one_line(schema),
-        default: schema.get("default").filter(|_| !matches!(form, Form::Section(_))).cloned(),
+        default: schema.get("default").filter(|_| !matches!(form, KeyType::Section(_))).cloned(),
         is_optional: null_type || parts(schema).any(is_null),
         bounds: bounds.collect(),
         form,
@@ -157,46 +157,46 @@ fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
     ["oneOf", "anyOf", "allOf"].into_iter().flat_map(|word| schema[word].as_array().into_iter().flatten())
 }
 
-fn form(schema: &Value) -> Form {
+fn form(schema: &Value) -> KeyType {
     let keys = keys_of(schema);
     if !keys.is_empty() {
-        return Form::Section(keys);
+        return KeyType::Section(keys);
     }
     let word = |value: &Value, doc: String| Word { name: value.as_str().unwrap_or_default().to_owned(), doc };
     if let Some(value) = schema.get("const") {
-        return Form::Choice(vec![word(value, one_line(schema))]);
+        return KeyType::Choice(vec![word(value, one_line(schema))]);
     }
     if let Some(values) = schema["enum"].as_array() {
         let values = values.iter().filter(|value| !value.is_null());
-        return Form::Choice(values.map(|value| word(value, String::new())).collect());
+        return KeyType::Choice(values.map(|value| word(value, String::new())).collect());
     }
     let mut words = Vec::new();
     let mut others = Vec::new();
     for part in parts(schema).filter(|part| part["type"] != "null") {
         match form(part) {
-            Form::Choice(more) => words.extend(more),
+            KeyType::Choice(more) => words.extend(more),
             other => others.push(other),
         }
     }
     if !words.is_empty() {
-        others.insert(0, Form::Choice(words));
+        others.insert(0, KeyType::Choice(words));
     }
     match others.len() {
         0 => plain_form(schema),
         1 => others.remove(0),
-        _ => Form::Any(others),
+        _ => KeyType::Any(others),
     }
 }
 
-fn plain_form(schema: &Value) -> Form {
+fn plain_form(schema: &Value) -> KeyType {
     let types = schema["type"].as_array().map_or(std::slice::from_ref(&schema["type"]), Vec::as_slice);
     match types.iter().filter_map(Value::as_str).find(|one| *one != "null") {
-        Some("integer") => Form::Whole,
-        Some("number") => Form::Number,
-        Some("boolean") => Form::Switch,
-        Some("array") => Form::List(Box::new(form(&schema["items"]))),
-        Some("object") => Form::Section(Vec::new()),
-        _ => Form::Text,
+        Some("integer") => KeyType::Whole,
+        Some("number") => KeyType::Number,
+        Some("boolean") => KeyType::Switch,
+        Some("array") => KeyType::List(Box::new(form(&schema["items"]))),
+        Some("object") => KeyType::Section(Vec::new()),
+        _ => KeyType::Text,
     }
 }
 
@@ -210,8 +210,8 @@ fn one_line(schema: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn find(path: &str) -> Key {
-        let mut found: Option<Key> = None;
+    fn find(path: &str) -> RecipeKey {
+        let mut found: Option<RecipeKey> = None;
         for name in path.split('.') {
             let keys = found.as_ref().map_or(keys().to_vec(), |key| key.keys().to_vec());
             found = keys.into_iter().find(|key| key.name == name);
@@ -224,15 +224,18 @@ mod tests {
     fn keys_have_the_types_defaults_and_ranges_of_the_code() {
         let top: Vec<&str> = keys().iter().map(|key| key.name.as_str()).collect();
         assert_eq!(top[..5], ["name", "iterations", "seed", "keep_checkpoints", "policy"]);
-        assert_eq!(find("sample.num_samples").form, Form::Whole);
+        assert_eq!(find("sample.num_samples").form, KeyType::Whole);
         assert_eq!(find("sample.num_samples").default, Some(Value::from(5)));
         assert_eq!(find("sample.num_samples").bounds["minimum"], 1);
         assert_eq!(find("train.learning_rate").default, Some(Value::from(5e-7)));
-        assert_eq!(find("train.shuffle").form, Form::Switch);
-        assert_eq!(find("prompts.splits").form, Form::List(Box::new(Form::Text)));
-        assert_eq!(find("sample.stop").form, Form::List(Box::new(Form::Any(vec![Form::Text, Form::Whole]))));
-        assert!(matches!(&find("train.loss").form, Form::Choice(words) if words.len() == 10));
-        assert_eq!(find("train.lora.rank").form, Form::Whole);
+        assert_eq!(find("train.shuffle").form, KeyType::Switch);
+        assert_eq!(find("prompts.splits").form, KeyType::List(Box::new(KeyType::Text)));
+        assert_eq!(
+            find("sample.stop").form,
+            KeyType::List(Box::new(KeyType::Any(vec![KeyType::Text, KeyType::Whole])))
+        );
+        assert!(matches!(&find("train.loss").form, KeyType::Choice(words) if words.len() == 10));
+        assert_eq!(find("train.lora.rank").form, KeyType::Whole);
         // Two types share this section.
         assert_eq!(find("preference.holdout").default, Some(Value::from(0.05)));
         assert_eq!(find("preference.beta").default, Some(Value::from(0.001)));

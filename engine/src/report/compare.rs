@@ -16,7 +16,7 @@ use super::table::columns;
 
 /// `compare --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
+pub struct RunComparison {
     /// Recipe keys that are not the same in all runs, with each run's value in order.
     pub keys: BTreeMap<String, Vec<Value>>,
     /// The runs, as `show --json` has them.
@@ -27,11 +27,11 @@ pub struct Comparison {
 ///
 /// # Errors
 /// When one is no run folder.
-pub fn compare(runs: &[RunDir]) -> Result<Comparison, EngineError> {
+pub fn compare(runs: &[RunDir]) -> Result<RunComparison, EngineError> {
     let summaries = runs.iter().map(show::read).collect::<Result<Vec<_>, _>>()?;
     let manifests =
         runs.iter().map(|run| Manifest::read(&run.manifest_file())).collect::<Result<Vec<_>, _>>()?;
-    Ok(Comparison { keys: differing(&manifests), runs: summaries })
+    Ok(RunComparison { keys: differing(&manifests), runs: summaries })
 }
 
 /// Keys with more than one value.
@@ -50,7 +50,7 @@ fn differing(manifests: &[Manifest]) -> BTreeMap<String, Vec<Value>> {
 }
 
 /// The comparison as tables for people.
-pub fn render(comparison: &Comparison) -> String {
+pub fn render(comparison: &RunComparison) -> String {
     let mut text = String::new();
     if !comparison.keys.is_empty() {
         let mut rows = vec![heads("key", comparison)];
@@ -79,7 +79,7 @@ fn in_run(name: &str, line: Vec<String>) -> Vec<String> {
     std::iter::once(name.to_owned()).chain(line).collect()
 }
 
-fn heads(first: &str, comparison: &Comparison) -> Vec<String> {
+fn heads(first: &str, comparison: &RunComparison) -> Vec<String> {
     std::iter::once(first.to_owned()).chain(comparison.runs.iter().map(|run| run.directory.clone())).collect()
 }
 
@@ -106,6 +106,6 @@ mod tests {
         let text = render(&comparison);
         assert!(text.contains("train.beta") && !text.contains("x\n"), "{text}");
         let json = serde_json::to_string(&comparison).unwrap();
-        assert_eq!(serde_json::from_str::<Comparison>(&json).unwrap(), comparison);
+        assert_eq!(serde_json::from_str::<RunComparison>(&json).unwrap(), comparison);
     }
 }

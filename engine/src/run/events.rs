@@ -111,7 +111,7 @@ impl Event {
 
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct EventLine {
     /// Seconds since 1970.
     pub time: f64,
     /// What happened.
@@ -142,7 +142,7 @@ impl Events {
     /// When the line cannot be written.
     pub fn record(&self, event: Event) -> Result<(), EngineError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let text = serde_json::to_string(&Line { time: (now * 1e3).round() / 1e3, event })
+        let text = serde_json::to_string(&EventLine { time: (now * 1e3).round() / 1e3, event })
             .map_err(|error| EngineError::io(&self.path, "write", io::Error::other(error)))?;
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(log.append_line(&text)?)
@@ -150,7 +150,7 @@ impl Events {
 }
 
 /// Every whole line of the log; an absent log is empty.
-pub fn read(path: &Path) -> Vec<Line> {
+pub fn read(path: &Path) -> Vec<EventLine> {
     let text = std::fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -159,7 +159,7 @@ pub fn read(path: &Path) -> Vec<Line> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a Line>) -> Result<(), EngineError> {
+pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a EventLine>) -> Result<(), EngineError> {
     let mut text = Vec::new();
     for line in lines {
         serde_json::to_writer(&mut text, line)
@@ -170,7 +170,7 @@ pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a Line>) -> Result<(
 }
 
 /// Wall-clock seconds that all processes together spent on an iteration's finished pieces of work.
-pub fn seconds_of(lines: &[Line], iteration: usize) -> f64 {
+pub fn seconds_of(lines: &[EventLine], iteration: usize) -> f64 {
     let costs = lines.iter().filter_map(|line| line.event.cost());
     costs.filter(|(of, _)| *of == iteration).map(|(_, seconds)| seconds).sum()
 }

@@ -49,7 +49,7 @@ pub fn sample(
     sampling_file::keep(&sampling_file, device, sampler.capacity())?;
     let mut done = Count::default();
     let mut shard_started = started;
-    let mut on_progress = |seen: selfplay_sampler::Progress| {
+    let mut on_progress = |seen: selfplay_sampler::SamplingProgress| {
         let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
         task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())

@@ -35,7 +35,7 @@ impl TextDecoder for FakeText {
 
 /// What one place of a page holds: keys and values stand for a token at a position after a prefix, and so does this.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct CachedToken {
     id: u32,
     position: usize,
     /// Hash of all ids up to this one; 0 where nothing was written.
@@ -52,7 +52,7 @@ pub(crate) struct FakeModel {
     /// Logits of this last token of a context are NaN.
     pub broken_after: Option<u32>,
     batch_invariant: bool,
-    pages: Vec<[Place; PAGE_TOKENS]>,
+    pages: Vec<[CachedToken; PAGE_TOKENS]>,
     /// Of the step to come, the draws by row.
     draws: Vec<RowDraw>,
     prompts: HashMap<Stream, Vec<u32>>,
@@ -106,7 +106,7 @@ impl FakeModel {
         logits
     }
 
-    fn place(&self, row: &PagedRow<'_>, position: usize) -> Place {
+    fn place(&self, row: &PagedRow<'_>, position: usize) -> CachedToken {
         self.pages[row.pages[position / PAGE_TOKENS] as usize][position % PAGE_TOKENS]
     }
 
@@ -165,7 +165,7 @@ impl Backend for FakeModel {
     }
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
-        self.pages = vec![[Place::default(); PAGE_TOKENS]; pages];
+        self.pages = vec![[CachedToken::default(); PAGE_TOKENS]; pages];
         self.prompts.clear();
         self.fed.clear();
         Ok(())
@@ -199,7 +199,7 @@ impl Backend for FakeModel {
                 let id = ids[next];
                 hash = mix(hash, u64::from(id) + 1);
                 let page = row.pages[position / PAGE_TOKENS] as usize;
-                self.pages[page][position % PAGE_TOKENS] = Place { id, position, hash };
+                self.pages[page][position % PAGE_TOKENS] = CachedToken { id, position, hash };
                 next += 1;
             }
             last_ids.insert(next - 1, number);

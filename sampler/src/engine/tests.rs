@@ -87,17 +87,17 @@ impl Seen {
     fn step(&mut self, engine: &mut Engine<'_>) {
         for event in engine.step().unwrap() {
             match event {
-                Event::Token { request, sample, id, logprob } => {
+                RequestEvent::Token { request, sample, id, logprob } => {
                     self.tokens.entry((request, sample)).or_default().push((id, logprob.to_bits()));
                 }
-                Event::Finished { request, sample } => {
+                RequestEvent::Finished { request, sample } => {
                     let streamed = self.tokens.get(&(request, sample.sample)).unwrap();
                     let bits = sample.logprobs.iter().map(|logprob| logprob.to_bits());
                     let whole: Vec<(u32, u32)> = sample.ids.iter().copied().zip(bits).collect();
                     assert_eq!(streamed, &whole);
                     self.finished.entry(request).or_default().push(sample);
                 }
-                Event::Failed { request, error } => self.failed.push((request, error)),
+                RequestEvent::Failed { request, error } => self.failed.push((request, error)),
             }
         }
         engine.schedule().check_invariants();

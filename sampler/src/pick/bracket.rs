@@ -5,7 +5,7 @@
 
 use selfplay_model::cpu::simd::{Level, level};
 
-use super::row_pass::{BLOCK, Blocks, Weights, exp, mass_of_block, rounded, weights_of, widest};
+use super::row_pass::{BLOCK, Blocks, RowWeights, exp, mass_of_block, rounded, weights_of, widest};
 use super::token_choice::TokenChoice;
 
 /// Logits from `lower` to `upper`, both within.
@@ -33,11 +33,11 @@ widest! {
     /// estimate by some of the row's blocks, with three standard errors to either side. Logits below `cutoff`
     /// are out of the question.
     sampled_bracket, sampled_bracket_body,
-    (row: &[f32], max: f32, weights: Weights, cutoff: f32, share: f64) -> Bracket
+    (row: &[f32], max: f32, weights: RowWeights, cutoff: f32, share: f64) -> Bracket
 }
 
 #[inline(always)]
-fn sampled_bracket_body(row: &[f32], max: f32, weights: Weights, cutoff: f32, share: f64) -> Bracket {
+fn sampled_bracket_body(row: &[f32], max: f32, weights: RowWeights, cutoff: f32, share: f64) -> Bracket {
     const SAMPLED_BLOCKS: usize = 64;
     let scale = (BUCKETS - 1) as f32 / (max - cutoff).max(f32::MIN_POSITIVE);
     let inverse = weights.inverse();
@@ -84,7 +84,7 @@ fn sampled_bracket_body(row: &[f32], max: f32, weights: Weights, cutoff: f32, sh
 widest! {
     /// Fills `masses` with each block's mass of logits above the bracket, `choices` with the tokens within it.
     bracket_masses, bracket_masses_body,
-    (row: &[f32], max: f32, weights: Weights, bracket: Bracket, masses: &mut Vec<f64>,
+    (row: &[f32], max: f32, weights: RowWeights, bracket: Bracket, masses: &mut Vec<f64>,
      choices: &mut Vec<TokenChoice>) -> ()
 }
 
@@ -92,7 +92,7 @@ widest! {
 fn bracket_masses_body(
     row: &[f32],
     max: f32,
-    weights: Weights,
+    weights: RowWeights,
     bracket: Bracket,
     masses: &mut Vec<f64>,
     choices: &mut Vec<TokenChoice>,
@@ -136,7 +136,7 @@ mod tests {
     fn wide_and_narrow_registers_give_the_same_bits() {
         let row: Vec<f32> = (0..5_003).map(|i| ((i * 7919) % 1009) as f32 * 0.013 - 7.0).collect();
         let (mut wide, mut narrow) = (Vec::new(), Vec::new());
-        let weights = Weights::Tempered(1.37);
+        let weights = RowWeights::Tempered(1.37);
         let bracket = sampled_bracket(&row, 7.0, weights, -9.0, 0.9);
         assert_eq!(bracket, sampled_bracket_body(&row, 7.0, weights, -9.0, 0.9));
         let (mut many, mut same) = (Vec::new(), Vec::new());
@@ -151,9 +151,9 @@ mod tests {
         let row: Vec<f32> = (0..70).map(|i| -(i as f32) * 0.1).collect();
         let (mut masses, mut choices) = (Vec::new(), Vec::new());
         let bracket = Bracket { upper: row[2], lower: f32::NEG_INFINITY };
-        bracket_masses(&row, 0.0, Weights::Plain, bracket, &mut masses, &mut choices);
-        assert_eq!(masses, [1.0 + Weights::Plain.mass(row[1]), 0.0]);
+        bracket_masses(&row, 0.0, RowWeights::Plain, bracket, &mut masses, &mut choices);
+        assert_eq!(masses, [1.0 + RowWeights::Plain.mass(row[1]), 0.0]);
         assert!(choices.iter().map(|choice| choice.id).eq(2..70));
-        assert!(choices.iter().all(|c| c.mass == Weights::Plain.mass(row[c.id as usize])));
+        assert!(choices.iter().all(|c| c.mass == RowWeights::Plain.mass(row[c.id as usize])));
     }
 }

@@ -19,7 +19,7 @@ const ROUND: f64 = 1.5 * (1u64 << 18) as f64;
 
 /// What a row's weights are needed for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Weights {
+pub(crate) enum RowWeights {
     /// The log-sum-exp only.
     None,
     /// Sampling at temperature 1.
@@ -28,7 +28,7 @@ pub(crate) enum Weights {
     Tempered(f32),
 }
 
-impl Weights {
+impl RowWeights {
     /// What distances are multiplied with; by 1 they keep their bits.
     #[inline(always)]
     pub(crate) fn inverse(self) -> f32 {
@@ -137,14 +137,14 @@ fn block_maxima_body(row: &[f32], maxima: &mut Vec<f32>) -> bool {
     magnitudes.iter().any(|&magnitude| magnitude > INFINITY_BITS)
 }
 
-/// Fills `masses` with each block's mass (left empty for [`Weights::None`]) and returns Σ exp(logit - max), the
+/// Fills `masses` with each block's mass (left empty for [`RowWeights::None`]) and returns Σ exp(logit - max), the
 /// unmodified distribution's, for which nothing is rounded.
-pub(crate) fn block_masses(row: &[f32], max: f32, weights: Weights, masses: &mut Vec<f64>) -> f64 {
+pub(crate) fn block_masses(row: &[f32], max: f32, weights: RowWeights, masses: &mut Vec<f64>) -> f64 {
     masses.clear();
     match weights {
-        Weights::None => plain_sum(row, max),
-        Weights::Plain => plain_masses(row, max, masses),
-        Weights::Tempered(inverse) => tempered_masses(row, max, inverse, masses),
+        RowWeights::None => plain_sum(row, max),
+        RowWeights::Plain => plain_masses(row, max, masses),
+        RowWeights::Tempered(inverse) => tempered_masses(row, max, inverse, masses),
     }
 }
 
@@ -250,11 +250,11 @@ impl Floor {
 widest! {
     /// Fills `masses` with each block's mass of kept tokens.
     kept_masses, kept_masses_body,
-    (row: &[f32], max: f32, weights: Weights, floor: Floor, masses: &mut Vec<f64>) -> ()
+    (row: &[f32], max: f32, weights: RowWeights, floor: Floor, masses: &mut Vec<f64>) -> ()
 }
 
 #[inline(always)]
-fn kept_masses_body(row: &[f32], max: f32, weights: Weights, floor: Floor, masses: &mut Vec<f64>) {
+fn kept_masses_body(row: &[f32], max: f32, weights: RowWeights, floor: Floor, masses: &mut Vec<f64>) {
     masses.clear();
     let inverse = weights.inverse();
     let mut start = 0u32;
@@ -326,7 +326,7 @@ mod tests {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let want: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
         let mut masses = Vec::new();
-        for weights in [Weights::None, Weights::Plain, Weights::Tempered(1.0 / 0.7)] {
+        for weights in [RowWeights::None, RowWeights::Plain, RowWeights::Tempered(1.0 / 0.7)] {
             let got = block_masses(&row, max, weights, &mut masses);
             assert!((got - want).abs() / want < 1e-7, "{weights:?}: {got} for {want}");
         }
@@ -343,7 +343,7 @@ mod tests {
             [tempered_masses(&row, 7.0, 1.37, &mut wide), tempered_masses_body(&row, 7.0, 1.37, &mut narrow)];
         assert_eq!(sums[0].to_bits(), sums[1].to_bits());
         assert_eq!(wide, narrow);
-        let weights = Weights::Tempered(1.37);
+        let weights = RowWeights::Tempered(1.37);
         let floor = Floor { logit: 1.0, id: 4_000, mass: 1e-4 };
         kept_masses(&row, 7.0, weights, floor, &mut wide);
         kept_masses_body(&row, 7.0, weights, floor, &mut narrow);

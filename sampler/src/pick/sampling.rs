@@ -20,7 +20,7 @@ use std::cmp::Ordering;
 use selfplay_model::ops::draw::DrawRule;
 
 use super::bracket::{Bracket, bracket_masses, sampled_bracket};
-use super::row_pass::{BLOCK, Floor, Weights, block_masses, block_maxima, kept_masses};
+use super::row_pass::{BLOCK, Floor, RowWeights, block_masses, block_maxima, kept_masses};
 use super::token_choice::{TokenChoice, mass_of};
 use crate::Sampling;
 
@@ -64,7 +64,7 @@ fn inverse_of(temperature: f32) -> f32 {
 
 /// A token and its log-probability under the unmodified distribution, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pick {
+pub struct SampledToken {
     /// The token.
     pub id: u32,
     /// ln softmax(logits)\[id].
@@ -85,13 +85,13 @@ pub struct Picker {
     scratch: Vec<TokenChoice>,
     max: f32,
     log_sum: f64,
-    weights: Option<Weights>,
-    kept: Kept,
+    weights: Option<RowWeights>,
+    kept: KeptTokens,
 }
 
 /// What the filters left of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Kept {
+enum KeptTokens {
     /// The greatest logit alone.
     #[default]
     Greatest,
@@ -110,29 +110,29 @@ impl Picker {
             return Err(NotFinite);
         }
         let weights = match rule.temperature {
-            None => Weights::None,
-            Some(1.0) => Weights::Plain,
-            Some(temperature) => Weights::Tempered(inverse_of(temperature)),
+            None => RowWeights::None,
+            Some(1.0) => RowWeights::Plain,
+            Some(temperature) => RowWeights::Tempered(inverse_of(temperature)),
         };
         self.weights = Some(weights);
         self.log_sum = block_masses(logits, self.max, weights, &mut self.masses).ln();
         self.kept = match rule.temperature {
-            None => Kept::Greatest,
+            None => KeptTokens::Greatest,
             Some(temperature) => self.filter(logits, temperature, weights, rule),
         };
         Ok(())
     }
 
     /// The token that `uniform` of [0, 1) picks from the row last prepared, which `logits` must be.
-    pub fn draw(&self, logits: &[f32], uniform: f64) -> Pick {
+    pub fn draw(&self, logits: &[f32], uniform: f64) -> SampledToken {
         let id = match self.kept {
-            Kept::Greatest => self.greatest(logits),
-            Kept::Down { to, mass } => self.draw_down_to(&to, logits, uniform * mass),
-            Kept::Choices { mass } => self.draw_from_choices(uniform * mass),
+            KeptTokens::Greatest => self.greatest(logits),
+            KeptTokens::Down { to, mass } => self.draw_down_to(&to, logits, uniform * mass),
+            KeptTokens::Choices { mass } => self.draw_from_choices(uniform * mass),
         };
         let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let logprob = (f64::from(logit) - f64::from(self.max) - self.log_sum) as f32;
-        Pick { id, logprob }
+        SampledToken { id, logprob }
     }
 
     /// The lowest id among the greatest logits.
@@ -144,7 +144,7 @@ impl Picker {
     }
 
     fn draw_down_to(&self, floor: &Floor, logits: &[f32], target: f64) -> u32 {
-        let weights = self.weights.unwrap_or(Weights::Plain);
+        let weights = self.weights.unwrap_or(RowWeights::Plain);
         let mut below = 0.0;
         let mut last = self.greatest(logits);
         for (block, &mass) in self.masses.iter().enumerate() {
@@ -185,7 +185,13 @@ impl Picker {
         last
     }
 
-    fn filter(&mut self, logits: &[f32], temperature: f32, weights: Weights, rule: &PickRule) -> Kept {
+    fn filter(
+        &mut self,
+        logits: &[f32],
+        temperature: f32,
+        weights: RowWeights,
+        rule: &PickRule,
+    ) -> KeptTokens {
         let mut total: f64 = self.masses.iter().sum();
         let by_count = rule.top_k > 0 && rule.top_k < logits.len();
         if by_count {
@@ -204,13 +210,13 @@ impl Picker {
         } else if !by_count && rule.min_p > 0.0 {
             self.gather(logits, self.cutoff(temperature, rule.min_p), weights);
         } else if !by_count {
-            return Kept::Down { to: Floor::NONE, mass: total };
+            return KeptTokens::Down { to: Floor::NONE, mass: total };
         }
         if rule.min_p > 0.0 {
             // The greatest mass is 1.
             self.choices.retain(|choice| choice.mass >= rule.min_p);
         }
-        Kept::Choices { mass: mass_of(&self.choices) }
+        KeptTokens::Choices { mass: mass_of(&self.choices) }
     }
 
     /// A logit below which no mass reaches `mass`; the slack outdoes every rounding.
@@ -220,7 +226,7 @@ impl Picker {
     }
 
     /// Choices become all tokens with logits of `cutoff` or more, in the order of ids.
-    fn gather(&mut self, logits: &[f32], cutoff: f32, weights: Weights) {
+    fn gather(&mut self, logits: &[f32], cutoff: f32, weights: RowWeights) {
         self.choices.clear();
         for (block, &max) in self.maxima.iter().enumerate() {
             if max < cutoff {
@@ -238,7 +244,7 @@ impl Picker {
 
     /// Choices become the tokens of 1/128 of the greatest mass or more; false where these do not hold `target`,
     /// or are spread over so many blocks that the row is flat.
-    fn gather_few(&mut self, logits: &[f32], temperature: f32, weights: Weights, target: f64) -> bool {
+    fn gather_few(&mut self, logits: &[f32], temperature: f32, weights: RowWeights, target: f64) -> bool {
         const FEW: f64 = 1.0 / 128.0;
         let cutoff = self.cutoff(temperature, FEW);
         let blocks = self.maxima.iter().filter(|&&max| max >= cutoff).count();
@@ -255,10 +261,10 @@ impl Picker {
         &mut self,
         logits: &[f32],
         cutoff: f32,
-        weights: Weights,
+        weights: RowWeights,
         target: f64,
         rule: &PickRule,
-    ) -> Kept {
+    ) -> KeptTokens {
         let bracket = sampled_bracket(logits, self.max, weights, cutoff, rule.top_p);
         let mut above = self.gather_within(logits, weights, bracket);
         // The sample may have misled. Whichever side the target is on then becomes the bracket as a whole.
@@ -281,16 +287,16 @@ impl Picker {
             }
             _ => kept_masses(logits, self.max, weights, to, &mut self.masses),
         }
-        Kept::Down { to, mass: self.masses.iter().sum() }
+        KeptTokens::Down { to, mass: self.masses.iter().sum() }
     }
 
     /// Choices become the tokens of the bracket; returns the mass above it, whose blocks' parts are in `masses`.
-    fn gather_within(&mut self, logits: &[f32], weights: Weights, bracket: Bracket) -> f64 {
+    fn gather_within(&mut self, logits: &[f32], weights: RowWeights, bracket: Bracket) -> f64 {
         bracket_masses(logits, self.max, weights, bracket, &mut self.masses, &mut self.choices);
         self.masses.iter().sum()
     }
 
-    fn keep_top_k(&mut self, logits: &[f32], weights: Weights, k: usize) {
+    fn keep_top_k(&mut self, logits: &[f32], weights: RowWeights, k: usize) {
         let cutoff = if k <= self.maxima.len() {
             self.ranked_maxima.clone_from(&self.maxima);
             *self.ranked_maxima.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1

@@ -4,40 +4,40 @@
 use selfplay_model::cpu::parallel::for_rows;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
 
-use super::{Pick, Picker};
+use super::{Picker, SampledToken};
 use crate::SampleError;
-use crate::schedule::Draw;
+use crate::schedule::LogitsDraw;
 
 /// What the rows of a step drew; keeps its buffers from step to step.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slots(Vec<Slot>);
+pub(crate) struct Slots(Vec<RowSlot>);
 
 /// Buffers for one row of logits.
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct RowSlot {
     picker: Picker,
-    picks: Vec<Pick>,
+    picks: Vec<SampledToken>,
     is_finite: bool,
 }
 
 impl Slots {
     /// The tokens of the step's n-th draw; `None` where its logits were not finite.
-    pub(crate) fn picks(&self, draw: usize) -> Option<&[Pick]> {
+    pub(crate) fn picks(&self, draw: usize) -> Option<&[SampledToken]> {
         let slot = self.0.get(draw).filter(|slot| slot.is_finite)?;
         Some(&slot.picks)
     }
 
     /// A slot for each draw.
-    fn of(&mut self, draws: usize) -> &mut [Slot] {
+    fn of(&mut self, draws: usize) -> &mut [RowSlot] {
         if self.0.len() < draws {
-            self.0.resize_with(draws, Slot::default);
+            self.0.resize_with(draws, RowSlot::default);
         }
         &mut self.0[..draws]
     }
 
     /// Draws every row's tokens from `logits` \[n, vocab], in parallel; each row is one thread's work, so threads change no
     /// bit. Returns the number of rows.
-    pub(crate) fn draw(&mut self, draws: &[Draw<'_>], logits: &[f32], vocab_size: usize) -> usize {
+    pub(crate) fn draw(&mut self, draws: &[LogitsDraw<'_>], logits: &[f32], vocab_size: usize) -> usize {
         /// Below this many logits waking the other threads costs more than they help.
         const WORTH_A_THREAD: usize = 1 << 14;
         let vocab_size = vocab_size.max(1);
@@ -53,7 +53,7 @@ impl Slots {
     /// Takes what a device drew, in the order of [`row_draws`].
     pub(crate) fn take_drawn(
         &mut self,
-        draws: &[Draw<'_>],
+        draws: &[LogitsDraw<'_>],
         drawn: &[Option<Drawn>],
     ) -> Result<(), SampleError> {
         let mut rest = drawn;
@@ -64,14 +64,14 @@ impl Slots {
             rest = others;
             slot.is_finite = own.iter().all(Option::is_some);
             slot.picks.clear();
-            slot.picks.extend(own.iter().flatten().map(|d| Pick { id: d.id, logprob: d.logprob }));
+            slot.picks.extend(own.iter().flatten().map(|d| SampledToken { id: d.id, logprob: d.logprob }));
         }
         Ok(())
     }
 }
 
-impl Slot {
-    fn draw(&mut self, draw: &Draw<'_>, logits: &[f32]) {
+impl RowSlot {
+    fn draw(&mut self, draw: &LogitsDraw<'_>, logits: &[f32]) {
         self.picks.clear();
         self.is_finite = self.picker.prepare(logits, &draw.request.rule).is_ok();
         if self.is_finite {
@@ -84,8 +84,8 @@ impl Slot {
 }
 
 /// Every token of a step as a device draws it, row by row.
-pub(crate) fn row_draws(draws: &[Draw<'_>]) -> Vec<RowDraw> {
-    let of_row = |(row, draw): (usize, &Draw<'_>)| {
+pub(crate) fn row_draws(draws: &[LogitsDraw<'_>]) -> Vec<RowDraw> {
+    let of_row = |(row, draw): (usize, &LogitsDraw<'_>)| {
         let (key, tag) = draw.request.stream.words();
         let (step, rule) = (draw.step as u32, draw.request.rule.on_device());
         (draw.first_sample..draw.first_sample + draw.samples).map(move |sample| RowDraw {

@@ -2,8 +2,7 @@
 
 use selfplay_model::PAGE_TOKENS;
 
-use super::{Prefill, Schedule};
-use crate::request::ActiveRequest;
+use super::{ActiveRequest, Prefill, Schedule};
 
 impl Schedule {
     /// Preempted candidates are resumed, then new prompts begin, while there are places and pages.

@@ -4,13 +4,12 @@ use selfplay_model::{PAGE_TOKENS, PagedRow};
 use selfplay_records::FinishReason;
 
 use super::sequence::Sequence;
-use super::{Prefill, Schedule};
-use crate::request::ActiveRequest;
-use crate::{Event, Pick, SampleError, TextDecoder};
+use super::{ActiveRequest, Prefill, Schedule};
+use crate::{RequestEvent, SampleError, SampledToken, TextDecoder};
 
 /// Which tokens are drawn from one row of logits: one for a running row, K for a prompt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Draw<'s> {
+pub(crate) struct LogitsDraw<'s> {
     pub request: &'s ActiveRequest,
     pub first_sample: usize,
     pub samples: usize,
@@ -23,13 +22,13 @@ pub(crate) struct Batch<'s> {
     pub rows: Vec<PagedRow<'s>>,
     /// Indices into `ids`, one per entry of `draws`.
     pub logit_rows: &'s [usize],
-    pub draws: Vec<Draw<'s>>,
+    pub draws: Vec<LogitsDraw<'s>>,
 }
 
 impl Schedule {
     /// The step that was decided.
     pub(crate) fn batch(&self) -> Batch<'_> {
-        let mut draws: Vec<Draw<'_>> = Vec::with_capacity(self.logit_rows.len());
+        let mut draws: Vec<LogitsDraw<'_>> = Vec::with_capacity(self.logit_rows.len());
         let mut rows: Vec<PagedRow<'_>> = Vec::with_capacity(self.running.len() + self.chunks.len());
         for row in &self.running {
             let request = &row.request;
@@ -39,14 +38,14 @@ impl Schedule {
                 pages: &row.pages,
                 shared: whole_pages(request.tokens()),
             });
-            draws.push(Draw { request, first_sample: row.sample, samples: 1, step: row.ids.len() });
+            draws.push(LogitsDraw { request, first_sample: row.sample, samples: 1, step: row.ids.len() });
         }
         for (prefill, &new_tokens) in self.prefilling.iter().zip(&self.chunks) {
             let request = &prefill.request;
             let shared = whole_pages(request.tokens());
             rows.push(PagedRow { new_tokens, context: prefill.done, pages: &prefill.pages, shared });
             if prefill.resumed.is_none() && prefill.done + new_tokens == prefill.tokens() {
-                draws.push(Draw { request, first_sample: 0, samples: request.samples, step: 0 });
+                draws.push(LogitsDraw { request, first_sample: 0, samples: request.samples, step: 0 });
             }
         }
         Batch { ids: &self.ids, rows, logit_rows: &self.logit_rows, draws }
@@ -55,9 +54,9 @@ impl Schedule {
     /// Takes what was drawn: `picks` gives the tokens of the batch's n-th draw, or `None` where its logits were not finite.
     pub(crate) fn postprocess<'p>(
         &mut self,
-        picks: impl Fn(usize) -> Option<&'p [Pick]>,
+        picks: impl Fn(usize) -> Option<&'p [SampledToken]>,
         text: &dyn TextDecoder,
-    ) -> Vec<Event> {
+    ) -> Vec<RequestEvent> {
         let rows = std::mem::take(&mut self.running);
         let mut draw = rows.len();
         self.running.reserve(draw);
@@ -98,7 +97,7 @@ impl Schedule {
             self.abort(request);
             // A request fails once, with its first error.
             if last.replace(request) != Some(request) {
-                events.push(Event::Failed { request, error });
+                events.push(RequestEvent::Failed { request, error });
             }
         }
         events
@@ -108,10 +107,10 @@ impl Schedule {
     fn accept(
         &mut self,
         sequence: &mut Sequence,
-        picks: Option<&[Pick]>,
+        picks: Option<&[SampledToken]>,
         place: usize,
         text: &dyn TextDecoder,
-        events: &mut Vec<Event>,
+        events: &mut Vec<RequestEvent>,
     ) -> Result<Option<FinishReason>, SampleError> {
         let Some(picks) = picks else {
             let prompt_id = sequence.request.prompt_id.clone();
@@ -121,7 +120,7 @@ impl Schedule {
         let pick = pick.ok_or_else(|| SampleError::internal("a row without a token drawn"))?;
         self.counts.tokens += 1;
         let (request, sample) = (sequence.request.id, sequence.sample);
-        events.push(Event::Token { request, sample, id: pick.id, logprob: pick.logprob });
+        events.push(RequestEvent::Token { request, sample, id: pick.id, logprob: pick.logprob });
         sequence.accept(pick, text)
     }
 
@@ -164,9 +163,9 @@ impl Schedule {
     fn fork(
         &mut self,
         prefill: Prefill,
-        picks: Option<&[Pick]>,
+        picks: Option<&[SampledToken]>,
         text: &dyn TextDecoder,
-        events: &mut Vec<Event>,
+        events: &mut Vec<RequestEvent>,
     ) -> Result<(), SampleError> {
         let Prefill { request, pages, .. } = prefill;
         let forked = (0..request.samples).try_for_each(|sample| {
@@ -185,10 +184,10 @@ impl Schedule {
         forked
     }
 
-    fn finish(&mut self, sequence: Sequence, reason: FinishReason, events: &mut Vec<Event>) {
+    fn finish(&mut self, sequence: Sequence, reason: FinishReason, events: &mut Vec<RequestEvent>) {
         self.release(&sequence.pages);
         self.counts.finished += 1;
-        events.push(Event::Finished { request: sequence.request.id, sample: sequence.finish(reason) });
+        events.push(RequestEvent::Finished { request: sequence.request.id, sample: sequence.finish(reason) });
     }
 }
 

@@ -6,7 +6,7 @@ use crate::Capacity;
 
 /// What the schedule may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct ScheduleLimits {
     /// Candidates in a step.
     pub rows: usize,
     /// Tokens in a step.
@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub max_positions: usize,
 }
 
-impl Limits {
+impl ScheduleLimits {
     pub(crate) fn new(capacity: Capacity, page_bytes: usize, max_positions: usize) -> Self {
         Self {
             // Every running row has a token in every step.
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn pool_pages(rows: usize, affordable_pages: usize, needs: &[PageNeed]) -> usize {
-        let limits = Limits { rows, token_budget: 1000, affordable_pages, max_positions: 1000 };
+        let limits = ScheduleLimits { rows, token_budget: 1000, affordable_pages, max_positions: 1000 };
         limits.pool_pages(needs.iter().copied())
     }
 
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_pool_for_anything_holds_the_whole_context() {
         let capacity = Capacity { rows: 4, token_budget: 9, cache_bytes: 700 };
-        assert_eq!(Limits::new(capacity, 100, 90).most_pages(), 7);
-        assert_eq!(Limits::new(capacity, 1000, 90).most_pages(), 6);
+        assert_eq!(ScheduleLimits::new(capacity, 100, 90).most_pages(), 7);
+        assert_eq!(ScheduleLimits::new(capacity, 1000, 90).most_pages(), 6);
     }
 }

@@ -1,6 +1,6 @@
 //! Pages for running rows, taken from younger holders where none is free.
 
-use super::sequence::{Key, Sequence};
+use super::sequence::{Sequence, SequenceKey};
 use super::{Prefill, Schedule};
 use crate::SampleError;
 
@@ -21,7 +21,7 @@ impl Schedule {
 
     /// A page, for which younger holders are preempted where none is free; `None` when `key` itself was the youngest, and
     /// has been preempted.
-    fn take_page_for(&mut self, key: Key) -> Result<Option<u32>, SampleError> {
+    fn take_page_for(&mut self, key: SequenceKey) -> Result<Option<u32>, SampleError> {
         loop {
             if let Some(page) = self.pool.take() {
                 return Ok(Some(page));
@@ -33,7 +33,7 @@ impl Schedule {
     }
 
     /// Preempts the youngest holder of pages. It frees those without another holder, which may be none.
-    pub(super) fn preempt_youngest(&mut self) -> Result<Key, SampleError> {
+    pub(super) fn preempt_youngest(&mut self) -> Result<SequenceKey, SampleError> {
         let prefill = self.prefilling.back().map(Prefill::key);
         let ready = self.ready.back().map(Sequence::key);
         let running = self.running.last().map(Sequence::key);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use selfplay_model::PAGE_TOKENS;
 use selfplay_records::FinishReason;
 
-use crate::request::ActiveRequest;
+use super::active_request::ActiveRequest;
 use crate::text_stop::TextStop;
-use crate::{Pick, RequestId, Sample, SampleError, TextDecoder};
+use crate::{RequestId, Sample, SampleError, SampledToken, TextDecoder};
 
 /// Which candidate. In this order they are admitted, run and, from its end, preempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
+pub(crate) struct SequenceKey {
     pub request: RequestId,
     pub sample: usize,
 }
@@ -51,8 +51,8 @@ impl Sequence {
     }
 
     /// Its place among all candidates; a lesser one is older.
-    pub(crate) fn key(&self) -> Key {
-        Key { request: self.request.id, sample: self.sample }
+    pub(crate) fn key(&self) -> SequenceKey {
+        SequenceKey { request: self.request.id, sample: self.sample }
     }
 
     /// Whether its pages are full, so that its next token needs another one.
@@ -76,7 +76,7 @@ impl Sequence {
     /// Appends a token; says whether, and why, it is the last one. A stop goes before the length.
     pub(crate) fn accept(
         &mut self,
-        pick: Pick,
+        pick: SampledToken,
         text: &dyn TextDecoder,
     ) -> Result<Option<FinishReason>, SampleError> {
         self.ids.push(pick.id);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn accept(sequence: &mut Sequence, id: u32) -> Option<FinishReason> {
-        sequence.accept(Pick { id, logprob: -0.5 }, &FakeText).unwrap()
+        sequence.accept(SampledToken { id, logprob: -0.5 }, &FakeText).unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::backend::fake::FakeText;
-use crate::{Event, Pick, Request, Sample, Sampling, StopRule};
+use crate::{Request, RequestEvent, Sample, SampledToken, Sampling, StopRule};
 
 impl Schedule {
     /// Free pages.
@@ -32,12 +32,12 @@ impl Schedule {
         assert!(self.preempted.iter().all(|one| one.pages.is_empty()));
 
         assert!(self.running.len() + self.resuming() <= self.limits.rows);
-        let running: Vec<Key> = self.running.iter().map(Sequence::key).collect();
-        let ready: Vec<Key> = self.ready.iter().map(Sequence::key).collect();
-        let prefilling: Vec<Key> = self.prefilling.iter().map(Prefill::key).collect();
-        let preempted: Vec<Key> = self.preempted.iter().rev().map(Sequence::key).collect();
-        let waiting: Vec<Key> =
-            self.waiting.iter().map(|request| Key { request: request.id, sample: 0 }).collect();
+        let running: Vec<SequenceKey> = self.running.iter().map(Sequence::key).collect();
+        let ready: Vec<SequenceKey> = self.ready.iter().map(Sequence::key).collect();
+        let prefilling: Vec<SequenceKey> = self.prefilling.iter().map(Prefill::key).collect();
+        let preempted: Vec<SequenceKey> = self.preempted.iter().rev().map(Sequence::key).collect();
+        let waiting: Vec<SequenceKey> =
+            self.waiting.iter().map(|request| SequenceKey { request: request.id, sample: 0 }).collect();
         let at_work = [running.clone(), ready.clone(), prefilling.clone()].concat();
         for list in [&running, &ready, &prefilling, &preempted, &waiting] {
             assert!(list.is_sorted_by(|a, b| a < b), "out of order: {list:?}");
@@ -65,14 +65,17 @@ impl Schedule {
 /// What a schedule may use, and how all its requests are answered.
 #[derive(Clone, Copy)]
 struct Rules {
-    limits: Limits,
+    limits: ScheduleLimits,
     sampling: Sampling,
 }
 
 fn rules(rows: usize, token_budget: usize, num_samples: usize, max_new_tokens: usize) -> Rules {
     let sampling = Sampling { num_samples, max_new_tokens, ..Sampling::default() };
     let rows = rows.min(token_budget);
-    Rules { limits: Limits { rows, token_budget, affordable_pages: 0, max_positions: 1000 }, sampling }
+    Rules {
+        limits: ScheduleLimits { rows, token_budget, affordable_pages: 0, max_positions: 1000 },
+        sampling,
+    }
 }
 
 impl Rules {
@@ -89,7 +92,7 @@ impl Rules {
     /// Pages for prompts of these lengths where there is memory for `affordable`.
     fn pages(&self, lengths: &[usize], affordable_pages: usize) -> usize {
         let needs = lengths.iter().map(|&tokens| self.request(0, tokens).page_need());
-        Limits { affordable_pages, ..self.limits }.pool_pages(needs)
+        ScheduleLimits { affordable_pages, ..self.limits }.pool_pages(needs)
     }
 }
 
@@ -109,27 +112,27 @@ fn stop_rule() -> Arc<StopRule> {
     Arc::new(StopRule::new(&FakeText, &[STOP_ID], &[], 256).unwrap())
 }
 
-fn key(request: u64, sample: usize) -> Key {
-    Key { request: RequestId(request), sample }
+fn key(request: u64, sample: usize) -> SequenceKey {
+    SequenceKey { request: RequestId(request), sample }
 }
 
 /// Answers every draw of a step with the tokens that `id_of` gives its candidates; what has ended.
-fn answer_with(schedule: &mut Schedule, mut id_of: impl FnMut(Key) -> u32) -> Vec<Sample> {
-    let mut pick = |key| Pick { id: id_of(key), logprob: 0.0 };
-    let picks: Vec<Vec<Pick>> = schedule
+fn answer_with(schedule: &mut Schedule, mut id_of: impl FnMut(SequenceKey) -> u32) -> Vec<Sample> {
+    let mut pick = |key| SampledToken { id: id_of(key), logprob: 0.0 };
+    let picks: Vec<Vec<SampledToken>> = schedule
         .batch()
         .draws
         .iter()
         .map(|draw| {
             let samples = draw.first_sample..draw.first_sample + draw.samples;
-            samples.map(|sample| pick(Key { request: draw.request.id, sample })).collect()
+            samples.map(|sample| pick(SequenceKey { request: draw.request.id, sample })).collect()
         })
         .collect();
     let events = schedule.postprocess(|draw| Some(&picks[draw]), &FakeText);
     let finished = events.into_iter().filter_map(|event| match event {
-        Event::Token { .. } => None,
-        Event::Finished { sample, .. } => Some(sample),
-        Event::Failed { error, .. } => panic!("{error}"),
+        RequestEvent::Token { .. } => None,
+        RequestEvent::Finished { sample, .. } => Some(sample),
+        RequestEvent::Failed { error, .. } => panic!("{error}"),
     });
     finished.collect()
 }
@@ -376,7 +379,7 @@ fn step_seconds(rows: usize, waiting: usize) -> f64 {
     const STEPS: usize = 300;
     let (lengths, rules) = (vec![20; waiting], rules(rows, 8192, 5, 60));
     let mut schedule = schedule(&lengths, rules, rules.pages(&lengths, 1 << 20));
-    let picks = [Pick { id: 65, logprob: 0.0 }; 5];
+    let picks = [SampledToken { id: 65, logprob: 0.0 }; 5];
     let mut seconds = Vec::new();
     while seconds.len() < STEPS && !schedule.is_idle() {
         let started = Instant::now();

@@ -97,7 +97,7 @@ fn a_preempted_candidate_has_the_same_bits() {
             let capacity = Some(Capacity { rows: 64, token_budget, cache_bytes });
             let tight = SampleSettings { capacity, ..settings.clone() };
             let mut sampler = Sampler::with_backend(Box::new(backend), &FakeText, &[2], &tight).unwrap();
-            let mut last = Progress::default();
+            let mut last = SamplingProgress::default();
             let mut note = |progress| {
                 last = progress;
                 ControlFlow::Continue(())

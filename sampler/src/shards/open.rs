@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::response::Answer;
+use crate::response::PromptSamples;
 use crate::{EncodedPrompt, RequestId, Sample, SampleError};
 
 /// What has ended, by shard: a shard is whole when all its candidates have ended, and is kept no longer than that.
@@ -15,7 +15,7 @@ pub(super) struct OpenShards<'p> {
 }
 
 struct OpenShard<'p> {
-    answers: Vec<Answer<'p>>,
+    answers: Vec<PromptSamples<'p>>,
     /// Candidates to come.
     left: usize,
 }
@@ -32,7 +32,8 @@ impl<'p> OpenShards<'p> {
         for (row, prompt) in prompts.iter().enumerate() {
             self.places.insert(ask(prompt)?, (shard, row));
         }
-        let answers = prompts.iter().map(|prompt| Answer { prompt, samples: Vec::with_capacity(samples) });
+        let answers =
+            prompts.iter().map(|prompt| PromptSamples { prompt, samples: Vec::with_capacity(samples) });
         self.shards.push(OpenShard { answers: answers.collect(), left: prompts.len() * samples });
         if prompts.is_empty() {
             self.whole.push_back(shard);
@@ -58,7 +59,7 @@ impl<'p> OpenShards<'p> {
     }
 
     /// A shard that is whole, once, in the order of their ends.
-    pub(super) fn take_whole(&mut self) -> Option<(usize, Vec<Answer<'p>>)> {
+    pub(super) fn take_whole(&mut self) -> Option<(usize, Vec<PromptSamples<'p>>)> {
         let shard = self.whole.pop_front()?;
         Some((shard, std::mem::take(&mut self.shards[shard].answers)))
     }

@@ -192,7 +192,7 @@ fn logits_that_are_not_finite_name_the_prompt() {
 fn progress_counts_and_can_interrupt() {
     let prompts: Vec<Prompt> = (0..5).map(|n| prompt(n, 10 + n)).collect();
     let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
-    let mut last = Progress::default();
+    let mut last = SamplingProgress::default();
     let got = sampler
         .generate(&encoded(&prompts), &mut |progress| {
             assert!(progress.tokens >= last.tokens && progress.finished >= last.finished);
@@ -202,7 +202,7 @@ fn progress_counts_and_can_interrupt() {
         .unwrap();
     let got = samples(got);
     let tokens = got.iter().flatten().map(|sample| sample.ids.len()).sum();
-    assert_eq!(last, Progress { tokens, finished: 15, total: 15, ..Progress::default() });
+    assert_eq!(last, SamplingProgress { tokens, finished: 15, total: 15, ..SamplingProgress::default() });
     let mut steps = 0;
     let stopped = sampler.generate(&encoded(&prompts), &mut |_| {
         steps += 1;
@@ -218,7 +218,7 @@ fn no_prompts_no_results() {
     assert_eq!(sample(&settings(), &[]), Vec::<Vec<Sample>>::new());
 }
 
-fn no_progress(_: Progress) -> ControlFlow<()> {
+fn no_progress(_: SamplingProgress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -234,7 +234,7 @@ fn sample_with_pages(
     open.add(&encoded, sampler.sampling.num_samples, |prompt| sampler.request(prompt)).unwrap();
     while !sampler.engine.is_idle() {
         for event in sampler.engine.step().unwrap() {
-            if let Event::Finished { request, sample } = event {
+            if let RequestEvent::Finished { request, sample } = event {
                 open.put(request, sample).unwrap();
             }
         }
@@ -310,7 +310,7 @@ fn a_preempted_candidate_is_the_same() {
 fn progress_counts_preemptions() {
     let prompts: Vec<Prompt> = (0..6).map(|n| prompt(n, 20)).collect();
     let settings = SampleSettings { cache_mib: Some(4), ..settings() };
-    let mut last = Progress::default();
+    let mut last = SamplingProgress::default();
     let mut note = |progress| {
         last = progress;
         ControlFlow::Continue(())
@@ -332,8 +332,8 @@ fn thousands_of_prompts_wait_for_512_rows() {
         ..settings()
     };
     let prompts: Vec<Prompt> = (0..4000).map(|n| prompt(n, 1 + n % 50)).collect();
-    let (mut last, mut steps) = (Progress::default(), 0);
-    let mut note = |progress: Progress| {
+    let (mut last, mut steps) = (SamplingProgress::default(), 0);
+    let mut note = |progress: SamplingProgress| {
         last = progress;
         steps += 1;
         ControlFlow::Continue(())
@@ -453,7 +453,7 @@ fn a_sampler_works_with_the_capacity_of_before() {
     let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings);
     assert_eq!(sampler.capacity(), earlier);
     let mut most = 0;
-    let mut note = |progress: Progress| {
+    let mut note = |progress: SamplingProgress| {
         most = most.max(progress.running);
         ControlFlow::Continue(())
     };

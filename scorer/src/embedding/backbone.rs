@@ -5,7 +5,7 @@ use std::sync::Arc;
 use selfplay_model::{Architecture, StoredDtype};
 
 use crate::Footprint;
-use crate::footprint::{Comparison, Cost};
+use crate::footprint::{ComparisonLengths, Cost};
 
 /// Of a backbone; its heads are next to nothing.
 pub(super) fn footprint_of(backbone: &Architecture) -> Footprint {
@@ -22,8 +22,8 @@ pub(super) fn footprint_of(backbone: &Architecture) -> Footprint {
 struct Backbone(Architecture);
 
 impl Cost for Backbone {
-    fn flops(&self, comparison: Comparison) -> f64 {
-        let Comparison { prompt, response, responses } = comparison;
+    fn flops(&self, comparison: ComparisonLengths) -> f64 {
+        let ComparisonLengths { prompt, response, responses } = comparison;
         self.0.continuation_flops(0, prompt) + responses * self.0.continuation_flops(prompt, response)
     }
 }
@@ -35,8 +35,9 @@ mod tests {
     #[test]
     fn a_comparison_reads_the_prompt_once() {
         let backbone = Architecture::named("llama-15m").unwrap();
-        let flops =
-            |responses| footprint_of(&backbone).flops(Comparison { prompt: 50, response: 20, responses });
+        let flops = |responses| {
+            footprint_of(&backbone).flops(ComparisonLengths { prompt: 50, response: 20, responses })
+        };
         let response = backbone.continuation_flops(50, 20);
         assert_eq!(flops(3.0), backbone.continuation_flops(0, 50) + 3.0 * response);
     }

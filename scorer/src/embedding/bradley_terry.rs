@@ -8,7 +8,7 @@ use selfplay_records::Candidates;
 
 use super::embedder::Embedder;
 use super::{Embedding, Embeds};
-use crate::{Footprint, Progress, ScoreError};
+use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A reward model.
 pub(super) struct BradleyTerry {
@@ -21,7 +21,7 @@ impl Embeds for BradleyTerry {
     fn embed(
         &self,
         rows: &[Candidates],
-        progress: &mut Progress<'_>,
+        progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         self.embedder.embed(rows, progress)
     }

@@ -10,9 +10,9 @@ use selfplay_records::Candidates;
 
 use super::Embedding;
 use super::backbone::footprint_of;
-use super::packing::{BatchPlan, PackedPiece, plan};
+use super::packing::{BatchPlan, PackedGroup, plan};
 use super::tokenise::{PromptEnd, TokenisedRow, Tokeniser};
-use crate::{Footprint, Progress, ScoreError};
+use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A decoder with the heads of a preference model and the tokenizer that belongs to it.
 pub(super) struct Embedder {
@@ -34,7 +34,7 @@ impl Embedder {
         codec: Codec,
         heads: PreferenceHeads,
         folder: &Path,
-        limits: Limits,
+        limits: TokenLimits,
     ) -> Result<Self, ScoreError> {
         let max_length = limits.max_length.min(decoder.architecture().max_positions.max(2));
         if max_length < limits.max_length {
@@ -65,7 +65,7 @@ impl Embedder {
     pub(super) fn embed(
         &self,
         rows: &[Candidates],
-        progress: &mut Progress<'_>,
+        progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         let tokenised = self.tokenise(rows)?;
         let mut outputs: Vec<Vec<Option<Embedding>>> =
@@ -77,8 +77,8 @@ impl Embedder {
                 break;
             }
             self.run(&batch, &tokenised, &mut outputs)?;
-            for piece in &batch.pieces {
-                missing[piece.row] -= piece.members.len();
+            for group in &batch.groups {
+                missing[group.row] -= group.members.len();
             }
         }
         let mut embedded = Vec::with_capacity(rows.len());
@@ -115,14 +115,14 @@ impl Embedder {
     ) -> Result<(), ScoreError> {
         let mut packed = PackedBatch::new();
         let (mut value_rows, mut prompt_rows, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        for piece in &batch.pieces {
-            let row = &tokenised[piece.row];
-            let rows = PackedPiece::push(&mut packed, piece, row);
-            for (member, &sequence) in piece.members.iter().enumerate() {
+        for group in &batch.groups {
+            let row = &tokenised[group.row];
+            let rows = PackedGroup::push(&mut packed, group, row);
+            for (member, &sequence) in group.members.iter().enumerate() {
                 let last = row.sequences[sequence].len() - 1;
                 value_rows.push(rows.row(member, last));
                 prompt_rows.extend(row.prompt_end.map(|end| rows.row(member, end.min(last))));
-                places.push(Place { row: piece.row, sequence });
+                places.push(SequencePlace { row: group.row, sequence });
             }
         }
         let rows = [value_rows.as_slice(), &prompt_rows].concat();
@@ -147,14 +147,14 @@ fn widen(values: &[f32]) -> Vec<f64> {
 }
 
 /// How much text is read, and how much of it at once.
-pub(super) struct Limits {
+pub(super) struct TokenLimits {
     /// Tokens of one conversation.
     pub max_length: usize,
     /// Tokens of one forward pass.
     pub batch_tokens: usize,
 }
 
-struct Place {
+struct SequencePlace {
     row: usize,
     sequence: usize,
 }

@@ -14,7 +14,7 @@ use selfplay_records::Candidates;
 
 use super::embedder::Embedder;
 use super::{Embedding, Embeds};
-use crate::{Footprint, Progress, ScoreError};
+use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A general preference representation model.
 pub(super) struct Gpm {
@@ -27,7 +27,7 @@ impl Embeds for Gpm {
     fn embed(
         &self,
         rows: &[Candidates],
-        progress: &mut Progress<'_>,
+        progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         let mut rows = self.embedder.embed(rows, progress)?;
         for response in rows.iter_mut().flatten() {

@@ -9,21 +9,21 @@ use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads}
 
 use super::backbone::footprint_of;
 use super::bradley_terry::BradleyTerry;
-use super::embedder::{Embedder, Limits};
+use super::embedder::{Embedder, TokenLimits};
 use super::gpm::Gpm;
 use super::{Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
 /// What a value head is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Head {
+pub(crate) enum EmbeddingKind {
     /// An even number of rows.
     Gpm,
     /// One row.
     BradleyTerry,
 }
 
-impl Head {
+impl EmbeddingKind {
     /// τ where the recipe gives none.
     fn default_tau(self) -> f64 {
         match self {
@@ -48,7 +48,7 @@ impl Head {
 /// As [`crate::load`].
 pub(crate) fn load(
     folder: &Path,
-    asked: Option<Head>,
+    asked: Option<EmbeddingKind>,
     settings: &EmbeddingSettings,
     factor: f64,
     device: &Device,
@@ -61,7 +61,7 @@ pub(crate) fn load(
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
     let head = resolve(folder, asked, value_rows)?;
-    if head == Head::Gpm {
+    if head == EmbeddingKind::Gpm {
         check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
     }
     let options = LoadOptions { device: device.clone(), dtype: settings.dtype.tensor_dtype(), heads: true };
@@ -70,15 +70,15 @@ pub(crate) fn load(
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
     // A prompt head is a GPM's.
-    heads.prompt = heads.prompt.filter(|_| head == Head::Gpm);
+    heads.prompt = heads.prompt.filter(|_| head == EmbeddingKind::Gpm);
     let codec = Codec::load(folder, template.or(settings.chat_template.as_deref()))?;
-    let limits = Limits { max_length: settings.max_length, batch_tokens: settings.batch_tokens };
+    let limits = TokenLimits { max_length: settings.max_length, batch_tokens: settings.batch_tokens };
     let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
     let tau = settings.tau.unwrap_or(head.default_tau());
     let keeps_embeddings = settings.embeddings;
     Ok(match head {
-        Head::Gpm => Box::new(Embedded { model: Gpm { embedder, tau }, factor, keeps_embeddings }),
-        Head::BradleyTerry => {
+        EmbeddingKind::Gpm => Box::new(Embedded { model: Gpm { embedder, tau }, factor, keeps_embeddings }),
+        EmbeddingKind::BradleyTerry => {
             Box::new(Embedded { model: BradleyTerry { embedder, tau }, factor, keeps_embeddings })
         }
     })
@@ -97,11 +97,11 @@ fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
 }
 
 /// What a value head of `rows` rows is, held against what the recipe names.
-fn resolve(folder: &Path, asked: Option<Head>, rows: usize) -> Result<Head, ScoreError> {
+fn resolve(folder: &Path, asked: Option<EmbeddingKind>, rows: usize) -> Result<EmbeddingKind, ScoreError> {
     let folder = folder.to_path_buf();
     let found = match rows {
-        1 => Head::BradleyTerry,
-        n if n > 0 && n % 2 == 0 => Head::Gpm,
+        1 => EmbeddingKind::BradleyTerry,
+        n if n > 0 && n % 2 == 0 => EmbeddingKind::Gpm,
         _ => return Err(ScoreError::OddHead { folder, rows }),
     };
     match asked {
@@ -131,23 +131,23 @@ mod tests {
     #[test]
     fn the_head_s_rows_say_what_it_is() {
         let auto = |rows| resolve(Path::new("pm"), None, rows);
-        assert_eq!(auto(1).unwrap(), Head::BradleyTerry);
-        assert_eq!(auto(2).unwrap(), Head::Gpm);
-        assert_eq!(auto(8).unwrap(), Head::Gpm);
+        assert_eq!(auto(1).unwrap(), EmbeddingKind::BradleyTerry);
+        assert_eq!(auto(2).unwrap(), EmbeddingKind::Gpm);
+        assert_eq!(auto(8).unwrap(), EmbeddingKind::Gpm);
         for rows in [0, 3, 7] {
             let error = auto(rows).unwrap_err();
             assert!(error.kind() == Kind::Input && error.to_string().contains("odd head"), "{error}");
         }
-        assert_eq!((Head::Gpm.default_tau(), Head::BradleyTerry.default_tau()), (0.1, 1.0));
+        assert_eq!((EmbeddingKind::Gpm.default_tau(), EmbeddingKind::BradleyTerry.default_tau()), (0.1, 1.0));
     }
 
     #[test]
     fn a_kind_that_the_weights_are_not_is_refused() {
         let asked = |head, rows| resolve(Path::new("pm"), Some(head), rows);
-        assert!(asked(Head::Gpm, 6).is_ok());
-        assert!(asked(Head::BradleyTerry, 1).is_ok());
-        let error = asked(Head::Gpm, 1).unwrap_err().to_string();
+        assert!(asked(EmbeddingKind::Gpm, 6).is_ok());
+        assert!(asked(EmbeddingKind::BradleyTerry, 1).is_ok());
+        let error = asked(EmbeddingKind::Gpm, 1).unwrap_err().to_string();
         assert!(error.contains("gpm") && error.contains("1 row"), "{error}");
-        assert!(asked(Head::BradleyTerry, 6).is_err());
+        assert!(asked(EmbeddingKind::BradleyTerry, 6).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Kinds that embed each response **once** (linear in K): all K² scores follow from the K embeddings, in f64.
 //!
 //! ```text
-//! text ─ tokenise ─► TokenisedRow ─ packing ─► Piece, PackedPiece ─ Embedder ─► Embedding ─ Embeds::score ─► Preference
+//! text ─ tokenise ─► TokenisedRow ─ packing ─► PrefixGroup, PackedGroup ─ Embedder ─► Embedding ─ Embeds::score ─► Preference
 //! ```
 
 mod backbone;
@@ -13,7 +13,7 @@ mod packing;
 mod settings;
 mod tokenise;
 
-pub(crate) use load::{Head, footprint, load};
+pub(crate) use load::{EmbeddingKind, footprint, load};
 pub use settings::{EmbeddingSettings, ScoreDType};
 pub(crate) use tokenise::prompt_check;
 pub use tokenise::{TokenisedRow, tokenise_row};
@@ -24,7 +24,7 @@ use selfplay_model::preference::score::sigmoid;
 use selfplay_records::Candidates;
 
 use crate::preference_model::preference;
-use crate::{Compared, Contest, Footprint, PreferenceModel, Progress, ScoreError};
+use crate::{CompareProgress, Compared, Contest, Footprint, PreferenceModel, ScoreError};
 
 /// What such a model keeps of one (prompt, response).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +46,7 @@ pub(crate) trait Embeds: Send + Sync {
     fn embed(
         &self,
         rows: &[Candidates],
-        progress: &mut Progress<'_>,
+        progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError>;
 
     /// The paper's s(a ≻ b), antisymmetric.
@@ -66,7 +66,11 @@ pub(crate) struct Embedded<E> {
 }
 
 impl<E: Embeds> PreferenceModel for Embedded<E> {
-    fn compare(&self, rows: &[Candidates], progress: &mut Progress<'_>) -> Result<Compared, ScoreError> {
+    fn compare(
+        &self,
+        rows: &[Candidates],
+        progress: &mut CompareProgress<'_>,
+    ) -> Result<Compared, ScoreError> {
         let embedded = self.model.embed(rows, progress)?;
         let compared = rows.iter().zip(&embedded).map(|(row, responses)| {
             let mut compared =
@@ -123,7 +127,7 @@ mod tests {
         fn embed(
             &self,
             rows: &[Candidates],
-            progress: &mut Progress<'_>,
+            progress: &mut CompareProgress<'_>,
         ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
             let embed = |r: &Response| Embedding { value: vec![r.text.len() as f64], gate: Vec::new() };
             let going_on = |(place, _): &(usize, &Candidates)| progress(*place).is_continue();

@@ -5,7 +5,7 @@
 //! to `batch_tokens`, prompts sorted by length so that they come out even; a prompt whose responses exceed one batch
 //! is split over several, each with its own copy of the prefix.
 //!
-//! This file decides; it holds no tensors. [`PackedPiece`] turns a decision into segments and rows.
+//! This file decides; it holds no tensors. [`PackedGroup`] turns a decision into segments and rows.
 
 use std::cmp::Reverse;
 
@@ -15,7 +15,7 @@ use super::TokenisedRow;
 
 /// Some sequences of one row that share a prefix within one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct PrefixGroup {
     /// Index of the row.
     pub(super) row: usize,
     /// Indices of its sequences.
@@ -27,8 +27,8 @@ pub(super) struct Piece {
 /// What one forward pass computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct BatchPlan {
-    /// Its pieces.
-    pub(super) pieces: Vec<Piece>,
+    /// Its groups.
+    pub(super) groups: Vec<PrefixGroup>,
     /// Its tokens, every shared prefix counted once.
     pub(super) tokens: usize,
 }
@@ -39,86 +39,86 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 }
 
 /// Rows → batches of at most `batch_tokens` tokens (one sequence that is longer has a batch of its own). Every
-/// sequence of every row is in exactly one piece.
+/// sequence of every row is in exactly one group.
 pub(super) fn plan(rows: &[TokenisedRow], batch_tokens: usize) -> Vec<BatchPlan> {
-    let mut sized: Vec<SizedPiece> =
+    let mut sized: Vec<SizedGroup> =
         rows.iter().enumerate().flat_map(|(index, row)| split(index, row, batch_tokens)).collect();
     // Longest first; the sort is stable, so equal ones keep the file's order and a plan is a function of its input.
-    sized.sort_by_key(|piece| Reverse(piece.tokens));
+    sized.sort_by_key(|group| Reverse(group.tokens));
     let mut batches: Vec<BatchPlan> = Vec::new();
-    for SizedPiece { piece, tokens } in sized {
+    for SizedGroup { group, tokens } in sized {
         match batches.last_mut() {
             Some(batch) if batch.tokens + tokens <= batch_tokens => {
-                batch.pieces.push(piece);
+                batch.groups.push(group);
                 batch.tokens += tokens;
             }
-            _ => batches.push(BatchPlan { pieces: vec![piece], tokens }),
+            _ => batches.push(BatchPlan { groups: vec![group], tokens }),
         }
     }
     batches
 }
 
-struct SizedPiece {
-    piece: Piece,
+struct SizedGroup {
+    group: PrefixGroup,
     tokens: usize,
 }
 
-/// One piece where the row fits a batch, several where it does not.
-fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedPiece> {
-    let mut pieces: Vec<SizedPiece> = Vec::new();
+/// One group where the row fits a batch, several where it does not.
+fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedGroup> {
+    let mut groups: Vec<SizedGroup> = Vec::new();
     for (member, ids) in row.sequences.iter().enumerate() {
-        let grown = pieces.last().and_then(|open| {
-            let mut members = open.piece.members.clone();
+        let grown = groups.last().and_then(|open| {
+            let mut members = open.group.members.clone();
             let first = &row.sequences[members[0]];
             // The prefix of one member alone is 0: it is then the whole of what the two have in common.
-            let before = if members.len() == 1 { first.len() } else { open.piece.shared };
+            let before = if members.len() == 1 { first.len() } else { open.group.shared };
             members.push(member);
             // Each member keeps a token of its own, at which its head reads.
             let shortest = members.iter().map(|&m| row.sequences[m].len()).min().unwrap_or(0);
             let shared = before.min(common_prefix(first, ids)).min(shortest.saturating_sub(1));
             let tokens = shared + members.iter().map(|&m| row.sequences[m].len() - shared).sum::<usize>();
-            let piece = Piece { row: index, members, shared };
-            (tokens <= batch_tokens).then_some(SizedPiece { piece, tokens })
+            let group = PrefixGroup { row: index, members, shared };
+            (tokens <= batch_tokens).then_some(SizedGroup { group, tokens })
         });
-        match (grown, pieces.last_mut()) {
+        match (grown, groups.last_mut()) {
             (Some(grown), Some(open)) => *open = grown,
-            _ => pieces.push(SizedPiece {
-                piece: Piece { row: index, members: vec![member], shared: 0 },
+            _ => groups.push(SizedGroup {
+                group: PrefixGroup { row: index, members: vec![member], shared: 0 },
                 tokens: ids.len(),
             }),
         }
     }
-    pieces
+    groups
 }
 
-/// A piece within a packed batch: where its sequences' positions lie among the rows of the hidden states.
-pub(super) struct PackedPiece<'a> {
-    piece: &'a Piece,
+/// A group within a packed batch: where its sequences' positions lie among the rows of the hidden states.
+pub(super) struct PackedGroup<'a> {
+    group: &'a PrefixGroup,
     prefix_start: usize,
     member_starts: Vec<usize>,
 }
 
-impl<'a> PackedPiece<'a> {
-    /// Pushes the piece's prefix once and each member after it.
-    pub(super) fn push(batch: &mut PackedBatch, piece: &'a Piece, row: &TokenisedRow) -> Self {
-        let sequences = piece.members.iter().map(|&m| row.sequences[m].as_slice());
-        let Some(first) = piece.members.first().map(|&m| &row.sequences[m]).filter(|_| piece.shared > 0)
+impl<'a> PackedGroup<'a> {
+    /// Pushes the group's prefix once and each member after it.
+    pub(super) fn push(batch: &mut PackedBatch, group: &'a PrefixGroup, row: &TokenisedRow) -> Self {
+        let sequences = group.members.iter().map(|&m| row.sequences[m].as_slice());
+        let Some(first) = group.members.first().map(|&m| &row.sequences[m]).filter(|_| group.shared > 0)
         else {
             let segments: Vec<usize> = sequences.map(|ids| batch.push(ids)).collect();
             let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
-            return Self { piece, prefix_start: 0, member_starts };
+            return Self { group, prefix_start: 0, member_starts };
         };
-        let prefix = batch.push(&first[..piece.shared]);
+        let prefix = batch.push(&first[..group.shared]);
         let segments: Vec<usize> =
-            sequences.map(|ids| batch.push_after(prefix, &ids[piece.shared..])).collect();
+            sequences.map(|ids| batch.push_after(prefix, &ids[group.shared..])).collect();
         let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
-        Self { piece, prefix_start: batch.rows(prefix).start, member_starts }
+        Self { group, prefix_start: batch.rows(prefix).start, member_starts }
     }
 
-    /// The row of token `position` of the piece's `member`-th sequence. A position in the shared prefix is the same
+    /// The row of token `position` of the group's `member`-th sequence. A position in the shared prefix is the same
     /// row for every member; one that is not is the sequence's own.
     pub(super) fn row(&self, member: usize, position: usize) -> usize {
-        match position.checked_sub(self.piece.shared) {
+        match position.checked_sub(self.group.shared) {
             None => self.prefix_start + position,
             Some(own) => self.member_starts[member] + own,
         }
@@ -160,7 +160,10 @@ mod tests {
         // Prefix [1, 2]; then 2 + 3 + 1 own tokens.
         assert_eq!(
             batches,
-            [BatchPlan { pieces: vec![Piece { row: 0, members: vec![0, 1, 2], shared: 2 }], tokens: 8 }]
+            [BatchPlan {
+                groups: vec![PrefixGroup { row: 0, members: vec![0, 1, 2], shared: 2 }],
+                tokens: 8
+            }]
         );
     }
 
@@ -175,24 +178,24 @@ mod tests {
     #[test]
     fn a_sequence_that_opens_another_keeps_a_token_of_its_own() {
         let batches = plan(&[row(&[&[1, 2, 3], &[1, 2, 3, 4]])], 100);
-        assert_eq!(batches[0].pieces[0].shared, 2);
+        assert_eq!(batches[0].groups[0].shared, 2);
         assert_eq!(batches[0].tokens, 2 + 1 + 2);
         let single = plan(&[row(&[&[1], &[1, 2]])], 100);
-        assert_eq!(single[0].pieces[0].shared, 0, "nothing to share but the only token");
+        assert_eq!(single[0].groups[0].shared, 0, "nothing to share but the only token");
     }
 
     #[test]
     fn nothing_in_common_shares_nothing() {
         let batches = plan(&[row(&[&[1, 2], &[3, 4, 5]])], 100);
-        assert_eq!((batches[0].pieces[0].shared, batches[0].tokens), (0, 5));
+        assert_eq!((batches[0].groups[0].shared, batches[0].tokens), (0, 5));
     }
 
     #[test]
     fn a_row_over_the_budget_is_split_and_a_long_sequence_stands_alone() {
         let batches = plan(&[prompt_with(4, 10, 5)], 20);
-        // 10 + 5 + 5 fits 20: two members per piece, the prefix once in each.
+        // 10 + 5 + 5 fits 20: two members per group, the prefix once in each.
         assert_eq!(batches.len(), 2);
-        assert!(batches.iter().all(|batch| batch.tokens == 20 && batch.pieces[0].shared == 10));
+        assert!(batches.iter().all(|batch| batch.tokens == 20 && batch.groups[0].shared == 10));
         let long = plan(&[prompt_with(2, 10, 5)], 4);
         assert_eq!(long.len(), 2);
         assert!(long.iter().all(|batch| batch.tokens == 15));
@@ -202,7 +205,7 @@ mod tests {
     fn batches_come_out_even_by_length() {
         let rows: Vec<TokenisedRow> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
         let order: Vec<Vec<usize>> =
-            plan(&rows, 200).iter().map(|batch| batch.pieces.iter().map(|p| p.row).collect()).collect();
+            plan(&rows, 200).iter().map(|batch| batch.groups.iter().map(|p| p.row).collect()).collect();
         assert_eq!(order, [vec![1, 3, 2], vec![0]]);
     }
 
@@ -210,17 +213,17 @@ mod tests {
     fn rows_of_a_piece_point_at_the_right_tokens() {
         let rows = [row(&[&[9, 9]]), row(&[&[1, 2, 3, 4], &[1, 2, 5], &[1, 2, 6, 7, 8]])];
         let mut batch = PackedBatch::new();
-        let alone = Piece { row: 0, members: vec![0], shared: 0 };
-        let shared = Piece { row: 1, members: vec![0, 1, 2], shared: 2 };
+        let alone = PrefixGroup { row: 0, members: vec![0], shared: 0 };
+        let shared = PrefixGroup { row: 1, members: vec![0, 1, 2], shared: 2 };
         let packed = [
-            PackedPiece::push(&mut batch, &alone, &rows[0]),
-            PackedPiece::push(&mut batch, &shared, &rows[1]),
+            PackedGroup::push(&mut batch, &alone, &rows[0]),
+            PackedGroup::push(&mut batch, &shared, &rows[1]),
         ];
         assert_eq!(batch.tokens(), 2 + 2 + 2 + 1 + 3);
-        for (piece, row) in packed.iter().zip(&rows) {
+        for (group, row) in packed.iter().zip(&rows) {
             for (m, ids) in row.sequences.iter().enumerate() {
                 for (position, id) in ids.iter().enumerate() {
-                    assert_eq!(batch.ids()[piece.row(m, position)], *id);
+                    assert_eq!(batch.ids()[group.row(m, position)], *id);
                 }
             }
         }
@@ -244,18 +247,18 @@ mod tests {
             let mut seen = std::collections::BTreeSet::new();
             for batch in &batches {
                 let mut count = 0;
-                for piece in &batch.pieces {
-                    let member = |m: usize| &rows[piece.row].sequences[m];
-                    count += piece.shared;
-                    for &m in &piece.members {
-                        prop_assert!(seen.insert((piece.row, m)));
-                        prop_assert_eq!(&member(m)[..piece.shared], &member(piece.members[0])[..piece.shared]);
-                        prop_assert!(member(m).len() > piece.shared);
-                        count += member(m).len() - piece.shared;
+                for group in &batch.groups {
+                    let member = |m: usize| &rows[group.row].sequences[m];
+                    count += group.shared;
+                    for &m in &group.members {
+                        prop_assert!(seen.insert((group.row, m)));
+                        prop_assert_eq!(&member(m)[..group.shared], &member(group.members[0])[..group.shared]);
+                        prop_assert!(member(m).len() > group.shared);
+                        count += member(m).len() - group.shared;
                     }
                 }
                 prop_assert_eq!(count, batch.tokens);
-                let alone = batch.pieces.len() == 1 && batch.pieces[0].members.len() == 1;
+                let alone = batch.groups.len() == 1 && batch.groups[0].members.len() == 1;
                 prop_assert!(batch.tokens <= budget || alone);
             }
             prop_assert_eq!(seen.len(), rows.iter().map(|row| row.sequences.len()).sum::<usize>());

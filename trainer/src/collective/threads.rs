@@ -14,10 +14,10 @@ use crate::TrainError;
 /// One rank of a group of threads. Dropping it is leaving.
 pub struct Threads {
     rank: usize,
-    group: Arc<Group>,
+    group: Arc<ThreadGroup>,
 }
 
-struct Group {
+struct ThreadGroup {
     world: usize,
     round: Mutex<Round>,
     changed: Condvar,
@@ -43,7 +43,7 @@ enum Given {
 impl Threads {
     /// The ranks of a group of `world` threads, in order; each is moved to its thread.
     pub fn group(world: usize) -> Vec<Threads> {
-        let group = Arc::new(Group {
+        let group = Arc::new(ThreadGroup {
             world,
             round: Mutex::new(Round {
                 number: 0,

@@ -9,7 +9,7 @@ use selfplay_model::{Decoder, Gradients};
 
 pub use pairs::{PairObjective, PassSettings, TokenPair, pair_gradients, token_pairs};
 pub use preference::{
-    PreferenceHead, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
+    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
 };
 pub use sft::{SftExample, SftObjective, sft_examples};
 

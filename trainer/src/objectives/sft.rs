@@ -13,7 +13,7 @@ use selfplay_records::Instruction;
 use super::pairs::{PassSettings, check_vocabulary};
 use super::{BatchReport, Objective, Part};
 use crate::batch::micro_batches;
-use crate::context::{Remedy, check_context};
+use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::sum;
 use crate::training::{TrainRun, TrainSummary};
@@ -105,7 +105,7 @@ impl Objective for SftObjective {
             self.truncated += usize::from(example.truncate(max_length));
             // Nothing is predicted from the last target or what follows it.
             let seen = example.targets().last().unwrap_or(0);
-            let key = Remedy::Key("sft.max_length");
+            let key = LengthRemedy::Key("sft.max_length");
             check_context(decoder, &example.name, example.ids.len(), seen, key)?;
         }
         let before = self.examples.len();

@@ -25,7 +25,7 @@ pub(super) struct AdamW {
 
 /// One step's numbers in the precision of the pass.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Update {
+pub(super) struct AdamWStep {
     scale: f32,
     keep: f32,
     rest1: f32,
@@ -45,9 +45,9 @@ impl AdamW {
         [Some("exp_avg"), Some("exp_avg_sq"), None]
     }
 
-    pub fn update(&self, scalars: StepScalars) -> Update {
+    pub fn update(&self, scalars: StepScalars) -> AdamWStep {
         let steps = scalars.step as f64;
-        Update {
+        AdamWStep {
             scale: scalars.clip_scale as f32,
             keep: (1.0 - scalars.rate * scalars.weight_decay) as f32,
             rest1: (1.0 - self.beta1) as f32,
@@ -60,7 +60,7 @@ impl AdamW {
     }
 }
 
-impl Update {
+impl AdamWStep {
     /// As the GPU's kernel takes them.
     pub fn numbers(&self) -> [f32; 8] {
         [

@@ -47,7 +47,7 @@ struct StepScalars {
 }
 
 /// One parameter's place in the optimizer.
-struct Slot {
+struct ParameterState {
     id: ParameterId,
     name: String,
     decays: bool,
@@ -58,7 +58,7 @@ struct Slot {
 pub struct Optimizer {
     rule: Rule,
     weight_decay: f64,
-    slots: Vec<Slot>,
+    slots: Vec<ParameterState>,
     steps: u64,
 }
 
@@ -74,7 +74,7 @@ impl Optimizer {
         };
         let slots = trained(parameters)
             .map(|(id, parameter)| {
-                Ok(Slot {
+                Ok(ParameterState {
                     id,
                     name: parameter.name.clone(),
                     decays: matches!(parameter.kind, ParameterKind::Matrix | ParameterKind::Embedding),

@@ -27,7 +27,7 @@ pub(super) struct RmsProp {
 
 /// One step's numbers in the precision of the pass.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Update {
+pub(super) struct RmsPropStep {
     scale: f32,
     decay: f32,
     alpha: f32,
@@ -55,8 +55,8 @@ impl RmsProp {
         ]
     }
 
-    pub fn update(&self, scalars: StepScalars) -> Update {
-        Update {
+    pub fn update(&self, scalars: StepScalars) -> RmsPropStep {
+        RmsPropStep {
             scale: scalars.clip_scale as f32,
             decay: scalars.weight_decay as f32,
             alpha: self.alpha as f32,
@@ -68,7 +68,7 @@ impl RmsProp {
     }
 }
 
-impl Update {
+impl RmsPropStep {
     /// As the GPU's kernel takes them.
     pub fn numbers(&self) -> [f32; 7] {
         [self.scale, self.decay, self.alpha, self.rest, self.epsilon, self.momentum, self.rate]

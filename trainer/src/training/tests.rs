@@ -386,7 +386,7 @@ fn preference_models_learn_which_token_is_better() {
             prompt_position: 1,
         })
         .collect();
-    for kind in [PreferenceHead::Gpm, PreferenceHead::BradleyTerry] {
+    for kind in [PreferenceHeadKind::Gpm, PreferenceHeadKind::BradleyTerry] {
         let settings = PreferenceTrainSettings {
             train: TrainSettings {
                 batch_size: 12,
@@ -410,7 +410,7 @@ fn preference_models_learn_which_token_is_better() {
         assert_eq!(last.accuracy, 1.0, "{kind:?}");
         assert!(got.loss_last < got.loss_first);
         let lines: Vec<StepMetrics> = read_lines(&folder.path().join("metrics.jsonl")).unwrap();
-        assert_eq!(lines[0].reward_chosen.is_some(), kind == PreferenceHead::BradleyTerry);
+        assert_eq!(lines[0].reward_chosen.is_some(), kind == PreferenceHeadKind::BradleyTerry);
 
         let parts = tempfile::tempdir().unwrap();
         train(&mut decoder(11), parts.path(), 4);

@@ -32,7 +32,7 @@ pub(crate) fn recipe(set: &[&str]) -> Recipe {
     load(None, &set, Purpose::Stage).unwrap()
 }
 
-fn bytes_of(needs: &[Need], phase: Phase) -> &Bytes {
+fn bytes_of(needs: &[Need], phase: Phase) -> &MemoryBreakdown {
     &needs.iter().find(|need| need.phase == phase).unwrap().bytes
 }
 
@@ -46,13 +46,13 @@ fn weights_gradients_and_state_are_counted_once() {
     assert_eq!((models.policy_dtype, models.preference_dtype), (DType::BF16, DType::BF16));
     let bytes = training(&models, &recipe.train);
     // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
-    let four: u64 = bytes.lines[..4].iter().map(|line| line.bytes).sum();
+    let four: u64 = bytes.items[..4].iter().map(|item| item.bytes).sum();
     assert_eq!(four, 14 * parameters as u64);
     assert_eq!(training_state(&models, &recipe.train), four);
     // One pair of 2 · 2 tokens × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; as many rows
     // of 32 logits × (4 + 2) bytes.
-    assert_eq!(bytes.lines[4].bytes, 4 * (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
-    assert_eq!(bytes.lines[5].bytes, 4 * 32 * 6);
+    assert_eq!(bytes.items[4].bytes, 4 * (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
+    assert_eq!(bytes.items[5].bytes, 4 * 32 * 6);
     assert_eq!(checkpoint(&policy, &recipe.train), 8 * parameters as u64);
 }
 

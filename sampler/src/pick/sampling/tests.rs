@@ -19,13 +19,13 @@ fn prepared(logits: &[f32], rule: &PickRule) -> Picker {
 fn kept(logits: &[f32], rule: &PickRule) -> Vec<u32> {
     let picker = prepared(logits, rule);
     match picker.kept {
-        Kept::Greatest => vec![picker.greatest(logits)],
-        Kept::Down { to, .. } => {
+        KeptTokens::Greatest => vec![picker.greatest(logits)],
+        KeptTokens::Down { to, .. } => {
             let mass = |logit: f32| picker.weights.unwrap().mass(logit - picker.max);
             let keeps = |&id: &u32| to.keeps(logits[id as usize], id, mass(logits[id as usize]));
             (0..logits.len() as u32).filter(keeps).collect()
         }
-        Kept::Choices { .. } => picker.choices.iter().map(|choice| choice.id).collect(),
+        KeptTokens::Choices { .. } => picker.choices.iter().map(|choice| choice.id).collect(),
     }
 }
 
@@ -230,7 +230,9 @@ fn long_flat_rows_keep_the_sorted_definitions_set() {
             assert_eq!(kept(&logits, &rule), want, "{spread} {top_p} {min_p} {temperature}");
             // The draw's total is the kept tokens' mass, to the last bit.
             let mass = |&id: &u32| picker.weights.unwrap().mass(logits[id as usize] - picker.max);
-            let (Kept::Down { mass: got, .. } | Kept::Choices { mass: got }) = picker.kept else { panic!() };
+            let (KeptTokens::Down { mass: got, .. } | KeptTokens::Choices { mass: got }) = picker.kept else {
+                panic!()
+            };
             assert_eq!(got, want.iter().map(mass).sum::<f64>());
             assert_eq!(picker.draw(&logits, 0.0).id, want[0]);
             assert_eq!(picker.draw(&logits, 1.0 - 1e-16).id, want[want.len() - 1]);

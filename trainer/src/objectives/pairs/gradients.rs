@@ -98,7 +98,7 @@ impl PairPass<'_> {
             chosen_tokens: pairs.iter().map(|pair| pair.chosen.len()).sum(),
         };
         let tokens = self.places.iter().map(|&place| pairs[place].tokens()).sum();
-        let mut sums = Sums { tokens, ..Sums::default() };
+        let mut sums = BatchSums { tokens, ..BatchSums::default() };
 
         let own;
         let policy = match policy {
@@ -219,7 +219,7 @@ fn per_token(packed: &PackedPairs, loss: &BatchLoss) -> Vec<f32> {
 
 /// What is logged, summed over micro-batches.
 #[derive(Default)]
-struct Sums {
+struct BatchSums {
     loss: f64,
     reward_chosen: f64,
     reward_rejected: f64,
@@ -228,7 +228,7 @@ struct Sums {
     tokens: usize,
 }
 
-impl Sums {
+impl BatchSums {
     fn add(&mut self, loss: &BatchLoss, policy: &[PairLogProbs]) {
         self.loss += loss.loss;
         self.reward_chosen += loss.reward_chosen.iter().sum::<f64>();

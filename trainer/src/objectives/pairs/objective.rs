@@ -7,7 +7,7 @@ use super::idle_pairs::{count_identical, drop_emptied};
 use super::reference::{ReferencePass, fill_references};
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
 use super::truncate::{LengthLimits, truncate};
-use crate::context::{Remedy, check_context};
+use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::loss::{LossSettings, PairLogProbs, needs_reference, needs_whole_batch};
 use crate::objectives::{BatchReport, Objective, Part};
@@ -65,7 +65,7 @@ impl Objective for PairObjective {
                 self.truncated += 1;
             }
             let length = pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
-            let key = Remedy::Key("train.max_length");
+            let key = LengthRemedy::Key("train.max_length");
             check_context(decoder, &pair.name, length, length.saturating_sub(1), key)?;
         }
         if self.truncated > 0 {

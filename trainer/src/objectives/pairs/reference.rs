@@ -39,7 +39,7 @@ pub(crate) struct ReferencePass<'a> {
 }
 
 /// Some pairs that lack their reference.
-struct Shard {
+struct ReferenceShard {
     /// Indices of pairs.
     members: Vec<usize>,
     path: PathBuf,
@@ -58,14 +58,14 @@ pub(crate) fn fill_references(
     let first = is_first(pass.collective);
     let made = if first { atomic::create_dir_all(pass.folder).map_err(TrainError::from) } else { Ok(()) };
     agree(pass.collective, made)?;
-    let shards: Vec<Shard> = missing
+    let shards: Vec<ReferenceShard> = missing
         .chunks(SHARD)
         .enumerate()
         .map(|(number, members)| {
             let mut hash = Fingerprint::new();
             members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
             let path = pass.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
-            Shard { members: members.to_vec(), path }
+            ReferenceShard { members: members.to_vec(), path }
         })
         .collect();
     for round in shards.chunks(pass.collective.world()) {
@@ -78,7 +78,11 @@ pub(crate) fn fill_references(
 
 impl ReferencePass<'_> {
     /// One shard for every rank, or for some of them at the end.
-    fn round(&self, pairs: &mut [&mut TokenPair], round: &[Shard]) -> Result<Preparation, TrainError> {
+    fn round(
+        &self,
+        pairs: &mut [&mut TokenPair],
+        round: &[ReferenceShard],
+    ) -> Result<Preparation, TrainError> {
         let known = self.read(round)?;
         let own = match round.get(self.collective.rank()) {
             Some(shard) if known[self.collective.rank()].is_none() => {
@@ -112,7 +116,7 @@ impl ReferencePass<'_> {
     }
 
     /// What rank 0 finds of the shards.
-    fn read(&self, round: &[Shard]) -> Result<Vec<Option<Vec<PairLogProbs>>>, TrainError> {
+    fn read(&self, round: &[ReferenceShard]) -> Result<Vec<Option<Vec<PairLogProbs>>>, TrainError> {
         let read = if is_first(self.collective) {
             round.iter().map(|shard| read_shard(&shard.path, shard.members.len())).collect()
         } else {
@@ -163,7 +167,7 @@ fn pack(shards: &[Option<Vec<PairLogProbs>>]) -> Vec<f64> {
 }
 
 /// The shards of a round out of [`pack`]'s numbers.
-fn unpack(packed: &[f64], round: &[Shard]) -> Vec<Option<Vec<PairLogProbs>>> {
+fn unpack(packed: &[f64], round: &[ReferenceShard]) -> Vec<Option<Vec<PairLogProbs>>> {
     let shards = packed.chunks_exact(PACKED).zip(round);
     shards
         .map(|(numbers, shard)| {

@@ -12,5 +12,5 @@ mod settings;
 
 pub use comparison::TokenComparison;
 pub use objective::PreferenceObjective;
-pub use score::PreferenceHead;
+pub use score::PreferenceHeadKind;
 pub use settings::{PreferenceSettings, PreferenceTrainSettings};

@@ -7,11 +7,11 @@ use selfplay_model::{Decoder, Gradients, PreferenceHeads};
 use selfplay_records::Problem;
 
 use super::comparison::{PackedComparisons, TokenComparison, pack_comparisons, split};
-use super::score::{PreferenceHead, ScoreGradient, preference_loss, score};
+use super::score::{PreferenceHeadKind, ScoreGradient, preference_loss, score};
 use super::settings::{PreferenceSettings, PreferenceTrainSettings};
 use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
-use crate::context::{Remedy, check_context};
+use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::objectives::pairs::{PassSettings, check_vocabulary};
 use crate::objectives::{BatchReport, Objective, Part};
@@ -160,7 +160,13 @@ impl Objective for PreferenceObjective {
             check_vocabulary(decoder, &comparison.name, lists)?;
             self.truncated += usize::from(comparison.truncate(train.max_length));
             let longer = comparison.chosen.len().max(comparison.rejected.len());
-            check_context(decoder, &comparison.name, longer, longer, Remedy::Key("preference.max_length"))?;
+            check_context(
+                decoder,
+                &comparison.name,
+                longer,
+                longer,
+                LengthRemedy::Key("preference.max_length"),
+            )?;
         }
         let mut same = self.comparisons.iter().filter(|pair| pair.chosen == pair.rejected);
         self.identical = 0;
@@ -217,7 +223,7 @@ impl Objective for PreferenceObjective {
             part.examples().map(|index| &self.comparisons[index]).collect();
         let lengths: Vec<usize> = comparisons.iter().map(|comparison| comparison.tokens()).collect();
         let share = 1.0 / part.batch.len().max(1) as f64;
-        let rewards = self.settings.preference.kind == PreferenceHead::BradleyTerry;
+        let rewards = self.settings.preference.kind == PreferenceHeadKind::BradleyTerry;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
         for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {

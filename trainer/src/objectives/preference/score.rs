@@ -9,7 +9,7 @@ use selfplay_model::preference::score::{self, sigmoid};
     Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
-pub enum PreferenceHead {
+pub enum PreferenceHeadKind {
     /// General preference representation, an even number of dimensions.
     #[default]
     Gpm,
@@ -19,15 +19,15 @@ pub enum PreferenceHead {
 
 /// The score of two value-head outputs [d] under a gate [d/2].
 pub(crate) fn score(
-    head: PreferenceHead,
+    head: PreferenceHeadKind,
     tau: f64,
     chosen: &[f64],
     rejected: &[f64],
     gate: Option<&[f64]>,
 ) -> ScoreGradient {
     match head {
-        PreferenceHead::BradleyTerry => score::bradley_terry(tau, chosen, rejected),
-        PreferenceHead::Gpm => score::gpm(tau, chosen, rejected, gate),
+        PreferenceHeadKind::BradleyTerry => score::bradley_terry(tau, chosen, rejected),
+        PreferenceHeadKind::Gpm => score::gpm(tau, chosen, rejected, gate),
     }
 }
 
@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn each_head_has_its_score() {
-        let gpm = score(PreferenceHead::Gpm, 0.1, &[2.0, 0.0], &[3.0, 4.0], None);
+        let gpm = score(PreferenceHeadKind::Gpm, 0.1, &[2.0, 0.0], &[3.0, 4.0], None);
         assert!((gpm.score - 8.0).abs() < 1e-12);
-        assert_eq!(score(PreferenceHead::BradleyTerry, 2.0, &[3.0], &[-1.0], None).score, 2.0);
+        assert_eq!(score(PreferenceHeadKind::BradleyTerry, 2.0, &[3.0], &[-1.0], None).score, 2.0);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-use super::PreferenceHead;
+use super::PreferenceHeadKind;
 use crate::TrainSettings;
 
 /// The keys of `[preference]` that `[train]` does not have.
@@ -12,7 +12,7 @@ use crate::TrainSettings;
 #[serde(default, deny_unknown_fields)]
 pub struct PreferenceSettings {
     /// Which kind of head is trained.
-    pub kind: PreferenceHead,
+    pub kind: PreferenceHeadKind,
     /// Dimensions of the value head, an even number for gpm. Absent: 6 for gpm, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -31,7 +31,7 @@ pub struct PreferenceSettings {
 
 impl Default for PreferenceSettings {
     fn default() -> Self {
-        Self { kind: PreferenceHead::Gpm, dim: None, prompt_head: None, tau: None, holdout: 0.05 }
+        Self { kind: PreferenceHeadKind::Gpm, dim: None, prompt_head: None, tau: None, holdout: 0.05 }
     }
 }
 
@@ -39,21 +39,21 @@ impl PreferenceSettings {
     /// Dimensions of the value head.
     pub fn dimensions(&self) -> usize {
         self.dim.unwrap_or(match self.kind {
-            PreferenceHead::Gpm => 6,
-            PreferenceHead::BradleyTerry => 1,
+            PreferenceHeadKind::Gpm => 6,
+            PreferenceHeadKind::BradleyTerry => 1,
         })
     }
 
     /// Whether there is a prompt head.
     pub fn has_prompt_head(&self) -> bool {
-        self.prompt_head.unwrap_or(self.kind == PreferenceHead::Gpm)
+        self.prompt_head.unwrap_or(self.kind == PreferenceHeadKind::Gpm)
     }
 
     /// What scores are divided by.
     pub fn temperature(&self) -> f64 {
         self.tau.unwrap_or(match self.kind {
-            PreferenceHead::Gpm => 0.1,
-            PreferenceHead::BradleyTerry => 1.0,
+            PreferenceHeadKind::Gpm => 0.1,
+            PreferenceHeadKind::BradleyTerry => 1.0,
         })
     }
 
@@ -65,13 +65,13 @@ impl PreferenceSettings {
         };
         let dim = self.dimensions();
         match self.kind {
-            PreferenceHead::Gpm => add(
+            PreferenceHeadKind::Gpm => add(
                 dim == 0 || !dim.is_multiple_of(2),
                 "dim",
                 dim.to_string(),
                 "an even number of 2 or more with kind = \"gpm\"",
             ),
-            PreferenceHead::BradleyTerry => {
+            PreferenceHeadKind::BradleyTerry => {
                 add(dim != 1, "dim", dim.to_string(), "1 with kind = \"bradley-terry\"");
                 let want = "false with kind = \"bradley-terry\", which has no blocks to weigh";
                 add(self.has_prompt_head(), "prompt_head", "true".into(), want);
@@ -123,13 +123,13 @@ mod tests {
         let odd = PreferenceSettings { dim: Some(5), tau: Some(0.0), holdout: 1.0, ..Default::default() };
         assert_eq!(keys(&odd), ["dim", "tau", "holdout"]);
         let gated = PreferenceSettings {
-            kind: PreferenceHead::BradleyTerry,
+            kind: PreferenceHeadKind::BradleyTerry,
             dim: Some(2),
             prompt_head: Some(true),
             ..Default::default()
         };
         assert_eq!(keys(&gated), ["dim", "prompt_head"]);
-        let bare = PreferenceSettings { kind: PreferenceHead::BradleyTerry, ..Default::default() };
+        let bare = PreferenceSettings { kind: PreferenceHeadKind::BradleyTerry, ..Default::default() };
         assert!(keys(&bare).is_empty() && bare.dimensions() == 1 && bare.temperature() == 1.0);
     }
 }

@@ -173,7 +173,7 @@ fn preference_models_have_the_bits_of_one_rank() {
             prompt_position: 1,
         })
         .collect();
-    for kind in [PreferenceHead::Gpm, PreferenceHead::BradleyTerry] {
+    for kind in [PreferenceHeadKind::Gpm, PreferenceHeadKind::BradleyTerry] {
         let preference = PreferenceSettings { kind, holdout: 0.25, tau: Some(1.0), ..Default::default() };
         let settings = PreferenceTrainSettings { train: short(), preference };
         same_bits("preference model", || PreferenceObjective::new(comparisons.clone(), &settings));

@@ -4,9 +4,9 @@
 use selfplay_records::counter::{CounterRng, fnv1a_64, key};
 
 /// A sequence of draws for one prompt.
-pub(super) struct Draw(CounterRng);
+pub(super) struct PromptRng(CounterRng);
 
-impl Draw {
+impl PromptRng {
     /// Draws of one prompt in one iteration.
     pub(super) fn new(seed: u64, iteration: u64, prompt_id: &str) -> Self {
         Self(CounterRng::new(key(seed, [iteration, fnv1a_64(prompt_id.as_bytes())])))
@@ -25,18 +25,18 @@ mod tests {
     /// Pairs of earlier runs were made with these.
     #[test]
     fn draws_are_fixed() {
-        let mut draw = Draw::new(42, 1, "prompt-7");
-        assert_eq!([(); 6].map(|()| draw.below(10)), [2, 8, 1, 1, 2, 1]);
+        let mut rng = PromptRng::new(42, 1, "prompt-7");
+        assert_eq!([(); 6].map(|()| rng.below(10)), [2, 8, 1, 1, 2, 1]);
     }
 
     #[test]
     fn draws_are_uniform_enough() {
         let mut counts = [0usize; 4];
         for prompt in 0..4000 {
-            counts[Draw::new(42, 1, &prompt.to_string()).below(4)] += 1;
+            counts[PromptRng::new(42, 1, &prompt.to_string()).below(4)] += 1;
         }
         // Standard deviation √(4000·¼·¾) = 27; five of them.
         assert!(counts.iter().all(|&n| n.abs_diff(1000) < 137), "{counts:?}");
-        assert_eq!(Draw::new(1, 1, "p").below(0), 0);
+        assert_eq!(PromptRng::new(1, 1, "p").below(0), 0);
     }
 }
