@@ -69,6 +69,8 @@ pub enum Command {
     Sft(commands::sft::Args),
     /// Pairs to a preference model
     TrainPreference(commands::train_preference::Args),
+    /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
+    Winrate(commands::winrate::Args),
     /// Print the JSON schema of a recipe, for editors and other programs
     Schema(commands::schema::Args),
     /// Measure what this machine reaches, on random weights
@@ -105,6 +107,7 @@ impl Cli {
             Command::Train(args) => commands::train::run(args, common),
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
+            Command::Winrate(args) => commands::winrate::run(args),
             Command::Schema(args) => commands::schema::run(args),
             Command::Bench(args) => commands::bench::run(args, common),
             Command::Completions(args) => commands::completions::run(args, &mut Self::command()),

@@ -25,3 +25,4 @@ pub mod tokenize;
 pub mod train;
 pub mod train_preference;
 mod training;
+pub mod winrate;

@@ -1,0 +1,5 @@
+//! What published evaluations compute from answers and judgements: plain arithmetic over rows, no model.
+//!
+//! [`winrate`]: AlpacaEval 2's win rates, raw and length-controlled, from files of annotations.
+
+pub mod winrate;
