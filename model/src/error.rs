@@ -34,6 +34,14 @@ pub enum ModelError {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// A file of ours (a training checkpoint's tensors) is damaged, or its tensors are not those that are wanted.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A file or folder could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -46,7 +54,7 @@ impl HasKind for ModelError {
     fn kind(&self) -> Kind {
         match self {
             Self::Input { .. } | Self::Value { .. } => Kind::Input,
-            Self::Io { .. } | Self::Candle(_) => Kind::Machine,
+            Self::Io { .. } | Self::Damaged { .. } | Self::Candle(_) => Kind::Machine,
             Self::Write(source) => source.kind(),
         }
     }

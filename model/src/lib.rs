@@ -13,7 +13,6 @@ pub mod decoder;
 mod error;
 mod folder;
 pub mod gpu;
-mod guard;
 mod jinja;
 mod json;
 mod kv_cache;

@@ -9,6 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::RecordError;
+use crate::large_integer;
 use crate::limits::{Budget, Metered, RowMeter};
 use crate::raw_row::{RawRow, json_fault};
 use crate::shown::quoted;
@@ -181,7 +182,8 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        while let Some(value) = sequence.next_element::<Value>()? {
+        while let Some(mut value) = sequence.next_element::<Value>()? {
+            large_integer::restore(&mut value, &mut self.meter.large_integers());
             let taken = self
                 .budget
                 .take(self.path, *self.row, self.meter.next_row())
@@ -194,7 +196,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
                 Ok(ControlFlow::Break(())) => Some(Ok(())),
                 Err(error) => Some(Err(error)),
             };
-            // The parser can only be given up by an error, which nobody sees.
+            // Only an error stops the parser; `each_element` returns `ended` in its place.
             return Err(A::Error::custom("the reading has ended"));
         }
         Ok(())
@@ -203,7 +205,11 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{atomic, read_values};
+    use serde_json::json;
+
+    use crate::{
+        LogProbRow, OnBadPrompt, TokenRow, atomic, read_pairs, read_prompts, read_rows, read_values,
+    };
 
     fn problem(text: &str) -> String {
         let folder = tempfile::tempdir().unwrap();
@@ -224,6 +230,60 @@ mod tests {
         assert!(problem("{\n\"prompt\": \"a\"\n}").ends_with("an array of rows, or one row a line"));
         assert_eq!(problem("{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n"), "2 rows");
         assert!(problem("{\n\"prompt\": \n").contains("not JSON"));
+    }
+
+    /// The rows of one line of JSON, as a file of lines and as an array.
+    fn both_files(line: &str) -> [(tempfile::TempDir, std::path::PathBuf); 2] {
+        [("rows.jsonl", format!("{line}\n")), ("rows.json", format!("[{{\"text\": \"first\"}},\n {line}]"))]
+            .map(|(name, text)| {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join(name);
+                atomic::write_bytes(&path, text.as_bytes()).unwrap();
+                (folder, path)
+            })
+    }
+
+    #[test]
+    fn integers_of_more_than_64_bits_keep_their_digits_in_fields_that_are_carried_along() {
+        let line =
+            r#"{"text": "a", "big": 123456789012345678901, "deep": {"x": [-9223372036854775809, 1e20, 7]}}"#;
+        for (_folder, path) in both_files(line) {
+            let rows: Vec<TokenRow> = read_rows(&path).unwrap();
+            let extra = &rows.last().unwrap().extra;
+            assert_eq!(extra["big"], json!("123456789012345678901"), "{path:?}");
+            assert_eq!(extra["deep"], json!({"x": ["-9223372036854775809", 1e20, 7]}), "{path:?}");
+            // And so on their way through other files.
+            for name in ["again.jsonl", "again.parquet"] {
+                let again = path.with_file_name(name);
+                crate::write_rows(&again, &rows[rows.len() - 1..]).unwrap();
+                assert_eq!(read_rows::<TokenRow>(&again).unwrap()[0].extra["big"], extra["big"]);
+            }
+            let values = read_values(&path).unwrap();
+            assert_eq!(values.last().unwrap()["big"], json!("123456789012345678901"));
+        }
+    }
+
+    #[test]
+    fn token_ids_and_scores_of_more_than_64_bits_are_refused_by_name_and_digits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        let write = |line: &str| atomic::write_bytes(&path, line.as_bytes()).unwrap();
+        let digits = "123456789012345678901";
+        write(&format!("{{\"prompt_ids\": [5, {digits}], \"response\": \"x\"}}"));
+        for problem in [
+            read_rows::<LogProbRow>(&path).unwrap_err().to_string(),
+            read_prompts(&path, "prompt", OnBadPrompt::Error).unwrap_err().to_string(),
+        ] {
+            assert!(problem.contains("row 0: field \"prompt_ids[1]\""), "{problem}");
+            assert!(problem.contains(&format!("found {digits}, which has more than 64 bits")), "{problem}");
+        }
+        write(&format!("{{\"prompt_ids\": [1], \"chosen_ids\": [{digits}], \"rejected_ids\": [2]}}"));
+        let problem = read_pairs(&path).unwrap_err().to_string();
+        assert!(problem.contains("\"chosen_ids[0]\"") && problem.contains(digits), "{problem}");
+        // An id of a prompt is its digits, as of every other integer.
+        write(&format!("{{\"prompt_id\": {digits}, \"prompt\": \"x\"}}"));
+        let read = read_prompts(&path, "prompt", OnBadPrompt::Error).unwrap();
+        assert_eq!(read.prompts[0].prompt_id, digits);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Bounds on what a file of rows may hold, so that a small file cannot fill the memory: compression and Parquet's encodings
 //! can turn a kilobyte into gigabytes. All of them lie far above any published data set.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::RecordError;
+use crate::large_integer::Scanner;
 
 /// Bytes of one row as JSON.
 pub(crate) const ROW_BYTES: usize = 64 << 20;
@@ -87,13 +88,14 @@ pub(crate) struct RowMeter {
     row_bytes: usize,
     bytes: Cell<usize>,
     values: Cell<usize>,
+    integers: RefCell<Scanner>,
 }
 
 impl RowMeter {
     /// For the first row.
     pub(crate) fn new(row_bytes: usize) -> Self {
         let values = Cell::new(row_bytes / BYTES_OF_A_VALUE);
-        Self { row_bytes, bytes: Cell::new(row_bytes), values }
+        Self { row_bytes, bytes: Cell::new(row_bytes), values, integers: RefCell::default() }
     }
 
     /// Bytes of the row that ends here; the next one begins.
@@ -102,9 +104,15 @@ impl RowMeter {
         self.row_bytes - self.bytes.replace(self.row_bytes)
     }
 
+    /// Integers of more than 64 bits in the row that ends here, in their order.
+    pub(crate) fn large_integers(&self) -> Vec<String> {
+        self.integers.borrow_mut().take()
+    }
+
     fn count(&self, bytes: &[u8]) -> Option<()> {
         self.bytes.set(self.bytes.get().checked_sub(bytes.len())?);
         self.values.set(self.values.get().checked_sub(separators(bytes))?);
+        self.integers.borrow_mut().read(bytes);
         Some(())
     }
 }

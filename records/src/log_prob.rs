@@ -64,17 +64,7 @@ impl Row for LogProbRow {
             .schema()
     }
 
-    fn columns() -> Option<Vec<String>> {
-        None
-    }
-
-    fn extra(&self) -> Option<&Map<String, Value>> {
-        Some(&self.extra)
-    }
-
-    fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
-        Some(&mut self.extra)
-    }
+    row::keeps_other_fields!();
 
     fn check(&self) -> Result<(), FieldProblem> {
         if self.prompt.is_none() && self.messages.is_none() && self.prompt_ids.is_none() {

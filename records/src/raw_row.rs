@@ -7,6 +7,7 @@ use arrow_schema::{DataType, Field};
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
+use crate::large_integer::{self, is_large};
 use crate::{FieldProblem, Row};
 
 /// A row as its file holds it.
@@ -36,6 +37,7 @@ impl RawRow<'_> {
     /// The row as an `R`, not yet checked.
     pub(crate) fn into_row<R: Row>(self) -> Result<R, RowProblem> {
         if let Self::Text(bytes) = &self
+            && large_integer::find(bytes).is_empty()
             && let Ok(row) = serde_json::from_slice(bytes)
         {
             return Ok(row);
@@ -58,7 +60,7 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         RowProblem::NotJson(format!("expected UTF-8, found other bytes from byte {} on", error.valid_up_to()))
     })?;
-    serde_json::from_str(text).map_err(|error| {
+    let mut value = serde_json::from_str(text).map_err(|error| {
         // A line is a whole text to the parser: its line number would be 1 always.
         let reason = json_fault(&error).replace(" at line 1 column ", " at column ");
         let hint = if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
@@ -67,7 +69,9 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
             ""
         };
         RowProblem::NotJson(format!("not JSON: {reason}{hint}; expected one JSON object a line"))
-    })
+    })?;
+    large_integer::restore(&mut value, &mut large_integer::find(bytes));
+    Ok(value)
 }
 
 /// serde_json's complaint, with what it says of half a surrogate pair in words that tell what is there.
@@ -219,6 +223,7 @@ pub(crate) fn found(value: &Value) -> String {
         Value::Number(number) => number.to_string(),
         Value::Bool(flag) => flag.to_string(),
         Value::String(text) if text.is_empty() => "an empty string".to_owned(),
+        Value::String(text) if is_large(text) => format!("{text}, which has more than 64 bits"),
         Value::Array(items) if items.is_empty() => "an empty array".to_owned(),
         other => kind(other).to_owned(),
     }

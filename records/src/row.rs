@@ -53,6 +53,24 @@ pub trait Row: Serialize + DeserializeOwned + Clone {
     }
 }
 
+/// The methods of [`Row`] for a type that keeps the fields of others in `extra`: every column is read.
+macro_rules! keeps_other_fields {
+    () => {
+        fn columns() -> Option<Vec<String>> {
+            None
+        }
+
+        fn extra(&self) -> Option<&Map<String, Value>> {
+            Some(&self.extra)
+        }
+
+        fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
+            Some(&mut self.extra)
+        }
+    };
+}
+pub(crate) use keeps_other_fields;
+
 /// Gathers a schema's columns.
 pub(crate) struct Columns<'a, R> {
     rows: &'a [R],

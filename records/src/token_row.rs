@@ -60,17 +60,7 @@ impl Row for TokenRow {
             .schema()
     }
 
-    fn columns() -> Option<Vec<String>> {
-        None
-    }
-
-    fn extra(&self) -> Option<&Map<String, Value>> {
-        Some(&self.extra)
-    }
-
-    fn extra_mut(&mut self) -> Option<&mut Map<String, Value>> {
-        Some(&mut self.extra)
-    }
+    row::keeps_other_fields!();
 
     fn check(&self) -> Result<(), FieldProblem> {
         match (&self.text, &self.messages) {

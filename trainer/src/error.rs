@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use candle_core::DType;
 use selfplay_model::ModelError;
-use selfplay_model::weights::safetensors::TensorFileError;
 use selfplay_records::{HasKind, Kind, Problem, RecordError, WriteError};
 
 /// A quantity that must stay finite.
@@ -33,7 +32,7 @@ impl std::fmt::Display for Quantity {
 pub enum TrainError {
     /// The decoder, tokenizer or chat template failed.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
     /// A file of rows failed.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -173,16 +172,16 @@ pub enum TrainError {
     },
 }
 
-impl From<TensorFileError> for TrainError {
-    fn from(error: TensorFileError) -> Self {
+impl From<ModelError> for TrainError {
+    /// The tensor files that training reads are its checkpoints': one that is damaged is named by its folder.
+    fn from(error: ModelError) -> Self {
         match error {
-            TensorFileError::Io { path, source } => Self::Io { path, source },
-            TensorFileError::Damaged { path, problem } => {
+            ModelError::Damaged { path, problem } => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 let problem = format!("{name}: {problem}");
                 Self::Checkpoint { path: path.parent().unwrap_or(&path).to_owned(), problem }
             }
-            TensorFileError::Tensor(error) => Self::Tensor(error),
+            other => Self::Model(other),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::ops::elementwise::{add_assign, scale_assign, sum};
 use crate::ops::embedding::{embedding, embedding_backward};
 use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
 use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
-use crate::ops::rms_norm::RmsNorm;
+use crate::ops::rms_norm::{HeadColumns, RmsNorm};
 use crate::ops::rope::RopeTable;
 use crate::ops::rows::select_rows;
 use crate::parameters::{Gradients, Parameters};
@@ -124,13 +124,13 @@ impl OperationChecks<'_> {
     fn norms_of_heads(&mut self) -> Result<()> {
         let rows = self.rows();
         for (d, heads) in [(8, 3), (70, 2), (128, 32)] {
-            let (first, width) = (d, d * (heads + 2));
+            let (columns, width) = (HeadColumns { first: d, count: heads }, d * (heads + 2));
             let norm = RmsNorm { epsilon: 1e-6, offset: false };
             self.compare(&format!("norm of heads of {d}"), &[&[rows, width], &[d], &[rows, width]], |x| {
                 let y = x[0].copy()?;
-                norm.heads_forward(&y, first, heads, &x[1])?;
+                norm.heads_forward(&y, columns, &x[1])?;
                 let (dx, d_weight) = (x[2].copy()?, sums(&x[0], &[d])?);
-                norm.heads_backward(&x[0], &dx, first, heads, &x[1], Some(&d_weight))?;
+                norm.heads_backward(&x[0], &dx, columns, &x[1], Some(&d_weight))?;
                 Ok(vec![y, dx, d_weight])
             })?;
         }

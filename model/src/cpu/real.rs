@@ -48,15 +48,47 @@ pub trait Real:
     fn wide(self) -> f64;
 }
 
-impl Real for f32 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-    const NEG_INFINITY: Self = f32::NEG_INFINITY;
+/// What is written alike for both types.
+macro_rules! common_methods {
+    ($type:ident) => {
+        const ZERO: Self = 0.0;
+        const ONE: Self = 1.0;
+        const NEG_INFINITY: Self = $type::NEG_INFINITY;
 
-    #[inline(always)]
-    fn fma(self, a: Self, b: Self) -> Self {
-        self.mul_add(a, b)
-    }
+        #[inline(always)]
+        fn fma(self, a: Self, b: Self) -> Self {
+            self.mul_add(a, b)
+        }
+
+        #[inline(always)]
+        fn sqrt_(self) -> Self {
+            self.sqrt()
+        }
+
+        #[inline(always)]
+        fn ln_(self) -> Self {
+            self.ln()
+        }
+
+        #[inline(always)]
+        fn max_(self, other: Self) -> Self {
+            if other > self { other } else { self }
+        }
+
+        #[inline(always)]
+        fn of(x: f64) -> Self {
+            x as $type
+        }
+
+        #[inline(always)]
+        fn wide(self) -> f64 {
+            f64::from(self)
+        }
+    };
+}
+
+impl Real for f32 {
+    common_methods!(f32);
 
     #[inline(always)]
     fn exp_fast(self) -> Self {
@@ -89,42 +121,10 @@ impl Real for f32 {
         let t = if a < 0.15 { small } else { large };
         t.copysign(self)
     }
-
-    #[inline(always)]
-    fn sqrt_(self) -> Self {
-        self.sqrt()
-    }
-
-    #[inline(always)]
-    fn ln_(self) -> Self {
-        self.ln()
-    }
-
-    #[inline(always)]
-    fn max_(self, other: Self) -> Self {
-        if other > self { other } else { self }
-    }
-
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x as f32
-    }
-
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
 }
 
 impl Real for f64 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-    const NEG_INFINITY: Self = f64::NEG_INFINITY;
-
-    #[inline(always)]
-    fn fma(self, a: Self, b: Self) -> Self {
-        self.mul_add(a, b)
-    }
+    common_methods!(f64);
 
     #[inline(always)]
     fn exp_fast(self) -> Self {
@@ -134,31 +134,6 @@ impl Real for f64 {
     #[inline(always)]
     fn tanh_fast(self) -> Self {
         self.tanh()
-    }
-
-    #[inline(always)]
-    fn sqrt_(self) -> Self {
-        self.sqrt()
-    }
-
-    #[inline(always)]
-    fn ln_(self) -> Self {
-        self.ln()
-    }
-
-    #[inline(always)]
-    fn max_(self, other: Self) -> Self {
-        if other > self { other } else { self }
-    }
-
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x
-    }
-
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        self
     }
 }
 

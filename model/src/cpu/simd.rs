@@ -77,17 +77,13 @@ pub(crate) fn prefetch<T>(address: *const T) {
 macro_rules! simd {
     ($( $(#[$meta:meta])* $vis:vis fn $name:ident<$t:ident : Real $(, const $c:ident : usize)?>( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block )*) => { $(
         $(#[$meta])*
-        #[allow(clippy::too_many_arguments)]
         $vis fn $name<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
             fn body<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
-            #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             fn avx512<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
             #[cfg(target_arch = "x86_64")]
-            #[allow(clippy::too_many_arguments)]
             #[target_feature(enable = "avx2,fma")]
             fn avx2<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
             match $crate::cpu::simd::level() {

@@ -11,6 +11,7 @@ use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
 use crate::ops::attention::{Attention, AttentionOutput, Places};
 use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::ops::rms_norm::HeadColumns;
 use crate::ops::rope::{Direction, Positions, RopeTable};
 use crate::ops::rows::select_rows;
 use crate::parameters::{Gradients, ParameterId};
@@ -138,12 +139,22 @@ impl SelfAttention {
 
     /// Norms each head of fresh queries and keys in place; what they saw, where that is to be kept.
     fn norm_heads(&self, weights: &DecoderWeights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
-        let Some(HeadNorms { queries, keys }) = self.head_norms else { return Ok(None) };
-        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
+        let Some(norms) = self.normed_heads() else { return Ok(None) };
         let before = if keep { Some(qkv.copy()?) } else { None };
-        weights.norm.heads_forward(qkv, 0, heads, weights.value(queries))?;
-        weights.norm.heads_forward(qkv, heads * head_dim, kv_heads, weights.value(keys))?;
+        for (weight, heads) in norms {
+            weights.norm.heads_forward(qkv, heads, weights.value(weight))?;
+        }
         Ok(before)
+    }
+
+    /// The factors of each norm of heads, and the heads that it norms.
+    fn normed_heads(&self) -> Option<[(ParameterId, HeadColumns); 2]> {
+        let HeadNorms { queries, keys } = self.head_norms?;
+        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
+        Some([
+            (queries, HeadColumns { first: 0, count: heads }),
+            (keys, HeadColumns { first: heads * head_dim, count: kv_heads }),
+        ])
     }
 
     /// The norms backwards, in place on `d_qkv`.
@@ -154,13 +165,10 @@ impl SelfAttention {
         d_qkv: &Tensor,
         gradients: &Gradients,
     ) -> Result<()> {
-        let (Some(before), Some(HeadNorms { queries, keys })) = (before, self.head_norms) else {
-            return Ok(());
-        };
-        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
-        for (id, first, heads) in [(queries, 0, heads), (keys, heads * head_dim, kv_heads)] {
-            let (weight, slot) = (weights.value(id), gradients.get(id));
-            weights.norm.heads_backward(&before, d_qkv, first, heads, weight, slot)?;
+        let (Some(before), Some(norms)) = (before, self.normed_heads()) else { return Ok(()) };
+        for (weight, heads) in norms {
+            let d_weight = gradients.get(weight);
+            weights.norm.heads_backward(&before, d_qkv, heads, weights.value(weight), d_weight)?;
         }
         Ok(())
     }

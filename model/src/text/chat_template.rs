@@ -10,12 +10,11 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use selfplay_records::Message;
+use selfplay_records::{Message, guard};
 use serde_json::Value;
 
 use super::SpecialTokens;
 use crate::error::ModelError;
-use crate::guard;
 use crate::jinja::fault::{MOST_BYTES, MOST_STEPS};
 use crate::jinja::{FaultKind, Program, TemplateFault};
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::ModelError;
-use crate::guard::caught;
 use crate::json::read_json;
+use selfplay_records::guard::caught;
 
 mod added;
 mod checks;

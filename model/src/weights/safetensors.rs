@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::architecture::StoredDtype;
 use crate::cpu::storage::with_slice_mut;
+use crate::error::ModelError;
 
 /// Numbers converted at a time while writing.
 const WRITE_CHUNK: usize = 1 << 20;
@@ -127,30 +128,6 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
-/// Why a file of f32 tensors was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum TensorFileError {
-    /// The operating system refused it.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is damaged, or its tensors are not those that are wanted.
-    #[error("{}: {problem}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A tensor operation failed.
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
-}
-
 /// A file of f32 tensors that [`write()`] wrote, opened for reading.
 pub struct TensorFile {
     path: PathBuf,
@@ -168,9 +145,9 @@ impl TensorFile {
     ///
     /// # Errors
     /// An absent file, a damaged header, a file cut short or of another length, a tensor that is not f32.
-    pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, TensorFileError> {
-        let io = |source| TensorFileError::Io { path: path.to_owned(), source };
-        let damaged = |problem| TensorFileError::Damaged { path: path.to_owned(), problem };
+    pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, ModelError> {
+        let io = |source| ModelError::io(path, source);
+        let damaged = |problem| ModelError::Damaged { path: path.to_owned(), problem };
         let file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut file = BufReader::with_capacity(1 << 20, file);
@@ -207,7 +184,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// A tensor that only one side has or whose shapes differ; a failed read.
-    pub fn read_into(mut self, tensors: &[NamedTensor]) -> Result<(), TensorFileError> {
+    pub fn read_into(mut self, tensors: &[NamedTensor]) -> Result<(), ModelError> {
         let by_name: BTreeMap<&str, &Tensor> = tensors.iter().map(|n| (n.name.as_str(), &n.tensor)).collect();
         if let Some(absent) = by_name.keys().find(|name| !self.entries.iter().any(|(have, _)| have == *name))
         {
@@ -237,7 +214,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// A failed read; out of memory on the device.
-    pub fn read_all(mut self, device: &Device) -> Result<Vec<NamedTensor>, TensorFileError> {
+    pub fn read_all(mut self, device: &Device) -> Result<Vec<NamedTensor>, ModelError> {
         let mut tensors = Vec::with_capacity(self.entries.len());
         for (name, shape) in std::mem::take(&mut self.entries) {
             let values = self.values(shape.iter().product())?;
@@ -248,29 +225,29 @@ impl TensorFile {
     }
 
     /// The tensors lie one behind the other to the file's end, so that by now every byte was read.
-    fn check_hash(self) -> Result<(), TensorFileError> {
+    fn check_hash(self) -> Result<(), ModelError> {
         let found = hex(self.hash);
         if self.expected.as_ref().is_none_or(|expected| *expected == found) {
             return Ok(());
         }
         let problem = "is damaged: its sha256 is not the one that was written down with it".to_owned();
-        Err(TensorFileError::Damaged { path: self.path, problem })
+        Err(ModelError::Damaged { path: self.path, problem })
     }
 
-    fn values(&mut self, count: usize) -> Result<Vec<f32>, TensorFileError> {
+    fn values(&mut self, count: usize) -> Result<Vec<f32>, ModelError> {
         let mut values = vec![0f32; count];
         self.fill(&mut values)?;
         Ok(values)
     }
 
     /// Fills `values` with the numbers that come next.
-    fn fill(&mut self, values: &mut [f32]) -> Result<(), TensorFileError> {
+    fn fill(&mut self, values: &mut [f32]) -> Result<(), ModelError> {
         let mut bytes = vec![0u8; 4 * READ_CHUNK.min(values.len().max(1))];
         for chunk in values.chunks_mut(READ_CHUNK) {
             let bytes = &mut bytes[..4 * chunk.len()];
             Hashing { inner: &mut self.reader, hash: &mut self.hash }
                 .read_exact(bytes)
-                .map_err(|source| TensorFileError::Io { path: self.path.clone(), source })?;
+                .map_err(|source| ModelError::io(&self.path, source))?;
             for (value, four) in chunk.iter_mut().zip(bytes.chunks_exact(4)) {
                 *value = f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
             }
@@ -278,8 +255,8 @@ impl TensorFile {
         Ok(())
     }
 
-    fn damaged(&self, problem: String) -> TensorFileError {
-        TensorFileError::Damaged { path: self.path.clone(), problem }
+    fn damaged(&self, problem: String) -> ModelError {
+        ModelError::Damaged { path: self.path.clone(), problem }
     }
 }
 
@@ -378,7 +355,7 @@ mod tests {
             let read = |file: TensorFile| file.read_all(&Device::Cpu);
             let error =
                 TensorFile::open(&path, Some(&hash)).and_then(read).expect_err(&format!("byte {place}"));
-            assert!(matches!(error, TensorFileError::Damaged { .. }), "{error}");
+            assert!(matches!(error, ModelError::Damaged { .. }), "{error}");
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Reading: footer and pages are measured, the columns that are asked for are decoded, each row becomes a line of JSON.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
@@ -22,7 +20,7 @@ use crate::io::Wanted;
 use crate::jsonl::Take;
 use crate::limits::{Budget, COLUMNS};
 use crate::raw_row::RawRow;
-use crate::{FieldProblem, RecordError, checksum};
+use crate::{FieldProblem, RecordError, checksum, guard};
 
 /// Rows decoded at a time: bounds memory, whatever the file's size.
 const BATCH_ROWS: usize = 1024;
@@ -230,25 +228,7 @@ fn write_row(
     if line.len() > most { Err(Unusable::TooLarge) } else { Ok(()) }
 }
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Turns a panic into an error: `parquet` 59 still asserts on some damaged pages (bit widths, for one). Its message
-/// does not reach standard error; panics elsewhere do as before.
+/// As `read`; a panic of the `parquet` crate, which asserts on some damaged pages, is an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
-                before(info);
-            }
-        }));
-    });
-    let outer = GUARDED.replace(true);
-    // What the closure leaves half done is the reader, which is dropped with the error.
-    let result = panic::catch_unwind(AssertUnwindSafe(read));
-    GUARDED.set(outer);
-    result.unwrap_or_else(|_| Err("the file is damaged".to_owned()))
+    guard::caught(read).unwrap_or_else(|_| Err("the file is damaged".to_owned()))
 }

@@ -6,17 +6,44 @@
 use crate::cpu::Real;
 use crate::cpu::simd::{Level, level};
 
-/// A tile product: depth; A, with the strides of its rows and of the steps of k; packed B \[depth]\[NR]; C, its row
-/// stride, live rows and columns of the tile, and whether C's old content is kept; last, what of B to fetch into cache on
-/// the way, one line of 64 bytes a step (past the end does nothing).
-pub(super) type Run<T> =
-    unsafe fn(usize, *const T, usize, usize, *const T, *mut T, usize, usize, usize, bool, *const T);
+/// The operands of one tile: C's tile ← (C's tile +) MR rows of A · packed B.
+#[derive(Clone, Copy)]
+pub(super) struct TileProduct<T> {
+    /// Steps of k.
+    pub(super) depth: usize,
+    /// The first row of A at the first step; MR rows can be read.
+    pub(super) a: *const T,
+    /// Distance of A's rows.
+    pub(super) a_row: usize,
+    /// Distance of the steps of k within a row of A.
+    pub(super) a_step: usize,
+    /// Packed B, \[depth]\[NR].
+    pub(super) b: *const T,
+    /// The tile's first element in C.
+    pub(super) c: *mut T,
+    /// Distance of C's rows.
+    pub(super) c_stride: usize,
+    /// Rows of the tile that are inside C, at most MR.
+    pub(super) rows: usize,
+    /// Columns of the tile that are inside C, at most NR.
+    pub(super) columns: usize,
+    /// Whether the product is added to C's old content.
+    pub(super) accumulate: bool,
+    /// What to prefetch, one cache line of 64 bytes a step; an address past the end of a buffer does nothing.
+    pub(super) ahead: *const T,
+}
 
-/// A tile product with its shape.
+/// Computes a tile.
+///
+/// # Safety
+/// The pointers cover what the fields of [`TileProduct`] say.
+pub(super) type Microkernel<T> = unsafe fn(&TileProduct<T>);
+
+/// A microkernel with the shape of its tile.
 pub struct Kernel<T> {
     pub(super) mr: usize,
     pub(super) nr: usize,
-    pub(super) run: Run<T>,
+    pub(super) run: Microkernel<T>,
 }
 
 /// An element type that products have kernels for.
@@ -32,7 +59,7 @@ impl Element for f32 {
             Level::Avx512 => Kernel { mr: 8, nr: 48, run: x86::f32_avx512 },
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => Kernel { mr: 4, nr: 24, run: x86::f32_avx2 },
-            _ => Kernel { mr: 4, nr: 8, run: portable::<f32, 4, 8> },
+            _ => Kernel { mr: 4, nr: 8, run: tile::<f32, 4, 8> },
         }
     }
 }
@@ -42,7 +69,7 @@ impl Element for f64 {
         match level() {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Kernel { mr: 4, nr: 16, run: x86::f64_avx512 },
-            _ => Kernel { mr: 4, nr: 8, run: portable::<f64, 4, 8> },
+            _ => Kernel { mr: 4, nr: 8, run: tile::<f64, 4, 8> },
         }
     }
 }
@@ -50,22 +77,11 @@ impl Element for f64 {
 /// The tile product in plain Rust.
 ///
 /// # Safety
-/// The pointers must cover what [`Run`] says.
+/// As of [`Microkernel`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
-    depth: usize,
-    a: *const T,
-    a_row: usize,
-    a_step: usize,
-    b: *const T,
-    c: *mut T,
-    c_stride: usize,
-    rows: usize,
-    columns: usize,
-    accumulate: bool,
-    _ahead: *const T,
-) {
+unsafe fn tile<T: Real, const MR: usize, const NR: usize>(product: &TileProduct<T>) {
+    let TileProduct { depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, ahead: _ } =
+        *product;
     let mut acc = [[T::ZERO; NR]; MR];
     // SAFETY: the caller's promise covers MR rows of A, b[depth * NR] and the live part of C.
     unsafe {
@@ -93,45 +109,17 @@ unsafe fn tile<T: Real, const MR: usize, const NR: usize>(
     }
 }
 
-/// As [`tile`], for the baseline target.
-#[allow(clippy::too_many_arguments)]
-unsafe fn portable<T: Real, const MR: usize, const NR: usize>(
-    depth: usize,
-    a: *const T,
-    a_row: usize,
-    a_step: usize,
-    b: *const T,
-    c: *mut T,
-    c_stride: usize,
-    rows: usize,
-    columns: usize,
-    accumulate: bool,
-    _ahead: *const T,
-) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::<T, MR, NR>(depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead) }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
+    use super::{TileProduct, tile};
+
     /// 8 × 48: 24 accumulators, 3 registers of B, 1 of A.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn f32_avx512(
-        depth: usize,
-        a: *const f32,
-        a_row: usize,
-        a_step: usize,
-        b: *const f32,
-        c: *mut f32,
-        c_stride: usize,
-        rows: usize,
-        columns: usize,
-        accumulate: bool,
-        ahead: *const f32,
-    ) {
+    pub(super) unsafe fn f32_avx512(product: &TileProduct<f32>) {
+        let TileProduct { depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, ahead } =
+            *product;
         let masks: [__mmask16; 3] = std::array::from_fn(|v| {
             let live = columns.saturating_sub(16 * v).min(16);
             ((1u32 << live) - 1) as __mmask16
@@ -173,27 +161,12 @@ mod x86 {
 
     /// 4 × 24: 12 accumulators, 3 registers of B, 1 of A.
     #[target_feature(enable = "avx2,fma")]
-    #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn f32_avx2(
-        depth: usize,
-        a: *const f32,
-        a_row: usize,
-        a_step: usize,
-        b: *const f32,
-        c: *mut f32,
-        c_stride: usize,
-        rows: usize,
-        columns: usize,
-        accumulate: bool,
-        _ahead: *const f32,
-    ) {
+    pub(super) unsafe fn f32_avx2(product: &TileProduct<f32>) {
+        let TileProduct { depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, ahead: _ } =
+            *product;
         if rows < 4 || columns < 24 {
             // SAFETY: the caller's promise; the edge goes through memory.
-            return unsafe {
-                super::tile::<f32, 4, 24>(
-                    depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead,
-                )
-            };
+            return unsafe { tile::<f32, 4, 24>(product) };
         }
         let mut acc = [[_mm256_setzero_ps(); 3]; 4];
         // SAFETY: the caller covers four rows of A, b[24·depth] and the whole tile of C.
@@ -227,25 +200,8 @@ mod x86 {
 
     /// 4 × 16 in f64: used by the derivative tests only, so the compiler's vectors will do.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-    #[allow(clippy::too_many_arguments)]
-    pub(super) unsafe fn f64_avx512(
-        depth: usize,
-        a: *const f64,
-        a_row: usize,
-        a_step: usize,
-        b: *const f64,
-        c: *mut f64,
-        c_stride: usize,
-        rows: usize,
-        columns: usize,
-        accumulate: bool,
-        _ahead: *const f64,
-    ) {
+    pub(super) unsafe fn f64_avx512(product: &TileProduct<f64>) {
         // SAFETY: the caller's promise.
-        unsafe {
-            super::tile::<f64, 4, 16>(
-                depth, a, a_row, a_step, b, c, c_stride, rows, columns, accumulate, _ahead,
-            )
-        }
+        unsafe { tile::<f64, 4, 16>(product) }
     }
 }

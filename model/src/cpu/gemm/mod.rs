@@ -16,7 +16,7 @@ mod microkernel;
 use std::cell::RefCell;
 
 pub use microkernel::Element;
-use microkernel::Kernel;
+use microkernel::{Kernel, TileProduct};
 
 use super::parallel::{SharedMut, for_each};
 
@@ -119,12 +119,9 @@ fn with_buffer<T: Element, R>(
 /// # Panics
 /// The shapes do not fit, or C is too short: a fault of the caller's arithmetic.
 pub fn gemm<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: &mut [T], c_stride: usize, store: Store) {
-    check(&a, &b, c, c_stride);
-    if a.rows * a.columns * b.columns < PARALLEL_WORK || rayon::current_num_threads() == 1 {
-        product(a, b, c, c_stride, store, false);
-    } else {
-        product(a, b, c, c_stride, store, true);
-    }
+    let is_small = a.rows * a.columns * b.columns < PARALLEL_WORK;
+    let parallel = !is_small && rayon::current_num_threads() > 1;
+    product(a, b, OutputMatrix::of(c, (a.rows, b.columns), c_stride, store), parallel);
 }
 
 /// As [`gemm`], in the caller's thread.
@@ -135,8 +132,7 @@ pub(crate) fn gemm_serial<T: Element>(
     c_stride: usize,
     store: Store,
 ) {
-    check(&a, &b, c, c_stride);
-    product(a, b, c, c_stride, store, false);
+    product(a, b, OutputMatrix::of(c, (a.rows, b.columns), c_stride, store), false);
 }
 
 /// Elements from the first to the last of `rows` rows that start `stride` apart; `None` where no memory is that large.
@@ -147,35 +143,42 @@ fn extent(rows: usize, columns: usize, stride: usize) -> Option<usize> {
     }
 }
 
-fn check<T>(a: &MatrixRef<T>, b: &MatrixRef<T>, c: &[T], c_stride: usize) {
-    assert_eq!(a.columns, b.rows, "inner dimensions differ");
-    assert!(
-        c_stride >= b.columns && extent(a.rows, b.columns, c_stride).is_some_and(|end| c.len() >= end),
-        "C out of bounds"
-    );
+/// C, row-major, whose disjoint tiles the tasks of a product write; and what becomes of its old content.
+#[derive(Clone, Copy)]
+struct OutputMatrix<T> {
+    elements: SharedMut<T>,
+    columns: usize,
+    row_stride: usize,
+    store: Store,
 }
 
-fn product<T: Element>(
-    a: MatrixRef<T>,
-    b: MatrixRef<T>,
-    c: &mut [T],
-    c_stride: usize,
-    store: Store,
-    parallel: bool,
-) {
+impl<T: Element> OutputMatrix<T> {
+    /// C \[rows, columns] in `c`, rows `row_stride` elements apart. It must not be used after `c`'s borrow ends.
+    ///
+    /// # Panics
+    /// `c` is too short, or its rows overlap: a fault of the caller's arithmetic.
+    fn of(c: &mut [T], (rows, columns): (usize, usize), row_stride: usize, store: Store) -> Self {
+        assert!(
+            row_stride >= columns && extent(rows, columns, row_stride).is_some_and(|end| c.len() >= end),
+            "C out of bounds"
+        );
+        Self { elements: SharedMut::new(c), columns, row_stride, store }
+    }
+}
+
+fn product<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: OutputMatrix<T>, parallel: bool) {
+    assert_eq!(a.columns, b.rows, "inner dimensions differ");
     if a.rows == 0 || b.columns == 0 {
         return;
     }
     let mut start = 0;
     loop {
         let depth = K_BLOCK.min(a.columns - start);
-        let store = if start == 0 { store } else { Store::Accumulate };
+        let store = if start == 0 { c.store } else { Store::Accumulate };
         product_block(
             a.columns_from(start, depth),
             b.transposed().columns_from(start, depth).transposed(),
-            c,
-            c_stride,
-            store,
+            OutputMatrix { store, ..c },
             parallel,
         );
         start += depth;
@@ -185,21 +188,14 @@ fn product<T: Element>(
     }
 }
 
-fn product_block<T: Element>(
-    a: MatrixRef<T>,
-    b: MatrixRef<T>,
-    c: &mut [T],
-    c_stride: usize,
-    store: Store,
-    parallel: bool,
-) {
+/// As [`product`], for a depth that is packed at once.
+fn product_block<T: Element>(a: MatrixRef<T>, b: MatrixRef<T>, c: OutputMatrix<T>, parallel: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let kernel = T::kernel();
     let block_columns = (B_BLOCK / k.max(1) / kernel.nr).max(1) * kernel.nr;
     let run = |tasks: usize, f: &(dyn Fn(usize) + Send + Sync)| {
         if parallel { for_each(tasks, f) } else { (0..tasks).for_each(f) }
     };
-    let c_shared = SharedMut::new(c);
     for first in (0..n).step_by(block_columns) {
         let columns = block_columns.min(n - first);
         let panels = columns.div_ceil(kernel.nr);
@@ -214,7 +210,7 @@ fn product_block<T: Element>(
                     pack_panel(b.transposed(), first + panel * kernel.nr, kernel.nr, out);
                 }
             });
-            let packed_b: &[T] = packed_b;
+            let packed_b = PackedPanels { data: packed_b, k, first_column: first };
             let row_blocks = m.div_ceil(MC);
             // With few row blocks the columns are split as well, so that every thread has work.
             let splits = if row_blocks >= 4 { 1 } else { 4usize.min(panels) };
@@ -223,19 +219,7 @@ fn product_block<T: Element>(
                 let rows = block * MC..((block + 1) * MC).min(m);
                 let panel_range = split * panels / splits..(split + 1) * panels / splits;
                 with_rows(&kernel, a, rows.clone(), |a| {
-                    multiply(
-                        &kernel,
-                        k,
-                        a,
-                        rows.clone(),
-                        packed_b,
-                        panel_range,
-                        first,
-                        n,
-                        &c_shared,
-                        c_stride,
-                        store,
-                    );
+                    multiply(&kernel, a, rows.clone(), packed_b, panel_range, c);
                 });
             });
         });
@@ -280,26 +264,31 @@ fn with_rows<T: Element, R>(
     })
 }
 
-/// Multiplies rows with packed panels into C. `first` is the first panel's first column in C.
-#[allow(clippy::too_many_arguments)]
+/// B packed in panels of NR columns, \[panels]\[k]\[NR].
+#[derive(Clone, Copy)]
+struct PackedPanels<'a, T> {
+    data: &'a [T],
+    k: usize,
+    /// The first panel's first column in C.
+    first_column: usize,
+}
+
+/// Multiplies rows `rows` of A with the panels `panels` of B into C.
 fn multiply<T: Element>(
     kernel: &Kernel<T>,
-    k: usize,
     a: Rows<T>,
     rows: std::ops::Range<usize>,
-    packed_b: &[T],
+    b: PackedPanels<T>,
     panels: std::ops::Range<usize>,
-    first: usize,
-    n: usize,
-    c: &SharedMut<T>,
-    c_stride: usize,
-    store: Store,
+    c: OutputMatrix<T>,
 ) {
+    let PackedPanels { data: packed_b, k, first_column: first } = b;
+    let OutputMatrix { elements, columns: n, row_stride, store } = c;
     let row_panels = rows.len().div_ceil(kernel.mr);
     if k == 0 && store == Store::Overwrite {
         for row in rows {
             // SAFETY: products without a sum (k = 0) are never split: all rows and columns are this task's.
-            unsafe { c.range(row * c_stride + first, n - first) }.fill(T::ZERO);
+            unsafe { elements.range(row * row_stride + first, n - first) }.fill(T::ZERO);
         }
         return;
     }
@@ -316,25 +305,25 @@ fn multiply<T: Element>(
                 let panel_a = &a.data[i * a.panel_len + step * a.step_stride..];
                 debug_assert!(panel_a.len() > (kernel.mr - 1) * a.row_stride + (depth - 1) * a.step_stride);
                 let live = kernel.mr.min(rows.end - row);
-                // SAFETY: the tile lies inside C (checked by `check`), and no other task writes it; A and B cover
-                // `depth` steps from here on.
+                // SAFETY: the tile lies inside C (checked by `OutputMatrix::of`), and no other task writes it; A and B
+                // cover `depth` steps from here on.
                 unsafe {
-                    (kernel.run)(
+                    (kernel.run)(&TileProduct {
                         depth,
-                        panel_a.as_ptr(),
-                        a.row_stride,
-                        a.step_stride,
-                        b.as_ptr(),
-                        c.pointer().add(row * c_stride + column),
-                        c_stride,
-                        live,
+                        a: panel_a.as_ptr(),
+                        a_row: a.row_stride,
+                        a_step: a.step_stride,
+                        b: b.as_ptr(),
+                        c: elements.pointer().add(row * row_stride + column),
+                        c_stride: row_stride,
+                        rows: live,
                         columns,
                         accumulate,
-                        // The block of B after this one (the panel's next steps, or the next panel) comes from memory
-                        // while this one serves its rows, a share with each panel of them: asked for at once, it
-                        // would stand in the way of what is needed now.
-                        b.as_ptr().wrapping_add(depth * kernel.nr + i * depth * LINE / size_of::<T>()),
-                    );
+                        // The block of B after this one (the panel's next steps, or the next panel) is prefetched while
+                        // this one is multiplied, a share with each panel of rows: all at once would delay the loads
+                        // that are needed now.
+                        ahead: b.as_ptr().wrapping_add(depth * kernel.nr + i * depth * LINE / size_of::<T>()),
+                    });
                 }
             }
         }
@@ -437,18 +426,15 @@ impl<T: Element> PackedMatrix<T> {
     pub fn product(&self, a: MatrixRef<T>, c: &mut [T], c_stride: usize, store: Store) {
         let (m, k) = (a.rows, self.k);
         assert_eq!(a.columns, k, "inner dimensions differ");
-        assert!(
-            c_stride >= self.n && extent(m, self.n, c_stride).is_some_and(|end| c.len() >= end),
-            "C out of bounds"
-        );
+        let c = OutputMatrix::of(c, (m, self.n), c_stride, store);
         if m == 0 || self.n == 0 {
             return;
         }
         let kernel = T::kernel();
         let panels = self.n.div_ceil(kernel.nr);
-        let c = SharedMut::new(c);
+        let b = PackedPanels { data: &self.data, k, first_column: 0 };
         let run = |a: Rows<T>, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>| {
-            multiply(&kernel, k, a, rows, &self.data, panels, 0, self.n, &c, c_stride, store);
+            multiply(&kernel, a, rows, b, panels, c);
         };
         let threads = if m * k * self.n < PARALLEL_WORK { 1 } else { rayon::current_num_threads() };
         if m <= MC {
@@ -551,6 +537,19 @@ mod tests {
             packed.product(MatrixRef::row_major(&a[pick * k..(pick + 1) * k], 1, k, k), &mut alone, n, Store::Overwrite);
             let same = alone.iter().zip(&all[pick * n..(pick + 1) * n]).all(|(x, y)| x.to_bits() == y.to_bits());
             prop_assert!(same);
+        }
+    }
+
+    #[test]
+    fn a_depth_of_several_pieces_agrees_with_the_definition() {
+        let (m, k, n) = (5, 2 * K_BLOCK + 77, 9);
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let want = naive(&a, &b, m, k, n);
+        for (store, before) in [(Store::Overwrite, 0.0), (Store::Accumulate, 7.0)] {
+            let mut c = vec![7f32; m * n];
+            gemm(MatrixRef::row_major(&a, m, k, k), MatrixRef::row_major(&b, k, n, n), &mut c, n, store);
+            let far = c.iter().zip(&want).map(|(&got, want)| (f64::from(got) - want - before).abs());
+            assert!(far.fold(0.0, f64::max) < 1e-3);
         }
     }
 

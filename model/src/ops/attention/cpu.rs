@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::{Attention, AttentionOutput};
 use crate::batch::{Group, Layout, SegmentRows};
+use crate::cpu::Real;
 use crate::cpu::gemm::{Element, MatrixRef, Store, gemm_serial};
 use crate::cpu::parallel::{SharedMut, for_each};
 use crate::cpu::simd::simd;
@@ -20,16 +21,42 @@ struct Span {
     first_position: usize,
 }
 
+/// How a score follows from q·k: scaled, then capped where `is_capped` (Gemma 2's soft cap).
+#[derive(Clone, Copy)]
+struct ScoreScale<T> {
+    scale: T,
+    cap: T,
+    is_capped: bool,
+}
+
+/// What the backward of one key head reads, as the forward left it.
+#[derive(Clone, Copy)]
+struct BackwardInputs<'a, T> {
+    qkv: &'a [T],
+    output: &'a [T],
+    log_sums: &'a [T],
+    d_output: &'a [T],
+}
+
+/// Gradients of one key head's keys and values, \[rows, d] each, summed over the query heads that share it.
+struct KeyGradients<T> {
+    /// The row of the packed batch that the first row belongs to.
+    first_row: usize,
+    keys: Vec<T>,
+    values: Vec<T>,
+}
+
 simd! {
     /// Scales, caps and masks `scores` and turns them into probabilities; returns the log of their sum before.
     /// Only `visible` columns count; the others become 0.
-    fn softmax_row<T: Real>(scores: &mut [T], from: usize, to: usize, scale: T, cap: T, capped: bool) -> T {
-        let (before, rest) = scores.split_at_mut(from);
-        let (live, after) = rest.split_at_mut(to - from);
+    fn softmax_row<T: Real>(scores: &mut [T], visible: Range<usize>, rule: ScoreScale<T>) -> T {
+        let ScoreScale { scale, cap, is_capped } = rule;
+        let (before, rest) = scores.split_at_mut(visible.start);
+        let (live, after) = rest.split_at_mut(visible.end - visible.start);
         before.fill(T::ZERO);
         after.fill(T::ZERO);
         let mut max = T::NEG_INFINITY;
-        if capped {
+        if is_capped {
             for x in live.iter_mut() {
                 *x = cap * (*x * scale / cap).tanh_fast();
             }
@@ -61,14 +88,16 @@ simd! {
 
     /// Turns raw scores into probabilities by a known `log_sum`, and dP into dS in `d_probs`, both of one row.
     fn softmax_row_backward<T: Real>(
-        scores: &mut [T], d_probs: &mut [T], from: usize, to: usize, scale: T, cap: T, capped: bool, log_sum: T, dot: T,
+        scores: &mut [T], d_probs: &mut [T], visible: Range<usize>, rule: ScoreScale<T>, log_sum: T, dot: T,
     ) {
+        let ScoreScale { scale, cap, is_capped } = rule;
+        let Range { start: from, end: to } = visible;
         scores[..from].fill(T::ZERO);
         scores[to..].fill(T::ZERO);
         d_probs[..from].fill(T::ZERO);
         d_probs[to..].fill(T::ZERO);
         let live = scores[from..to].iter_mut().zip(&mut d_probs[from..to]);
-        if capped {
+        if is_capped {
             for (s, d) in live {
                 let t = (*s * scale / cap).tanh_fast();
                 *s = (cap * t - log_sum).exp_fast();
@@ -84,6 +113,26 @@ simd! {
 }
 
 impl Attention {
+    fn score_scale<T: Real>(&self) -> ScoreScale<T> {
+        let cap = T::of(self.softcap.unwrap_or(1.0));
+        ScoreScale { scale: T::of(self.scale), cap, is_capped: self.softcap.is_some() }
+    }
+
+    /// Query heads that share a key head.
+    fn heads_per_key_head(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// The query heads that read key head `kv_head`.
+    fn query_heads(&self, kv_head: usize) -> Range<usize> {
+        kv_head * self.heads_per_key_head()..(kv_head + 1) * self.heads_per_key_head()
+    }
+
+    /// The key head that query head `head` reads.
+    fn key_head(&self, head: usize) -> usize {
+        head / self.heads_per_key_head()
+    }
+
     /// The spans that queries `tile` (rows) of `segment` may see, trimmed to the window.
     fn spans(&self, segment: &SegmentRows, tile: &Range<usize>) -> Vec<Span> {
         let first_query = segment.first_position + (tile.start - segment.rows.start);
@@ -115,9 +164,8 @@ impl Attention {
             let (out, sums) = (SharedMut::new(&mut output), SharedMut::new(&mut log_sums));
             for_each(layout.segments().len() * self.kv_heads, |task| {
                 let (segment, kv_head) = (&layout.segments()[task / self.kv_heads], task % self.kv_heads);
-                let repeat = self.heads / self.kv_heads;
-                for head in kv_head * repeat..(kv_head + 1) * repeat {
-                    self.forward_head(qkv, segment, head, kv_head, &out, &sums);
+                for head in self.query_heads(kv_head) {
+                    self.forward_head(qkv, segment, head, &out, &sums);
                 }
             });
         })?;
@@ -132,12 +180,11 @@ impl Attention {
         qkv: &[T],
         segment: &SegmentRows,
         head: usize,
-        kv_head: usize,
         out: &SharedMut<T>,
         sums: &SharedMut<T>,
     ) {
         let d = self.head_dim;
-        let (scale, cap) = (T::of(self.scale), T::of(self.softcap.unwrap_or(1.0)));
+        let rule = self.score_scale();
         let mut scores = Vec::new();
         let mut tile_out = vec![T::ZERO; TILE * d];
         for start in segment.rows.clone().step_by(TILE) {
@@ -145,10 +192,10 @@ impl Attention {
             let spans = self.spans(segment, &tile);
             let keys: usize = spans.iter().map(|s| s.rows.len()).sum();
             scores.resize(tile.len() * keys, T::ZERO);
-            self.tile_scores(qkv, &tile, &spans, keys, head, kv_head, &mut scores);
+            self.tile_scores(qkv, &tile, &spans, head, &mut scores);
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                 let visible = self.visible_columns(segment, &spans, tile.start + i);
-                let sum = softmax_row(row, visible.start, visible.end, scale, cap, self.softcap.is_some());
+                let sum = softmax_row(row, visible, rule);
                 // SAFETY: one task per segment and key head; this head's column of this row is its own.
                 unsafe { sums.range((tile.start + i) * self.heads + head, 1)[0] = sum };
             }
@@ -161,7 +208,7 @@ impl Attention {
                     keys,
                 );
                 let store = if n == 0 { Store::Overwrite } else { Store::Accumulate };
-                gemm_serial(p, self.value(qkv, &span.rows, kv_head), &mut tile_out, d, store);
+                gemm_serial(p, self.value(qkv, &span.rows, self.key_head(head)), &mut tile_out, d, store);
                 first += span.rows.len();
             }
             for (i, row) in tile.clone().enumerate() {
@@ -188,21 +235,20 @@ impl Attention {
         from.min(to)..to
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// q·k of the tile's queries and all keys of `spans`, \[tile, keys].
     fn tile_scores<T: Element>(
         &self,
         qkv: &[T],
         tile: &Range<usize>,
         spans: &[Span],
-        keys: usize,
         head: usize,
-        kv_head: usize,
         scores: &mut [T],
     ) {
+        let keys: usize = spans.iter().map(|span| span.rows.len()).sum();
         let q = self.columns(qkv, tile, head);
         let mut first = 0;
         for span in spans.iter().filter(|s| !s.rows.is_empty()) {
-            let k = self.columns(qkv, &span.rows, self.heads + kv_head);
+            let k = self.key(qkv, &span.rows, self.key_head(head));
             gemm_serial(q, k.transposed(), &mut scores[first..], keys, Store::Overwrite);
             first += span.rows.len();
         }
@@ -212,6 +258,10 @@ impl Attention {
     fn columns<'a, T: Element>(&self, qkv: &'a [T], rows: &Range<usize>, head: usize) -> MatrixRef<'a, T> {
         let at = (rows.start * self.width() + head * self.head_dim).min(qkv.len());
         MatrixRef::row_major(&qkv[at..], rows.len(), self.head_dim, self.width())
+    }
+
+    fn key<'a, T: Element>(&self, qkv: &'a [T], rows: &Range<usize>, kv_head: usize) -> MatrixRef<'a, T> {
+        self.columns(qkv, rows, self.heads + kv_head)
     }
 
     fn value<'a, T: Element>(&self, qkv: &'a [T], rows: &Range<usize>, kv_head: usize) -> MatrixRef<'a, T> {
@@ -229,14 +279,15 @@ impl Attention {
         let mut d_qkv = unwritten(t * self.width());
         with_slice::<T, _>(qkv, |qkv| {
             with_slice::<T, _>(&forward.output, |output| {
-                with_slice::<T, _>(&forward.log_sums, |sums| {
+                with_slice::<T, _>(&forward.log_sums, |log_sums| {
                     with_slice::<T, _>(d_output, |d_output| {
+                        let inputs = BackwardInputs { qkv, output, log_sums, d_output };
                         let out = SharedMut::new(&mut d_qkv);
                         // A group (a prompt and what follows it) is one task: its keys gather from all segments.
                         for_each(layout.groups().len() * self.kv_heads, |task| {
                             let (group, kv_head) =
                                 (&layout.groups()[task / self.kv_heads], task % self.kv_heads);
-                            self.backward_group(qkv, output, sums, d_output, layout, group, kv_head, &out);
+                            self.backward_group(inputs, layout, group, kv_head, &out);
                         });
                     })
                 })
@@ -245,28 +296,20 @@ impl Attention {
         tensor_of(d_qkv, (t, self.width()))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn backward_group<T: Element>(
         &self,
-        qkv: &[T],
-        output: &[T],
-        sums: &[T],
-        d_output: &[T],
+        inputs: BackwardInputs<T>,
         layout: &Layout,
         group: &Group,
         kv_head: usize,
         out: &SharedMut<T>,
     ) {
         let d = self.head_dim;
-        let base = group.rows.start;
-        let mut dk = vec![T::ZERO; group.rows.len() * d];
-        let mut dv = vec![T::ZERO; group.rows.len() * d];
-        let repeat = self.heads / self.kv_heads;
+        let zeros = || vec![T::ZERO; group.rows.len() * d];
+        let mut sums = KeyGradients { first_row: group.rows.start, keys: zeros(), values: zeros() };
         for segment in &layout.segments()[group.segments.clone()] {
-            for head in kv_head * repeat..(kv_head + 1) * repeat {
-                self.backward_head(
-                    qkv, output, sums, d_output, segment, head, kv_head, base, &mut dk, &mut dv, out,
-                );
+            for head in self.query_heads(kv_head) {
+                self.backward_head(inputs, segment, head, &mut sums, out);
             }
         }
         for (i, row) in group.rows.clone().enumerate() {
@@ -274,30 +317,25 @@ impl Attention {
             let v_at = k_at + self.kv_heads * d;
             // SAFETY: one task per group and key head; these columns of these rows are its own.
             unsafe {
-                out.range(k_at, d).copy_from_slice(&dk[i * d..][..d]);
-                out.range(v_at, d).copy_from_slice(&dv[i * d..][..d]);
+                out.range(k_at, d).copy_from_slice(&sums.keys[i * d..][..d]);
+                out.range(v_at, d).copy_from_slice(&sums.values[i * d..][..d]);
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn backward_head<T: Element>(
         &self,
-        qkv: &[T],
-        output: &[T],
-        sums: &[T],
-        d_output: &[T],
+        inputs: BackwardInputs<T>,
         segment: &SegmentRows,
         head: usize,
-        kv_head: usize,
-        base: usize,
-        dk: &mut [T],
-        dv: &mut [T],
+        sums: &mut KeyGradients<T>,
         out: &SharedMut<T>,
     ) {
+        let BackwardInputs { qkv, output, log_sums, d_output } = inputs;
+        let kv_head = self.key_head(head);
         let d = self.head_dim;
         let stride = self.heads * d;
-        let (scale, cap) = (T::of(self.scale), T::of(self.softcap.unwrap_or(1.0)));
+        let rule = self.score_scale();
         let (mut scores, mut d_scores) = (Vec::new(), Vec::new());
         let mut dq = vec![T::ZERO; TILE * d];
         for start in segment.rows.clone().step_by(TILE) {
@@ -306,7 +344,7 @@ impl Attention {
             let keys: usize = spans.iter().map(|s| s.rows.len()).sum();
             scores.resize(tile.len() * keys, T::ZERO);
             d_scores.resize(tile.len() * keys, T::ZERO);
-            self.tile_scores(qkv, &tile, &spans, keys, head, kv_head, &mut scores);
+            self.tile_scores(qkv, &tile, &spans, head, &mut scores);
             let d_out =
                 MatrixRef::row_major(&d_output[tile.start * stride + head * d..], tile.len(), d, stride);
             let mut first = 0;
@@ -322,12 +360,9 @@ impl Attention {
                 softmax_row_backward(
                     &mut scores[i * keys..(i + 1) * keys],
                     &mut d_scores[i * keys..(i + 1) * keys],
-                    visible.start,
-                    visible.end,
-                    scale,
-                    cap,
-                    self.softcap.is_some(),
-                    sums[row * self.heads + head],
+                    visible,
+                    rule,
+                    log_sums[row * self.heads + head],
                     dot,
                 );
             }
@@ -339,11 +374,11 @@ impl Attention {
                 let ds =
                     MatrixRef::row_major(&d_scores[first.min(scores.len())..], tile.len(), columns, keys);
                 let store = if n == 0 { Store::Overwrite } else { Store::Accumulate };
-                let k = self.columns(qkv, &span.rows, self.heads + kv_head);
+                let k = self.key(qkv, &span.rows, kv_head);
                 gemm_serial(ds, k, &mut dq, d, store);
-                let at = (span.rows.start - base) * d;
-                gemm_serial(ds.transposed(), q, &mut dk[at..], d, Store::Accumulate);
-                gemm_serial(p.transposed(), d_out, &mut dv[at..], d, Store::Accumulate);
+                let at = (span.rows.start - sums.first_row) * d;
+                gemm_serial(ds.transposed(), q, &mut sums.keys[at..], d, Store::Accumulate);
+                gemm_serial(p.transposed(), d_out, &mut sums.values[at..], d, Store::Accumulate);
                 first += columns;
             }
             for (i, row) in tile.enumerate() {

@@ -2,11 +2,18 @@
 
 use candle_core::{Result, Tensor};
 
-use super::RmsNorm;
+use super::{HeadColumns, RmsNorm};
 use crate::cpu::Real;
 use crate::cpu::parallel::{SharedMut, for_each, for_rows};
 use crate::cpu::simd::simd;
 use crate::cpu::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
+
+/// What a row's gradient multiplies with: dx = `scale` · w · dy − `x_factor` · x.
+#[derive(Clone, Copy)]
+struct RowFactors<T> {
+    scale: T,
+    x_factor: T,
+}
 
 simd! {
     /// Σ x² in sixteen lanes, folded in a fixed order.
@@ -56,8 +63,9 @@ simd! {
         }
     }
 
-    /// dx (+)= scale · w · dy − x · factor; d_weight += dy · x · scale.
-    fn row_backward<T: Real>(x: &[T], w: &[T], dy: &[T], scale: T, factor: T, dx: &mut [T], add: bool, d_weight: &mut [T]) {
+    /// dx (+)= scale · w · dy − x · x_factor; d_weight += dy · x · scale.
+    fn row_backward<T: Real>(x: &[T], w: &[T], dy: &[T], factors: RowFactors<T>, dx: &mut [T], add: bool, d_weight: &mut [T]) {
+        let RowFactors { scale, x_factor: factor } = factors;
         if add {
             for (((d, &x), &w), &dy) in dx.iter_mut().zip(x).zip(w).zip(dy) {
                 *d += scale * w * dy - x * factor;
@@ -117,9 +125,7 @@ impl RmsNorm {
                         let sums = self.rows_backward(x, &weight, dy, dx, h);
                         match d_weight {
                             Some(d_weight) => with_slice_mut::<T, _>(d_weight, |d| {
-                                for sum in &sums {
-                                    d.iter_mut().zip(sum).for_each(|(d, &s)| *d += s);
-                                }
+                                sums.iter().for_each(|sum| add_to(d, sum));
                             }),
                             None => Ok(()),
                         }
@@ -132,13 +138,12 @@ impl RmsNorm {
     pub(super) fn heads_forward_cpu<T: Real>(
         self,
         x: &Tensor,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &Tensor,
     ) -> Result<()> {
         let width = x.dims2()?.1;
         with_slice::<T, _>(weight, |weight| {
-            with_slice_mut::<T, _>(x, |x| self.heads_in_place(x, width, first, heads, weight))
+            with_slice_mut::<T, _>(x, |x| self.heads_in_place(x, width, heads, weight))
         })?
     }
 
@@ -146,21 +151,18 @@ impl RmsNorm {
         self,
         x: &Tensor,
         dy: &Tensor,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &Tensor,
         d_weight: Option<&Tensor>,
     ) -> Result<()> {
         let width = x.dims2()?.1;
         with_slice::<T, _>(weight, |w| {
             with_slice::<T, _>(x, |x| {
-                with_slice_mut::<T, _>(dy, |dy| match d_weight {
-                    Some(d_weight) => with_slice_mut::<T, _>(d_weight, |d_weight| {
-                        self.heads_backward_in_place(x, dy, width, first, heads, w, Some(d_weight));
-                    }),
-                    None => {
-                        self.heads_backward_in_place(x, dy, width, first, heads, w, None);
-                        Ok(())
+                with_slice_mut::<T, _>(dy, |dy| {
+                    let sum = self.heads_backward_in_place(x, dy, width, heads, w);
+                    match d_weight {
+                        Some(d_weight) => with_slice_mut::<T, _>(d_weight, |d| add_to(d, &sum)),
+                        None => Ok(()),
                     }
                 })
             })
@@ -198,17 +200,17 @@ impl RmsNorm {
         d_weight: &mut [T],
     ) {
         let scale = self.scale(x);
-        let factor = scale * scale * scale * dot3(x, weight, dy) / T::of(x.len() as f64);
-        row_backward(x, weight, dy, scale, factor, dx, add, d_weight);
+        let x_factor = scale * scale * scale * dot3(x, weight, dy) / T::of(x.len() as f64);
+        row_backward(x, weight, dy, RowFactors { scale, x_factor }, dx, add, d_weight);
     }
 
-    fn heads_in_place<T: Real>(self, x: &mut [T], width: usize, first: usize, heads: usize, weight: &[T]) {
+    fn heads_in_place<T: Real>(self, x: &mut [T], width: usize, heads: HeadColumns, weight: &[T]) {
         let weight = self.effective(weight);
         let d = weight.len();
         for_rows(x, width, 1 << 13, |_, rows| {
             let mut normed = vec![T::ZERO; d];
             for row in rows.chunks_exact_mut(width) {
-                for head in row[first..first + heads * d].chunks_exact_mut(d) {
+                for head in row[heads.range(d)].chunks_exact_mut(d) {
                     scale_row(head, &weight, self.scale(head), &mut normed);
                     head.copy_from_slice(&normed);
                 }
@@ -216,30 +218,30 @@ impl RmsNorm {
         });
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Turns `dy` into dx; returns the weight's gradient.
     fn heads_backward_in_place<T: Real>(
         self,
         x: &[T],
         dy: &mut [T],
         width: usize,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &[T],
-        d_weight: Option<&mut [T]>,
-    ) {
+    ) -> Vec<T> {
         let weight = self.effective(weight);
         let d = weight.len();
         let mut sum = vec![T::ZERO; d];
         let mut dx = vec![T::ZERO; d];
         for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)) {
-            let columns = first..first + heads * d;
+            let columns = heads.range(d);
             for (x, dy) in x[columns.clone()].chunks_exact(d).zip(dy[columns].chunks_exact_mut(d)) {
                 self.row_gradient(x, &weight, dy, &mut dx, false, &mut sum);
                 dy.copy_from_slice(&dx);
             }
         }
-        if let Some(d_weight) = d_weight {
-            d_weight.iter_mut().zip(&sum).for_each(|(d, &s)| *d += s);
-        }
+        sum
     }
+}
+
+fn add_to<T: Real>(total: &mut [T], part: &[T]) {
+    total.iter_mut().zip(part).for_each(|(total, &part)| *total += part);
 }

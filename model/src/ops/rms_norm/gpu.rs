@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::RmsNorm;
+use super::{HeadColumns, RmsNorm};
 use crate::gpu::{Argument, Gpu, all_of, int, pointer, pointer_or_null};
 use crate::ops::elementwise::sum_partials;
 use crate::ops::rows::row_threads;
@@ -54,82 +54,82 @@ impl RmsNorm {
         let rows = x.elem_count() / h.max(1);
         let rows_per_block = rows.div_ceil(BLOCKS).max(1);
         let blocks = rows.div_ceil(rows_per_block);
-        let partial = d_weight.map(|_| gpu.unwritten((blocks.max(1), h), DType::F32)).transpose()?;
-        let arguments = [
-            pointer(dx_sum)?,
-            pointer_or_null(partial.as_ref())?,
+        with_partial_sums(gpu, d_weight, (blocks, h), |partial| {
+            let arguments = [
+                pointer(dx_sum)?,
+                partial,
+                pointer(x)?,
+                pointer(weight)?,
+                pointer(dy)?,
+                int(rows)?,
+                int(rows_per_block)?,
+                int(h)?,
+                Argument::F32(self.epsilon as f32),
+                self.offset_argument(),
+            ];
+            gpu.launch("rms_norm_backward", x.dtype(), [blocks, 1, 1], row_threads(h), h * 4, &arguments)
+        })
+    }
+
+    /// What the kernels of heads take last: the rows, the weight, the heads' place and the norm's constants.
+    fn heads_arguments(self, x: &Tensor, heads: HeadColumns, weight: &Tensor) -> Result<[Argument; 9]> {
+        let (rows, width) = x.dims2()?;
+        Ok([
             pointer(x)?,
             pointer(weight)?,
-            pointer(dy)?,
             int(rows)?,
-            int(rows_per_block)?,
-            int(h)?,
+            int(width)?,
+            int(heads.first)?,
+            int(heads.count)?,
+            int(weight.elem_count())?,
             Argument::F32(self.epsilon as f32),
             self.offset_argument(),
-        ];
-        gpu.launch("rms_norm_backward", x.dtype(), [blocks, 1, 1], row_threads(h), h * 4, &arguments)?;
-        match (d_weight, partial) {
-            (Some(d_weight), Some(partial)) => sum_partials(gpu, d_weight, &partial, blocks),
-            _ => Ok(()),
-        }
+        ])
     }
 
     pub(super) fn heads_forward_gpu(
         self,
         gpu: &Gpu,
         x: &Tensor,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &Tensor,
     ) -> Result<()> {
-        let ((rows, width), d) = (x.dims2()?, weight.elem_count());
         all_of(x.dtype(), &[weight])?;
-        let arguments = [
-            pointer(x)?,
-            pointer(weight)?,
-            int(rows)?,
-            int(width)?,
-            int(first)?,
-            int(heads)?,
-            int(d)?,
-            Argument::F32(self.epsilon as f32),
-            self.offset_argument(),
-        ];
-        gpu.launch("heads_norm", x.dtype(), [(rows * heads).div_ceil(4), 1, 1], 128, 0, &arguments)
+        let blocks = (x.dims2()?.0 * heads.count).div_ceil(4);
+        let arguments = self.heads_arguments(x, heads, weight)?;
+        gpu.launch("heads_norm", x.dtype(), [blocks, 1, 1], 128, 0, &arguments)
     }
 
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn heads_backward_gpu(
         self,
         gpu: &Gpu,
         x: &Tensor,
         dy: &Tensor,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &Tensor,
         d_weight: Option<&Tensor>,
     ) -> Result<()> {
-        let ((rows, width), d) = (x.dims2()?, weight.elem_count());
         all_of(x.dtype(), &[weight, dy])?;
-        let blocks = (rows * heads).min(1024);
-        let partial = d_weight.map(|_| gpu.unwritten((blocks.max(1), d), DType::F32)).transpose()?;
-        let arguments = [
-            pointer(dy)?,
-            pointer_or_null(partial.as_ref())?,
-            pointer(x)?,
-            pointer(weight)?,
-            int(rows)?,
-            int(width)?,
-            int(first)?,
-            int(heads)?,
-            int(d)?,
-            Argument::F32(self.epsilon as f32),
-            self.offset_argument(),
-        ];
-        gpu.launch("heads_norm_backward", x.dtype(), [blocks, 1, 1], 32, d * 4, &arguments)?;
-        match (d_weight, partial) {
-            (Some(d_weight), Some(partial)) => sum_partials(gpu, d_weight, &partial, blocks),
-            _ => Ok(()),
-        }
+        let d = weight.elem_count();
+        let blocks = (x.dims2()?.0 * heads.count).min(1024);
+        with_partial_sums(gpu, d_weight, (blocks, d), |partial| {
+            let mut arguments = vec![pointer(dy)?, partial];
+            arguments.extend(self.heads_arguments(x, heads, weight)?);
+            gpu.launch("heads_norm_backward", x.dtype(), [blocks, 1, 1], 32, d * 4, &arguments)
+        })
     }
+}
+
+/// Runs `launch` with the address of an f32 tensor \[blocks, width], a row of sums for each block, and adds the rows to
+/// `d_weight`; without `d_weight` the address is null.
+fn with_partial_sums(
+    gpu: &Gpu,
+    d_weight: Option<&Tensor>,
+    (blocks, width): (usize, usize),
+    launch: impl FnOnce(Argument) -> Result<()>,
+) -> Result<()> {
+    let Some(d_weight) = d_weight else { return launch(pointer_or_null(None)?) };
+    let partial = gpu.unwritten((blocks.max(1), width), DType::F32)?;
+    launch(pointer(&partial)?)?;
+    sum_partials(gpu, d_weight, &partial, blocks)
 }

@@ -20,6 +20,22 @@ pub struct RmsNorm {
     pub offset: bool,
 }
 
+/// Heads that stand side by side in every row: columns `first..first + count · d`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadColumns {
+    /// The first head's first column.
+    pub first: usize,
+    /// Number of heads.
+    pub count: usize,
+}
+
+impl HeadColumns {
+    /// The columns of all heads of size `d`.
+    fn range(self, d: usize) -> std::ops::Range<usize> {
+        self.first..self.first + self.count * d
+    }
+}
+
 impl RmsNorm {
     /// Norm of each row of x \[.., h] with `weight` \[h].
     ///
@@ -63,16 +79,15 @@ impl RmsNorm {
         by_dtype!(x.dtype(), T => self.backward_cpu::<T>(x, weight, dy, d_weight, dx_sum))
     }
 
-    /// Norms each head of the columns `first..first + heads·d` of every row of `x` \[t, width] in place (Qwen 3's q and k
-    /// norm), `weight` \[d].
+    /// Norms each head of every row of `x` \[t, width] in place (Qwen 3's q and k norm), `weight` \[d].
     ///
     /// # Errors
     /// A tensor that is not contiguous.
-    pub(crate) fn heads_forward(self, x: &Tensor, first: usize, heads: usize, weight: &Tensor) -> Result<()> {
+    pub(crate) fn heads_forward(self, x: &Tensor, heads: HeadColumns, weight: &Tensor) -> Result<()> {
         if let Some(gpu) = Gpu::of(x)? {
-            return self.heads_forward_gpu(&gpu, x, first, heads, weight);
+            return self.heads_forward_gpu(&gpu, x, heads, weight);
         }
-        by_dtype!(x.dtype(), T => self.heads_forward_cpu::<T>(x, first, heads, weight))
+        by_dtype!(x.dtype(), T => self.heads_forward_cpu::<T>(x, heads, weight))
     }
 
     /// The backward of [`RmsNorm::heads_forward`]: `x` as it was before, `dy` overwritten with dx.
@@ -83,14 +98,13 @@ impl RmsNorm {
         self,
         x: &Tensor,
         dy: &Tensor,
-        first: usize,
-        heads: usize,
+        heads: HeadColumns,
         weight: &Tensor,
         d_weight: Option<&Tensor>,
     ) -> Result<()> {
         if let Some(gpu) = Gpu::of(x)? {
-            return self.heads_backward_gpu(&gpu, x, dy, first, heads, weight, d_weight);
+            return self.heads_backward_gpu(&gpu, x, dy, heads, weight, d_weight);
         }
-        by_dtype!(x.dtype(), T => self.heads_backward_cpu::<T>(x, dy, first, heads, weight, d_weight))
+        by_dtype!(x.dtype(), T => self.heads_backward_cpu::<T>(x, dy, heads, weight, d_weight))
     }
 }

@@ -12,8 +12,8 @@ use tokenizers::AddedToken;
 
 use super::SpecialTokens;
 use crate::error::ModelError;
-use crate::guard::caught;
 use crate::json::read_json;
+use selfplay_records::guard::caught;
 
 /// Keys of lists of further special tokens.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];

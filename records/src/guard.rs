@@ -1,5 +1,7 @@
-//! What a foreign crate panics on is the fault of the data that it was given: caught here, without the message that a
-//! defect of ours gets.
+//! Panics of foreign crates, turned into errors.
+//!
+//! Parsers of other projects still panic on some damaged files (a Parquet page's bit width, a tokenizer's table). That is a
+//! fault of the file, not of this program: it becomes an error, and the panic's message doesn't reach standard error.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -9,8 +11,12 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work`; `Err` says on what it panicked. What `work` leaves half done must not be used afterwards.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs `work`; a panic in it becomes `Err` with the first 120 characters of the panic's message. Panics elsewhere are
+/// reported as before. State that `work` changed may be incomplete after an `Err` and must be dropped.
+///
+/// # Errors
+/// `work` panicked.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -36,7 +42,7 @@ mod tests {
     use super::caught;
 
     #[test]
-    fn a_panic_is_told_and_a_value_is_given() {
+    fn a_panic_becomes_an_error_and_a_value_is_returned() {
         assert_eq!(caught(|| 3), Ok(3));
         assert_eq!(
             caught(|| -> u8 { panic!("the table has {} rows", 0) }),
