@@ -1,4 +1,4 @@
-//! What can go wrong in this crate, told so that a user can mend it: what, where, and what would be right.
+//! Errors of this crate. A message says what is wrong, where, and what would be right.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub enum ModelError {
         /// What would be right.
         remedy: String,
     },
-    /// A value handed in (token ids, messages) is not usable with this model; the caller knows its row.
+    /// A value handed in (token ids, messages) is not usable with this model; the caller adds the row.
     #[error("{what}; {remedy}")]
     Value {
         /// What is wrong.

@@ -21,7 +21,7 @@ pub struct PagedRow<'a> {
     pub pages: &'a [u32],
     /// Tokens of the leading pages that rows of a common prompt hold together: a multiple of 16, 0 where there are none.
     /// On a GPU, rows that stand next to each other with the same such pages read them once. The sums of a token past
-    /// them are split there whether or not others share, so that it goes by the prompt's length alone what its bits are.
+    /// them are split there whether or not others share, so that a prompt's bits depend on its length alone.
     pub shared: usize,
 }
 

@@ -1,7 +1,7 @@
 //! One decoder transformer for policy, reference and preference backbones, with its own backward.
 //!
 //! `config.json` → [`Architecture`], safetensors → [`Parameters`], packed batches → hidden states → log-probs and
-//! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are told in the letters of
+//! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are written in the letters of
 //! [`decoder`].
 
 mod adapter;

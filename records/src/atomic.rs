@@ -105,7 +105,7 @@ pub fn replace_dir<E: From<WriteError>>(
 /// A linked file must not be appended to, as both names would grow: logs are to be copied with [`copy`].
 ///
 /// # Errors
-/// `AlreadyExists` where `to` is there; else what the file system said.
+/// `AlreadyExists` where `to` is there; else the error of the file system.
 pub fn link_or_copy(from: &Path, to: &Path) -> Result<Shared, WriteError> {
     let failed = WriteError::at(to, "link or copy to");
     operation().map_err(failed)?;
@@ -131,7 +131,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), WriteError> {
 /// Makes the folder `path` and those above it; no error where it is there.
 ///
 /// # Errors
-/// What the file system said.
+/// The error of the file system.
 pub fn create_dir_all(path: &Path) -> Result<(), WriteError> {
     if path.is_dir() {
         return Ok(());
@@ -160,7 +160,7 @@ impl AppendLog {
     /// Opens the log at `path`, made where it is absent, and removes a torn last line. A link is not followed.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn open(path: &Path) -> Result<Self, WriteError> {
         Self::open_whole(path).map_err(WriteError::at(path, "open"))
     }
@@ -189,7 +189,7 @@ impl AppendLog {
     /// Appends `line` and a line end in one write. Not fsynced: see [`AppendLog::sync`].
     ///
     /// # Errors
-    /// `InvalidInput` where `line` holds a line end; else what the file system said, the log then being as before.
+    /// `InvalidInput` where `line` holds a line end; else the error of the file system, the log then being as before.
     pub fn append_line(&mut self, line: &str) -> Result<(), WriteError> {
         let failed = WriteError::at(&self.path, "write");
         if line.contains('\n') {
@@ -209,7 +209,7 @@ impl AppendLog {
     /// Waits until the lines are on the disk.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn sync(&self) -> Result<(), WriteError> {
         operation().and_then(|()| self.file.0.sync_data()).map_err(WriteError::at(&self.path, "write"))
     }

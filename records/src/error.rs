@@ -18,7 +18,7 @@ pub enum RecordError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// A file could not be written; the old one, if any, is as it was.
@@ -72,7 +72,7 @@ pub enum RecordError {
         first: usize,
         /// The id of both.
         id: String,
-        /// That of the two which has no id in the file and goes by its number.
+        /// That of the two which has no id in the file and takes its row number.
         numbered: Option<usize>,
     },
     /// Rows of two files of one split have one id.
@@ -133,7 +133,7 @@ pub enum RecordError {
     Parquet {
         /// The file.
         path: PathBuf,
-        /// What the reader said.
+        /// The error of the reader.
         problem: String,
     },
     /// Rows of our own making cannot be stored: a fault of the program or of a computation, not of the input.

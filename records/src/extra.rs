@@ -1,4 +1,4 @@
-//! Column types of fields that are not ours, which some kinds of rows carry along.
+//! Column types of a row's other fields, which some kinds of rows carry along.
 //!
 //! A column takes the type that all its values agree on, as `arrow-json` guesses it. Where they don't agree, or no column
 //! of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields), the column is

@@ -26,7 +26,7 @@ impl PartialFile {
     /// ours to append to.
     ///
     /// # Errors
-    /// `InvalidInput` where `path` is something else than a file; else what the file system said.
+    /// `InvalidInput` where `path` is something else than a file; else the error of the file system.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
             let problem = format!("{} is there and is not a file", path.display());
@@ -62,7 +62,7 @@ impl PartialFile {
     /// Adds bytes at the end.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
@@ -72,7 +72,7 @@ impl PartialFile {
     /// Empties the file.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.length = 0;
@@ -82,7 +82,7 @@ impl PartialFile {
     /// Removes the file.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn remove(self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
@@ -90,7 +90,7 @@ impl PartialFile {
     /// Fsyncs the file and gives it the name `target`, in the same folder.
     ///
     /// # Errors
-    /// What the file system said.
+    /// The error of the file system.
     pub fn publish(self, target: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         rename(&self.path, target)
@@ -100,7 +100,7 @@ impl PartialFile {
 /// Writes a small file of a cache whole: other processes see the old content or the new one.
 ///
 /// # Errors
-/// What the file system said.
+/// The error of the file system.
 pub fn write_shared(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = sibling(path);
     let mut file = PartialFile::open(&temporary)?;
@@ -115,7 +115,7 @@ pub fn write_shared(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Makes `link` a symbolic link to `target` in one step, replacing a link or a file of that name.
 ///
 /// # Errors
-/// What the file system said; `Unsupported` where it has no symbolic links.
+/// The error of the file system; `Unsupported` where it has no symbolic links.
 pub fn link_shared(target: &Path, link: &Path) -> io::Result<()> {
     let temporary = sibling(link);
     match std::fs::remove_file(&temporary) {

@@ -1,4 +1,4 @@
-//! Prompts: what candidates are asked for.
+//! Prompts: what candidates respond to.
 
 use arrow_schema::Schema;
 use serde::de::Error as _;
@@ -9,7 +9,7 @@ use crate::raw_row::found;
 use crate::row::{self, Columns};
 use crate::{FieldProblem, Message, Row};
 
-/// What a candidate is asked for. One of `prompt`, `messages` and `prompt_ids` is there; ids win over text.
+/// What a candidate responds to. One of `prompt`, `messages` and `prompt_ids` is there; ids win over text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Prompt {
     /// Unique in its file; [`crate::read_prompts`] fills in the 0-based row number where a row has none.

@@ -1,6 +1,6 @@
 //! One row before its type is known: from text to a typed row, or to the field that is wrong.
 //!
-//! serde says what is wrong but not where. [`field_at_fault`] finds it by trying the row again without each field:
+//! serde reports what is wrong but not where. [`field_at_fault`] finds it by trying the row again without each field:
 //! the one whose absence changes the complaint is the one complained about.
 
 use arrow_schema::{DataType, Field};
@@ -74,7 +74,7 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
     Ok(value)
 }
 
-/// serde_json's complaint, with what it says of half a surrogate pair in words that tell what is there.
+/// serde_json's complaint, with what it says of half a surrogate pair in plainer words.
 pub(crate) fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let half = ["unexpected end of hex escape", "lone leading surrogate in hex escape"];

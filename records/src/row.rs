@@ -1,4 +1,4 @@
-//! What every kind of row can do: be stored as columns, and say what is wrong with itself.
+//! What every kind of row provides: its columns in Parquet, and the check of its fields.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub trait Row: Serialize + DeserializeOwned + Clone {
         None
     }
 
-    /// Told the row's number in its file, from 0, before [`Row::check`]: prompts without an id take it.
+    /// Sets the row's number in its file, from 0, before [`Row::check`]: prompts without an id take it.
     fn number(&mut self, _row: usize) {}
 
     /// The id that no other row of the file may have.
@@ -44,7 +44,7 @@ pub trait Row: Serialize + DeserializeOwned + Clone {
         None
     }
 
-    /// Whether the fields fit together; asked on reading and before writing.
+    /// Whether the fields fit together; checked on reading and before writing.
     ///
     /// # Errors
     /// The first field that does not.

@@ -1,14 +1,14 @@
 //! Wrong values of settings: one form for every section of a recipe.
 //!
 //! A section's `validate` names its keys *without* the section (`top_p`), because some sections share their type
-//! (`[train]`, `[sft]`, `[preference]`). Whoever knows the section puts it before them: [`Problems::within`].
+//! (`[train]`, `[sft]`, `[preference]`). The recipe puts the section before them: [`Problems::within`].
 
 use std::fmt;
 
 /// One key with a wrong value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key, as far as it is known: `top_p`, or `sample.top_p` after [`Problems::within`].
+    /// The key, with its section where that is known: `top_p`, or `sample.top_p` after [`Problems::within`].
     pub key: String,
     /// The value as written; empty where the key itself is absent or unknown.
     pub value: String,

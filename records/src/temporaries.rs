@@ -35,7 +35,7 @@ pub fn remove_leftovers(path: &Path) -> usize {
     leftovers.filter(|entry| remove_unlocked(&entry.path()).is_ok_and(|removed| removed)).count()
 }
 
-/// Whether a temporary was removed: nobody held it.
+/// Whether a temporary was removed: no process held it.
 fn remove_unlocked(path: &Path) -> io::Result<bool> {
     let found = path.symlink_metadata()?;
     if !(found.is_dir() || found.is_file()) {
@@ -59,7 +59,7 @@ fn remove_unlocked(path: &Path) -> io::Result<bool> {
 /// Returns how many were removed; a folder that is not there has none.
 ///
 /// # Errors
-/// What the file system said.
+/// The error of the file system.
 pub fn remove_temporaries(folder: &Path) -> Result<usize, WriteError> {
     remove_temporaries_in(folder).map_err(WriteError::at(folder, "remove unfinished files"))
 }

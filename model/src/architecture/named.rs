@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Architecture;
 use crate::error::ModelError;
 
-/// The names that [`Architecture::named`] knows.
+/// The names that [`Architecture::named`] accepts.
 pub const NAMES: [&str; 4] = ["llama-3-8b", "gemma-2b", "llama-110m", "llama-15m"];
 
 fn llama(hidden: usize, layers: usize, heads: usize, intermediate: usize) -> Value {

@@ -54,7 +54,7 @@ pub struct Deviation {
     pub dtype: DType,
     /// ‖got − want‖ / ‖want‖; infinite where a number is not finite.
     pub distance: f64,
-    /// The most that rounding explains.
+    /// The largest distance that rounding explains.
     pub bound: f64,
 }
 

@@ -61,7 +61,7 @@ fn detected() -> Level {
     Level::Baseline
 }
 
-/// Asks for the cache line at `address`, into a core's second cache; any address will do.
+/// Asks for the cache line at `address`, into a core's L2 cache; every address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]

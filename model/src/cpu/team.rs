@@ -26,7 +26,7 @@ const ROUND: u64 = 1 << 32;
 /// A loop's body with its lifetime left out: it is only called between opening and the end of closing.
 type Body = *const (dyn Fn(usize) + Sync);
 
-/// Threads that run loops together with whoever calls.
+/// Threads that run loops together with the calling thread.
 struct Team {
     state: AtomicU64,
     /// A caller has the team.

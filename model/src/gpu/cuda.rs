@@ -51,7 +51,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-/// The pool that tensors come from; `None` where the driver has no pools and memory is asked for piece by piece.
+/// The pool that tensors come from; `None` where the driver has no pools and memory is allocated piece by piece.
 fn pool(device: &CudaDevice) -> Option<sys::CUmemoryPool> {
     let mut pool = std::ptr::null_mut();
     let context = device.cuda_stream().context().clone();
@@ -79,7 +79,7 @@ pub(super) fn memory(cuda: &CudaDevice) -> Result<GpuMemory> {
     Ok(GpuMemory { total, free })
 }
 
-/// The most bytes that tensors took since this was last asked; `None` where that is not counted.
+/// The peak of the tensors' bytes since the last call; `None` where it is not counted.
 pub(super) fn take_peak(cuda: &CudaDevice) -> Result<Option<usize>> {
     cuda.cuda_stream().synchronize().w()?;
     let Some(pool) = pool(cuda) else { return Ok(None) };
@@ -147,7 +147,7 @@ impl Captured for CudaCaptured {
 impl Drop for CudaCaptured {
     fn drop(&mut self) {
         *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // Recordings have memory of their own, which stays with the driver until it is asked back: the trainer needs it.
+        // Recordings have memory of their own, which the driver keeps until it is trimmed: the trainer needs it.
         // SAFETY: the device is open. A refusal costs memory alone.
         let _ = unsafe { sys::cuDeviceGraphMemTrim(self.device) };
     }
@@ -277,7 +277,7 @@ impl Launcher for Cuda {
         let context = self.stream.context();
         // What tensors that were dropped in a broken recording could not give back must not keep it from being ended.
         let _ = context.check_err();
-        // All memory that is asked for in a recording is given back in it.
+        // All memory that is allocated in a recording is freed in it.
         let ended = self.stream.end_capture(sys::CUgraphInstantiate_flags(0));
         if ended.is_err() {
             let _ = context.check_err();

@@ -14,7 +14,7 @@ pub struct GpuMemory {
 /// The memory of a GPU, when all that was started is done; `None` for another device.
 ///
 /// # Errors
-/// What the driver says.
+/// The error of the driver.
 pub fn memory(device: &Device) -> Result<Option<GpuMemory>> {
     match device {
         #[cfg(feature = "cuda")]
@@ -23,10 +23,10 @@ pub fn memory(device: &Device) -> Result<Option<GpuMemory>> {
     }
 }
 
-/// The most bytes that tensors took since this was last asked; `None` where that is not counted.
+/// The peak of the tensors' bytes since the last call; `None` where it is not counted.
 ///
 /// # Errors
-/// What the driver says.
+/// The error of the driver.
 pub fn take_peak(device: &Device) -> Result<Option<usize>> {
     match device {
         #[cfg(feature = "cuda")]

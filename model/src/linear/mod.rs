@@ -93,9 +93,9 @@ pub struct NewModule {
 /// In which order a product's sums run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SumOrder {
-    /// Whichever is fastest; on a GPU it goes by the number of rows, and with it a row's bits.
+    /// The fastest order. On a GPU it depends on the number of rows, and so do a row's last bits.
     Fastest,
-    /// The same whatever rows are beside one. On a CPU they always are.
+    /// An order that does not depend on the other rows. On a CPU it never does.
     ByRow,
 }
 

@@ -1,6 +1,6 @@
 //! Drawing tokens from logits on a GPU; the CPU's form is the sampler's own (`sampler/src/pick/sampling.rs`), whose very choice
 //! this one makes. Every token has a rule of its own, which goes to the device in the table of draws: rows of different rules
-//! share a launch, and a captured launch knows none. One integer and one float for each token leave the device.
+//! share a launch, and a captured launch has none. One integer and one float for each token leave the device.
 
 use candle_core::{DType, Result, Tensor, bail};
 

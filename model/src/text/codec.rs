@@ -39,7 +39,7 @@ impl Codec {
         Ok(Self { tokenizer, template, vocab_size })
     }
 
-    /// Number of ids that the model knows.
+    /// Number of ids in the model's vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
@@ -146,7 +146,7 @@ impl Codec {
         Ok(ids)
     }
 
-    /// Checks that the model knows every id; `field` is what they are called in the message.
+    /// Checks that every id is in the model's vocabulary; `field` is what they are called in the message.
     pub fn check_ids(&self, ids: &[u32], field: &str) -> Result<(), ModelError> {
         match ids.iter().position(|id| *id as usize >= self.vocab_size) {
             None => Ok(()),

@@ -3,7 +3,7 @@
 //! The ids are those of transformers' fast tokenizers: padding and truncation that tokenizer.json may carry are
 //! switched off, special tokens written in a text are recognised, also those that other files of the folder name alone
 //! ([`added`]). The names of the special tokens come from tokenizer_config.json and special_tokens_map.json. Departure: BPE's
-//! dropout, which draws at random, is switched off as well. What the tokenizers crate panics on is told as a fault of the
+//! dropout, which draws at random, is switched off as well. A panic of the tokenizers crate is reported as a fault of the
 //! file.
 
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ fn token_text(value: &Value, key: &str, path: &Path) -> Result<Option<String>, M
 
 /// Whether tokenizer_config.json asks for Llama's `legacy: false`: the space that SentencePiece puts before a text
 /// stands at its very start only, not after every special token. tokenizer.json files of that time still have the
-/// old way written in them; transformers 5 goes by the flag.
+/// old way written in them; transformers 5 follows the flag.
 fn has_new_prefix(folder: &Path) -> Result<bool, ModelError> {
     let path = folder.join("tokenizer_config.json");
     if !path.is_file() {
@@ -183,7 +183,7 @@ impl Tokenizer {
     /// The ids of `text`; with `add_special_tokens`, those that the tokenizer puts around a sequence are added.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, ModelError> {
         let begin = || text.chars().take(40).collect::<String>();
-        // encode_fast leaves out the offsets, which nobody here asks for.
+        // encode_fast leaves out the offsets, which are not needed here.
         match caught(|| self.inner.encode_fast(text, add_special_tokens)) {
             Ok(Ok(encoding)) => Ok(encoding.get_ids().to_vec()),
             Ok(Err(error)) => Err(ModelError::input(

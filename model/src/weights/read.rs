@@ -173,7 +173,7 @@ impl WeightFiles {
     }
 
     /// Whether config.json ties the output head to the embedding, and yet there is a head with other numbers. Transformers 5
-    /// then uses the head, and so does this crate: what was trained is what is asked.
+    /// then uses the head, and so does this crate: the head was trained.
     ///
     /// Errors: a head of another shape than the embedding.
     pub fn has_own_output_head(&self, architecture: &Architecture) -> Result<bool, ModelError> {

@@ -1,4 +1,4 @@
-//! Reading: footer and pages are measured, the columns that are asked for are decoded, each row becomes a line of JSON.
+//! Reading: footer and pages are measured, the wanted columns are decoded, each row becomes a line of JSON.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! As much of Thrift's compact protocol as measuring a Parquet file takes: numbers by field, everything else skipped.
+//! The part of Thrift's compact protocol that measuring a Parquet file needs: numbers by field, everything else skipped.
 //!
 //! <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
 

@@ -235,7 +235,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A time whose zone only a table could tell: the moment is kept, and said in UTC.
+    /// A time in a zone that needs a table of zones: the moment is kept, and written in UTC.
     fn in_utc(&mut self, unit: TimeUnit, array: &dyn Array, row: usize) -> Result<bool, Unwritten> {
         fn at<T: arrow_array::types::ArrowTimestampType>(
             array: &dyn Array,

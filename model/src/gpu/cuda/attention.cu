@@ -39,39 +39,6 @@ __device__ __forceinline__ float score(const AttentionShape& a, float product, f
     return a.cap * t;
 }
 
-// The tile of queries of block (blockIdx.x, head blockIdx.y), and the keys that some query of it may see.
-template <class T>
-struct QueryTile {
-    Segment segment;
-    int offset, live;                // of the segment's rows: the tile's first, and how many there are
-    int first, last, oldest;         // positions of the first and the last query, and of the first visible key
-    int64_t width;                   // elements of a row of qkv
-    const T *queries, *keys, *values;  // the head's columns of row 0
-
-    __device__ __forceinline__ QueryTile(const T* qkv, const Segment* segments, const int* tiles, const AttentionShape& a,
-                                         int rows)
-        : segment(segments[tiles[blockIdx.x * 4]]), offset(tiles[blockIdx.x * 4 + 1]) {
-        const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
-        width = (int64_t)(a.heads + 2 * a.kv_heads) * a.d;
-        queries = qkv + (int64_t)head * a.d;
-        keys = qkv + (int64_t)(a.heads + kv_head) * a.d;
-        values = keys + (int64_t)a.kv_heads * a.d;
-        live = min(rows, segment.rows - offset);
-        first = segment.position + offset;
-        last = first + live - 1;
-        oldest = a.window ? max(0, first + 1 - a.window) : 0;
-    }
-
-    // The packed row of the tile's row r.
-    __device__ __forceinline__ int64_t row(int r) const { return (int64_t)segment.row + offset + r; }
-
-    // Copies the keys or the values from position j on into a tile of S rows.
-    template <int D, int S>
-    __device__ __forceinline__ void load(T* to, const T* columns, int d, int j) const {
-        load_tile<T, D, S>(to, columns, width, d, last + 1 - j, [&](int r) { return key_row(segment, j + r); });
-    }
-};
-
 template <class T, int D, int WARPS, int S>
 __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_sums, const T* __restrict__ qkv,
                                   const Segment* __restrict__ segments, const int* __restrict__ tiles,
@@ -81,30 +48,58 @@ __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_s
     T* q = reinterpret_cast<T*>(dynamic);
     T* k = q + ROWS * STRIDE;
     T* v = k + S * STRIDE;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, head = blockIdx.y;
-    const QueryTile<T> tile(qkv, segments, tiles, a, ROWS);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const Segment segment = segments[tiles[blockIdx.x * 4]];
+    const int offset = tiles[blockIdx.x * 4 + 1];
+    const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
+    const int64_t width = (int64_t)(a.heads + 2 * a.kv_heads) * a.d;
+    const T* keys = qkv + (int64_t)(a.heads + kv_head) * a.d;
+    const T* values = keys + (int64_t)a.kv_heads * a.d;
+    const int live = min(ROWS, segment.rows - offset);
+    const int first = segment.position + offset, last = first + live - 1;
+    const int oldest = a.window ? max(0, first + 1 - a.window) : 0;
 
-    const auto own_row = [&](int r) { return tile.row(r); };
     float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
     clear(acc);
-    load_tile<T, D, ROWS>(q, tile.queries, tile.width, a.d, tile.live, own_row);
-    attend_stream<T, D, S>(
-        acc, largest, sum, q + warp * 16 * STRIDE, k, v, tile.oldest / S * S, tile.last + 1,
-        [&](T* to, int j) { tile.template load<D, S>(to, tile.keys, a.d, j); },
-        [&](T* to, int j) { tile.template load<D, S>(to, tile.values, a.d, j); },
-        [&](float product, int half, int j) {
+    int j = oldest / S * S;
+    load_tile<T, D, ROWS>(q, qkv + (int64_t)head * a.d, width, a.d, live,
+                          [&](int r) { return (int64_t)segment.row + offset + r; });
+    load_tile<T, D, S>(k, keys, width, a.d, last + 1 - j, [&](int r) { return key_row(segment, j + r); });
+    cp_async_commit();
+    for (; j <= last; j += S) {
+        cp_async_wait<0>();
+        __syncthreads();
+        load_tile<T, D, S>(v, values, width, a.d, last + 1 - j, [&](int r) { return key_row(segment, j + r); });
+        cp_async_commit();
+        float p[S / 8][4];
+        clear(p);
+        product_transposed<D, S>(p, q + warp * 16 * STRIDE, k);
+        cp_async_wait<0>();
+        __syncthreads();
+        // All warps have read k: the next keys come while the values are used.
+        if (j + S <= last) {
+            const int next = j + S;
+            load_tile<T, D, S>(k, keys, width, a.d, last + 1 - next, [&](int r) { return key_row(segment, next + r); });
+        }
+        cp_async_commit();
+        softmax_step<T, S>(p, acc, largest, sum, [&](float product, int half, int column) {
             float slope;
             const float x = score<T>(a, product, slope);
-            return is_visible(a, tile.first + warp * 16 + lane / 4 + half * 8, j) ? x : -INFINITY;
+            return is_visible(a, first + warp * 16 + lane / 4 + half * 8, j + column) ? x : -INFINITY;
         });
+        product<D, S>(acc, p, v);
+    }
+    cp_async_wait<0>();
     join_sums(sum);
     divide(acc, sum);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int r = warp * 16 + lane / 4 + half * 8;
-        if (lane % 4 == 0 && r < tile.live) log_sums[tile.row(r) * a.heads + head] = largest[half] + logf(sum[half]);
+        if (lane % 4 == 0 && r < live)
+            log_sums[((int64_t)segment.row + offset + r) * a.heads + head] = largest[half] + logf(sum[half]);
     }
-    store_rows<T, D>(out + (int64_t)head * a.d, acc, (int64_t)a.heads * a.d, a.d, warp * 16, tile.live, own_row);
+    store_rows<T, D>(out + (int64_t)head * a.d, acc, (int64_t)a.heads * a.d, a.d, warp * 16, live,
+                     [&](int r) { return (int64_t)segment.row + offset + r; });
 }
 
 // delta [t, heads] = Σ out · d_out of each head. One warp to a head.
@@ -224,24 +219,32 @@ __device__ void attention_backward_queries(T* __restrict__ d_qkv, const T* __res
     T* d_o = q + ROWS * STRIDE;
     T* k = d_o + ROWS * STRIDE;
     T* v = k + S * STRIDE;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, head = blockIdx.y;
-    const QueryTile<T> tile(qkv, segments, tiles, a, ROWS);
-    const auto own_row = [&](int r) { return tile.row(r); };
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const Segment segment = segments[tiles[blockIdx.x * 4]];
+    const int offset = tiles[blockIdx.x * 4 + 1];
+    const int head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
+    const int64_t width = (int64_t)(a.heads + 2 * a.kv_heads) * a.d;
+    const T* keys = qkv + (int64_t)(a.heads + kv_head) * a.d;
+    const T* values = keys + (int64_t)a.kv_heads * a.d;
+    const int live = min(ROWS, segment.rows - offset);
+    const int first = segment.position + offset, last = first + live - 1;
+    const int oldest = a.window ? max(0, first + 1 - a.window) : 0;
+    const auto own_row = [&](int r) { return (int64_t)segment.row + offset + r; };
 
-    load_tile<T, D, ROWS>(q, tile.queries, tile.width, a.d, tile.live, own_row);
-    load_tile<T, D, ROWS>(d_o, d_out + (int64_t)head * a.d, (int64_t)a.heads * a.d, a.d, tile.live, own_row);
+    load_tile<T, D, ROWS>(q, qkv + (int64_t)head * a.d, width, a.d, live, own_row);
+    load_tile<T, D, ROWS>(d_o, d_out + (int64_t)head * a.d, (int64_t)a.heads * a.d, a.d, live, own_row);
     float sums[2], deltas[2], dq[D / 8][4];
     clear(dq);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int r = warp * 16 + lane / 4 + half * 8;
-        sums[half] = r < tile.live ? log_sums[own_row(r) * a.heads + head] : 0;
-        deltas[half] = r < tile.live ? delta[own_row(r) * a.heads + head] : 0;
+        sums[half] = r < live ? log_sums[own_row(r) * a.heads + head] : 0;
+        deltas[half] = r < live ? delta[own_row(r) * a.heads + head] : 0;
     }
-    for (int j = tile.oldest / S * S; j <= tile.last; j += S) {
+    for (int j = oldest / S * S; j <= last; j += S) {
         __syncthreads();
-        tile.template load<D, S>(k, tile.keys, a.d, j);
-        tile.template load<D, S>(v, tile.values, a.d, j);
+        load_tile<T, D, S>(k, keys, width, a.d, last + 1 - j, [&](int r) { return key_row(segment, j + r); });
+        load_tile<T, D, S>(v, values, width, a.d, last + 1 - j, [&](int r) { return key_row(segment, j + r); });
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -257,13 +260,13 @@ __device__ void attention_backward_queries(T* __restrict__ d_qkv, const T* __res
                 const int r = warp * 16 + lane / 4 + e / 2 * 8;
                 float slope;
                 const float x = score<T>(a, p[n][e], slope);
-                const bool seen = r < tile.live && is_visible(a, tile.first + r, j + n * 8 + lane % 4 * 2 + e % 2);
+                const bool seen = r < live && is_visible(a, first + r, j + n * 8 + lane % 4 * 2 + e % 2);
                 dp[n][e] = seen ? exp_of<T>(x - sums[e / 2]) * (dp[n][e] - deltas[e / 2]) * slope : 0;
             }
         }
         product<D, S>(dq, dp, k);
     }
-    store_rows<T, D>(d_qkv + (int64_t)head * a.d, dq, tile.width, a.d, warp * 16, tile.live, own_row);
+    store_rows<T, D>(d_qkv + (int64_t)head * a.d, dq, width, a.d, warp * 16, live, own_row);
 }
 
 #define SHAPE_PARAMETERS int heads, int kv_heads, int d, int window, float scale, float cap

@@ -141,28 +141,26 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// Folds x over a block of at most 1024 threads, in a fixed order; all of them get the result. `fold` folds a warp's numbers,
-// `nothing` leaves a fold as it is, `room` holds 32 numbers.
-template <class T, class Fold>
-__device__ __forceinline__ T block_fold(T x, T* room, T nothing, Fold fold) {
-    x = fold(x);
+// The sum over a block of at most 1024 threads, in a fixed order, known to all of them. `room` holds 32 numbers.
+template <class T>
+__device__ __forceinline__ T block_sum(T x, T* room) {
+    x = warp_sum(x);
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     __syncthreads();
     if (lane == 0) room[warp] = x;
     __syncthreads();
     const int warps = (blockDim.x + WARP - 1) / WARP;
-    return fold(lane < warps ? room[lane] : nothing);
+    return warp_sum(lane < warps ? room[lane] : T(0));
 }
 
-// The sum over a block, as block_fold.
-template <class T>
-__device__ __forceinline__ T block_sum(T x, T* room) {
-    return block_fold(x, room, T(0), [](T y) { return warp_sum(y); });
-}
-
-// The maximum over a block, as block_fold.
 __device__ __forceinline__ float block_max(float x, float* room) {
-    return block_fold(x, room, -INFINITY, [](float y) { return warp_max(y); });
+    x = warp_max(x);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    __syncthreads();
+    if (lane == 0) room[warp] = x;
+    __syncthreads();
+    const int warps = (blockDim.x + WARP - 1) / WARP;
+    return warp_max(lane < warps ? room[lane] : -INFINITY);
 }
 
 // A kernel for both element types: name_bf16 and name_f32 call body<T> with the same arguments.

@@ -47,7 +47,7 @@ __device__ __forceinline__ float logit_of(unsigned long long rank) {
     return __uint_as_float(falling >> 31 ? falling : ~falling & 0x7FFFFFFFu);
 }
 
-// Rises as the logit falls; tokens without mass lie past the last bucket's start and are not asked for.
+// Rises as the logit falls; tokens without mass lie past the last bucket's start and are not needed.
 __device__ __forceinline__ int bucket_of(float logit, float greatest, float scale) {
     const float place = (greatest - logit) * scale;
     return place < (float)(BUCKETS - 1) ? (int)place : BUCKETS - 1;

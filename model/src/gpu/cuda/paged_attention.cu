@@ -125,7 +125,7 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
         __syncthreads();
         float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
         clear(acc);
-        // Tiles are counted from the item's first key, so that which warp has which goes by the token's position alone.
+        // Tiles are counted from the item's first key, so that a tile's warp depends on the token's position alone.
         for (int tile = warp; item.from + tile * S < item.to; tile += WARPS) {
             const int j = item.from + tile * S, count = min(S, item.to - j);
             if (j + count <= from) continue;
@@ -226,20 +226,36 @@ __device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ q
             position[half] = r < live ? (int)step.position[item.token + r / together] : -1;
             oldest[half] = oldest_of(step, position[half]);
         }
-        const auto load_rows = [&](T* tile, const T* base, int j) {
+        const auto load_keys = [&](T* tile, const T* base, int j) {
             load_tile<T, D, S>(tile, base, d, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); });
         };
         float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
         clear(acc);
         __syncthreads();
         load_tile<T, D, ROWS>(q, qkv, d, d, live, query_row);
-        attend_stream<T, D, S>(
-            acc, largest, sum, q + warp * 16 * STRIDE, k, v, begin, item.to,
-            [&](T* tile, int j) { load_rows(tile, keys, j); }, [&](T* tile, int j) { load_rows(tile, values, j); },
-            [&](float product, int half, int key) {
+        if (begin < item.to) load_keys(k, keys, begin);
+        cp_async_commit();
+        for (int j = begin; j < item.to; j += S) {
+            cp_async_wait<0>();
+            __syncthreads();
+            load_keys(v, values, j);
+            cp_async_commit();
+            float p[S / 8][4];
+            clear(p);
+            product_transposed<D, S>(p, q + warp * 16 * STRIDE, k);
+            cp_async_wait<0>();
+            __syncthreads();
+            // All warps have read k: the next keys come while the values are used.
+            if (j + S < item.to) load_keys(k, keys, j + S);
+            cp_async_commit();
+            softmax_step<T, S>(p, acc, largest, sum, [&](float product, int half, int column) {
+                const int key = j + column;
                 return key >= oldest[half] && key <= position[half] && key < item.to ? paged_score<T>(step, product)
                                                                                      : -INFINITY;
             });
+            product<D, S>(acc, p, v);
+        }
+        cp_async_wait<0>();
         join_sums(sum);
         if (item.part < 0) {
             divide(acc, sum);

@@ -173,36 +173,6 @@ __device__ __forceinline__ void softmax_step(float (&p)[S / 8][4], float (&acc)[
     }
 }
 
-// Attention of this warp's sixteen queries (tile `q`) to the keys at begin..end, S at a time through the tiles `k` and `v`, which
-// all warps of the block fill together: load_keys(tile, j) and load_values(tile, j) copy the rows of the keys from j on, and
-// score(product, half, j) is the score of the key at j, as softmax_step has it. Loads of `q` that are not committed yet are
-// waited for. The results are not divided by `sum`, whose four parts are not joined.
-template <class T, int D, int S, class LoadKeys, class LoadValues, class Score>
-__device__ __forceinline__ void attend_stream(float (&acc)[D / 8][4], float (&largest)[2], float (&sum)[2], const T* q, T* k,
-                                              T* v, int begin, int end, LoadKeys load_keys, LoadValues load_values,
-                                              Score score) {
-    if (begin < end) load_keys(k, begin);
-    cp_async_commit();
-    for (int j = begin; j < end; j += S) {
-        cp_async_wait<0>();
-        __syncthreads();
-        load_values(v, j);
-        cp_async_commit();
-        float p[S / 8][4];
-        clear(p);
-        product_transposed<D, S>(p, q, k);
-        cp_async_wait<0>();
-        __syncthreads();
-        // All warps have read k: the next keys come while the values are used.
-        if (j + S < end) load_keys(k, j + S);
-        cp_async_commit();
-        softmax_step<T, S>(p, acc, largest, sum,
-                           [&](float product, int half, int column) { return score(product, half, j + column); });
-        product<D, S>(acc, p, v);
-    }
-    cp_async_wait<0>();
-}
-
 // The sums of a row's columns, which four threads hold, known to each of them.
 __device__ __forceinline__ void join_sums(float (&sum)[2]) {
 #pragma unroll

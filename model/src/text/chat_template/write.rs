@@ -1,4 +1,4 @@
-//! A template put into a model folder, so that whoever opens the folder renders as the model was trained.
+//! A template put into a model folder, so that every program that opens the folder renders conversations as in training.
 
 use std::path::Path;
 

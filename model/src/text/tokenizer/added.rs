@@ -3,7 +3,7 @@
 //!
 //! As transformers does it: `added_tokens_decoder` of tokenizer_config.json in the order of its ids, else added_tokens.json;
 //! then the special tokens by name, and `additional_special_tokens` (`extra_special_tokens` since 5). Like there, the
-//! ids that the files give are not asked: a new token gets the next free one.
+//! ids in the files are ignored: a new token gets the next free one.
 
 use std::path::Path;
 
