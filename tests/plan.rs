@@ -140,11 +140,17 @@ fn a_size_that_is_none_is_told_what_would_be_right() {
 fn the_quickstart_has_times() {
     let report = selfplay_in(&root(), &["plan", "recipes/quickstart.toml"]).ok().stdout;
     let (_, times) =
-        report.split_once("\ntime, at most: prompts of 96 tokens, responses of 16, pairs of 128\n").unwrap();
+        report.split_once("measured one: prompts of 96 tokens, responses of 16, pairs of 128\n").unwrap();
     assert!(times.contains("an iteration") && times.contains("all 4500 prompts"), "{report}");
-    for stage in
-        ["sampling", "scoring", "reference log-probs", "training", "1200 held-out prompts", "together"]
-    {
+    for stage in [
+        "sampling",
+        "scoring",
+        "reference log-probs",
+        "training",
+        "1200 held-out prompts",
+        "starting, loading and writing",
+        "together",
+    ] {
         let line = times.lines().find(|line| line.trim_start().starts_with(stage));
         let line = line.unwrap_or_else(|| panic!("{stage} is not in {report}"));
         // A number and a unit, for an iteration and for all.

@@ -14,6 +14,7 @@ mod bench;
 mod checker;
 pub mod cli;
 mod commands;
+mod conversation_check;
 mod device;
 pub mod error;
 mod evaluate;

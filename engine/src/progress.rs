@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_pace_tells_rate_and_time_left() {
         let pace = Pace { done: 20, total: 60, elapsed: Duration::from_secs(10) };
-        assert_eq!(pace.describe(), "20/60 (2.0/s, 20s left)");
+        assert_eq!(pace.describe(), "20/60 (2.0/s, 20.0 s left)");
         assert_eq!(Pace { done: 0, ..pace }.describe(), "0/60");
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::pick::{Slots, row_draws};
 use crate::schedule::{ActiveRequest, Counts, PageNeed, Schedule, ScheduleLimits};
-use crate::{Backend, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
+use crate::{Backend, BackendStep, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
 
 /// Answers requests over one backend, whose cache and steps they share.
 pub struct Engine<'a> {
@@ -168,14 +168,14 @@ impl<'a> Engine<'a> {
     fn run(&mut self) -> Result<(), SampleError> {
         let batch = self.schedule.batch();
         let draws = batch.draws.as_slice();
-        let (ids, rows, logit_rows) = (batch.ids, batch.rows.as_slice(), batch.logit_rows);
-        let drawn = self.backend.run_and_draw(ids, rows, logit_rows, &row_draws(draws))?;
+        let step = BackendStep { ids: batch.ids, rows: &batch.rows, logit_rows: batch.logit_rows };
+        let drawn = self.backend.run_and_draw(step, &row_draws(draws))?;
         if let Some(drawn) = drawn {
             return self.slots.take_drawn(draws, &drawn);
         }
         let (slots, vocab_size, mut rows_read) = (&mut self.slots, self.backend.vocab_size(), 0);
         let mut read = |logits: &[f32]| rows_read = slots.draw(draws, logits, vocab_size);
-        self.backend.run(ids, rows, logit_rows, &mut read)?;
+        self.backend.run(step, &mut read)?;
         if rows_read != draws.len() {
             let what = format!("{rows_read} rows of logits for {} draws", draws.len());
             return Err(SampleError::internal(what));

@@ -36,7 +36,7 @@ mod settings;
 mod shards;
 mod text_stop;
 
-pub use backend::{Backend, NativeBackend};
+pub use backend::{Backend, BackendStep, DrawnTokens, LogitsReader, NativeBackend};
 pub use capacity::Capacity;
 pub use engine::Engine;
 pub use error::SampleError;

@@ -165,6 +165,12 @@ pub enum TrainError {
         /// What differs: `seeds`, `data`, `settings`.
         what: &'static str,
     },
+    /// The trainer was called, or calls itself, in a way that cannot work: a defect of the program.
+    #[error("training stopped by an internal error: {problem}")]
+    Internal {
+        /// What was found.
+        problem: String,
+    },
     /// The ranks' calls do not match.
     #[error("the ranks of this training exchange different {what}; expected the same calls on all of them")]
     RanksOutOfStep {
@@ -202,7 +208,7 @@ impl HasKind for TrainError {
             | TrainError::Setting(_)
             | TrainError::CheckpointMismatch { .. }
             | TrainError::RanksDiffer { .. } => Kind::Input,
-            TrainError::RanksOutOfStep { .. } => Kind::Defect,
+            TrainError::Internal { .. } | TrainError::RanksOutOfStep { .. } => Kind::Defect,
             TrainError::Tensor(_)
             | TrainError::Io { .. }
             | TrainError::GradientNotFinite { .. }

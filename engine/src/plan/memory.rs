@@ -5,8 +5,11 @@
 //! the program itself, and in training on a CPU the allocator's slack. Not counted: the rows in memory. `tests/plan_memory.rs` holds the plan of
 //! a training against its peak.
 
+use std::path::Path;
+
 use candle_core::DType;
-use selfplay_model::Architecture;
+use selfplay_model::weights::WeightFiles;
+use selfplay_model::{Architecture, ModelError};
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{OptimizerKind, TrainSettings};
@@ -16,6 +19,18 @@ use crate::recipe::{Recipe, WeightDType};
 
 /// Code, threads' stacks, tokenizer: what a process takes that does nothing.
 const PROGRAM: u64 = 32 << 20;
+
+/// The shape of the policy in `folder`: that of its config.json, with an output head of its own where the weights are there
+/// and have one though config.json ties it to the embedding.
+pub(crate) fn policy_shape(folder: &Path) -> Result<Architecture, ModelError> {
+    let mut shape = Architecture::load(folder)?;
+    // Of a hub's model no weights are fetched; what is wrong with weights is reported where they are read.
+    let has_own_head = WeightFiles::open(folder).and_then(|files| files.has_own_output_head(&shape));
+    if has_own_head.unwrap_or(false) {
+        shape.tie_embeddings = false;
+    }
+    Ok(shape)
+}
 
 /// Bytes by purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

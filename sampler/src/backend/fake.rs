@@ -8,10 +8,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_model::ops::draw::{Drawn, RowDraw};
+use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
-use crate::{Backend, Capacity, SampleError, TextDecoder};
+use crate::{Backend, BackendStep, Capacity, DrawnTokens, LogitsReader, SampleError, TextDecoder};
 
 /// One token per byte.
 pub(crate) struct FakeText;
@@ -176,13 +176,8 @@ impl Backend for FakeModel {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        ids: &[u32],
-        rows: &[PagedRow<'_>],
-        logit_rows: &[usize],
-        read: &mut (dyn FnMut(&[f32]) + Send),
-    ) -> Result<(), SampleError> {
+    fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
+        let BackendStep { ids, rows, logit_rows } = step;
         // All writes go before all reads, so that a page written by two rows shows.
         let (mut last_ids, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
         for (number, row) in rows.iter().enumerate() {
@@ -218,14 +213,12 @@ impl Backend for FakeModel {
         Ok(())
     }
 
-    /// Draws nothing, but takes note of who draws.
+    /// Draws nothing, but records the draws for the checks in [`Backend::run`].
     fn run_and_draw(
         &mut self,
-        _ids: &[u32],
-        _rows: &[PagedRow<'_>],
-        _logit_rows: &[usize],
+        _step: BackendStep<'_>,
         draws: &[RowDraw],
-    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+    ) -> Result<Option<DrawnTokens>, SampleError> {
         self.draws = draws.to_vec();
         Ok(None)
     }

@@ -55,9 +55,9 @@ impl Embedder {
         })
     }
 
-    /// What the backbone takes.
+    /// Memory and operations of the model.
     pub(super) fn footprint(&self) -> Footprint {
-        footprint_of(self.decoder.architecture())
+        footprint_of(self.decoder.architecture(), self.decoder.parameters().element_count())
     }
 
     /// What the heads put out for each response, \[rows]\[K] in the rows' order. `progress` is asked before each forward

@@ -5,12 +5,11 @@ use std::path::Path;
 use candle_core::Device;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, ModelError, PreferenceHeads};
 
 use super::backbone::footprint_of;
-use super::bradley_terry::BradleyTerry;
 use super::embedder::{Embedder, TokenLimits};
-use super::gpm::Gpm;
+use super::embedding_model::EmbeddingModel;
 use super::{Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
@@ -76,20 +75,29 @@ pub(crate) fn load(
     let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
     let tau = settings.tau.unwrap_or(head.default_tau());
     let keeps_embeddings = settings.embeddings;
-    Ok(match head {
-        EmbeddingKind::Gpm => Box::new(Embedded { model: Gpm { embedder, tau }, factor, keeps_embeddings }),
-        EmbeddingKind::BradleyTerry => {
-            Box::new(Embedded { model: BradleyTerry { embedder, tau }, factor, keeps_embeddings })
-        }
-    })
+    let model = EmbeddingModel { kind: head, embedder, tau };
+    Ok(Box::new(Embedded { model, factor, keeps_embeddings }))
 }
 
-/// Of the model in `folder`, from its config.json.
+/// The footprint of the model in `folder`, from its config.json and the headers of its weights; without weights, as of a
+/// hub's model of which only config.json was fetched, the heads are not counted.
 ///
 /// # Errors
 /// No configuration of a decoder.
 pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
-    Ok(footprint_of(&Architecture::load(folder)?))
+    let architecture = Architecture::load(folder)?;
+    let stored = WeightFiles::open(folder).and_then(|files| loaded_parameters(&files, &architecture));
+    let parameters = stored.unwrap_or(architecture.parameter_count());
+    Ok(footprint_of(&architecture, parameters))
+}
+
+/// The numbers of the tensors that [`load`] reads: the backbone's that are there (a language model's output head may be
+/// absent) and the preference heads.
+fn loaded_parameters(files: &WeightFiles, architecture: &Architecture) -> Result<usize, ModelError> {
+    let heads = files.heads(architecture)?;
+    let backbone = architecture.tensors().into_iter().filter(|spec| files.contains(&spec.name));
+    let specs = backbone.chain(heads.value_head).chain(heads.prompt_head);
+    Ok(specs.map(|spec| spec.shape.iter().product::<usize>()).sum())
 }
 
 fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {

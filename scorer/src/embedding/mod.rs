@@ -7,6 +7,7 @@
 mod backbone;
 mod bradley_terry;
 mod embedder;
+mod embedding_model;
 mod gpm;
 mod load;
 mod packing;
@@ -138,7 +139,8 @@ mod tests {
             (a.value[0] - b.value[0]) / TAU
         }
         fn footprint(&self) -> Footprint {
-            backbone::footprint_of(&Architecture::named("llama-15m").unwrap())
+            let backbone = Architecture::named("llama-15m").unwrap();
+            backbone::footprint_of(&backbone, backbone.parameter_count())
         }
     }
 

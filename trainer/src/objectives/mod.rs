@@ -60,9 +60,46 @@ impl BatchReport {
     }
 }
 
-/// A part of an optimizer batch, with what must be known of the whole.
-#[derive(Clone, Copy, Debug)]
+/// One training example, as the training loop needs it.
+pub trait Example {
+    /// The name that error messages use.
+    fn name(&self) -> &str;
+
+    /// Tokens of a forward pass over the example.
+    fn tokens(&self) -> usize;
+}
+
+/// The examples of an epoch, by index.
+pub trait Examples {
+    /// Number of examples.
+    fn count(&self) -> usize;
+
+    /// [`Example::name`] of one of them.
+    fn name(&self, example: usize) -> &str;
+
+    /// [`Example::tokens`] of one of them.
+    fn tokens(&self, example: usize) -> usize;
+}
+
+impl<E: Example> Examples for Vec<E> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn name(&self, example: usize) -> &str {
+        self[example].name()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self[example].tokens()
+    }
+}
+
+/// A part of an optimizer batch, with the model and what must be known of the whole batch.
+#[derive(Clone, Copy)]
 pub struct Part<'a> {
+    /// The model whose gradient is taken.
+    pub decoder: &'a Decoder,
     /// All examples of the batch.
     pub batch: &'a [usize],
     /// The places in `batch` that belong to this part, ascending; there may be none.
@@ -100,14 +137,8 @@ pub trait Objective {
         Ok(Preparation::Complete)
     }
 
-    /// Examples of an epoch.
-    fn examples(&self) -> usize;
-
-    /// What error messages call an example.
-    fn name(&self, example: usize) -> String;
-
-    /// Tokens of an example's forward pass.
-    fn tokens(&self, example: usize) -> usize;
+    /// The examples of an epoch.
+    fn examples(&self) -> &dyn Examples;
 
     /// A hash of everything that the examples bring into training.
     fn fingerprint(&self) -> String;
@@ -122,7 +153,7 @@ pub trait Objective {
     ///
     /// # Errors
     /// Whatever the decoder fails with.
-    fn log_probs(&self, _decoder: &Decoder, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
+    fn log_probs(&self, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
         Ok(Vec::new())
     }
 
@@ -131,12 +162,7 @@ pub trait Objective {
     /// # Errors
     /// An example that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no
     /// error but is in the report.
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError>;
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError>;
 
     /// Called on rank 0 before the first step; `last_step` steps are done already.
     ///

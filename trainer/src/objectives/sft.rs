@@ -11,7 +11,7 @@ use selfplay_model::{Codec, Decoder, Gradients, PackedBatch};
 use selfplay_records::Instruction;
 
 use super::pairs::{PassSettings, check_vocabulary};
-use super::{BatchReport, Objective, Part};
+use super::{BatchReport, Example, Examples, Objective, Part};
 use crate::batch::micro_batches;
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
@@ -48,6 +48,16 @@ impl SftExample {
             span.start < span.end
         });
         true
+    }
+}
+
+impl Example for SftExample {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        self.ids.len()
     }
 }
 
@@ -120,16 +130,8 @@ impl Objective for SftObjective {
         Ok(())
     }
 
-    fn examples(&self) -> usize {
-        self.examples.len()
-    }
-
-    fn name(&self, example: usize) -> String {
-        self.examples[example].name.clone()
-    }
-
-    fn tokens(&self, example: usize) -> usize {
-        self.examples[example].ids.len()
+    fn examples(&self) -> &dyn Examples {
+        &self.examples
     }
 
     fn fingerprint(&self) -> String {
@@ -143,12 +145,8 @@ impl Objective for SftObjective {
         hash.hex()
     }
 
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError> {
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
+        let decoder = part.decoder;
         let learnt: usize = part.batch.iter().map(|&index| self.examples[index].targets().count()).sum();
         let examples: Vec<&SftExample> = part.examples().map(|index| &self.examples[index]).collect();
         let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();

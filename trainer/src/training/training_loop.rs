@@ -88,7 +88,7 @@ fn check(
 ) -> Result<(), TrainError> {
     first_problem(settings.validate())?;
     objective.check(decoder, seed)?;
-    match objective.examples() {
+    match objective.examples().count() {
         0 => Err(TrainError::Data {
             problem: "there is nothing to train on".into(),
             want: "one example or more".into(),

@@ -8,6 +8,7 @@ use selfplay_records::{Message, Pair};
 
 use crate::fingerprint::Fingerprint;
 use crate::loss::{PairLogProbs, PreferenceTarget};
+use crate::objectives::Example;
 use crate::turn::{last_turn, prompt_ids};
 use crate::{LossKind, TrainError};
 
@@ -38,6 +39,16 @@ impl TokenPair {
 
     pub(crate) fn fingerprint(&self, hash: &mut Fingerprint) {
         hash.ids(&self.prompt).ids(&self.chosen).ids(&self.rejected);
+    }
+}
+
+impl Example for TokenPair {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        Self::tokens(self)
     }
 }
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use selfplay_model::PackedBatch;
 
+use crate::objectives::Example;
 use crate::training::epoch_order;
 
 /// Two whole conversations in the scorer's tokens; the first is preferred.
@@ -28,10 +29,6 @@ impl TokenComparison {
         if self.prompt_position < same { same } else { 0 }
     }
 
-    pub(super) fn tokens(&self) -> usize {
-        self.chosen.len() + self.rejected.len() - self.shared()
-    }
-
     /// Cuts from the right as the scorer does: the last token, its end token, stays. Whether anything was cut.
     pub(super) fn truncate(&mut self, limit: usize) -> bool {
         let mut cut = false;
@@ -45,6 +42,16 @@ impl TokenComparison {
         let last = self.chosen.len().min(self.rejected.len()).saturating_sub(1);
         self.prompt_position = self.prompt_position.min(last);
         cut
+    }
+}
+
+impl Example for TokenComparison {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        self.chosen.len() + self.rejected.len() - self.shared()
     }
 }
 
