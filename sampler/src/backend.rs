@@ -32,33 +32,34 @@ pub type DrawnTokens = Vec<Option<Drawn>>;
 
 /// A model with a cache in pages of [`selfplay_model::PAGE_TOKENS`] positions.
 ///
-/// A row's logits don't depend on the content of other rows' pages. Whether their bits depend on how many rows run beside
-/// it and how its prompt was cut into chunks, [`Backend::is_batch_invariant`] says.
+/// A row's logits don't depend on the content of other rows' pages. Whether their bits depend on the
+/// other rows of the batch and on how the prompt is cut into chunks is the answer of [`Backend::is_batch_invariant`].
 pub trait Backend: Send {
     /// Logits per row.
     fn vocab_size(&self) -> usize;
 
-    /// Positions that the model knows.
+    /// Positions of the model's context.
     fn max_positions(&self) -> usize;
 
     /// Memory of one page over all layers.
     fn page_bytes(&self) -> usize;
 
-    /// How much it can sample at a time; where that depends on free memory, on what is free now.
+    /// The batch and cache that it can sample with; a GPU's follow from the memory that is free now.
     fn capacity(&self) -> Result<Capacity, SampleError>;
 
-    /// Whether a row's logits are the same bits whatever rows run beside it and however its prompt was cut into chunks.
+    /// Whether the bits of a row's logits are independent of the other rows of the batch and of how its prompt is cut into
+    /// chunks.
     ///
     /// # Errors
     /// A device that this build has no kernels for.
     fn is_batch_invariant(&self) -> Result<bool, SampleError>;
 
-    /// How long it has waited for a device so far; what is left of a step is the host's own time.
+    /// Time spent so far in waiting for a device; the rest of a step is time of the host.
     fn waited(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Makes room for pages numbered from 0; what was cached before may be lost.
+    /// Allocates pages numbered from 0; what was cached before may be lost.
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError>;
 
     /// Copies a page's keys and values.

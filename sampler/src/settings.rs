@@ -69,7 +69,7 @@ pub struct SampleSettings {
     /// The iteration, from 1.
     #[serde(skip)]
     pub iteration: u64,
-    /// What an earlier process that began this work found the device to have; stands in for keys that are absent.
+    /// The capacity of the process that began this work; used for keys that are absent.
     #[serde(skip)]
     pub capacity: Option<Capacity>,
 }
@@ -117,7 +117,7 @@ pub enum BackendKind {
 }
 
 impl SampleSettings {
-    /// How each prompt is answered.
+    /// The sampling rules of each prompt.
     pub fn sampling(&self) -> Sampling {
         Sampling {
             num_samples: self.num_samples,
@@ -131,7 +131,7 @@ impl SampleSettings {
         }
     }
 
-    /// Every key whose value can't be, without its section and in the order of the fields; empty when all is well.
+    /// Every invalid key, without its section and in the order of the fields; empty when all are valid.
     pub fn validate(&self) -> Problems {
         const AT_LEAST_ONE: &str = "an integer of 1 or more";
         let mut problems = self.sampling().validate();

@@ -137,7 +137,7 @@ pub struct ScoreSettings {
 }
 
 impl ScoreSettings {
-    /// The keys that say this, every default written out, of the model `model`.
+    /// The keys of these settings, every default written out, with the model `model`.
     pub fn keys(&self, model: Option<String>) -> ScoreKeys {
         let embedding = self.kind.embedding();
         ScoreKeys {

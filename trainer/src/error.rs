@@ -28,7 +28,7 @@ impl std::fmt::Display for Quantity {
     }
 }
 
-/// Errors of training. Each message says what, where, and what would be right.
+/// Errors of training. Each message has what is wrong, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The decoder, tokenizer or chat template failed.
@@ -98,7 +98,7 @@ pub enum TrainError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// One example of the data can't be trained on.

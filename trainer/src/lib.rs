@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Losses see log-probs only; the decoder sees coefficients per token only. [`train`] is the one way in, over a
-//! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] says where a run lives and which ranks
-//! train it together ([`collective`]), and a call into a folder with a checkpoint goes on from it, bit for bit.
+//! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] names the folder of a run and the ranks
+//! that train it together ([`collective`]); a call into a folder with a checkpoint resumes from it, bit for bit.
 
 mod batch;
 pub mod collective;

@@ -129,7 +129,7 @@ impl fmt::Display for LrSchedule {
     }
 }
 
-/// `train.lora.*`. The keys are read so that a recipe with them is told what is the matter; LoRA itself comes later.
+/// `train.lora.*`. The keys are read so that a recipe with them gets a clear error; LoRA itself is not built yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
@@ -406,7 +406,7 @@ impl TrainSettings {
         found.refuse(self.micro_batch_tokens == 0, "micro_batch_tokens", self.micro_batch_tokens, one_token);
         found.refuse(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
         found.refuse(self.max_prompt_length == 0, "max_prompt_length", self.max_prompt_length, one_token);
-        // The default stands beside any max_length: what it leaves nothing of is found in the rows.
+        // The default is allowed with any max_length: a pair of which it leaves nothing is found when the rows are read.
         found.refuse(
             self.max_prompt_length >= self.max_length
                 && self.max_prompt_length != Self::default().max_prompt_length,
@@ -429,7 +429,7 @@ fn refuse_negative(found: &mut Problems, key: &str, value: f64) {
     found.refuse(!not_negative(value), key, value, "a finite number of 0 or more");
 }
 
-/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should say it out loud.
+/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should show the value.
 mod or_off {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
     use serde::de::Error as _;

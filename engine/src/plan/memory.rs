@@ -17,7 +17,7 @@ use selfplay_trainer::{OptimizerKind, TrainSettings};
 use crate::device::DeviceChoice;
 use crate::recipe::{Recipe, WeightDType};
 
-/// Code, threads' stacks, tokenizer: what a process takes that does nothing.
+/// Code, threads' stacks, tokenizer: the memory of an idle process.
 const PROGRAM: u64 = 32 << 20;
 
 /// The shape of the policy in `folder`: that of its config.json, with an output head of its own where the weights are there
@@ -89,7 +89,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// f32 on the CPU; on CUDA what the recipe says, else as stored.
+/// f32 on the CPU; on CUDA the recipe's dtype, else the stored one.
 fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice) -> DType {
     match device {
         DeviceChoice::Cpu => DType::F32,
@@ -97,7 +97,7 @@ fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice
     }
 }
 
-/// What is in memory at the same time.
+/// Phases of an iteration, by what is in memory at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The preference model beside the policy.
@@ -121,14 +121,14 @@ impl Phase {
     }
 }
 
-/// What a phase takes.
+/// The memory of a phase.
 pub(crate) struct Need {
     pub(crate) phase: Phase,
     pub(crate) bytes: MemoryBreakdown,
 }
 
-/// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
-/// of it, and the models take turns where they do not fit together.
+/// All phases, in their order. `memory` is the memory of the device, if known: on a GPU keys and values take the rest of
+/// it, and the models are in memory one after the other if both do not fit.
 pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
     let need = |phase, bytes| Need { phase, bytes };
     let both = sampling(models, recipe, true, memory);
@@ -166,7 +166,7 @@ fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
     bytes
 }
 
-/// Of [`training`], what no setting of a batch changes.
+/// The part of [`training`] that no setting of a batch changes.
 pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
     let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);

@@ -29,7 +29,7 @@ const MOST_BYTES: u64 = 64 << 20;
 /// What a folder of `benches/gpu.sh` holds of rates.
 const FILES: [&str; 4] = ["reference.json", "sample.json", "score.json", "train.json"];
 
-/// Whose work a rate is of; the names are those of `selfplay bench`.
+/// The stage that a rate was measured for; the names are those of `selfplay bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Stage {
@@ -40,7 +40,7 @@ pub(crate) enum Stage {
 }
 
 impl Stage {
-    /// As the plan calls it.
+    /// Its name in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sample => "sampling",
@@ -79,7 +79,7 @@ pub(crate) struct Rate {
     machine: String,
     /// What was computed in: `f32`, `bf16`.
     dtype: String,
-    /// Whose shape it was.
+    /// The model whose shape was measured.
     model: String,
     parameters: u64,
     /// How much of what, for people.
@@ -192,7 +192,7 @@ struct RatesFile {
     rates: Vec<Rate>,
 }
 
-/// What `selfplay bench --json` writes, as far as it is of use here.
+/// The parts of the output of `selfplay bench --json` that are used here.
 #[derive(Deserialize)]
 struct BenchFile {
     device: String,
@@ -309,7 +309,7 @@ impl Rates {
     }
 
     /// The rate of a stage on a device whose model is nearest in size; of training steps one with the same
-    /// `recompute`, if there is one. Log-probs that nobody measured are taken from scoring, a forward pass too.
+    /// `recompute`, if there is one. Log-probs that were not measured are estimated from scoring, which is a forward pass too.
     pub(crate) fn nearest(
         &self,
         stage: Stage,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum ModelSource {
-    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    /// As written in a recipe's file, not looked up yet. A loaded recipe has none.
     Written(String),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
@@ -71,7 +71,7 @@ impl fmt::Display for ModelSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DataSource {
-    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    /// As written in a recipe's file, not looked up yet. A loaded recipe has none.
     Written(String),
     /// A file of this machine.
     File(PathBuf),

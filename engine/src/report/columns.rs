@@ -5,7 +5,7 @@ use std::fmt;
 use crate::run::summary::{IterationSummary, StartSummary};
 use crate::units::duration;
 
-/// A table that columns stand in.
+/// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     /// `show`: a policy on the held-out prompts.
@@ -22,7 +22,7 @@ use Table::{Compare, HeldOut, Training};
 pub(super) struct Column {
     /// Its head.
     pub(super) title: &'static str,
-    /// What it says, as in the documentation.
+    /// Its meaning, as in the documentation.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test holds the documentation to it"))]
     pub(super) meaning: &'static str,
     /// The tables that have it.
@@ -36,7 +36,7 @@ pub(super) struct Column {
 /// A value with the form in which it is shown; a dash where it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
-    /// Not known of any run.
+    /// Not available.
     Unknown,
     /// The starting policy's line.
     Start,

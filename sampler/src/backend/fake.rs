@@ -33,7 +33,7 @@ impl TextDecoder for FakeText {
     }
 }
 
-/// What one place of a page holds: keys and values stand for a token at a position after a prefix, and so does this.
+/// The contents of one position of a page: like keys and values, they depend on a token, its position and its prefix.
 #[derive(Clone, Copy, Debug, Default)]
 struct CachedToken {
     id: u32,
@@ -56,7 +56,7 @@ pub(crate) struct FakeModel {
     /// Of the step to come, the draws by row.
     draws: Vec<RowDraw>,
     prompts: HashMap<Stream, Vec<u32>>,
-    /// What each candidate was fed of its response.
+    /// The tokens of its response that each candidate was fed.
     fed: HashMap<(Stream, u32), Vec<u32>>,
 }
 
@@ -81,7 +81,7 @@ impl FakeModel {
         }
     }
 
-    /// What it says of itself; its rows are independent in any case.
+    /// The answer of [`Backend::is_batch_invariant`]; its rows are independent in any case.
     pub(crate) fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
         self.batch_invariant = batch_invariant;
         self
@@ -126,7 +126,7 @@ impl FakeModel {
         (0..row.context + row.new_tokens).map(check).collect()
     }
 
-    /// That a row which draws holds its prompt, and all of the response that was drawn before.
+    /// Checks that a row which draws holds its prompt, and all of the response that was drawn before.
     fn check_identity(&mut self, held: &[u32], draw: &RowDraw) {
         let stream = (draw.key, draw.tag);
         if draw.step == 0 {

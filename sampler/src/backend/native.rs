@@ -41,7 +41,7 @@ impl<'a> NativeBackend<'a> {
         }
     }
 
-    /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
+    /// Sets the rows and tokens of a step, whose activations need memory beside the cache; the defaults are a GPU's.
     #[must_use]
     pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
         self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
@@ -91,7 +91,7 @@ impl Backend for NativeBackend<'_> {
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
         if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
-            // The old one goes first: two together might not fit.
+            // The old one is freed first: both together might not fit.
             self.cache = None;
             self.graphs = self.graphs.renewed();
             let (arch, device) = (self.decoder.architecture(), self.decoder.device());

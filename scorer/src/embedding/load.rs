@@ -13,7 +13,7 @@ use super::embedding_model::EmbeddingModel;
 use super::{Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
-/// What a value head is.
+/// The kinds of models that embed, distinguished by their value head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EmbeddingKind {
     /// An even number of rows.
@@ -41,7 +41,7 @@ impl EmbeddingKind {
 }
 
 /// Loads the model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
-/// `prompt_head.weight` \[d/2, hidden]); `asked` is the head that the recipe names, if it names one.
+/// `prompt_head.weight` \[d/2, hidden]); `asked` is the kind that the recipe names, if it names one.
 ///
 /// # Errors
 /// As [`crate::load`].
@@ -53,7 +53,7 @@ pub(crate) fn load(
     device: &Device,
     template: Option<&Path>,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
-    // What the folder's headers say, before gigabytes of weights are read for nothing.
+    // The headers first, before gigabytes of weights are read in vain.
     let architecture = Architecture::load(folder)?;
     let heads = WeightFiles::open(folder)?.heads(&architecture)?;
     let Some(value_rows) = rows_of(heads.value_head.as_ref()) else {
@@ -104,7 +104,7 @@ fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
     head.map(|spec| spec.shape.first().copied().unwrap_or(0))
 }
 
-/// What a value head of `rows` rows is, held against what the recipe names.
+/// The kind of a value head of `rows` rows, compared with the kind that the recipe names.
 fn resolve(folder: &Path, asked: Option<EmbeddingKind>, rows: usize) -> Result<EmbeddingKind, ScoreError> {
     let folder = folder.to_path_buf();
     let found = match rows {

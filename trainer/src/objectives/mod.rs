@@ -1,5 +1,5 @@
-//! What is learnt: pairs, instructions, comparisons, each an [`Objective`] that one driver
-//! ([`crate::train`]) trains.
+//! The training objectives: pairs, instructions, comparisons. Each is an [`Objective`] for the one training loop
+//! ([`crate::train`]).
 
 mod pairs;
 mod preference;
@@ -22,7 +22,7 @@ use crate::loss::PairLogProbs;
 use crate::training::{Preparation, TrainRun, TrainSummary};
 use crate::{TrainError, TrainSettings};
 
-/// What is known of an optimizer batch once its gradient is taken; of a part of the batch: its share of that.
+/// The results of an optimizer batch besides its gradient; of a part of the batch: its share of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BatchReport {
     /// Mean over the batch.
@@ -148,11 +148,11 @@ pub trait Objective {
         false
     }
 
-    /// The log-probs of the part's examples, in their order. Asked only where [`Objective::needs_whole_batch`] says so
+    /// The log-probs of the part's examples, in their order. Called only where [`Objective::needs_whole_batch`] holds
     /// and the batch has more than one part.
     ///
     /// # Errors
-    /// Whatever the decoder fails with.
+    /// An error of the decoder.
     fn log_probs(&self, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
         Ok(Vec::new())
     }
@@ -160,7 +160,7 @@ pub trait Objective {
     /// Adds the part's share of the gradient of the batch's mean loss to `grads`.
     ///
     /// # Errors
-    /// An example that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no
+    /// An example that the loss can't be taken of; an error of the decoder. A loss that is not finite is no
     /// error but is in the report.
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError>;
 
@@ -175,7 +175,7 @@ pub trait Objective {
     /// Called after the last step of each epoch and after the last step of all; `epoch` counts from 1.
     ///
     /// # Errors
-    /// Whatever the decoder fails with, or a failed write.
+    /// An error of the decoder, or a failed write.
     fn end_epoch(
         &mut self,
         _decoder: &Decoder,

@@ -103,8 +103,8 @@ impl StepGradient {
         Ok(reports)
     }
 
-    /// The first example, by place in the batch, whose gradient alone is not finite, if one is. Run only once training has
-    /// failed, by each rank for itself: all find the same.
+    /// The first example, by place in the batch, whose gradient alone is not finite, if one is. Called only after training has
+    /// failed, by each rank for itself: all get the same result.
     pub(super) fn culprit(
         &mut self,
         decoder: &Decoder,

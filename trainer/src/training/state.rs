@@ -37,7 +37,7 @@ pub(super) struct LoopState {
     pub(super) done: usize,
     /// The step of the newest checkpoint, if there is one.
     saved: Option<usize>,
-    /// The order of the epoch in work, with its number.
+    /// The order of the current epoch, with its number.
     order: Option<EpochOrder>,
 }
 

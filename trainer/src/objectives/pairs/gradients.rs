@@ -38,7 +38,7 @@ impl From<&TrainSettings> for PassSettings {
 /// Adds the gradient of the batch's mean loss to `grads`.
 ///
 /// # Errors
-/// Pairs that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no error: the
+/// Pairs that the loss can't be taken of; an error of the decoder. A loss that is not finite is no error: the
 /// report names the pair.
 pub fn pair_gradients(
     decoder: &Decoder,
@@ -51,14 +51,14 @@ pub fn pair_gradients(
     PairPass { decoder, pairs, places: &places, is_first: true, loss, pass }.accumulate(None, grads)
 }
 
-/// A part of an optimizer batch with everything that its gradient is taken by.
+/// A part of an optimizer batch with everything that its gradient depends on.
 pub(super) struct PairPass<'a> {
     pub(super) decoder: &'a Decoder,
     /// The whole batch.
     pub(super) pairs: &'a [&'a TokenPair],
     /// The part's places in `pairs`, ascending.
     pub(super) places: &'a [usize],
-    /// Whether the part reports what is only known of the whole batch.
+    /// Whether the part reports the numbers that are of the whole batch.
     pub(super) is_first: bool,
     pub(super) loss: &'a LossSettings,
     pub(super) pass: PassSettings,

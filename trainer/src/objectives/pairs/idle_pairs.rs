@@ -35,7 +35,7 @@ pub(crate) fn drop_emptied(pairs: &mut Vec<TokenPair>, limits: LengthLimits) -> 
     }
 }
 
-/// Counts the pairs of which `is_identical` says that both `sides` are the same tokens, and names the first in the log.
+/// Counts the pairs whose two `sides` are the same tokens by `is_identical`, and names the first in the log.
 pub(crate) fn count_identical<E: Example>(
     pairs: &[E],
     sides: &str,

@@ -16,7 +16,7 @@ use crate::{TrainError, TrainSettings};
 
 /// Training on preference pairs with one of the ten losses.
 ///
-/// The decoder must hold the weights that the iteration starts from, also when a run goes on from a checkpoint in its
+/// The decoder must hold the weights that the iteration starts from, also when a run resumes from a checkpoint in its
 /// folder: they are the reference. Reference log-probs that the pairs bring are used as they are, even for a pair that
 /// is cut to `max_length` here.
 pub struct PairObjective {

@@ -10,7 +10,7 @@ use crate::training::epoch_order;
 /// Two whole conversations in the scorer's tokens; the first is preferred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenComparison {
-    /// What error messages call it.
+    /// Its name in error messages.
     pub name: String,
     /// The conversation with the chosen response; its last token's hidden state is scored.
     pub chosen: Vec<u32>,

@@ -185,7 +185,7 @@ impl Objective for PreferenceObjective {
         for comparison in self.comparisons.iter().chain(&self.holdout) {
             hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
         }
-        // The loop's own hash of settings does not know these.
+        // These are not among the settings that the loop hashes.
         let preference = &self.settings.preference;
         hash.number(self.holdout.len() as u64)
             .number(preference.kind as u64)
