@@ -114,6 +114,28 @@ fn a_smaller_cache_is_proposed_where_sampling_is_too_large() {
 }
 
 #[test]
+fn an_output_head_of_its_own_beside_a_tied_config_is_counted() {
+    let world = World::new();
+    let parameters = || {
+        let report = plan(&world, &[]).ok().stdout;
+        let line = report.lines().find(|line| line.trim_start().starts_with("policy ")).unwrap().to_owned();
+        line.rsplit('(').next().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let mut config = config();
+    let head = (config["vocab_size"].as_u64().unwrap() * config["hidden_size"].as_u64().unwrap()) as usize;
+    config["tie_word_embeddings"] = json!(false);
+    world.write("policy/config.json", &config.to_string());
+    let untied = parameters();
+    // The weights have a head with other numbers than the embedding, which is used.
+    config["tie_word_embeddings"] = json!(true);
+    world.write("policy/config.json", &config.to_string());
+    assert_eq!(parameters(), untied);
+    // Of config.json alone, as of a hub's model, the head is not known.
+    fs::remove_file(world.path("policy/model.safetensors")).unwrap();
+    assert_eq!(parameters(), untied - head);
+}
+
+#[test]
 fn what_no_setting_helps_is_said() {
     let world = world(8, 256);
     let refused = plan(&world, &["--memory", "40MB"])
