@@ -1,4 +1,4 @@
-//! Hands the target triple, which only build scripts are told, to `--version`.
+//! Passes the target triple, which only build scripts get, to `--version`.
 
 fn main() {
     let target = std::env::var("TARGET").unwrap_or_else(|_| "unknown".to_owned());

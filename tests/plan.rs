@@ -114,6 +114,28 @@ fn a_smaller_cache_is_proposed_where_sampling_is_too_large() {
 }
 
 #[test]
+fn an_output_head_of_its_own_beside_a_tied_config_is_counted() {
+    let world = World::new();
+    let parameters = || {
+        let report = plan(&world, &[]).ok().stdout;
+        let line = report.lines().find(|line| line.trim_start().starts_with("policy ")).unwrap().to_owned();
+        line.rsplit('(').next().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let mut config = config();
+    let head = (config["vocab_size"].as_u64().unwrap() * config["hidden_size"].as_u64().unwrap()) as usize;
+    config["tie_word_embeddings"] = json!(false);
+    world.write("policy/config.json", &config.to_string());
+    let untied = parameters();
+    // The weights have a head with other numbers than the embedding, which is used.
+    config["tie_word_embeddings"] = json!(true);
+    world.write("policy/config.json", &config.to_string());
+    assert_eq!(parameters(), untied);
+    // Of config.json alone, as of a hub's model, the head is not known.
+    fs::remove_file(world.path("policy/model.safetensors")).unwrap();
+    assert_eq!(parameters(), untied - head);
+}
+
+#[test]
 fn what_no_setting_helps_is_said() {
     let world = world(8, 256);
     let refused = plan(&world, &["--memory", "40MB"])
@@ -140,11 +162,17 @@ fn a_size_that_is_none_is_told_what_would_be_right() {
 fn the_quickstart_has_times() {
     let report = selfplay_in(&root(), &["plan", "recipes/quickstart.toml"]).ok().stdout;
     let (_, times) =
-        report.split_once("\ntime, at most: prompts of 96 tokens, responses of 16, pairs of 128\n").unwrap();
+        report.split_once("measured one: prompts of 96 tokens, responses of 16, pairs of 128\n").unwrap();
     assert!(times.contains("an iteration") && times.contains("all 4500 prompts"), "{report}");
-    for stage in
-        ["sampling", "scoring", "reference log-probs", "training", "1200 held-out prompts", "together"]
-    {
+    for stage in [
+        "sampling",
+        "scoring",
+        "reference log-probs",
+        "training",
+        "1200 held-out prompts",
+        "starting, loading and writing",
+        "together",
+    ] {
         let line = times.lines().find(|line| line.trim_start().starts_with(stage));
         let line = line.unwrap_or_else(|| panic!("{stage} is not in {report}"));
         // A number and a unit, for an iteration and for all.

@@ -86,6 +86,23 @@ fn contradictions_of_a_recipe_are_told_by_check() {
 }
 
 #[test]
+fn what_a_chat_template_refuses_is_told_by_check() {
+    let world = World::new();
+    let template = "{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}{{ messages[0]['content'] }}";
+    world.write("one.jinja", template);
+    let check = |key: &str| world.selfplay(&["check", "recipe.toml", "--set", &format!("{key}=one.jinja")]);
+    check("score.chat_template").refused(&["score.model", "one turn only"]);
+    check("policy.chat_template").refused(&["policy.model", "one turn only"]);
+    let kind = world.selfplay(&["check", "recipe.toml", "--set", "score.kind=pair-ranker"]);
+    kind.refused(&["score.kind", "expected one of auto, gpm, bradley-terry"]);
+    for (key, most) in [("max_batch_rows", 65_536), ("token_budget", 1_048_576), ("cache_mib", 16_777_216)] {
+        let set = format!("sample.{key}=1000000000000");
+        let want = format!("an integer from 1 to {most}");
+        world.selfplay(&["check", "recipe.toml", "--set", &set]).refused(&[&format!("sample.{key}"), &want]);
+    }
+}
+
+#[test]
 fn a_row_longer_than_the_context_is_named_before_training() {
     let world = World::new();
     let long = words(CONTEXT + 10);

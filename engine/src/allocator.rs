@@ -3,7 +3,7 @@
 /// Keeps freed memory with the process, and takes from the system only what is used. Runs by itself before `main` on
 /// Linux: the first allocation reserves an arena by the options of that moment.
 ///
-/// A training step frees and takes the same tensors again; pages that went back to the system come anew and zeroed, a
+/// A training step frees and takes the same tensors again; pages that were returned to the system must be requested and zeroed again, a
 /// fifth of a step's time at 110 million parameters. Arenas that are committed as a whole come in huge pages, which
 /// makes a layer's few tensors cost nearly twice their size (both in docs/log.md).
 pub extern "C" fn keep_freed_memory() {

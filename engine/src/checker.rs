@@ -1,10 +1,10 @@
-//! Answers that a program can check: `eval.answers` names a column, `eval.checker` says how a response is held
-//! against it.
+//! Answers that a program can check: `eval.answers` names a column, `eval.checker` is how a response is compared
+//! with it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a response is held against the known answer.
+/// How a response is compared with the known answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckerKind {

@@ -1,4 +1,4 @@
-//! The command line: the commands' names. Their flags and what they do stand in `commands/`, the flags that all of them
+//! The command line: the commands' names. Their flags and their work are in `commands/`, the flags that all of them
 //! take in `flags`.
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -20,7 +20,7 @@ macro_rules! features {
     };
 }
 
-/// What `--version` says beyond the number.
+/// The lines that `--version` prints after the number.
 const LONG_VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: ", features!(), "\ntarget: ", env!("SELFPLAY_TARGET"));
 

@@ -39,7 +39,7 @@ impl DeviceChoice {
             ))),
             #[cfg(feature = "cuda")]
             Self::Cuda(number) => selfplay_model::gpu::open(number).map_err(|error| {
-                // One line: what CUDA says begins with the error's name; a backtrace may follow.
+                // One line: CUDA's message begins with the error's name; a backtrace may follow.
                 let error = error.to_string();
                 let first = error.lines().next().unwrap_or_default();
                 EngineError::failure(format!(

@@ -50,7 +50,7 @@ pub enum EngineError {
     Named {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The operating system refused a file or folder of our own.
@@ -60,7 +60,7 @@ pub enum EngineError {
         path: PathBuf,
         /// What was tried, to be read after "cannot".
         action: &'static str,
-        /// The operating system's word.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// `run` into a folder that holds the same recipe's unfinished run.

@@ -1,4 +1,4 @@
-//! The loop: prompts → candidates → preferences → pairs → policy, as often as the recipe says.
+//! The loop: prompts → candidates → preferences → pairs → policy, `iterations` times.
 //!
 //! Every stage does what is left of it and skips what is on disk, so a run and a resume are the same loop.
 
@@ -21,7 +21,7 @@ pub fn run(session: &mut Session) -> Result<(), EngineError> {
         let at_work: &Session = session;
         let pairs = thread::scope(|scope| {
             let scorer = Scorer::start(scope, at_work, &work)?;
-            let candidates = sample(at_work, &work, &mut policy, &scorer)?; // a finished shard goes on to the scorer
+            let candidates = sample(at_work, &work, &mut policy, &scorer)?; // a finished shard is passed to the scorer
             let preferences = scorer.compare(&candidates, &mut policy)?; // what it has not compared yet
             pair(at_work, &work, &candidates, &preferences)
         })?;

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     selfplay::allocator::keep_freed_memory();
-    // A panic is a defect of ours. Whoever meets one gets a line and status 1, not a backtrace.
+    // A panic is a defect of ours: it is reported in one line with status 1, without a backtrace.
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         let what = info.payload_as_str().unwrap_or("no message").lines().next().unwrap_or_default();
@@ -42,7 +42,7 @@ fn run() -> Result<()> {
 #[unsafe(link_section = ".init_array")]
 static BEFORE_RUNTIME: extern "C" fn() = {
     extern "C" fn look() {
-        // SAFETY: asks for a flag of a descriptor that need not be open.
+        // SAFETY: reads a flag of a descriptor that need not be open.
         if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
             selfplay::terminal::note_closed_stdout();
         }

@@ -1,4 +1,4 @@
-//! What a person sees while a command works: bars with rate and time left on a terminal, plain lines otherwise.
+//! The progress of a command: bars with rate and time left on a terminal, plain lines otherwise.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// How often bars are drawn.
 const DRAWN_A_SECOND: u8 = 20;
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verbosity {
     /// `-q`: errors only.
@@ -63,7 +63,7 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        let meter = TaskMeter { total, started: now, told: now };
+        let meter = TaskMeter { total, started: now, printed: now };
         Task { progress: self.clone(), name, unit, bar, meter: Arc::new(Mutex::new(meter)) }
     }
 }
@@ -82,11 +82,12 @@ pub struct Task {
 struct TaskMeter {
     total: u64,
     started: Instant,
-    told: Instant,
+    /// When the last line was printed.
+    printed: Instant,
 }
 
 impl Task {
-    /// `done` of the units are finished; `extra` says more, such as a rate of tokens.
+    /// `done` of the units are finished; `extra` is added to the line, such as a rate of tokens.
     pub fn set(&self, done: u64, extra: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -98,10 +99,10 @@ impl Task {
             return;
         }
         let mut meter = self.meter.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if meter.told.elapsed() < LINE_EVERY || done >= meter.total {
+        if meter.printed.elapsed() < LINE_EVERY || done >= meter.total {
             return;
         }
-        meter.told = Instant::now();
+        meter.printed = Instant::now();
         let pace = Pace { done, total: meter.total, elapsed: meter.started.elapsed() };
         let separator = if extra.is_empty() { "" } else { ", " };
         self.progress.line(format!("{}: {} {}{separator}{extra}", self.name, pace.describe(), self.unit));
@@ -156,9 +157,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pace_tells_rate_and_time_left() {
+    fn a_pace_has_rate_and_time_left() {
         let pace = Pace { done: 20, total: 60, elapsed: Duration::from_secs(10) };
-        assert_eq!(pace.describe(), "20/60 (2.0/s, 20s left)");
+        assert_eq!(pace.describe(), "20/60 (2.0/s, 20.0 s left)");
         assert_eq!(Pace { done: 0, ..pace }.describe(), "0/60");
     }
 }

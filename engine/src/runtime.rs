@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::flags::Common;
 use crate::progress::Verbosity;
 
-/// Where to compute and how much to say.
+/// Where to compute and how much to print.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     /// Where tensors live.
     pub device: Device,
     /// `cpu` or `cuda:N`.
     pub device_name: String,
-    /// How much is said.
+    /// How much is printed.
     pub verbosity: Verbosity,
 }
 
@@ -34,11 +34,11 @@ impl Runtime {
         Ok(Self { device, device_name, verbosity: common.verbosity() })
     }
 
-    /// Whether a GPU has room for so many bytes of weights and what is computed with them. A CPU's memory is shared with
+    /// Whether a GPU has enough free memory for so many bytes of weights and for computing with them. A CPU's memory is shared with
     /// everything else, and what was read from disk comes back soon: there nothing is kept ahead.
     ///
     /// # Errors
-    /// What the device says.
+    /// An error of the device.
     pub fn has_room(&self, bytes: u64) -> std::result::Result<bool, ModelError> {
         /// Bytes for what a pass computes.
         const AT_WORK: u64 = 8 << 30;

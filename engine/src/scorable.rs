@@ -1,4 +1,4 @@
-//! Prompts that the preference model takes, found out before the first is answered: its chat template may refuse what the
+//! Prompts that the preference model accepts, determined before the first is answered: its chat template may refuse what the
 //! policy's accepts (a system turn, in Gemma's).
 
 use selfplay_records::Prompt;

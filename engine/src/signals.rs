@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the shard or step in work ends, a checkpoint is written, the process leaves with 128 + n.
+//! SIGINT and SIGTERM: the current shard or step is finished, a checkpoint is written, the process leaves with 128 + n.
 //!
 //! A second signal of either kind ends the process at once; every file is whole or absent, so nothing is lost.
 
@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Which signal asked for the stop.
+/// The signal that stops the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopSignal {
     /// SIGINT, Ctrl-C.

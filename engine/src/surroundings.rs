@@ -1,4 +1,4 @@
-//! What the process is set up with before any command: signals that would end it without a word, and settings of the
+//! What the process is set up with before any command: signals that would end it without a message, and settings of the
 //! environment that have bounds.
 
 use std::fs::File;
@@ -19,13 +19,13 @@ const MOST_THREADS: usize = 4096;
 /// What rayon reads its number of threads from; the second is its older name.
 const THREAD_VARIABLES: [&str; 2] = ["RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS"];
 
-/// Handles the signals that tell of files, and checks the environment.
+/// Installs handlers for the signals about files, and checks the environment.
 ///
 /// # Errors
 /// A variable that is out of its bounds; a handler that cannot be installed.
 pub fn prepare() -> Result<()> {
     let installed = |source: io::Error| EngineError::failure(format!("signal handlers: {source}"));
-    // A file larger than RLIMIT_FSIZE: with a handler the write fails, and its error is told.
+    // A file larger than RLIMIT_FSIZE: with a handler the write fails, and its error is reported.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map_err(installed)?;
     // SAFETY: the handler writes to a file descriptor and leaves, both of which a signal handler may do.
     unsafe { signal_hook::low_level::register(SIGBUS, file_cut_short) }.map_err(installed)?;

@@ -17,11 +17,11 @@ use crate::error::{EngineError, Result};
 const LONGEST_LINE: usize = 1000;
 /// Lines of one message; a recipe may have many problems.
 const MOST_LINES: usize = 100;
-/// What bars are drawn in where the terminal does not tell its size.
+/// The size that is assumed where the terminal has none.
 const SCREEN: ScreenSize = ScreenSize { columns: 80, lines: 24 };
 
 /// Whether the process was started with standard output closed. Rust's runtime opens the null device in its place, where
-/// every write succeeds: what was asked for would be lost without a word.
+/// every write succeeds: the output would be lost unnoticed.
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// To be called before the runtime starts.
@@ -66,7 +66,7 @@ fn message(text: &str) -> String {
     out
 }
 
-/// Lost where standard error is full, closed or read no longer: there is nobody to tell.
+/// Lost where standard error is full, closed or read no longer: there is nowhere to report it.
 fn write_log(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

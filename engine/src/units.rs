@@ -30,19 +30,10 @@ pub(crate) fn count(number: u64) -> String {
     }
 }
 
-/// A time that was measured, to the second: `7s`, `3m20s`, `2h05m`.
+/// A time in the unit that suits it, to two or three digits: `20.0 ms`, `1.5 h`, `3.5 days`; `-` of no number.
 pub(crate) fn duration(seconds: f64) -> String {
-    let whole = if seconds.is_finite() { seconds.max(0.0).round() as u64 } else { 0 };
-    match whole {
-        0..60 => format!("{whole}s"),
-        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
-        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
-    }
-}
-
-/// A time that is estimated, to two or three digits: `20.0 ms`, `1.5 h`, `3.5 days`.
-pub(crate) fn estimated(seconds: f64) -> String {
     match seconds {
+        s if !s.is_finite() => "-".to_owned(),
         s if s >= 72.0 * 3600.0 => format!("{:.1} days", s / 86_400.0),
         s if s >= 5400.0 => format!("{:.1} h", s / 3600.0),
         s if s >= 90.0 => format!("{:.1} min", s / 60.0),
@@ -70,16 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_short() {
-        assert_eq!(duration(7.2), "7s");
-        assert_eq!(duration(200.0), "3m20s");
-        assert_eq!(duration(7500.0), "2h05m");
-        assert_eq!(duration(f64::INFINITY), "0s");
-    }
-
-    #[test]
-    fn estimates_are_shown_in_one_unit() {
-        let shown = [0.02, 12.34, 90.0, 5400.0, 300_000.0].map(estimated);
-        assert_eq!(shown, ["20.0 ms", "12.3 s", "1.5 min", "1.5 h", "3.5 days"]);
+    fn durations_are_shown_in_one_unit() {
+        let shown = [0.02, 12.34, 90.0, 5400.0, 300_000.0, f64::INFINITY].map(duration);
+        assert_eq!(shown, ["20.0 ms", "12.3 s", "1.5 min", "1.5 h", "3.5 days", "-"]);
     }
 }

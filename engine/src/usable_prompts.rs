@@ -1,7 +1,7 @@
-//! Which prompts a policy can answer: its template renders them, they leave room in its context, it knows their ids.
+//! Which prompts a policy can answer: its template renders them, they leave space in its context, and their ids are in its vocabulary.
 //!
-//! `prompts.on_bad_prompt` says what becomes of the others, whatever the reason: the first is an error that says how many
-//! there are, or all are left out and counted.
+//! `prompts.on_bad_prompt` decides about the others, whatever the reason: an error that names the first and the number of
+//! them, or all are left out and counted.
 
 use selfplay_model::{Architecture, Codec, ModelError};
 use selfplay_records::{HasKind, Kind, OnBadPrompt, Prompt};
@@ -12,7 +12,7 @@ use selfplay_sampler::SampleSettings;
 pub struct PromptLimits {
     /// Positions of its context.
     pub context: usize,
-    /// Token ids that it knows.
+    /// Size of its vocabulary.
     pub vocabulary: usize,
 }
 
@@ -99,7 +99,7 @@ impl HasPrompt for selfplay_records::PromptRow {
 /// Fills in the ids of the prompts that the policy can answer, `most` of them at most.
 ///
 /// # Errors
-/// [`Refused::Prompts`] where one cannot be answered and `on_bad` says error, or none can.
+/// [`Refused::Prompts`] where one cannot be answered and `on_bad` is error, or none can.
 pub fn usable<T: HasPrompt>(
     limits: PromptLimits,
     codec: &Codec,

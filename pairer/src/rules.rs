@@ -13,7 +13,7 @@ use crate::{DropCounts, PairRule, PairSettings, PairingError};
 /// A smaller difference is a tie and gives no pair.
 const MIN_SPREAD: f64 = 1e-6;
 
-/// Indices of a pair's responses, and of the two whose numbers it takes (the same but in the control).
+/// Indices of a pair's responses, and of the two whose scores it has (the same two, except in the control).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PairIndices {
     pub(crate) chosen: usize,
@@ -34,7 +34,7 @@ impl PairIndices {
     }
 }
 
-/// What a prompt gives.
+/// The pairs of a prompt.
 pub(crate) enum Choice {
     Pairs(Vec<PairIndices>),
     None(Reason),

@@ -15,11 +15,12 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use selfplay_model::ModelError;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
-use selfplay_model::{ModelError, PagedRow};
 use selfplay_records::Prompt;
 use selfplay_sampler::{
-    Backend, Capacity, EncodedPrompt, PromptStream, SampleError, SampleSettings, Sampler, TextDecoder,
+    Backend, BackendStep, Capacity, DrawnTokens, EncodedPrompt, LogitsReader, PromptStream, SampleError,
+    SampleSettings, Sampler, TextDecoder,
 };
 
 const ROWS: usize = 512;
@@ -94,26 +95,18 @@ impl Backend for Lengths {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        _ids: &[u32],
-        _rows: &[PagedRow<'_>],
-        _logit_rows: &[usize],
-        _read: &mut (dyn FnMut(&[f32]) + Send),
-    ) -> Result<(), SampleError> {
+    fn run(&mut self, _step: BackendStep<'_>, _read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
         Err(SampleError::Internal { what: "this model has no logits".to_owned() })
     }
 
     fn run_and_draw(
         &mut self,
-        ids: &[u32],
-        _rows: &[PagedRow<'_>],
-        _logit_rows: &[usize],
+        step: BackendStep<'_>,
         draws: &[RowDraw],
-    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+    ) -> Result<Option<DrawnTokens>, SampleError> {
         let rows = draws.iter().filter(|draw| draw.step > 0).count();
         if let Ok(mut seen) = self.seen.lock() {
-            let seconds = STEP + ROW * rows as f64 + PREFILLED * (ids.len() - rows) as f64;
+            let seconds = STEP + ROW * rows as f64 + PREFILLED * (step.ids.len() - rows) as f64;
             seen.steps += 1;
             seen.rows += rows;
             seen.seconds += seconds;

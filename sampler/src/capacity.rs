@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Backend, SampleError, SampleSettings};
 
-/// The size of batch and cache. It decides the schedule, so where a candidate's bits depend on its batch, a run that goes
-/// on later needs the same.
+/// The size of batch and cache. It decides the schedule, so where a candidate's bits depend on its batch, a resumed run
+/// needs the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capacity {
@@ -32,7 +32,7 @@ impl Capacity {
         (free / 100 * 90).saturating_sub(step)
     }
 
-    /// What the settings give, else what an earlier process had, else what the backend can have.
+    /// The settings' values, else those of an earlier process, else those of the backend.
     pub(crate) fn resolve(settings: &SampleSettings, backend: &dyn Backend) -> Result<Self, SampleError> {
         let cache_bytes = settings.cache_mib.map(|mib| mib.saturating_mul(1 << 20));
         if let (Some(rows), Some(token_budget), Some(cache_bytes)) =

@@ -1,4 +1,4 @@
-//! The engine: requests come at any time, each with its own rules; a step moves all of them on by a token or a part of a
+//! The engine: requests come at any time, each with its own rules; a step advances all of them by a token or a chunk of a
 //! prompt. Schedule → run → draw → postprocess.
 //!
 //! ```no_run
@@ -18,14 +18,14 @@
 //! ```
 //!
 //! A candidate's tokens are a function of its own request: its random numbers are keyed by (seed, iteration, prompt id,
-//! candidate, step), and where [`Backend::is_batch_invariant`] holds, so are the bits of its logits, whatever else the
-//! engine works on and whether it was preempted in between.
+//! candidate, step), and where [`Backend::is_batch_invariant`] holds, so are the bits of its logits, whatever other
+//! requests there are and whether it was preempted in between.
 
 use std::time::Duration;
 
 use crate::pick::{Slots, row_draws};
 use crate::schedule::{ActiveRequest, Counts, PageNeed, Schedule, ScheduleLimits};
-use crate::{Backend, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
+use crate::{Backend, BackendStep, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
 
 /// Answers requests over one backend, whose cache and steps they share.
 pub struct Engine<'a> {
@@ -38,13 +38,13 @@ pub struct Engine<'a> {
 }
 
 impl<'a> Engine<'a> {
-    /// An engine without requests. `text` is asked where a request has stop strings.
+    /// An engine without requests. `text` decodes the responses of requests with stop strings.
     pub fn new(backend: Box<dyn Backend + 'a>, text: &'a dyn TextDecoder, capacity: Capacity) -> Self {
         let limits = ScheduleLimits::new(capacity, backend.page_bytes(), backend.max_positions());
         Self { backend, text, capacity, schedule: Schedule::new(limits), slots: Slots::default(), next_id: 0 }
     }
 
-    /// Takes a request, which begins when there is room for it, after those that came before.
+    /// Queues a request. It begins when there are rows and pages for it, after all requests that were added before.
     ///
     /// # Errors
     /// A prompt that is empty, too long or outside the vocabulary; sampling that is out of range. The engine is as before.
@@ -57,12 +57,12 @@ impl<'a> Engine<'a> {
         Ok(id)
     }
 
-    /// Moves the requests on. What came of it is in the order of the rows, a candidate's last token before its end.
-    /// Nothing happens where there is no request.
+    /// Advances the requests by one step. Events are in the order of the rows, a candidate's last token before its end.
+    /// Without requests it does nothing.
     ///
     /// # Errors
-    /// The backend's; what the requests have come to is then open, and [`Engine::clear`] is to be called. A request that
-    /// cannot go on by itself is no error: it is among the events.
+    /// The backend's; the state of the requests is then undefined, and [`Engine::clear`] must be called. A failure of a
+    /// single request is not an error but an event.
     pub fn step(&mut self) -> Result<Vec<RequestEvent>, SampleError> {
         if self.is_idle() {
             return Ok(Vec::new());
@@ -77,8 +77,8 @@ impl<'a> Engine<'a> {
         Ok(self.schedule.postprocess(|draw| self.slots.picks(draw), self.text))
     }
 
-    /// Drops a request with all its candidates: no more events of it come, and its pages are free at once. Says whether there
-    /// was anything of it left.
+    /// Drops a request with all its candidates: no more events of it come, and its pages are free at once. Returns whether
+    /// the request was still active.
     pub fn abort(&mut self, id: RequestId) -> bool {
         self.schedule.abort(id)
     }
@@ -135,13 +135,13 @@ impl<'a> Engine<'a> {
         }))
     }
 
-    /// Works with so many cache pages from now on. No request may hold any.
+    /// Replaces the cache by one of so many pages. No request may hold any.
     pub(crate) fn reserve(&mut self, pages: usize) -> Result<(), SampleError> {
         self.schedule.set_pages(pages)?;
         self.backend.reserve_pages(pages)
     }
 
-    /// That the model can answer a prompt.
+    /// Checks that the model can answer a prompt.
     pub(crate) fn check_prompt(&self, prompt_id: &str, prompt_ids: &[u32]) -> Result<(), SampleError> {
         let (context, vocab_size) = (self.backend.max_positions(), self.backend.vocab_size());
         let prompt_id = || prompt_id.to_owned();
@@ -168,14 +168,14 @@ impl<'a> Engine<'a> {
     fn run(&mut self) -> Result<(), SampleError> {
         let batch = self.schedule.batch();
         let draws = batch.draws.as_slice();
-        let (ids, rows, logit_rows) = (batch.ids, batch.rows.as_slice(), batch.logit_rows);
-        let drawn = self.backend.run_and_draw(ids, rows, logit_rows, &row_draws(draws))?;
+        let step = BackendStep { ids: batch.ids, rows: &batch.rows, logit_rows: batch.logit_rows };
+        let drawn = self.backend.run_and_draw(step, &row_draws(draws))?;
         if let Some(drawn) = drawn {
             return self.slots.take_drawn(draws, &drawn);
         }
         let (slots, vocab_size, mut rows_read) = (&mut self.slots, self.backend.vocab_size(), 0);
         let mut read = |logits: &[f32]| rows_read = slots.draw(draws, logits, vocab_size);
-        self.backend.run(ids, rows, logit_rows, &mut read)?;
+        self.backend.run(step, &mut read)?;
         if rows_read != draws.len() {
             let what = format!("{rows_read} rows of logits for {} draws", draws.len());
             return Err(SampleError::internal(what));

@@ -4,7 +4,7 @@ use selfplay_model::ModelError;
 use selfplay_records::{HasKind, Kind, Problems};
 use thiserror::Error;
 
-/// An error of the sampler. Each message says what, where, and what would be right.
+/// An error of the sampler. Each message has what is wrong, where, and what would be right.
 #[derive(Debug, Error)]
 pub enum SampleError {
     /// One or more settings are out of range.
@@ -56,10 +56,10 @@ pub enum SampleError {
         /// 0-based token of the response that was to be drawn.
         step: usize,
     },
-    /// The caller's progress function asked to stop.
+    /// The caller's progress function stopped the call.
     #[error("sampling was interrupted")]
     Interrupted,
-    /// A backend broke its promise, or the schedule did: a defect of the program.
+    /// A backend or the schedule violated its contract: a defect of the program.
     #[error("sampling stopped by an internal error: {what}")]
     Internal {
         /// What was found.

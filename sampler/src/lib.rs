@@ -6,12 +6,12 @@
 //! | file | holds |
 //! |---|---|
 //! | [`Engine`] (`engine.rs`) | requests that come at any time, share steps, and can be aborted |
-//! | [`Request`], [`Sampling`], [`RequestEvent`] (`request.rs`) | what is asked, by rules of its own, and what is given |
+//! | [`Request`], [`Sampling`], [`RequestEvent`] (`request.rs`) | a request with its own sampling rules, and its events |
 //! | [`Sampler`] (`shards.rs`) | many prompts of the same rules, shard by shard: a driver of the engine |
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | [`Capacity`] (`capacity.rs`) | how many rows, tokens a step and bytes of cache there are |
-//! | `schedule.rs` | who runs in the next step: waiting prompts, prefills, forks, running rows; who is preempted |
-//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`: its moves; `sequence.rs`: a candidate on its way; `pages.rs`: cache pages with reference counts; `limits.rs`: how many there are |
+//! | `schedule.rs` | the rows of the next step: waiting prompts, prefills, forks, running rows; preemption |
+//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`: its transitions; `active_request.rs`, `sequence.rs`: requests and candidates in progress; `pages.rs`: cache pages with reference counts; `limits.rs`: how many there are |
 //! | [`Picker`] (`pick/`) | one token from one row of logits; [`PromptStream`], counter-based randomness; all rows of a step |
 //! | [`StopRule`] (`text_stop.rs`) | stop ids and stop strings |
 //! | [`Backend`] (`backend.rs`) | what computes logits; [`NativeBackend`] is our own decoder |
@@ -36,7 +36,7 @@ mod settings;
 mod shards;
 mod text_stop;
 
-pub use backend::{Backend, NativeBackend};
+pub use backend::{Backend, BackendStep, DrawnTokens, LogitsReader, NativeBackend};
 pub use capacity::Capacity;
 pub use engine::Engine;
 pub use error::SampleError;

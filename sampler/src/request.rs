@@ -1,4 +1,4 @@
-//! What is asked of the engine and what it gives.
+//! Requests to the engine and their events.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Every field whose value can't be, in their order; empty when all is well.
+    /// Every invalid field, in their order; empty when all are valid.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
         let mut require = |holds: bool, key: &str, value: &dyn std::fmt::Display, want: &str| {
@@ -78,23 +78,24 @@ impl Sampling {
 /// A prompt to be answered, with rules of its own: requests of different rules share the engine's steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// Part of the key of the prompt's randomness: the same id, seed and iteration give the same candidates, whatever else
-    /// the engine has to do.
+    /// Part of the key of the prompt's randomness: the same id, seed and iteration give the same candidates, whatever other
+    /// requests there are.
     pub prompt_id: String,
     /// One token at least.
     pub prompt_ids: Vec<u32>,
-    /// How it is answered.
+    /// How many responses it has and how they are drawn.
     pub sampling: Sampling,
     /// What ends a response, beside its length. Requests may share one.
     pub stop: Arc<StopRule>,
 }
 
-/// What a step of the engine brought about.
+/// What happened to a request in a step of the engine.
 #[derive(Debug)]
 pub enum RequestEvent {
-    /// A candidate has one more token. The last one comes too, be it a stop token, before its [`RequestEvent::Finished`].
+    /// A candidate has one more token. The last one, which may be a stop token, is reported before its
+    /// [`RequestEvent::Finished`].
     Token {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// 0-based among the request's candidates.
         sample: usize,
@@ -105,14 +106,14 @@ pub enum RequestEvent {
     },
     /// A candidate has ended. A request has as many of these as its [`Sampling::num_samples`].
     Finished {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// The whole candidate.
         sample: Sample,
     },
-    /// A request cannot go on; it is aborted, the others go on.
+    /// A request failed and is aborted; the others continue.
     Failed {
-        /// Which.
+        /// The request.
         request: RequestId,
         /// Why.
         error: SampleError,
@@ -141,7 +142,7 @@ pub struct EncodedPrompt<'p> {
     pub prompt_ids: Vec<u32>,
 }
 
-/// Prompts with their token ids, in their order, encoded as the contract's "A prompt string" says.
+/// Prompts with their token ids, in their order, encoded as in the section "A prompt string" of the contract.
 ///
 /// Fails where the chat template or the tokenizer does.
 pub fn encode<'p>(codec: &Codec, prompts: &'p [Prompt]) -> Result<Vec<EncodedPrompt<'p>>, SampleError> {

@@ -1,4 +1,4 @@
-//! Who runs in the next step.
+//! The state machine that decides which rows run in the next step.
 //!
 //! ```text
 //! waiting ──admit──▶ prefilling ──fork──▶ ready ──place──▶ running ──▶ finished
@@ -13,7 +13,7 @@
 //!   its pages together; the last, partly filled page is copied for each but the last fork, which takes it over.
 //! - A fork takes the place of a finished row in the very next step: one prompt is prefilled ahead.
 //! - A row takes a page when it reaches it. When none is free, the youngest holder of pages is preempted: a prefill, a ready
-//!   fork or a running row, in the end the asking row. The oldest can always go on, since the pool has the pages of the
+//!   fork or a running row, in the end the asking row. The oldest can always continue, since the pool has the pages of the
 //!   longest candidate. A preempted prompt waits again. A preempted candidate keeps its tokens and is resumed before any new
 //!   prompt begins, oldest first: all but its last token are prefilled again, beside what a sibling still holds of the prompt.
 //!   No token is drawn twice.
@@ -21,8 +21,7 @@
 //! - Requests come at any time and wait behind all others. An aborted one is taken out of every list, and its pages are
 //!   free at once; since candidates share pages with their siblings alone, no other request is affected.
 //!
-//! The moves are one state machine, whose invariants hold between any two of them; they lie in `admission.rs`,
-//! `preemption.rs` and `batch.rs`.
+//! The transitions are in `admission.rs`, `preemption.rs` and `batch.rs`; the invariants hold between any two of them.
 
 mod active_request;
 mod admission;
@@ -65,7 +64,7 @@ pub struct Counts {
     pub recomputed: usize,
 }
 
-/// Tokens on their way into the cache: a prompt's, or those of a candidate that is resumed.
+/// Tokens that are being computed into the cache: a prompt's, or those of a candidate that is resumed.
 #[derive(Clone, Debug)]
 struct Prefill {
     request: Arc<ActiveRequest>,
@@ -135,7 +134,7 @@ impl Schedule {
         }
     }
 
-    /// What it may use.
+    /// Its limits.
     pub(crate) fn limits(&self) -> &ScheduleLimits {
         &self.limits
     }
@@ -180,7 +179,7 @@ impl Schedule {
         self.waiting.push_back(Arc::new(request));
     }
 
-    /// Drops a request with all its candidates; says whether there was anything of it.
+    /// Drops a request with all its candidates. Returns whether it was active.
     pub(crate) fn abort(&mut self, id: RequestId) -> bool {
         let (pool, mut found) = (&mut self.pool, false);
         let mut stays = |request: &ActiveRequest, pages: &[u32]| {
@@ -209,9 +208,9 @@ impl Schedule {
         self.preempted.clear();
     }
 
-    /// Decides the next step; what it returns is to be copied, in order, before the step runs.
+    /// Decides the next step. The returned pages must be copied, in order, before the step runs.
     pub(crate) fn next_step(&mut self) -> Result<Vec<PageCopy>, SampleError> {
-        // Rows that run go first: what they need is not to be given away.
+        // Running rows first: the pages that they need must not be given to others.
         self.grow_rows()?;
         let copies = self.place_forks()?;
         self.admit();
@@ -235,7 +234,7 @@ impl Schedule {
         pages.iter().for_each(|&page| self.pool.release(page));
     }
 
-    /// Among the running rows, at its place in their order.
+    /// Inserts a candidate among the running rows, at its place in their order.
     fn run(&mut self, sequence: Sequence) {
         let place = self.running.partition_point(|row| row.key() < sequence.key());
         self.running.insert(place, sequence);
@@ -259,7 +258,7 @@ impl Schedule {
                         *last = to;
                     }
                     (Some(page), None) => fork.pages.push(page),
-                    // To preempt its own siblings would cost more than to wait for a page, while anything goes on.
+                    // To preempt its own siblings would cost more than to wait for a page, while other rows run.
                     (None, _) if !self.running.is_empty() || !self.prefilling.is_empty() => break,
                     (None, _) if waiting > 1 => {
                         self.preempt_youngest()?;

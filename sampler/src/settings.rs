@@ -10,6 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Capacity, Sampling};
 
+/// The most rows of a step: a hundred times what fills a GPU.
+const MOST_ROWS: usize = 1 << 16;
+
+/// The most tokens of a step, whose activations are in memory together.
+const MOST_STEP_TOKENS: usize = 1 << 20;
+
+/// The largest cache: 16 TiB.
+const MOST_CACHE_MIB: usize = 1 << 24;
+
 /// How candidates are drawn. Deserialises from a recipe's `[sample]` table; an unknown key is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -43,16 +52,16 @@ pub struct SampleSettings {
     pub batch_invariant: bool,
     /// Candidates that run at the same time at most. Absent: 64 on a CPU, 512 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65_536))]
     pub max_batch_rows: Option<usize>,
     /// Tokens per step at most, prompts' and responses' together. Absent: 1024 on a CPU, 8192 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_048_576))]
     pub token_budget: Option<usize>,
     /// Memory for keys and values, in MiB; exceeded only where a single candidate needs more. Absent: 4096 on a CPU, 90 %
     /// of a GPU's free memory less one step's activations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 16_777_216))]
     pub cache_mib: Option<usize>,
     /// The run's seed.
     #[serde(skip)]
@@ -60,7 +69,7 @@ pub struct SampleSettings {
     /// The iteration, from 1.
     #[serde(skip)]
     pub iteration: u64,
-    /// What an earlier process that began this work found the device to have; stands in for keys that are absent.
+    /// The capacity of the process that began this work; used for keys that are absent.
     #[serde(skip)]
     pub capacity: Option<Capacity>,
 }
@@ -108,7 +117,7 @@ pub enum BackendKind {
 }
 
 impl SampleSettings {
-    /// How each prompt is answered.
+    /// The sampling rules of each prompt.
     pub fn sampling(&self) -> Sampling {
         Sampling {
             num_samples: self.num_samples,
@@ -122,7 +131,7 @@ impl SampleSettings {
         }
     }
 
-    /// Every key whose value can't be, without its section and in the order of the fields; empty when all is well.
+    /// Every invalid key, without its section and in the order of the fields; empty when all are valid.
     pub fn validate(&self) -> Problems {
         const AT_LEAST_ONE: &str = "an integer of 1 or more";
         let mut problems = self.sampling().validate();
@@ -139,13 +148,14 @@ impl SampleSettings {
             );
         }
         require(self.shard_prompts >= 1, "shard_prompts", self.shard_prompts.to_string(), AT_LEAST_ONE);
-        for (key, value) in [
-            ("max_batch_rows", self.max_batch_rows),
-            ("token_budget", self.token_budget),
-            ("cache_mib", self.cache_mib),
+        for (key, value, most) in [
+            ("max_batch_rows", self.max_batch_rows, MOST_ROWS),
+            ("token_budget", self.token_budget, MOST_STEP_TOKENS),
+            ("cache_mib", self.cache_mib, MOST_CACHE_MIB),
         ] {
             if let Some(value) = value {
-                require(value >= 1, key, value.to_string(), AT_LEAST_ONE);
+                let want = format!("an integer from 1 to {most}");
+                require((1..=most).contains(&value), key, value.to_string(), &want);
             }
         }
         problems
@@ -189,6 +199,24 @@ mod tests {
             "cache_mib",
         ];
         assert_eq!(settings.validate().keys(), want);
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused_with_the_largest_one() {
+        let of = |size: usize| SampleSettings {
+            max_batch_rows: Some(size),
+            token_budget: Some(size),
+            cache_mib: Some(size),
+            ..SampleSettings::default()
+        };
+        for absurd in [usize::MAX, 1 << 40, (1 << 24) + 1] {
+            let problems = of(absurd).validate();
+            assert_eq!(problems.keys(), ["max_batch_rows", "token_budget", "cache_mib"]);
+            for (problem, most) in problems.list.iter().zip(["65536", "1048576", "16777216"]) {
+                assert!(problem.to_string().ends_with(&format!("an integer from 1 to {most}")), "{problem}");
+            }
+        }
+        assert!(of(1 << 16).validate().is_empty());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     SampleError, SampleSettings, Sampling, StopRule, TextDecoder,
 };
 
-/// How far a call of [`Sampler::generate`] or [`Sampler::generate_shards`] is.
+/// The progress of a call of [`Sampler::generate`] or [`Sampler::generate_shards`] is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SamplingProgress {
     /// Tokens drawn.
@@ -43,7 +43,7 @@ pub struct Sampler<'a> {
 
 impl<'a> Sampler<'a> {
     /// A sampler of our own decoder. `stop_ids` are the model's ([`Codec::stop_ids`]); `sample.stop` joins them. Where
-    /// `sample.batch_invariant` asks for it, [`Decoder::set_batch_invariant`] must have been called.
+    /// `sample.batch_invariant` is set, [`Decoder::set_batch_invariant`] must have been called.
     ///
     /// Fails when a setting is out of range.
     pub fn new(
@@ -77,7 +77,7 @@ impl<'a> Sampler<'a> {
         Ok(Self { engine, text, sampling: settings.sampling(), stop: Arc::new(stop) })
     }
 
-    /// The batch and cache that it works with: what `sample.max_batch_rows`, `token_budget` and `cache_mib` say, else
+    /// The batch and cache that it works with: what `sample.max_batch_rows`, `token_budget` and `cache_mib` are set to, else
     /// [`SampleSettings::capacity`], else what the device had when this sampler was made.
     pub fn capacity(&self) -> Capacity {
         self.engine.capacity()
@@ -108,7 +108,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// K candidates of every shard's prompts. A shard goes to `on_shard`, with its number, as soon as all its candidates
-    /// have ended; so an earlier one may come later. `Break` from it ends the call, and drops what is in work.
+    /// have ended; so an earlier one may come later. `Break` from it ends the call and drops the unfinished shards.
     ///
     /// Where a candidate's bits don't depend on its batch, all shards are one stream of requests, and no row is idle at
     /// a shard's end. Elsewhere each shard begins with an idle engine, after the one before, so that a shard that is
@@ -143,7 +143,7 @@ impl<'a> Sampler<'a> {
         };
         let pages: Vec<usize> = shards.chunks(at_once).map(pages_of).collect();
         tracing::debug!(?pages, requests = prompts().count(), "cache pages");
-        // The most at first: a cache that grows is made anew.
+        // The largest number first: to grow a cache is to allocate another one.
         self.engine.reserve(pages.iter().copied().max().unwrap_or(0))?;
         let (before, total) = (self.engine.counts(), prompts().count() * num_samples);
         for (place, span) in shards.chunks(at_once).enumerate() {
@@ -180,7 +180,7 @@ impl<'a> Sampler<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Asks the engine for a prompt's candidates.
+    /// Adds a prompt's request to the engine.
     fn request(&mut self, one: &EncodedPrompt<'_>) -> Result<RequestId, SampleError> {
         self.engine.add(Request {
             prompt_id: one.prompt.prompt_id.clone(),
@@ -190,7 +190,7 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// What the engine has done beyond `before`.
+    /// The engine's counts since `before`.
     fn progress(&self, total: usize, before: Counts) -> SamplingProgress {
         let counts = self.engine.counts();
         SamplingProgress {

@@ -61,7 +61,7 @@ impl StopRule {
                     format!("expected a token id below the model's vocabulary of {vocab_size}"),
                 ),
                 Stop::Id(id) => rule.ids.push(*id),
-                // It is found in every text.
+                // An empty text would be found in every response.
                 Stop::Text(stop) if stop.is_empty() => {
                     problems.value(
                         format!("stop[{place}]"),
@@ -98,7 +98,7 @@ impl StopRule {
     }
 }
 
-/// How far one response's text was searched.
+/// The state of the search in one response's text.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TextStop {
     /// Decoding starts at this token, so that the next ones get their spaces right.
@@ -110,7 +110,7 @@ pub(crate) struct TextStop {
 }
 
 impl TextStop {
-    /// Takes note of the newest of `ids`; true when a stop string is complete.
+    /// Processes the newest of `ids`; true when a stop string is complete.
     pub(crate) fn push(
         &mut self,
         ids: &[u32],

@@ -40,7 +40,7 @@ pub enum ScoreError {
     HeadOfOtherKind {
         /// The model's folder.
         folder: PathBuf,
-        /// The kind that was asked for.
+        /// The kind that the recipe names.
         kind: &'static str,
         /// Rows of `value_head.weight`.
         rows: usize,
@@ -88,7 +88,7 @@ pub enum ScoreError {
         prompt_id: String,
         /// `the prompt` or `response N`.
         part: String,
-        /// What the template or the tokenizer says.
+        /// The error of the template or the tokenizer.
         #[source]
         source: Box<ModelError>,
     },
@@ -121,7 +121,7 @@ pub enum ScoreError {
 }
 
 impl ScoreError {
-    /// Whether one row is at fault, and others may do.
+    /// Whether the error is about one row, so that others may be usable.
     pub fn is_of_row(&self) -> bool {
         matches!(self, Self::Row { .. } | Self::NoText { .. } | Self::Empty { .. })
     }

@@ -1,4 +1,4 @@
-//! What a preference model takes of memory and time, known from its folder without its weights: what the planner asks.
+//! Memory and operations of a preference model, computed from its folder without loading it; used by the planner.
 
 use std::fmt;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub struct Footprint {
     pub parameters: u64,
     /// The width that its weights are stored in, where its folder says so.
     pub stored_dtype: Option<DType>,
-    /// What the widest part of a forward pass makes of a token, in numbers.
+    /// Numbers per token of the widest part of a forward pass.
     pub token_values: u64,
     cost: Arc<dyn Cost>,
 }
@@ -61,7 +61,7 @@ impl Footprint {
         self.parameters * dtype.size_in_bytes() as u64
     }
 
-    /// Bytes that a forward pass over `tokens` tokens makes at its widest.
+    /// Bytes of the widest part of a forward pass over `tokens` tokens.
     pub fn pass_bytes(&self, tokens: usize, dtype: DType) -> u64 {
         (tokens as u64).saturating_mul(self.token_values * dtype.size_in_bytes() as u64)
     }

@@ -1,14 +1,14 @@
 //! Candidates → preferences: how a preference model compares the K responses of one prompt.
 //!
-//! A stage neither knows where its candidates come from nor what becomes of its preferences.
+//! The crate depends neither on how candidates are made nor on how preferences are used.
 //!
 //! ```text
 //! settings           ScoreKeys (as written) → ScoreSettings (one kind's)
 //! load               a folder and its settings → dyn PreferenceModel
-//! preference_model   compare, win_probabilities, footprint: what every kind can
+//! preference_model   compare, win_probabilities, footprint: the interface of every kind
 //! embedding/         kinds that embed each response once: GPM (arXiv 2410.02197) and Bradley-Terry
-//! footprint          what a model takes, without its weights
-//! prompt_check       which prompts a model takes
+//! footprint          memory and operations of a model
+//! prompt_check       which prompts a model accepts
 //! win                held-out contests, and preference cycles
 //! ```
 

@@ -14,7 +14,7 @@ use crate::{
 /// A kind of preference model, with the settings that this kind has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KindSettings {
-    /// A GPM or a Bradley-Terry model, whichever the value head's rows say.
+    /// A GPM or a Bradley-Terry model, decided by the rows of the value head.
     Auto(EmbeddingSettings),
     /// A general preference representation model.
     Gpm(EmbeddingSettings),
@@ -53,7 +53,7 @@ impl Default for KindSettings {
     }
 }
 
-/// What the engine asks of any kind's settings.
+/// The part of the settings that every kind has.
 impl KindSettings {
     /// The kind's name in a recipe.
     pub fn name(&self) -> PreferenceKind {
@@ -69,7 +69,7 @@ impl KindSettings {
         self.embedding().chat_template.as_deref()
     }
 
-    /// The precision that the recipe asks for; `None` leaves it to the loader.
+    /// The precision in the recipe; `None` leaves it to the loader.
     pub fn dtype(&self) -> Option<DType> {
         self.embedding().dtype.tensor_dtype()
     }

@@ -7,18 +7,18 @@ use selfplay_records::{Candidates, Preference};
 
 use crate::{Contest, Footprint, ScoreError};
 
-/// Is told how many of a call's prompts are compared so far, and asks for a stop by breaking.
+/// Called with the number of prompts that are compared so far; `Break` stops the call.
 pub type CompareProgress<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
 
 /// Compares responses to the same prompt.
 ///
 /// **What the K×K table holds.** `scores[i][j]` is s(i ≻ j) and `probabilities[i][j]` is P(i ≻ j) = σ(s(i ≻ j)), both
-/// freed of the order in which a model is shown the two: a kind with a position bias asks in both orders and combines
-/// the answers, so that every table is antisymmetric. The diagonal is 0 and ½. Callers read the entry that they mean
+/// independent of the order in which a model is shown the two: a kind with a position bias compares in both orders and
+/// combines the results, so that every table is antisymmetric. The diagonal is 0 and ½. Callers read the entry that they mean
 /// and never make one from its mirror image: rounding, and kinds that answer a question twice in two ways, are the
 /// model's concern alone.
 pub trait PreferenceModel: Send + Sync {
-    /// Compares the K responses of each row, in the rows' order; K may differ between rows. `progress` is asked
+    /// Compares the K responses of each row, in the rows' order; K may differ between rows. `progress` is called
     /// between prompts, or between the passes of a kind that works on several prompts at a time.
     ///
     /// # Errors
@@ -30,14 +30,14 @@ pub trait PreferenceModel: Send + Sync {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Compared, ScoreError>;
 
-    /// P(first ≻ second) of each contest, in order, freed of the order in which the two are shown. It is the model's own
-    /// probability, whatever `score_difference` stores. Nothing is promised of a contest the other way round.
+    /// P(first ≻ second) of each contest, in order, independent of the order in which the two are shown. It is the model's own
+    /// probability, whatever `score_difference` stores. The probability of the reversed contest need not be one minus this.
     ///
     /// # Errors
     /// Those of [`PreferenceModel::compare`].
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError>;
 
-    /// What it takes of memory and time: the same that [`Footprint::of_folder`] says without loading it.
+    /// Its memory and operations: equal to [`Footprint::of_folder`] of its folder.
     fn footprint(&self) -> Footprint;
 
     /// Compares all rows, without progress and without a stop.
@@ -56,7 +56,7 @@ pub trait PreferenceModel: Send + Sync {
 pub enum Compared {
     /// Every row was compared.
     All(Vec<Preference>),
-    /// `progress` asked for a stop before that. These rows at the front were whole by then, each with the bits that
+    /// `progress` stopped the call before that. These rows at the front were complete by then, each with the bits that
     /// [`Compared::All`] would have had; there may be none.
     Stopped(Vec<Preference>),
 }

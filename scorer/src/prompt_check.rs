@@ -1,4 +1,4 @@
-//! Which prompts a preference model takes, known from its folder before the first is answered.
+//! Which prompts a preference model accepts, determined from its folder before the first is answered.
 
 use std::path::Path;
 
@@ -6,9 +6,9 @@ use selfplay_records::Prompt;
 
 use crate::{KindSettings, ScoreError};
 
-/// What a kind of preference model asks of prompts.
+/// The requirements of a preference model on prompts.
 pub trait PromptCheck {
-    /// That the model reads this prompt and an answer to it.
+    /// Checks that the model accepts this prompt with an answer.
     ///
     /// # Errors
     /// A prompt without text, or one that its chat template refuses; a model without a chat template or an end token.

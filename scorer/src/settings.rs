@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EmbeddingSettings, KindSettings, ScoreDType};
 
-/// The kind of preference model, as a recipe names it.
+/// The kinds of preference models that can be scored with, as a recipe names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreferenceKind {
@@ -24,12 +24,6 @@ pub enum PreferenceKind {
     Gpm,
     /// A reward per response, s = r_i − r_j.
     BradleyTerry,
-    /// PairRM's cross-encoder; not available yet.
-    PairRanker,
-    /// A language model asked for A or B; not available yet.
-    PairLm,
-    /// A language model that judges in words; not available yet.
-    Judge,
 }
 
 impl PreferenceKind {
@@ -39,9 +33,6 @@ impl PreferenceKind {
             Self::Auto => "auto",
             Self::Gpm => "gpm",
             Self::BradleyTerry => "bradley-terry",
-            Self::PairRanker => "pair-ranker",
-            Self::PairLm => "pair-lm",
-            Self::Judge => "judge",
         }
     }
 }
@@ -117,11 +108,6 @@ impl ScoreKeys {
             PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
             PreferenceKind::Gpm => KindSettings::Gpm(self.embedding()),
             PreferenceKind::BradleyTerry => KindSettings::BradleyTerry(self.embedding()),
-            PreferenceKind::PairRanker | PreferenceKind::PairLm | PreferenceKind::Judge => {
-                let want = "auto, gpm or bradley-terry (not available yet: the others)";
-                problems.value("kind", format!("{:?}", self.kind.name()), want);
-                KindSettings::Auto(self.embedding())
-            }
         };
         let settings = ScoreSettings { score_difference: self.score_difference, kind };
         problems.extend(settings.validate());
@@ -151,7 +137,7 @@ pub struct ScoreSettings {
 }
 
 impl ScoreSettings {
-    /// The keys that say this, every default written out, of the model `model`.
+    /// The keys of these settings, every default written out, with the model `model`.
     pub fn keys(&self, model: Option<String>) -> ScoreKeys {
         let embedding = self.kind.embedding();
         ScoreKeys {
@@ -217,15 +203,13 @@ mod tests {
     #[test]
     fn every_wrong_key_is_named_at_once() {
         let keys = ScoreKeys {
-            kind: PreferenceKind::Judge,
             tau: Some(f64::NAN),
             max_length: Some(1),
             batch_tokens: Some(0),
             ..ScoreKeys::default()
         };
         let (_, problems) = resolved(&keys);
-        assert_eq!(problems.keys(), ["kind", "tau", "max_length", "batch_tokens"]);
-        assert!(problems.to_string().contains("not available yet"), "{problems}");
+        assert_eq!(problems.keys(), ["tau", "max_length", "batch_tokens"]);
         for tau in [-0.1, 0.0] {
             assert_eq!(resolved(&ScoreKeys { tau: Some(tau), ..ScoreKeys::default() }).1.list.len(), 1);
         }

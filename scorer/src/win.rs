@@ -9,9 +9,9 @@ use selfplay_records::{Candidates, Prompt, Response};
 pub struct Contest {
     /// What both answer; its text is needed.
     pub prompt: Prompt,
-    /// The response whose probability of winning is asked.
+    /// The response whose probability of winning is computed.
     pub first: String,
-    /// The response that it is held against.
+    /// The response that it is compared with.
     pub second: String,
 }
 
@@ -26,7 +26,7 @@ impl Contest {
     }
 }
 
-/// Mean of the win probabilities; `None` of no contest.
+/// Mean of the win probabilities; `None` without contests.
 pub fn mean_win_rate(probabilities: &[f64]) -> Option<f64> {
     (!probabilities.is_empty()).then(|| probabilities.iter().sum::<f64>() / probabilities.len() as f64)
 }

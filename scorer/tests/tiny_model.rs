@@ -248,12 +248,16 @@ fn a_stop_between_passes_gives_back_whole_rows_with_the_bits_of_all() {
 }
 
 #[test]
-fn the_footprint_is_known_without_the_weights() {
+fn the_footprint_is_known_before_the_model_is_loaded() {
     let folder = folder(GPM);
     let loaded = open(&folder, &ScoreKeys::default()).footprint();
-    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     let read = Footprint::of_folder(folder.path(), &KindSettings::default()).unwrap();
     assert_eq!((loaded.parameters, loaded.token_values), (read.parameters, read.token_values));
+    // A value head of 4 rows and a prompt head of 2, 16 wide; of config.json alone they are not known.
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let backbone = Footprint::of_folder(folder.path(), &KindSettings::default()).unwrap();
+    assert_eq!(read.parameters, backbone.parameters + (4 + 2) * 16);
+    let read = backbone;
     assert_eq!(read.stored_dtype, Some(DType::F32));
     let comparison = ComparisonLengths { prompt: 7, response: 5, responses: 4.0 };
     assert_eq!(loaded.flops(comparison), read.flops(comparison));

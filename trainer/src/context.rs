@@ -1,10 +1,10 @@
-//! That an example fits into the model's context, asked before the first step: no position behind it can be computed.
+//! Checks, before the first step, that examples fit into the model's context: positions beyond it cannot be computed.
 
 use selfplay_model::Decoder;
 
 use crate::TrainError;
 
-/// Where an example's length can be mended.
+/// How an example can be shortened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LengthRemedy {
     /// A key that cuts, with its section: `train.max_length`.
@@ -13,7 +13,7 @@ pub(crate) enum LengthRemedy {
     Row,
 }
 
-/// Checks an example of `length` tokens, of which `seen` are given to the model: nothing follows the last one.
+/// Checks an example of `length` tokens, of which `seen` are read by the model: after the last token nothing is predicted.
 ///
 /// # Errors
 /// [`TrainError::Example`] with the length, the context, and what cuts it.

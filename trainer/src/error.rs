@@ -27,7 +27,7 @@ impl std::fmt::Display for Quantity {
     }
 }
 
-/// Errors of training. Each message says what, where, and what would be right.
+/// Errors of training. Each message has what is wrong, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// The decoder, tokenizer or chat template failed.
@@ -97,7 +97,7 @@ pub enum TrainError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// One example of the data can't be trained on.
@@ -164,6 +164,12 @@ pub enum TrainError {
         /// What differs: `seeds`, `data`, `settings`.
         what: &'static str,
     },
+    /// The trainer was called, or calls itself, in a way that cannot work: a defect of the program.
+    #[error("training stopped by an internal error: {problem}")]
+    Internal {
+        /// What was found.
+        problem: String,
+    },
     /// The ranks' calls do not match.
     #[error("the ranks of this training exchange different {what}; expected the same calls on all of them")]
     RanksOutOfStep {
@@ -201,7 +207,7 @@ impl HasKind for TrainError {
             | TrainError::Setting(_)
             | TrainError::CheckpointMismatch { .. }
             | TrainError::RanksDiffer { .. } => Kind::Input,
-            TrainError::RanksOutOfStep { .. } => Kind::Defect,
+            TrainError::Internal { .. } | TrainError::RanksOutOfStep { .. } => Kind::Defect,
             TrainError::Tensor(_)
             | TrainError::Io { .. }
             | TrainError::GradientNotFinite { .. }

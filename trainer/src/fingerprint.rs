@@ -1,4 +1,4 @@
-//! A hash that tells one training set or one group of settings from another.
+//! A hash that distinguishes training sets and groups of settings.
 //!
 //! FNV-1a over 128 bits: it guards against a mix-up on resume, not against an adversary.
 

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Losses see log-probs only; the decoder sees coefficients per token only. [`train`] is the one way in, over a
-//! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] says where a run lives and which ranks
-//! train it together ([`collective`]), and a call into a folder with a checkpoint goes on from it, bit for bit.
+//! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] names the folder of a run and the ranks
+//! that train it together ([`collective`]); a call into a folder with a checkpoint resumes from it, bit for bit.
 
 mod batch;
 pub mod collective;
@@ -32,9 +32,9 @@ pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use objectives::{
-    BatchReport, Objective, PairObjective, Part, PassSettings, PreferenceHeadKind, PreferenceObjective,
-    PreferenceSettings, PreferenceTrainSettings, SftExample, SftObjective, TokenComparison, TokenPair,
-    pair_gradients, sft_examples, token_pairs,
+    BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings, PreferenceHeadKind,
+    PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftExample, SftObjective,
+    TokenComparison, TokenPair, pair_gradients, sft_examples, token_pairs,
 };
 pub use settings::{LossKind, LrSchedule, OptimizerKind, TrainSettings};
 pub use training::{EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, train};

@@ -11,7 +11,7 @@ use crate::objectives::check_vocabulary;
 /// A prompt and a response to it, in tokens, neither empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PromptResponse {
-    /// What error messages call it.
+    /// Its name in error messages.
     pub name: String,
     /// The prompt.
     pub prompt: Vec<u32>,
@@ -31,7 +31,7 @@ pub struct ResponseLogProbs {
 /// Log-probs of each row's response given its prompt, at most `batch_tokens` tokens (or one row) at a time.
 ///
 /// # Errors
-/// A row without prompt or response tokens, or with an id outside the vocabulary; whatever the decoder fails with.
+/// A row without prompt or response tokens, or with an id outside the vocabulary; an error of the decoder.
 pub fn log_probs(
     decoder: &Decoder,
     rows: &[PromptResponse],

@@ -129,7 +129,7 @@ impl fmt::Display for LrSchedule {
     }
 }
 
-/// `train.lora.*`. The keys are read so that a recipe with them is told what is the matter; LoRA itself comes later.
+/// `train.lora.*`. The keys are read so that a recipe with them gets a clear error; LoRA itself is not built yet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraSettings {
@@ -345,24 +345,14 @@ impl TrainSettings {
             self.label_smoothing,
             format!("0 with loss = \"{loss}\": only dpo smooths labels"),
         );
-        found.refuse(
-            !not_negative(self.sft_weight),
-            "sft_weight",
-            self.sft_weight,
-            "a finite number of 0 or more",
-        );
+        refuse_negative(found, "sft_weight", self.sft_weight);
         found.refuse(
             self.sft_weight != 0.0 && loss == LossKind::Orpo,
             "sft_weight",
             self.sft_weight,
             "0 with loss = \"orpo\", which holds the chosen response's NLL already",
         );
-        found.refuse(
-            !not_negative(self.simpo_gamma),
-            "simpo_gamma",
-            self.simpo_gamma,
-            "a finite number of 0 or more",
-        );
+        refuse_negative(found, "simpo_gamma", self.simpo_gamma);
     }
 
     fn check_optimizer(&self, found: &mut Problems) {
@@ -378,12 +368,7 @@ impl TrainSettings {
             found.refuse(self.momentum != 0.0, "momentum", self.momentum, format!("0: momentum {only}"));
             found.refuse(self.centered, "centered", self.centered, format!("false: centered {only}"));
         }
-        found.refuse(
-            !not_negative(self.weight_decay),
-            "weight_decay",
-            self.weight_decay,
-            "a finite number of 0 or more",
-        );
+        refuse_negative(found, "weight_decay", self.weight_decay);
         found.refuse(
             !not_negative(self.max_grad_norm),
             "max_grad_norm",
@@ -393,12 +378,7 @@ impl TrainSettings {
     }
 
     fn check_schedule(&self, found: &mut Problems) {
-        found.refuse(
-            !not_negative(self.learning_rate),
-            "learning_rate",
-            self.learning_rate,
-            "a finite number of 0 or more",
-        );
+        refuse_negative(found, "learning_rate", self.learning_rate);
         found.refuse(
             !(0.0..=1.0).contains(&self.warmup_ratio),
             "warmup_ratio",
@@ -421,21 +401,12 @@ impl TrainSettings {
     }
 
     fn check_batches(&self, found: &mut Problems) {
+        let one_token = "1 token or more";
         found.refuse(self.batch_size == 0, "batch_size", self.batch_size, "1 pair or more");
-        found.refuse(
-            self.micro_batch_tokens == 0,
-            "micro_batch_tokens",
-            self.micro_batch_tokens,
-            "1 token or more",
-        );
+        found.refuse(self.micro_batch_tokens == 0, "micro_batch_tokens", self.micro_batch_tokens, one_token);
         found.refuse(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
-        found.refuse(
-            self.max_prompt_length == 0,
-            "max_prompt_length",
-            self.max_prompt_length,
-            "1 token or more",
-        );
-        // The default stands beside any max_length: what it leaves nothing of is found in the rows.
+        found.refuse(self.max_prompt_length == 0, "max_prompt_length", self.max_prompt_length, one_token);
+        // The default is allowed with any max_length: a pair of which it leaves nothing is found when the rows are read.
         found.refuse(
             self.max_prompt_length >= self.max_length
                 && self.max_prompt_length != Self::default().max_prompt_length,
@@ -454,7 +425,11 @@ fn not_negative(x: f64) -> bool {
     x.is_finite() && x >= 0.0
 }
 
-/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should say it out loud.
+fn refuse_negative(found: &mut Problems, key: &str, value: f64) {
+    found.refuse(!not_negative(value), key, value, "a finite number of 0 or more");
+}
+
+/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should show the value.
 mod or_off {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
     use serde::de::Error as _;

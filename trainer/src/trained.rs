@@ -1,5 +1,5 @@
-//! The parameters that training moves: optimizer, checkpoints and ranks ask here. All others are never read or written
-//! by the trainer, in whatever form they are kept.
+//! The parameters that training changes, for optimizer, checkpoints and ranks. The trainer neither reads nor writes any
+//! others.
 
 use candle_core::Tensor;
 use selfplay_model::{Parameter, ParameterId, Parameters};

@@ -6,7 +6,7 @@
 //! not begin with the prompt's), the rest of the text is tokenised by itself; where the template renders the
 //! prompt in another way once it is answered, the response is its own text and the tokenizer's end token.
 //! What follows the response's last stop id (a newline, in Gemma's and ChatML templates) is not sampled and so
-//! not learnt. A template that closes a turn with white space alone gives the response no end: the end token takes the
+//! not trained on. A template that closes a turn with white space alone gives the response no end: the end token takes the
 //! place of that white space, since a model that never learns to stop never stops.
 //!
 //! A model without a template: the prompt as the codec makes it of raw text, with the tokenizer's special
@@ -29,9 +29,9 @@ pub(crate) struct Turn {
     is_end_added: bool,
 }
 
-/// A whole conversation in tokens, and what of it the assistant said.
+/// A whole conversation in tokens, with the spans of the assistant's turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SpokenTokens {
+pub(crate) struct AssistantTokens {
     pub(crate) ids: Vec<u32>,
     /// Ascending, disjoint ranges of `ids`.
     pub(crate) spans: Vec<Range<usize>>,
@@ -99,13 +99,13 @@ pub(crate) fn at_example(error: ModelError, example: &str) -> TrainError {
 /// A conversation's tokens with every assistant turn that its last rendering still shows as it was sampled.
 ///
 /// A template that drops parts of earlier turns (the thoughts in Qwen 3's) leaves those turns out of the spans:
-/// they stand in the context in a form that no sampler made.
-pub(crate) fn spoken_tokens(
+/// in the context they have a form that no sampler made.
+pub(crate) fn assistant_tokens(
     codec: &Codec,
     messages: &[Message],
     stop_ids: &[u32],
     example: &str,
-) -> Result<SpokenTokens, TrainError> {
+) -> Result<AssistantTokens, TrainError> {
     let last = last_turn(codec, messages, stop_ids, example)?;
     let mut spans = Vec::new();
     for end in 2..messages.len() {
@@ -113,7 +113,7 @@ pub(crate) fn spoken_tokens(
             continue;
         }
         let turn = last_turn(codec, &messages[..end], stop_ids, example)?;
-        // An end that the template has not stands in no later rendering.
+        // An added end token is in no later rendering.
         let shown = turn.response.len() - usize::from(turn.is_end_added);
         let range = turn.prompt.len()..turn.prompt.len() + shown;
         if last.prompt.starts_with(&turn.prompt)
@@ -125,7 +125,7 @@ pub(crate) fn spoken_tokens(
     let mut ids = last.prompt;
     spans.push(ids.len()..ids.len() + last.response.len());
     ids.extend_from_slice(&last.response);
-    Ok(SpokenTokens { ids, spans })
+    Ok(AssistantTokens { ids, spans })
 }
 
 /// A response's text as tokens with the end token behind it, where the tokenizer has one.
@@ -159,7 +159,7 @@ fn end_by_itself(
     Ok(true)
 }
 
-/// Drops what stands behind the last stop id if that is nothing but white space.
+/// Drops the tokens after the last stop id if they are white space only.
 fn cut_after_stop(codec: &Codec, response: &mut Vec<u32>, stop_ids: &[u32]) -> Result<(), TrainError> {
     if let Some(at) = response.iter().rposition(|id| stop_ids.contains(id)) {
         let rest = codec.tokenizer.decode(&response[at + 1..], false)?;

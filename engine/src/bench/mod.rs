@@ -1,7 +1,7 @@
 //! `selfplay bench`: what this machine reaches, against what its memory and its arithmetic allow.
 //!
 //! Models are published shapes with random weights, made on the device; no file is read and no checkpoint written. Every
-//! line says its time, its floor (operations over the measured rate of a large product, or bytes over the measured rate
+//! line has its time, its floor (operations over the measured rate of a large product, or bytes over the measured rate
 //! of a large copy, whichever is longer) and the share of the floor in the time.
 
 mod ceilings;
@@ -82,7 +82,7 @@ pub struct Measurement {
     pub flops: f64,
     /// The longer of bytes and operations over their ceilings.
     pub floor_seconds: f64,
-    /// What else there is to say.
+    /// Further figures, by name.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub facts: serde_json::Map<String, serde_json::Value>,
 }
@@ -103,7 +103,7 @@ impl Bench {
     /// Measures the device's ceilings: `bench.ceilings` is then of this machine.
     ///
     /// # Errors
-    /// What the device says.
+    /// An error of the device.
     pub fn measure_ceilings(&mut self) -> Result<()> {
         self.ceilings = ceilings::measure(&self.device, self.dtype, self.repeats)?;
         Ok(())
@@ -112,7 +112,7 @@ impl Bench {
     /// Runs one part.
     ///
     /// # Errors
-    /// What the device says; for [`BenchPart::Check`], an operation that differs from the CPU's by more than rounding.
+    /// An error of the device; for [`BenchPart::Check`], an operation that differs from the CPU's by more than rounding.
     pub fn run(&self, part: BenchPart) -> Result<Vec<Measurement>> {
         match part {
             BenchPart::Check => check::run(self),

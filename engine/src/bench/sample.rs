@@ -12,7 +12,7 @@ use super::{Bench, Measurement, median};
 use crate::error::Result;
 use crate::stages::tokens_of;
 
-/// Nobody reads the text.
+/// A decoder of no text, which the bench does not need.
 struct NoText;
 
 impl TextDecoder for NoText {
@@ -56,7 +56,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     decoder.prepare_inference().map_err(super::fault)?;
     let samples = SampleSettings::default().num_samples;
     let whole = Load {
-        // Places are taken anew, and none is left over for a round of its own.
+        // Rows of finished candidates are filled again, and no prompt is left for a last, nearly empty round.
         prompts: (2 * bench.rows / samples).max(1),
         samples,
         prompt_tokens: bench.max_tokens / 5,

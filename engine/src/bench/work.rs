@@ -5,7 +5,7 @@ use selfplay_trainer::{PairLogProbs, PreferenceTarget, TokenPair};
 
 use super::Bench;
 
-/// A stream of numbers that look random.
+/// Pseudo-random lengths and token ids.
 pub(super) struct WorkRng(Lcg);
 
 impl WorkRng {

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use selfplay_model::Architecture;
-use selfplay_scorer::Footprint;
-
 use crate::commands::print;
+use crate::conversation_check;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::recipe::{ModelSource, Purpose, Recipe, load};
@@ -51,13 +49,11 @@ fn unloadable(recipe: &Recipe) -> Option<String> {
         if !folder.is_dir() {
             return None;
         }
-        let error = match key {
-            POLICY => Architecture::load(folder).err().map(|error| error.to_string()),
-            _ => {
-                Footprint::of_folder(folder, &recipe.score.settings.kind).err().map(|error| error.to_string())
-            }
+        let checked = match key {
+            POLICY => conversation_check::policy(folder, recipe.policy.chat_template.as_deref()),
+            _ => conversation_check::preference_model(folder, &recipe.score.settings.kind),
         };
-        error.map(|error| format!("{key}: {error}"))
+        checked.err().map(|error| format!("{key}: {error}"))
     })
 }
 

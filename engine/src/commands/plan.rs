@@ -17,7 +17,7 @@ use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
 use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
-use crate::units::{count, estimated, size};
+use crate::units::{count, duration, size};
 use crate::usable_prompts::without_stop;
 
 /// The flags of `selfplay plan`.
@@ -46,7 +46,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let rates = Rates::load(&args.rates)?;
     let policy_folder = hub::config_folder(&recipe.policy.model)?;
-    let policy = Architecture::load(&policy_folder)?;
+    let policy = memory::policy_shape(&policy_folder)?;
     let preference =
         Footprint::of_folder(&hub::config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
     let memory = device::memory(args.memory, device);
@@ -138,7 +138,7 @@ fn time_section(
     let Lengths { prompt, response, .. } = lengths;
     let _ = writeln!(
         text,
-        "\ntime, at most: prompts of {prompt} tokens, responses of {response}, pairs of {}",
+        "\ntime, at most, on a machine as fast as the measured one: prompts of {prompt} tokens, responses of {response}, pairs of {}",
         lengths.pair()
     );
     let first = if prompts.is_some() { "an iteration" } else { "1000 prompts" };
@@ -147,15 +147,15 @@ fn time_section(
     for time in times.stages.iter().chain(&times.together) {
         time_line(text, time);
     }
-    if let Some(time) = &times.held_out {
-        let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
+    for time in &times.each_iteration {
+        let seconds = time.seconds.map_or("not measured".to_owned(), duration);
         line(text, &format!("and each iteration {}", time.what), &seconds);
     }
     for source in &times.sources {
         let _ = writeln!(text, "  {source}");
     }
     if !times.sources.is_empty() {
-        text.push_str("  other machines and sizes take other times: measure with selfplay bench --json, and give that with --rates\n");
+        text.push_str("  no bound on another machine, or beside other programs: measure this one with selfplay bench --json, and give that with --rates\n");
     }
     if let Some((_, dtype)) = times.unmeasured.first() {
         let _ = writeln!(
@@ -168,8 +168,8 @@ fn time_section(
 }
 
 fn time_line(text: &mut String, time: &StageTime) {
-    let seconds = time.seconds.map_or("not measured".to_owned(), estimated);
-    let whole = time.whole.map_or(String::new(), estimated);
+    let seconds = time.seconds.map_or("not measured".to_owned(), duration);
+    let whole = time.whole.map_or(String::new(), duration);
     let row = format!("  {:<42}{seconds:>12}{whole:>20}", time.what);
     let _ = writeln!(text, "{}", row.trim_end());
 }

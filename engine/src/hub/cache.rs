@@ -3,12 +3,12 @@
 //! ```text
 //! HF_HOME/hub/models--ORG--NAME/       or datasets--ORG--NAME
 //!   blobs/HASH                         contents, by their ETag; HASH.incomplete while one comes
-//!   refs/main                          the commit that a branch or tag stood at when it was last asked for
+//!   refs/main                          the commit of a branch or tag when it was last requested
 //!   snapshots/COMMIT/NAME              links into blobs
 //! HF_HOME/hub/.locks/models--ORG--NAME/HASH.lock     held by the process that fetches HASH
 //! ```
 //!
-//! Whatever a server said is checked before it becomes part of a path here: [`Digest`], [`is_commit`],
+//! Whatever a server sends is checked before it becomes part of a path here: [`Digest`], [`is_commit`],
 //! [`is_plain_name`].
 
 use std::fs::{self, File, OpenOptions, TryLockError};

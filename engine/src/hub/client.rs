@@ -1,8 +1,8 @@
-//! Requests to the hub: redirects, statuses and second tries.
+//! Requests to the hub: redirects, statuses and retries.
 //!
-//! The token goes to the hub's own server, on no redirect to another one, and no redirect gives up encryption. A
-//! passing trouble (429, 5xx, a connection that breaks) is tried again a few times; `Retry-After` is heeded up to
-//! [`LONGEST_WAIT`], and a hub that asks for more is reported at once.
+//! The token goes to the hub's own server, never to another one after a redirect, and no redirect may lead from https to http. A
+//! temporary failure (429, 5xx, a broken connection) is retried a few times; `Retry-After` is respected up to
+//! [`LONGEST_WAIT`], and a longer one is reported as an error at once.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::error::shown;
 use super::exchange::{Exchange, Interruption, ResponseHead, TICK};
 use crate::signals::StopFlag;
 
-/// Failed tries after which a trouble is reported.
+/// Failed tries after which the error is reported.
 const TRIES: u32 = 5;
 
 /// The pause after the first failed try; it doubles with each further one.
@@ -31,9 +31,9 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// Why a try failed.
 #[derive(Debug)]
 pub(super) enum TryFailure {
-    /// Another try may do, after the pause that the server asks for.
+    /// Another try may succeed, after the pause in the server's `Retry-After`.
     Passing(HubError, Option<Duration>),
-    /// None will.
+    /// No other try will succeed.
     Final(HubError),
 }
 
@@ -43,10 +43,10 @@ impl From<HubError> for TryFailure {
     }
 }
 
-/// An answer whose body has not been read yet.
+/// A response whose body has not been read yet.
 pub(super) struct HttpResponse {
     pub(super) head: ResponseHead,
-    /// Who sent it.
+    /// The address that it came from, after redirects.
     pub(super) address: Address,
     exchange: Exchange,
 }
@@ -68,7 +68,7 @@ impl Client {
     }
 
     pub(super) fn new(endpoint: Endpoint, stop: StopFlag, patience: Duration) -> Self {
-        // A little more than our own patience: these end a thread that nobody waits for.
+        // A little more than our own patience: these time-outs end the thread of an abandoned request.
         let late = patience + Duration::from_secs(5);
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -104,8 +104,8 @@ impl Client {
         Ok(HttpResponse { head, address, exchange })
     }
 
-    /// Sends a request and follows redirects, to an answer that is good: 200 or 206, or 416 where a range was asked.
-    /// `is_enough` may end the way at a redirect.
+    /// Sends a request and follows redirects, up to a successful response: 200 or 206, or 416 to a request with a range.
+    /// Where `is_enough` holds of a redirect, the redirect itself is returned.
     pub(super) fn follow(
         &self,
         what: &str,
@@ -162,7 +162,7 @@ impl Client {
         }
     }
 
-    /// Tries until it succeeds, fails for good, or has failed too often.
+    /// Retries `attempt` until it succeeds, fails finally, or has failed [`TRIES`] times.
     pub(super) fn persist<T>(
         &self,
         what: &str,
@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Waits for the next try; the error where there is none.
+    /// Waits before the next try. Returns the error if there is to be none.
     pub(super) fn again(&self, what: &str, tries: &mut Tries, failure: TryFailure) -> Result<(), HubError> {
         let (error, asked) = match failure {
             TryFailure::Final(error) => return Err(error),
@@ -192,7 +192,7 @@ impl Client {
         self.pause(what, wait)
     }
 
-    /// Waits, unless a signal asks for a stop.
+    /// Waits; fails when a stop signal arrives.
     pub(super) fn pause(&self, what: &str, wait: Duration) -> Result<(), HubError> {
         let started = Instant::now();
         while started.elapsed() < wait {
@@ -202,7 +202,7 @@ impl Client {
         self.check_stop(what)
     }
 
-    /// An error when a signal has asked for a stop.
+    /// Fails when a stop signal has arrived.
     pub(super) fn check_stop(&self, what: &str) -> Result<(), HubError> {
         match self.stop.requested() {
             Some(signal) => Err(HubError::Stopped { signal, what: what.to_owned() }),
@@ -275,7 +275,7 @@ impl HttpResponse {
             429 => busy("is busy (429)".to_owned()),
             408 | 425 => busy(format!("did not wait for the request ({status})")),
             500..=599 => busy(format!("has an error of its own ({status})")),
-            // A signed address that has run out: the hub makes another one.
+            // A signed address that has expired: the hub issues another one.
             _ if !by_hub && (400..500).contains(&status) => {
                 let problem = format!("leads to {}, which refuses ({status})", self.address.server());
                 TryFailure::Passing(HubError::Busy { what: what.clone(), problem }, None)
@@ -297,7 +297,7 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    /// Begins to count anew, after a try that brought something.
+    /// Sets the count to zero, after a try that received some bytes.
     pub(super) fn reset(&mut self) {
         self.failed = 0;
     }

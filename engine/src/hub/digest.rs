@@ -1,4 +1,4 @@
-//! What a file's content must hash to, as the hub's `ETag` says it.
+//! The hash that a file's content must have, from the hub's `ETag`.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A hash in the making.
+/// A running hash.
 pub(super) enum Hasher {
     Sha256(Sha256),
     GitBlob(Sha1),

@@ -12,7 +12,7 @@ use super::digest::{Digest, is_commit};
 use super::error::shown;
 use super::exchange::TICK;
 
-/// A try that brings this many bytes is not counted as failed when it is cut.
+/// A try that receives this many bytes is not counted as failed when the connection breaks.
 const PROGRESS: u64 = 1 << 20;
 
 /// A file that is to be fetched.
@@ -25,7 +25,7 @@ pub(super) struct Download<'a> {
     pub(super) name: &'a str,
 }
 
-/// What the hub says of a file before it sends it.
+/// What the hub states about a file before sending it.
 struct Metadata {
     digest: Digest,
     size: Option<u64>,
@@ -58,7 +58,7 @@ impl Download<'_> {
         self.client.endpoint.address.under(&format!("{kind}/{id}/resolve/{}/{name}", self.commit))
     }
 
-    /// Asks for the first byte: the answer's headers, or those of its first redirect to another server, hold the rest.
+    /// Requests the first byte: the response's headers, or those of its first redirect to another server, have the metadata.
     fn metadata(&self, what: &str) -> Result<Metadata, TryFailure> {
         let has_hash = |answer: &HttpResponse| answer.head.header("x-linked-etag").is_some();
         let leaves = |answer: &HttpResponse| {
@@ -111,14 +111,14 @@ impl Download<'_> {
 
     /// Waits until no other process fetches this content.
     fn lock(&self, what: &str, metadata: &Metadata) -> Result<std::fs::File, HubError> {
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             if let Some(lock) = self.cache.lock(&metadata.digest)? {
                 return Ok(lock);
             }
-            if !told {
+            if !is_reported {
                 tracing::info!("{what}: another process is fetching it: waiting");
-                told = true;
+                is_reported = true;
             }
             self.client.pause(what, TICK)?;
         }
@@ -145,7 +145,7 @@ impl Download<'_> {
                     tries.reset();
                 }
                 self.client.again(what, &mut tries, failure).inspect_err(|error| {
-                    // What came damaged is not worth going on with; the first error is the one to report.
+                    // A damaged part is no use to a later try; the first error is the one to report.
                     if matches!(error, HubError::Damaged { .. }) {
                         let _ = std::fs::remove_file(&path);
                     }
@@ -187,7 +187,7 @@ impl Download<'_> {
         let answer = self.client.follow(what, self.address(), range.as_deref(), |_| false)?;
         let begins_at = match answer.head.status {
             206 => answer.head.content_range().map_or(part.length(), |(first, _)| first),
-            // The whole file, whatever was asked for.
+            // The whole file, although a range was requested.
             200 => 0,
             _ => {
                 part.clear().map_err(failed)?;

@@ -16,7 +16,7 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// Seconds without a byte after which a connection counts as dead, where HF_HUB_DOWNLOAD_TIMEOUT is absent.
 const PATIENCE: u64 = 60;
 
-/// The hub, and who we are to it.
+/// The hub, and how requests to it are authorised.
 pub(super) struct Endpoint {
     pub(super) address: Address,
     /// Value of the `Authorization` header.
@@ -98,7 +98,7 @@ fn home() -> Option<PathBuf> {
         .or_else(|| Some(path_of("HOME")?.join(".cache/huggingface")))
 }
 
-/// HF_HUB_OFFLINE, in the words that the Python library takes.
+/// HF_HUB_OFFLINE, with the values that the Python library accepts.
 pub(super) fn is_offline() -> bool {
     match text_of("HF_HUB_OFFLINE") {
         Some(_) => is_on("HF_HUB_OFFLINE"),
@@ -106,7 +106,7 @@ pub(super) fn is_offline() -> bool {
     }
 }
 
-/// How long a server may be silent.
+/// Time without a byte after which a connection is abandoned.
 pub(super) fn patience() -> Duration {
     let seconds = text_of("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.trim().parse().ok());
     Duration::from_secs(seconds.filter(|seconds| (1..=3600).contains(seconds)).unwrap_or(PATIENCE))

@@ -1,4 +1,4 @@
-//! Why a model or a data set is not to be had, and whose fault that is.
+//! Why a model or a data set cannot be fetched, and whose fault that is.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use selfplay_records::{HasKind, Kind};
 
 use crate::signals::StopSignal;
 
-/// Why a model or a data set is not to be had.
+/// Why a model or a data set cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// A command that needs a model was given none.
@@ -124,7 +124,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
@@ -150,7 +150,7 @@ impl HasKind for HubError {
 }
 
 impl HubError {
-    /// What happened, without what would help: for a trouble that is tried again.
+    /// What happened, without advice: for a failure that is retried.
     pub(super) fn brief(&self) -> String {
         match self {
             Self::Busy { what, problem } => format!("{what}: the hub {problem}"),

@@ -1,8 +1,8 @@
-//! One request and its answer, made by a thread of its own.
+//! One request and its response, made by a thread of its own.
 //!
-//! A name server, a connection or a read can block for a long time. The thread that waits for them is not the one that
-//! decides: the caller looks at the stop flag ten times a second, and leaves a silent server to its thread, which ends
-//! by the client's own time-outs.
+//! A name server, a connection or a read can block for a long time. A thread of its own waits for them, while the
+//! caller checks the stop flag ten times a second. A silent server is left to that thread, which ends by the client's
+//! time-outs.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::signals::StopFlag;
 
-/// How often the stop flag is looked at.
+/// Time between two checks of the stop flag.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// Bytes of one piece of a body.
@@ -34,7 +34,7 @@ const HEADERS: [&str; 9] = [
     "x-repo-commit",
 ];
 
-/// Status and headers of an answer.
+/// Status and headers of a response.
 #[derive(Debug, Default)]
 pub(super) struct ResponseHead {
     pub(super) status: u16,
@@ -60,14 +60,14 @@ impl ResponseHead {
     }
 }
 
-/// Why no more comes.
+/// Why a response ended early.
 #[derive(Debug)]
 pub(super) enum Interruption {
-    /// A signal has asked for a stop.
+    /// A stop signal has arrived.
     Stop,
     /// The connection failed or broke, or the server was silent for too long.
     Broken(String),
-    /// The server is not the one that it claims to be, or speaks no TLS: no other try will do.
+    /// The server is not the one that it claims to be, or uses no TLS: another try would fail too.
     Untrusted(String),
 }
 
@@ -138,7 +138,7 @@ impl Exchange {
     }
 }
 
-/// The thread's work. A caller that has gone is noticed at the next piece, which ends the connection.
+/// The thread's work. It ends, and with it the connection, at the first message that the caller no longer receives.
 fn make(
     agent: &ureq::Agent,
     url: &str,

@@ -1,7 +1,7 @@
 //! Models and data sets of a hub: HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE as everywhere.
 //!
 //! ```text
-//! environment   who we are to which hub        client    redirects, statuses, second tries
+//! environment   the hub and the token          client    redirects, statuses, retries
 //! address       servers, read strictly         exchange  one request, in a thread of its own
 //! snapshot      a repository at one commit     download  one file, checked, resumed
 //! cache         the layout that is shared      digest    SHA-256 and git's hash
@@ -39,7 +39,7 @@ use cache::{Repo, RepoCache, RepoKind};
 use client::Client;
 use snapshot::Snapshot;
 
-/// What a command takes from the hub: each repository is asked for once, and all its files are of one commit.
+/// What a command takes from the hub: each repository is requested once, and all its files are of one commit.
 #[derive(Default)]
 pub struct Hub {
     /// Commits that a run began with.
@@ -53,7 +53,7 @@ pub struct Hub {
 /// tokenizer.
 ///
 /// # Errors
-/// [`HubError`] where the model is not to be had.
+/// [`HubError`] where the model cannot be fetched.
 pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
     Hub::default().model_folder(source)
 }
@@ -61,7 +61,7 @@ pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
 /// A folder that holds a model's config.json; of a hub nothing else is fetched.
 ///
 /// # Errors
-/// [`HubError`] where the model is not to be had.
+/// [`HubError`] where the model cannot be fetched.
 pub fn config_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
     Hub::default().model_files(source, |name| name == "config.json")
 }
@@ -83,7 +83,7 @@ impl Hub {
     /// The folder of a model's files, as [`model_folder`].
     ///
     /// # Errors
-    /// [`HubError`] where the model is not to be had.
+    /// [`HubError`] where the model cannot be fetched.
     pub fn model_folder(&self, source: &ModelSource) -> Result<PathBuf, HubError> {
         self.model_files(source, |name| {
             !name.contains('/')
@@ -97,7 +97,7 @@ impl Hub {
     /// The files of a data source, fetched where a hub has them, in the order of their names.
     ///
     /// # Errors
-    /// [`HubError`] where the data set or the split is not to be had.
+    /// [`HubError`] where the data set or the split cannot be fetched.
     pub fn data_files(&self, source: &DataSource) -> Result<Vec<PathBuf>, HubError> {
         let DataSource::Hub { id, revision, split } = source else {
             let DataSource::File(path) = source else { return Ok(Vec::new()) };
@@ -150,7 +150,7 @@ impl Hub {
             && !pin.files.is_empty()
             && pin.files.iter().all(|name| cache.has(&pin.commit, name))
         {
-            // Everything is here: the hub is not asked.
+            // Everything is in the cache: no request is made.
             self.used.borrow_mut().insert(source.to_owned(), pin.clone());
             let folder = cache.snapshot(&pin.commit);
             return Ok(pin.files.iter().map(|name| folder.join(name)).collect());

@@ -24,7 +24,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What the cache has of a revision.
+    /// The snapshot of a revision that is in the cache.
     pub(super) fn cached(cache: &RepoCache, repo: Repo) -> Result<Self, HubError> {
         let Some(commit) = cache.commit_of(&repo.revision) else {
             return Err(HubError::Offline { what: repo.id, cache: cache.root.clone() });
@@ -33,7 +33,7 @@ impl Snapshot {
         Ok(Self { repo, commit, names })
     }
 
-    /// Asks the hub which commit a revision is, and which files it has.
+    /// Requests the commit of a revision and the names of its files from the hub.
     pub(super) fn listed(client: &Client, repo: Repo) -> Result<Self, HubError> {
         let what = repo.id.clone();
         let kind = match repo.kind {
@@ -98,7 +98,7 @@ impl Snapshot {
             }
         }
         if client.is_some() {
-            // After the files: a snapshot that is found by its branch offline has what was last asked for.
+            // After the files, so that a snapshot that is found by its branch offline has the files that were requested last.
             cache.set_reference(&self.repo.revision, &self.commit)?;
         }
         let folder = cache.snapshot(&self.commit);

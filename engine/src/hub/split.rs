@@ -6,7 +6,7 @@
 //! main/train-…, socratic/train-…         two configurations: one of them is to be named, as main/train
 //! ```
 //!
-//! Shards that say how many they are must all be there. Files that differ in more than their shard's number are not
+//! Shards whose names have their total number must all be there. Files that differ in more than their shard's number are not
 //! one split: another format of the same rows, another language, another version.
 
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ struct Series {
     folder: String,
     /// The rest of the name, with `*` for the shard's number.
     pattern: String,
-    /// The number of shards, where the names say it.
+    /// The number of shards, where the names have it.
     total: Option<u64>,
 }
 
@@ -99,7 +99,7 @@ fn member(name: &str, wanted: &str) -> Option<(Series, Option<ShardNumber>)> {
     let (file, folders) = parts.split_last()?;
     let (depth, pattern, shard) = match folders.iter().position(|folder| *folder == split) {
         Some(depth) => {
-            // All of one format in the split's own folder is the split, unless its shards say otherwise.
+            // All of one format in the split's own folder is the split, unless its shards' names show otherwise.
             let (pattern, shard) = shard_of(file);
             let pattern = if shard.is_some() { pattern } else { format!("*{}", ending(file)?) };
             (depth, format!("{split}/{pattern}"), shard)
@@ -121,7 +121,7 @@ fn member(name: &str, wanted: &str) -> Option<(Series, Option<ShardNumber>)> {
     of_configuration.then(|| (Series { folder, pattern, total: shard.map(|shard| shard.total) }, shard))
 }
 
-/// A file's name with `*` for its shard's number, and the shard where the name says of how many.
+/// A file's name with `*` for its shard's number, and the shard, where the name has the total number.
 fn shard_of(file: &str) -> (String, Option<ShardNumber>) {
     let Some(ending) = ending(file) else { return (file.to_owned(), None) };
     let stem = &file[..file.len() - ending.len()];

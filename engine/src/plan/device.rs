@@ -1,4 +1,4 @@
-//! How much memory a plan may use: what `--memory` says, else what the device has.
+//! How much memory a plan may use: the value of `--memory`, else what the device has.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -124,12 +124,12 @@ fn need_of(needs: &[Need], training: bool) -> u64 {
     of.map(|need| need.bytes.total()).max().unwrap_or(0)
 }
 
-/// What was found.
+/// The result of the search for settings.
 #[derive(Debug, PartialEq, Eq)]
 enum MemoryRemedy {
     /// With these everything fits.
     Settings(Vec<Setting>),
-    /// Nothing does: with every saving at its most this much is needed.
+    /// No settings are enough: with every saving at its most this much is needed.
     None { least: u64 },
 }
 
@@ -205,7 +205,7 @@ pub(crate) fn refusal(
         .map(|need| format!("about {} for {}", size_at_least(need.bytes.total()), need.phase.name()))
         .collect();
     let (name, figures) = (&planned.recipe.name, figures.join(" and "));
-    let told = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.owner);
+    let need = format!("{name} needs {figures}, more than the {} of {}", size(memory.bytes), memory.owner);
     let remedy = match remedy(planned, memory.bytes) {
         MemoryRemedy::Settings(settings) => {
             let needs = needs_with(planned, &settings, memory.bytes);
@@ -225,10 +225,10 @@ pub(crate) fn refusal(
             )
         }
     };
-    Some(EngineError::input(format!("{told}; {remedy}")))
+    Some(EngineError::input(format!("{need}; {remedy}")))
 }
 
-/// What of a phase no setting changes, and its bytes.
+/// The part of a phase that no setting changes, and its bytes.
 fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
     let models = models(planned, planned.recipe);
     let policy = models.policy.parameter_bytes(models.policy_dtype);

@@ -5,8 +5,11 @@
 //! the program itself, and in training on a CPU the allocator's slack. Not counted: the rows in memory. `tests/plan_memory.rs` holds the plan of
 //! a training against its peak.
 
+use std::path::Path;
+
 use candle_core::DType;
-use selfplay_model::Architecture;
+use selfplay_model::weights::WeightFiles;
+use selfplay_model::{Architecture, ModelError};
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{OptimizerKind, TrainSettings};
@@ -14,8 +17,20 @@ use selfplay_trainer::{OptimizerKind, TrainSettings};
 use crate::device::DeviceChoice;
 use crate::recipe::{Recipe, WeightDType};
 
-/// Code, threads' stacks, tokenizer: what a process takes that does nothing.
+/// Code, threads' stacks, tokenizer: the memory of an idle process.
 const PROGRAM: u64 = 32 << 20;
+
+/// The shape of the policy in `folder`: that of its config.json, with an output head of its own where the weights are there
+/// and have one though config.json ties it to the embedding.
+pub(crate) fn policy_shape(folder: &Path) -> Result<Architecture, ModelError> {
+    let mut shape = Architecture::load(folder)?;
+    // Of a hub's model no weights are fetched; what is wrong with weights is reported where they are read.
+    let has_own_head = WeightFiles::open(folder).and_then(|files| files.has_own_output_head(&shape));
+    if has_own_head.unwrap_or(false) {
+        shape.tie_embeddings = false;
+    }
+    Ok(shape)
+}
 
 /// Bytes by purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +89,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// f32 on the CPU; on CUDA what the recipe says, else as stored.
+/// f32 on the CPU; on CUDA the recipe's dtype, else the stored one.
 fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice) -> DType {
     match device {
         DeviceChoice::Cpu => DType::F32,
@@ -82,7 +97,7 @@ fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice
     }
 }
 
-/// What is in memory at the same time.
+/// Phases of an iteration, by what is in memory at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The preference model beside the policy.
@@ -106,14 +121,14 @@ impl Phase {
     }
 }
 
-/// What a phase takes.
+/// The memory of a phase.
 pub(crate) struct Need {
     pub(crate) phase: Phase,
     pub(crate) bytes: MemoryBreakdown,
 }
 
-/// All phases, in their order. `memory` is what there is, where that is known: on a GPU keys and values take what is left
-/// of it, and the models take turns where they do not fit together.
+/// All phases, in their order. `memory` is the memory of the device, if known: on a GPU keys and values take the rest of
+/// it, and the models are in memory one after the other if both do not fit.
 pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> Vec<Need> {
     let need = |phase, bytes| Need { phase, bytes };
     let both = sampling(models, recipe, true, memory);
@@ -151,7 +166,7 @@ fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
     bytes
 }
 
-/// Of [`training`], what no setting of a batch changes.
+/// The part of [`training`] that no setting of a batch changes.
 pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
     let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);

@@ -1,5 +1,5 @@
-//! That what is to be allocated is not far beyond what the device has: an allocation that fails ends the process without a
-//! message, and a configuration may ask for terabytes.
+//! Refuses allocations that are larger than the memory of the device: a failed allocation would end the process without a
+//! message, and a wrong configuration can amount to terabytes.
 
 use selfplay_model::Architecture;
 
@@ -7,7 +7,7 @@ use crate::device::DeviceChoice;
 use crate::plan::device::{self, AvailableMemory};
 use crate::units::size;
 
-/// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where nobody knows what it has.
+/// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where its memory is not known.
 pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String> {
     let mut memory = device::memory(None, device)?;
     if let Some(bound) = address_space().filter(|&bound| device == DeviceChoice::Cpu && bound < memory.bytes)

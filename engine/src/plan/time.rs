@@ -1,8 +1,16 @@
-//! How long the stages of a recipe take at most, from the operations that its models need and measured rates.
+//! An upper bound on the time of each stage, from the operations that the models need and from measured rates.
 //!
-//! Two operations a weight and token in a product, the output head where logits are read, scores and sums of attention; a
-//! prompt once for all its responses. A backward pass is two forward passes, and one more where blocks are run again.
-//! Every prompt and every response is taken to be as long as the recipe lets it: real ones are shorter, and take less.
+//! Two operations for each weight and token of a product, the output head where logits are read, scores and sums of
+//! attention; a prompt once for all its responses. A backward pass is two forward passes, and one more where blocks are
+//! recomputed. Every prompt and every response is as long as the recipe allows: real ones are shorter and take less.
+//!
+//! A rate alone would be no bound for less work than was measured. Therefore:
+//! - a model smaller than the measured one is assumed to be slower per operation ([`Rate::seconds`]);
+//! - fewer candidates than [`FULL_BATCH`] take the time of that many, an optimizer step of fewer tokens than
+//!   [`FULL_STEP`] the time of that many: weights are read and updated once for all of them;
+//! - starting, loading and writing have a row of their own ([`overhead`]).
+//!
+//! The bound holds for a machine as fast as the measured one, with nothing else running on it.
 
 use candle_core::DType;
 use selfplay_model::Architecture;
@@ -14,8 +22,25 @@ use super::memory::{self, Models};
 use super::rates::{Rate, Rates, Stage, Work};
 use crate::recipe::Recipe;
 
-/// Prompts that times are given for where nobody knows how many there are.
+/// Prompts that times are given for where their number is not known.
 pub(crate) const UNIT: u64 = 1000;
+
+/// Candidates at a time in the measurement of `benches/runs/rates.json`.
+const FULL_BATCH: f64 = 32.0;
+
+/// Tokens of an optimizer step in the measurement of `benches/runs/rates.json`: 4 pairs of 128 + 2 × 128 tokens.
+const FULL_STEP: f64 = 4.0 * 384.0;
+
+/// Seconds of a run besides its iterations: the process starts, inputs are hashed and checked. Measured for the quickstart:
+/// 0.2 s (docs/log.md).
+const START: f64 = 1.0;
+
+/// Seconds of an iteration besides its stages and files: pairs are selected, results are summed up. Measured for the
+/// quickstart: 0.2 s (docs/log.md).
+const ITERATION: f64 = 0.5;
+
+/// Bytes a second that are read, hashed and written: a slow disk.
+const DISK: f64 = 2e8;
 
 /// The lengths that times are given for, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +94,8 @@ pub(crate) struct Times {
     pub(crate) stages: Vec<StageTime>,
     /// Of an iteration and of all: the sum, where every stage has its time.
     pub(crate) together: Option<StageTime>,
-    /// Measuring the held-out prompts, where it is no part of the sum: each iteration.
-    pub(crate) held_out: Option<StageTime>,
+    /// What each iteration takes besides `stages`, where these are the times of [`UNIT`] prompts.
+    pub(crate) each_iteration: Vec<StageTime>,
     /// A line per stage.
     pub(crate) sources: Vec<String>,
     /// What nothing is measured of, in which dtype.
@@ -94,18 +119,23 @@ fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f6
 }
 
 impl Job<'_> {
-    /// `samples` responses to a prompt. Bytes: a step reads the weights once for all rows, each token the keys and values
-    /// before it.
-    fn sample(&self, samples: f64) -> Work {
+    /// `samples` responses to each of `prompts`. Bytes: a step reads the weights once for all rows, each token the keys and
+    /// values before it.
+    fn sample(&self, samples: f64, prompts: f64) -> Work {
         let Lengths { prompt, response, .. } = self.lengths;
+        let sequences = samples * prompts;
+        // As many prompts as give a full batch, where there are fewer.
+        let prompts = if sequences > 0.0 { prompts * (FULL_BATCH / sequences).max(1.0) } else { 0.0 };
+        let rows = (self.rows as f64).min(samples * prompts);
         let tokens = samples * response as f64;
         let context = prompt as f64 + response as f64 / 2.0;
         let weights = self.models.policy.parameter_bytes(self.models.policy_dtype) as f64;
         let keys = self.models.policy.key_value_bytes(self.models.policy_dtype) as f64;
-        Work {
+        let each = Work {
             flops: prompt_and_responses(self.models.policy, (prompt, response), samples),
-            bytes: tokens / self.rows as f64 * weights + tokens * context * keys,
-        }
+            bytes: tokens / rows.max(1.0) * weights + tokens * context * keys,
+        };
+        each * prompts
     }
 
     /// `responses` to a prompt, embedded.
@@ -120,14 +150,29 @@ impl Job<'_> {
         Work { flops: prompt_and_responses(self.models.policy, lengths, responses), bytes: 0.0 }
     }
 
-    /// A pair's share of an optimizer step, with what is computed again.
-    fn train(&self) -> Work {
+    /// The pairs whose work takes as long as an optimizer step over `pairs` pairs.
+    fn step_pairs(&self, pairs: f64) -> f64 {
+        let full = FULL_STEP / self.lengths.pair().max(1) as f64;
+        if pairs > 0.0 { pairs.max(full) } else { 0.0 }
+    }
+
+    /// A pair's share of an optimizer step, with what is recomputed.
+    fn pair(&self) -> Work {
         let train = &self.recipe.train;
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
         // A loss of the whole batch wants all log-probs before the first gradient.
         let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens;
         let passes = 3.0 + f64::from(u8::from(train.recompute)) + f64::from(u8::from(first));
         self.log_probs(self.lengths.trained, 2.0) * passes
+    }
+
+    /// Seconds of work of a stage by a rate.
+    fn seconds(&self, stage: Stage, rate: &Rate, work: Work) -> f64 {
+        let parameters = match stage {
+            Stage::Score => self.models.preference.parameters,
+            Stage::Sample | Stage::Reference | Stage::Train => self.models.policy.parameter_count() as u64,
+        };
+        rate.seconds(work, parameters)
     }
 
     /// Pairs of a prompt at most.
@@ -145,16 +190,43 @@ impl Job<'_> {
         let train = &self.recipe.train;
         let pairs = prompts * self.pairs();
         match stage {
-            Stage::Sample => self.sample(self.recipe.sample.num_samples as f64) * prompts,
+            Stage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
             Stage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
             Stage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
             Stage::Train => {
-                let seen = pairs * train.epochs as f64;
+                let batch = train.batch_size as f64;
+                let (whole, rest) = ((pairs / batch).floor(), pairs % batch);
+                let all = (self.step_pairs(batch) * whole + self.step_pairs(rest)) * train.epochs as f64;
                 let most =
-                    train.max_steps.map_or(f64::INFINITY, |steps| steps as f64 * train.batch_size as f64);
-                self.train() * seen.min(most)
+                    train.max_steps.map_or(f64::INFINITY, |steps| self.step_pairs(batch) * steps as f64);
+                self.pair() * all.min(most)
             }
         }
+    }
+
+    /// Optimizer steps for `prompts` of one iteration, without the bound of `train.max_steps`.
+    fn steps(&self, prompts: f64) -> f64 {
+        let train = &self.recipe.train;
+        (prompts * self.pairs() / train.batch_size as f64).ceil() * train.epochs as f64
+    }
+
+    /// Bytes that an iteration of `prompts` reads, hashes and writes: both models are read and hashed; checkpoints and the
+    /// policy are written, and the policy is hashed; candidates are written and read.
+    fn file_bytes(&self, prompts: f64) -> f64 {
+        let (recipe, policy) = (self.recipe, self.models.policy);
+        let most = recipe.train.max_steps.map_or(f64::INFINITY, |steps| steps as f64);
+        let steps = self.steps(prompts).min(most);
+        let checkpoints = match recipe.train.checkpoint_every {
+            0 => 1.0,
+            every => (steps / every as f64).ceil() + 1.0,
+        };
+        let folder = memory::policy_folder(policy, recipe) as f64;
+        let preference = self.models.preference.weight_bytes(self.models.preference_dtype) as f64;
+        let candidates = memory::candidates(1, recipe) as f64 * prompts;
+        4.0 * folder
+            + 2.0 * preference
+            + 2.0 * candidates
+            + checkpoints * memory::checkpoint(policy, &recipe.train) as f64
     }
 }
 
@@ -211,7 +283,7 @@ pub(crate) fn times(
             continue;
         }
         let rate = measured.of(stage);
-        let seconds = rate.map(|rate| rate.seconds(job.work(stage, unit)));
+        let seconds = rate.map(|rate| job.seconds(stage, rate, job.work(stage, unit)));
         let whole = seconds.filter(|_| prompts.is_some()).map(|seconds| seconds * iterations);
         stages.push(StageTime { what: stage.name().to_owned(), seconds, whole });
         match rate {
@@ -226,9 +298,10 @@ pub(crate) fn times(
             None => unmeasured.push((stage, models.policy_dtype)),
         }
     }
-    let mut held_out = Some(held_out(&job, &measured)).filter(|time| time.seconds.is_some());
+    let mut each_iteration = vec![held_out(&job, &measured), overhead(&job, unit)];
+    each_iteration.retain(|time| time.seconds.is_some());
     if prompts.is_some() {
-        stages.extend(held_out.take());
+        stages.append(&mut each_iteration);
     }
     let sum = |seconds: fn(&StageTime) -> Option<f64>| stages.iter().map(seconds).sum::<Option<f64>>();
     let together = unmeasured.is_empty().then(|| StageTime {
@@ -236,7 +309,7 @@ pub(crate) fn times(
         seconds: sum(|time| time.seconds),
         whole: sum(|time| time.whole),
     });
-    Times { stages, together, held_out, sources, unmeasured }
+    Times { stages, together, each_iteration, sources, unmeasured }
 }
 
 /// Measuring a policy on the held-out prompts: its answers, log-probs by two policies, two comparisons of each answer. The
@@ -244,14 +317,21 @@ pub(crate) fn times(
 fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     let eval = &job.recipe.eval;
     let (prompts, samples) = (eval.max_prompts as f64, eval.num_samples as f64);
-    let seconds = |rate: Option<&Rate>, work: Work| rate.map(|rate| rate.seconds(work));
+    let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
     let lengths = (job.lengths.prompt, job.lengths.response);
-    let answers = seconds(measured.sample, job.sample(samples) * prompts);
-    let log_probs = seconds(measured.reference, job.log_probs(lengths, samples) * (2.0 * prompts));
-    let comparisons = seconds(measured.score, job.score(2.0) * (2.0 * samples * prompts));
+    let answers = seconds(Stage::Sample, job.sample(samples, prompts));
+    let log_probs = seconds(Stage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
+    let comparisons = seconds(Stage::Score, job.score(2.0) * (2.0 * samples * prompts));
     let each = [answers, log_probs, comparisons].into_iter().sum::<Option<f64>>();
     let whole = each.zip(answers).map(|(each, answers)| each * job.recipe.iterations as f64 + answers);
     StageTime { what: format!("{} held-out prompts", eval.max_prompts), seconds: each, whole }
+}
+
+/// What an iteration of `prompts` takes besides computing, and the start of the run.
+fn overhead(job: &Job<'_>, prompts: f64) -> StageTime {
+    let each = ITERATION + job.file_bytes(prompts) / DISK;
+    let whole = START + each * job.recipe.iterations as f64;
+    StageTime { what: "starting, loading and writing".to_owned(), seconds: Some(each), whole: Some(whole) }
 }
 
 #[cfg(test)]
@@ -312,11 +392,11 @@ mod tests {
         let pair = prompt_and_responses(&model, (20, 30), 2.0);
         job(&recipe(&set), &|job| {
             assert_eq!(job.work(Stage::Reference, 10.0).flops, 10.0 * pair);
-            // Forward, backward and the blocks again.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 10.0 * 4.0 * pair);
-            // 4 responses of 30 tokens in 8 rows: 15 steps that read all weights; 35 tokens before each on average.
-            let bytes = 15.0 * 4.0 * model.parameter_count() as f64 + 120.0 * 35.0 * 64.0;
-            assert_eq!(job.work(Stage::Sample, 1.0).bytes, bytes);
+            // Forward, backward and the blocks again; 60 pairs of 80 tokens are one step.
+            assert_eq!(job.work(Stage::Train, 60.0).flops, 60.0 * 4.0 * pair);
+            // 32 responses of 30 tokens in 8 rows: 120 steps that read all weights; 35 tokens before each on average.
+            let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
+            assert_eq!(job.work(Stage::Sample, 8.0).bytes, bytes);
         });
         let more = ["pair.rule=all-above-margin", "train.epochs=2", "train.recompute=false"];
         job(&recipe(&[&set[..], &more[..]].concat()), &|job| {
@@ -330,12 +410,47 @@ mod tests {
             "train.micro_batch_tokens=100",
         ];
         job(&recipe(&[&set[..], &most[..]].concat()), &|job| {
-            // One step of three pairs, whose log-probs are wanted first.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 3.0 * (pair * 5.0));
+            // One step, whose log-probs are wanted first; its three pairs take the time of 1,536 tokens.
+            assert_eq!(job.work(Stage::Train, 10.0).flops, 1536.0 / 80.0 * (pair * 5.0));
         });
         job(&recipe(&["sample.num_samples=1"]), &|job| {
             assert_eq!(job.work(Stage::Train, 10.0), Work::default());
         });
+    }
+
+    #[test]
+    fn little_work_takes_the_time_of_a_full_batch() {
+        let (model, preference) = (tiny(), footprint());
+        let set = ["train.max_prompt_length=20", "sample.max_new_tokens=30", "sample.num_samples=4"];
+        let recipe = recipe(&[&set[..], &["train.batch_size=64", "train.checkpoint_every=2"]].concat());
+        let models = models(&recipe, &model, &preference);
+        let job = Job { models: &models, recipe: &recipe, lengths: Lengths::of(&recipe, &model), rows: 64 };
+        // 4 and 20 responses take as long as 32, which are 8 prompts'; 36 take longer.
+        let full = job.work(Stage::Sample, 8.0);
+        for prompts in [1.0, 5.0] {
+            let few = job.work(Stage::Sample, prompts);
+            assert!(
+                (few.flops / full.flops - 1.0).abs() < 1e-12 && (few.bytes / full.bytes - 1.0).abs() < 1e-12
+            );
+        }
+        assert!(job.work(Stage::Sample, 9.0).flops > full.flops);
+        assert_eq!(job.work(Stage::Sample, 0.0), Work::default());
+        // A step of fewer than 1,536 tokens, or 19.2 pairs of 80, takes as long as one of so many; a last step too.
+        let pair = job.work(Stage::Train, 64.0).flops / 64.0;
+        let pairs = |prompts: f64| job.work(Stage::Train, prompts).flops / pair;
+        for (prompts, want) in [(1.0, 19.2), (19.0, 19.2), (20.0, 20.0), (65.0, 64.0 + 19.2), (0.0, 0.0)] {
+            assert!((pairs(prompts) - want).abs() < 1e-9, "{prompts}: {}", pairs(prompts));
+        }
+        // 200 pairs are 4 steps: checkpoints after two of them and at the end, one more for a border case.
+        let parameters = model.parameter_count() as f64;
+        let (folder, checkpoint) = (2.0 * parameters, (4.0 + 4.0) * parameters); // bf16; f32 with one state tensor
+        let candidates = 200.0 * 4.0 * 30.0 * 12.0;
+        let scorer = 4.0 * preference.parameters as f64;
+        let want = 4.0 * folder + 2.0 * scorer + 2.0 * candidates + 3.0 * checkpoint;
+        assert_eq!(job.file_bytes(200.0), want);
+        let overhead = overhead(&job, 200.0);
+        assert_eq!(overhead.seconds, Some(0.5 + want / 2e8));
+        assert_eq!(overhead.whole, Some(1.0 + 3.0 * (0.5 + want / 2e8)));
     }
 
     #[test]
@@ -344,21 +459,23 @@ mod tests {
         let recipe = recipe(&["train.max_prompt_length=20", "sample.max_new_tokens=30", "iterations=2"]);
         let (models, rates) = (models(&recipe, &model, &preference), Rates::load(&[]).unwrap());
         let all = times(&recipe, &models, &rates, Some(3000), None);
-        assert_eq!(all.stages.len(), 5);
+        assert_eq!(all.stages.len(), 6);
         let seconds: f64 = all.stages.iter().map(|time| time.seconds.unwrap()).sum();
         let together = all.together.unwrap();
         assert!((together.seconds.unwrap() / seconds - 1.0).abs() < 1e-12);
-        // Twice an iteration, and the starting policy's answers.
-        assert!(together.whole.unwrap() > 2.0 * seconds && together.whole.unwrap() < 3.0 * seconds);
+        // Twice an iteration, the start of the process, and the starting policy's answers.
+        let rest = together.whole.unwrap() - 2.0 * seconds - START;
+        assert!(rest > 0.0 && rest < seconds, "{rest} {seconds}");
         // A thousand prompts take two thirds of fifteen hundred.
         let thousand = times(&recipe, &models, &rates, None, None);
         for (one, other) in thousand.stages.iter().zip(&all.stages) {
             assert!((one.seconds.unwrap() / other.seconds.unwrap() - 2.0 / 3.0).abs() < 1e-12, "{one:?}");
         }
-        assert!(thousand.held_out.is_some() && thousand.together.is_some() && thousand.unmeasured.is_empty());
+        assert!(thousand.together.is_some() && thousand.unmeasured.is_empty());
+        assert_eq!(thousand.each_iteration.len(), 2);
         // Without a rate there is no time, and no sum.
         let gpu = Models { device: DeviceChoice::Cuda(0), ..models };
         let none = times(&recipe, &gpu, &rates, Some(3000), None);
-        assert_eq!((none.unmeasured.len(), none.together.is_some(), none.stages.len()), (4, false, 4));
+        assert_eq!((none.unmeasured.len(), none.together.is_some(), none.stages.len()), (4, false, 5));
     }
 }

@@ -1,6 +1,6 @@
 //! A recipe: what a run does, in one TOML file.
 //!
-//! [`Recipe`] is one type for what a file says and for what a run works with. Its `Default` has the defaults, its doc
+//! [`Recipe`] is one type for the contents of a file and for the settings of a run. Its `Default` has the defaults, its doc
 //! comments are the keys' documentation, and its JSON schema ([`keys`]) has their names, types and ranges: the reader's
 //! messages, `selfplay schema` and the table of keys in `docs/commands.md` come from there. All problems are found before
 //! any is reported.

@@ -26,7 +26,7 @@ impl Override {
             .then(|| toml::from_str::<toml::Table>(&format!("value = {}", self.value)).ok())
             .flatten();
         match parsed.and_then(|mut table| table.remove("value")) {
-            // A date is no type of ours: whoever types one means its text.
+            // No key takes a date: one that is typed is meant as text.
             Some(toml::Value::Datetime(_)) | None => toml::Value::String(self.value.clone()),
             Some(value) => value,
         }

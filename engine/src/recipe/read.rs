@@ -46,7 +46,7 @@ pub(super) fn read(table: toml::Table, problems: &mut Problems) -> Recipe {
     })
 }
 
-/// What of `table` is right; `path` leads to it, `keys` are those that it may have.
+/// The entries of `table` that are right; `path` is the path of `table` and `keys` are the keys that it may have.
 fn accept(path: &[&str], keys: &[RecipeKey], mut table: toml::Table, problems: &mut Problems) -> toml::Table {
     let mut right = toml::Table::new();
     for key in keys {

@@ -58,7 +58,7 @@ pub fn load_text(
 ) -> Result<Recipe, EngineError> {
     let mut problems = Problems::default();
     let mut recipe = Recipe::default();
-    // Of a text that is no TOML nothing else can be said.
+    // A text that is no TOML is not checked any further.
     if let Some(mut table) = table_of(text, &mut problems) {
         for one in overrides {
             one.apply(&mut table, &mut problems);
@@ -74,14 +74,14 @@ pub fn load_text(
     Ok(recipe)
 }
 
-/// Adds what was found of keys that have no problem yet: a key that could not be read or found has its default, of which
-/// there is nothing to say.
+/// Adds what was found of keys that have no problem yet: a key that could not be read or found has its default, whose
+/// problems are not reported.
 fn extend_by_new_keys(problems: &mut Problems, mut found: Problems) {
     found.list.retain(|problem| !problems.keys().contains(&problem.key.as_str()));
     problems.extend(found);
 }
 
-/// Finds what a recipe names, and says what is absent.
+/// Finds the models, files and folders that a recipe names, and reports those that are absent.
 struct Lookup<'a> {
     folder: Option<&'a Path>,
     purpose: Purpose,

@@ -3,8 +3,8 @@
 //! schemars derives a schema from the settings structs; this file turns it into [`RecipeKey`]s, which the reader of recipes,
 //! the JSON schema for editors and the documentation share.
 //!
-//! A key whose type is an `Option` may be absent, and the words of [`ABSENT_WORDS`] ask for that, so that `--set` can undo
-//! what a recipe says. What absence means ends the key's documentation: `Absent: the model's own.`
+//! A key whose type is an `Option` may be absent, and the words of [`ABSENT_WORDS`] make it absent, so that `--set` can undo
+//! a value of the recipe. What absence means ends the key's documentation: `Absent: the model's own.`
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::recipe::Recipe;
 
-/// What asks for a key's absence.
+/// The words that make a key absent.
 pub(super) const ABSENT_WORDS: [&str; 4] = ["off", "all", "auto", "none"];
 
 /// Keywords of a JSON schema that bound a value.
@@ -31,7 +31,7 @@ pub struct RecipeKey {
     pub default: Option<Value>,
     /// What it takes.
     pub form: KeyType,
-    /// Whether it may be absent, and `ABSENT_WORDS` ask for that.
+    /// Whether it may be absent, with a word of `ABSENT_WORDS`.
     pub is_optional: bool,
     /// JSON schema's words for the range of its values.
     pub bounds: Map<String, Value>,

@@ -59,7 +59,7 @@ impl Default for PromptsSection {
 
 impl PromptsSection {
     /// Every wrong value, without the section's name; empty when all is well. Whether there is a split for each
-    /// iteration is the whole recipe's to say.
+    /// iteration is checked with the whole recipe.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
         problems.refuse(self.column.is_empty(), "column", "\"\"", "the name of a column, as in \"prompt\"");
@@ -68,7 +68,7 @@ impl PromptsSection {
     }
 }
 
-/// `[score]`: its keys, and the model and the settings of its kind that they say.
+/// `[score]`: its keys, and the model and the settings that they resolve to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ScoreSection {
@@ -78,7 +78,7 @@ pub struct ScoreSection {
     /// How it is used.
     #[serde(skip)]
     pub settings: ScoreSettings,
-    /// What the file says, and `recipe.toml`.
+    /// The keys as written in the file and in `recipe.toml`.
     #[serde(flatten)]
     pub(super) keys: ScoreKeys,
 }
@@ -91,8 +91,8 @@ impl ScoreSection {
         problems
     }
 
-    /// Takes up what the keys say, once their model and their file are found; the keys are those of the settings from now
-    /// on, with every default. Keys that can't be stay as they are, for [`Self::validate`].
+    /// Resolves the keys into settings, once their model and their file are found; from then on the keys hold every default.
+    /// Wrong keys stay as they are, for [`Self::validate`] to report.
     pub(super) fn settle(&mut self) {
         let mut problems = Problems::default();
         self.settings = self.keys.resolve(&mut problems);
@@ -113,7 +113,7 @@ pub struct EvalSection {
     /// The column of the held-out prompts' file that holds the right answers. Absent: no accuracy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<String>,
-    /// How an answer is held against the right one. Absent: exact.
+    /// How an answer is compared with the right one. Absent: exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checker: Option<CheckerKind>,
     /// Answers per prompt.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum ModelSource {
-    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    /// As written in a recipe's file, not looked up yet. A loaded recipe has none.
     Written(String),
     /// A folder in Hugging Face layout.
     Folder(PathBuf),
@@ -54,18 +54,6 @@ impl ModelSource {
     }
 }
 
-impl From<String> for ModelSource {
-    fn from(text: String) -> Self {
-        Self::Written(text)
-    }
-}
-
-impl From<ModelSource> for String {
-    fn from(source: ModelSource) -> Self {
-        source.to_string()
-    }
-}
-
 impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,7 +71,7 @@ impl fmt::Display for ModelSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum DataSource {
-    /// As a recipe's file says it, not looked up yet. A loaded recipe has none.
+    /// As written in a recipe's file, not looked up yet. A loaded recipe has none.
     Written(String),
     /// A file of this machine.
     File(PathBuf),
@@ -119,18 +107,6 @@ impl DataSource {
     }
 }
 
-impl From<String> for DataSource {
-    fn from(text: String) -> Self {
-        Self::Written(text)
-    }
-}
-
-impl From<DataSource> for String {
-    fn from(source: DataSource) -> Self {
-        source.to_string()
-    }
-}
-
 impl fmt::Display for DataSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -149,6 +125,25 @@ impl fmt::Display for DataSource {
         }
     }
 }
+
+/// Both kinds of sources are written in a recipe as text, and looked up later.
+macro_rules! written_as_text {
+    ($($source:ident),*) => {$(
+        impl From<String> for $source {
+            fn from(text: String) -> Self {
+                Self::Written(text)
+            }
+        }
+
+        impl From<$source> for String {
+            fn from(source: $source) -> Self {
+                source.to_string()
+            }
+        }
+    )*};
+}
+
+written_as_text!(ModelSource, DataSource);
 
 /// A path of a recipe, absolute: against the current directory where it exists there, else against the recipe
 /// file's own folder where it exists there, else against the current directory.

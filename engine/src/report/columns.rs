@@ -5,7 +5,7 @@ use std::fmt;
 use crate::run::summary::{IterationSummary, StartSummary};
 use crate::units::duration;
 
-/// A table that columns stand in.
+/// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     /// `show`: a policy on the held-out prompts.
@@ -22,7 +22,7 @@ use Table::{Compare, HeldOut, Training};
 pub(super) struct Column {
     /// Its head.
     pub(super) title: &'static str,
-    /// What it says, as in the documentation.
+    /// Its meaning, as in the documentation.
     #[cfg_attr(not(test), expect(dead_code, reason = "a test holds the documentation to it"))]
     pub(super) meaning: &'static str,
     /// The tables that have it.
@@ -36,7 +36,7 @@ pub(super) struct Column {
 /// A value with the form in which it is shown; a dash where it is unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
-    /// Not known of any run.
+    /// Not available.
     Unknown,
     /// The starting policy's line.
     Start,
@@ -79,153 +79,104 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What a starting policy has none of.
-fn none(_: &StartSummary) -> Cell {
-    Cell::Unknown
+/// A column that the starting policy's line has no value in.
+const fn column(
+    title: &'static str,
+    meaning: &'static str,
+    tables: &'static [Table],
+    value: fn(&IterationSummary) -> Cell,
+) -> Column {
+    Column { title, meaning, tables, value, start: |_| Cell::Unknown }
+}
+
+impl Column {
+    /// The column with a value of the starting policy.
+    const fn starting(self, start: fn(&StartSummary) -> Cell) -> Self {
+        Self { start, ..self }
+    }
 }
 
 /// All columns.
 pub(super) const COLUMNS: &[Column] = &[
-    Column {
-        title: "iteration",
-        meaning: "from 1; `start` is the starting policy",
-        tables: &[HeldOut, Training, Compare],
-        value: |one| Cell::Count(one.iteration),
-        start: |_| Cell::Start,
-    },
-    Column {
-        title: "accuracy",
-        meaning: "share of held-out answers that `eval.checker` finds right; needs `eval.answers`",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Share(one.eval_accuracy),
-        start: |start| Cell::Share(start.eval_accuracy),
-    },
-    Column {
-        title: "win vs before",
-        meaning: "mean P(new ≻ old) by the preference model on held-out prompts; old is the policy that the iteration started from",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Share(one.win_rate_start),
-        start: none,
-    },
-    Column {
-        title: "win vs first",
-        meaning: "the same against the policy that the run started from",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Share(one.win_rate_first),
-        start: none,
-    },
-    Column {
-        title: "characters",
-        meaning: "mean length of the held-out answers. Read a win rate beside it",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Tenths(one.characters),
-        start: |start| Cell::Tenths(start.characters),
-    },
-    Column {
-        title: "tokens",
-        meaning: "the same in tokens, the stop token included",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Tenths(one.tokens),
-        start: |start| Cell::Tenths(start.tokens),
-    },
-    Column {
-        title: "limited",
-        meaning: "share of the held-out answers that the length limit ended",
-        tables: &[HeldOut],
-        value: |one| Cell::Share(one.length_limited),
-        start: none,
-    },
-    Column {
-        title: "kl",
-        meaning: "mean over the new policy's held-out answers of log π_new − log π_old",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Fine(one.kl),
-        start: none,
-    },
-    Column {
-        title: "prompts",
-        meaning: "prompts that were sampled",
-        tables: &[Training],
-        value: |one| Cell::Count(one.prompts),
-        start: none,
-    },
-    Column {
-        title: "skipped",
-        meaning: "rows of the split without a usable prompt",
-        tables: &[Training],
-        value: |one| Cell::Count(one.skipped_prompts),
-        start: none,
-    },
-    Column {
-        title: "candidates",
-        meaning: "candidates of all prompts",
-        tables: &[Training],
-        value: |one| Cell::Count(one.candidates),
-        start: none,
-    },
-    Column {
-        title: "pairs",
-        meaning: "pairs that were selected",
-        tables: &[Training],
-        value: |one| Cell::Count(one.pairs),
-        start: none,
-    },
-    Column {
-        title: "truncated",
-        meaning: "pairs that were cut to fit `train.max_length`",
-        tables: &[Training],
-        value: |one| Cell::Count(one.truncated_pairs),
-        start: none,
-    },
-    Column {
-        title: "mean score",
-        meaning: "mean over the pairs of the chosen response's mean score against all candidates",
-        tables: &[Training],
-        value: |one| Cell::Fine(one.mean_score),
-        start: none,
-    },
-    Column {
-        title: "cyclic",
-        meaning: "share of prompts with a preference cycle among three candidates",
-        tables: &[Training, Compare],
-        value: |one| Cell::Share(one.cyclic),
-        start: none,
-    },
-    Column {
-        title: "steps",
-        meaning: "optimizer steps",
-        tables: &[Training],
-        value: |one| Cell::Count(one.steps),
-        start: none,
-    },
-    Column {
-        title: "loss first",
-        meaning: "loss of the first step",
-        tables: &[Training],
-        value: |one| Cell::Loss(one.loss_first),
-        start: none,
-    },
-    Column {
-        title: "loss last",
-        meaning: "loss of the last step",
-        tables: &[Training],
-        value: |one| Cell::Loss(one.loss_last),
-        start: none,
-    },
-    Column {
-        title: "differ",
-        meaning: "sampler's log-probs against the trainer's on real candidates, nats a token at most",
-        tables: &[Training, Compare],
-        value: |one| Cell::Scientific(one.logprob_difference),
-        start: none,
-    },
-    Column {
-        title: "seconds",
-        meaning: "wall clock of all processes that worked on the iteration",
-        tables: &[HeldOut, Compare],
-        value: |one| Cell::Seconds(one.seconds),
-        start: none,
-    },
+    column("iteration", "from 1; `start` is the starting policy", &[HeldOut, Training, Compare], |one| {
+        Cell::Count(one.iteration)
+    })
+    .starting(|_| Cell::Start),
+    column(
+        "accuracy",
+        "share of held-out answers that `eval.checker` finds right; needs `eval.answers`",
+        &[HeldOut, Compare],
+        |one| Cell::Share(one.eval_accuracy),
+    )
+    .starting(|start| Cell::Share(start.eval_accuracy)),
+    column(
+        "win vs before",
+        "mean P(new ≻ old) by the preference model on held-out prompts; old is the policy that the iteration started from",
+        &[HeldOut, Compare],
+        |one| Cell::Share(one.win_rate_start),
+    ),
+    column(
+        "win vs first",
+        "the same against the policy that the run started from",
+        &[HeldOut, Compare],
+        |one| Cell::Share(one.win_rate_first),
+    ),
+    column(
+        "characters",
+        "mean length of the held-out answers. Read a win rate beside it",
+        &[HeldOut, Compare],
+        |one| Cell::Tenths(one.characters),
+    )
+    .starting(|start| Cell::Tenths(start.characters)),
+    column("tokens", "the same in tokens, the stop token included", &[HeldOut, Compare], |one| {
+        Cell::Tenths(one.tokens)
+    })
+    .starting(|start| Cell::Tenths(start.tokens)),
+    column("limited", "share of the held-out answers that the length limit ended", &[HeldOut], |one| {
+        Cell::Share(one.length_limited)
+    }),
+    column(
+        "kl",
+        "mean over the new policy's held-out answers of log π_new − log π_old",
+        &[HeldOut, Compare],
+        |one| Cell::Fine(one.kl),
+    ),
+    column("prompts", "prompts that were sampled", &[Training], |one| Cell::Count(one.prompts)),
+    column("skipped", "rows of the split without a usable prompt", &[Training], |one| {
+        Cell::Count(one.skipped_prompts)
+    }),
+    column("candidates", "candidates of all prompts", &[Training], |one| Cell::Count(one.candidates)),
+    column("pairs", "pairs that were selected", &[Training], |one| Cell::Count(one.pairs)),
+    column("truncated", "pairs that were cut to fit `train.max_length`", &[Training], |one| {
+        Cell::Count(one.truncated_pairs)
+    }),
+    column(
+        "mean score",
+        "mean over the pairs of the chosen response's mean score against all candidates",
+        &[Training],
+        |one| Cell::Fine(one.mean_score),
+    ),
+    column(
+        "cyclic",
+        "share of prompts with a preference cycle among three candidates",
+        &[Training, Compare],
+        |one| Cell::Share(one.cyclic),
+    ),
+    column("steps", "optimizer steps", &[Training], |one| Cell::Count(one.steps)),
+    column("loss first", "loss of the first step", &[Training], |one| Cell::Loss(one.loss_first)),
+    column("loss last", "loss of the last step", &[Training], |one| Cell::Loss(one.loss_last)),
+    column(
+        "differ",
+        "sampler's log-probs against the trainer's on real candidates, nats a token at most",
+        &[Training, Compare],
+        |one| Cell::Scientific(one.logprob_difference),
+    ),
+    column(
+        "seconds",
+        "wall clock of all processes that worked on the iteration",
+        &[HeldOut, Compare],
+        |one| Cell::Seconds(one.seconds),
+    ),
 ];
 
 impl Table {
@@ -294,6 +245,6 @@ mod tests {
             Cell::Seconds(90.0),
         ];
         let shown: Vec<String> = shown.iter().map(Cell::to_string).collect();
-        assert_eq!(shown, ["-", "52.3 %", "2.500e5", "0.6900", "0.0000", "1.2e-5", "1m30s"]);
+        assert_eq!(shown, ["-", "52.3 %", "2.500e5", "0.6900", "0.0000", "1.2e-5", "1.5 min"]);
     }
 }

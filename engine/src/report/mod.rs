@@ -1,4 +1,4 @@
-//! What `show` and `compare` tell, as pure text and data.
+//! The output of `show` and `compare`, as text and as data.
 
 mod columns;
 pub mod compare;

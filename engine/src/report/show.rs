@@ -120,7 +120,7 @@ mod tests {
         };
         let text = render(&summary);
         assert!(text.starts_with("x (runs/x): 1 of 3 iterations\n"), "{text}");
-        assert!(text.contains("50.0 %") && text.contains("62.5 %") && text.contains("1m30s"), "{text}");
+        assert!(text.contains("50.0 %") && text.contains("62.5 %") && text.contains("1.5 min"), "{text}");
         assert!(text.contains("selfplay resume runs/x"));
         assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
         summary.finished = true;

@@ -282,7 +282,7 @@ pub fn make_folder(path: &Path) -> Result<(), EngineError> {
 fn refuse_links_from(path: &Path) -> Result<(), EngineError> {
     let found = match path.symlink_metadata() {
         Ok(found) => found,
-        // Another process may be at work here; the lock is asked later.
+        // Another process may be working here; the lock is taken later.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(EngineError::io(path, "look at", source)),
     };

@@ -1,4 +1,4 @@
-//! `events.jsonl`: one line per thing that happened, for people and for the seconds that `show` adds up.
+//! `events.jsonl`: one line per event, for people and for the seconds that `show` adds up.
 //!
 //! A record, never a source: no decision of a resume reads it. A line that a kill tore is skipped by the reader.
 
@@ -155,7 +155,7 @@ pub fn read(path: &Path) -> Vec<EventLine> {
     String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Writes a log anew, whole or not at all.
+/// Replaces a log, whole or not at all.
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -42,7 +42,7 @@ pub struct InputFile {
     pub bytes: u64,
     /// Of its content.
     pub sha256: String,
-    /// Whether every byte went into the hash; an earlier selfplay does not say so.
+    /// Whether every byte went into the hash; an earlier selfplay did not write this.
     #[serde(default)]
     pub whole: bool,
 }

@@ -1,6 +1,6 @@
-//! `manifest.json`: what a run was begun with, so that a resume goes on with the same and a reader knows with what.
+//! `manifest.json`: the inputs and the environment that a run was begun with, so that a resume uses the same ones.
 //!
-//! Which shards exist is not written here: the disk itself says it ([`crate::run::plan`]).
+//! Which shards exist is not written here but read from the disk ([`crate::run::plan`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::hub::HubPin;
 use crate::run::branch_point::BranchPoint;
 use crate::run::input_files::InputFiles;
 
-/// The layout's version; a later program that reads another one says so.
+/// The layout's version; other versions are refused.
 const FORMAT: u32 = 1;
 
 /// What a run was begun with, and which iterations are finished.
@@ -156,7 +156,7 @@ impl Manifest {
         wanted > 0 && (1..=wanted).all(|iteration| self.finished.contains(&iteration))
     }
 
-    /// That prompts were counted as the inputs have them, split by split: shards go by the counts.
+    /// That prompts were counted as the inputs have them, split by split: the shards are computed from the counts.
     ///
     /// # Errors
     /// [`EngineError::BadFile`] for the manifest at `path`.

@@ -1,7 +1,7 @@
 //! What is left of an iteration, decided purely from what the recipe wants and what is on disk.
 //!
-//! The disk is the only witness: every piece of work ends with the rename of a whole file or folder, so what is
-//! there is done. A later product makes an earlier one unnecessary (with `policy/` written, a missing shard of
+//! Only the disk is consulted: every piece of work ends with the rename of a whole file or folder, so what is
+//! there is complete. A later product makes an earlier one unnecessary (with `policy/` written, a missing shard of
 //! candidates is not sampled again).
 
 use std::collections::BTreeSet;

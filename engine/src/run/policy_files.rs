@@ -1,7 +1,7 @@
 //! `policy_files.json`: what the files of an iteration's `policy/` were when they were written.
 //!
 //! The next iteration starts from that policy, perhaps in another process on another day: one flipped bit of its weights
-//! would train another policy without a word. `policy/` itself has the files of a model folder and no more.
+//! would train another policy unnoticed. `policy/` itself has the files of a model folder and no more.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub fn keep(dir: &IterationDir) -> Result<(), EngineError> {
     write_json(&dir.policy_files(), &hashes(dir)?)
 }
 
-/// Forgets an earlier `policy/` that a user has removed.
+/// Removes the hashes of an earlier `policy/` that a user has removed.
 ///
 /// # Errors
 /// When the file is there and cannot be removed.

@@ -1,7 +1,7 @@
-//! `sampling.json`: the room that a device had when candidates were begun.
+//! `sampling.json`: the capacity of the device when sampling began.
 //!
-//! On a GPU without `sample.batch_invariant` a candidate's bits depend on the schedule of its shard, and the schedule goes
-//! by the pages of the cache. A process that goes on later finds other memory free, and must not sample by that.
+//! On a GPU without `sample.batch_invariant` a candidate's bits depend on the schedule of its shard, and the schedule depends
+//! on the pages of the cache. A process that resumes finds another amount of free memory and must use the capacity of the first.
 
 use std::path::Path;
 
@@ -40,11 +40,11 @@ pub fn earlier(path: &Path, device: &Device) -> Result<Option<Capacity>, EngineE
         return Ok(None);
     }
     let file: SamplingFile = read_json(path)?;
-    // A GPU's memory is nothing to go by on a processor, and the bits differ between them in any case.
+    // The capacity of a GPU is wrong for a CPU, and their bits differ in any case.
     Ok((file.device == DeviceKind::of(device)).then_some(file.capacity))
 }
 
-/// Keeps it for a process that goes on.
+/// Writes the capacity for a process that resumes.
 ///
 /// # Errors
 /// When the file cannot be written.

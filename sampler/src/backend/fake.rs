@@ -8,10 +8,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use selfplay_model::ops::draw::{Drawn, RowDraw};
+use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
-use crate::{Backend, Capacity, SampleError, TextDecoder};
+use crate::{Backend, BackendStep, Capacity, DrawnTokens, LogitsReader, SampleError, TextDecoder};
 
 /// One token per byte.
 pub(crate) struct FakeText;
@@ -33,7 +33,7 @@ impl TextDecoder for FakeText {
     }
 }
 
-/// What one place of a page holds: keys and values stand for a token at a position after a prefix, and so does this.
+/// The contents of one position of a page: like keys and values, they depend on a token, its position and its prefix.
 #[derive(Clone, Copy, Debug, Default)]
 struct CachedToken {
     id: u32,
@@ -56,7 +56,7 @@ pub(crate) struct FakeModel {
     /// Of the step to come, the draws by row.
     draws: Vec<RowDraw>,
     prompts: HashMap<Stream, Vec<u32>>,
-    /// What each candidate was fed of its response.
+    /// The tokens of its response that each candidate was fed.
     fed: HashMap<(Stream, u32), Vec<u32>>,
 }
 
@@ -81,7 +81,7 @@ impl FakeModel {
         }
     }
 
-    /// What it says of itself; its rows are independent in any case.
+    /// The answer of [`Backend::is_batch_invariant`]; its rows are independent in any case.
     pub(crate) fn with_batch_invariance(mut self, batch_invariant: bool) -> Self {
         self.batch_invariant = batch_invariant;
         self
@@ -126,7 +126,7 @@ impl FakeModel {
         (0..row.context + row.new_tokens).map(check).collect()
     }
 
-    /// That a row which draws holds its prompt, and all of the response that was drawn before.
+    /// Checks that a row which draws holds its prompt, and all of the response that was drawn before.
     fn check_identity(&mut self, held: &[u32], draw: &RowDraw) {
         let stream = (draw.key, draw.tag);
         if draw.step == 0 {
@@ -176,13 +176,8 @@ impl Backend for FakeModel {
         Ok(())
     }
 
-    fn run(
-        &mut self,
-        ids: &[u32],
-        rows: &[PagedRow<'_>],
-        logit_rows: &[usize],
-        read: &mut (dyn FnMut(&[f32]) + Send),
-    ) -> Result<(), SampleError> {
+    fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
+        let BackendStep { ids, rows, logit_rows } = step;
         // All writes go before all reads, so that a page written by two rows shows.
         let (mut last_ids, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
         for (number, row) in rows.iter().enumerate() {
@@ -218,14 +213,12 @@ impl Backend for FakeModel {
         Ok(())
     }
 
-    /// Draws nothing, but takes note of who draws.
+    /// Draws nothing, but records the draws for the checks in [`Backend::run`].
     fn run_and_draw(
         &mut self,
-        _ids: &[u32],
-        _rows: &[PagedRow<'_>],
-        _logit_rows: &[usize],
+        _step: BackendStep<'_>,
         draws: &[RowDraw],
-    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+    ) -> Result<Option<DrawnTokens>, SampleError> {
         self.draws = draws.to_vec();
         Ok(None)
     }

@@ -6,10 +6,10 @@ use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::gpu::{Gpu, GpuMemory, memory};
-use selfplay_model::ops::draw::{Drawn, RowDraw, draw};
-use selfplay_model::{Decoder, KvCache, PagedRow};
+use selfplay_model::ops::draw::{RowDraw, draw};
+use selfplay_model::{Decoder, KvCache};
 
-use super::Backend;
+use super::{Backend, BackendStep, DrawnTokens, LogitsReader};
 use crate::{Capacity, SampleError};
 
 /// The policy's own decoder on the trainer's own weights.
@@ -41,7 +41,7 @@ impl<'a> NativeBackend<'a> {
         }
     }
 
-    /// With other rows and tokens a step than a GPU has by default, so that their activations are left room for.
+    /// Sets the rows and tokens of a step, whose activations need memory beside the cache; the defaults are a GPU's.
     #[must_use]
     pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
         self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
@@ -91,7 +91,7 @@ impl Backend for NativeBackend<'_> {
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
         if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
-            // The old one goes first: two together might not fit.
+            // The old one is freed first: both together might not fit.
             self.cache = None;
             self.graphs = self.graphs.renewed();
             let (arch, device) = (self.decoder.architecture(), self.decoder.device());
@@ -104,13 +104,8 @@ impl Backend for NativeBackend<'_> {
         Ok(self.cache()?.copy_page(from, to)?)
     }
 
-    fn run(
-        &mut self,
-        ids: &[u32],
-        rows: &[PagedRow<'_>],
-        logit_rows: &[usize],
-        read: &mut (dyn FnMut(&[f32]) + Send),
-    ) -> Result<(), SampleError> {
+    fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
+        let BackendStep { ids, rows, logit_rows } = step;
         let decoder = self.decoder;
         let cache = self.cache()?;
         let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
@@ -123,11 +118,10 @@ impl Backend for NativeBackend<'_> {
 
     fn run_and_draw(
         &mut self,
-        ids: &[u32],
-        rows: &[PagedRow<'_>],
-        logit_rows: &[usize],
+        step: BackendStep<'_>,
         draws: &[RowDraw],
-    ) -> Result<Option<Vec<Option<Drawn>>>, SampleError> {
+    ) -> Result<Option<DrawnTokens>, SampleError> {
+        let BackendStep { ids, rows, logit_rows } = step;
         let decoder = self.decoder;
         if Gpu::at(decoder.device())?.is_none() {
             return Ok(None);

@@ -1,5 +1,5 @@
 //! Top-p of a flat row: a bracket of logits in which the target is probably reached, by a sample of the row, and the
-//! pass over the row that says what is above the bracket and what is within.
+//! pass over the row that separates what is above the bracket from what is within.
 //!
 //! The sample needs no exactness, only the same bits everywhere; the pass is exact, as all of `row_pass.rs`.
 
@@ -31,7 +31,7 @@ fn bucket(distance: f32, scale: f32) -> usize {
 widest! {
     /// Between which logits the mass, summed from the greatest logit down, probably comes to `share` of all: an
     /// estimate by some of the row's blocks, with three standard errors to either side. Logits below `cutoff`
-    /// are out of the question.
+    /// cannot be part of it.
     sampled_bracket, sampled_bracket_body,
     (row: &[f32], max: f32, weights: RowWeights, cutoff: f32, share: f64) -> Bracket
 }

@@ -3,7 +3,7 @@
 //! A block is 64 logits; the last one is filled up with -inf. Lanes, and with them the order of every sum, are
 //! fixed, and no multiply-add is fused, so that the bits are the same with any instruction set and nothing is slow
 //! where there is no fused one (which is why the model's `exp_fast` is not used here). Exponentials are computed
-//! anew in each pass: with wide registers that is cheaper than to keep them.
+//! again in each pass: with wide registers that is cheaper than to store them.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ const LANES: usize = 8;
 /// exact in f64, and so do not depend on their order: what a partial selection finds is what a full sort would.
 const ROUND: f64 = 1.5 * (1u64 << 18) as f64;
 
-/// What a row's weights are needed for.
+/// The purpose of a row's weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum RowWeights {
     /// The log-sum-exp only.

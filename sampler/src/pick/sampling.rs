@@ -89,13 +89,13 @@ pub struct Picker {
     kept: KeptTokens,
 }
 
-/// What the filters left of a row.
+/// The tokens of a row that the filters kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum KeptTokens {
     /// The greatest logit alone.
     #[default]
     Greatest,
-    /// Every token down to a floor; what the blocks hold of them stands in `masses`.
+    /// Every token down to a floor; their mass in each block is in `masses`.
     Down { to: Floor, mass: f64 },
     /// The tokens in `choices`, in the order of ids.
     Choices { mass: f64 },
@@ -219,7 +219,7 @@ impl Picker {
         KeptTokens::Choices { mass: mass_of(&self.choices) }
     }
 
-    /// A logit below which no mass reaches `mass`; the slack outdoes every rounding.
+    /// A logit below which no mass reaches `mass`; the slack is larger than every rounding error.
     fn cutoff(&self, temperature: f32, mass: f64) -> f32 {
         (f64::from(self.max) + f64::from(temperature) * (mass.ln() - 1e-3) - 1e-6 * f64::from(self.max.abs()))
             as f32
@@ -267,7 +267,7 @@ impl Picker {
     ) -> KeptTokens {
         let bracket = sampled_bracket(logits, self.max, weights, cutoff, rule.top_p);
         let mut above = self.gather_within(logits, weights, bracket);
-        // The sample may have misled. Whichever side the target is on then becomes the bracket as a whole.
+        // The estimate may be wrong. The whole side that the target is on then becomes the bracket.
         if above >= target {
             let bracket = Bracket { upper: self.max, lower: bracket.upper };
             above = self.gather_within(logits, weights, bracket);
@@ -311,8 +311,8 @@ impl Picker {
         }
     }
 
-    /// The choice, in the order of rank, with which a mass of `above` comes to `target`; absent when all of them
-    /// do not, which rounding alone can bring about.
+    /// The choice, in the order of rank, with which the mass, from `above` on, reaches `target`; absent when all of them
+    /// do not reach it, which happens by rounding only.
     fn last_of(&mut self, mut above: f64, target: f64) -> Option<TokenChoice> {
         const SORTED: usize = 32;
         self.scratch.clone_from(&self.choices);

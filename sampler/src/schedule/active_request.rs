@@ -1,4 +1,4 @@
-//! A request on its way: what the schedule and the draws read of it.
+//! A request in progress, as the schedule and the draws read it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(crate) struct ActiveRequest {
     pub prompt_id: String,
     pub prompt_ids: Vec<u32>,
     pub samples: usize,
-    /// Tokens of a response at most: what is asked for and what the model's context has left.
+    /// Tokens of a response at most: the request's limit, or the rest of the model's context if that is less.
     pub limit: usize,
     pub stream: PromptStream,
     pub rule: PickRule,
@@ -21,7 +21,7 @@ pub(crate) struct ActiveRequest {
 }
 
 impl ActiveRequest {
-    /// Of a request that was checked, for a model with a context of so many positions.
+    /// From a request that was checked, for a model with a context of so many positions.
     pub(crate) fn new(id: RequestId, request: Request, max_positions: usize) -> Self {
         let Request { prompt_id, prompt_ids, sampling, stop } = request;
         Self {

@@ -1,4 +1,4 @@
-//! Who begins: preempted candidates, then new prompts.
+//! Which work begins: preempted candidates, then new prompts.
 
 use selfplay_model::PAGE_TOKENS;
 
@@ -25,7 +25,7 @@ impl Schedule {
         }
     }
 
-    /// How many pages those that are at work may take next.
+    /// How many pages the rows, forks and prefills may take next.
     fn pages_soon(&self) -> usize {
         let rows = self.running.iter().filter(|row| row.may_need_page()).count();
         rows + self.ready.len() + self.prefilling.iter().map(Prefill::rows).sum::<usize>()

@@ -1,4 +1,4 @@
-//! A step's batch, and what becomes of the tokens that are drawn from it.
+//! A step's batch, and the processing of the tokens that are drawn from it.
 
 use selfplay_model::{PAGE_TOKENS, PagedRow};
 use selfplay_records::FinishReason;
@@ -51,7 +51,7 @@ impl Schedule {
         Batch { ids: &self.ids, rows, logit_rows: &self.logit_rows, draws }
     }
 
-    /// Takes what was drawn: `picks` gives the tokens of the batch's n-th draw, or `None` where its logits were not finite.
+    /// Processes the drawn tokens: `picks` gives the tokens of the batch's n-th draw, or `None` where its logits were not finite.
     pub(crate) fn postprocess<'p>(
         &mut self,
         picks: impl Fn(usize) -> Option<&'p [SampledToken]>,
@@ -103,7 +103,7 @@ impl Schedule {
         events
     }
 
-    /// Gives a candidate its next token, `picks[place]`; says whether, and why, it is the last one.
+    /// Gives a candidate its next token, `picks[place]`; returns why it is the last one, if it is.
     fn accept(
         &mut self,
         sequence: &mut Sequence,
@@ -159,7 +159,7 @@ impl Schedule {
         if front.done == front.tokens() { self.prefilling.pop_front() } else { None }
     }
 
-    /// K candidates with their first tokens; those that go on hold the prompt's pages.
+    /// K candidates with their first tokens; those that are not finished hold the prompt's pages.
     fn fork(
         &mut self,
         prefill: Prefill,

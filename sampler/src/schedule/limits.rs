@@ -4,7 +4,7 @@ use selfplay_model::PAGE_TOKENS;
 
 use crate::Capacity;
 
-/// What the schedule may use.
+/// The limits of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScheduleLimits {
     /// Candidates in a step.
@@ -29,7 +29,7 @@ impl ScheduleLimits {
     }
 
     /// Pages for a full batch of the greatest requests, at most those that there is memory for; at least those of the
-    /// longest candidate, so that the oldest one can always go on.
+    /// longest candidate, so that the oldest one can always continue.
     pub(crate) fn pool_pages(&self, needs: impl Iterator<Item = PageNeed>) -> usize {
         let (mut prompt, mut private, mut one, mut all) = (0usize, 0usize, 0usize, 0usize);
         for need in needs {
@@ -44,7 +44,7 @@ impl ScheduleLimits {
         batch.min(all).min(self.affordable_pages).min(u32::MAX as usize).max(one)
     }
 
-    /// Pages for requests that are not known beforehand: all that there is memory for, and at least those of the model's
+    /// Pages for requests that are not known beforehand: as many as there is memory for, and at least those of the model's
     /// whole context.
     pub(crate) fn most_pages(&self) -> usize {
         let context = PageNeed::new(self.max_positions, 1, 1);

@@ -1,9 +1,9 @@
-//! Cache pages: who holds which.
+//! Cache pages and their reference counts.
 //!
-//! A page holds [`selfplay_model::PAGE_TOKENS`] positions. Rows that go on from a common prompt hold its
+//! A page holds [`selfplay_model::PAGE_TOKENS`] positions. Candidates of the same prompt hold its
 //! pages together; a page is written only by its single holder ([`PagePool::is_writable`]), else it is copied first.
-//! A row takes a page when it reaches it, so that no memory waits for tokens that never come; what happens when none is
-//! free is the schedule's matter.
+//! A row takes a page when it reaches it, so that no memory is reserved for tokens that never come; the schedule decides
+//! what happens when none is free.
 
 /// Reference counts of a fixed number of pages.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! One candidate on its way: its tokens, their log-probs, its pages.
+//! One candidate in progress: its tokens, their log-probs, its pages.
 
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Sequence {
         [prompt, &self.ids[response(from)..response(to)]]
     }
 
-    /// Appends a token; says whether, and why, it is the last one. A stop goes before the length.
+    /// Appends a token. Returns why it is the last one, if it is; a stop has priority over the length.
     pub(crate) fn accept(
         &mut self,
         pick: SampledToken,

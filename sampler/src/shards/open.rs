@@ -1,11 +1,11 @@
-//! Shards of which candidates are still to come.
+//! Shards with unfinished candidates.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::response::PromptSamples;
 use crate::{EncodedPrompt, RequestId, Sample, SampleError};
 
-/// What has ended, by shard: a shard is whole when all its candidates have ended, and is kept no longer than that.
+/// Finished candidates by shard: a shard is whole when all its candidates have ended, and is kept no longer than that.
 #[derive(Default)]
 pub(super) struct OpenShards<'p> {
     shards: Vec<OpenShard<'p>>,
@@ -21,7 +21,7 @@ struct OpenShard<'p> {
 }
 
 impl<'p> OpenShards<'p> {
-    /// One more shard, whose prompts `ask` asks for.
+    /// Adds a shard; `ask` adds the request of a prompt to the engine.
     pub(super) fn add(
         &mut self,
         prompts: &'p [EncodedPrompt<'p>],

@@ -1,4 +1,4 @@
-//! What a decoder with preference heads takes of a machine, by its shape alone.
+//! Memory and operations of a decoder with preference heads, computed from its shape.
 
 use std::sync::Arc;
 
@@ -7,10 +7,11 @@ use selfplay_model::{Architecture, StoredDtype};
 use crate::Footprint;
 use crate::footprint::{ComparisonLengths, Cost};
 
-/// Of a backbone; its heads are next to nothing.
-pub(super) fn footprint_of(backbone: &Architecture) -> Footprint {
+/// The footprint of a model with this backbone and `parameters` numbers, its preference heads included. The operations of
+/// the heads are left out: they are less than a thousandth of the backbone's.
+pub(super) fn footprint_of(backbone: &Architecture, parameters: usize) -> Footprint {
     Footprint::new(
-        backbone.parameter_count() as u64,
+        parameters as u64,
         backbone.stored_dtype.map(StoredDtype::dtype),
         backbone.inference_values() as u64,
         Arc::new(Backbone(backbone.clone())),
@@ -36,7 +37,7 @@ mod tests {
     fn a_comparison_reads_the_prompt_once() {
         let backbone = Architecture::named("llama-15m").unwrap();
         let flops = |responses| {
-            footprint_of(&backbone).flops(ComparisonLengths { prompt: 50, response: 20, responses })
+            footprint_of(&backbone, 0).flops(ComparisonLengths { prompt: 50, response: 20, responses })
         };
         let response = backbone.continuation_flops(50, 20);
         assert_eq!(flops(3.0), backbone.continuation_flops(0, 50) + 3.0 * response);

@@ -4,33 +4,10 @@
 //! A prompt head, if the weights have one, has no block to scale and is not read.
 
 use selfplay_model::preference::score::reward_difference;
-use selfplay_records::Candidates;
 
-use super::embedder::Embedder;
-use super::{Embedding, Embeds};
-use crate::{CompareProgress, Footprint, ScoreError};
+use super::Embedding;
 
-/// A reward model.
-pub(super) struct BradleyTerry {
-    /// Over a value head that the loader has checked.
-    pub(super) embedder: Embedder,
-    pub(super) tau: f64,
-}
-
-impl Embeds for BradleyTerry {
-    fn embed(
-        &self,
-        rows: &[Candidates],
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
-        self.embedder.embed(rows, progress)
-    }
-
-    fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
-        reward_difference(&a.value, &b.value) / self.tau
-    }
-
-    fn footprint(&self) -> Footprint {
-        self.embedder.footprint()
-    }
+/// r_a − r_b.
+pub(super) fn score(a: &Embedding, b: &Embedding) -> f64 {
+    reward_difference(&a.value, &b.value)
 }

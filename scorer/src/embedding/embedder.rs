@@ -1,4 +1,4 @@
-//! The part that every head shares: candidates → tokens → packed forward passes → what the heads say at their rows.
+//! The part that every head shares: candidates → tokens → packed forward passes → outputs of the heads.
 //!
 //! Each different response is computed once, whatever K is: two responses of a prompt with the same tokens share one
 //! computation, and so tie exactly.
@@ -55,13 +55,13 @@ impl Embedder {
         })
     }
 
-    /// What the backbone takes.
+    /// Memory and operations of the model.
     pub(super) fn footprint(&self) -> Footprint {
-        footprint_of(self.decoder.architecture())
+        footprint_of(self.decoder.architecture(), self.decoder.parameters().element_count())
     }
 
-    /// What the heads put out for each response, \[rows]\[K] in the rows' order. `progress` is asked before each forward
-    /// pass; after a stop the rows at the front that are whole are given back.
+    /// The outputs of the heads for each response, \[rows]\[K] in the rows' order. `progress` is called before each forward
+    /// pass; after a stop the complete rows at the front are returned.
     pub(super) fn embed(
         &self,
         rows: &[Candidates],
@@ -88,7 +88,7 @@ impl Embedder {
             embedded.push(check_finite(&row.prompt.prompt_id, of_response.collect())?);
         }
         if embedded.len() == rows.len() {
-            // All is done: there is nothing left to stop.
+            // All rows are complete, so a stop has no effect.
             let _ = progress(rows.len());
         }
         Ok(embedded)
@@ -146,7 +146,7 @@ fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// How much text is read, and how much of it at once.
+/// The bounds of what is read.
 pub(super) struct TokenLimits {
     /// Tokens of one conversation.
     pub max_length: usize,

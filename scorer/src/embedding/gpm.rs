@@ -10,46 +10,19 @@
 //! by that, bit for bit; (c) f64 after the heads.
 
 use selfplay_model::preference::score::{Unit, skew_product, softmax};
-use selfplay_records::Candidates;
 
-use super::embedder::Embedder;
-use super::{Embedding, Embeds};
-use crate::{CompareProgress, Footprint, ScoreError};
+use super::Embedding;
 
-/// A general preference representation model.
-pub(super) struct Gpm {
-    /// Over heads that the loader has checked.
-    pub(super) embedder: Embedder,
-    pub(super) tau: f64,
-}
-
-impl Embeds for Gpm {
-    fn embed(
-        &self,
-        rows: &[Candidates],
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
-        let mut rows = self.embedder.embed(rows, progress)?;
-        for response in rows.iter_mut().flatten() {
-            response.value = Unit::of(&response.value).direction;
-            if !response.gate.is_empty() {
-                response.gate = softmax(&response.gate);
-            }
-        }
-        Ok(rows)
-    }
-
-    fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
-        skew(a, b) / self.tau
-    }
-
-    fn footprint(&self) -> Footprint {
-        self.embedder.footprint()
+/// Turns the outputs of the heads into v and λ.
+pub(super) fn normalise(embedding: &mut Embedding) {
+    embedding.value = Unit::of(&embedding.value).direction;
+    if !embedding.gate.is_empty() {
+        embedding.gate = softmax(&embedding.gate);
     }
 }
 
 /// Σ_l λ_l (a\[2l] b\[2l+1] − a\[2l+1] b\[2l]), λ the mean of both gates, or 1 where there is none.
-fn skew(a: &Embedding, b: &Embedding) -> f64 {
+pub(super) fn score(a: &Embedding, b: &Embedding) -> f64 {
     let lambda = |l: usize| match (a.gate.get(l), b.gate.get(l)) {
         (Some(x), Some(y)) => 0.5 * (x + y),
         _ => 1.0,
@@ -66,9 +39,9 @@ mod tests {
         let with = |value: &[f64], gate: [f64; 2]| Embedding { value: value.to_vec(), gate: gate.to_vec() };
         let (a, b) = (with(&[1.0, 2.0, 3.0, 4.0], [0.9, 0.1]), with(&[-1.0, 2.0, 0.5, 4.0], [0.3, 0.7]));
         // λ = (0.6, 0.4); turns 1·2 + 2·1 = 4 and 3·4 − 4·0.5 = 10.
-        assert!((skew(&a, &b) - 6.4).abs() < 1e-12);
-        assert_eq!(skew(&a, &b), -skew(&b, &a));
+        assert!((score(&a, &b) - 6.4).abs() < 1e-12);
+        assert_eq!(score(&a, &b), -score(&b, &a));
         let bare = |of: &Embedding| Embedding { gate: Vec::new(), ..of.clone() };
-        assert_eq!(skew(&bare(&a), &bare(&b)), 14.0);
+        assert_eq!(score(&bare(&a), &bare(&b)), 14.0);
     }
 }

@@ -5,16 +5,15 @@ use std::path::Path;
 use candle_core::Device;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, PreferenceHeads};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, ModelError, PreferenceHeads};
 
 use super::backbone::footprint_of;
-use super::bradley_terry::BradleyTerry;
 use super::embedder::{Embedder, TokenLimits};
-use super::gpm::Gpm;
+use super::embedding_model::EmbeddingModel;
 use super::{Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
-/// What a value head is.
+/// The kinds of models that embed, distinguished by their value head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EmbeddingKind {
     /// An even number of rows.
@@ -42,7 +41,7 @@ impl EmbeddingKind {
 }
 
 /// Loads the model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
-/// `prompt_head.weight` \[d/2, hidden]); `asked` is the head that the recipe names, if it names one.
+/// `prompt_head.weight` \[d/2, hidden]); `asked` is the kind that the recipe names, if it names one.
 ///
 /// # Errors
 /// As [`crate::load`].
@@ -54,7 +53,7 @@ pub(crate) fn load(
     device: &Device,
     template: Option<&Path>,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
-    // What the folder's headers say, before gigabytes of weights are read for nothing.
+    // The headers first, before gigabytes of weights are read in vain.
     let architecture = Architecture::load(folder)?;
     let heads = WeightFiles::open(folder)?.heads(&architecture)?;
     let Some(value_rows) = rows_of(heads.value_head.as_ref()) else {
@@ -76,27 +75,36 @@ pub(crate) fn load(
     let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
     let tau = settings.tau.unwrap_or(head.default_tau());
     let keeps_embeddings = settings.embeddings;
-    Ok(match head {
-        EmbeddingKind::Gpm => Box::new(Embedded { model: Gpm { embedder, tau }, factor, keeps_embeddings }),
-        EmbeddingKind::BradleyTerry => {
-            Box::new(Embedded { model: BradleyTerry { embedder, tau }, factor, keeps_embeddings })
-        }
-    })
+    let model = EmbeddingModel { kind: head, embedder, tau };
+    Ok(Box::new(Embedded { model, factor, keeps_embeddings }))
 }
 
-/// Of the model in `folder`, from its config.json.
+/// The footprint of the model in `folder`, from its config.json and the headers of its weights; without weights, as of a
+/// hub's model of which only config.json was fetched, the heads are not counted.
 ///
 /// # Errors
 /// No configuration of a decoder.
 pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
-    Ok(footprint_of(&Architecture::load(folder)?))
+    let architecture = Architecture::load(folder)?;
+    let stored = WeightFiles::open(folder).and_then(|files| loaded_parameters(&files, &architecture));
+    let parameters = stored.unwrap_or(architecture.parameter_count());
+    Ok(footprint_of(&architecture, parameters))
+}
+
+/// The numbers of the tensors that [`load`] reads: the backbone's that are there (a language model's output head may be
+/// absent) and the preference heads.
+fn loaded_parameters(files: &WeightFiles, architecture: &Architecture) -> Result<usize, ModelError> {
+    let heads = files.heads(architecture)?;
+    let backbone = architecture.tensors().into_iter().filter(|spec| files.contains(&spec.name));
+    let specs = backbone.chain(heads.value_head).chain(heads.prompt_head);
+    Ok(specs.map(|spec| spec.shape.iter().product::<usize>()).sum())
 }
 
 fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
     head.map(|spec| spec.shape.first().copied().unwrap_or(0))
 }
 
-/// What a value head of `rows` rows is, held against what the recipe names.
+/// The kind of a value head of `rows` rows, compared with the kind that the recipe names.
 fn resolve(folder: &Path, asked: Option<EmbeddingKind>, rows: usize) -> Result<EmbeddingKind, ScoreError> {
     let folder = folder.to_path_buf();
     let found = match rows {

@@ -7,6 +7,7 @@
 mod backbone;
 mod bradley_terry;
 mod embedder;
+mod embedding_model;
 mod gpm;
 mod load;
 mod packing;
@@ -26,7 +27,7 @@ use selfplay_records::Candidates;
 use crate::preference_model::preference;
 use crate::{CompareProgress, Compared, Contest, Footprint, PreferenceModel, ScoreError};
 
-/// What such a model keeps of one (prompt, response).
+/// The embedding of one (prompt, response).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Embedding {
     /// \[d]: of a GPM the L2-normalised v, of Bradley-Terry \[1] the reward.
@@ -37,8 +38,8 @@ pub(crate) struct Embedding {
 
 /// A model that compares by embeddings.
 pub(crate) trait Embeds: Send + Sync {
-    /// Embeds each response of each row once, \[rows]\[K] in the rows' order; `progress` is asked between forward passes,
-    /// and after a stop the rows at the front that are whole are given back.
+    /// Embeds each response of each row once, \[rows]\[K] in the rows' order; `progress` is called between forward passes;
+    /// after a stop the complete rows at the front are returned.
     ///
     /// # Errors
     /// A row without text, a conversation that the template refuses, or an embedding that is not finite, each with
@@ -138,7 +139,8 @@ mod tests {
             (a.value[0] - b.value[0]) / TAU
         }
         fn footprint(&self) -> Footprint {
-            backbone::footprint_of(&Architecture::named("llama-15m").unwrap())
+            let backbone = Architecture::named("llama-15m").unwrap();
+            backbone::footprint_of(&backbone, backbone.parameter_count())
         }
     }
 

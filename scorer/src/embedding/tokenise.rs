@@ -41,7 +41,7 @@ impl TokenisedRow {
     }
 }
 
-/// Whether the position of the prompt's end is wanted.
+/// Whether the position of the prompt's end is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PromptEnd {
     /// For a model with a prompt head.
@@ -69,7 +69,7 @@ pub(super) struct Tokeniser<'a> {
 }
 
 impl<'a> Tokeniser<'a> {
-    /// Of the model in `folder`, whose `codec` this is.
+    /// A tokeniser of the model in `folder` with this `codec`.
     ///
     /// # Errors
     /// No chat template, or no eos_token.
@@ -87,7 +87,7 @@ impl<'a> Tokeniser<'a> {
     /// The sequences of one row.
     ///
     /// # Errors
-    /// A prompt without text, and whatever the template or the tokenizer refuses, with the row's `prompt_id`.
+    /// A prompt without text, and what the template or the tokenizer refuses, with the row's `prompt_id`.
     pub(super) fn row(&self, row: &Candidates, prompt_end: PromptEnd) -> Result<TokenisedRow, ScoreError> {
         let prompt_id = &row.prompt.prompt_id;
         let mut messages = conversation(&row.prompt)?;

@@ -22,7 +22,7 @@
 //! # Calls must match
 //!
 //! Ranks make the same calls in the same order, each with lists of the same lengths and shapes. Between two calls a
-//! rank may fail by itself (a full disk, say) or be asked to stop: it says so in the next call (`agree`,
+//! rank may fail by itself (a full disk, say) or be stopped: it reports that in the next call (`agree`,
 //! `agree_to_stop`), so that all ranks end at the same place, with the error or with a checkpoint. A rank that can't make the
 //! next call [leaves](Collective::leave), and every call that waits for it fails with [`TrainError::RankLost`].
 //!
@@ -96,7 +96,7 @@ pub(crate) fn agree<T>(collective: &dyn Collective, result: Result<T, TrainError
     agree_to_stop(collective, result, false).map(|(value, _)| value)
 }
 
-/// As [`agree`], and whether any rank was asked to stop.
+/// As [`agree`], and whether any rank was stopped.
 pub(crate) fn agree_to_stop<T>(
     collective: &dyn Collective,
     result: Result<T, TrainError>,
@@ -108,7 +108,7 @@ pub(crate) fn agree_to_stop<T>(
     let number = |flag: bool| f64::from(u8::from(flag));
     let all = match collective.all_gather(&[number(result.is_err()), number(stop)]) {
         Ok(all) => all,
-        // This rank's own error says more than that the others are gone.
+        // This rank's own error explains more than the loss of the others.
         Err(lost) => return Err(result.err().unwrap_or(lost)),
     };
     let value = result?;
@@ -118,7 +118,7 @@ pub(crate) fn agree_to_stop<T>(
     }
 }
 
-/// The values of rank 0, however many; what other ranks give is not looked at.
+/// The values of rank 0, however many; those of other ranks are ignored.
 pub(crate) fn from_first(collective: &dyn Collective, values: &[f64]) -> Result<Vec<f64>, TrainError> {
     if collective.world() == 1 {
         return Ok(values.to_vec());

@@ -1,8 +1,8 @@
 //! Ranks that are threads of one process, with the order of sums of [`crate::collective`].
 //!
 //! Every call is a round: each rank hands in its values or handles to its tensors and waits until all have. Nothing is sent:
-//! a rank reads and writes the others' tensors, each tensor by one rank, and a second round holds everybody until all
-//! are written. Meant for the CPU's memory; tensors on a GPU work as far as threads share one device and stream.
+//! a rank reads and writes the others' tensors, each tensor by one rank, and a second round keeps all ranks waiting until all
+//! are written. Meant for the memory of a CPU; tensors on a GPU work if the threads share one device and stream.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ struct ThreadGroup {
     changed: Condvar,
 }
 
-/// The round in work and the result of the one before it. No rank can hand in for a round before it has
+/// The current round and the result of the one before it. No rank can hand in for a round before it has
 /// read the result of the last one, so one result is enough.
 struct Round {
     number: u64,
@@ -60,7 +60,7 @@ impl Threads {
         self.group.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands in, waits for all, and gives what all have handed in, by rank.
+    /// Hands in, waits for all ranks, and returns what they have handed in, by rank.
     fn exchange(&self, own: Given) -> Result<Arc<Vec<Given>>, TrainError> {
         let mut round = self.lock();
         if let Some(rank) = round.left {

@@ -1,4 +1,4 @@
-//! What a loss is given: log-probs, token counts, the preference model's word, and its settings.
+//! The inputs of a loss: log-probs, token counts, the preference model's targets, and its settings.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct PairLogProbs {
     pub rejected: f64,
 }
 
-/// What a preference model said of a pair; a loss names the fields it needs (`LossKind::required_targets`).
+/// The preference model's numbers for a pair; a loss names the fields it needs (`LossKind::required_targets`).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PreferenceTarget {
     /// P(w ≻ l), row field `chosen_probs`.
@@ -86,13 +86,13 @@ impl PreferenceTarget {
 pub(crate) struct PairInputs {
     /// Under the policy in training.
     pub(crate) policy: PairLogProbs,
-    /// Under the reference; `None` is right only where [`super::needs_reference`] says so.
+    /// Under the reference; `None` only where [`super::needs_reference`] is false.
     pub(crate) reference: Option<PairLogProbs>,
     /// Tokens of the chosen response, its end token included.
     pub(crate) chosen_tokens: usize,
     /// Tokens of the rejected response, its end token included.
     pub(crate) rejected_tokens: usize,
-    /// The preference model's word.
+    /// The preference model's numbers.
     pub(crate) target: PreferenceTarget,
 }
 

@@ -13,6 +13,7 @@
 //! (so `gpo` becomes `ln-gpo`, `dpo` TRL's `sigmoid_norm`); logged rewards are βΔ on sums, and βm without a reference.
 
 mod dpo;
+mod fault;
 mod gpo;
 mod hinge;
 mod inputs;
@@ -25,12 +26,12 @@ mod sppo;
 mod sppo_single;
 
 use selfplay_model::preference::score::sigmoid;
-use selfplay_records::{HasKind, Kind};
 
 use crate::settings::LossKind;
 
 pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
 
+pub(crate) use fault::LossFault;
 pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
 
 /// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
@@ -46,53 +47,6 @@ pub(crate) struct BatchLoss {
     pub(crate) reward_chosen: Vec<f64>,
     /// βΔ_l, or βm_l without a reference.
     pub(crate) reward_rejected: Vec<f64>,
-}
-
-/// Why a loss could not be computed. `pair` counts from 0 within the batch.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum LossError {
-    #[error(
-        "pair {pair} of the batch: loss {kind} needs the field \"{field}\", which the row does not have; pairs made by `selfplay pair` have it, dpo and ipo do without"
-    )]
-    MissingTarget { pair: usize, field: TargetField, kind: LossKind },
-    #[error("pair {pair} of the batch: field \"{field}\" is {value}; expected {want}")]
-    WrongTarget { pair: usize, field: TargetField, value: f64, want: &'static str },
-    #[error(
-        "pair {pair} of the batch: the {response} response has no tokens, but loss {kind} takes a mean over them; leave the pair out or raise max_length"
-    )]
-    EmptyResponse { pair: usize, response: &'static str, kind: LossKind },
-    #[error("pair {pair} of the batch: loss {kind} needs reference log-probs and got none")]
-    MissingReference { pair: usize, kind: LossKind },
-    #[error("pair {pair} of the batch: {what} is {value}; expected a finite number")]
-    NotFinite { pair: usize, what: &'static str, value: f64 },
-    #[error("loss {kind} needs the whole batch of {want} pairs at once and got {got}")]
-    PartOfBatch { kind: LossKind, got: usize, want: usize },
-}
-
-impl HasKind for LossError {
-    fn kind(&self) -> Kind {
-        match self {
-            LossError::MissingTarget { .. }
-            | LossError::WrongTarget { .. }
-            | LossError::EmptyResponse { .. } => Kind::Input,
-            LossError::NotFinite { .. } => Kind::Machine,
-            LossError::MissingReference { .. } | LossError::PartOfBatch { .. } => Kind::Defect,
-        }
-    }
-}
-
-impl LossError {
-    /// The pair at fault, counted from 0 within the batch.
-    pub(crate) fn pair(&self) -> Option<usize> {
-        match self {
-            LossError::MissingTarget { pair, .. }
-            | LossError::WrongTarget { pair, .. }
-            | LossError::EmptyResponse { pair, .. }
-            | LossError::MissingReference { pair, .. }
-            | LossError::NotFinite { pair, .. } => Some(*pair),
-            LossError::PartOfBatch { .. } => None,
-        }
-    }
 }
 
 /// Whether the loss reads reference log-probs: all but SimPO and ORPO.
@@ -130,10 +84,10 @@ struct Prepared {
 /// The loss of a whole optimizer batch.
 ///
 /// # Errors
-/// A required target is missing or out of its range, a response that is averaged over is empty (all [`Kind::Input`]), a
+/// A required target is missing or out of its range, a response that is averaged over is empty (all of them the user's input), a
 /// reference is missing, or a number is not finite.
 #[cfg(test)]
-pub(crate) fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossError> {
+pub(crate) fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<BatchLoss, LossFault> {
     evaluate_part(settings, pairs, BatchTotals::of(pairs))
 }
 
@@ -141,15 +95,15 @@ pub(crate) fn evaluate(settings: &LossSettings, pairs: &[PairInputs]) -> Result<
 /// [`evaluate`] gives for the whole, up to rounding.
 ///
 /// # Errors
-/// As [`evaluate`]; and [`LossError::PartOfBatch`] for a loss that needs the whole batch at once.
+/// As [`evaluate`]; and [`LossFault::PartOfBatch`] for a loss that needs the whole batch at once.
 pub(crate) fn evaluate_part(
     settings: &LossSettings,
     pairs: &[PairInputs],
     totals: BatchTotals,
-) -> Result<BatchLoss, LossError> {
+) -> Result<BatchLoss, LossFault> {
     let kind = settings.kind;
     if needs_whole_batch(kind) && pairs.len() != totals.pairs {
-        return Err(LossError::PartOfBatch { kind, got: pairs.len(), want: totals.pairs });
+        return Err(LossFault::PartOfBatch { kind, got: pairs.len(), want: totals.pairs });
     }
     let prepared = pairs
         .iter()
@@ -204,7 +158,7 @@ fn pair_loss(settings: &LossSettings, terms: Terms, target: &PreferenceTarget) -
 }
 
 /// Checks one pair and turns its log-probs into what the loss compares.
-fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<Prepared, LossError> {
+fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<Prepared, LossFault> {
     let kind = settings.kind;
     check_targets(kind, index, &pair.target)?;
     finite(index, "the policy's log-prob of the chosen response", pair.policy.chosen)?;
@@ -212,7 +166,7 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
     let reference = match pair.reference {
         _ if !needs_reference(kind) => PairLogProbs { chosen: 0.0, rejected: 0.0 },
         Some(reference) => reference,
-        None => return Err(LossError::MissingReference { pair: index, kind }),
+        None => return Err(LossFault::MissingReference { pair: index, kind }),
     };
     finite(index, "the reference's log-prob of the chosen response", reference.chosen)?;
     finite(index, "the reference's log-prob of the rejected response", reference.rejected)?;
@@ -236,28 +190,28 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
     Ok(Prepared { terms, scale, reward })
 }
 
-fn check_targets(kind: LossKind, pair: usize, target: &PreferenceTarget) -> Result<(), LossError> {
+fn check_targets(kind: LossKind, pair: usize, target: &PreferenceTarget) -> Result<(), LossFault> {
     for &field in kind.required_targets() {
-        let value = target.get(field).ok_or(LossError::MissingTarget { pair, field, kind })?;
+        let value = target.get(field).ok_or(LossFault::MissingTarget { pair, field, kind })?;
         if field.is_probability() && !(0.0..=1.0).contains(&value) {
-            return Err(LossError::WrongTarget { pair, field, value, want: "a probability, from 0 to 1" });
+            return Err(LossFault::WrongTarget { pair, field, value, want: "a probability, from 0 to 1" });
         }
         if !value.is_finite() {
-            return Err(LossError::WrongTarget { pair, field, value, want: "a finite number" });
+            return Err(LossFault::WrongTarget { pair, field, value, want: "a finite number" });
         }
     }
     Ok(())
 }
 
-fn per_token(pair: usize, response: &'static str, tokens: usize, kind: LossKind) -> Result<f64, LossError> {
+fn per_token(pair: usize, response: &'static str, tokens: usize, kind: LossKind) -> Result<f64, LossFault> {
     if tokens == 0 {
-        return Err(LossError::EmptyResponse { pair, response, kind });
+        return Err(LossFault::EmptyResponse { pair, response, kind });
     }
     Ok(1.0 / tokens as f64)
 }
 
-fn finite(pair: usize, what: &'static str, value: f64) -> Result<(), LossError> {
-    if value.is_finite() { Ok(()) } else { Err(LossError::NotFinite { pair, what, value }) }
+fn finite(pair: usize, what: &'static str, value: f64) -> Result<(), LossFault> {
+    if value.is_finite() { Ok(()) } else { Err(LossFault::NotFinite { pair, what, value }) }
 }
 
 /// ½[(a − target_w)² + (b − target_l)²], the form that SPPO and GPO share.

@@ -8,7 +8,7 @@
 
 use super::{LossSettings, Terms, TermsLoss, log_sigmoid, sigmoid};
 
-/// Largest mean log-prob that is told apart from certainty.
+/// Largest mean log-prob that is distinguished from certainty.
 const NEARLY_CERTAIN: f64 = -1e-9;
 
 struct LogOdds {

@@ -211,7 +211,7 @@ fn missing_and_wrong_fields_are_named() {
             None => assert!(got.is_ok(), "{kind}"),
             Some(&field) => {
                 let error = got.unwrap_err();
-                assert_eq!(error, LossError::MissingTarget { pair: 1, field, kind });
+                assert_eq!(error, LossFault::MissingTarget { pair: 1, field, kind });
                 assert!(error.kind() == Kind::Input && error.to_string().contains(field.row_field()));
             }
         }
@@ -232,7 +232,7 @@ fn broken_numbers_name_the_pair() {
     assert!(error.kind() != Kind::Input);
     assert_eq!(error.pair(), Some(1));
     let error = evaluate(&settings(LossKind::Ipo, 0.1), &[pair(1e300, -1e300)]).unwrap_err();
-    assert!(matches!(error, LossError::NotFinite { pair: 0, .. }), "{error}");
+    assert!(matches!(error, LossFault::NotFinite { pair: 0, .. }), "{error}");
     let mut without = good;
     without.reference = None;
     for kind in LossKind::ALL {

@@ -1,5 +1,5 @@
-//! What is learnt: pairs, instructions, comparisons, each an [`Objective`] that one driver
-//! ([`crate::train`]) trains.
+//! The training objectives: pairs, instructions, comparisons. Each is an [`Objective`] for the one training loop
+//! ([`crate::train`]).
 
 mod pairs;
 mod preference;
@@ -22,7 +22,7 @@ use crate::loss::PairLogProbs;
 use crate::training::{Preparation, TrainRun, TrainSummary};
 use crate::{TrainError, TrainSettings};
 
-/// What is known of an optimizer batch once its gradient is taken; of a part of the batch: its share of that.
+/// The results of an optimizer batch besides its gradient; of a part of the batch: its share of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct BatchReport {
     /// Mean over the batch.
@@ -60,9 +60,46 @@ impl BatchReport {
     }
 }
 
-/// A part of an optimizer batch, with what must be known of the whole.
-#[derive(Clone, Copy, Debug)]
+/// One training example, as the training loop needs it.
+pub trait Example {
+    /// The name that error messages use.
+    fn name(&self) -> &str;
+
+    /// Tokens of a forward pass over the example.
+    fn tokens(&self) -> usize;
+}
+
+/// The examples of an epoch, by index.
+pub trait Examples {
+    /// Number of examples.
+    fn count(&self) -> usize;
+
+    /// [`Example::name`] of one of them.
+    fn name(&self, example: usize) -> &str;
+
+    /// [`Example::tokens`] of one of them.
+    fn tokens(&self, example: usize) -> usize;
+}
+
+impl<E: Example> Examples for Vec<E> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn name(&self, example: usize) -> &str {
+        self[example].name()
+    }
+
+    fn tokens(&self, example: usize) -> usize {
+        self[example].tokens()
+    }
+}
+
+/// A part of an optimizer batch, with the model and what must be known of the whole batch.
+#[derive(Clone, Copy)]
 pub struct Part<'a> {
+    /// The model whose gradient is taken.
+    pub decoder: &'a Decoder,
     /// All examples of the batch.
     pub batch: &'a [usize],
     /// The places in `batch` that belong to this part, ascending; there may be none.
@@ -100,14 +137,8 @@ pub trait Objective {
         Ok(Preparation::Complete)
     }
 
-    /// Examples of an epoch.
-    fn examples(&self) -> usize;
-
-    /// What error messages call an example.
-    fn name(&self, example: usize) -> String;
-
-    /// Tokens of an example's forward pass.
-    fn tokens(&self, example: usize) -> usize;
+    /// The examples of an epoch.
+    fn examples(&self) -> &dyn Examples;
 
     /// A hash of everything that the examples bring into training.
     fn fingerprint(&self) -> String;
@@ -117,26 +148,21 @@ pub trait Objective {
         false
     }
 
-    /// The log-probs of the part's examples, in their order. Asked only where [`Objective::needs_whole_batch`] says so
+    /// The log-probs of the part's examples, in their order. Called only where [`Objective::needs_whole_batch`] holds
     /// and the batch has more than one part.
     ///
     /// # Errors
-    /// Whatever the decoder fails with.
-    fn log_probs(&self, _decoder: &Decoder, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
+    /// An error of the decoder.
+    fn log_probs(&self, _part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
         Ok(Vec::new())
     }
 
     /// Adds the part's share of the gradient of the batch's mean loss to `grads`.
     ///
     /// # Errors
-    /// An example that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no
+    /// An example that the loss can't be taken of; an error of the decoder. A loss that is not finite is no
     /// error but is in the report.
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError>;
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError>;
 
     /// Called on rank 0 before the first step; `last_step` steps are done already.
     ///
@@ -149,7 +175,7 @@ pub trait Objective {
     /// Called after the last step of each epoch and after the last step of all; `epoch` counts from 1.
     ///
     /// # Errors
-    /// Whatever the decoder fails with, or a failed write.
+    /// An error of the decoder, or a failed write.
     fn end_epoch(
         &mut self,
         _decoder: &Decoder,

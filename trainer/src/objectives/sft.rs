@@ -1,9 +1,9 @@
-//! Supervised fine-tuning: the mean negative log-likelihood of what the assistant says.
+//! Supervised fine-tuning: the mean negative log-likelihood of the assistant's tokens.
 //!
 //! Examples are packed into forward passes without attention from one to another; the loss is the mean over all
 //! assistant tokens of the optimizer batch, so a split into micro-batches changes nothing but rounding. Every
-//! assistant turn of a conversation is learnt, its stop token included. An example longer than `max_length` is cut
-//! from the right; one that has nothing to learn then is left out, and counted.
+//! assistant turn of a conversation is trained on, its stop token included. An example longer than `max_length` is cut
+//! from the right; one without an assistant token left is skipped, and counted.
 
 use std::ops::Range;
 
@@ -11,28 +11,28 @@ use selfplay_model::{Codec, Decoder, Gradients, PackedBatch};
 use selfplay_records::Instruction;
 
 use super::pairs::{PassSettings, check_vocabulary};
-use super::{BatchReport, Objective, Part};
+use super::{BatchReport, Example, Examples, Objective, Part};
 use crate::batch::micro_batches;
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::sum;
 use crate::training::{TrainRun, TrainSummary};
-use crate::turn::spoken_tokens;
+use crate::turn::assistant_tokens;
 use crate::{TrainError, TrainSettings};
 
-/// A conversation in tokens with the places to learn.
+/// A conversation in tokens with the spans to train on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SftExample {
-    /// What error messages call it.
+    /// Its name in error messages.
     pub name: String,
     /// The whole conversation.
     pub ids: Vec<u32>,
-    /// Ascending, disjoint ranges of `ids` that the assistant said.
+    /// Ascending, disjoint ranges of `ids`: the assistant's tokens.
     pub spans: Vec<Range<usize>>,
 }
 
 impl SftExample {
-    /// The places of `ids` that are learnt. Nothing predicts a first token, so it is never among them.
+    /// The positions of `ids` that are predicted in training. A first token cannot be predicted and is never among them.
     pub fn targets(&self) -> impl Iterator<Item = usize> + '_ {
         self.spans.iter().cloned().flatten().filter(|&place| place > 0)
     }
@@ -48,6 +48,16 @@ impl SftExample {
             span.start < span.end
         });
         true
+    }
+}
+
+impl Example for SftExample {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        self.ids.len()
     }
 }
 
@@ -67,13 +77,13 @@ pub fn sft_examples(
             let spans = std::iter::once(prompt.len()..ids.len()).collect();
             return Ok(SftExample { name, ids, spans });
         }
-        let spoken = spoken_tokens(codec, &instruction.messages, stop_ids, &name)?;
-        Ok(SftExample { name, ids: spoken.ids, spans: spoken.spans })
+        let tokens = assistant_tokens(codec, &instruction.messages, stop_ids, &name)?;
+        Ok(SftExample { name, ids: tokens.ids, spans: tokens.spans })
     };
     rows.iter().enumerate().map(example).collect()
 }
 
-/// Training on what the assistant says.
+/// Training on the assistant's tokens.
 ///
 /// Of the settings, the keys of the losses and `max_prompt_length` have no meaning here; `batch_size` counts examples.
 /// The decoder may hold any weights, random ones included.
@@ -120,16 +130,8 @@ impl Objective for SftObjective {
         Ok(())
     }
 
-    fn examples(&self) -> usize {
-        self.examples.len()
-    }
-
-    fn name(&self, example: usize) -> String {
-        self.examples[example].name.clone()
-    }
-
-    fn tokens(&self, example: usize) -> usize {
-        self.examples[example].ids.len()
+    fn examples(&self) -> &dyn Examples {
+        &self.examples
     }
 
     fn fingerprint(&self) -> String {
@@ -143,12 +145,8 @@ impl Objective for SftObjective {
         hash.hex()
     }
 
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError> {
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
+        let decoder = part.decoder;
         let learnt: usize = part.batch.iter().map(|&index| self.examples[index].targets().count()).sum();
         let examples: Vec<&SftExample> = part.examples().map(|index| &self.examples[index]).collect();
         let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use selfplay_model::cpu::storage::{with_slice, with_slice_mut};
 
-/// A parameter's state: the rule says what stands in each place.
+/// A parameter's state; the update rule defines the tensors.
 pub(super) type StateTensors = [Option<Tensor>; 3];
 
 /// Elements per task: five streams of 64 KiB stay within a core's second-level cache.

@@ -23,7 +23,7 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step_";
 
-/// What a checkpoint must have in common with the run that goes on from it.
+/// What a checkpoint must have in common with the run that resumes from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunIdentity {
     /// The run's seed.

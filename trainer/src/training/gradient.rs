@@ -26,7 +26,7 @@ struct Division {
 
 impl Division {
     fn of(objective: &dyn Objective, collective: &dyn Collective, batch: &[usize]) -> Self {
-        let tokens: Vec<usize> = batch.iter().map(|&example| objective.tokens(example)).collect();
+        let tokens: Vec<usize> = batch.iter().map(|&example| objective.examples().tokens(example)).collect();
         match collective.world() {
             1 => {
                 let parts = divide(&tokens, collective.parts());
@@ -39,8 +39,8 @@ impl Division {
         }
     }
 
-    fn part<'a>(&'a self, number: usize, batch: &'a [usize]) -> Part<'a> {
-        Part { batch, places: &self.parts[number], is_first: number == 0, log_probs: None }
+    fn part<'a>(&'a self, decoder: &'a Decoder, number: usize, batch: &'a [usize]) -> Part<'a> {
+        Part { decoder, batch, places: &self.parts[number], is_first: number == 0, log_probs: None }
     }
 }
 
@@ -66,7 +66,7 @@ impl StepGradient {
         let own = division
             .own
             .clone()
-            .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(number, batch) });
+            .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(decoder, number, batch) });
         let reports = self.accumulate(decoder, objective, own);
         let report = total(collective, agree(collective, reports)?)?;
         if report.not_finite.is_none() && report.loss.is_finite() {
@@ -87,7 +87,7 @@ impl StepGradient {
         let mut reports = Vec::new();
         for part in parts {
             if reports.is_empty() {
-                reports.push(objective.accumulate(decoder, part, &mut self.sum)?);
+                reports.push(objective.accumulate(part, &mut self.sum)?);
                 continue;
             }
             let term = match &mut self.part {
@@ -95,7 +95,7 @@ impl StepGradient {
                 none => none.insert(Gradients::zeros(decoder.parameters())?),
             };
             term.zero()?;
-            reports.push(objective.accumulate(decoder, part, term)?);
+            reports.push(objective.accumulate(part, term)?);
             for ((_, sum), (_, term)) in self.sum.iter().zip(term.iter()) {
                 add_to(sum, term)?;
             }
@@ -103,8 +103,8 @@ impl StepGradient {
         Ok(reports)
     }
 
-    /// The first example, by place in the batch, whose gradient alone is not finite, if one is. Run only once training has
-    /// failed, by each rank for itself: all find the same.
+    /// The first example, by place in the batch, whose gradient alone is not finite, if one is. Called only after training has
+    /// failed, by each rank for itself: all get the same result.
     pub(super) fn culprit(
         &mut self,
         decoder: &Decoder,
@@ -114,9 +114,14 @@ impl StepGradient {
     ) -> Result<Option<usize>, TrainError> {
         for (place, example) in batch.iter().enumerate() {
             self.sum.zero()?;
-            let alone =
-                Part { batch: std::slice::from_ref(example), places: &[0], is_first: true, log_probs: None };
-            let report = objective.accumulate(decoder, alone, &mut self.sum)?;
+            let alone = Part {
+                decoder,
+                batch: std::slice::from_ref(example),
+                places: &[0],
+                is_first: true,
+                log_probs: None,
+            };
+            let report = objective.accumulate(alone, &mut self.sum)?;
             if report.not_finite.is_some() || !is_finite(&self.sum) {
                 return Ok(Some(place));
             }
@@ -136,8 +141,8 @@ fn batch_log_probs(
     let own = || -> Result<Vec<f64>, TrainError> {
         let mut numbers = vec![0.0; 2 * batch.len()];
         for number in division.own.clone() {
-            let part = division.part(number, batch);
-            for (&place, value) in part.places.iter().zip(objective.log_probs(decoder, part)?) {
+            let part = division.part(decoder, number, batch);
+            for (&place, value) in part.places.iter().zip(objective.log_probs(part)?) {
                 numbers[2 * place..2 * place + 2].copy_from_slice(&[value.chosen, value.rejected]);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! train ─ check ─ prepare ─┬─ step: divide → accumulate → all-reduce → norm → optimizer → metrics ─┐
-//!                          └─ checkpoint every so many steps, at the end, and when asked to stop ◂─┘
+//!                          └─ checkpoint every so many steps, at the end, and when stopped      ◂─┘
 //! ```
 
 pub(crate) mod checkpoint;

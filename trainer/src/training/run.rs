@@ -1,4 +1,4 @@
-//! What a training run is given besides model, data and settings, and what it gives back.
+//! The inputs of a training run besides model, data and settings, and its results.
 
 use std::path::Path;
 
@@ -17,13 +17,13 @@ use crate::collective::Collective;
 /// ```
 pub struct TrainRun<'a> {
     /// Where metrics, checkpoints and reference log-probs go; made if absent. A run into a folder with a
-    /// checkpoint goes on from it.
+    /// checkpoint resumes from it.
     pub folder: &'a Path,
     /// Orders the epochs, initialises heads.
     pub seed: u64,
-    /// Asked between steps and between shards of the reference pass; true ends the run with a checkpoint.
+    /// Called between steps and between shards of the reference pass; true ends the run with a checkpoint.
     pub stop: &'a dyn Fn() -> bool,
-    /// Told of every step.
+    /// Called after every step.
     pub progress: &'a mut dyn FnMut(&StepMetrics),
     /// Checkpoints that stay, the newest ones; the newest always does.
     pub keep_checkpoints: usize,
@@ -38,7 +38,7 @@ pub struct TrainRun<'a> {
 pub enum Preparation {
     /// All is computed.
     Complete,
-    /// `stop` said so; what was computed is kept.
+    /// `stop` returned true; what was computed is kept.
     Stopped,
 }
 
@@ -47,7 +47,7 @@ pub enum Preparation {
 pub enum TrainOutcome {
     /// All steps are done; the decoder holds the trained weights, and so does the last checkpoint.
     Finished(TrainSummary),
-    /// `stop` said so; the same call with the starting weights goes on from here.
+    /// `stop` returned true; the same call with the starting weights resumes from here.
     Interrupted {
         /// Steps done, all of them in a checkpoint.
         step: usize,

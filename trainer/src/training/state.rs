@@ -37,7 +37,7 @@ pub(super) struct LoopState {
     pub(super) done: usize,
     /// The step of the newest checkpoint, if there is one.
     saved: Option<usize>,
-    /// The order of the epoch in work, with its number.
+    /// The order of the current epoch, with its number.
     order: Option<EpochOrder>,
 }
 
@@ -63,7 +63,7 @@ impl LoopState {
         same_on_all(collective, "seeds", &format!("{:016x}", identity.seed))?;
         same_on_all(collective, "data", &identity.data)?;
         same_on_all(collective, "settings", &identity.settings)?;
-        let plan = StepPlan::new(settings, objective.examples());
+        let plan = StepPlan::new(settings, objective.examples().count());
         let mut state = Self {
             schedule: RateSchedule::new(settings, plan.scheduled),
             plan,
@@ -136,7 +136,7 @@ impl LoopState {
     ) -> Result<StepMetrics, TrainError> {
         let started = Instant::now();
         let step = self.done + 1;
-        let batch = self.batch(objective.examples(), settings, run.seed);
+        let batch = self.batch(objective.examples().count(), settings, run.seed);
         let report = grads.take(decoder, objective, run.collective, &batch)?;
         if report.not_finite.is_some() || !report.loss.is_finite() {
             return Err(not_finite(objective, &batch, step, Quantity::Loss, report.not_finite));
@@ -254,10 +254,15 @@ fn not_finite(
     at: Option<usize>,
 ) -> TrainError {
     let example = match at.and_then(|at| batch.get(at)) {
-        Some(&example) => objective.name(example),
+        Some(&example) => objective.examples().name(example).to_owned(),
         None => format!(
             "the batch of {}",
-            batch.iter().take(8).map(|&example| objective.name(example)).collect::<Vec<_>>().join(", ")
+            batch
+                .iter()
+                .take(8)
+                .map(|&example| objective.examples().name(example))
+                .collect::<Vec<_>>()
+                .join(", ")
         ),
     };
     TrainError::NotFinite { step, quantity, example }

@@ -1,7 +1,7 @@
 //! The training loop that pairs, instructions and comparisons share.
 //!
 //! One step: the batch's gradient, its global norm, the clipped optimizer step at the schedule's rate, a line
-//! of metrics; a checkpoint every `checkpoint_every` steps, at the end, and when asked to stop. The loop owns the one
+//! of metrics; a checkpoint every `checkpoint_every` steps, at the end, and when stopped. The loop owns the one
 //! copy of the gradients. State between steps is the weights, the optimizer's tensors and the number of steps
 //! done: all of it is in a checkpoint.
 
@@ -79,7 +79,7 @@ fn train_objective(
     summary(objective, run, state.done).map(TrainOutcome::Finished)
 }
 
-/// What can be known before anything is computed.
+/// The checks before anything is computed.
 fn check(
     decoder: &mut Decoder,
     objective: &mut dyn Objective,
@@ -88,7 +88,7 @@ fn check(
 ) -> Result<(), TrainError> {
     first_problem(settings.validate())?;
     objective.check(decoder, seed)?;
-    match objective.examples() {
+    match objective.examples().count() {
         0 => Err(TrainError::Data {
             problem: "there is nothing to train on".into(),
             want: "one example or more".into(),

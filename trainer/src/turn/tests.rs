@@ -3,7 +3,7 @@
 use selfplay_model::Codec;
 use selfplay_records::{HasKind, Instruction, Kind, Message, Pair, atomic};
 
-use crate::turn::{last_turn, spoken_tokens};
+use crate::turn::{assistant_tokens, last_turn};
 use crate::{LossKind, sft_examples, token_pairs};
 
 const WORDS: [&str; 9] = ["<unk>", "<user>", "<assistant>", "</s>", "hi", "yes", "no", "why", "<nl>"];
@@ -63,10 +63,10 @@ fn a_template_that_changes_what_was_answered_falls_back_to_the_text() {
 fn every_assistant_turn_is_learnt_and_nothing_else() {
     let codec = codec(Some(TEMPLATE));
     let messages = chat(&[("user", "hi"), ("assistant", "yes no"), ("user", "why"), ("assistant", "no")]);
-    let spoken = spoken_tokens(&codec, &messages, &[3], "row 0").unwrap();
+    let tokens = assistant_tokens(&codec, &messages, &[3], "row 0").unwrap();
     //                        user hi  </s> asst yes no </s> user why </s> asst no </s>
-    assert_eq!(spoken.ids, [1, 4, 3, 2, 5, 6, 3, 1, 7, 3, 2, 6, 3]);
-    assert_eq!(spoken.spans, [4..7, 11..13]);
+    assert_eq!(tokens.ids, [1, 4, 3, 2, 5, 6, 3, 1, 7, 3, 2, 6, 3]);
+    assert_eq!(tokens.spans, [4..7, 11..13]);
     let rows = [
         Instruction { messages, ..Instruction::default() },
         Instruction { prompt_ids: Some(vec![4, 4]), response_ids: Some(vec![5]), ..Instruction::default() },
@@ -137,7 +137,7 @@ fn a_template_without_an_end_token_gets_one() {
     assert_eq!(last.response, [5, 3]);
     // An earlier turn is learnt as it stands in the text, without an end that is not there.
     let two = [("user", "hi"), ("assistant", "yes"), ("user", "why"), ("assistant", "no")];
-    let spoken = spoken_tokens(&codec, &chat(&two), &[3], "row 0").unwrap();
-    assert_eq!(spoken.ids, [1, 4, 2, 5, 1, 7, 2, 6, 3]);
-    assert_eq!(spoken.spans, [3..4, 7..9]);
+    let tokens = assistant_tokens(&codec, &chat(&two), &[3], "row 0").unwrap();
+    assert_eq!(tokens.ids, [1, 4, 2, 5, 1, 7, 2, 6, 3]);
+    assert_eq!(tokens.spans, [3..4, 7..9]);
 }

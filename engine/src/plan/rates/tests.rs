@@ -79,10 +79,10 @@ fn a_bench_s_lines_are_rates() {
     let on = |stage| rates.nearest(stage, DeviceChoice::Cuda(0), DType::BF16, 1, true).unwrap();
     // Twice its floor of 2 s, which bytes decide: 8 GB take 8 s; 6e12 operations, 6 s at the ceiling, take 12.
     let sample = on(Stage::Sample);
-    assert_eq!(sample.seconds(Work { flops: 1e12, bytes: 8e9 }), 8.0);
-    assert_eq!(sample.seconds(Work { flops: 6e12, bytes: 8e9 }), 12.0);
+    assert_eq!(sample.seconds(Work { flops: 1e12, bytes: 8e9 }, sample.parameters), 8.0);
+    assert_eq!(sample.seconds(Work { flops: 6e12, bytes: 8e9 }, sample.parameters), 12.0);
     // 3e12 operations and a third of them again took 6 s.
-    assert_eq!(on(Stage::Train).seconds(Work { flops: 8e12, bytes: 0.0 }), 12.0);
+    assert_eq!(on(Stage::Train).seconds(Work { flops: 8e12, bytes: 0.0 }, on(Stage::Train).parameters), 12.0);
     assert_eq!(on(Stage::Score).model, "llama-110m");
     assert_eq!(on(Stage::Score).source, "bench.json");
     // What --rates does not have is built in.
@@ -92,7 +92,7 @@ fn a_bench_s_lines_are_rates() {
 #[test]
 fn without_ceilings_operations_decide() {
     let rate = &built_in()[0];
-    let twice = rate.seconds(Work { flops: 2.0 * rate.flops, bytes: 1e15 });
+    let twice = rate.seconds(Work { flops: 2.0 * rate.flops, bytes: 1e15 }, rate.parameters);
     assert!((twice / rate.seconds - 2.0).abs() < 1e-12, "{twice}");
     // 152.55 GFLOP in 1.2513 s.
     assert!(

@@ -9,11 +9,12 @@
 //! micro-batches are summed in f32 in one place.
 
 use selfplay_model::{Decoder, Gradients};
+use selfplay_records::{HasKind, Kind};
 
 use crate::batch::{PackedPairs, micro_batches, pack_pairs};
 use crate::log_probs::{forward_log_probs, sum};
 use crate::loss::{
-    BatchLoss, BatchTotals, LossError, LossSettings, PairInputs, PairLogProbs, evaluate_part,
+    BatchLoss, BatchTotals, LossFault, LossSettings, PairInputs, PairLogProbs, evaluate_part,
     needs_whole_batch,
 };
 use crate::objectives::{BatchReport, TokenPair};
@@ -37,7 +38,7 @@ impl From<&TrainSettings> for PassSettings {
 /// Adds the gradient of the batch's mean loss to `grads`.
 ///
 /// # Errors
-/// Pairs that the loss can't be taken of; whatever the decoder fails with. A loss that is not finite is no error: the
+/// Pairs that the loss can't be taken of; an error of the decoder. A loss that is not finite is no error: the
 /// report names the pair.
 pub fn pair_gradients(
     decoder: &Decoder,
@@ -50,14 +51,14 @@ pub fn pair_gradients(
     PairPass { decoder, pairs, places: &places, is_first: true, loss, pass }.accumulate(None, grads)
 }
 
-/// A part of an optimizer batch with everything that its gradient is taken by.
+/// A part of an optimizer batch with everything that its gradient depends on.
 pub(super) struct PairPass<'a> {
     pub(super) decoder: &'a Decoder,
     /// The whole batch.
     pub(super) pairs: &'a [&'a TokenPair],
     /// The part's places in `pairs`, ascending.
     pub(super) places: &'a [usize],
-    /// Whether the part reports what is only known of the whole batch.
+    /// Whether the part reports the numbers that are of the whole batch.
     pub(super) is_first: bool,
     pub(super) loss: &'a LossSettings,
     pub(super) pass: PassSettings,
@@ -250,29 +251,28 @@ impl BatchSums {
         }
     }
 
-    /// A loss that can't be: the batch's report with the pair at fault, or the user's error with its name.
+    /// What becomes of a loss that can't be computed: the batch's report with the pair at fault where a number is not
+    /// finite, else an error with the pair's name.
     fn broken(
         &self,
-        error: LossError,
+        fault: LossFault,
         pairs: &[&TokenPair],
         micro: &[usize],
     ) -> Result<BatchReport, TrainError> {
-        let at = error.pair().and_then(|place| micro.get(place)).copied();
-        match (&error, at) {
-            (LossError::NotFinite { .. }, at) => Ok(BatchReport {
+        let at = fault.pair().and_then(|place| micro.get(place)).copied();
+        let problem = fault.to_string();
+        match (fault.kind(), at) {
+            (Kind::Machine, at) => Ok(BatchReport {
                 loss: f64::NAN,
                 not_finite: Some(at.unwrap_or(0)),
                 ..self.report(pairs.len())
             }),
-            (_, Some(at)) => Err(TrainError::example(
+            (Kind::Input, Some(at)) => Err(TrainError::example(
                 pairs[at].name.clone(),
-                error.to_string(),
-                "a pair that the loss can be taken of",
+                problem,
+                "a pair that the loss can be computed of",
             )),
-            (_, None) => Err(TrainError::Data {
-                problem: error.to_string(),
-                want: "a batch that the loss can be taken of".into(),
-            }),
+            _ => Err(TrainError::Internal { problem }),
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Pairs that cannot teach: cut to nothing, or two responses of the same tokens after every cut.
+//! Pairs that nothing can be learnt from: truncated to nothing, or two responses of the same tokens after truncation.
 
 use super::TokenPair;
 use super::truncate::LengthLimits;
 use crate::TrainError;
+use crate::objectives::Example;
 
-/// Leaves out the pairs that no token of a response is left of; how many.
+/// Removes the pairs of which truncation left no token of a response. Returns their number.
 ///
 /// # Errors
 /// [`TrainError::Data`] where no pair is left.
@@ -34,15 +35,19 @@ pub(crate) fn drop_emptied(pairs: &mut Vec<TokenPair>, limits: LengthLimits) -> 
     }
 }
 
-/// Counts the pairs whose responses are the same tokens, and names the first in the log.
-pub(crate) fn count_identical(pairs: &[TokenPair]) -> usize {
-    let mut same = pairs.iter().filter(|pair| pair.chosen == pair.rejected);
+/// Counts the pairs whose two `sides` are the same tokens by `is_identical`, and names the first in the log.
+pub(crate) fn count_identical<E: Example>(
+    pairs: &[E],
+    sides: &str,
+    is_identical: impl Fn(&E) -> bool,
+) -> usize {
+    let mut same = pairs.iter().filter(|pair| is_identical(pair));
     let Some(first) = same.next() else { return 0 };
     let count = 1 + same.count();
     tracing::warn!(
-        "{count} of {} pairs have the same tokens in both responses, and teach no preference (the first is {})",
+        "{count} of {} pairs have the same tokens in both {sides}, and teach no preference (the first is {})",
         pairs.len(),
-        first.name
+        first.name()
     );
     count
 }
@@ -62,7 +67,7 @@ mod tests {
         let mut pairs = vec![pair("a", &[1], &[2]), pair("b", &[], &[2]), pair("c", &[3], &[3])];
         assert_eq!(drop_emptied(&mut pairs, limits).unwrap(), 1);
         assert_eq!(pairs.iter().map(|pair| pair.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(count_identical(&pairs), 1);
+        assert_eq!(count_identical(&pairs, "responses", |pair| pair.chosen == pair.rejected), 1);
         let error = drop_emptied(&mut vec![pair("b", &[], &[])], limits).unwrap_err();
         assert_eq!(selfplay_records::HasKind::kind(&error), selfplay_records::Kind::Input);
         assert!(error.to_string().contains("max_prompt_length, which is 4, below"), "{error}");

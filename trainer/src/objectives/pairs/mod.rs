@@ -11,6 +11,7 @@ pub use gradients::{PassSettings, pair_gradients};
 pub use objective::PairObjective;
 pub use token_pair::{TokenPair, token_pairs};
 
+pub(crate) use idle_pairs::count_identical;
 pub(crate) use token_pair::check_vocabulary;
 
 #[cfg(test)]

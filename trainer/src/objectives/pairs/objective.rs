@@ -10,13 +10,13 @@ use super::truncate::{LengthLimits, truncate};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::loss::{LossSettings, PairLogProbs, needs_reference, needs_whole_batch};
-use crate::objectives::{BatchReport, Objective, Part};
+use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{Preparation, StepPlan, TrainRun, TrainSummary, epoch_order};
 use crate::{TrainError, TrainSettings};
 
 /// Training on preference pairs with one of the ten losses.
 ///
-/// The decoder must hold the weights that the iteration starts from, also when a run goes on from a checkpoint in its
+/// The decoder must hold the weights that the iteration starts from, also when a run resumes from a checkpoint in its
 /// folder: they are the reference. Reference log-probs that the pairs bring are used as they are, even for a pair that
 /// is cut to `max_length` here.
 pub struct PairObjective {
@@ -37,10 +37,10 @@ impl PairObjective {
     }
 
     /// Calls `work` with the part's pass over its batch.
-    fn pass<T>(&self, decoder: &Decoder, part: Part<'_>, work: impl FnOnce(&PairPass<'_>) -> T) -> T {
+    fn pass<T>(&self, part: Part<'_>, work: impl FnOnce(&PairPass<'_>) -> T) -> T {
         let pairs: Vec<&TokenPair> = part.batch.iter().map(|&index| &self.pairs[index]).collect();
         work(&PairPass {
-            decoder,
+            decoder: part.decoder,
             pairs: &pairs,
             places: part.places,
             is_first: part.is_first,
@@ -73,7 +73,7 @@ impl Objective for PairObjective {
             tracing::info!("{cut} of {count} pairs cut to max_length = {}", limits.max_length);
         }
         self.skipped = drop_emptied(&mut self.pairs, limits)?;
-        self.identical = count_identical(&self.pairs);
+        self.identical = count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected);
         Ok(())
     }
 
@@ -99,16 +99,8 @@ impl Objective for PairObjective {
         fill_references(&mut members, &pass)
     }
 
-    fn examples(&self) -> usize {
-        self.pairs.len()
-    }
-
-    fn name(&self, example: usize) -> String {
-        self.pairs[example].name.clone()
-    }
-
-    fn tokens(&self, example: usize) -> usize {
-        self.pairs[example].tokens()
+    fn examples(&self) -> &dyn Examples {
+        &self.pairs
     }
 
     fn fingerprint(&self) -> String {
@@ -136,18 +128,13 @@ impl Objective for PairObjective {
         needs_whole_batch(self.loss.kind)
     }
 
-    fn log_probs(&self, decoder: &Decoder, part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
-        let by_place = self.pass(decoder, part, |pass| pass.log_probs())?;
+    fn log_probs(&self, part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
+        let by_place = self.pass(part, |pass| pass.log_probs())?;
         Ok(part.places.iter().map(|&place| by_place[place]).collect())
     }
 
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError> {
-        self.pass(decoder, part, |pass| pass.accumulate(part.log_probs, grads))
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
+        self.pass(part, |pass| pass.accumulate(part.log_probs, grads))
     }
 
     fn summary(&self, _run: &TrainRun<'_>) -> Result<TrainSummary, TrainError> {

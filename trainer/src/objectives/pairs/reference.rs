@@ -115,7 +115,7 @@ impl ReferencePass<'_> {
         Ok(end)
     }
 
-    /// What rank 0 finds of the shards.
+    /// The shards that rank 0 finds on disk.
     fn read(&self, round: &[ReferenceShard]) -> Result<Vec<Option<Vec<PairLogProbs>>>, TrainError> {
         let read = if is_first(self.collective) {
             round.iter().map(|shard| read_shard(&shard.path, shard.members.len())).collect()
@@ -126,7 +126,7 @@ impl ReferencePass<'_> {
         Ok(unpack(&from_first(self.collective, &pack(&found))?, round))
     }
 
-    /// The pairs' log-probs, or `None` when asked to stop.
+    /// The pairs' log-probs, or `None` when stopped.
     fn compute(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
         let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
@@ -225,7 +225,7 @@ fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Re
     Ok(atomic::write_bytes(path, &text)?)
 }
 
-/// A shard's last line says what the lines before it were: a flipped bit would change what is trained.
+/// A shard's last line has the hash of the lines before it: a flipped bit would change what is trained.
 const LAST_LINE: &str = "{\"sha256\":\"";
 const LAST_LINE_END: &str = "\"}\n";
 
@@ -233,7 +233,7 @@ fn checksum(lines: &[u8]) -> String {
     Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The lines before the last one, where they are what it says.
+/// The lines before the last one, if they match its hash.
 fn whole_lines(bytes: &[u8]) -> Option<&[u8]> {
     let length = LAST_LINE.len() + 64 + LAST_LINE_END.len();
     let (lines, last) = bytes.split_at(bytes.len().checked_sub(length)?);

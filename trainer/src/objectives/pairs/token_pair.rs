@@ -1,20 +1,21 @@
 //! Pairs as the trainer takes them: token ids, targets, and reference log-probs where they are known.
 //!
 //! Ids win over messages where a row has both: pairs made by selfplay train on the sampler's own ids. Rows of
-//! messages alone are tokenised as [`crate::turn`] says.
+//! messages alone are tokenised as described in [`crate::turn`].
 
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::{Message, Pair};
 
 use crate::fingerprint::Fingerprint;
 use crate::loss::{PairLogProbs, PreferenceTarget};
+use crate::objectives::Example;
 use crate::turn::{last_turn, prompt_ids};
 use crate::{LossKind, TrainError};
 
 /// One preference pair in tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenPair {
-    /// What error messages call it: the prompt's id or the row.
+    /// Its name in error messages: the prompt's id or the row.
     pub name: String,
     /// Never empty: its last hidden state gives the first response token's distribution.
     pub prompt: Vec<u32>,
@@ -24,7 +25,7 @@ pub struct TokenPair {
     pub chosen: Vec<u32>,
     /// The rejected response, its stop token included.
     pub rejected: Vec<u32>,
-    /// What the preference model says of the two.
+    /// The preference model's numbers for the two.
     pub target: PreferenceTarget,
     /// Summed log-probs under the policy that training starts from; `None`: to be computed.
     pub reference: Option<PairLogProbs>,
@@ -38,6 +39,16 @@ impl TokenPair {
 
     pub(crate) fn fingerprint(&self, hash: &mut Fingerprint) {
         hash.ids(&self.prompt).ids(&self.chosen).ids(&self.rejected);
+    }
+}
+
+impl Example for TokenPair {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        Self::tokens(self)
     }
 }
 
@@ -157,7 +168,7 @@ fn target(pair: &Pair, loss: LossKind, name: &str) -> Result<PreferenceTarget, T
     Ok(target)
 }
 
-/// That prompt and responses have tokens.
+/// Checks that prompt and responses have tokens.
 pub(crate) fn check_lengths(pair: &TokenPair) -> Result<(), TrainError> {
     for (field, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
         if ids.is_empty() {
@@ -171,7 +182,7 @@ pub(crate) fn check_lengths(pair: &TokenPair) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// That every id is in the model's vocabulary.
+/// Checks that every id is in the model's vocabulary.
 pub(crate) fn check_vocabulary<'a>(
     decoder: &Decoder,
     name: &str,

@@ -1,4 +1,4 @@
-//! Cutting pairs to `max_length`, as the contract says.
+//! Truncation of pairs to `max_length`, as in the contract.
 //!
 //! If prompt + the longer response exceed `max_length`, the prompt is cut from the left to `max_prompt_length`
 //! keeping its BOS; if they still do, each response is cut from the right to `max_length − prompt`.

@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use selfplay_model::PackedBatch;
 
+use crate::objectives::Example;
 use crate::training::epoch_order;
 
 /// Two whole conversations in the scorer's tokens; the first is preferred.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenComparison {
-    /// What error messages call it.
+    /// Its name in error messages.
     pub name: String,
     /// The conversation with the chosen response; its last token's hidden state is scored.
     pub chosen: Vec<u32>,
@@ -28,10 +29,6 @@ impl TokenComparison {
         if self.prompt_position < same { same } else { 0 }
     }
 
-    pub(super) fn tokens(&self) -> usize {
-        self.chosen.len() + self.rejected.len() - self.shared()
-    }
-
     /// Cuts from the right as the scorer does: the last token, its end token, stays. Whether anything was cut.
     pub(super) fn truncate(&mut self, limit: usize) -> bool {
         let mut cut = false;
@@ -45,6 +42,16 @@ impl TokenComparison {
         let last = self.chosen.len().min(self.rejected.len()).saturating_sub(1);
         self.prompt_position = self.prompt_position.min(last);
         cut
+    }
+}
+
+impl Example for TokenComparison {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tokens(&self) -> usize {
+        self.chosen.len() + self.rejected.len() - self.shared()
     }
 }
 

@@ -13,8 +13,8 @@ use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
-use crate::objectives::pairs::{PassSettings, check_vocabulary};
-use crate::objectives::{BatchReport, Objective, Part};
+use crate::objectives::pairs::{PassSettings, check_vocabulary, count_identical};
+use crate::objectives::{BatchReport, Example, Examples, Objective, Part};
 use crate::training::{EpochAccuracy, StepLog, TrainRun, TrainSummary, first_problem, read_lines};
 use crate::{TrainError, TrainSettings};
 
@@ -168,33 +168,16 @@ impl Objective for PreferenceObjective {
                 LengthRemedy::Key("preference.max_length"),
             )?;
         }
-        let mut same = self.comparisons.iter().filter(|pair| pair.chosen == pair.rejected);
-        self.identical = 0;
-        if let Some(first) = same.next() {
-            self.identical = 1 + same.count();
-            tracing::warn!(
-                "{} of {} pairs have the same tokens in both conversations, and teach no preference (the first is {})",
-                self.identical,
-                self.comparisons.len(),
-                first.name
-            );
-        }
+        self.identical =
+            count_identical(&self.comparisons, "conversations", |pair| pair.chosen == pair.rejected);
         self.heads = Some(heads(decoder, preference, seed)?);
         let split = split(std::mem::take(&mut self.comparisons), preference.holdout, seed);
         (self.comparisons, self.holdout) = (split.train, split.holdout);
         Ok(())
     }
 
-    fn examples(&self) -> usize {
-        self.comparisons.len()
-    }
-
-    fn name(&self, example: usize) -> String {
-        self.comparisons[example].name.clone()
-    }
-
-    fn tokens(&self, example: usize) -> usize {
-        self.comparisons[example].tokens()
+    fn examples(&self) -> &dyn Examples {
+        &self.comparisons
     }
 
     fn fingerprint(&self) -> String {
@@ -202,7 +185,7 @@ impl Objective for PreferenceObjective {
         for comparison in self.comparisons.iter().chain(&self.holdout) {
             hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
         }
-        // The loop's own hash of settings does not know these.
+        // These are not among the settings that the loop hashes.
         let preference = &self.settings.preference;
         hash.number(self.holdout.len() as u64)
             .number(preference.kind as u64)
@@ -212,12 +195,8 @@ impl Objective for PreferenceObjective {
         hash.hex()
     }
 
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError> {
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
+        let decoder = part.decoder;
         let heads = self.heads()?;
         let comparisons: Vec<&TokenComparison> =
             part.examples().map(|index| &self.comparisons[index]).collect();

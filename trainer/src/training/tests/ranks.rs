@@ -293,16 +293,8 @@ impl Objective for Faulty {
         self.inner.prepare(decoder, run)
     }
 
-    fn examples(&self) -> usize {
+    fn examples(&self) -> &dyn Examples {
         self.inner.examples()
-    }
-
-    fn name(&self, example: usize) -> String {
-        self.inner.name(example)
-    }
-
-    fn tokens(&self, example: usize) -> usize {
-        self.inner.tokens(example)
     }
 
     fn fingerprint(&self) -> String {
@@ -313,23 +305,18 @@ impl Objective for Faulty {
         self.inner.needs_whole_batch()
     }
 
-    fn log_probs(&self, decoder: &Decoder, part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
+    fn log_probs(&self, part: Part<'_>) -> Result<Vec<PairLogProbs>, TrainError> {
         self.fails(At::LogProbs)?;
-        self.inner.log_probs(decoder, part)
+        self.inner.log_probs(part)
     }
 
-    fn accumulate(
-        &mut self,
-        decoder: &Decoder,
-        part: Part<'_>,
-        grads: &mut Gradients,
-    ) -> Result<BatchReport, TrainError> {
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
         self.fails(At::Gradient)?;
         if self.fails(At::Panic).is_err() {
             // Without the hook's message.
             std::panic::resume_unwind(Box::new("a rank's thread ends"));
         }
-        self.inner.accumulate(decoder, part, grads)
+        self.inner.accumulate(part, grads)
     }
 
     fn end_epoch(

@@ -1,0 +1,42 @@
+//! A decoder with the heads of one [`EmbeddingKind`].
+
+use selfplay_records::Candidates;
+
+use super::embedder::Embedder;
+use super::{Embedding, EmbeddingKind, Embeds, bradley_terry, gpm};
+use crate::{CompareProgress, Footprint, ScoreError};
+
+/// A GPM or a Bradley-Terry model.
+pub(super) struct EmbeddingModel {
+    pub(super) kind: EmbeddingKind,
+    /// Its heads are those of `kind`, which the loader has checked.
+    pub(super) embedder: Embedder,
+    /// What scores are divided by.
+    pub(super) tau: f64,
+}
+
+impl Embeds for EmbeddingModel {
+    fn embed(
+        &self,
+        rows: &[Candidates],
+        progress: &mut CompareProgress<'_>,
+    ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
+        let mut rows = self.embedder.embed(rows, progress)?;
+        if self.kind == EmbeddingKind::Gpm {
+            rows.iter_mut().flatten().for_each(gpm::normalise);
+        }
+        Ok(rows)
+    }
+
+    fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
+        let score = match self.kind {
+            EmbeddingKind::Gpm => gpm::score(a, b),
+            EmbeddingKind::BradleyTerry => bradley_terry::score(a, b),
+        };
+        score / self.tau
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.embedder.footprint()
+    }
+}
