@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use selfplay_records::{FinishReason, HasKind, Kind, Prompt};
+use selfplay_testing::Random;
 
 use super::*;
 use crate::backend::fake::{FakeModel, FakeText};
@@ -262,11 +263,8 @@ fn pages_for(sampler: &Sampler<'_>, prompts: &[Prompt]) -> usize {
 #[test]
 fn a_preempted_candidate_is_the_same() {
     const CASES: usize = 400;
-    let mut state = 11u64;
-    let mut below = |end: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % end
-    };
+    let mut random = Random::new(11);
+    let mut below = |end: usize| random.below(end);
     let (mut preempted, mut recomputed) = (0, 0);
     for case in 0..CASES {
         let settings = SampleSettings {

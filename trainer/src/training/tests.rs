@@ -5,8 +5,10 @@
 use std::cell::Cell;
 use std::path::Path;
 
-use selfplay_model::{Architecture, Decoder, Gradients, LoadOptions, PreferenceHeads};
+use selfplay_model::{Decoder, Gradients, PreferenceHeads};
 use selfplay_records::{HasKind, Kind, atomic};
+use selfplay_testing::decoder::config;
+use selfplay_testing::pair_ids::{PairIds, pair_ids};
 
 use super::{checkpoint, read_lines};
 use crate::collective::{Alone, Collective};
@@ -20,26 +22,19 @@ const VOCAB: u32 = 32;
 
 /// Two blocks, grouped queries, random weights.
 fn decoder(seed: u64) -> Decoder {
-    let folder = tempfile::tempdir().unwrap();
-    let config = serde_json::json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 16,
-        "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"
-    });
-    atomic::write_bytes(&folder.path().join("config.json"), config.to_string().as_bytes()).unwrap();
-    let architecture = Architecture::load(folder.path()).unwrap();
-    Decoder::random(architecture, seed, &LoadOptions::default()).unwrap()
+    let shape = serde_json::json!({"vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 24});
+    selfplay_testing::decoder(&config(shape), seed)
 }
 
 /// Pairs of uneven lengths; the chosen response repeats a token that the rejected one never has.
 fn pairs(count: u32) -> Vec<TokenPair> {
-    (0..count)
-        .map(|i| TokenPair {
-            name: format!("pair {i}"),
-            prompt: (0..3 + i % 4).map(|t| 3 + (i * 7 + t * 5) % 20).collect(),
-            chosen: (0..2 + i % 5).map(|_| 25).chain([2]).collect(),
-            rejected: (0..1 + i % 3).map(|t| 26 + (i + t) % 5).chain([2]).collect(),
+    pair_ids(count)
+        .into_iter()
+        .map(|PairIds { name, prompt, chosen, rejected }| TokenPair {
+            name,
+            prompt,
+            chosen,
+            rejected,
             target: PreferenceTarget {
                 probability: Some(0.8),
                 probability_win: Some(0.7),
