@@ -25,12 +25,13 @@ fn force_keeps_an_old_file_until_the_new_one_is_whole() {
     sample(&world, &[]).ok();
     world.score("preference_model", "out.jsonl", "preferences.jsonl").ok();
     world.write("rows.jsonl", "{\"prompt_ids\": [1, 5], \"response_ids\": [6, 7]}\n");
+    world.write("texts.jsonl", "{\"text\": \"a b\"}\n");
     let short = ["--set", "sample.max_new_tokens=2"];
     for line in [
         &["sample", "--model", "policy", "--prompts", "prompts.jsonl"][..],
         &["score", "--preference-model", "preference_model", "--candidates", "out.jsonl"],
         &["pair", "--candidates", "out.jsonl", "--preferences", "preferences.jsonl"],
-        &["tokenize", "--model", "policy", "--input", "prompts.jsonl"],
+        &["tokenize", "--model", "policy", "--input", "texts.jsonl"],
         &["logprobs", "--model", "policy", "--input", "rows.jsonl"],
     ] {
         let command = line[0];
@@ -54,7 +55,12 @@ fn force_keeps_an_old_file_until_the_new_one_is_whole() {
             (outcome, is_new)
         };
         // Killed at each of its file operations in turn, until it has fewer.
-        let operations = (1..).take_while(|&operation| end("kill", operation).0.status.is_none()).count();
+        let is_killed = |&operation: &usize| {
+            let outcome = end("kill", operation).0;
+            assert!(matches!(outcome.status, None | Some(0)), "{command}: {}", outcome.stderr);
+            outcome.status.is_none()
+        };
+        let operations = (1..).take_while(is_killed).count();
         assert!(operations >= 3, "{command}: {operations} operations");
         let kept = (1..=operations).filter(|&operation| {
             let (outcome, is_new) = end("enospc", operation);
@@ -64,7 +70,8 @@ fn force_keeps_an_old_file_until_the_new_one_is_whole() {
         assert!(kept.count() >= 2, "{command}: no full disk was met before the new file was whole");
         world.selfplay(&forced).ok();
         assert!(world.bytes("old.jsonl") == new, "{command}");
-        assert!(!world.names().iter().any(|name| name.starts_with("old.jsonl.")), "{:?}", world.names());
+        let is_left = |name: &String| name.contains("old.jsonl") && name != "old.jsonl";
+        assert!(!world.names().iter().any(is_left), "{:?}", world.names());
     }
 }
 
