@@ -10,8 +10,9 @@
 use std::error::Error;
 use std::process::{Command, ExitCode};
 
-use selfplay_model::{Decoder, LoadOptions};
-use selfplay_records::atomic;
+use selfplay_testing::Random;
+use selfplay_testing::decoder::config;
+use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
     LossKind, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
@@ -109,15 +110,12 @@ fn mib(bytes: f64) -> f64 {
 fn child(layers: &str, vocab: &str) -> Outcome<()> {
     let case = Case { layers: layers.parse()?, vocab: vocab.parse()? };
     let folder = tempfile::tempdir()?;
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+    let shape = json!({
         "vocab_size": case.vocab, "hidden_size": HIDDEN, "intermediate_size": 3 * HIDDEN,
-        "num_hidden_layers": case.layers, "num_attention_heads": 4, "num_key_value_heads": 4,
-        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-        "tie_word_embeddings": true, "torch_dtype": "float32", "bos_token_id": 1, "eos_token_id": 2,
+        "num_hidden_layers": case.layers, "num_key_value_heads": 4, "max_position_embeddings": 2048,
+        "tie_word_embeddings": true,
     });
-    atomic::write_bytes(&folder.path().join("config.json"), config.to_string().as_bytes())?;
-    let mut decoder = Decoder::random_from(folder.path(), 7, &LoadOptions::default())?;
+    let mut decoder = selfplay_testing::decoder(&config(shape), 7);
     let parameters: usize = decoder.parameters().iter().map(|(_, p)| p.value.elem_count()).sum();
     let settings = TrainSettings {
         loss: LossKind::Dpo,
@@ -150,14 +148,8 @@ fn child(layers: &str, vocab: &str) -> Outcome<()> {
 }
 
 fn pairs(vocab: usize) -> Vec<TokenPair> {
-    let mut state = 1u64;
-    let mut ids = || -> Vec<u32> {
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as u32 % vocab as u32
-        };
-        (0..PART).map(|_| next()).collect()
-    };
+    let mut random = Random::new(1);
+    let mut ids = || -> Vec<u32> { (0..PART).map(|_| random.below(vocab) as u32).collect() };
     (0..PAIRS)
         .map(|place| TokenPair {
             name: format!("pair {place}"),
@@ -168,15 +160,4 @@ fn pairs(vocab: usize) -> Vec<TokenPair> {
             ..TokenPair::default()
         })
         .collect()
-}
-
-/// The greatest resident set of this process so far.
-fn peak_rss_bytes() -> u64 {
-    // SAFETY: getrusage fills the struct that it is given, and zeros are a valid one.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    usage.ru_maxrss as u64 * 1024
 }

@@ -23,6 +23,7 @@ use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{Candidates, Prompt, Response};
 use selfplay_sampler::{EncodedPrompt, SampleSettings, Sampler};
 use selfplay_scorer::ScoreSettings;
+use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
     LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
@@ -144,17 +145,6 @@ fn wait() -> Outcome<()> {
         (_, "go") => Ok(()),
         (_, other) => Err(format!("expected go or quit, not {other:?}").into()),
     }
-}
-
-/// The greatest resident set of this process so far.
-fn peak_rss_bytes() -> u64 {
-    // SAFETY: getrusage fills the struct that it is given, and zeros are a valid one.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    usage.ru_maxrss as u64 * 1024
 }
 
 /// Runs `work` at every `go`.

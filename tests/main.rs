@@ -1,16 +1,35 @@
 //! All integration tests, in one binary: they run the real `selfplay`, or the crates together.
 
-mod bad_input;
-mod end_to_end;
-mod fixtures;
-mod fixtures_run;
-mod folders;
-mod gpu_stages;
+mod cli;
+mod files;
+mod gpu;
 mod hub;
+mod models;
 mod plan;
-mod plan_memory;
 mod recipes;
-mod rows_and_limits;
-mod schema;
+mod resume;
+mod rows;
+mod run;
 mod stages;
-mod templates;
+
+use std::path::{Path, PathBuf};
+
+use selfplay_testing::{Program, World};
+
+/// The program that these tests were built with.
+const SELFPLAY: Program = Program::at(env!("CARGO_BIN_EXE_selfplay"));
+
+/// A folder for a run of one iteration.
+fn world() -> World {
+    World::new(SELFPLAY)
+}
+
+/// A folder for a run of two iterations, with checkpoints.
+fn run_world() -> World {
+    World::of_two_iterations(SELFPLAY)
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use selfplay_model::ModelError;
 use selfplay_model::architecture::{Architecture, ParameterKind, RopeScaling};
 use selfplay_records::{HasKind, Kind};
+use selfplay_testing::decoder::extend;
+use selfplay_testing::refusal::refusal_at;
 use serde_json::{Value, json};
 
 fn llama() -> Value {
@@ -19,9 +21,7 @@ fn llama() -> Value {
 }
 
 fn with(mut config: Value, changes: Value) -> Value {
-    for (key, value) in changes.as_object().unwrap() {
-        config[key] = value.clone();
-    }
+    extend(&mut config, changes);
     config
 }
 
@@ -36,11 +36,7 @@ fn read(config: &Value) -> Result<Architecture, ModelError> {
 
 /// The message of the refusal; fails the test where the configuration is taken.
 fn refusal(changes: Value) -> String {
-    let error = read(&with(llama(), changes)).expect_err("must be refused");
-    assert!(error.kind() == Kind::Input);
-    let text = error.to_string();
-    assert!(text.starts_with("m/config.json: "), "{text}");
-    text
+    refusal_at("m/config.json", read(&with(llama(), changes)))
 }
 
 #[test]

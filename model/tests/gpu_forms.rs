@@ -1,23 +1,14 @@
 //! The GPU forms of all operations against the CPU's, without a GPU: the very kernels, launches and arguments, run thread by
-//! thread by an emulator (`emulator/`). On a GPU, `benches/gpu.sh` makes the same comparisons at full size.
-
-mod emulator;
-mod families;
+//! thread by an emulator. On a GPU, `benches/gpu.sh` makes the same comparisons at full size.
 
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use emulator::Emulator;
-use families::{FAMILIES, decoder, gradients, numbers};
 use selfplay_model::check::{self, CheckTarget, InputSize, compare_decoders, compare_steps, noise};
-use selfplay_model::gpu::{Emulation, emulate};
 use selfplay_model::ops::elementwise::scale_assign;
 use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
-
-/// Operations take their GPU forms while the guard lives; `None` where there is no C++ compiler.
-fn on_gpu() -> Option<Emulation> {
-    Some(emulate(Arc::new(Emulator::build()?)))
-}
+use selfplay_testing::Emulator;
+use selfplay_testing::families::{FAMILIES, decoder, gradients, numbers};
 
 /// The same numbers in another dtype, in memory of its own.
 fn cast(tensor: &Tensor, dtype: DType) -> Tensor {
@@ -52,7 +43,7 @@ fn every_operation() {
 fn fresh_weights_are_the_cpus() {
     let make = || decoder_of_fresh_weights("llama");
     let want = make();
-    let Some(_gpu) = on_gpu() else { return };
+    let Some(_gpu) = Emulator::start() else { return };
     let got = make();
     for (id, parameter) in got.parameters().iter() {
         let distance = distance(&parameter.value, &want.parameters().get(id).value);
@@ -89,7 +80,7 @@ fn decoders_of_every_family() {
 
 #[test]
 fn recomputation_gives_the_same_bits() {
-    let Some(_gpu) = on_gpu() else { return };
+    let Some(_gpu) = Emulator::start() else { return };
     for family in FAMILIES {
         for dtype in DTYPES {
             let decoder = twin(&decoder(family, DType::F32), dtype);
@@ -103,7 +94,7 @@ fn recomputation_gives_the_same_bits() {
 
 #[test]
 fn paged_steps_give_what_the_packed_forward_gives() {
-    let Some(_gpu) = on_gpu() else { return };
+    let Some(_gpu) = Emulator::start() else { return };
     for family in FAMILIES {
         for dtype in DTYPES {
             let decoder = twin(&decoder(family, DType::F32), dtype);
@@ -178,7 +169,7 @@ fn heads_of_preference_models() {
         vec![out, d_hidden, gradients.get(head).unwrap().clone()]
     };
     let want = run(DType::F32);
-    let Some(_gpu) = on_gpu() else { return };
+    let Some(_gpu) = Emulator::start() else { return };
     for (dtype, bound) in [(DType::F32, 1e-6), (DType::BF16, 2e-2)] {
         for (got, want) in run(dtype).iter().zip(&want) {
             let distance = distance(got, want);

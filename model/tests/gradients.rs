@@ -4,12 +4,10 @@
 //! The backward is written by hand (no tape), so that an operation cannot cut the gradient silently; what this
 //! test catches is a backward that is wrong, or one that a new parameter was left out of.
 
-mod families;
-
 use candle_core::DType;
-use families::{FAMILIES, batch, coefficient, decoder, gradients, numbers};
 use selfplay_model::Decoder;
 use selfplay_model::cpu::storage::with_slice_mut;
+use selfplay_testing::families::{FAMILIES, batch, coefficient, decoder, gradients, numbers};
 
 fn loss(decoder: &Decoder) -> f64 {
     let (batch, rows, targets) = batch();

@@ -2,24 +2,23 @@
 
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
-use selfplay_model::{Architecture, Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_model::{Decoder, KvCache, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_testing::decoder::{config, extend};
 use serde_json::json;
 
 fn decoder(family: &str) -> Decoder {
-    let mut config = json!({
-        "model_type": family, "vocab_size": 48, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": true,
-        "bos_token_id": 1, "eos_token_id": 2,
+    let shape = json!({
+        "model_type": family, "vocab_size": 48, "intermediate_size": 40, "head_dim": 8, "tie_word_embeddings": true,
     });
+    let mut config = config(shape);
     if family == "gemma2" {
-        config["sliding_window"] = json!(9);
-        config["hidden_activation"] = json!("gelu_pytorch_tanh");
-        config["attn_logit_softcapping"] = json!(5.0);
-        config["query_pre_attn_scalar"] = json!(8);
+        let window = json!({
+            "sliding_window": 9, "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 5.0,
+            "query_pre_attn_scalar": 8,
+        });
+        extend(&mut config, window);
     }
-    let architecture = Architecture::from_json(&config, "config.json".as_ref()).unwrap();
-    Decoder::random(architecture, 3, &LoadOptions::default()).unwrap()
+    selfplay_testing::decoder(&config, 3)
 }
 
 fn ids(n: usize, seed: usize) -> Vec<u32> {

@@ -4,20 +4,18 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::{Codec, Tokenizer};
 use selfplay_records::{HasKind, Kind, Message, Prompt, atomic};
+use selfplay_testing::json_file::{special_token, write_json};
 use serde_json::{Value, json};
 
 /// Words of one letter, `<s>` before every sequence, and a padding that must not be used.
 fn tokenizer_json() -> Value {
-    let special = |id: u32, content: &str| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": true})
-    };
     json!({
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
         "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
                     "pad_type_id": 0, "pad_token": "<unk>"},
-        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>"), special(3, "<|end|>")],
+        "added_tokens": [special_token(0, "<unk>"), special_token(1, "<s>"), special_token(2, "</s>"),
+                         special_token(3, "<|end|>")],
         "normalizer": null,
         "pre_tokenizer": {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false},
         "post_processor": {
@@ -38,8 +36,7 @@ const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}{{ m.role[0] }}:{{
 fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, value) in files {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        atomic::write_bytes(&folder.path().join(name), text.as_bytes()).unwrap();
+        write_json(&folder.path().join(name), value);
     }
     folder
 }

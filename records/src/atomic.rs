@@ -401,5 +401,4 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
 }
 
 #[cfg(test)]
-#[path = "atomic_tests.rs"]
 mod tests;

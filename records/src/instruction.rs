@@ -142,5 +142,4 @@ fn ids(row: &Map<String, Value>, name: &str) -> Result<Vec<u32>, FieldProblem> {
 }
 
 #[cfg(test)]
-#[path = "instruction_tests.rs"]
 mod tests;

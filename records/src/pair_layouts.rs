@@ -338,5 +338,4 @@ fn with_prompt_turns(mut map: Map<String, Value>) -> Result<Map<String, Value>, 
 }
 
 #[cfg(test)]
-#[path = "pair_layouts_tests.rs"]
 mod tests;

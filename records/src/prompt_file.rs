@@ -246,5 +246,4 @@ fn conversation(field: &str, turns: &Value) -> Result<Vec<Message>, FieldProblem
 }
 
 #[cfg(test)]
-#[path = "prompt_file_tests.rs"]
 mod tests;

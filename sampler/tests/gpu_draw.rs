@@ -1,28 +1,19 @@
-//! The GPU's kernel that draws tokens, run by the emulator of model/tests, against the sampler's own choice.
-
-#[path = "../../model/tests/emulator/mod.rs"]
-mod emulator;
+//! The GPU's kernel that draws tokens, run by the emulator, against the sampler's own choice.
 
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use emulator::Emulator;
 use selfplay_model::gpu::emulate;
 use selfplay_model::ops::draw::{RowDraw, draw};
 use selfplay_sampler::{PickRule, Picker, PromptStream, Sampling};
+use selfplay_testing::{Emulator, Random};
 
 /// Rows of many shapes: peaked, flat, with ties, with −∞, all but equal.
 fn rows(vocab: usize) -> Vec<Vec<f32>> {
-    let noise = |seed: usize| {
-        let mut state = seed as u64 * 2 + 1;
-        (0..vocab)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-            })
-            .collect::<Vec<f32>>()
+    let scaled = |seed, factor: f32| {
+        let mut random = Random::new(seed);
+        (0..vocab).map(|_| factor * random.signed()).collect::<Vec<f32>>()
     };
-    let scaled = |seed, factor: f32| noise(seed).into_iter().map(|x| x * factor).collect::<Vec<f32>>();
     vec![
         scaled(1, 20.0),
         scaled(2, 3.0),

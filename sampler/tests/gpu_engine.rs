@@ -1,19 +1,15 @@
-//! The engine over the GPU's forms, run by the emulator of model/tests: requests of different rules in the same captured steps.
-
-#[path = "../../model/tests/emulator/mod.rs"]
-mod emulator;
+//! The engine over the GPU's forms, run by the emulator: requests of different rules in the same captured steps.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use emulator::Emulator;
-use selfplay_model::gpu::emulate;
-use selfplay_model::{Architecture, Decoder, LoadOptions, ModelError};
+use selfplay_model::{Decoder, ModelError};
 use selfplay_sampler::{
     Backend, Capacity, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample, Sampling, Stop,
     StopRule, TextDecoder,
 };
+use selfplay_testing::Emulator;
+use selfplay_testing::decoder::config;
 use serde_json::json;
 
 const VOCAB: usize = 130;
@@ -32,14 +28,7 @@ impl TextDecoder for Letters {
 }
 
 fn decoder() -> Decoder {
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32,
-        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
-    });
-    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
-    let mut decoder = Decoder::random(architecture, 5, &LoadOptions::default()).unwrap();
+    let mut decoder = selfplay_testing::decoder(&config(json!({"vocab_size": VOCAB})), 5);
     decoder.set_batch_invariant(true);
     decoder
 }
@@ -108,8 +97,7 @@ fn answers(
 fn requests_of_different_rules_share_captured_steps() {
     let (decoder, requests) = (decoder(), mixed());
     let on_cpu = answers(&decoder, &requests, 0, 100, true);
-    let Some(emulator) = Emulator::build() else { return };
-    let _gpu = emulate(Arc::new(emulator));
+    let Some(_gpu) = Emulator::start() else { return };
     let captured = answers(&decoder, &requests, 0, 100, true);
     // Kernel by kernel, at other times and with hardly any memory: the same bits.
     assert_eq!(captured, answers(&decoder, &requests, 0, 100, false), "kernel by kernel");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use selfplay_testing::Outcome;
+use selfplay_testing::tiny_model::word;
+use selfplay_testing::world::prompts;
 use serde_json::{Value, json};
 
+use super::Site;
 use super::server::Hub;
-use super::{Site, outcome};
-use crate::fixtures::{Outcome, prompts};
 
 const DATASET: &str = "hf://datasets/o/d";
 
@@ -30,11 +32,17 @@ impl Site {
     }
 
     fn selfplay(&self, hub: &Hub, arguments: &[&str]) -> Outcome {
-        outcome(&mut self.command(hub, arguments))
+        Outcome::of(&mut self.command(hub, arguments))
+    }
+
+    /// A run that is killed after it has begun.
+    fn killed_run(&self, hub: &Hub, name: &str) {
+        let mut command = self.command(hub, &["run", "recipe.toml", "-o", name, "-q"]);
+        Outcome::of(command.env("SELFPLAY_FAULT", "kill:30")).killed();
     }
 
     fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.world.path(name)).unwrap()).unwrap()
+        self.world.json(name)
     }
 }
 
@@ -82,10 +90,7 @@ fn a_resume_takes_the_commit_that_the_run_began_with() {
     site.selfplay(&hub, &["run", "recipe.toml", "-o", "whole", "-q"]).ok();
     for case in ["gone", "offline", "moved", "moved and nothing cached"] {
         let run = format!("run {case}");
-        let begun = outcome(
-            site.command(&hub, &["run", "recipe.toml", "-o", &run, "-q"]).env("SELFPLAY_FAULT", "kill:30"),
-        );
-        assert_eq!(begun.status, None, "{}", begun.stderr);
+        site.killed_run(&hub, &run);
         let requests = hub.requests().len();
         let mut resume = site.command(&hub, &["resume", &run, "-q"]);
         match case {
@@ -102,7 +107,7 @@ fn a_resume_takes_the_commit_that_the_run_began_with() {
             std::fs::remove_dir_all(site.world.path("hf")).unwrap();
             hub.move_to('a', files(&[("train-00000.jsonl", rows(0, 12))]));
         }
-        outcome(&mut resume).ok();
+        Outcome::of(&mut resume).ok();
         if case.ends_with("cached") {
             let asked = hub.requests()[requests].path.clone();
             assert!(asked.ends_with(&"a".repeat(40)), "{asked}");
@@ -121,12 +126,9 @@ fn a_resume_takes_the_commit_that_the_run_began_with() {
 fn what_no_cache_has_is_asked_of_the_hub_and_missed_by_name() {
     let site = Site::with_dataset();
     let hub = Hub::new(files(&[("train.jsonl", rows(0, 12))]));
-    let begun = outcome(
-        site.command(&hub, &["run", "recipe.toml", "-o", "run", "-q"]).env("SELFPLAY_FAULT", "kill:30"),
-    );
-    assert_eq!(begun.status, None, "{}", begun.stderr);
+    site.killed_run(&hub, "run");
     std::fs::remove_dir_all(site.world.path("hf")).unwrap();
-    outcome(site.command(&hub, &["resume", "run", "-q"]).env("HF_HUB_OFFLINE", "1"))
+    Outcome::of(site.command(&hub, &["resume", "run", "-q"]).env("HF_HUB_OFFLINE", "1"))
         .refused(&["o/d", "HF_HUB_OFFLINE"]);
 }
 
@@ -168,11 +170,8 @@ fn an_identity_stands_once_in_all_files_of_a_split() {
         .refused(&[&first, &second, "row 1", "row 0", "\"a1\""]);
     assert!(!site.world.path("run").exists());
     // Numbers that a file has are kept as they are.
-    let numbered = |from: usize| {
-        (from..from + 6)
-            .flat_map(|n| row(json!(n), &format!("a {}", crate::fixtures::WORDS[5 + n % 19])))
-            .collect()
-    };
+    let numbered =
+        |from: usize| (from..from + 6).flat_map(|n| row(json!(n), &format!("a {}", word(n)))).collect();
     let hub = Hub::new(files(&[(&first, numbered(100)), (&second, numbered(200))]));
     let site = Site::with_dataset();
     site.selfplay(&hub, &["run", "recipe.toml", "-o", "run", "-q"]).ok();

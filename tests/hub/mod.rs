@@ -8,9 +8,8 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use crate::fixtures::{Outcome, World};
+use selfplay_testing::{Outcome, World};
 use server::Hub;
 
 /// A world whose models and data may come from a hub, with an empty cache.
@@ -20,7 +19,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let world = World::new();
+        let world = crate::world();
         world.write("rows.jsonl", "{\"prompt_ids\": [1, 5], \"response_ids\": [6, 7]}\n");
         Self { world }
     }
@@ -35,12 +34,8 @@ impl Site {
 
     /// The binary in this world, online, with the hub as HF_ENDPOINT.
     fn command(&self, hub: &Hub, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_selfplay"));
-        command
-            .args(arguments)
-            .current_dir(self.world.path("."))
-            .env("HF_HOME", self.world.path("hf"))
-            .env("HF_ENDPOINT", &hub.endpoint);
+        let mut command = self.world.command(arguments);
+        command.env("HF_HOME", self.world.path("hf")).env("HF_ENDPOINT", &hub.endpoint);
         for name in [
             "HF_TOKEN",
             "HF_TOKEN_PATH",
@@ -50,7 +45,6 @@ impl Site {
             "HF_HUB_CACHE",
             "HUGGINGFACE_HUB_CACHE",
             "HF_HUB_DOWNLOAD_TIMEOUT",
-            "SELFPLAY_FAULT",
             "http_proxy",
             "HTTP_PROXY",
             "all_proxy",
@@ -69,7 +63,7 @@ impl Site {
     fn logprobs_with(&self, hub: &Hub, variables: &[(&str, &str)]) -> Outcome {
         let mut command = self.command(hub, &LOGPROBS);
         command.envs(variables.iter().copied());
-        outcome(&mut command)
+        Outcome::of(&mut command)
     }
 
     /// The folder of the hub's model `o/n` in the cache.
@@ -89,29 +83,6 @@ impl Site {
 
 const LOGPROBS: [&str; 8] =
     ["logprobs", "--model", "o/n", "--input", "rows.jsonl", "--output", "out.jsonl", "--force"];
-
-fn outcome(command: &mut Command) -> Outcome {
-    let started = Instant::now();
-    let output = command.output().unwrap();
-    Outcome {
-        status: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: started.elapsed(),
-    }
-}
-
-/// Status 1, one message, no defect, all of the words.
-#[track_caller]
-fn failed(outcome: &Outcome, words: &[&str]) {
-    assert_eq!(outcome.status, Some(1), "{}", outcome.stderr);
-    let messages = outcome.stderr.lines().filter(|line| line.starts_with("selfplay: ")).count();
-    assert_eq!(messages, 1, "{}", outcome.stderr);
-    assert!(!outcome.stderr.contains("defect"), "{}", outcome.stderr);
-    for word in words {
-        assert!(outcome.stderr.contains(word), "{word:?} is not in: {}", outcome.stderr);
-    }
-}
 
 /// Names of everything below a folder.
 fn names_below(folder: &Path) -> Vec<String> {

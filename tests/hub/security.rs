@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use selfplay_testing::Outcome;
 use serde_json::json;
 
 use super::server::{Hub, Reply};
-use super::{Site, failed, names_below};
+use super::{Site, names_below};
 
 #[test]
 fn an_etag_is_a_hash_or_is_refused() {
@@ -16,7 +17,7 @@ fn an_etag_is_a_hash_or_is_refused() {
         let hub = Hub::with(site.policy(), move |request, reply| {
             if request.lists() { reply } else { reply.header("ETag", format!("\"{etag}\"")) }
         });
-        failed(&site.logprobs(&hub), &["ETag", "hash"]);
+        site.logprobs(&hub).failed(&["ETag", "hash"]);
         assert_eq!(std::fs::read_to_string(site.world.path("precious")).unwrap(), "mine");
         assert!(names_below(&site.world.path("hf")).is_empty(), "{:?}", names_below(&site.world.path("hf")));
     }
@@ -30,7 +31,7 @@ fn a_commit_is_a_hash_and_the_listing_s_or_is_refused() {
         let hub = Hub::with(site.policy(), move |request, reply| {
             if request.lists() { reply } else { reply.header("X-Repo-Commit", header.clone()) }
         });
-        failed(&site.logprobs(&hub), &["commit"]);
+        site.logprobs(&hub).failed(&["commit"]);
         assert!(names_below(&site.world.path("hf")).is_empty() && !site.world.path("outside").exists());
 
         let sha = commit.to_owned();
@@ -44,7 +45,7 @@ fn a_commit_is_a_hash_and_the_listing_s_or_is_refused() {
             true => Reply { body: b"<html>".to_vec(), ..reply },
             false => reply,
         });
-        failed(&site.logprobs(&hub), &["listing"]);
+        site.logprobs(&hub).failed(&["listing"]);
         assert!(names_below(&site.world.path("hf")).is_empty() && !site.world.path("outside").exists());
     }
 }
@@ -63,8 +64,8 @@ fn a_name_of_the_listing_leads_nowhere_else() {
         site.world.write("recipe.toml", &site.world.recipe().replace("prompts.jsonl", "hf://datasets/o/d"));
         let before = site.world.names();
         let hub = Hub::new(BTreeMap::from([(name.to_owned(), rows.clone())]));
-        let outcome = super::outcome(&mut site.command(&hub, &["run", "recipe.toml", "-o", "run"]));
-        failed(&outcome, &["file name", "o/d"]);
+        let outcome = Outcome::of(&mut site.command(&hub, &["run", "recipe.toml", "-o", "run"]));
+        let outcome = outcome.failed(&["file name", "o/d"]);
         assert!(!outcome.stderr.contains('\u{1b}'), "{}", outcome.stderr);
         assert_eq!(site.world.names(), before, "{name}");
     }
@@ -148,12 +149,12 @@ fn a_redirect_that_leads_nowhere_is_reported() {
                 None => reply,
             }
         });
-        failed(&site.logprobs(&hub), &["redirect (302)"]);
+        site.logprobs(&hub).failed(&["redirect (302)"]);
     }
     let site = Site::new();
     let hub =
         Hub::with(site.policy(), |request, _| Reply::status(302).header("Location", request.path.clone()));
-    failed(&site.logprobs(&hub), &["redirects"]);
+    site.logprobs(&hub).failed(&["redirects"]);
     assert!(hub.requests().len() < 20);
 }
 

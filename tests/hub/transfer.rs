@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::server::{Hub, Reply, sha256};
-use super::{LOGPROBS, Site, failed};
+use super::{LOGPROBS, Site};
 
 const WEIGHTS: &str = "model.safetensors";
 
@@ -57,7 +57,7 @@ fn files_that_git_keeps_are_checked_by_git_s_hash() {
             outcome.ok();
             assert_eq!(site.blobs()[good], b"{}\n");
         } else {
-            failed(&outcome, &["came damaged", "generation_config.json", good, bad]);
+            outcome.failed(&["came damaged", "generation_config.json", good, bad]);
             assert!(!site.blobs().keys().any(|name| name.starts_with(bad)));
         }
     }
@@ -96,7 +96,7 @@ fn a_download_that_is_always_cut_is_reported_and_kept() {
             false => reply,
         }
     });
-    failed(&site.logprobs(&hub), &[WEIGHTS, "try again"]);
+    site.logprobs(&hub).failed(&[WEIGHTS, "try again"]);
     nothing_damaged(&site);
     assert_eq!(site.blobs()[&format!("{}.incomplete", sha256(&site.policy()[WEIGHTS]))].len(), 100);
     // The next command goes on there, and a hub that answers with the whole file is understood.
@@ -104,7 +104,7 @@ fn a_download_that_is_always_cut_is_reported_and_kept() {
         let whole = request.range.as_deref() == Some("bytes=100-");
         if whole { Reply::status(503).header("Retry-After", "1") } else { reply }
     });
-    failed(&site.logprobs(&hub), &["(503)"]);
+    site.logprobs(&hub).failed(&["(503)"]);
     let files = site.policy();
     let hub = Hub::with(site.policy(), move |request, reply| match request.range.as_deref() {
         Some("bytes=100-") => Reply { body: files[WEIGHTS].clone(), ..reply }.whole_file(),
@@ -155,7 +155,7 @@ fn what_comes_damaged_is_not_kept() {
                 if request.fetches(WEIGHTS) { damage(reply) } else { reply }
             },
         );
-        failed(&site.logprobs(&hub), &["came damaged", word]);
+        site.logprobs(&hub).failed(&["came damaged", word]);
         assert!(!site.blobs().keys().any(|name| name.contains(&sha256(&site.policy()[WEIGHTS]))));
         // A hub that works is enough to go on.
         site.logprobs(&Hub::new(site.policy())).ok();
@@ -224,19 +224,17 @@ fn a_hub_in_trouble_is_asked_a_few_times_and_told_as_what_it_is() {
     for (status, word) in [(429, "the hub is busy (429): try again later"), (500, "(500)"), (503, "(503)")] {
         let site = Site::new();
         let hub = Hub::with(site.policy(), move |_, _| Reply::status(status).header("Retry-After", "1"));
-        let outcome = site.logprobs(&hub);
-        failed(&outcome, &["o/n", word]);
+        let outcome = site.logprobs(&hub).failed(&["o/n", word]);
         assert!(!outcome.stderr.contains("no such folder"), "{}", outcome.stderr);
         assert!((3..=10).contains(&hub.requests().len()), "{}", hub.requests().len());
     }
     // A pause that is longer than anyone waits is not waited for.
     let site = Site::new();
     let hub = Hub::with(site.policy(), |_, _| Reply::status(429).header("Retry-After", "86400"));
-    let outcome = site.logprobs(&hub);
-    failed(&outcome, &["(429)"]);
+    let outcome = site.logprobs(&hub).failed(&["(429)"]);
     assert!(outcome.took < Duration::from_secs(5));
     let outcome = site.logprobs_with(&hub, &[("HF_ENDPOINT", "http://127.0.0.1:1")]);
-    failed(&outcome, &["http://127.0.0.1:1 cannot be reached", "connection refused"]);
+    outcome.failed(&["http://127.0.0.1:1 cannot be reached", "connection refused"]);
 }
 
 #[test]

@@ -1,15 +1,12 @@
-//! Training by the GPU forms, run by the emulator of model/tests: the CPU's numbers in f32, and masters in bf16.
-
-#[path = "../../model/tests/emulator/mod.rs"]
-mod emulator;
+//! Training by the GPU forms, run by the emulator: the CPU's numbers in f32, and masters in bf16.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use candle_core::{DType, Device};
-use emulator::Emulator;
-use selfplay_model::gpu::{Emulation, emulate};
-use selfplay_model::{Architecture, Decoder, LoadOptions};
+use candle_core::DType;
+use selfplay_model::Decoder;
+use selfplay_testing::Emulator;
+use selfplay_testing::decoder::{config, decoder_in};
+use selfplay_testing::pair_ids::{PairIds, pair_ids};
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
     LossKind, OptimizerKind, PairObjective, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
@@ -17,30 +14,23 @@ use selfplay_trainer::{
     TrainRun, TrainSettings,
 };
 
-fn on_gpu() -> Option<Emulation> {
-    Some(emulate(Arc::new(Emulator::build()?)))
-}
-
 /// Two blocks, grouped queries, biases; nothing is a multiple of a vector.
 fn decoder(dtype: DType) -> Decoder {
-    let config = serde_json::json!({
-        "model_type": "qwen2", "vocab_size": 37, "hidden_size": 20, "intermediate_size": 27, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2,
-        "use_sliding_window": false
+    let shape = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 37, "hidden_size": 20, "intermediate_size": 27, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "use_sliding_window": false,
     });
-    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
-    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
-    Decoder::random(architecture, 5, &options).unwrap()
+    decoder_in(&config(shape), 5, dtype)
 }
 
 fn pairs() -> Vec<TokenPair> {
-    (0..6u32)
-        .map(|i| TokenPair {
-            name: format!("pair {i}"),
-            prompt: (0..3 + i % 4).map(|t| 3 + (i * 7 + t * 5) % 20).collect(),
-            chosen: (0..2 + i % 5).map(|_| 25).chain([2]).collect(),
-            rejected: (0..1 + i % 3).map(|t| 26 + (i + t) % 5).chain([2]).collect(),
+    pair_ids(6)
+        .into_iter()
+        .map(|PairIds { name, prompt, chosen, rejected }| TokenPair {
+            name,
+            prompt,
+            chosen,
+            rejected,
             target: PreferenceTarget { probability: Some(0.8), ..PreferenceTarget::default() },
             ..TokenPair::default()
         })
@@ -111,7 +101,7 @@ fn f32_steps_are_those_of_the_cpu() {
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let mut cpu = decoder(DType::F32);
         let want = train(&mut cpu, &settings, folders[0].path(), usize::MAX);
-        let Some(_gpu) = on_gpu() else { return };
+        let Some(_gpu) = Emulator::start() else { return };
         let mut gpu = decoder(DType::F32);
         let got = train(&mut gpu, &settings, folders[1].path(), usize::MAX);
         assert_eq!(got.len(), 6);
@@ -163,7 +153,7 @@ fn train_preferences(dtype: DType) -> Vec<(f64, f64)> {
 #[test]
 fn preference_models_train_as_on_the_cpu() {
     let want = train_preferences(DType::F32);
-    let Some(_gpu) = on_gpu() else { return };
+    let Some(_gpu) = Emulator::start() else { return };
     for (dtype, bound) in [(DType::F32, 1e-4), (DType::BF16, 5e-2)] {
         let got = train_preferences(dtype);
         assert_eq!(got.len(), 2);
@@ -177,7 +167,7 @@ fn preference_models_train_as_on_the_cpu() {
 #[test]
 fn bf16_weights_move_by_their_masters_and_resume_to_the_same_bits() {
     for optimizer in [OptimizerKind::RmsProp, OptimizerKind::AdamW] {
-        let Some(_gpu) = on_gpu() else { return };
+        let Some(_gpu) = Emulator::start() else { return };
         // So small a rate moves no bf16 weight in one step.
         let settings = TrainSettings { learning_rate: 1e-6, ..settings(optimizer) };
         let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];

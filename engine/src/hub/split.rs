@@ -253,5 +253,4 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "split_tests.rs"]
 mod tests;

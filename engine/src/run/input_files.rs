@@ -196,7 +196,7 @@ mod tests {
     }
 
     /// Hashes the files again and compares.
-    fn judge(before: &InputFiles, kind: InputKind, paths: &[PathBuf], more_or_fewer: bool) -> String {
+    fn compared(before: &InputFiles, kind: InputKind, paths: &[PathBuf], more_or_fewer: bool) -> String {
         let now = paths.iter().map(|path| InputFile::of(path).unwrap()).collect();
         match check_unchanged(before, &of(kind, now), more_or_fewer) {
             Ok(()) => "same".to_owned(),
@@ -222,17 +222,17 @@ mod tests {
             before[&kind][0].sha256,
             "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
         );
-        assert_eq!(judge(&before, kind, &both, false), "same");
+        assert_eq!(compared(&before, kind, &both, false), "same");
         let three = [path("a"), path("b"), path("c")];
-        assert!(judge(&before, kind, &three, false).contains("/c: is new"));
-        assert_eq!(judge(&before, kind, &three, true), "same");
-        assert!(judge(&before, kind, &both[..1], false).contains("/b: is no longer there"));
-        assert_eq!(judge(&before, kind, &both[..1], true), "same");
-        assert!(judge(&before, kind, &[path("b"), path("a")], true).contains("/a: is no longer there"));
-        assert!(judge(&before, kind, &[path("c"), path("a"), path("b")], true).contains("/c: is new"));
+        assert!(compared(&before, kind, &three, false).contains("/c: is new"));
+        assert_eq!(compared(&before, kind, &three, true), "same");
+        assert!(compared(&before, kind, &both[..1], false).contains("/b: is no longer there"));
+        assert_eq!(compared(&before, kind, &both[..1], true), "same");
+        assert!(compared(&before, kind, &[path("b"), path("a")], true).contains("/a: is no longer there"));
+        assert!(compared(&before, kind, &[path("c"), path("a"), path("b")], true).contains("/c: is new"));
         atomic::write_bytes(&path("a"), b"two").unwrap();
         atomic::write_bytes(&path("b"), b"one").unwrap();
-        assert!(judge(&before, kind, &both, true).contains("/a: has changed"));
+        assert!(compared(&before, kind, &both, true).contains("/a: has changed"));
     }
 
     #[test]
@@ -247,18 +247,18 @@ mod tests {
         assert_eq!(before[&kind].len(), 3);
         let mut earlier = before.clone();
         earlier.values_mut().flatten().for_each(|file| file.whole = false);
-        let judge = |before: &InputFiles| {
+        let compared = |before: &InputFiles| {
             let now = of(kind, InputFile::of_model(folder.path()).unwrap());
             check_unchanged(before, &now, false).map_err(|error| error.to_string())
         };
         write("README.md");
-        judge(&before).unwrap();
+        compared(&before).unwrap();
         write("merges.txt");
-        assert!(judge(&before).unwrap_err().contains("merges.txt: is new"));
-        judge(&earlier).unwrap();
+        assert!(compared(&before).unwrap_err().contains("merges.txt: is new"));
+        compared(&earlier).unwrap();
         write("chat_template.jinja");
-        assert!(judge(&before).unwrap_err().contains("chat_template.jinja: is new"));
-        assert!(judge(&earlier).unwrap_err().contains("chat_template.jinja: is new"));
+        assert!(compared(&before).unwrap_err().contains("chat_template.jinja: is new"));
+        assert!(compared(&earlier).unwrap_err().contains("chat_template.jinja: is new"));
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
         earlier.values_mut().flatten().for_each(|file| file.whole = false);
         assert_ne!(before[&kind][0].sha256, earlier[&kind][0].sha256);
         let paths = [path.clone()];
-        assert_eq!(judge(&before, kind, &paths, false), "same");
-        assert_eq!(judge(&earlier, kind, &paths, false), "same");
+        assert_eq!(compared(&before, kind, &paths, false), "same");
+        assert_eq!(compared(&earlier, kind, &paths, false), "same");
         bytes[30 << 20] = b'y';
         atomic::write_bytes(&path, &bytes).unwrap();
-        assert!(judge(&before, kind, &paths, false).contains("has changed"));
+        assert!(compared(&before, kind, &paths, false).contains("has changed"));
         bytes[0] = b'y';
         atomic::write_bytes(&path, &bytes).unwrap();
-        assert!(judge(&earlier, kind, &paths, false).contains("has changed"));
+        assert!(compared(&earlier, kind, &paths, false).contains("has changed"));
     }
 }

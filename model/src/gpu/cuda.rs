@@ -1,4 +1,4 @@
-//! CUDA behind [`Launcher`]: kernels from the image that build.rs compiled, products from cuBLAS.
+//! CUDA behind [`Launcher`]: kernels from the image that the build script compiled, products from cuBLAS.
 
 use std::collections::HashMap;
 use std::ffi::c_void;

@@ -114,5 +114,5 @@ pub trait Captured: Send + Sync {
     fn replay(&self) -> Result<()>;
 }
 
-/// All kernels by name: build.rs reads the sources for them.
+/// All kernels by name: the build script reads the sources for them.
 pub const KERNELS: &[&str] = include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));

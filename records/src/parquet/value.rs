@@ -313,5 +313,4 @@ fn is_offset(zone: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "value_tests.rs"]
 mod tests;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use selfplay_records::{FinishReason, HasKind, Kind};
+use selfplay_testing::Random;
 
 use super::*;
 use crate::backend::fake::{FakeModel, FakeText};
@@ -110,15 +111,6 @@ impl Seen {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % end
-    }
-}
-
 #[test]
 fn a_request_alone_is_its_definition() {
     for request in mixed() {
@@ -143,7 +135,7 @@ fn a_request_alone_is_its_definition() {
 /// in the middle of their work: the others are the same to the last bit.
 #[test]
 fn a_request_is_the_same_beside_others_of_other_rules_and_after_an_abort() {
-    let (mut random, mut preempted, mut aborted, mut staggered) = (Random(3), 0, 0, 0);
+    let (mut random, mut preempted, mut aborted, mut staggered) = (Random::new(3), 0, 0, 0);
     for case in 0..300 {
         let mut requests = mixed();
         let turn = random.below(requests.len());

@@ -65,6 +65,8 @@ impl PagePool {
 
 #[cfg(test)]
 mod tests {
+    use selfplay_testing::Random;
+
     use super::*;
 
     #[test]
@@ -97,11 +99,8 @@ mod tests {
         const PAGES: usize = 97;
         let mut pool = PagePool::new(PAGES);
         let mut held: Vec<u32> = Vec::new();
-        let mut state = 0x9E37_79B9_7F4A_7C15u64;
-        let mut random = |below: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as usize % below
-        };
+        let mut random = Random::new(1);
+        let mut random = |below: usize| random.below(below);
         for step in 0..1_000_000 {
             match random(4) {
                 0 | 1 => match pool.take() {

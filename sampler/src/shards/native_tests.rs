@@ -1,9 +1,8 @@
 //! The sampler on our own decoder, with random weights: the same properties as on the double.
 
-use std::path::Path;
-
-use selfplay_model::{Architecture, LoadOptions, PackedBatch};
+use selfplay_model::PackedBatch;
 use selfplay_records::Prompt;
+use selfplay_testing::decoder::config;
 use serde_json::json;
 
 use super::tests::samples;
@@ -14,14 +13,7 @@ use crate::backend::fake::FakeText;
 const VOCAB: usize = 130;
 
 fn decoder(packed: bool) -> Decoder {
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": 32,
-        "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-        "tie_word_embeddings": false, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32",
-    });
-    let architecture = Architecture::from_json(&config, Path::new("config.json")).unwrap();
-    let mut decoder = Decoder::random(architecture, 5, &LoadOptions::default()).unwrap();
+    let mut decoder = selfplay_testing::decoder(&config(json!({"vocab_size": VOCAB})), 5);
     if packed {
         decoder.prepare_inference().unwrap();
     }

@@ -1,7 +1,8 @@
 //! Conversations to tokens with a toy tokenizer of whole words and a template that a reader can run in the head.
 
 use selfplay_model::Codec;
-use selfplay_records::{HasKind, Instruction, Kind, Message, Pair, atomic};
+use selfplay_records::{HasKind, Instruction, Kind, Message, Pair};
+use selfplay_testing::json_file::write_json;
 
 use crate::turn::{assistant_tokens, last_turn};
 use crate::{LossKind, sft_examples, token_pairs};
@@ -24,7 +25,7 @@ fn codec(template: Option<&str>) -> Codec {
         config["chat_template"] = template.into();
     }
     for (name, value) in [("tokenizer.json", tokenizer), ("tokenizer_config.json", config)] {
-        atomic::write_bytes(&folder.path().join(name), value.to_string().as_bytes()).unwrap();
+        write_json(&folder.path().join(name), &value);
     }
     Codec::load(folder.path(), None).unwrap()
 }

@@ -1,4 +1,4 @@
-// All kernels in one unit: build.rs compiles it for a GPU, the tests' emulator for the processor.
+// All kernels in one unit: the build script compiles it for a GPU, the tests' emulator for the processor.
 #include "attention.cu"
 #include "draw.cu"
 #include "elementwise.cu"

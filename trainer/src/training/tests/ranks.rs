@@ -1,6 +1,7 @@
 //! Trainings by several ranks, which are threads: the bits of one rank, resumed runs, and ends that all share.
 //!
-//! Past 400 lines because an objective that fails where it is asked to delegates every method.
+//! Past 400 lines because an objective that fails where it is asked to delegates every method: the signatures are the
+//! trait's, which Rust has no way to leave out.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,3 +1,5 @@
+use selfplay_testing::Random;
+
 use super::*;
 
 fn queries<'a>(rows: &[(usize, usize, &'a [u32], usize)]) -> Vec<Query<'a>> {
@@ -44,11 +46,8 @@ fn long_stretches_are_cut_into_parts() {
 #[test]
 fn every_key_is_read_once() {
     let pages: Vec<Vec<u32>> = (0..4u32).map(|row| (0..200).map(|page| row * 200 + page).collect()).collect();
-    let mut state = 5u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % below
-    };
+    let mut random = Random::new(5);
+    let mut random = |below: usize| random.below(below);
     for _ in 0..200 {
         let rows: Vec<_> = (0..4)
             .map(|row| (1 + random(70), random(2000), &pages[row][..], random(60) * PAGE_TOKENS))

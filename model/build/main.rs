@@ -1,0 +1,110 @@
+//! Lists the kernels by name, for the launcher and the tests' emulator. With the feature `cuda`, compiles them to one image of
+//! machine code and PTX.
+//!
+//! At build time, not by NVRTC at run time: candle's own kernels need nvcc at build time already, so that nothing more has
+//! to be installed; a mistake in a kernel is a build error on any machine, with or without a GPU; and a run starts
+//! without a compiler and without a cache.
+
+mod kernel_names;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where the kernels' sources are.
+const SOURCES: &str = "src/gpu/cuda";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build/main.rs");
+    println!("cargo::rerun-if-changed=build/kernel_names.rs");
+    println!("cargo::rerun-if-changed={SOURCES}");
+    let out_dir = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
+    if let Err(problem) = list(&out_dir.join("kernel_names.rs")) {
+        println!("cargo::error=the kernels' names: {problem}");
+        std::process::exit(1);
+    }
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH", "NVCC"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if let Err(problem) = compile(&out_dir.join("kernels.fatbin")) {
+        println!("cargo::error={problem}");
+        std::process::exit(1);
+    }
+}
+
+/// Writes the names as a Rust expression.
+fn list(out: &Path) -> std::io::Result<()> {
+    let mut sources = Vec::new();
+    for entry in std::fs::read_dir(SOURCES)? {
+        sources.push(std::fs::read_to_string(entry?.path())?);
+    }
+    let names = kernel_names::kernel_names(&sources);
+    #[allow(clippy::disallowed_methods, reason = "a build script's output is no user's file")]
+    std::fs::write(out, format!("&{names:#?}"))
+}
+
+fn compile(out: &Path) -> Result<(), String> {
+    let nvcc = nvcc();
+    let capability = capability()?;
+    let output = Command::new(&nvcc)
+        .args(["-fatbin", "-std=c++17", "-O3", "-lineinfo"])
+        .arg(format!("-gencode=arch=compute_{capability},code=sm_{capability}"))
+        .arg(format!("-gencode=arch=compute_{capability},code=compute_{capability}"))
+        .arg("-o")
+        .arg(out)
+        .arg(format!("{SOURCES}/kernels.cu"))
+        .output()
+        .map_err(|error| {
+            format!(
+                "{}: {error}; --features cuda needs the CUDA toolkit: set CUDA_HOME, or put nvcc on PATH",
+                nvcc.display()
+            )
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(format!(
+        "nvcc failed: {}",
+        text.lines().filter(|line| line.contains("error")).collect::<Vec<_>>().join(" | ")
+    ))
+}
+
+fn nvcc() -> PathBuf {
+    if let Some(nvcc) = std::env::var_os("NVCC") {
+        return nvcc.into();
+    }
+    for variable in ["CUDA_HOME", "CUDA_PATH"] {
+        if let Some(home) = std::env::var_os(variable) {
+            let nvcc = Path::new(&home).join("bin/nvcc");
+            if nvcc.is_file() {
+                return nvcc;
+            }
+        }
+    }
+    let usual = Path::new("/usr/local/cuda/bin/nvcc");
+    if usual.is_file() { usual.into() } else { "nvcc".into() }
+}
+
+/// The compute capability to build for, as `90`: the one that candle's kernels are built for.
+fn capability() -> Result<String, String> {
+    let found = match std::env::var("CUDA_COMPUTE_CAP") {
+        Ok(given) => given,
+        Err(_) => Command::new("nvidia-smi")
+            .args(["--query-gpu=compute_cap", "--format=csv,noheader"])
+            .output()
+            .ok()
+            .and_then(|output| Some(String::from_utf8(output.stdout).ok()?.lines().next()?.trim().to_owned()))
+            .ok_or("no GPU tells its compute capability: set CUDA_COMPUTE_CAP, as in CUDA_COMPUTE_CAP=90")?,
+    };
+    let number = found.replace('.', "");
+    match number.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse::<u32>() {
+        Ok(80..) => Ok(number),
+        Ok(older) => {
+            Err(format!("compute capability {older} is too old: bf16 and its matrix units begin with 80"))
+        }
+        Err(_) => Err(format!("CUDA_COMPUTE_CAP={found} is no compute capability: 80, 86, 89, 90")),
+    }
+}

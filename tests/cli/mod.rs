@@ -1,0 +1,5 @@
+//! The command line itself.
+
+mod flags;
+mod messages;
+mod streams;

@@ -1,0 +1,3 @@
+//! Without a GPU, by the emulator.
+
+mod stages;

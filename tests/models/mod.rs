@@ -1,0 +1,4 @@
+//! Model folders.
+
+mod folders;
+mod templates;

@@ -1,0 +1,4 @@
+//! `selfplay plan`.
+
+mod fits;
+mod memory;

@@ -1,0 +1,5 @@
+//! Recipes.
+
+mod schema;
+mod shipped;
+mod wrong;

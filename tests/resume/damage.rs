@@ -1,0 +1,64 @@
+//! A run's own files that are damaged or replaced by links.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use selfplay_records::atomic;
+use selfplay_testing::run_results::assert_same_results;
+
+use super::{checkpoints, killed_in_training};
+use crate::files::flip;
+
+#[test]
+fn a_flipped_bit_is_named() {
+    let world = crate::run_world();
+    world.selfplay(&["run", "recipe.toml", "-o", "whole", "-q", "--set", "train.checkpoint_every=1"]).ok();
+    let run = killed_in_training(&world);
+    for name in ["weights.safetensors", "optimizer.safetensors"] {
+        let path = checkpoints(&run).into_iter().max().unwrap().join(name);
+        let whole = fs::read(&path).unwrap();
+        flip(&path);
+        world.selfplay(&["resume", "killed", "-q"]).failed(&["step_", name, "damaged", "remove this folder"]);
+        atomic::write_bytes(&path, &whole).unwrap();
+    }
+    let pairs = run.join("iteration_01/pairs.parquet");
+    let whole = fs::read(&pairs).unwrap();
+    flip(&pairs);
+    world.selfplay(&["resume", "killed", "-q"]).refused(&["pairs.parquet", "damaged"]);
+    atomic::write_bytes(&pairs, &whole).unwrap();
+    world.selfplay(&["resume", "killed", "-q"]).ok();
+    assert_same_results(&world.path("whole"), &run);
+
+    // The policy that the next iteration starts from.
+    world.selfplay(&["run", "recipe.toml", "-o", "short", "-q", "--set", "iterations=1"]).ok();
+    flip(&world.path("short/iteration_01/policy/model.safetensors"));
+    world
+        .selfplay(&["resume", "short", "-q", "--set", "iterations=2"])
+        .refused(&["iteration_01/policy/model.safetensors", "damaged"]);
+}
+
+#[test]
+fn a_run_s_own_files_are_no_links() {
+    let world = crate::run_world();
+    let run = killed_in_training(&world);
+    let diary = world.path("diary.txt");
+    atomic::write_bytes(&diary, b"line 1\nlast line without an end").unwrap();
+    for name in
+        ["events.jsonl", "iteration_01/train/metrics.jsonl", "manifest.json", "iteration_01/summary.json"]
+    {
+        let path = run.join(name);
+        let kept = path.exists().then(|| fs::read(&path).unwrap());
+        let _ = fs::remove_file(&path);
+        symlink(&diary, &path).unwrap();
+        world.selfplay(&["resume", "killed", "-q"]).refused(&[name, "is a link"]);
+        world
+            .selfplay(&["branch", "killed", "--from", "iteration_01/pairs", "-o", "b"])
+            .refused(&[name, "is a link"]);
+        fs::remove_file(&path).unwrap();
+        if let Some(bytes) = kept {
+            atomic::write_bytes(&path, &bytes).unwrap();
+        }
+    }
+    assert_eq!(fs::read(&diary).unwrap(), b"line 1\nlast line without an end");
+    world.selfplay(&["resume", "killed", "-q"]).ok();
+}

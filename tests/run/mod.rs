@@ -1,0 +1,5 @@
+//! `selfplay run` and `branch`.
+
+mod branch;
+mod folder;
+mod whole;
