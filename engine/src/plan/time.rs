@@ -11,7 +11,7 @@ use selfplay_scorer::ComparisonLengths;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::memory::{self, Models};
-use super::rates::{Rate, Rates, Stage, Work};
+use super::rates::{Rate, RatedStage, Rates, Work};
 use crate::recipe::Recipe;
 
 /// Prompts that times are given for where nobody knows how many there are.
@@ -74,7 +74,7 @@ pub(crate) struct Times {
     /// A line per stage.
     pub(crate) sources: Vec<String>,
     /// What nothing is measured of, in which dtype.
-    pub(crate) unmeasured: Vec<(Stage, DType)>,
+    pub(crate) unmeasured: Vec<(RatedStage, DType)>,
 }
 
 /// What the stages have to do.
@@ -141,14 +141,14 @@ impl Job<'_> {
     }
 
     /// What each stage has to do for `prompts` of one iteration.
-    fn work(&self, stage: Stage, prompts: f64) -> Work {
+    fn work(&self, stage: RatedStage, prompts: f64) -> Work {
         let train = &self.recipe.train;
         let pairs = prompts * self.pairs();
         match stage {
-            Stage::Sample => self.sample(self.recipe.sample.num_samples as f64) * prompts,
-            Stage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
-            Stage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
-            Stage::Train => {
+            RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64) * prompts,
+            RatedStage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
+            RatedStage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
+            RatedStage::Train => {
                 let seen = pairs * train.epochs as f64;
                 let most =
                     train.max_steps.map_or(f64::INFINITY, |steps| steps as f64 * train.batch_size as f64);
@@ -174,19 +174,19 @@ impl<'a> Measured<'a> {
         let policy = models.policy.parameter_count();
         let preference = models.preference.parameters as usize;
         Self {
-            sample: of(Stage::Sample, policy, models.policy_dtype, false),
-            score: of(Stage::Score, preference, models.preference_dtype, false),
-            reference: of(Stage::Reference, policy, models.policy_dtype, false),
-            train: of(Stage::Train, policy, models.policy_dtype, recompute),
+            sample: of(RatedStage::Sample, policy, models.policy_dtype, false),
+            score: of(RatedStage::Score, preference, models.preference_dtype, false),
+            reference: of(RatedStage::Reference, policy, models.policy_dtype, false),
+            train: of(RatedStage::Train, policy, models.policy_dtype, recompute),
         }
     }
 
-    fn of(&self, stage: Stage) -> Option<&'a Rate> {
+    fn of(&self, stage: RatedStage) -> Option<&'a Rate> {
         match stage {
-            Stage::Sample => self.sample,
-            Stage::Score => self.score,
-            Stage::Reference => self.reference,
-            Stage::Train => self.train,
+            RatedStage::Sample => self.sample,
+            RatedStage::Score => self.score,
+            RatedStage::Reference => self.reference,
+            RatedStage::Train => self.train,
         }
     }
 }
@@ -206,8 +206,8 @@ pub(crate) fn times(
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
     let mut stages = Vec::new();
     let (mut sources, mut unmeasured) = (Vec::new(), Vec::new());
-    for stage in [Stage::Sample, Stage::Score, Stage::Reference, Stage::Train] {
-        if stage == Stage::Reference && !needs_reference(recipe.train.loss) {
+    for stage in [RatedStage::Sample, RatedStage::Score, RatedStage::Reference, RatedStage::Train] {
+        if stage == RatedStage::Reference && !needs_reference(recipe.train.loss) {
             continue;
         }
         let rate = measured.of(stage);
@@ -222,7 +222,7 @@ pub(crate) fn times(
                 rate.describe()
             )),
             Some(rate) => sources.push(format!("{}: {}", stage.name(), rate.describe())),
-            None if stage == Stage::Score => unmeasured.push((stage, models.preference_dtype)),
+            None if stage == RatedStage::Score => unmeasured.push((stage, models.preference_dtype)),
             None => unmeasured.push((stage, models.policy_dtype)),
         }
     }
@@ -311,17 +311,17 @@ mod tests {
         };
         let pair = prompt_and_responses(&model, (20, 30), 2.0);
         job(&recipe(&set), &|job| {
-            assert_eq!(job.work(Stage::Reference, 10.0).flops, 10.0 * pair);
+            assert_eq!(job.work(RatedStage::Reference, 10.0).flops, 10.0 * pair);
             // Forward, backward and the blocks again.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 10.0 * 4.0 * pair);
+            assert_eq!(job.work(RatedStage::Train, 10.0).flops, 10.0 * 4.0 * pair);
             // 4 responses of 30 tokens in 8 rows: 15 steps that read all weights; 35 tokens before each on average.
             let bytes = 15.0 * 4.0 * model.parameter_count() as f64 + 120.0 * 35.0 * 64.0;
-            assert_eq!(job.work(Stage::Sample, 1.0).bytes, bytes);
+            assert_eq!(job.work(RatedStage::Sample, 1.0).bytes, bytes);
         });
         let more = ["pair.rule=all-above-margin", "train.epochs=2", "train.recompute=false"];
         job(&recipe(&[&set[..], &more[..]].concat()), &|job| {
             // Six pairs of four responses.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 120.0 * (pair * 3.0));
+            assert_eq!(job.work(RatedStage::Train, 10.0).flops, 120.0 * (pair * 3.0));
         });
         let most = [
             "train.max_steps=1",
@@ -331,10 +331,10 @@ mod tests {
         ];
         job(&recipe(&[&set[..], &most[..]].concat()), &|job| {
             // One step of three pairs, whose log-probs are wanted first.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 3.0 * (pair * 5.0));
+            assert_eq!(job.work(RatedStage::Train, 10.0).flops, 3.0 * (pair * 5.0));
         });
         job(&recipe(&["sample.num_samples=1"]), &|job| {
-            assert_eq!(job.work(Stage::Train, 10.0), Work::default());
+            assert_eq!(job.work(RatedStage::Train, 10.0), Work::default());
         });
     }
 

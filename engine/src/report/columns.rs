@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::console::units::duration;
 use crate::run::summary::{IterationSummary, StartSummary};
-use crate::units::duration;
 
 /// A table that columns stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
