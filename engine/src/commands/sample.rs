@@ -67,10 +67,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let Asked { prompts, others } = Asked::of(found.kept);
     check_columns(&args.output, &others)?;
 
-    let mut settings = command.settings();
-    settings.section(recipe, "sample")?;
-    settings.section(recipe, "prompts")?;
-    settings.section(recipe, "policy")?;
+    let mut settings = command.settings(&["sample", "prompts", "policy"])?;
     settings.file("--prompts", &args.prompts)?;
     settings.model("--model", &source.folder)?;
     let parts = command.open_parts(settings)?;

@@ -48,8 +48,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
 
-    let mut settings = command.settings();
-    settings.section(recipe, "score")?;
+    let mut settings = command.settings(&["score"])?;
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
     settings.file("--candidates", &args.candidates)?;
     settings.model("--preference-model", &folder)?;

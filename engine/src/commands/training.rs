@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use selfplay_trainer::Objective;
@@ -48,10 +49,11 @@ pub(super) struct Training<'a> {
     kind: TrainingKind,
     rows: &'a Path,
     pub(super) command: StageCommand,
+    device: Device,
 }
 
 impl<'a> Training<'a> {
-    /// Checks the output and reads the recipe.
+    /// Checks the output, reads the recipe and opens the device.
     ///
     /// # Errors
     /// An output that cannot be written, a recipe or a flag that is wrong.
@@ -64,7 +66,8 @@ impl<'a> Training<'a> {
         let output = Output::training(&args.output, args.stage.force, kind.model_folder)?;
         let flags = flag("policy.model", args.model.as_ref());
         let command = StageCommand::open(kind.name, output, &args.stage, common, flags)?;
-        Ok(Self { kind, rows, command })
+        let device = command.device()?;
+        Ok(Self { kind, rows, command, device })
     }
 
     /// Where the model is that the training starts from.
@@ -81,11 +84,8 @@ impl<'a> Training<'a> {
     /// A model that does not load, an example or a setting that is wrong, a loss that is not finite, a stop by a signal.
     pub(super) fn run(self, source: &PolicySource, objective: impl Objective) -> Result<()> {
         let (command, kind) = (&self.command, self.kind);
-        let device = command.device()?;
-        let mut decoder = source.load(&command.recipe, &device, kind.heads)?;
-        let mut settings = command.settings();
-        settings.section(&command.recipe, kind.section)?;
-        settings.section(&command.recipe, "policy")?;
+        let mut decoder = source.load(&command.recipe, &self.device, kind.heads)?;
+        let mut settings = command.settings(&[kind.section, "policy"])?;
         settings.file(kind.rows_flag, self.rows)?;
         settings.model("--model", &source.folder)?;
         let parts = command.open_parts(settings)?;

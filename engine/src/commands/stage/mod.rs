@@ -18,7 +18,7 @@ use selfplay_records::SkippedPair;
 pub(super) use output::Output;
 pub(super) use own_files::TRAINER_FILES;
 use parts::Parts;
-pub(super) use settings::PartsSettings;
+use settings::PartsSettings;
 
 use crate::console::progress::Progress;
 use crate::device::DeviceChoice;
@@ -52,7 +52,7 @@ pub struct StageArgs {
 pub(super) struct StageCommand {
     name: &'static str,
     pub(super) recipe: Recipe,
-    pub(super) iteration: usize,
+    iteration: usize,
     pub(super) output: Output,
     pub(super) progress: Progress,
     device: DeviceChoice,
@@ -100,8 +100,11 @@ impl StageCommand {
         self.device.open()
     }
 
-    /// What every command's results depend on.
-    pub(super) fn settings(&self) -> PartsSettings {
+    /// What the results depend on: what every command's do, and some sections of the recipe.
+    ///
+    /// # Errors
+    /// When a file that a section names cannot be read.
+    pub(super) fn settings(&self, sections: &[&str]) -> Result<PartsSettings> {
         let mut settings = PartsSettings::default();
         settings.set("command", self.name);
         settings.set("selfplay", env!("CARGO_PKG_VERSION"));
@@ -109,7 +112,8 @@ impl StageCommand {
         settings.set("seed", self.recipe.seed);
         settings.set("--iteration", self.iteration);
         settings.clock();
-        settings
+        sections.iter().try_for_each(|name| settings.section(&self.recipe, name))?;
+        Ok(settings)
     }
 
     /// Opens the folder beside the output.

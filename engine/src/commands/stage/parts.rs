@@ -119,9 +119,7 @@ pub(super) fn folder_of(output: &Path) -> PathBuf {
 /// `error` with the file of rows, where it is about one of them.
 fn of_rows(file: &Path, error: EngineError) -> EngineError {
     match error {
-        EngineError::Score(_)
-        | EngineError::Pairing(_)
-        | EngineError::Train(TrainError::Example { .. } | TrainError::Data { .. }) => {
+        EngineError::Score(_) | EngineError::Train(TrainError::Example { .. } | TrainError::Data { .. }) => {
             EngineError::in_file(file, error)
         }
         other => other,

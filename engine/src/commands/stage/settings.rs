@@ -43,7 +43,7 @@ impl PartsSettings {
     ///
     /// # Errors
     /// When such a file cannot be read.
-    pub(in crate::commands) fn section(&mut self, recipe: &Recipe, name: &str) -> Result<()> {
+    pub(super) fn section(&mut self, recipe: &Recipe, name: &str) -> Result<()> {
         for (key, value) in flatten(&recipe.to_table()) {
             if key.split('.').next() == Some(name) {
                 if key.ends_with(".chat_template")
