@@ -47,7 +47,7 @@ struct Measured {
 }
 
 fn main() -> ExitCode {
-    selfplay::allocator::keep_freed_memory();
+    selfplay::process::allocator::keep_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let outcome = match arguments.as_slice() {
         [task, layers, vocab] if task == "child" => child(layers, vocab).map(|()| true),

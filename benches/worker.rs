@@ -89,7 +89,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    selfplay::allocator::keep_freed_memory();
+    selfplay::process::allocator::keep_freed_memory();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

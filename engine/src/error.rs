@@ -168,12 +168,14 @@ pub enum EngineError {
         thread: &'static str,
     },
     /// Training ended early though no signal asked for it.
-    #[error("iteration {iteration}: training stopped after step {step} of its own accord, without a signal")]
+    #[error("{title}: ended after step {step} of its own accord, without a signal; {kept}")]
     TrainingStopped {
-        /// From 1.
-        iteration: usize,
+        /// What messages call the training.
+        title: String,
         /// The last step; its checkpoint is written.
         step: usize,
+        /// What was kept and how to go on.
+        kept: String,
     },
     /// SIGINT or SIGTERM; everything finished is kept.
     #[error("stopped by {signal}; {kept}")]
@@ -255,7 +257,13 @@ impl EngineError {
     pub fn in_run(self, directory: &Path) -> Self {
         match self.kind() {
             Kind::Input => self,
-            _ if matches!(self, Self::Stopped { .. } | Self::Interrupted { .. }) => self,
+            _ if matches!(
+                self,
+                Self::Stopped { .. } | Self::TrainingStopped { .. } | Self::Interrupted { .. }
+            ) =>
+            {
+                self
+            }
             _ => Self::Interrupted { directory: directory.to_path_buf(), source: Box::new(self) },
         }
     }
@@ -352,7 +360,12 @@ mod tests {
         assert_eq!(EngineError::InUse { directory }.exit_status(), 2);
         assert_eq!(EngineError::at_row(Path::new("a"), 3, EngineError::input("x")).exit_status(), 2);
         assert_eq!(full_disk().exit_status(), 1);
-        let ended = EngineError::TrainingStopped { iteration: 1, step: 3 }.in_run(Path::new("runs/x"));
+        let ended = EngineError::TrainingStopped {
+            title: "iteration 1: training".into(),
+            step: 3,
+            kept: "go on with: selfplay resume runs/x".into(),
+        }
+        .in_run(Path::new("runs/x"));
         assert_eq!(ended.exit_status(), 1);
         assert!(
             ended.to_string().contains("resume runs/x") && !ended.to_string().contains("thread"),

@@ -3,10 +3,10 @@
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use crate::console::progress::Verbosity;
+use crate::console::terminal::LogWriter;
 use crate::device::DeviceChoice;
-use crate::progress::Verbosity;
 use crate::recipe::Override;
-use crate::terminal::LogWriter;
 
 /// Flags that every command takes.
 #[derive(Clone, Debug, Default, Args)]

@@ -3,10 +3,13 @@
 //! ```text
 //! cli, flags   the commands and the flags of all       commands/   one file per command: its own flags, what it does
 //! recipe/      a TOML file → Recipe                    hub/        models and data sets by id
-//! iteration    the loop: sample → compare → pair → train → record
-//! stages/      the loop's stages over shards           run/        a run on disk: paths, manifest, lock, events, plan
+//! inputs/      what a run reads before its first stage
+//! iteration/   the loop: sample → compare → pair → train → record, and what only a run does
+//! stages/      sample, score, pair, train: once for the loop and for the stage commands, over a `Workspace`
+//! run/         a run on disk: paths, manifest, lock, events, what is left
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
+//! console/     lines, bars, units                      process/    allocator, signals that end a process
 //! ```
 //!
 //! # As a library
@@ -45,32 +48,22 @@
 //! # }
 //! ```
 
-pub mod allocator;
 mod bench;
-mod checker;
 pub mod cli;
 mod commands;
-mod conversation_check;
+pub mod console;
 mod device;
 pub mod error;
-mod evaluate;
 mod flags;
 mod hub;
 mod inputs;
 mod iteration;
-mod log_prob_difference;
+mod json_file;
 mod plan;
-mod progress;
+pub mod process;
 pub mod recipe;
 mod report;
 mod run;
 mod runtime;
-mod scorable;
-mod session;
 mod signals;
-mod splits;
 mod stages;
-pub mod surroundings;
-pub mod terminal;
-mod units;
-mod usable_prompts;

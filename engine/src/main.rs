@@ -4,15 +4,15 @@ use std::panic;
 use std::process::ExitCode;
 
 use selfplay::cli::Cli;
+use selfplay::console::terminal::line;
 use selfplay::error::Result;
-use selfplay::terminal::line;
 
 /// glibc's allocator gives memory of many threads back late; a training step's peak would look larger than it is.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    selfplay::allocator::keep_freed_memory();
+    selfplay::process::allocator::keep_freed_memory();
     // A panic is a defect of ours: it is reported in one line with status 1, without a backtrace.
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let cli = Cli::read();
-    selfplay::surroundings::prepare()?;
+    selfplay::process::surroundings::prepare()?;
     cli.common.start_log();
     cli.run()
 }
@@ -44,7 +44,7 @@ static BEFORE_RUNTIME: extern "C" fn() = {
     extern "C" fn look() {
         // SAFETY: reads a flag of a descriptor that need not be open.
         if unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1 {
-            selfplay::terminal::note_closed_stdout();
+            selfplay::console::terminal::note_closed_stdout();
         }
     }
     look

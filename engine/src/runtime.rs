@@ -4,9 +4,9 @@ use candle_core::{Device, DeviceLocation};
 use selfplay_model::ModelError;
 use selfplay_model::gpu::memory;
 
+use crate::console::progress::Verbosity;
 use crate::error::Result;
 use crate::flags::Common;
-use crate::progress::Verbosity;
 
 /// Where to compute and how much to print.
 #[derive(Clone, Debug)]

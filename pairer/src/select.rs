@@ -18,6 +18,18 @@ pub struct Selected {
     pub dropped: DropCounts,
 }
 
+impl Selected {
+    /// Takes the pairs and counts of a later selection.
+    pub fn append(&mut self, later: Self) {
+        self.pairs.extend(later.pairs);
+        let (all, more) = (&mut self.dropped, later.dropped);
+        all.single += more.single;
+        all.length += more.length;
+        all.tie += more.tie;
+        all.margin += more.margin;
+    }
+}
+
 /// Prompts that gave no pair, each counted under one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropCounts {

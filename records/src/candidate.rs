@@ -43,6 +43,11 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// Token ids of all responses; a response without ids has none.
+    pub fn tokens(&self) -> usize {
+        self.responses.iter().map(|response| response.ids.as_ref().map_or(0, Vec::len)).sum()
+    }
+
     /// A hash of the responses' texts, in hexadecimal: what preferences keep to be known as these candidates'.
     pub fn digest(&self) -> String {
         // FNV-1a of 64 bits, each text after its length: it tells files apart and guards nothing.

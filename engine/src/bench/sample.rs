@@ -4,13 +4,12 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
-use selfplay_records::Prompt;
+use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
 
 use super::work::WorkRng;
 use super::{Bench, Measurement, median};
 use crate::error::Result;
-use crate::stages::tokens_of;
 
 /// A decoder of no text, which the bench does not need.
 struct NoText;
@@ -154,7 +153,7 @@ impl Load {
             seconds,
             host_seconds: seconds - (sampler.waited() - waited_before).as_secs_f64(),
             steps,
-            tokens: tokens_of(&rows),
+            tokens: rows.iter().map(Candidates::tokens).sum(),
             decode_seconds: median(&mut full),
         })
     }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use selfplay_records::atomic;
 
+use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
-use crate::progress::Progress;
 use crate::recipe::{Purpose, load};
 use crate::run::branch::{check_finished, make, shared_keys};
 use crate::run::branch_point::BranchPoint;
@@ -37,13 +37,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 
 fn branch(args: &Args, common: &Common, progress: &Progress) -> Result<()> {
     let source = RunDir::new(&args.run);
-    source.refuse_links()?;
-    for (file, missing) in [(source.manifest_file(), "manifest.json"), (source.recipe_file(), "recipe.toml")]
-    {
-        if !file.is_file() {
-            return Err(EngineError::NotARun { directory: args.run.clone(), missing: missing.to_owned() });
-        }
-    }
+    source.check_begun()?;
     let from: BranchPoint = args.from.parse()?;
     let parent = Manifest::read(&source.manifest_file())?;
     let before = load(Some(&source.recipe_file()), &[], Purpose::Reread)?;

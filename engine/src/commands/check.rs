@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::commands::print;
-use crate::conversation_check;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::inputs::conversation_check;
 use crate::recipe::{ModelSource, Purpose, Recipe, load};
 
 /// The flags of `selfplay check`.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use selfplay_records::{LogProbRow, read_rows, write_rows};
 use selfplay_trainer::log_prob_rows;
 
-use super::models;
-use super::stage::{Stage, StageArgs, check_row_output, flag};
+use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hub::Hub;
+use crate::inputs::policy::PolicySource;
 
 /// The flags of `selfplay logprobs`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,14 +33,16 @@ pub struct Args {
 /// # Errors
 /// A model folder or a row that is wrong; an output that exists.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    check_row_output(&args.output, args.stage.force)?;
-    let device = common.device.open()?;
-    let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
+    let output = Output::rows(&args.output, args.stage.force)?;
+    let flags = flag("policy.model", args.model.as_ref());
+    let command = StageCommand::open("logprobs", output, &args.stage, common, flags)?;
+    let device = command.device()?;
+    let recipe = &command.recipe;
     let mut rows: Vec<LogProbRow> = read_rows(&args.input)?;
-    let policy = models::policy(&stage.recipe, &device)?;
-    let stop_ids = policy.codec.stop_ids(&policy.folder)?;
-    let batch_tokens = stage.recipe.train.micro_batch_tokens;
-    log_prob_rows(&policy.decoder, &policy.codec, &stop_ids, &mut rows, batch_tokens)
+    let source = PolicySource::find(recipe, &Hub::default())?;
+    let policy = source.load(recipe, &device, false)?;
+    let batch_tokens = recipe.train.micro_batch_tokens;
+    log_prob_rows(&policy, &source.codec, &source.stop_ids, &mut rows, batch_tokens)
         .map_err(|error| EngineError::in_file(&args.input, error))?;
     Ok(write_rows(&args.output, &rows)?)
 }

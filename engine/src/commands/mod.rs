@@ -1,6 +1,6 @@
 //! One file per command: reads its files, calls one stage, writes its file.
 
-pub(crate) use crate::terminal::print;
+pub(crate) use crate::console::terminal::print;
 
 pub mod bench;
 pub mod branch;
@@ -8,10 +8,7 @@ pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod logprobs;
-mod models;
-mod own_files;
 pub mod pair;
-mod parts;
 pub mod plan;
 pub mod resume;
 pub mod run;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use selfplay_records::{Candidates, Preference, read_rows, write_rows};
+use selfplay_records::{read_rows, write_rows};
 
-use super::stage::{Stage, StageArgs, check_row_output};
+use super::stage::{Output, StageArgs, StageCommand};
 use crate::error::Result;
 use crate::flags::Common;
+use crate::stages::pair;
 
 /// The flags of `selfplay pair`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,22 +31,9 @@ pub struct Args {
 /// # Errors
 /// Rows that do not belong together; an output that exists.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    check_row_output(&args.output, args.stage.force)?;
-    let stage = Stage::new(&args.stage, common, Vec::new())?;
-    let candidates: Vec<Candidates> = read_rows(&args.candidates)?;
-    let preferences: Vec<Preference> = read_rows(&args.preferences)?;
-    let recipe = &stage.recipe;
-    let selected =
-        selfplay_pairer::select(&candidates, &preferences, &recipe.pair, recipe.seed, stage.iteration)?;
-    let dropped = selected.dropped;
-    stage.progress.line(format!(
-        "{} pairs of {} prompts; without a pair: {} with one response, {} by length, {} ties, {} by margin",
-        selected.pairs.len(),
-        candidates.len(),
-        dropped.single,
-        dropped.length,
-        dropped.tie,
-        dropped.margin
-    ));
+    let output = Output::rows(&args.output, args.stage.force)?;
+    let command = StageCommand::open("pair", output, &args.stage, common, Vec::new())?;
+    let rows = (read_rows(&args.candidates)?, read_rows(&args.preferences)?);
+    let selected = pair(&command, [Ok(rows)])?;
     Ok(write_rows(&args.output, &selected.pairs)?)
 }

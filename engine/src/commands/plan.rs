@@ -7,18 +7,18 @@ use selfplay_model::{Architecture, Codec};
 use selfplay_scorer::Footprint;
 
 use crate::commands::print;
+use crate::console::units::{count, duration, size};
 use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::flags::Common;
 use crate::hub;
+use crate::inputs::usable_prompts::without_stop;
 use crate::plan::device::{self, AvailableMemory, ByteSize};
 use crate::plan::fit::{self, Planned};
 use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
 use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
-use crate::units::{count, duration, size};
-use crate::usable_prompts::without_stop;
 
 /// The flags of `selfplay plan`.
 #[derive(Clone, Debug, clap::Args)]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use selfplay_model::template_clock as clock;
 
 use crate::commands::run::{work, write_recipe};
+use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::HubPin;
 use crate::inputs::Inputs;
-use crate::progress::Progress;
 use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::run::dir::RunDir;
 use crate::run::input_files::check_unchanged;
@@ -41,12 +41,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         return Err(EngineError::ResumeKeys { keys: foreign });
     }
     let directory = run.root().to_path_buf();
-    run.refuse_links()?;
-    for (file, missing) in [(run.manifest_file(), "manifest.json"), (run.recipe_file(), "recipe.toml")] {
-        if !file.is_file() {
-            return Err(EngineError::NotARun { directory, missing: missing.to_owned() });
-        }
-    }
+    run.check_begun()?;
     let lock = RunLock::take(run)?;
     let mut manifest = Manifest::read(&run.manifest_file())?;
     let recipe = load(Some(&run.recipe_file()), set, Purpose::Reread)?;
@@ -106,7 +101,7 @@ fn extend(manifest: &mut Manifest, recipe: &Recipe, inputs: &Inputs) -> std::res
 
 /// The last iteration with anything on disk.
 fn begun(run: &RunDir, known: usize) -> Result<usize> {
-    let absent = crate::run::plan::IterationState::default();
+    let absent = crate::run::stages_left::IterationState::default();
     let mut last = 0;
     for iteration in 1..=known {
         if run.iteration(iteration).state()? != absent {

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use selfplay_model::template_clock as clock;
 use selfplay_records::atomic;
 
+use crate::console::progress::Verbosity;
+use crate::console::terminal;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::Inputs;
 use crate::iteration;
-use crate::progress::Verbosity;
+use crate::iteration::session::Session;
 use crate::recipe::{Purpose, Recipe, load};
 use crate::report;
 use crate::run::dir::RunDir;
@@ -17,8 +19,6 @@ use crate::run::events::Event;
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
 use crate::runtime::Runtime;
-use crate::session::Session;
-use crate::terminal;
 
 /// What may lie in a folder whose run was killed before it began.
 const BEFORE_MANIFEST: [&str; 3] = ["run.lock", "recipe.toml", "events.jsonl"];

@@ -3,25 +3,21 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use arrow_schema::{Field, Schema};
-use selfplay_model::ModelError;
 use selfplay_records::{
     Candidates, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
 };
-use selfplay_sampler::{EncodedPrompt, Sampler, SamplingProgress, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::models;
-use super::parts::Parts;
-use super::stage::{Fingerprint, Stage, StageArgs, check_row_output, flag};
+use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
-use crate::run::sampling_file;
-use crate::stages::tokens_of;
-use crate::usable_prompts::{PromptLimits, Refused, usable, without_stop};
+use crate::hub::Hub;
+use crate::inputs::policy::PolicySource;
+use crate::inputs::usable_prompts::{PromptLimits, usable, without_stop};
+use crate::stages::{Collected, Product, Workspace, prepare, sample};
 
 /// The flags of `selfplay sample`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,109 +41,48 @@ pub struct Args {
 /// # Errors
 /// A model folder, a setting or a prompt that is wrong; an output that exists, or one begun with other settings.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    check_row_output(&args.output, args.stage.force)?;
-    let device = common.device.open()?;
-    let stage = Stage::new(&args.stage, common, flag("policy.model", args.model.as_ref()))?;
-    stage.hold_clock(&args.output)?;
-    let recipe = &stage.recipe;
+    let output = Output::rows(&args.output, args.stage.force)?;
+    let flags = flag("policy.model", args.model.as_ref());
+    let command = StageCommand::open("sample", output, &args.stage, common, flags)?;
+    let device = command.device()?;
+    let recipe = &command.recipe;
     let section = &recipe.prompts;
     let on_bad = section.on_bad_prompt.to_records();
     let read = read_prompt_rows(&args.prompts, &section.column, on_bad, section.max_prompts)?;
-    let mut policy = models::policy(recipe, &device)?;
-    let stop_ids = policy.codec.stop_ids(&policy.folder)?;
+    let source = PolicySource::find(recipe, &Hub::default())?;
+    let mut policy = source.load(recipe, &device, false)?;
     // Every prompt is looked at before the first is answered: a wrong one at the end must not cost hours.
-    let limits = PromptLimits::of(policy.decoder.architecture());
-    let found = usable(limits, &policy.codec, read.rows, on_bad, None).map_err(|refused| match refused {
-        Refused::Prompts(problem) => EngineError::input(format!("{}: {problem}", args.prompts.display())),
-        Refused::Model(error) => EngineError::in_file(&args.prompts, error),
-    })?;
+    let limits = PromptLimits::of(policy.architecture());
+    let place = args.prompts.display().to_string();
+    let found = usable(limits, &source.codec, read.rows, &place, on_bad, None)?;
     if let Some(first) = read.first_skipped.or(found.first_skipped) {
         let count = read.skipped + found.skipped;
-        stage.progress.line(format!(
-            "{}: {count} rows without a usable prompt left out, such as {first}",
-            args.prompts.display()
-        ));
+        command
+            .progress
+            .line(format!("{place}: {count} rows without a usable prompt left out, such as {first}"));
     }
-    if let Some(note) = without_stop(&stop_ids, &recipe.sample) {
-        stage.progress.line(note);
+    if let Some(note) = without_stop(&source.stop_ids, &recipe.sample) {
+        command.progress.line(note);
     }
     let Asked { prompts, others } = Asked::of(found.kept);
     check_columns(&args.output, &others)?;
-    let asked =
-        encode(&policy.codec, &prompts).map_err(|error| EngineError::in_file(&args.prompts, error))?;
 
-    let mut fingerprint = Fingerprint::new(&stage, "sample", common);
-    fingerprint.section(recipe, "sample")?;
-    fingerprint.section(recipe, "prompts")?;
-    fingerprint.section(recipe, "policy")?;
-    fingerprint.file("--prompts", &args.prompts)?;
-    fingerprint.model("--model", &policy.folder)?;
-    let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
-
-    policy.decoder.prepare_inference().map_err(ModelError::from)?;
-    policy.decoder.set_batch_invariant(recipe.sample.batch_invariant);
-    let mut settings = recipe.sample.clone();
-    settings.capacity = sampling_file::earlier(&parts.sampling_file(), &device)?;
-    let sampler = Sampler::new(&policy.decoder, &policy.codec, &stop_ids, &settings);
-    let mut sampler = parts.remove_if_nothing_finished(sampler.map_err(EngineError::from))?;
-    sampling_file::keep(&parts.sampling_file(), &device, sampler.capacity())?;
-    let task = stage.progress.task("sample", "prompts", asked.len() as u64);
-    let started = Instant::now();
-    let shards: Vec<&[EncodedPrompt<'_>]> = asked.chunks(settings.shard_prompts).collect();
-    let mut on_progress = |earlier: usize, seen: SamplingProgress| {
-        let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        task.set((earlier + seen.finished / settings.num_samples) as u64, &format!("{rate:.0} tokens/s"));
-        ControlFlow::Continue(())
-    };
-    let Sampled { rows, tokens } = sample_missing(&stage, &parts, &mut sampler, &shards, &mut on_progress)?;
-    let done = rows.len();
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = tokens as f64 / seconds.max(1e-9);
-    task.finish(&format!(
-        "{done} prompts × {}, {tokens} tokens, {rate:.0} tokens/s",
-        recipe.sample.num_samples
-    ));
+    let mut settings = command.settings(&["sample", "prompts", "policy"])?;
+    settings.file("--prompts", &args.prompts)?;
+    settings.model("--model", &source.folder)?;
+    let parts = command.open_parts(settings)?;
+    prepare(&mut policy, &recipe.sample)?;
+    let rows = parts.during(&args.prompts, || {
+        let shards = prompts.len().div_ceil(recipe.sample.shard_prompts);
+        let mut collected = Collected::read(&command.path(Product::Candidates), shards)?;
+        sample(&command, &policy, &source, &prompts, &collected.missing(), &mut |shard, rows| {
+            collected.put(shard, rows);
+            ControlFlow::Continue(())
+        })?;
+        Ok(collected.into_rows())
+    })?;
     write_rows(&args.output, &with_other_fields(rows, others))?;
     parts.remove()
-}
-
-/// The candidates of all shards, and the tokens that this command drew.
-struct Sampled {
-    rows: Vec<Candidates>,
-    tokens: usize,
-}
-
-/// Samples and keeps the shards that no earlier command has finished; `on_progress` is told how many prompts those had.
-fn sample_missing(
-    stage: &Stage,
-    parts: &Parts,
-    sampler: &mut Sampler<'_>,
-    shards: &[&[EncodedPrompt<'_>]],
-    on_progress: &mut dyn FnMut(usize, SamplingProgress) -> ControlFlow<()>,
-) -> Result<Sampled> {
-    let numbers = 0..shards.len();
-    let mut rows = numbers.clone().map(|number| parts.shard(number)).collect::<Result<Vec<_>>>()?;
-    let earlier = rows.iter().flatten().map(Vec::len).sum();
-    let missing: Vec<usize> = numbers.filter(|&number| rows[number].is_none()).collect();
-    let prompts: Vec<&[EncodedPrompt<'_>]> = missing.iter().map(|&number| shards[number]).collect();
-    let (mut tokens, mut left) = (0, missing.len());
-    if left > 0 {
-        stage.check_stop(parts.folder())?;
-    }
-    let mut on_shard = |place: usize, sampled: Vec<Candidates>| -> Result<ControlFlow<()>> {
-        let number = missing[place];
-        tokens += tokens_of(&sampled);
-        parts.keep(number, &sampled)?;
-        rows[number] = Some(sampled);
-        left -= 1;
-        if left > 0 {
-            stage.check_stop(parts.folder())?;
-        }
-        Ok(ControlFlow::Continue(()))
-    };
-    // Nothing breaks off but by an error.
-    let _ = sampler.generate_shards(&prompts, &mut |seen| on_progress(earlier, seen), &mut on_shard)?;
-    Ok(Sampled { rows: rows.into_iter().flatten().flatten().collect(), tokens })
 }
 
 /// Prompts, and the other fields of their rows in the same order.

@@ -1,17 +1,16 @@
 //! `selfplay score`: candidates to preferences.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use selfplay_records::{Candidates, Preference, read_rows, write_rows};
-use selfplay_scorer::{load, prompt_check};
+use selfplay_scorer::{PreferenceModel, load, prompt_check};
 
-use super::parts::Parts;
-use super::stage::{Fingerprint, Stage, StageArgs, check_row_output, flag};
+use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub;
-use crate::stages::compare;
+use crate::recipe::Stage;
+use crate::stages::{Collected, Product, Workspace, score_shard};
 
 /// The flags of `selfplay score`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,11 +34,11 @@ pub struct Args {
 /// # Errors
 /// A preference model or a row that is wrong; an output that exists, or one begun with other settings.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    check_row_output(&args.output, args.stage.force)?;
-    let device = common.device.open()?;
-    let stage = Stage::new(&args.stage, common, flag("score.model", args.preference_model.as_ref()))?;
-    stage.hold_clock(&args.output)?;
-    let recipe = &stage.recipe;
+    let output = Output::rows(&args.output, args.stage.force)?;
+    let flags = flag("score.model", args.preference_model.as_ref());
+    let command = StageCommand::open("score", output, &args.stage, common, flags)?;
+    let device = command.device()?;
+    let recipe = &command.recipe;
     let rows: Vec<Candidates> = read_rows(&args.candidates)?;
     let folder = hub::model_folder(&recipe.score.model)?;
     let model = load(&folder, &recipe.score.settings, &device, None)?;
@@ -49,37 +48,33 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
 
-    let mut fingerprint = Fingerprint::new(&stage, "score", common);
-    fingerprint.section(recipe, "score")?;
-    fingerprint.set("sample.shard_prompts", recipe.sample.shard_prompts);
-    fingerprint.file("--candidates", &args.candidates)?;
-    fingerprint.model("--preference-model", &folder)?;
-    let parts = Parts::open(&args.output, &fingerprint.into_map(), stage.force)?;
-
-    let task = stage.progress.task("score", "prompts", rows.len() as u64);
-    let mut preferences: Vec<Preference> = Vec::with_capacity(rows.len());
-    for (number, shard) in rows.chunks(recipe.sample.shard_prompts).enumerate() {
-        stage.check_stop(parts.folder())?;
-        let compared = match parts.shard(number)? {
-            Some(done) => done,
-            None => {
-                let before = preferences.len();
-                let mut progress = |done: usize| task.set((before + done) as u64, "");
-                let compared = compare(&*model, shard, &stage.stop, &mut progress)
-                    .map_err(|error| EngineError::in_file(&args.candidates, error));
-                match parts.remove_if_nothing_finished(compared)? {
-                    ControlFlow::Break(signal) => return Err(stage.stopped(signal, parts.folder())),
-                    ControlFlow::Continue(compared) => {
-                        parts.keep(number, &compared)?;
-                        compared
-                    }
-                }
-            }
-        };
-        preferences.extend(compared);
-        task.set(preferences.len() as u64, "");
-    }
-    task.finish(&format!("{} prompts", preferences.len()));
+    let mut settings = command.settings(&["score"])?;
+    settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
+    settings.file("--candidates", &args.candidates)?;
+    settings.model("--preference-model", &folder)?;
+    let parts = command.open_parts(settings)?;
+    let preferences = parts.during(&args.candidates, || score(&command, &*model, &rows))?;
     write_rows(&args.output, &preferences)?;
     parts.remove()
+}
+
+/// Scores the shards that no earlier command has finished.
+fn score(
+    command: &StageCommand,
+    model: &dyn PreferenceModel,
+    rows: &[Candidates],
+) -> Result<Vec<Preference>> {
+    let shards: Vec<&[Candidates]> = rows.chunks(command.recipe.sample.shard_prompts).collect();
+    let mut collected = Collected::read(&command.path(Product::Preferences), shards.len())?;
+    let missing = collected.missing();
+    let total = missing.iter().map(|&shard| shards[shard].len()).sum();
+    let task = command.task(Stage::Preferences, "prompts", total);
+    let mut done = 0;
+    for shard in missing {
+        let mut progress = |compared: usize| task.set((done + compared) as u64, "");
+        collected.put(shard, score_shard(command, model, shard, shards[shard], &mut progress)?);
+        done += shards[shard].len();
+    }
+    task.finish(&format!("{total} prompts"));
+    Ok(collected.into_rows())
 }

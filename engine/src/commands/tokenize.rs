@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use selfplay_model::Codec;
 use selfplay_records::{TokenRow, read_rows, write_rows};
 
-use super::stage::{StageArgs, check_row_output};
+use super::stage::{Output, StageArgs};
 use crate::error::{EngineError, Result};
 use crate::hub;
 use crate::recipe::ModelSource;
@@ -35,7 +35,7 @@ pub struct Args {
 /// # Errors
 /// A model folder, a template or a row that is wrong; an output that exists.
 pub fn run(args: &Args) -> Result<()> {
-    check_row_output(&args.output, args.stage.force)?;
+    Output::rows(&args.output, args.stage.force)?;
     if let Some(template) = args.chat_template.as_deref().filter(|template| !template.is_file()) {
         return Err(EngineError::input(format!("--chat-template {}: no such file", template.display())));
     }

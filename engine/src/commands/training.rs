@@ -1,128 +1,119 @@
-//! What `train`, `sft` and `train-preference` share: the trainer works in `DIR.parts/`, where its checkpoints let
-//! the same command go on; DIR appears whole at the end.
+//! `train`, `sft` and `train-preference`: the trainer works in `DIR.parts/`, where its checkpoints let the same command go
+//! on; DIR appears whole at the end. The three differ in their rows, in what makes examples of them, and in the model's folder.
 
-use std::fs;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
-use candle_core::DType;
-use selfplay_model::{ChatTemplate, Decoder};
+use candle_core::Device;
+use selfplay_model::Decoder;
 use selfplay_records::atomic;
-use selfplay_trainer::collective::Alone;
-use selfplay_trainer::{Objective, TrainError, TrainOutcome, TrainRun, TrainSummary};
+use selfplay_trainer::Objective;
 
-use super::own_files::TRAINER_FILES;
-use super::parts::Parts;
-use super::stage::{Fingerprint, Stage, check_folder_output};
-use crate::error::{EngineError, Result};
+use super::stage::{Output, StageArgs, StageCommand, TRAINER_FILES, flag};
+use crate::error::Result;
+use crate::flags::Common;
+use crate::hub::Hub;
+use crate::inputs::policy::PolicySource;
+use crate::stages::{Product, Workspace, save_model, train};
 
-/// A safetensors file is at most this large, as transformers writes them.
-const SHARD_BYTES: usize = 5_000_000_000;
-
-/// What is trained, and where to.
-pub(super) struct Training<'a> {
-    pub(super) stage: &'a Stage,
-    /// Names the progress bar.
-    pub(super) name: &'static str,
-    pub(super) output: &'a Path,
-    /// The file whose rows are trained on.
-    pub(super) rows: &'a Path,
-    /// `policy` or `preference_model`.
-    pub(super) model_folder: &'static str,
-    pub(super) dtype: Option<DType>,
-    /// A chat template of the recipe, which goes with the model.
-    pub(super) template: Option<&'a ChatTemplate>,
+/// The flags that all trainings take.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrainingArgs {
+    /// The model to start from: folder, hub id, or random:FOLDER
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// Folder for metrics.jsonl and the trained model
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// What every stage command takes.
+    #[command(flatten)]
+    pub stage: StageArgs,
 }
 
-impl Training<'_> {
-    /// Trains in the trainer's folder and writes the output.
-    pub(super) fn run(
-        &self,
-        decoder: &mut Decoder,
-        fingerprint: Fingerprint,
-        objective: impl Objective,
-    ) -> Result<()> {
-        let stage = self.stage;
-        let parts = Parts::open(self.output, &fingerprint.into_map(), stage.force)?;
-        // The number of steps is the trainer's to know: the bar is told with the first one.
-        let task = stage.progress.task(self.name, "steps", 0);
-        let started = Instant::now();
-        let mut tokens = 0;
-        let ended = selfplay_trainer::train(
-            decoder,
-            objective,
-            &mut TrainRun {
-                folder: parts.folder(),
-                seed: stage.recipe.seed.wrapping_add(stage.iteration),
-                stop: &|| stage.stop.requested().is_some(),
-                progress: &mut |metrics| {
-                    tokens += metrics.tokens;
-                    let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
-                    task.set(metrics.step as u64, &format!("loss {:.5}, {rate:.0} tokens/s", metrics.loss));
-                },
-                keep_checkpoints: stage.recipe.keep_checkpoints,
-                collective: &Alone::default(),
-            },
-        );
-        let ended = ended.map_err(|error| match error {
-            TrainError::Example { .. } | TrainError::Data { .. } => EngineError::in_file(self.rows, error),
-            other => EngineError::from(other),
-        });
-        match parts.remove_if_nothing_finished(ended)? {
-            TrainOutcome::Interrupted { .. } => {
-                stage.check_stop(parts.folder())?;
-                Err(EngineError::failure(
-                    "training ended before its last step, without a signal; give the same command to go on",
-                ))
-            }
-            TrainOutcome::Finished(summary) => {
-                task.finish(&describe(&summary, started.elapsed().as_secs_f64()));
-                self.write(decoder, parts.folder())?;
-                parts.remove()
-            }
-        }
+/// Which training a command is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TrainingKind {
+    /// The command.
+    pub(super) name: &'static str,
+    /// Its section of the recipe.
+    pub(super) section: &'static str,
+    /// The flag that names the rows.
+    pub(super) rows_flag: &'static str,
+    /// The model's folder in the output.
+    pub(super) model_folder: &'static str,
+    /// Whether the model has preference heads.
+    pub(super) heads: bool,
+}
+
+/// A training command at work.
+pub(super) struct Training<'a> {
+    kind: TrainingKind,
+    rows: &'a Path,
+    pub(super) command: StageCommand,
+    device: Device,
+}
+
+impl<'a> Training<'a> {
+    /// Checks the output, reads the recipe and opens the device.
+    ///
+    /// # Errors
+    /// An output that cannot be written, a recipe or a flag that is wrong.
+    pub(super) fn open(
+        kind: TrainingKind,
+        args: &TrainingArgs,
+        rows: &'a Path,
+        common: &Common,
+    ) -> Result<Self> {
+        let output = Output::training(&args.output, args.stage.force, kind.model_folder)?;
+        let flags = flag("policy.model", args.model.as_ref());
+        let command = StageCommand::open(kind.name, output, &args.stage, common, flags)?;
+        let device = command.device()?;
+        Ok(Self { kind, rows, command, device })
+    }
+
+    /// Where the model is that the training starts from.
+    ///
+    /// # Errors
+    /// A model that is not to be had, or whose tokenizer does not read.
+    pub(super) fn source(&self) -> Result<PolicySource> {
+        PolicySource::find(&self.command.recipe, &Hub::default())
+    }
+
+    /// Trains on the examples and writes the output.
+    ///
+    /// # Errors
+    /// A model that does not load, an example or a setting that is wrong, a loss that is not finite, a stop by a signal.
+    pub(super) fn run(self, source: &PolicySource, objective: impl Objective) -> Result<()> {
+        let (command, kind) = (&self.command, self.kind);
+        let mut decoder = source.load(&command.recipe, &self.device, kind.heads)?;
+        let mut settings = command.settings(&[kind.section, "policy"])?;
+        settings.file(kind.rows_flag, self.rows)?;
+        settings.model("--model", &source.folder)?;
+        let parts = command.open_parts(settings)?;
+        parts.during(self.rows, || train(command, &mut decoder, objective))?;
+        self.write(source, &decoder)?;
+        parts.remove()
     }
 
     /// DIR: the metrics and the model, whole or not at all.
-    fn write(&self, decoder: &Decoder, work: &Path) -> Result<()> {
+    fn write(&self, source: &PolicySource, decoder: &Decoder) -> Result<()> {
+        let command = &self.command;
+        let trained = command.path(Product::Training);
         let fill = |folder: &Path| -> Result<()> {
             for name in TRAINER_FILES {
-                let file = work.join(name);
+                let file = trained.join(name);
                 if file.is_file() {
                     atomic::copy(&file, &folder.join(name))?;
                 }
             }
-            let model = folder.join(self.model_folder);
-            fs::create_dir_all(&model)
-                .map_err(|source| EngineError::io(&model, "make the folder", source))?;
-            decoder.save(&model, self.dtype, SHARD_BYTES)?;
-            Ok(self.template.map_or(Ok(()), |template| template.write_into(&model))?)
+            let model = folder.join(self.kind.model_folder);
+            atomic::create_dir_all(&model)?;
+            save_model(&command.recipe, &source.codec, decoder, &model)
         };
-        // Again: hours may have gone by since the command began.
-        check_folder_output(self.output, self.stage.force, self.model_folder)?;
-        if self.output.exists() {
-            atomic::replace_dir(self.output, fill)
+        command.output.check()?;
+        if command.output.path.exists() {
+            atomic::replace_dir(&command.output.path, fill)
         } else {
-            atomic::write_dir(self.output, fill)
+            atomic::write_dir(&command.output.path, fill)
         }
     }
-}
-
-fn describe(summary: &TrainSummary, seconds: f64) -> String {
-    let show = |loss: Option<f64>| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.6}"));
-    let mut text = format!(
-        "{} examples, {} steps, loss {} → {}, {} truncated, {seconds:.1} s",
-        summary.examples,
-        summary.steps,
-        show(summary.loss_first),
-        show(summary.loss_last),
-        summary.truncated
-    );
-    if summary.skipped > 0 {
-        text.push_str(&format!(", {} skipped", summary.skipped));
-    }
-    if summary.identical > 0 {
-        text.push_str(&format!(", {} with the same tokens twice", summary.identical));
-    }
-    text
 }

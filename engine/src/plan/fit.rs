@@ -8,10 +8,10 @@ use selfplay_scorer::{Footprint, ScoreDType};
 
 use super::device::AvailableMemory;
 use super::memory::{self, Models, Need, Phase};
+use crate::console::units::{size, size_at_least};
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::recipe::{Recipe, WeightDType};
-use crate::units::{size, size_at_least};
 
 /// A recipe, its models' shapes and where it is to run.
 #[derive(Clone, Copy)]

@@ -3,9 +3,9 @@
 
 use selfplay_model::Architecture;
 
+use crate::console::units::size;
 use crate::device::DeviceChoice;
 use crate::plan::device::{self, AvailableMemory};
-use crate::units::size;
 
 /// Why `bytes` for `what` cannot be had on a device; `None` where they can, or where its memory is not known.
 pub fn too_large(what: &str, bytes: u64, device: DeviceChoice) -> Option<String> {

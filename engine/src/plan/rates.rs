@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::bench::Ceilings;
+use crate::console::units::count;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
-use crate::units::count;
 
 /// The rates that were measured by this project.
 const BUILT_IN: &str = include_str!("../../../benches/runs/rates.json");
@@ -32,14 +32,14 @@ const FILES: [&str; 4] = ["reference.json", "sample.json", "score.json", "train.
 /// The stage that a rate was measured for; the names are those of `selfplay bench`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Stage {
+pub(crate) enum RatedStage {
     Sample,
     Score,
     Reference,
     Train,
 }
 
-impl Stage {
+impl RatedStage {
     /// Its name in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Mul<f64> for Work {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rate {
-    stage: Stage,
+    stage: RatedStage,
     /// `cpu`, or a GPU by any number.
     device: String,
     #[serde(default)]
@@ -128,7 +128,7 @@ impl Rate {
     }
 
     /// What was measured.
-    pub(crate) fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> RatedStage {
         self.stage
     }
 
@@ -218,10 +218,10 @@ impl BenchFile {
         let mut rates = Vec::new();
         for (part, lines) in &self.parts {
             let stage = match part.as_str() {
-                "sample" => Stage::Sample,
-                "score" => Stage::Score,
-                "reference" => Stage::Reference,
-                "train" => Stage::Train,
+                "sample" => RatedStage::Sample,
+                "score" => RatedStage::Score,
+                "reference" => RatedStage::Reference,
+                "train" => RatedStage::Train,
                 _ => continue,
             };
             let Some(&BenchLine { seconds: Some(seconds), flops: Some(flops), bytes: Some(bytes) }) =
@@ -229,7 +229,7 @@ impl BenchFile {
             else {
                 continue;
             };
-            let model = if stage == Stage::Score { &self.preference_model } else { &self.model };
+            let model = if stage == RatedStage::Score { &self.preference_model } else { &self.model };
             let name = model.strip_prefix("random:").unwrap_or(model);
             let shape = Architecture::named(name)
                 .map_err(|error| EngineError::input(format!("{place}: model {model}: {error}")))?;
@@ -241,7 +241,7 @@ impl BenchFile {
                 model: name.to_owned(),
                 parameters: shape.parameter_count() as u64,
                 work: String::new(),
-                recompute: stage == Stage::Train && self.recompute,
+                recompute: stage == RatedStage::Train && self.recompute,
                 seconds,
                 flops,
                 bytes,
@@ -312,14 +312,14 @@ impl Rates {
     /// `recompute`, if there is one. Log-probs that were not measured are estimated from scoring, which is a forward pass too.
     pub(crate) fn nearest(
         &self,
-        stage: Stage,
+        stage: RatedStage,
         device: DeviceChoice,
         dtype: DType,
         parameters: usize,
         recompute: bool,
     ) -> Option<&Rate> {
         let apart = |rate: &Rate| (rate.parameters as f64 / parameters.max(1) as f64).ln().abs();
-        let of = |rates: &[Rate], wanted: Stage| {
+        let of = |rates: &[Rate], wanted: RatedStage| {
             let usable = |rate: &&Rate| rate.stage == wanted && rate.is_of(device, dtype);
             let place = |rate: &Rate| (u8::from(rate.recompute != recompute), apart(rate));
             let found = rates.iter().enumerate().filter(|(_, rate)| usable(rate)).min_by(|(_, a), (_, b)| {
@@ -328,12 +328,12 @@ impl Rates {
             });
             found.map(|(index, _)| index)
         };
-        let either = |wanted: Stage| {
+        let either = |wanted: RatedStage| {
             of(&self.given, wanted)
                 .map(|index| &self.given[index])
                 .or_else(|| of(&self.built_in, wanted).map(|index| &self.built_in[index]))
         };
-        let stand_in = || (stage == Stage::Reference).then(|| either(Stage::Score)).flatten();
+        let stand_in = || (stage == RatedStage::Reference).then(|| either(RatedStage::Score)).flatten();
         either(stage).or_else(stand_in)
     }
 }

@@ -19,7 +19,7 @@ use selfplay_scorer::ComparisonLengths;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::memory::{self, Models};
-use super::rates::{Rate, Rates, Stage, Work};
+use super::rates::{Rate, RatedStage, Rates, Work};
 use crate::recipe::Recipe;
 
 /// Prompts that times are given for where their number is not known.
@@ -99,7 +99,7 @@ pub(crate) struct Times {
     /// A line per stage.
     pub(crate) sources: Vec<String>,
     /// What nothing is measured of, in which dtype.
-    pub(crate) unmeasured: Vec<(Stage, DType)>,
+    pub(crate) unmeasured: Vec<(RatedStage, DType)>,
 }
 
 /// What the stages have to do.
@@ -167,10 +167,10 @@ impl Job<'_> {
     }
 
     /// Seconds of work of a stage by a rate.
-    fn seconds(&self, stage: Stage, rate: &Rate, work: Work) -> f64 {
+    fn seconds(&self, stage: RatedStage, rate: &Rate, work: Work) -> f64 {
         let parameters = match stage {
-            Stage::Score => self.models.preference.parameters,
-            Stage::Sample | Stage::Reference | Stage::Train => self.models.policy.parameter_count() as u64,
+            RatedStage::Score => self.models.preference.parameters,
+            RatedStage::Sample | RatedStage::Reference | RatedStage::Train => self.models.policy.parameter_count() as u64,
         };
         rate.seconds(work, parameters)
     }
@@ -186,14 +186,14 @@ impl Job<'_> {
     }
 
     /// What each stage has to do for `prompts` of one iteration.
-    fn work(&self, stage: Stage, prompts: f64) -> Work {
+    fn work(&self, stage: RatedStage, prompts: f64) -> Work {
         let train = &self.recipe.train;
         let pairs = prompts * self.pairs();
         match stage {
-            Stage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
-            Stage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
-            Stage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
-            Stage::Train => {
+            RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
+            RatedStage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
+            RatedStage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
+            RatedStage::Train => {
                 let batch = train.batch_size as f64;
                 let (whole, rest) = ((pairs / batch).floor(), pairs % batch);
                 let all = (self.step_pairs(batch) * whole + self.step_pairs(rest)) * train.epochs as f64;
@@ -246,19 +246,19 @@ impl<'a> Measured<'a> {
         let policy = models.policy.parameter_count();
         let preference = models.preference.parameters as usize;
         Self {
-            sample: of(Stage::Sample, policy, models.policy_dtype, false),
-            score: of(Stage::Score, preference, models.preference_dtype, false),
-            reference: of(Stage::Reference, policy, models.policy_dtype, false),
-            train: of(Stage::Train, policy, models.policy_dtype, recompute),
+            sample: of(RatedStage::Sample, policy, models.policy_dtype, false),
+            score: of(RatedStage::Score, preference, models.preference_dtype, false),
+            reference: of(RatedStage::Reference, policy, models.policy_dtype, false),
+            train: of(RatedStage::Train, policy, models.policy_dtype, recompute),
         }
     }
 
-    fn of(&self, stage: Stage) -> Option<&'a Rate> {
+    fn of(&self, stage: RatedStage) -> Option<&'a Rate> {
         match stage {
-            Stage::Sample => self.sample,
-            Stage::Score => self.score,
-            Stage::Reference => self.reference,
-            Stage::Train => self.train,
+            RatedStage::Sample => self.sample,
+            RatedStage::Score => self.score,
+            RatedStage::Reference => self.reference,
+            RatedStage::Train => self.train,
         }
     }
 }
@@ -278,8 +278,8 @@ pub(crate) fn times(
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
     let mut stages = Vec::new();
     let (mut sources, mut unmeasured) = (Vec::new(), Vec::new());
-    for stage in [Stage::Sample, Stage::Score, Stage::Reference, Stage::Train] {
-        if stage == Stage::Reference && !needs_reference(recipe.train.loss) {
+    for stage in [RatedStage::Sample, RatedStage::Score, RatedStage::Reference, RatedStage::Train] {
+        if stage == RatedStage::Reference && !needs_reference(recipe.train.loss) {
             continue;
         }
         let rate = measured.of(stage);
@@ -294,7 +294,7 @@ pub(crate) fn times(
                 rate.describe()
             )),
             Some(rate) => sources.push(format!("{}: {}", stage.name(), rate.describe())),
-            None if stage == Stage::Score => unmeasured.push((stage, models.preference_dtype)),
+            None if stage == RatedStage::Score => unmeasured.push((stage, models.preference_dtype)),
             None => unmeasured.push((stage, models.policy_dtype)),
         }
     }
@@ -319,9 +319,9 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     let (prompts, samples) = (eval.max_prompts as f64, eval.num_samples as f64);
     let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
     let lengths = (job.lengths.prompt, job.lengths.response);
-    let answers = seconds(Stage::Sample, job.sample(samples, prompts));
-    let log_probs = seconds(Stage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
-    let comparisons = seconds(Stage::Score, job.score(2.0) * (2.0 * samples * prompts));
+    let answers = seconds(RatedStage::Sample, job.sample(samples, prompts));
+    let log_probs = seconds(RatedStage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
+    let comparisons = seconds(RatedStage::Score, job.score(2.0) * (2.0 * samples * prompts));
     let each = [answers, log_probs, comparisons].into_iter().sum::<Option<f64>>();
     let whole = each.zip(answers).map(|(each, answers)| each * job.recipe.iterations as f64 + answers);
     StageTime { what: format!("{} held-out prompts", eval.max_prompts), seconds: each, whole }
@@ -391,17 +391,17 @@ mod tests {
         };
         let pair = prompt_and_responses(&model, (20, 30), 2.0);
         job(&recipe(&set), &|job| {
-            assert_eq!(job.work(Stage::Reference, 10.0).flops, 10.0 * pair);
+            assert_eq!(job.work(RatedStage::Reference, 10.0).flops, 10.0 * pair);
             // Forward, backward and the blocks again; 60 pairs of 80 tokens are one step.
-            assert_eq!(job.work(Stage::Train, 60.0).flops, 60.0 * 4.0 * pair);
+            assert_eq!(job.work(RatedStage::Train, 60.0).flops, 60.0 * 4.0 * pair);
             // 32 responses of 30 tokens in 8 rows: 120 steps that read all weights; 35 tokens before each on average.
             let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
-            assert_eq!(job.work(Stage::Sample, 8.0).bytes, bytes);
+            assert_eq!(job.work(RatedStage::Sample, 8.0).bytes, bytes);
         });
         let more = ["pair.rule=all-above-margin", "train.epochs=2", "train.recompute=false"];
         job(&recipe(&[&set[..], &more[..]].concat()), &|job| {
             // Six pairs of four responses.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 120.0 * (pair * 3.0));
+            assert_eq!(job.work(RatedStage::Train, 10.0).flops, 120.0 * (pair * 3.0));
         });
         let most = [
             "train.max_steps=1",
@@ -411,10 +411,10 @@ mod tests {
         ];
         job(&recipe(&[&set[..], &most[..]].concat()), &|job| {
             // One step, whose log-probs are wanted first; its three pairs take the time of 1,536 tokens.
-            assert_eq!(job.work(Stage::Train, 10.0).flops, 1536.0 / 80.0 * (pair * 5.0));
+            assert_eq!(job.work(RatedStage::Train, 10.0).flops, 1536.0 / 80.0 * (pair * 5.0));
         });
         job(&recipe(&["sample.num_samples=1"]), &|job| {
-            assert_eq!(job.work(Stage::Train, 10.0), Work::default());
+            assert_eq!(job.work(RatedStage::Train, 10.0), Work::default());
         });
     }
 
@@ -426,18 +426,18 @@ mod tests {
         let models = models(&recipe, &model, &preference);
         let job = Job { models: &models, recipe: &recipe, lengths: Lengths::of(&recipe, &model), rows: 64 };
         // 4 and 20 responses take as long as 32, which are 8 prompts'; 36 take longer.
-        let full = job.work(Stage::Sample, 8.0);
+        let full = job.work(RatedStage::Sample, 8.0);
         for prompts in [1.0, 5.0] {
-            let few = job.work(Stage::Sample, prompts);
+            let few = job.work(RatedStage::Sample, prompts);
             assert!(
                 (few.flops / full.flops - 1.0).abs() < 1e-12 && (few.bytes / full.bytes - 1.0).abs() < 1e-12
             );
         }
-        assert!(job.work(Stage::Sample, 9.0).flops > full.flops);
-        assert_eq!(job.work(Stage::Sample, 0.0), Work::default());
+        assert!(job.work(RatedStage::Sample, 9.0).flops > full.flops);
+        assert_eq!(job.work(RatedStage::Sample, 0.0), Work::default());
         // A step of fewer than 1,536 tokens, or 19.2 pairs of 80, takes as long as one of so many; a last step too.
-        let pair = job.work(Stage::Train, 64.0).flops / 64.0;
-        let pairs = |prompts: f64| job.work(Stage::Train, prompts).flops / pair;
+        let pair = job.work(RatedStage::Train, 64.0).flops / 64.0;
+        let pairs = |prompts: f64| job.work(RatedStage::Train, prompts).flops / pair;
         for (prompts, want) in [(1.0, 19.2), (19.0, 19.2), (20.0, 20.0), (65.0, 64.0 + 19.2), (0.0, 0.0)] {
             assert!((pairs(prompts) - want).abs() < 1e-9, "{prompts}: {}", pairs(prompts));
         }

@@ -9,9 +9,11 @@
 //! resolve      text → table → Recipe: models, files and folders looked up, every value checked
 //!   read         each key alone, so that every wrong one is reported   overrides    --set
 //! recipe       Recipe and its validation      sections, values, source   what it is made of
+//! checker      how an answer is held against the right one
 //! schema       the keys, from the types       json_schema, key_table     for editors, for the docs
 //! ```
 
+mod checker;
 mod json_schema;
 mod key_table;
 mod overrides;
@@ -26,6 +28,7 @@ mod source;
 mod stage;
 mod values;
 
+pub use checker::CheckerKind;
 pub use json_schema::json_schema;
 pub use key_table::key_table;
 pub use overrides::Override;

@@ -8,9 +8,9 @@ use selfplay_records::Problems;
 use selfplay_scorer::{ScoreKeys, ScoreSettings};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::checker::CheckerKind;
 use super::source::{DataSource, ModelSource};
 use super::values::{OnBadPromptRule, WeightDType};
-use crate::checker::CheckerKind;
 
 /// `[policy]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::console::units::duration;
 use crate::run::summary::{IterationSummary, StartSummary};
-use crate::units::duration;
 
 /// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

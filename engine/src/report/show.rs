@@ -1,8 +1,9 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
 use crate::error::EngineError;
+use crate::json_file::read_json;
 use crate::run::dir::RunDir;
-use crate::run::manifest::{Manifest, read_json};
+use crate::run::manifest::Manifest;
 use crate::run::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
 
 use super::columns::Table;

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::atomic;
 
 use crate::error::EngineError;
-use crate::run::plan::IterationState;
+use crate::run::stages_left::IterationState;
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,20 @@ impl RunDir {
         Ok(())
     }
 
+    /// That a run has begun here, and that [`RunDir::refuse_links`] finds nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NotARun`]; the first link.
+    pub fn check_begun(&self) -> Result<(), EngineError> {
+        self.refuse_links()?;
+        for (file, name) in [(self.manifest_file(), "manifest.json"), (self.recipe_file(), "recipe.toml")] {
+            if !file.is_file() {
+                return Err(EngineError::NotARun { directory: self.root.clone(), missing: name.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the folder and its parents.
     ///
     /// # Errors
@@ -188,11 +202,6 @@ impl IterationDir {
     /// Folder of the preferences' shards.
     pub fn preferences(&self) -> PathBuf {
         self.root.join("preferences")
-    }
-
-    /// A shard of preferences, from 0.
-    pub fn preferences_shard(&self, shard: usize) -> PathBuf {
-        self.preferences().join(shard_name(shard))
     }
 
     /// `pairs.parquet`.

@@ -1,16 +1,16 @@
 //! `manifest.json`: the inputs and the environment that a run was begun with, so that a resume uses the same ones.
 //!
-//! Which shards exist is not written here but read from the disk ([`crate::run::plan`]).
+//! Which shards exist is not written here but read from the disk ([`crate::run::stages_left`]).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::EngineError;
 use crate::hub::HubPin;
+use crate::json_file::write_json;
 use crate::run::branch_point::BranchPoint;
 use crate::run::input_files::InputFiles;
 
@@ -250,31 +250,10 @@ fn flatten_into(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, V
     }
 }
 
-/// Writes a value as indented JSON, whole or not at all.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError> {
-    let mut text = serde_json::to_vec_pretty(value)
-        .map_err(|error| EngineError::io(path, "write", std::io::Error::other(error)))?;
-    text.push(b'\n');
-    Ok(atomic::write_bytes(path, &text)?)
-}
-
-/// Reads a JSON file of the run folder.
-///
-/// # Errors
-/// [`EngineError::BadFile`] when it does not read.
-pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, EngineError> {
-    let bytes = std::fs::read(path).map_err(|source| EngineError::io(path, "read", source))?;
-    serde_json::from_slice(&bytes).map_err(|error| EngineError::BadFile {
-        path: path.to_path_buf(),
-        problem: format!("{error}; remove the file and resume, then it is made again"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use selfplay_records::atomic;
+
     use super::*;
     use crate::run::input_files::{InputFile, InputKind};
 

@@ -1,11 +1,11 @@
 //! A run on disk: its folder, what it was begun with, what is left to do, what its numbers are.
 //!
 //! ```text
-//! dir        paths of a run folder             manifest       what a run was begun with
-//! plan       what is left, from the disk       input_files    the files that it reads, hashed
-//! lock       one process per folder            policy_files   the files of a finished policy, hashed
-//! events     what happened, with seconds       sampling_file  what sampling's bits depend on
-//! summary    numbers as plain data             branch         a run that shares another's stages
+//! dir           paths of a run folder          manifest       what a run was begun with
+//! stages_left   what is left, from the disk    input_files    the files that it reads, hashed
+//! lock          one process per folder         policy_files   the files of a finished policy, hashed
+//! events        what happened, with seconds    branch         a run that shares another's stages
+//! summary       numbers as plain data
 //! ```
 
 pub(crate) mod branch;
@@ -15,7 +15,6 @@ pub(crate) mod events;
 pub(crate) mod input_files;
 pub(crate) mod lock;
 pub(crate) mod manifest;
-pub(crate) mod plan;
 pub(crate) mod policy_files;
-pub(crate) mod sampling_file;
+pub(crate) mod stages_left;
 pub(crate) mod summary;

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::EngineError;
+use crate::json_file::{read_json, write_json};
 use crate::run::dir::IterationDir;
 use crate::run::input_files::InputFile;
-use crate::run::manifest::{read_json, write_json};
 
 /// SHA-256 of each file, by name.
 type Hashes = BTreeMap<String, String>;

@@ -1,60 +1,25 @@
-//! The stages of an iteration. Each reads what an earlier one wrote, writes its own files whole, and ignores its
+//! The stages that turn one kind of rows into the next. Each is written once, over a [`Workspace`]: the loop calls it in
+//! an iteration's folder, a stage command in the folder beside its output. Each writes its own files whole, and ignores its
 //! neighbours.
+//!
+//! ```text
+//! workspace   where a stage works                  shards   rows on disk, shard by shard
+//! sample      prompts → candidates                 sampling_file   what sampling's bits depend on
+//! score       candidates → preferences             pair     preferences → pairs
+//! train       pairs, instructions, comparisons → a model, and how it is written
+//! ```
 
-mod overlap;
 mod pair;
-mod policy;
-mod record;
 mod sample;
+mod sampling_file;
 mod score;
+mod shards;
 mod train;
+mod workspace;
 
-pub use crate::evaluate::{evaluate, evaluate_start};
-pub use overlap::Scorer;
 pub use pair::pair;
-pub use policy::Policy;
-pub use record::record;
-pub use sample::sample;
-pub(crate) use sample::tokens_of;
-pub(crate) use score::compare;
+pub use sample::{prepare, sample};
 pub use score::score_shard;
-pub use train::train;
-
-use std::path::{Path, PathBuf};
-
-use selfplay_records::{Row, read_rows};
-
-use crate::error::EngineError;
-use crate::run::dir::shard_name;
-
-/// The whole shards of a stage, on disk.
-#[derive(Clone, Debug)]
-pub struct Shards {
-    folder: PathBuf,
-    count: usize,
-}
-
-impl Shards {
-    /// `count` shards in a folder.
-    pub fn new(folder: impl Into<PathBuf>, count: usize) -> Self {
-        Self { folder: folder.into(), count }
-    }
-
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Their folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The rows of one.
-    ///
-    /// # Errors
-    /// When the file does not read.
-    pub fn read<R: Row>(&self, shard: usize) -> Result<Vec<R>, EngineError> {
-        Ok(read_rows(&self.folder.join(shard_name(shard)))?)
-    }
-}
+pub use shards::{Collected, Shards};
+pub use train::{save_model, train};
+pub use workspace::{Product, Workspace};

@@ -1,111 +1,107 @@
-//! Prompts → candidates, shard by shard; a finished shard is written whole and given on to the scorer.
+//! Prompts → candidates, shard by shard; a finished shard is written whole and handed on.
 //!
 //! Where a candidate's bits don't depend on its batch, all missing shards are one stream of work. Elsewhere the schedule of
-//! a shard decides them, and the schedule goes by the room that the device had: `sampling.json` keeps that for a resume.
+//! a shard decides them, and the schedule goes by the room that the device had: `sampling.json` keeps that for a process
+//! that goes on later.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use selfplay_model::{Decoder, ModelError};
 use selfplay_records::{Candidates, Prompt, write_rows};
-use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, encode};
+use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, SamplingProgress, encode};
 
+use super::sampling_file;
+use super::shards::shard_path;
+use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
+use crate::inputs::policy::PolicySource;
+use crate::recipe::Stage;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
-use crate::run::sampling_file;
-use crate::session::{Session, Work};
-use crate::stages::{Policy, Scorer, Shards};
 
-/// Samples every shard that is missing.
+/// Packs a policy's weights for sampling, as the settings want it.
+///
+/// # Errors
+/// Where the device lacks the memory.
+pub fn prepare(policy: &mut Decoder, settings: &SampleSettings) -> Result<(), ModelError> {
+    policy.prepare_inference()?;
+    policy.set_batch_invariant(settings.batch_invariant);
+    Ok(())
+}
+
+/// Samples the `missing` shards of the prompts with a policy that is prepared. `hand_on` is given each shard once it is on
+/// disk; `Break` ends the sampling without an error.
 ///
 /// # Errors
 /// When a shard cannot be sampled or written, or a signal asks for a stop; whole shards stay.
 pub fn sample(
-    session: &Session,
-    work: &Work,
-    policy: &mut Policy,
-    scorer: &Scorer<'_>,
-) -> Result<Shards, EngineError> {
-    let shards = Shards::new(work.dir.candidates(), work.shards);
-    if work.left.sample.is_empty() {
-        return Ok(shards);
+    place: &dyn Workspace,
+    policy: &Decoder,
+    source: &PolicySource,
+    prompts: &[Prompt],
+    missing: &[usize],
+    hand_on: &mut dyn FnMut(usize, Vec<Candidates>) -> ControlFlow<()>,
+) -> Result<(), EngineError> {
+    if missing.is_empty() {
+        return Ok(());
     }
-    session.check_stop()?;
-    make_folder(shards.folder())?;
-    let mut settings = session.sample_settings(work.iteration);
-    let (sampling_file, device) = (work.dir.sampling_file(), &session.runtime.device);
-    settings.capacity = sampling_file::earlier(&sampling_file, device)?;
-    let decoder = policy.for_sampling(session)?;
-    let missing = &work.left.sample;
-    let prompts = &session.inputs.training[work.iteration - 1];
-    let asked: Vec<&[Prompt]> = missing.iter().map(|&shard| shard_of(prompts, shard, &settings)).collect();
-    let total: usize = asked.iter().map(|shard| shard.len()).sum();
-    let task =
-        session.progress.task(format!("iteration {}: sampling", work.iteration), "prompts", total as u64);
+    place.check_stop()?;
+    let (folder, sampling_file) = (place.path(Product::Candidates), place.path(Product::SamplingFile));
+    make_folder(&folder)?;
+    let recipe = place.recipe();
+    let settings = SampleSettings {
+        seed: recipe.seed,
+        iteration: place.iteration() as u64,
+        capacity: sampling_file::earlier(&sampling_file, policy.device())?,
+        ..recipe.sample.clone()
+    };
+    let shards: Vec<&[Prompt]> = prompts.chunks(settings.shard_prompts.max(1)).collect();
+    let asked =
+        missing.iter().map(|&shard| encode(&source.codec, shards.get(shard).copied().unwrap_or_default()));
+    let asked = asked.collect::<Result<Vec<_>, SampleError>>()?;
+    let total = asked.iter().map(Vec::len).sum();
     let started = Instant::now();
-    let codec = &session.inputs.codec;
-    let encoded = asked.iter().map(|shard| encode(codec, shard)).collect::<Result<Vec<_>, SampleError>>()?;
-    let mut sampler = Sampler::new(decoder, codec, &session.inputs.stop_ids, &settings)?;
-    sampling_file::keep(&sampling_file, device, sampler.capacity())?;
-    let mut done = Count::default();
-    let mut shard_started = started;
-    let mut on_progress = |seen: selfplay_sampler::SamplingProgress| {
+    let mut sampler = Sampler::new(policy, &source.codec, &source.stop_ids, &settings)?;
+    sampling_file::keep(&sampling_file, policy.device(), sampler.capacity())?;
+    let task = place.task(Stage::Candidates, "prompts", total);
+    let mut on_progress = |seen: SamplingProgress| {
         let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
         task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
     };
-    let mut on_shard = |place: usize, rows: Vec<Candidates>| -> Result<ControlFlow<()>, EngineError> {
-        let shard = missing[place];
-        write_rows(&work.dir.candidates_shard(shard), &rows)?;
-        let tokens = tokens_of(&rows);
-        session.events.record(Event::Sampled {
-            iteration: work.iteration,
+    let (mut finished, mut all_tokens, mut shard_started) = (0, 0, started);
+    let mut on_shard = |index: usize, rows: Vec<Candidates>| -> Result<ControlFlow<()>, EngineError> {
+        let shard = missing[index];
+        write_rows(&shard_path(&folder, shard), &rows)?;
+        let tokens = rows.iter().map(Candidates::tokens).sum();
+        place.record(Event::Sampled {
+            iteration: place.iteration(),
             shard,
             prompts: rows.len(),
             tokens,
             seconds: shard_started.elapsed().as_secs_f64(),
         })?;
         shard_started = Instant::now();
-        done = Count {
-            shards: done.shards + 1,
-            prompts: done.prompts + rows.len(),
-            tokens: done.tokens + tokens,
-        };
-        if scorer.give(shard, rows).is_break() {
-            // The scorer has stopped: its own error comes out of `compare`.
+        all_tokens += tokens;
+        finished += 1;
+        if hand_on(shard, rows).is_break() {
             return Ok(ControlFlow::Break(()));
         }
-        if done.shards < missing.len() {
-            session.check_stop()?;
+        if finished < missing.len() {
+            place.check_stop()?;
         }
         Ok(ControlFlow::Continue(()))
     };
-    let slices: Vec<&[EncodedPrompt<'_>]> = encoded.iter().map(Vec::as_slice).collect();
-    if sampler.generate_shards(&slices, &mut on_progress, &mut on_shard)?.is_break() {
-        return Ok(shards);
+    let asked: Vec<&[EncodedPrompt<'_>]> = asked.iter().map(Vec::as_slice).collect();
+    if sampler.generate_shards(&asked, &mut on_progress, &mut on_shard)?.is_break() {
+        return Ok(());
     }
     let seconds = started.elapsed().as_secs_f64();
-    let rate = done.tokens as f64 / seconds.max(1e-9);
+    let rate = all_tokens as f64 / seconds.max(1e-9);
     task.finish(&format!(
-        "{} prompts × {} candidates, {} tokens, {rate:.0} tokens/s, {seconds:.1} s",
-        done.prompts, settings.num_samples, done.tokens
+        "{total} prompts × {} candidates, {all_tokens} tokens, {rate:.0} tokens/s, {seconds:.1} s",
+        settings.num_samples
     ));
-    Ok(shards)
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    shards: usize,
-    prompts: usize,
-    tokens: usize,
-}
-
-/// Prompts of one shard.
-fn shard_of<'a>(prompts: &'a [Prompt], shard: usize, settings: &SampleSettings) -> &'a [Prompt] {
-    prompts.chunks(settings.shard_prompts.max(1)).nth(shard).unwrap_or_default()
-}
-
-/// New tokens in some rows.
-pub(crate) fn tokens_of(rows: &[Candidates]) -> usize {
-    rows.iter().flat_map(|row| &row.responses).map(|response| response.ids.as_ref().map_or(0, Vec::len)).sum()
+    Ok(())
 }

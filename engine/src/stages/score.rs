@@ -7,56 +7,44 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_records::{Candidates, Preference, write_rows};
-use selfplay_scorer::{Compared, PreferenceModel, ScoreError};
+use selfplay_scorer::{Compared, PreferenceModel};
 
+use super::shards::shard_path;
+use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
 use crate::run::events::Event;
-use crate::session::{Session, Work};
-use crate::signals::{StopFlag, StopSignal};
+use crate::signals::StopSignal;
 
-/// Compares a shard's candidates and writes the preferences whole.
+/// Compares a shard's candidates, writes the preferences whole and returns them; `progress` is told how many rows are
+/// compared. The folder of preferences is there.
 ///
 /// # Errors
 /// When a row cannot be scored or the file not be written, or a signal asks for a stop.
 pub fn score_shard(
-    session: &Session,
-    work: &Work,
+    place: &dyn Workspace,
     model: &dyn PreferenceModel,
     shard: usize,
     rows: &[Candidates],
-) -> Result<(), EngineError> {
-    let started = Instant::now();
-    let preferences = match compare(model, rows, &session.stop, &mut |_| ())? {
-        ControlFlow::Continue(preferences) => preferences,
-        ControlFlow::Break(signal) => return Err(session.stopped(signal)),
-    };
-    write_rows(&work.dir.preferences_shard(shard), &preferences)?;
-    session.events.record(Event::Scored {
-        iteration: work.iteration,
-        shard,
-        prompts: rows.len(),
-        busy_seconds: started.elapsed().as_secs_f64(),
-    })
-}
-
-/// Compares all rows, unless a signal comes before that; `progress` is told how many are compared.
-///
-/// # Errors
-/// When a row cannot be scored.
-pub(crate) fn compare(
-    model: &dyn PreferenceModel,
-    rows: &[Candidates],
-    stop: &StopFlag,
     progress: &mut dyn FnMut(usize),
-) -> Result<ControlFlow<StopSignal, Vec<Preference>>, ScoreError> {
+) -> Result<Vec<Preference>, EngineError> {
+    place.check_stop()?;
+    let started = Instant::now();
     let mut signal = None;
     let compared = model.compare(rows, &mut |done| {
         progress(done);
-        signal = stop.requested();
+        signal = place.stop().requested();
         if signal.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    Ok(match compared {
-        Compared::All(preferences) => ControlFlow::Continue(preferences),
-        Compared::Stopped(_) => ControlFlow::Break(signal.unwrap_or(StopSignal::Interrupt)),
-    })
+    let preferences = match compared {
+        Compared::All(preferences) => preferences,
+        Compared::Stopped(_) => return Err(place.stopped(signal.unwrap_or(StopSignal::Interrupt))),
+    };
+    write_rows(&shard_path(&place.path(Product::Preferences), shard), &preferences)?;
+    place.record(Event::Scored {
+        iteration: place.iteration(),
+        shard,
+        prompts: rows.len(),
+        busy_seconds: started.elapsed().as_secs_f64(),
+    })?;
+    Ok(preferences)
 }

@@ -37,14 +37,14 @@ fn the_nearest_size_is_taken_by_its_ratio() {
         (found.model.as_str(), found.recompute, found.stage)
     };
     // The geometric mean of 15.2 and 109.5 million is 40.8 million.
-    assert_eq!(model(Stage::Sample, 40_000_000, true), ("llama-15m", false, Stage::Sample));
-    assert_eq!(model(Stage::Sample, 42_000_000, true), ("llama-110m", false, Stage::Sample));
-    assert_eq!(model(Stage::Train, 1_000_000, true), ("llama-15m", true, Stage::Train));
-    assert_eq!(model(Stage::Train, 8_000_000_000, false), ("llama-110m", false, Stage::Train));
+    assert_eq!(model(RatedStage::Sample, 40_000_000, true), ("llama-15m", false, RatedStage::Sample));
+    assert_eq!(model(RatedStage::Sample, 42_000_000, true), ("llama-110m", false, RatedStage::Sample));
+    assert_eq!(model(RatedStage::Train, 1_000_000, true), ("llama-15m", true, RatedStage::Train));
+    assert_eq!(model(RatedStage::Train, 8_000_000_000, false), ("llama-110m", false, RatedStage::Train));
     // Nobody has measured log-probs by themselves.
-    assert_eq!(model(Stage::Reference, 1, false), ("llama-15m", false, Stage::Score));
-    assert!(rates.nearest(Stage::Train, DeviceChoice::Cuda(0), DType::BF16, 1, false).is_none());
-    assert!(rates.nearest(Stage::Train, DeviceChoice::Cpu, DType::BF16, 1, false).is_none());
+    assert_eq!(model(RatedStage::Reference, 1, false), ("llama-15m", false, RatedStage::Score));
+    assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cuda(0), DType::BF16, 1, false).is_none());
+    assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cpu, DType::BF16, 1, false).is_none());
 }
 
 /// As `selfplay bench --json` writes it: 2 GB/s and 1 TFLOP/s at most.
@@ -78,15 +78,18 @@ fn a_bench_s_lines_are_rates() {
     let rates = Rates { given, built_in: built_in() };
     let on = |stage| rates.nearest(stage, DeviceChoice::Cuda(0), DType::BF16, 1, true).unwrap();
     // Twice its floor of 2 s, which bytes decide: 8 GB take 8 s; 6e12 operations, 6 s at the ceiling, take 12.
-    let sample = on(Stage::Sample);
+    let sample = on(RatedStage::Sample);
     assert_eq!(sample.seconds(Work { flops: 1e12, bytes: 8e9 }, sample.parameters), 8.0);
     assert_eq!(sample.seconds(Work { flops: 6e12, bytes: 8e9 }, sample.parameters), 12.0);
     // 3e12 operations and a third of them again took 6 s.
-    assert_eq!(on(Stage::Train).seconds(Work { flops: 8e12, bytes: 0.0 }, on(Stage::Train).parameters), 12.0);
-    assert_eq!(on(Stage::Score).model, "llama-110m");
-    assert_eq!(on(Stage::Score).source, "bench.json");
+    assert_eq!(
+        on(RatedStage::Train).seconds(Work { flops: 8e12, bytes: 0.0 }, on(RatedStage::Train).parameters),
+        12.0
+    );
+    assert_eq!(on(RatedStage::Score).model, "llama-110m");
+    assert_eq!(on(RatedStage::Score).source, "bench.json");
     // What --rates does not have is built in.
-    assert!(rates.nearest(Stage::Train, DeviceChoice::Cpu, DType::F32, 1, true).is_some());
+    assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cpu, DType::F32, 1, true).is_some());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::*;
 use crate::recipe::{Override, Purpose, load_text};
+use crate::run::dir::shard_name;
 use crate::run::manifest::Environment;
 
 fn recipe(sets: &[&str]) -> Recipe {
@@ -25,12 +26,12 @@ fn source(folder: &Path) -> (RunDir, Manifest) {
     for number in [1, 2] {
         let iteration = run.iteration(number);
         (0..2).for_each(|shard| write(&iteration.candidates_shard(shard)));
-        write(&iteration.preferences_shard(0));
+        write(&iteration.preferences().join(shard_name(0)));
         write(&iteration.candidates().join(".00009.parquet.tmp-1"));
     }
     let first = run.iteration(1);
     for path in [
-        first.preferences_shard(1),
+        first.preferences().join(shard_name(1)),
         first.pairs_file(),
         first.train().join("metrics.jsonl"),
         first.policy().join("config.json"),
@@ -80,7 +81,7 @@ fn candidates_are_linked_and_the_rest_is_left() {
         &run.iteration(1).policy().join("config.json"),
         &branch.iteration(1).policy().join("config.json")
     ));
-    assert!(!here.preferences_shard(0).exists());
+    assert!(!here.preferences().join(shard_name(0)).exists());
     assert!(!here.candidates().join(".00009.parquet.tmp-1").exists());
     let written = Manifest::read(&branch.manifest_file()).unwrap();
     assert_eq!(written.finished, [1]);

@@ -14,19 +14,19 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::{HasKind, Kind, Row, atomic, read_rows, write_rows};
+use selfplay_records::{HasKind, Kind, atomic};
+use selfplay_trainer::TrainError;
 use serde_json::{Map, Value};
 
 use super::own_files::{OwnFolder, remove_parts};
+use crate::console::terminal;
 use crate::error::{EngineError, Result};
-use crate::run::dir::shard_name;
-use crate::terminal;
 
 const SETTINGS: &str = "settings.json";
 
 /// The folder beside an output that is being made. Locked while it lives.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(in crate::commands) struct Parts {
     folder: PathBuf,
     // Never read: dropping it releases the lock.
     _lock: File,
@@ -36,10 +36,12 @@ impl Parts {
     /// Opens the folder beside `output`, made where it is absent. `settings` are everything that the shards depend
     /// on; shards made with others are refused, or thrown away with `force`. A folder that holds anything which no stage
     /// command wrote is left as it is.
-    pub(super) fn open(output: &Path, settings: &Map<String, Value>, force: bool) -> Result<Self> {
-        let mut name = output.file_name().unwrap_or_default().to_os_string();
-        name.push(".parts");
-        let folder = output.with_file_name(name);
+    pub(in crate::commands) fn open(
+        output: &Path,
+        settings: &Map<String, Value>,
+        force: bool,
+    ) -> Result<Self> {
+        let folder = folder_of(output);
         check_own(&folder)?;
         atomic::create_dir_all(&folder)?;
         let lock = lock(&folder)?;
@@ -65,37 +67,15 @@ impl Parts {
         Ok(parts)
     }
 
-    /// The folder itself.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The rows of a shard that an earlier command finished.
-    pub(super) fn shard<R: Row>(&self, number: usize) -> Result<Option<Vec<R>>> {
-        let path = self.shard_path(number);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        Ok(Some(read_rows(&path)?))
-    }
-
-    /// Keeps a finished shard.
-    pub(super) fn keep<R: Row>(&self, number: usize, rows: &[R]) -> Result<()> {
-        Ok(write_rows(&self.shard_path(number), rows)?)
-    }
-
-    /// Where `sample` keeps what the device had when it began.
-    pub(super) fn sampling_file(&self) -> PathBuf {
-        self.folder.join("sampling.json")
-    }
-
     /// Removes the folder: the output is whole. What others have put there meanwhile stays.
-    pub(super) fn remove(self) -> Result<()> {
+    pub(in crate::commands) fn remove(self) -> Result<()> {
         self.clear(None)
     }
 
-    /// Removes the folder where wrong input ended the command before anything in it was finished.
-    pub(super) fn remove_if_nothing_finished<T>(&self, result: Result<T>) -> Result<T> {
+    /// Does the stage's work. An error about its rows names their file; wrong input that ended the work before anything was
+    /// finished leaves no folder behind.
+    pub(in crate::commands) fn during<T>(&self, rows: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = work().map_err(|error| of_rows(rows, error));
         if result.as_ref().is_err_and(|error| error.kind() == Kind::Input) && self.has_nothing()? {
             self.clear(None)?;
         }
@@ -115,10 +95,6 @@ impl Parts {
         Ok(true)
     }
 
-    fn shard_path(&self, number: usize) -> PathBuf {
-        self.folder.join(shard_name(number))
-    }
-
     /// Removes what is ours but for `keep`.
     fn clear(&self, keep: Option<&str>) -> Result<()> {
         let gone =
@@ -133,11 +109,26 @@ impl Parts {
     }
 }
 
+/// The folder beside an output.
+pub(super) fn folder_of(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_os_string();
+    name.push(".parts");
+    output.with_file_name(name)
+}
+
+/// `error` with the file of rows, where it is about one of them.
+fn of_rows(file: &Path, error: EngineError) -> EngineError {
+    match error {
+        EngineError::Score(_) | EngineError::Train(TrainError::Example { .. } | TrainError::Data { .. }) => {
+            EngineError::in_file(file, error)
+        }
+        other => other,
+    }
+}
+
 /// One of the settings of the command whose finished parts lie beside `output`, where there are any.
 pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
-    let mut name = output.file_name()?.to_os_string();
-    name.push(".parts");
-    let bytes = fs::read(output.with_file_name(name).join("settings.json")).ok()?;
+    let bytes = fs::read(folder_of(output).join(SETTINGS)).ok()?;
     let settings: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
     settings.get(key).cloned()
 }
@@ -232,16 +223,17 @@ fn differing(before: &Map<String, Value>, now: &Map<String, Value>) -> Vec<Strin
 
 #[cfg(test)]
 mod tests {
-    use selfplay_records::Preference;
+    use selfplay_records::{Preference, write_rows};
 
     use super::*;
+    use crate::run::dir::shard_name;
 
     fn settings(tau: f64) -> Map<String, Value> {
         [("score.tau".to_owned(), Value::from(tau))].into_iter().collect()
     }
 
-    fn row() -> Preference {
-        Preference { prompt_id: "a".into(), scores: vec![vec![0.0]], ..Preference::default() }
+    fn finish_shard(parts: &Parts) {
+        write_rows(&parts.folder.join(shard_name(0)), &[] as &[Preference]).unwrap();
     }
 
     #[test]
@@ -249,20 +241,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.jsonl");
         let parts = Parts::open(&output, &settings(0.1), false).unwrap();
-        assert!(parts.shard::<Preference>(0).unwrap().is_none());
-        let row = Preference {
-            probabilities: vec![vec![0.5]],
-            mean_scores: vec![0.0],
-            mean_probabilities: vec![0.5],
-            ..row()
-        };
-        parts.keep(0, std::slice::from_ref(&row)).unwrap();
+        let shard = parts.folder.join(shard_name(0));
+        assert!(!shard.exists());
+        finish_shard(&parts);
         let second = Parts::open(&output, &settings(0.1), false).unwrap_err();
         assert!(second.to_string().contains("another selfplay process"), "{second}");
         drop(parts);
 
         let parts = Parts::open(&output, &settings(0.1), false).unwrap();
-        assert_eq!(parts.shard::<Preference>(0).unwrap(), Some(vec![row]));
+        assert!(shard.exists());
         drop(parts);
 
         let error = Parts::open(&output, &settings(0.2), false).unwrap_err();
@@ -270,12 +257,34 @@ mod tests {
         assert!(error.to_string().contains("score.tau"), "{error}");
 
         let parts = Parts::open(&output, &settings(0.2), true).unwrap();
-        let failed: Result<()> =
-            parts.remove_if_nothing_finished(Err(EngineError::failure("the disk is full")));
-        assert!(failed.is_err() && parts.folder().exists());
-        assert!(parts.shard::<Preference>(0).unwrap().is_none());
+        assert!(!shard.exists());
         parts.remove().unwrap();
-        assert!(!folder.path().join("out.jsonl.parts").exists());
+        assert!(!folder_of(&output).exists());
+    }
+
+    #[test]
+    fn wrong_input_leaves_a_folder_only_where_something_is_finished() {
+        let world = tempfile::tempdir().unwrap();
+        let output = world.path().join("out.jsonl");
+        let rows = world.path().join("in.jsonl");
+        let fails = |parts: &Parts, error: EngineError| -> EngineError {
+            parts.during(&rows, || Err::<(), _>(error)).unwrap_err()
+        };
+        let of_a_row = || {
+            let (example, problem, want) = ("pair 3".into(), "it is empty".into(), "tokens".into());
+            EngineError::from(TrainError::Example { example, problem, want })
+        };
+        let parts = Parts::open(&output, &settings(0.1), false).unwrap();
+        let error = fails(&parts, EngineError::failure("the disk is full"));
+        assert!(error.to_string() == "the disk is full" && parts.folder.exists(), "{error}");
+        let error = fails(&parts, EngineError::input("sample.top_p = 2"));
+        assert!(error.to_string() == "sample.top_p = 2" && !parts.folder.exists(), "{error}");
+        drop(parts);
+
+        let parts = Parts::open(&output, &settings(0.1), false).unwrap();
+        finish_shard(&parts);
+        let error = fails(&parts, of_a_row());
+        assert!(error.to_string().contains("in.jsonl: pair 3") && parts.folder.exists(), "{error}");
     }
 
     #[test]
@@ -321,8 +330,8 @@ mod tests {
         let world = tempfile::tempdir().unwrap();
         let output = world.path().join("a.jsonl");
         let parts = Parts::open(&output, &settings(0.1), false).unwrap();
-        parts.keep(0, &[] as &[Preference]).unwrap();
-        let folder = parts.folder().to_path_buf();
+        finish_shard(&parts);
+        let folder = parts.folder.clone();
         drop(parts);
         let file = folder.join("settings.json");
         let whole = fs::read(&file).unwrap();

@@ -7,6 +7,8 @@ use selfplay_model::{Architecture, Codec, ModelError};
 use selfplay_records::{HasKind, Kind, OnBadPrompt, Prompt};
 use selfplay_sampler::SampleSettings;
 
+use crate::error::EngineError;
+
 /// What the policy takes.
 #[derive(Clone, Copy, Debug)]
 pub struct PromptLimits {
@@ -59,15 +61,6 @@ pub struct Usable<T> {
     pub first_skipped: Option<String>,
 }
 
-/// Why prompts could not be taken.
-#[derive(Debug)]
-pub enum Refused {
-    /// Prompts that cannot be answered: the first, and how many there are.
-    Prompts(String),
-    /// Something else went wrong.
-    Model(ModelError),
-}
-
 /// A row with a prompt.
 pub trait HasPrompt {
     /// The prompt.
@@ -96,17 +89,20 @@ impl HasPrompt for selfplay_records::PromptRow {
     }
 }
 
-/// Fills in the ids of the prompts that the policy can answer, `most` of them at most.
+/// Fills in the ids of the prompts that the policy can answer, `most` of them at most; `place` is where they came from.
 ///
 /// # Errors
-/// [`Refused::Prompts`] where one cannot be answered and `on_bad` is error, or none can.
+/// A prompt that cannot be answered where `on_bad` says error, with the number of all such, or none that can.
 pub fn usable<T: HasPrompt>(
     limits: PromptLimits,
     codec: &Codec,
     rows: Vec<T>,
+    place: &str,
     on_bad: OnBadPrompt,
     most: Option<usize>,
-) -> Result<Usable<T>, Refused> {
+) -> Result<Usable<T>, EngineError> {
+    let wrong_model =
+        |error: ModelError| EngineError::At { place: place.to_owned(), source: Box::new(error.into()) };
     let mut found = Usable { kept: Vec::new(), skipped: 0, first_skipped: None };
     let most = most.unwrap_or(usize::MAX);
     for (taken, mut row) in rows.into_iter().enumerate() {
@@ -117,7 +113,7 @@ pub fn usable<T: HasPrompt>(
         if enough >= most {
             break;
         }
-        match limits.ids(codec, row.prompt()).map_err(Refused::Model)? {
+        match limits.ids(codec, row.prompt()).map_err(wrong_model)? {
             Ok(ids) => {
                 row.prompt().prompt_ids = Some(ids);
                 found.kept.push(row);
@@ -134,11 +130,11 @@ pub fn usable<T: HasPrompt>(
         more => format!("; {} more cannot be answered either", more - 1),
     };
     match &found.first_skipped {
-        Some(first) if on_bad == OnBadPrompt::Error => {
-            Err(Refused::Prompts(format!("{first}{others}; prompts.on_bad_prompt=skip leaves such rows out")))
-        }
+        Some(first) if on_bad == OnBadPrompt::Error => Err(EngineError::Input(format!(
+            "{place}: {first}{others}; prompts.on_bad_prompt=skip leaves such rows out"
+        ))),
         Some(first) if found.kept.is_empty() => {
-            Err(Refused::Prompts(format!("no prompt can be answered; {first}{others}")))
+            Err(EngineError::Input(format!("{place}: no prompt can be answered; {first}{others}")))
         }
         _ => Ok(found),
     }

@@ -25,9 +25,9 @@ pub struct IterationState {
     pub summarized: bool,
 }
 
-/// The stages that are left of an iteration. Its record is left in every case: an iteration that is recorded has no plan.
+/// The stages that are left of an iteration. Its record is left in every case: an iteration that is recorded has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct StagesLeft {
     /// Shards to sample, ascending from 0.
     pub sample: Vec<usize>,
     /// Shards to score, ascending, of which those in `sample` are sampled first.
@@ -41,7 +41,7 @@ pub struct Plan {
 }
 
 /// What is left of an iteration of `shards` shards; `None` of a finished one. `evaluates`: there are held-out prompts.
-pub fn plan(shards: usize, evaluates: bool, state: &IterationState) -> Option<Plan> {
+pub fn stages_left(shards: usize, evaluates: bool, state: &IterationState) -> Option<StagesLeft> {
     if state.summarized && state.policy {
         return None;
     }
@@ -51,7 +51,7 @@ pub fn plan(shards: usize, evaluates: bool, state: &IterationState) -> Option<Pl
         true => (0..shards).filter(|shard| !present.contains(shard)).collect(),
         false => Vec::new(),
     };
-    Some(Plan {
+    Some(StagesLeft {
         sample: missing(&state.candidates),
         score: missing(&state.preferences),
         pair,
@@ -65,12 +65,12 @@ mod tests {
     use super::*;
 
     /// What is left of an iteration of three shards, with held-out prompts.
-    fn left(state: &IterationState) -> Option<Plan> {
-        plan(3, true, state)
+    fn left(state: &IterationState) -> Option<StagesLeft> {
+        stages_left(3, true, state)
     }
 
-    fn whole() -> Plan {
-        Plan { sample: vec![0, 1, 2], score: vec![0, 1, 2], pair: true, train: true, evaluate: true }
+    fn whole() -> StagesLeft {
+        StagesLeft { sample: vec![0, 1, 2], score: vec![0, 1, 2], pair: true, train: true, evaluate: true }
     }
 
     #[test]
@@ -98,32 +98,38 @@ mod tests {
     fn each_point_of_an_iteration() {
         let all = BTreeSet::from([0, 1, 2]);
         let base = IterationState::default();
-        let nothing = Plan::default();
-        let trained = Plan { train: true, evaluate: true, ..Plan::default() };
+        let nothing = StagesLeft::default();
+        let trained = StagesLeft { train: true, evaluate: true, ..StagesLeft::default() };
         let table = [
             (
                 IterationState { candidates: [0, 2].into(), preferences: [0].into(), ..base.clone() },
-                Plan { sample: vec![1], score: vec![1, 2], ..whole() },
+                StagesLeft { sample: vec![1], score: vec![1, 2], ..whole() },
             ),
             // A shard of candidates that is gone is sampled again, its preferences stay.
             (
                 IterationState { candidates: [0, 2].into(), preferences: all.clone(), ..base.clone() },
-                Plan { sample: vec![1], score: vec![], ..whole() },
+                StagesLeft { sample: vec![1], score: vec![], ..whole() },
             ),
-            (IterationState { candidates: all.clone(), ..base.clone() }, Plan { sample: vec![], ..whole() }),
+            (
+                IterationState { candidates: all.clone(), ..base.clone() },
+                StagesLeft { sample: vec![], ..whole() },
+            ),
             (
                 IterationState { candidates: all.clone(), preferences: all, ..base.clone() },
-                Plan { sample: vec![], score: vec![], ..whole() },
+                StagesLeft { sample: vec![], score: vec![], ..whole() },
             ),
             (IterationState { paired: true, ..base.clone() }, trained.clone()),
             (IterationState { paired: true, checkpoint: Some(400), ..base.clone() }, trained),
-            (IterationState { policy: true, ..base.clone() }, Plan { evaluate: true, ..Plan::default() }),
+            (
+                IterationState { policy: true, ..base.clone() },
+                StagesLeft { evaluate: true, ..StagesLeft::default() },
+            ),
             // The record alone.
             (IterationState { policy: true, evaluated: true, ..base.clone() }, nothing.clone()),
             // A summary without its policy (removed by hand) is no finished iteration.
             (
                 IterationState { evaluated: true, summarized: true, paired: true, ..base },
-                Plan { train: true, ..nothing },
+                StagesLeft { train: true, ..nothing },
             ),
         ];
         for (state, wanted) in table {
@@ -133,7 +139,7 @@ mod tests {
 
     #[test]
     fn without_held_out_prompts_nothing_is_evaluated() {
-        let plan = plan(1, false, &IterationState::default()).unwrap();
-        assert!(!plan.evaluate && plan.train);
+        let left = stages_left(1, false, &IterationState::default()).unwrap();
+        assert!(!left.evaluate && left.train);
     }
 }

@@ -11,7 +11,7 @@ use selfplay_model::is_model_file;
 use serde_json::Value;
 
 /// Files that the trainer leaves beside a model.
-pub(super) const TRAINER_FILES: [&str; 3] =
+pub(in crate::commands) const TRAINER_FILES: [&str; 3] =
     ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors"];
 
 /// A kind of folder that a command writes.

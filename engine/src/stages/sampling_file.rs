@@ -10,7 +10,7 @@ use selfplay_sampler::Capacity;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
-use crate::run::manifest::{read_json, write_json};
+use crate::json_file::{read_json, write_json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

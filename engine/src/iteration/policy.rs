@@ -2,9 +2,10 @@
 
 use selfplay_model::Decoder;
 
+use super::session::Session;
 use crate::error::EngineError;
 use crate::recipe::WeightDType;
-use crate::session::Session;
+use crate::stages::prepare;
 
 /// The policy after an iteration, as written; 0 is the starting policy.
 pub struct Policy {
@@ -33,8 +34,7 @@ impl Policy {
     /// When it does not load.
     pub fn for_sampling(&mut self, session: &Session) -> Result<&Decoder, EngineError> {
         let decoder = self.load(session)?;
-        decoder.prepare_inference().map_err(selfplay_model::ModelError::from)?;
-        decoder.set_batch_invariant(session.recipe.sample.batch_invariant);
+        prepare(decoder, &session.recipe.sample)?;
         Ok(decoder)
     }
 

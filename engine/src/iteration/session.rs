@@ -1,21 +1,22 @@
 //! A process at work in a run folder: its lock, recipe, inputs, log and stop flag.
 
 use selfplay_model::Decoder;
-use selfplay_sampler::SampleSettings;
 
+use crate::console::progress::Progress;
 use crate::error::EngineError;
-use crate::inputs::{Inputs, policy_options};
-use crate::progress::Progress;
+use crate::inputs::Inputs;
+use crate::inputs::policy::load_options;
+use crate::inputs::usable_prompts::without_stop;
 use crate::recipe::Recipe;
-use crate::run::dir::{IterationDir, RunDir};
+use crate::run::dir::RunDir;
 use crate::run::events::{Event, Events};
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
-use crate::run::plan::{Plan, plan};
 use crate::run::policy_files;
+use crate::run::stages_left::{StagesLeft, stages_left};
+use crate::run::summary::IterationSummary;
 use crate::runtime::Runtime;
-use crate::signals::{StopFlag, StopSignal};
-use crate::usable_prompts::without_stop;
+use crate::signals::StopFlag;
 
 /// Everything that the stages share.
 pub struct Session {
@@ -69,7 +70,7 @@ impl Session {
                 "note: this run began elsewhere ({difference}); bits of later results may differ"
             ));
         }
-        if let Some(note) = without_stop(&inputs.stop_ids, &recipe.sample) {
+        if let Some(note) = without_stop(&inputs.policy.stop_ids, &recipe.sample) {
             progress.line(note);
         }
         Ok(Self {
@@ -92,29 +93,24 @@ impl Session {
     pub fn remaining(&self) -> Result<Vec<usize>, EngineError> {
         let mut remaining = Vec::new();
         for iteration in 1..=self.manifest.shards().len().min(self.recipe.iterations) {
-            if self.plan(iteration)?.is_some() {
+            if self.left(iteration)?.is_some() {
                 remaining.push(iteration);
             }
         }
         Ok(remaining)
     }
 
-    /// What is left of one iteration.
+    /// What is left of one iteration; `None` of a finished one.
     ///
     /// # Errors
     /// When the folder cannot be listed.
-    pub fn work(&self, iteration: usize) -> Result<Work, EngineError> {
-        let (dir, shards) = (self.run.iteration(iteration), self.shards(iteration));
-        Ok(Work { iteration, dir, shards, left: self.plan(iteration)?.unwrap_or_default() })
-    }
-
-    fn plan(&self, iteration: usize) -> Result<Option<Plan>, EngineError> {
+    pub fn left(&self, iteration: usize) -> Result<Option<StagesLeft>, EngineError> {
         let evaluates = !self.inputs.held_out.is_empty();
-        Ok(plan(self.shards(iteration), evaluates, &self.run.iteration(iteration).state()?))
+        Ok(stages_left(self.shards(iteration), evaluates, &self.run.iteration(iteration).state()?))
     }
 
     /// All shards of an iteration.
-    fn shards(&self, iteration: usize) -> usize {
+    pub fn shards(&self, iteration: usize) -> usize {
         self.manifest.shards().get(iteration - 1).copied().unwrap_or(0)
     }
 
@@ -129,13 +125,13 @@ impl Session {
         policy_files::check(&self.run.iteration(iteration))?;
         Ok(Decoder::load(
             &self.run.iteration(iteration).policy(),
-            &policy_options(&self.recipe, &self.runtime),
+            &load_options(&self.recipe, &self.runtime.device),
         )?)
     }
 
-    /// `[sample]` for an iteration.
-    pub fn sample_settings(&self, iteration: usize) -> SampleSettings {
-        SampleSettings { seed: self.recipe.seed, iteration: iteration as u64, ..self.recipe.sample.clone() }
+    /// Says after a stop what was kept, and how to go on.
+    pub fn kept(&self) -> String {
+        format!("everything finished is kept, go on with: selfplay resume {}", self.run.root().display())
     }
 
     /// An error when a signal has asked for a stop.
@@ -143,36 +139,22 @@ impl Session {
     /// # Errors
     /// [`EngineError::Stopped`].
     pub fn check_stop(&self) -> Result<(), EngineError> {
-        self.stop.requested().map_or(Ok(()), |signal| Err(self.stopped(signal)))
+        match self.stop.requested() {
+            None => Ok(()),
+            Some(signal) => Err(EngineError::Stopped { signal, kept: self.kept() }),
+        }
     }
 
-    /// The error of a stage that a signal has ended.
-    pub fn stopped(&self, signal: StopSignal) -> EngineError {
-        let kept =
-            format!("everything finished is kept, go on with: selfplay resume {}", self.run.root().display());
-        EngineError::Stopped { signal, kept }
-    }
-
-    /// Marks an iteration as finished.
+    /// Marks an iteration as finished; its summary is written.
     ///
     /// # Errors
     /// When the manifest cannot be written.
-    pub fn finish(&mut self, iteration: usize) -> Result<(), EngineError> {
+    pub fn finish(&mut self, summary: &IterationSummary) -> Result<(), EngineError> {
+        let iteration = summary.iteration;
         self.manifest.finish(iteration);
         self.manifest.write(&self.run.manifest_file())?;
-        self.events.record(Event::Finished { iteration })
+        self.events.record(Event::Finished { iteration })?;
+        self.progress.line(format!("iteration {iteration}: finished, {:.1} s in all", summary.seconds));
+        Ok(())
     }
-}
-
-/// An iteration at work.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// From 1.
-    pub iteration: usize,
-    /// Its folder.
-    pub dir: IterationDir,
-    /// All its shards.
-    pub shards: usize,
-    /// What is left of it.
-    pub left: Plan,
 }

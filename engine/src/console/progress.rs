@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::terminal;
-use crate::units::duration;
+use crate::console::terminal;
+use crate::console::units::duration;
 
 /// Time between two plain lines of one stage in a log.
 const LINE_EVERY: Duration = Duration::from_secs(10);

@@ -7,11 +7,11 @@ use selfplay_model::Decoder;
 use selfplay_records::Candidates;
 use selfplay_trainer::{PromptResponse, log_probs};
 
+use super::workspace::Iteration;
 use crate::error::EngineError;
-use crate::run::manifest::write_json;
+use crate::json_file::write_json;
 use crate::run::summary::LogProbDifference;
-use crate::session::{Session, Work};
-use crate::stages::Shards;
+use crate::stages::{Product, Workspace};
 
 /// Response tokens that are compared, from the first shard on: enough for a maximum, a small part of a real run.
 const TOKENS: usize = 16_384;
@@ -20,36 +20,32 @@ const TOKENS: usize = 16_384;
 ///
 /// # Errors
 /// When a shard does not read, or the file cannot be written.
-pub fn report(
-    session: &Session,
-    work: &Work,
-    policy: &Decoder,
-    candidates: &Shards,
-) -> Result<(), EngineError> {
-    let path = work.dir.log_prob_difference_file();
-    if path.is_file() || !work.dir.candidates_shard(0).is_file() {
+pub fn report(iteration: &Iteration<'_>, policy: &Decoder) -> Result<(), EngineError> {
+    let path = iteration.dir.log_prob_difference_file();
+    if path.is_file() || !iteration.dir.candidates_shard(0).is_file() {
         return Ok(());
     }
-    let sampled = gather(&candidates.read(0)?, TOKENS);
+    let sampled = gather(&iteration.shards(Product::Candidates).read(0)?, TOKENS);
     let rows: Vec<PromptResponse> = sampled.iter().map(|one| one.row.clone()).collect();
-    let computed = log_probs(policy, &rows, session.recipe.train.micro_batch_tokens)?;
+    let computed = log_probs(policy, &rows, iteration.recipe().train.micro_batch_tokens)?;
     let theirs = sampled.iter().flat_map(|one| &one.log_probs);
     let difference = compare(theirs.zip(computed.iter().flat_map(|row| &row.tokens)));
     write_json(&path, &difference)?;
-    session.progress.line(format!(
+    iteration.progress().line(format!(
         "iteration {}: sampler and trainer differ by {:.1e} nats a token on average, {:.1e} at most ({} tokens)",
-        work.iteration, difference.mean, difference.max, difference.tokens
+        iteration.number, difference.mean, difference.max, difference.tokens
     ));
     Ok(())
 }
 
-struct Sampled {
+/// A response with the sampler's log-probs.
+struct SampledResponse {
     row: PromptResponse,
     log_probs: Vec<f32>,
 }
 
 /// Responses with ids and log-probs until `tokens` are reached.
-fn gather(rows: &[Candidates], tokens: usize) -> Vec<Sampled> {
+fn gather(rows: &[Candidates], tokens: usize) -> Vec<SampledResponse> {
     let mut gathered = Vec::new();
     let mut count = 0;
     for row in rows {
@@ -71,7 +67,7 @@ fn gather(rows: &[Candidates], tokens: usize) -> Vec<Sampled> {
                 prompt: prompt.clone(),
                 response: ids.clone(),
             };
-            gathered.push(Sampled { row, log_probs: log_probs.clone() });
+            gathered.push(SampledResponse { row, log_probs: log_probs.clone() });
         }
     }
     gathered

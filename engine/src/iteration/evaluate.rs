@@ -16,14 +16,15 @@ use selfplay_sampler::{SampleSettings, Sampler, encode};
 use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate};
 use selfplay_trainer::{PromptResponse, log_probs};
 
-use crate::checker::CheckerKind;
+use super::policy::Policy;
+use super::session::Session;
+use super::workspace::Iteration;
 use crate::error::EngineError;
+use crate::json_file::write_json;
+use crate::recipe::CheckerKind;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
-use crate::run::manifest::write_json;
 use crate::run::summary::{Evaluation, mean};
-use crate::session::{Session, Work};
-use crate::stages::Policy;
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;
@@ -50,14 +51,14 @@ pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
 ///
 /// # Errors
 /// When a sample cannot be made, compared or written.
-pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(), EngineError> {
-    if !work.left.evaluate {
+pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), EngineError> {
+    if !iteration.left.evaluate {
         return Ok(());
     }
+    let (session, number) = (iteration.session, iteration.number);
     session.check_stop()?;
     let started = Instant::now();
-    let iteration = work.iteration;
-    let samples = held_out_samples(session, policy, iteration)?;
+    let samples = held_out_samples(session, policy, number)?;
     session.check_stop()?;
     let budget = session.recipe.train.micro_batch_tokens;
     let rows = prompt_responses(&samples);
@@ -65,18 +66,18 @@ pub fn evaluate(session: &Session, work: &Work, policy: &mut Policy) -> Result<(
     let new = log_probs(decoder, &rows, budget)?;
     let bytes = decoder.footprint() as u64;
     policy.make_room(session, bytes)?;
-    let old = log_probs(&session.policy_after(iteration - 1)?, &rows, budget)?;
+    let old = log_probs(&session.policy_after(number - 1)?, &rows, budget)?;
     let mut result = measure(session, &samples);
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
     policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
     let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
-    result.win_rate_start = win_rate(session, &*model, &samples, iteration - 1)?;
+    result.win_rate_start = win_rate(session, &*model, &samples, number - 1)?;
     result.win_rate_first =
-        if iteration == 1 { result.win_rate_start } else { win_rate(session, &*model, &samples, 0)? };
-    write_json(&work.dir.evaluation().result_file(), &result)?;
-    report(session, iteration, &result, started)
+        if number == 1 { result.win_rate_start } else { win_rate(session, &*model, &samples, 0)? };
+    write_json(&iteration.dir.evaluation().result_file(), &result)?;
+    report(session, number, &result, started)
 }
 
 /// The policy's answers: those on disk, else new ones.
@@ -106,8 +107,8 @@ fn held_out_samples(
     };
     let task = session.progress.task(name, "held-out prompts", inputs.held_out.len() as u64);
     let started = Instant::now();
-    let mut sampler = Sampler::new(decoder, &inputs.codec, &inputs.stop_ids, &settings)?;
-    let prompts = encode(&inputs.codec, &inputs.held_out)?;
+    let mut sampler = Sampler::new(decoder, &inputs.policy.codec, &inputs.policy.stop_ids, &settings)?;
+    let prompts = encode(&inputs.policy.codec, &inputs.held_out)?;
     let rows = sampler.generate(&prompts, &mut |seen| {
         task.set((seen.finished / settings.num_samples.max(1)) as u64, "");
         ControlFlow::Continue(())

@@ -3,36 +3,36 @@
 //! Everything that can be wrong with an input is found here, before a run folder is made: a model that does not
 //! load, a policy given as preference model, a row without a prompt, a prompt longer than the context.
 
+pub(crate) mod conversation_check;
+pub(crate) mod policy;
+mod scorable;
+mod splits;
+pub(crate) mod usable_prompts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions};
+use policy::PolicySource;
+use scorable::Scorable;
+use selfplay_model::{Architecture, ChatTemplate, Decoder};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
 use selfplay_scorer::{Footprint, PreferenceModel, prompt_check};
 use serde_json::Value;
+use usable_prompts::{PromptLimits, usable};
 
-use crate::device::DeviceChoice;
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
-use crate::plan::memory_check::{random_weights, too_large};
-use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe, WeightDType};
+use crate::recipe::{DataSource, OnBadPromptRule, Recipe};
 use crate::run::input_files::{InputFile, InputKind};
 use crate::runtime::Runtime;
-use crate::scorable::Scorable;
-use crate::splits;
-use crate::usable_prompts::{PromptLimits, Refused, Usable, usable};
 
 /// Everything that the stages read, in memory; weights are not.
 pub struct Inputs {
-    /// The starting policy's folder.
-    pub policy_folder: PathBuf,
+    /// The starting policy.
+    pub policy: PolicySource,
     /// The preference model's folder.
     pub preference_folder: PathBuf,
-    /// The policy's tokenizer and chat template.
-    pub codec: Codec,
-    /// The policy's own stop ids.
-    pub stop_ids: Vec<u32>,
     /// Training prompts of each iteration, tokenised.
     pub training: Vec<Vec<Prompt>>,
     /// Rows of each split that were left out for want of a usable prompt.
@@ -56,11 +56,10 @@ impl Inputs {
     /// The first thing that is wrong, with its place.
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
         let hub = Hub::pinned(pins);
-        let policy_folder = hub.model_folder(&recipe.policy.model)?;
+        let policy = PolicySource::find(recipe, &hub)?;
         let preference_folder = hub.model_folder(&recipe.score.model)?;
-        let codec = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())?;
-        let stop_ids = codec.stop_ids(&policy_folder)?;
-        let architecture = Architecture::load(&policy_folder)?;
+        let codec = &policy.codec;
+        let architecture = Architecture::load(&policy.folder)?;
         let limits = PromptLimits::of(&architecture);
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
@@ -69,7 +68,7 @@ impl Inputs {
         let scorable = Scorable(&*check);
         let reads_clock =
             codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
-        files.insert(InputKind::Policy, InputFile::of_model(&policy_folder)?);
+        files.insert(InputKind::Policy, InputFile::of_model(&policy.folder)?);
         files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
         let templates = [recipe.policy.chat_template.as_deref(), recipe.score.settings.kind.chat_template()];
         files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
@@ -109,7 +108,7 @@ impl Inputs {
                 return Err(EngineError::Input(problem));
             }
             let place = recipe.prompts.splits[index].to_string();
-            let found = answerable(limits, &codec, prompts, &place, on_bad, recipe.prompts.max_prompts)?;
+            let found = usable(limits, codec, prompts, &place, on_bad, recipe.prompts.max_prompts)?;
             skipped[index] += found.skipped;
             training.push(found.kept);
         }
@@ -119,17 +118,15 @@ impl Inputs {
             Some(source) => format!("eval.prompts {source}"),
             None => format!("held-out prompts of {}", recipe.prompts.splits[0]),
         };
-        let found = answerable(limits, &codec, held_out.prompts, &place, of_eval, None)?;
+        let found = usable(limits, codec, held_out.prompts, &place, of_eval, None)?;
         if let Some(first) = skipped.first_mut() {
             *first += found.skipped;
         }
         let held_out_prompts = found.kept;
         let answers = held_out.answers;
         Ok(Self {
-            policy_folder,
+            policy,
             preference_folder,
-            codec,
-            stop_ids,
             training,
             skipped,
             held_out: held_out_prompts,
@@ -155,18 +152,7 @@ impl Inputs {
     /// # Errors
     /// When it does not load.
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, EngineError> {
-        let options = policy_options(recipe, runtime);
-        Ok(match &recipe.policy.model {
-            ModelSource::Random(folder) => {
-                let bytes = random_weights(&Architecture::load(folder)?);
-                let what = format!("random:{}", folder.display());
-                if let Some(problem) = too_large(&what, bytes, DeviceChoice::of(&runtime.device)) {
-                    return Err(EngineError::failure(problem));
-                }
-                Decoder::random_from(folder, recipe.seed, &options)?
-            }
-            _ => Decoder::load(&self.policy_folder, &options)?,
-        })
+        self.policy.load(recipe, &runtime.device, false)
     }
 
     /// Bytes that the preference model's weights take on a GPU.
@@ -184,7 +170,7 @@ impl Inputs {
     /// # Errors
     /// When its folder does not read.
     pub fn policy_bytes(&self) -> Result<u64, EngineError> {
-        weight_bytes(&self.policy_folder)
+        weight_bytes(&self.policy.folder)
     }
 
     /// The preference model.
@@ -198,13 +184,6 @@ impl Inputs {
     ) -> Result<Box<dyn PreferenceModel>, EngineError> {
         Ok(selfplay_scorer::load(&self.preference_folder, &recipe.score.settings, &runtime.device, None)?)
     }
-}
-
-/// How every policy of a run is loaded: computed in f32 on CPU, elsewhere in `policy.dtype`, else as stored.
-pub fn policy_options(recipe: &Recipe, runtime: &Runtime) -> LoadOptions {
-    let wanted = recipe.policy.dtype.map(WeightDType::to_candle);
-    let dtype = if runtime.device.is_cpu() { None } else { wanted };
-    LoadOptions { device: runtime.device.clone(), dtype, heads: false }
 }
 
 fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
@@ -221,21 +200,6 @@ fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
 
 fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, EngineError> {
     paths.into_iter().map(|path| InputFile::of(path.as_ref())).collect()
-}
-
-/// Prompts of one source that the policy can answer, as `prompts.on_bad_prompt` says.
-fn answerable(
-    limits: PromptLimits,
-    codec: &Codec,
-    prompts: Vec<Prompt>,
-    place: &str,
-    on_bad: OnBadPrompt,
-    most: Option<usize>,
-) -> Result<Usable<Prompt>, EngineError> {
-    usable(limits, codec, prompts, on_bad, most).map_err(|refused| match refused {
-        Refused::Prompts(problem) => EngineError::Input(format!("{place}: {problem}")),
-        Refused::Model(error) => EngineError::from(error),
-    })
 }
 
 /// The held-out prompts before tokenisation.

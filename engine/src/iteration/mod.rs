@@ -1,0 +1,59 @@
+//! The loop: prompts → candidates → preferences → pairs → policy, as often as the recipe says.
+//!
+//! Every stage does what is left of it and skips what is on disk, so a run and a resume are the same loop. The stages
+//! themselves are those of [`crate::stages`]; here is what only a run does:
+//!
+//! ```text
+//! session    a process at work in a run folder    workspace            an iteration's folder, for the stages
+//! policy     the policy, from stage to stage      overlap              scoring beside sampling
+//! pair, train   what is left of these two         evaluate             a policy on the held-out prompts
+//! record     an iteration's line in `show`        log_prob_difference  sampler against trainer
+//! ```
+
+mod evaluate;
+mod log_prob_difference;
+mod overlap;
+mod pair;
+mod policy;
+mod record;
+pub(crate) mod session;
+mod train;
+mod workspace;
+
+use std::thread;
+
+use evaluate::{evaluate, evaluate_start};
+use overlap::Scorer;
+use pair::pair;
+use policy::Policy;
+use record::record;
+use session::Session;
+use train::train;
+use workspace::Iteration;
+
+use crate::error::EngineError;
+
+/// Does everything that is left.
+///
+/// # Errors
+/// What stopped it; everything finished is on disk.
+pub fn run(session: &mut Session) -> Result<(), EngineError> {
+    evaluate_start(session)?;
+    let mut before = None;
+    for number in session.remaining()? {
+        let iteration = Iteration::open(session, number)?;
+        let mut policy = before.take().unwrap_or_else(|| Policy::after(number - 1));
+        let pairs = thread::scope(|scope| {
+            let scorer = Scorer::start(scope, &iteration)?;
+            let candidates = scorer.sample(&mut policy)?; // a finished shard goes on to the scorer
+            let preferences = scorer.compare(&candidates, &mut policy)?; // what it has not compared yet
+            pair(&iteration, &candidates, &preferences)
+        })?;
+        let mut policy = train(&iteration, policy, &pairs)?;
+        evaluate(&iteration, &mut policy)?;
+        let summary = record(&iteration)?;
+        session.finish(&summary)?;
+        before = Some(policy);
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Pairs → the iteration's policy: the trainer's loop, then `policy/` in Hugging Face layout.
+//!
+//! The optimizer starts fresh in each iteration.
+
+use std::time::Instant;
+
+use selfplay_records::{Pair, atomic};
+use selfplay_trainer::{PairObjective, TrainSummary, token_pairs};
+use serde::{Deserialize, Serialize};
+
+use super::log_prob_difference;
+use super::policy::Policy;
+use super::workspace::Iteration;
+use crate::error::EngineError;
+use crate::json_file::write_json;
+use crate::run::events::Event;
+use crate::run::policy_files;
+use crate::stages::{Product, Workspace, save_model, train as train_steps};
+
+/// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainRecord {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Pairs.
+    pub pairs: usize,
+    /// Pairs that were cut.
+    pub truncated: usize,
+    /// Pairs that the cut left nothing of.
+    #[serde(default)]
+    pub skipped: usize,
+    /// Pairs whose responses are the same tokens.
+    #[serde(default)]
+    pub identical: usize,
+    /// Loss of the first step.
+    pub loss_first: Option<f64>,
+    /// Loss of the last step.
+    pub loss_last: Option<f64>,
+}
+
+impl From<&TrainSummary> for TrainRecord {
+    fn from(summary: &TrainSummary) -> Self {
+        Self {
+            steps: summary.steps,
+            pairs: summary.examples,
+            truncated: summary.truncated,
+            skipped: summary.skipped,
+            identical: summary.identical,
+            loss_first: summary.loss_first,
+            loss_last: summary.loss_last,
+        }
+    }
+}
+
+/// Trains what is left, writes `policy/` and gives it on; trains nothing when it is there.
+///
+/// # Errors
+/// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
+pub fn train(iteration: &Iteration<'_>, policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
+    let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
+    if !iteration.left.train {
+        return Ok(Policy::after(number));
+    }
+    iteration.check_stop()?;
+    let mut decoder = policy.for_training(session)?;
+    log_prob_difference::report(iteration, &decoder)?;
+    let started = Instant::now();
+    let (recipe, source) = (&session.recipe, &session.inputs.policy);
+    let rows = token_pairs(pairs, &source.codec, &source.stop_ids, recipe.train.loss)?;
+    let summary = train_steps(iteration, &mut decoder, PairObjective::new(rows, &recipe.train))?;
+    let record = TrainRecord::from(&summary);
+    write_json(&iteration.path(Product::Training).join("summary.json"), &record)?;
+    policy_files::forget(dir)?;
+    atomic::write_dir(&dir.policy(), |folder| save_model(recipe, &source.codec, &decoder, folder))?;
+    policy_files::keep(dir)?;
+    let seconds = started.elapsed().as_secs_f64();
+    iteration.record(Event::Trained { iteration: number, steps: summary.steps, seconds })?;
+    Ok(Policy::trained(number, decoder, session))
+}

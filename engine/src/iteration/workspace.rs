@@ -1,0 +1,93 @@
+//! An iteration of a run at work: the workspace of its stages.
+
+use std::path::PathBuf;
+
+use super::session::Session;
+use crate::console::progress::Progress;
+use crate::error::EngineError;
+use crate::recipe::{Recipe, Stage};
+use crate::run::dir::IterationDir;
+use crate::run::events::Event;
+use crate::run::stages_left::StagesLeft;
+use crate::signals::StopFlag;
+use crate::stages::{Product, Shards, Workspace};
+
+/// An iteration at work.
+pub struct Iteration<'a> {
+    /// The process that works.
+    pub session: &'a Session,
+    /// From 1.
+    pub number: usize,
+    /// Its folder.
+    pub dir: IterationDir,
+    /// What was left of it at first.
+    pub left: StagesLeft,
+    shards: usize,
+}
+
+impl<'a> Iteration<'a> {
+    /// Looks at what is left of an iteration.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn open(session: &'a Session, number: usize) -> Result<Self, EngineError> {
+        Ok(Self {
+            session,
+            number,
+            dir: session.run.iteration(number),
+            left: session.left(number)?.unwrap_or_default(),
+            shards: session.shards(number),
+        })
+    }
+
+    /// All its shards of a product.
+    pub fn shards(&self, product: Product) -> Shards {
+        Shards::new(self.path(product), self.shards)
+    }
+}
+
+impl Workspace for Iteration<'_> {
+    fn recipe(&self) -> &Recipe {
+        &self.session.recipe
+    }
+
+    fn iteration(&self) -> usize {
+        self.number
+    }
+
+    fn path(&self, product: Product) -> PathBuf {
+        match product {
+            Product::SamplingFile => self.dir.sampling_file(),
+            Product::Candidates => self.dir.candidates(),
+            Product::Preferences => self.dir.preferences(),
+            Product::Training => self.dir.train(),
+        }
+    }
+
+    fn title(&self, stage: Stage) -> String {
+        let doing = match stage {
+            Stage::Candidates => "sampling",
+            Stage::Preferences => "scoring",
+            Stage::Pairs => "pairing",
+            Stage::Policy => "training",
+            Stage::Report => "held out",
+        };
+        format!("iteration {}: {doing}", self.number)
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.session.progress
+    }
+
+    fn stop(&self) -> &StopFlag {
+        &self.session.stop
+    }
+
+    fn kept(&self) -> String {
+        self.session.kept()
+    }
+
+    fn record(&self, event: Event) -> Result<(), EngineError> {
+        self.session.events.record(event)
+    }
+}

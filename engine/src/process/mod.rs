@@ -1,0 +1,4 @@
+//! What the process is set up with before any command.
+
+pub mod allocator;
+pub mod surroundings;
