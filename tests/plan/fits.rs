@@ -109,13 +109,13 @@ fn a_smaller_cache_is_proposed_where_sampling_is_too_large() {
 
 #[test]
 fn an_output_head_of_its_own_beside_a_tied_config_is_counted() {
-    let world = World::new();
+    let world = crate::world();
     let parameters = || {
         let report = plan(&world, &[]).ok().stdout;
         let line = report.lines().find(|line| line.trim_start().starts_with("policy ")).unwrap().to_owned();
         line.rsplit('(').next().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap()
     };
-    let mut config = config();
+    let mut config = selfplay_testing::tiny_model::config();
     let head = (config["vocab_size"].as_u64().unwrap() * config["hidden_size"].as_u64().unwrap()) as usize;
     config["tie_word_embeddings"] = json!(false);
     world.write("policy/config.json", &config.to_string());

@@ -89,7 +89,7 @@ fn contradictions_of_a_recipe_are_told_by_check() {
 
 #[test]
 fn what_a_chat_template_refuses_is_told_by_check() {
-    let world = World::new();
+    let world = crate::world();
     let template = "{% if messages | length > 1 %}{{ raise_exception('one turn only') }}{% endif %}{{ messages[0]['content'] }}";
     world.write("one.jinja", template);
     let check = |key: &str| world.selfplay(&["check", "recipe.toml", "--set", &format!("{key}=one.jinja")]);

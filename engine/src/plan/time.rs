@@ -170,7 +170,9 @@ impl Job<'_> {
     fn seconds(&self, stage: RatedStage, rate: &Rate, work: Work) -> f64 {
         let parameters = match stage {
             RatedStage::Score => self.models.preference.parameters,
-            RatedStage::Sample | RatedStage::Reference | RatedStage::Train => self.models.policy.parameter_count() as u64,
+            RatedStage::Sample | RatedStage::Reference | RatedStage::Train => {
+                self.models.policy.parameter_count() as u64
+            }
         };
         rate.seconds(work, parameters)
     }

@@ -29,7 +29,8 @@ pub fn train(
 ) -> Result<TrainSummary, EngineError> {
     let folder = place.path(Product::Training);
     make_folder(&folder)?;
-    let task = place.task(Stage::Policy, "steps", most_steps(objective.settings(), objective.examples().count()));
+    let task =
+        place.task(Stage::Policy, "steps", most_steps(objective.settings(), objective.examples().count()));
     let started = Instant::now();
     let mut tokens = 0;
     let rate = |tokens: usize| tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
