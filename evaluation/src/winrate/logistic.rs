@@ -23,11 +23,11 @@ pub(super) fn fit(rows: &[&Observation], inverse_penalty: f64) -> Vec<f64> {
     let scale = 1.0 + inverse_penalty * rows.iter().map(|row| row.weight).sum::<f64>();
     for _ in 0..MOST_PASSES {
         let mut violation: f64 = 0.0;
-        for feature in 0..count {
+        for (feature, w) in w.iter_mut().enumerate() {
             let (slope, curvature) = derivatives(rows, &logits, feature, inverse_penalty);
-            violation = violation.max(subgradient(slope, w[feature]));
-            let step = newton(slope, curvature, w[feature]);
-            w[feature] += take(rows, &mut logits, feature, inverse_penalty, w[feature], slope, step);
+            violation = violation.max(subgradient(slope, *w));
+            let step = newton(slope, curvature, *w);
+            *w += take(rows, &mut logits, feature, inverse_penalty, *w, slope, step);
         }
         if violation <= TOLERANCE * scale {
             break;
