@@ -89,7 +89,10 @@ fn a_kill_in_the_second_policy_s_pass_changes_nothing() {
     let (done, finished, killed) = dies(late);
     assert!(!finished && done == each + 1, "{done} shards at operation {late}, finished: {finished}");
     let resumed = world.selfplay(&["resume", &killed]).ok().stderr;
-    assert!(resumed.contains("iteration 3: training: log-probs of the pairs under iteration_01/policy"), "{resumed}");
+    assert!(
+        resumed.contains("iteration 3: training: log-probs of the pairs under iteration_01/policy"),
+        "{resumed}"
+    );
     assert!(!resumed.contains("under the starting policy"), "{resumed}");
     assert_same_results(&world.path("whole"), &world.path(&killed));
     let last = |run: &str| weights(&world, &format!("{run}/iteration_03/policy"));
@@ -138,8 +141,15 @@ fn a_renewed_reference_is_the_iterations_own_when_it_is_due() {
     let world = three_splits();
     let every = ["iterations=3", "train.loss=dpo", "train.reference=every-2"];
     let text = Outcome::of(&mut run(&world, "every", &every)).ok().stderr;
-    assert!(text.contains("iteration 2: training: log-probs of the pairs under the starting policy"), "{text}");
-    assert!(!text.contains("iteration 3: training: log-probs") && !text.contains("iteration 1: training: log-probs"), "{text}");
+    assert!(
+        text.contains("iteration 2: training: log-probs of the pairs under the starting policy"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("iteration 3: training: log-probs")
+            && !text.contains("iteration 1: training: log-probs"),
+        "{text}"
+    );
     let refused = |set: &[&str], words: &[&str]| {
         Outcome::of(&mut run(&world, "none", set)).refused(words);
     };

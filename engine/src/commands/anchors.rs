@@ -52,7 +52,12 @@ impl AnchorArgs {
     ///
     /// # Errors
     /// A flag that the loss does not read, more or fewer policies than it reads, a model that is not to be had.
-    pub(super) fn find(&self, settings: &TrainSettings, iteration: usize, own: &Path) -> Result<NamedPolicies> {
+    pub(super) fn find(
+        &self,
+        settings: &TrainSettings,
+        iteration: usize,
+        own: &Path,
+    ) -> Result<NamedPolicies> {
         self.check(settings, iteration)?;
         let mut policies = BTreeMap::new();
         let mut part = |text: &String| -> Result<AnchorPolicy> {

@@ -37,8 +37,7 @@ pub fn train(
         let text = format!("loss {:.5}, {:.0} tokens/s", metrics.loss, rate(tokens));
         task.set(metrics.step as u64, &text);
     };
-    let outcome =
-        in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
+    let outcome = in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
     match outcome {
         TrainOutcome::Finished(summary) => {
             let (rate, seconds) = (rate(tokens), started.elapsed().as_secs_f64());
