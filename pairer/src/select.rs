@@ -113,6 +113,8 @@ fn pair(candidates: &Candidates, preference: &Preference, prompt_id: &str, indic
         prompt: conversation,
         ref_chosen_logps: None,
         ref_rejected_logps: None,
+        initial_chosen_logps: None,
+        initial_rejected_logps: None,
     }
 }
 

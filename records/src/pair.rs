@@ -60,6 +60,12 @@ pub struct Pair {
     /// log π_ref(rejected | prompt), summed, in nats; used instead of computing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ref_rejected_logps: Option<f64>,
+    /// log π_initial(chosen | prompt), summed, in nats; used instead of computing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_chosen_logps: Option<f64>,
+    /// log π_initial(rejected | prompt), summed, in nats; used instead of computing it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_rejected_logps: Option<f64>,
 }
 
 impl Pair {
@@ -99,6 +105,8 @@ impl Row for Pair {
             .where_some("chosen_score_lose", row::number(), |row| row.chosen_score_lose.is_some())
             .where_some("ref_chosen_logps", row::number(), |row| row.ref_chosen_logps.is_some())
             .where_some("ref_rejected_logps", row::number(), |row| row.ref_rejected_logps.is_some())
+            .where_some("initial_chosen_logps", row::number(), |row| row.initial_chosen_logps.is_some())
+            .where_some("initial_rejected_logps", row::number(), |row| row.initial_rejected_logps.is_some())
             .schema()
     }
 
@@ -138,6 +146,8 @@ impl Row for Pair {
             ("chosen_score_lose", self.chosen_score_lose),
             ("ref_chosen_logps", self.ref_chosen_logps),
             ("ref_rejected_logps", self.ref_rejected_logps),
+            ("initial_chosen_logps", self.initial_chosen_logps),
+            ("initial_rejected_logps", self.initial_rejected_logps),
         ];
         for (name, value) in numbers {
             if let Some(value) = value.filter(|value| !value.is_finite()) {

@@ -88,7 +88,7 @@ fn preference() -> impl Strategy<Value = Preference> {
 fn pair() -> impl Strategy<Value = Pair> {
     let texts = (messages(), messages(), messages());
     let tokens = prop::option::of((ids(), ids(), ids()));
-    let numbers = prop::array::uniform8(prop::option::of(finite()));
+    let numbers = prop::array::uniform10(prop::option::of(finite()));
     (prop::option::of(words()), texts, tokens, numbers).prop_map(
         |(prompt_id, (prompt, chosen, rejected), tokens, numbers)| {
             let (prompt_ids, chosen_ids, rejected_ids) =
@@ -102,6 +102,8 @@ fn pair() -> impl Strategy<Value = Pair> {
                 chosen_score_lose,
                 ref_chosen_logps,
                 ref_rejected_logps,
+                initial_chosen_logps,
+                initial_rejected_logps,
             ] = numbers;
             Pair {
                 prompt_id,
@@ -119,6 +121,8 @@ fn pair() -> impl Strategy<Value = Pair> {
                 chosen_score_lose,
                 ref_chosen_logps,
                 ref_rejected_logps,
+                initial_chosen_logps,
+                initial_rejected_logps,
             }
         },
     )

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 
 use selfplay::recipe::{ModelSource, Purpose, Recipe, load, load_text};
 use selfplay_scorer::{PreferenceKind, ScoreDifference};
-use selfplay_trainer::{LossKind, OptimizerKind};
+use selfplay_trainer::{LossKind, OptimizerKind, ReferenceRule};
 
 use crate::{SELFPLAY, root};
 
 /// The files in `recipes/`, the folders in it included.
-const RECIPES: [&str; 12] = [
+const RECIPES: [&str; 14] = [
+    "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
     "gpo-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-gpm-2b-paper",
     "gpo-llama-3-8b-instruct-gpm-2b-reference",
     "gpo-llama-3-8b-instruct-gpm-8b",
+    "mnpo-llama-3-8b-instruct-gpm-2b",
     "quickstart",
     "sppo-gemma-2-9b-it-gpm-2b",
     "sppo-llama-3-8b-instruct-bt-2b",
@@ -55,8 +57,9 @@ fn every_recipe_is_read_and_counted() {
     for path in &found {
         let recipe = load(Some(path), &[], Purpose::Reread).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(recipe.name, path.file_stem().unwrap().to_string_lossy(), "{}", path.display());
-        assert_eq!(recipe.iterations, 3, "{}", path.display());
-        assert!(recipe.prompts.splits.len() >= 3, "{}", path.display());
+        let iterations = if recipe.name.starts_with("comal") { 24 } else { 3 };
+        assert_eq!(recipe.iterations, iterations, "{}", path.display());
+        assert!(recipe.prompts.splits.len() >= iterations, "{}", path.display());
     }
 }
 
@@ -154,6 +157,21 @@ fn other_preference_models_and_policies_change_nothing_else() {
         assert_eq!(recipe.policy.model.to_string(), model);
         assert_eq!(recipe.train.loss, LossKind::Sppo);
     }
+}
+
+#[test]
+fn several_policies_are_read_as_published() {
+    let comal = recipe("comal-llama-3-8b-instruct-gpm-2b").train;
+    assert_eq!(
+        (comal.loss, comal.eta, comal.reference),
+        (LossKind::Inpo, Some(0.002), ReferenceRule::Every(12))
+    );
+    assert!((comal.rho.unwrap() - 1.0 / 3.0).abs() < 1e-6 && comal.history.is_none());
+    let mnpo = recipe("mnpo-llama-3-8b-instruct-gpm-2b").train;
+    assert_eq!((mnpo.loss, mnpo.eta, mnpo.history), (LossKind::Inpo, Some(0.0075), Some(2)));
+    assert_eq!((mnpo.learning_rate, mnpo.history_weights), (5e-7, None));
+    let text = recipe("comal-llama-3-8b-instruct-gpm-2b").to_toml();
+    assert!(text.contains("reference = \"every-12\""), "{text}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `selfplay run` and `branch`.
 
+mod anchors;
 mod branch;
 mod folder;
 mod whole;

@@ -150,6 +150,12 @@ pub enum TrainError {
         /// What differs: `seed`, `data`, `settings`.
         what: String,
     },
+    /// Training was begun without the log-probs under another policy.
+    #[error("training needs the pairs' log-probs under {policy}, which were not taken before it")]
+    AnchorNotLoaded {
+        /// The policy's name.
+        policy: String,
+    },
     /// Another rank of the same training has failed or is gone.
     #[error(
         "rank {rank} of this training has failed or is gone, so the other ranks end too; its own error says why"
@@ -207,7 +213,9 @@ impl HasKind for TrainError {
             | TrainError::Setting(_)
             | TrainError::CheckpointMismatch { .. }
             | TrainError::RanksDiffer { .. } => Kind::Input,
-            TrainError::Internal { .. } | TrainError::RanksOutOfStep { .. } => Kind::Defect,
+            TrainError::AnchorNotLoaded { .. }
+            | TrainError::Internal { .. }
+            | TrainError::RanksOutOfStep { .. } => Kind::Defect,
             TrainError::Tensor(_)
             | TrainError::Io { .. }
             | TrainError::GradientNotFinite { .. }

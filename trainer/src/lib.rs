@@ -32,9 +32,9 @@ pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use objectives::{
-    BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings, PreferenceHeadKind,
-    PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftExample, SftObjective,
-    TokenComparison, TokenPair, pair_gradients, sft_examples, token_pairs,
+    AnchorPolicy, Anchors, BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings,
+    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftExample,
+    SftObjective, TokenComparison, TokenPair, load_anchors, pair_gradients, sft_examples, token_pairs,
 };
-pub use settings::{LossKind, LrSchedule, OptimizerKind, TrainSettings};
+pub use settings::{BadReferenceRule, LossKind, LrSchedule, OptimizerKind, ReferenceRule, TrainSettings};
 pub use training::{EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, train};

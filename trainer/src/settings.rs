@@ -4,6 +4,7 @@
 //! - `simpo_gamma` defaults to 0.5, TRL's default; it is subtracted from β × margin, as in the SimPO paper.
 //! - `max_grad_norm = 0` turns clipping off, as in the Hugging Face trainer.
 //! - `target_clamp` and `max_steps` take the word `"off"` besides a number, so that `--set` can undo a recipe's value.
+//! - `eta` and `rho` default to COMAL's published 0.002 and ⅓; all of INPO's keys are refused with any other loss.
 //! - A key that the chosen loss would ignore (`label_smoothing` with `hinge`, say) is a problem, not a silent no-op.
 //!
 //! Past 400 lines because a key's place in the table, its default and its check should be found in one file.
@@ -14,75 +15,12 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One of the preference losses; the formulas stand at the head of each file in `loss/`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Self-play preference optimisation, squared distance to the mean win probabilities.
-    Sppo,
-    /// SPPO with the pair's own probability in the place of the means.
-    SppoSingle,
-    /// General preference optimisation, squared distance to the mean scores.
-    #[default]
-    Gpo,
-    /// GPO on length-normalised log-ratios.
-    LnGpo,
-    /// Direct preference optimisation.
-    Dpo,
-    /// Identity preference optimisation.
-    Ipo,
-    /// Hinge on the reward margin (SLiC).
-    Hinge,
-    /// KTO over the pairs of a batch, gradient through the KL means.
-    KtoPair,
-    /// SimPO: mean log-probs, a margin, no reference.
-    Simpo,
-    /// ORPO: odds ratio and NLL, no reference.
-    Orpo,
-}
+mod reference_rule;
 
-impl LossKind {
-    /// Every loss, in the contract's order.
-    pub const ALL: [LossKind; 10] = [
-        LossKind::Sppo,
-        LossKind::SppoSingle,
-        LossKind::Gpo,
-        LossKind::LnGpo,
-        LossKind::Dpo,
-        LossKind::Ipo,
-        LossKind::Hinge,
-        LossKind::KtoPair,
-        LossKind::Simpo,
-        LossKind::Orpo,
-    ];
+use crate::loss::{LossKey, needs_reference};
 
-    /// The name in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            LossKind::Sppo => "sppo",
-            LossKind::SppoSingle => "sppo-single",
-            LossKind::Gpo => "gpo",
-            LossKind::LnGpo => "ln-gpo",
-            LossKind::Dpo => "dpo",
-            LossKind::Ipo => "ipo",
-            LossKind::Hinge => "hinge",
-            LossKind::KtoPair => "kto-pair",
-            LossKind::Simpo => "simpo",
-            LossKind::Orpo => "orpo",
-        }
-    }
-
-    /// Whether the loss regresses log-ratios onto a target (SPPO and GPO in their variants): those take `target_clamp`.
-    pub(crate) fn has_regression_target(self) -> bool {
-        matches!(self, LossKind::Sppo | LossKind::SppoSingle | LossKind::Gpo | LossKind::LnGpo)
-    }
-}
-
-impl fmt::Display for LossKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+pub use crate::loss::LossKind;
+pub use reference_rule::{BadReferenceRule, ReferenceRule};
 
 /// The optimizer's update rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -170,7 +108,7 @@ pub struct TrainSettings {
     #[serde(with = "or_off")]
     #[schemars(with = "Option<f64>", extend("exclusiveMinimum" = 0))]
     pub target_clamp: Option<f64>,
-    /// ε of DPO, 0 ≤ ε < ½.
+    /// ε of `dpo`, `dpo-norm`, `robust` and `exo-pair` (0 is 0.001 there), 0 ≤ ε < ½.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
     /// Divides log-ratios by the response's tokens (as TRL's `ipo` and `sigmoid_norm`; GPO with it is LN-GPO). SimPO and
@@ -182,6 +120,28 @@ pub struct TrainSettings {
     /// γ of SimPO, subtracted from β × margin.
     #[schemars(range(min = 0))]
     pub simpo_gamma: f64,
+    /// Which policy Δ is taken against: `previous` (the one that the iteration starts from), `initial` (the run's first), or
+    /// `every-N` (the run's first, renewed every N iterations). With `inpo` Δ is always taken against the iteration's own,
+    /// and the key says which one ρ weighs: the run's first, but for `every-N`. Absent: previous.
+    #[serde(skip_serializing_if = "ReferenceRule::is_previous")]
+    pub reference: ReferenceRule,
+    /// η of `inpo`: the margin's target is 1/(2η). Absent: 0.002 with inpo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub eta: Option<f64>,
+    /// ρ of `inpo`: the weight of the initial policy, 0 to 1; the rest is the last policies'. Absent: ⅓ with inpo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    pub rho: Option<f64>,
+    /// How many of the last policies `inpo` holds the new one against, the iteration's own among them (MNPO). Absent: 1
+    /// with inpo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub history: Option<usize>,
+    /// Their weights λ, the iteration's own policy first; divided by the sum of those that there are yet. Absent: all the
+    /// same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_weights: Option<Vec<f64>>,
     /// Which optimizer.
     pub optimizer: OptimizerKind,
     /// Decay of RMSProp's running mean square (torch's `alpha`).
@@ -261,6 +221,11 @@ impl Default for TrainSettings {
             length_normalized: false,
             sft_weight: 0.0,
             simpo_gamma: 0.5,
+            reference: ReferenceRule::Previous,
+            eta: None,
+            rho: None,
+            history: None,
+            history_weights: None,
             optimizer: OptimizerKind::RmsProp,
             rmsprop_alpha: 0.99,
             epsilon: 1e-8,
@@ -290,6 +255,21 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
+    /// η of INPO.
+    pub(crate) fn eta(&self) -> f64 {
+        self.eta.unwrap_or(0.002)
+    }
+
+    /// ρ of INPO.
+    pub(crate) fn rho(&self) -> f64 {
+        self.rho.unwrap_or(1.0 / 3.0)
+    }
+
+    /// How many of the last policies the loss reads, the iteration's own among them.
+    pub fn history(&self) -> usize {
+        self.history.unwrap_or(1)
+    }
+
     /// Epochs that the learning-rate schedule is laid over.
     pub(crate) fn scheduled_epochs(&self) -> usize {
         self.schedule_epochs.unwrap_or(self.epochs)
@@ -327,10 +307,13 @@ impl TrainSettings {
         if let Some(clamp) = self.target_clamp {
             found.refuse(!positive(clamp), "target_clamp", clamp, "a finite number above 0, or \"off\"");
             found.refuse(
-                !loss.has_regression_target(),
+                !loss.reads(LossKey::TargetClamp),
                 "target_clamp",
                 clamp,
-                format!("\"off\" with loss = \"{loss}\": only sppo, sppo-single, gpo and ln-gpo have a target to clamp"),
+                format!(
+                    "\"off\" with loss = \"{loss}\": only {} have a target to clamp",
+                    LossKind::readers(LossKey::TargetClamp)
+                ),
             );
         }
         found.refuse(
@@ -340,10 +323,13 @@ impl TrainSettings {
             "a number from 0 to below 0.5",
         );
         found.refuse(
-            self.label_smoothing != 0.0 && loss != LossKind::Dpo,
+            self.label_smoothing != 0.0 && !loss.reads(LossKey::LabelSmoothing),
             "label_smoothing",
             self.label_smoothing,
-            format!("0 with loss = \"{loss}\": only dpo smooths labels"),
+            format!(
+                "0 with loss = \"{loss}\": only {} smooth labels",
+                LossKind::readers(LossKey::LabelSmoothing)
+            ),
         );
         refuse_negative(found, "sft_weight", self.sft_weight);
         found.refuse(
@@ -353,6 +339,49 @@ impl TrainSettings {
             "0 with loss = \"orpo\", which holds the chosen response's NLL already",
         );
         refuse_negative(found, "simpo_gamma", self.simpo_gamma);
+        self.check_policies(found);
+    }
+
+    /// The keys that say which policies the loss holds the new one against, and how.
+    fn check_policies(&self, found: &mut Problems) {
+        let loss = self.loss;
+        found.refuse(
+            self.reference != ReferenceRule::Previous && !needs_reference(loss),
+            "reference",
+            self.reference,
+            format!("left out with loss = \"{loss}\", which has no reference"),
+        );
+        let readers = LossKind::readers(LossKey::Inpo);
+        let is_read = loss.reads(LossKey::Inpo);
+        let mut number = |key: &str, value: Option<f64>, wrong: fn(f64) -> bool, want: &str| {
+            let Some(value) = value else { return };
+            found.refuse(wrong(value), key, value, want);
+            found.refuse(
+                !is_read,
+                key,
+                value,
+                format!("left out with loss = \"{loss}\": only {readers} reads it"),
+            );
+        };
+        number("eta", self.eta, |eta| !positive(eta), "a finite number above 0");
+        number("rho", self.rho, |rho| !(0.0..=1.0).contains(&rho), "a number from 0 to 1");
+        number("history", self.history.map(|count| count as f64), |count| count < 1.0, "1 or more");
+        if let Some(weights) = &self.history_weights {
+            let shown = format!("{weights:?}");
+            let history = self.history();
+            found.refuse(
+                weights.len() != history || !weights.iter().all(|&weight| positive(weight)),
+                "history_weights",
+                &shown,
+                format!("a finite number above 0 for each of history = {history} policies"),
+            );
+            found.refuse(
+                !is_read,
+                "history_weights",
+                &shown,
+                format!("left out with loss = \"{loss}\": only {readers} reads it"),
+            );
+        }
     }
 
     fn check_optimizer(&self, found: &mut Problems) {

@@ -2,6 +2,7 @@
 
 pub(crate) use crate::console::terminal::print;
 
+pub mod anchors;
 pub mod bench;
 pub mod branch;
 pub mod check;

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use candle_core::Device;
 use selfplay_records::read_pairs;
 use selfplay_trainer::{PairObjective, token_pairs};
 
-use super::training::{Training, TrainingArgs, TrainingKind};
+use super::anchors::AnchorArgs;
+use super::stage::StageCommand;
+use super::training::{Before, Training, TrainingArgs, TrainingKind};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::stages::Workspace;
 
 const KIND: TrainingKind = TrainingKind {
     name: "train",
@@ -23,6 +27,9 @@ pub struct Args {
     /// Pairs (.jsonl, .parquet)
     #[arg(long, value_name = "FILE")]
     pub pairs: PathBuf,
+    /// Policies besides --model.
+    #[command(flatten)]
+    pub anchors: AnchorArgs,
     /// What every training takes.
     #[command(flatten)]
     pub training: TrainingArgs,
@@ -38,8 +45,14 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let read = read_pairs(&args.pairs)?;
     training.command.tell_skipped(&args.pairs, &read.skipped);
     let source = training.source()?;
+    let named = args.anchors.find(settings, training.command.iteration(), &source.folder)?;
     let pairs = token_pairs(&read.pairs, &source.codec, &source.stop_ids, settings.loss)
         .map_err(|error| EngineError::in_file(&args.pairs, error))?;
-    let objective = PairObjective::new(pairs, settings);
-    training.run(&source, objective)
+    args.anchors.check_pairs(settings, &pairs).map_err(|error| EngineError::in_file(&args.pairs, error))?;
+    let objective = PairObjective::new(pairs, settings).with_anchors(named.anchors.clone());
+    let take = |command: &StageCommand, device: &Device, objective: &mut PairObjective| {
+        named.take(command, device, objective)
+    };
+    let before = objective.has_other_anchors().then(|| Before { models: named.folders(), work: &take });
+    training.run_after(&source, objective, before)
 }

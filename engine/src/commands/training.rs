@@ -44,6 +44,14 @@ pub(super) struct TrainingKind {
     pub(super) heads: bool,
 }
 
+/// What is done before the model that is trained is in memory.
+pub(super) struct Before<'a, O> {
+    /// Folders of the models that it reads, by the flags that name them.
+    pub(super) models: Vec<(String, PathBuf)>,
+    /// The work.
+    pub(super) work: &'a dyn Fn(&StageCommand, &Device, &mut O) -> Result<()>,
+}
+
 /// A training command at work.
 pub(super) struct Training<'a> {
     kind: TrainingKind,
@@ -83,13 +91,37 @@ impl<'a> Training<'a> {
     /// # Errors
     /// A model that does not load, an example or a setting that is wrong, a loss that is not finite, a stop by a signal.
     pub(super) fn run(self, source: &PolicySource, objective: impl Objective) -> Result<()> {
+        self.run_after(source, objective, None)
+    }
+
+    /// As [`Training::run`], after what must be done before the model is in memory.
+    ///
+    /// # Errors
+    /// As [`Training::run`], and those of what is done before.
+    pub(super) fn run_after<O: Objective>(
+        self,
+        source: &PolicySource,
+        mut objective: O,
+        before: Option<Before<'_, O>>,
+    ) -> Result<()> {
         let (command, kind) = (&self.command, self.kind);
-        let mut decoder = source.load(&command.recipe, &self.device, kind.heads)?;
+        let load = || source.load(&command.recipe, &self.device, kind.heads);
+        let loaded = if before.is_none() { Some(load()?) } else { None };
         let mut settings = command.settings(&[kind.section, "policy"])?;
         settings.file(kind.rows_flag, self.rows)?;
         settings.model("--model", &source.folder)?;
+        for (flag, folder) in before.iter().flat_map(|before| &before.models) {
+            settings.model(flag, folder)?;
+        }
         let parts = command.open_parts(settings)?;
-        parts.during(self.rows, || train(command, &mut decoder, objective))?;
+        let decoder = parts.during(self.rows, || {
+            if let Some(before) = before {
+                (before.work)(command, &self.device, &mut objective)?;
+            }
+            let mut decoder = loaded.map_or_else(load, Ok)?;
+            train(command, &mut decoder, objective)?;
+            Ok(decoder)
+        })?;
         self.write(source, &decoder)?;
         parts.remove()
     }

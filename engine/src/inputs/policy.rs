@@ -38,15 +38,23 @@ impl PolicySource {
     /// # Errors
     /// When they do not load; random weights that do not fit into memory.
     pub fn load(&self, recipe: &Recipe, device: &Device, heads: bool) -> Result<Decoder> {
-        let options = LoadOptions { heads, ..load_options(recipe, device) };
-        Ok(match &recipe.policy.model {
-            ModelSource::Random(_) => {
-                refuse_huge(&self.folder, device)?;
-                Decoder::random_from(&self.folder, recipe.seed, &options)?
-            }
-            _ => Decoder::load(&self.folder, &options)?,
-        })
+        load_weights(recipe, &self.folder, device, heads)
     }
+}
+
+/// Loads the weights of the recipe's policy, whose files are in `folder`.
+///
+/// # Errors
+/// As [`PolicySource::load`].
+pub fn load_weights(recipe: &Recipe, folder: &Path, device: &Device, heads: bool) -> Result<Decoder> {
+    let options = LoadOptions { heads, ..load_options(recipe, device) };
+    Ok(match &recipe.policy.model {
+        ModelSource::Random(_) => {
+            refuse_huge(folder, device)?;
+            Decoder::random_from(folder, recipe.seed, &options)?
+        }
+        _ => Decoder::load(folder, &options)?,
+    })
 }
 
 /// How every policy is loaded: computed in f32 on a CPU whatever it is stored in; elsewhere in `policy.dtype`, else as

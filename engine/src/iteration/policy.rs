@@ -71,6 +71,11 @@ impl Policy {
         Ok(())
     }
 
+    /// Gives its memory back; it loads again when asked for.
+    pub fn put_away(&mut self) {
+        self.decoder = None;
+    }
+
     fn load(&mut self, session: &Session) -> Result<&mut Decoder, EngineError> {
         let decoder = match self.decoder.take() {
             Some(decoder) => decoder,

@@ -13,9 +13,10 @@ use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
+use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::policy_files;
-use crate::stages::{Product, Workspace, save_model, train as train_steps};
+use crate::stages::{Product, Workspace, save_model, take_anchors, train as train_steps};
 
 /// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,18 +57,25 @@ impl From<&TrainSummary> for TrainRecord {
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
-pub fn train(iteration: &Iteration<'_>, policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
+pub fn train(iteration: &Iteration<'_>, mut policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
     let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
     if !iteration.left.train {
         return Ok(Policy::after(number));
     }
     iteration.check_stop()?;
+    let mut objective = objective(iteration, pairs)?;
+    if objective.has_other_anchors() {
+        policy.put_away();
+        take_anchors(iteration, &mut objective, &mut |name| match policy_of(name) {
+            Some(after) => session.policy_after(after),
+            None => Err(EngineError::failure(format!("no policy of this run is {name}"))),
+        })?;
+    }
     let mut decoder = policy.for_training(session)?;
     log_prob_difference::report(iteration, &decoder)?;
     let started = Instant::now();
     let (recipe, source) = (&session.recipe, &session.inputs.policy);
-    let rows = token_pairs(pairs, &source.codec, &source.stop_ids, recipe.train.loss)?;
-    let summary = train_steps(iteration, &mut decoder, PairObjective::new(rows, &recipe.train))?;
+    let summary = train_steps(iteration, &mut decoder, objective)?;
     let record = TrainRecord::from(&summary);
     write_json(&iteration.path(Product::Training).join("summary.json"), &record)?;
     policy_files::forget(dir)?;
@@ -76,4 +84,11 @@ pub fn train(iteration: &Iteration<'_>, policy: Policy, pairs: &[Pair]) -> Resul
     let seconds = started.elapsed().as_secs_f64();
     iteration.record(Event::Trained { iteration: number, steps: summary.steps, seconds })?;
     Ok(Policy::trained(number, decoder, session))
+}
+
+/// The iteration's pairs in tokens, with the policies that the loss reads them by.
+fn objective(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
+    let (settings, source) = (&iteration.session.recipe.train, &iteration.session.inputs.policy);
+    let rows = token_pairs(pairs, &source.codec, &source.stop_ids, settings.loss)?;
+    Ok(PairObjective::new(rows, settings).with_anchors(anchors(settings, iteration.number)))
 }

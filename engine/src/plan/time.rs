@@ -21,6 +21,7 @@ use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 use super::memory::{self, Models};
 use super::rates::{Rate, RatedStage, Rates, Work};
 use crate::recipe::Recipe;
+use crate::run::anchors;
 
 /// Prompts that times are given for where their number is not known.
 pub(crate) const UNIT: u64 = 1000;
@@ -177,6 +178,14 @@ impl Job<'_> {
         rate.seconds(work, parameters)
     }
 
+    /// Policies that read the pairs before training, on average over the iterations.
+    fn policies(&self) -> f64 {
+        let iterations = self.recipe.iterations.max(1);
+        let all: usize =
+            (1..=iterations).map(|iteration| anchors::count(&self.recipe.train, iteration)).sum();
+        all as f64 / iterations as f64
+    }
+
     /// Pairs of a prompt at most.
     fn pairs(&self) -> f64 {
         let samples = self.recipe.sample.num_samples as f64;
@@ -194,7 +203,7 @@ impl Job<'_> {
         match stage {
             RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
             RatedStage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
-            RatedStage::Reference => self.log_probs(self.lengths.trained, 2.0) * pairs,
+            RatedStage::Reference => self.log_probs(self.lengths.trained, 2.0) * (pairs * self.policies()),
             RatedStage::Train => {
                 let batch = train.batch_size as f64;
                 let (whole, rest) = ((pairs / batch).floor(), pairs % batch);
@@ -399,6 +408,10 @@ mod tests {
             // 32 responses of 30 tokens in 8 rows: 120 steps that read all weights; 35 tokens before each on average.
             let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
             assert_eq!(job.work(RatedStage::Sample, 8.0).bytes, bytes);
+        });
+        // Three iterations of INPO: the starting policy, then it and the iteration's own.
+        job(&recipe(&[&set[..3], &["train.loss=inpo"]].concat()), &|job| {
+            assert_eq!(job.work(RatedStage::Reference, 3.0).flops, 3.0 * (5.0 / 3.0) * pair);
         });
         let more = ["pair.rule=all-above-margin", "train.epochs=2", "train.recompute=false"];
         job(&recipe(&[&set[..], &more[..]].concat()), &|job| {

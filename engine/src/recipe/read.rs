@@ -64,7 +64,7 @@ fn accept(path: &[&str], keys: &[RecipeKey], mut table: toml::Table, problems: &
                 Some(value) => {
                     right.insert(key.name.clone(), value);
                 }
-                None => problems.value(&full, &value, wanted(key, &value)),
+                None => problems.value(&full, &value, wanted(&path, key, &value)),
             },
         }
     }
@@ -80,12 +80,7 @@ fn accept(path: &[&str], keys: &[RecipeKey], mut table: toml::Table, problems: &
 /// `value`, or the same in the type that the key takes: a number where its text was typed, or a text where what was
 /// typed looks like a number.
 fn fitting(path: &[&str], value: &toml::Value) -> Option<toml::Value> {
-    let fits = |value: &toml::Value| {
-        let nest = |inner: toml::Value, name: &&str| {
-            toml::Value::Table([((*name).to_owned(), inner)].into_iter().collect())
-        };
-        path.iter().rev().fold(value.clone(), nest).try_into::<Recipe>().is_ok()
-    };
+    let fits = |value: &toml::Value| misfit(path, value).is_none();
     if fits(value) {
         return Some(value.clone());
     }
@@ -99,6 +94,15 @@ fn fitting(path: &[&str], value: &toml::Value) -> Option<toml::Value> {
     fits(&other).then_some(other)
 }
 
+/// Why a recipe cannot have this value at `path`, if it cannot.
+fn misfit(path: &[&str], value: &toml::Value) -> Option<String> {
+    let nest = |inner: toml::Value, name: &&str| {
+        toml::Value::Table([((*name).to_owned(), inner)].into_iter().collect())
+    };
+    let error = path.iter().rev().fold(value.clone(), nest).try_into::<Recipe>().err()?;
+    Some(error.message().replace('\n', ", "))
+}
+
 /// What would be right in the place of a value that a section's name has.
 fn section_wanted(path: &[&str], key: &RecipeKey) -> String {
     match (path, key.keys().first()) {
@@ -108,7 +112,11 @@ fn section_wanted(path: &[&str], key: &RecipeKey) -> String {
 }
 
 /// What would be right in the place of `value`.
-fn wanted(key: &RecipeKey, value: &toml::Value) -> String {
+fn wanted(path: &[&str], key: &RecipeKey, value: &toml::Value) -> String {
+    // Not every text is right: the key's own type says which is.
+    if key.form == KeyType::Text && value.is_str() {
+        return misfit(path, value).unwrap_or_else(|| format!("expected {}", key.form));
+    }
     let or_off =
         if key.default.as_ref().is_some_and(|default| default == "off") { ", or \"off\"" } else { "" };
     let expected = format!("expected {}{or_off}", key.form);
@@ -134,6 +142,16 @@ mod tests {
         let problems = read_text(text).1;
         assert_eq!(problems.list.len(), 1, "{text}: {problems}");
         problems.to_string()
+    }
+
+    #[test]
+    fn a_text_of_a_type_of_its_own_says_what_would_be_right() {
+        assert_eq!(
+            problem_of("[train]\nreference = \"every-0\""),
+            "train.reference = \"every-0\": expected \"previous\", \"initial\", or \"every-N\" with a whole number of 1 \
+             or more, as in \"every-12\""
+        );
+        assert!(problem_of("[train]\nreference = [1]").contains("expected a string"));
     }
 
     #[test]

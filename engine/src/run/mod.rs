@@ -5,9 +5,10 @@
 //! stages_left   what is left, from the disk    input_files    the files that it reads, hashed
 //! lock          one process per folder         policy_files   the files of a finished policy, hashed
 //! events        what happened, with seconds    branch         a run that shares another's stages
-//! summary       numbers as plain data
+//! summary       numbers as plain data          anchors        which policies a training reads
 //! ```
 
+pub(crate) mod anchors;
 pub(crate) mod branch;
 pub(crate) mod branch_point;
 pub(crate) mod dir;

@@ -7,8 +7,10 @@
 //! sample      prompts → candidates                 sampling_file   what sampling's bits depend on
 //! score       candidates → preferences             pair     preferences → pairs
 //! train       pairs, instructions, comparisons → a model, and how it is written
+//! anchors     log-probs of pairs under other policies, before training
 //! ```
 
+mod anchors;
 mod pair;
 mod sample;
 mod sampling_file;
@@ -17,6 +19,7 @@ mod shards;
 mod train;
 mod workspace;
 
+pub use anchors::take_anchors;
 pub use pair::pair;
 pub use sample::{prepare, sample};
 pub use score::score_shard;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use selfplay_model::{Codec, Decoder};
 use selfplay_trainer::collective::Alone;
-use selfplay_trainer::{Objective, TrainOutcome, TrainRun, TrainSettings, TrainSummary};
+use selfplay_trainer::{Objective, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary};
 
 use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
@@ -27,29 +27,17 @@ pub fn train(
     decoder: &mut Decoder,
     objective: impl Objective,
 ) -> Result<TrainSummary, EngineError> {
-    let folder = place.path(Product::Training);
-    make_folder(&folder)?;
     let task =
         place.task(Stage::Policy, "steps", most_steps(objective.settings(), objective.examples().count()));
     let started = Instant::now();
     let mut tokens = 0;
     let rate = |tokens: usize| tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
-    let outcome = selfplay_trainer::train(
-        decoder,
-        objective,
-        &mut TrainRun {
-            folder: &folder,
-            seed: place.recipe().seed.wrapping_add(place.iteration() as u64),
-            stop: &|| place.stop().requested().is_some(),
-            progress: &mut |metrics| {
-                tokens += metrics.tokens;
-                let text = format!("loss {:.5}, {:.0} tokens/s", metrics.loss, rate(tokens));
-                task.set(metrics.step as u64, &text);
-            },
-            keep_checkpoints: place.recipe().keep_checkpoints,
-            collective: &Alone::default(),
-        },
-    )?;
+    let mut progress = |metrics: &StepMetrics| {
+        tokens += metrics.tokens;
+        let text = format!("loss {:.5}, {:.0} tokens/s", metrics.loss, rate(tokens));
+        task.set(metrics.step as u64, &text);
+    };
+    let outcome = in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
     match outcome {
         TrainOutcome::Finished(summary) => {
             let (rate, seconds) = (rate(tokens), started.elapsed().as_secs_f64());
@@ -63,6 +51,27 @@ pub fn train(
             Err(EngineError::TrainingStopped { title, step, kept: place.kept() })
         }
     }
+}
+
+/// Calls `work` with the training's folder, made if absent, and its hooks.
+///
+/// # Errors
+/// When the folder cannot be made.
+pub(super) fn in_training<T>(
+    place: &dyn Workspace,
+    progress: &mut dyn FnMut(&StepMetrics),
+    work: impl FnOnce(&mut TrainRun<'_>) -> T,
+) -> Result<T, EngineError> {
+    let folder = place.path(Product::Training);
+    make_folder(&folder)?;
+    Ok(work(&mut TrainRun {
+        folder: &folder,
+        seed: place.recipe().seed.wrapping_add(place.iteration() as u64),
+        stop: &|| place.stop().requested().is_some(),
+        progress,
+        keep_checkpoints: place.recipe().keep_checkpoints,
+        collective: &Alone::default(),
+    }))
 }
 
 /// Steps of as many examples; fewer where some are left out.

@@ -4,12 +4,16 @@
 //! conservative DPO. Derivative by the margin: β(σ(β·margin) − (1 − ε)), for σ(−x) = 1 − σ(x).
 //! Departures: none. TRL 1.x dropped ε from its `sigmoid` loss; this is the form before.
 
-use super::{LossSettings, Terms, TermsLoss, log_sigmoid, of_difference, sigmoid};
+use super::{LossForm, LossKey, LossPair, LossSettings, TermsLoss, log_sigmoid, of_difference, sigmoid};
+
+/// The loss.
+pub(super) const FORM: LossForm =
+    LossForm { keys: &[LossKey::LabelSmoothing], ..LossForm::of_pair("dpo", pair) };
 
 /// The loss of one pair.
-pub(super) fn pair(settings: &LossSettings, delta: Terms) -> TermsLoss {
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
     let smoothing = settings.label_smoothing;
-    let logit = settings.beta * (delta.chosen - delta.rejected);
+    let logit = settings.beta * pair.terms.difference();
     let value = -(1.0 - smoothing) * log_sigmoid(logit) - smoothing * log_sigmoid(-logit);
     // Written as two products: σ(x) − 1 would lose every digit for large x.
     let slope = settings.beta * (smoothing * sigmoid(logit) - (1.0 - smoothing) * sigmoid(-logit));

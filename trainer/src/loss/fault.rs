@@ -21,6 +21,8 @@ pub(crate) enum LossFault {
     EmptyResponse { pair: usize, response: &'static str, kind: LossKind },
     #[error("pair {pair} of the batch: loss {kind} needs reference log-probs and got none")]
     MissingReference { pair: usize, kind: LossKind },
+    #[error("pair {pair} of the batch: loss {kind} needs the initial policy's log-probs and got none")]
+    MissingInitial { pair: usize, kind: LossKind },
     #[error("pair {pair} of the batch: {what} is {value}; expected a finite number")]
     NotFinite { pair: usize, what: &'static str, value: f64 },
     #[error("loss {kind} needs the whole batch of {want} pairs at once and got {got}")]
@@ -34,7 +36,9 @@ impl HasKind for LossFault {
             | LossFault::WrongTarget { .. }
             | LossFault::EmptyResponse { .. } => Kind::Input,
             LossFault::NotFinite { .. } => Kind::Machine,
-            LossFault::MissingReference { .. } | LossFault::PartOfBatch { .. } => Kind::Defect,
+            LossFault::MissingReference { .. }
+            | LossFault::MissingInitial { .. }
+            | LossFault::PartOfBatch { .. } => Kind::Defect,
         }
     }
 }
@@ -47,6 +51,7 @@ impl LossFault {
             | LossFault::WrongTarget { pair, .. }
             | LossFault::EmptyResponse { pair, .. }
             | LossFault::MissingReference { pair, .. }
+            | LossFault::MissingInitial { pair, .. }
             | LossFault::NotFinite { pair, .. } => Some(*pair),
             LossFault::PartOfBatch { .. } => None,
         }

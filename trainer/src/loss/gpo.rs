@@ -5,10 +5,17 @@
 //! Departures: the authors' trainer was never published; their script exports CLAMP_THRES = 1000. `target_clamp`, off by
 //! default as in the paper, reproduces it.
 
-use super::{LossSettings, PreferenceTarget, Terms, TermsLoss, half_squares};
+use super::{LossForm, LossKey, LossPair, LossSettings, TargetField, TermsLoss, half_squares};
 
-/// `target` holds both mean scores (checked by the caller); 0, "no opinion", stands in for an absent one.
-pub(super) fn pair(settings: &LossSettings, delta: Terms, target: &PreferenceTarget) -> TermsLoss {
+/// The loss.
+pub(super) const FORM: LossForm = LossForm {
+    targets: &[TargetField::ScoreWin, TargetField::ScoreLose],
+    keys: &[LossKey::TargetClamp],
+    ..LossForm::of_pair("gpo", pair)
+};
+
+/// The pair holds both mean scores (checked by the caller); 0, "no opinion", stands in for an absent one.
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
     let wanted = |score: Option<f64>| settings.regression_target(score.unwrap_or(0.0));
-    half_squares(delta, wanted(target.score_win), wanted(target.score_lose))
+    half_squares(pair.terms, wanted(pair.target.score_win), wanted(pair.target.score_lose))
 }

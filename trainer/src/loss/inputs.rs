@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::settings::{LossKind, TrainSettings};
+use super::form::{LossKey, Unit};
+use super::{LossKind, needs_reference};
+use crate::settings::TrainSettings;
 
 /// Log-probs of a pair's two responses, summed over their tokens, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,6 +90,8 @@ pub(crate) struct PairInputs {
     pub(crate) policy: PairLogProbs,
     /// Under the reference; `None` only where [`super::needs_reference`] is false.
     pub(crate) reference: Option<PairLogProbs>,
+    /// Under the initial policy; `None` is right only where [`super::needs_initial`] says so.
+    pub(crate) initial: Option<PairLogProbs>,
     /// Tokens of the chosen response, its end token included.
     pub(crate) chosen_tokens: usize,
     /// Tokens of the rejected response, its end token included.
@@ -103,7 +107,7 @@ pub struct LossSettings {
     pub kind: LossKind,
     /// β > 0.
     pub beta: f64,
-    /// ε of DPO.
+    /// ε of DPO and its kin.
     pub label_smoothing: f64,
     /// Divide Δ by the response's tokens.
     pub length_normalized: bool,
@@ -113,6 +117,10 @@ pub struct LossSettings {
     pub simpo_gamma: f64,
     /// Bound on a regression target's absolute value.
     pub target_clamp: Option<f64>,
+    /// η of INPO > 0.
+    pub eta: f64,
+    /// ρ of INPO, 0 to 1.
+    pub rho: f64,
 }
 
 impl From<&TrainSettings> for LossSettings {
@@ -125,6 +133,8 @@ impl From<&TrainSettings> for LossSettings {
             sft_weight: settings.sft_weight,
             simpo_gamma: settings.simpo_gamma,
             target_clamp: settings.target_clamp,
+            eta: settings.eta(),
+            rho: settings.rho(),
         }
     }
 }
@@ -136,8 +146,14 @@ impl LossSettings {
         self.target_clamp.map_or(wanted, |bound| wanted.clamp(-bound, bound))
     }
 
+    /// Whether the terms are means over the response's tokens.
     pub(super) fn normalizes_length(&self) -> bool {
-        self.length_normalized || self.kind == LossKind::LnGpo
+        self.length_normalized || self.kind.form().unit == Unit::Mean || !needs_reference(self.kind)
+    }
+
+    /// What logged rewards multiply Δ by: β, and η where it stands for β.
+    pub(super) fn strength(&self) -> f64 {
+        if self.kind.reads(LossKey::Inpo) { self.eta } else { self.beta }
     }
 }
 
@@ -161,16 +177,6 @@ impl BatchTotals {
 impl LossKind {
     /// The target fields that every pair must have for this loss.
     pub(crate) fn required_targets(self) -> &'static [TargetField] {
-        match self {
-            LossKind::Sppo => &[TargetField::ProbabilityWin, TargetField::ProbabilityLose],
-            LossKind::SppoSingle => &[TargetField::Probability],
-            LossKind::Gpo | LossKind::LnGpo => &[TargetField::ScoreWin, TargetField::ScoreLose],
-            LossKind::Dpo
-            | LossKind::Ipo
-            | LossKind::Hinge
-            | LossKind::KtoPair
-            | LossKind::Simpo
-            | LossKind::Orpo => &[],
-        }
+        self.form().targets
     }
 }

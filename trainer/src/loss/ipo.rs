@@ -4,10 +4,13 @@
 //! (arXiv 2310.12036), eq. 17, β their τ.
 //! Departures: none; Δ are sums, as in the equation. TRL 1.x divides each by its length: `length_normalized = true`.
 
-use super::{LossSettings, Terms, TermsLoss, of_difference};
+use super::{LossForm, LossPair, LossSettings, TermsLoss, of_difference};
+
+/// The loss.
+pub(super) const FORM: LossForm = LossForm::of_pair("ipo", pair);
 
 /// The loss of one pair.
-pub(super) fn pair(settings: &LossSettings, delta: Terms) -> TermsLoss {
-    let off = delta.chosen - delta.rejected - 1.0 / (2.0 * settings.beta);
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
+    let off = pair.terms.difference() - 1.0 / (2.0 * settings.beta);
     of_difference(off * off, 2.0 * off)
 }

@@ -3,9 +3,7 @@
 //! Source: arXiv 2410.02197, appendix E.2. |y| counts the response's tokens, its end token included.
 //! Departures: γ is fixed at 1, the paper's value; logged rewards stay βΔ on sums, so that runs compare.
 
-use super::{LossSettings, PreferenceTarget, Terms, TermsLoss, gpo};
+use super::{LossForm, Unit, gpo};
 
 /// GPO on log-ratios that the caller has divided by the responses' tokens.
-pub(super) fn pair(settings: &LossSettings, mean_delta: Terms, target: &PreferenceTarget) -> TermsLoss {
-    gpo::pair(settings, mean_delta, target)
-}
+pub(super) const FORM: LossForm = LossForm { name: "ln-gpo", unit: Unit::Mean, ..gpo::FORM };

@@ -4,35 +4,51 @@
 //! Letters of every file here: w the chosen response, l the rejected one, m the mean log-prob per response token,
 //! Δ(y) = log π(y|x) − log π_ref(y|x), β the strength, σ the logistic function, n the pairs of a batch.
 //!
+//! A loss is a file here, whose `FORM` says what it reads, with its `mod` line below and its line in the table of `kind.rs`.
+//!
 //! A batch's loss is the mean over its pairs. Three things need more than one pair: `kto-pair` (its KL means), `orpo`
 //! and `sft_weight` (their NLL is the mean over all chosen response tokens of the batch, as TRL 1.16's `sft` loss, which
 //! took the place of its `rpo_alpha`, has it). `evaluate` therefore takes a whole optimizer batch; micro-batches then use
 //! its derivatives as coefficients. `evaluate_part` takes a part of a batch and the whole batch's totals.
 //!
 //! Choices where sources are silent: `length_normalized` divides Δ by the response's tokens in every loss that has a Δ
-//! (so `gpo` becomes `ln-gpo`, `dpo` TRL's `sigmoid_norm`); logged rewards are βΔ on sums, and βm without a reference.
+//! (so `gpo` becomes `ln-gpo`, `dpo` TRL's `sigmoid_norm`); logged rewards are βΔ on sums, ηΔ of inpo, and βm without a
+//! reference.
 
+mod apo_down;
+mod apo_zero;
+mod bco_pair;
+mod discopop;
 mod dpo;
+mod dpo_norm;
+mod exo_pair;
 mod fault;
+mod form;
 mod gpo;
 mod hinge;
+mod inpo;
 mod inputs;
 mod ipo;
+mod kind;
 mod kto_pair;
 mod ln_gpo;
+mod nca_pair;
+mod online_ipo;
 mod orpo;
+mod robust;
 mod simpo;
 mod sppo;
+mod sppo_hard;
 mod sppo_single;
 
 use selfplay_model::preference::score::sigmoid;
 
-use crate::settings::LossKind;
-
-pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
-
 pub(crate) use fault::LossFault;
+pub(crate) use form::LossKey;
+use form::{Against, Equation, LossForm, LossPair, Terms, TermsLoss, Unit};
 pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
+pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
+pub use kind::LossKind;
 
 /// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,32 +67,22 @@ pub(crate) struct BatchLoss {
 
 /// Whether the loss reads reference log-probs: all but SimPO and ORPO.
 pub fn needs_reference(kind: LossKind) -> bool {
-    !matches!(kind, LossKind::Simpo | LossKind::Orpo)
+    kind.form().against != Against::Nothing
+}
+
+/// Whether the loss reads log-probs under an initial policy as well: `inpo` only.
+pub fn needs_initial(kind: LossKind) -> bool {
+    kind.form().against == Against::ReferenceAndInitial
 }
 
 /// Whether the loss of one pair depends on the others beyond `BatchTotals`: `kto-pair` only.
 pub fn needs_whole_batch(kind: LossKind) -> bool {
-    kind == LossKind::KtoPair
-}
-
-/// The two numbers that a loss compares: Δ, Δ/|y| or m of either response.
-#[derive(Clone, Copy, Debug)]
-struct Terms {
-    chosen: f64,
-    rejected: f64,
-}
-
-/// A loss value with its derivatives by the two numbers of [`Terms`].
-#[derive(Clone, Copy, Debug)]
-struct TermsLoss {
-    value: f64,
-    d_chosen: f64,
-    d_rejected: f64,
+    matches!(kind.form().equation, Equation::Batch(_))
 }
 
 /// One pair made ready: `d terms / d log-prob` is `scale`.
 struct Prepared {
-    terms: Terms,
+    pair: LossPair,
     scale: Terms,
     reward: Terms,
 }
@@ -110,15 +116,15 @@ pub(crate) fn evaluate_part(
         .enumerate()
         .map(|(index, pair)| prepare(settings, index, pair))
         .collect::<Result<Vec<_>, _>>()?;
-    let terms: Vec<Terms> = prepared.iter().map(|pair| pair.terms).collect();
-    let values = if kind == LossKind::KtoPair {
-        kto_pair::batch(settings, &terms)
-    } else {
-        terms.iter().zip(pairs).map(|(terms, pair)| pair_loss(settings, *terms, &pair.target)).collect()
+    let values: Vec<TermsLoss> = match kind.form().equation {
+        Equation::Pair(equation) => prepared.iter().map(|ready| equation(settings, &ready.pair)).collect(),
+        Equation::Batch(equation) => {
+            let batch: Vec<LossPair> = prepared.iter().map(|ready| ready.pair).collect();
+            equation(settings, &batch)
+        }
     };
-
     let share = 1.0 / totals.pairs.max(1) as f64;
-    let nll_weight = if kind == LossKind::Orpo { 1.0 } else { settings.sft_weight };
+    let nll_weight = if kind.form().has_nll { 1.0 } else { settings.sft_weight };
     let d_nll = -nll_weight / totals.chosen_tokens.max(1) as f64;
     let mut batch = BatchLoss::default();
     for (index, (value, ready)) in values.iter().zip(&prepared).enumerate() {
@@ -135,26 +141,6 @@ pub(crate) fn evaluate_part(
         batch.reward_rejected.push(ready.reward.rejected);
     }
     Ok(batch)
-}
-
-/// The loss of one pair, for all losses that see one pair at a time.
-fn pair_loss(settings: &LossSettings, terms: Terms, target: &PreferenceTarget) -> TermsLoss {
-    match settings.kind {
-        LossKind::Sppo => sppo::pair(settings, terms, target),
-        LossKind::SppoSingle => sppo_single::pair(settings, terms, target),
-        LossKind::Gpo => gpo::pair(settings, terms, target),
-        LossKind::LnGpo => ln_gpo::pair(settings, terms, target),
-        LossKind::Dpo => dpo::pair(settings, terms),
-        LossKind::Ipo => ipo::pair(settings, terms),
-        LossKind::Hinge => hinge::pair(settings, terms),
-        LossKind::Simpo => simpo::pair(settings, terms),
-        LossKind::Orpo => orpo::pair(settings, terms),
-        // Reached by no caller: evaluate_part hands kto-pair the batch. A batch of one is still the right answer.
-        LossKind::KtoPair => {
-            let alone = kto_pair::batch(settings, &[terms]);
-            alone.first().copied().unwrap_or(TermsLoss { value: 0.0, d_chosen: 0.0, d_rejected: 0.0 })
-        }
-    }
 }
 
 /// Checks one pair and turns its log-probs into what the loss compares.
@@ -175,8 +161,7 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
         chosen: pair.policy.chosen - reference.chosen,
         rejected: pair.policy.rejected - reference.rejected,
     };
-    let means = !needs_reference(kind);
-    let scale = if means || settings.normalizes_length() {
+    let scale = if settings.normalizes_length() {
         Terms {
             chosen: per_token(index, "chosen", pair.chosen_tokens, kind)?,
             rejected: per_token(index, "rejected", pair.rejected_tokens, kind)?,
@@ -184,14 +169,37 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
     } else {
         Terms { chosen: 1.0, rejected: 1.0 }
     };
-    let terms = Terms { chosen: delta.chosen * scale.chosen, rejected: delta.rejected * scale.rejected };
-    let logged = if means { terms } else { delta };
-    let reward = Terms { chosen: settings.beta * logged.chosen, rejected: settings.beta * logged.rejected };
-    Ok(Prepared { terms, scale, reward })
+    let scaled =
+        |sums: Terms| Terms { chosen: sums.chosen * scale.chosen, rejected: sums.rejected * scale.rejected };
+    let terms = scaled(delta);
+    let initial = initial(kind, index, pair, reference)?.map_or(Terms::ZERO, scaled);
+    let logged = if needs_reference(kind) { delta } else { terms };
+    let strength = settings.strength();
+    let reward = Terms { chosen: strength * logged.chosen, rejected: strength * logged.rejected };
+    Ok(Prepared { pair: LossPair { terms, initial, target: pair.target }, scale, reward })
+}
+
+/// log π_initial − log π_ref, of a loss that reads both.
+fn initial(
+    kind: LossKind,
+    index: usize,
+    pair: &PairInputs,
+    reference: PairLogProbs,
+) -> Result<Option<Terms>, LossFault> {
+    if !needs_initial(kind) {
+        return Ok(None);
+    }
+    let initial = pair.initial.ok_or(LossFault::MissingInitial { pair: index, kind })?;
+    finite(index, "the initial policy's log-prob of the chosen response", initial.chosen)?;
+    finite(index, "the initial policy's log-prob of the rejected response", initial.rejected)?;
+    Ok(Some(Terms {
+        chosen: initial.chosen - reference.chosen,
+        rejected: initial.rejected - reference.rejected,
+    }))
 }
 
 fn check_targets(kind: LossKind, pair: usize, target: &PreferenceTarget) -> Result<(), LossFault> {
-    for &field in kind.required_targets() {
+    for &field in kind.form().targets {
         let value = target.get(field).ok_or(LossFault::MissingTarget { pair, field, kind })?;
         if field.is_probability() && !(0.0..=1.0).contains(&value) {
             return Err(LossFault::WrongTarget { pair, field, value, want: "a probability, from 0 to 1" });
@@ -229,6 +237,11 @@ fn of_difference(value: f64, slope: f64) -> TermsLoss {
 /// log σ(x), without overflow on either side.
 fn log_sigmoid(x: f64) -> f64 {
     x.min(0.0) - (-x.abs()).exp().ln_1p()
+}
+
+/// d σ(x) / d x.
+fn sigmoid_slope(x: f64) -> f64 {
+    sigmoid(x) * sigmoid(-x)
 }
 
 #[cfg(test)]

@@ -6,7 +6,11 @@
 //! Departures: the NLL runs over response tokens, TRL's over the prompt's as well. m is kept below −1e−9: a response
 //! that the policy is certain of has infinite odds, and f32 log-probs do reach 0.
 
-use super::{LossSettings, Terms, TermsLoss, log_sigmoid, sigmoid};
+use super::{Against, LossForm, LossPair, LossSettings, TermsLoss, log_sigmoid, sigmoid};
+
+/// The loss.
+pub(super) const FORM: LossForm =
+    LossForm { against: Against::Nothing, has_nll: true, ..LossForm::of_pair("orpo", pair) };
 
 /// Largest mean log-prob that is distinguished from certainty.
 const NEARLY_CERTAIN: f64 = -1e-9;
@@ -25,8 +29,8 @@ fn log_odds(mean: f64) -> LogOdds {
 }
 
 /// The odds-ratio term of one pair, on mean log-probs.
-pub(super) fn pair(settings: &LossSettings, means: Terms) -> TermsLoss {
-    let (chosen, rejected) = (log_odds(means.chosen), log_odds(means.rejected));
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
+    let (chosen, rejected) = (log_odds(pair.terms.chosen), log_odds(pair.terms.rejected));
     let logit = chosen.value - rejected.value;
     let slope = -settings.beta * sigmoid(-logit);
     TermsLoss {

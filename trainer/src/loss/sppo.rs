@@ -4,10 +4,17 @@
 //! has it for `loss_type = "sppo"`: both responses with their mean win probability among the K candidates, halved.
 //! Departures: none; `target_clamp`, off by default, bounds the targets.
 
-use super::{LossSettings, PreferenceTarget, Terms, TermsLoss, half_squares};
+use super::{LossForm, LossKey, LossPair, LossSettings, TargetField, TermsLoss, half_squares};
 
-/// `target` holds both mean probabilities (checked by the caller); ½, "no opinion", stands in for an absent one.
-pub(super) fn pair(settings: &LossSettings, delta: Terms, target: &PreferenceTarget) -> TermsLoss {
+/// The loss.
+pub(super) const FORM: LossForm = LossForm {
+    targets: &[TargetField::ProbabilityWin, TargetField::ProbabilityLose],
+    keys: &[LossKey::TargetClamp],
+    ..LossForm::of_pair("sppo", pair)
+};
+
+/// The pair holds both mean probabilities (checked by the caller); ½, "no opinion", stands in for an absent one.
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
     let wanted = |probability: Option<f64>| settings.regression_target(probability.unwrap_or(0.5) - 0.5);
-    half_squares(delta, wanted(target.probability_win), wanted(target.probability_lose))
+    half_squares(pair.terms, wanted(pair.target.probability_win), wanted(pair.target.probability_lose))
 }

@@ -4,10 +4,17 @@
 //! is its two-candidate form, in which P̂ against the other one stands for P̂ over all.
 //! Departures: none; `target_clamp`, off by default, bounds the targets.
 
-use super::{LossSettings, PreferenceTarget, Terms, TermsLoss, half_squares};
+use super::{LossForm, LossKey, LossPair, LossSettings, TargetField, TermsLoss, half_squares};
 
-/// `target` holds the pair's probability (checked by the caller); ½, "no opinion", stands in for an absent one.
-pub(super) fn pair(settings: &LossSettings, delta: Terms, target: &PreferenceTarget) -> TermsLoss {
-    let wanted = settings.regression_target(target.probability.unwrap_or(0.5) - 0.5);
-    half_squares(delta, wanted, -wanted)
+/// The loss.
+pub(super) const FORM: LossForm = LossForm {
+    targets: &[TargetField::Probability],
+    keys: &[LossKey::TargetClamp],
+    ..LossForm::of_pair("sppo-single", pair)
+};
+
+/// The pair holds the pair's probability (checked by the caller); ½, "no opinion", stands in for an absent one.
+fn pair(settings: &LossSettings, pair: &LossPair) -> TermsLoss {
+    let wanted = settings.regression_target(pair.target.probability.unwrap_or(0.5) - 0.5);
+    half_squares(pair.terms, wanted, -wanted)
 }

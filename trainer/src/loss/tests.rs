@@ -17,6 +17,7 @@ fn pair(chosen: f64, rejected: f64) -> PairInputs {
     PairInputs {
         policy: PairLogProbs { chosen, rejected },
         reference: Some(PairLogProbs { chosen: 0.0, rejected: 0.0 }),
+        initial: Some(PairLogProbs { chosen: 3.0, rejected: -3.0 }),
         chosen_tokens: 4,
         rejected_tokens: 2,
         target: PreferenceTarget {
@@ -170,6 +171,128 @@ fn orpo_by_hand() {
 }
 
 #[test]
+fn sppo_hard_by_hand() {
+    // β = ½: targets ±1, whatever the row says. Δ = (1.5, 1): off by (½, 2); not halved.
+    let mut bare = pair(1.5, 1.0);
+    bare.target = PreferenceTarget::default();
+    check(&settings(LossKind::SppoHard, 0.5), bare, 4.25, 1.0, 4.0);
+}
+
+#[test]
+fn robust_by_hand() {
+    // βs = ln 3, ε = 0.2: (−0.8 ln ¾ + 0.2 ln ¼)/0.6; slope −½(0.2·¾ + 0.8·¼)/0.6.
+    let third = 3.0f64.ln();
+    let mut robust = settings(LossKind::Robust, 0.5);
+    robust.label_smoothing = 0.2;
+    let want = (0.8 * (4.0f64 / 3.0).ln() - 0.2 * 4.0f64.ln()) / 0.6;
+    check(&robust, pair(third, -third), want, -0.175 / 0.6, 0.175 / 0.6);
+    // The mean over labels of which ε are flipped is DPO's loss.
+    let turned = evaluate(&robust, &[pair(-third, third)]).unwrap().loss;
+    close(0.8 * want + 0.2 * turned, (4.0f64 / 3.0).ln());
+    robust.label_smoothing = 0.0;
+    check(&robust, pair(third, -third), (4.0f64 / 3.0).ln(), -0.125, 0.125);
+}
+
+#[test]
+fn exo_pair_by_hand() {
+    // βs = ln 3: σ = ¾. ε = ¼ is the policy's own: no divergence, no slope.
+    let third = 3.0f64.ln();
+    let mut exo = settings(LossKind::ExoPair, 0.5);
+    exo.label_smoothing = 0.25;
+    let got = evaluate(&exo, &[pair(third, -third)]).unwrap();
+    assert!(got.loss.abs() < 1e-15 && got.d_chosen[0].abs() < 1e-15, "{got:?}");
+    // At βs = 0: ½ ln(½/¾) + ½ ln(½/¼) = ½ ln(4/3); slope ½·¼·(−ln 3).
+    check(&exo, pair(0.0, 0.0), 0.5 * (4.0f64 / 3.0).ln(), -third / 8.0, third / 8.0);
+    // No smoothing is a thousandth.
+    let least = LossSettings { label_smoothing: 0.001, ..exo };
+    exo.label_smoothing = 0.0;
+    assert_eq!(evaluate(&exo, &[pair(1.0, 0.5)]), evaluate(&least, &[pair(1.0, 0.5)]));
+}
+
+#[test]
+fn nca_pair_by_hand() {
+    // βΔ = (ln 3, −ln 3): −ln ¾ − ½ ln ¼ − ½ ln ¾. Slopes ½(½·¾ − ¼) and ½·½·¼.
+    let third = 3.0f64.ln();
+    let want = 1.5 * (4.0f64 / 3.0).ln() + 0.5 * 4.0f64.ln();
+    check(&settings(LossKind::NcaPair, 0.5), pair(2.0 * third, -2.0 * third), want, 0.0625, 0.0625);
+}
+
+#[test]
+fn bco_pair_by_hand() {
+    // βΔ = (ln 3, ln 3): −ln ¾ − ln ¼. Slopes −½·¼ and ½·¾.
+    let third = 3.0f64.ln();
+    let want = (4.0f64 / 3.0).ln() + 4.0f64.ln();
+    check(&settings(LossKind::BcoPair, 0.5), pair(2.0 * third, 2.0 * third), want, -0.125, 0.375);
+}
+
+#[test]
+fn apo_by_hand() {
+    // βΔ = (ln 3, −ln 3). Zero: ¼ + ¼; slopes ∓½·3/16. Down: ¾ + 1 − σ(2 ln 3) = ¾ + 1/10; σ' is 3/16 and 9/100.
+    let third = 3.0f64.ln();
+    let responses = pair(2.0 * third, -2.0 * third);
+    check(&settings(LossKind::ApoZero, 0.5), responses, 0.5, -0.09375, 0.09375);
+    check(&settings(LossKind::ApoDown, 0.5), responses, 0.85, 0.5 * (0.1875 - 0.09), 0.045);
+}
+
+#[test]
+fn dpo_norm_by_hand() {
+    // Means over 4 and 2 tokens: β(Δ_w/4 − Δ_l/2) = ln 3. Slopes −½·¼ over 4 and 2; rewards on sums.
+    let third = 3.0f64.ln();
+    let norm = settings(LossKind::DpoNorm, 0.5);
+    let responses = pair(4.0 * third, -2.0 * third);
+    check(&norm, responses, (4.0f64 / 3.0).ln(), -0.125 / 4.0, 0.125 / 2.0);
+    let got = evaluate(&norm, &[responses]).unwrap();
+    assert_eq!((got.reward_chosen[0], got.reward_rejected[0]), (2.0 * third, -third));
+    let normalized = LossSettings { length_normalized: true, ..settings(LossKind::Dpo, 0.5) };
+    assert_eq!(evaluate(&normalized, &[responses]), Ok(got));
+}
+
+#[test]
+fn discopop_by_hand() {
+    // At s = 0: ½ ln 2 + ½. Slope β(−¼ − ln 2/(4τ) + ½(1/(2τ) − 1)), τ = 0.05.
+    let slope = 0.5 * (-0.25 - 5.0 * std::f64::consts::LN_2 + 4.5);
+    let start = pair(0.0, 0.0);
+    check(&settings(LossKind::Discopop, 0.5), start, 0.5 * std::f64::consts::LN_2 + 0.5, slope, -slope);
+    // Far on the right side the exponential form is left, far on the wrong one the logistic.
+    check(
+        &settings(LossKind::Discopop, 1.0),
+        pair(5.0, 0.0),
+        (-5.0f64).exp(),
+        -(-5.0f64).exp(),
+        (-5.0f64).exp(),
+    );
+    let far = evaluate(&settings(LossKind::Discopop, 1.0), &[pair(-50.0, 0.0)]).unwrap();
+    close(far.loss, 50.0);
+    close(far.d_chosen[0], -1.0);
+}
+
+#[test]
+fn inpo_by_hand() {
+    // h_θ = 4 − 1 = 3, h_ref = 0, h_initial = 6; ρ = ¼, 1/(2η) = 2: off by 3 − 1.5 − 2.
+    let inpo = LossSettings { eta: 0.25, rho: 0.25, ..settings(LossKind::Inpo, 7.0) };
+    check(&inpo, pair(4.0, 1.0), 0.25, -1.0, 1.0);
+    // A reference of its own: h_ref = 2 − 1 = 1, off by 3 − 1.5 − ¾·1 − 2.
+    let mut moved = pair(4.0, 1.0);
+    moved.reference = Some(PairLogProbs { chosen: 2.0, rejected: 1.0 });
+    check(&inpo, moved, 1.5625, -2.5, 2.5);
+    // ηΔ: β is not read.
+    let got = evaluate(&inpo, &[moved]).unwrap();
+    assert_eq!((got.reward_chosen[0], got.reward_rejected[0]), (0.5, 0.0));
+    // ρ = 0 leaves the initial policy out and is IPO with η for β.
+    let without = LossSettings { rho: 0.0, ..inpo };
+    assert_eq!(evaluate(&without, &[moved]), evaluate(&settings(LossKind::Ipo, 0.25), &[moved]));
+    moved.initial = None;
+    let error = evaluate(&inpo, &[moved]).unwrap_err();
+    assert_eq!(error, LossFault::MissingInitial { pair: 0, kind: LossKind::Inpo });
+}
+
+#[test]
+fn online_ipo_by_hand() {
+    // P̂ = (¾, ¼), β = ¼: target 2. Margin 5: (5 − 2)².
+    check(&settings(LossKind::OnlineIpo, 0.25), pair(4.0, -1.0), 9.0, 6.0, -6.0);
+}
+
+#[test]
 fn orpo_survives_certainty() {
     let mut certain = pair(0.0, 0.0);
     certain.reference = None;
@@ -255,9 +378,8 @@ fn a_part_is_refused_only_where_the_whole_is_needed() {
 }
 
 fn any_pair() -> impl Strategy<Value = PairInputs> {
-    let log_prob = -60.0..-0.5f64;
     (
-        [log_prob.clone(), log_prob.clone(), log_prob.clone(), log_prob],
+        prop::array::uniform6(-60.0..-0.5f64),
         (1usize..40, 1usize..40),
         [0.0..=1.0f64, 0.0..=1.0, 0.0..=1.0],
         [-5.0..5.0f64, -5.0..5.0, -5.0..5.0],
@@ -265,6 +387,7 @@ fn any_pair() -> impl Strategy<Value = PairInputs> {
         .prop_map(|(logps, (chosen_tokens, rejected_tokens), p, s)| PairInputs {
             policy: PairLogProbs { chosen: logps[0], rejected: logps[1] },
             reference: Some(PairLogProbs { chosen: logps[2], rejected: logps[3] }),
+            initial: Some(PairLogProbs { chosen: logps[4], rejected: logps[5] }),
             chosen_tokens,
             rejected_tokens,
             target: PreferenceTarget {
@@ -287,9 +410,19 @@ fn any_settings() -> impl Strategy<Value = LossSettings> {
         prop_oneof![Just(0.0), 0.0..2.0f64],
         0.0..2.0f64,
         prop_oneof![Just(None), (1.0..50.0f64).prop_map(Some)],
+        (0.02..1.0f64, 0.0..=1.0f64),
     )
         .prop_map(
-            |(kind, beta, label_smoothing, length_normalized, sft_weight, simpo_gamma, target_clamp)| {
+            |(
+                kind,
+                beta,
+                label_smoothing,
+                length_normalized,
+                sft_weight,
+                simpo_gamma,
+                target_clamp,
+                (eta, rho),
+            )| {
                 LossSettings {
                     kind,
                     beta,
@@ -298,6 +431,8 @@ fn any_settings() -> impl Strategy<Value = LossSettings> {
                     sft_weight,
                     simpo_gamma,
                     target_clamp,
+                    eta,
+                    rho,
                 }
             },
         )
@@ -316,8 +451,11 @@ fn difference(settings: &LossSettings, pairs: &[PairInputs], at: impl Fn(&mut [P
         at(&mut moved, step);
         evaluate(settings, &moved).unwrap().loss
     };
+    let central = |step: f64| (loss(step) - loss(-step)) / (2.0 * step);
     let (left, here, right) = (loss(-STEP), loss(0.0), loss(STEP));
-    Numeric { slope: (right - left) / (2.0 * STEP), bend: ((right - here) - (here - left)).abs() / STEP }
+    // Richardson's extrapolation: discopop bends fast enough for the third derivative to show.
+    let slope = (4.0 * central(STEP / 2.0) - central(STEP)) / 3.0;
+    Numeric { slope, bend: ((right - here) - (here - left)).abs() / STEP }
 }
 
 /// A kink is a jump of the slope; a smooth loss's slope changes by no more than its curvature × step.

@@ -7,15 +7,17 @@ mod sft;
 
 use selfplay_model::{Decoder, Gradients};
 
-pub use pairs::{PairObjective, PassSettings, TokenPair, pair_gradients, token_pairs};
+pub use pairs::{
+    AnchorPolicy, Anchors, PairObjective, PassSettings, TokenPair, load_anchors, pair_gradients, token_pairs,
+};
 pub use preference::{
     PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
 };
 pub use sft::{SftExample, SftObjective, sft_examples};
 
-pub(crate) use pairs::check_vocabulary;
 #[cfg(test)]
-pub(crate) use pairs::{ReferencePass, fill_references};
+pub(crate) use pairs::ReferencePass;
+pub(crate) use pairs::check_vocabulary;
 
 use crate::collective::Collective;
 use crate::loss::PairLogProbs;

@@ -83,6 +83,48 @@ fn keys_that_a_loss_would_ignore_are_problems() {
 }
 
 #[test]
+fn the_keys_of_inpo_are_bounded_and_its_own() {
+    let with = |text: &str| keys(&serde_json::from_str(text).unwrap());
+    assert!(with(r#"{"loss": "inpo"}"#).is_empty());
+    assert!(
+        with(r#"{"loss": "inpo", "eta": 0.05, "rho": 1, "history": 2, "history_weights": [2, 1]}"#)
+            .is_empty()
+    );
+    assert_eq!(with(r#"{"loss": "inpo", "eta": 0, "rho": 1.5, "history": 0}"#), ["eta", "rho", "history"]);
+    assert_eq!(with(r#"{"loss": "inpo", "eta": -1, "rho": -0.1}"#), ["eta", "rho"]);
+    for weights in ["[1]", "[1, 0]", "[1, -1]", "[1, 1, 1]", "[]"] {
+        let text = format!(r#"{{"loss": "inpo", "history": 2, "history_weights": {weights}}}"#);
+        assert_eq!(with(&text), ["history_weights"], "{weights}");
+    }
+    assert_eq!(
+        with(r#"{"loss": "dpo", "eta": 0.1, "rho": 0.5, "history": 1, "history_weights": [1]}"#),
+        ["eta", "rho", "history", "history_weights"]
+    );
+    for loss in ["simpo", "orpo"] {
+        assert_eq!(with(&format!(r#"{{"loss": "{loss}", "reference": "initial"}}"#)), ["reference"]);
+        assert!(with(&format!(r#"{{"loss": "{loss}", "reference": "previous"}}"#)).is_empty());
+    }
+    for text in [r#"{"reference": "every-0"}"#, r#"{"reference": "first"}"#, r#"{"reference": 2}"#] {
+        assert!(serde_json::from_str::<TrainSettings>(text).is_err(), "{text}");
+    }
+    let every: TrainSettings = serde_json::from_str(r#"{"reference": "every-12"}"#).unwrap();
+    assert_eq!(every.reference, ReferenceRule::Every(12));
+}
+
+#[test]
+fn smoothing_is_for_the_losses_that_smooth() {
+    for loss in LossKind::ALL {
+        let found = keys(&TrainSettings { loss, label_smoothing: 0.2, ..TrainSettings::default() });
+        let smooths = ["dpo", "dpo-norm", "robust", "exo-pair"].contains(&loss.name());
+        assert_eq!(found.is_empty(), smooths, "{loss}: {found:?}");
+    }
+    let half = TrainSettings { loss: LossKind::Robust, label_smoothing: 0.5, ..TrainSettings::default() };
+    assert_eq!(keys(&half), ["label_smoothing"]);
+    assert_eq!(LossKind::readers(LossKey::LabelSmoothing), "dpo, robust, exo-pair and dpo-norm");
+    assert_eq!(LossKind::readers(LossKey::Inpo), "inpo");
+}
+
+#[test]
 fn lora_is_told_to_come_later() {
     let lora = TrainSettings {
         lora: LoraSettings { rank: Some(8), ..LoraSettings::default() },

@@ -11,7 +11,7 @@ use crate::collective::Collective;
 /// folder/
 ///   metrics.jsonl                    a line per step
 ///   step_000200/                     checkpoints: weights, optimizer state, state.json
-///   reference/00000-<hash>.jsonl     log-probs under the starting weights, for pairs without them
+///   reference/00000-<hash>.jsonl     log-probs under the starting weights and other policies, for pairs without them
 ///   gradients_step_1.safetensors     on save_initial_gradients
 ///   accuracy.jsonl                   held-out accuracy of a preference model, per epoch
 /// ```

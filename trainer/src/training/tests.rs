@@ -1,5 +1,6 @@
 //! The loop on tiny random decoders: what its tests share.
 
+mod anchors;
 mod other_objectives;
 mod pairs;
 mod ranks;
@@ -15,7 +16,7 @@ use selfplay_testing::pair_ids::{PairIds, pair_ids};
 use super::{checkpoint, read_lines};
 use crate::collective::{Alone, Collective};
 use crate::loss::LossSettings;
-use crate::objectives::{ReferencePass, fill_references};
+use crate::objectives::ReferencePass;
 use crate::*;
 
 const VOCAB: u32 = 32;
@@ -43,6 +44,7 @@ fn pairs(count: u32) -> Vec<TokenPair> {
                 score_win: Some(1.0),
                 score_lose: Some(-1.0),
             },
+            initial: Some(PairLogProbs { chosen: -9.5, rejected: -11.0 }),
             ..TokenPair::default()
         })
         .collect()

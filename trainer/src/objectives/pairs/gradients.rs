@@ -182,6 +182,7 @@ fn inputs(pair: &TokenPair, policy: PairLogProbs) -> PairInputs {
     PairInputs {
         policy,
         reference: pair.reference,
+        initial: pair.initial,
         chosen_tokens: pair.chosen.len(),
         rejected_tokens: pair.rejected.len(),
         target: pair.target,

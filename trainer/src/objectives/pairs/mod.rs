@@ -1,5 +1,6 @@
-//! Preference pairs under one of the ten losses: truncation, reference log-probs, gradients.
+//! Preference pairs under one of the losses: truncation, log-probs under other policies, gradients.
 
+mod anchors;
 mod gradients;
 mod idle_pairs;
 mod objective;
@@ -7,6 +8,7 @@ mod reference;
 mod token_pair;
 mod truncate;
 
+pub use anchors::{AnchorPolicy, Anchors, load_anchors};
 pub use gradients::{PassSettings, pair_gradients};
 pub use objective::PairObjective;
 pub use token_pair::{TokenPair, token_pairs};
@@ -15,4 +17,4 @@ pub(crate) use idle_pairs::count_identical;
 pub(crate) use token_pair::check_vocabulary;
 
 #[cfg(test)]
-pub(crate) use reference::{ReferencePass, fill_references};
+pub(crate) use reference::ReferencePass;

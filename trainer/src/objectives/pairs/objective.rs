@@ -2,30 +2,40 @@
 
 use selfplay_model::{Decoder, Gradients};
 
+use super::anchors::{AnchorPart, AnchorPolicy, Anchors, mixed};
 use super::gradients::{PairPass, PassSettings};
 use super::idle_pairs::{count_identical, drop_emptied};
-use super::reference::{ReferencePass, fill_references};
+use super::reference::ReferencePass;
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
 use super::truncate::{LengthLimits, truncate};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
-use crate::loss::{LossSettings, PairLogProbs, needs_reference, needs_whole_batch};
+use crate::loss::{LossSettings, PairLogProbs, needs_initial, needs_reference, needs_whole_batch};
 use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{Preparation, StepPlan, TrainRun, TrainSummary, epoch_order};
 use crate::{TrainError, TrainSettings};
 
-/// Training on preference pairs with one of the ten losses.
+/// Training on preference pairs with one of the losses.
 ///
 /// The decoder must hold the weights that the iteration starts from, also when a run resumes from a checkpoint in its
-/// folder: they are the reference. Reference log-probs that the pairs bring are used as they are, even for a pair that
-/// is cut to `max_length` here.
+/// folder: they are the reference, unless [`Anchors`] name another. Log-probs that the pairs bring are used as they are,
+/// even for a pair that is cut to `max_length` here.
 pub struct PairObjective {
     pairs: Vec<TokenPair>,
     settings: TrainSettings,
+    anchors: Anchors,
     loss: LossSettings,
     pass: PassSettings,
-    truncated: usize,
+    truncated: Option<usize>,
+    left: Option<LeftPairs>,
+}
+
+/// What the cut has left.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeftPairs {
+    /// Pairs without a token of a response.
     skipped: usize,
+    /// Pairs whose responses are the same tokens.
     identical: usize,
 }
 
@@ -33,7 +43,116 @@ impl PairObjective {
     /// Pairs to train on, and how.
     pub fn new(pairs: Vec<TokenPair>, settings: &TrainSettings) -> Self {
         let (loss, pass) = (LossSettings::from(settings), PassSettings::from(settings));
-        Self { pairs, settings: settings.clone(), loss, pass, truncated: 0, skipped: 0, identical: 0 }
+        let (settings, anchors) = (settings.clone(), Anchors::default());
+        Self { pairs, settings, anchors, loss, pass, truncated: None, left: None }
+    }
+
+    /// Names the policies that the loss reads. The log-probs under those that are not the starting one are wanted before
+    /// training, see [`super::load_anchors`].
+    #[must_use]
+    pub fn with_anchors(mut self, anchors: Anchors) -> Self {
+        self.anchors = anchors;
+        self
+    }
+
+    /// Whether the loss reads a policy that is not the starting one.
+    pub fn has_other_anchors(&self) -> bool {
+        self.parts().iter().any(|(_, policy)| *policy != AnchorPolicy::Start)
+    }
+
+    /// The parts that the loss has, with their policies, in the order in which their log-probs are taken.
+    pub(super) fn parts(&self) -> Vec<(AnchorPart, AnchorPolicy)> {
+        if !needs_reference(self.loss.kind) {
+            return Vec::new();
+        }
+        let mut parts = vec![(AnchorPart::Reference, self.anchors.reference.clone())];
+        if needs_initial(self.loss.kind) {
+            parts.extend(self.anchors.initial.iter().map(|policy| (AnchorPart::Initial, policy.clone())));
+            let earlier = self.anchors.earlier.iter().enumerate();
+            parts.extend(earlier.map(|(place, policy)| (AnchorPart::Earlier(place), policy.clone())));
+        }
+        parts
+    }
+
+    pub(super) fn pairs(&self) -> &[TokenPair] {
+        &self.pairs
+    }
+
+    /// The pairs that some step trains on and that lack the log-probs of a part.
+    pub(super) fn lacking(&self, part: AnchorPart, seed: u64) -> Vec<usize> {
+        let trained = trained_pairs(&self.settings, self.pairs.len(), seed);
+        (0..self.pairs.len()).filter(|&index| trained[index] && !part.is_in(&self.pairs[index])).collect()
+    }
+
+    /// Gives some pairs their log-probs of a part.
+    pub(super) fn fill(&mut self, part: AnchorPart, members: &[usize], values: Vec<PairLogProbs>) {
+        for (&index, value) in members.iter().zip(values) {
+            part.put(&mut self.pairs[index], value);
+        }
+    }
+
+    /// A pass under the starting policy.
+    pub(super) fn reference_pass<'a>(
+        &self,
+        run: &'a TrainRun<'_>,
+        folder: &'a std::path::Path,
+    ) -> ReferencePass<'a> {
+        ReferencePass {
+            policy: "",
+            micro_batch_tokens: self.pass.micro_batch_tokens,
+            folder,
+            stop: run.stop,
+            collective: run.collective,
+        }
+    }
+
+    /// Cuts the pairs to the settings' lengths and leaves out those of which nothing is left; once.
+    ///
+    /// # Errors
+    /// A pair without tokens, or none that is left.
+    pub(super) fn cut(&mut self) -> Result<(), TrainError> {
+        self.pairs.iter().try_for_each(check_lengths)?;
+        self.truncate();
+        self.leave_out()
+    }
+
+    fn truncate(&mut self) {
+        if self.truncated.is_some() {
+            return;
+        }
+        let limits = LengthLimits::from(&self.settings);
+        let cut = self.pairs.iter_mut().map(|pair| truncate(pair, limits)).filter(|cut| *cut).count();
+        if cut > 0 {
+            tracing::info!("{cut} of {} pairs cut to max_length = {}", self.pairs.len(), limits.max_length);
+        }
+        self.truncated = Some(cut);
+    }
+
+    fn leave_out(&mut self) -> Result<(), TrainError> {
+        if self.left.is_none() {
+            let skipped = drop_emptied(&mut self.pairs, LengthLimits::from(&self.settings))?;
+            self.left = Some(LeftPairs {
+                skipped,
+                identical: count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected),
+            });
+        }
+        Ok(())
+    }
+
+    /// That every pair has, or will get, the log-probs under the initial policy where the loss reads them.
+    fn check_initial(&self) -> Result<(), TrainError> {
+        let is_known = !needs_initial(self.loss.kind) || self.anchors.initial.is_some();
+        match self.pairs.iter().find(|pair| !is_known && pair.initial.is_none()) {
+            None => Ok(()),
+            Some(pair) => Err(TrainError::example(
+                pair.name.clone(),
+                "no `initial_chosen_logps` and `initial_rejected_logps`",
+                format!(
+                    "both with loss = \"{}\", or the initial policy to compute them with",
+                    self.loss.kind
+                ),
+            )),
+        }
     }
 
     /// Calls `work` with the part's pass over its batch.
@@ -56,47 +175,42 @@ impl Objective for PairObjective {
     }
 
     fn check(&mut self, decoder: &mut Decoder, _seed: u64) -> Result<(), TrainError> {
-        let limits = LengthLimits::from(&self.settings);
-        self.truncated = 0;
-        for pair in &mut self.pairs {
+        self.check_initial()?;
+        for pair in &self.pairs {
             check_lengths(pair)?;
             check_vocabulary(decoder, &pair.name, [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]])?;
-            if truncate(pair, limits) {
-                self.truncated += 1;
-            }
-            let length = pair.prompt.len() + pair.chosen.len().max(pair.rejected.len());
+        }
+        self.truncate();
+        for pair in &self.pairs {
+            let length = pair.longest();
             let key = LengthRemedy::Key("train.max_length");
             check_context(decoder, &pair.name, length, length.saturating_sub(1), key)?;
         }
-        if self.truncated > 0 {
-            let (cut, count) = (self.truncated, self.pairs.len());
-            tracing::info!("{cut} of {count} pairs cut to max_length = {}", limits.max_length);
-        }
-        self.skipped = drop_emptied(&mut self.pairs, limits)?;
-        self.identical = count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected);
-        Ok(())
+        self.leave_out()
     }
 
     fn prepare(&mut self, decoder: &Decoder, run: &TrainRun<'_>) -> Result<Preparation, TrainError> {
-        if !needs_reference(self.loss.kind) {
-            return Ok(Preparation::Complete);
+        for (part, policy) in self.parts() {
+            let members = self.lacking(part, run.seed);
+            if members.is_empty() {
+                continue;
+            }
+            if let AnchorPolicy::Other(name) = policy {
+                return Err(TrainError::AnchorNotLoaded { policy: name });
+            }
+            let pairs: Vec<&TokenPair> = members.iter().map(|&index| &self.pairs[index]).collect();
+            let folder = run.folder.join("reference");
+            match self.reference_pass(run, &folder).log_probs(decoder, &pairs)? {
+                Some(values) => self.fill(part, &members, values),
+                None => return Ok(Preparation::Stopped),
+            }
         }
-        let pass = ReferencePass {
-            decoder,
-            micro_batch_tokens: self.pass.micro_batch_tokens,
-            folder: &run.folder.join("reference"),
-            stop: run.stop,
-            collective: run.collective,
-        };
-        let trained = trained_pairs(&self.settings, self.pairs.len(), run.seed);
-        let mut members: Vec<&mut TokenPair> = self
-            .pairs
-            .iter_mut()
-            .zip(trained)
-            .filter(|(_, trained)| *trained)
-            .map(|(pair, _)| pair)
-            .collect();
-        fill_references(&mut members, &pass)
+        let weights = self.settings.history_weights.as_deref();
+        for pair in &mut self.pairs {
+            let earlier = std::mem::take(&mut pair.earlier);
+            pair.reference = pair.reference.map(|reference| mixed(reference, &earlier, weights));
+        }
+        Ok(Preparation::Complete)
     }
 
     fn examples(&self) -> &dyn Examples {
@@ -120,6 +234,9 @@ impl Objective for PairObjective {
             for value in values {
                 hash.number(u64::from(value.is_some())).real(value.unwrap_or(0.0));
             }
+            if let Some(initial) = pair.initial {
+                hash.bytes(b"initial").real(initial.chosen).real(initial.rejected);
+            }
         }
         hash.hex()
     }
@@ -138,11 +255,12 @@ impl Objective for PairObjective {
     }
 
     fn summary(&self, _run: &TrainRun<'_>) -> Result<TrainSummary, TrainError> {
+        let left = self.left.unwrap_or_default();
         Ok(TrainSummary {
             examples: self.pairs.len(),
-            truncated: self.truncated,
-            skipped: self.skipped,
-            identical: self.identical,
+            truncated: self.truncated.unwrap_or(0),
+            skipped: left.skipped,
+            identical: left.identical,
             ..TrainSummary::default()
         })
     }

@@ -1,11 +1,11 @@
-//! Reference log-probs: those of the weights that training starts from.
+//! Reference log-probs: those of the weights that training starts from, and of any other policy that a loss reads.
 //!
-//! Computed once, before the first step, for the pairs that bring none, and kept in `reference/` of the run's
-//! folder as shards of JSON Lines (`pair`, `ref_chosen_logps`, `ref_rejected_logps`: f64 survives JSON bit for bit), with a
-//! last line that has their SHA-256. A shard is written whole: an
-//! interruption loses one at most. Its name has a hash of its pairs' tokens, so that a shard of other pairs is
-//! never taken for it. A resumed run reads the shards; one that is absent is computed again, which is why the caller
-//! hands over the starting weights, and the loop loads a checkpoint's only afterwards.
+//! Computed once, before the first step, for the pairs that bring none, and kept in `reference/` of the run's folder as
+//! shards of JSON Lines (`pair`, `ref_chosen_logps`, `ref_rejected_logps`: f64 survives JSON bit for bit), with a last line
+//! that has their SHA-256. A shard is written whole: an interruption loses one at most. Its name has a hash of the policy's
+//! name and its pairs' tokens, so that a shard of other pairs or under another policy is never taken for it. A resumed run
+//! reads the shards; one that is absent is computed again, which is why the caller hands over the starting weights, and the
+//! loop loads a checkpoint's only afterwards.
 //!
 //! Ranks take one shard each at a time; rank 0 reads what there is, and writes what all have computed.
 
@@ -24,95 +24,108 @@ use crate::collective::{Collective, agree, from_first, is_first};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::loss::PairLogProbs;
-use crate::training::Preparation;
 
 /// Pairs of a shard.
 const SHARD: usize = 64;
 
 /// What the pass over all pairs needs.
+#[derive(Clone, Copy)]
 pub(crate) struct ReferencePass<'a> {
-    pub(crate) decoder: &'a Decoder,
+    /// The policy's name; empty for the one that training starts from.
+    pub(crate) policy: &'a str,
     pub(crate) micro_batch_tokens: usize,
     pub(crate) folder: &'a Path,
     pub(crate) stop: &'a dyn Fn() -> bool,
     pub(crate) collective: &'a dyn Collective,
 }
 
-/// Some pairs that lack their reference.
+/// Some pairs that lack their log-probs.
 struct ReferenceShard {
     /// Indices of pairs.
     members: Vec<usize>,
     path: PathBuf,
 }
 
-/// Fills in `reference` of every one of these pairs that lacks it.
-pub(crate) fn fill_references(
-    pairs: &mut [&mut TokenPair],
-    pass: &ReferencePass<'_>,
-) -> Result<Preparation, TrainError> {
-    let missing: Vec<usize> =
-        pairs.iter().enumerate().filter(|(_, pair)| pair.reference.is_none()).map(|(i, _)| i).collect();
-    if missing.is_empty() {
-        return Ok(Preparation::Complete);
-    }
-    let first = is_first(pass.collective);
-    let made = if first { atomic::create_dir_all(pass.folder).map_err(TrainError::from) } else { Ok(()) };
-    agree(pass.collective, made)?;
-    let shards: Vec<ReferenceShard> = missing
-        .chunks(SHARD)
-        .enumerate()
-        .map(|(number, members)| {
-            let mut hash = Fingerprint::new();
-            members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
-            let path = pass.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
-            ReferenceShard { members: members.to_vec(), path }
-        })
-        .collect();
-    for round in shards.chunks(pass.collective.world()) {
-        if pass.round(pairs, round)? == Preparation::Stopped {
-            return Ok(Preparation::Stopped);
-        }
-    }
-    Ok(Preparation::Complete)
-}
-
 impl ReferencePass<'_> {
-    /// One shard for every rank, or for some of them at the end.
+    /// The pairs' log-probs: those of the shards on disk, the others computed and kept there. `None` when asked to stop;
+    /// whole shards are kept.
+    pub(crate) fn log_probs(
+        &self,
+        decoder: &Decoder,
+        pairs: &[&TokenPair],
+    ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+        if pairs.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let first = is_first(self.collective);
+        let made = if first { atomic::create_dir_all(self.folder).map_err(TrainError::from) } else { Ok(()) };
+        agree(self.collective, made)?;
+        let mut all = Vec::with_capacity(pairs.len());
+        for round in self.shards(pairs).chunks(self.collective.world()) {
+            match self.round(decoder, pairs, round)? {
+                Some(values) => all.extend(values),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// The pairs' log-probs where every shard of them is on disk.
+    pub(super) fn read_all(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+        let mut all = Vec::with_capacity(pairs.len());
+        for round in self.shards(pairs).chunks(self.collective.world()) {
+            for shard in self.read(round)? {
+                match shard {
+                    Some(values) => all.extend(values),
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(all))
+    }
+
+    fn shards(&self, pairs: &[&TokenPair]) -> Vec<ReferenceShard> {
+        let places: Vec<usize> = (0..pairs.len()).collect();
+        let shards = places.chunks(SHARD).enumerate();
+        shards
+            .map(|(number, members)| {
+                let mut hash = Fingerprint::new();
+                hash.bytes(self.policy.as_bytes());
+                members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
+                let path = self.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
+                ReferenceShard { members: members.to_vec(), path }
+            })
+            .collect()
+    }
+
+    /// One shard for every rank, or for some of them at the end; their values in order, or `None` when asked to stop.
     fn round(
         &self,
-        pairs: &mut [&mut TokenPair],
+        decoder: &Decoder,
+        pairs: &[&TokenPair],
         round: &[ReferenceShard],
-    ) -> Result<Preparation, TrainError> {
+    ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let known = self.read(round)?;
+        let members =
+            |shard: &ReferenceShard| shard.members.iter().map(|&index| pairs[index]).collect::<Vec<_>>();
         let own = match round.get(self.collective.rank()) {
-            Some(shard) if known[self.collective.rank()].is_none() => {
-                let members: Vec<&TokenPair> = shard.members.iter().map(|&index| &*pairs[index]).collect();
-                self.compute(&members)
-            }
+            Some(shard) if known[self.collective.rank()].is_none() => self.compute(decoder, &members(shard)),
             _ => Ok(None),
         };
         let own = agree(self.collective, own)?;
         let computed = unpack(&self.collective.all_gather(&pack(&[own]))?, round);
 
-        let mut end = Preparation::Complete;
+        let mut all = Some(Vec::new());
         let mut written = Ok(());
         for ((shard, known), computed) in round.iter().zip(known).zip(computed) {
             if let (None, Some(values), true) = (&known, &computed, is_first(self.collective)) {
-                let members: Vec<&TokenPair> = shard.members.iter().map(|&index| &*pairs[index]).collect();
-                written = written.and_then(|()| write_shard(&shard.path, &members, values));
+                written = written.and_then(|()| write_shard(&shard.path, &members(shard), values));
                 tracing::debug!("reference log-probs: {}", shard.path.display());
             }
-            match known.or(computed) {
-                None => end = Preparation::Stopped,
-                Some(values) => {
-                    for (&index, value) in shard.members.iter().zip(values) {
-                        pairs[index].reference = Some(value);
-                    }
-                }
-            }
+            all = all.zip(known.or(computed)).map(|(all, values)| [all, values].concat());
         }
         agree(self.collective, written)?;
-        Ok(end)
+        Ok(all)
     }
 
     /// The shards that rank 0 finds on disk.
@@ -126,8 +139,12 @@ impl ReferencePass<'_> {
         Ok(unpack(&from_first(self.collective, &pack(&found))?, round))
     }
 
-    /// The pairs' log-probs, or `None` when stopped.
-    fn compute(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+    /// The pairs' log-probs, or `None` when asked to stop.
+    fn compute(
+        &self,
+        decoder: &Decoder,
+        pairs: &[&TokenPair],
+    ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
         let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
         for micro in micro_batches(&tokens, self.micro_batch_tokens) {
@@ -135,7 +152,7 @@ impl ReferencePass<'_> {
                 return Ok(None);
             }
             let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
-            for (&index, value) in micro.iter().zip(pair_log_probs(self.decoder, &members)?) {
+            for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members)?) {
                 if !(value.chosen.is_finite() && value.rejected.is_finite()) {
                     return Err(TrainError::NotFinite {
                         step: 0,

@@ -27,14 +27,23 @@ pub struct TokenPair {
     pub rejected: Vec<u32>,
     /// The preference model's numbers for the two.
     pub target: PreferenceTarget,
-    /// Summed log-probs under the policy that training starts from; `None`: to be computed.
+    /// Summed log-probs under the reference; `None`: to be computed.
     pub reference: Option<PairLogProbs>,
+    /// Summed log-probs under the initial policy, of a loss that reads them; `None`: to be computed.
+    pub initial: Option<PairLogProbs>,
+    /// Summed log-probs under the policies before the reference, newest first, until they are weighed into it.
+    pub earlier: Vec<PairLogProbs>,
 }
 
 impl TokenPair {
     /// Tokens of a forward pass over the pair: the prompt once, both responses.
     pub fn tokens(&self) -> usize {
         self.prompt.len() + self.chosen.len() + self.rejected.len()
+    }
+
+    /// Tokens of the prompt and the longer response.
+    pub(crate) fn longest(&self) -> usize {
+        self.prompt.len() + self.chosen.len().max(self.rejected.len())
     }
 
     pub(crate) fn fingerprint(&self, hash: &mut Fingerprint) {
@@ -95,24 +104,35 @@ fn token_pair(
         }
     };
     let bos = codec.tokenizer.bos_id();
-    let reference = match (pair.ref_chosen_logps, pair.ref_rejected_logps) {
-        (Some(chosen), Some(rejected)) if chosen.is_finite() && rejected.is_finite() => {
-            Some(PairLogProbs { chosen, rejected })
-        }
-        (None, None) => None,
-        _ => {
-            return Err(TrainError::example(
-                name,
-                "one of `ref_chosen_logps`, `ref_rejected_logps` is absent or not finite",
-                "both, or neither (then they are computed)",
-            ));
-        }
-    };
+    let reference = log_probs(&name, "ref", pair.ref_chosen_logps, pair.ref_rejected_logps)?;
+    let initial = log_probs(&name, "initial", pair.initial_chosen_logps, pair.initial_rejected_logps)?;
     let target = target(pair, loss, &name)?;
     let prompt_has_bos = bos.is_some() && prompt.first().copied() == bos;
-    let pair = TokenPair { name, prompt, prompt_has_bos, chosen, rejected, target, reference };
+    let earlier = Vec::new();
+    let pair =
+        TokenPair { name, prompt, prompt_has_bos, chosen, rejected, target, reference, initial, earlier };
     check_lengths(&pair)?;
     Ok(pair)
+}
+
+/// The log-probs that a row brings under one policy, both or none.
+fn log_probs(
+    name: &str,
+    policy: &str,
+    chosen: Option<f64>,
+    rejected: Option<f64>,
+) -> Result<Option<PairLogProbs>, TrainError> {
+    match (chosen, rejected) {
+        (Some(chosen), Some(rejected)) if chosen.is_finite() && rejected.is_finite() => {
+            Ok(Some(PairLogProbs { chosen, rejected }))
+        }
+        (None, None) => Ok(None),
+        _ => Err(TrainError::example(
+            name,
+            format!("one of `{policy}_chosen_logps`, `{policy}_rejected_logps` is absent or not finite"),
+            "both, or neither (then they are computed)",
+        )),
+    }
 }
 
 /// The response's ids, or those of its messages.

@@ -194,15 +194,18 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let decoder = decoder(8);
     let folder = tempfile::tempdir().unwrap();
     let mut all = pairs(70); // more than one shard
-    let fill = |decoder: &Decoder, pairs: &mut [TokenPair], stop: &dyn Fn() -> bool| {
-        let mut pairs: Vec<&mut TokenPair> = pairs.iter_mut().collect();
+    let under = |policy: &str, decoder: &Decoder, pairs: &[TokenPair], stop: &dyn Fn() -> bool| {
+        let pairs: Vec<&TokenPair> = pairs.iter().collect();
         let (folder, collective) = (folder.path(), &Alone::default());
-        let pass = ReferencePass { decoder, micro_batch_tokens: 64, folder, stop, collective };
-        fill_references(&mut pairs, &pass).unwrap()
+        let pass = ReferencePass { policy, micro_batch_tokens: 64, folder, stop, collective };
+        pass.log_probs(decoder, &pairs).unwrap()
     };
-    assert_eq!(fill(&decoder, &mut all, &|| true), Preparation::Stopped);
-    assert_eq!(fill(&decoder, &mut all, &|| false), Preparation::Complete);
+    assert_eq!(under("", &decoder, &all, &|| true), None);
+    let values = under("", &decoder, &all, &|| false).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    for (pair, value) in all.iter_mut().zip(&values) {
+        pair.reference = Some(*value);
+    }
     let rows: Vec<PromptResponse> = all
         .iter()
         .map(|p| PromptResponse {
@@ -215,9 +218,9 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
         assert_eq!(row.tokens.len(), pair.chosen.len());
         assert!((pair.reference.unwrap().chosen - row.sum).abs() < 1e-4, "{}", pair.name);
     }
-    // A second time they are read, whatever the weights are then.
-    let mut again = pairs(70);
+    // A second time they are read, whatever the weights are then; those of another policy are others.
     let other = super::decoder(9);
-    fill(&other, &mut again, &|| false);
-    assert!(again.iter().zip(&all).all(|(a, b)| a.reference == b.reference));
+    assert_eq!(under("", &other, &pairs(70), &|| false), Some(values.clone()));
+    assert_ne!(under("another", &other, &pairs(70), &|| false), Some(values));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
 }
