@@ -7,7 +7,7 @@ use crate::run::summary::{IterationSummary, StartSummary};
 
 /// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Table {
+pub(super) enum ReportTable {
     /// `show`: a policy on the held-out prompts.
     HeldOut,
     /// `show`: an iteration's own candidates, pairs and training.
@@ -16,7 +16,7 @@ pub(super) enum Table {
     Compare,
 }
 
-use Table::{Compare, HeldOut, Training};
+use ReportTable::{Compare, HeldOut, Training};
 
 /// One column.
 pub(super) struct Column {
@@ -26,7 +26,7 @@ pub(super) struct Column {
     #[cfg_attr(not(test), expect(dead_code, reason = "a test holds the documentation to it"))]
     pub(super) meaning: &'static str,
     /// The tables that have it.
-    tables: &'static [Table],
+    tables: &'static [ReportTable],
     /// Of an iteration.
     value: fn(&IterationSummary) -> Cell,
     /// Of the starting policy.
@@ -83,7 +83,7 @@ impl fmt::Display for Cell {
 const fn column(
     title: &'static str,
     meaning: &'static str,
-    tables: &'static [Table],
+    tables: &'static [ReportTable],
     value: fn(&IterationSummary) -> Cell,
 ) -> Column {
     Column { title, meaning, tables, value, start: |_| Cell::Unknown }
@@ -179,7 +179,7 @@ pub(super) const COLUMNS: &[Column] = &[
     ),
 ];
 
-impl Table {
+impl ReportTable {
     fn columns(self) -> impl Iterator<Item = &'static Column> {
         COLUMNS.iter().filter(move |column| column.tables.contains(&self))
     }

@@ -10,7 +10,7 @@ use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
 use crate::run::summary::RunSummary;
 
-use super::columns::Table;
+use super::columns::ReportTable;
 use super::show;
 use super::table::columns;
 
@@ -65,10 +65,10 @@ pub fn render(comparison: &RunComparison) -> String {
         text.push_str(&columns(&rows));
         text.push('\n');
     }
-    let mut rows = vec![in_run("run", Table::Compare.head())];
+    let mut rows = vec![in_run("run", ReportTable::Compare.head())];
     for run in &comparison.runs {
-        rows.push(in_run(&run.directory, Table::Compare.start(&run.start)));
-        rows.extend(run.iterations.iter().map(|one| in_run("", Table::Compare.iteration(one))));
+        rows.push(in_run(&run.directory, ReportTable::Compare.start(&run.start)));
+        rows.extend(run.iterations.iter().map(|one| in_run("", ReportTable::Compare.iteration(one))));
     }
     text.push_str(&columns(&rows));
     text

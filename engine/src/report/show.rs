@@ -6,7 +6,7 @@ use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
 use crate::run::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
 
-use super::columns::Table;
+use super::columns::ReportTable;
 use super::table::columns;
 
 /// Reads a run folder's numbers; a run in progress has those of its finished iterations.
@@ -59,12 +59,12 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&format!("branched from {origin}\n"));
     }
     text.push('\n');
-    let mut rows = vec![Table::HeldOut.head(), Table::HeldOut.start(&summary.start)];
-    rows.extend(summary.iterations.iter().map(|one| Table::HeldOut.iteration(one)));
+    let mut rows = vec![ReportTable::HeldOut.head(), ReportTable::HeldOut.start(&summary.start)];
+    rows.extend(summary.iterations.iter().map(|one| ReportTable::HeldOut.iteration(one)));
     text.push_str(&columns(&rows));
     text.push('\n');
-    let mut rows = vec![Table::Training.head()];
-    rows.extend(summary.iterations.iter().map(|one| Table::Training.iteration(one)));
+    let mut rows = vec![ReportTable::Training.head()];
+    rows.extend(summary.iterations.iter().map(|one| ReportTable::Training.iteration(one)));
     if rows.len() > 1 {
         text.push_str(&columns(&rows));
         text.push('\n');

@@ -56,7 +56,7 @@ impl LengthTables {
 }
 
 fn read_difficulty(path: &Path) -> Result<HashMap<u64, f64>, RecordError> {
-    let table = Table::read(path)?;
+    let table = CsvTable::read(path)?;
     let value = table.column("instruction_difficulty")?;
     let mut read = HashMap::new();
     for row in 0..table.rows.len() {
@@ -71,7 +71,7 @@ fn read_difficulty(path: &Path) -> Result<HashMap<u64, f64>, RecordError> {
 }
 
 fn read_gamed(path: &Path) -> Result<Vec<GamedRow>, RecordError> {
-    let table = Table::read(path)?;
+    let table = CsvTable::read(path)?;
     let column = |name| table.column(name);
     let (preference, length) = (column("preference")?, column("std_delta_len")?);
     let difficulty = column("instruction_difficulty")?;
@@ -90,13 +90,13 @@ fn read_gamed(path: &Path) -> Result<Vec<GamedRow>, RecordError> {
 }
 
 /// A CSV file with names in its first line.
-struct Table<'p> {
+struct CsvTable<'p> {
     path: &'p Path,
     names: csv::StringRecord,
     rows: Vec<csv::StringRecord>,
 }
 
-impl<'p> Table<'p> {
+impl<'p> CsvTable<'p> {
     fn read(path: &'p Path) -> Result<Self, RecordError> {
         let read = |source: io::Error| RecordError::Read { path: path.to_path_buf(), source };
         let mut reader = csv::Reader::from_reader(File::open(path).map_err(read)?);

@@ -1,7 +1,7 @@
 //! `value is test`: Jinja's tests.
 
 use super::ast::ComparisonOperator;
-use super::fault::{Outcome, fail};
+use super::fault::{RenderResult, fail};
 use super::filters;
 use super::interpreter::{CallArguments, Interpreter};
 use super::operators;
@@ -58,7 +58,7 @@ pub(super) fn call(
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
-) -> Outcome<bool> {
+) -> RenderResult<bool> {
     if let Some(comparison) = comparison(name) {
         let [other] = args.bind(name, ["other"])?;
         let Some(other) = other else {
@@ -100,7 +100,7 @@ pub(super) fn call(
     }
 }
 
-fn simple(machine: &Interpreter<'_>, name: &str, value: &TemplateValue) -> Outcome<bool> {
+fn simple(machine: &Interpreter<'_>, name: &str, value: &TemplateValue) -> RenderResult<bool> {
     Ok(match name {
         "boolean" => matches!(value, TemplateValue::Bool(_)),
         "callable" => matches!(

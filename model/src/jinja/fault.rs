@@ -41,7 +41,7 @@ pub(crate) struct TemplateFault {
     pub(crate) line: u32,
 }
 
-pub(crate) type Outcome<T> = Result<T, TemplateFault>;
+pub(crate) type RenderResult<T> = Result<T, TemplateFault>;
 
 impl TemplateFault {
     pub(super) fn new(kind: FaultKind) -> Self {
@@ -66,7 +66,7 @@ impl TemplateFault {
 }
 
 /// An error of the template's own making.
-pub(super) fn fail<T>(message: impl Into<String>) -> Outcome<T> {
+pub(super) fn fail<T>(message: impl Into<String>) -> RenderResult<T> {
     Err(TemplateFault::failed(message))
 }
 
@@ -77,23 +77,23 @@ pub(super) fn start() {
 }
 
 /// Counts `steps` of the program.
-pub(super) fn step(steps: u64) -> Outcome<()> {
+pub(super) fn step(steps: u64) -> RenderResult<()> {
     work(steps.saturating_mul(BYTES_PER_STEP))
 }
 
 /// Counts `bytes` that are read or written.
-pub(super) fn touch(bytes: usize) -> Outcome<()> {
+pub(super) fn touch(bytes: usize) -> RenderResult<()> {
     work(bytes as u64)
 }
 
-fn work(bytes: u64) -> Outcome<()> {
+fn work(bytes: u64) -> RenderResult<()> {
     let done = WORK.get().saturating_add(bytes);
     WORK.set(done);
     if done > MOST_STEPS * BYTES_PER_STEP { Err(TemplateFault::new(FaultKind::TooLong)) } else { Ok(()) }
 }
 
 /// Whether there is room for `bytes` more; asked before a text of known length is made.
-pub(super) fn room(bytes: usize) -> Outcome<()> {
+pub(super) fn room(bytes: usize) -> RenderResult<()> {
     if HELD.get().saturating_add(bytes) > MOST_BYTES {
         Err(TemplateFault::new(FaultKind::TooMuch))
     } else {
@@ -107,14 +107,14 @@ pub(super) struct Held(usize);
 
 impl Held {
     /// Takes `bytes` of the rendering's memory.
-    pub(super) fn take(bytes: usize) -> Outcome<Self> {
+    pub(super) fn take(bytes: usize) -> RenderResult<Self> {
         let mut this = Self(0);
         this.grow(bytes)?;
         Ok(this)
     }
 
     /// Takes so many more, and counts them as touched.
-    pub(super) fn grow(&mut self, bytes: usize) -> Outcome<()> {
+    pub(super) fn grow(&mut self, bytes: usize) -> RenderResult<()> {
         room(bytes)?;
         touch(bytes)?;
         HELD.set(HELD.get() + bytes);

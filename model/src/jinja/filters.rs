@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::checks;
-use super::fault::{Outcome, TemplateFault, fail, room, step};
+use super::fault::{RenderResult, TemplateFault, fail, room, step};
 use super::interpreter::{CallArguments, Interpreter};
 use super::operators::{self, is_equal, is_less};
 use super::print::{self, JsonStyle};
@@ -62,7 +62,7 @@ pub(super) fn call(
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     match name {
         "abs" => absolute(args, value),
         "attr" => {
@@ -147,14 +147,14 @@ pub(super) fn call(
     }
 }
 
-fn undefined_fails(value: &TemplateValue) -> Outcome<()> {
+fn undefined_fails(value: &TemplateValue) -> RenderResult<()> {
     match value {
         TemplateValue::Undefined(missing) => fail(missing.0.clone()),
         _ => Ok(()),
     }
 }
 
-fn absolute(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn absolute(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [] = args.bind("abs", [])?;
     undefined_fails(value)?;
     match value {
@@ -166,7 +166,7 @@ fn absolute(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue
     }
 }
 
-fn attr(machine: &Interpreter<'_>, value: &TemplateValue, name: &str) -> Outcome<TemplateValue> {
+fn attr(machine: &Interpreter<'_>, value: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
     // As `value.name`, but never an item of a mapping.
     if let TemplateValue::Dict(_) = value
         && !super::methods::has(value, name)
@@ -181,7 +181,7 @@ fn attr(machine: &Interpreter<'_>, value: &TemplateValue, name: &str) -> Outcome
 struct Path(Vec<TemplateValue>);
 
 impl Path {
-    fn parse(attribute: &TemplateValue) -> Outcome<Self> {
+    fn parse(attribute: &TemplateValue) -> RenderResult<Self> {
         Ok(match attribute {
             TemplateValue::None => Self(Vec::new()),
             TemplateValue::Text(text) => Self(
@@ -193,7 +193,7 @@ impl Path {
                         }
                         _ => TemplateValue::text(part),
                     })
-                    .collect::<Outcome<_>>()?,
+                    .collect::<RenderResult<_>>()?,
             ),
             other => Self(vec![other.clone()]),
         })
@@ -204,7 +204,7 @@ impl Path {
         machine: &Interpreter<'_>,
         value: &TemplateValue,
         default: Option<&TemplateValue>,
-    ) -> Outcome<TemplateValue> {
+    ) -> RenderResult<TemplateValue> {
         let mut value = value.clone();
         for part in &self.0 {
             value = machine.item(&value, part)?;
@@ -217,7 +217,7 @@ impl Path {
 }
 
 /// A text in small letters where the case does not count.
-fn folded(value: TemplateValue, case_sensitive: bool) -> Outcome<TemplateValue> {
+fn folded(value: TemplateValue, case_sensitive: bool) -> RenderResult<TemplateValue> {
     match value.as_str() {
         Some(text) if !case_sensitive => TemplateValue::text(text.to_lowercase()),
         _ => Ok(value),
@@ -232,14 +232,14 @@ fn given(value: Option<TemplateValue>) -> TemplateValue {
     value.unwrap_or(TemplateValue::None)
 }
 
-fn size(value: &TemplateValue, what: &str) -> Outcome<usize> {
+fn size(value: &TemplateValue, what: &str) -> RenderResult<usize> {
     match value.as_int() {
         Some(number) => Ok(usize::try_from(number).unwrap_or(0)),
         None => fail(format!("{what} must be an integer, not {}", value.type_name())),
     }
 }
 
-fn parts(name: &str, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn parts(name: &str, args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [count, fill] =
         args.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
     let count = size(&given(count), "the count")?;
@@ -282,7 +282,7 @@ fn parts(name: &str, args: CallArguments, value: &TemplateValue) -> Outcome<Temp
     TemplateValue::generator(out)
 }
 
-fn dictsort(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn dictsort(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [case_sensitive, by, reverse] = args.bind("dictsort", ["case_sensitive", "by", "reverse"])?;
     let by_value = match by.as_ref().map(|by| by.as_str()) {
         None | Some(Some("key")) => false,
@@ -306,7 +306,10 @@ fn dictsort(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue
 }
 
 /// Values in the order of their keys, those of equal keys in the order in which they came.
-fn by_key(mut keyed: Vec<(TemplateValue, TemplateValue)>, is_reversed: bool) -> Outcome<Vec<TemplateValue>> {
+fn by_key(
+    mut keyed: Vec<(TemplateValue, TemplateValue)>,
+    is_reversed: bool,
+) -> RenderResult<Vec<TemplateValue>> {
     if is_reversed {
         keyed.reverse();
     }
@@ -318,7 +321,7 @@ fn by_key(mut keyed: Vec<(TemplateValue, TemplateValue)>, is_reversed: bool) -> 
 }
 
 /// The items backwards, and the type that Python gives them as.
-fn reversed(value: &TemplateValue) -> Outcome<(Rc<Seq>, &'static str)> {
+fn reversed(value: &TemplateValue) -> RenderResult<(Rc<Seq>, &'static str)> {
     let type_name = match value {
         TemplateValue::List(_) => "list_reverseiterator",
         TemplateValue::Tuple(_) | TemplateValue::Text(_) => "reversed",
@@ -395,12 +398,12 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
     Some(if is_negative { -number } else { number })
 }
 
-fn to_int(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn to_int(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [default, base] = args.bind("int", ["default", "base"])?;
     undefined_fails(value)?;
     let base = base.and_then(|base| base.as_int()).and_then(|base| u32::try_from(base).ok()).unwrap_or(10);
     let default = default.unwrap_or(TemplateValue::Int(0));
-    let whole = |number: f64| -> Outcome<Option<i128>> {
+    let whole = |number: f64| -> RenderResult<Option<i128>> {
         if number.is_finite() && number.abs() >= 1e38 {
             return fail("an integer has more than 38 digits");
         }
@@ -427,7 +430,7 @@ fn groupby(
     machine: &mut Interpreter<'_>,
     args: CallArguments,
     value: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let [attribute, default, case_sensitive] =
         args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
     let path = Path::parse(&given(attribute))?;
@@ -460,7 +463,11 @@ fn groupby(
     TemplateValue::list(out)
 }
 
-fn join(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn join(
+    machine: &Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> RenderResult<TemplateValue> {
     let [separator, attribute] = args.bind("join", ["d", "attribute"])?;
     let separator = match separator {
         Some(separator) => print::string(machine, &separator)?,
@@ -479,7 +486,11 @@ fn join(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -
     out.into_value()
 }
 
-fn map(machine: &mut Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn map(
+    machine: &mut Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> RenderResult<TemplateValue> {
     if !value.is_true() {
         return TemplateValue::generator(Vec::new());
     }
@@ -510,7 +521,7 @@ fn select(
     name: &str,
     args: CallArguments,
     value: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     if !value.is_true() {
         return TemplateValue::generator(Vec::new());
     }
@@ -547,7 +558,7 @@ fn extreme(
     name: &str,
     args: CallArguments,
     value: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let [case_sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
     let path = Path::parse(&given(attribute))?;
     let case_sensitive = is_set(case_sensitive.as_ref());
@@ -569,7 +580,7 @@ fn extreme(
     ))
 }
 
-fn round(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn round(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [precision, method] = args.bind("round", ["precision", "method"])?;
     let precision = match precision {
         None => 0,
@@ -631,7 +642,11 @@ fn round_whole(number: i128, places: u32) -> i128 {
     (quotient + i128::from(up)) * scale
 }
 
-fn sort(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn sort(
+    machine: &Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> RenderResult<TemplateValue> {
     let [reverse, case_sensitive, attribute] =
         args.bind("sort", ["reverse", "case_sensitive", "attribute"])?;
     let case_sensitive = is_set(case_sensitive.as_ref());
@@ -640,7 +655,7 @@ fn sort(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -
             .as_str()
             .split(',')
             .map(|part| Path::parse(&TemplateValue::text(part)?))
-            .collect::<Outcome<_>>()?,
+            .collect::<RenderResult<_>>()?,
         other => vec![Path::parse(&other)?],
     };
     let mut keyed = Vec::new();
@@ -654,7 +669,7 @@ fn sort(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -
     TemplateValue::list(by_key(keyed, is_set(reverse.as_ref()))?)
 }
 
-fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [attribute, start] = args.bind("sum", ["attribute", "start"])?;
     let path = Path::parse(&given(attribute))?;
     let mut total = start.unwrap_or(TemplateValue::Int(0));
@@ -669,7 +684,11 @@ fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) ->
     Ok(total)
 }
 
-fn unique(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn unique(
+    machine: &Interpreter<'_>,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> RenderResult<TemplateValue> {
     let [case_sensitive, attribute] = args.bind("unique", ["case_sensitive", "attribute"])?;
     let path = Path::parse(&given(attribute))?;
     let case_sensitive = is_set(case_sensitive.as_ref());
@@ -684,7 +703,7 @@ fn unique(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue)
 }
 
 /// `tojson` as transformers has it: `json.dumps` with `ensure_ascii=False`.
-fn to_json(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn to_json(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [ascii, indent, separators, sort] =
         args.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;
     let indent = match given(indent) {

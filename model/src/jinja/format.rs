@@ -2,7 +2,7 @@
 //!
 //! Past 400 lines: both ways share how a number is padded, signed and rounded.
 
-use super::fault::{Outcome, TemplateFault, fail, room};
+use super::fault::{RenderResult, TemplateFault, fail, room};
 use super::interpreter::Interpreter;
 use super::print;
 use super::value::{Buffer, TemplateValue};
@@ -28,7 +28,7 @@ struct FormatSpec {
     kind: Option<char>,
 }
 
-fn number_of(text: &str) -> Outcome<usize> {
+fn number_of(text: &str) -> RenderResult<usize> {
     let number: usize =
         text.parse().map_err(|_| TemplateFault::failed("a width or precision is too large"))?;
     room(number)?;
@@ -40,7 +40,7 @@ pub(super) fn percent(
     machine: &Interpreter<'_>,
     template: &str,
     arguments: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     super::fault::touch(template.len())?;
     let mut out = Buffer::default();
     let mut rest = template;
@@ -50,7 +50,7 @@ pub(super) fn percent(
         _ => &single,
     };
     let mut used = 0;
-    let mut next = || -> Outcome<TemplateValue> {
+    let mut next = || -> RenderResult<TemplateValue> {
         let value = values.get(used).cloned();
         used += 1;
         value.ok_or_else(|| TemplateFault::failed("not enough arguments for format string"))
@@ -83,7 +83,7 @@ pub(super) fn percent(
             }
             rest = &rest[1..];
         }
-        let mut star = |rest: &mut &str| -> Outcome<Option<i128>> {
+        let mut star = |rest: &mut &str| -> RenderResult<Option<i128>> {
             let Some(after) = rest.strip_prefix('*') else { return Ok(None) };
             *rest = after;
             match next()? {
@@ -91,7 +91,7 @@ pub(super) fn percent(
                 _ => fail("* wants int"),
             }
         };
-        let digits = |rest: &mut &str| -> Outcome<Option<usize>> {
+        let digits = |rest: &mut &str| -> RenderResult<Option<usize>> {
             let length = rest.bytes().take_while(u8::is_ascii_digit).count();
             let number = if length > 0 { Some(number_of(&rest[..length])?) } else { None };
             *rest = &rest[length..];
@@ -141,8 +141,8 @@ fn one_percent(
     value: &TemplateValue,
     mut layout: FormatSpec,
     out: &mut Buffer,
-) -> Outcome<()> {
-    let wants = |what: &str| -> Outcome<()> {
+) -> RenderResult<()> {
+    let wants = |what: &str| -> RenderResult<()> {
         fail(format!("%{kind} format: {what} is required, not {}", value.type_name()))
     };
     if layout.is_zero_padded && layout.align.is_none() && !"sracR".contains(kind) {
@@ -201,7 +201,7 @@ pub(super) fn braces(
     template: &str,
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let mut out = Buffer::default();
     fields(machine, template, arguments, named, &mut 0, &mut out, 0)?;
     out.into_value()
@@ -215,7 +215,7 @@ fn fields(
     automatic: &mut usize,
     out: &mut Buffer,
     depth: usize,
-) -> Outcome<()> {
+) -> RenderResult<()> {
     if depth > 1 {
         return fail("Max string recursion exceeded");
     }
@@ -281,7 +281,7 @@ fn looked_up(
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
     automatic: &mut usize,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let first = path.find(['.', '[']).unwrap_or(path.len());
     let (name, mut rest) = path.split_at(first);
     let mut value = if name.is_empty() || name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -316,7 +316,12 @@ fn looked_up(
 }
 
 /// `format(value, spec)`.
-fn by_spec(machine: &Interpreter<'_>, value: &TemplateValue, spec: &str, out: &mut Buffer) -> Outcome<()> {
+fn by_spec(
+    machine: &Interpreter<'_>,
+    value: &TemplateValue,
+    spec: &str,
+    out: &mut Buffer,
+) -> RenderResult<()> {
     if spec.is_empty() {
         return print::print(machine, value, out);
     }
@@ -325,7 +330,7 @@ fn by_spec(machine: &Interpreter<'_>, value: &TemplateValue, spec: &str, out: &m
         layout.fill = layout.fill.or(Some('0'));
         layout.align = Some(if value.as_str().is_some() { '<' } else { '=' });
     }
-    let unknown = |kind: char| -> Outcome<()> {
+    let unknown = |kind: char| -> RenderResult<()> {
         fail(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name()))
     };
     match value {
@@ -374,7 +379,7 @@ fn by_spec(machine: &Interpreter<'_>, value: &TemplateValue, spec: &str, out: &m
     }
 }
 
-fn parse_spec(spec: &str) -> Outcome<FormatSpec> {
+fn parse_spec(spec: &str) -> RenderResult<FormatSpec> {
     let mut layout = FormatSpec::default();
     let characters: Vec<char> = spec.chars().collect();
     let mut at = 0;
@@ -426,12 +431,12 @@ fn cut(text: &str, most: Option<usize>) -> String {
 }
 
 /// `text` between its fills.
-fn pad(text: &str, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
+fn pad(text: &str, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
     signed("", text, layout, out)
 }
 
 /// A number's sign (and prefix) and its digits between their fills.
-fn signed(sign: &str, digits: &str, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
+fn signed(sign: &str, digits: &str, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
     let length = sign.chars().count() + digits.chars().count();
     let missing = layout.width.saturating_sub(length);
     let fill = layout.fill.unwrap_or(' ').to_string();
@@ -472,7 +477,7 @@ fn grouped(digits: &str, separator: Option<char>, width: usize) -> String {
     out + rest
 }
 
-fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
+fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
     let magnitude = number.unsigned_abs();
     let mut text = match (base, layout.kind) {
         (2, _) => format!("{magnitude:b}"),
@@ -501,7 +506,7 @@ fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> Out
 }
 
 /// A real number by its presentation; `precision` is set where there is one.
-fn real(number: f64, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
+fn real(number: f64, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
     let kind = layout.kind.unwrap_or('r');
     let magnitude = number.abs();
     let mut text = if magnitude.is_finite() {
@@ -521,7 +526,7 @@ fn real(number: f64, layout: &FormatSpec, out: &mut Buffer) -> Outcome<()> {
     signed(sign_of(number.is_sign_negative() && !number.is_nan(), layout), &text, layout, out)
 }
 
-fn finite(number: f64, kind: char, layout: &FormatSpec) -> Outcome<String> {
+fn finite(number: f64, kind: char, layout: &FormatSpec) -> RenderResult<String> {
     let precision = layout.precision.unwrap_or(6);
     room(precision)?;
     Ok(match kind.to_ascii_lowercase() {

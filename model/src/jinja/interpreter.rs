@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
-use super::fault::{FaultKind, Held, Outcome, TemplateFault, fail, step};
+use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, step};
 use super::value::{Buffer, Function, LoopContext, Range, TemplateValue, sequence};
 use super::{checks, filters, methods, operators, print};
 
@@ -41,7 +41,7 @@ impl CallArguments {
         self,
         what: &str,
         names: [&str; N],
-    ) -> Outcome<[Option<TemplateValue>; N]> {
+    ) -> RenderResult<[Option<TemplateValue>; N]> {
         let mut bound = [const { None }; N];
         if self.positional.len() > N {
             return fail(format!("{what}() takes at most {N} arguments ({} given)", self.positional.len()));
@@ -108,7 +108,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// The text of the whole template.
-    pub(super) fn run(&mut self, body: &'t [Node]) -> Outcome<String> {
+    pub(super) fn run(&mut self, body: &'t [Node]) -> RenderResult<String> {
         let mut out = Buffer::default();
         self.body(body, 0, &mut out)?;
         Ok(out.into_string())
@@ -122,7 +122,7 @@ impl<'t> Interpreter<'t> {
         self.macros.get(place).map_or("", |(found, _)| &found.name)
     }
 
-    fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+    fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> RenderResult<T>) -> RenderResult<T> {
         step(1)?;
         if self.depth >= MOST_DEPTH {
             return fail(format!(
@@ -149,7 +149,11 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Runs with a scope of its own.
-    fn scoped<T>(&mut self, parent: usize, run: impl FnOnce(&mut Self, usize) -> Outcome<T>) -> Outcome<T> {
+    fn scoped<T>(
+        &mut self,
+        parent: usize,
+        run: impl FnOnce(&mut Self, usize) -> RenderResult<T>,
+    ) -> RenderResult<T> {
         let scope = self.open(parent);
         let result = run(self, scope);
         self.close(scope);
@@ -192,7 +196,7 @@ impl<'t> Interpreter<'t> {
         Some(TemplateValue::Function(function))
     }
 
-    fn assign(&mut self, target: &AssignmentTarget, value: TemplateValue, scope: usize) -> Outcome<()> {
+    fn assign(&mut self, target: &AssignmentTarget, value: TemplateValue, scope: usize) -> RenderResult<()> {
         match target {
             AssignmentTarget::Name(name) => {
                 self.set(scope, name, value);
@@ -223,7 +227,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn set_attribute(&mut self, place: usize, attribute: &str, value: TemplateValue) -> Outcome<()> {
+    fn set_attribute(&mut self, place: usize, attribute: &str, value: TemplateValue) -> RenderResult<()> {
         let key = TemplateValue::text(attribute)?;
         let entries = &mut self.namespaces[place];
         step(entries.len() as u64 / 8)?;
@@ -236,7 +240,7 @@ impl<'t> Interpreter<'t> {
 
     // Statements.
 
-    fn body(&mut self, nodes: &'t [Node], scope: usize, out: &mut Buffer) -> Outcome<Flow> {
+    fn body(&mut self, nodes: &'t [Node], scope: usize, out: &mut Buffer) -> RenderResult<Flow> {
         self.deeper(|this| {
             for node in nodes {
                 let flow = this.node(node, scope, out)?;
@@ -248,7 +252,7 @@ impl<'t> Interpreter<'t> {
         })
     }
 
-    fn node(&mut self, node: &'t Node, scope: usize, out: &mut Buffer) -> Outcome<Flow> {
+    fn node(&mut self, node: &'t Node, scope: usize, out: &mut Buffer) -> RenderResult<Flow> {
         step(1)?;
         match node {
             Node::Text(text) => out.push(text)?,
@@ -321,7 +325,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// The text that a body prints.
-    fn captured(&mut self, body: &'t [Node], scope: usize) -> Outcome<TemplateValue> {
+    fn captured(&mut self, body: &'t [Node], scope: usize) -> RenderResult<TemplateValue> {
         let mut text = Buffer::default();
         self.scoped(scope, |this, inner| this.body(body, inner, &mut text))?;
         text.into_value()
@@ -334,7 +338,7 @@ impl<'t> Interpreter<'t> {
         scope: usize,
         out: &mut Buffer,
         depth0: usize,
-    ) -> Outcome<()> {
+    ) -> RenderResult<()> {
         let mut items = iterable.items()?;
         let tests_late = !node.uses_loop && !node.is_recursive;
         if let (Some(test), false) = (&node.test, tests_late) {
@@ -369,7 +373,7 @@ impl<'t> Interpreter<'t> {
         for (index, item) in items.items.iter().enumerate() {
             state.index.set(index);
             let inner = self.open(scope);
-            let mut turn = || -> Outcome<Option<Flow>> {
+            let mut turn = || -> RenderResult<Option<Flow>> {
                 self.assign(&node.target, item.clone(), inner)?;
                 if let (Some(test), true) = (&node.test, tests_late)
                     && !self.eval(test, inner)?.is_true()
@@ -400,7 +404,7 @@ impl<'t> Interpreter<'t> {
     // Expressions.
 
     /// The value of an expression.
-    fn eval(&mut self, expr: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
+    fn eval(&mut self, expr: &'t Expr, scope: usize) -> RenderResult<TemplateValue> {
         match &expr.kind {
             ExprKind::Name(name) => {
                 step(1)?;
@@ -418,7 +422,7 @@ impl<'t> Interpreter<'t> {
     }
 
     #[inline(never)]
-    fn compound(&mut self, expr: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
+    fn compound(&mut self, expr: &'t Expr, scope: usize) -> RenderResult<TemplateValue> {
         match &expr.kind {
             ExprKind::Attribute(object, name) => {
                 let object = self.eval(object, scope)?;
@@ -514,7 +518,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn several(&mut self, items: &'t [Expr], scope: usize) -> Outcome<Vec<TemplateValue>> {
+    fn several(&mut self, items: &'t [Expr], scope: usize) -> RenderResult<Vec<TemplateValue>> {
         let mut values = Vec::with_capacity(items.len());
         for item in items {
             values.push(self.eval(item, scope)?);
@@ -523,7 +527,12 @@ impl<'t> Interpreter<'t> {
     }
 
     #[inline(never)]
-    fn item_expression(&mut self, object: &'t Expr, key: &'t Expr, scope: usize) -> Outcome<TemplateValue> {
+    fn item_expression(
+        &mut self,
+        object: &'t Expr,
+        key: &'t Expr,
+        scope: usize,
+    ) -> RenderResult<TemplateValue> {
         let object = self.eval(object, scope)?;
         let ExprKind::Slice(bounds) = &key.kind else {
             let key = self.eval(key, scope)?;
@@ -544,7 +553,7 @@ impl<'t> Interpreter<'t> {
         }))
     }
 
-    fn arguments(&mut self, arguments: &'t Arguments, scope: usize) -> Outcome<CallArguments> {
+    fn arguments(&mut self, arguments: &'t Arguments, scope: usize) -> RenderResult<CallArguments> {
         let mut args =
             CallArguments { positional: self.several(&arguments.positional, scope)?, named: Vec::new() };
         for (name, expr) in &arguments.named {
@@ -573,7 +582,7 @@ impl<'t> Interpreter<'t> {
         arguments: &'t Arguments,
         scope: usize,
         caller: Option<TemplateValue>,
-    ) -> Outcome<TemplateValue> {
+    ) -> RenderResult<TemplateValue> {
         let (object, name) = match &callee.kind {
             ExprKind::Attribute(object, name) => (self.eval(object, scope)?, Some(name)),
             _ => (self.eval(callee, scope)?, None),
@@ -602,7 +611,7 @@ impl<'t> Interpreter<'t> {
         filter: &'t Expr,
         text: &TemplateValue,
         scope: usize,
-    ) -> Outcome<TemplateValue> {
+    ) -> RenderResult<TemplateValue> {
         let ExprKind::Filter(inner, name, arguments) = &filter.kind else { return self.eval(filter, scope) };
         let value = match inner {
             Some(inner) => self.deeper(|this| this.filter_chain(inner, text, scope))?,
@@ -615,7 +624,7 @@ impl<'t> Interpreter<'t> {
     // What templates reach of values.
 
     /// `object.name`: an attribute, else an item of that name.
-    pub(super) fn attribute(&self, object: &TemplateValue, name: &str) -> Outcome<TemplateValue> {
+    pub(super) fn attribute(&self, object: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
         match object {
             TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
             TemplateValue::Namespace(place) => {
@@ -645,7 +654,7 @@ impl<'t> Interpreter<'t> {
                     "catch_kwargs" => return Ok(TemplateValue::Bool(found.uses_kwargs)),
                     "arguments" => {
                         let names = found.parameters.iter().map(|name| TemplateValue::text(&**name));
-                        return TemplateValue::tuple(names.collect::<Outcome<_>>()?);
+                        return TemplateValue::tuple(names.collect::<RenderResult<_>>()?);
                     }
                     _ => {}
                 }
@@ -681,7 +690,7 @@ impl<'t> Interpreter<'t> {
     }
 
     /// `object[key]`: an item, else an attribute of that name.
-    pub(super) fn item(&self, object: &TemplateValue, key: &TemplateValue) -> Outcome<TemplateValue> {
+    pub(super) fn item(&self, object: &TemplateValue, key: &TemplateValue) -> RenderResult<TemplateValue> {
         if let TemplateValue::Undefined(missing) = object {
             return fail(missing.0.clone());
         }
@@ -705,7 +714,11 @@ impl<'t> Interpreter<'t> {
     }
 
     /// Calls a value.
-    pub(super) fn call(&mut self, callee: &TemplateValue, args: CallArguments) -> Outcome<TemplateValue> {
+    pub(super) fn call(
+        &mut self,
+        callee: &TemplateValue,
+        args: CallArguments,
+    ) -> RenderResult<TemplateValue> {
         match callee {
             TemplateValue::Undefined(missing) => fail(missing.0.clone()),
             TemplateValue::Function(function) => self.call_function(*function, args),
@@ -732,7 +745,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    fn macro_value(&mut self, found: &'t Macro, scope: usize) -> Outcome<TemplateValue> {
+    fn macro_value(&mut self, found: &'t Macro, scope: usize) -> RenderResult<TemplateValue> {
         self.tables.grow(ENTRY_BYTES)?;
         let mut ancestor = Some(scope);
         while let Some(place) = ancestor.filter(|place| !self.scopes[*place].is_kept) {
@@ -744,7 +757,7 @@ impl<'t> Interpreter<'t> {
     }
 
     #[inline(never)]
-    fn call_macro(&mut self, place: usize, args: CallArguments) -> Outcome<TemplateValue> {
+    fn call_macro(&mut self, place: usize, args: CallArguments) -> RenderResult<TemplateValue> {
         let (found, scope) = self.macros[place];
         let mut out = Buffer::default();
         self.deeper(|this| {
@@ -756,7 +769,7 @@ impl<'t> Interpreter<'t> {
         out.into_value()
     }
 
-    fn bind_macro(&mut self, found: &'t Macro, args: CallArguments, inner: usize) -> Outcome<()> {
+    fn bind_macro(&mut self, found: &'t Macro, args: CallArguments, inner: usize) -> RenderResult<()> {
         let name = &found.name;
         let CallArguments { positional, mut named } = args;
         step((named.len() * found.parameters.len()) as u64 / 8)?;
@@ -808,7 +821,7 @@ impl<'t> Interpreter<'t> {
         Ok(())
     }
 
-    fn call_function(&mut self, function: Function, args: CallArguments) -> Outcome<TemplateValue> {
+    fn call_function(&mut self, function: Function, args: CallArguments) -> RenderResult<TemplateValue> {
         match function {
             Function::Range => range(args),
             Function::Dict => {
@@ -890,7 +903,7 @@ fn unary(sign: &str, value: &TemplateValue) -> String {
 }
 
 /// Pairs of an iterable of pairs.
-pub(super) fn pairs_of(value: &TemplateValue) -> Outcome<Vec<(TemplateValue, TemplateValue)>> {
+pub(super) fn pairs_of(value: &TemplateValue) -> RenderResult<Vec<(TemplateValue, TemplateValue)>> {
     let mut pairs = Vec::new();
     for item in &value.items()?.items {
         match item.items()?.items.as_slice() {
@@ -906,7 +919,7 @@ pub(super) fn pairs_of(value: &TemplateValue) -> Outcome<Vec<(TemplateValue, Tem
     Ok(pairs)
 }
 
-fn range(args: CallArguments) -> Outcome<TemplateValue> {
+fn range(args: CallArguments) -> RenderResult<TemplateValue> {
     let count = args.positional.len();
     let bounds = args.bind("range", ["start", "stop", "step"])?;
     let mut numbers = [0_i64; 3];

@@ -3,7 +3,7 @@
 //!
 //! Past 400 lines: one function for each kind of token.
 
-use super::fault::{Outcome, TemplateFault};
+use super::fault::{RenderResult, TemplateFault};
 
 /// A token of a template.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +36,7 @@ const OPERATORS: [&str; 26] = [
 ];
 
 /// All tokens of `source`, an end at the end. Error: what is no token.
-pub(super) fn tokens(source: &str) -> Outcome<Vec<Lexeme>> {
+pub(super) fn tokens(source: &str) -> RenderResult<Vec<Lexeme>> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = source.strip_suffix('\n').unwrap_or(&source);
     let mut lexer = Lexer { source, at: 0, line: 1, starts_line: true, out: Vec::new() };
@@ -62,7 +62,7 @@ struct Lexer<'s> {
 }
 
 impl<'s> Lexer<'s> {
-    fn run(&mut self) -> Outcome<()> {
+    fn run(&mut self) -> RenderResult<()> {
         while self.at < self.source.len() {
             let Some((start, tag)) = self.next_tag() else {
                 let rest = &self.source[self.at..];
@@ -141,7 +141,7 @@ impl<'s> Lexer<'s> {
         self.data(kept.to_owned(), text);
     }
 
-    fn comment(&mut self) -> Outcome<()> {
+    fn comment(&mut self) -> RenderResult<()> {
         let Some(length) = self.source[self.at..].find("#}") else {
             return Err(TemplateFault::syntax("Missing end of comment tag", self.line));
         };
@@ -166,7 +166,7 @@ impl<'s> Lexer<'s> {
         self.at += taken.len();
     }
 
-    fn raw(&mut self) -> Outcome<()> {
+    fn raw(&mut self) -> RenderResult<()> {
         let from = self.at;
         let mut search = from;
         while let Some(offset) = self.source[search..].find("{%") {
@@ -186,7 +186,7 @@ impl<'s> Lexer<'s> {
     }
 
     /// The inside of a block or variable tag, its end included.
-    fn tag(&mut self, tag: Tag) -> Outcome<()> {
+    fn tag(&mut self, tag: Tag) -> RenderResult<()> {
         let mut open: Vec<u8> = Vec::new();
         loop {
             let rest = &self.source[self.at..];
@@ -238,7 +238,7 @@ impl<'s> Lexer<'s> {
         true
     }
 
-    fn balance(&self, operator: &str, open: &mut Vec<u8>) -> Outcome<()> {
+    fn balance(&self, operator: &str, open: &mut Vec<u8>) -> RenderResult<()> {
         let closing = match operator {
             "(" => b')',
             "[" => b']',
@@ -258,7 +258,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    fn number(&mut self, rest: &str) -> Outcome<()> {
+    fn number(&mut self, rest: &str) -> RenderResult<()> {
         let bytes = rest.as_bytes();
         let after_dot = self.at > 0 && self.source.as_bytes()[self.at - 1] == b'.';
         if !after_dot && let Some(length) = float_length(bytes) {
@@ -300,7 +300,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    fn string(&mut self, rest: &str) -> Outcome<()> {
+    fn string(&mut self, rest: &str) -> RenderResult<()> {
         let bytes = rest.as_bytes();
         let quote = bytes[0];
         let mut end = 1;

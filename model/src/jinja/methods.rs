@@ -2,7 +2,7 @@
 //!
 //! Past 400 lines: one table of what a template may call.
 
-use super::fault::{Outcome, fail, room, step, touch};
+use super::fault::{RenderResult, fail, room, step, touch};
 use super::interpreter::{CallArguments, Interpreter};
 use super::lexer::is_space;
 use super::operators::is_equal;
@@ -114,7 +114,7 @@ pub(super) fn is_unsafe(value: &TemplateValue, name: &str) -> bool {
 }
 
 /// An attribute of `loop`; `None` for a name that is none.
-pub(super) fn loop_attribute(state: &LoopContext, name: &str) -> Outcome<Option<TemplateValue>> {
+pub(super) fn loop_attribute(state: &LoopContext, name: &str) -> RenderResult<Option<TemplateValue>> {
     let (index, length) = (state.index.get(), state.items.items.len());
     let number = |number: usize| Some(TemplateValue::Int(number as i128));
     let neighbour = |place: Option<usize>, what: &str| {
@@ -143,7 +143,7 @@ pub(super) fn call(
     value: &TemplateValue,
     name: &str,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     match value {
         TemplateValue::Text(text) => {
             touch(text.as_str().len())?;
@@ -187,7 +187,7 @@ fn mapping_method(
     value: &TemplateValue,
     name: &str,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let view = |kind| Ok(TemplateValue::View(kind, std::rc::Rc::clone(dict)));
     match name {
         "get" => {
@@ -207,7 +207,7 @@ fn sequence_method(
     value: &TemplateValue,
     name: &str,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let [item, start, stop] = args.bind(name, ["value", "start", "stop"])?;
     let Some(item) = item else { return fail(format!("{name}() expected 1 argument, got 0")) };
     let items = value.items()?;
@@ -236,7 +236,7 @@ fn sequence_method(
 }
 
 /// Text of an argument.
-fn text_of<'a>(value: Option<&'a TemplateValue>, what: &str) -> Outcome<&'a str> {
+fn text_of<'a>(value: Option<&'a TemplateValue>, what: &str) -> RenderResult<&'a str> {
     match value {
         Some(TemplateValue::Text(text)) => Ok(text.as_str()),
         Some(TemplateValue::Undefined(missing)) => fail(missing.0.clone()),
@@ -245,14 +245,14 @@ fn text_of<'a>(value: Option<&'a TemplateValue>, what: &str) -> Outcome<&'a str>
     }
 }
 
-fn optional_text<'a>(value: Option<&'a TemplateValue>, what: &str) -> Outcome<Option<&'a str>> {
+fn optional_text<'a>(value: Option<&'a TemplateValue>, what: &str) -> RenderResult<Option<&'a str>> {
     match value {
         None | Some(TemplateValue::None) => Ok(None),
         some => text_of(some, what).map(Some),
     }
 }
 
-fn number_of(value: Option<&TemplateValue>, default: i128, what: &str) -> Outcome<i128> {
+fn number_of(value: Option<&TemplateValue>, default: i128, what: &str) -> RenderResult<i128> {
     match value {
         None => Ok(default),
         Some(TemplateValue::Undefined(missing)) => fail(missing.0.clone()),
@@ -270,7 +270,7 @@ fn text_method(
     text: &str,
     name: &str,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     match name {
         "format" => return super::format::braces(machine, text, &args.positional, &args.named),
         "format_map" => {
@@ -393,7 +393,7 @@ fn text_method(
                 None if is_right => ["", "", text],
                 None => [text, "", ""],
             };
-            TemplateValue::tuple(parts.into_iter().map(TemplateValue::text).collect::<Outcome<_>>()?)
+            TemplateValue::tuple(parts.into_iter().map(TemplateValue::text).collect::<RenderResult<_>>()?)
         }
         "startswith" | "endswith" => {
             let Some(part) = window(text, two, three, name)? else { return truth(false) };
@@ -459,8 +459,8 @@ fn text_method(
     }
 }
 
-fn texts(parts: Vec<&str>) -> Outcome<TemplateValue> {
-    TemplateValue::list(parts.into_iter().map(TemplateValue::text).collect::<Outcome<_>>()?)
+fn texts(parts: Vec<&str>) -> RenderResult<TemplateValue> {
+    TemplateValue::list(parts.into_iter().map(TemplateValue::text).collect::<RenderResult<_>>()?)
 }
 
 /// The bytes of `text[start:stop]`; `None` where the window lies outside.
@@ -469,12 +469,12 @@ fn window(
     start: Option<&TemplateValue>,
     stop: Option<&TemplateValue>,
     what: &str,
-) -> Outcome<Option<std::ops::Range<usize>>> {
+) -> RenderResult<Option<std::ops::Range<usize>>> {
     if start.is_none() && stop.is_none() {
         return Ok(Some(0..text.len()));
     }
     let length = text.chars().count() as i128;
-    let bound = |value: Option<&TemplateValue>, default: i128| -> Outcome<i128> {
+    let bound = |value: Option<&TemplateValue>, default: i128| -> RenderResult<i128> {
         let value = value.filter(|value| !value.is_none());
         let number = number_of(value, default, what)?;
         Ok(if number < 0 { (number + length).max(0) } else { number })
@@ -587,7 +587,7 @@ pub(super) enum Side {
 }
 
 /// `text` filled up to `width` characters.
-pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> Outcome<TemplateValue> {
+pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> RenderResult<TemplateValue> {
     let missing = width.saturating_sub(text.chars().count());
     let left = match side {
         Side::Left => 0,
@@ -610,7 +610,7 @@ pub(super) fn stripped<'t>(text: &'t str, characters: Option<&str>, at_start: bo
 }
 
 /// `text.replace(old, new, count)`.
-pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> Outcome<TemplateValue> {
+pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> RenderResult<TemplateValue> {
     let mut left = count.unwrap_or(i128::MAX);
     let mut out = Buffer::default();
     if old.is_empty() {
@@ -644,7 +644,7 @@ fn split<'t>(
     separator: Option<&str>,
     most: Option<usize>,
     from_right: bool,
-) -> Outcome<Vec<&'t str>> {
+) -> RenderResult<Vec<&'t str>> {
     let most = most.unwrap_or(usize::MAX - 1);
     if let Some(separator) = separator {
         if separator.is_empty() {
@@ -689,7 +689,7 @@ fn split<'t>(
 }
 
 /// `text.splitlines(keepends)`.
-pub(super) fn lines(text: &str, keep_ends: bool) -> Outcome<Vec<&str>> {
+pub(super) fn lines(text: &str, keep_ends: bool) -> RenderResult<Vec<&str>> {
     let mut lines = Vec::new();
     let mut rest = text;
     let is_end = |c: char| {
@@ -715,7 +715,7 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Outcome<Vec<&str>> {
     Ok(lines)
 }
 
-fn expand_tabs(text: &str, size: i128) -> Outcome<TemplateValue> {
+fn expand_tabs(text: &str, size: i128) -> RenderResult<TemplateValue> {
     let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
     let mut out = Buffer::default();
     let mut column = 0;

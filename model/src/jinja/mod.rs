@@ -25,7 +25,7 @@ mod value;
 
 use serde_json::Value as Json;
 
-pub(crate) use fault::{FaultKind, Outcome, TemplateFault};
+pub(crate) use fault::{FaultKind, RenderResult, TemplateFault};
 pub(crate) use interpreter::Clock;
 
 use interpreter::Interpreter;
@@ -33,18 +33,18 @@ use value::TemplateValue;
 
 /// A template, parsed.
 #[derive(Debug)]
-pub(crate) struct Program(Vec<ast::Node>);
+pub(crate) struct ParsedTemplate(Vec<ast::Node>);
 
-impl Program {
+impl ParsedTemplate {
     /// Reads a template's text. Error: a syntax error with its line.
-    pub(crate) fn parse(source: &str) -> Outcome<Self> {
+    pub(crate) fn parse(source: &str) -> RenderResult<Self> {
         parser::parse(source).map(Self)
     }
 
     /// The text that the template makes of `globals`.
     ///
     /// Errors: all that Python would raise, what `raise_exception` says, more text or work than a rendering may take.
-    pub(crate) fn render(&self, globals: &[(&str, &Json)], clock: &Clock) -> Outcome<String> {
+    pub(crate) fn render(&self, globals: &[(&str, &Json)], clock: &Clock) -> RenderResult<String> {
         fault::start();
         let mut values = Vec::with_capacity(globals.len());
         for (name, value) in globals {
@@ -55,7 +55,7 @@ impl Program {
 }
 
 /// A value of a row as Python has it.
-fn from_json(json: &Json) -> Outcome<TemplateValue> {
+fn from_json(json: &Json) -> RenderResult<TemplateValue> {
     match json {
         Json::Null => Ok(TemplateValue::None),
         Json::Bool(truth) => Ok(TemplateValue::Bool(*truth)),
@@ -65,7 +65,7 @@ fn from_json(json: &Json) -> Outcome<TemplateValue> {
             _ => TemplateValue::Float(number.as_f64().unwrap_or(f64::NAN)),
         }),
         Json::String(text) => TemplateValue::text(text.as_str()),
-        Json::Array(items) => TemplateValue::list(items.iter().map(from_json).collect::<Outcome<_>>()?),
+        Json::Array(items) => TemplateValue::list(items.iter().map(from_json).collect::<RenderResult<_>>()?),
         Json::Object(map) => {
             let mut pairs = Vec::with_capacity(map.len());
             for (key, value) in map {

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 use super::ast::{ComparisonOperator, Operator};
-use super::fault::{Outcome, TemplateFault, fail, room, step, touch};
+use super::fault::{RenderResult, TemplateFault, fail, room, step, touch};
 use super::value::{Buffer, Seq, TemplateValue, ViewKind, quoted_type};
 
 /// `left operator right`.
@@ -14,7 +14,7 @@ pub(super) fn arithmetic(
     operator: Operator,
     left: &TemplateValue,
     right: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     for side in [left, right] {
         if let TemplateValue::Undefined(missing) = side
             && !(operator == Operator::Modulo && left.as_str().is_some())
@@ -80,14 +80,14 @@ fn mismatch(operator: Operator, left: &TemplateValue, right: &TemplateValue) -> 
     }
 }
 
-fn joined(one: &Seq, other: &Seq) -> Outcome<Vec<TemplateValue>> {
+fn joined(one: &Seq, other: &Seq) -> RenderResult<Vec<TemplateValue>> {
     let count = one.items.len() + other.items.len();
     room(count * size_of::<TemplateValue>())?;
     step(count as u64 / 8)?;
     Ok(one.items.iter().chain(&other.items).cloned().collect())
 }
 
-fn repeated(value: &TemplateValue, times: i128) -> Outcome<TemplateValue> {
+fn repeated(value: &TemplateValue, times: i128) -> RenderResult<TemplateValue> {
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
     match value {
         TemplateValue::Text(text) => {
@@ -113,8 +113,9 @@ fn repeated(value: &TemplateValue, times: i128) -> Outcome<TemplateValue> {
     }
 }
 
-fn integers(operator: Operator, one: i128, other: i128) -> Outcome<TemplateValue> {
-    let zero = |what: &str| -> Outcome<TemplateValue> { fail(format!("ZeroDivisionError: {what} by zero")) };
+fn integers(operator: Operator, one: i128, other: i128) -> RenderResult<TemplateValue> {
+    let zero =
+        |what: &str| -> RenderResult<TemplateValue> { fail(format!("ZeroDivisionError: {what} by zero")) };
     let exact = match operator {
         Operator::Add => one.checked_add(other),
         Operator::Subtract => one.checked_sub(other),
@@ -143,7 +144,7 @@ fn integers(operator: Operator, one: i128, other: i128) -> Outcome<TemplateValue
     exact.map(TemplateValue::Int).ok_or_else(|| TemplateFault::failed("an integer has more than 38 digits"))
 }
 
-fn floats(operator: Operator, one: f64, other: f64) -> Outcome<f64> {
+fn floats(operator: Operator, one: f64, other: f64) -> RenderResult<f64> {
     let is_division = matches!(operator, Operator::Divide | Operator::FloorDivide | Operator::Modulo);
     if is_division && other == 0.0 {
         return fail("ZeroDivisionError: float division by zero");
@@ -172,7 +173,7 @@ fn modulo(one: f64, other: f64) -> f64 {
 }
 
 /// `left == right`.
-pub(super) fn is_equal(left: &TemplateValue, right: &TemplateValue) -> Outcome<bool> {
+pub(super) fn is_equal(left: &TemplateValue, right: &TemplateValue) -> RenderResult<bool> {
     step(1)?;
     Ok(match (left, right) {
         (TemplateValue::Text(one), TemplateValue::Text(other)) => {
@@ -226,7 +227,7 @@ pub(super) fn is_equal(left: &TemplateValue, right: &TemplateValue) -> Outcome<b
     })
 }
 
-fn all_equal(one: &[TemplateValue], other: &[TemplateValue]) -> Outcome<bool> {
+fn all_equal(one: &[TemplateValue], other: &[TemplateValue]) -> RenderResult<bool> {
     if one.len() != other.len() {
         return Ok(false);
     }
@@ -254,12 +255,12 @@ pub(super) fn is_same_thing(left: &TemplateValue, right: &TemplateValue) -> bool
 }
 
 /// `left < right`.
-pub(super) fn is_less(left: &TemplateValue, right: &TemplateValue) -> Outcome<bool> {
+pub(super) fn is_less(left: &TemplateValue, right: &TemplateValue) -> RenderResult<bool> {
     Ok(order(left, right, "<")? == Some(Ordering::Less))
 }
 
 /// How two values stand to each other; `None` beside a NaN.
-fn order(left: &TemplateValue, right: &TemplateValue, sign: &str) -> Outcome<Option<Ordering>> {
+fn order(left: &TemplateValue, right: &TemplateValue, sign: &str) -> RenderResult<Option<Ordering>> {
     step(1)?;
     match (left, right) {
         (TemplateValue::Undefined(missing), _) | (_, TemplateValue::Undefined(missing)) => {
@@ -295,7 +296,7 @@ pub(super) fn compare(
     comparison: ComparisonOperator,
     left: &TemplateValue,
     right: &TemplateValue,
-) -> Outcome<bool> {
+) -> RenderResult<bool> {
     Ok(match comparison {
         ComparisonOperator::Equal => is_equal(left, right)?,
         ComparisonOperator::NotEqual => !is_equal(left, right)?,
@@ -309,7 +310,7 @@ pub(super) fn compare(
 }
 
 /// `item in container`.
-pub(super) fn contains(container: &TemplateValue, item: &TemplateValue) -> Outcome<bool> {
+pub(super) fn contains(container: &TemplateValue, item: &TemplateValue) -> RenderResult<bool> {
     match container {
         TemplateValue::Text(text) => match item {
             TemplateValue::Text(part) => {
@@ -328,7 +329,7 @@ pub(super) fn contains(container: &TemplateValue, item: &TemplateValue) -> Outco
     }
 }
 
-fn holds(items: &[TemplateValue], item: &TemplateValue) -> Outcome<bool> {
+fn holds(items: &[TemplateValue], item: &TemplateValue) -> RenderResult<bool> {
     for other in items {
         if is_equal(other, item)? {
             return Ok(true);
@@ -344,7 +345,7 @@ fn place(index: i128, length: usize) -> Option<usize> {
 }
 
 /// `value[key]`; `None` where there is no such item.
-pub(super) fn subscript(value: &TemplateValue, key: &TemplateValue) -> Outcome<Option<TemplateValue>> {
+pub(super) fn subscript(value: &TemplateValue, key: &TemplateValue) -> RenderResult<Option<TemplateValue>> {
     let at = |length: usize| key.as_int().and_then(|index| place(index, length));
     match value {
         TemplateValue::Dict(dict) => match key.key() {
@@ -364,7 +365,10 @@ pub(super) fn subscript(value: &TemplateValue, key: &TemplateValue) -> Outcome<O
 }
 
 /// `value[start:stop:step]`; `None` for a value that has no slices.
-pub(super) fn slice(value: &TemplateValue, bounds: &[TemplateValue; 3]) -> Outcome<Option<TemplateValue>> {
+pub(super) fn slice(
+    value: &TemplateValue,
+    bounds: &[TemplateValue; 3],
+) -> RenderResult<Option<TemplateValue>> {
     let mut numbers = [None; 3];
     for (number, bound) in numbers.iter_mut().zip(bounds) {
         *number = match bound {
@@ -451,7 +455,10 @@ fn picks(numbers: [Option<i128>; 3], length: usize) -> impl std::iter::Iterator<
 }
 
 /// A stable sort by a comparison that may fail.
-pub(super) fn sorted<T: Clone>(items: Vec<T>, is_less: impl Fn(&T, &T) -> Outcome<bool>) -> Outcome<Vec<T>> {
+pub(super) fn sorted<T: Clone>(
+    items: Vec<T>,
+    is_less: impl Fn(&T, &T) -> RenderResult<bool>,
+) -> RenderResult<Vec<T>> {
     let mut items = items;
     let mut width = 1;
     while width < items.len() {

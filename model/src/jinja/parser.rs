@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::ast::{
     Arguments, AssignmentTarget, ComparisonOperator, Expr, ExprKind, For, Macro, Node, Operator,
 };
-use super::fault::{Outcome, TemplateFault};
+use super::fault::{RenderResult, TemplateFault};
 use super::lexer::{Lexeme, Token, tokens};
 
 /// Brackets, blocks and signs in one another. Python gives up at about as many.
@@ -21,7 +21,7 @@ const MOST_DEPTH: u16 = 120;
 const MOST_NAMED: usize = 1000;
 
 /// The tree of a template's text. Error: a syntax error with its line.
-pub(super) fn parse(source: &str) -> Outcome<Vec<Node>> {
+pub(super) fn parse(source: &str) -> RenderResult<Vec<Node>> {
     let mut parser = Parser { tokens: tokens(source)?, at: 0, nested: 0, loops: 0, names: Vec::new() };
     parser.body(&[])
 }
@@ -36,7 +36,7 @@ struct Parser {
     names: Vec<Arc<str>>,
 }
 
-type Parsed = Outcome<Expr>;
+type Parsed = RenderResult<Expr>;
 
 impl Parser {
     fn peek(&self) -> &Token {
@@ -59,11 +59,11 @@ impl Parser {
         token
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Outcome<T> {
+    fn fail<T>(&self, message: impl Into<String>) -> RenderResult<T> {
         Err(TemplateFault::syntax(message, self.line()))
     }
 
-    fn unexpected<T>(&self, wanted: &str) -> Outcome<T> {
+    fn unexpected<T>(&self, wanted: &str) -> RenderResult<T> {
         self.fail(format!("expected {wanted}, got {}", describe(self.peek())))
     }
 
@@ -91,15 +91,15 @@ impl Parser {
         is
     }
 
-    fn expect_operator(&mut self, operator: &str) -> Outcome<()> {
+    fn expect_operator(&mut self, operator: &str) -> RenderResult<()> {
         if self.skip_operator(operator) { Ok(()) } else { self.unexpected(&format!("'{operator}'")) }
     }
 
-    fn expect_name(&mut self, name: &str) -> Outcome<()> {
+    fn expect_name(&mut self, name: &str) -> RenderResult<()> {
         if self.skip_name(name) { Ok(()) } else { self.unexpected(&format!("'{name}'")) }
     }
 
-    fn expect(&mut self, token: &Token, wanted: &str) -> Outcome<()> {
+    fn expect(&mut self, token: &Token, wanted: &str) -> RenderResult<()> {
         if self.peek() != token {
             return self.unexpected(wanted);
         }
@@ -107,7 +107,7 @@ impl Parser {
         Ok(())
     }
 
-    fn name(&mut self) -> Outcome<String> {
+    fn name(&mut self) -> RenderResult<String> {
         match self.peek() {
             Token::Name(name) => {
                 let name = name.clone();
@@ -119,7 +119,7 @@ impl Parser {
     }
 
     /// Runs a rule one level deeper.
-    fn nested<T>(&mut self, rule: impl FnOnce(&mut Self) -> Outcome<T>) -> Outcome<T> {
+    fn nested<T>(&mut self, rule: impl FnOnce(&mut Self) -> RenderResult<T>) -> RenderResult<T> {
         if self.nested >= MOST_NESTED {
             return self.fail(format!("it is nested more than {MOST_NESTED} deep"));
         }
@@ -140,7 +140,7 @@ impl Parser {
     // Statements.
 
     /// Text and statements up to one of `ends`, which is not taken; to the end of the template where there are none.
-    fn body(&mut self, ends: &[&str]) -> Outcome<Vec<Node>> {
+    fn body(&mut self, ends: &[&str]) -> RenderResult<Vec<Node>> {
         let mut body = Vec::new();
         loop {
             match self.next() {
@@ -168,20 +168,20 @@ impl Parser {
     }
 
     /// The body of a statement: to one of `ends`, which is not taken.
-    fn block(&mut self, ends: &[&str]) -> Outcome<Vec<Node>> {
+    fn block(&mut self, ends: &[&str]) -> RenderResult<Vec<Node>> {
         self.skip_operator(":");
         self.expect(&Token::BlockEnd, "the end of the statement block")?;
         self.body(ends)
     }
 
     /// The same, with its only end taken.
-    fn block_to(&mut self, end: &str) -> Outcome<Vec<Node>> {
+    fn block_to(&mut self, end: &str) -> RenderResult<Vec<Node>> {
         let body = self.block(&[end])?;
         self.next();
         Ok(body)
     }
 
-    fn statement(&mut self, body: &mut Vec<Node>) -> Outcome<()> {
+    fn statement(&mut self, body: &mut Vec<Node>) -> RenderResult<()> {
         let line = self.line();
         let tag = self.name()?;
         let node = match tag.as_str() {
@@ -253,7 +253,7 @@ impl Parser {
         Ok(())
     }
 
-    fn if_statement(&mut self) -> Outcome<Node> {
+    fn if_statement(&mut self) -> RenderResult<Node> {
         let mut branches = Vec::new();
         loop {
             let test = self.tuple(false, None)?;
@@ -267,7 +267,7 @@ impl Parser {
         }
     }
 
-    fn for_statement(&mut self, line: u32) -> Outcome<Node> {
+    fn for_statement(&mut self, line: u32) -> RenderResult<Node> {
         let target = self.target(Some("in"))?;
         self.expect_name("in")?;
         let iterable = self.tuple(false, Some("recursive"))?;
@@ -292,7 +292,7 @@ impl Parser {
         })))
     }
 
-    fn set_statement(&mut self) -> Outcome<Node> {
+    fn set_statement(&mut self) -> RenderResult<Node> {
         let target = self.target(None)?;
         if self.skip_operator("=") {
             return Ok(Node::Set(target, self.tuple(true, None)?));
@@ -301,7 +301,7 @@ impl Parser {
         Ok(Node::SetBlock(target, filter, self.block_to("endset")?))
     }
 
-    fn with_statement(&mut self) -> Outcome<Node> {
+    fn with_statement(&mut self) -> RenderResult<Node> {
         let mut values = Vec::new();
         while *self.peek() != Token::BlockEnd {
             if !values.is_empty() {
@@ -320,7 +320,7 @@ impl Parser {
         parameters: Vec<Arc<str>>,
         defaults: Vec<Expr>,
         end: &str,
-    ) -> Outcome<Macro> {
+    ) -> RenderResult<Macro> {
         let names = self.names.len();
         let loops = std::mem::take(&mut self.loops);
         let body = self.block_to(end);
@@ -330,7 +330,7 @@ impl Parser {
         Ok(Macro { name, parameters, defaults, body: body?, uses_varargs, uses_kwargs, uses_caller })
     }
 
-    fn signature(&mut self) -> Outcome<(Vec<Arc<str>>, Vec<Expr>)> {
+    fn signature(&mut self) -> RenderResult<(Vec<Arc<str>>, Vec<Expr>)> {
         let (mut parameters, mut defaults) = (Vec::new(), Vec::new());
         self.expect_operator("(")?;
         while !self.is_operator(")") {
@@ -351,7 +351,7 @@ impl Parser {
     }
 
     /// A target of an assignment: names, with commas between them a tuple.
-    fn target(&mut self, end: Option<&str>) -> Outcome<AssignmentTarget> {
+    fn target(&mut self, end: Option<&str>) -> RenderResult<AssignmentTarget> {
         let mut targets = vec![self.one_target()?];
         let mut is_tuple = false;
         while self.skip_operator(",") {
@@ -371,7 +371,7 @@ impl Parser {
         }
     }
 
-    fn one_target(&mut self) -> Outcome<AssignmentTarget> {
+    fn one_target(&mut self) -> RenderResult<AssignmentTarget> {
         if self.skip_operator("(") {
             let target = self.nested(|this| this.target(None))?;
             self.expect_operator(")")?;
@@ -386,7 +386,7 @@ impl Parser {
         Ok(AssignmentTarget::Name(name.into()))
     }
 
-    fn check_target(&self, name: &str) -> Outcome<()> {
+    fn check_target(&self, name: &str) -> RenderResult<()> {
         if ["true", "false", "none", "True", "False", "None"].contains(&name) {
             return self.fail("can't assign to 'const'");
         }
@@ -646,7 +646,11 @@ impl Parser {
     }
 
     /// Items with commas between them, up to `close`, which is taken; one comma may stand at the end.
-    fn items<T>(&mut self, close: &str, mut item: impl FnMut(&mut Self) -> Outcome<T>) -> Outcome<Vec<T>> {
+    fn items<T>(
+        &mut self,
+        close: &str,
+        mut item: impl FnMut(&mut Self) -> RenderResult<T>,
+    ) -> RenderResult<Vec<T>> {
         let mut items = Vec::new();
         while !self.is_operator(close) {
             if !items.is_empty() {
@@ -754,7 +758,7 @@ impl Parser {
     }
 
     /// Arguments in brackets, and how deep the deepest is.
-    fn arguments(&mut self) -> Outcome<(Arguments, u16)> {
+    fn arguments(&mut self) -> RenderResult<(Arguments, u16)> {
         self.expect_operator("(")?;
         let mut arguments = Arguments::default();
         let mut depth = 0;
@@ -807,7 +811,7 @@ impl Parser {
     }
 
     /// A chain of filters; the first stands without `|` where `starts_inline`. `None` where there is no filter.
-    fn filter(&mut self, mut node: Option<Expr>, mut starts_inline: bool) -> Outcome<Option<Expr>> {
+    fn filter(&mut self, mut node: Option<Expr>, mut starts_inline: bool) -> RenderResult<Option<Expr>> {
         while starts_inline || self.is_operator("|") {
             if !starts_inline {
                 self.next();
@@ -824,7 +828,7 @@ impl Parser {
         Ok(node)
     }
 
-    fn dotted_name(&mut self) -> Outcome<String> {
+    fn dotted_name(&mut self) -> RenderResult<String> {
         let mut name = self.name()?;
         while self.skip_operator(".") {
             name.push('.');

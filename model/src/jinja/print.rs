@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::fault::{Outcome, fail, touch};
+use super::fault::{RenderResult, fail, touch};
 use super::interpreter::Interpreter;
 use super::value::{Buffer, TemplateValue, quoted_type};
 
@@ -13,7 +13,7 @@ const MOST_DEPTH: usize = 200;
 const VALUE_WORK: usize = 32;
 
 /// `str(value)` at the end of `out`.
-pub(super) fn print(machine: &Interpreter<'_>, value: &TemplateValue, out: &mut Buffer) -> Outcome<()> {
+pub(super) fn print(machine: &Interpreter<'_>, value: &TemplateValue, out: &mut Buffer) -> RenderResult<()> {
     match value {
         TemplateValue::Undefined(_) => Ok(()),
         TemplateValue::Text(text) => out.push(text.as_str()),
@@ -22,7 +22,7 @@ pub(super) fn print(machine: &Interpreter<'_>, value: &TemplateValue, out: &mut 
 }
 
 /// `str(value)`.
-pub(super) fn string(machine: &Interpreter<'_>, value: &TemplateValue) -> Outcome<TemplateValue> {
+pub(super) fn string(machine: &Interpreter<'_>, value: &TemplateValue) -> RenderResult<TemplateValue> {
     if let TemplateValue::Text(_) = value {
         return Ok(value.clone());
     }
@@ -37,7 +37,7 @@ pub(super) fn repr(
     value: &TemplateValue,
     out: &mut Buffer,
     depth: usize,
-) -> Outcome<()> {
+) -> RenderResult<()> {
     if depth > MOST_DEPTH {
         return fail("a value is nested too deeply to be printed");
     }
@@ -94,7 +94,7 @@ fn several(
     items: &[TemplateValue],
     out: &mut Buffer,
     depth: usize,
-) -> Outcome<()> {
+) -> RenderResult<()> {
     for (index, item) in items.iter().enumerate() {
         out.push(if index > 0 { ", " } else { "" })?;
         repr(machine, item, out, depth)?;
@@ -107,7 +107,7 @@ fn pairs(
     entries: &[(TemplateValue, TemplateValue)],
     out: &mut Buffer,
     depth: usize,
-) -> Outcome<()> {
+) -> RenderResult<()> {
     out.push("{")?;
     for (index, (key, value)) in entries.iter().enumerate() {
         out.push(if index > 0 { ", " } else { "" })?;
@@ -119,7 +119,7 @@ fn pairs(
 }
 
 /// A string as Python's repr quotes it.
-fn quoted(text: &str, out: &mut Buffer) -> Outcome<()> {
+fn quoted(text: &str, out: &mut Buffer) -> RenderResult<()> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push_char(quote)?;
     for character in text.chars() {
@@ -183,7 +183,12 @@ pub(super) struct JsonStyle {
 }
 
 /// `json.dumps(value)` at the end of `out`.
-pub(super) fn json(value: &TemplateValue, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+pub(super) fn json(
+    value: &TemplateValue,
+    style: &JsonStyle,
+    out: &mut Buffer,
+    depth: usize,
+) -> RenderResult<()> {
     if depth > MOST_DEPTH {
         return fail("a value is nested too deeply for tojson");
     }
@@ -256,14 +261,14 @@ fn json_float(number: f64) -> String {
     }
 }
 
-fn separate(index: usize, style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+fn separate(index: usize, style: &JsonStyle, out: &mut Buffer, depth: usize) -> RenderResult<()> {
     if index > 0 {
         out.push(&style.between)?;
     }
     line(style, out, depth)
 }
 
-fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
+fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> RenderResult<()> {
     match &style.indent {
         None => Ok(()),
         Some(indent) => {
@@ -273,7 +278,7 @@ fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> Outcome<()> {
     }
 }
 
-fn json_string(text: &str, style: &JsonStyle, out: &mut Buffer) -> Outcome<()> {
+fn json_string(text: &str, style: &JsonStyle, out: &mut Buffer) -> RenderResult<()> {
     out.push("\"")?;
     for character in text.chars() {
         match character {

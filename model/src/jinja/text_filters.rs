@@ -2,7 +2,7 @@
 //!
 //! Past 400 lines: one table of what a template may call.
 
-use super::fault::{Outcome, fail, room, touch};
+use super::fault::{RenderResult, fail, room, touch};
 use super::interpreter::{CallArguments, Interpreter};
 use super::lexer::is_space;
 use super::methods;
@@ -37,7 +37,7 @@ fn given(value: Option<TemplateValue>) -> TemplateValue {
     value.unwrap_or(TemplateValue::None)
 }
 
-fn whole(value: Option<TemplateValue>, default: usize, what: &str) -> Outcome<usize> {
+fn whole(value: Option<TemplateValue>, default: usize, what: &str) -> RenderResult<usize> {
     match value {
         None => Ok(default),
         Some(value) => match value.as_int() {
@@ -53,7 +53,7 @@ pub(super) fn call(
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     if name == "format" {
         if !args.positional.is_empty() && !args.named.is_empty() {
             return fail("can't handle positional and keyword arguments at the same time");
@@ -154,7 +154,7 @@ fn title(text: &str) -> String {
     out
 }
 
-fn escape(text: &str) -> Outcome<TemplateValue> {
+fn escape(text: &str) -> RenderResult<TemplateValue> {
     let mut out = Buffer::default();
     for character in text.chars() {
         match character {
@@ -169,7 +169,7 @@ fn escape(text: &str) -> Outcome<TemplateValue> {
     out.into_value()
 }
 
-fn indent(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
+fn indent(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     let [width, first, blank] = args.bind("indent", ["width", "first", "blank"])?;
     let indention = match width {
         Some(TemplateValue::Text(text)) => text.as_str().to_owned(),
@@ -195,7 +195,7 @@ fn indent(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
     out.into_value()
 }
 
-fn truncate(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
+fn truncate(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     let [length, kill_words, end, leeway] =
         args.bind("truncate", ["length", "killwords", "end", "leeway"])?;
     let length = whole(length, 255, "length")?;
@@ -218,7 +218,7 @@ fn truncate(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
     TemplateValue::text(format!("{kept}{end}"))
 }
 
-fn file_size(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValue> {
+fn file_size(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
     let [binary] = args.bind("filesizeformat", ["binary"])?;
     let is_binary = binary.is_some_and(|value| value.is_true());
     let bytes = match value {
@@ -251,7 +251,7 @@ fn file_size(args: CallArguments, value: &TemplateValue) -> Outcome<TemplateValu
     fail("no size")
 }
 
-fn url_quote(text: &str, is_query: bool, out: &mut Buffer) -> Outcome<()> {
+fn url_quote(text: &str, is_query: bool, out: &mut Buffer) -> RenderResult<()> {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
@@ -269,7 +269,7 @@ fn url_encode(
     machine: &Interpreter<'_>,
     args: CallArguments,
     value: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let [] = args.bind("urlencode", [])?;
     let mut out = Buffer::default();
     if value.as_str().is_some() || !value.is_iterable() {
@@ -294,7 +294,7 @@ fn xml_attributes(
     machine: &Interpreter<'_>,
     args: CallArguments,
     value: &TemplateValue,
-) -> Outcome<TemplateValue> {
+) -> RenderResult<TemplateValue> {
     let [space] = args.bind("xmlattr", ["autospace"])?;
     let TemplateValue::Dict(dict) = value else { return fail("xmlattr takes a mapping") };
     let mut out = Buffer::default();
@@ -346,7 +346,7 @@ fn strip_tags(text: &str) -> String {
     text.replace("&amp;", "&")
 }
 
-fn word_wrap(args: CallArguments, text: &str) -> Outcome<TemplateValue> {
+fn word_wrap(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     let names = ["width", "break_long_words", "wrapstring", "break_on_hyphens"];
     let [width, break_long, wrap, hyphens] = args.bind("wordwrap", names)?;
     let width = whole(width, 79, "width")?;

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::fault::{Held, Outcome, fail, step, touch};
+use super::fault::{Held, RenderResult, fail, step, touch};
 
 /// What a value takes beside its text, roughly.
 const VALUE_BYTES: usize = 48;
@@ -190,29 +190,29 @@ impl Text {
 
 impl TemplateValue {
     /// A text. Error: no room for it.
-    pub(super) fn text(text: impl Into<String>) -> Outcome<Self> {
+    pub(super) fn text(text: impl Into<String>) -> RenderResult<Self> {
         let text = text.into();
         let held = Held::take(text.len() + VALUE_BYTES)?;
         Ok(Self::Text(Rc::new(Text { is_ascii: text.is_ascii(), text, _held: held })))
     }
 
-    pub(super) fn list(items: Vec<Self>) -> Outcome<Self> {
+    pub(super) fn list(items: Vec<Self>) -> RenderResult<Self> {
         Ok(Self::List(sequence(items)?))
     }
 
-    pub(super) fn tuple(items: Vec<Self>) -> Outcome<Self> {
+    pub(super) fn tuple(items: Vec<Self>) -> RenderResult<Self> {
         Ok(Self::Tuple(sequence(items)?))
     }
 
     /// A pair of `groupby`.
-    pub(super) fn group(key: Self, items: Self) -> Outcome<Self> {
+    pub(super) fn group(key: Self, items: Self) -> RenderResult<Self> {
         let depth = deeper(key.depth().max(items.depth()))?;
         let held = Held::take(3 * VALUE_BYTES)?;
         Ok(Self::Tuple(Rc::new(Seq { items: vec![key, items], is_group: true, depth, _held: held })))
     }
 
     /// What a generator gives.
-    pub(super) fn generator(items: Vec<Self>) -> Outcome<Self> {
+    pub(super) fn generator(items: Vec<Self>) -> RenderResult<Self> {
         Ok(Self::iterator(sequence(items)?, "generator"))
     }
 
@@ -221,7 +221,7 @@ impl TemplateValue {
     }
 
     /// A mapping; of equal keys the first keeps its place and the last its value. Error: a key without a hash.
-    pub(super) fn dict(pairs: Vec<(Self, Self)>) -> Outcome<Self> {
+    pub(super) fn dict(pairs: Vec<(Self, Self)>) -> RenderResult<Self> {
         let mut entries: Vec<(Self, Self)> = Vec::with_capacity(pairs.len());
         let mut index = HashMap::with_capacity(pairs.len());
         let mut deepest = 0;
@@ -242,7 +242,7 @@ impl TemplateValue {
         Ok(Self::Dict(Rc::new(Dict { entries, index, depth: deeper(deepest)?, _held: held })))
     }
 
-    pub(super) fn method(value: Self, name: &str) -> Outcome<Self> {
+    pub(super) fn method(value: Self, name: &str) -> RenderResult<Self> {
         let depth = deeper(value.depth())?;
         let held = Held::take(name.len() + VALUE_BYTES)?;
         Ok(Self::Method(Rc::new(Method { value, name: name.to_owned(), depth, _held: held })))
@@ -343,7 +343,7 @@ impl TemplateValue {
     }
 
     /// The items that a `for` goes over; an iterator's are used up. Error: a value that is not iterable.
-    pub(super) fn items(&self) -> Outcome<Rc<Seq>> {
+    pub(super) fn items(&self) -> RenderResult<Rc<Seq>> {
         match self {
             Self::List(seq) | Self::Tuple(seq) => Ok(Rc::clone(seq)),
             Self::Undefined(_) => sequence(Vec::new()),
@@ -362,7 +362,7 @@ impl TemplateValue {
             }
             Self::View(ViewKind::Items, dict) => {
                 let pair = |(key, value): &(Self, Self)| Self::tuple(vec![key.clone(), value.clone()]);
-                sequence(dict.entries.iter().map(pair).collect::<Outcome<_>>()?)
+                sequence(dict.entries.iter().map(pair).collect::<RenderResult<_>>()?)
             }
             Self::Range(range) => {
                 step(range.len() as u64)?;
@@ -395,7 +395,7 @@ impl TemplateValue {
     }
 
     /// The value as a mapping's key. Error: one that may change or holds what may change.
-    pub(super) fn key(&self) -> Outcome<DictKey> {
+    pub(super) fn key(&self) -> RenderResult<DictKey> {
         Ok(match self {
             Self::Undefined(_) => DictKey::Undefined,
             Self::None => DictKey::None,
@@ -411,7 +411,7 @@ impl TemplateValue {
             }
             Self::Tuple(seq) => {
                 step(seq.items.len() as u64)?;
-                DictKey::Tuple(seq.items.iter().map(Self::key).collect::<Outcome<_>>()?)
+                DictKey::Tuple(seq.items.iter().map(Self::key).collect::<RenderResult<_>>()?)
             }
             Self::Namespace(place) | Self::Macro(place) | Self::Cycler(place) | Self::Joiner(place) => {
                 DictKey::Thing(self.type_name(), *place)
@@ -454,7 +454,7 @@ pub(super) fn quoted_type(value: &TemplateValue) -> String {
     format!("'{}'", value.type_name())
 }
 
-fn deeper(depth: u16) -> Outcome<u16> {
+fn deeper(depth: u16) -> RenderResult<u16> {
     if depth >= MOST_DEPTH {
         return fail(format!("a value is nested more than {MOST_DEPTH} deep"));
     }
@@ -462,7 +462,7 @@ fn deeper(depth: u16) -> Outcome<u16> {
 }
 
 /// Items with their bytes counted.
-pub(super) fn sequence(items: Vec<TemplateValue>) -> Outcome<Rc<Seq>> {
+pub(super) fn sequence(items: Vec<TemplateValue>) -> RenderResult<Rc<Seq>> {
     let held = Held::take((items.len() + 1) * VALUE_BYTES)?;
     let deepest = items.iter().map(TemplateValue::depth).max().unwrap_or(0);
     Ok(Rc::new(Seq { depth: deeper(deepest)?, items, is_group: false, _held: held }))
@@ -476,20 +476,20 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    pub(super) fn push(&mut self, text: &str) -> Outcome<()> {
+    pub(super) fn push(&mut self, text: &str) -> RenderResult<()> {
         self.held.grow(text.len())?;
         self.text.push_str(text);
         Ok(())
     }
 
     /// `text`, so many times.
-    pub(super) fn repeat(&mut self, text: &str, times: usize) -> Outcome<()> {
+    pub(super) fn repeat(&mut self, text: &str, times: usize) -> RenderResult<()> {
         self.held.grow(text.len().saturating_mul(times))?;
         self.text.extend(std::iter::repeat_n(text, times));
         Ok(())
     }
 
-    pub(super) fn push_char(&mut self, character: char) -> Outcome<()> {
+    pub(super) fn push_char(&mut self, character: char) -> RenderResult<()> {
         self.push(character.encode_utf8(&mut [0; 4]))
     }
 
@@ -501,7 +501,7 @@ impl Buffer {
         self.text
     }
 
-    pub(super) fn into_value(self) -> Outcome<TemplateValue> {
+    pub(super) fn into_value(self) -> RenderResult<TemplateValue> {
         let Self { text, held } = self;
         drop(held);
         TemplateValue::text(text)

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::SpecialTokens;
 use crate::error::ModelError;
 use crate::jinja::fault::{MOST_BYTES, MOST_STEPS};
-use crate::jinja::{FaultKind, Program, TemplateFault};
+use crate::jinja::{FaultKind, ParsedTemplate, TemplateFault};
 
 const OTHER_TEMPLATE: &str = "mend it, or give another one with --chat-template";
 
@@ -24,7 +24,7 @@ const OTHER_TEMPLATE: &str = "mend it, or give another one with --chat-template"
 pub struct ChatTemplate {
     path: PathBuf,
     source: String,
-    program: Program,
+    program: ParsedTemplate,
     /// Special tokens by their keys, and what transformers passes as none.
     globals: Vec<(String, Value)>,
 }
@@ -46,7 +46,7 @@ impl ChatTemplate {
 
     /// A template from its text; `path` is where it came from, for messages. Error: a syntax error, with its line.
     pub fn from_source(text: &str, path: &Path, special: &SpecialTokens) -> Result<Self, ModelError> {
-        let program = guard::caught(|| Program::parse(text))
+        let program = guard::caught(|| ParsedTemplate::parse(text))
             .unwrap_or_else(|panic| Err(failed(panic)))
             .map_err(|fault| failure(path, &fault))?;
         let mut globals: Vec<(String, Value)> =

@@ -25,12 +25,12 @@ static LAUNCH: Mutex<()> = Mutex::new(());
 type Emulate = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, c_uint, *mut *mut c_void) -> c_int;
 
 /// Of a kernel: a letter for each parameter, or null where there is no such kernel.
-type Parameters = unsafe extern "C" fn(*const c_char) -> *const c_char;
+type ParameterQuery = unsafe extern "C" fn(*const c_char) -> *const c_char;
 
 /// The kernels as a library of this process.
 struct Compiled {
     emulate: Emulate,
-    parameters: Parameters,
+    parameters: ParameterQuery,
     /// The two functions live in it.
     _library: Library,
 }
@@ -149,7 +149,7 @@ fn compile(compiler: &[String]) -> Compiled {
         let library = Library::new(&library).unwrap();
         Compiled {
             emulate: *library.get::<Emulate>("selfplay_emulate").unwrap(),
-            parameters: *library.get::<Parameters>("selfplay_emulator_parameters").unwrap(),
+            parameters: *library.get::<ParameterQuery>("selfplay_emulator_parameters").unwrap(),
             _library: library,
         }
     }

@@ -5,7 +5,7 @@
 //! Departures: ε, which TRL's form has not, is there as in `dpo` and 0 by default; logged rewards stay βΔ on sums, so that
 //! runs compare.
 
-use super::{LossForm, Unit, dpo};
+use super::{LogProbUnit, LossForm, dpo};
 
 /// DPO on log-ratios that the caller has divided by the responses' tokens.
-pub(super) const FORM: LossForm = LossForm { name: "dpo-norm", unit: Unit::Mean, ..dpo::FORM };
+pub(super) const FORM: LossForm = LossForm { name: "dpo-norm", unit: LogProbUnit::Mean, ..dpo::FORM };

@@ -9,7 +9,7 @@ pub(crate) struct LossForm {
     /// The policies that it holds the policy in training against.
     pub(super) against: Against,
     /// What its terms are by default.
-    pub(super) unit: Unit,
+    pub(super) unit: LogProbUnit,
     /// The target fields that every pair must have.
     pub(super) targets: &'static [TargetField],
     /// The keys of `[train]` that it reads and not every loss does.
@@ -33,7 +33,7 @@ pub(super) enum Against {
 
 /// What a response's term is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(super) enum LogProbUnit {
     /// A sum over its tokens, a mean with `length_normalized`.
     Sum,
     /// A mean over its tokens in any case.
@@ -116,7 +116,7 @@ impl LossForm {
         Self {
             name,
             against: Against::Reference,
-            unit: Unit::Sum,
+            unit: LogProbUnit::Sum,
             targets: &[],
             keys: &[],
             has_nll: false,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::form::{LossKey, Unit};
+use super::form::{LogProbUnit, LossKey};
 use super::{LossKind, needs_reference};
 use crate::settings::TrainSettings;
 
@@ -148,7 +148,7 @@ impl LossSettings {
 
     /// Whether the terms are means over the response's tokens.
     pub(super) fn normalizes_length(&self) -> bool {
-        self.length_normalized || self.kind.form().unit == Unit::Mean || !needs_reference(self.kind)
+        self.length_normalized || self.kind.form().unit == LogProbUnit::Mean || !needs_reference(self.kind)
     }
 
     /// What logged rewards multiply Δ by: β, and η where it stands for β.

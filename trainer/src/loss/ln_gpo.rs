@@ -3,7 +3,7 @@
 //! Source: arXiv 2410.02197, appendix E.2. |y| counts the response's tokens, its end token included.
 //! Departures: γ is fixed at 1, the paper's value; logged rewards stay βΔ on sums, so that runs compare.
 
-use super::{LossForm, Unit, gpo};
+use super::{LogProbUnit, LossForm, gpo};
 
 /// GPO on log-ratios that the caller has divided by the responses' tokens.
-pub(super) const FORM: LossForm = LossForm { name: "ln-gpo", unit: Unit::Mean, ..gpo::FORM };
+pub(super) const FORM: LossForm = LossForm { name: "ln-gpo", unit: LogProbUnit::Mean, ..gpo::FORM };

@@ -45,7 +45,7 @@ use selfplay_model::preference::score::sigmoid;
 
 pub(crate) use fault::LossFault;
 pub(crate) use form::LossKey;
-use form::{Against, Equation, LossForm, LossPair, Terms, TermsLoss, Unit};
+use form::{Against, Equation, LogProbUnit, LossForm, LossPair, Terms, TermsLoss};
 pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
 pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
 pub use kind::LossKind;
