@@ -55,7 +55,7 @@ fn transformers_5_says_the_same_in_other_keys() {
     let arch = read(&four).unwrap();
     assert_eq!(arch, read(&without(five, "torch_dtype")).unwrap());
     assert_eq!(
-        arch.rope.scaling,
+        arch.rope().unwrap().scaling,
         RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
@@ -70,7 +70,7 @@ fn nested_rope_parameters_are_taken_when_equal_and_refused_when_not() {
     let plain = json!({"rope_type": "default", "rope_theta": 7.0});
     let equal = json!({"full_attention": plain, "sliding_attention": plain});
     let arch = read(&with(without(llama(), "rope_theta"), json!({"rope_parameters": equal}))).unwrap();
-    assert_eq!(arch.rope.theta, 7.0);
+    assert_eq!(arch.rope().unwrap().theta, 7.0);
     let other =
         json!({"full_attention": plain, "sliding_attention": {"rope_type": "default", "rope_theta": 8.0}});
     assert!(refusal(json!({"rope_parameters": other})).contains("differ between the layer types"));
@@ -102,7 +102,8 @@ fn tensors_by_family() {
 fn what_is_not_supported_is_named() {
     let text = refusal(json!({"model_type": "mixtral"}));
     assert!(
-        text.contains("mixtral") && text.contains("llama, mistral, qwen2, qwen3, gemma, gemma2"),
+        text.contains("mixtral")
+            && text.contains("llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3_text, gemma3, phi3"),
         "{text}"
     );
     for kind in ["yarn", "longrope", "dynamic"] {
@@ -111,6 +112,12 @@ fn what_is_not_supported_is_named() {
     }
     assert!(refusal(json!({"quantization_config": {"bits": 4}})).contains("quantised"));
     assert!(refusal(json!({"num_experts": 8})).contains("mixture of experts"));
+    assert!(refusal(json!({"kv_lora_rank": 512})).contains("latent attention"));
+    for name in ["mixtral", "deepseek_v3", "phimoe", "phi", "gemma3n", "olmo", "olmo3", "qwen3_moe", "smollm"]
+    {
+        let text = refusal(json!({"model_type": name}));
+        assert!(text.contains(&format!("\"{name}\"")) && text.contains("smollm3"), "{text}");
+    }
 }
 
 #[test]
@@ -157,6 +164,10 @@ fn a_written_configuration_reads_as_the_same_architecture() {
         json!({"model_type": "qwen3", "head_dim": 32, "attention_bias": true}),
         json!({"model_type": "gemma", "hidden_act": "gelu"}),
         json!({"model_type": "gemma2", "query_pre_attn_scalar": 24, "sliding_window": 8}),
+        json!({"model_type": "gemma3_text", "query_pre_attn_scalar": 24, "sliding_window": 8}),
+        json!({"model_type": "phi3", "partial_rotary_factor": 0.5}),
+        json!({"model_type": "olmo2", "attention_bias": true}),
+        json!({"model_type": "smollm3", "no_rope_layers": [0, 1]}),
     ] {
         let mut arch = read(&with(llama(), changes)).unwrap();
         arch.stored_dtype = None;
@@ -172,18 +183,25 @@ proptest! {
         key in prop::sample::select(vec![
             "model_type", "vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim",
             "rope_scaling", "rope_parameters", "rope_theta", "sliding_window", "layer_types", "eos_token_id",
-            "max_window_layers", "torch_dtype", "hidden_act", "rms_norm_eps",
+            "max_window_layers", "torch_dtype", "hidden_act", "rms_norm_eps", "partial_rotary_factor", "text_config",
+            "no_rope_layers", "no_rope_layer_interval", "sliding_window_pattern", "rope_local_base_freq",
+            "original_max_position_embeddings", "query_pre_attn_scalar",
         ]),
-        family in prop::sample::select(vec!["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"]),
+        family in prop::sample::select(vec![
+            "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "gemma3", "phi3", "olmo2", "smollm3",
+        ]),
         value in prop_oneof![
             Just(json!(null)), Just(json!([])), Just(json!({})), Just(json!("")), any::<i64>().prop_map(|x| json!(x)),
             any::<f64>().prop_map(|x| json!(x)), any::<u64>().prop_map(|x| json!([x, "a"])),
             Just(json!({"rope_type": "llama3"})), Just(json!({"full_attention": {}})),
+            Just(json!({"type": "longrope", "short_factor": [1], "long_factor": [1]})),
+            Just(json!({"full_attention": {"rope_type": "longrope"}, "sliding_attention": 3})),
         ],
     ) {
         let config = with(with(llama(), json!({"model_type": family, "use_sliding_window": true})), json!({key: value}));
         if let Ok(arch) = read(&config) {
             prop_assert_eq!(arch.windows.len(), arch.num_layers);
+            prop_assert_eq!(arch.ropes.len(), arch.num_layers);
             prop_assert_eq!(arch.num_heads % arch.num_kv_heads, 0);
             prop_assert!(arch.parameter_count() > 0);
         }

@@ -10,16 +10,29 @@ fn decoder(family: &str) -> Decoder {
     let shape = json!({
         "model_type": family, "vocab_size": 48, "intermediate_size": 40, "head_dim": 8, "tie_word_embeddings": true,
     });
+    let more = match family {
+        "gemma2" => {
+            json!({"sliding_window": 9, "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 5.0,
+            "query_pre_attn_scalar": 8})
+        }
+        "gemma3_text" => {
+            json!({"sliding_window": 9, "sliding_window_pattern": 2, "hidden_activation": "gelu_pytorch_tanh",
+            "rope_local_base_freq": 50.0, "query_pre_attn_scalar": 8})
+        }
+        "phi3" => {
+            json!({"sliding_window": 9, "partial_rotary_factor": 0.75, "rope_scaling": {"type": "longrope",
+            "short_factor": [1.0, 1.5, 2.25], "long_factor": [2.0, 4.0, 8.0]}})
+        }
+        "smollm3" => json!({"no_rope_layer_interval": 2, "use_sliding_window": true, "sliding_window": 9}),
+        _ => json!({}),
+    };
     let mut config = config(shape);
-    if family == "gemma2" {
-        let window = json!({
-            "sliding_window": 9, "hidden_activation": "gelu_pytorch_tanh", "attn_logit_softcapping": 5.0,
-            "query_pre_attn_scalar": 8,
-        });
-        extend(&mut config, window);
-    }
+    extend(&mut config, more);
     selfplay_testing::decoder(&config, 3)
 }
+
+/// Every way in which keys come into the cache: rotated whole, in part, not, differently by layer, after norms of two kinds.
+const FAMILIES: [&str; 7] = ["llama", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2", "smollm3"];
 
 fn ids(n: usize, seed: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 31 + seed * 7 + 5) % 48) as u32).collect()
@@ -64,7 +77,7 @@ fn run(decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>>
 
 #[test]
 fn agrees_with_the_packed_forward() {
-    for family in ["llama", "qwen3", "gemma2"] {
+    for family in FAMILIES {
         let decoder = decoder(family);
         let sequence = ids(53, 1);
         let mut batch = PackedBatch::new();
@@ -81,7 +94,7 @@ fn agrees_with_the_packed_forward() {
 
 #[test]
 fn bits_do_not_depend_on_batch_pieces_or_packing() {
-    for family in ["llama", "qwen3", "gemma2"] {
+    for family in FAMILIES {
         let mut decoder = decoder(family);
         let alone = run(&decoder, &[(ids(45, 2), 45)]).remove(0);
         let stepwise = run(&decoder, &[(ids(45, 2), 1)]).remove(0);
@@ -114,7 +127,7 @@ fn a_shared_prefix_gives_what_whole_sequences_give() {
 
 #[test]
 fn what_else_is_wanted_changes_no_bit() {
-    for family in ["llama", "qwen3", "gemma2"] {
+    for family in FAMILIES {
         let mut decoder = decoder(family);
         let (prompt, a, b) = (ids(21, 1), ids(13, 2), ids(30, 3));
         let mut batch = PackedBatch::new();

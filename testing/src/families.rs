@@ -25,6 +25,23 @@ pub fn config(family: &str) -> serde_json::Value {
         "qwen2" => json!({"use_sliding_window": false}),
         "qwen3" => json!({"attention_bias": true, "use_sliding_window": false}),
         "gemma" => json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true}),
+        // A full layer between two with windows, each with a rotary embedding of their own.
+        "gemma3_text" => {
+            json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 5,
+            "sliding_window_pattern": 2, "rope_local_base_freq": 200.0, "query_pre_attn_scalar": 12,
+            "rope_scaling": {"rope_type": "linear", "factor": 4.0}})
+        }
+        // Six of a head's eight numbers rotated.
+        "phi3" => {
+            json!({"sliding_window": 5, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 48,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5, 2.25], "long_factor": [2.0, 4.0, 8.0]}})
+        }
+        "olmo2" => json!({"attention_bias": true}),
+        // No rotation and a window on the second layer.
+        "smollm3" => {
+            json!({"attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true, "no_rope_layer_interval": 2,
+            "use_sliding_window": true, "sliding_window": 5})
+        }
         _ => {
             json!({"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": true, "sliding_window": 5,
             "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 12})
@@ -35,7 +52,8 @@ pub fn config(family: &str) -> serde_json::Value {
 }
 
 /// All families, by `model_type`.
-pub const FAMILIES: [&str; 6] = ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2"];
+pub const FAMILIES: [&str; 10] =
+    ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "smollm3"];
 
 /// A decoder of this family, the same in every dtype.
 pub fn decoder(family: &str, dtype: DType) -> Decoder {

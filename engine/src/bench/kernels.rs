@@ -66,11 +66,13 @@ fn memory_bound(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     let width = (a.num_heads + 2 * a.num_kv_heads) * a.head_dim;
     let turned = a.num_heads + a.num_kv_heads;
     let qkv = tensor(t, width)?;
-    let table = RopeTable::new(&a.rope, a.head_dim, bench.max_tokens);
-    let positions = Positions::new((0..t).map(|i| (i % bench.max_tokens) as u32).collect());
-    lines.push(bench.operation("rope", 2.0 * rows_of(turned * a.head_dim), 0.0, || {
-        table.rotate(&qkv, turned, &positions, Direction::Forward)
-    })?);
+    if let Some(rope) = a.rope() {
+        let table = RopeTable::new(rope, a.head_dim, bench.max_tokens);
+        let positions = Positions::new((0..t).map(|i| (i % bench.max_tokens) as u32).collect());
+        lines.push(bench.operation("rope", 2.0 * rows_of(turned * rope.width), 0.0, || {
+            table.rotate(&qkv, turned, &positions, Direction::Forward)
+        })?);
+    }
     drop(qkv);
 
     let i = a.intermediate_size;

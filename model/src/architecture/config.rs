@@ -5,8 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::families::FamilyOf;
 use super::fields::{Fields, shorten};
-use super::{Activation, Architecture, Family, Rope, RopeScaling, StoredDtype};
+use super::rope::{LayerType, RopeReader};
+use super::{Activation, Architecture, Family, RopeScaling, StoredDtype};
 use crate::error::ModelError;
 
 // Bounds far above any published model; a file beyond them is damaged, not large.
@@ -14,13 +16,25 @@ const MOST_VOCABULARY: usize = 1 << 24;
 const MOST_WIDTH: usize = 1 << 20;
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_HEADS: usize = 1 << 12;
-const MOST_POSITIONS: usize = 1 << 30;
+pub(super) const MOST_POSITIONS: usize = 1 << 30;
 
 /// What a family's configuration class in transformers assumes where a key is absent, and how it names some.
 pub(super) struct Defaults {
+    /// Absent in some published files of the family; `None` where it must be there.
+    pub(super) vocab_size: Option<usize>,
+    /// As `vocab_size`.
+    pub(super) heads: Option<usize>,
     pub(super) kv_heads: Option<usize>,
     pub(super) head_dim: Option<usize>,
     pub(super) max_positions: usize,
+    pub(super) rms_norm_eps: f64,
+    pub(super) rope_theta: f64,
+    /// Of the sliding layers, of a family whose layer types have a rotary embedding each.
+    pub(super) sliding_rope_theta: Option<f64>,
+    /// A part of each head may be left unrotated.
+    pub(super) partial_rotary: bool,
+    /// The context before its extension, of a family whose files may have longrope.
+    pub(super) longrope_original: Option<usize>,
     pub(super) tie_embeddings: bool,
     pub(super) activation: &'static str,
     /// The key that the activation is written under; both are read.
@@ -32,9 +46,16 @@ pub(super) struct Defaults {
 impl Defaults {
     /// Those that most families share.
     pub(super) const LLAMA: Self = Self {
+        vocab_size: None,
+        heads: None,
         kv_heads: None,
         head_dim: None,
         max_positions: 2048,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        sliding_rope_theta: None,
+        partial_rotary: false,
+        longrope_original: None,
         tie_embeddings: false,
         activation: "silu",
         activation_key: "hidden_act",
@@ -51,8 +72,13 @@ pub(super) fn read(config: &Value, path: &Path) -> Result<Architecture, ModelErr
             "fetch the model's config.json again",
         ));
     };
-    let fields = Fields { object, path, prefix: "" };
-    let family = Family::of(&fields)?;
+    let whole = Fields { object, path, prefix: "" };
+    let FamilyOf { family, text } = Family::of(&whole)?;
+    refuse_unsupported(&whole)?;
+    let fields = match &text {
+        Some(text) => Fields { object: text, path, prefix: "text_config." },
+        None => whole,
+    };
     refuse_unsupported(&fields)?;
     let mut architecture = read_common(family, &fields)?;
     family.read(&fields, &mut architecture)?;
@@ -62,11 +88,11 @@ pub(super) fn read(config: &Value, path: &Path) -> Result<Architecture, ModelErr
 /// What all families have: no window, no soft cap, no bias, one norm before each part of a block.
 fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture, ModelError> {
     let default = family.defaults();
-    let vocab_size = fields.required_count("vocab_size", MOST_VOCABULARY)?;
+    let vocab_size = fields.count_or("vocab_size", MOST_VOCABULARY, default.vocab_size)?;
     let hidden_size = fields.required_count("hidden_size", MOST_WIDTH)?;
     let intermediate_size = fields.required_count("intermediate_size", MOST_WIDTH)?;
     let num_layers = fields.required_count("num_hidden_layers", MOST_LAYERS)?;
-    let num_heads = fields.required_count("num_attention_heads", MOST_HEADS)?;
+    let num_heads = fields.count_or("num_attention_heads", MOST_HEADS, default.heads)?;
     // Written as null it means one per query head; absent, the class's default.
     let kv_heads_default = if fields.is_written("num_key_value_heads") {
         None
@@ -85,6 +111,11 @@ fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture,
     let head_dim = head_dim(fields, default, hidden_size, num_heads)?;
     let max_positions =
         fields.count("max_position_embeddings", MOST_POSITIONS)?.unwrap_or(default.max_positions);
+    let rope = RopeReader { fields, defaults: default, head_dim, max_positions }.common()?;
+    let max_positions = match &rope.scaling {
+        RopeScaling::Long { original_max_positions, .. } => max_positions.min(*original_max_positions),
+        _ => max_positions,
+    };
     Ok(Architecture {
         family,
         vocab_size,
@@ -95,10 +126,10 @@ fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture,
         num_kv_heads,
         head_dim,
         max_positions,
-        rms_norm_eps: norm_eps(fields)?,
+        rms_norm_eps: norm_eps(fields, default)?,
         tie_embeddings: fields.flag("tie_word_embeddings", default.tie_embeddings)?,
         activation: activation(fields, default)?,
-        rope: rope(fields, max_positions)?,
+        ropes: vec![Some(rope); num_layers],
         windows: vec![None; num_layers],
         attention_scale: 1.0 / (head_dim as f64).sqrt(),
         attention_softcap: None,
@@ -106,7 +137,7 @@ fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture,
         norm_offset: false,
         embedding_scale: None,
         post_norms: false,
-        qk_norm: false,
+        qk_norm: None,
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
@@ -124,7 +155,7 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ModelError> {
             "use the model's unquantised weights (float32, bfloat16 or float16)",
         ));
     }
-    for key in ["num_local_experts", "num_experts", "n_routed_experts"] {
+    for key in ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"] {
         if fields.get(key).and_then(Value::as_u64).is_some_and(|n| n > 0) {
             return Err(fields.wrong(
                 key,
@@ -132,6 +163,13 @@ fn refuse_unsupported(fields: &Fields) -> Result<(), ModelError> {
                 &format!("use a dense model of the families {}", Family::list()),
             ));
         }
+    }
+    if fields.get("kv_lora_rank").and_then(Value::as_u64).is_some_and(|n| n > 0) {
+        return Err(fields.wrong(
+            "kv_lora_rank",
+            "makes this multi-head latent attention, which is not supported",
+            &format!("use a dense model of the families {}", Family::list()),
+        ));
     }
     if fields.get("use_bidirectional_attention") == Some(&Value::Bool(true)) {
         return Err(fields.wrong(
@@ -172,8 +210,8 @@ fn head_dim(
     Ok(head_dim)
 }
 
-fn norm_eps(fields: &Fields) -> Result<f64, ModelError> {
-    let eps = fields.positive("rms_norm_eps")?.unwrap_or(1e-6);
+fn norm_eps(fields: &Fields, default: &Defaults) -> Result<f64, ModelError> {
+    let eps = fields.positive("rms_norm_eps")?.unwrap_or(default.rms_norm_eps);
     if eps >= 1.0 {
         return Err(fields.wrong("rms_norm_eps", &format!("is {eps}"), "it must be below 1, e.g. 1e-6"));
     }
@@ -206,90 +244,6 @@ fn stored_dtype(fields: &Fields) -> Result<Option<StoredDtype>, ModelError> {
     })
 }
 
-fn rope(fields: &Fields, max_positions: usize) -> Result<Rope, ModelError> {
-    let scaling = match fields.object("rope_scaling", "rope_scaling.")? {
-        Some(scaling) => Some(scaling),
-        None => fields.object("rope_parameters", "rope_parameters.")?.map(one_of_nested).transpose()?,
-    };
-    let inner_theta = scaling.as_ref().map(|inner| inner.positive("rope_theta")).transpose()?.flatten();
-    // A rope_theta inside rope_parameters counts although rope_scaling stands beside it.
-    let beside_theta = fields
-        .object("rope_parameters", "rope_parameters.")?
-        .map(|inner| inner.positive("rope_theta"))
-        .transpose()?
-        .flatten();
-    let theta = inner_theta.or(fields.positive("rope_theta")?).or(beside_theta).unwrap_or(10_000.0);
-    if !(1.0..=1e15).contains(&theta) {
-        return Err(fields.wrong("rope_theta", &format!("is {theta}"), "it must lie between 1 and 1e15"));
-    }
-    let partial = [Some(fields), scaling.as_ref()].into_iter().flatten();
-    for part in partial {
-        if part.positive("partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
-            return Err(part.wrong(
-                "partial_rotary_factor",
-                "is not 1, which is not supported",
-                "use a model that turns the whole head",
-            ));
-        }
-    }
-    let scaling = match scaling {
-        None => RopeScaling::None,
-        Some(inner) => rope_scaling(&inner, fields, max_positions)?,
-    };
-    Ok(Rope { theta, scaling })
-}
-
-/// Transformers 5 may write one set of rope parameters per layer type; equal ones are one.
-fn one_of_nested<'a>(parameters: Fields<'a>) -> Result<Fields<'a>, ModelError> {
-    let nested: Vec<_> = ["full_attention", "sliding_attention"]
-        .into_iter()
-        .filter_map(|kind| parameters.get(kind).and_then(Value::as_object))
-        .collect();
-    let Some(first) = nested.first().copied() else { return Ok(parameters) };
-    if nested.iter().any(|other| *other != first) {
-        return Err(ModelError::input(
-            parameters.path,
-            "`rope_parameters` differ between the layer types, which is not supported",
-            "use a model whose layers share one rotary embedding",
-        ));
-    }
-    Ok(Fields { object: first, ..parameters })
-}
-
-fn rope_scaling(inner: &Fields, fields: &Fields, max_positions: usize) -> Result<RopeScaling, ModelError> {
-    let key = if inner.get("rope_type").is_some() { "rope_type" } else { "type" };
-    match inner.text(key)? {
-        None | Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear { factor: inner.required_positive("factor")? }),
-        Some("llama3") => {
-            let original_max_positions = inner
-                .count("original_max_position_embeddings", MOST_POSITIONS)?
-                .or(fields.count("original_max_position_embeddings", MOST_POSITIONS)?)
-                .unwrap_or(max_positions);
-            let low_freq_factor = inner.required_positive("low_freq_factor")?;
-            let high_freq_factor = inner.required_positive("high_freq_factor")?;
-            if high_freq_factor <= low_freq_factor {
-                return Err(inner.wrong(
-                    "high_freq_factor",
-                    &format!("is {high_freq_factor}, not above `low_freq_factor` = {low_freq_factor}"),
-                    "it must be the larger of the two",
-                ));
-            }
-            Ok(RopeScaling::Llama3 {
-                factor: inner.required_positive("factor")?,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_positions,
-            })
-        }
-        Some(other) => Err(inner.wrong(
-            key,
-            &format!("is \"{other}\", which is not supported"),
-            "supported are default, linear and llama3",
-        )),
-    }
-}
-
 /// `sliding_window`: 4096 where it is absent, none where it is null.
 pub(super) fn window(fields: &Fields) -> Result<Option<usize>, ModelError> {
     if fields.is_written("sliding_window") {
@@ -306,8 +260,19 @@ pub(super) fn windows_by_layer(
     num_layers: usize,
     is_sliding: impl Fn(usize) -> bool,
 ) -> Result<Vec<Option<usize>>, ModelError> {
+    let types = layer_types_of(fields, num_layers, is_sliding)?;
+    Ok(types.into_iter().map(|kind| window.filter(|_| kind == LayerType::Sliding)).collect())
+}
+
+/// What `layer_types` calls each layer; sliding where `is_sliding` says so if that key is absent.
+pub(super) fn layer_types_of(
+    fields: &Fields,
+    num_layers: usize,
+    is_sliding: impl Fn(usize) -> bool,
+) -> Result<Vec<LayerType>, ModelError> {
     let Some(value) = fields.get("layer_types") else {
-        return Ok((0..num_layers).map(|layer| window.filter(|_| is_sliding(layer))).collect());
+        let kind = |layer| if is_sliding(layer) { LayerType::Sliding } else { LayerType::Full };
+        return Ok((0..num_layers).map(kind).collect());
     };
     let Some(types) = value.as_array().filter(|types| types.len() == num_layers) else {
         return Err(fields.wrong(
@@ -316,18 +281,29 @@ pub(super) fn windows_by_layer(
             &format!("it must be a list of {num_layers} names, one for each layer"),
         ));
     };
-    types
-        .iter()
-        .map(|name| match name.as_str() {
-            Some("sliding_attention") => Ok(window),
-            Some("full_attention") => Ok(None),
-            _ => Err(fields.wrong(
+    let kind = |name: &Value| {
+        LayerType::ALL.into_iter().find(|kind| name.as_str() == Some(kind.name())).ok_or_else(|| {
+            fields.wrong(
                 "layer_types",
                 &format!("holds {}, which is not supported", shorten(name)),
                 "supported are full_attention and sliding_attention",
-            )),
+            )
         })
-        .collect()
+    };
+    types.iter().map(kind).collect()
+}
+
+/// Refuses layers that slide without a window, which transformers cannot compute either.
+pub(super) fn need_window(
+    fields: &Fields,
+    window: Option<usize>,
+    types: &[LayerType],
+) -> Result<(), ModelError> {
+    if window.is_none() && types.contains(&LayerType::Sliding) {
+        let want = "give the window's size in tokens";
+        return Err(fields.wrong("sliding_window", "is not set, but some layers are sliding", want));
+    }
+    Ok(())
 }
 
 /// A config.json that transformers and [`read`] read as this architecture.
@@ -340,17 +316,6 @@ pub(super) fn write(a: &Architecture) -> Map<String, Value> {
     let activation = match a.activation {
         Activation::Silu => "silu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
-    };
-    let rope_scaling = match a.rope.scaling {
-        RopeScaling::None => Value::Null,
-        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => json!({
-            "rope_type": "llama3",
-            "factor": factor,
-            "low_freq_factor": low_freq_factor,
-            "high_freq_factor": high_freq_factor,
-            "original_max_position_embeddings": original_max_positions,
-        }),
     };
     let entries = [
         ("architectures", json!([a.family.class()])),
@@ -366,8 +331,6 @@ pub(super) fn write(a: &Architecture) -> Map<String, Value> {
         ("rms_norm_eps", json!(a.rms_norm_eps)),
         ("tie_word_embeddings", json!(a.tie_embeddings)),
         (a.family.defaults().activation_key, json!(activation)),
-        ("rope_theta", json!(a.rope.theta)),
-        ("rope_scaling", rope_scaling),
         ("attention_bias", json!(a.output_bias)),
         ("mlp_bias", json!(a.mlp_bias)),
         ("sliding_window", json!(a.windows.iter().flatten().next())),
@@ -376,12 +339,14 @@ pub(super) fn write(a: &Architecture) -> Map<String, Value> {
     ];
     let mut config: Map<String, Value> =
         entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let rope_keys = a.rope().map(|rope| rope.to_keys(a.head_dim)).unwrap_or_default();
+    config.extend(rope_keys.into_iter().map(|(key, value)| (key.to_owned(), value)));
     a.family.write(a, &mut config);
     config
 }
 
 /// The key `layer_types` of an architecture whose layers have windows or none.
 pub(super) fn layer_types(a: &Architecture) -> Value {
-    let kind = |w: &Option<usize>| if w.is_some() { "sliding_attention" } else { "full_attention" };
+    let kind = |w: &Option<usize>| if w.is_some() { LayerType::Sliding } else { LayerType::Full }.name();
     a.windows.iter().map(kind).collect()
 }

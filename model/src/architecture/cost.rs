@@ -37,21 +37,30 @@ impl Architecture {
         }
     }
 
-    /// Operations of one query over all heads of a block that attends to `context` tokens.
-    fn attention_flops(&self, context: f64) -> f64 {
-        4.0 * self.attended_width() as f64 * context
+    /// Operations of queries over all heads of all blocks, that attend to so many tokens altogether in a block with the
+    /// window.
+    fn attention_flops(&self, attended: impl Fn(Option<usize>) -> f64) -> f64 {
+        let tokens: f64 = self.windows.iter().map(|&window| attended(window)).sum();
+        4.0 * self.attended_width() as f64 * tokens
     }
 
-    /// Operations of a token that attends to `context` tokens, itself among them, without the head.
+    /// Operations of a token that attends to `context` tokens where no window is shorter, itself among them, without the head.
     pub fn token_flops(&self, context: f64) -> f64 {
         let BlockProducts { qkv, rest } = self.block_products();
-        self.num_layers as f64 * (qkv + rest + self.attention_flops(context))
+        let attended = |window: Option<usize>| window.map_or(context, |window| context.min(window as f64));
+        self.num_layers as f64 * (qkv + rest) + self.attention_flops(attended)
     }
 
     /// Operations of `new` tokens after `before` others, without the head.
     pub fn continuation_flops(&self, before: usize, new: usize) -> f64 {
-        // The i-th of them attends to before + i tokens.
-        new as f64 * self.token_flops(before as f64 + (new as f64 + 1.0) / 2.0)
+        let BlockProducts { qkv, rest } = self.block_products();
+        // The i-th of them attends to before + i tokens, or to the window's.
+        let attended = |window: Option<usize>| {
+            let growing = window.map_or(new, |window| window.saturating_sub(before).min(new));
+            let grown = growing as f64 * (before as f64 + (growing as f64 + 1.0) / 2.0);
+            grown + (new - growing) as f64 * window.unwrap_or(0) as f64
+        };
+        new as f64 * self.num_layers as f64 * (qkv + rest) + self.attention_flops(attended)
     }
 
     /// Operations of a forward pass over `batch`; of the last block, everything after attention is for `rows` alone where
@@ -59,17 +68,12 @@ impl Architecture {
     pub fn forward_flops(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> f64 {
         let BlockProducts { qkv, rest } = self.block_products();
         let (tokens, layers) = (batch.tokens() as f64, self.num_layers as f64);
-        let attention: f64 =
-            batch.positions().iter().map(|&position| self.attention_flops(f64::from(position) + 1.0)).sum();
-        match rows {
-            None => layers * (tokens * (qkv + rest) + attention),
-            Some(rows) => {
-                (layers - 1.0) * (tokens * (qkv + rest) + attention)
-                    + tokens * qkv
-                    + attention
-                    + rows.len() as f64 * rest
-            }
-        }
+        let attention = self.attention_flops(|window| {
+            let most = window.map_or(f64::INFINITY, |window| window as f64);
+            batch.positions().iter().map(|&position| (f64::from(position) + 1.0).min(most)).sum()
+        });
+        let rows = rows.map_or(tokens, |rows| rows.len() as f64);
+        layers * tokens * qkv + ((layers - 1.0) * tokens + rows) * rest + attention
     }
 
     /// Operations of the output head for one row.
@@ -112,10 +116,11 @@ impl Architecture {
     /// and the inside of one block, without it the inside of all of them.
     pub fn training_values(&self, recompute: bool) -> usize {
         let (hidden, wide, layers) = (self.hidden_size, self.intermediate_size, self.num_layers);
-        // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part, what
-        // these norms saw.
+        // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part or on
+        // queries and keys, what these norms saw.
         let post_norms = if self.post_norms { 2 * hidden } else { 0 };
-        let inside = self.qkv_width() + self.attended_width() + hidden + 2 * wide + post_norms;
+        let qk_norm = if self.qk_norm.is_some() { self.qkv_width() } else { 0 };
+        let inside = self.qkv_width() + self.attended_width() + hidden + 2 * wide + post_norms + qk_norm;
         // The gated unit's output and its gradient, the stream's gradient, the hidden states and theirs.
         let passing = 2 * wide + 3 * hidden;
         let kept = if recompute { layers * hidden + inside } else { layers * (hidden + inside) };
@@ -162,6 +167,29 @@ mod tests {
     }
 
     #[test]
+    fn a_window_bounds_what_is_attended_to() {
+        let mut a = small("gemma2");
+        a.windows = vec![Some(4), None];
+        // A query attends to every number of four heads of 8, for scores and for sums.
+        let each = |attended: f64| 4.0 * 32.0 * attended;
+        let plain = Architecture { windows: vec![None; 2], ..a.clone() };
+        let products = plain.token_flops(0.0);
+        assert_eq!(a.token_flops(3.0), plain.token_flops(3.0));
+        assert_eq!(a.token_flops(10.0), products + each(4.0 + 10.0));
+        // 1, 2, 3, 4, 4, 4 and 1 to 6.
+        assert_eq!(a.continuation_flops(0, 6), 6.0 * products + each(18.0 + 21.0));
+        // From 3 on: 4, 4, 4 and 4, 5, 6; from 5 on the window is full.
+        assert_eq!(a.continuation_flops(3, 3), 3.0 * products + each(12.0 + 15.0));
+        assert_eq!(a.continuation_flops(5, 2), 2.0 * products + each(8.0 + 13.0));
+        let mut batch = PackedBatch::new();
+        batch.push(&[0; 6]);
+        assert_eq!(a.forward_flops(&batch, None), a.continuation_flops(0, 6));
+        let last = a.forward_flops(&batch, Some(&[5]));
+        // Five rows less of one block's output and feed-forward part.
+        assert_eq!(a.forward_flops(&batch, None) - last, 5.0 * (2.0 * 32.0 * 32.0 + 6.0 * 32.0 * 48.0));
+    }
+
+    #[test]
     fn bytes_of_a_step_and_of_its_cache() {
         let a = small("llama");
         // 10 tokens × (3·32 + (4 + 2·2)·8 + 4·8 + 3·48) numbers × 2 bytes and three parts of 4·8 × 4 bytes, and 3 rows ×
@@ -184,6 +212,8 @@ mod tests {
         assert_eq!(a.training_values(true), 2 * 32 + 224 + 192);
         assert_eq!(a.training_values(false), 2 * (32 + 224) + 192);
         assert_eq!(small("gemma2").training_values(true), 2 * 32 + 224 + 64 + 192);
+        assert_eq!(small("qwen3").training_values(true), 2 * 32 + 224 + 64 + 192);
+        assert_eq!(small("olmo2").training_values(true), 2 * 32 + 224 + 64 + 64 + 192);
         assert_eq!(a.training_logit_bytes(3, DType::F32), 3 * 1000 * 4);
         assert_eq!(a.training_logit_bytes(3, DType::BF16), 3 * 1000 * 6);
     }

@@ -58,6 +58,19 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A count, `default` where the key is absent; without a default it must be there.
+    pub(super) fn count_or(
+        &self,
+        key: &str,
+        most: usize,
+        default: Option<usize>,
+    ) -> Result<usize, ModelError> {
+        match (self.count(key, most)?, default) {
+            (Some(count), _) | (None, Some(count)) => Ok(count),
+            (None, None) => self.required_count(key, most),
+        }
+    }
+
     /// A finite number above 0, where the key is there.
     pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, ModelError> {
         let Some(value) = self.get(key) else { return Ok(None) };
@@ -70,6 +83,20 @@ impl<'a> Fields<'a> {
     /// A number above 0 that must be there.
     pub(super) fn required_positive(&self, key: &str) -> Result<f64, ModelError> {
         self.positive(key)?.ok_or_else(|| self.wrong(key, "is missing", "give it a number above 0"))
+    }
+
+    /// A list of so many numbers above 0, which must be there.
+    pub(super) fn required_positives(&self, key: &str, count: usize) -> Result<Vec<f64>, ModelError> {
+        let want = format!("a list of {count} numbers above 0");
+        let Some(value) = self.get(key) else {
+            return Err(self.wrong(key, "is missing", &format!("give it: {want}")));
+        };
+        let number = |value: &Value| value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        value
+            .as_array()
+            .filter(|values| values.len() == count)
+            .and_then(|values| values.iter().map(number).collect())
+            .ok_or_else(|| self.wrong_type(key, value, &want))
     }
 
     /// A flag, `default` where the key is absent.

@@ -5,7 +5,7 @@
 //! queries, then keys, then values (Phi-3's `qkv_proj`); gate and up may be two or one whose rows are gate, then up
 //! (`gate_up_proj`): each is a list of modules whose outputs follow one another. A norm that a family lacks is `None`.
 
-use super::Architecture;
+use super::{Architecture, QkNorm};
 
 /// What a parameter is, for weight decay and initialisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,9 +91,9 @@ pub(crate) struct LayerModules {
     pub attention_norm: Option<Norm>,
     /// Their outputs, one module after the other: all queries, all keys, all values.
     pub qkv: Vec<ModuleSpec>,
-    /// On queries.
+    /// On queries: on each head or on all of a token, by its width.
     pub q_norm: Option<Norm>,
-    /// On keys.
+    /// On keys, as on queries.
     pub k_norm: Option<Norm>,
     /// From the attention's heads to the stream.
     pub output: ModuleSpec,
@@ -178,12 +178,18 @@ pub(super) fn modules(
     }
 }
 
-/// A layer as Llama names and orders its parts, with the biases and the norms per head that the architecture has.
+/// A layer as Llama names and orders its parts, with the biases and the norms of queries and keys that the
+/// architecture has.
 pub(super) fn layer(a: &Architecture, names: &LayerNames) -> LayerModules {
     let (hidden, wide) = (a.hidden_size, a.intermediate_size);
     let queries = a.num_heads * a.head_dim;
     let keys = a.num_kv_heads * a.head_dim;
-    let head_norm = |part| a.qk_norm.then(|| names.norm(part, a.head_dim));
+    let qk_norm = |part, all_heads| {
+        a.qk_norm.map(|norm| match norm {
+            QkNorm::PerHead => names.norm(part, a.head_dim),
+            QkNorm::AllHeads => names.norm(part, all_heads),
+        })
+    };
     LayerModules {
         attention_norm: Some(names.norm("input_layernorm", hidden)),
         qkv: vec![
@@ -191,8 +197,8 @@ pub(super) fn layer(a: &Architecture, names: &LayerNames) -> LayerModules {
             names.module("self_attn.k_proj", keys, hidden, a.qkv_bias),
             names.module("self_attn.v_proj", keys, hidden, a.qkv_bias),
         ],
-        q_norm: head_norm("self_attn.q_norm"),
-        k_norm: head_norm("self_attn.k_norm"),
+        q_norm: qk_norm("self_attn.q_norm", queries),
+        k_norm: qk_norm("self_attn.k_norm", keys),
         output: names.module("self_attn.o_proj", hidden, queries, a.output_bias),
         attention_post_norm: None,
         // After attention in the stream's order, not on the attention's output.

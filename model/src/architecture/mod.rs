@@ -12,16 +12,19 @@ mod families;
 mod fields;
 pub(crate) mod layout;
 mod named;
+mod rope;
 
 use std::path::Path;
 
 use serde_json::Value;
 
 pub use families::Family;
+pub(crate) use families::text_config;
 pub(crate) use fields::token_ids;
 pub(crate) use layout::Modules;
 pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
+pub use rope::{Rope, RopeScaling};
 
 use crate::error::ModelError;
 use crate::folder::check_links;
@@ -36,36 +39,13 @@ pub enum Activation {
     GeluTanh,
 }
 
-/// How rotary frequencies are stretched for long contexts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Plain frequencies θ^(−2i/d).
-    None,
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths above original_max_positions / low_freq_factor are divided whole.
-        low_freq_factor: f64,
-        /// Wavelengths below original_max_positions / high_freq_factor are kept.
-        high_freq_factor: f64,
-        /// Context length of the model before its extension, in tokens.
-        original_max_positions: usize,
-    },
-    /// All frequencies divided by `factor`.
-    Linear {
-        /// Divisor of every frequency.
-        factor: f64,
-    },
-}
-
-/// The rotary embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Stretching, if any.
-    pub scaling: RopeScaling,
+/// Over what queries and keys are normalised before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, with factors that all heads share \[d].
+    PerHead,
+    /// All heads of a token together, with factors of their own \[heads · d].
+    AllHeads,
 }
 
 /// Number formats that weights are stored in.
@@ -137,7 +117,7 @@ pub struct Architecture {
     pub num_kv_heads: usize,
     /// Width of one head; even.
     pub head_dim: usize,
-    /// Longest context, in tokens.
+    /// Longest context, in tokens; with [`RopeScaling::Long`] the one before its extension.
     pub max_positions: usize,
     /// ε inside the root of every norm.
     pub rms_norm_eps: f64,
@@ -145,11 +125,11 @@ pub struct Architecture {
     pub tie_embeddings: bool,
     /// Activation of the gate.
     pub activation: Activation,
-    /// Rotary embedding.
-    pub rope: Rope,
+    /// Per layer: its rotary embedding; `None` has none (every fourth layer of SmolLM 3).
+    pub ropes: Vec<Option<Rope>>,
     /// Per layer: a query sees itself and the `window − 1` positions before it; `None` sees all before it.
     pub windows: Vec<Option<usize>>,
-    /// Factor of q·k: head_dim^−½, or query_pre_attn_scalar^−½ for Gemma 2.
+    /// Factor of q·k: head_dim^−½, or query_pre_attn_scalar^−½ for Gemma 2 and 3.
     pub attention_scale: f64,
     /// Attention scores x become c·tanh(x/c).
     pub attention_softcap: Option<f64>,
@@ -159,10 +139,11 @@ pub struct Architecture {
     pub norm_offset: bool,
     /// Embeddings are multiplied by this (Gemma: √hidden_size, not yet rounded to the dtype of computation).
     pub embedding_scale: Option<f64>,
-    /// Norms after attention and after the feed-forward part, before they join the stream (Gemma 2).
+    /// Norms after attention and after the feed-forward part, before they join the stream (Gemma 2 and 3,
+    /// OLMo 2).
     pub post_norms: bool,
-    /// Queries and keys are normalised per head (Qwen 3).
-    pub qk_norm: bool,
+    /// Norms of queries and keys (Qwen 3, Gemma 3, OLMo 2).
+    pub qk_norm: Option<QkNorm>,
     /// Bias on the query, key and value projections.
     pub qkv_bias: bool,
     /// Bias on the attention's output projection.
@@ -202,6 +183,11 @@ impl Architecture {
     /// A config.json that transformers and [`Self::from_json`] read as this architecture.
     pub fn to_json(&self) -> Value {
         Value::Object(config::write(self))
+    }
+
+    /// The rotary embedding of the first layer that has one.
+    pub fn rope(&self) -> Option<&Rope> {
+        self.ropes.iter().flatten().next()
     }
 
     /// Number of weights, each counted once (a tied head is the embedding).

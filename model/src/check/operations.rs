@@ -16,7 +16,7 @@ use crate::ops::embedding::{embedding, embedding_backward};
 use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
 use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
 use crate::ops::rms_norm::{HeadColumns, RmsNorm};
-use crate::ops::rope::RopeTable;
+use crate::ops::rope::{Direction, Positions, RopeTable};
 use crate::ops::rows::select_rows;
 use crate::parameters::{Gradients, Parameters};
 
@@ -37,6 +37,7 @@ pub fn compare_all(target: &CheckTarget, size: InputSize, seed: u64) -> Result<V
     let mut run = OperationChecks { target, size, seed, found: Vec::new() };
     run.norms()?;
     run.norms_of_heads()?;
+    run.rotations()?;
     run.gated_units_and_sums()?;
     run.rows_by_index()?;
     run.linear_maps()?;
@@ -123,7 +124,8 @@ impl OperationChecks<'_> {
 
     fn norms_of_heads(&mut self) -> Result<()> {
         let rows = self.rows();
-        for (d, heads) in [(8, 3), (70, 2), (128, 32)] {
+        // The last is all heads of a token together.
+        for (d, heads) in [(8, 3), (70, 2), (128, 32), (2056, 1)] {
             let (columns, width) = (HeadColumns { first: d, count: heads }, d * (heads + 2));
             let norm = RmsNorm { epsilon: 1e-6, offset: false };
             self.compare(&format!("norm of heads of {d}"), &[&[rows, width], &[d], &[rows, width]], |x| {
@@ -132,6 +134,23 @@ impl OperationChecks<'_> {
                 let (dx, d_weight) = (x[2].copy()?, sums(&x[0], &[d])?);
                 norm.heads_backward(&x[0], &dx, columns, &x[1], Some(&d_weight))?;
                 Ok(vec![y, dx, d_weight])
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whole heads and parts of them, in widths with and without 16-byte rows, forwards and back.
+    fn rotations(&mut self) -> Result<()> {
+        let rows = self.rows();
+        for (d, width) in [(16, 16), (10, 10), (10, 6), (32, 16), (128, 96), (96, 36)] {
+            let (heads, columns) = (3, 4 * d);
+            let rope = RopeTable::new(&Rope { theta: 1e3, width, scaling: RopeScaling::None }, d, rows);
+            self.compare(&format!("rotation of {width} of {d}"), &[&[rows, columns]], |x| {
+                let positions = Positions::new((0..rows as u32).rev().collect());
+                let (there, back) = (x[0].copy()?, x[0].copy()?);
+                rope.rotate(&there, heads, &positions, Direction::Forward)?;
+                rope.rotate(&back, heads, &positions, Direction::Backward)?;
+                Ok(vec![there, back])
             })?;
         }
         Ok(())
@@ -299,23 +318,29 @@ impl OperationChecks<'_> {
             ],
         ];
         let tokens = [long + short - 2, 9];
-        for (heads, kv_heads, d, window, softcap) in [
-            (4, 2, 64, None, None),
-            (6, 2, 24, Some(9), None),
-            (3, 1, 10, Some(40), Some(2.0)),
-            (8, 2, 128, None, Some(5.0)),
-            (20, 1, 100, Some(64), None),
-            (70, 1, 16, None, None),
-            (8, 1, 256, None, None),
+        // `width` numbers of each head are rotated.
+        for (heads, kv_heads, d, width, window, softcap) in [
+            (4, 2, 64, 64, None, None),
+            (6, 2, 24, 24, Some(9), None),
+            (3, 1, 10, 10, Some(40), Some(2.0)),
+            (8, 2, 128, 128, None, Some(5.0)),
+            (20, 1, 100, 100, Some(64), None),
+            (70, 1, 16, 16, None, None),
+            (8, 1, 256, 256, None, None),
+            (4, 2, 128, 96, Some(64), None),
+            (4, 2, 10, 6, None, None),
+            (4, 2, 64, 0, None, None),
+            (2, 2, 10, 0, None, None),
         ] {
             let scale = 4.0 / (d as f64).sqrt();
             let attention = Attention { heads, kv_heads, head_dim: d, scale, softcap, window };
             let name = format!(
-                "paged attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}"
+                "paged attention, {heads}/{kv_heads} heads of {d}, {width} rotated, window {window:?}, cap {softcap:?}"
             );
-            let width = attention.width();
-            let rope = RopeTable::new(&Rope { theta: 1e4, scaling: RopeScaling::None }, d, long + 2);
-            self.compare(&name, &[&[tokens[0], width], &[tokens[1], width]], |x| {
+            let columns = attention.width();
+            let rope = Rope { theta: 1e4, width, scaling: RopeScaling::None };
+            let rope = (width > 0).then(|| RopeTable::new(&rope, d, long + 2));
+            self.compare(&name, &[&[tokens[0], columns], &[tokens[1], columns]], |x| {
                 let is_gpu = Gpu::of(&x[0])?.is_some();
                 let (rows, columns) = if is_gpu { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
                 let zeros = |shape| Tensor::zeros(shape, x[0].dtype(), x[0].device());
@@ -327,7 +352,7 @@ impl OperationChecks<'_> {
                     .map(|(rows, qkv)| {
                         let step = PagedStep::new(rows);
                         let qkv = qkv.copy()?;
-                        write_pages(&attention, &qkv, &rope, &step, &keys, &values)?;
+                        write_pages(&attention, &qkv, rope.as_ref(), &step, &keys, &values)?;
                         attend_pages(&attention, &qkv, &step, &keys, &values)
                     })
                     .collect()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
+use super::rotary::RotaryTables;
 use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
 use crate::kv_cache::LayerCache;
@@ -12,23 +13,25 @@ use crate::linear::Linear;
 use crate::ops::attention::{Attention, AttentionOutput, Places};
 use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
 use crate::ops::rms_norm::HeadColumns;
-use crate::ops::rope::{Direction, Positions, RopeTable};
+use crate::ops::rope::{Direction, Positions};
 use crate::ops::rows::select_rows;
 use crate::parameters::{Gradients, ParameterId};
 
 /// One block's attention.
 pub(super) struct SelfAttention {
+    /// The block's number, by which it finds its rotary table.
+    pub(super) layer: usize,
     pub(super) heads: Attention,
     /// Queries, keys and values side by side.
     pub(super) qkv: Linear,
-    /// The norms of each query and key head, where the family has them.
-    pub(super) head_norms: Option<HeadNorms>,
+    /// The norms of queries and keys, where the family has them.
+    pub(super) qk_norms: Option<QkNorms>,
     pub(super) output: Linear,
 }
 
-/// The norms of each query and of each key head.
+/// The norms of queries and of keys: as wide as a head they are on each, as wide as all heads on all together.
 #[derive(Clone, Copy)]
-pub(super) struct HeadNorms {
+pub(super) struct QkNorms {
     pub(super) queries: ParameterId,
     pub(super) keys: ParameterId,
 }
@@ -38,20 +41,20 @@ pub(super) enum Sequences<'a> {
     /// In the batch itself.
     Packed(&'a PackedSequences<'a>),
     /// In the pages of one layer of a cache, into which the new tokens' own go first.
-    Paged { step: &'a PagedStep<'a>, rope: &'a RopeTable, cache: &'a LayerCache },
+    Paged { step: &'a PagedStep<'a>, rotary: &'a RotaryTables, cache: &'a LayerCache },
 }
 
 /// A packed batch as attention sees it, the same for all layers.
 pub(super) struct PackedSequences<'a> {
     places: Places<'a>,
     positions: Positions,
-    rope: Arc<RopeTable>,
+    rotary: Arc<RotaryTables>,
 }
 
 impl<'a> PackedSequences<'a> {
-    pub(super) fn new(batch: &'a PackedBatch, rope: Arc<RopeTable>) -> Self {
+    pub(super) fn new(batch: &'a PackedBatch, rotary: Arc<RotaryTables>) -> Self {
         let positions = Positions::new(batch.positions().to_vec());
-        Self { places: Places::new(batch.layout()), positions, rope }
+        Self { places: Places::new(batch.layout()), positions, rotary }
     }
 }
 
@@ -85,16 +88,16 @@ impl SelfAttention {
     ) -> Result<Attended> {
         let qkv = weights.forward(&self.qkv, &normed)?;
         drop(normed);
-        let qkv_before_norm = self.norm_heads(weights, &qkv, keep)?;
+        let qkv_before_norm = self.norm_qk(weights, &qkv, keep)?;
         let (output, activations) = match sequences {
-            Sequences::Packed(PackedSequences { places, positions, rope }) => {
-                rope.rotate(&qkv, self.heads.rotated_heads(), positions, Direction::Forward)?;
+            Sequences::Packed(packed @ PackedSequences { places, .. }) => {
+                self.rotate(&qkv, packed, Direction::Forward)?;
                 let attended = self.heads.forward(&qkv, places)?;
                 let output = attended.output.clone();
                 (output, keep.then_some(AttentionActivations { qkv_before_norm, qkv, attended }))
             }
-            Sequences::Paged { step, rope, cache: LayerCache { keys, values } } => {
-                write_pages(&self.heads, &qkv, rope, step, keys, values)?;
+            Sequences::Paged { step, rotary, cache: LayerCache { keys, values } } => {
+                write_pages(&self.heads, &qkv, rotary.of(self.layer), step, keys, values)?;
                 if let Some([]) = rows {
                     // Keys and values are all that a prefill's last layer is for.
                     return Ok(Attended { output: select_rows(&qkv, &[])?, activations: None });
@@ -127,48 +130,52 @@ impl SelfAttention {
         drop(d_projected);
         let d_qkv = self.heads.backward(&qkv, &attended, &d_attended, &sequences.places)?;
         drop((d_attended, attended, qkv));
-        sequences.rope.rotate(
-            &d_qkv,
-            self.heads.rotated_heads(),
-            &sequences.positions,
-            Direction::Backward,
-        )?;
-        self.norm_heads_backward(weights, qkv_before_norm, &d_qkv, gradients)?;
+        self.rotate(&d_qkv, sequences, Direction::Backward)?;
+        self.norm_qk_backward(weights, qkv_before_norm, &d_qkv, gradients)?;
         weights.backward(&self.qkv, &normed()?, &d_qkv, gradients)
     }
 
-    /// Norms each head of fresh queries and keys in place; what they saw, where that is to be kept.
-    fn norm_heads(&self, weights: &DecoderWeights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
-        let Some(norms) = self.normed_heads() else { return Ok(None) };
+    /// Rotates queries and keys in place, on a layer that does.
+    fn rotate(&self, qkv: &Tensor, sequences: &PackedSequences, direction: Direction) -> Result<()> {
+        match sequences.rotary.of(self.layer) {
+            Some(rope) => rope.rotate(qkv, self.heads.rotated_heads(), &sequences.positions, direction),
+            None => Ok(()),
+        }
+    }
+
+    /// The factors of each norm, and the groups of columns that it norms: heads, or all of them as one.
+    fn normed_columns(&self, weights: &DecoderWeights) -> Option<[(ParameterId, HeadColumns); 2]> {
+        let QkNorms { queries, keys } = self.qk_norms?;
+        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
+        let columns = |id, first, width: usize| {
+            let count = width / weights.value(id).elem_count().max(1);
+            (id, HeadColumns { first, count })
+        };
+        let first_key = heads * head_dim;
+        Some([columns(queries, 0, first_key), columns(keys, first_key, kv_heads * head_dim)])
+    }
+
+    /// Norms fresh queries and keys in place; what the norms saw, where that is to be kept.
+    fn norm_qk(&self, weights: &DecoderWeights, qkv: &Tensor, keep: bool) -> Result<Option<Tensor>> {
+        let Some(norms) = self.normed_columns(weights) else { return Ok(None) };
         let before = if keep { Some(qkv.copy()?) } else { None };
-        for (weight, heads) in norms {
-            weights.norm.heads_forward(qkv, heads, weights.value(weight))?;
+        for (id, columns) in norms {
+            weights.norm.heads_forward(qkv, columns, weights.value(id))?;
         }
         Ok(before)
     }
 
-    /// The factors of each norm of heads, and the heads that it norms.
-    fn normed_heads(&self) -> Option<[(ParameterId, HeadColumns); 2]> {
-        let HeadNorms { queries, keys } = self.head_norms?;
-        let Attention { heads, kv_heads, head_dim, .. } = self.heads;
-        Some([
-            (queries, HeadColumns { first: 0, count: heads }),
-            (keys, HeadColumns { first: heads * head_dim, count: kv_heads }),
-        ])
-    }
-
     /// The norms backwards, in place on `d_qkv`.
-    fn norm_heads_backward(
+    fn norm_qk_backward(
         &self,
         weights: &DecoderWeights,
         before: Option<Tensor>,
         d_qkv: &Tensor,
         gradients: &Gradients,
     ) -> Result<()> {
-        let (Some(before), Some(norms)) = (before, self.normed_heads()) else { return Ok(()) };
-        for (weight, heads) in norms {
-            let d_weight = gradients.get(weight);
-            weights.norm.heads_backward(&before, d_qkv, heads, weights.value(weight), d_weight)?;
+        let (Some(before), Some(norms)) = (before, self.normed_columns(weights)) else { return Ok(()) };
+        for (id, columns) in norms {
+            weights.norm.heads_backward(&before, d_qkv, columns, weights.value(id), gradients.get(id))?;
         }
         Ok(())
     }

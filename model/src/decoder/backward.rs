@@ -19,7 +19,7 @@ impl Decoder {
     pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let Tape { batch, mut blocks, last, .. } = tape;
         let weights = self.weights();
-        let packed = PackedSequences::new(&batch, self.rope(batch.context())?);
+        let packed = PackedSequences::new(&batch, self.rotary(batch.context())?);
         let d_stream = last.zeros_like()?;
         weights.norm_backward(&last, self.final_norm, d_hidden, gradients, &d_stream)?;
         drop(last);

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::attention::{AttentionActivations, HeadNorms, PackedSequences, SelfAttention, Sequences};
+use super::attention::{AttentionActivations, PackedSequences, QkNorms, SelfAttention, Sequences};
 use super::feed_forward::Gated;
 use super::weights::DecoderWeights;
 use crate::architecture::Architecture;
@@ -15,10 +15,10 @@ use crate::parameters::{Gradients, ParameterId, Parameters};
 /// One block's parameters and constants.
 pub(super) struct Block {
     pub(super) attention: SelfAttention,
-    attention_norm: ParameterId,
+    attention_norm: Option<ParameterId>,
     attention_post_norm: Option<ParameterId>,
     feed_forward: Gated,
-    feed_forward_norm: ParameterId,
+    feed_forward_norm: Option<ParameterId>,
     feed_forward_post_norm: Option<ParameterId>,
 }
 
@@ -34,12 +34,14 @@ impl Block {
             Some(norm) => parameters.find(&norm.weight()).map(Some),
             None => Some(None),
         };
-        let head_norms = match (norm(&modules.q_norm)?, norm(&modules.k_norm)?) {
-            (Some(queries), Some(keys)) => Some(HeadNorms { queries, keys }),
-            _ => None,
+        let qk_norms = match (norm(&modules.q_norm)?, norm(&modules.k_norm)?) {
+            (Some(queries), Some(keys)) => Some(QkNorms { queries, keys }),
+            (None, None) => None,
+            _ => return None,
         };
         Some(Self {
             attention: SelfAttention {
+                layer,
                 heads: Attention {
                     heads: a.num_heads,
                     kv_heads: a.num_kv_heads,
@@ -49,17 +51,17 @@ impl Block {
                     window: a.windows.get(layer).copied().flatten(),
                 },
                 qkv: Linear::of(parameters, &modules.qkv)?,
-                head_norms,
+                qk_norms,
                 output: Linear::of(parameters, std::slice::from_ref(&modules.output))?,
             },
-            attention_norm: norm(&modules.attention_norm)??,
+            attention_norm: norm(&modules.attention_norm)?,
             attention_post_norm: norm(&modules.attention_post_norm)?,
             feed_forward: Gated {
                 gate_up: Linear::of(parameters, &modules.gate_up)?,
                 down: Linear::of(parameters, std::slice::from_ref(&modules.down))?,
                 activation: a.activation,
             },
-            feed_forward_norm: norm(&modules.feed_forward_norm)??,
+            feed_forward_norm: norm(&modules.feed_forward_norm)?,
             feed_forward_post_norm: norm(&modules.feed_forward_post_norm)?,
         })
     }
@@ -86,7 +88,7 @@ impl Block {
         rows: Option<&[usize]>,
         keep: bool,
     ) -> Result<BlockForward> {
-        let normed = weights.normed(input, self.attention_norm)?;
+        let normed = weights.branch_input(input, self.attention_norm)?;
         let attended = self.attention.attend(weights, normed, sequences, rows, keep)?;
         if let Some([]) = rows {
             return Ok(BlockForward { output: select_rows(input, &[])?, activations: None });
@@ -125,17 +127,17 @@ impl Block {
             activations;
         let d_branch =
             weights.join_backward(feed_forward, self.feed_forward_post_norm, d_stream, gradients)?;
-        let normed = || weights.normed(&middle, self.feed_forward_norm);
+        let normed = || weights.branch_input(&middle, self.feed_forward_norm);
         let d_normed = self.feed_forward.backward(weights, gate_up, normed, d_branch, gradients)?;
-        weights.norm_backward(&middle, self.feed_forward_norm, &d_normed, gradients, d_stream)?;
+        weights.branch_input_backward(&middle, self.feed_forward_norm, &d_normed, gradients, d_stream)?;
         drop((middle, d_normed));
 
         let d_projected =
             weights.join_backward(attention_projected, self.attention_post_norm, d_stream, gradients)?;
-        let normed = || weights.normed(&input, self.attention_norm);
+        let normed = || weights.branch_input(&input, self.attention_norm);
         let d_normed =
             self.attention.backward(weights, attention, normed, d_projected, sequences, gradients)?;
-        weights.norm_backward(&input, self.attention_norm, &d_normed, gradients, d_stream)
+        weights.branch_input_backward(&input, self.attention_norm, &d_normed, gradients, d_stream)
     }
 }
 

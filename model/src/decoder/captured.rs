@@ -14,12 +14,12 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Decoder;
 use super::inference::check_pages;
+use super::rotary::RotaryTables;
 use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
 use crate::ops::paged_attention::{DeviceTables, PagedStep, PartResults, TableCapacity};
-use crate::ops::rope::RopeTable;
 
 /// The steps that were captured, for one decoder and one cache.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub struct DecodeGraphs {
     steps: HashMap<TableCapacity, DecodeStep>,
     /// By the number of parts, common to all steps.
     results: HashMap<usize, PartResults>,
-    rope: Option<Arc<RopeTable>>,
+    rotary: Option<Arc<RotaryTables>>,
     /// Why nothing is captured any more.
     refused: Option<String>,
     replayed: usize,
@@ -103,14 +103,14 @@ impl Decoder {
         let Some(attention) = self.blocks.first().map(|block| &block.attention.heads) else {
             bail!("a model without blocks")
         };
-        // Graphs know the table by its address: it is made once, for every position of the model that a row comes near.
+        // Graphs know the tables by their addresses: they are made once, for every position of the model that a row comes near.
         let positions = rows.iter().map(|row| row.context + 1).max().unwrap_or(0);
-        if graphs.rope.as_ref().is_none_or(|rope| rope.positions() < positions) {
+        if graphs.rotary.as_ref().is_none_or(|rotary| rotary.positions() < positions) {
             graphs.steps.clear();
             let ahead = positions.next_power_of_two().max(4096).min(self.architecture.max_positions);
-            graphs.rope = Some(self.rope(ahead.max(positions))?);
+            graphs.rotary = Some(self.rotary(ahead.max(positions))?);
         }
-        let Some(rope) = graphs.rope.clone() else { bail!("no rotary table") };
+        let Some(rotary) = graphs.rotary.clone() else { bail!("no rotary tables") };
 
         let tables = PagedStep::new(rows).gpu_tables(attention, self.dtype)?;
         let capacity = tables.capacity().rounded(filled_up(rows.len()));
@@ -138,7 +138,7 @@ impl Decoder {
         step.ids.slice_set(&gpu.upload(&filled)?, 0, 0)?;
         step.draws.put(&gpu, draws, capacity.tokens())?;
 
-        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rope, cache);
+        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rotary, cache);
         if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
@@ -162,11 +162,17 @@ impl Decoder {
         drawn
     }
 
-    fn decode_step(&self, gpu: &Gpu, step: &DecodeStep, rope: &RopeTable, cache: &KvCache) -> Result<()> {
+    fn decode_step(
+        &self,
+        gpu: &Gpu,
+        step: &DecodeStep,
+        rotary: &RotaryTables,
+        cache: &KvCache,
+    ) -> Result<()> {
         let count = step.ids.elem_count();
         let scale = self.architecture.embedding_scale;
         let x = embedding_at(gpu, self.weights().value(self.embedding), &step.ids, count, scale)?;
-        let hidden = self.paged_layers(x, &step.step, rope, None, cache)?;
+        let hidden = self.paged_layers(x, &step.step, rotary, None, cache)?;
         let logits = self.logits(&hidden)?;
         debug_assert_eq!(logits.dtype(), DType::F32);
         step.draws.draw(gpu, &logits)

@@ -56,7 +56,7 @@ impl Decoder {
     }
 
     fn hidden_of(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> Result<Tensor> {
-        let packed = PackedSequences::new(batch, self.rope(batch.context())?);
+        let packed = PackedSequences::new(batch, self.rotary(batch.context())?);
         let sequences = Sequences::Packed(&packed);
         let mut x = self.embed(batch.ids())?;
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -72,7 +72,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::hidden`].
     pub fn forward_train(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
-        let packed = PackedSequences::new(batch, self.rope(batch.context())?);
+        let packed = PackedSequences::new(batch, self.rotary(batch.context())?);
         let sequences = Sequences::Packed(&packed);
         let mut x = self.embed(batch.ids())?;
         let mut blocks = Vec::with_capacity(self.blocks.len());

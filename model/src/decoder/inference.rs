@@ -4,11 +4,11 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Decoder;
 use super::attention::Sequences;
+use super::rotary::RotaryTables;
 use crate::gpu::Gpu;
 use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 use crate::linear::Linear;
 use crate::ops::paged_attention::PagedStep;
-use crate::ops::rope::RopeTable;
 
 impl Decoder {
     /// Packs the weights for products with few rows. Takes their size again in memory; weights must not be updated
@@ -61,12 +61,12 @@ impl Decoder {
         cache: &mut KvCache,
     ) -> Result<Tensor> {
         check_pages(ids, rows, cache)?;
-        let rope = self.rope(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
+        let rotary = self.rotary(rows.iter().map(|r| r.context + r.new_tokens).max().unwrap_or(0))?;
         let step = PagedStep::new(rows);
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
         let wanted = if all_wanted { None } else { Some(wanted) };
-        self.paged_layers(self.embed(ids)?, &step, &rope, wanted, cache)
+        self.paged_layers(self.embed(ids)?, &step, &rotary, wanted, cache)
     }
 
     /// The blocks and the final norm on embedded tokens; `wanted` `None` are all.
@@ -74,12 +74,12 @@ impl Decoder {
         &self,
         mut x: Tensor,
         step: &PagedStep,
-        rope: &RopeTable,
+        rotary: &RotaryTables,
         wanted: Option<&[usize]>,
         cache: &KvCache,
     ) -> Result<Tensor> {
         for (layer, block) in self.blocks.iter().enumerate() {
-            let sequences = Sequences::Paged { step, rope, cache: &cache.layers[layer] };
+            let sequences = Sequences::Paged { step, rotary, cache: &cache.layers[layer] };
             let wanted = wanted.filter(|_| layer + 1 == self.blocks.len());
             x = block.forward(&self.weights(), &x, &sequences, wanted, false)?.output;
         }

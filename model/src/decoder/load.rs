@@ -7,11 +7,11 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Decoder;
 use super::block::Block;
+use super::rotary::RotaryTables;
 use crate::architecture::Architecture;
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::Linear;
-use crate::ops::rope::RopeTable;
 use crate::parameters::{Parameter, Parameters};
 use crate::preference::load_heads;
 use crate::weights::{self, WeightFiles, random_tensor};
@@ -140,7 +140,7 @@ impl Decoder {
             blocks,
             final_norm: find(&modules.final_norm.weight())?,
             head,
-            rope: RwLock::new(Arc::new(RopeTable::new(&architecture.rope, architecture.head_dim, 0))),
+            rotary: RwLock::new(Arc::new(RotaryTables::new(&architecture, 0))),
             batch_invariant: false,
             device: device.clone(),
             dtype,

@@ -22,6 +22,7 @@ mod forward;
 mod head;
 mod inference;
 mod load;
+mod rotary;
 mod weights;
 
 use std::collections::HashSet;
@@ -35,11 +36,11 @@ pub use forward::Tape;
 pub use head::head_chunk_rows;
 pub use load::LoadOptions;
 
+use self::rotary::RotaryTables;
 use self::weights::DecoderWeights;
 use crate::architecture::Architecture;
 use crate::linear::{Linear, Module, SumOrder};
 use crate::ops::rms_norm::RmsNorm;
-use crate::ops::rope::RopeTable;
 use crate::parameters::{ParameterId, Parameters};
 
 /// A decoder with its weights.
@@ -51,7 +52,7 @@ pub struct Decoder {
     final_norm: ParameterId,
     /// The output head; the embedding where it is tied, none in a preference model without one.
     head: Option<Linear>,
-    rope: RwLock<Arc<RopeTable>>,
+    rotary: RwLock<Arc<RotaryTables>>,
     /// [`Decoder::set_batch_invariant`].
     batch_invariant: bool,
     device: Device,
@@ -115,25 +116,25 @@ impl Decoder {
         }
     }
 
-    /// The rotary table for at least `context` positions; grown by doubling, so that short work on a model with a
+    /// The rotary tables for at least `context` positions; grown by doubling, so that short work on a model with a
     /// long context does not pay for all of it.
-    fn rope(&self, context: usize) -> Result<Arc<RopeTable>> {
+    fn rotary(&self, context: usize) -> Result<Arc<RotaryTables>> {
         if context > self.architecture.max_positions {
             bail!(
                 "a sequence of {context} tokens exceeds the model's context of {}",
                 self.architecture.max_positions
             )
         }
-        let poisoned = |_| candle_core::Error::Msg("a thread died while it held the rotary table".into());
+        let poisoned = |_| candle_core::Error::Msg("a thread died while it held the rotary tables".into());
         {
-            let table = self.rope.read().map_err(|_| poisoned(()))?;
-            if table.positions() >= context {
-                return Ok(Arc::clone(&table));
+            let tables = self.rotary.read().map_err(|_| poisoned(()))?;
+            if tables.positions() >= context {
+                return Ok(Arc::clone(&tables));
             }
         }
         let positions = context.next_power_of_two().clamp(256, self.architecture.max_positions.max(256));
-        let table = Arc::new(RopeTable::new(&self.architecture.rope, self.architecture.head_dim, positions));
-        *self.rope.write().map_err(|_| poisoned(()))? = Arc::clone(&table);
-        Ok(table)
+        let tables = Arc::new(RotaryTables::new(&self.architecture, positions));
+        *self.rotary.write().map_err(|_| poisoned(()))? = Arc::clone(&tables);
+        Ok(tables)
     }
 }

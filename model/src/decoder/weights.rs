@@ -53,6 +53,26 @@ impl<'a> DecoderWeights<'a> {
         self.norm.backward(x, self.value(weight), dy, gradients.get(weight), dx_sum)
     }
 
+    /// What a branch reads of the stream x \[t, h]: its norm, or where the family has none before the branch x itself.
+    pub(super) fn branch_input(&self, x: &Tensor, norm: Option<ParameterId>) -> Result<Tensor> {
+        norm.map_or_else(|| Ok(x.clone()), |norm| self.normed(x, norm))
+    }
+
+    /// The backward of [`DecoderWeights::branch_input`]: adds dx to `dx_sum`.
+    pub(super) fn branch_input_backward(
+        &self,
+        x: &Tensor,
+        norm: Option<ParameterId>,
+        dy: &Tensor,
+        gradients: &Gradients,
+        dx_sum: &Tensor,
+    ) -> Result<()> {
+        match norm {
+            Some(norm) => self.norm_backward(x, norm, dy, gradients, dx_sum),
+            None => elementwise::add_assign(dx_sum, dy),
+        }
+    }
+
     /// A branch's output, after its norm where the family has one, added to the stream \[t, h].
     pub(super) fn join(
         &self,
@@ -70,19 +90,20 @@ impl<'a> DecoderWeights<'a> {
         }
     }
 
-    /// [`DecoderWeights::join`] and the norm of its result, which a GPU makes in one pass where no norm comes between.
+    /// [`DecoderWeights::join`] and what the next branch reads of its result, which a GPU makes in one pass where no norm comes
+    /// between.
     pub(super) fn join_and_norm(
         &self,
         stream: &Tensor,
         branch: &Tensor,
         post_norm: Option<ParameterId>,
-        norm: ParameterId,
+        norm: Option<ParameterId>,
     ) -> Result<(Tensor, Tensor)> {
-        if post_norm.is_none() {
+        if let (None, Some(norm)) = (post_norm, norm) {
             return self.norm.add_forward(stream, branch, self.value(norm));
         }
         let joined = self.join(stream, branch, post_norm)?;
-        let normed = self.normed(&joined, norm)?;
+        let normed = self.branch_input(&joined, norm)?;
         Ok((joined, normed))
     }
 

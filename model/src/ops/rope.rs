@@ -1,6 +1,7 @@
 //! Rotary position embedding, in the half-split form of Hugging Face's weights.
 //!
-//! Su et al., arXiv 2104.09864; llama3 scaling as in Llama 3.1's reference. Angles are computed in f64 and kept in
+//! Su et al., arXiv 2104.09864; llama3 scaling as in Llama 3.1's reference, LongRoPE as in arXiv 2402.13753 up to the original
+//! context. Of a head the first `width` numbers are rotated, the others stay as they are. Angles are computed in f64 and kept in
 //! f32 whatever the model's dtype: in bf16 they are wrong past position 256.
 
 use std::sync::OnceLock;
@@ -15,11 +16,13 @@ use crate::cpu::storage::with_slice_mut;
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::{Argument, Gpu, int, pointer};
 
-/// cos and sin for positions `0..positions`, \[positions, d/2] each.
+/// cos and sin for positions `0..positions`, \[positions, width/2] each.
 pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// width/2.
     half: usize,
+    head_dim: usize,
     /// Both on a GPU, from the first use on.
     uploaded: OnceLock<[Tensor; 2]>,
 }
@@ -59,16 +62,19 @@ pub enum Direction {
     Backward,
 }
 
-/// Inverse frequencies \[d/2], scaled as the configuration says.
-fn inverse_frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
+/// Inverse frequencies \[width/2], scaled as the configuration says.
+fn inverse_frequencies(rope: &Rope) -> Vec<f64> {
     // transformers computes these in f32; the angle of a late position shows the difference.
-    let base: Vec<f64> = (0..head_dim / 2)
-        .map(|i| f64::from(1.0f32 / (rope.theta as f32).powf((2 * i) as f32 / head_dim as f32)))
-        .collect();
-    match rope.scaling {
+    let power = |i: usize| (rope.theta as f32).powf((2 * i) as f32 / rope.width as f32);
+    let base: Vec<f64> = (0..rope.width / 2).map(|i| f64::from(1.0f32 / power(i))).collect();
+    match &rope.scaling {
         RopeScaling::None => base,
+        RopeScaling::Long { short_factors, .. } => {
+            let divided = short_factors.iter().enumerate();
+            divided.map(|(i, &factor)| f64::from(1.0f32 / (factor as f32 * power(i)))).collect()
+        }
         RopeScaling::Linear { factor } => base.iter().map(|f| f / factor).collect(),
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
+        &RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
             let context = original_max_positions as f64;
             let (low, high) = (context / low_freq_factor, context / high_freq_factor);
             base.iter()
@@ -92,19 +98,23 @@ fn inverse_frequencies(rope: &Rope, head_dim: usize) -> Vec<f64> {
 impl RopeTable {
     /// Tables for `positions` positions of heads of `head_dim`.
     pub fn new(rope: &Rope, head_dim: usize, positions: usize) -> Self {
-        let frequencies = inverse_frequencies(rope, head_dim);
-        let half = head_dim / 2;
+        let frequencies = inverse_frequencies(rope);
+        let half = frequencies.len();
+        let factor = match rope.scaling {
+            RopeScaling::Long { attention_factor, .. } => attention_factor as f32,
+            _ => 1.0,
+        };
         let mut cos = Vec::with_capacity(positions * half);
         let mut sin = Vec::with_capacity(positions * half);
         for position in 0..positions {
             for f in &frequencies {
                 // The product in f32, as transformers has it; cos and sin of it exactly rounded.
                 let angle = f64::from(position as f32 * *f as f32);
-                cos.push(angle.cos() as f32);
-                sin.push(angle.sin() as f32);
+                cos.push(angle.cos() as f32 * factor);
+                sin.push(angle.sin() as f32 * factor);
             }
         }
-        Self { cos, sin, half, uploaded: OnceLock::new() }
+        Self { cos, sin, half, head_dim, uploaded: OnceLock::new() }
     }
 
     /// Positions that the table covers.
@@ -124,7 +134,7 @@ impl RopeTable {
         direction: Direction,
     ) -> Result<()> {
         let (rows, width) = x.dims2()?;
-        if rows != positions.values.len() || heads * 2 * self.half > width {
+        if rows != positions.values.len() || heads * self.head_dim > width {
             candle_core::bail!("{} positions for {rows} rows of {width} columns", positions.values.len())
         }
         self.covers(positions)?;
@@ -142,6 +152,7 @@ impl RopeTable {
             pointer(&positions.on(&gpu)?)?,
             int(width)?,
             int(heads)?,
+            int(self.head_dim)?,
             int(self.half)?,
             Argument::F32(sign),
         ];
@@ -156,6 +167,11 @@ impl RopeTable {
             }
             None => Ok(()),
         }
+    }
+
+    /// Pairs of numbers of a head that are rotated.
+    pub(super) fn half(&self) -> usize {
+        self.half
     }
 
     /// cos and sin on a GPU.
@@ -179,18 +195,19 @@ impl RopeTable {
             for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[row_start..]) {
                 let at = position as usize * half;
                 let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
-                rotate_row(&mut row[..heads * 2 * half], cos, sin, direction == Direction::Backward);
+                let heads = &mut row[..heads * self.head_dim];
+                rotate_row(heads, self.head_dim, cos, sin, direction == Direction::Backward);
             }
         });
     }
 }
 
 simd! {
-    fn rotate_row<T: Real>(row: &mut [T], cos: &[f32], sin: &[f32], inverse: bool) {
+    fn rotate_row<T: Real>(row: &mut [T], head_dim: usize, cos: &[f32], sin: &[f32], inverse: bool) {
         let half = cos.len();
         let sign = if inverse { -T::ONE } else { T::ONE };
-        for head in row.chunks_exact_mut(2 * half) {
-            let (a, b) = head.split_at_mut(half);
+        for head in row.chunks_exact_mut(head_dim) {
+            let (a, b) = head[..2 * half].split_at_mut(half);
             for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
                 let (c, s) = (T::of(f64::from(c)), sign * T::of(f64::from(s)));
                 let (x, y) = (*a, *b);

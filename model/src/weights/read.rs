@@ -26,8 +26,17 @@ use crate::json::read_json;
 
 const AGAIN: &str = "fetch or copy the file again";
 /// What wrappers put before a name; taken off as often as they stand there.
-const WRAPPERS: [&str; 7] =
-    ["module.", "_orig_mod.", "pretrained_model.", "backbone.", "base_model.", "reward_model.", "policy."];
+const WRAPPERS: [&str; 8] = [
+    "module.",
+    "_orig_mod.",
+    "pretrained_model.",
+    "backbone.",
+    "base_model.",
+    "reward_model.",
+    "policy.",
+    // A multimodal model's; transformers 5 has `model.` before it, 4 after it.
+    "language_model.",
+];
 /// Numbers decoded by one task: 64 Ki are large enough to hide its cost.
 const DECODE_CHUNK: usize = 1 << 16;
 
@@ -411,17 +420,19 @@ fn places(folder: &Path, shards: &[MappedShard]) -> Result<HashMap<String, Tenso
 
 /// The Hugging Face name of a causal language model's tensor, whatever wrapper saved it.
 fn plain_name(stored: &str) -> String {
-    let mut rest = stored;
-    while let Some(shorter) = WRAPPERS.iter().find_map(|wrapper| rest.strip_prefix(wrapper)) {
-        rest = shorter;
-    }
     let is_body =
         |name: &str| ["embed_tokens.", "layers.", "norm."].iter().any(|part| name.starts_with(part));
-    while let Some(inner) = rest.strip_prefix("model.") {
-        if is_body(inner) {
-            return rest.to_owned();
+    let mut rest = stored;
+    loop {
+        if let Some(inner) = WRAPPERS.iter().find_map(|wrapper| rest.strip_prefix(wrapper)) {
+            rest = inner;
+            continue;
         }
-        rest = inner;
+        match rest.strip_prefix("model.") {
+            Some(inner) if is_body(inner) => return rest.to_owned(),
+            Some(inner) => rest = inner,
+            None => break,
+        }
     }
     if is_body(rest) { format!("model.{rest}") } else { rest.to_owned() }
 }

@@ -10,7 +10,7 @@ use selfplay_records::atomic;
 use serde_json::{Map, Value, json};
 
 use super::{INDEX_FILE, SINGLE_FILE, safetensors};
-use crate::architecture::{Architecture, StoredDtype};
+use crate::architecture::{Architecture, StoredDtype, text_config};
 use crate::error::ModelError;
 use crate::folder::{COMPANIONS, check_link};
 use crate::json::read_json;
@@ -19,7 +19,7 @@ use crate::json::read_json;
 ///
 /// `tensors` are (Hugging Face name, value), written as `dtype` (f32, bf16 or f16) in shards of at most
 /// `max_shard_bytes` (one tensor may exceed it). config.json comes from `source_folder`, with its dtype set to what
-/// was written, or is made from `architecture` where there is no source; tokenizer files are copied.
+/// was written, or is made from `architecture` where there is no source or a multimodal one; tokenizer files are copied.
 pub fn save<'a>(
     folder: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -107,7 +107,12 @@ fn save_config(
     architecture: &Architecture,
 ) -> Result<(), ModelError> {
     let mut config = match source_folder {
-        Some(source) => read_json(&source.join("config.json"), "a model folder holds config.json")?,
+        Some(source) => {
+            let config = read_json(&source.join("config.json"), "a model folder holds config.json")?;
+            // Of a multimodal model only the language model was read, and is written.
+            let is_multimodal = config.as_object().and_then(text_config).is_some();
+            if is_multimodal { architecture.to_json() } else { config }
+        }
         None => architecture.to_json(),
     };
     // A head of its own beside a config that ties it: the next reader needs no comparison of the two.

@@ -12,6 +12,7 @@ use crate::error::ModelError;
 
 pub(super) const GEMMA: Family = Family {
     model_type: "gemma",
+    multimodal: None,
     class: "GemmaForCausalLM",
     defaults: Defaults {
         kv_heads: Some(16),
@@ -31,6 +32,7 @@ pub(super) const GEMMA: Family = Family {
 
 pub(super) const GEMMA2: Family = Family {
     model_type: "gemma2",
+    multimodal: None,
     class: "Gemma2ForCausalLM",
     defaults: Defaults { kv_heads: Some(4), activation_key: "hidden_activation", ..GEMMA.defaults },
     read: read_2,
@@ -42,7 +44,7 @@ pub(super) const GEMMA2: Family = Family {
     },
 };
 
-fn read(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
+pub(super) fn read(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
     let bias = fields.flag("attention_bias", false)?;
     (a.qkv_bias, a.output_bias) = (bias, bias);
     a.norm_offset = true;
@@ -66,7 +68,7 @@ fn soft_cap(fields: &Fields, key: &str, default: f64) -> Result<Option<f64>, Mod
     if fields.is_written(key) { fields.positive(key) } else { Ok(Some(default)) }
 }
 
-fn write_2(a: &Architecture, config: &mut Map<String, Value>) {
+pub(super) fn write_2(a: &Architecture, config: &mut Map<String, Value>) {
     config.insert("layer_types".to_owned(), config::layer_types(a));
     let scalar = a.attention_scale.powi(-2);
     // The scalar is a whole number in every published model; its square root's inverse loses that.
@@ -77,7 +79,7 @@ fn write_2(a: &Architecture, config: &mut Map<String, Value>) {
 }
 
 /// `post_attention_layernorm` is on the attention's output here, as its name says.
-fn layer_2(a: &Architecture, names: &LayerNames) -> LayerModules {
+pub(super) fn layer_2(a: &Architecture, names: &LayerNames) -> LayerModules {
     let norm = |part| Some(names.norm(part, a.hidden_size));
     LayerModules {
         attention_post_norm: norm("post_attention_layernorm"),

@@ -1,47 +1,25 @@
-//! Layouts that no family of ours has, made by hand: what the description of modules must be able to express.
+//! What the description of modules must be able to express: the same weights stored apart and together, with every bias.
 
 use candle_core::{Device, Tensor};
 use serde_json::json;
 
-use super::{Family, llama, testing};
+use super::{Family, llama, phi, testing};
 use crate::architecture::Architecture;
-use crate::architecture::layout::{self, LayerModules, LayerNames, ModuleSpec};
+use crate::architecture::layout::{self, LayerModules, LayerNames};
 use crate::cpu::storage::with_slice;
 use crate::{Decoder, Gradients, LoadOptions, PackedBatch, ParameterId};
 
-/// Queries, keys and values in one matrix, gate and up in another, as Phi-3 stores them.
+/// Llama with queries, keys and values in one matrix, gate and up in another, as Phi-3 stores them.
 const FUSED: Family = Family {
     model_type: "fused",
     class: "FusedForCausalLM",
-    modules: |a| layout::modules(a, fused),
+    modules: |a| layout::modules(a, phi::fused),
     ..llama::LLAMA
 };
 
-fn fused(a: &Architecture, names: &LayerNames) -> LayerModules {
-    let layer = layout::layer(a, names);
-    let joined = |part, modules: &[ModuleSpec]| {
-        let outputs = modules.iter().map(|module| module.outputs).sum();
-        vec![names.module(part, outputs, modules[0].inputs, modules[0].bias)]
-    };
-    LayerModules {
-        qkv: joined("self_attn.qkv_proj", &layer.qkv),
-        gate_up: joined("mlp.gate_up_proj", &layer.gate_up),
-        ..layer
-    }
-}
-
-/// Norms on the parts' outputs alone, and norms over all queries and all keys, as OLMo 2 has them.
-fn after_alone(a: &Architecture, names: &LayerNames) -> LayerModules {
-    let norm = |part, width| Some(names.norm(part, width));
-    LayerModules {
-        attention_norm: None,
-        q_norm: norm("self_attn.q_norm", a.num_heads * a.head_dim),
-        k_norm: norm("self_attn.k_norm", a.num_kv_heads * a.head_dim),
-        attention_post_norm: norm("post_attention_layernorm", a.hidden_size),
-        feed_forward_norm: None,
-        feed_forward_post_norm: norm("post_feedforward_layernorm", a.hidden_size),
-        ..layout::layer(a, names)
-    }
+/// A norm on queries without one on keys, which is no layout.
+fn queries_alone(a: &Architecture, names: &LayerNames) -> LayerModules {
+    LayerModules { q_norm: Some(names.norm("self_attn.q_norm", a.head_dim)), ..layout::layer(a, names) }
 }
 
 /// Three layers with all biases and fewer keys than queries.
@@ -161,36 +139,7 @@ fn a_fused_layout_is_written_as_it_is_stored() {
 
 #[test]
 fn a_block_without_one_of_its_tensors_is_refused() {
-    const WITHOUT: Family = Family { modules: |a| layout::modules(a, after_alone), ..FUSED };
+    const WITHOUT: Family = Family { modules: |a| layout::modules(a, queries_alone), ..FUSED };
     let error = Decoder::random(Architecture { family: &WITHOUT, ..split() }, 8, &LoadOptions::default());
     assert!(error.err().unwrap().to_string().contains("block"));
-}
-
-#[test]
-fn norms_after_each_part_alone_are_data_too() {
-    const AFTER: Family =
-        Family { model_type: "after", modules: |a| layout::modules(a, after_alone), ..llama::LLAMA };
-    let arch =
-        Architecture { family: &AFTER, qkv_bias: false, output_bias: false, mlp_bias: false, ..split() };
-    let want = [
-        "self_attn.q_proj.weight",
-        "self_attn.k_proj.weight",
-        "self_attn.v_proj.weight",
-        "self_attn.q_norm.weight",
-        "self_attn.k_norm.weight",
-        "self_attn.o_proj.weight",
-        "post_attention_layernorm.weight",
-        "mlp.gate_proj.weight",
-        "mlp.up_proj.weight",
-        "mlp.down_proj.weight",
-        "post_feedforward_layernorm.weight",
-    ];
-    assert_eq!(testing::layer_names(&arch, 2), want);
-    let widths: Vec<usize> = arch
-        .tensors()
-        .into_iter()
-        .filter(|spec| spec.name.contains("layers.1.self_attn") && spec.name.contains("_norm"))
-        .map(|spec| spec.shape[0])
-        .collect();
-    assert_eq!(widths, [64, 32]);
 }

@@ -10,6 +10,7 @@ use crate::error::ModelError;
 
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",
+    multimodal: None,
     class: "LlamaForCausalLM",
     defaults: Defaults { max_positions: 2048, ..Defaults::LLAMA },
     read,
@@ -31,7 +32,7 @@ fn write(_: &Architecture, _: &mut Map<String, Value>) {}
 mod tests {
     use super::super::testing::{layer_names, read, round_trip};
     use super::*;
-    use crate::architecture::{Activation, RopeScaling, StoredDtype};
+    use crate::architecture::{Activation, Rope, RopeScaling, StoredDtype};
 
     #[test]
     fn as_transformers_4_writes_it() {
@@ -42,13 +43,13 @@ mod tests {
         );
         assert_eq!(*arch.family, LLAMA);
         assert_eq!((arch.head_dim, arch.num_heads, arch.num_kv_heads, arch.max_positions), (16, 4, 2, 2048));
-        assert_eq!((arch.attention_scale, arch.rope.theta), (0.25, 500000.0));
-        assert_eq!(arch.rope.scaling, RopeScaling::None);
+        let rope = Rope { theta: 500000.0, width: 16, scaling: RopeScaling::None };
+        assert_eq!((arch.attention_scale, arch.ropes.clone()), (0.25, vec![Some(rope); 3]));
         assert_eq!(arch.windows, vec![None; 3]);
         assert_eq!(arch.activation, Activation::Silu);
         assert_eq!(arch.stored_dtype, Some(StoredDtype::Bf16));
         assert_eq!((&arch.bos_ids[..], &arch.eos_ids[..]), (&[1][..], &[2, 7][..]));
-        assert!(!arch.norm_offset && !arch.qk_norm && !arch.qkv_bias && !arch.tie_embeddings);
+        assert!(!arch.norm_offset && arch.qk_norm.is_none() && !arch.qkv_bias && !arch.tie_embeddings);
         round_trip(&arch);
     }
 

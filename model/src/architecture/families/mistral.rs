@@ -10,6 +10,7 @@ use crate::error::ModelError;
 
 pub(super) const MISTRAL: Family = Family {
     model_type: "mistral",
+    multimodal: None,
     class: "MistralForCausalLM",
     defaults: Defaults { kv_heads: Some(8), max_positions: 131_072, ..Defaults::LLAMA },
     read,

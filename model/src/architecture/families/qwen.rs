@@ -5,11 +5,12 @@ use serde_json::{Map, Value, json};
 use super::Family;
 use crate::architecture::config::{self, Defaults};
 use crate::architecture::fields::Fields;
-use crate::architecture::{Architecture, layout};
+use crate::architecture::{Architecture, QkNorm, layout};
 use crate::error::ModelError;
 
 pub(super) const QWEN2: Family = Family {
     model_type: "qwen2",
+    multimodal: None,
     class: "Qwen2ForCausalLM",
     defaults: Defaults { kv_heads: Some(32), max_positions: 32_768, ..Defaults::LLAMA },
     read: read_2,
@@ -36,7 +37,7 @@ fn read_2(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
 fn read_3(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
     let bias = fields.flag("attention_bias", false)?;
     (a.qkv_bias, a.output_bias) = (bias, bias);
-    a.qk_norm = true;
+    a.qk_norm = Some(QkNorm::PerHead);
     a.windows = windows(fields, a.num_layers)?;
     Ok(())
 }

@@ -36,22 +36,23 @@ __device__ __forceinline__ int64_t page_row(const PagedStep& s, const uint32_t* 
     return ((int64_t)pages[j / PAGE] * s.kv_heads + kv_head) * PAGE + j % PAGE;
 }
 
-// Token blockIdx.x: rotates its queries in place, and puts its keys, rotated, and its values into their slot.
+// Token blockIdx.x: rotates its queries in place, and puts its keys, rotated, and its values into their slot. Of each head of d
+// the first 2 half numbers are rotated; half may be 0, and cos and sin null then.
 template <class T>
 __device__ void rope_pages(T* __restrict__ qkv, T* __restrict__ keys, T* __restrict__ values, const float* __restrict__ cos,
                            const float* __restrict__ sin, const uint32_t* __restrict__ position,
-                           const uint32_t* __restrict__ slots, int heads, int kv_heads, int half) {
+                           const uint32_t* __restrict__ slots, int heads, int kv_heads, int d, int half) {
     constexpr int N = Vec<T>::N;
     const uint32_t slot = slots[blockIdx.x];
     if (slot == NO_SLOT) return;
-    const int d = 2 * half, rotated = heads + kv_heads;
+    const int rotated = heads + kv_heads, rest = d - 2 * half;
     const int64_t at = (int64_t)position[blockIdx.x] * half;
     T* row = qkv + (int64_t)blockIdx.x * (rotated + kv_heads) * d;
     // Where head 0 of this token's page and place is.
     const int64_t to = ((int64_t)(slot / PAGE) * kv_heads * PAGE + slot % PAGE) * d;
     const auto target = [&](int head) { return head < heads ? row + head * d : keys + to + (int64_t)(head - heads) * PAGE * d; };
-    if (half % N == 0) {
-        const int steps = half / N;
+    if (half % N == 0 && d % N == 0) {
+        const int steps = half / N, rests = rest / N;
         for (int item = threadIdx.x; item < rotated * steps; item += blockDim.x) {
             const int head = item / steps, i = item % steps * N;
             Vec<T> a = load_vec(row + head * d + i), b = load_vec(row + head * d + half + i);
@@ -59,8 +60,12 @@ __device__ void rope_pages(T* __restrict__ qkv, T* __restrict__ keys, T* __restr
             store_vec(target(head) + i, a);
             store_vec(target(head) + half + i, b);
         }
-        for (int item = threadIdx.x; item < kv_heads * 2 * steps; item += blockDim.x) {
-            const int head = item / (2 * steps), i = item % (2 * steps) * N;
+        for (int item = threadIdx.x; item < kv_heads * rests; item += blockDim.x) {
+            const int head = heads + item / rests, i = 2 * half + item % rests * N;
+            store_vec(target(head) + i, load_vec(row + head * d + i));
+        }
+        for (int item = threadIdx.x; item < kv_heads * (d / N); item += blockDim.x) {
+            const int head = item / (d / N), i = item % (d / N) * N;
             store_vec(values + to + (int64_t)head * PAGE * d + i, load_vec(row + (rotated + head) * d + i));
         }
     } else {
@@ -71,6 +76,10 @@ __device__ void rope_pages(T* __restrict__ qkv, T* __restrict__ keys, T* __restr
             target(head)[i] = of_float<T>(u * c - v * s);
             target(head)[half + i] = of_float<T>(v * c + u * s);
         }
+        for (int item = threadIdx.x; item < kv_heads * rest; item += blockDim.x) {
+            const int head = heads + item / rest, i = 2 * half + item % rest;
+            target(head)[i] = row[head * d + i];
+        }
         for (int item = threadIdx.x; item < kv_heads * d; item += blockDim.x)
             values[to + (int64_t)(item / d) * PAGE * d + item % d] = row[rotated * d + item];
     }
@@ -78,10 +87,10 @@ __device__ void rope_pages(T* __restrict__ qkv, T* __restrict__ keys, T* __restr
 
 FOR_BOTH(rope_pages, rope_pages,
          (bf16 * qkv, bf16* keys, bf16* values, const float* cos, const float* sin, const uint32_t* position,
-          const uint32_t* slots, int heads, int kv_heads, int half),
+          const uint32_t* slots, int heads, int kv_heads, int d, int half),
          (float* qkv, float* keys, float* values, const float* cos, const float* sin, const uint32_t* position,
-          const uint32_t* slots, int heads, int kv_heads, int half),
-         (qkv, keys, values, cos, sin, position, slots, heads, kv_heads, half))
+          const uint32_t* slots, int heads, int kv_heads, int d, int half),
+         (qkv, keys, values, cos, sin, position, slots, heads, kv_heads, d, half))
 
 // Page `from` of the keys (blockIdx.y 0) or the values (1) to page `to`; a page has `size` elements.
 template <class T>

@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::step::{Query, StepTables, TableCapacity};
-use crate::gpu::{Argument, Gpu, int, pointer, suffix};
+use crate::gpu::{Argument, Gpu, int, pointer, pointer_or_null, suffix};
 use crate::ops::attention::Attention;
 use crate::ops::attention::gpu::{TileShape, compiled_head_dim};
 use crate::ops::rope::RopeTable;
@@ -68,28 +68,33 @@ impl DeviceTables {
         }
     }
 
-    /// Rope and the new tokens' keys and values into their pages, in one pass.
+    /// Rope, if any, and the new tokens' keys and values into their pages, in one pass.
     pub(super) fn write(
         &self,
         gpu: &Gpu,
         attention: &Attention,
         qkv: &Tensor,
-        rope: &RopeTable,
+        rope: Option<&RopeTable>,
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<()> {
-        let [cos, sin] = rope.on(gpu)?;
+        let rotation = rope.map(|rope| rope.on(gpu)).transpose()?;
+        let [cos, sin] = match &rotation {
+            Some([cos, sin]) => [Some(cos), Some(sin)],
+            None => [None, None],
+        };
         let arguments = [
             pointer(qkv)?,
             pointer(keys)?,
             pointer(values)?,
-            pointer(&cos)?,
-            pointer(&sin)?,
+            pointer_or_null(cos)?,
+            pointer_or_null(sin)?,
             self.table(1)?,
             self.table(0)?,
             int(attention.heads)?,
             int(attention.kv_heads)?,
-            int(attention.head_dim / 2)?,
+            int(attention.head_dim)?,
+            int(rope.map_or(0, RopeTable::half))?,
         ];
         gpu.launch("rope_pages", qkv.dtype(), [self.capacity.tokens(), 1, 1], 256, 0, &arguments)
     }

@@ -71,7 +71,7 @@ impl<'a> PagedStep<'a> {
     }
 }
 
-/// Rotates the new tokens' queries in place and puts their keys, rotated, and values into their rows' pages. `qkv`
+/// Rotates the new tokens' queries in place by `rope`, if any, and puts their keys, rotated too, and values into their rows' pages. `qkv`
 /// \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined afterwards; `keys` \[pages, kv_heads, d, 16] (on a
 /// GPU \[pages, kv_heads, 16, d]) and `values` \[pages, kv_heads, 16, d].
 ///
@@ -80,7 +80,7 @@ impl<'a> PagedStep<'a> {
 pub(crate) fn write_pages(
     attention: &Attention,
     qkv: &Tensor,
-    rope: &RopeTable,
+    rope: Option<&RopeTable>,
     step: &PagedStep,
     keys: &Tensor,
     values: &Tensor,
@@ -88,11 +88,15 @@ pub(crate) fn write_pages(
     let queries = &step.queries;
     check(attention, qkv, queries.len(), keys, values)?;
     if let Some(gpu) = Gpu::of(qkv)? {
-        rope.covers(&step.positions)?;
+        if let Some(rope) = rope {
+            rope.covers(&step.positions)?;
+        }
         all_of(qkv.dtype(), &[keys, values])?;
         return step.on(&gpu, attention, qkv.dtype())?.write(&gpu, attention, qkv, rope, keys, values);
     }
-    rope.rotate(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
+    if let Some(rope) = rope {
+        rope.rotate(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
+    }
     by_dtype!(qkv.dtype(), T => cpu::write::<T>(attention, qkv, queries, keys, values))
 }
 
