@@ -73,9 +73,8 @@ fn decoders_of_every_family() {
     let found = compare_decoders(&CheckTarget::Emulator(Arc::new(emulator)), 1).unwrap();
     // Every family, two dtypes, three results and every parameter.
     assert!(found.len() > FAMILIES.len() * 2 * 20, "{}", found.len());
-    for comparison in &found {
-        assert!(comparison.is_ok(), "{comparison:?}");
-    }
+    let wrong: Vec<_> = found.iter().filter(|comparison| !comparison.is_ok()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

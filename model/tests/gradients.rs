@@ -47,6 +47,11 @@ fn every_gradient_agrees_with_a_directional_derivative() {
             let want = (8.0 * (plus - minus) - (plus2 - minus2)) / (12.0 * e);
             let got: f64 = gradient.iter().zip(&direction).map(|(g, v)| g * v).sum();
             let size: f64 = gradient.iter().zip(&direction).map(|(g, v)| (g * v).abs()).sum();
+            if family == "smollm3" && parameter.name == "model.layers.1.self_attn.k_proj.bias" {
+                // Without rotation it shifts all scores of a query alike: the loss does not see it.
+                assert!(got.abs() < 1e-12 && want.abs() < 1e-6, "{got} but {want}");
+                continue;
+            }
             // f32 tables of cos and sin are constants to both sides; what remains is the difference's own error.
             // A key's bias shifts all scores of a query alike before rope; its gradient is near 0 without being 0.
             assert!(

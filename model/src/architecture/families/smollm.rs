@@ -23,8 +23,9 @@ pub(super) const SMOLLM3: Family = Family {
     read,
     write,
     modules: |a| layout::modules(a, layout::layer),
+    // Without rotation a key's bias is without effect, and its gradient nothing but rounding.
     exercise: |window| {
-        json!({"attention_bias": true, "mlp_bias": true, "no_rope_layer_interval": 2, "use_sliding_window": true,
+        json!({"mlp_bias": true, "no_rope_layer_interval": 2, "use_sliding_window": true,
             "sliding_window": window})
     },
 };

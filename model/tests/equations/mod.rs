@@ -1,16 +1,15 @@
 //! Decoders against a forward pass written from the families' equations alone, a token at a time in f64: it knows no
-//! [`Architecture`](selfplay_model::Architecture) and reads the weights by the names that they are stored under.
+//! `Architecture` and reads the weights by the names that they are stored under.
 //!
 //! The equations are those of transformers' modelling files. Every family is made as `families/` has it: three layers,
 //! 24 wide, four query and two key heads of 8, a window of 5 where it has windows.
 
-mod families;
-
 use std::collections::HashMap;
 
 use candle_core::DType;
-use families::{decoder, numbers};
 use selfplay_model::PackedBatch;
+
+use crate::families::{decoder, numbers};
 
 const HIDDEN: usize = 24;
 const WIDE: usize = 36;
@@ -158,7 +157,10 @@ fn hidden(family: &str, stored: &Stored, ids: &[u32]) -> Vec<Vector> {
                 let total: f64 = weights.iter().sum();
                 for (weight, j) in weights.iter().zip(first..) {
                     let v = of(&heads[j][2], kv);
-                    attended[head * HEAD..][..HEAD].iter_mut().zip(v).for_each(|(a, v)| *a += weight / total * v);
+                    attended[head * HEAD..][..HEAD]
+                        .iter_mut()
+                        .zip(v)
+                        .for_each(|(a, v)| *a += weight / total * v);
                 }
             }
             let mut branch = stored.map(&name("self_attn.o_proj"), &attended);

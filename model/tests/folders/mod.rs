@@ -1,15 +1,14 @@
 //! A model folder of every family, written and read again; and a multimodal model's, read as its language model.
 
-mod families;
-
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use families::{FAMILIES, batch, config, decoder, numbers};
 use selfplay_model::weights::{WeightFiles, safetensors};
 use selfplay_model::{Architecture, Decoder, LoadOptions, StoredDtype};
 use selfplay_records::atomic;
 use serde_json::{Value, json};
+
+use crate::families::{FAMILIES, batch, config, decoder, gradients, numbers};
 
 fn hidden(decoder: &Decoder) -> Vec<f64> {
     numbers(&decoder.hidden(&batch().0).unwrap())
@@ -44,6 +43,10 @@ fn what_is_written_is_read_as_the_same_model() {
             decoder.parameters().iter().map(|(_, parameter)| parameter.name.clone()).collect()
         };
         assert_eq!(names(&third), names(&first), "{family}");
+        let (got, want) = (gradients(&third, true), gradients(&first, true));
+        for (id, gradient) in want.iter() {
+            assert_eq!(numbers(got.get(id).unwrap()), numbers(gradient), "{family}");
+        }
     }
 }
 
