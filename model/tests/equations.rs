@@ -1,15 +1,14 @@
 //! Decoders against a forward pass written from the families' equations alone, a token at a time in f64: it knows no
 //! `Architecture` and reads the weights by the names that they are stored under.
 //!
-//! The equations are those of transformers' modelling files. Every family is made as `families/` has it: three layers,
+//! The equations are those of transformers' modelling files. Every family is made as `selfplay_testing::families` has it: three layers,
 //! 24 wide, four query and two key heads of 8, a window of 5 where it has windows.
 
 use std::collections::HashMap;
 
 use candle_core::DType;
 use selfplay_model::PackedBatch;
-
-use crate::families::{decoder, numbers};
+use selfplay_testing::families::{decoder, numbers};
 
 const HIDDEN: usize = 24;
 const WIDE: usize = 36;

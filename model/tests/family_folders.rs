@@ -6,9 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use selfplay_model::weights::{WeightFiles, safetensors};
 use selfplay_model::{Architecture, Decoder, LoadOptions, StoredDtype};
 use selfplay_records::atomic;
+use selfplay_testing::families::{FAMILIES, batch, config, decoder, gradients, numbers};
 use serde_json::{Value, json};
-
-use crate::families::{FAMILIES, batch, config, decoder, gradients, numbers};
 
 fn hidden(decoder: &Decoder) -> Vec<f64> {
     numbers(&decoder.hidden(&batch().0).unwrap())
