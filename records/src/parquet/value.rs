@@ -170,18 +170,18 @@ impl Writer<'_> {
 
     /// A text as JSON.
     pub(super) fn text(&mut self, text: &str) -> Written {
-        self.to_scalar().text(text)
+        self.scalar_writer().text(text)
     }
 
     fn check_room(&mut self, bytes: usize) -> Written {
-        self.to_scalar().check_room(bytes)
+        self.scalar_writer().check_room(bytes)
     }
 
     fn null(&mut self) {
         self.out.extend_from_slice(b"null");
     }
 
-    fn to_scalar(&mut self) -> ScalarWriter<'_> {
+    fn scalar_writer(&mut self) -> ScalarWriter<'_> {
         ScalarWriter { out: self.out, most: self.most, text_wanted: self.text_wanted }
     }
 }
