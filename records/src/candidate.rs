@@ -1,10 +1,9 @@
 //! Candidates: a prompt with the K responses that the policy gave to it.
 
-use arrow_schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Prompt, Row};
+use crate::{ColumnSpec, ColumnType, FieldProblem, Prompt, Row};
 
 /// Why a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,13 +68,13 @@ impl Row for Candidates {
     const NOUN: &'static str = "candidates";
     const MOST_BYTES: usize = crate::limits::OWN_ROW_BYTES;
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .always("prompt_id", row::text())
             .where_some("prompt", row::text(), |row| row.prompt.prompt.is_some())
             .where_some("messages", row::messages(), |row| row.prompt.messages.is_some())
             .where_some("prompt_ids", row::ids(), |row| row.prompt.prompt_ids.is_some())
-            .always("responses", row::list(row::record(response_columns())))
+            .always("responses", row::record(response_columns()).list())
             .schema()
     }
 
@@ -105,11 +104,11 @@ impl Row for Candidates {
 }
 
 /// All of a response's columns: a struct's fields cost nothing where they are null.
-fn response_columns() -> Vec<(&'static str, DataType)> {
+fn response_columns() -> Vec<(&'static str, ColumnType)> {
     vec![
         ("text", row::text()),
         ("ids", row::ids()),
-        ("logprobs", row::list(DataType::Float32)),
+        ("logprobs", ColumnType::Float32.list()),
         ("finish_reason", row::text()),
     ]
 }

@@ -1,13 +1,15 @@
 //! Column types of a row's other fields, which some kinds of rows carry along.
 //!
-//! A column takes the type that all its values agree on, as `arrow-json` guesses it. Where they don't agree, or no column
-//! of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields), the column is
-//! text: a string as it stands, anything else as its JSON. So no value changes, and nothing fails after hours of work.
+//! A column takes the type that all its values agree on; integers and other numbers agree on floats. Where they don't agree,
+//! or no column of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields, nulls
+//! beside lists or objects), the column is text: a string as it stands, anything else as its JSON. So no value changes, and
+//! nothing fails after hours of work.
 
 use std::collections::HashMap;
 
-use arrow_schema::{DataType, Field};
 use serde_json::{Map, Number, Value};
+
+use crate::{ColumnSpec, ColumnType};
 
 /// A column of fields that are not ours.
 pub(crate) struct ExtraColumn {
@@ -17,18 +19,19 @@ pub(crate) struct ExtraColumn {
 
 enum ExtraType {
     /// Values as they are.
-    Typed(DataType),
+    Typed(ColumnType),
     /// Values that do not go together, as text.
     Text,
 }
 
 impl ExtraColumn {
-    pub(crate) fn field(&self) -> Field {
-        let kind = match &self.kind {
-            ExtraType::Typed(kind) => kind.clone(),
-            ExtraType::Text => DataType::Utf8,
+    /// The column as it is written.
+    pub(crate) fn into_spec(self) -> ColumnSpec {
+        let kind = match self.kind {
+            ExtraType::Typed(kind) => kind,
+            ExtraType::Text => ColumnType::Text,
         };
-        Field::new(&self.name, kind, true)
+        ColumnSpec::new(self.name, kind)
     }
 
     /// The name, where values have to become text.
@@ -55,7 +58,7 @@ pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<ExtraColumn> {
     names
         .into_iter()
         .map(|name| {
-            let kind = kind(name, values.get(name).map_or(&[], Vec::as_slice));
+            let kind = kind(values.get(name).map_or(&[], Vec::as_slice));
             ExtraColumn { name: name.to_owned(), kind }
         })
         .collect()
@@ -69,7 +72,7 @@ pub(crate) fn to_text(value: &Value) -> Value {
     }
 }
 
-fn kind(name: &str, values: &[&Value]) -> ExtraType {
+fn kind(values: &[&Value]) -> ExtraType {
     let mut shape = Shape::Unknown;
     for value in values {
         match Shape::of(value).and_then(|other| shape.with(other)) {
@@ -77,25 +80,19 @@ fn kind(name: &str, values: &[&Value]) -> ExtraType {
             None => return ExtraType::Text,
         }
     }
-    if shape == Shape::Unsigned {
-        return ExtraType::Typed(DataType::UInt64);
-    }
-    if shape.has_what_only_text_holds() {
-        return ExtraType::Text;
-    }
-    let rows =
-        values.iter().map(|value| Ok(Value::Object(Map::from_iter([(name.to_owned(), (*value).clone())]))));
-    match arrow_json::reader::infer_json_schema_from_iterator(rows) {
-        Ok(schema) if schema.fields().len() == 1 => ExtraType::Typed(schema.field(0).data_type().clone()),
-        _ => ExtraType::Text,
+    match shape {
+        Shape::Unsigned => ExtraType::Typed(ColumnType::UInt64),
+        shape => shape.column_type().map_or(ExtraType::Text, ExtraType::Typed),
     }
 }
 
 /// What values have in common.
 #[derive(Clone, Debug, PartialEq)]
 enum Shape {
-    /// Of nulls alone.
+    /// Of no value.
     Unknown,
+    /// Items of a list that are all null.
+    Nulls,
     Bool,
     /// Integers that a column of signed ones holds; `exact`: all of them a column of floats holds too.
     Integer {
@@ -124,7 +121,12 @@ impl Shape {
             Value::Array(items) => {
                 let mut inner = Self::Unknown;
                 for item in items {
-                    inner = inner.with(Self::of(item)?)?;
+                    let item = if item.is_null() { Self::Nulls } else { Self::of(item)? };
+                    inner = inner.with(item)?;
+                }
+                let has_nulls = items.iter().any(Value::is_null);
+                if has_nulls && matches!(inner, Self::List(_) | Self::Object(_)) {
+                    return None;
                 }
                 Self::List(Box::new(inner))
             }
@@ -152,6 +154,7 @@ impl Shape {
     fn with(self, other: Self) -> Option<Self> {
         Some(match (self, other) {
             (Self::Unknown, shape) | (shape, Self::Unknown) => shape,
+            (Self::Nulls, shape) | (shape, Self::Nulls) => shape,
             (Self::Integer { exact: a, negative: c }, Self::Integer { exact: b, negative: d }) => {
                 Self::Integer { exact: a && b, negative: c || d }
             }
@@ -174,16 +177,22 @@ impl Shape {
         })
     }
 
-    /// Objects without fields, and integers beyond the signed ones inside of other values.
-    fn has_what_only_text_holds(&self) -> bool {
-        match self {
-            Self::Unsigned => true,
-            Self::List(inner) => inner.has_what_only_text_holds(),
-            Self::Object(fields) => {
-                fields.is_empty() || fields.iter().any(|(_, shape)| shape.has_what_only_text_holds())
+    /// The column that holds such values; `None` where only text does: objects without fields, and integers beyond the
+    /// signed ones inside of other values.
+    fn column_type(self) -> Option<ColumnType> {
+        Some(match self {
+            Self::Unknown => ColumnType::Null,
+            Self::Nulls | Self::Text => ColumnType::Text,
+            Self::Bool => ColumnType::Bool,
+            Self::Integer { .. } => ColumnType::Int64,
+            Self::Float => ColumnType::Float64,
+            Self::List(inner) => inner.column_type()?.list(),
+            Self::Object(fields) if !fields.is_empty() => {
+                let field = |(name, shape): (String, Self)| Some(ColumnSpec::new(name, shape.column_type()?));
+                ColumnType::Struct(fields.into_iter().map(field).collect::<Option<_>>()?)
             }
-            Self::Unknown | Self::Bool | Self::Integer { .. } | Self::Float | Self::Text => false,
-        }
+            Self::Object(_) | Self::Unsigned => return None,
+        })
     }
 }
 
@@ -193,8 +202,8 @@ mod tests {
 
     use super::*;
 
-    fn kind_of(values: &[Value]) -> Option<DataType> {
-        match kind("x", &values.iter().collect::<Vec<_>>()) {
+    fn kind_of(values: &[Value]) -> Option<ColumnType> {
+        match kind(&values.iter().collect::<Vec<_>>()) {
             ExtraType::Typed(kind) => Some(kind),
             ExtraType::Text => None,
         }
@@ -202,14 +211,21 @@ mod tests {
 
     #[test]
     fn values_that_agree_keep_their_type() {
-        assert_eq!(kind_of(&[json!(1), json!(null), json!(-2)]), Some(DataType::Int64));
-        assert_eq!(kind_of(&[json!(1), json!(2.5)]), Some(DataType::Float64));
-        assert_eq!(kind_of(&[json!(1), json!(u64::MAX)]), Some(DataType::UInt64));
-        assert_eq!(kind_of(&[json!(u64::MAX), json!(i64::MAX as u64 + 1)]), Some(DataType::UInt64));
-        assert_eq!(kind_of(&[json!("a")]), Some(DataType::Utf8));
-        assert!(matches!(kind_of(&[json!([])]), Some(DataType::List(_))));
-        assert!(matches!(kind_of(&[json!([1]), json!([])]), Some(DataType::List(_))));
-        assert!(matches!(kind_of(&[json!({"a": 1}), json!({"b": "x"})]), Some(DataType::Struct(_))));
+        assert_eq!(kind_of(&[json!(1), json!(null), json!(-2)]), Some(ColumnType::Int64));
+        assert_eq!(kind_of(&[json!(1), json!(2.5)]), Some(ColumnType::Float64));
+        assert_eq!(kind_of(&[json!(1), json!(u64::MAX)]), Some(ColumnType::UInt64));
+        assert_eq!(kind_of(&[json!(u64::MAX), json!(i64::MAX as u64 + 1)]), Some(ColumnType::UInt64));
+        assert_eq!(kind_of(&[json!("a")]), Some(ColumnType::Text));
+        assert_eq!(kind_of(&[json!([])]), Some(ColumnType::Null.list()));
+        assert_eq!(kind_of(&[json!([null]), json!([])]), Some(ColumnType::Text.list()));
+        assert_eq!(kind_of(&[json!([1]), json!([]), json!([null, 2.5])]), Some(ColumnType::Float64.list()));
+        let fields = vec![
+            ColumnSpec::new("a", ColumnType::Int64),
+            ColumnSpec::new("n", ColumnType::Null),
+            ColumnSpec::new("b", ColumnType::Text),
+        ];
+        let objects = [json!({"a": 1, "n": null}), json!({"b": "x"})];
+        assert_eq!(kind_of(&objects), Some(ColumnType::Struct(fields)));
     }
 
     #[test]
@@ -225,6 +241,8 @@ mod tests {
             vec![json!(9_007_199_254_740_993_i64), json!(0.5)],
             vec![json!(-1), json!(u64::MAX)],
             vec![json!([u64::MAX])],
+            vec![json!([null, [1]])],
+            vec![json!([{"a": 1}, null])],
         ] {
             assert_eq!(kind_of(&mixed), None, "{mixed:?}");
         }

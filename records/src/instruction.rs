@@ -10,14 +10,13 @@
 //!
 //! The first of these that a row has is taken, so that rows of several layouts may stand in one file. Ids win.
 
-use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::layout::{SYSTEM, alpaca_prompt, message, messages, present, text, with_system};
 use crate::raw_row::found;
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, Row};
+use crate::{ColumnSpec, FieldProblem, Message, Row};
 
 /// A conversation that ends with the reply to learn, or its token ids.
 ///
@@ -81,7 +80,7 @@ impl TryFrom<Map<String, Value>> for Instruction {
 impl Row for Instruction {
     const NOUN: &'static str = "instructions";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("messages", row::messages(), |row| !row.messages.is_empty())
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())

@@ -50,7 +50,7 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
     let mut numbered = Vec::new();
     let wanted = match R::columns() {
         Some(names) => Wanted::only(names),
-        None => Wanted::all(R::schema(&[]).fields().iter().map(|field| field.name().clone())),
+        None => Wanted::all(R::schema(&[]).into_iter().map(|column| column.name)),
     };
     each_row_of(path, R::MOST_BYTES, &wanted, &mut |number, raw| {
         let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;

@@ -10,6 +10,7 @@
 pub mod atomic;
 mod candidate;
 mod checksum;
+mod column_type;
 pub mod counter;
 mod error;
 mod extra;
@@ -42,6 +43,7 @@ mod transcript;
 mod write_error;
 
 pub use candidate::{Candidates, FinishReason, Response};
+pub use column_type::{ColumnSpec, ColumnType};
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
 pub use io::{read_columns, read_rows, read_values, write_rows};

@@ -1,11 +1,10 @@
 //! Rows of `selfplay logprobs`: a prompt and a response in, the response's log-probabilities out.
 
-use arrow_schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, Prompt, Row};
+use crate::{ColumnSpec, ColumnType, FieldProblem, Message, Prompt, Row};
 
 /// A prompt and a response, and the response's log-probabilities once they are known. Ids win over text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,7 +50,7 @@ impl LogProbRow {
 impl Row for LogProbRow {
     const NOUN: &'static str = "prompts with responses";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("prompt", row::text(), |row| row.prompt.is_some())
             .where_some("messages", row::messages(), |row| row.messages.is_some())
@@ -59,7 +58,7 @@ impl Row for LogProbRow {
             .where_some("response", row::text(), |row| row.response.is_some())
             .where_some("response_ids", row::ids(), |row| row.response_ids.is_some())
             .where_some("logprob", row::number(), |row| row.logprob.is_some())
-            .where_some("token_logprobs", row::list(DataType::Float32), |row| row.token_logprobs.is_some())
+            .where_some("token_logprobs", ColumnType::Float32.list(), |row| row.token_logprobs.is_some())
             .extra(|row| &row.extra)
             .schema()
     }

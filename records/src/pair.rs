@@ -1,10 +1,9 @@
 //! Pairs: what the trainer learns from.
 
-use arrow_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, Row};
+use crate::{ColumnSpec, FieldProblem, Message, Row};
 
 /// A chosen and a rejected response to one prompt, with what the preference model says of them.
 ///
@@ -88,7 +87,7 @@ impl Pair {
 impl Row for Pair {
     const NOUN: &'static str = "pairs";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("prompt_id", row::text(), |row| row.prompt_id.is_some())
             .where_some("prompt", row::messages(), |row| row.prompt.is_some())

@@ -104,14 +104,8 @@ const COLUMNS: [&str; 9] = [
 pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
     let mut read = ReadPairs { pairs: Vec::new(), skipped: Vec::new() };
     let mut layout = None;
-    let wanted = Wanted::only(
-        Pair::schema(&[])
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .chain(COLUMNS)
-            .map(str::to_owned),
-    );
+    let ours = Pair::schema(&[]).into_iter().map(|column| column.name);
+    let wanted = Wanted::only(ours.chain(COLUMNS.map(str::to_owned)));
     each_row(path, &wanted, &mut |number, raw| {
         let mut map = raw.into_map().map_err(|problem| problem.at(path, number))?;
         if !map.contains_key("rejected")

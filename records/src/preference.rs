@@ -1,10 +1,9 @@
 //! Preferences: how the preference model compares the candidates of one prompt.
 
-use arrow_schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Row};
+use crate::{ColumnSpec, ColumnType, FieldProblem, Row};
 
 /// How the preference model compares the K candidates of one prompt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,16 +31,16 @@ impl Row for Preference {
     const NOUN: &'static str = "preferences";
     const MOST_BYTES: usize = crate::limits::OWN_ROW_BYTES;
 
-    fn schema(rows: &[Self]) -> Schema {
-        let square = || row::list(row::list(row::number()));
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
+        let square = || row::number().list().list();
         Columns::of(rows)
             .always("prompt_id", row::text())
             .always("scores", square())
             .always("probabilities", square())
-            .always("mean_scores", row::list(row::number()))
-            .always("mean_probabilities", row::list(row::number()))
+            .always("mean_scores", row::number().list())
+            .always("mean_probabilities", row::number().list())
             .where_some("candidates_digest", row::text(), |row| row.candidates_digest.is_some())
-            .where_some("embeddings", row::list(row::list(DataType::Float32)), |row| row.embeddings.is_some())
+            .where_some("embeddings", ColumnType::Float32.list().list(), |row| row.embeddings.is_some())
             .schema()
     }
 

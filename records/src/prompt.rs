@@ -1,13 +1,12 @@
 //! Prompts: what candidates respond to.
 
-use arrow_schema::Schema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::raw_row::found;
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, Row};
+use crate::{ColumnSpec, FieldProblem, Message, Row};
 
 /// What a candidate responds to. One of `prompt`, `messages` and `prompt_ids` is there; ids win over text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,7 +28,7 @@ pub struct Prompt {
 impl Row for Prompt {
     const NOUN: &'static str = "prompts";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .always("prompt_id", row::text())
             .where_some("prompt", row::text(), |row| row.prompt.is_some())

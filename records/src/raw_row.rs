@@ -3,7 +3,6 @@
 //! serde reports what is wrong but not where. [`field_at_fault`] finds it by trying the row again without each field:
 //! the one whose absence changes the complaint is the one complained about.
 
-use arrow_schema::{DataType, Field};
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
@@ -94,8 +93,9 @@ fn field_at_fault<R: Row>(
     if let Some(problem) = FieldProblem::from_text(complaint) {
         return problem.into();
     }
-    let schema = R::schema(&[]);
-    let described = |name: &str| schema.field_with_name(name).ok().map(|field| describe(field.data_type()));
+    let columns = R::schema(&[]);
+    let described =
+        |name: &str| columns.iter().find(|column| column.name == name).map(|column| column.kind.describe());
     let missing = complaint.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     // A name that is no column is missing further in.
     if let Some(name) = missing
@@ -179,29 +179,6 @@ fn expected_by_serde(complaint: &str) -> String {
         "struct Message" => "an object with \"role\" and \"content\"".to_owned(),
         "struct Response" => "an object with \"text\"".to_owned(),
         other => shorten(&other.replace('`', "\"")),
-    }
-}
-
-/// What a column holds, in words.
-pub(crate) fn describe(kind: &DataType) -> String {
-    let named = |fields: &[std::sync::Arc<Field>]| {
-        fields.iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ")
-    };
-    match kind {
-        DataType::Utf8 => "a string".to_owned(),
-        DataType::Boolean => "true or false".to_owned(),
-        DataType::UInt32 => "a token id".to_owned(),
-        DataType::Float32 | DataType::Float64 => "a number".to_owned(),
-        DataType::Struct(fields) => format!("an object with {}", named(fields)),
-        DataType::List(item) => match item.data_type() {
-            DataType::Utf8 => "an array of strings".to_owned(),
-            DataType::UInt32 => "an array of token ids".to_owned(),
-            DataType::Float32 | DataType::Float64 => "an array of numbers".to_owned(),
-            DataType::Struct(fields) => format!("an array of objects with {}", named(fields)),
-            DataType::List(_) => "an array of arrays of numbers".to_owned(),
-            _ => "an array".to_owned(),
-        },
-        _ => "another value".to_owned(),
     }
 }
 

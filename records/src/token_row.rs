@@ -1,11 +1,10 @@
 //! Rows of `selfplay tokenize`: a text or a conversation in, its token ids out.
 
-use arrow_schema::{DataType, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::row::{self, Columns};
-use crate::{FieldProblem, Message, Row};
+use crate::{ColumnSpec, ColumnType, FieldProblem, Message, Row};
 
 /// A text or a conversation, and its token ids once they are known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,12 +47,12 @@ impl TokenRow {
 impl Row for TokenRow {
     const NOUN: &'static str = "texts";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("text", row::text(), |row| row.text.is_some())
-            .where_some("add_special_tokens", DataType::Boolean, |row| row.add_special_tokens.is_some())
+            .where_some("add_special_tokens", ColumnType::Bool, |row| row.add_special_tokens.is_some())
             .where_some("messages", row::messages(), |row| row.messages.is_some())
-            .where_some("add_generation_prompt", DataType::Boolean, |row| row.add_generation_prompt.is_some())
+            .where_some("add_generation_prompt", ColumnType::Bool, |row| row.add_generation_prompt.is_some())
             .where_some("ids", row::ids(), |row| row.ids.is_some())
             .where_some("rendered", row::text(), |row| row.rendered.is_some())
             .extra(|row| &row.extra)

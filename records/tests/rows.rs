@@ -502,28 +502,8 @@ fn fields_of_mixed_values_are_text_in_parquet_and_large_integers_stay() {
 
 #[test]
 fn parquet_of_others_is_read() {
-    use arrow_array::builder::{Int64Builder, LargeListBuilder};
-    use arrow_array::{
-        ArrayRef, BooleanArray, LargeStringArray, RecordBatch, StringViewArray, TimestampSecondArray,
-    };
-    use std::sync::Arc;
-
-    let mut ids = LargeListBuilder::new(Int64Builder::new());
-    ids.append_value([Some(5), Some(6)]);
-    ids.append_null();
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("instruction", Arc::new(LargeStringArray::from(vec![Some("a"), Some("b")]))),
-        ("prompt_id", Arc::new(StringViewArray::from(vec!["x", "y"]))),
-        ("prompt_ids", Arc::new(ids.finish())),
-        ("good", Arc::new(BooleanArray::from(vec![None, Some(true)]))),
-        ("time", Arc::new(TimestampSecondArray::from(vec![0, 1]))),
-    ];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
     let folder = TempDir::new().unwrap();
-    let mut bytes = Vec::new();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parquet/prompts.parquet")).unwrap();
     let path = file(&folder, "other.parquet", &bytes);
     let read = read_prompts(&path, "instruction", OnBadPrompt::Error).unwrap().prompts;
     assert_eq!((read[0].prompt_id.as_str(), read[1].prompt.as_deref()), ("x", Some("b")));

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use arrow_schema::{Field, Schema};
 use selfplay_records::{
-    Candidates, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
+    Candidates, ColumnSpec, MOST_COLUMNS, Prompt, PromptRow, Row, TokenRow, read_prompt_rows, write_rows,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -137,14 +136,14 @@ struct CandidatesWithFields {
 impl Row for CandidatesWithFields {
     const NOUN: &'static str = "candidates";
 
-    fn schema(rows: &[Self]) -> Schema {
+    fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         let ours: Vec<Candidates> = rows.iter().map(|row| row.candidates.clone()).collect();
         // Rows of texts take other fields too, and know how to guess their types.
         let others: Vec<TokenRow> =
             rows.iter().map(|row| TokenRow { extra: row.other.clone(), ..TokenRow::default() }).collect();
-        let (ours, others) = (Candidates::schema(&ours), TokenRow::schema(&others));
-        let fields = ours.fields().iter().chain(others.fields());
-        Schema::new(fields.map(|field| Field::clone(field)).collect::<Vec<_>>())
+        let mut columns = Candidates::schema(&ours);
+        columns.extend(TokenRow::schema(&others));
+        columns
     }
 
     fn extra(&self) -> Option<&Map<String, Value>> {

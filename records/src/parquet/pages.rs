@@ -8,6 +8,8 @@ use super::thrift::{Compact, CompactType, damaged};
 
 /// A page when it is unpacked. Most writers keep to 1 MiB, DuckDB to 100 MB.
 const PAGE_BYTES: u64 = 256 << 20;
+/// Values of a dictionary. Most writers keep it to 1 MiB; each value takes some 32 bytes when it is unpacked.
+const DICTIONARY_VALUES: u64 = 8 << 20;
 /// Values of lists beyond one for each row that a column may have whatever its size.
 const LIST_VALUES: u64 = 16 << 20;
 /// And for each of its unpacked bytes.
@@ -48,6 +50,13 @@ impl Pages {
                     PAGE_BYTES >> 20
                 ));
             }
+            if page.dictionary > DICTIONARY_VALUES.min(page.unpacked.saturating_mul(8)) {
+                return Err(format!(
+                    "a dictionary of {} values in {} bytes, and at most {DICTIONARY_VALUES} are read; write the file again \
+                     without dictionaries",
+                    page.dictionary, page.unpacked
+                ));
+            }
             let taken = header.taken.saturating_add(page.packed);
             left = left.checked_sub(taken).ok_or_else(|| damaged().to_string())?;
             let packed = i64::try_from(page.packed).map_err(|_| damaged().to_string())?;
@@ -76,6 +85,8 @@ struct Page {
     unpacked: u64,
     packed: u64,
     values: u64,
+    /// Values, where it is a dictionary's.
+    dictionary: u64,
 }
 
 impl Page {
@@ -89,6 +100,7 @@ impl Page {
                 (3, CompactType::Integer) => page.packed = size(header.integer()?)?,
                 // DataPageHeader and DataPageHeaderV2 begin with their number of values.
                 (5 | 8, CompactType::Struct) => page.values = first_number(header)?,
+                (7, CompactType::Struct) => page.dictionary = first_number(header)?,
                 (_, kind) => header.skip(kind)?,
             }
         }

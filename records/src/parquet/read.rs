@@ -4,18 +4,14 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::arrow::ProjectionMask;
-use ::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
 use ::parquet::basic::{Compression, Encoding, Type};
-use ::parquet::file::metadata::ParquetMetaData;
-use arrow_array::RecordBatch;
-use arrow_schema::{DataType, Field, Fields, Schema};
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 
-use super::footer;
+use super::leaf::Leaf;
+use super::node::{self, Node};
 use super::pages::Pages;
 use super::value::{Unwritten, Writer};
+use super::{arrow_types, footer};
 use crate::io::Wanted;
 use crate::jsonl::Take;
 use crate::limits::{Budget, COLUMNS};
@@ -28,6 +24,8 @@ const BATCH_ROWS: usize = 1024;
 const BATCH_BYTES: u64 = 256 << 20;
 /// Names of other columns that a row keeps, so that a message can say what is there.
 const OTHER_NAMES: usize = 32;
+/// What is said of a file whose parts do not fit together.
+const DAMAGED: &str = "the file is damaged";
 
 /// Hands over each row as JSON: the wanted columns with their values, the names of some others with null.
 pub(crate) fn each_row(
@@ -40,125 +38,187 @@ pub(crate) fn each_row(
     let wrong = |problem: String| RecordError::Parquet { path: path.to_path_buf(), problem };
     checksum::verify(path, &mut file)?;
     footer::check(&mut file).map_err(wrong)?;
-    let metadata = guarded(|| metadata(&file)).map_err(wrong)?;
-    let ReadPlan { roots, batch_rows } = plan(&file, metadata.metadata(), wanted).map_err(wrong)?;
-    let others: Vec<String> = metadata
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| !roots.contains(place))
-        .take(OTHER_NAMES)
-        .filter_map(|(_, field)| serde_json::to_string(field.name()).ok())
-        .collect();
-    let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
-    let mut batches = guarded(|| {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-        let builder = builder.with_projection(mask).with_batch_size(batch_rows);
-        builder.build().map_err(|error| error.to_string())
-    })
-    .map_err(wrong)?;
-    let mut row = 0;
+    let metadata =
+        guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| error.to_string()))
+            .map_err(wrong)?;
+    let plan = ReadPlan::of(&file, &metadata, wanted).map_err(wrong)?;
+    let file = Arc::new(file);
     let mut line = Vec::new();
-    while let Some(batch) = guarded(|| next(&mut batches)).map_err(wrong)? {
-        for place in 0..batch.num_rows() {
-            let raw = match write_row(&batch, place, wanted, &others, budget.row_bytes(), &mut line) {
-                Ok(()) if budget.has_too_many_values(&line) => return Err(budget.row_too_large(path, row)),
-                Ok(()) => RawRow::Text(&line),
-                Err(Unusable::TooLarge) => return Err(budget.row_too_large(path, row)),
-                Err(Unusable::Field(problem)) => RawRow::Wrong(problem),
-            };
-            budget.take(path, row, line.len())?;
-            if take(row, raw)?.is_break() {
-                return Ok(());
+    let mut row = 0;
+    for group in metadata.row_groups() {
+        let mut leaves = guarded(|| plan.open(&file, &metadata, group)).map_err(wrong)?;
+        let mut left = usize::try_from(group.num_rows()).map_err(|_| wrong(DAMAGED.to_owned()))?;
+        while left > 0 {
+            let rows = left.min(plan.batch_rows);
+            left -= rows;
+            guarded(|| plan.fill(&mut leaves, &metadata, rows)).map_err(wrong)?;
+            for _ in 0..rows {
+                let raw = match plan.write_row(&mut leaves, budget.row_bytes(), &mut line) {
+                    Ok(()) if budget.has_too_many_values(&line) => {
+                        return Err(budget.row_too_large(path, row));
+                    }
+                    Ok(()) => RawRow::Text(&line),
+                    Err(Unusable::TooLarge) => return Err(budget.row_too_large(path, row)),
+                    Err(Unusable::Field(problem)) => RawRow::Wrong(problem),
+                    Err(Unusable::Damaged) => return Err(wrong(DAMAGED.to_owned())),
+                };
+                budget.take(path, row, line.len())?;
+                if take(row, raw)?.is_break() {
+                    return Ok(());
+                }
+                row += 1;
             }
-            row += 1;
         }
     }
     Ok(())
 }
 
-/// What the footer says, with the Arrow types that the writer kept in it, where these can be read: other programs keep types
-/// there that arrow does not know. Texts become views, so that many that are the same are in memory once.
-fn metadata(file: &File) -> Result<ArrowReaderMetadata, String> {
-    let load = |options: ArrowReaderOptions| {
-        guarded(|| ArrowReaderMetadata::load(file, options).map_err(|error| error.to_string()))
-    };
-    let found = match load(ArrowReaderOptions::new()) {
-        Ok(found) => found,
-        Err(_) => load(ArrowReaderOptions::new().with_skip_arrow_metadata(true))?,
-    };
-    let viewed = Arc::new(Schema::new(views(found.schema().fields())));
-    let with_views = guarded(|| {
-        ArrowReaderMetadata::try_new(found.metadata().clone(), ArrowReaderOptions::new().with_schema(viewed))
-            .map_err(|error| error.to_string())
-    });
-    Ok(with_views.unwrap_or(found))
-}
-
-/// The same fields with texts and bytes as views.
-fn views(fields: &Fields) -> Fields {
-    let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(view(field.data_type())));
-    fields.iter().map(inner).collect()
-}
-
-fn view(kind: &DataType) -> DataType {
-    let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(view(field.data_type())));
-    match kind {
-        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
-        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
-        DataType::List(item) => DataType::List(inner(item)),
-        DataType::LargeList(item) => DataType::LargeList(inner(item)),
-        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(inner(item), *size),
-        DataType::Struct(fields) => DataType::Struct(views(fields)),
-        other => other.clone(),
-    }
-}
-
 /// What is decoded, and how much at a time.
 struct ReadPlan {
-    /// Columns of the top level, by place.
-    roots: Vec<usize>,
+    columns: Vec<ReadColumn>,
+    /// Columns of the file's lowest level, by place, in the order of their fields.
+    leaves: Vec<usize>,
+    /// Names of fields that are not read, as JSON.
+    others: Vec<String>,
     batch_rows: usize,
 }
 
-fn plan(file: &File, metadata: &ParquetMetaData, wanted: &Wanted) -> Result<ReadPlan, String> {
-    let schema = metadata.file_metadata().schema_descr();
-    if schema.num_columns() > COLUMNS {
-        return Err(format!("it has {} columns, and at most {COLUMNS} are read", schema.num_columns()));
+/// A field of the rows.
+struct ReadColumn {
+    name: String,
+    node: Node,
+    text_wanted: bool,
+}
+
+impl ReadPlan {
+    fn of(file: &File, metadata: &ParquetMetaData, wanted: &Wanted) -> Result<Self, String> {
+        let schema = metadata.file_metadata().schema_descr();
+        if schema.num_columns() > COLUMNS {
+            return Err(format!("it has {} columns, and at most {COLUMNS} are read", schema.num_columns()));
+        }
+        let roots = schema.root_schema().get_fields();
+        let mut leaves_of = vec![Vec::new(); roots.len()];
+        for leaf in 0..schema.num_columns() {
+            if let Some(leaves) = leaves_of.get_mut(schema.get_column_root_idx(leaf)) {
+                leaves.push(leaf);
+            }
+        }
+        let mut plan =
+            Self { columns: Vec::new(), leaves: Vec::new(), others: Vec::new(), batch_rows: BATCH_ROWS };
+        // Theirs are the same fields in the same order, or none that are of use.
+        let arrow = arrow_types::of_file(metadata.file_metadata());
+        for (place, (root, leaves)) in roots.iter().zip(leaves_of).enumerate() {
+            let name = root.name().to_owned();
+            if !wanted.reads(&name) {
+                if plan.others.len() < OTHER_NAMES {
+                    plan.others.extend(serde_json::to_string(&name).ok());
+                }
+                continue;
+            }
+            let at = |problem: String| format!("column {name:?}: {problem}");
+            let node = guarded(|| node::of_root(root, plan.leaves.len())).map_err(at)?;
+            if let Some(mut node) = node {
+                if let Some(field) = arrow.get(place).filter(|field| field.name() == name) {
+                    node.refine(field);
+                }
+                plan.leaves.extend(leaves);
+                if node.leaves.end != plan.leaves.len() {
+                    return Err(at(DAMAGED.to_owned()));
+                }
+                let text_wanted = wanted.asks_for(&name);
+                plan.columns.push(ReadColumn { name, node, text_wanted });
+            }
+        }
+        plan.measure(file, metadata)?;
+        Ok(plan)
     }
-    let names = schema.root_schema().get_fields().iter().map(|field| field.name());
-    let roots: Vec<usize> =
-        names.enumerate().filter(|(_, name)| wanted.reads(name)).map(|(place, _)| place).collect();
-    let mut batch_rows = BATCH_ROWS as u64;
-    for leaf in 0..schema.num_columns() {
-        if !roots.contains(&schema.get_column_root_idx(leaf)) {
-            continue;
-        }
-        let column = schema.column(leaf);
-        let at = |problem: String| format!("column {:?}: {problem}", column.path().string());
-        // Values of a fixed length are laid out one by one, whatever the pages share.
-        if column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY {
-            let each = u64::try_from(column.type_length()).unwrap_or(0).max(1);
-            batch_rows = batch_rows.min((BATCH_BYTES / each).max(1));
-        }
-        for group in metadata.row_groups() {
-            let chunk = group.column(leaf);
-            if let Some(problem) = not_built_in(chunk.compression()) {
-                return Err(at(problem));
+
+    /// Checks the pages of the columns, and how many rows of them may be decoded at a time.
+    fn measure(&mut self, file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
+        let schema = metadata.file_metadata().schema_descr();
+        let mut batch_rows = BATCH_ROWS as u64;
+        for &leaf in &self.leaves {
+            let column = schema.column(leaf);
+            let at = |problem: String| format!("column {:?}: {problem}", column.path().string());
+            // Values of a fixed length are laid out one by one, whatever the pages share.
+            if column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY {
+                let each = u64::try_from(column.type_length()).unwrap_or(0).max(1);
+                batch_rows = batch_rows.min((BATCH_BYTES / each).max(1));
             }
-            let (start, length) = guarded(|| Ok(chunk.byte_range())).map_err(at)?;
-            let pages = Pages::scan(file, start, length).map_err(at)?;
-            if column.max_rep_level() > 0 {
-                pages.check_lists(u64::try_from(group.num_rows()).unwrap_or(0)).map_err(at)?;
-            }
-            // So are those that each share their beginning with the one before.
-            if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
-                batch_rows = batch_rows.min((BATCH_BYTES / pages.largest.max(1)).max(1));
+            for group in metadata.row_groups() {
+                let chunk = group.columns().get(leaf).ok_or_else(|| at(DAMAGED.to_owned()))?;
+                if let Some(problem) = not_built_in(chunk.compression()) {
+                    return Err(at(problem));
+                }
+                let (start, length) = guarded(|| Ok(chunk.byte_range())).map_err(at)?;
+                let pages = Pages::scan(file, start, length).map_err(at)?;
+                if column.max_rep_level() > 0 {
+                    pages.check_lists(u64::try_from(group.num_rows()).unwrap_or(0)).map_err(at)?;
+                }
+                // So are those that each share their beginning with the one before.
+                if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
+                    batch_rows = batch_rows.min((BATCH_BYTES / pages.largest.max(1)).max(1));
+                }
             }
         }
+        self.batch_rows = batch_rows as usize;
+        Ok(())
     }
-    Ok(ReadPlan { roots, batch_rows: batch_rows as usize })
+
+    fn open(
+        &self,
+        file: &Arc<File>,
+        metadata: &ParquetMetaData,
+        group: &RowGroupMetaData,
+    ) -> Result<Vec<Leaf>, String> {
+        let schema = metadata.file_metadata().schema_descr();
+        self.leaves.iter().map(|&leaf| Leaf::open(file, group, leaf, &schema.column(leaf))).collect()
+    }
+
+    fn fill(&self, leaves: &mut [Leaf], metadata: &ParquetMetaData, rows: usize) -> Result<(), String> {
+        let schema = metadata.file_metadata().schema_descr();
+        for (leaf, &place) in leaves.iter_mut().zip(&self.leaves) {
+            leaf.fill(rows)
+                .map_err(|problem| format!("column {:?}: {problem}", schema.column(place).path().string()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the next row, and takes all of it whatever comes of that.
+    fn write_row(&self, leaves: &mut [Leaf], most: usize, line: &mut Vec<u8>) -> Result<(), Unusable> {
+        line.clear();
+        line.push(b'{');
+        let mut refused = None;
+        for column in &self.columns {
+            let range = column.node.leaves.clone();
+            if refused.is_none() {
+                let mut writer = Writer { out: line, most, text_wanted: column.text_wanted, leaves };
+                match writer.field(&column.name, &column.node, 1) {
+                    Ok(()) => {}
+                    Err(Unwritten::TooLarge) => return Err(Unusable::TooLarge),
+                    Err(Unwritten::Damaged) => return Err(Unusable::Damaged),
+                    Err(Unwritten::Value(problem)) => {
+                        refused = Some(FieldProblem { field: column.name.clone(), problem });
+                    }
+                }
+            }
+            for leaf in leaves.get_mut(range).unwrap_or_default() {
+                leaf.end_row(refused.is_some()).map_err(|_| Unusable::Damaged)?;
+            }
+        }
+        if let Some(problem) = refused {
+            return Err(Unusable::Field(problem));
+        }
+        for name in &self.others {
+            if line.len() > 1 {
+                line.push(b',');
+            }
+            line.extend_from_slice(name.as_bytes());
+            line.extend_from_slice(b":null");
+        }
+        line.push(b'}');
+        if line.len() > most { Err(Unusable::TooLarge) } else { Ok(()) }
+    }
 }
 
 /// Why a codec's pages cannot be unpacked, with the remedy.
@@ -179,56 +239,14 @@ fn not_built_in(codec: Compression) -> Option<String> {
     ))
 }
 
-fn next(batches: &mut ParquetRecordBatchReader) -> Result<Option<RecordBatch>, String> {
-    batches.next().transpose().map_err(|error| error.to_string())
-}
-
 /// Why a row is not handed over.
 enum Unusable {
     TooLarge,
     Field(FieldProblem),
-}
-
-fn write_row(
-    batch: &RecordBatch,
-    place: usize,
-    wanted: &Wanted,
-    others: &[String],
-    most: usize,
-    line: &mut Vec<u8>,
-) -> Result<(), Unusable> {
-    line.clear();
-    line.push(b'{');
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-        let at = |problem: Unwritten| match problem {
-            Unwritten::TooLarge => Unusable::TooLarge,
-            Unwritten::Value(problem) => {
-                Unusable::Field(FieldProblem { field: field.name().clone(), problem })
-            }
-        };
-        let start = line.len();
-        if start > 1 {
-            line.push(b',');
-        }
-        let mut writer = Writer { out: line, most, text_wanted: wanted.asks_for(field.name()) };
-        writer.text(field.name()).map_err(at)?;
-        writer.out.push(b':');
-        if !writer.value(column, place).map_err(at)? {
-            line.truncate(start);
-        }
-    }
-    for name in others {
-        if line.len() > 1 {
-            line.push(b',');
-        }
-        line.extend_from_slice(name.as_bytes());
-        line.extend_from_slice(b":null");
-    }
-    line.push(b'}');
-    if line.len() > most { Err(Unusable::TooLarge) } else { Ok(()) }
+    Damaged,
 }
 
 /// As `read`; a panic of the `parquet` crate, which asserts on some damaged pages, is an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    guard::caught(read).unwrap_or_else(|_| Err("the file is damaged".to_owned()))
+    guard::caught(read).unwrap_or_else(|_| Err(DAMAGED.to_owned()))
 }

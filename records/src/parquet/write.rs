@@ -1,23 +1,26 @@
-//! Rows to Parquet, through `arrow-json`, so that JSON and Parquet cannot disagree.
+//! Rows to Parquet, through the serialization that writes their JSON, so that JSON and Parquet cannot disagree.
 //!
-//! Columns are nullable, lists have items named `item` and objects are structs: what `datasets` and pyarrow read and
-//! write. Compressed with Zstandard, with a checksum ([`crate::checksum`]). Fields that are not ours and that no column holds
-//! are text ([`crate::extra`]).
+//! The columns are those that `datasets` and pyarrow write and read ([`super::schema`]). Compressed with Zstandard, with a
+//! checksum ([`crate::checksum`]). Fields that are not ours and that no column holds are text ([`crate::extra`]).
 
 use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
 use ::parquet::basic::{Compression, ZstdLevel};
+use ::parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
 use ::parquet::errors::ParquetError;
-use ::parquet::file::properties::WriterProperties;
-use arrow_json::ReaderBuilder;
-use arrow_schema::ArrowError;
+use ::parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use ::parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
+use ::parquet::schema::types::ColumnDescPtr;
+use bytes::Bytes;
 
+use super::buffer::Buffer;
+use super::schema;
+use super::shred::{Unstorable, push_row};
 use crate::limits::COLUMNS;
-use crate::{RecordError, Row, WriteError, atomic, checksum, extra};
+use crate::{ColumnSpec, RecordError, Row, WriteError, atomic, checksum, extra};
 
 /// Rows turned into columns at a time: bounds memory, whatever the file's size.
 const BATCH_ROWS: usize = 1024;
@@ -68,9 +71,9 @@ enum EncodeFailure {
     Encode(String),
 }
 
-impl From<ArrowError> for EncodeFailure {
-    fn from(error: ArrowError) -> Self {
-        Self::Encode(error.to_string())
+impl From<Unstorable> for EncodeFailure {
+    fn from(problem: Unstorable) -> Self {
+        Self::Encode(problem.to_string())
     }
 }
 
@@ -86,10 +89,10 @@ impl From<ParquetError> for EncodeFailure {
     }
 }
 
-fn encode<R: Row>(rows: &[R], sink: impl io::Write + Send) -> Result<(), EncodeFailure> {
-    let schema = Arc::new(R::schema(rows));
-    if schema.fields().len() > COLUMNS {
-        let found = schema.fields().len();
+fn encode<R: Row>(rows: &[R], sink: &mut Vec<u8>) -> Result<(), EncodeFailure> {
+    let columns = R::schema(rows);
+    if columns.len() > COLUMNS {
+        let found = columns.len();
         return Err(EncodeFailure::Encode(format!(
             "{found} columns, and Parquet takes at most {COLUMNS} here"
         )));
@@ -99,14 +102,48 @@ fn encode<R: Row>(rows: &[R], sink: impl io::Write + Send) -> Result<(), EncodeF
         .set_max_row_group_row_count(Some(GROUP_ROWS))
         .set_key_value_metadata(Some(checksum::placeholder()))
         .build();
-    let mut writer = ArrowWriter::try_new(sink, schema.clone(), Some(properties))?;
-    for part in rows.chunks(BATCH_ROWS) {
-        let mut decoder = ReaderBuilder::new(schema.clone()).with_batch_size(BATCH_ROWS).build_decoder()?;
-        decoder.serialize(part)?;
-        if let Some(batch) = decoder.flush()? {
-            writer.write(&batch)?;
+    let properties = Arc::new(properties);
+    let mut file = SerializedFileWriter::new(sink, schema::message(&columns)?, properties.clone())?;
+    let leaves = file.schema_descr().columns().to_vec();
+    for group in rows.chunks(GROUP_ROWS) {
+        let encoded = encode_group(group, &columns, &leaves, &properties)?;
+        let mut writer = file.next_row_group()?;
+        for (bytes, column) in encoded {
+            writer.append_column(&bytes, column)?;
         }
+        writer.close()?;
     }
-    writer.close()?;
+    file.close()?;
     Ok(())
+}
+
+/// The columns of a row group, each with its pages compressed, so that no more than a batch of rows is in memory twice.
+fn encode_group<R: Row>(
+    rows: &[R],
+    columns: &[ColumnSpec],
+    leaves: &[ColumnDescPtr],
+    properties: &WriterPropertiesPtr,
+) -> Result<Vec<(Bytes, ColumnCloseResult)>, EncodeFailure> {
+    let mut sinks: Vec<_> = leaves.iter().map(|_| TrackedWrite::new(Vec::new())).collect();
+    let mut writers: Vec<ColumnWriter<'_>> = leaves
+        .iter()
+        .zip(&mut sinks)
+        .map(|(leaf, sink)| {
+            let pages = Box::new(SerializedPageWriter::new(sink));
+            get_column_writer(leaf.clone(), properties.clone(), pages)
+        })
+        .collect();
+    let mut buffer = Buffer::of_rows(columns);
+    for part in rows.chunks(BATCH_ROWS) {
+        for row in part {
+            push_row(row, &mut buffer)?;
+        }
+        buffer.flush(&mut writers.iter_mut())?;
+    }
+    let closed = writers.into_iter().map(ColumnWriter::close).collect::<Result<Vec<_>, _>>()?;
+    let mut encoded = Vec::with_capacity(closed.len());
+    for (sink, column) in sinks.into_iter().zip(closed) {
+        encoded.push((Bytes::from(sink.into_inner()?), column));
+    }
+    Ok(encoded)
 }
