@@ -1,6 +1,7 @@
 //! Temporary folders with everything that a run reads, so small that it takes a second, and the real program in them.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::json_file::{edit_json, read_json};
 use crate::outcome::Outcome;
-use crate::tiny_model::{TinyModel, word};
+use crate::tiny_model::{SPECIAL, TinyModel, WORDS, word};
 
 /// The `selfplay` under test. Only the package that builds it knows where it is: `env!("CARGO_BIN_EXE_selfplay")` there.
 #[derive(Clone, Copy)]
@@ -60,12 +61,9 @@ impl World {
     pub fn of_two_iterations(program: Program) -> Self {
         let world = Self::new(program);
         TinyModel::BRADLEY_TERRY.write(&world.path("other_preference_model"));
-        let all = prompts(40);
-        let lines: Vec<&str> = all.split_inclusive('\n').collect();
-        for (number, split) in lines.chunks(20).enumerate() {
-            world.write(&format!("split_{number}.jsonl"), &split.concat());
-        }
-        world.write("held_out.jsonl", &prompts(6));
+        world.write("split_0.jsonl", &distinct_prompts(0..20));
+        world.write("split_1.jsonl", &distinct_prompts(20..40));
+        world.write("held_out.jsonl", &distinct_prompts(40..46));
         // Whole paths: a copy of the recipe in another folder means the same.
         let root = world.path("").display().to_string();
         let recipe = "name = \"tiny\"\niterations = 2\nseed = 7\n\
@@ -180,6 +178,12 @@ pub fn prompts(count: usize) -> String {
             format!("{}\n", json!({"prompt": words.join(" "), "answer": word(n)}))
         })
         .collect()
+}
+
+/// Prompts of three words, no two the same, each with an answer of one.
+fn distinct_prompts(numbers: Range<usize>) -> String {
+    let prompt = |n: usize| [word(n), word(n / (WORDS.len() - SPECIAL)), word(5 * n)].join(" ");
+    numbers.map(|n| format!("{}\n", json!({"prompt": prompt(n), "answer": word(n)}))).collect()
 }
 
 fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {

@@ -72,6 +72,8 @@ fn force_keeps_an_old_file_until_the_new_one_is_whole() {
         assert!(world.bytes("old.jsonl") == new, "{command}");
         let is_left = |name: &String| name.contains("old.jsonl") && name != "old.jsonl";
         assert!(!world.names().iter().any(is_left), "{:?}", world.names());
+        fs::remove_file(world.path("new.jsonl")).unwrap();
+        fs::remove_file(world.path("old.jsonl")).unwrap();
     }
 }
 
