@@ -160,7 +160,7 @@ mod tests {
     fn force_replaces_what_a_training_wrote_and_nothing_else() {
         let step = ("metrics.jsonl", "{\"step\": 1, \"loss\": 0.5}\n");
         let model = [("policy/config.json", "{}"), ("policy/model.safetensors", "x")];
-        let judge = |files: &[(&str, &str)], model_folder: &'static str| {
+        let checked = |files: &[(&str, &str)], model_folder: &'static str| {
             let world = tempfile::tempdir().unwrap();
             let output = world.path().join("out");
             atomic::create_dir_all(&output).unwrap();
@@ -170,8 +170,8 @@ mod tests {
                 error.to_string()
             })
         };
-        judge(&[], "policy").unwrap();
-        judge(&[step, model[0], model[1]], "policy").unwrap();
+        checked(&[], "policy").unwrap();
+        checked(&[step, model[0], model[1]], "policy").unwrap();
         for (foreign, named) in [
             ("notes.txt", "holds notes.txt"),
             ("older_run/policy.bin", "holds older_run"),
@@ -179,15 +179,15 @@ mod tests {
             ("policy/inner/config.json", "holds policy/inner"),
             ("preference_model/config.json", "holds preference_model"),
         ] {
-            let error = judge(&[step, model[0], model[1], (foreign, "mine")], "policy").unwrap_err();
+            let error = checked(&[step, model[0], model[1], (foreign, "mine")], "policy").unwrap_err();
             assert!(error.contains(named), "{error}");
         }
         // A model that somebody put there, and a preference model's training.
-        assert!(judge(&model, "policy").unwrap_err().contains("no metrics.jsonl"));
+        assert!(checked(&model, "policy").unwrap_err().contains("no metrics.jsonl"));
         assert!(
-            judge(&[("metrics.jsonl", "{}"), model[0]], "policy").unwrap_err().contains("no metrics.jsonl")
+            checked(&[("metrics.jsonl", "{}"), model[0]], "policy").unwrap_err().contains("no metrics.jsonl")
         );
-        assert!(judge(&[step, model[0]], "preference_model").unwrap_err().contains("holds policy"));
+        assert!(checked(&[step, model[0]], "preference_model").unwrap_err().contains("holds policy"));
     }
 
     #[test]
