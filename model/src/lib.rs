@@ -4,7 +4,7 @@
 //! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are written in the letters of
 //! [`decoder`].
 
-mod adapter;
+pub mod adapter;
 pub mod architecture;
 mod batch;
 pub mod check;

@@ -57,6 +57,24 @@ impl Parameters {
         ParameterId(self.0.len() - 1)
     }
 
+    /// All but those named; the ids of those that follow one of them change.
+    pub(crate) fn without(self, ids: &[ParameterId]) -> Self {
+        let kept = self.0.into_iter().enumerate().filter(|(place, _)| !ids.contains(&ParameterId(*place)));
+        Self(kept.map(|(_, parameter)| parameter).collect())
+    }
+
+    /// Gives a parameter another value; a master of the old one goes.
+    pub(crate) fn set_value(&mut self, id: ParameterId, value: Tensor) {
+        let parameter = &mut self.0[id.0];
+        parameter.value = value;
+        parameter.master = None;
+    }
+
+    /// One parameter, to change.
+    pub(crate) fn get_mut(&mut self, id: ParameterId) -> &mut Parameter {
+        &mut self.0[id.0]
+    }
+
     /// All parameters with their ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (ParameterId, &Parameter)> {
         self.0.iter().enumerate().map(|(i, p)| (ParameterId(i), p))

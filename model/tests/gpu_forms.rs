@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use selfplay_model::adapter::{AdapterConfig, AdapterStart};
 use selfplay_model::check::{self, CheckTarget, InputSize, compare_decoders, compare_steps, noise};
+use selfplay_model::cpu::storage::with_slice_mut;
 use selfplay_model::ops::elementwise::scale_assign;
 use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
 use selfplay_testing::Emulator;
-use selfplay_testing::families::{FAMILIES, decoder, gradients, numbers};
+use selfplay_testing::families::{self, FAMILIES, decoder, gradients, numbers};
 
 /// The same numbers in another dtype, in memory of its own.
 fn cast(tensor: &Tensor, dtype: DType) -> Tensor {
@@ -173,6 +175,50 @@ fn heads_of_preference_models() {
         for (got, want) in run(dtype).iter().zip(&want) {
             let distance = distance(got, want);
             assert!(distance <= bound, "{dtype:?}: {distance:e}");
+        }
+    }
+}
+
+/// Thin products, masks and magnitudes, and inference with rows that know nothing of each other.
+#[test]
+fn adapters_are_the_cpus() {
+    if Emulator::build().is_none() {
+        return;
+    }
+    for (dora, dropout) in [(false, 0.0), (true, 0.0), (false, 0.3), (true, 0.3)] {
+        let make = || {
+            let config = AdapterConfig { rank: 3, alpha: 6.0, dora, dropout, ..AdapterConfig::default() };
+            let mut decoder = decoder("qwen2", DType::F32);
+            decoder.add_adapter(config, AdapterStart::Gaussian, 5).unwrap();
+            decoder.train_adapter();
+            for (_, parameter) in decoder.parameters().iter().filter(|(_, one)| one.name.contains("lora_B")) {
+                with_slice_mut::<f32, _>(&parameter.value, |b| {
+                    b.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 37 + 5) % 19) as f32 / 40.0 - 0.2);
+                })
+                .unwrap();
+            }
+            decoder.set_dropout(Some(9));
+            decoder
+        };
+        let mut cpu = make();
+        let want = gradients(&cpu, true);
+        let _gpu = Emulator::start();
+        let mut gpu = make();
+        let got = gradients(&gpu, true);
+        for (id, gradient) in want.iter() {
+            let distance = distance(got.get(id).unwrap(), gradient);
+            assert!(distance < 1e-3, "{dora} {dropout} {}: {distance:e}", cpu.parameters().get(id).name);
+        }
+        drop(_gpu);
+        let (batch, ..) = families::batch();
+        cpu.set_dropout(None);
+        let hidden = cpu.hidden(&batch).unwrap();
+        let _gpu = Emulator::start();
+        gpu.set_dropout(None);
+        gpu.prepare_inference().unwrap();
+        for invariant in [false, true] {
+            gpu.set_batch_invariant(invariant);
+            assert!(distance(&gpu.hidden(&batch).unwrap(), &hidden) < 1e-4, "{dora} {invariant}");
         }
     }
 }

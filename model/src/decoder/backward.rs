@@ -7,6 +7,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::attention::{PackedSequences, Sequences};
 use super::forward::SavedBlock;
+use super::weights::DecoderWeights;
 use super::{Decoder, Tape};
 use crate::ops::embedding::embedding_backward;
 use crate::parameters::Gradients;
@@ -17,8 +18,8 @@ impl Decoder {
     /// # Errors
     /// `d_hidden` is not \[t, h] on the decoder's device.
     pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Tape { batch, mut blocks, last, .. } = tape;
-        let weights = self.weights();
+        let Tape { batch, mut blocks, last, dropout, .. } = tape;
+        let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let packed = PackedSequences::new(&batch, self.rotary(batch.context())?);
         let d_stream = last.zeros_like()?;
         weights.norm_backward(&last, self.final_norm, d_hidden, gradients, &d_stream)?;

@@ -5,8 +5,11 @@ use candle_core::{Result, Tensor};
 use super::Decoder;
 use super::attention::{PackedSequences, Sequences};
 use super::block::BlockActivations;
+use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
+use crate::linear::lora::dropout::StepDropout;
 use crate::ops::embedding::embedding;
+use crate::ops::rows::select_rows;
 
 /// What a forward leaves for its backward.
 pub struct Tape {
@@ -15,6 +18,8 @@ pub struct Tape {
     /// The stream after the last block \[t, h].
     pub(super) last: Tensor,
     hidden: Tensor,
+    /// What the adapters left out.
+    pub(super) dropout: Option<StepDropout>,
 }
 
 /// What is kept of one block.
@@ -58,12 +63,18 @@ impl Decoder {
     fn hidden_of(&self, batch: &PackedBatch, rows: Option<&[usize]>) -> Result<Tensor> {
         let packed = PackedSequences::new(batch, self.rotary(batch.context())?);
         let sequences = Sequences::Packed(&packed);
+        let dropout = self.step_dropout(batch);
+        let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let mut x = self.embed(batch.ids())?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let rows = rows.filter(|_| layer + 1 == self.blocks.len());
-            x = block.forward(&self.weights(), &x, &sequences, rows, false)?.output;
+            // A mask is of all rows.
+            let rows = rows.filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
+            x = block.forward(&weights, &x, &sequences, rows, false)?.output;
         }
-        self.weights().normed(&x, self.final_norm)
+        if let Some(rows) = rows.filter(|_| dropout.is_some()) {
+            x = select_rows(&x, rows)?;
+        }
+        weights.normed(&x, self.final_norm)
     }
 
     /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs: with `recompute` only the input of each
@@ -74,16 +85,18 @@ impl Decoder {
     pub fn forward_train(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
         let packed = PackedSequences::new(batch, self.rotary(batch.context())?);
         let sequences = Sequences::Packed(&packed);
+        let dropout = self.step_dropout(batch);
+        let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let mut x = self.embed(batch.ids())?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
-            let forward = block.forward(&self.weights(), &x, &sequences, None, !recompute)?;
+            let forward = block.forward(&weights, &x, &sequences, None, !recompute)?;
             blocks
                 .push(forward.activations.map_or(SavedBlock::Input(x), |all| SavedBlock::All(Box::new(all))));
             x = forward.output;
         }
-        let hidden = self.weights().normed(&x, self.final_norm)?;
-        Ok(Tape { batch: batch.clone(), blocks, last: x, hidden })
+        let hidden = weights.normed(&x, self.final_norm)?;
+        Ok(Tape { batch: batch.clone(), blocks, last: x, hidden, dropout })
     }
 
     pub(super) fn embed(&self, ids: &[u32]) -> Result<Tensor> {

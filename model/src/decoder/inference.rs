@@ -11,17 +11,18 @@ use crate::linear::Linear;
 use crate::ops::paged_attention::PagedStep;
 
 impl Decoder {
-    /// Packs the weights for products with few rows. Takes their size again in memory; weights must not be updated
-    /// until [`Decoder::drop_inference`].
+    /// Packs the weights, adapters folded in, for products with few rows. Takes their size again in memory; weights must not be
+    /// updated until [`Decoder::drop_inference`]. Where nothing is packed, adapters with a magnitude are folded all the same.
     ///
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
     pub fn prepare_inference(&mut self) -> Result<()> {
-        if self.dtype != DType::F32 || Gpu::at(&self.device)?.is_some() {
-            return Ok(());
-        }
+        let packs = self.dtype == DType::F32 && Gpu::at(&self.device)?.is_none();
         let maps = self.blocks.iter_mut().flat_map(|block| block.linears_mut());
-        maps.chain(self.head.as_mut()).try_for_each(|linear| linear.pack(&self.parameters))
+        maps.chain(self.head.as_mut()).try_for_each(|linear| match packs {
+            true => linear.pack(&self.parameters),
+            false => linear.fold(&self.parameters),
+        })
     }
 
     /// Frees the packed copies, and takes the fastest products again.

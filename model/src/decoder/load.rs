@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 
 use super::Decoder;
 use super::block::Block;
@@ -106,7 +106,7 @@ impl Decoder {
         Ok(decoder)
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         architecture: Architecture,
         parameters: Parameters,
         device: &Device,
@@ -140,6 +140,8 @@ impl Decoder {
             blocks,
             final_norm: find(&modules.final_norm.weight())?,
             head,
+            adapter: None,
+            dropout: None,
             rotary: RwLock::new(Arc::new(RotaryTables::new(&architecture, 0))),
             batch_invariant: false,
             device: device.clone(),
@@ -152,7 +154,7 @@ impl Decoder {
     }
 
     /// Writes the model into `folder`, which exists: safetensors in shards of at most `max_shard_bytes`, config and
-    /// tokenizer from where the model was loaded. `dtype` by default is the one that it was stored in.
+    /// tokenizer from where the model was loaded; an adapter is merged into its modules on the way. `dtype` by default is the one that it was stored in.
     ///
     /// # Errors
     /// A failed write.
@@ -165,10 +167,5 @@ impl Decoder {
         let dtype = dtype.unwrap_or(self.stored_dtype);
         let source = self.source.as_deref();
         weights::save(folder, self.tensors(), dtype, max_shard_bytes, source, &self.architecture)
-    }
-
-    /// Every tensor that the model's folder holds, by its name there, with all its digits.
-    fn tensors(&self) -> Vec<(&str, &Tensor)> {
-        self.parameters.iter().map(|(_, p)| (p.name.as_str(), p.full())).collect()
     }
 }

@@ -13,6 +13,7 @@
 //! `backward` needs (or, with recomputation, the blocks' inputs alone); `hidden` keeps nothing; `forward_paged`
 //! works on the cache that its caller owns.
 
+mod adapted;
 mod attention;
 mod backward;
 mod block;
@@ -38,8 +39,9 @@ pub use load::LoadOptions;
 
 use self::rotary::RotaryTables;
 use self::weights::DecoderWeights;
+use crate::adapter::InstalledAdapter;
 use crate::architecture::Architecture;
-use crate::linear::{Linear, Module, SumOrder};
+use crate::linear::{Linear, SumOrder};
 use crate::ops::rms_norm::RmsNorm;
 use crate::parameters::{ParameterId, Parameters};
 
@@ -52,6 +54,10 @@ pub struct Decoder {
     final_norm: ParameterId,
     /// The output head; the embedding where it is tied, none in a preference model without one.
     head: Option<Linear>,
+    /// What was put over the weights.
+    adapter: Option<InstalledAdapter>,
+    /// [`Decoder::set_dropout`].
+    dropout: Option<u64>,
     rotary: RwLock<Arc<RotaryTables>>,
     /// [`Decoder::set_batch_invariant`].
     batch_invariant: bool,
@@ -101,8 +107,7 @@ impl Decoder {
     pub fn footprint(&self) -> usize {
         let maps: Vec<&Linear> =
             self.blocks.iter().flat_map(block::Block::linears).chain(self.head.as_ref()).collect();
-        let is_of_a_map: HashSet<ParameterId> =
-            maps.iter().flat_map(|linear| linear.modules()).flat_map(Module::parameters).collect();
+        let is_of_a_map: HashSet<ParameterId> = maps.iter().flat_map(|linear| linear.parameters()).collect();
         let others = self.parameters.iter().filter(|(id, _)| !is_of_a_map.contains(id));
         others.map(|(_, parameter)| parameter.footprint()).sum::<usize>()
             + maps.iter().map(|linear| linear.footprint(&self.parameters)).sum::<usize>()
@@ -113,6 +118,7 @@ impl Decoder {
             parameters: &self.parameters,
             norm: RmsNorm { epsilon: self.architecture.rms_norm_eps, offset: self.architecture.norm_offset },
             sums: if self.batch_invariant { SumOrder::ByRow } else { SumOrder::Fastest },
+            dropout: None,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::linear::{Linear, SumOrder};
+use crate::linear::lora::dropout::StepDropout;
+use crate::linear::{Linear, Pass, SumOrder};
 use crate::ops::elementwise;
 use crate::ops::rms_norm::RmsNorm;
 use crate::parameters::{Gradients, ParameterId, Parameters};
@@ -13,6 +14,8 @@ pub(super) struct DecoderWeights<'a> {
     pub(super) parameters: &'a Parameters,
     pub(super) norm: RmsNorm,
     pub(super) sums: SumOrder,
+    /// What adapters leave out, in a training step.
+    pub(super) dropout: Option<&'a StepDropout>,
 }
 
 impl<'a> DecoderWeights<'a> {
@@ -22,7 +25,7 @@ impl<'a> DecoderWeights<'a> {
 
     /// The product of a map \[t, inputs] → \[t, outputs].
     pub(super) fn forward(&self, linear: &Linear, x: &Tensor) -> Result<Tensor> {
-        linear.forward(self.parameters, x, self.sums)
+        linear.forward_in(self.parameters, x, Pass { sums: self.sums, dropout: self.dropout })
     }
 
     /// dx of [`DecoderWeights::forward`]; adds the map's own gradients.
@@ -33,7 +36,7 @@ impl<'a> DecoderWeights<'a> {
         dy: &Tensor,
         gradients: &Gradients,
     ) -> Result<Tensor> {
-        linear.backward(self.parameters, x, dy, gradients)
+        linear.backward_in(self.parameters, x, dy, gradients, self.dropout)
     }
 
     /// The norm of each row of x \[t, h].

@@ -47,6 +47,33 @@ pub(super) fn forward(
     }
 }
 
+/// out\[.., first..first + n] += x·weightᵀ, as [`forward`] takes it. On a GPU a row's bits may depend on the rows beside it.
+pub(super) fn forward_add(
+    gpu: Option<&Gpu>,
+    x: &Tensor,
+    weight: &Tensor,
+    out: &Tensor,
+    first: usize,
+) -> Result<()> {
+    let ((t, k), n) = (x.dims2()?, weight.dims2()?.0);
+    if let Some(gpu) = gpu {
+        let (a, b, c) = (operand(x)?, operand(weight)?.transposed(), operand(out)?.columns_from(first));
+        return gpu.gemm(&Gemm { m: t, n, k, a, b, c, accumulate: true });
+    }
+    if t == 0 {
+        return Ok(());
+    }
+    let width = out.dims2()?.1;
+    by_dtype!(x.dtype(), T => with_slice::<T, _>(x, |x| {
+        with_slice::<T, _>(weight, |w| {
+            with_slice_mut::<T, _>(out, |out| {
+                let w = MatrixRef::row_major(w, n, k, k).transposed();
+                gemm(MatrixRef::row_major(x, t, k, k), w, &mut out[first..], width, Store::Accumulate);
+            })
+        })
+    })??)
+}
+
 /// dx \[t, k] ← dy\[.., first..first + n]·weight, or added to dx, for weight \[n, k].
 pub(super) fn backward_input(
     gpu: Option<&Gpu>,

@@ -12,19 +12,26 @@
 //!
 //! A further form of a frozen weight (blocks of four bits) is a variant of `Weight` with a file of its own here: it is no
 //! parameter, so that neither gradients nor optimizers nor a trainer's checkpoints know of it; `forward` and `backward`
-//! match on it module by module, its backward has dx alone, and `Linear::footprint` says its bytes. An adapter is a list
-//! beside `modules`: two parameters A and B, a scale and the range of rows that it adds to, named after the module that it
-//! adapts; `forward` adds its product to the output after the weights', `backward` adds to dx and to A's and B's
-//! gradients. Whoever computes with a map calls these two functions and asks for neither. Parameters that are not trained
-//! have no gradient, here as everywhere.
+//! match on it module by module, its backward has dx alone, and `Linear::footprint` says its bytes. An adapter stands in a
+//! list beside `modules` (`lora/`): `forward` adds its product to its module's columns, `backward` adds to dx and to its
+//! factors' gradients. Whoever computes with a map calls these two functions and asks for neither. Parameters that are not
+//! trained have no gradient, here as everywhere.
+//!
+//! For inference a CPU packs W + ΔW, which costs nothing from then on. A GPU has no second copy of the weights and adds the
+//! thin products, but for adapters with a magnitude: their W + ΔW is made once, and kept until `Linear::unpack`.
 
 mod dense;
+mod inference;
+pub(crate) mod lora;
+mod module;
 mod packed;
-
-use std::ops::Range;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use self::lora::dropout::StepDropout;
+use self::lora::{Lora, Place};
+pub use self::module::NewModule;
+pub(crate) use self::module::{Module, Weight};
 use self::packed::Packed;
 use crate::architecture::{ParameterKind, layout};
 use crate::cpu::storage::unwritten_tensor;
@@ -36,58 +43,10 @@ use crate::parameters::{Gradients, Parameter, ParameterId, Parameters};
 pub struct Linear {
     inputs: usize,
     modules: Vec<Module>,
+    adapters: Vec<Lora>,
     packed: Option<Packed>,
-}
-
-/// One stored module of a map.
-#[derive(Clone, Debug)]
-pub(crate) struct Module {
-    /// Its name in a model folder, without `.weight`: what adapters and quantised checkpoints call it.
-    pub name: String,
-    /// The outputs that it makes, among those of the whole map.
-    pub rows: Range<usize>,
-    /// Its matrix.
-    pub weight: Weight,
-    /// \[rows].
-    pub bias: Option<ParameterId>,
-}
-
-impl Module {
-    /// The parameters that are this module's own.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = ParameterId> {
-        let weight = match self.weight {
-            Weight::Dense(id) => Some(id),
-            Weight::Tied(_) => None,
-        };
-        weight.into_iter().chain(self.bias)
-    }
-}
-
-/// Where a module's matrix \[rows, inputs] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Weight {
-    /// A parameter of its own.
-    Dense(ParameterId),
-    /// The embedding, which it shares: its gradient is the embedding's, and its bytes are counted there.
-    Tied(ParameterId),
-}
-
-impl Weight {
-    fn parameter(self) -> ParameterId {
-        match self {
-            Weight::Dense(id) | Weight::Tied(id) => id,
-        }
-    }
-}
-
-/// A fresh module for [`Linear::insert`].
-pub struct NewModule {
-    /// Its name in a model folder, without `.weight`.
-    pub name: String,
-    /// \[rows, inputs].
-    pub weight: Tensor,
-    /// \[rows].
-    pub bias: Option<Tensor>,
+    /// In the place of a module's matrix and its adapter, for inference where nothing is packed.
+    folded: Vec<Option<Tensor>>,
 }
 
 /// In which order a product's sums run.
@@ -97,6 +56,22 @@ pub enum SumOrder {
     Fastest,
     /// An order that does not depend on the other rows. On a CPU it never does.
     ByRow,
+}
+
+/// How a product runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    /// The order of its sums.
+    pub sums: SumOrder,
+    /// What adapters leave out, in a training step.
+    pub dropout: Option<&'a StepDropout>,
+}
+
+impl Pass<'_> {
+    /// Without dropout.
+    pub(crate) fn plain(sums: SumOrder) -> Self {
+        Self { sums, dropout: None }
+    }
 }
 
 impl Linear {
@@ -149,7 +124,13 @@ impl Linear {
         parameters: &Parameters,
         modules: Vec<(String, Weight, Option<ParameterId>)>,
     ) -> Option<Self> {
-        let mut linear = Self { inputs: 0, modules: Vec::with_capacity(modules.len()), packed: None };
+        let mut linear = Self {
+            inputs: 0,
+            modules: Vec::with_capacity(modules.len()),
+            adapters: Vec::new(),
+            packed: None,
+            folded: Vec::new(),
+        };
         for (name, weight, bias) in modules {
             let (rows, inputs) = parameters.get(weight.parameter()).value.dims2().ok()?;
             if !linear.modules.is_empty() && inputs != linear.inputs {
@@ -172,11 +153,47 @@ impl Linear {
         &self.modules
     }
 
-    /// Bytes of the weights, packed copies among them; those of a tied matrix are the embedding's.
+    /// Gives modules adapters, in the place of those that they have.
+    pub(crate) fn adapt(&mut self, adapters: Vec<Lora>) {
+        self.unpack();
+        self.adapters = adapters;
+    }
+
+    /// The adapters, of those modules that have one.
+    pub(crate) fn adapters(&self) -> &[Lora] {
+        &self.adapters
+    }
+
+    fn adapter_of(&self, module: usize) -> Option<&Lora> {
+        self.adapters.iter().find(|adapter| adapter.module == module)
+    }
+
+    /// The matrix of a module with its adapter, in f32 (f64 where the model computes in f64); `None` where it has none.
+    ///
+    /// # Errors
+    /// Out of memory on the device.
+    pub(crate) fn merged(&self, parameters: &Parameters, module: usize) -> Result<Option<Tensor>> {
+        let Some(adapter) = self.adapter_of(module) else { return Ok(None) };
+        let weight = parameters.get(self.modules[module].weight.parameter()).full();
+        adapter.merged(parameters, weight).map(Some)
+    }
+
+    /// The parameters that are this map's own: its modules' and its adapters'.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = ParameterId> {
+        self.modules.iter().flat_map(Module::parameters).chain(self.parameters_of_adapters())
+    }
+
+    /// The adapters' among them.
+    pub(crate) fn parameters_of_adapters(&self) -> impl Iterator<Item = ParameterId> {
+        self.adapters.iter().flat_map(Lora::parameters)
+    }
+
+    /// Bytes of weights and adapters, packed copies among them; those of a tied matrix are the embedding's.
     pub(crate) fn footprint(&self, parameters: &Parameters) -> usize {
-        let own = self.modules.iter().flat_map(Module::parameters);
-        own.map(|id| parameters.get(id).footprint()).sum::<usize>()
+        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        self.parameters().map(|id| parameters.get(id).footprint()).sum::<usize>()
             + self.packed.as_ref().map_or(0, Packed::footprint)
+            + self.folded.iter().flatten().map(bytes).sum::<usize>()
     }
 
     /// x \[t, inputs] → \[t, outputs] in x's dtype.
@@ -184,12 +201,20 @@ impl Linear {
     /// # Errors
     /// Another number of inputs, another device or dtype than the weights', a tensor that is not contiguous.
     pub fn forward(&self, parameters: &Parameters, x: &Tensor, sums: SumOrder) -> Result<Tensor> {
+        self.forward_in(parameters, x, Pass::plain(sums))
+    }
+
+    /// As [`Linear::forward`], in a training step with its dropout.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub(crate) fn forward_in(&self, parameters: &Parameters, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let shape = (x.dims2()?.0, self.outputs());
         let out = match Gpu::of(x)? {
             Some(gpu) => gpu.unwritten(shape, x.dtype())?,
             None => unwritten_tensor(shape, x.dtype())?,
         };
-        self.forward_into(parameters, x, &out, sums)?;
+        self.write(parameters, x, &out, pass)?;
         Ok(out)
     }
 
@@ -222,6 +247,10 @@ impl Linear {
         out: &Tensor,
         sums: SumOrder,
     ) -> Result<()> {
+        self.write(parameters, x, out, Pass::plain(sums))
+    }
+
+    fn write(&self, parameters: &Parameters, x: &Tensor, out: &Tensor, pass: Pass) -> Result<()> {
         let t = self.rows_of(x)?;
         if out.dims2()? != (t, self.outputs()) {
             bail!(
@@ -235,9 +264,20 @@ impl Linear {
         match (&self.packed, &gpu) {
             (Some(packed), None) => packed.forward(x, out)?,
             _ => {
-                for module in &self.modules {
-                    let weight = &parameters.get(module.weight.parameter()).value;
-                    dense::forward(gpu.as_ref(), x, weight, out, module.rows.start, sums)?;
+                for (number, module) in self.modules.iter().enumerate() {
+                    let first = module.rows.start;
+                    if let Some(Some(folded)) = self.folded.get(number) {
+                        dense::forward(gpu.as_ref(), x, folded, out, first, pass.sums)?;
+                        continue;
+                    }
+                    let place = self.place(parameters, gpu.as_ref(), module, pass.dropout);
+                    let adapter = self.adapter_of(number);
+                    if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
+                        dense::forward(gpu.as_ref(), x, place.weight, out, first, pass.sums)?;
+                    }
+                    if let Some(adapter) = adapter.filter(|_| t > 0) {
+                        adapter.forward(&place, x, out, pass.sums)?;
+                    }
                 }
             }
         }
@@ -247,6 +287,17 @@ impl Linear {
             }
         }
         Ok(())
+    }
+
+    fn place<'a>(
+        &self,
+        parameters: &'a Parameters,
+        gpu: Option<&'a Gpu>,
+        module: &Module,
+        dropout: Option<&'a StepDropout>,
+    ) -> Place<'a> {
+        let weight = &parameters.get(module.weight.parameter()).value;
+        Place { parameters, gpu, weight, first: module.rows.start, dropout }
     }
 
     /// dx \[t, inputs] of [`Linear::forward`], given its x \[t, inputs] and dy \[t, outputs]; adds the gradients of what is
@@ -261,6 +312,21 @@ impl Linear {
         dy: &Tensor,
         gradients: &Gradients,
     ) -> Result<Tensor> {
+        self.backward_in(parameters, x, dy, gradients, None)
+    }
+
+    /// As [`Linear::backward`], of [`Linear::forward_in`] with this dropout.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub(crate) fn backward_in(
+        &self,
+        parameters: &Parameters,
+        x: &Tensor,
+        dy: &Tensor,
+        gradients: &Gradients,
+        dropout: Option<&StepDropout>,
+    ) -> Result<Tensor> {
         let t = self.rows_of(x)?;
         if dy.dims2()? != (t, self.outputs()) {
             bail!(
@@ -271,7 +337,10 @@ impl Linear {
             )
         }
         let gpu = Gpu::of(x)?;
+        // The first module's product overwrites, unless an adapter makes it: that one adds.
+        let starts_empty = self.adapter_of(0).is_some_and(Lora::replaces_product);
         let dx = match &gpu {
+            _ if starts_empty => x.zeros_like()?,
             Some(gpu) => gpu.unwritten((t, self.inputs), x.dtype())?,
             None => unwritten_tensor((t, self.inputs), x.dtype())?,
         };
@@ -281,7 +350,14 @@ impl Linear {
         for (i, module) in self.modules.iter().enumerate() {
             let first = module.rows.start;
             let id = module.weight.parameter();
-            dense::backward_input(gpu.as_ref(), dy, &parameters.get(id).value, &dx, first, i > 0)?;
+            let place = self.place(parameters, gpu.as_ref(), module, dropout);
+            let adapter = self.adapter_of(i);
+            if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
+                dense::backward_input(gpu.as_ref(), dy, place.weight, &dx, first, i > 0)?;
+            }
+            if let Some(adapter) = adapter {
+                adapter.backward(&place, x, dy, &dx, gradients)?;
+            }
             if let Some(d_weight) = gradients.get(id) {
                 dense::backward_weight(gpu.as_ref(), x, dy, d_weight, first)?;
             }
@@ -290,25 +366,6 @@ impl Linear {
             }
         }
         Ok(dx)
-    }
-
-    /// Packs the weights for a CPU's products with few rows, where nothing is packed yet: their size again in memory. The
-    /// weights must not be updated until [`Linear::unpack`].
-    ///
-    /// # Errors
-    /// Weights that are not contiguous f32 on a CPU.
-    pub(crate) fn pack(&mut self, parameters: &Parameters) -> Result<()> {
-        if self.packed.is_none() {
-            let weights: Vec<&Tensor> =
-                self.modules.iter().map(|module| &parameters.get(module.weight.parameter()).value).collect();
-            self.packed = Some(Packed::of(&weights, self.inputs)?);
-        }
-        Ok(())
-    }
-
-    /// Frees the packed copy.
-    pub(crate) fn unpack(&mut self) {
-        self.packed = None;
     }
 
     fn rows_of(&self, x: &Tensor) -> Result<usize> {

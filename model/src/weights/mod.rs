@@ -3,10 +3,13 @@
 mod random;
 mod read;
 pub mod safetensors;
+mod stored;
 mod write;
 
+pub(crate) use random::normal;
 pub use random::random_tensor;
 pub use read::{HeadSpecs, WeightFiles};
+pub use stored::Stored;
 pub use write::save;
 
 /// The name of an unsharded file.

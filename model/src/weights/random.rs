@@ -52,7 +52,7 @@ pub fn random_tensor(
 }
 
 /// A standard normal number for a place in a stream, by Box and Muller's transform.
-fn normal(key: u64, index: u64) -> f32 {
+pub(crate) fn normal(key: u64, index: u64) -> f32 {
     let unit = |bits: u64| ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let radius = (-2.0 * unit(number(key, 2 * index)).ln()).sqrt();
     let angle = std::f64::consts::TAU * unit(number(key, 2 * index + 1));

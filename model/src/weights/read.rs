@@ -89,6 +89,30 @@ impl WeightFiles {
         Ok(Self { folder: folder.to_path_buf(), shards, places })
     }
 
+    /// Opens one file, whose names stay as they stand in it.
+    ///
+    /// Errors: as [`Self::open`] of a file.
+    pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let shard = open_shard(path)?;
+        let names = shard.metadata.tensors().into_keys();
+        let places =
+            names.map(|name| (name.clone(), TensorLocation { shard: 0, stored_name: name })).collect();
+        let folder = path.parent().unwrap_or(path).to_path_buf();
+        Ok(Self { folder, shards: vec![shard], places })
+    }
+
+    /// Names of all tensors, sorted.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.places.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The shape of a tensor.
+    pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        self.places.get(name).map(|place| self.shape(place))
+    }
+
     /// Whether the tensor of this (plain) name is there.
     pub fn contains(&self, name: &str) -> bool {
         self.places.contains_key(name)

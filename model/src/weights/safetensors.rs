@@ -16,6 +16,7 @@ use selfplay_records::{WriteError, atomic};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::Stored;
 use crate::architecture::StoredDtype;
 use crate::cpu::storage::with_slice_mut;
 use crate::error::ModelError;
@@ -30,13 +31,29 @@ const READ_CHUNK: usize = 1 << 16;
 /// # Errors
 /// A failed write, or a device that does not give its numbers.
 pub fn write(path: &Path, tensors: &[(&str, &Tensor)], format: StoredDtype) -> Result<String, WriteError> {
+    let stored: Vec<(&str, Stored<'_>)> =
+        tensors.iter().map(|(name, tensor)| (*name, Stored::from(*tensor))).collect();
+    write_stored(path, &stored, format)
+}
+
+/// As [`write()`], of tensors some of which are made when their turn comes.
+///
+/// # Errors
+/// As [`write()`]; what making one says.
+pub fn write_stored(
+    path: &Path,
+    tensors: &[(&str, Stored<'_>)],
+    format: StoredDtype,
+) -> Result<String, WriteError> {
     let header = header(tensors, format);
     let mut hash = Sha256::new();
     atomic::write(path, |file: &mut dyn Write| {
         let out = &mut Hashing { inner: file, hash: &mut hash };
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| write_tensor(out, tensor, format.dtype()))
+        tensors.iter().try_for_each(|(_, stored)| {
+            write_tensor(out, &stored.tensor().map_err(io::Error::other)?, format.dtype())
+        })
     })?;
     Ok(hex(hash))
 }
@@ -71,7 +88,7 @@ fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn header(tensors: &[(&str, &Tensor)], format: StoredDtype) -> Vec<u8> {
+fn header(tensors: &[(&str, Stored<'_>)], format: StoredDtype) -> Vec<u8> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut offset = 0;

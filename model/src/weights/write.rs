@@ -5,11 +5,11 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use selfplay_records::atomic;
 use serde_json::{Map, Value, json};
 
-use super::{INDEX_FILE, SINGLE_FILE, safetensors};
+use super::{INDEX_FILE, SINGLE_FILE, Stored, safetensors};
 use crate::architecture::{Architecture, StoredDtype, text_config};
 use crate::error::ModelError;
 use crate::folder::{COMPANIONS, check_link};
@@ -20,16 +20,16 @@ use crate::json::read_json;
 /// `tensors` are (Hugging Face name, value), written as `dtype` (f32, bf16 or f16) in shards of at most
 /// `max_shard_bytes` (one tensor may exceed it). config.json comes from `source_folder`, with its dtype set to what
 /// was written, or is made from `architecture` where there is no source or a multimodal one; tokenizer files are copied.
-pub fn save<'a>(
+pub fn save<'a, T: Into<Stored<'a>>>(
     folder: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    tensors: impl IntoIterator<Item = (&'a str, T)>,
     dtype: DType,
     max_shard_bytes: usize,
     source_folder: Option<&Path>,
     architecture: &Architecture,
 ) -> Result<(), ModelError> {
     let format = stored_dtype(dtype)?;
-    let tensors: Vec<Named> = tensors.into_iter().collect();
+    let tensors: Vec<Named> = tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect();
     save_weights(folder, &tensors, format, max_shard_bytes)?;
     save_config(folder, format, source_folder, architecture)?;
     let Some(source) = source_folder else { return Ok(()) };
@@ -44,7 +44,7 @@ pub fn save<'a>(
     Ok(())
 }
 
-type Named<'a> = (&'a str, &'a Tensor);
+type Named<'a> = (&'a str, Stored<'a>);
 
 fn stored_dtype(dtype: DType) -> Result<StoredDtype, ModelError> {
     StoredDtype::of(dtype).ok_or_else(|| {
@@ -58,7 +58,7 @@ fn save_weights(
     format: StoredDtype,
     max_shard_bytes: usize,
 ) -> Result<(), ModelError> {
-    let bytes = |tensor: &Tensor| tensor.elem_count() * format.dtype().size_in_bytes();
+    let bytes = |tensor: &Stored<'_>| tensor.elem_count() * format.dtype().size_in_bytes();
     let shards = split(tensors, bytes, max_shard_bytes);
     if shards.len() <= 1 {
         return save_file(&folder.join(SINGLE_FILE), tensors, format);
@@ -78,7 +78,7 @@ fn save_weights(
 /// Cuts the list, in its order, where the next tensor would not fit.
 fn split<'a, 'b>(
     tensors: &'a [Named<'b>],
-    bytes: impl Fn(&Tensor) -> usize,
+    bytes: impl Fn(&Stored<'_>) -> usize,
     max_shard_bytes: usize,
 ) -> Vec<&'a [Named<'b>]> {
     let mut shards = Vec::new();
@@ -96,7 +96,7 @@ fn split<'a, 'b>(
 }
 
 fn save_file(path: &Path, tensors: &[Named], format: StoredDtype) -> Result<(), ModelError> {
-    safetensors::write(path, tensors, format)?;
+    safetensors::write_stored(path, tensors, format)?;
     Ok(())
 }
 

@@ -1,0 +1,49 @@
+//! A tensor on its way into a file.
+
+use candle_core::{Result, Tensor};
+
+/// One that there is, or one that is made when its turn comes: of a model whose adapter is merged on the way to disk,
+/// one merged matrix is in memory at a time.
+pub enum Stored<'a> {
+    /// Held.
+    Held(&'a Tensor),
+    /// Not there yet.
+    Made {
+        /// Its shape.
+        dims: &'a [usize],
+        /// Makes it.
+        make: Box<dyn Fn() -> Result<Tensor> + 'a>,
+    },
+}
+
+impl Stored<'_> {
+    /// Its shape.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Self::Held(tensor) => tensor.dims(),
+            Self::Made { dims, .. } => dims,
+        }
+    }
+
+    /// How many numbers it has.
+    pub fn elem_count(&self) -> usize {
+        self.dims().iter().product()
+    }
+
+    /// The tensor.
+    ///
+    /// # Errors
+    /// What making it says.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Held(tensor) => Ok((*tensor).clone()),
+            Self::Made { make, .. } => make(),
+        }
+    }
+}
+
+impl<'a> From<&'a Tensor> for Stored<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self::Held(tensor)
+    }
+}
