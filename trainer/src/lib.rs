@@ -18,6 +18,7 @@ mod error;
 mod fingerprint;
 mod log_prob_rows;
 mod log_probs;
+mod lora;
 pub mod loss;
 mod objectives;
 pub mod optimizer;
@@ -30,11 +31,15 @@ pub use batch::micro_batches;
 pub use error::{Quantity, TrainError};
 pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
+pub use lora::check_adapter;
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use objectives::{
     AnchorPolicy, Anchors, BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings,
     PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftExample,
     SftObjective, TokenComparison, TokenPair, load_anchors, pair_gradients, sft_examples, token_pairs,
 };
-pub use settings::{BadReferenceRule, LossKind, LrSchedule, OptimizerKind, ReferenceRule, TrainSettings};
+pub use settings::{
+    BadReferenceRule, EachIteration, LoraBias, LoraInit, LoraSettings, LossKind, LrSchedule, MergeRule,
+    OptimizerKind, ReferenceRule, TrainSettings,
+};
 pub use training::{EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, train};

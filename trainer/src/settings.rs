@@ -9,8 +9,11 @@
 //!
 //! Past 400 lines because a key's place in the table, its default and its check should be found in one file.
 
+mod lora;
+
 use std::fmt;
 
+pub use lora::{EachIteration, LoraBias, LoraInit, LoraSettings, MergeRule};
 use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -64,34 +67,6 @@ impl fmt::Display for LrSchedule {
             LrSchedule::Cosine => "cosine",
             LrSchedule::Constant => "constant",
         })
-    }
-}
-
-/// `train.lora.*`. The keys are read so that a recipe with them gets a clear error; LoRA itself is not built yet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoraSettings {
-    /// Rank of the two factors. Absent: all parameters are trained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rank: Option<usize>,
-    /// Scale: the product of the factors is multiplied by alpha / rank. Absent: rank.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Dropout on the input of the first factor. Absent: 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dropout: Option<f64>,
-    /// Names of the projections that get factors. Absent: all linear ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_modules: Option<Vec<String>>,
-    /// Folder with an adapter to start from. Absent: a new one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub init: Option<String>,
-}
-
-impl LoraSettings {
-    /// Whether no key is set, that is: full-parameter training.
-    pub fn is_off(&self) -> bool {
-        *self == LoraSettings::default()
     }
 }
 
@@ -206,9 +181,9 @@ pub struct TrainSettings {
     pub checkpoint_every: usize,
     /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
     pub save_initial_gradients: bool,
-    /// `lora.*`: low-rank adapters; the keys are known and refused, this version trains all parameters.
-    #[serde(skip_serializing_if = "LoraSettings::is_off")]
-    pub lora: LoraSettings,
+    /// An adapter is trained in the place of all parameters. Absent: all parameters are trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
 }
 
 impl Default for TrainSettings {
@@ -249,7 +224,7 @@ impl Default for TrainSettings {
             recompute: true,
             checkpoint_every: 200,
             save_initial_gradients: false,
-            lora: LoraSettings::default(),
+            lora: None,
         }
     }
 }
@@ -288,15 +263,8 @@ impl TrainSettings {
         self.check_optimizer(&mut found);
         self.check_schedule(&mut found);
         self.check_batches(&mut found);
-        if !self.lora.is_off() {
-            let key = if self.lora.rank.is_some() { "lora.rank" } else { "lora" };
-            let value = self.lora.rank.map_or_else(|| "set".to_owned(), |rank| rank.to_string());
-            found.refuse(
-                true,
-                key,
-                value,
-                "no lora keys: LoRA comes in a later version, this one trains all parameters",
-            );
+        if let Some(lora) = &self.lora {
+            found.extend(lora.validate().within("lora"));
         }
         found
     }

@@ -125,13 +125,24 @@ fn smoothing_is_for_the_losses_that_smooth() {
 }
 
 #[test]
-fn lora_is_told_to_come_later() {
-    let lora = TrainSettings {
-        lora: LoraSettings { rank: Some(8), ..LoraSettings::default() },
-        ..TrainSettings::default()
-    };
-    let problems = lora.validate().list;
-    assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].to_string().split(':').next(), Some("lora.rank = 8"));
-    assert!(problems[0].want.contains("later version"));
+fn a_section_of_lora_is_checked_key_by_key() {
+    let read = |json: &str| serde_json::from_str::<TrainSettings>(json).unwrap();
+    assert_eq!(read("{}").lora, None);
+    let lora = read(r#"{"lora": {}}"#).lora.unwrap();
+    let config = lora.config();
+    assert_eq!((config.rank, config.alpha, config.target_modules.is_all_linear()), (16, 16.0, true));
+    assert_eq!((lora.each_iteration, lora.merge), (EachIteration::Continue, MergeRule::Last));
+    assert_eq!(read(r#"{"lora": {"rank": 4}}"#).lora.unwrap().config().alpha, 4.0);
+    assert_eq!(read(r#"{"lora": {"init": "pissa"}}"#).lora.unwrap().init(), LoraInit::Pissa);
+    assert_eq!(read(r#"{"lora": {"init": "a/b"}}"#).lora.unwrap().init(), LoraInit::Folder("a/b"));
+    let wrong = r#"{"lora": {"rank": 0, "alpha": -1, "dropout": 1, "target_modules": "(", "rank_pattern": {"x": 0},
+        "each_iteration": "merge", "merge": "never"}}"#;
+    assert_eq!(
+        keys(&read(wrong)),
+        ["lora.rank", "lora.alpha", "lora.dropout", "lora.rank_pattern", "lora.target_modules", "lora.merge"]
+    );
+    for refused in [r#"{"lora": {"rank": -1}}"#, r#"{"lora": {"rnk": 1}}"#, r#"{"lora": {"merge": "first"}}"#]
+    {
+        assert!(serde_json::from_str::<TrainSettings>(refused).is_err(), "{refused}");
+    }
 }

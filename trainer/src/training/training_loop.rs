@@ -14,7 +14,7 @@ use super::run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
 use super::state::{LoopState, metrics_path};
 use crate::collective::{agree, agree_to_stop, from_first, is_first};
 use crate::objectives::Objective;
-use crate::{TrainError, TrainSettings};
+use crate::{TrainError, TrainSettings, lora};
 
 /// Trains the decoder on an objective, from the latest checkpoint in the run's folder where it has one.
 ///
@@ -68,7 +68,9 @@ fn train_objective(
             Some(grads) => grads,
             none => none.insert(agree(collective, StepGradient::new(decoder))?),
         };
+        decoder.set_dropout(Some(lora::step_key(run.seed, state.done + 1)));
         let metrics = state.step(decoder, objective, &settings, run, grads)?;
+        decoder.set_dropout(None);
         let logged = state.log(&metrics);
         if logged.is_ok() {
             (run.progress)(&metrics);
@@ -87,6 +89,7 @@ fn check(
     seed: u64,
 ) -> Result<(), TrainError> {
     first_problem(settings.validate())?;
+    lora::prepare(decoder, settings, seed)?;
     objective.check(decoder, seed)?;
     match objective.examples().count() {
         0 => Err(TrainError::Data {
