@@ -4,18 +4,22 @@
 //!
 //! Each case is a child process of its own (this binary again) that takes two recomputing DPO steps through
 //! [`selfplay_trainer::train`] on random weights and tells its peak resident set. Bounds: a further layer costs at most 1.2 × its
-//! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB). Exit status
-//! 1 when one is broken.
+//! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB); at 110 M an
+//! adapter of rank 16 takes at most half of what all parameters take, with the same recomputing AdamW step. Exit status 1
+//! when one is broken.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use selfplay_model::{Architecture, Decoder, LoadOptions};
 use selfplay_testing::Random;
 use selfplay_testing::decoder::config;
 use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
+    LoraSettings, LossKind, OptimizerKind, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun,
+    TrainSettings,
 };
 use serde_json::json;
 
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let outcome = match arguments.as_slice() {
         [task, layers, vocab] if task == "child" => child(layers, vocab).map(|()| true),
+        [task, what] if task == "adapter" => adapter_child(what == "lora").map(|()| true),
         _ => compare(),
     };
     match outcome {
@@ -84,7 +89,90 @@ fn compare() -> Outcome<bool> {
         wide.case.vocab,
         verdict(vocabulary_ok)
     );
-    Ok(layer_ok && vocabulary_ok)
+    Ok(adapter_against_all()? && layer_ok && vocabulary_ok)
+}
+
+/// A step of an adapter against one of all parameters, at 110 M.
+fn adapter_against_all() -> Outcome<bool> {
+    println!("AdamW step with recompute, llama-110m, {ADAPTER_TOKENS} tokens");
+    let mut found = Vec::new();
+    for what in ["all", "lora"] {
+        let child = Command::new(std::env::current_exe()?)
+            .args(["adapter", what])
+            .env("RAYON_NUM_THREADS", "2")
+            .output()?;
+        if !child.status.success() {
+            return Err(format!("the child failed: {}", String::from_utf8_lossy(&child.stderr)).into());
+        }
+        let told: serde_json::Value = serde_json::from_slice(&child.stdout)?;
+        let number = |key: &str| told[key].as_f64().ok_or_else(|| format!("the child gave no {key}"));
+        let (peak, seconds) = (number("peak_rss_bytes")?, number("seconds")?);
+        println!("{what:>7} {:>10.1} MiB, {seconds:.2} s a step", mib(peak));
+        found.push((peak, seconds));
+    }
+    let (memory, time) = (found[1].0 / found[0].0, found[1].1 / found[0].1);
+    let is_ok = memory <= 0.5;
+    let verdict = if is_ok { "ok" } else { "BROKEN" };
+    println!(
+        "an adapter of rank 16 takes {memory:.3} of the memory (bound 0.5): {verdict}, and {time:.3} of the time"
+    );
+    Ok(is_ok)
+}
+
+/// Tokens of a step of [`adapter_child`]: two pairs.
+const ADAPTER_TOKENS: usize = 2 * 3 * PART;
+
+fn adapter_child(is_lora: bool) -> Outcome<()> {
+    let folder = tempfile::tempdir()?;
+    let architecture = Architecture::named("llama-110m")?;
+    let vocab = architecture.vocab_size;
+    let mut decoder = Decoder::random(architecture, 7, &LoadOptions::default())?;
+    let settings = TrainSettings {
+        loss: LossKind::Dpo,
+        optimizer: OptimizerKind::AdamW,
+        batch_size: 2,
+        micro_batch_tokens: ADAPTER_TOKENS,
+        epochs: 1_000,
+        recompute: true,
+        checkpoint_every: 0,
+        lora: is_lora.then(LoraSettings::default),
+        ..TrainSettings::default()
+    };
+    let mut fastest = f64::INFINITY;
+    let mut progress = |step: &StepMetrics| {
+        fastest = fastest.min(step.seconds);
+        if step.step == 4 {
+            println!("{}", json!({"peak_rss_bytes": peak_rss_bytes(), "seconds": fastest}));
+            std::process::exit(0);
+        }
+    };
+    train_in(
+        &mut decoder,
+        pairs(vocab).into_iter().take(2).collect(),
+        &settings,
+        folder.path(),
+        &mut progress,
+    )
+}
+
+fn train_in(
+    decoder: &mut Decoder,
+    pairs: Vec<TokenPair>,
+    settings: &TrainSettings,
+    folder: &Path,
+    progress: &mut dyn FnMut(&StepMetrics),
+) -> Outcome<()> {
+    let run_folder = folder.join("run");
+    let mut run = TrainRun {
+        folder: &run_folder,
+        seed: 42,
+        stop: &|| false,
+        progress,
+        keep_checkpoints: 1,
+        collective: &Alone::default(),
+    };
+    selfplay_trainer::train(decoder, PairObjective::new(pairs, settings), &mut run)?;
+    Err("the training ended by itself".into())
 }
 
 fn measure(case: Case) -> Outcome<Measured> {
@@ -134,17 +222,7 @@ fn child(layers: &str, vocab: &str) -> Outcome<()> {
             std::process::exit(0);
         }
     };
-    let run_folder = folder.path().join("run");
-    let mut run = TrainRun {
-        folder: &run_folder,
-        seed: 42,
-        stop: &|| false,
-        progress: &mut progress,
-        keep_checkpoints: 1,
-        collective: &Alone::default(),
-    };
-    selfplay_trainer::train(&mut decoder, PairObjective::new(pairs(case.vocab), &settings), &mut run)?;
-    Err("the training ended by itself".into())
+    train_in(&mut decoder, pairs(case.vocab), &settings, folder.path(), &mut progress)
 }
 
 fn pairs(vocab: usize) -> Vec<TokenPair> {

@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: they run the real `selfplay`, or the crates together.
 
+mod adapters;
 mod cli;
 mod files;
 mod gpu;

@@ -71,6 +71,8 @@ pub enum Command {
     TrainPreference(commands::train_preference::Args),
     /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
     Winrate(commands::winrate::Args),
+    /// An adapter merged into its base: a whole model
+    Merge(commands::merge::Args),
     /// Print the JSON schema of a recipe, for editors and other programs
     Schema(commands::schema::Args),
     /// Measure what this machine reaches, on random weights
@@ -108,6 +110,7 @@ impl Cli {
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
             Command::Winrate(args) => commands::winrate::run(args),
+            Command::Merge(args) => commands::merge::run(args, common),
             Command::Schema(args) => commands::schema::run(args),
             Command::Bench(args) => commands::bench::run(args, common),
             Command::Completions(args) => commands::completions::run(args, &mut Self::command()),

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Pairs, answers to held-out prompts, and all files of every policy of a run of two iterations, by name.
+/// Pairs, answers to held-out prompts, and all files of every policy and adapter of a run of two iterations, by name.
 pub fn results(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for iteration in ["iteration_01", "iteration_02"] {
         let folder = run.join(iteration);
         let mut paths = vec![folder.join("pairs.parquet"), folder.join("eval_samples.parquet")];
-        if let Ok(entries) = std::fs::read_dir(folder.join("policy")) {
-            paths.extend(entries.map(|entry| entry.unwrap().path()));
+        for of_policy in ["policy", "adapter"] {
+            if let Ok(entries) = std::fs::read_dir(folder.join(of_policy)) {
+                paths.extend(entries.map(|entry| entry.unwrap().path()));
+            }
         }
         for path in paths {
             let name = path.strip_prefix(run).unwrap().display().to_string();

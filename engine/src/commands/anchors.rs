@@ -15,6 +15,7 @@ use selfplay_trainer::{
 use super::stage::StageCommand;
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
+use crate::inputs::model_files::ModelFiles;
 use crate::inputs::policy::load_weights;
 use crate::recipe::{ModelSource, PolicySection, Recipe};
 use crate::stages::{Workspace, take_anchors};
@@ -165,11 +166,15 @@ impl NamedPolicies {
     ) -> Result<()> {
         let recipe = command.recipe();
         take_anchors(command, objective, &mut |name| {
-            let Some(NamedPolicy { source, folder }) = self.policies.get(name) else {
+            let Some(NamedPolicy { source, .. }) = self.policies.get(name) else {
                 return Err(EngineError::failure(format!("no flag names {name}")));
             };
             let policy = PolicySection { model: source.clone(), ..recipe.policy.clone() };
-            load_weights(&Recipe { policy, ..recipe.clone() }, folder, device, false)
+            let files = ModelFiles::find(source, &ModelSource::Unset, &Hub::default())?;
+            let recipe = Recipe { policy, ..recipe.clone() };
+            let mut decoder = load_weights(&recipe, &files.folder, device, false)?;
+            files.adapter.map_or(Ok(()), |adapter| decoder.load_adapter(&adapter))?;
+            Ok(decoder)
         })
     }
 }

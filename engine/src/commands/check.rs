@@ -6,6 +6,7 @@ use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::conversation_check;
+use crate::inputs::model_files::check_policy;
 use crate::recipe::{ModelSource, Purpose, Recipe, load};
 
 /// The flags of `selfplay check`.
@@ -50,7 +51,7 @@ fn unloadable(recipe: &Recipe) -> Option<String> {
             return None;
         }
         let checked = match key {
-            POLICY => conversation_check::policy(folder, recipe.policy.chat_template.as_deref()),
+            POLICY => check_policy(recipe),
             _ => conversation_check::preference_model(folder, &recipe.score.settings.kind),
         };
         checked.err().map(|error| format!("{key}: {error}"))

@@ -9,6 +9,7 @@ pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod logprobs;
+pub mod merge;
 pub mod pair;
 pub mod plan;
 pub mod resume;

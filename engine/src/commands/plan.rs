@@ -12,6 +12,7 @@ use crate::device::DeviceChoice;
 use crate::error::Result;
 use crate::flags::Common;
 use crate::hub;
+use crate::inputs::model_files::config_folder;
 use crate::inputs::usable_prompts::without_stop;
 use crate::plan::device::{self, AvailableMemory, ByteSize};
 use crate::plan::fit::{self, Planned};
@@ -19,6 +20,7 @@ use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
 use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
+use crate::run::leaves::Leaves;
 
 /// The flags of `selfplay plan`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,10 +47,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let rates = Rates::load(&args.rates)?;
-    let policy_folder = hub::config_folder(&recipe.policy.model)?;
+    let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;
-    let preference =
-        Footprint::of_folder(&hub::config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
+    let preference = Footprint::of_folder(&config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
     let memory = device::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
 
@@ -111,8 +112,16 @@ fn disk_section(text: &mut String, recipe: &Recipe, policy: &Architecture, promp
     let checkpoint = memory::checkpoint(policy, &recipe.train);
     text.push_str("\ndisk\n");
     line(text, "a policy", &size(folder));
+    let adapter = memory::adapter_folder(policy, recipe);
+    if adapter > 0 {
+        line(text, "an adapter", &size(adapter));
+    }
     line(text, "a training checkpoint", &size(checkpoint));
-    let mut total = recipe.iterations as u64 * folder + checkpoint * (recipe.keep_checkpoints as u64 + 1);
+    let merged = |number| Leaves::of(&recipe.train, number == recipe.iterations).model;
+    let policies = (1..=recipe.iterations).filter(|&number| merged(number)).count() as u64;
+    let mut total = policies * folder
+        + recipe.iterations as u64 * adapter
+        + checkpoint * (recipe.keep_checkpoints as u64 + 1);
     match prompts {
         Some(prompts) => {
             let candidates = memory::candidates(prompts, recipe);

@@ -13,6 +13,7 @@ use crate::inputs::Inputs;
 use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::run::dir::RunDir;
 use crate::run::input_files::check_unchanged;
+use crate::run::leaves::Leaves;
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Manifest, flatten};
 use crate::runtime::Runtime;
@@ -54,7 +55,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         return Err(EngineError::TooFewIterations { directory, wanted: recipe.iterations, begun });
     }
     let unchanged = recipe.iterations == manifest.iterations();
-    if unchanged && manifest.is_finished() && is_complete(run, &manifest) {
+    if unchanged && manifest.is_finished() && is_complete(run, &manifest, &recipe)? {
         let progress = Progress::new(runtime.verbosity);
         progress.line(format!(
             "{}: finished, nothing is left to do; read it with: selfplay show {}",
@@ -112,8 +113,13 @@ fn begun(run: &RunDir, known: usize) -> Result<usize> {
 }
 
 /// Whether every finished iteration still has its policy and summary.
-fn is_complete(run: &RunDir, manifest: &Manifest) -> bool {
-    (1..=manifest.iterations())
-        .map(|number| run.iteration(number))
-        .all(|iteration| iteration.policy().is_dir() && iteration.summary_file().is_file())
+fn is_complete(run: &RunDir, manifest: &Manifest, recipe: &Recipe) -> Result<bool> {
+    for number in 1..=manifest.iterations() {
+        let state = run.iteration(number).state()?;
+        let leaves = Leaves::of(&recipe.train, number >= recipe.iterations);
+        if !leaves.are_in(&state) || !state.summarized {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

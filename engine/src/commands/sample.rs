@@ -68,7 +68,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 
     let mut settings = command.settings(&["sample", "prompts", "policy"])?;
     settings.file("--prompts", &args.prompts)?;
-    settings.model("--model", &source.folder)?;
+    settings.policy(&source)?;
     let parts = command.open_parts(settings)?;
     prepare(&mut policy, &recipe.sample)?;
     let rows = parts.during(&args.prompts, || {

@@ -7,7 +7,8 @@ use selfplay_records::{TokenRow, read_rows, write_rows};
 
 use super::stage::{Output, StageArgs};
 use crate::error::{EngineError, Result};
-use crate::hub;
+use crate::hub::Hub;
+use crate::inputs::model_files::ModelFiles;
 use crate::recipe::ModelSource;
 
 /// The flags of `selfplay tokenize`.
@@ -40,7 +41,8 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(EngineError::input(format!("--chat-template {}: no such file", template.display())));
     }
     let mut rows: Vec<TokenRow> = read_rows(&args.input)?;
-    let folder = hub::model_folder(&ModelSource::parse(&args.model, None))?;
+    let model = ModelSource::parse(&args.model, None);
+    let folder = ModelFiles::find(&model, &ModelSource::Unset, &Hub::default())?.folder;
     let codec = Codec::load(&folder, args.chat_template.as_deref())?;
     for (number, row) in rows.iter_mut().enumerate() {
         fill(row, &codec).map_err(|error| EngineError::at_row(&args.input, number, error))?;

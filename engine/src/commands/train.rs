@@ -45,7 +45,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let read = read_pairs(&args.pairs)?;
     training.command.tell_skipped(&args.pairs, &read.skipped);
     let source = training.source()?;
-    let named = args.anchors.find(settings, training.command.iteration(), &source.folder)?;
+    // With an adapter over it the policy is not what its base's folder holds.
+    let init = settings.lora.as_ref().and_then(|lora| lora.init().folder());
+    let own = source.adapter.as_deref().or(init).unwrap_or(&source.folder);
+    let named = args.anchors.find(settings, training.command.iteration(), own)?;
     let pairs = token_pairs(&read.pairs, &source.codec, &source.stop_ids, settings.loss)
         .map_err(|error| EngineError::in_file(&args.pairs, error))?;
     args.anchors.check_pairs(settings, &pairs).map_err(|error| EngineError::in_file(&args.pairs, error))?;

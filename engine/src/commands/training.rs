@@ -8,12 +8,13 @@ use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use selfplay_trainer::Objective;
 
-use super::stage::{Output, StageArgs, StageCommand, TRAINER_FILES, flag};
+use super::stage::{ADAPTER_FOLDER, Output, StageArgs, StageCommand, TRAINER_FILES, flag};
 use crate::error::Result;
 use crate::flags::Common;
 use crate::hub::Hub;
 use crate::inputs::policy::PolicySource;
-use crate::stages::{Product, Workspace, save_model, train};
+use crate::run::leaves::Leaves;
+use crate::stages::{Product, Workspace, save_adapter, save_model, train};
 
 /// The flags that all trainings take.
 #[derive(Clone, Debug, clap::Args)]
@@ -105,16 +106,22 @@ impl<'a> Training<'a> {
         before: Option<Before<'_, O>>,
     ) -> Result<()> {
         let (command, kind) = (&self.command, self.kind);
+        let leaves = Leaves::of(objective.settings(), true);
+        let init =
+            objective.settings().lora.as_ref().and_then(|lora| lora.init().folder().map(Path::to_path_buf));
         let load = || source.load(&command.recipe, &self.device, kind.heads);
         let loaded = if before.is_none() { Some(load()?) } else { None };
         let mut settings = command.settings(&[kind.section, "policy"])?;
         settings.file(kind.rows_flag, self.rows)?;
-        settings.model("--model", &source.folder)?;
+        settings.policy(source)?;
+        if let Some(folder) = init {
+            settings.model("the content of lora.init", &folder)?;
+        }
         for (flag, folder) in before.iter().flat_map(|before| &before.models) {
             settings.model(flag, folder)?;
         }
         let parts = command.open_parts(settings)?;
-        let decoder = parts.during(self.rows, || {
+        let mut decoder = parts.during(self.rows, || {
             if let Some(before) = before {
                 (before.work)(command, &self.device, &mut objective)?;
             }
@@ -122,12 +129,12 @@ impl<'a> Training<'a> {
             train(command, &mut decoder, objective)?;
             Ok(decoder)
         })?;
-        self.write(source, &decoder)?;
+        self.write(source, &mut decoder, leaves)?;
         parts.remove()
     }
 
-    /// DIR: the metrics and the model, whole or not at all.
-    fn write(&self, source: &PolicySource, decoder: &Decoder) -> Result<()> {
+    /// DIR: the metrics and what the training leaves, whole or not at all.
+    fn write(&self, source: &PolicySource, decoder: &mut Decoder, leaves: Leaves) -> Result<()> {
         let command = &self.command;
         let trained = command.path(Product::Training);
         let fill = |folder: &Path| -> Result<()> {
@@ -136,6 +143,12 @@ impl<'a> Training<'a> {
                 if file.is_file() {
                     atomic::copy(&file, &folder.join(name))?;
                 }
+            }
+            if leaves.adapter {
+                save_adapter(decoder, &source.base, &folder.join(ADAPTER_FOLDER))?;
+            }
+            if !leaves.model {
+                return Ok(());
             }
             let model = folder.join(self.kind.model_folder);
             atomic::create_dir_all(&model)?;

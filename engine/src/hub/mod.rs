@@ -63,7 +63,7 @@ pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
 /// # Errors
 /// [`HubError`] where the model cannot be fetched.
 pub fn config_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
-    Hub::default().model_files(source, |name| name == "config.json")
+    Hub::default().model_files(source, |name| name == "config.json" || name == "adapter_config.json")
 }
 
 /// The prompts of files that are one split. A row without `prompt_id` is numbered through all of them.
@@ -130,7 +130,10 @@ impl Hub {
         let choose =
             |names: &[String]| Ok(names.iter().filter(|name| wanted(name)).cloned().collect::<Vec<_>>());
         let files = self.files(&source.to_string(), repo, choose)?;
-        let config = files.iter().find(|file| file.file_name().is_some_and(|name| name == "config.json"));
+        // An adapter's repository has no configuration of a model.
+        let named =
+            |wanted: &str| files.iter().find(|file| file.file_name().is_some_and(|name| name == wanted));
+        let config = named("config.json").or_else(|| named("adapter_config.json"));
         match config.and_then(|file| file.parent()) {
             Some(folder) => Ok(folder.to_path_buf()),
             None => Err(HubError::Lacks { what: id.clone(), wanted: "config.json".to_owned() }),

@@ -4,6 +4,7 @@
 //! load, a policy given as preference model, a row without a prompt, a prompt longer than the context.
 
 pub(crate) mod conversation_check;
+pub(crate) mod model_files;
 pub(crate) mod policy;
 mod scorable;
 mod splits;
@@ -68,7 +69,8 @@ impl Inputs {
         let scorable = Scorable(&*check);
         let reads_clock =
             codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
-        files.insert(InputKind::Policy, InputFile::of_model(&policy.folder)?);
+        let policy_files = policy.folders().map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?;
+        files.insert(InputKind::Policy, policy_files.concat());
         files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
         let templates = [recipe.policy.chat_template.as_deref(), recipe.score.settings.kind.chat_template()];
         files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
@@ -142,7 +144,9 @@ impl Inputs {
     /// # Errors
     /// What does not load.
     pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), EngineError> {
-        self.starting_policy(recipe, runtime)?;
+        let mut policy = self.starting_policy(recipe, runtime)?;
+        selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
+        drop(policy);
         self.preference_model(recipe, runtime)?;
         Ok(())
     }
@@ -153,6 +157,19 @@ impl Inputs {
     /// When it does not load.
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, EngineError> {
         self.policy.load(recipe, &runtime.device, false)
+    }
+
+    /// The base of the policy with another adapter over it.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn adapted_policy(
+        &self,
+        recipe: &Recipe,
+        runtime: &Runtime,
+        adapter: &Path,
+    ) -> Result<Decoder, EngineError> {
+        self.policy.load_under(recipe, &runtime.device, false, Some(adapter))
     }
 
     /// Bytes that the preference model's weights take on a GPU.

@@ -8,13 +8,18 @@ use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
+use crate::inputs::model_files::ModelFiles;
 use crate::plan::memory_check::{random_weights, too_large};
 use crate::recipe::{ModelSource, Recipe, WeightDType};
 
 /// Where a policy's files are, and what turns its ids into text.
 pub struct PolicySource {
-    /// The folder.
+    /// The folder: of the base, where there is an adapter.
     pub folder: PathBuf,
+    /// The adapter that goes over it.
+    pub adapter: Option<PathBuf>,
+    /// What names the base, and at which revision, for the adapters that are written.
+    pub base: (String, Option<String>),
     /// Tokenizer and chat template; the recipe's template where it names one.
     pub codec: Codec,
     /// The policy's own stop ids.
@@ -27,18 +32,40 @@ impl PolicySource {
     /// # Errors
     /// A model that is not to be had, a tokenizer or a template that does not read.
     pub fn find(recipe: &Recipe, hub: &Hub) -> Result<Self> {
-        let folder = hub.model_folder(&recipe.policy.model)?;
+        let ModelFiles { folder, adapter, base } =
+            ModelFiles::find(&recipe.policy.model, &recipe.policy.adapter, hub)?;
         let codec = Codec::load(&folder, recipe.policy.chat_template.as_deref())?;
         let stop_ids = codec.stop_ids(&folder)?;
-        Ok(Self { folder, codec, stop_ids })
+        Ok(Self { folder, adapter, base, codec, stop_ids })
     }
 
-    /// Loads the weights, with preference heads where they are wanted.
+    /// Loads the weights, with preference heads where they are wanted, and the adapter over them.
     ///
     /// # Errors
     /// When they do not load; random weights that do not fit into memory.
     pub fn load(&self, recipe: &Recipe, device: &Device, heads: bool) -> Result<Decoder> {
-        load_weights(recipe, &self.folder, device, heads)
+        self.load_under(recipe, device, heads, self.adapter.as_deref())
+    }
+
+    /// As [`PolicySource::load`], with another adapter over the weights.
+    ///
+    /// # Errors
+    /// As [`PolicySource::load`].
+    pub fn load_under(
+        &self,
+        recipe: &Recipe,
+        device: &Device,
+        heads: bool,
+        adapter: Option<&Path>,
+    ) -> Result<Decoder> {
+        let mut decoder = load_weights(recipe, &self.folder, device, heads)?;
+        adapter.map_or(Ok(()), |folder| decoder.load_adapter(folder))?;
+        Ok(decoder)
+    }
+
+    /// The folders whose files decide what the policy is.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.folder.as_path()).chain(self.adapter.as_deref())
     }
 }
 

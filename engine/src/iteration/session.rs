@@ -10,6 +10,7 @@ use crate::inputs::usable_prompts::without_stop;
 use crate::recipe::Recipe;
 use crate::run::dir::RunDir;
 use crate::run::events::{Event, Events};
+use crate::run::leaves::{Leaves, goes_on_merged};
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
 use crate::run::policy_files;
@@ -106,7 +107,9 @@ impl Session {
     /// When the folder cannot be listed.
     pub fn left(&self, iteration: usize) -> Result<Option<StagesLeft>, EngineError> {
         let evaluates = !self.inputs.held_out.is_empty();
-        Ok(stages_left(self.shards(iteration), evaluates, &self.run.iteration(iteration).state()?))
+        let leaves = Leaves::of(&self.recipe.train, iteration >= self.recipe.iterations);
+        let state = self.run.iteration(iteration).state()?;
+        Ok(stages_left(self.shards(iteration), evaluates, leaves, &state))
     }
 
     /// All shards of an iteration.
@@ -122,11 +125,21 @@ impl Session {
         if iteration == 0 {
             return self.inputs.starting_policy(&self.recipe, &self.runtime);
         }
-        policy_files::check(&self.run.iteration(iteration))?;
-        Ok(Decoder::load(
-            &self.run.iteration(iteration).policy(),
-            &load_options(&self.recipe, &self.runtime.device),
-        )?)
+        let dir = self.run.iteration(iteration);
+        policy_files::check(&dir)?;
+        if !goes_on_merged(&self.recipe.train) {
+            return self.inputs.adapted_policy(&self.recipe, &self.runtime, &dir.adapter());
+        }
+        Ok(Decoder::load(&dir.policy(), &load_options(&self.recipe, &self.runtime.device))?)
+    }
+
+    /// What names the model that an iteration's adapter belongs on, and at which revision.
+    pub fn base_before(&self, iteration: usize) -> (String, Option<String>) {
+        if iteration <= 1 || !goes_on_merged(&self.recipe.train) {
+            return self.inputs.policy.base.clone();
+        }
+        let folder = self.run.iteration(iteration - 1).policy();
+        (std::path::absolute(&folder).unwrap_or(folder).display().to_string(), None)
     }
 
     /// Says after a stop what was kept, and how to go on.

@@ -1,7 +1,8 @@
-//! Pairs → the iteration's policy: the trainer's loop, then `policy/` in Hugging Face layout.
+//! Pairs → the iteration's policy: the trainer's loop, then `policy/` in Hugging Face layout, or `adapter/` in PEFT's.
 //!
 //! The optimizer starts fresh in each iteration.
 
+use std::path::Path;
 use std::time::Instant;
 
 use selfplay_records::{Pair, atomic};
@@ -15,8 +16,9 @@ use crate::error::EngineError;
 use crate::json_file::write_json;
 use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
+use crate::run::leaves::{Leaves, settings_of};
 use crate::run::policy_files;
-use crate::stages::{Product, Workspace, save_model, take_anchors, train as train_steps};
+use crate::stages::{Product, Workspace, save_adapter, save_model, take_anchors, train as train_steps};
 
 /// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,7 +55,7 @@ impl From<&TrainSummary> for TrainRecord {
     }
 }
 
-/// Trains what is left, writes `policy/` and gives it on; trains nothing when it is there.
+/// Trains what is left, writes the policy and gives it on; trains nothing when it is there.
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
@@ -79,16 +81,31 @@ pub fn train(iteration: &Iteration<'_>, mut policy: Policy, pairs: &[Pair]) -> R
     let record = TrainRecord::from(&summary);
     write_json(&iteration.path(Product::Training).join("summary.json"), &record)?;
     policy_files::forget(dir)?;
-    atomic::write_dir(&dir.policy(), |folder| save_model(recipe, &source.codec, &decoder, folder))?;
+    let leaves = Leaves::of(&recipe.train, number >= recipe.iterations);
+    if leaves.adapter {
+        let base = session.base_before(number);
+        // One may be there, of a process that was killed before the policy was whole.
+        atomic::replace_dir(&dir.adapter(), |folder| save_adapter(&mut decoder, &base, folder))?;
+    }
+    if leaves.model {
+        let write = |folder: &Path| save_model(recipe, &source.codec, &decoder, folder);
+        if leaves.adapter {
+            atomic::replace_dir(&dir.policy(), write)?;
+        } else {
+            atomic::write_dir(&dir.policy(), write)?;
+        }
+    }
     policy_files::keep(dir)?;
     let seconds = started.elapsed().as_secs_f64();
     iteration.record(Event::Trained { iteration: number, steps: summary.steps, seconds })?;
-    Ok(Policy::trained(number, decoder, session))
+    // Another process would read the adapter, and add its numbers in another order: so does this one.
+    Ok(if leaves.adapter { Policy::after(number) } else { Policy::trained(number, decoder, session) })
 }
 
 /// The iteration's pairs in tokens, with the policies that the loss reads them by.
 fn objective(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
     let (settings, source) = (&iteration.session.recipe.train, &iteration.session.inputs.policy);
     let rows = token_pairs(pairs, &source.codec, &source.stop_ids, settings.loss)?;
-    Ok(PairObjective::new(rows, settings).with_anchors(anchors(settings, iteration.number)))
+    let own = settings_of(settings, iteration.number);
+    Ok(PairObjective::new(rows, &own).with_anchors(anchors(settings, iteration.number)))
 }

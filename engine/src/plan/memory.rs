@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use candle_core::DType;
+use selfplay_model::adapter::AdapterConfig;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, ModelError};
 use selfplay_sampler::{Capacity, SampleSettings};
@@ -148,14 +149,18 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
 /// While a policy trains.
 fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
     let parameters = models.policy.parameter_count() as u64;
+    let trained = trained_numbers(models.policy, settings);
     let width = models.policy_dtype.size_in_bytes() as u64;
     let mut bytes = MemoryBreakdown::default();
     bytes.add("weights", parameters * width);
-    if width < 4 {
-        bytes.add("f32 master weights", parameters * 4);
+    if settings.lora.is_some() {
+        bytes.add("the adapter", trained * width);
     }
-    bytes.add("gradients, f32", parameters * 4);
-    bytes.add("optimizer state, f32", parameters * 4 * state_tensors(settings));
+    if width < 4 {
+        bytes.add("f32 master weights", trained * 4);
+    }
+    bytes.add("gradients, f32", trained * 4);
+    bytes.add("optimizer state, f32", trained * 4 * state_tensors(settings));
     bytes.add("kept for the backward pass", activations(models.policy, settings, width));
     bytes.add("one chunk of the output head", head_chunk(models, settings));
     bytes.add("the program", PROGRAM);
@@ -168,9 +173,22 @@ fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
 
 /// The part of [`training`] that no setting of a batch changes.
 pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
-    let masters = if models.policy_dtype.size_in_bytes() < 4 { 4 } else { 0 };
-    let each = models.policy_dtype.size_in_bytes() as u64 + masters + 4 + 4 * state_tensors(settings);
-    models.policy.parameter_count() as u64 * each
+    let width = models.policy_dtype.size_in_bytes() as u64;
+    let masters = if width < 4 { 4 } else { 0 };
+    let adapter = if settings.lora.is_some() { width } else { 0 };
+    models.policy.parameter_count() as u64 * width
+        + trained_numbers(models.policy, settings) * (adapter + masters + 4 + 4 * state_tensors(settings))
+}
+
+/// Numbers that training moves: an adapter's, or all. One that the model cannot have is refused before training.
+fn trained_numbers(policy: &Architecture, settings: &TrainSettings) -> u64 {
+    let all = policy.parameter_count() as u64;
+    let Some(lora) = &settings.lora else { return all };
+    let config = match lora.init().folder() {
+        Some(folder) => AdapterConfig::load(folder).unwrap_or_else(|_| lora.config()),
+        None => lora.config(),
+    };
+    config.trained_numbers(policy).map_or(all, |numbers| numbers as u64)
 }
 
 /// While candidates are sampled, `beside` the preference model or not.
@@ -206,6 +224,11 @@ fn scoring(models: &Models<'_>, recipe: &Recipe) -> MemoryBreakdown {
     bytes
 }
 
+/// An adapter as written, in f32; 0 where all parameters are trained.
+pub(crate) fn adapter_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
+    if recipe.train.lora.is_some() { 4 * trained_numbers(policy, &recipe.train) } else { 0 }
+}
+
 /// A policy as written, in the dtype of `policy.dtype`.
 pub(crate) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
     let stored = policy.stored_dtype.map_or(DType::F32, |dtype| dtype.dtype());
@@ -214,7 +237,7 @@ pub(crate) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
 
 /// A training checkpoint: f32 weights and the optimizer's state.
 pub(crate) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
-    policy.parameter_count() as u64 * 4 * (1 + state_tensors(settings))
+    trained_numbers(policy, settings) * 4 * (1 + state_tensors(settings))
 }
 
 /// Candidates of `prompts` prompts at full length: an id and a log-prob per token, and its text.

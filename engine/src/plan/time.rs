@@ -163,7 +163,9 @@ impl Job<'_> {
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
         // A loss of the whole batch wants all log-probs before the first gradient.
         let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens;
-        let passes = 3.0 + f64::from(u8::from(train.recompute)) + f64::from(u8::from(first));
+        // Frozen weights pass a gradient on and have none of their own.
+        let backward = if train.lora.is_some() { 1.0 } else { 2.0 };
+        let passes = 1.0 + backward + f64::from(u8::from(train.recompute)) + f64::from(u8::from(first));
         self.log_probs(self.lengths.trained, 2.0) * passes
     }
 

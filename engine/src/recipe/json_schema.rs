@@ -51,6 +51,7 @@ fn value(form: &KeyType) -> Value {
         KeyType::Number => json!({"type": "number"}),
         KeyType::Switch => json!({"type": "boolean"}),
         KeyType::Text => json!({"type": "string"}),
+        KeyType::Table(one) => json!({"type": "object", "additionalProperties": value(one)}),
         KeyType::List(one) => json!({"type": "array", "items": value(one)}),
         KeyType::Any(forms) => json!({"anyOf": forms.iter().map(value).collect::<Vec<_>>()}),
     }

@@ -58,8 +58,8 @@ fn accept(path: &[&str], keys: &[RecipeKey], mut table: toml::Table, problems: &
                 let below = accept(&path, key.keys(), below, problems);
                 right.insert(key.name.clone(), toml::Value::Table(below));
             }
-            value if key.is_section() => problems.value(&full, value, section_wanted(&path, key)),
             value if key.is_optional && value.as_str().is_some_and(|word| ABSENT_WORDS.contains(&word)) => {}
+            value if key.is_section() => problems.value(&full, value, section_wanted(&path, key)),
             value => match fitting(&path, &value) {
                 Some(value) => {
                     right.insert(key.name.clone(), value);

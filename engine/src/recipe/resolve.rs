@@ -92,6 +92,7 @@ impl Lookup<'_> {
     fn recipe(&mut self, recipe: &mut Recipe) {
         let policy = &mut recipe.policy;
         policy.model = self.model("policy.model", mem::take(&mut policy.model));
+        policy.adapter = self.adapter_source("policy.adapter", mem::take(&mut policy.adapter));
         policy.chat_template = self.file("policy.chat_template", policy.chat_template.take());
         self.count_splits(recipe);
         let splits = mem::take(&mut recipe.prompts.splits);
@@ -108,8 +109,17 @@ impl Lookup<'_> {
         score.model = self.model("score.model", named);
         score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
         score.settle();
-        for settings in [&mut recipe.train, &mut recipe.sft, &mut recipe.preference.train] {
-            self.adapter(settings);
+        for (section, settings) in [
+            ("train", &mut recipe.train),
+            ("sft", &mut recipe.sft),
+            ("preference", &mut recipe.preference.train),
+        ] {
+            self.adapter_init(section, settings);
+        }
+        let init = recipe.train.lora.as_ref().and_then(|lora| lora.init().folder().map(Path::to_path_buf));
+        if let Some(init) = init.filter(|_| !recipe.policy.adapter.is_unset()) {
+            let want = "absent: training goes on from policy.adapter";
+            self.problems.value("train.lora.init", init.display(), want);
         }
         recipe.eval.prompts = recipe.eval.prompts.take().and_then(|source| self.data("eval.prompts", source));
     }
@@ -128,11 +138,40 @@ impl Lookup<'_> {
         }
     }
 
-    /// The adapter's folder, absolute.
-    fn adapter(&self, settings: &mut TrainSettings) {
-        if let Some(init) = settings.lora.init.take() {
-            settings.lora.init = Some(resolve_path(&init, self.folder).display().to_string());
+    /// The folder of `lora.init`, absolute; it must be there when work begins.
+    fn adapter_init(&mut self, section: &str, settings: &mut TrainSettings) {
+        let Some(lora) = &mut settings.lora else { return };
+        let Some(written) = lora.init().folder().map(|folder| folder.display().to_string()) else { return };
+        let folder = resolve_path(&written, self.folder);
+        if matches!(self.purpose, Purpose::Run | Purpose::Stage) && !folder.is_dir() {
+            let want = "no such folder; default, gaussian, pissa, or an adapter's folder";
+            self.problems.value(format!("{section}.lora.init"), written, want);
         }
+        lora.init = Some(folder.display().to_string());
+    }
+
+    /// An adapter that goes over the policy, if there is one.
+    fn adapter_source(&mut self, key: &str, written: ModelSource) -> ModelSource {
+        if written.is_unset() {
+            return written;
+        }
+        let source = ModelSource::parse(&written.to_string(), self.folder);
+        match &source {
+            ModelSource::Random(_) => {
+                self.problems.value(key, &written, "a PEFT adapter's folder, or a hub id ORG/NAME");
+            }
+            ModelSource::Folder(folder)
+                if matches!(self.purpose, Purpose::Run | Purpose::Stage) && !folder.is_dir() =>
+            {
+                self.problems.value(
+                    key,
+                    &written,
+                    "no such folder; a PEFT adapter's folder, or a hub id ORG/NAME",
+                );
+            }
+            _ => {}
+        }
+        source
     }
 
     fn model(&mut self, key: &str, written: ModelSource) -> ModelSource {

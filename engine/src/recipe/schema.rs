@@ -54,6 +54,8 @@ pub enum KeyType {
     Text,
     /// A list of these.
     List(Box<KeyType>),
+    /// Names of the recipe's own, each with one of these.
+    Table(Box<KeyType>),
     /// Any of these.
     Any(Vec<KeyType>),
 }
@@ -85,6 +87,7 @@ impl fmt::Display for KeyType {
             Self::Text => f.write_str("a string"),
             Self::List(one) if matches!(**one, Self::Text) => f.write_str("a list, as in [\"a\", \"b\"]"),
             Self::List(one) => write!(f, "a list, each entry {one}"),
+            Self::Table(one) => write!(f, "a table, as in {{name = …}}, each value {one}"),
             Self::Any(forms) => {
                 let forms: Vec<String> = forms.iter().map(Self::to_string).collect();
                 f.write_str(&forms.join(", or "))
@@ -195,6 +198,9 @@ fn plain_form(schema: &Value) -> KeyType {
         Some("number") => KeyType::Number,
         Some("boolean") => KeyType::Switch,
         Some("array") => KeyType::List(Box::new(form(&schema["items"]))),
+        Some("object") if schema["additionalProperties"].is_object() => {
+            KeyType::Table(Box::new(form(&schema["additionalProperties"])))
+        }
         Some("object") => KeyType::Section(Vec::new()),
         _ => KeyType::Text,
     }

@@ -20,6 +20,10 @@ pub struct PolicySection {
     #[serde(skip_serializing_if = "ModelSource::is_unset")]
     #[schemars(with = "String")]
     pub model: ModelSource,
+    /// A PEFT adapter's folder, or a hub id, that goes over the model. Absent: none.
+    #[serde(skip_serializing_if = "ModelSource::is_unset")]
+    #[schemars(with = "Option<String>")]
+    pub adapter: ModelSource,
     /// What `policy/` is written in, and on CUDA computed in. Absent: as the model is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<WeightDType>,

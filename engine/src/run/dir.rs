@@ -16,8 +16,9 @@
 //!     pairs.parquet                every pair of the iteration
 //!     log_prob_difference.json     sampler against trainer on these candidates
 //!     train/                       metrics.jsonl; checkpoints step_000200/ … until policy/ is written
+//!     adapter/                     with train.lora: PEFT's layout
 //!     policy/                      Hugging Face layout: config, safetensors, tokenizer
-//!     policy_files.json            SHA-256 of each file of policy/
+//!     policy_files.json            SHA-256 of each file of policy/ and adapter/
 //!     eval_samples.parquet         policy/ on the held-out prompts
 //!     eval.json
 //!     summary.json                 the iteration's line in `show`; its presence means: finished
@@ -224,6 +225,11 @@ impl IterationDir {
         self.root.join("policy")
     }
 
+    /// The adapter that the iteration ends with.
+    pub fn adapter(&self) -> PathBuf {
+        self.root.join("adapter")
+    }
+
     /// `policy_files.json`.
     pub fn policy_files(&self) -> PathBuf {
         self.root.join("policy_files.json")
@@ -249,6 +255,7 @@ impl IterationDir {
             preferences: shards_in(&self.preferences())?,
             paired: self.pairs_file().is_file(),
             checkpoint: self.checkpoints()?.last().copied(),
+            adapter: self.adapter().is_dir(),
             policy: self.policy().is_dir(),
             evaluated: self.evaluation().is_done(),
             summarized: self.summary_file().is_file(),

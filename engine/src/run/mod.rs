@@ -6,6 +6,7 @@
 //! lock          one process per folder         policy_files   the files of a finished policy, hashed
 //! events        what happened, with seconds    branch         a run that shares another's stages
 //! summary       numbers as plain data          anchors        which policies a training reads
+//! leaves        what a training leaves: a model, an adapter
 //! ```
 
 pub(crate) mod anchors;
@@ -14,6 +15,7 @@ pub(crate) mod branch_point;
 pub(crate) mod dir;
 pub(crate) mod events;
 pub(crate) mod input_files;
+pub(crate) mod leaves;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod policy_files;

@@ -1,21 +1,41 @@
-//! `policy_files.json`: what the files of an iteration's `policy/` were when they were written.
+//! `policy_files.json`: what the files of an iteration's `policy/`, and of its `adapter/`, were when they were written.
 //!
 //! The next iteration starts from that policy, perhaps in another process on another day: one flipped bit of its weights
 //! would train another policy unnoticed. `policy/` itself has the files of a model folder and no more.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::error::EngineError;
 use crate::json_file::{read_json, write_json};
 use crate::run::dir::IterationDir;
 use crate::run::input_files::InputFile;
 
+/// Before the names of an adapter's files.
+const ADAPTER: &str = "adapter/";
+
 /// SHA-256 of each file, by name.
 type Hashes = BTreeMap<String, String>;
 
 fn hashes(dir: &IterationDir) -> Result<Hashes, EngineError> {
-    let name = |file: &InputFile| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(InputFile::of_model(&dir.policy())?.into_iter().map(|file| (name(&file), file.sha256)).collect())
+    let mut hashes = Hashes::new();
+    for (folder, before) in [(dir.policy(), ""), (dir.adapter(), ADAPTER)] {
+        if folder.is_dir() {
+            hashes.extend(InputFile::of_model(&folder)?.into_iter().map(|file| {
+                let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+                (format!("{before}{name}"), file.sha256)
+            }));
+        }
+    }
+    Ok(hashes)
+}
+
+/// Where a file of this name lies, and the folder that is to be removed for it to be made again.
+fn place(dir: &IterationDir, name: &str) -> (PathBuf, PathBuf) {
+    match name.strip_prefix(ADAPTER) {
+        Some(name) => (dir.adapter().join(name), dir.adapter()),
+        None => (dir.policy().join(name), dir.policy()),
+    }
 }
 
 /// Writes down what `policy/` holds.
@@ -52,15 +72,16 @@ pub fn check(dir: &IterationDir) -> Result<(), EngineError> {
     let now = hashes(dir)?;
     match written.iter().find(|(name, sha256)| now.get(*name) != Some(*sha256)) {
         None => Ok(()),
-        Some((name, _)) => Err(EngineError::BadFile {
-            path: dir.policy().join(name),
-            problem: format!(
+        Some((name, _)) => {
+            let (path, folder) = place(dir, name);
+            let problem = format!(
                 "is damaged: it is not what was written (sha256 in {}); remove {} and resume, then it is trained again \
                  from the same pairs",
                 dir.policy_files().display(),
-                dir.policy().display()
-            ),
-        }),
+                folder.display()
+            );
+            Err(EngineError::BadFile { path, problem })
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use super::leaves::Leaves;
+
 /// What is on disk of one iteration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IterationState {
@@ -17,6 +19,8 @@ pub struct IterationState {
     pub paired: bool,
     /// Step of the newest training checkpoint.
     pub checkpoint: Option<u64>,
+    /// `adapter/`.
+    pub adapter: bool,
     /// `policy/`.
     pub policy: bool,
     /// `eval.json`.
@@ -40,12 +44,19 @@ pub struct StagesLeft {
     pub evaluate: bool,
 }
 
-/// What is left of an iteration of `shards` shards; `None` of a finished one. `evaluates`: there are held-out prompts.
-pub fn stages_left(shards: usize, evaluates: bool, state: &IterationState) -> Option<StagesLeft> {
-    if state.summarized && state.policy {
+/// What is left of an iteration of `shards` shards, whose training leaves `leaves`; `None` of a finished one. `evaluates`:
+/// there are held-out prompts.
+pub fn stages_left(
+    shards: usize,
+    evaluates: bool,
+    leaves: Leaves,
+    state: &IterationState,
+) -> Option<StagesLeft> {
+    let train = !leaves.are_in(state);
+    if state.summarized && !train {
         return None;
     }
-    let (train, pair) = (!state.policy, !state.policy && !state.paired);
+    let pair = train && !state.paired;
     // Pairs read both, so a shard of candidates is needed even where its preferences are there.
     let missing = |present: &BTreeSet<usize>| match pair {
         true => (0..shards).filter(|shard| !present.contains(shard)).collect(),
@@ -64,9 +75,11 @@ pub fn stages_left(shards: usize, evaluates: bool, state: &IterationState) -> Op
 mod tests {
     use super::*;
 
+    const MODEL: Leaves = Leaves { adapter: false, model: true };
+
     /// What is left of an iteration of three shards, with held-out prompts.
     fn left(state: &IterationState) -> Option<StagesLeft> {
-        stages_left(3, true, state)
+        stages_left(3, true, MODEL, state)
     }
 
     fn whole() -> StagesLeft {
@@ -86,6 +99,7 @@ mod tests {
             preferences: all,
             paired: true,
             checkpoint: None,
+            adapter: false,
             policy: true,
             evaluated: true,
             summarized: true,
@@ -139,7 +153,23 @@ mod tests {
 
     #[test]
     fn without_held_out_prompts_nothing_is_evaluated() {
-        let left = stages_left(1, false, &IterationState::default()).unwrap();
+        let left = stages_left(1, false, MODEL, &IterationState::default()).unwrap();
         assert!(!left.evaluate && left.train);
+    }
+
+    #[test]
+    fn what_a_training_leaves_decides_whether_it_is_done() {
+        let adapter = IterationState { adapter: true, paired: true, ..IterationState::default() };
+        let both = IterationState { policy: true, ..adapter.clone() };
+        let policy = IterationState { adapter: false, ..both.clone() };
+        for (leaves, done) in [
+            (Leaves { adapter: true, model: false }, [true, true, false]),
+            (Leaves { adapter: true, model: true }, [false, true, false]),
+            (MODEL, [false, true, true]),
+        ] {
+            let trains =
+                [&adapter, &both, &policy].map(|state| stages_left(3, true, leaves, state).unwrap().train);
+            assert_eq!(trains.map(|trains| !trains), done, "{leaves:?}");
+        }
     }
 }

@@ -114,3 +114,17 @@ pub fn save_model(
     let template = codec.template.as_ref().filter(|_| recipe.policy.chat_template.is_some());
     Ok(template.map_or(Ok(()), |template| template.write_into(folder))?)
 }
+
+/// Writes a trained adapter into a folder, which is made; `base` names the model that it belongs on, and its revision.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn save_adapter(
+    decoder: &mut Decoder,
+    base: &(String, Option<String>),
+    folder: &Path,
+) -> Result<(), EngineError> {
+    decoder.set_adapter_base(base.0.clone(), base.1.clone());
+    make_folder(folder)?;
+    Ok(decoder.save_adapter(folder)?)
+}

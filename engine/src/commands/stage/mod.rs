@@ -16,7 +16,7 @@ use candle_core::Device;
 use selfplay_records::SkippedPair;
 
 pub(super) use output::Output;
-pub(super) use own_files::TRAINER_FILES;
+pub(super) use own_files::{ADAPTER_FOLDER, TRAINER_FILES};
 use parts::Parts;
 use settings::PartsSettings;
 

@@ -12,8 +12,16 @@ use crate::error::{EngineError, Result};
 pub(in crate::commands) struct Output {
     pub(in crate::commands) path: PathBuf,
     pub(in crate::commands) force: bool,
-    /// Of a training: the model's folder in it, `policy` or `preference_model`.
-    model_folder: Option<&'static str>,
+    kind: OutputKind,
+}
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutputKind {
+    Rows,
+    /// A training's folder, with the model in this one: `policy` or `preference_model`.
+    Training(&'static str),
+    Model,
 }
 
 impl Output {
@@ -22,8 +30,15 @@ impl Output {
     /// # Errors
     /// What stands in its place, without `force`; a place where no such file can be.
     pub(in crate::commands) fn rows(path: &Path, force: bool) -> Result<Self> {
-        let output = Self { path: path.to_path_buf(), force, model_folder: None };
-        output.check().map(|()| output)
+        Self { path: path.to_path_buf(), force, kind: OutputKind::Rows }.checked()
+    }
+
+    /// A model's folder.
+    ///
+    /// # Errors
+    /// As [`Output::rows`].
+    pub(in crate::commands) fn model(path: &Path, force: bool) -> Result<Self> {
+        Self { path: path.to_path_buf(), force, kind: OutputKind::Model }.checked()
     }
 
     /// A training's folder, with the model in `model_folder`.
@@ -35,8 +50,11 @@ impl Output {
         force: bool,
         model_folder: &'static str,
     ) -> Result<Self> {
-        let output = Self { path: path.to_path_buf(), force, model_folder: Some(model_folder) };
-        output.check().map(|()| output)
+        Self { path: path.to_path_buf(), force, kind: OutputKind::Training(model_folder) }.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        self.check().map(|()| self)
     }
 
     /// Checks again: hours may have gone by since the command began.
@@ -44,9 +62,10 @@ impl Output {
     /// # Errors
     /// As [`Output::rows`].
     pub(in crate::commands) fn check(&self) -> Result<()> {
-        match self.model_folder {
-            None => check_rows(&self.path, self.force),
-            Some(model_folder) => check_training(&self.path, self.force, model_folder),
+        match self.kind {
+            OutputKind::Rows => check_rows(&self.path, self.force),
+            OutputKind::Training(model_folder) => check_training(&self.path, self.force, model_folder),
+            OutputKind::Model => check_model(&self.path, self.force),
         }
     }
 }
@@ -128,6 +147,29 @@ fn check_training(output: &Path, force: bool, model_folder: &'static str) -> Res
         "{what}: --force replaces a folder only where a training with {model_folder}/ wrote all of it; name another \
          --output, or move the folder away"
     ))
+}
+
+/// That a model's folder can be put there: nothing stands in its place, or, with `force`, a model's files and nothing else.
+fn check_model(output: &Path, force: bool) -> Result<()> {
+    let refused = |what: String| Err(EngineError::input(format!("--output {}: {what}", output.display())));
+    if output.is_symlink() {
+        return refused("is a link; name the folder itself, or a name that is free".to_owned());
+    }
+    check_output(output, force)?;
+    if !output.exists() {
+        return Ok(());
+    }
+    if !output.is_dir() {
+        return refused("is a file; a folder is wanted".to_owned());
+    }
+    match OwnFolder::Model.foreign(output).map_err(|source| EngineError::named(output, source))? {
+        None => Ok(()),
+        Some(path) => refused(format!(
+            "holds {}: --force replaces a folder only where all of it is a model's; name another --output, or move the \
+             folder away",
+            path.strip_prefix(output).unwrap_or(&path).display()
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
 use serde_json::Value;
 
 /// Files that the trainer leaves beside a model.
 pub(in crate::commands) const TRAINER_FILES: [&str; 3] =
     ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors"];
+
+/// The folder of a trained adapter, beside the model's.
+pub(in crate::commands) const ADAPTER_FOLDER: &str = "adapter";
 
 /// A kind of folder that a command writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub(super) enum OwnFolder {
     Parts,
     /// The output of a training, with its model in a folder of this name.
     Trained(&'static str),
+    /// A model.
+    Model,
 }
 
 impl OwnFolder {
@@ -58,7 +64,7 @@ impl OwnFolder {
         match (self, names.iter().map(|name| finished_name(name)).collect::<Vec<_>>().as_slice()) {
             (Self::Parts, ["reference"]) => true,
             (Self::Parts, [step]) => is_checkpoint(step),
-            (Self::Trained(model), [name]) => *name == model,
+            (Self::Trained(model), [name]) => *name == model || *name == ADAPTER_FOLDER,
             _ => false,
         }
     }
@@ -72,7 +78,8 @@ impl OwnFolder {
             (Self::Parts, [_, name]) => {
                 matches!(*name, "state.json" | "weights.safetensors" | "optimizer.safetensors")
             }
-            (Self::Trained(_), [_, name]) => is_model_file(name),
+            (Self::Trained(_), [ADAPTER_FOLDER, name]) => [CONFIG_FILE, WEIGHTS_FILE].contains(name),
+            (Self::Trained(_), [_, name]) | (Self::Model, [name]) => is_model_file(name),
             _ => false,
         }
     }

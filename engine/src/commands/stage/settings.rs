@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::parts;
 use crate::error::Result;
+use crate::inputs::policy::PolicySource;
 use crate::recipe::Recipe;
 use crate::run::input_files::InputFile;
 use crate::run::manifest::flatten;
@@ -78,6 +79,12 @@ impl PartsSettings {
             files.into_iter().map(|file| (name(&file.path), Value::from(file.sha256))).collect();
         self.set(key, hashes);
         Ok(())
+    }
+
+    /// The files of a policy and of the adapter over it.
+    pub(in crate::commands) fn policy(&mut self, source: &PolicySource) -> Result<()> {
+        self.model("--model", &source.folder)?;
+        source.adapter.as_deref().map_or(Ok(()), |adapter| self.model("the adapter", adapter))
     }
 
     pub(super) fn into_map(self) -> Map<String, Value> {
