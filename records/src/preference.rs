@@ -25,6 +25,9 @@ pub struct Preference {
     /// \[K]\[d], on `score.embeddings = true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<Vec<Vec<f32>>>,
+    /// \[K], on `score.advantages = "per-axis"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advantages: Option<Vec<f64>>,
 }
 
 impl Row for Preference {
@@ -41,6 +44,7 @@ impl Row for Preference {
             .always("mean_probabilities", row::number().list())
             .where_some("candidates_digest", row::text(), |row| row.candidates_digest.is_some())
             .where_some("embeddings", ColumnType::Float32.list().list(), |row| row.embeddings.is_some())
+            .where_some("advantages", row::number().list(), |row| row.advantages.is_some())
             .schema()
     }
 
@@ -63,6 +67,9 @@ impl Row for Preference {
         }
         numbers("mean_scores", &self.mean_scores, k)?;
         numbers("mean_probabilities", &self.mean_probabilities, k)?;
+        if let Some(advantages) = &self.advantages {
+            numbers("advantages", advantages, k)?;
+        }
         match &self.embeddings {
             Some(rows) if rows.len() != k => {
                 Err(FieldProblem::new("embeddings", format!("{k} rows as in \"scores\""), rows.len()))

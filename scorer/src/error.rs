@@ -57,6 +57,15 @@ pub enum ScoreError {
         /// d/2.
         want: usize,
     },
+    /// Advantages by axis of a model that has none.
+    #[error(
+        "{}: score.advantages = \"per-axis\" takes the axes of a gpm, and this is a bradley-terry model, which has one number; \
+         use a gpm, or leave the key out", folder.display()
+    )]
+    NoAxes {
+        /// The model's folder.
+        folder: PathBuf,
+    },
     /// No chat template: raw concatenation would give scores that look right and are not.
     #[error(
         "{}: the preference model has no chat template (tokenizer_config.json, chat_template.jinja); give one with \
@@ -138,6 +147,7 @@ impl HasKind for ScoreError {
             | Self::OddHead { .. }
             | Self::HeadOfOtherKind { .. }
             | Self::PromptHead { .. }
+            | Self::NoAxes { .. }
             | Self::NoTemplate { .. }
             | Self::NoEndToken { .. }
             | Self::NoText { .. }

@@ -7,25 +7,32 @@
 //! load               a folder and its settings → dyn PreferenceModel
 //! preference_model   compare, win_probabilities, footprint: the interface of every kind
 //! embedding/         kinds that embed each response once: GPM (arXiv 2410.02197) and Bradley-Terry
+//! pair_lm/           a language model that answers A or B, asked in both orders
+//! packing            which sequences share a forward pass, and which tokens they share
 //! footprint          memory and operations of a model
 //! prompt_check       which prompts a model accepts
 //! win                held-out contests, and preference cycles
 //! ```
 
+mod conversation;
 mod embedding;
 mod error;
 mod footprint;
 mod load;
+mod packing;
+mod pair_lm;
 mod preference_model;
 mod prompt_check;
+mod reading;
 mod settings;
 mod win;
 
-pub use embedding::{EmbeddingSettings, ScoreDType, TokenisedRow, tokenise_row};
+pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, tokenise_row};
 pub use error::ScoreError;
 pub use footprint::{ComparisonLengths, Cost, Footprint};
 pub use load::{KindSettings, load};
 pub use preference_model::{CompareProgress, Compared, PreferenceModel};
 pub use prompt_check::{PromptCheck, prompt_check};
+pub use reading::{ReadingSettings, ScoreDType};
 pub use settings::{PreferenceKind, ScoreDifference, ScoreKeys, ScoreSettings};
 pub use win::{Contest, has_cycle, mean_win_rate};

@@ -6,9 +6,10 @@ use std::path::Path;
 use candle_core::{DType, Device};
 
 use crate::embedding::{self, EmbeddingKind};
+use crate::pair_lm;
 use crate::{
-    EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, PromptCheck, ScoreDType, ScoreError,
-    ScoreSettings,
+    EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, PromptCheck, ReadingSettings, ScoreDType,
+    ScoreError, ScoreSettings,
 };
 
 /// A kind of preference model, with the settings that this kind has.
@@ -20,6 +21,8 @@ pub enum KindSettings {
     Gpm(EmbeddingSettings),
     /// A reward per response.
     BradleyTerry(EmbeddingSettings),
+    /// A language model that is asked for A or B.
+    PairLm(ReadingSettings),
 }
 
 /// Loads the preference model in `folder`. `template` is a chat template's file that goes before the settings' and the
@@ -44,6 +47,7 @@ pub fn load(
         KindSettings::BradleyTerry(own) => {
             embedding::load(folder, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
         }
+        KindSettings::PairLm(own) => pair_lm::load(folder, own, factor, device, template),
     }
 }
 
@@ -61,37 +65,38 @@ impl KindSettings {
             Self::Auto(_) => PreferenceKind::Auto,
             Self::Gpm(_) => PreferenceKind::Gpm,
             Self::BradleyTerry(_) => PreferenceKind::BradleyTerry,
+            Self::PairLm(_) => PreferenceKind::PairLm,
         }
     }
 
     /// A chat template's file that goes before the model folder's own.
     pub fn chat_template(&self) -> Option<&Path> {
-        self.embedding().chat_template.as_deref()
+        self.reading().chat_template.as_deref()
     }
 
     /// The precision in the recipe; `None` leaves it to the loader.
     pub fn dtype(&self) -> Option<DType> {
-        self.embedding().dtype.tensor_dtype()
+        self.reading().dtype.tensor_dtype()
     }
 
     /// Tokens that are read of a conversation of `tokens`.
     pub fn read_tokens(&self, tokens: usize) -> usize {
-        self.embedding().max_length.min(tokens)
+        self.reading().max_length.min(tokens)
     }
 
     /// Tokens of a forward pass at most, where no conversation is longer than `conversation`.
     pub fn pass_tokens(&self, conversation: usize) -> usize {
-        self.embedding().batch_tokens.max(conversation)
+        self.reading().batch_tokens.max(conversation)
     }
 
     /// Computes passes of at most so many tokens.
     pub fn set_batch_tokens(&mut self, tokens: usize) {
-        self.embedding_mut().batch_tokens = tokens;
+        self.reading_mut().batch_tokens = tokens;
     }
 
     /// Computes in this precision.
     pub fn set_dtype(&mut self, dtype: ScoreDType) {
-        self.embedding_mut().dtype = dtype;
+        self.reading_mut().dtype = dtype;
     }
 
     pub(crate) fn prompt_check(&self, folder: &Path) -> Result<Box<dyn PromptCheck>, ScoreError> {
@@ -99,24 +104,36 @@ impl KindSettings {
             Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
                 embedding::prompt_check(folder, own)
             }
+            Self::PairLm(own) => pair_lm::prompt_check(folder, own),
         }
     }
 
     pub(crate) fn footprint(&self, folder: &Path) -> Result<Footprint, ScoreError> {
         match self {
             Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) => embedding::footprint(folder),
+            Self::PairLm(_) => pair_lm::footprint(folder),
         }
     }
 
-    pub(crate) fn embedding(&self) -> &EmbeddingSettings {
+    /// The settings of a kind that embeds.
+    pub(crate) fn embedding(&self) -> Option<&EmbeddingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => own,
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(own),
+            Self::PairLm(_) => None,
         }
     }
 
-    fn embedding_mut(&mut self) -> &mut EmbeddingSettings {
+    pub(crate) fn reading(&self) -> &ReadingSettings {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => own,
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => &own.reading,
+            Self::PairLm(own) => own,
+        }
+    }
+
+    fn reading_mut(&mut self) -> &mut ReadingSettings {
+        match self {
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => &mut own.reading,
+            Self::PairLm(own) => own,
         }
     }
 }

@@ -92,6 +92,7 @@ pub(crate) fn preference(
         probabilities,
         candidates_digest: Some(row.digest()),
         embeddings: None,
+        advantages: None,
     })
 }
 

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-use crate::{EmbeddingSettings, KindSettings, ScoreDType};
+use crate::{Advantages, EmbeddingSettings, KindSettings, ReadingSettings, ScoreDType, Tokenization};
 
 /// The kinds of preference models that can be scored with, as a recipe names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,8 @@ pub enum PreferenceKind {
     Gpm,
     /// A reward per response, s = r_i − r_j.
     BradleyTerry,
+    /// A language model that is shown two responses and answers A or B, in both orders.
+    PairLm,
 }
 
 impl PreferenceKind {
@@ -33,6 +35,7 @@ impl PreferenceKind {
             Self::Auto => "auto",
             Self::Gpm => "gpm",
             Self::BradleyTerry => "bradley-terry",
+            Self::PairLm => "pair-lm",
         }
     }
 }
@@ -80,20 +83,28 @@ pub struct ScoreKeys {
     pub tau: Option<f64>,
     /// Precision of the backbone; heads and scores are f32 and f64 whatever it is.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "ScoreDType", extend("default" = EmbeddingSettings::default().dtype))]
+    #[schemars(with = "ScoreDType", extend("default" = ReadingSettings::default().dtype))]
     pub dtype: Option<ScoreDType>,
     /// Tokens of prompt and response together; longer conversations are cut from the right.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", range(min = 2), extend("default" = EmbeddingSettings::default().max_length))]
+    #[schemars(with = "usize", range(min = 2), extend("default" = ReadingSettings::default().max_length))]
     pub max_length: Option<usize>,
     /// Tokens per forward pass; a conversation longer than that has a pass of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", range(min = 1), extend("default" = EmbeddingSettings::default().batch_tokens))]
+    #[schemars(with = "usize", range(min = 1), extend("default" = ReadingSettings::default().batch_tokens))]
     pub batch_tokens: Option<usize>,
     /// Whether preference rows carry the embeddings.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = EmbeddingSettings::default().embeddings))]
     pub embeddings: Option<bool>,
+    /// How conversations become tokens, for kinds that embed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Tokenization", extend("default" = Tokenization::default()))]
+    pub tokenization: Option<Tokenization>,
+    /// Which advantages preference rows carry; `per-axis` needs a gpm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Advantages", extend("default" = Advantages::default()))]
+    pub advantages: Option<Advantages>,
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
     /// A Jinja file, for a preference model whose folder has no chat template. Absent: the model's own.
@@ -108,6 +119,10 @@ impl ScoreKeys {
             PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
             PreferenceKind::Gpm => KindSettings::Gpm(self.embedding()),
             PreferenceKind::BradleyTerry => KindSettings::BradleyTerry(self.embedding()),
+            PreferenceKind::PairLm => {
+                self.refuse_keys_of_embeddings(problems);
+                KindSettings::PairLm(self.reading())
+            }
         };
         let settings = ScoreSettings { score_difference: self.score_difference, kind };
         problems.extend(settings.validate());
@@ -115,14 +130,37 @@ impl ScoreKeys {
     }
 
     fn embedding(&self) -> EmbeddingSettings {
-        let default = EmbeddingSettings::default();
         EmbeddingSettings {
+            reading: self.reading(),
             tau: self.tau,
+            embeddings: self.embeddings.unwrap_or_default(),
+            tokenization: self.tokenization.unwrap_or_default(),
+            advantages: self.advantages.unwrap_or_default(),
+        }
+    }
+
+    fn reading(&self) -> ReadingSettings {
+        let default = ReadingSettings::default();
+        ReadingSettings {
             dtype: self.dtype.unwrap_or(default.dtype),
             max_length: self.max_length.unwrap_or(default.max_length),
             batch_tokens: self.batch_tokens.unwrap_or(default.batch_tokens),
-            embeddings: self.embeddings.unwrap_or(default.embeddings),
             chat_template: self.chat_template.clone(),
+        }
+    }
+
+    /// Keys that mean nothing to a kind without embeddings.
+    fn refuse_keys_of_embeddings(&self, problems: &mut Problems) {
+        let given = [
+            ("tau", self.tau.is_some()),
+            ("embeddings", self.embeddings == Some(true)),
+            ("tokenization", self.tokenization.is_some_and(|given| given != Tokenization::Auto)),
+            ("advantages", self.advantages.is_some_and(|given| given != Advantages::Off)),
+        ];
+        for (key, is_given) in given {
+            if is_given {
+                problems.value(key, "set", format!("no such key beside score.kind = \"{}\"", self.kind));
+            }
         }
     }
 }
@@ -139,23 +177,28 @@ pub struct ScoreSettings {
 impl ScoreSettings {
     /// The keys of these settings, every default written out, with the model `model`.
     pub fn keys(&self, model: Option<String>) -> ScoreKeys {
-        let embedding = self.kind.embedding();
+        let (reading, embedding) = (self.kind.reading(), self.kind.embedding());
         ScoreKeys {
             kind: self.kind.name(),
             model,
-            tau: embedding.tau,
-            dtype: Some(embedding.dtype),
-            max_length: Some(embedding.max_length),
-            batch_tokens: Some(embedding.batch_tokens),
-            embeddings: Some(embedding.embeddings),
+            tau: embedding.and_then(|own| own.tau),
+            dtype: Some(reading.dtype),
+            max_length: Some(reading.max_length),
+            batch_tokens: Some(reading.batch_tokens),
+            embeddings: embedding.map(|own| own.embeddings),
+            tokenization: embedding.map(|own| own.tokenization),
+            advantages: embedding.map(|own| own.advantages),
             score_difference: self.score_difference,
-            chat_template: embedding.chat_template.clone(),
+            chat_template: reading.chat_template.clone(),
         }
     }
 
     /// Every wrong value of this section, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
-        self.kind.embedding().validate()
+        match self.kind.embedding() {
+            Some(embedding) => embedding.validate(),
+            None => self.kind.reading().validate(),
+        }
     }
 }
 
@@ -191,6 +234,8 @@ mod tests {
                 max_length: Some(100),
                 batch_tokens: Some(200),
                 embeddings: Some(true),
+                tokenization: Some(Tokenization::OneBos),
+                advantages: Some(Advantages::PerAxis),
                 score_difference: ScoreDifference::Reference,
                 chat_template: Some("t.jinja".into()),
             };
@@ -198,6 +243,20 @@ mod tests {
             assert!(problems.is_empty());
             assert_eq!(settings.keys(Some("gpm".into())), keys);
         }
+    }
+
+    #[test]
+    fn keys_of_another_kind_are_refused() {
+        let pair_lm = ScoreKeys { kind: PreferenceKind::PairLm, max_length: Some(9), ..ScoreKeys::default() };
+        let (settings, problems) = resolved(&pair_lm);
+        assert!(problems.is_empty());
+        assert_eq!(
+            settings.kind,
+            KindSettings::PairLm(ReadingSettings { max_length: 9, ..Default::default() })
+        );
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+        let (_, problems) = resolved(&ScoreKeys { tau: Some(0.1), embeddings: Some(true), ..pair_lm });
+        assert_eq!(problems.keys(), ["tau", "embeddings"]);
     }
 
     #[test]

@@ -120,6 +120,26 @@ impl Codec {
         self.checked(self.tokenizer.encode(&self.render(messages, false)?, true)?)
     }
 
+    /// The ids of a conversation as sequence classifiers are trained on them: rendered without the generation prompt, with one
+    /// BOS, the template's own or else the one that the tokenizer puts before a text, if it does.
+    pub fn one_bos_ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        let mut ids = self.tokenizer.encode(&self.render(messages, false)?, false)?;
+        if let Some(bos) = self.tokenizer.bos_id()
+            && ids.first() != Some(&bos)
+            && self.tokenizer.encode("", true)?.first() == Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        self.checked(ids)
+    }
+
+    /// The ids of a conversation with the generation prompt, and without the BOS that a template puts before it.
+    pub fn conversation_ids_without_bos(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        let rendered = self.render(messages, true)?;
+        let bos = self.tokenizer.bos_token().unwrap_or_default();
+        self.checked(self.tokenizer.encode(rendered.strip_prefix(bos).unwrap_or(&rendered), false)?)
+    }
+
     /// The ids that end a response: `eos_token_id` of generation_config.json, else of config.json, together with the
     /// tokenizer's eos_token; ascending. Ids that the model cannot produce are left out.
     pub fn stop_ids(&self, folder: &Path) -> Result<Vec<u32>, ModelError> {

@@ -1,14 +1,16 @@
 //! A model folder's weights: read, drawn, written.
 
+mod heads;
 mod random;
 mod read;
 pub mod safetensors;
 mod stored;
 mod write;
 
+pub use heads::HeadSpecs;
 pub(crate) use random::normal;
 pub use random::random_tensor;
-pub use read::{HeadSpecs, WeightFiles};
+pub use read::WeightFiles;
 pub use stored::Stored;
 pub use write::save;
 

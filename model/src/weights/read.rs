@@ -54,15 +54,6 @@ struct TensorLocation {
     stored_name: String,
 }
 
-/// The heads of a preference model that a folder holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeadSpecs {
-    /// `value_head.weight` (or `score.weight`) [d, hidden].
-    pub value_head: Option<TensorSpec>,
-    /// `prompt_head.weight` [d/2, hidden].
-    pub prompt_head: Option<TensorSpec>,
-}
-
 /// The weights of a model folder, open and memory-mapped.
 pub struct WeightFiles {
     folder: PathBuf,
@@ -184,27 +175,6 @@ impl WeightFiles {
         Ok(tensor.to_device(device)?)
     }
 
-    /// The preference heads that the files hold. Errors: a head that is no matrix [d, hidden].
-    pub fn heads(&self, architecture: &Architecture) -> Result<HeadSpecs, ModelError> {
-        let value_head = match self.head("value_head.weight", architecture)? {
-            Some(spec) => Some(spec),
-            // transformers' *ForSequenceClassification calls it so.
-            None => match self.head("score.weight", architecture)? {
-                // With a gate beside it, it is a general preference model under another name.
-                Some(spec) if spec.shape[0] != 1 && !self.contains("prompt_head.weight") => {
-                    return Err(ModelError::input(
-                        &self.folder,
-                        format!("its score.weight is a classifier of {} classes", spec.shape[0]),
-                        "a score.weight must have one output (bradley-terry); a general preference model's head is \
-                         value_head.weight",
-                    ));
-                }
-                found => found,
-            },
-        };
-        Ok(HeadSpecs { value_head, prompt_head: self.head("prompt_head.weight", architecture)? })
-    }
-
     /// Whether config.json ties the output head to the embedding, and yet there is a head with other numbers. Transformers 5
     /// then uses the head, and so does this crate: the head was trained.
     ///
@@ -251,19 +221,6 @@ impl WeightFiles {
             .map(|(dtype, _)| dtype)
     }
 
-    fn head(&self, name: &str, architecture: &Architecture) -> Result<Option<TensorSpec>, ModelError> {
-        let Some(place) = self.places.get(name) else { return Ok(None) };
-        let shape = self.shape(place).to_vec();
-        if shape.len() != 2 || shape[0] == 0 || shape[1] != architecture.hidden_size {
-            return Err(ModelError::input(
-                &self.shards[place.shard].path,
-                format!("tensor {} has shape {shape:?}", place.stored_name),
-                format!("a head must be [outputs, {}], as wide as the model", architecture.hidden_size),
-            ));
-        }
-        Ok(Some(TensorSpec { name: name.to_owned(), shape, kind: ParameterKind::Matrix }))
-    }
-
     fn checked_place(&self, spec: &TensorSpec) -> Result<&TensorLocation, ModelError> {
         let Some(place) = self.places.get(&spec.name) else {
             return Err(ModelError::input(
@@ -284,6 +241,21 @@ impl WeightFiles {
             ));
         }
         Ok(place)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The plain names of all tensors.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
+    }
+
+    /// The file, stored name and shape of the tensor of this (plain) name.
+    pub(super) fn stored(&self, name: &str) -> Option<(&Path, &str, &[usize])> {
+        let place = self.places.get(name)?;
+        Some((&self.shards[place.shard].path, &place.stored_name, self.shape(place)))
     }
 
     fn shape(&self, place: &TensorLocation) -> &[usize] {

@@ -10,8 +10,8 @@ use selfplay_records::Candidates;
 
 use super::Embedding;
 use super::backbone::footprint_of;
-use super::packing::{BatchPlan, PackedGroup, plan};
-use super::tokenise::{PromptEnd, TokenisedRow, Tokeniser};
+use super::tokenise::{ConversationForm, PromptEnd, TokenisedRow, Tokeniser};
+use crate::packing::{BatchPlan, PackedGroup, run_passes};
 use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A decoder with the heads of a preference model and the tokenizer that belongs to it.
@@ -20,8 +20,7 @@ pub(super) struct Embedder {
     codec: Codec,
     heads: PreferenceHeads,
     folder: PathBuf,
-    max_length: usize,
-    batch_tokens: usize,
+    reading: Reading,
 }
 
 impl Embedder {
@@ -34,25 +33,19 @@ impl Embedder {
         codec: Codec,
         heads: PreferenceHeads,
         folder: &Path,
-        limits: TokenLimits,
+        reading: Reading,
     ) -> Result<Self, ScoreError> {
-        let max_length = limits.max_length.min(decoder.architecture().max_positions.max(2));
-        if max_length < limits.max_length {
+        let max_length = reading.max_length.min(decoder.architecture().max_positions.max(2));
+        if max_length < reading.max_length {
             tracing::debug!(
                 "{}: conversations are cut at {max_length} tokens, the backbone's positions (score.max_length = {})",
                 folder.display(),
-                limits.max_length
+                reading.max_length
             );
         }
-        Tokeniser::new(&codec, folder, max_length)?;
-        Ok(Self {
-            decoder,
-            codec,
-            heads,
-            folder: folder.to_path_buf(),
-            max_length,
-            batch_tokens: limits.batch_tokens,
-        })
+        let reading = Reading { max_length, ..reading };
+        Tokeniser::new(&codec, folder, reading.form, max_length)?;
+        Ok(Self { decoder, codec, heads, folder: folder.to_path_buf(), reading })
     }
 
     /// Memory and operations of the model.
@@ -68,61 +61,41 @@ impl Embedder {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         let tokenised = self.tokenise(rows)?;
-        let mut outputs: Vec<Vec<Option<Embedding>>> =
-            tokenised.iter().map(|row| vec![None; row.sequences.len()]).collect();
-        let mut missing: Vec<usize> = outputs.iter().map(Vec::len).collect();
-        let whole = |missing: &[usize]| missing.iter().filter(|&&sequences| sequences == 0).count();
-        for batch in plan(&tokenised, self.batch_tokens) {
-            if progress(whole(&missing)).is_break() {
-                break;
-            }
-            self.run(&batch, &tokenised, &mut outputs)?;
-            for group in &batch.groups {
-                missing[group.row] -= group.members.len();
-            }
-        }
-        let mut embedded = Vec::with_capacity(rows.len());
-        for ((row, tokenised), outputs) in rows.iter().zip(&tokenised).zip(outputs) {
-            let Some(outputs) = outputs.into_iter().collect::<Option<Vec<Embedding>>>() else { break };
+        let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
+        let outputs =
+            run_passes(&sequences, self.reading.batch_tokens, progress, |batch| self.run(batch, &tokenised))?;
+        let rows = rows.iter().zip(&tokenised).zip(outputs);
+        rows.map(|((row, tokenised), outputs)| {
             let of_response = tokenised.of_response.iter().map(|&sequence| outputs[sequence].clone());
-            embedded.push(check_finite(&row.prompt.prompt_id, of_response.collect())?);
-        }
-        if embedded.len() == rows.len() {
-            // All rows are complete, so a stop has no effect.
-            let _ = progress(rows.len());
-        }
-        Ok(embedded)
+            check_finite(&row.prompt.prompt_id, of_response.collect())
+        })
+        .collect()
     }
 
     fn tokenise(&self, rows: &[Candidates]) -> Result<Vec<TokenisedRow>, ScoreError> {
-        let tokeniser = Tokeniser::new(&self.codec, &self.folder, self.max_length)?;
+        let tokeniser =
+            Tokeniser::new(&self.codec, &self.folder, self.reading.form, self.reading.max_length)?;
         let prompt_end = if self.heads.prompt.is_some() { PromptEnd::Find } else { PromptEnd::Skip };
         let rows =
             rows.iter().map(|row| tokeniser.row(row, prompt_end)).collect::<Result<Vec<_>, ScoreError>>()?;
         let cut: usize = rows.iter().map(|row| row.cut).sum();
         if cut > 0 {
-            tracing::warn!("{cut} responses were cut at {} tokens to be scored", self.max_length);
+            tracing::warn!("{cut} responses were cut at {} tokens to be scored", self.reading.max_length);
         }
         Ok(rows)
     }
 
-    /// One forward pass.
-    fn run(
-        &self,
-        batch: &BatchPlan,
-        tokenised: &[TokenisedRow],
-        outputs: &mut [Vec<Option<Embedding>>],
-    ) -> Result<(), ScoreError> {
+    /// One forward pass: the outputs for each of its sequences, in the order of its groups' members.
+    fn run(&self, batch: &BatchPlan, tokenised: &[TokenisedRow]) -> Result<Vec<Embedding>, ScoreError> {
         let mut packed = PackedBatch::new();
-        let (mut value_rows, mut prompt_rows, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut value_rows, mut prompt_rows) = (Vec::new(), Vec::new());
         for group in &batch.groups {
             let row = &tokenised[group.row];
-            let rows = PackedGroup::push(&mut packed, group, row);
+            let rows = PackedGroup::push(&mut packed, group, &row.sequences);
             for (member, &sequence) in group.members.iter().enumerate() {
                 let last = row.sequences[sequence].len() - 1;
                 value_rows.push(rows.row(member, last));
                 prompt_rows.extend(row.prompt_end.map(|end| rows.row(member, end.min(last))));
-                places.push(SequencePlace { row: group.row, sequence });
             }
         }
         let rows = [value_rows.as_slice(), &prompt_rows].concat();
@@ -135,10 +108,9 @@ impl Embedder {
             gates = head.forward(&self.decoder, &hidden, &of_gates)?; // [n][d/2]
         }
         gates.resize(values.len(), Vec::new());
-        for (place, (value, gate)) in places.iter().zip(values.iter().zip(&gates)) {
-            outputs[place.row][place.sequence] = Some(Embedding { value: widen(value), gate: widen(gate) });
-        }
-        Ok(())
+        let embedding =
+            |(value, gate): (&Vec<f32>, &Vec<f32>)| Embedding { value: widen(value), gate: widen(gate) };
+        Ok(values.iter().zip(&gates).map(embedding).collect())
     }
 }
 
@@ -146,17 +118,15 @@ fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// The bounds of what is read.
-pub(super) struct TokenLimits {
+/// How conversations are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// How they become tokens.
+    pub form: ConversationForm,
     /// Tokens of one conversation.
     pub max_length: usize,
     /// Tokens of one forward pass.
     pub batch_tokens: usize,
-}
-
-struct SequencePlace {
-    row: usize,
-    sequence: usize,
 }
 
 fn check_finite(prompt_id: &str, outputs: Vec<Embedding>) -> Result<Vec<Embedding>, ScoreError> {

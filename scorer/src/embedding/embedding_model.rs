@@ -36,6 +36,13 @@ impl Embeds for EmbeddingModel {
         score / self.tau
     }
 
+    fn advantages(&self, responses: &[Embedding]) -> Option<Vec<f64>> {
+        match self.kind {
+            EmbeddingKind::Gpm => Some(gpm::advantages(responses)),
+            EmbeddingKind::BradleyTerry => None,
+        }
+    }
+
     fn footprint(&self) -> Footprint {
         self.embedder.footprint()
     }

@@ -30,9 +30,54 @@ pub(super) fn score(a: &Embedding, b: &Embedding) -> f64 {
     skew_product(&a.value, &b.value, lambda)
 }
 
+/// Keeps the division by a spread of 0 finite.
+const SPREAD_FLOOR: f64 = 1e-6;
+
+/// Group-relative advantages by axis (GPRL, arXiv 2605.18721): A_i = Σ_l λ_l (r_i^l − mean)/(deviation + 1e-6), r_i^l the mean over all
+/// j (i among them) of s^l(i ≻ j), block l of the score without λ and τ; mean and deviation (of all, with n) over the group. λ is the
+/// mean of the group's gates, or 1 without a prompt head.
+pub(super) fn advantages(group: &[Embedding]) -> Vec<f64> {
+    let axes = group.first().map_or(0, |first| first.value.len() / 2);
+    let n = group.len() as f64;
+    let mut advantages = vec![0.0; group.len()];
+    for axis in 0..axes {
+        let only = |l: usize| if l == axis { 1.0 } else { 0.0 };
+        let reward =
+            |i: &Embedding| group.iter().map(|j| skew_product(&i.value, &j.value, only)).sum::<f64>() / n;
+        let rewards: Vec<f64> = group.iter().map(reward).collect();
+        let mean = rewards.iter().sum::<f64>() / n;
+        let variance = rewards.iter().map(|r| (r - mean) * (r - mean)).sum::<f64>() / n;
+        let gate = |i: &Embedding| i.gate.get(axis).copied().unwrap_or(1.0);
+        let lambda = group.iter().map(gate).sum::<f64>() / n;
+        for (advantage, reward) in advantages.iter_mut().zip(rewards) {
+            *advantage += lambda * (reward - mean) / (variance.sqrt() + SPREAD_FLOOR);
+        }
+    }
+    advantages
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn advantages_are_normalised_by_axis_and_weighted_by_the_gate() {
+        let with = |value: [f64; 4], gate: [f64; 2]| Embedding { value: value.to_vec(), gate: gate.to_vec() };
+        // The first axis turns a quarter from each to the next, the second says nothing.
+        let group = [
+            with([1.0, 0.0, 0.6, 0.8], [0.75, 0.25]),
+            with([0.0, 1.0, 0.6, 0.8], [0.75, 0.25]),
+            with([-1.0, 0.0, 0.6, 0.8], [0.75, 0.25]),
+        ];
+        // s: 0 ≻ 1 by 1, 1 ≻ 2 by 1, 0 and 2 tie. Means ⅓, 0, −⅓; deviation √(2/27).
+        let unit = (1.0 / 3.0) / ((2.0f64 / 27.0).sqrt() + 1e-6);
+        let found = advantages(&group);
+        for (found, want) in found.iter().zip([0.75 * unit, 0.0, -0.75 * unit]) {
+            assert!((found - want).abs() < 1e-12, "{found} {want}");
+        }
+        assert_eq!(advantages(&group[..1]), [0.0], "one response has nothing to be held against");
+        assert!(advantages(&[]).is_empty());
+    }
 
     #[test]
     fn different_gates_stay_antisymmetric() {

@@ -8,9 +8,9 @@ use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, ModelError, PreferenceHeads};
 
 use super::backbone::footprint_of;
-use super::embedder::{Embedder, TokenLimits};
+use super::embedder::{Embedder, Reading};
 use super::embedding_model::EmbeddingModel;
-use super::{Embedded, EmbeddingSettings};
+use super::{Advantages, Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
 
 /// The kinds of models that embed, distinguished by their value head.
@@ -56,27 +56,37 @@ pub(crate) fn load(
     // The headers first, before gigabytes of weights are read in vain.
     let architecture = Architecture::load(folder)?;
     let heads = WeightFiles::open(folder)?.heads(&architecture)?;
-    let Some(value_rows) = rows_of(heads.value_head.as_ref()) else {
+    let Some(value_head) = &heads.value_head else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
+    let form = settings.tokenization.of_head(&value_head.name);
+    let value_rows = rows_of(Some(value_head)).unwrap_or(0);
     let head = resolve(folder, asked, value_rows)?;
+    if head != EmbeddingKind::Gpm && settings.advantages == Advantages::PerAxis {
+        return Err(ScoreError::NoAxes { folder: folder.to_path_buf() });
+    }
     if head == EmbeddingKind::Gpm {
         check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
     }
-    let options = LoadOptions { device: device.clone(), dtype: settings.dtype.tensor_dtype(), heads: true };
+    let options =
+        LoadOptions { device: device.clone(), dtype: settings.reading.dtype.tensor_dtype(), heads: true };
     let decoder = Decoder::load(folder, &options)?;
     let Some(mut heads) = PreferenceHeads::of(&decoder) else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
     // A prompt head is a GPM's.
     heads.prompt = heads.prompt.filter(|_| head == EmbeddingKind::Gpm);
-    let codec = Codec::load(folder, template.or(settings.chat_template.as_deref()))?;
-    let limits = TokenLimits { max_length: settings.max_length, batch_tokens: settings.batch_tokens };
-    let embedder = Embedder::new(decoder, codec, heads, folder, limits)?;
+    let codec = Codec::load(folder, template.or(settings.reading.chat_template.as_deref()))?;
+    let reading = Reading {
+        form,
+        max_length: settings.reading.max_length,
+        batch_tokens: settings.reading.batch_tokens,
+    };
+    let embedder = Embedder::new(decoder, codec, heads, folder, reading)?;
     let tau = settings.tau.unwrap_or(head.default_tau());
-    let keeps_embeddings = settings.embeddings;
+    let (keeps_embeddings, advantages) = (settings.embeddings, settings.advantages);
     let model = EmbeddingModel { kind: head, embedder, tau };
-    Ok(Box::new(Embedded { model, factor, keeps_embeddings }))
+    Ok(Box::new(Embedded { model, factor, keeps_embeddings, advantages }))
 }
 
 /// The footprint of the model in `folder`, from its config.json and the headers of its weights; without weights, as of a
@@ -89,6 +99,12 @@ pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
     let stored = WeightFiles::open(folder).and_then(|files| loaded_parameters(&files, &architecture));
     let parameters = stored.unwrap_or(architecture.parameter_count());
     Ok(footprint_of(&architecture, parameters))
+}
+
+/// The value head that the weights of `folder` hold; `None` where there are no weights, or none of a preference model.
+pub(super) fn stored_head(folder: &Path) -> Option<TensorSpec> {
+    let architecture = Architecture::load(folder).ok()?;
+    WeightFiles::open(folder).and_then(|files| files.heads(&architecture)).ok()?.value_head
 }
 
 /// The numbers of the tensors that [`load`] reads: the backbone's that are there (a language model's output head may be

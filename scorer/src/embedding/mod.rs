@@ -10,12 +10,11 @@ mod embedder;
 mod embedding_model;
 mod gpm;
 mod load;
-mod packing;
 mod settings;
 mod tokenise;
 
 pub(crate) use load::{EmbeddingKind, footprint, load};
-pub use settings::{EmbeddingSettings, ScoreDType};
+pub use settings::{Advantages, EmbeddingSettings, Tokenization};
 pub(crate) use tokenise::prompt_check;
 pub use tokenise::{TokenisedRow, tokenise_row};
 
@@ -53,6 +52,9 @@ pub(crate) trait Embeds: Send + Sync {
     /// The paper's s(a ≻ b), antisymmetric.
     fn score(&self, a: &Embedding, b: &Embedding) -> f64;
 
+    /// The advantage of each of a prompt's responses; `None` for a model without axes.
+    fn advantages(&self, responses: &[Embedding]) -> Option<Vec<f64>>;
+
     /// As [`PreferenceModel::footprint`].
     fn footprint(&self) -> Footprint;
 }
@@ -64,6 +66,8 @@ pub(crate) struct Embedded<E> {
     pub(crate) factor: f64,
     /// Whether preferences carry the embeddings.
     pub(crate) keeps_embeddings: bool,
+    /// Which advantages preferences carry.
+    pub(crate) advantages: Advantages,
 }
 
 impl<E: Embeds> PreferenceModel for Embedded<E> {
@@ -79,6 +83,9 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
             if self.keeps_embeddings {
                 let narrow = |e: &Embedding| e.value.iter().map(|&x| x as f32).collect();
                 compared.embeddings = Some(responses.iter().map(narrow).collect());
+            }
+            if self.advantages == Advantages::PerAxis {
+                compared.advantages = self.model.advantages(responses);
             }
             Ok(compared)
         });
@@ -138,6 +145,9 @@ mod tests {
         fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
             (a.value[0] - b.value[0]) / TAU
         }
+        fn advantages(&self, _: &[Embedding]) -> Option<Vec<f64>> {
+            None
+        }
         fn footprint(&self) -> Footprint {
             let backbone = Architecture::named("llama-15m").unwrap();
             backbone::footprint_of(&backbone, backbone.parameter_count())
@@ -145,7 +155,7 @@ mod tests {
     }
 
     fn model(factor: f64) -> Embedded<Longest> {
-        Embedded { model: Longest, factor, keeps_embeddings: true }
+        Embedded { model: Longest, factor, keeps_embeddings: true, advantages: Advantages::Off }
     }
 
     fn candidates(texts: &[&str]) -> Candidates {

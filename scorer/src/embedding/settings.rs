@@ -1,67 +1,49 @@
 //! The keys of `[score]` that models with embeddings have.
 
-use std::path::PathBuf;
-
-use candle_core::DType;
 use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-/// The precision that the backbone computes in.
+use crate::ReadingSettings;
+
+/// How a conversation becomes tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum ScoreDType {
-    /// f32 on CPU, as stored on CUDA.
+pub enum Tokenization {
+    /// `authors` for a head that is stored as `value_head.weight`, `one-bos` for every other.
     #[default]
     Auto,
-    /// 32-bit floats.
-    F32,
-    /// 16-bit brain floats.
-    Bf16,
-    /// 16-bit IEEE floats.
-    F16,
+    /// As the authors of GPM publish it: the tokenizer's special tokens on top of the template's, the last token overwritten by the
+    /// end token.
+    Authors,
+    /// As sequence classifiers are trained: the template's text with one BOS, nothing overwritten.
+    OneBos,
 }
 
-impl ScoreDType {
-    /// The tensor type; `None` leaves the choice to the model loader.
-    pub fn tensor_dtype(self) -> Option<DType> {
-        match self {
-            Self::Auto => None,
-            Self::F32 => Some(DType::F32),
-            Self::Bf16 => Some(DType::BF16),
-            Self::F16 => Some(DType::F16),
-        }
-    }
+/// Which advantages preference rows carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Advantages {
+    /// None.
+    #[default]
+    Off,
+    /// Of a gpm: each of its axes normalised over the group, weighted by the prompt gate (GPRL, arXiv 2605.18721).
+    PerAxis,
 }
 
 /// How a GPM or a Bradley-Terry model is used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbeddingSettings {
+    /// How conversations are read.
+    pub reading: ReadingSettings,
     /// Divides every score; absent: 0.1 for gpm, 1 for bradley-terry.
     pub tau: Option<f64>,
-    /// Precision of the backbone; heads and scores are f32 and f64 whatever it is.
-    pub dtype: ScoreDType,
-    /// Tokens of prompt and response together; longer conversations are cut from the right.
-    pub max_length: usize,
-    /// Tokens per forward pass; a conversation longer than that has a pass of its own.
-    pub batch_tokens: usize,
     /// Whether preference rows carry the embeddings.
     pub embeddings: bool,
-    /// A Jinja file, for a preference model whose folder has no chat template.
-    pub chat_template: Option<PathBuf>,
-}
-
-impl Default for EmbeddingSettings {
-    fn default() -> Self {
-        Self {
-            tau: None,
-            dtype: ScoreDType::Auto,
-            max_length: 4096,
-            batch_tokens: 16_384,
-            embeddings: false,
-            chat_template: None,
-        }
-    }
+    /// How conversations become tokens.
+    pub tokenization: Tokenization,
+    /// Which advantages preference rows carry.
+    pub advantages: Advantages,
 }
 
 impl EmbeddingSettings {
@@ -73,12 +55,7 @@ impl EmbeddingSettings {
         {
             problems.value("tau", tau, "a positive number");
         }
-        if self.max_length < 2 {
-            problems.value("max_length", self.max_length, "2 tokens or more");
-        }
-        if self.batch_tokens == 0 {
-            problems.value("batch_tokens", self.batch_tokens, "1 token or more");
-        }
+        problems.extend(self.reading.validate());
         problems
     }
 }

@@ -1,10 +1,14 @@
-//! How a conversation becomes the tokens that a preference model reads: as the GPM authors publish it.
+//! How a conversation becomes the tokens that a preference model reads.
 //!
+//! **As the GPM authors publish it** (`authors`):
 //! The chat template over \[user, assistant] as text; the tokenizer with its own special tokens on top (so **two BOS**
 //! with Llama's and Gemma's templates, whose text opens with one); cut at `max_length` from the right; then the last
 //! token, whatever it is (Gemma's "\n"), overwritten by the tokenizer's eos_token. The prompt gate reads the same
 //! sequence at the last token of the template over the prompt alone, without the generation prompt, tokenised in the
 //! same way.
+//!
+//! **As sequence classifiers are trained** (`one-bos`: Skywork-Reward, FsfairX, GRM, OpenRLHF): the template's text with one BOS, the
+//! template's own or the tokenizer's, never both; cut from the right; nothing is overwritten.
 //!
 //! Departures: none from the published example. The authors' ranking script puts an already templated prompt through
 //! the template again and forces no end token: a defect, not copied. A model without a chat template is an input
@@ -16,14 +20,16 @@ use std::path::{Path, PathBuf};
 use selfplay_model::{ChatTemplate, Codec, ModelError};
 use selfplay_records::{Candidates, Message, Prompt, Response};
 
-use super::EmbeddingSettings;
+use super::load::stored_head;
+use super::{EmbeddingSettings, Tokenization};
+use crate::conversation::conversation;
 use crate::{PromptCheck, ScoreError};
 
 /// One prompt with its K responses as token ids; responses with the same tokens are one sequence, which is computed once
 /// and so ties exactly.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenisedRow {
-    /// The different sequences, each of at most `max_length` ids and at least one, the end token last.
+    /// The different sequences, each of at most `max_length` ids and at least one.
     pub(super) sequences: Vec<Vec<u32>>,
     /// \[K], the sequence that each response is.
     pub(super) of_response: Vec<usize>,
@@ -50,21 +56,53 @@ pub(super) enum PromptEnd {
     Skip,
 }
 
-/// Templated text as ids, the tokenizer's special tokens added.
+/// Templated text as ids, with special tokens as its form has them.
 trait TemplatedText {
     fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError>;
 }
 
-impl TemplatedText for Codec {
+/// Templated text with the tokenizer's special tokens on top.
+struct AuthorsForm<'a>(&'a Codec);
+
+impl TemplatedText for AuthorsForm<'_> {
     fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
-        self.scoring_ids(messages)
+        self.0.scoring_ids(messages)
+    }
+}
+
+/// Templated text as ids with one BOS.
+struct OneBos<'a>(&'a Codec);
+
+impl TemplatedText for OneBos<'_> {
+    fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+        self.0.one_bos_ids(messages)
+    }
+}
+
+/// How the conversations of one preference model become tokens: a [`Tokenization`] that is not `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConversationForm {
+    Authors,
+    OneBos,
+}
+
+impl Tokenization {
+    /// Of a value head that is stored as `head`.
+    pub(super) fn of_head(self, head: &str) -> ConversationForm {
+        match self {
+            Self::Authors => ConversationForm::Authors,
+            Self::OneBos => ConversationForm::OneBos,
+            Self::Auto if head == "value_head.weight" => ConversationForm::Authors,
+            Self::Auto => ConversationForm::OneBos,
+        }
     }
 }
 
 /// Tokenises rows for one preference model.
 pub(super) struct Tokeniser<'a> {
-    text: &'a dyn TemplatedText,
-    end: u32,
+    text: Box<dyn TemplatedText + 'a>,
+    /// What the last token is overwritten with, if it is.
+    end: Option<u32>,
     max_length: usize,
 }
 
@@ -72,16 +110,24 @@ impl<'a> Tokeniser<'a> {
     /// A tokeniser of the model in `folder` with this `codec`.
     ///
     /// # Errors
-    /// No chat template, or no eos_token.
-    pub(super) fn new(codec: &'a Codec, folder: &Path, max_length: usize) -> Result<Self, ScoreError> {
+    /// No chat template; no eos_token where one is needed.
+    pub(super) fn new(
+        codec: &'a Codec,
+        folder: &Path,
+        form: ConversationForm,
+        max_length: usize,
+    ) -> Result<Self, ScoreError> {
         let known = |id: &u32| (*id as usize) < codec.vocab_size();
         if codec.template.is_none() {
             return Err(ScoreError::NoTemplate { folder: folder.to_path_buf() });
         }
+        if form == ConversationForm::OneBos {
+            return Ok(Self { text: Box::new(OneBos(codec)), end: None, max_length });
+        }
         let Some(end) = codec.tokenizer.eos_id().filter(known) else {
             return Err(ScoreError::NoEndToken { folder: folder.to_path_buf() });
         };
-        Ok(Self { text: codec, end, max_length })
+        Ok(Self { text: Box::new(AuthorsForm(codec)), end: Some(end), max_length })
     }
 
     /// The sequences of one row.
@@ -114,7 +160,7 @@ impl<'a> Tokeniser<'a> {
             let Some(last) = ids.last_mut() else {
                 return Err(ScoreError::Empty { prompt_id: prompt_id.clone(), response: k });
             };
-            *last = self.end;
+            *last = self.end.unwrap_or(*last);
             let sequences = &mut tokenised.sequences;
             let sequence = *seen.entry(ids).or_insert_with_key(|ids| {
                 sequences.push(ids.clone());
@@ -137,13 +183,14 @@ pub fn tokenise_row(
     row: &Candidates,
     max_length: usize,
 ) -> Result<TokenisedRow, ScoreError> {
-    Tokeniser::new(codec, folder, max_length)?.row(row, PromptEnd::Find)
+    Tokeniser::new(codec, folder, ConversationForm::Authors, max_length)?.row(row, PromptEnd::Find)
 }
 
 /// The tokenizer and the chat template of a model that embeds.
 struct TextCheck {
     codec: Codec,
     folder: PathBuf,
+    form: ConversationForm,
 }
 
 /// As [`crate::prompt_check`].
@@ -151,28 +198,24 @@ pub(crate) fn prompt_check(
     folder: &Path,
     settings: &EmbeddingSettings,
 ) -> Result<Box<dyn PromptCheck>, ScoreError> {
-    let codec = Codec::load(folder, settings.chat_template.as_deref())?;
-    Ok(Box::new(TextCheck { codec, folder: folder.to_path_buf() }))
+    let codec = Codec::load(folder, settings.reading.chat_template.as_deref())?;
+    // Without weights, as of a hub's model of which only the small files were fetched, the stricter form is asked for.
+    let head = stored_head(folder);
+    let form = settings.tokenization.of_head(head.as_ref().map_or("value_head.weight", |head| &head.name));
+    Ok(Box::new(TextCheck { codec, folder: folder.to_path_buf(), form }))
 }
 
 impl PromptCheck for TextCheck {
     fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {
         let response = Response { text: "-".to_owned(), ..Response::default() };
         let row = Candidates { prompt: prompt.clone(), responses: vec![response] };
-        Tokeniser::new(&self.codec, &self.folder, usize::MAX)?.row(&row, PromptEnd::Skip).map(|_| ())
+        Tokeniser::new(&self.codec, &self.folder, self.form, usize::MAX)?
+            .row(&row, PromptEnd::Skip)
+            .map(|_| ())
     }
 
     fn reads_clock(&self) -> bool {
         self.codec.template.as_ref().is_some_and(ChatTemplate::reads_clock)
-    }
-}
-
-/// The prompt's turns; a row with both forms of text keeps the fuller one.
-fn conversation(prompt: &Prompt) -> Result<Vec<Message>, ScoreError> {
-    match (&prompt.messages, &prompt.prompt) {
-        (Some(messages), _) => Ok(messages.clone()),
-        (None, Some(text)) => Ok(vec![Message::user(text.as_str())]),
-        (None, None) => Err(ScoreError::NoText { prompt_id: prompt.prompt_id.clone() }),
     }
 }
 
@@ -198,7 +241,7 @@ mod tests {
     }
 
     fn tokeniser(max_length: usize) -> Tokeniser<'static> {
-        Tokeniser { text: &Bytes, end: EOS, max_length }
+        Tokeniser { text: Box::new(Bytes), end: Some(EOS), max_length }
     }
 
     fn row(prompt: Prompt, texts: &[&str]) -> Candidates {

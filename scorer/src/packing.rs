@@ -11,26 +11,26 @@ use std::cmp::Reverse;
 
 use selfplay_model::PackedBatch;
 
-use super::TokenisedRow;
+use crate::{CompareProgress, ScoreError};
 
 /// Some sequences of one row that share a prefix within one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PrefixGroup {
+pub(crate) struct PrefixGroup {
     /// Index of the row.
-    pub(super) row: usize,
+    pub(crate) row: usize,
     /// Indices of its sequences.
-    pub(super) members: Vec<usize>,
+    pub(crate) members: Vec<usize>,
     /// Tokens of the common prefix; 0 where a sequence stands alone.
-    pub(super) shared: usize,
+    pub(crate) shared: usize,
 }
 
 /// What one forward pass computes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct BatchPlan {
+pub(crate) struct BatchPlan {
     /// Its groups.
-    pub(super) groups: Vec<PrefixGroup>,
+    pub(crate) groups: Vec<PrefixGroup>,
     /// Its tokens, every shared prefix counted once.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
 }
 
 /// Length of the longest common prefix.
@@ -40,7 +40,7 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 
 /// Rows → batches of at most `batch_tokens` tokens (one sequence that is longer has a batch of its own). Every
 /// sequence of every row is in exactly one group.
-pub(super) fn plan(rows: &[TokenisedRow], batch_tokens: usize) -> Vec<BatchPlan> {
+pub(crate) fn plan(rows: &[&[Vec<u32>]], batch_tokens: usize) -> Vec<BatchPlan> {
     let mut sized: Vec<SizedGroup> =
         rows.iter().enumerate().flat_map(|(index, row)| split(index, row, batch_tokens)).collect();
     // Longest first; the sort is stable, so equal ones keep the file's order and a plan is a function of its input.
@@ -64,19 +64,19 @@ struct SizedGroup {
 }
 
 /// One group where the row fits a batch, several where it does not.
-fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedGroup> {
+fn split(index: usize, row: &[Vec<u32>], batch_tokens: usize) -> Vec<SizedGroup> {
     let mut groups: Vec<SizedGroup> = Vec::new();
-    for (member, ids) in row.sequences.iter().enumerate() {
+    for (member, ids) in row.iter().enumerate() {
         let grown = groups.last().and_then(|open| {
             let mut members = open.group.members.clone();
-            let first = &row.sequences[members[0]];
+            let first = &row[members[0]];
             // The prefix of one member alone is 0: it is then the whole of what the two have in common.
             let before = if members.len() == 1 { first.len() } else { open.group.shared };
             members.push(member);
             // Each member keeps a token of its own, at which its head reads.
-            let shortest = members.iter().map(|&m| row.sequences[m].len()).min().unwrap_or(0);
+            let shortest = members.iter().map(|&m| row[m].len()).min().unwrap_or(0);
             let shared = before.min(common_prefix(first, ids)).min(shortest.saturating_sub(1));
-            let tokens = shared + members.iter().map(|&m| row.sequences[m].len() - shared).sum::<usize>();
+            let tokens = shared + members.iter().map(|&m| row[m].len() - shared).sum::<usize>();
             let group = PrefixGroup { row: index, members, shared };
             (tokens <= batch_tokens).then_some(SizedGroup { group, tokens })
         });
@@ -92,7 +92,7 @@ fn split(index: usize, row: &TokenisedRow, batch_tokens: usize) -> Vec<SizedGrou
 }
 
 /// A group within a packed batch: where its sequences' positions lie among the rows of the hidden states.
-pub(super) struct PackedGroup<'a> {
+pub(crate) struct PackedGroup<'a> {
     group: &'a PrefixGroup,
     prefix_start: usize,
     member_starts: Vec<usize>,
@@ -100,10 +100,9 @@ pub(super) struct PackedGroup<'a> {
 
 impl<'a> PackedGroup<'a> {
     /// Pushes the group's prefix once and each member after it.
-    pub(super) fn push(batch: &mut PackedBatch, group: &'a PrefixGroup, row: &TokenisedRow) -> Self {
-        let sequences = group.members.iter().map(|&m| row.sequences[m].as_slice());
-        let Some(first) = group.members.first().map(|&m| &row.sequences[m]).filter(|_| group.shared > 0)
-        else {
+    pub(crate) fn push(batch: &mut PackedBatch, group: &'a PrefixGroup, row: &[Vec<u32>]) -> Self {
+        let sequences = group.members.iter().map(|&m| row[m].as_slice());
+        let Some(first) = group.members.first().map(|&m| &row[m]).filter(|_| group.shared > 0) else {
             let segments: Vec<usize> = sequences.map(|ids| batch.push(ids)).collect();
             let member_starts = segments.into_iter().map(|s| batch.rows(s).start).collect();
             return Self { group, prefix_start: 0, member_starts };
@@ -117,12 +116,47 @@ impl<'a> PackedGroup<'a> {
 
     /// The row of token `position` of the group's `member`-th sequence. A position in the shared prefix is the same
     /// row for every member; one that is not is the sequence's own.
-    pub(super) fn row(&self, member: usize, position: usize) -> usize {
+    pub(crate) fn row(&self, member: usize, position: usize) -> usize {
         match position.checked_sub(self.group.shared) {
             None => self.prefix_start + position,
             Some(own) => self.member_starts[member] + own,
         }
     }
+}
+
+/// Computes something for each sequence, pass by pass: `pass` gives it for each sequence of a batch, in the order of the groups'
+/// members. `progress` is called before each pass; after a stop the complete rows at the front are returned.
+///
+/// # Errors
+/// That of the first pass that fails.
+pub(crate) fn run_passes<T>(
+    rows: &[&[Vec<u32>]],
+    batch_tokens: usize,
+    progress: &mut CompareProgress<'_>,
+    mut pass: impl FnMut(&BatchPlan) -> Result<Vec<T>, ScoreError>,
+) -> Result<Vec<Vec<T>>, ScoreError> {
+    let mut outputs: Vec<Vec<Option<T>>> =
+        rows.iter().map(|row| row.iter().map(|_| None).collect()).collect();
+    let mut missing: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+    for batch in plan(rows, batch_tokens) {
+        let complete = missing.iter().filter(|&&sequences| sequences == 0).count();
+        if progress(complete).is_break() {
+            break;
+        }
+        let places =
+            batch.groups.iter().flat_map(|group| group.members.iter().map(|&member| (group.row, member)));
+        for ((row, member), output) in places.zip(pass(&batch)?) {
+            outputs[row][member] = Some(output);
+            missing[row] -= 1;
+        }
+    }
+    let complete = outputs.into_iter().map_while(|row| row.into_iter().collect::<Option<Vec<T>>>());
+    let complete: Vec<Vec<T>> = complete.collect();
+    if complete.len() == rows.len() {
+        // All rows are complete, so a stop has no effect.
+        let _ = progress(rows.len());
+    }
+    Ok(complete)
 }
 
 #[cfg(test)]
@@ -131,22 +165,24 @@ mod tests {
 
     use super::*;
 
-    fn of(sequences: Vec<Vec<u32>>) -> TokenisedRow {
-        TokenisedRow { sequences, ..TokenisedRow::default() }
+    type Sequences = Vec<Vec<u32>>;
+
+    fn plan(rows: &[Sequences], batch_tokens: usize) -> Vec<BatchPlan> {
+        super::plan(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), batch_tokens)
     }
 
-    fn row(sequences: &[&[u32]]) -> TokenisedRow {
-        of((sequences.iter()).map(|s| s.to_vec()).collect())
+    fn row(sequences: &[&[u32]]) -> Sequences {
+        sequences.iter().map(|s| s.to_vec()).collect()
     }
 
     /// A prompt of `prompt` tokens and `k` different responses of `response` tokens.
-    fn prompt_with(k: usize, prompt: usize, response: usize) -> TokenisedRow {
+    fn prompt_with(k: usize, prompt: usize, response: usize) -> Sequences {
         let sequence = |j: usize| {
             let mut ids: Vec<u32> = (0..prompt as u32).collect();
             ids.extend(std::iter::repeat_n(1000 + j as u32, response));
             ids
         };
-        of((0..k).map(sequence).collect())
+        (0..k).map(sequence).collect()
     }
 
     fn tokens(batches: &[BatchPlan]) -> usize {
@@ -203,7 +239,7 @@ mod tests {
 
     #[test]
     fn batches_come_out_even_by_length() {
-        let rows: Vec<TokenisedRow> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
+        let rows: Vec<Sequences> = [10, 90, 12, 88].map(|n| prompt_with(1, n, 2)).into();
         let order: Vec<Vec<usize>> =
             plan(&rows, 200).iter().map(|batch| batch.groups.iter().map(|p| p.row).collect()).collect();
         assert_eq!(order, [vec![1, 3, 2], vec![0]]);
@@ -221,7 +257,7 @@ mod tests {
         ];
         assert_eq!(batch.tokens(), 2 + 2 + 2 + 1 + 3);
         for (group, row) in packed.iter().zip(&rows) {
-            for (m, ids) in row.sequences.iter().enumerate() {
+            for (m, ids) in row.iter().enumerate() {
                 for (position, id) in ids.iter().enumerate() {
                     assert_eq!(batch.ids()[group.row(m, position)], *id);
                 }
@@ -240,15 +276,15 @@ mod tests {
             let sequence = |prompt: usize, j: usize, own: usize| -> Vec<u32> {
                 (0..prompt as u32).chain(std::iter::repeat_n(500 + (j % 3) as u32, own)).collect()
             };
-            let rows: Vec<TokenisedRow> = lengths.iter().map(|(prompt, own)| {
-                of(own.iter().enumerate().map(|(j, &n)| sequence(*prompt, j, n)).collect())
+            let rows: Vec<Sequences> = lengths.iter().map(|(prompt, own)| {
+                own.iter().enumerate().map(|(j, &n)| sequence(*prompt, j, n)).collect()
             }).collect();
             let batches = plan(&rows, budget);
             let mut seen = std::collections::BTreeSet::new();
             for batch in &batches {
                 let mut count = 0;
                 for group in &batch.groups {
-                    let member = |m: usize| &rows[group.row].sequences[m];
+                    let member = |m: usize| &rows[group.row][m];
                     count += group.shared;
                     for &m in &group.members {
                         prop_assert!(seen.insert((group.row, m)));
@@ -261,7 +297,7 @@ mod tests {
                 let alone = batch.groups.len() == 1 && batch.groups[0].members.len() == 1;
                 prop_assert!(batch.tokens <= budget || alone);
             }
-            prop_assert_eq!(seen.len(), rows.iter().map(|row| row.sequences.len()).sum::<usize>());
+            prop_assert_eq!(seen.len(), rows.iter().map(|row| row.len()).sum::<usize>());
         }
     }
 }
