@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device};
 use selfplay_records::{Candidates, HasKind, Kind, Preference, Problems, Prompt, Response, atomic};
 use selfplay_scorer::{
-    Compared, ComparisonLengths, Contest, Footprint, KindSettings, PreferenceKind, PreferenceModel,
-    ScoreDifference, ScoreError, ScoreKeys, ScoreSettings, load,
+    Advantages, Compared, ComparisonLengths, Contest, Footprint, KindSettings, PreferenceKind,
+    PreferenceModel, ScoreDifference, ScoreError, ScoreKeys, ScoreSettings, Tokenization, load,
 };
 use selfplay_testing::json_file::edit_json;
-use selfplay_testing::tiny_model::{Heads, TEMPLATE, TinyModel};
+use selfplay_testing::tiny_model::{Heads, TEMPLATE, TinyModel, safetensors_of};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -286,4 +286,120 @@ fn a_row_of_ids_only_is_refused_by_name() {
     all[1].prompt = Prompt { prompt_id: "b".into(), prompt_ids: Some(vec![1, 4]), ..Prompt::default() };
     let error = model.compare_all(&all).unwrap_err();
     assert!(error.kind() == Kind::Input && error.to_string().contains("\"b\""), "{error}");
+}
+
+/// The folder of a Bradley-Terry model with its head under another name, which config.json may say.
+fn renamed_head(name: &str, prefix: Option<&str>) -> TempDir {
+    let folder = folder(heads(1, None));
+    let mut tensors = TinyModel { seed: 7, heads: heads(1, None) }.tensors();
+    for tensor in tensors.iter_mut().filter(|tensor| tensor.name == "value_head.weight") {
+        tensor.name = name.to_owned();
+    }
+    atomic::write_bytes(&folder.path().join("model.safetensors"), &safetensors_of(&tensors)).unwrap();
+    if let Some(prefix) = prefix {
+        edit_json(&folder.path().join("config.json"), |config| config["value_head_prefix"] = json!(prefix));
+    }
+    folder
+}
+
+#[test]
+fn a_sequence_classifier_reads_one_bos_and_its_own_last_token() {
+    let one_bos = ScoreKeys { tokenization: Some(Tokenization::OneBos), ..ScoreKeys::default() };
+    let value_head = folder(heads(1, None));
+    let wanted = open(&value_head, &one_bos).compare_all(&rows()).unwrap();
+    let authors = open(&value_head, &ScoreKeys::default()).compare_all(&rows()).unwrap();
+    assert_ne!(wanted, authors, "two BOS and an end token in the place of the last one");
+    for (name, prefix) in [("score.weight", None), ("reward_head.weight", Some("reward_head"))] {
+        let folder = renamed_head(name, prefix);
+        assert_eq!(open(&folder, &ScoreKeys::default()).compare_all(&rows()).unwrap(), wanted, "{name}");
+    }
+    // A template that has no BOS takes the tokenizer's.
+    let without = folder(heads(1, None));
+    edit_json(&without.path().join("tokenizer_config.json"), |config| {
+        config["chat_template"] = json!(TEMPLATE.replace("{{ bos_token }}", ""));
+    });
+    assert_eq!(open(&without, &one_bos).compare_all(&rows()).unwrap(), wanted);
+}
+
+#[test]
+fn a_head_that_config_json_names_must_be_there() {
+    let error = refusal(&renamed_head("score.weight", Some("reward_head")), &ScoreKeys::default());
+    assert!(error.kind() == Kind::Input && error.to_string().contains("reward_head.weight"), "{error}");
+    let scaled = renamed_head("score.weight", Some("score"));
+    edit_json(&scaled.path().join("config.json"), |config| config["normalize_reward"] = json!(true));
+    let error = refusal(&scaled, &ScoreKeys::default()).to_string();
+    assert!(error.contains("normalize_reward") && error.contains("score.tau"), "{error}");
+    for (tensor, named) in [("v_head.summary.weight", "TRL"), ("regression_layer.weight", "ArmoRM")] {
+        let error = refusal(&renamed_head(tensor, None), &ScoreKeys::default());
+        assert!(error.kind() == Kind::Input && error.to_string().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn advantages_are_of_a_gpm_and_sum_to_nothing() {
+    let keys = ScoreKeys { advantages: Some(Advantages::PerAxis), ..ScoreKeys::default() };
+    let compared = open(&folder(GPM), &keys).compare_all(&rows()).unwrap();
+    for (row, preference) in rows().iter().zip(&compared) {
+        let advantages = preference.advantages.as_ref().unwrap();
+        assert_eq!(advantages.len(), row.responses.len());
+        assert!(advantages.iter().sum::<f64>().abs() < 1e-9, "{advantages:?}");
+        assert_eq!(advantages.iter().any(|a| a.abs() > 0.1), row.responses.len() > 1, "{advantages:?}");
+    }
+    assert_eq!(compared[2].advantages.as_ref().unwrap()[0], compared[2].advantages.as_ref().unwrap()[2]);
+    assert!(open(&folder(GPM), &ScoreKeys::default()).compare_all(&rows()).unwrap()[0].advantages.is_none());
+    let error = refusal(&folder(heads(1, None)), &keys);
+    assert!(matches!(error, ScoreError::NoAxes { .. }) && error.kind() == Kind::Input, "{error}");
+}
+
+/// A language model whose vocabulary has the words "A" and "B".
+fn pair_lm() -> TempDir {
+    let folder = folder(None);
+    edit_json(&folder.path().join("tokenizer.json"), |tokenizer| {
+        let words = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        for (old, new) in [("r", "A"), ("s", "B")] {
+            let id = words.remove(old).unwrap();
+            words.insert(new.to_owned(), id);
+        }
+    });
+    folder
+}
+
+#[test]
+fn a_pair_lm_is_asked_in_both_orders() {
+    let keys = ScoreKeys { kind: PreferenceKind::PairLm, ..ScoreKeys::default() };
+    let folder = pair_lm();
+    let model = open(&folder, &keys);
+    let compared = model.compare_all(&rows()).unwrap();
+    assert!(compared[0].scores.iter().flatten().any(|s| s.abs() > 1e-3), "{:?}", compared[0].scores);
+    for preference in &compared {
+        for (i, line) in preference.scores.iter().enumerate() {
+            for (j, s) in line.iter().enumerate() {
+                assert_eq!(s + preference.scores[j][i], 0.0);
+            }
+        }
+    }
+    // Responses 0 and 2 of the third row are the same text; both orders together see no difference.
+    assert!(compared[2].scores[0][2].abs() < 1e-9, "{:?}", compared[2].scores);
+    let contests = [Contest { prompt: rows()[0].prompt.clone(), first: "m d i".into(), second: "k".into() }];
+    let won = model.win_probabilities(&contests).unwrap()[0];
+    assert!((won - compared[0].probabilities[0][1]).abs() < 1e-6, "{won} {:?}", compared[0].probabilities);
+    // Small passes give the same.
+    let small = open(&folder, &ScoreKeys { batch_tokens: Some(16), ..keys.clone() });
+    for (a, b) in small.compare_all(&rows()).unwrap().iter().zip(&compared) {
+        near(a, b);
+    }
+    let stopped = model.compare(&rows(), &mut |_| ControlFlow::Break(())).unwrap();
+    assert_eq!(stopped, Compared::Stopped(Vec::new()));
+}
+
+#[test]
+fn what_is_no_pair_lm_is_refused() {
+    let keys = ScoreKeys { kind: PreferenceKind::PairLm, ..ScoreKeys::default() };
+    let folder = pair_lm();
+    remove(&folder, "chat_template");
+    assert!(matches!(refusal(&folder, &keys), ScoreError::NoTemplate { .. }));
+    // The prompt alone is longer than what may be read.
+    let tight = ScoreKeys { max_length: Some(6), ..keys };
+    let error = open(&pair_lm(), &tight).compare_all(&rows()).unwrap_err();
+    assert!(error.is_of_row() && error.to_string().contains("score.max_length"), "{error}");
 }
