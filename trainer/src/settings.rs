@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod loss;
 mod reference_rule;
 
 use crate::loss::{LossKey, needs_reference};
@@ -230,16 +231,6 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
-    /// η of INPO.
-    pub(crate) fn eta(&self) -> f64 {
-        self.eta.unwrap_or(0.002)
-    }
-
-    /// ρ of INPO.
-    pub(crate) fn rho(&self) -> f64 {
-        self.rho.unwrap_or(1.0 / 3.0)
-    }
-
     /// How many of the last policies the loss reads, the iteration's own among them.
     pub fn history(&self) -> usize {
         self.history.unwrap_or(1)

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::defaults::Defaults;
 use super::families::FamilyOf;
-use super::fields::{Fields, shorten};
-use super::rope::{LayerType, RopeReader};
+use super::fields::{Fields, MOST_POSITIONS};
+use super::rope::RopeReader;
 use super::{Activation, Architecture, Family, RopeScaling, StoredDtype};
 use crate::error::ModelError;
 
@@ -16,52 +17,6 @@ const MOST_VOCABULARY: usize = 1 << 24;
 const MOST_WIDTH: usize = 1 << 20;
 const MOST_LAYERS: usize = 1 << 12;
 const MOST_HEADS: usize = 1 << 12;
-pub(super) const MOST_POSITIONS: usize = 1 << 30;
-
-/// What a family's configuration class in transformers assumes where a key is absent, and how it names some.
-pub(super) struct Defaults {
-    /// Absent in some published files of the family; `None` where it must be there.
-    pub(super) vocab_size: Option<usize>,
-    /// As `vocab_size`.
-    pub(super) heads: Option<usize>,
-    pub(super) kv_heads: Option<usize>,
-    pub(super) head_dim: Option<usize>,
-    pub(super) max_positions: usize,
-    pub(super) rms_norm_eps: f64,
-    pub(super) rope_theta: f64,
-    /// Of the sliding layers, of a family whose layer types have a rotary embedding each.
-    pub(super) sliding_rope_theta: Option<f64>,
-    /// A part of each head may be left unrotated.
-    pub(super) partial_rotary: bool,
-    /// The context before its extension, of a family whose files may have longrope.
-    pub(super) longrope_original: Option<usize>,
-    pub(super) tie_embeddings: bool,
-    pub(super) activation: &'static str,
-    /// The key that the activation is written under; both are read.
-    pub(super) activation_key: &'static str,
-    /// An activation `gelu` means its tanh form.
-    pub(super) gelu_is_tanh: bool,
-}
-
-impl Defaults {
-    /// Those that most families share.
-    pub(super) const LLAMA: Self = Self {
-        vocab_size: None,
-        heads: None,
-        kv_heads: None,
-        head_dim: None,
-        max_positions: 2048,
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        sliding_rope_theta: None,
-        partial_rotary: false,
-        longrope_original: None,
-        tie_embeddings: false,
-        activation: "silu",
-        activation_key: "hidden_act",
-        gelu_is_tanh: false,
-    };
-}
 
 /// Reads a config.json; `path` is for messages.
 pub(super) fn read(config: &Value, path: &Path) -> Result<Architecture, ModelError> {
@@ -244,68 +199,6 @@ fn stored_dtype(fields: &Fields) -> Result<Option<StoredDtype>, ModelError> {
     })
 }
 
-/// `sliding_window`: 4096 where it is absent, none where it is null.
-pub(super) fn window(fields: &Fields) -> Result<Option<usize>, ModelError> {
-    if fields.is_written("sliding_window") {
-        fields.count("sliding_window", MOST_POSITIONS)
-    } else {
-        Ok(Some(4096))
-    }
-}
-
-/// The window on each layer that `layer_types` calls sliding, or `is_sliding` where that key is absent.
-pub(super) fn windows_by_layer(
-    fields: &Fields,
-    window: Option<usize>,
-    num_layers: usize,
-    is_sliding: impl Fn(usize) -> bool,
-) -> Result<Vec<Option<usize>>, ModelError> {
-    let types = layer_types_of(fields, num_layers, is_sliding)?;
-    Ok(types.into_iter().map(|kind| window.filter(|_| kind == LayerType::Sliding)).collect())
-}
-
-/// What `layer_types` calls each layer; sliding where `is_sliding` says so if that key is absent.
-pub(super) fn layer_types_of(
-    fields: &Fields,
-    num_layers: usize,
-    is_sliding: impl Fn(usize) -> bool,
-) -> Result<Vec<LayerType>, ModelError> {
-    let Some(value) = fields.get("layer_types") else {
-        let kind = |layer| if is_sliding(layer) { LayerType::Sliding } else { LayerType::Full };
-        return Ok((0..num_layers).map(kind).collect());
-    };
-    let Some(types) = value.as_array().filter(|types| types.len() == num_layers) else {
-        return Err(fields.wrong(
-            "layer_types",
-            &format!("is {}", shorten(value)),
-            &format!("it must be a list of {num_layers} names, one for each layer"),
-        ));
-    };
-    let kind = |name: &Value| {
-        LayerType::ALL.into_iter().find(|kind| name.as_str() == Some(kind.name())).ok_or_else(|| {
-            fields.wrong(
-                "layer_types",
-                &format!("holds {}, which is not supported", shorten(name)),
-                "supported are full_attention and sliding_attention",
-            )
-        })
-    };
-    types.iter().map(kind).collect()
-}
-
-/// Refuses layers that slide without a window, which transformers cannot compute either.
-pub(super) fn need_window(
-    fields: &Fields,
-    window: Option<usize>,
-    types: &[LayerType],
-) -> Result<(), ModelError> {
-    if window.is_none() && types.contains(&LayerType::Sliding) {
-        let want = "give the window's size in tokens";
-        return Err(fields.wrong("sliding_window", "is not set, but some layers are sliding", want));
-    }
-    Ok(())
-}
-
 /// A config.json that transformers and [`read`] read as this architecture.
 pub(super) fn write(a: &Architecture) -> Map<String, Value> {
     let ids = |ids: &[u32]| match ids {
@@ -343,10 +236,4 @@ pub(super) fn write(a: &Architecture) -> Map<String, Value> {
     config.extend(rope_keys.into_iter().map(|(key, value)| (key.to_owned(), value)));
     a.family.write(a, &mut config);
     config
-}
-
-/// The key `layer_types` of an architecture whose layers have windows or none.
-pub(super) fn layer_types(a: &Architecture) -> Value {
-    let kind = |w: &Option<usize>| if w.is_some() { LayerType::Sliding } else { LayerType::Full }.name();
-    a.windows.iter().map(kind).collect()
 }

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 
+/// The longest context, or window, that a file may have; bounds like this one are far above any published model.
+pub(super) const MOST_POSITIONS: usize = 1 << 30;
+
 /// A JSON object together with the place it came from.
 pub(super) struct Fields<'a> {
     pub(super) object: &'a Map<String, Value>,

@@ -8,8 +8,10 @@
 
 mod config;
 mod cost;
+mod defaults;
 mod families;
 mod fields;
+mod layer_types;
 pub(crate) mod layout;
 mod named;
 mod rope;

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::config::{Defaults, MOST_POSITIONS};
-use super::fields::Fields;
+use super::defaults::Defaults;
+use super::fields::{Fields, MOST_POSITIONS};
+use super::layer_types::LayerType;
 use crate::error::ModelError;
 
 /// How rotary frequencies are stretched for long contexts.
@@ -103,7 +104,7 @@ impl<'a> RopeReader<'a> {
             }
         };
         let nested = match fields.object("rope_parameters", "rope_parameters.")? {
-            Some(parameters) => parameters.object(kind.name(), kind.prefix())?,
+            Some(parameters) => parameters.object(kind.name(), kind.rope_prefix())?,
             None => None,
         };
         let theta = match &nested {
@@ -216,33 +217,6 @@ impl<'a> RopeReader<'a> {
 /// What LongRoPE multiplies cos and sin by where the file does not say it, for a context `factor` times the original one.
 fn attention_factor(factor: f64, original: usize) -> f64 {
     if factor <= 1.0 || original < 2 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() }
-}
-
-/// A type of layers, as `layer_types` and transformers 5's `rope_parameters` name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LayerType {
-    /// Sees all that is before it.
-    Full,
-    /// Has a window.
-    Sliding,
-}
-
-impl LayerType {
-    pub(super) const ALL: [Self; 2] = [Self::Full, Self::Sliding];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full_attention",
-            Self::Sliding => "sliding_attention",
-        }
-    }
-
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::Full => "rope_parameters.full_attention.",
-            Self::Sliding => "rope_parameters.sliding_attention.",
-        }
-    }
 }
 
 /// Transformers 5 may write one set of rope parameters per layer type; equal ones are one.

@@ -1,60 +1,15 @@
 //! `value is test`: Jinja's tests.
 
-use super::ast::ComparisonOperator;
+use super::call_arguments::CallArguments;
+use super::context::RenderContext;
 use super::fault::{RenderResult, fail};
-use super::filters;
-use super::interpreter::{CallArguments, Interpreter};
-use super::operators;
-use super::print;
+use super::names::{self, comparison};
 use super::value::TemplateValue;
-
-/// Whether there is a test of this name.
-pub(super) fn exists(name: &str) -> bool {
-    comparison(name).is_some()
-        || [
-            "boolean",
-            "callable",
-            "defined",
-            "divisibleby",
-            "escaped",
-            "even",
-            "false",
-            "filter",
-            "float",
-            "integer",
-            "iterable",
-            "lower",
-            "mapping",
-            "none",
-            "number",
-            "odd",
-            "sameas",
-            "sequence",
-            "string",
-            "test",
-            "true",
-            "undefined",
-            "upper",
-        ]
-        .contains(&name)
-}
-
-fn comparison(name: &str) -> Option<ComparisonOperator> {
-    Some(match name {
-        "eq" | "equalto" | "==" => ComparisonOperator::Equal,
-        "ne" | "!=" => ComparisonOperator::NotEqual,
-        "lt" | "lessthan" | "<" => ComparisonOperator::Less,
-        "le" | "<=" => ComparisonOperator::LessOrEqual,
-        "gt" | "greaterthan" | ">" => ComparisonOperator::Greater,
-        "ge" | ">=" => ComparisonOperator::GreaterOrEqual,
-        "in" => ComparisonOperator::In,
-        _ => return None,
-    })
-}
+use super::{operators, print, strings};
 
 /// The test's result. Error: a test that does not exist, wrong arguments, a value that it does not take.
 pub(super) fn call(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
@@ -75,7 +30,7 @@ pub(super) fn call(
                 TemplateValue::Int(2)
             };
             let rest = match value.as_str() {
-                Some(template) => super::format::percent(machine, template, &divisor)?,
+                Some(template) => super::format::percent(context, template, &divisor)?,
                 None => operators::arithmetic(super::ast::Operator::Modulo, value, &divisor)?,
             };
             operators::is_equal(&rest, &TemplateValue::Int(i128::from(name == "odd")))
@@ -95,12 +50,12 @@ pub(super) fn call(
         }
         _ => {
             let [] = args.bind(name, [])?;
-            simple(machine, name, value)
+            simple(context, name, value)
         }
     }
 }
 
-fn simple(machine: &Interpreter<'_>, name: &str, value: &TemplateValue) -> RenderResult<bool> {
+fn simple(context: &dyn RenderContext, name: &str, value: &TemplateValue) -> RenderResult<bool> {
     Ok(match name {
         "boolean" => matches!(value, TemplateValue::Bool(_)),
         "callable" => matches!(
@@ -135,13 +90,13 @@ fn simple(machine: &Interpreter<'_>, name: &str, value: &TemplateValue) -> Rende
         ),
         "iterable" => value.is_iterable(),
         "lower" | "upper" => {
-            let text = print::string(machine, value)?;
+            let text = print::string(context, value)?;
             super::fault::touch(text.as_str().map_or(0, str::len))?;
-            super::methods::has_case(text.as_str().unwrap_or(""), name == "upper")
+            strings::has_case(text.as_str().unwrap_or(""), name == "upper")
         }
         "filter" | "test" => match value {
-            TemplateValue::Text(text) if name == "filter" => filters::exists(text.as_str()),
-            TemplateValue::Text(text) => exists(text.as_str()),
+            TemplateValue::Text(text) if name == "filter" => names::is_filter(text.as_str()),
+            TemplateValue::Text(text) => names::is_test(text.as_str()),
             _ => false,
         },
         _ => return fail(format!("No test named '{name}'.")),

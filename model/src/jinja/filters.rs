@@ -5,60 +5,18 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use super::call_arguments::CallArguments;
 use super::checks;
+use super::context::RenderContext;
 use super::fault::{RenderResult, TemplateFault, fail, room, step};
-use super::interpreter::{CallArguments, Interpreter};
 use super::operators::{self, is_equal, is_less};
 use super::print::{self, JsonStyle};
-use super::text_filters;
 use super::value::{Buffer, Seq, TemplateValue, ViewKind, sequence};
-
-/// Filters of this file.
-const NAMES: [&str; 34] = [
-    "abs",
-    "attr",
-    "batch",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "first",
-    "float",
-    "groupby",
-    "int",
-    "items",
-    "join",
-    "last",
-    "length",
-    "list",
-    "map",
-    "max",
-    "min",
-    "random",
-    "reject",
-    "rejectattr",
-    "reverse",
-    "round",
-    "safe",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "string",
-    "sum",
-    "tojson",
-    "unique",
-    "pprint",
-];
-
-/// Whether there is a filter of this name.
-pub(super) fn exists(name: &str) -> bool {
-    NAMES.contains(&name) || text_filters::NAMES.contains(&name)
-}
+use super::{names, strings, text_filters};
 
 /// The filter's result. Error: a filter that does not exist, wrong arguments, a value that it does not take.
 pub(super) fn call(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
@@ -69,7 +27,7 @@ pub(super) fn call(
             let [name] = args.bind("attr", ["name"])?;
             let name = name.unwrap_or(TemplateValue::None);
             let Some(name) = name.as_str() else { return fail("attribute name must be string") };
-            attr(machine, value, name)
+            attr(context, value, name)
         }
         "batch" | "slice" => parts(name, args, value),
         "count" | "length" => {
@@ -100,7 +58,7 @@ pub(super) fn call(
             Ok(to_float(value)
                 .map_or_else(|| default.unwrap_or(TemplateValue::Float(0.0)), TemplateValue::Float))
         }
-        "groupby" => groupby(machine, args, value),
+        "groupby" => groupby(context, args, value),
         "int" => to_int(args, value),
         "items" => match value {
             TemplateValue::Undefined(_) => TemplateValue::generator(Vec::new()),
@@ -110,15 +68,15 @@ pub(super) fn call(
             }
             _ => fail("Can only get item pairs from a mapping."),
         },
-        "join" => join(machine, args, value),
+        "join" => join(context, args, value),
         "list" => {
             let [] = args.bind("list", [])?;
             TemplateValue::list(value.items()?.items.clone())
         }
-        "map" => map(machine, args, value),
-        "max" | "min" => extreme(machine, name, args, value),
+        "map" => map(context, args, value),
+        "max" | "min" => extreme(context, name, args, value),
         "random" => fail("the filter 'random' draws at random, which a chat template must not"),
-        "reject" | "rejectattr" | "select" | "selectattr" => select(machine, name, args, value),
+        "reject" | "rejectattr" | "select" | "selectattr" => select(context, name, args, value),
         "reverse" => match value {
             TemplateValue::Text(text) => TemplateValue::text(text.as_str().chars().rev().collect::<String>()),
             _ => {
@@ -132,17 +90,17 @@ pub(super) fn call(
         },
         "round" => round(args, value),
         "safe" => Ok(value.clone()),
-        "sort" => sort(machine, args, value),
-        "string" => print::string(machine, value),
+        "sort" => sort(context, args, value),
+        "string" => print::string(context, value),
         "pprint" => {
             let mut out = Buffer::default();
-            print::repr(machine, value, &mut out, 0)?;
+            print::repr(context, value, &mut out, 0)?;
             out.into_value()
         }
-        "sum" => sum(machine, args, value),
+        "sum" => sum(context, args, value),
         "tojson" => to_json(args, value),
-        "unique" => unique(machine, args, value),
-        _ if text_filters::NAMES.contains(&name) => text_filters::call(machine, name, value, args),
+        "unique" => unique(context, args, value),
+        _ if names::is_text_filter(name) => text_filters::call(context, name, value, args),
         _ => fail(format!("No filter named '{name}'.")),
     }
 }
@@ -166,14 +124,14 @@ fn absolute(args: CallArguments, value: &TemplateValue) -> RenderResult<Template
     }
 }
 
-fn attr(machine: &Interpreter<'_>, value: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
+fn attr(context: &dyn RenderContext, value: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
     // As `value.name`, but never an item of a mapping.
     if let TemplateValue::Dict(_) = value
-        && !super::methods::has(value, name)
+        && !names::has_method(value, name)
     {
         return Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{name}'")));
     }
-    machine.attribute(value, name)
+    context.attribute(value, name)
 }
 
 /// A path like `a.0.b`, as the filters' `attribute` takes it.
@@ -201,13 +159,13 @@ impl Path {
 
     fn get(
         &self,
-        machine: &Interpreter<'_>,
+        context: &dyn RenderContext,
         value: &TemplateValue,
         default: Option<&TemplateValue>,
     ) -> RenderResult<TemplateValue> {
         let mut value = value.clone();
         for part in &self.0 {
-            value = machine.item(&value, part)?;
+            value = context.item(&value, part)?;
             if let (true, Some(default)) = (value.is_undefined(), default) {
                 value = default.clone();
             }
@@ -347,7 +305,7 @@ fn to_float(value: &TemplateValue) -> Option<f64> {
 /// A number's text with the digits of other scripts as ASCII's.
 fn ascii_digits(text: &str) -> String {
     let digit =
-        |c: char| super::methods::decimal_digit(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c);
+        |c: char| strings::decimal_digit(c).and_then(|digit| char::from_digit(digit, 10)).unwrap_or(c);
     text.trim_matches(super::lexer::is_space).chars().map(digit).collect()
 }
 
@@ -427,7 +385,7 @@ fn to_int(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateVa
 }
 
 fn groupby(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -438,7 +396,7 @@ fn groupby(
     let case_sensitive = is_set(case_sensitive.as_ref());
     let mut keyed = Vec::new();
     for item in &value.items()?.items {
-        let key = folded(path.get(machine, item, default.as_ref())?, case_sensitive)?;
+        let key = folded(path.get(context, item, default.as_ref())?, case_sensitive)?;
         keyed.push((key.clone(), TemplateValue::tuple(vec![key, item.clone()])?));
     }
     let mut groups: Vec<(TemplateValue, Vec<TemplateValue>)> = Vec::new();
@@ -449,7 +407,7 @@ fn groupby(
             Some((last, items)) if is_equal(last, &key)? => items.push(item),
             _ => {
                 // The group bears the name of its first item as it is written there.
-                let shown = path.get(machine, &item, default.as_ref())?;
+                let shown = path.get(context, &item, default.as_ref())?;
                 let shown = if case_sensitive { key.clone() } else { shown };
                 groups.push((key, vec![shown, item]));
             }
@@ -464,13 +422,13 @@ fn groupby(
 }
 
 fn join(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
     let [separator, attribute] = args.bind("join", ["d", "attribute"])?;
     let separator = match separator {
-        Some(separator) => print::string(machine, &separator)?,
+        Some(separator) => print::string(context, &separator)?,
         None => TemplateValue::text("")?,
     };
     let path = Path::parse(&given(attribute))?;
@@ -480,14 +438,14 @@ fn join(
         if index > 0 {
             out.push(separator.as_str().unwrap_or(""))?;
         }
-        let item = path.get(machine, item, None)?;
-        print::print(machine, &item, &mut out)?;
+        let item = path.get(context, item, None)?;
+        print::print(context, &item, &mut out)?;
     }
     out.into_value()
 }
 
 fn map(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -501,7 +459,7 @@ fn map(
         let path = Path::parse(&given(attribute))?;
         let default = default.filter(|default| !default.is_none());
         for item in &items.items {
-            out.push(path.get(machine, item, default.as_ref())?);
+            out.push(path.get(context, item, default.as_ref())?);
         }
         return TemplateValue::generator(out);
     }
@@ -511,13 +469,13 @@ fn map(
     let rest = CallArguments { positional: positional.collect(), named: args.named };
     for item in &items.items {
         step(1)?;
-        out.push(call(machine, filter, item, rest.clone())?);
+        out.push(call(context, filter, item, rest.clone())?);
     }
     TemplateValue::generator(out)
 }
 
 fn select(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     name: &str,
     args: CallArguments,
     value: &TemplateValue,
@@ -538,11 +496,11 @@ fn select(
     let mut out = Vec::new();
     for item in &value.items()?.items {
         step(1)?;
-        let tested = path.get(machine, item, None)?;
+        let tested = path.get(context, item, None)?;
         let holds = match &test {
             None => tested.is_true(),
             Some(test) => match test.as_str() {
-                Some(test) => checks::call(machine, test, &tested, rest.clone())?,
+                Some(test) => checks::call(context, test, &tested, rest.clone())?,
                 None => return fail("the name of a test must be a string"),
             },
         };
@@ -554,7 +512,7 @@ fn select(
 }
 
 fn extreme(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     name: &str,
     args: CallArguments,
     value: &TemplateValue,
@@ -564,7 +522,7 @@ fn extreme(
     let case_sensitive = is_set(case_sensitive.as_ref());
     let mut best: Option<(TemplateValue, TemplateValue)> = None;
     for item in &value.items()?.items {
-        let key = folded(path.get(machine, item, None)?, case_sensitive)?;
+        let key = folded(path.get(context, item, None)?, case_sensitive)?;
         let is_better = match &best {
             None => true,
             Some((held, _)) if name == "max" => is_less(held, &key)?,
@@ -643,7 +601,7 @@ fn round_whole(number: i128, places: u32) -> i128 {
 }
 
 fn sort(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -662,14 +620,18 @@ fn sort(
     for item in &value.items()?.items {
         let mut keys = Vec::with_capacity(paths.len());
         for path in &paths {
-            keys.push(folded(path.get(machine, item, None)?, case_sensitive)?);
+            keys.push(folded(path.get(context, item, None)?, case_sensitive)?);
         }
         keyed.push((TemplateValue::list(keys)?, item.clone()));
     }
     TemplateValue::list(by_key(keyed, is_set(reverse.as_ref()))?)
 }
 
-fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateValue> {
+fn sum(
+    context: &dyn RenderContext,
+    args: CallArguments,
+    value: &TemplateValue,
+) -> RenderResult<TemplateValue> {
     let [attribute, start] = args.bind("sum", ["attribute", "start"])?;
     let path = Path::parse(&given(attribute))?;
     let mut total = start.unwrap_or(TemplateValue::Int(0));
@@ -678,14 +640,14 @@ fn sum(machine: &Interpreter<'_>, args: CallArguments, value: &TemplateValue) ->
     }
     for item in &value.items()?.items {
         step(1)?;
-        let item = path.get(machine, item, None)?;
+        let item = path.get(context, item, None)?;
         total = operators::arithmetic(super::ast::Operator::Add, &total, &item)?;
     }
     Ok(total)
 }
 
 fn unique(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -695,7 +657,7 @@ fn unique(
     let mut seen = HashSet::new();
     let mut out = Vec::new();
     for item in &value.items()?.items {
-        if seen.insert(folded(path.get(machine, item, None)?, case_sensitive)?.key()?) {
+        if seen.insert(folded(path.get(context, item, None)?, case_sensitive)?.key()?) {
             out.push(item.clone());
         }
     }

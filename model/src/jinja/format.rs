@@ -2,8 +2,8 @@
 //!
 //! Past 400 lines: both ways share how a number is padded, signed and rounded.
 
+use super::context::RenderContext;
 use super::fault::{RenderResult, TemplateFault, fail, room};
-use super::interpreter::Interpreter;
 use super::print;
 use super::value::{Buffer, TemplateValue};
 
@@ -37,7 +37,7 @@ fn number_of(text: &str) -> RenderResult<usize> {
 
 /// `template % arguments`: a tuple gives several values, a mapping named ones.
 pub(super) fn percent(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     template: &str,
     arguments: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -121,7 +121,7 @@ pub(super) fn percent(
             Some(value) => value,
             None => next()?,
         };
-        one_percent(machine, kind, &value, layout, &mut out)?;
+        one_percent(context, kind, &value, layout, &mut out)?;
     }
     out.push(rest)?;
     let is_left = match arguments {
@@ -136,7 +136,7 @@ pub(super) fn percent(
 }
 
 fn one_percent(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     kind: char,
     value: &TemplateValue,
     mut layout: FormatSpec,
@@ -154,9 +154,9 @@ fn one_percent(
         's' | 'r' | 'a' => {
             let mut text = Buffer::default();
             if kind == 's' {
-                print::print(machine, value, &mut text)?;
+                print::print(context, value, &mut text)?;
             } else {
-                print::repr(machine, value, &mut text, 0)?;
+                print::repr(context, value, &mut text, 0)?;
             }
             let text = text.into_string();
             pad(&cut(&text, layout.precision), &layout, out)
@@ -197,18 +197,18 @@ fn one_percent(
 
 /// `template.format(*arguments, **named)`.
 pub(super) fn braces(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     template: &str,
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
 ) -> RenderResult<TemplateValue> {
     let mut out = Buffer::default();
-    fields(machine, template, arguments, named, &mut 0, &mut out, 0)?;
+    fields(context, template, arguments, named, &mut 0, &mut out, 0)?;
     out.into_value()
 }
 
 fn fields(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     template: &str,
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
@@ -252,31 +252,31 @@ fn fields(
             Some((path, conversion)) => (path, Some(conversion)),
             None => (head, None),
         };
-        let value = looked_up(machine, path, arguments, named, automatic)?;
+        let value = looked_up(context, path, arguments, named, automatic)?;
         let value = match conversion {
             None => value,
-            Some("s") => print::string(machine, &value)?,
+            Some("s") => print::string(context, &value)?,
             Some("r" | "a") => {
                 let mut text = Buffer::default();
-                print::repr(machine, &value, &mut text, 0)?;
+                print::repr(context, &value, &mut text, 0)?;
                 text.into_value()?
             }
             Some(other) => return fail(format!("Unknown conversion specifier '{other}'")),
         };
         let mut nested = Buffer::default();
         if spec.contains(['{', '}']) {
-            fields(machine, spec, arguments, named, automatic, &mut nested, depth + 1)?;
+            fields(context, spec, arguments, named, automatic, &mut nested, depth + 1)?;
         } else {
             nested.push(spec)?;
         }
-        by_spec(machine, &value, nested.as_str(), out)?;
+        by_spec(context, &value, nested.as_str(), out)?;
     }
     out.push(rest)
 }
 
 /// The value that `0.name[key]` names.
 fn looked_up(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     path: &str,
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
@@ -298,7 +298,7 @@ fn looked_up(
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('.') {
             let end = after.find(['.', '[']).unwrap_or(after.len());
-            value = machine.attribute(&value, &after[..end])?;
+            value = context.attribute(&value, &after[..end])?;
             rest = &after[end..];
         } else {
             let after = rest.strip_prefix('[').unwrap_or(rest);
@@ -308,7 +308,7 @@ fn looked_up(
                 Ok(index) => TemplateValue::Int(index),
                 Err(_) => TemplateValue::text(key)?,
             };
-            value = machine.item(&value, &key)?;
+            value = context.item(&value, &key)?;
             rest = &after[end + 1..];
         }
     }
@@ -317,13 +317,13 @@ fn looked_up(
 
 /// `format(value, spec)`.
 fn by_spec(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     value: &TemplateValue,
     spec: &str,
     out: &mut Buffer,
 ) -> RenderResult<()> {
     if spec.is_empty() {
-        return print::print(machine, value, out);
+        return print::print(context, value, out);
     }
     let mut layout = parse_spec(spec)?;
     if layout.is_zero_padded && layout.align.is_none() {

@@ -10,9 +10,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
+use super::call_arguments::CallArguments;
+use super::context::RenderContext;
 use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, step};
-use super::value::{Buffer, Function, LoopContext, Range, TemplateValue, sequence};
-use super::{checks, filters, methods, operators, print};
+use super::value::{Buffer, Function, LoopContext, Range, TemplateValue, pairs_of, sequence};
+use super::{checks, filters, methods, names, operators, print};
 
 /// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
 const MOST_DEPTH: usize = 350;
@@ -23,42 +25,6 @@ const ENTRY_BYTES: usize = 256;
 
 /// Gives the time in a format of Python's strftime.
 pub(crate) type Clock = dyn Fn(&str) -> Result<String, String>;
-
-/// The arguments of a call, evaluated.
-#[derive(Clone, Debug, Default)]
-pub(super) struct CallArguments {
-    pub(super) positional: Vec<TemplateValue>,
-    pub(super) named: Vec<(String, TemplateValue)>,
-}
-
-impl CallArguments {
-    pub(super) fn of(positional: Vec<TemplateValue>) -> Self {
-        Self { positional, named: Vec::new() }
-    }
-
-    /// The arguments by the names of the parameters. Error: more than there are, or another name.
-    pub(super) fn bind<const N: usize>(
-        self,
-        what: &str,
-        names: [&str; N],
-    ) -> RenderResult<[Option<TemplateValue>; N]> {
-        let mut bound = [const { None }; N];
-        if self.positional.len() > N {
-            return fail(format!("{what}() takes at most {N} arguments ({} given)", self.positional.len()));
-        }
-        for (place, value) in bound.iter_mut().zip(self.positional) {
-            *place = Some(value);
-        }
-        for (name, value) in self.named {
-            match names.iter().position(|known| *known == name) {
-                Some(place) if bound[place].is_none() => bound[place] = Some(value),
-                Some(_) => return fail(format!("{what}() got multiple values for argument '{name}'")),
-                None => return fail(format!("{what}() got an unexpected keyword argument '{name}'")),
-            }
-        }
-        Ok(bound)
-    }
-}
 
 /// Where a body's run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,14 +78,6 @@ impl<'t> Interpreter<'t> {
         let mut out = Buffer::default();
         self.body(body, 0, &mut out)?;
         Ok(out.into_string())
-    }
-
-    pub(super) fn namespace(&self, place: usize) -> &[(TemplateValue, TemplateValue)] {
-        self.namespaces.get(place).map_or(&[], Vec::as_slice)
-    }
-
-    pub(super) fn macro_name(&self, place: usize) -> &str {
-        self.macros.get(place).map_or("", |(found, _)| &found.name)
     }
 
     fn deeper<T>(&mut self, run: impl FnOnce(&mut Self) -> RenderResult<T>) -> RenderResult<T> {
@@ -588,7 +546,7 @@ impl<'t> Interpreter<'t> {
             _ => (self.eval(callee, scope)?, None),
         };
         let callee = match name {
-            Some(name) if !methods::has(&object, name) => Some(self.attribute(&object, name)?),
+            Some(name) if !names::has_method(&object, name) => Some(self.attribute(&object, name)?),
             Some(_) => None,
             None => Some(object.clone()),
         };
@@ -623,102 +581,8 @@ impl<'t> Interpreter<'t> {
 
     // What templates reach of values.
 
-    /// `object.name`: an attribute, else an item of that name.
-    pub(super) fn attribute(&self, object: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
-        match object {
-            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
-            TemplateValue::Namespace(place) => {
-                step(self.namespaces[*place].len() as u64 / 8)?;
-                let found = self.namespaces[*place].iter().find(|(known, _)| known.as_str() == Some(name));
-                if let Some((_, value)) = found {
-                    return Ok(value.clone());
-                }
-            }
-            TemplateValue::Loop(state) => {
-                if let Some(value) = methods::loop_attribute(state, name)? {
-                    return Ok(value);
-                }
-            }
-            TemplateValue::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
-            TemplateValue::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
-            TemplateValue::Cycler(place) if name == "current" => {
-                let (items, at) = &self.cyclers[*place];
-                return Ok(items[*at].clone());
-            }
-            TemplateValue::Macro(place) => {
-                let found = self.macros[*place].0;
-                match name {
-                    "name" => return TemplateValue::text(&*found.name),
-                    "caller" => return Ok(TemplateValue::Bool(found.uses_caller)),
-                    "catch_varargs" => return Ok(TemplateValue::Bool(found.uses_varargs)),
-                    "catch_kwargs" => return Ok(TemplateValue::Bool(found.uses_kwargs)),
-                    "arguments" => {
-                        let names = found.parameters.iter().map(|name| TemplateValue::text(&**name));
-                        return TemplateValue::tuple(names.collect::<RenderResult<_>>()?);
-                    }
-                    _ => {}
-                }
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if ["real", "numerator"].contains(&name) => {
-                return Ok(TemplateValue::Int(object.as_int().unwrap_or(0)));
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "imag" => {
-                return Ok(TemplateValue::Int(0));
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "denominator" => {
-                return Ok(TemplateValue::Int(1));
-            }
-            TemplateValue::Float(_) if name == "real" => return Ok(object.clone()),
-            TemplateValue::Float(_) if name == "imag" => return Ok(TemplateValue::Float(0.0)),
-            _ => {}
-        }
-        if methods::is_unsafe(object, name) {
-            return Ok(TemplateValue::undefined(format!(
-                "access to attribute '{name}' of '{}' object is unsafe.",
-                object.type_name()
-            )));
-        }
-        if methods::has(object, name) {
-            return TemplateValue::method(object.clone(), name);
-        }
-        if let TemplateValue::Dict(dict) = object
-            && let Some(value) = dict.get_str(name)
-        {
-            return Ok(value.clone());
-        }
-        Ok(TemplateValue::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
-    }
-
-    /// `object[key]`: an item, else an attribute of that name.
-    pub(super) fn item(&self, object: &TemplateValue, key: &TemplateValue) -> RenderResult<TemplateValue> {
-        if let TemplateValue::Undefined(missing) = object {
-            return fail(missing.0.clone());
-        }
-        if let Some(value) = operators::subscript(object, key)? {
-            return Ok(value);
-        }
-        match key {
-            TemplateValue::Text(name)
-                if matches!(object, TemplateValue::Dict(_)) && !methods::has(object, name.as_str()) =>
-            {
-                Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
-            }
-            TemplateValue::Text(name) => self.attribute(object, name.as_str()),
-            _ => {
-                let mut text = Buffer::default();
-                print::repr(self, key, &mut text, 0)?;
-                let what = methods::described(object);
-                Ok(TemplateValue::undefined(format!("{what} has no element {}", text.as_str())))
-            }
-        }
-    }
-
     /// Calls a value.
-    pub(super) fn call(
-        &mut self,
-        callee: &TemplateValue,
-        args: CallArguments,
-    ) -> RenderResult<TemplateValue> {
+    fn call(&mut self, callee: &TemplateValue, args: CallArguments) -> RenderResult<TemplateValue> {
         match callee {
             TemplateValue::Undefined(missing) => fail(missing.0.clone()),
             TemplateValue::Function(function) => self.call_function(*function, args),
@@ -880,17 +744,113 @@ impl<'t> Interpreter<'t> {
             }
         }
     }
+}
 
-    /// A cycler's item, and on to the next.
-    pub(super) fn cycle(&mut self, place: usize) -> TemplateValue {
+impl RenderContext for Interpreter<'_> {
+    fn attribute(&self, object: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
+        match object {
+            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
+            TemplateValue::Namespace(place) => {
+                step(self.namespaces[*place].len() as u64 / 8)?;
+                let found = self.namespaces[*place].iter().find(|(known, _)| known.as_str() == Some(name));
+                if let Some((_, value)) = found {
+                    return Ok(value.clone());
+                }
+            }
+            TemplateValue::Loop(state) => {
+                if let Some(value) = methods::loop_attribute(state, name)? {
+                    return Ok(value);
+                }
+            }
+            TemplateValue::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
+            TemplateValue::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
+            TemplateValue::Cycler(place) if name == "current" => {
+                let (items, at) = &self.cyclers[*place];
+                return Ok(items[*at].clone());
+            }
+            TemplateValue::Macro(place) => {
+                let found = self.macros[*place].0;
+                match name {
+                    "name" => return TemplateValue::text(&*found.name),
+                    "caller" => return Ok(TemplateValue::Bool(found.uses_caller)),
+                    "catch_varargs" => return Ok(TemplateValue::Bool(found.uses_varargs)),
+                    "catch_kwargs" => return Ok(TemplateValue::Bool(found.uses_kwargs)),
+                    "arguments" => {
+                        let names = found.parameters.iter().map(|name| TemplateValue::text(&**name));
+                        return TemplateValue::tuple(names.collect::<RenderResult<_>>()?);
+                    }
+                    _ => {}
+                }
+            }
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if ["real", "numerator"].contains(&name) => {
+                return Ok(TemplateValue::Int(object.as_int().unwrap_or(0)));
+            }
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "imag" => {
+                return Ok(TemplateValue::Int(0));
+            }
+            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "denominator" => {
+                return Ok(TemplateValue::Int(1));
+            }
+            TemplateValue::Float(_) if name == "real" => return Ok(object.clone()),
+            TemplateValue::Float(_) if name == "imag" => return Ok(TemplateValue::Float(0.0)),
+            _ => {}
+        }
+        if names::is_unsafe(object, name) {
+            return Ok(TemplateValue::undefined(format!(
+                "access to attribute '{name}' of '{}' object is unsafe.",
+                object.type_name()
+            )));
+        }
+        if names::has_method(object, name) {
+            return TemplateValue::method(object.clone(), name);
+        }
+        if let TemplateValue::Dict(dict) = object
+            && let Some(value) = dict.get_str(name)
+        {
+            return Ok(value.clone());
+        }
+        Ok(TemplateValue::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
+    }
+
+    fn item(&self, object: &TemplateValue, key: &TemplateValue) -> RenderResult<TemplateValue> {
+        if let TemplateValue::Undefined(missing) = object {
+            return fail(missing.0.clone());
+        }
+        if let Some(value) = operators::subscript(object, key)? {
+            return Ok(value);
+        }
+        match key {
+            TemplateValue::Text(name)
+                if matches!(object, TemplateValue::Dict(_)) && !names::has_method(object, name.as_str()) =>
+            {
+                Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
+            }
+            TemplateValue::Text(name) => self.attribute(object, name.as_str()),
+            _ => {
+                let mut text = Buffer::default();
+                print::repr(self, key, &mut text, 0)?;
+                let what = methods::described(object);
+                Ok(TemplateValue::undefined(format!("{what} has no element {}", text.as_str())))
+            }
+        }
+    }
+
+    fn namespace(&self, place: usize) -> &[(TemplateValue, TemplateValue)] {
+        self.namespaces.get(place).map_or(&[], Vec::as_slice)
+    }
+
+    fn macro_name(&self, place: usize) -> &str {
+        self.macros.get(place).map_or("", |(found, _)| &found.name)
+    }
+
+    fn cycle(&mut self, place: usize) -> TemplateValue {
         let (items, at) = &mut self.cyclers[place];
         let value = items[*at].clone();
         *at = (*at + 1) % items.len();
         value
     }
 
-    /// A cycler back at its first item.
-    pub(super) fn reset(&mut self, place: usize) {
+    fn reset(&mut self, place: usize) {
         self.cyclers[place].1 = 0;
     }
 }
@@ -900,23 +860,6 @@ fn unary(sign: &str, value: &TemplateValue) -> String {
         TemplateValue::Undefined(missing) => missing.0.clone(),
         other => format!("bad operand type for unary {sign}: '{}'", other.type_name()),
     }
-}
-
-/// Pairs of an iterable of pairs.
-pub(super) fn pairs_of(value: &TemplateValue) -> RenderResult<Vec<(TemplateValue, TemplateValue)>> {
-    let mut pairs = Vec::new();
-    for item in &value.items()?.items {
-        match item.items()?.items.as_slice() {
-            [key, value] => pairs.push((key.clone(), value.clone())),
-            other => {
-                return fail(format!(
-                    "dictionary update sequence element has length {}; 2 is required",
-                    other.len()
-                ));
-            }
-        }
-    }
-    Ok(pairs)
 }
 
 fn range(args: CallArguments) -> RenderResult<TemplateValue> {

@@ -1,80 +1,12 @@
 //! `value.method(…)`: Python's methods of text, lists, tuples and mappings, and what loops and cyclers have.
-//!
-//! Past 400 lines: one table of what a template may call.
 
-use super::fault::{RenderResult, fail, room, step, touch};
-use super::interpreter::{CallArguments, Interpreter};
+use super::call_arguments::CallArguments;
+use super::context::RenderContext;
+use super::fault::{RenderResult, fail, step, touch};
 use super::lexer::is_space;
 use super::operators::is_equal;
-use super::print;
 use super::value::{Buffer, Dict, LoopContext, TemplateValue, ViewKind};
-
-const TEXT: [&str; 44] = [
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-    "zfill",
-];
-const MAPPING: [&str; 5] = ["copy", "get", "items", "keys", "values"];
-/// What changes a value; the sandbox refuses it.
-const UNSAFE: [&str; 13] = [
-    "append",
-    "clear",
-    "extend",
-    "insert",
-    "pop",
-    "popitem",
-    "remove",
-    "reverse",
-    "setdefault",
-    "sort",
-    "update",
-    "add",
-    "discard",
-];
-
-/// What a part of a text takes before it is a value.
-const PART_BYTES: usize = 16;
+use super::{print, strings};
 
 /// A value in messages: `dict object`.
 pub(super) fn described(value: &TemplateValue) -> String {
@@ -84,33 +16,6 @@ pub(super) fn described(value: &TemplateValue) -> String {
         TemplateValue::Loop(_) => "jinja2.runtime.LoopContext object".to_owned(),
         other => format!("{} object", other.type_name()),
     }
-}
-
-/// Whether the value has a method of this name.
-pub(super) fn has(value: &TemplateValue, name: &str) -> bool {
-    match value {
-        TemplateValue::Text(_) => TEXT.contains(&name),
-        TemplateValue::List(_) => ["count", "index", "copy"].contains(&name),
-        TemplateValue::Tuple(_) | TemplateValue::Range(_) => ["count", "index"].contains(&name),
-        TemplateValue::Dict(_) => MAPPING.contains(&name),
-        TemplateValue::Loop(_) => ["cycle", "changed"].contains(&name),
-        TemplateValue::Cycler(_) => ["next", "reset"].contains(&name),
-        TemplateValue::Float(_) => ["is_integer", "hex"].contains(&name),
-        TemplateValue::Int(_) | TemplateValue::Bool(_) => name == "bit_length",
-        _ => false,
-    }
-}
-
-/// Whether the sandbox keeps the attribute away from templates.
-pub(super) fn is_unsafe(value: &TemplateValue, name: &str) -> bool {
-    let is_dunder =
-        name.starts_with("__") && ["__class__", "__dict__", "__doc__", "__init__", "__len__"].contains(&name);
-    let changes = match value {
-        TemplateValue::List(_) => !["popitem", "setdefault", "update", "add", "discard"].contains(&name),
-        TemplateValue::Dict(_) => ["clear", "pop", "popitem", "setdefault", "update"].contains(&name),
-        _ => false,
-    };
-    is_dunder || (changes && UNSAFE.contains(&name))
 }
 
 /// An attribute of `loop`; `None` for a name that is none.
@@ -137,9 +42,9 @@ pub(super) fn loop_attribute(state: &LoopContext, name: &str) -> RenderResult<Op
     })
 }
 
-/// Calls a method that [`has`] knows.
+/// Calls a method that [`super::names::has_method`] knows.
 pub(super) fn call(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     value: &TemplateValue,
     name: &str,
     args: CallArguments,
@@ -147,11 +52,11 @@ pub(super) fn call(
     match value {
         TemplateValue::Text(text) => {
             touch(text.as_str().len())?;
-            text_method(machine, text.as_str(), name, args)
+            text_method(context, text.as_str(), name, args)
         }
         TemplateValue::List(seq) if name == "copy" => Ok(TemplateValue::List(std::rc::Rc::clone(seq))),
         TemplateValue::List(_) | TemplateValue::Tuple(_) | TemplateValue::Range(_) => {
-            sequence_method(machine, value, name, args)
+            sequence_method(context, value, name, args)
         }
         TemplateValue::Dict(dict) => mapping_method(dict, value, name, args),
         TemplateValue::Loop(state) if name == "changed" => {
@@ -166,9 +71,9 @@ pub(super) fn call(
             0 => fail("no items for cycling given"),
             count => Ok(args.positional[state.index.get() % count].clone()),
         },
-        TemplateValue::Cycler(place) if name == "next" => Ok(machine.cycle(*place)),
+        TemplateValue::Cycler(place) if name == "next" => Ok(context.cycle(*place)),
         TemplateValue::Cycler(place) => {
-            machine.reset(*place);
+            context.reset(*place);
             Ok(TemplateValue::None)
         }
         TemplateValue::Float(number) if name == "is_integer" => {
@@ -203,7 +108,7 @@ fn mapping_method(
 }
 
 fn sequence_method(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     value: &TemplateValue,
     name: &str,
     args: CallArguments,
@@ -231,7 +136,7 @@ fn sequence_method(
         return Ok(TemplateValue::Int(count));
     }
     let mut text = Buffer::default();
-    print::repr(machine, &item, &mut text, 0)?;
+    print::repr(context, &item, &mut text, 0)?;
     fail(format!("ValueError: {} is not in {}", text.as_str(), value.type_name()))
 }
 
@@ -266,13 +171,13 @@ fn number_of(value: Option<&TemplateValue>, default: i128, what: &str) -> Render
 }
 
 fn text_method(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     text: &str,
     name: &str,
     args: CallArguments,
 ) -> RenderResult<TemplateValue> {
     match name {
-        "format" => return super::format::braces(machine, text, &args.positional, &args.named),
+        "format" => return super::format::braces(context, text, &args.positional, &args.named),
         "format_map" => {
             let [mapping] = args.bind(name, ["mapping"])?;
             let Some(TemplateValue::Dict(dict)) = mapping else {
@@ -283,21 +188,21 @@ fn text_method(
                 .iter()
                 .filter_map(|(key, value)| key.as_str().map(|key| (key.to_owned(), value.clone())))
                 .collect();
-            return super::format::braces(machine, text, &[], &named);
+            return super::format::braces(context, text, &[], &named);
         }
         "split" | "rsplit" => {
             let [separator, most] = args.bind(name, ["sep", "maxsplit"])?;
             let separator = optional_text(separator.as_ref(), name)?;
             let most = number_of(most.as_ref(), -1, name)?;
-            return texts(split(text, separator, usize::try_from(most).ok(), name == "rsplit")?);
+            return texts(strings::split(text, separator, usize::try_from(most).ok(), name == "rsplit")?);
         }
         "splitlines" => {
             let [keep] = args.bind(name, ["keepends"])?;
-            return texts(lines(text, keep.is_some_and(|keep| keep.is_true()))?);
+            return texts(strings::lines(text, keep.is_some_and(|keep| keep.is_true()))?);
         }
         "expandtabs" => {
             let [size] = args.bind(name, ["tabsize"])?;
-            return expand_tabs(text, number_of(size.as_ref(), 8, name)?);
+            return strings::expand_tabs(text, number_of(size.as_ref(), 8, name)?);
         }
         _ => {}
     }
@@ -314,11 +219,11 @@ fn text_method(
     let truth = |truth: bool| Ok(TemplateValue::Bool(truth));
     let all = |test: fn(char) -> bool| Ok(TemplateValue::Bool(!text.is_empty() && text.chars().all(test)));
     match name {
-        "capitalize" => TemplateValue::text(capitalized(text)),
+        "capitalize" => TemplateValue::text(strings::capitalized(text)),
         "casefold" => TemplateValue::text(text.to_lowercase().replace('ß', "ss").replace('ς', "σ")),
         "lower" => TemplateValue::text(text.to_lowercase()),
         "upper" => TemplateValue::text(text.to_uppercase()),
-        "title" => TemplateValue::text(titled(text)),
+        "title" => TemplateValue::text(strings::titled(text)),
         "swapcase" => {
             let mut out = String::with_capacity(text.len());
             for character in text.chars() {
@@ -337,11 +242,11 @@ fn text_method(
                 return fail("The fill character must be exactly one character long");
             }
             let side = match name {
-                "center" => Side::Center,
-                "ljust" => Side::Left,
-                _ => Side::Right,
+                "center" => strings::Side::Center,
+                "ljust" => strings::Side::Left,
+                _ => strings::Side::Right,
             };
-            justified(text, width, fill, side)
+            strings::justified(text, width, fill, side)
         }
         "zfill" => {
             let width = usize::try_from(number_of(one, 0, name)?.max(0)).unwrap_or(usize::MAX);
@@ -352,14 +257,14 @@ fn text_method(
             out.push(&text[sign..])?;
             out.into_value()
         }
-        "strip" => TemplateValue::text(stripped(text, optional_text(one, name)?, true, true)),
-        "lstrip" => TemplateValue::text(stripped(text, optional_text(one, name)?, true, false)),
-        "rstrip" => TemplateValue::text(stripped(text, optional_text(one, name)?, false, true)),
+        "strip" => TemplateValue::text(strings::stripped(text, optional_text(one, name)?, true, true)),
+        "lstrip" => TemplateValue::text(strings::stripped(text, optional_text(one, name)?, true, false)),
+        "rstrip" => TemplateValue::text(strings::stripped(text, optional_text(one, name)?, false, true)),
         "removeprefix" => TemplateValue::text(text.strip_prefix(text_of(one, name)?).unwrap_or(text)),
         "removesuffix" => TemplateValue::text(text.strip_suffix(text_of(one, name)?).unwrap_or(text)),
         "replace" => {
             let count = Some(number_of(three, -1, name)?).filter(|count| *count >= 0);
-            replaced(text, text_of(one, name)?, text_of(two, name)?, count)
+            strings::replaced(text, text_of(one, name)?, text_of(two, name)?, count)
         }
         "join" => {
             let Some(items) = one else { return fail("join() takes exactly one argument (0 given)") };
@@ -443,8 +348,8 @@ fn text_method(
         "isascii" => truth(text.is_ascii()),
         "isalnum" => all(|c| c.is_alphabetic() || c.is_numeric()),
         "isalpha" => all(char::is_alphabetic),
-        "isdecimal" => all(is_decimal),
-        "isdigit" => all(|c| is_decimal(c) || is_other_digit(c)),
+        "isdecimal" => all(strings::is_decimal),
+        "isdigit" => all(|c| strings::is_decimal(c) || strings::is_other_digit(c)),
         "isnumeric" => all(char::is_numeric),
         "isspace" => all(is_space),
         "isprintable" => truth(text.chars().all(print::is_printable)),
@@ -452,9 +357,9 @@ fn text_method(
             let starts = text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
             truth(starts && text.chars().all(|c| c.is_alphanumeric() || c == '_'))
         }
-        "islower" => truth(has_case(text, false)),
-        "isupper" => truth(has_case(text, true)),
-        "istitle" => truth(is_title(text)),
+        "islower" => truth(strings::has_case(text, false)),
+        "isupper" => truth(strings::has_case(text, true)),
+        "istitle" => truth(strings::is_title(text)),
         _ => fail(format!("'str object' has no attribute '{name}'")),
     }
 }
@@ -485,253 +390,4 @@ fn window(
     }
     let byte = |place: i128| text.char_indices().nth(place as usize).map_or(text.len(), |(byte, _)| byte);
     Ok(Some(byte(start)..byte(stop)))
-}
-
-/// First letter large, the others small.
-pub(super) fn capitalized(text: &str) -> String {
-    let mut characters = text.chars();
-    let Some(first) = characters.next() else { return String::new() };
-    let mut out: String = title_case(first);
-    out.push_str(&characters.as_str().to_lowercase());
-    out
-}
-
-/// A letter at the beginning of a word: `ß` becomes `Ss`.
-fn title_case(character: char) -> String {
-    // The four letters that have a form for titles.
-    let of_title = match character {
-        'Ǆ' | 'ǆ' => Some('ǅ'),
-        'Ǉ' | 'ǉ' => Some('ǈ'),
-        'Ǌ' | 'ǌ' => Some('ǋ'),
-        'Ǳ' | 'ǳ' => Some('ǲ'),
-        _ => None,
-    };
-    if let Some(letter) = of_title {
-        return letter.to_string();
-    }
-    let mut upper = character.to_uppercase();
-    let mut out: String = upper.next().into_iter().collect();
-    for more in upper {
-        out.extend(more.to_lowercase());
-    }
-    out
-}
-
-/// `str.title()`: every letter after something that is no letter is large.
-fn titled(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut after_letter = false;
-    for character in text.chars() {
-        if after_letter {
-            out.extend(character.to_lowercase());
-        } else {
-            out.push_str(&title_case(character));
-        }
-        after_letter = character.is_lowercase() || character.is_uppercase();
-    }
-    out
-}
-
-/// Whether there are cased letters, all of them large (or all small).
-pub(super) fn has_case(text: &str, is_upper: bool) -> bool {
-    let wrong = if is_upper { char::is_lowercase } else { char::is_uppercase };
-    let right = if is_upper { char::is_uppercase } else { char::is_lowercase };
-    !text.chars().any(wrong) && text.chars().any(right)
-}
-
-fn is_title(text: &str) -> bool {
-    let (mut after_letter, mut has_letter) = (false, false);
-    for character in text.chars() {
-        let is_cased = character.is_lowercase() || character.is_uppercase();
-        if (character.is_uppercase() && after_letter) || (character.is_lowercase() && !after_letter) {
-            return false;
-        }
-        after_letter = is_cased;
-        has_letter |= is_cased;
-    }
-    has_letter
-}
-
-/// The digit that a character of a decimal script is: each script has its zero and nine more.
-pub(super) fn decimal_digit(character: char) -> Option<u32> {
-    const ZEROS: [u32; 41] = [
-        0x30, 0x660, 0x6F0, 0x7C0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xDE6,
-        0xE50, 0xED0, 0xF20, 0x1040, 0x1090, 0x17E0, 0x1810, 0x1946, 0x19D0, 0x1A80, 0x1A90, 0x1B50, 0x1BB0,
-        0x1C40, 0x1C50, 0xA620, 0xA8D0, 0xA900, 0xA9D0, 0xA9F0, 0xAA50, 0xABF0, 0xFF10, 0x104A0, 0x11066,
-        0x1D7CE, 0x1D7D8,
-    ];
-    let code = character as u32;
-    if (0x1D7CE..=0x1D7FF).contains(&code) {
-        return Some((code - 0x1D7CE) % 10);
-    }
-    ZEROS.iter().find(|zero| (**zero..**zero + 10).contains(&code)).map(|zero| code - zero)
-}
-
-fn is_decimal(character: char) -> bool {
-    decimal_digit(character).is_some()
-}
-
-/// Digits that are not of a decimal script: raised, lowered, circled.
-fn is_other_digit(character: char) -> bool {
-    matches!(character as u32, 0xB2 | 0xB3 | 0xB9 | 0x2070 | 0x2074..=0x2079 | 0x2080..=0x2089 | 0x2460..=0x2468
-        | 0x2474..=0x247C | 0x2488..=0x2490 | 0x24EA | 0x24F5..=0x24FD | 0x24FF | 0x2776..=0x277E | 0x2780..=0x2788
-        | 0x278A..=0x2792 | 0x1369..=0x1371)
-}
-
-/// Where a text stands in its width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Left,
-    Right,
-    Center,
-}
-
-/// `text` filled up to `width` characters.
-pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> RenderResult<TemplateValue> {
-    let missing = width.saturating_sub(text.chars().count());
-    let left = match side {
-        Side::Left => 0,
-        Side::Right => missing,
-        // As Python: the odd one goes to the left where the width is odd.
-        Side::Center => missing / 2 + (missing & width & 1),
-    };
-    let mut out = Buffer::default();
-    out.repeat(fill, left)?;
-    out.push(text)?;
-    out.repeat(fill, missing - left)?;
-    out.into_value()
-}
-
-/// `text` without white space, or without `characters`, at its ends.
-pub(super) fn stripped<'t>(text: &'t str, characters: Option<&str>, at_start: bool, at_end: bool) -> &'t str {
-    let goes = |c: char| characters.map_or_else(|| is_space(c), |set| set.contains(c));
-    let text = if at_start { text.trim_start_matches(goes) } else { text };
-    if at_end { text.trim_end_matches(goes) } else { text }
-}
-
-/// `text.replace(old, new, count)`.
-pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> RenderResult<TemplateValue> {
-    let mut left = count.unwrap_or(i128::MAX);
-    let mut out = Buffer::default();
-    if old.is_empty() {
-        for character in text.chars() {
-            if left > 0 {
-                out.push(new)?;
-                left -= 1;
-            }
-            out.push_char(character)?;
-        }
-        if left > 0 {
-            out.push(new)?;
-        }
-        return out.into_value();
-    }
-    let mut rest = text;
-    while left > 0
-        && let Some(place) = rest.find(old)
-    {
-        out.push(&rest[..place])?;
-        out.push(new)?;
-        rest = &rest[place + old.len()..];
-        left -= 1;
-    }
-    out.push(rest)?;
-    out.into_value()
-}
-
-fn split<'t>(
-    text: &'t str,
-    separator: Option<&str>,
-    most: Option<usize>,
-    from_right: bool,
-) -> RenderResult<Vec<&'t str>> {
-    let most = most.unwrap_or(usize::MAX - 1);
-    if let Some(separator) = separator {
-        if separator.is_empty() {
-            return fail("ValueError: empty separator");
-        }
-        room(text.matches(separator).count() * PART_BYTES)?;
-        if from_right {
-            let mut parts: Vec<&str> = text.rsplitn(most + 1, separator).collect();
-            parts.reverse();
-            return Ok(parts);
-        }
-        return Ok(text.splitn(most + 1, separator).collect());
-    }
-    room(text.chars().filter(|c| is_space(*c)).count() * PART_BYTES / 2)?;
-    let mut parts = Vec::new();
-    let mut rest = text;
-    loop {
-        rest = if from_right { rest.trim_end_matches(is_space) } else { rest.trim_start_matches(is_space) };
-        if rest.is_empty() {
-            break;
-        }
-        if parts.len() == most {
-            // What is left keeps the white space inside it, not that at its far end.
-            parts.push(rest);
-            break;
-        }
-        if from_right {
-            let start =
-                rest.char_indices().rev().find(|(_, c)| is_space(*c)).map_or(0, |(at, c)| at + c.len_utf8());
-            parts.push(&rest[start..]);
-            rest = &rest[..start];
-        } else {
-            let end = rest.find(is_space).unwrap_or(rest.len());
-            parts.push(&rest[..end]);
-            rest = &rest[end..];
-        }
-    }
-    if from_right {
-        parts.reverse();
-    }
-    Ok(parts)
-}
-
-/// `text.splitlines(keepends)`.
-pub(super) fn lines(text: &str, keep_ends: bool) -> RenderResult<Vec<&str>> {
-    let mut lines = Vec::new();
-    let mut rest = text;
-    let is_end = |c: char| {
-        matches!(
-            c,
-            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c' | '\x1d' | '\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
-        )
-    };
-    room(text.chars().filter(|c| is_end(*c)).count() * PART_BYTES)?;
-    while !rest.is_empty() {
-        let Some(place) = rest.find(is_end) else {
-            lines.push(rest);
-            break;
-        };
-        let length = if rest[place..].starts_with("\r\n") {
-            2
-        } else {
-            rest[place..].chars().next().map_or(1, char::len_utf8)
-        };
-        lines.push(&rest[..if keep_ends { place + length } else { place }]);
-        rest = &rest[place + length..];
-    }
-    Ok(lines)
-}
-
-fn expand_tabs(text: &str, size: i128) -> RenderResult<TemplateValue> {
-    let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
-    let mut out = Buffer::default();
-    let mut column = 0;
-    for character in text.chars() {
-        match character {
-            '\t' if size > 0 => {
-                let width = size - column % size;
-                out.repeat(" ", width)?;
-                column += width;
-            }
-            '\t' => {}
-            other => {
-                out.push_char(other)?;
-                column = if matches!(other, '\n' | '\r') { 0 } else { column + 1 };
-            }
-        }
-    }
-    out.into_value()
 }

@@ -10,16 +10,20 @@
 //! (`include`, `import`, `extends`) cannot be loaded, as in transformers; generators are run when they are made.
 
 mod ast;
+mod call_arguments;
 mod checks;
+mod context;
 pub(crate) mod fault;
 mod filters;
 mod format;
 mod interpreter;
 mod lexer;
 mod methods;
+mod names;
 mod operators;
 mod parser;
 mod print;
+mod strings;
 mod text_filters;
 mod value;
 

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use super::context::RenderContext;
 use super::fault::{RenderResult, fail, touch};
-use super::interpreter::Interpreter;
 use super::value::{Buffer, TemplateValue, quoted_type};
 
 /// Values in one another that are written: a namespace may hold itself.
@@ -13,27 +13,31 @@ const MOST_DEPTH: usize = 200;
 const VALUE_WORK: usize = 32;
 
 /// `str(value)` at the end of `out`.
-pub(super) fn print(machine: &Interpreter<'_>, value: &TemplateValue, out: &mut Buffer) -> RenderResult<()> {
+pub(super) fn print(
+    context: &dyn RenderContext,
+    value: &TemplateValue,
+    out: &mut Buffer,
+) -> RenderResult<()> {
     match value {
         TemplateValue::Undefined(_) => Ok(()),
         TemplateValue::Text(text) => out.push(text.as_str()),
-        other => repr(machine, other, out, 0),
+        other => repr(context, other, out, 0),
     }
 }
 
 /// `str(value)`.
-pub(super) fn string(machine: &Interpreter<'_>, value: &TemplateValue) -> RenderResult<TemplateValue> {
+pub(super) fn string(context: &dyn RenderContext, value: &TemplateValue) -> RenderResult<TemplateValue> {
     if let TemplateValue::Text(_) = value {
         return Ok(value.clone());
     }
     let mut out = Buffer::default();
-    print(machine, value, &mut out)?;
+    print(context, value, &mut out)?;
     out.into_value()
 }
 
 /// `repr(value)` at the end of `out`.
 pub(super) fn repr(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     value: &TemplateValue,
     out: &mut Buffer,
     depth: usize,
@@ -52,19 +56,19 @@ pub(super) fn repr(
         TemplateValue::Text(text) => quoted(text.as_str(), out),
         TemplateValue::List(seq) => {
             out.push("[")?;
-            several(machine, &seq.items, out, inner)?;
+            several(context, &seq.items, out, inner)?;
             out.push("]")
         }
         TemplateValue::Tuple(seq) => {
             out.push("(")?;
-            several(machine, &seq.items, out, inner)?;
+            several(context, &seq.items, out, inner)?;
             out.push(if seq.items.len() == 1 { ",)" } else { ")" })
         }
-        TemplateValue::Dict(dict) => pairs(machine, &dict.entries, out, inner),
+        TemplateValue::Dict(dict) => pairs(context, &dict.entries, out, inner),
         TemplateValue::View(..) => {
             out.push(value.type_name())?;
             out.push("([")?;
-            several(machine, &value.items()?.items, out, inner)?;
+            several(context, &value.items()?.items, out, inner)?;
             out.push("])")
         }
         TemplateValue::Range(range) => {
@@ -73,12 +77,12 @@ pub(super) fn repr(
         }
         TemplateValue::Namespace(place) => {
             out.push("<Namespace ")?;
-            pairs(machine, machine.namespace(*place), out, inner)?;
+            pairs(context, context.namespace(*place), out, inner)?;
             out.push(">")
         }
         TemplateValue::Macro(place) => {
             out.push("<Macro ")?;
-            quoted(machine.macro_name(*place), out)?;
+            quoted(context.macro_name(*place), out)?;
             out.push(">")
         }
         TemplateValue::Loop(state) => {
@@ -90,20 +94,20 @@ pub(super) fn repr(
 }
 
 fn several(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     items: &[TemplateValue],
     out: &mut Buffer,
     depth: usize,
 ) -> RenderResult<()> {
     for (index, item) in items.iter().enumerate() {
         out.push(if index > 0 { ", " } else { "" })?;
-        repr(machine, item, out, depth)?;
+        repr(context, item, out, depth)?;
     }
     Ok(())
 }
 
 fn pairs(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     entries: &[(TemplateValue, TemplateValue)],
     out: &mut Buffer,
     depth: usize,
@@ -111,9 +115,9 @@ fn pairs(
     out.push("{")?;
     for (index, (key, value)) in entries.iter().enumerate() {
         out.push(if index > 0 { ", " } else { "" })?;
-        repr(machine, key, out, depth)?;
+        repr(context, key, out, depth)?;
         out.push(": ")?;
-        repr(machine, value, out, depth)?;
+        repr(context, value, out, depth)?;
     }
     out.push("}")
 }

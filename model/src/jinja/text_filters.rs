@@ -2,36 +2,12 @@
 //!
 //! Past 400 lines: one table of what a template may call.
 
+use super::call_arguments::CallArguments;
+use super::context::RenderContext;
 use super::fault::{RenderResult, fail, room, touch};
-use super::interpreter::{CallArguments, Interpreter};
 use super::lexer::is_space;
-use super::methods;
-use super::print;
-use super::value::{Buffer, TemplateValue};
-
-/// Filters of this file.
-pub(super) const NAMES: [&str; 20] = [
-    "capitalize",
-    "center",
-    "e",
-    "escape",
-    "filesizeformat",
-    "forceescape",
-    "format",
-    "indent",
-    "lower",
-    "replace",
-    "striptags",
-    "title",
-    "trim",
-    "truncate",
-    "upper",
-    "urlencode",
-    "urlize",
-    "wordcount",
-    "wordwrap",
-    "xmlattr",
-];
+use super::value::{Buffer, TemplateValue, pairs_of};
+use super::{print, strings};
 
 fn given(value: Option<TemplateValue>) -> TemplateValue {
     value.unwrap_or(TemplateValue::None)
@@ -49,7 +25,7 @@ fn whole(value: Option<TemplateValue>, default: usize, what: &str) -> RenderResu
 
 /// The filter's result.
 pub(super) fn call(
-    machine: &mut Interpreter<'_>,
+    context: &mut dyn RenderContext,
     name: &str,
     value: &TemplateValue,
     args: CallArguments,
@@ -67,30 +43,30 @@ pub(super) fn call(
             }
             TemplateValue::dict(pairs)?
         };
-        let template = print::string(machine, value)?;
-        return super::format::percent(machine, template.as_str().unwrap_or(""), &arguments);
+        let template = print::string(context, value)?;
+        return super::format::percent(context, template.as_str().unwrap_or(""), &arguments);
     }
     match name {
         "filesizeformat" => return file_size(args, value),
-        "urlencode" => return url_encode(machine, args, value),
+        "urlencode" => return url_encode(context, args, value),
         "indent" | "truncate" | "wordwrap" if value.as_str().is_none() => {
             return match value {
                 TemplateValue::Undefined(missing) => fail(missing.0.clone()),
                 other => fail(format!("the filter '{name}' takes text, not {}", other.type_name())),
             };
         }
-        "xmlattr" => return xml_attributes(machine, args, value),
+        "xmlattr" => return xml_attributes(context, args, value),
         "urlize" => return fail(format!("the filter '{name}' is not there: it makes HTML")),
         _ => {}
     }
-    let text = print::string(machine, value)?;
+    let text = print::string(context, value)?;
     let text = text.as_str().unwrap_or("");
     touch(text.len())?;
     match name {
         "capitalize" | "lower" | "title" | "upper" => {
             let [] = args.bind(name, [])?;
             TemplateValue::text(match name {
-                "capitalize" => methods::capitalized(text),
+                "capitalize" => strings::capitalized(text),
                 "lower" => text.to_lowercase(),
                 "upper" => text.to_uppercase(),
                 _ => title(text),
@@ -98,7 +74,7 @@ pub(super) fn call(
         }
         "center" => {
             let [width] = args.bind("center", ["width"])?;
-            methods::justified(text, whole(width, 80, "width")?, " ", methods::Side::Center)
+            strings::justified(text, whole(width, 80, "width")?, " ", strings::Side::Center)
         }
         "e" | "escape" | "forceescape" => {
             let [] = args.bind(name, [])?;
@@ -107,10 +83,10 @@ pub(super) fn call(
         "indent" => indent(args, text),
         "replace" => {
             let [old, new, count] = args.bind("replace", ["old", "new", "count"])?;
-            let old = print::string(machine, &given(old))?;
-            let new = print::string(machine, &given(new))?;
+            let old = print::string(context, &given(old))?;
+            let new = print::string(context, &given(new))?;
             let count = count.and_then(|count| count.as_int()).filter(|count| *count >= 0);
-            methods::replaced(text, old.as_str().unwrap_or(""), new.as_str().unwrap_or(""), count)
+            strings::replaced(text, old.as_str().unwrap_or(""), new.as_str().unwrap_or(""), count)
         }
         "striptags" => {
             let [] = args.bind("striptags", [])?;
@@ -120,7 +96,7 @@ pub(super) fn call(
         "trim" => {
             let [characters] = args.bind("trim", ["chars"])?;
             let characters = given(characters);
-            TemplateValue::text(methods::stripped(text, characters.as_str(), true, true))
+            TemplateValue::text(strings::stripped(text, characters.as_str(), true, true))
         }
         "truncate" => truncate(args, text),
         "wordcount" => {
@@ -183,7 +159,7 @@ fn indent(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
         (first.is_some_and(|value| value.is_true()), blank.is_some_and(|value| value.is_true()));
     let mut out = Buffer::default();
     let with_end = format!("{text}\n");
-    for (index, line) in methods::lines(&with_end, false)?.into_iter().enumerate() {
+    for (index, line) in strings::lines(&with_end, false)?.into_iter().enumerate() {
         if index > 0 {
             out.push("\n")?;
         }
@@ -266,32 +242,32 @@ fn url_quote(text: &str, is_query: bool, out: &mut Buffer) -> RenderResult<()> {
 }
 
 fn url_encode(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
     let [] = args.bind("urlencode", [])?;
     let mut out = Buffer::default();
     if value.as_str().is_some() || !value.is_iterable() {
-        let text = print::string(machine, value)?;
+        let text = print::string(context, value)?;
         url_quote(text.as_str().unwrap_or(""), false, &mut out)?;
         return out.into_value();
     }
     let pairs = match value {
         TemplateValue::Dict(dict) => dict.entries.clone(),
-        other => super::interpreter::pairs_of(other)?,
+        other => pairs_of(other)?,
     };
     for (index, (key, value)) in pairs.iter().enumerate() {
         out.push(if index > 0 { "&" } else { "" })?;
-        url_quote(print::string(machine, key)?.as_str().unwrap_or(""), true, &mut out)?;
+        url_quote(print::string(context, key)?.as_str().unwrap_or(""), true, &mut out)?;
         out.push("=")?;
-        url_quote(print::string(machine, value)?.as_str().unwrap_or(""), true, &mut out)?;
+        url_quote(print::string(context, value)?.as_str().unwrap_or(""), true, &mut out)?;
     }
     out.into_value()
 }
 
 fn xml_attributes(
-    machine: &Interpreter<'_>,
+    context: &dyn RenderContext,
     args: CallArguments,
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
@@ -299,14 +275,14 @@ fn xml_attributes(
     let TemplateValue::Dict(dict) = value else { return fail("xmlattr takes a mapping") };
     let mut out = Buffer::default();
     for (key, value) in dict.entries.iter().filter(|(_, value)| !value.is_none() && !value.is_undefined()) {
-        let key = print::string(machine, key)?;
+        let key = print::string(context, key)?;
         if key.as_str().unwrap_or("").contains(|c: char| is_space(c) || "/>=".contains(c)) {
             return fail("Invalid character in attribute name");
         }
         if !out.as_str().is_empty() || space.as_ref().is_none_or(TemplateValue::is_true) {
             out.push(" ")?;
         }
-        let value = print::string(machine, value)?;
+        let value = print::string(context, value)?;
         out.push(escape(key.as_str().unwrap_or(""))?.as_str().unwrap_or(""))?;
         out.push("=\"")?;
         out.push(escape(value.as_str().unwrap_or(""))?.as_str().unwrap_or(""))?;
@@ -360,7 +336,7 @@ fn word_wrap(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     let wrap = given(wrap);
     let wrap = wrap.as_str().unwrap_or("\n");
     let mut out = Buffer::default();
-    for (index, line) in methods::lines(text, false)?.into_iter().enumerate() {
+    for (index, line) in strings::lines(text, false)?.into_iter().enumerate() {
         if index > 0 {
             out.push(wrap)?;
         }

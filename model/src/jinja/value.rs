@@ -468,6 +468,23 @@ pub(super) fn sequence(items: Vec<TemplateValue>) -> RenderResult<Rc<Seq>> {
     Ok(Rc::new(Seq { depth: deeper(deepest)?, items, is_group: false, _held: held }))
 }
 
+/// Pairs of an iterable of pairs.
+pub(super) fn pairs_of(value: &TemplateValue) -> RenderResult<Vec<(TemplateValue, TemplateValue)>> {
+    let mut pairs = Vec::new();
+    for item in &value.items()?.items {
+        match item.items()?.items.as_slice() {
+            [key, value] => pairs.push((key.clone(), value.clone())),
+            other => {
+                return fail(format!(
+                    "dictionary update sequence element has length {}; 2 is required",
+                    other.len()
+                ));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
 /// Text that grows within the rendering's bounds.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {

@@ -2,8 +2,8 @@
 
 use selfplay_records::{HasKind, Kind};
 
-use super::TargetField;
-use crate::LossKind;
+use super::inputs::TargetField;
+use super::kind::LossKind;
 
 /// Why a loss could not be computed; [`crate::TrainError`] tells it with the name of the pair. `pair` counts from 0 within
 /// the batch.

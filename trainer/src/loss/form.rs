@@ -1,6 +1,7 @@
 //! What a file of `loss/` says of its loss: its equation as a function, and which numbers, fields and keys it reads.
 
-use super::inputs::{LossSettings, PreferenceTarget, TargetField};
+use super::inputs::{PreferenceTarget, TargetField};
+use super::settings::LossSettings;
 
 /// A loss, for the rest of the program. Made by [`LossForm::of_pair`] or [`LossForm::of_batch`]; a file changes what differs.
 pub(crate) struct LossForm {

@@ -1,10 +1,6 @@
-//! The inputs of a loss: log-probs, token counts, the preference model's targets, and its settings.
+//! The inputs of a loss: log-probs, token counts and the preference model's targets.
 
 use std::fmt;
-
-use super::form::{LogProbUnit, LossKey};
-use super::{LossKind, needs_reference};
-use crate::settings::TrainSettings;
 
 /// Log-probs of a pair's two responses, summed over their tokens, in nats.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -100,63 +96,6 @@ pub(crate) struct PairInputs {
     pub(crate) target: PreferenceTarget,
 }
 
-/// What the losses read of [`TrainSettings`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LossSettings {
-    /// Which loss.
-    pub kind: LossKind,
-    /// β > 0.
-    pub beta: f64,
-    /// ε of DPO and its kin.
-    pub label_smoothing: f64,
-    /// Divide Δ by the response's tokens.
-    pub length_normalized: bool,
-    /// Weight of the chosen responses' NLL.
-    pub sft_weight: f64,
-    /// γ of SimPO.
-    pub simpo_gamma: f64,
-    /// Bound on a regression target's absolute value.
-    pub target_clamp: Option<f64>,
-    /// η of INPO > 0.
-    pub eta: f64,
-    /// ρ of INPO, 0 to 1.
-    pub rho: f64,
-}
-
-impl From<&TrainSettings> for LossSettings {
-    fn from(settings: &TrainSettings) -> Self {
-        LossSettings {
-            kind: settings.loss,
-            beta: settings.beta,
-            label_smoothing: settings.label_smoothing,
-            length_normalized: settings.length_normalized,
-            sft_weight: settings.sft_weight,
-            simpo_gamma: settings.simpo_gamma,
-            target_clamp: settings.target_clamp,
-            eta: settings.eta(),
-            rho: settings.rho(),
-        }
-    }
-}
-
-impl LossSettings {
-    /// `target`/β within the clamp.
-    pub(super) fn regression_target(&self, target: f64) -> f64 {
-        let wanted = target / self.beta;
-        self.target_clamp.map_or(wanted, |bound| wanted.clamp(-bound, bound))
-    }
-
-    /// Whether the terms are means over the response's tokens.
-    pub(super) fn normalizes_length(&self) -> bool {
-        self.length_normalized || self.kind.form().unit == LogProbUnit::Mean || !needs_reference(self.kind)
-    }
-
-    /// What logged rewards multiply Δ by: β, and η where it stands for β.
-    pub(super) fn strength(&self) -> f64 {
-        if self.kind.reads(LossKey::Inpo) { self.eta } else { self.beta }
-    }
-}
-
 /// Counts over a whole optimizer batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchTotals {
@@ -171,12 +110,5 @@ impl BatchTotals {
     /// The totals of `pairs`, taken as a whole batch.
     pub(crate) fn of(pairs: &[PairInputs]) -> Self {
         BatchTotals { pairs: pairs.len(), chosen_tokens: pairs.iter().map(|pair| pair.chosen_tokens).sum() }
-    }
-}
-
-impl LossKind {
-    /// The target fields that every pair must have for this loss.
-    pub(crate) fn required_targets(self) -> &'static [TargetField] {
-        self.form().targets
     }
 }

@@ -36,10 +36,12 @@ mod nca_pair;
 mod online_ipo;
 mod orpo;
 mod robust;
+mod settings;
 mod simpo;
 mod sppo;
 mod sppo_hard;
 mod sppo_single;
+mod table;
 
 use selfplay_model::preference::score::sigmoid;
 
@@ -47,8 +49,11 @@ pub(crate) use fault::LossFault;
 pub(crate) use form::LossKey;
 use form::{Against, Equation, LogProbUnit, LossForm, LossPair, Terms, TermsLoss};
 pub(crate) use inputs::{BatchTotals, PairInputs, TargetField};
-pub use inputs::{LossSettings, PairLogProbs, PreferenceTarget};
+pub use inputs::{PairLogProbs, PreferenceTarget};
 pub use kind::LossKind;
+pub use settings::LossSettings;
+pub(crate) use settings::{DEFAULT_ETA, DEFAULT_RHO};
+pub use table::{needs_initial, needs_reference, needs_whole_batch};
 
 /// A batch's loss with its derivatives; vectors have one entry per pair, in the pairs' order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,21 +68,6 @@ pub(crate) struct BatchLoss {
     pub(crate) reward_chosen: Vec<f64>,
     /// βΔ_l, or βm_l without a reference.
     pub(crate) reward_rejected: Vec<f64>,
-}
-
-/// Whether the loss reads reference log-probs: all but SimPO and ORPO.
-pub fn needs_reference(kind: LossKind) -> bool {
-    kind.form().against != Against::Nothing
-}
-
-/// Whether the loss reads log-probs under an initial policy as well: `inpo` only.
-pub fn needs_initial(kind: LossKind) -> bool {
-    kind.form().against == Against::ReferenceAndInitial
-}
-
-/// Whether the loss of one pair depends on the others beyond `BatchTotals`: `kto-pair` only.
-pub fn needs_whole_batch(kind: LossKind) -> bool {
-    matches!(kind.form().equation, Equation::Batch(_))
 }
 
 /// One pair made ready: `d terms / d log-prob` is `scale`.
@@ -161,7 +151,7 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
         chosen: pair.policy.chosen - reference.chosen,
         rejected: pair.policy.rejected - reference.rejected,
     };
-    let scale = if settings.normalizes_length() {
+    let scale = if normalizes_length(settings) {
         Terms {
             chosen: per_token(index, "chosen", pair.chosen_tokens, kind)?,
             rejected: per_token(index, "rejected", pair.rejected_tokens, kind)?,
@@ -174,9 +164,20 @@ fn prepare(settings: &LossSettings, index: usize, pair: &PairInputs) -> Result<P
     let terms = scaled(delta);
     let initial = initial(kind, index, pair, reference)?.map_or(Terms::ZERO, scaled);
     let logged = if needs_reference(kind) { delta } else { terms };
-    let strength = settings.strength();
+    let strength = strength(settings);
     let reward = Terms { chosen: strength * logged.chosen, rejected: strength * logged.rejected };
     Ok(Prepared { pair: LossPair { terms, initial, target: pair.target }, scale, reward })
+}
+
+/// Whether the terms are means over the response's tokens.
+fn normalizes_length(settings: &LossSettings) -> bool {
+    let kind = settings.kind;
+    settings.length_normalized || kind.form().unit == LogProbUnit::Mean || !needs_reference(kind)
+}
+
+/// What logged rewards multiply Δ by: β, and η where it stands for β.
+fn strength(settings: &LossSettings) -> f64 {
+    if settings.kind.reads(LossKey::Inpo) { settings.eta } else { settings.beta }
 }
 
 /// log π_initial − log π_ref, of a loss that reads both.

@@ -4,12 +4,21 @@ use proptest::prelude::*;
 use selfplay_records::{HasKind, Kind};
 
 use super::*;
-use crate::settings::TrainSettings;
 
 const TOLERANCE: f64 = 1e-12;
 
 fn settings(kind: LossKind, beta: f64) -> LossSettings {
-    LossSettings { beta, ..LossSettings::from(&TrainSettings { loss: kind, ..TrainSettings::default() }) }
+    LossSettings {
+        kind,
+        beta,
+        label_smoothing: 0.0,
+        length_normalized: false,
+        sft_weight: 0.0,
+        simpo_gamma: 0.5,
+        target_clamp: None,
+        eta: DEFAULT_ETA,
+        rho: DEFAULT_RHO,
+    }
 }
 
 /// A pair with reference 0, so that Δ is what is given, and every target field.

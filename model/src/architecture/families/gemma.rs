@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
+use super::family::Family;
 use crate::architecture::Architecture;
-use crate::architecture::config::{self, Defaults};
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
+use crate::architecture::layer_types;
 use crate::architecture::layout::{self, LayerModules, LayerNames};
 use crate::error::ModelError;
 
@@ -57,8 +58,9 @@ fn read_2(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
     a.attention_scale = 1.0 / fields.positive("query_pre_attn_scalar")?.unwrap_or(256.0).sqrt();
     a.attention_softcap = soft_cap(fields, "attn_logit_softcapping", 50.0)?;
     a.final_softcap = soft_cap(fields, "final_logit_softcapping", 30.0)?;
-    a.windows =
-        config::windows_by_layer(fields, config::window(fields)?, a.num_layers, |layer| layer % 2 == 0)?;
+    a.windows = layer_types::windows_by_layer(fields, layer_types::window(fields)?, a.num_layers, |layer| {
+        layer % 2 == 0
+    })?;
     a.post_norms = true;
     Ok(())
 }
@@ -69,7 +71,7 @@ fn soft_cap(fields: &Fields, key: &str, default: f64) -> Result<Option<f64>, Mod
 }
 
 pub(super) fn write_2(a: &Architecture, config: &mut Map<String, Value>) {
-    config.insert("layer_types".to_owned(), config::layer_types(a));
+    config.insert("layer_types".to_owned(), layer_types::write(a));
     let scalar = a.attention_scale.powi(-2);
     // The scalar is a whole number in every published model; its square root's inverse loses that.
     let scalar = if (scalar - scalar.round()).abs() < 1e-9 * scalar { scalar.round() } else { scalar };

@@ -6,10 +6,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Family, gemma};
-use crate::architecture::config::{self, Defaults};
+use super::family::Family;
+use super::gemma;
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
-use crate::architecture::rope::{LayerType, RopeReader};
+use crate::architecture::layer_types::{self, LayerType};
+use crate::architecture::rope::RopeReader;
 use crate::architecture::{Architecture, QkNorm, RopeScaling, layout};
 use crate::error::ModelError;
 
@@ -50,9 +52,9 @@ fn read(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
         Some(pattern) => pattern,
         None => fields.count("_sliding_window_pattern", usize::MAX)?.unwrap_or(PATTERN),
     };
-    let types = config::layer_types_of(fields, a.num_layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
-    let window = config::window(fields)?;
-    config::need_window(fields, window, &types)?;
+    let types = layer_types::read(fields, a.num_layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
+    let window = layer_types::window(fields)?;
+    layer_types::need_window(fields, window, &types)?;
     let reader = RopeReader {
         fields,
         defaults: &GEMMA3.defaults,

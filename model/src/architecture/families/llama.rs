@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
-use crate::architecture::config::Defaults;
+use super::family::Family;
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
 use crate::architecture::{Architecture, layout};
 use crate::error::ModelError;

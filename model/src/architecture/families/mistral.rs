@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
-use crate::architecture::config::{self, Defaults};
+use super::family::Family;
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
+use crate::architecture::layer_types;
 use crate::architecture::{Architecture, layout};
 use crate::error::ModelError;
 
@@ -20,7 +21,7 @@ pub(super) const MISTRAL: Family = Family {
 };
 
 fn read(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
-    a.windows = vec![config::window(fields)?; a.num_layers];
+    a.windows = vec![layer_types::window(fields)?; a.num_layers];
     Ok(())
 }
 

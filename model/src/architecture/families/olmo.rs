@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::Family;
-use crate::architecture::config::Defaults;
+use super::family::Family;
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
 use crate::architecture::layout::{self, LayerModules, LayerNames};
 use crate::architecture::{Architecture, QkNorm};

@@ -3,10 +3,10 @@
 
 use serde_json::json;
 
-use super::Family;
+use super::family::Family;
 use crate::architecture::Architecture;
-use crate::architecture::config::{Defaults, MOST_POSITIONS};
-use crate::architecture::fields::Fields;
+use crate::architecture::defaults::Defaults;
+use crate::architecture::fields::{Fields, MOST_POSITIONS};
 use crate::architecture::layout::{self, LayerModules, LayerNames, ModuleSpec};
 use crate::error::ModelError;
 

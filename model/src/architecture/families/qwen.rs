@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
-use crate::architecture::config::{self, Defaults};
+use super::family::Family;
+use crate::architecture::defaults::Defaults;
 use crate::architecture::fields::Fields;
+use crate::architecture::layer_types;
 use crate::architecture::{Architecture, QkNorm, layout};
 use crate::error::ModelError;
 
@@ -43,19 +44,19 @@ fn read_3(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
 }
 
 fn windows(fields: &Fields, num_layers: usize) -> Result<Vec<Option<usize>>, ModelError> {
-    let window = if fields.flag("use_sliding_window", false)? { config::window(fields)? } else { None };
+    let window = if fields.flag("use_sliding_window", false)? { layer_types::window(fields)? } else { None };
     let first = match fields.get("max_window_layers").and_then(Value::as_u64) {
         // 0 is a meaning here: every layer has the window.
         Some(first) => first as usize,
         None => fields.count("max_window_layers", usize::MAX)?.unwrap_or(28),
     };
-    config::windows_by_layer(fields, window, num_layers, |layer| layer >= first)
+    layer_types::windows_by_layer(fields, window, num_layers, |layer| layer >= first)
 }
 
 fn write(a: &Architecture, config: &mut Map<String, Value>) {
     let any = a.windows.iter().any(Option::is_some);
     config.insert("use_sliding_window".to_owned(), Value::from(any));
-    config.insert("layer_types".to_owned(), config::layer_types(a));
+    config.insert("layer_types".to_owned(), layer_types::write(a));
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Family;
-use crate::architecture::config::{self, Defaults, MOST_POSITIONS};
-use crate::architecture::fields::{Fields, shorten};
-use crate::architecture::rope::LayerType;
+use super::family::Family;
+use crate::architecture::defaults::Defaults;
+use crate::architecture::fields::{Fields, MOST_POSITIONS, shorten};
+use crate::architecture::layer_types::{self, LayerType};
 use crate::architecture::{Architecture, layout};
 use crate::error::ModelError;
 
@@ -37,8 +37,8 @@ fn read(fields: &Fields, a: &mut Architecture) -> Result<(), ModelError> {
     let rotates = rotating_layers(fields, a.num_layers)?;
     let window = fields.count("sliding_window", MOST_POSITIONS)?;
     let has_window = fields.flag("use_sliding_window", false)? && window.is_some();
-    let types = config::layer_types_of(fields, a.num_layers, |layer| has_window && !rotates[layer])?;
-    config::need_window(fields, window, &types)?;
+    let types = layer_types::read(fields, a.num_layers, |layer| has_window && !rotates[layer])?;
+    layer_types::need_window(fields, window, &types)?;
     a.windows = types.into_iter().map(|kind| window.filter(|_| kind == LayerType::Sliding)).collect();
     for (rope, rotates) in a.ropes.iter_mut().zip(rotates) {
         if !rotates {
@@ -75,7 +75,7 @@ fn write(a: &Architecture, config: &mut Map<String, Value>) {
     let rotates: Vec<u8> = a.ropes.iter().map(|rope| u8::from(rope.is_some())).collect();
     config.insert("no_rope_layers".to_owned(), json!(rotates));
     config.insert("use_sliding_window".to_owned(), json!(a.windows.iter().any(Option::is_some)));
-    config.insert("layer_types".to_owned(), config::layer_types(a));
+    config.insert("layer_types".to_owned(), layer_types::write(a));
 }
 
 #[cfg(test)]
