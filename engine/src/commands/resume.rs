@@ -117,7 +117,7 @@ fn is_complete(run: &RunDir, manifest: &Manifest, recipe: &Recipe) -> Result<boo
     for number in 1..=manifest.iterations() {
         let state = run.iteration(number).state()?;
         let leaves = Leaves::of(&recipe.train, number >= recipe.iterations);
-        if !leaves.are_in(&state) || !state.summarized {
+        if !state.has(leaves) || !state.summarized {
             return Ok(false);
         }
     }

@@ -3,8 +3,6 @@
 
 use selfplay_trainer::{EachIteration, LoraSettings, MergeRule, TrainSettings};
 
-use super::stages_left::IterationState;
-
 /// What a training leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaves {
@@ -19,11 +17,6 @@ impl Leaves {
     pub fn of(settings: &TrainSettings, is_last: bool) -> Self {
         let Some(lora) = &settings.lora else { return Self { adapter: false, model: true } };
         Self { adapter: true, model: merges(lora, is_last) }
-    }
-
-    /// Whether all of it is there.
-    pub fn are_in(self, state: &IterationState) -> bool {
-        (state.adapter || !self.adapter) && (state.policy || !self.model)
     }
 }
 

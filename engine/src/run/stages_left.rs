@@ -29,6 +29,13 @@ pub struct IterationState {
     pub summarized: bool,
 }
 
+impl IterationState {
+    /// Whether all that a training leaves is there.
+    pub fn has(&self, leaves: Leaves) -> bool {
+        (self.adapter || !leaves.adapter) && (self.policy || !leaves.model)
+    }
+}
+
 /// The stages that are left of an iteration. Its record is left in every case: an iteration that is recorded has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StagesLeft {
@@ -52,7 +59,7 @@ pub fn stages_left(
     leaves: Leaves,
     state: &IterationState,
 ) -> Option<StagesLeft> {
-    let train = !leaves.are_in(state);
+    let train = !state.has(leaves);
     if state.summarized && !train {
         return None;
     }

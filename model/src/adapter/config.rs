@@ -9,8 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::targets::{Pattern, TargetModules, targets};
-use crate::architecture::Architecture;
+use super::module_names::{Pattern, TargetModules};
 use crate::error::ModelError;
 use crate::json::read_json;
 
@@ -224,17 +223,6 @@ impl AdapterConfig {
                 .map(|(key, &alpha)| Ok((Pattern::key(key)?, alpha)))
                 .collect::<Result<_, String>>()?,
         })
-    }
-
-    /// Whether the two ask for factors of the same modules.
-    ///
-    /// # Errors
-    /// A target that the model has not.
-    pub fn has_targets_of(&self, other: &Self, architecture: &Architecture) -> Result<bool, ModelError> {
-        let paths = |config: &Self| -> Result<Vec<String>, ModelError> {
-            Ok(targets(config, architecture)?.into_iter().map(|target| target.path).collect())
-        };
-        Ok(paths(self)? == paths(other)?)
     }
 
     /// s of factors of this rank.

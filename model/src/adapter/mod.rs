@@ -3,7 +3,8 @@
 //! ```text
 //! folder    what tells an adapter's folder from a model's, and the base that it names
 //! config    adapter_config.json, read and written; options that are not known are refused by name
-//! targets   which modules get factors: "all-linear", names, a regular expression; rank and α of each
+//! module_names   what names modules: "all-linear", names, a regular expression
+//! targets   which modules of a model get factors; rank and α of each
 //! names     what tensors are called in adapter_model.safetensors
 //! start     what fresh factors begin with: default, gaussian, pissa      svd: singular values for the last
 //! install   an adapter over a decoder, from settings or from a folder; what of it is trained
@@ -17,6 +18,7 @@
 mod config;
 mod folder;
 mod install;
+mod module_names;
 mod names;
 mod read;
 mod start;
@@ -28,5 +30,5 @@ pub use config::{AdapterConfig, BiasTraining, CONFIG_FILE, WEIGHTS_FILE};
 pub(crate) use folder::fault;
 pub use folder::{base_of, is_adapter};
 pub use install::InstalledAdapter;
+pub use module_names::TargetModules;
 pub use start::AdapterStart;
-pub use targets::TargetModules;

@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::config::{AdapterConfig, CONFIG_FILE, WEIGHTS_FILE};
 use super::names::{self, Held};
-use super::targets::{Target, is_end_of};
+use super::module_names::is_end_of;
+use super::targets::Target;
 use crate::architecture::{ParameterKind, TensorSpec};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
