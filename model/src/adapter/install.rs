@@ -7,9 +7,9 @@ use candle_core::{Device, Tensor};
 use selfplay_records::counter::fnv1a_64;
 
 use super::config::AdapterConfig;
+use super::module_names::is_end_of;
 use super::read::{AdapterFile, ModuleTensors};
 use super::start::{AdapterStart, Factors};
-use super::module_names::is_end_of;
 use super::targets::{Target, targets};
 use super::{BiasTraining, names};
 use crate::architecture::ParameterKind;

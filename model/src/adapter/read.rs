@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{AdapterConfig, CONFIG_FILE, WEIGHTS_FILE};
-use super::names::{self, Held};
 use super::module_names::is_end_of;
+use super::names::{self, Held};
 use super::targets::Target;
 use crate::architecture::{ParameterKind, TensorSpec};
 use crate::decoder::Decoder;
