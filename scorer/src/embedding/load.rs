@@ -10,35 +10,9 @@ use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, ModelError, Pref
 use super::backbone::footprint_of;
 use super::embedder::{Embedder, Reading};
 use super::embedding_model::EmbeddingModel;
+use super::kind::EmbeddingKind;
 use super::{Advantages, Embedded, EmbeddingSettings};
 use crate::{Footprint, PreferenceModel, ScoreError};
-
-/// The kinds of models that embed, distinguished by their value head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EmbeddingKind {
-    /// An even number of rows.
-    Gpm,
-    /// One row.
-    BradleyTerry,
-}
-
-impl EmbeddingKind {
-    /// τ where the recipe gives none.
-    fn default_tau(self) -> f64 {
-        match self {
-            Self::Gpm => 0.1,
-            Self::BradleyTerry => 1.0,
-        }
-    }
-
-    /// The name that a recipe uses.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Gpm => "gpm",
-            Self::BradleyTerry => "bradley-terry",
-        }
-    }
-}
 
 /// Loads the model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
 /// `prompt_head.weight` \[d/2, hidden]); `asked` is the kind that the recipe names, if it names one.
@@ -99,12 +73,6 @@ pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
     let stored = WeightFiles::open(folder).and_then(|files| loaded_parameters(&files, &architecture));
     let parameters = stored.unwrap_or(architecture.parameter_count());
     Ok(footprint_of(&architecture, parameters))
-}
-
-/// The value head that the weights of `folder` hold; `None` where there are no weights, or none of a preference model.
-pub(super) fn stored_head(folder: &Path) -> Option<TensorSpec> {
-    let architecture = Architecture::load(folder).ok()?;
-    WeightFiles::open(folder).and_then(|files| files.heads(&architecture)).ok()?.value_head
 }
 
 /// The numbers of the tensors that [`load`] reads: the backbone's that are there (a language model's output head may be

@@ -9,11 +9,14 @@ mod bradley_terry;
 mod embedder;
 mod embedding_model;
 mod gpm;
+mod kind;
 mod load;
 mod settings;
+mod stored_head;
 mod tokenise;
 
-pub(crate) use load::{EmbeddingKind, footprint, load};
+pub(crate) use kind::EmbeddingKind;
+pub(crate) use load::{footprint, load};
 pub use settings::{Advantages, EmbeddingSettings, Tokenization};
 pub(crate) use tokenise::prompt_check;
 pub use tokenise::{TokenisedRow, tokenise_row};

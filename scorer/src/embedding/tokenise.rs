@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use selfplay_model::{ChatTemplate, Codec, ModelError};
 use selfplay_records::{Candidates, Message, Prompt, Response};
 
-use super::load::stored_head;
+use super::stored_head::stored_head;
 use super::{EmbeddingSettings, Tokenization};
 use crate::conversation::conversation;
 use crate::{PromptCheck, ScoreError};
