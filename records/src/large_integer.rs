@@ -12,7 +12,7 @@ const LONG: usize = 19;
 /// Finds the large integers of a text of JSON that arrives piece by piece.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
-    place: Place,
+    place: IntegerPlace,
     /// The integer that is being read.
     digits: String,
     found: Vec<String>,
@@ -20,7 +20,7 @@ pub(crate) struct Scanner {
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum IntegerPlace {
     #[default]
     Between,
     Integer,
@@ -34,21 +34,21 @@ impl Scanner {
     pub(crate) fn read(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.place = match (self.place, byte) {
-                (Place::Text, b'\\') => Place::Escape,
-                (Place::Text, b'"') => Place::Between,
-                (Place::Text | Place::Escape, _) => Place::Text,
-                (Place::Integer, b'0'..=b'9') | (Place::Between, b'0'..=b'9' | b'-') => {
+                (IntegerPlace::Text, b'\\') => IntegerPlace::Escape,
+                (IntegerPlace::Text, b'"') => IntegerPlace::Between,
+                (IntegerPlace::Text | IntegerPlace::Escape, _) => IntegerPlace::Text,
+                (IntegerPlace::Integer, b'0'..=b'9') | (IntegerPlace::Between, b'0'..=b'9' | b'-') => {
                     self.digits.push(char::from(byte));
-                    Place::Integer
+                    IntegerPlace::Integer
                 }
-                (Place::Integer, b'.' | b'e' | b'E') => {
+                (IntegerPlace::Integer, b'.' | b'e' | b'E') => {
                     self.digits.clear();
-                    Place::Float
+                    IntegerPlace::Float
                 }
-                (Place::Float, b'0'..=b'9' | b'+' | b'-' | b'e' | b'E') => Place::Float,
+                (IntegerPlace::Float, b'0'..=b'9' | b'+' | b'-' | b'e' | b'E') => IntegerPlace::Float,
                 (_, byte) => {
                     self.end_integer();
-                    if byte == b'"' { Place::Text } else { Place::Between }
+                    if byte == b'"' { IntegerPlace::Text } else { IntegerPlace::Between }
                 }
             };
         }
@@ -64,7 +64,7 @@ impl Scanner {
     /// The large integers since the last call, in their order. The text is between two values here.
     pub(crate) fn take(&mut self) -> Vec<String> {
         self.end_integer();
-        self.place = Place::Between;
+        self.place = IntegerPlace::Between;
         std::mem::take(&mut self.found)
     }
 }

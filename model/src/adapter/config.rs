@@ -136,7 +136,7 @@ impl AdapterConfig {
                 "take a folder that PEFT has written",
             ));
         };
-        let mut fields = Fields { map, path };
+        let mut fields = AdapterFields { map, path };
         match fields.map.get("peft_type").and_then(Value::as_str) {
             Some("LORA") => {}
             found => {
@@ -330,12 +330,12 @@ impl<T> IntoList<T> for Option<OneOrMore<T>> {
 }
 
 /// The keys that nobody has taken yet.
-struct Fields<'a> {
+struct AdapterFields<'a> {
     map: Map<String, Value>,
     path: &'a Path,
 }
 
-impl Fields<'_> {
+impl AdapterFields<'_> {
     fn wrong(&self, key: &str, value: impl std::fmt::Display, want: &str) -> ModelError {
         ModelError::input(self.path, format!("{key} = {value}"), want)
     }

@@ -41,7 +41,7 @@ impl InstalledAdapter {
 }
 
 /// What a module's adapter is made of, before it has a place among the parameters.
-struct Parts {
+struct AdapterParts {
     target: Target,
     trained: Factors,
     taken: Option<Factors>,
@@ -85,7 +85,7 @@ impl Decoder {
                     Some(wide.sqr()?.sum(1)?.sqrt()?)
                 }
             };
-            parts.push(Parts { target, trained: fresh.trained, taken: fresh.taken, magnitude });
+            parts.push(AdapterParts { target, trained: fresh.trained, taken: fresh.taken, magnitude });
         }
         self.attach(config, parts)
     }
@@ -109,7 +109,7 @@ impl Decoder {
         let base = file.base_tensors(self, &config)?;
         let mut parts = Vec::with_capacity(targets.len());
         for (target, ModuleTensors { a, b, magnitude }) in targets.into_iter().zip(tensors) {
-            parts.push(Parts { target, trained: Factors { a, b }, taken: None, magnitude });
+            parts.push(AdapterParts { target, trained: Factors { a, b }, taken: None, magnitude });
         }
         for (name, value) in base {
             self.put_base(name, &value)?;
@@ -145,7 +145,7 @@ impl Decoder {
                 installed.config.dora.then(|| value(names::magnitude(&target.path))).transpose()?;
             let (trained, taken) = (half_of(0)?, Some(half_of(half)?));
             target.rank = half;
-            parts.push(Parts { target, trained, taken, magnitude });
+            parts.push(AdapterParts { target, trained, taken, magnitude });
         }
         config.base = installed.config.base;
         self.drop_adapter()?;
@@ -205,14 +205,14 @@ impl Decoder {
     }
 
     /// Makes the parts parameters, and gives the maps their adapters.
-    fn attach(&mut self, config: AdapterConfig, parts: Vec<Parts>) -> Result<(), ModelError> {
+    fn attach(&mut self, config: AdapterConfig, parts: Vec<AdapterParts>) -> Result<(), ModelError> {
         if self.adapter().is_some() {
             return Err(ModelError::value("the model has an adapter already", "merge it first"));
         }
         let has_taken = parts.iter().any(|part| part.taken.is_some());
         let targets: Vec<String> = parts.iter().map(|part| part.target.path.clone()).collect();
         let mut adapters: BTreeMap<String, Lora> = BTreeMap::new();
-        for Parts { target, trained, taken, magnitude } in parts {
+        for AdapterParts { target, trained, taken, magnitude } in parts {
             let path = &target.path;
             let a = self.put(names::a(path), &trained.a)?;
             let b = self.put(names::b(path), &trained.b)?;

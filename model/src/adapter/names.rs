@@ -9,7 +9,7 @@ const BASE_LAYER: &str = ".base_layer";
 
 /// What one tensor of the file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum HeldTensor {
     /// The first factor of the module at this path.
     A(String),
     /// The second one.
@@ -20,7 +20,7 @@ pub(super) enum Held {
     Base(String),
 }
 
-impl Held {
+impl HeldTensor {
     /// What the tensor of this name is; `None` where it is none of an adapter's.
     pub(super) fn of(name: &str) -> Option<Self> {
         let rest = name.strip_prefix(PREFIX)?;
@@ -76,20 +76,20 @@ mod tests {
         let path = "model.layers.3.self_attn.q_proj";
         assert_eq!(a(path), "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight");
         for (name, held) in [
-            (a(path), Held::A(path.to_owned())),
-            (b(path), Held::B(path.to_owned())),
-            (magnitude(path), Held::Magnitude(path.to_owned())),
-            (format!("{}.weight", magnitude(path)), Held::Magnitude(path.to_owned())),
-            (base("lm_head.weight", false), Held::Base("lm_head.weight".to_owned())),
-            (base(&format!("{path}.bias"), true), Held::Base(format!("{path}.bias"))),
+            (a(path), HeldTensor::A(path.to_owned())),
+            (b(path), HeldTensor::B(path.to_owned())),
+            (magnitude(path), HeldTensor::Magnitude(path.to_owned())),
+            (format!("{}.weight", magnitude(path)), HeldTensor::Magnitude(path.to_owned())),
+            (base("lm_head.weight", false), HeldTensor::Base("lm_head.weight".to_owned())),
+            (base(&format!("{path}.bias"), true), HeldTensor::Base(format!("{path}.bias"))),
         ] {
-            assert_eq!(Held::of(&name), Some(held), "{name}");
+            assert_eq!(HeldTensor::of(&name), Some(held), "{name}");
         }
         assert!(base(&format!("{path}.bias"), true).ends_with("q_proj.base_layer.bias"));
         for foreign in
             ["model.norm.weight", "base_model.model.x.lora_embedding_A", "base_model.model.x.lora_B.bias"]
         {
-            assert_eq!(Held::of(foreign), None, "{foreign}");
+            assert_eq!(HeldTensor::of(foreign), None, "{foreign}");
         }
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::config::{AdapterConfig, CONFIG_FILE, WEIGHTS_FILE};
 use super::module_names::is_end_of;
-use super::names::{self, Held};
+use super::names::{self, HeldTensor};
 use super::targets::Target;
 use crate::architecture::{ParameterKind, TensorSpec};
 use crate::decoder::Decoder;
@@ -24,7 +24,7 @@ pub(super) struct AdapterFile {
     path: PathBuf,
     files: WeightFiles,
     /// What each tensor is, by its name in the file.
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<String, HeldTensor>,
 }
 
 /// The tensors of one module, in f32 on the CPU.
@@ -51,7 +51,7 @@ impl AdapterFile {
         let files = WeightFiles::open_file(&path)?;
         let mut held = BTreeMap::new();
         for name in files.names() {
-            let Some(what) = Held::of(name) else {
+            let Some(what) = HeldTensor::of(name) else {
                 return Err(ModelError::input(
                     &path,
                     format!("tensor {name} is none of a LoRA adapter's over linear modules"),
@@ -65,7 +65,7 @@ impl AdapterFile {
 
     /// Whether a tensor of the base is in the file, by its name in the base.
     pub(super) fn holds_base(&self, name: &str) -> bool {
-        self.held.values().any(|held| *held == Held::Base(name.to_owned()))
+        self.held.values().any(|held| *held == HeldTensor::Base(name.to_owned()))
     }
 
     /// The tensors of each target, and of no other module.
@@ -76,9 +76,9 @@ impl AdapterFile {
         let is_target = |path: &str| targets.iter().any(|target| target.path == path);
         for (name, held) in &self.held {
             let (path, is_wanted) = match held {
-                Held::A(path) | Held::B(path) => (path, true),
-                Held::Magnitude(path) => (path, dora),
-                Held::Base(_) => continue,
+                HeldTensor::A(path) | HeldTensor::B(path) => (path, true),
+                HeldTensor::Magnitude(path) => (path, dora),
+                HeldTensor::Base(_) => continue,
             };
             if !is_wanted || !is_target(path) {
                 let what = format!(
@@ -93,11 +93,11 @@ impl AdapterFile {
             .map(|target| {
                 let Target { path, outputs, inputs, rank, .. } = target;
                 Ok(ModuleTensors {
-                    a: self.tensor(&Held::A(path.clone()), &names::a(path), &[*rank, *inputs])?,
-                    b: self.tensor(&Held::B(path.clone()), &names::b(path), &[*outputs, *rank])?,
+                    a: self.tensor(&HeldTensor::A(path.clone()), &names::a(path), &[*rank, *inputs])?,
+                    b: self.tensor(&HeldTensor::B(path.clone()), &names::b(path), &[*outputs, *rank])?,
                     magnitude: match dora {
                         true => {
-                            let held = Held::Magnitude(path.clone());
+                            let held = HeldTensor::Magnitude(path.clone());
                             Some(self.tensor(&held, &names::magnitude(path), &[*outputs])?)
                         }
                         false => None,
@@ -119,7 +119,7 @@ impl AdapterFile {
     ) -> Result<Vec<(String, Tensor)>, ModelError> {
         let mut found = Vec::new();
         for (stored, held) in &self.held {
-            let Held::Base(name) = held else { continue };
+            let HeldTensor::Base(name) = held else { continue };
             let module = name.rsplit_once('.').map_or("", |(module, _)| module);
             let is_saved = config.modules_to_save.iter().any(|saved| is_end_of(saved, module));
             let is_bias = name.ends_with(".bias") && config.bias != super::BiasTraining::None;
@@ -156,7 +156,7 @@ impl AdapterFile {
     }
 
     /// The tensor that is `held`, under whichever name; `usual` is for messages.
-    fn tensor(&self, held: &Held, usual: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    fn tensor(&self, held: &HeldTensor, usual: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         match self.held.iter().find(|(_, one)| *one == held) {
             Some((name, _)) => self.read(name, shape),
             None => Err(ModelError::input(

@@ -11,7 +11,7 @@ use super::context::RenderContext;
 use super::fault::{RenderResult, TemplateFault, fail, room, step};
 use super::operators::{self, is_equal, is_less};
 use super::print::{self, JsonStyle};
-use super::value::{Buffer, Seq, TemplateValue, ViewKind, sequence};
+use super::value::{Seq, TemplateValue, TextBuffer, ViewKind, sequence};
 use super::{names, strings, text_filters};
 
 /// The filter's result. Error: a filter that does not exist, wrong arguments, a value that it does not take.
@@ -93,7 +93,7 @@ pub(super) fn call(
         "sort" => sort(context, args, value),
         "string" => print::string(context, value),
         "pprint" => {
-            let mut out = Buffer::default();
+            let mut out = TextBuffer::default();
             print::repr(context, value, &mut out, 0)?;
             out.into_value()
         }
@@ -432,7 +432,7 @@ fn join(
         None => TemplateValue::text("")?,
     };
     let path = Path::parse(&given(attribute))?;
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     for (index, item) in value.items()?.items.iter().enumerate() {
         step(1)?;
         if index > 0 {
@@ -697,7 +697,7 @@ fn to_json(args: CallArguments, value: &TemplateValue) -> RenderResult<TemplateV
         is_ascii: is_set(ascii.as_ref()),
         is_sorted: is_set(sort.as_ref()),
     };
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     print::json(value, &style, &mut out, 0)?;
     out.into_value()
 }

@@ -5,7 +5,7 @@
 use super::context::RenderContext;
 use super::fault::{RenderResult, TemplateFault, fail, room};
 use super::print;
-use super::value::{Buffer, TemplateValue};
+use super::value::{TemplateValue, TextBuffer};
 
 /// Digits after the point beyond which a double has zeros only.
 const MOST_DIGITS: usize = 1100;
@@ -42,7 +42,7 @@ pub(super) fn percent(
     arguments: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
     super::fault::touch(template.len())?;
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     let mut rest = template;
     let single = [arguments.clone()];
     let values: &[TemplateValue] = match arguments {
@@ -140,7 +140,7 @@ fn one_percent(
     kind: char,
     value: &TemplateValue,
     mut layout: FormatSpec,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
 ) -> RenderResult<()> {
     let wants = |what: &str| -> RenderResult<()> {
         fail(format!("%{kind} format: {what} is required, not {}", value.type_name()))
@@ -152,7 +152,7 @@ fn one_percent(
     layout.align = layout.align.or(Some('>'));
     match kind {
         's' | 'r' | 'a' => {
-            let mut text = Buffer::default();
+            let mut text = TextBuffer::default();
             if kind == 's' {
                 print::print(context, value, &mut text)?;
             } else {
@@ -202,7 +202,7 @@ pub(super) fn braces(
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
 ) -> RenderResult<TemplateValue> {
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     fields(context, template, arguments, named, &mut 0, &mut out, 0)?;
     out.into_value()
 }
@@ -213,7 +213,7 @@ fn fields(
     arguments: &[TemplateValue],
     named: &[(String, TemplateValue)],
     automatic: &mut usize,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
     depth: usize,
 ) -> RenderResult<()> {
     if depth > 1 {
@@ -257,13 +257,13 @@ fn fields(
             None => value,
             Some("s") => print::string(context, &value)?,
             Some("r" | "a") => {
-                let mut text = Buffer::default();
+                let mut text = TextBuffer::default();
                 print::repr(context, &value, &mut text, 0)?;
                 text.into_value()?
             }
             Some(other) => return fail(format!("Unknown conversion specifier '{other}'")),
         };
-        let mut nested = Buffer::default();
+        let mut nested = TextBuffer::default();
         if spec.contains(['{', '}']) {
             fields(context, spec, arguments, named, automatic, &mut nested, depth + 1)?;
         } else {
@@ -320,7 +320,7 @@ fn by_spec(
     context: &dyn RenderContext,
     value: &TemplateValue,
     spec: &str,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
 ) -> RenderResult<()> {
     if spec.is_empty() {
         return print::print(context, value, out);
@@ -431,12 +431,12 @@ fn cut(text: &str, most: Option<usize>) -> String {
 }
 
 /// `text` between its fills.
-fn pad(text: &str, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
+fn pad(text: &str, layout: &FormatSpec, out: &mut TextBuffer) -> RenderResult<()> {
     signed("", text, layout, out)
 }
 
 /// A number's sign (and prefix) and its digits between their fills.
-fn signed(sign: &str, digits: &str, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
+fn signed(sign: &str, digits: &str, layout: &FormatSpec, out: &mut TextBuffer) -> RenderResult<()> {
     let length = sign.chars().count() + digits.chars().count();
     let missing = layout.width.saturating_sub(length);
     let fill = layout.fill.unwrap_or(' ').to_string();
@@ -477,7 +477,7 @@ fn grouped(digits: &str, separator: Option<char>, width: usize) -> String {
     out + rest
 }
 
-fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
+fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut TextBuffer) -> RenderResult<()> {
     let magnitude = number.unsigned_abs();
     let mut text = match (base, layout.kind) {
         (2, _) => format!("{magnitude:b}"),
@@ -506,7 +506,7 @@ fn digits(number: i128, base: u32, layout: &FormatSpec, out: &mut Buffer) -> Ren
 }
 
 /// A real number by its presentation; `precision` is set where there is one.
-fn real(number: f64, layout: &FormatSpec, out: &mut Buffer) -> RenderResult<()> {
+fn real(number: f64, layout: &FormatSpec, out: &mut TextBuffer) -> RenderResult<()> {
     let kind = layout.kind.unwrap_or('r');
     let magnitude = number.abs();
     let mut text = if magnitude.is_finite() {

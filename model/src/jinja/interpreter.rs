@@ -13,7 +13,7 @@ use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
 use super::call_arguments::CallArguments;
 use super::context::RenderContext;
 use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, step};
-use super::value::{Buffer, Function, LoopContext, Range, TemplateValue, pairs_of, sequence};
+use super::value::{Function, LoopContext, Range, TemplateValue, TextBuffer, pairs_of, sequence};
 use super::{checks, filters, methods, names, operators, print};
 
 /// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
@@ -75,7 +75,7 @@ impl<'t> Interpreter<'t> {
 
     /// The text of the whole template.
     pub(super) fn run(&mut self, body: &'t [Node]) -> RenderResult<String> {
-        let mut out = Buffer::default();
+        let mut out = TextBuffer::default();
         self.body(body, 0, &mut out)?;
         Ok(out.into_string())
     }
@@ -198,7 +198,7 @@ impl<'t> Interpreter<'t> {
 
     // Statements.
 
-    fn body(&mut self, nodes: &'t [Node], scope: usize, out: &mut Buffer) -> RenderResult<Flow> {
+    fn body(&mut self, nodes: &'t [Node], scope: usize, out: &mut TextBuffer) -> RenderResult<Flow> {
         self.deeper(|this| {
             for node in nodes {
                 let flow = this.node(node, scope, out)?;
@@ -210,7 +210,7 @@ impl<'t> Interpreter<'t> {
         })
     }
 
-    fn node(&mut self, node: &'t Node, scope: usize, out: &mut Buffer) -> RenderResult<Flow> {
+    fn node(&mut self, node: &'t Node, scope: usize, out: &mut TextBuffer) -> RenderResult<Flow> {
         step(1)?;
         match node {
             Node::Text(text) => out.push(text)?,
@@ -284,7 +284,7 @@ impl<'t> Interpreter<'t> {
 
     /// The text that a body prints.
     fn captured(&mut self, body: &'t [Node], scope: usize) -> RenderResult<TemplateValue> {
-        let mut text = Buffer::default();
+        let mut text = TextBuffer::default();
         self.scoped(scope, |this, inner| this.body(body, inner, &mut text))?;
         text.into_value()
     }
@@ -294,7 +294,7 @@ impl<'t> Interpreter<'t> {
         node: &'t For,
         iterable: &TemplateValue,
         scope: usize,
-        out: &mut Buffer,
+        out: &mut TextBuffer,
         depth0: usize,
     ) -> RenderResult<()> {
         let mut items = iterable.items()?;
@@ -428,7 +428,7 @@ impl<'t> Interpreter<'t> {
                 Ok(TemplateValue::Bool(true))
             }
             ExprKind::Concat(parts) => {
-                let mut out = Buffer::default();
+                let mut out = TextBuffer::default();
                 for part in parts {
                     let value = self.eval(part, scope)?;
                     print::print(self, &value, &mut out)?;
@@ -601,7 +601,7 @@ impl<'t> Interpreter<'t> {
                 let [iterable] = args.bind("loop", ["iterable"])?;
                 let iterable = iterable.unwrap_or(TemplateValue::None);
                 let depth0 = state.depth0 + 1;
-                let mut out = Buffer::default();
+                let mut out = TextBuffer::default();
                 self.deeper(|this| this.for_loop(node, &iterable, scope, &mut out, depth0))?;
                 out.into_value()
             }
@@ -623,7 +623,7 @@ impl<'t> Interpreter<'t> {
     #[inline(never)]
     fn call_macro(&mut self, place: usize, args: CallArguments) -> RenderResult<TemplateValue> {
         let (found, scope) = self.macros[place];
-        let mut out = Buffer::default();
+        let mut out = TextBuffer::default();
         self.deeper(|this| {
             this.scoped(scope, |this, inner| {
                 this.bind_macro(found, args, inner)?;
@@ -731,7 +731,7 @@ impl<'t> Interpreter<'t> {
             Function::Lipsum => fail("lipsum() draws at random, which a chat template must not"),
             Function::RaiseException => {
                 let [message] = args.bind("raise_exception", ["message"])?;
-                let mut text = Buffer::default();
+                let mut text = TextBuffer::default();
                 print::print(self, &message.unwrap_or(TemplateValue::None), &mut text)?;
                 Err(TemplateFault::new(FaultKind::Refused(text.into_string())))
             }
@@ -827,7 +827,7 @@ impl RenderContext for Interpreter<'_> {
             }
             TemplateValue::Text(name) => self.attribute(object, name.as_str()),
             _ => {
-                let mut text = Buffer::default();
+                let mut text = TextBuffer::default();
                 print::repr(self, key, &mut text, 0)?;
                 let what = methods::described(object);
                 Ok(TemplateValue::undefined(format!("{what} has no element {}", text.as_str())))

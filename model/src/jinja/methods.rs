@@ -5,7 +5,7 @@ use super::context::RenderContext;
 use super::fault::{RenderResult, fail, step, touch};
 use super::lexer::is_space;
 use super::operators::is_equal;
-use super::value::{Buffer, Dict, LoopContext, TemplateValue, ViewKind};
+use super::value::{Dict, LoopContext, TemplateValue, TextBuffer, ViewKind};
 use super::{print, strings};
 
 /// A value in messages: `dict object`.
@@ -135,7 +135,7 @@ fn sequence_method(
     if name == "count" {
         return Ok(TemplateValue::Int(count));
     }
-    let mut text = Buffer::default();
+    let mut text = TextBuffer::default();
     print::repr(context, &item, &mut text, 0)?;
     fail(format!("ValueError: {} is not in {}", text.as_str(), value.type_name()))
 }
@@ -251,7 +251,7 @@ fn text_method(
         "zfill" => {
             let width = usize::try_from(number_of(one, 0, name)?.max(0)).unwrap_or(usize::MAX);
             let sign = usize::from(text.starts_with(['-', '+']));
-            let mut out = Buffer::default();
+            let mut out = TextBuffer::default();
             out.push(&text[..sign])?;
             out.repeat("0", width.saturating_sub(text.chars().count()))?;
             out.push(&text[sign..])?;
@@ -268,7 +268,7 @@ fn text_method(
         }
         "join" => {
             let Some(items) = one else { return fail("join() takes exactly one argument (0 given)") };
-            let mut out = Buffer::default();
+            let mut out = TextBuffer::default();
             for (index, item) in items.items()?.items.iter().enumerate() {
                 step(1)?;
                 if index > 0 {

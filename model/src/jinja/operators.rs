@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::ast::{ComparisonOperator, Operator};
 use super::fault::{RenderResult, TemplateFault, fail, room, step, touch};
-use super::value::{Buffer, Seq, TemplateValue, ViewKind, quoted_type};
+use super::value::{Seq, TemplateValue, TextBuffer, ViewKind, quoted_type};
 
 /// `left operator right`.
 pub(super) fn arithmetic(
@@ -24,7 +24,7 @@ pub(super) fn arithmetic(
     }
     match (operator, left, right) {
         (Operator::Add, TemplateValue::Text(one), TemplateValue::Text(other)) => {
-            let mut out = Buffer::default();
+            let mut out = TextBuffer::default();
             out.push(one.as_str())?;
             out.push(other.as_str())?;
             out.into_value()
@@ -91,7 +91,7 @@ fn repeated(value: &TemplateValue, times: i128) -> RenderResult<TemplateValue> {
     let times = usize::try_from(times.max(0)).unwrap_or(usize::MAX);
     match value {
         TemplateValue::Text(text) => {
-            let mut out = Buffer::default();
+            let mut out = TextBuffer::default();
             out.repeat(text.as_str(), times)?;
             out.into_value()
         }

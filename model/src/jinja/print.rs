@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::context::RenderContext;
 use super::fault::{RenderResult, fail, touch};
-use super::value::{Buffer, TemplateValue, quoted_type};
+use super::value::{TemplateValue, TextBuffer, quoted_type};
 
 /// Values in one another that are written: a namespace may hold itself.
 const MOST_DEPTH: usize = 200;
@@ -16,7 +16,7 @@ const VALUE_WORK: usize = 32;
 pub(super) fn print(
     context: &dyn RenderContext,
     value: &TemplateValue,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
 ) -> RenderResult<()> {
     match value {
         TemplateValue::Undefined(_) => Ok(()),
@@ -30,7 +30,7 @@ pub(super) fn string(context: &dyn RenderContext, value: &TemplateValue) -> Rend
     if let TemplateValue::Text(_) = value {
         return Ok(value.clone());
     }
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     print(context, value, &mut out)?;
     out.into_value()
 }
@@ -39,7 +39,7 @@ pub(super) fn string(context: &dyn RenderContext, value: &TemplateValue) -> Rend
 pub(super) fn repr(
     context: &dyn RenderContext,
     value: &TemplateValue,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
     depth: usize,
 ) -> RenderResult<()> {
     if depth > MOST_DEPTH {
@@ -96,7 +96,7 @@ pub(super) fn repr(
 fn several(
     context: &dyn RenderContext,
     items: &[TemplateValue],
-    out: &mut Buffer,
+    out: &mut TextBuffer,
     depth: usize,
 ) -> RenderResult<()> {
     for (index, item) in items.iter().enumerate() {
@@ -109,7 +109,7 @@ fn several(
 fn pairs(
     context: &dyn RenderContext,
     entries: &[(TemplateValue, TemplateValue)],
-    out: &mut Buffer,
+    out: &mut TextBuffer,
     depth: usize,
 ) -> RenderResult<()> {
     out.push("{")?;
@@ -123,7 +123,7 @@ fn pairs(
 }
 
 /// A string as Python's repr quotes it.
-fn quoted(text: &str, out: &mut Buffer) -> RenderResult<()> {
+fn quoted(text: &str, out: &mut TextBuffer) -> RenderResult<()> {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push_char(quote)?;
     for character in text.chars() {
@@ -190,7 +190,7 @@ pub(super) struct JsonStyle {
 pub(super) fn json(
     value: &TemplateValue,
     style: &JsonStyle,
-    out: &mut Buffer,
+    out: &mut TextBuffer,
     depth: usize,
 ) -> RenderResult<()> {
     if depth > MOST_DEPTH {
@@ -265,14 +265,14 @@ fn json_float(number: f64) -> String {
     }
 }
 
-fn separate(index: usize, style: &JsonStyle, out: &mut Buffer, depth: usize) -> RenderResult<()> {
+fn separate(index: usize, style: &JsonStyle, out: &mut TextBuffer, depth: usize) -> RenderResult<()> {
     if index > 0 {
         out.push(&style.between)?;
     }
     line(style, out, depth)
 }
 
-fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> RenderResult<()> {
+fn line(style: &JsonStyle, out: &mut TextBuffer, depth: usize) -> RenderResult<()> {
     match &style.indent {
         None => Ok(()),
         Some(indent) => {
@@ -282,7 +282,7 @@ fn line(style: &JsonStyle, out: &mut Buffer, depth: usize) -> RenderResult<()> {
     }
 }
 
-fn json_string(text: &str, style: &JsonStyle, out: &mut Buffer) -> RenderResult<()> {
+fn json_string(text: &str, style: &JsonStyle, out: &mut TextBuffer) -> RenderResult<()> {
     out.push("\"")?;
     for character in text.chars() {
         match character {

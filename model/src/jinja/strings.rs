@@ -2,7 +2,7 @@
 
 use super::fault::{RenderResult, fail, room};
 use super::lexer::is_space;
-use super::value::{Buffer, TemplateValue};
+use super::value::{TemplateValue, TextBuffer};
 
 /// What a part of a text takes before it is a value.
 const PART_BYTES: usize = 16;
@@ -115,7 +115,7 @@ pub(super) fn justified(text: &str, width: usize, fill: &str, side: Side) -> Ren
         // As Python: the odd one goes to the left where the width is odd.
         Side::Center => missing / 2 + (missing & width & 1),
     };
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     out.repeat(fill, left)?;
     out.push(text)?;
     out.repeat(fill, missing - left)?;
@@ -132,7 +132,7 @@ pub(super) fn stripped<'t>(text: &'t str, characters: Option<&str>, at_start: bo
 /// `text.replace(old, new, count)`.
 pub(super) fn replaced(text: &str, old: &str, new: &str, count: Option<i128>) -> RenderResult<TemplateValue> {
     let mut left = count.unwrap_or(i128::MAX);
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     if old.is_empty() {
         for character in text.chars() {
             if left > 0 {
@@ -237,7 +237,7 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> RenderResult<Vec<&str>> {
 
 pub(super) fn expand_tabs(text: &str, size: i128) -> RenderResult<TemplateValue> {
     let size = usize::try_from(size.max(0)).unwrap_or(usize::MAX);
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     let mut column = 0;
     for character in text.chars() {
         match character {

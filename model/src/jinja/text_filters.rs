@@ -6,7 +6,7 @@ use super::call_arguments::CallArguments;
 use super::context::RenderContext;
 use super::fault::{RenderResult, fail, room, touch};
 use super::lexer::is_space;
-use super::value::{Buffer, TemplateValue, pairs_of};
+use super::value::{TemplateValue, TextBuffer, pairs_of};
 use super::{print, strings};
 
 fn given(value: Option<TemplateValue>) -> TemplateValue {
@@ -131,7 +131,7 @@ fn title(text: &str) -> String {
 }
 
 fn escape(text: &str) -> RenderResult<TemplateValue> {
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     for character in text.chars() {
         match character {
             '&' => out.push("&amp;")?,
@@ -157,7 +157,7 @@ fn indent(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     };
     let (first, blank) =
         (first.is_some_and(|value| value.is_true()), blank.is_some_and(|value| value.is_true()));
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     let with_end = format!("{text}\n");
     for (index, line) in strings::lines(&with_end, false)?.into_iter().enumerate() {
         if index > 0 {
@@ -227,7 +227,7 @@ fn file_size(args: CallArguments, value: &TemplateValue) -> RenderResult<Templat
     fail("no size")
 }
 
-fn url_quote(text: &str, is_query: bool, out: &mut Buffer) -> RenderResult<()> {
+fn url_quote(text: &str, is_query: bool, out: &mut TextBuffer) -> RenderResult<()> {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => {
@@ -247,7 +247,7 @@ fn url_encode(
     value: &TemplateValue,
 ) -> RenderResult<TemplateValue> {
     let [] = args.bind("urlencode", [])?;
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     if value.as_str().is_some() || !value.is_iterable() {
         let text = print::string(context, value)?;
         url_quote(text.as_str().unwrap_or(""), false, &mut out)?;
@@ -273,7 +273,7 @@ fn xml_attributes(
 ) -> RenderResult<TemplateValue> {
     let [space] = args.bind("xmlattr", ["autospace"])?;
     let TemplateValue::Dict(dict) = value else { return fail("xmlattr takes a mapping") };
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     for (key, value) in dict.entries.iter().filter(|(_, value)| !value.is_none() && !value.is_undefined()) {
         let key = print::string(context, key)?;
         if key.as_str().unwrap_or("").contains(|c: char| is_space(c) || "/>=".contains(c)) {
@@ -335,7 +335,7 @@ fn word_wrap(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     let on_hyphens = hyphens.is_none_or(|value| value.is_true());
     let wrap = given(wrap);
     let wrap = wrap.as_str().unwrap_or("\n");
-    let mut out = Buffer::default();
+    let mut out = TextBuffer::default();
     for (index, line) in strings::lines(text, false)?.into_iter().enumerate() {
         if index > 0 {
             out.push(wrap)?;

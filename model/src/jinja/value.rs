@@ -487,12 +487,12 @@ pub(super) fn pairs_of(value: &TemplateValue) -> RenderResult<Vec<(TemplateValue
 
 /// Text that grows within the rendering's bounds.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(super) struct TextBuffer {
     text: String,
     held: Held,
 }
 
-impl Buffer {
+impl TextBuffer {
     pub(super) fn push(&mut self, text: &str) -> RenderResult<()> {
         self.held.grow(text.len())?;
         self.text.push_str(text);

@@ -9,7 +9,7 @@ use ::parquet::file::metadata::FileMetaData;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::node::{Node, NodeKind};
+use super::node::{ColumnNode, NodeKind};
 use super::scalar::{Scalar, SecondPart};
 use crate::limits::COLUMNS;
 
@@ -49,7 +49,7 @@ pub(super) fn of_file(metadata: &FileMetaData) -> Vec<ArrowField> {
     schema(&bytes).unwrap_or_default()
 }
 
-impl Node {
+impl ColumnNode {
     /// The same with what the Arrow type tells.
     pub(super) fn refine(&mut self, arrow: &ArrowField) {
         match &mut self.kind {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::{ColumnSpec, ColumnType};
 
 /// The values of a field in some rows.
-pub(super) struct Buffer {
+pub(super) struct ColumnBuffer {
     /// The definition level at which the field's value is there; one less is its being null.
     present: i16,
     pub(super) content: Content,
@@ -25,7 +25,7 @@ pub(super) enum Content {
     /// LeafValues of a column.
     Leaf(LeafBuffer),
     /// A list: the repetition level of its second item and those after it, and the items.
-    List(i16, Box<Buffer>),
+    List(i16, Box<ColumnBuffer>),
     /// An object's fields.
     Fields(FieldBuffers),
 }
@@ -33,7 +33,7 @@ pub(super) enum Content {
 /// The fields of an object, or of the row.
 pub(super) struct FieldBuffers {
     pub(super) names: Vec<String>,
-    pub(super) buffers: Vec<Buffer>,
+    pub(super) buffers: Vec<ColumnBuffer>,
     /// Which fields the object has had so far.
     pub(super) filled: Vec<bool>,
 }
@@ -58,7 +58,7 @@ pub(super) enum LeafValues {
     Text(Vec<u8>, Vec<usize>),
 }
 
-impl Buffer {
+impl ColumnBuffer {
     /// For rows with these columns.
     pub(super) fn of_rows(columns: &[ColumnSpec]) -> Self {
         Self { present: 0, content: Content::Fields(FieldBuffers::of(columns, 0, 0)) }
@@ -138,8 +138,8 @@ impl Buffer {
 
 impl FieldBuffers {
     fn of(columns: &[ColumnSpec], present: i16, repetition: i16) -> Self {
-        let buffers: Vec<Buffer> =
-            columns.iter().map(|column| Buffer::of(&column.kind, present, repetition)).collect();
+        let buffers: Vec<ColumnBuffer> =
+            columns.iter().map(|column| ColumnBuffer::of(&column.kind, present, repetition)).collect();
         let names = columns.iter().map(|column| column.name.clone()).collect();
         Self { names, filled: vec![false; buffers.len()], buffers }
     }

@@ -20,7 +20,7 @@ use super::scalar::Scalar;
 
 /// A field of rows or of objects, an item of a list, a key or a value of a map.
 #[derive(Debug, PartialEq)]
-pub(super) struct Node {
+pub(super) struct ColumnNode {
     /// The definition level from which on it is there; below it is null.
     pub(super) present: i16,
     /// The columns in it.
@@ -34,11 +34,11 @@ pub(super) enum NodeKind {
     /// A column.
     Scalar(Scalar),
     /// An object: its fields by name.
-    Object(Vec<(String, Node)>),
+    Object(Vec<(String, ColumnNode)>),
     /// A list of items.
-    List(ItemLevels, Box<Node>),
+    List(ItemLevels, Box<ColumnNode>),
     /// A map: keys and values.
-    Map(ItemLevels, Box<(Node, Node)>),
+    Map(ItemLevels, Box<(ColumnNode, ColumnNode)>),
 }
 
 /// The levels of a list's items.
@@ -61,7 +61,7 @@ struct Levels {
 ///
 /// # Errors
 /// A type that is not one of Parquet's.
-pub(super) fn of_root(root: &Type, first_leaf: usize) -> Result<Option<Node>, String> {
+pub(super) fn of_root(root: &Type, first_leaf: usize) -> Result<Option<ColumnNode>, String> {
     let mut builder = NodeBuilder { next_leaf: first_leaf };
     builder.field(root, Levels { definition: 0, repetition: 0 })
 }
@@ -72,7 +72,7 @@ struct NodeBuilder {
 
 impl NodeBuilder {
     /// A field; one that is repeated without being in a list is a list by itself.
-    fn field(&mut self, kind: &Type, around: Levels) -> Result<Option<Node>, String> {
+    fn field(&mut self, kind: &Type, around: Levels) -> Result<Option<ColumnNode>, String> {
         match repetition(kind) {
             Repetition::REQUIRED => self.value(kind, around),
             Repetition::OPTIONAL => self.value(kind, Levels { definition: around.definition + 1, ..around }),
@@ -81,14 +81,14 @@ impl NodeBuilder {
     }
 
     /// The list whose items are the repeated field `kind`.
-    fn repeated(&mut self, kind: &Type, around: Levels) -> Result<Option<Node>, String> {
+    fn repeated(&mut self, kind: &Type, around: Levels) -> Result<Option<ColumnNode>, String> {
         let inner = Levels { definition: around.definition + 1, repetition: around.repetition + 1 };
         let item = if kind.is_primitive() { self.scalar(kind, inner)? } else { self.value(kind, inner)? };
         Ok(item.map(|item| list(around, inner, item)))
     }
 
     /// A field's value where the field is there.
-    fn value(&mut self, kind: &Type, levels: Levels) -> Result<Option<Node>, String> {
+    fn value(&mut self, kind: &Type, levels: Levels) -> Result<Option<ColumnNode>, String> {
         if kind.is_primitive() {
             return self.scalar(kind, levels);
         }
@@ -101,14 +101,14 @@ impl NodeBuilder {
         self.object(kind, levels)
     }
 
-    fn scalar(&mut self, kind: &Type, levels: Levels) -> Result<Option<Node>, String> {
+    fn scalar(&mut self, kind: &Type, levels: Levels) -> Result<Option<ColumnNode>, String> {
         let leaf = self.next_leaf;
         self.next_leaf += 1;
         let kind = NodeKind::Scalar(Scalar::of(kind)?);
-        Ok(Some(Node { present: levels.definition, leaves: leaf..leaf + 1, kind }))
+        Ok(Some(ColumnNode { present: levels.definition, leaves: leaf..leaf + 1, kind }))
     }
 
-    fn object(&mut self, kind: &Type, levels: Levels) -> Result<Option<Node>, String> {
+    fn object(&mut self, kind: &Type, levels: Levels) -> Result<Option<ColumnNode>, String> {
         let first = self.next_leaf;
         let mut fields = Vec::with_capacity(kind.get_fields().len());
         for field in kind.get_fields() {
@@ -117,11 +117,11 @@ impl NodeBuilder {
             }
         }
         let leaves = first..self.next_leaf;
-        let node = Node { present: levels.definition, leaves, kind: NodeKind::Object(fields) };
+        let node = ColumnNode { present: levels.definition, leaves, kind: NodeKind::Object(fields) };
         Ok((!node.leaves.is_empty()).then_some(node))
     }
 
-    fn list(&mut self, kind: &Type, levels: Levels) -> Result<Option<Node>, String> {
+    fn list(&mut self, kind: &Type, levels: Levels) -> Result<Option<ColumnNode>, String> {
         let [repeated] = kind.get_fields() else {
             return Err(format!("the list {:?} has not exactly one field", kind.name()));
         };
@@ -140,7 +140,7 @@ impl NodeBuilder {
         Ok(item.map(|item| list(levels, inner, item)))
     }
 
-    fn map(&mut self, kind: &Type, levels: Levels) -> Result<Option<Node>, String> {
+    fn map(&mut self, kind: &Type, levels: Levels) -> Result<Option<ColumnNode>, String> {
         let wrong = || format!("the map {:?} is not a group of repeated keys and values", kind.name());
         let [entries] = kind.get_fields() else { return Err(wrong()) };
         if repetition(kind) == Repetition::REPEATED
@@ -165,13 +165,13 @@ impl NodeBuilder {
         };
         let items = ItemLevels { present: inner.definition, again: inner.repetition };
         let kind = NodeKind::Map(items, Box::new((key, value)));
-        Ok(Some(Node { present: levels.definition, leaves: first..self.next_leaf, kind }))
+        Ok(Some(ColumnNode { present: levels.definition, leaves: first..self.next_leaf, kind }))
     }
 }
 
-fn list(around: Levels, inner: Levels, item: Node) -> Node {
+fn list(around: Levels, inner: Levels, item: ColumnNode) -> ColumnNode {
     let items = ItemLevels { present: inner.definition, again: inner.repetition };
-    Node {
+    ColumnNode {
         present: around.definition,
         leaves: item.leaves.clone(),
         kind: NodeKind::List(items, Box::new(item)),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// Fields with their levels: `1` for what is null below level 1.
-    fn text(node: &Node) -> String {
+    fn text(node: &ColumnNode) -> String {
         let inner = match &node.kind {
             NodeKind::Scalar(_) => String::new(),
             NodeKind::Object(fields) => {

@@ -8,7 +8,7 @@ use ::parquet::basic::{Compression, Encoding, Type};
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 
 use super::leaf::Leaf;
-use super::node::{self, Node};
+use super::node::{self, ColumnNode};
 use super::pages::Pages;
 use super::value::{Unwritten, Writer};
 use super::{arrow_types, footer};
@@ -86,7 +86,7 @@ struct ReadPlan {
 /// A field of the rows.
 struct ReadColumn {
     name: String,
-    node: Node,
+    node: ColumnNode,
     text_wanted: bool,
 }
 

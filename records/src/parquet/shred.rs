@@ -1,4 +1,4 @@
-//! A row's own serialization, straight into its columns' [`Buffer`]s: no table in between, so that a file of Parquet holds
+//! A row's own serialization, straight into its columns' [`ColumnBuffer`]s: no table in between, so that a file of Parquet holds
 //! what a line of JSON would.
 
 mod parts;
@@ -8,13 +8,13 @@ use std::fmt;
 use serde::ser::{self, Impossible, Serialize};
 
 use self::parts::{ListPlace, ObjectPlace};
-use super::buffer::{Buffer, Content, LeafValues};
+use super::buffer::{ColumnBuffer, Content, LeafValues};
 
 /// Adds a row.
 ///
 /// # Errors
 /// A value that its column cannot hold.
-pub(super) fn push_row<R: Serialize>(row: &R, buffer: &mut Buffer) -> Result<(), Unstorable> {
+pub(super) fn push_row<R: Serialize>(row: &R, buffer: &mut ColumnBuffer) -> Result<(), Unstorable> {
     row.serialize(FieldPlace { buffer, repetition: 0 })
 }
 
@@ -40,7 +40,7 @@ type Pushed = Result<(), Unstorable>;
 
 /// Where the next value goes.
 struct FieldPlace<'a> {
-    buffer: &'a mut Buffer,
+    buffer: &'a mut ColumnBuffer,
     repetition: i16,
 }
 

@@ -9,8 +9,8 @@ use std::io::Write;
 use half::f16;
 use serde::Serialize;
 
-use super::leaf::{Damaged, Leaf, Stored};
-use super::node::{ItemLevels, Node, NodeKind};
+use super::leaf::{Damaged, Leaf, LeafValues};
+use super::node::{ColumnNode, ItemLevels, NodeKind};
 use super::scalar::{self, Scalar, SecondPart};
 
 /// Digits that a float holds whatever they are.
@@ -47,7 +47,7 @@ type Written = Result<(), Unwritten>;
 
 impl Writer<'_> {
     /// Writes and takes the next value of a field; false where it is null, and then nothing was written.
-    pub(super) fn value(&mut self, node: &Node) -> Result<bool, Unwritten> {
+    pub(super) fn value(&mut self, node: &ColumnNode) -> Result<bool, Unwritten> {
         if self.definition(node)? < node.present {
             self.pass(node)?;
             return Ok(false);
@@ -63,21 +63,21 @@ impl Writer<'_> {
     }
 
     /// The definition level of the field's next entry, which all of its columns share where it is null or empty.
-    fn definition(&self, node: &Node) -> Result<i16, Damaged> {
+    fn definition(&self, node: &ColumnNode) -> Result<i16, Damaged> {
         self.leaves.get(node.leaves.start).ok_or(Damaged)?.definition()
     }
 
     /// Passes over an entry without a value, in each of the field's columns.
-    fn pass(&mut self, node: &Node) -> Result<(), Damaged> {
+    fn pass(&mut self, node: &ColumnNode) -> Result<(), Damaged> {
         self.leaves.get_mut(node.leaves.clone()).ok_or(Damaged)?.iter_mut().try_for_each(Leaf::pass)
     }
 
-    fn goes_on(&self, items: ItemLevels, node: &Node) -> bool {
+    fn goes_on(&self, items: ItemLevels, node: &ColumnNode) -> bool {
         self.leaves.get(node.leaves.start).is_some_and(|leaf| leaf.goes_on(items.again))
     }
 
     /// `name: value` of each field that is not null, between braces.
-    fn object(&mut self, fields: &[(String, Node)]) -> Written {
+    fn object(&mut self, fields: &[(String, ColumnNode)]) -> Written {
         self.out.push(b'{');
         let first = self.out.len();
         for (name, node) in fields {
@@ -88,7 +88,7 @@ impl Writer<'_> {
     }
 
     /// `name: value`, where the value is not null, of an object that began at `first`.
-    pub(super) fn field(&mut self, name: &str, node: &Node, first: usize) -> Written {
+    pub(super) fn field(&mut self, name: &str, node: &ColumnNode, first: usize) -> Written {
         let start = self.out.len();
         if start > first {
             self.out.push(b',');
@@ -101,7 +101,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn list(&mut self, items: ItemLevels, node: &Node, item: &Node) -> Written {
+    fn list(&mut self, items: ItemLevels, node: &ColumnNode, item: &ColumnNode) -> Written {
         self.out.push(b'[');
         if self.definition(node)? < items.present {
             self.pass(node)?;
@@ -121,7 +121,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn map(&mut self, items: ItemLevels, node: &Node, key: &Node, value: &Node) -> Written {
+    fn map(&mut self, items: ItemLevels, node: &ColumnNode, key: &ColumnNode, value: &ColumnNode) -> Written {
         self.out.push(b'{');
         let first = self.out.len();
         if self.definition(node)? < items.present {
@@ -148,7 +148,7 @@ impl Writer<'_> {
     }
 
     /// A key of a map as a text.
-    fn key(&mut self, key: &Node) -> Written {
+    fn key(&mut self, key: &ColumnNode) -> Written {
         let start = self.out.len();
         if !self.value(key)? {
             self.null();
@@ -160,7 +160,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn scalar(&mut self, kind: Scalar, node: &Node) -> Result<bool, Unwritten> {
+    fn scalar(&mut self, kind: Scalar, node: &ColumnNode) -> Result<bool, Unwritten> {
         let Self { out, most, text_wanted, leaves } = self;
         let leaf = leaves.get_mut(node.leaves.start).ok_or(Damaged)?;
         // The same with the column lent out, for values that are parts of it.
@@ -195,41 +195,41 @@ struct ScalarWriter<'a> {
 
 impl ScalarWriter<'_> {
     /// False where what is stored stands for null.
-    fn scalar(&mut self, kind: Scalar, value: Stored<'_>) -> Result<bool, Unwritten> {
+    fn scalar(&mut self, kind: Scalar, value: LeafValues<'_>) -> Result<bool, Unwritten> {
         match (kind, value) {
             (Scalar::Null, _) => return Ok(false),
-            (Scalar::Bool, Stored::Bool(value)) => self.json(&value),
-            (Scalar::Signed, Stored::Int32(value)) => self.json(&value),
-            (Scalar::Signed, Stored::Int64(value)) => self.json(&value),
-            (Scalar::Unsigned, Stored::Int32(value)) => self.json(&value.cast_unsigned()),
-            (Scalar::Unsigned, Stored::Int64(value)) => self.json(&value.cast_unsigned()),
-            (Scalar::Float, Stored::Float(value)) => self.json(&value),
-            (Scalar::Float, Stored::Double(value)) => self.json(&value),
-            (Scalar::Half, Stored::Bytes(&[low, high])) => {
+            (Scalar::Bool, LeafValues::Bool(value)) => self.json(&value),
+            (Scalar::Signed, LeafValues::Int32(value)) => self.json(&value),
+            (Scalar::Signed, LeafValues::Int64(value)) => self.json(&value),
+            (Scalar::Unsigned, LeafValues::Int32(value)) => self.json(&value.cast_unsigned()),
+            (Scalar::Unsigned, LeafValues::Int64(value)) => self.json(&value.cast_unsigned()),
+            (Scalar::Float, LeafValues::Float(value)) => self.json(&value),
+            (Scalar::Float, LeafValues::Double(value)) => self.json(&value),
+            (Scalar::Half, LeafValues::Bytes(&[low, high])) => {
                 self.json(&f16::from_le_bytes([low, high]).to_f32())
             }
-            (Scalar::Text, Stored::Bytes(bytes)) => self.bytes(bytes, true),
-            (Scalar::Bytes, Stored::Bytes(bytes)) => self.bytes(bytes, self.text_wanted),
-            (Scalar::Fixed, Stored::Bytes(bytes)) if self.text_wanted => self.bytes(bytes, true),
-            (Scalar::Fixed, Stored::Bytes(bytes)) => self.digits(bytes),
-            (Scalar::Decimal(scale), Stored::Int32(value)) => self.decimal(&value.to_be_bytes(), scale),
-            (Scalar::Decimal(scale), Stored::Int64(value)) => self.decimal(&value.to_be_bytes(), scale),
-            (Scalar::Decimal(scale), Stored::Bytes(bytes)) => self.decimal(bytes, scale),
-            (Scalar::Date, Stored::Int32(days)) => self.text(&scalar::date(days)),
-            (Scalar::Time(unit), Stored::Int32(value)) => self.text(&scalar::time(unit, value.into())),
-            (Scalar::Time(unit), Stored::Int64(value)) => self.text(&scalar::time(unit, value)),
-            (Scalar::Midnight, Stored::Int32(days)) => {
+            (Scalar::Text, LeafValues::Bytes(bytes)) => self.bytes(bytes, true),
+            (Scalar::Bytes, LeafValues::Bytes(bytes)) => self.bytes(bytes, self.text_wanted),
+            (Scalar::Fixed, LeafValues::Bytes(bytes)) if self.text_wanted => self.bytes(bytes, true),
+            (Scalar::Fixed, LeafValues::Bytes(bytes)) => self.digits(bytes),
+            (Scalar::Decimal(scale), LeafValues::Int32(value)) => self.decimal(&value.to_be_bytes(), scale),
+            (Scalar::Decimal(scale), LeafValues::Int64(value)) => self.decimal(&value.to_be_bytes(), scale),
+            (Scalar::Decimal(scale), LeafValues::Bytes(bytes)) => self.decimal(bytes, scale),
+            (Scalar::Date, LeafValues::Int32(days)) => self.text(&scalar::date(days)),
+            (Scalar::Time(unit), LeafValues::Int32(value)) => self.text(&scalar::time(unit, value.into())),
+            (Scalar::Time(unit), LeafValues::Int64(value)) => self.text(&scalar::time(unit, value)),
+            (Scalar::Midnight, LeafValues::Int32(days)) => {
                 self.text(&scalar::moment(SecondPart::Whole, None, i64::from(days) * 86_400))
             }
-            (Scalar::Moment(unit, east), Stored::Int64(value)) => {
+            (Scalar::Moment(unit, east), LeafValues::Int64(value)) => {
                 self.text(&scalar::moment(unit, east, value))
             }
-            (Scalar::Int96(east), Stored::Int96(parts)) => self.text(&scalar::int96(parts, east)),
-            (Scalar::Duration(unit), Stored::Int64(value)) => self.text(&scalar::duration(unit, value)),
-            (Scalar::Duration(unit), Stored::Int32(value)) => {
+            (Scalar::Int96(east), LeafValues::Int96(parts)) => self.text(&scalar::int96(parts, east)),
+            (Scalar::Duration(unit), LeafValues::Int64(value)) => self.text(&scalar::duration(unit, value)),
+            (Scalar::Duration(unit), LeafValues::Int32(value)) => {
                 self.text(&scalar::duration(unit, value.into()))
             }
-            (Scalar::Interval, Stored::Bytes(bytes)) => self.text(&scalar::interval(bytes)),
+            (Scalar::Interval, LeafValues::Bytes(bytes)) => self.text(&scalar::interval(bytes)),
             _ => Err(Unwritten::Damaged),
         }?;
         Ok(true)

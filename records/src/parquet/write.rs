@@ -16,7 +16,7 @@ use ::parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, Tracke
 use ::parquet::schema::types::ColumnDescPtr;
 use bytes::Bytes;
 
-use super::buffer::Buffer;
+use super::buffer::ColumnBuffer;
 use super::schema;
 use super::shred::{Unstorable, push_row};
 use crate::limits::COLUMNS;
@@ -133,7 +133,7 @@ fn encode_group<R: Row>(
             get_column_writer(leaf.clone(), properties.clone(), pages)
         })
         .collect();
-    let mut buffer = Buffer::of_rows(columns);
+    let mut buffer = ColumnBuffer::of_rows(columns);
     for part in rows.chunks(BATCH_ROWS) {
         for row in part {
             push_row(row, &mut buffer)?;

@@ -83,7 +83,7 @@ impl Cost for EveryOrder {
 }
 
 /// The tokenizer and the chat template of such a model.
-struct TextCheck {
+struct QuestionCheck {
     codec: Codec,
     max_length: usize,
 }
@@ -93,10 +93,10 @@ pub(crate) fn prompt_check(
     folder: &Path,
     settings: &ReadingSettings,
 ) -> Result<Box<dyn PromptCheck>, ScoreError> {
-    Ok(Box::new(TextCheck { codec: open(folder, settings, None)?, max_length: settings.max_length }))
+    Ok(Box::new(QuestionCheck { codec: open(folder, settings, None)?, max_length: settings.max_length }))
 }
 
-impl PromptCheck for TextCheck {
+impl PromptCheck for QuestionCheck {
     fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {
         let response = Response { text: "-".to_owned(), ..Response::default() };
         let row = Candidates { prompt: prompt.clone(), responses: vec![response.clone(), response] };

@@ -3,12 +3,12 @@
 use serde::ser::{self, Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct};
 use serde_json::Value;
 
-use super::super::buffer::{Buffer, Content, FieldBuffers};
+use super::super::buffer::{ColumnBuffer, Content, FieldBuffers};
 use super::{FieldPlace, Pushed, Unstorable, unfit};
 
 /// The items of a list.
 pub(super) struct ListPlace<'a> {
-    pub(super) list: &'a mut Buffer,
+    pub(super) list: &'a mut ColumnBuffer,
     /// Repetition levels of the first item and of the others.
     pub(super) first: i16,
     pub(super) again: i16,
