@@ -122,6 +122,32 @@ fn a_trained_adapter_is_applied_merged_and_trained_on() {
 }
 
 #[test]
+fn an_adapter_is_trained_over_four_bits_and_merged_with_them() {
+    let world = world_with_pairs();
+    let quantize = "policy.quantize=nf4";
+    for (name, keys) in [
+        ("plain", &["train.lora.rank=2"][..]),
+        ("dora", &["train.lora.rank=2", "train.lora.dora=true", "train.lora.dropout=0.2"]),
+        ("pissa", &["train.lora.rank=3", "train.lora.init=pissa"]),
+    ] {
+        train(&world, name, &[keys, &[quantize]].concat());
+        let (adapter, policy) = (format!("{name}/adapter"), format!("{name}/policy"));
+        let over = format!("policy.adapter={adapter}");
+        let merged = log_probs(&world, &policy, &[]);
+        near(&merged, &log_probs(&world, "policy", &[&over, quantize]));
+        let base = log_probs(&world, "policy", &[quantize]);
+        assert!(base.iter().zip(&merged).any(|(a, b)| (a - b).abs() > 1e-3), "{name}: nothing was learnt");
+        // Over the base as it is, it is another model.
+        let dense = log_probs(&world, "policy", &[&over]);
+        assert!(dense.iter().zip(&merged).any(|(a, b)| (a - b).abs() > 1e-3), "{name}");
+        let out = format!("{name}.jsonl");
+        world.sample("prompts.jsonl", &out, &["--set", &over, "--set", quantize]).ok();
+        // What was merged is dense, whatever it was made from.
+        assert_eq!(world.json(&format!("{policy}/config.json"))["quantization_config"], Value::Null);
+    }
+}
+
+#[test]
 fn a_preference_model_and_a_fine_tuned_one_take_adapters() {
     let world = world_with_pairs();
     let messages: String = (0..4)

@@ -1,6 +1,6 @@
 //! One decoder transformer for policy, reference and preference backbones, with its own backward.
 //!
-//! `config.json` → [`Architecture`], safetensors → [`Parameters`], packed batches → hidden states → log-probs and
+//! `config.json` → [`Architecture`], safetensors or GGUF → [`Parameters`], packed batches → hidden states → log-probs and
 //! gradients; a paged cache that its caller owns; tokenizer and chat template. Shapes are written in the letters of
 //! [`decoder`].
 
@@ -8,10 +8,12 @@ pub mod adapter;
 pub mod architecture;
 mod batch;
 pub mod check;
+mod companions;
 pub mod cpu;
 pub mod decoder;
 mod error;
 mod folder;
+mod gguf;
 pub mod gpu;
 mod jinja;
 mod json;
@@ -25,7 +27,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, Family, ParameterKind, StoredDtype};
 pub use batch::PackedBatch;
-pub use decoder::{Decoder, LoadOptions, Tape};
+pub use decoder::{Decoder, LoadOptions, Quantization, Tape};
 pub use error::ModelError;
 pub use folder::is_model_file;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};

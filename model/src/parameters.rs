@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::ParameterKind;
+use crate::linear::Nf4Matrix;
 use crate::ops::elementwise::zero;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`].
@@ -47,9 +48,21 @@ impl Parameter {
     }
 }
 
-/// All weights of a model, in the order of a forward pass.
+/// A frozen matrix of few bits. It is no parameter: neither gradients nor optimizers nor checkpoints know of it.
+#[derive(Debug)]
+pub(crate) struct QuantizedWeight {
+    /// Its Hugging Face name.
+    pub name: String,
+    pub matrix: Nf4Matrix,
+}
+
+/// A quantised matrix's place among those of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QuantizedId(usize);
+
+/// All weights of a model, in the order of a forward pass; quantised matrices beside them.
 #[derive(Debug, Default)]
-pub struct Parameters(Vec<Parameter>);
+pub struct Parameters(Vec<Parameter>, Vec<QuantizedWeight>);
 
 impl Parameters {
     pub(crate) fn push(&mut self, parameter: Parameter) -> ParameterId {
@@ -60,7 +73,7 @@ impl Parameters {
     /// All but those named; the ids of those that follow one of them change.
     pub(crate) fn without(self, ids: &[ParameterId]) -> Self {
         let kept = self.0.into_iter().enumerate().filter(|(place, _)| !ids.contains(&ParameterId(*place)));
-        Self(kept.map(|(_, parameter)| parameter).collect())
+        Self(kept.map(|(_, parameter)| parameter).collect(), self.1)
     }
 
     /// Gives a parameter another value; a master of the old one goes.
@@ -73,6 +86,31 @@ impl Parameters {
     /// One parameter, to change.
     pub(crate) fn get_mut(&mut self, id: ParameterId) -> &mut Parameter {
         &mut self.0[id.0]
+    }
+
+    pub(crate) fn push_quantized(&mut self, name: String, matrix: Nf4Matrix) {
+        self.1.push(QuantizedWeight { name, matrix });
+    }
+
+    /// The quantised matrices.
+    pub(crate) fn quantized(&self) -> impl Iterator<Item = &QuantizedWeight> {
+        self.1.iter()
+    }
+
+    /// One of them.
+    pub(crate) fn quantized_matrix(&self, id: QuantizedId) -> &Nf4Matrix {
+        &self.1[id.0].matrix
+    }
+
+    /// The one of this name.
+    pub(crate) fn find_quantized(&self, name: &str) -> Option<QuantizedId> {
+        self.1.iter().position(|weight| weight.name == name).map(QuantizedId)
+    }
+
+    /// Puts a dense matrix, as a parameter, in the place of the quantised one of its name.
+    pub(crate) fn replace_quantized(&mut self, name: &str, value: Tensor) {
+        self.1.retain(|weight| weight.name != name);
+        self.push(Parameter::new(name, value, ParameterKind::Matrix));
     }
 
     /// All parameters with their ids.

@@ -60,7 +60,7 @@ fn decoder_of_fresh_weights(family: &str) -> Decoder {
 
 /// A decoder like `like` in another dtype, its weights rounded to it.
 fn twin(like: &Decoder, dtype: DType) -> Decoder {
-    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
+    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), ..LoadOptions::default() };
     let decoder = Decoder::random(like.architecture().clone(), 7, &options).unwrap();
     for (id, parameter) in decoder.parameters().iter() {
         let value = like.parameters().get(id).value.to_dtype(dtype).unwrap();

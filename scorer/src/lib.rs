@@ -33,6 +33,6 @@ pub use footprint::{ComparisonLengths, Cost, Footprint};
 pub use load::{KindSettings, load};
 pub use preference_model::{CompareProgress, Compared, PreferenceModel};
 pub use prompt_check::{PromptCheck, prompt_check};
-pub use reading::{ReadingSettings, ScoreDType};
+pub use reading::{QuantizeForm, ReadingSettings, ScoreDType};
 pub use settings::{PreferenceKind, ScoreDifference, ScoreKeys, ScoreSettings};
 pub use win::{Contest, has_cycle, mean_win_rate};

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use schemars::JsonSchema;
+use selfplay_model::{LoadOptions, Quantization};
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +35,30 @@ impl ScoreDType {
     }
 }
 
+/// How a model's maps are quantised when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantizeForm {
+    /// bitsandbytes' NF4, double quantised.
+    Nf4,
+}
+
+impl QuantizeForm {
+    /// What the loader calls it.
+    pub fn quantization(self) -> Quantization {
+        match self {
+            Self::Nf4 => Quantization::Nf4,
+        }
+    }
+}
+
 /// How a decoder reads conversations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadingSettings {
     /// Precision of the backbone; heads and scores are f32 and f64 whatever it is.
     pub dtype: ScoreDType,
+    /// Whether the backbone's maps are quantised.
+    pub quantize: Option<QuantizeForm>,
     /// Tokens of prompt and response together; longer conversations are cut from the right.
     pub max_length: usize,
     /// Tokens per forward pass; a conversation longer than that has a pass of its own.
@@ -49,11 +69,27 @@ pub struct ReadingSettings {
 
 impl Default for ReadingSettings {
     fn default() -> Self {
-        Self { dtype: ScoreDType::Auto, max_length: 4096, batch_tokens: 16_384, chat_template: None }
+        Self {
+            dtype: ScoreDType::Auto,
+            quantize: None,
+            max_length: 4096,
+            batch_tokens: 16_384,
+            chat_template: None,
+        }
     }
 }
 
 impl ReadingSettings {
+    /// How the model is loaded, with its preference heads or as a language model.
+    pub(crate) fn load_options(&self, device: &Device, heads: bool) -> LoadOptions {
+        LoadOptions {
+            device: device.clone(),
+            dtype: self.dtype.tensor_dtype(),
+            heads,
+            quantize: self.quantize.map(QuantizeForm::quantization),
+        }
+    }
+
     /// Every wrong value, without the section's name; empty when all is well.
     pub(crate) fn validate(&self) -> Problems {
         let mut problems = Problems::default();

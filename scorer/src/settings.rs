@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
-use crate::{Advantages, EmbeddingSettings, KindSettings, ReadingSettings, ScoreDType, Tokenization};
+use crate::{
+    Advantages, EmbeddingSettings, KindSettings, QuantizeForm, ReadingSettings, ScoreDType, Tokenization,
+};
 
 /// The kinds of preference models that can be scored with, as a recipe names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +75,7 @@ impl ScoreDifference {
 pub struct ScoreKeys {
     /// Which kind of preference model `model` is.
     pub kind: PreferenceKind,
-    /// A folder or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs it.
+    /// A folder, a `FILE.gguf` or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub model: Option<String>,
@@ -85,6 +87,10 @@ pub struct ScoreKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ScoreDType", extend("default" = ReadingSettings::default().dtype))]
     pub dtype: Option<ScoreDType>,
+    /// Keeps every map of the blocks in four bits (`nf4`). Absent: as the model is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "QuantizeForm")]
+    pub quantize: Option<QuantizeForm>,
     /// Tokens of prompt and response together; longer conversations are cut from the right.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "usize", range(min = 2), extend("default" = ReadingSettings::default().max_length))]
@@ -143,6 +149,7 @@ impl ScoreKeys {
         let default = ReadingSettings::default();
         ReadingSettings {
             dtype: self.dtype.unwrap_or(default.dtype),
+            quantize: self.quantize,
             max_length: self.max_length.unwrap_or(default.max_length),
             batch_tokens: self.batch_tokens.unwrap_or(default.batch_tokens),
             chat_template: self.chat_template.clone(),
@@ -183,6 +190,7 @@ impl ScoreSettings {
             model,
             tau: embedding.and_then(|own| own.tau),
             dtype: Some(reading.dtype),
+            quantize: reading.quantize,
             max_length: Some(reading.max_length),
             batch_tokens: Some(reading.batch_tokens),
             embeddings: embedding.map(|own| own.embeddings),
@@ -231,6 +239,7 @@ mod tests {
                 model: Some("gpm".into()),
                 tau: Some(0.2),
                 dtype: Some(ScoreDType::Bf16),
+                quantize: Some(QuantizeForm::Nf4),
                 max_length: Some(100),
                 batch_tokens: Some(200),
                 embeddings: Some(true),

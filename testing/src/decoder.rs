@@ -35,6 +35,6 @@ pub fn decoder(config: &Value, seed: u64) -> Decoder {
 
 /// The same in another dtype.
 pub fn decoder_in(config: &Value, seed: u64, dtype: DType) -> Decoder {
-    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
+    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), ..LoadOptions::default() };
     Decoder::random(architecture(config), seed, &options).unwrap()
 }

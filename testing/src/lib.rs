@@ -7,6 +7,7 @@
 pub mod decoder;
 pub mod emulator;
 pub mod families;
+pub mod gguf;
 pub mod json_file;
 pub mod memory;
 pub mod outcome;

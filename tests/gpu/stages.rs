@@ -22,7 +22,7 @@ fn prompt(i: usize) -> Prompt {
 
 fn samples(dtype: DType) -> Vec<Response> {
     let folder = quickstart("policy");
-    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), heads: false };
+    let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::load(&folder, &options).unwrap();
     decoder.prepare_inference().unwrap();
     let codec = Codec::load(&folder, None).unwrap();

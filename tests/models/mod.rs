@@ -1,4 +1,6 @@
 //! Model folders.
 
 mod folders;
+mod gguf;
+mod quantized;
 mod templates;

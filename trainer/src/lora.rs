@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use selfplay_model::Decoder;
+use selfplay_model::ModelError;
 use selfplay_model::adapter::{AdapterConfig, AdapterStart};
 use selfplay_records::Problem;
 use selfplay_records::counter::{fnv1a_64, key};
@@ -22,6 +23,7 @@ use crate::{TrainError, TrainSettings};
 /// no adapter of this model's.
 pub(crate) fn prepare(decoder: &mut Decoder, settings: &TrainSettings, seed: u64) -> Result<(), TrainError> {
     let Some(lora) = &settings.lora else {
+        refuse_quantized(decoder)?;
         return Ok(decoder.merge_adapter()?);
     };
     let earlier = if decoder.adapter().is_some() {
@@ -43,6 +45,18 @@ pub(crate) fn prepare(decoder: &mut Decoder, settings: &TrainSettings, seed: u64
     check_dropout(decoder)?;
     decoder.train_adapter();
     Ok(())
+}
+
+/// Four bits cannot be trained, only an adapter over them.
+fn refuse_quantized(decoder: &Decoder) -> Result<(), TrainError> {
+    if !decoder.is_quantized() {
+        return Ok(());
+    }
+    Err(ModelError::value(
+        "the model's weights are quantised, so that they cannot be trained",
+        "train an adapter over them (train.lora, sft.lora, preference.lora), or take a model that is not quantised",
+    )
+    .into())
 }
 
 /// That a training with these settings can begin on this decoder, which is of no use for anything else afterwards.

@@ -50,7 +50,8 @@ struct LoadTiming {
 /// Prompts of a fifth of `max_tokens`, five candidates each of half of it, top-p 0.9, twice as many as run at a time; then
 /// decode steps.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
-    let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
+    let options =
+        LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
     decoder.prepare_inference().map_err(super::fault)?;
     let samples = SampleSettings::default().num_samples;

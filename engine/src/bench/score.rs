@@ -11,7 +11,8 @@ const RESPONSES: usize = 5;
 
 /// Prompts of 200 tokens and 5 responses of 700, or in proportion where `max_tokens` is less, packed to micro-batches.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
-    let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
+    let options =
+        LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::random(bench.preference.clone(), bench.seed, &options)?;
     PreferenceHeads::add(&mut decoder, 6, true, bench.seed)?;
     let Some(PreferenceHeads { value, prompt: Some(prompt) }) = PreferenceHeads::of(&decoder) else {

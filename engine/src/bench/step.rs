@@ -14,7 +14,8 @@ use super::{Bench, Measurement, fault, median, timed};
 use crate::error::{EngineError, Result};
 
 fn decoder(bench: &Bench) -> Result<Decoder> {
-    let options = LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), heads: false };
+    let options =
+        LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     Ok(Decoder::random(bench.policy.clone(), bench.seed, &options)?)
 }
 

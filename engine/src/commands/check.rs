@@ -7,7 +7,7 @@ use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::conversation_check;
 use crate::inputs::model_files::check_policy;
-use crate::recipe::{ModelSource, Purpose, Recipe, load};
+use crate::recipe::{ModelSource, Purpose, Recipe, is_model, load};
 
 /// The flags of `selfplay check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,7 +47,7 @@ fn models(recipe: &Recipe) -> [(&'static str, &ModelSource); 2] {
 fn unloadable(recipe: &Recipe) -> Option<String> {
     models(recipe).into_iter().find_map(|(key, source)| {
         let (ModelSource::Folder(folder) | ModelSource::Random(folder)) = source else { return None };
-        if !folder.is_dir() {
+        if !is_model(folder) {
             return None;
         }
         let checked = match key {
@@ -69,7 +69,7 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
     );
     for (key, source) in models(recipe) {
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = source
-            && !folder.is_dir()
+            && !is_model(folder)
         {
             text.push_str(&format!(
                 "  {key}: {} is not there yet; it must be before the run\n",

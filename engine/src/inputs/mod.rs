@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use policy::PolicySource;
 use scorable::Scorable;
-use selfplay_model::{Architecture, ChatTemplate, Decoder};
+use selfplay_model::{Architecture, ChatTemplate, Decoder, StoredDtype};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
 use selfplay_scorer::{Footprint, PreferenceModel, prompt_check};
 use serde_json::Value;
@@ -206,6 +206,11 @@ impl Inputs {
 fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
     let failed = |source| EngineError::io(folder, "read", source);
     let mut bytes = 0;
+    if folder.is_file() {
+        // What is decoded of it, not what it has.
+        let shape = Architecture::load(folder)?;
+        return Ok(shape.parameter_bytes(shape.stored_dtype.map_or(DType::F32, StoredDtype::dtype)));
+    }
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "safetensors") {

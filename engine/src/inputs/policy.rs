@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_scorer::QuantizeForm;
 
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -89,7 +90,12 @@ pub fn load_weights(recipe: &Recipe, folder: &Path, device: &Device, heads: bool
 pub fn load_options(recipe: &Recipe, device: &Device) -> LoadOptions {
     let wanted = recipe.policy.dtype.map(WeightDType::to_candle);
     let dtype = if device.is_cpu() { None } else { wanted };
-    LoadOptions { device: device.clone(), dtype, heads: false }
+    LoadOptions {
+        device: device.clone(),
+        dtype,
+        heads: false,
+        quantize: recipe.policy.quantize.map(QuantizeForm::quantization),
+    }
 }
 
 /// That random weights of the folder's shape fit into memory.

@@ -62,6 +62,8 @@ pub(crate) struct Models<'a> {
     pub(crate) policy: &'a Architecture,
     pub(crate) preference: &'a Footprint,
     pub(crate) policy_dtype: DType,
+    /// Whether the policy's maps are kept in four bits.
+    pub(crate) policy_quantized: bool,
     pub(crate) preference_dtype: DType,
     pub(crate) device: DeviceChoice,
 }
@@ -78,7 +80,8 @@ impl<'a> Models<'a> {
         let policy_dtype = computed_in(stored, recipe.policy.dtype.map(WeightDType::to_candle), device);
         let preference_dtype =
             computed_in(preference.stored_dtype, recipe.score.settings.kind.dtype(), device);
-        Self { policy, preference, policy_dtype, preference_dtype, device }
+        let policy_quantized = recipe.policy.quantize.is_some();
+        Self { policy, preference, policy_dtype, policy_quantized, preference_dtype, device }
     }
 
     fn on_gpu(&self) -> bool {
@@ -86,7 +89,15 @@ impl<'a> Models<'a> {
     }
 
     fn policy_weights(&self) -> u64 {
+        if self.policy_quantized {
+            return self.policy.quantized_bytes(self.policy_dtype);
+        }
         self.policy.parameter_bytes(self.policy_dtype)
+    }
+
+    /// The packed copies that a CPU samples with; maps of four bits have none.
+    fn packed_weights(&self) -> u64 {
+        if self.policy_quantized { self.policy.head_bytes(self.policy_dtype) } else { self.policy_weights() }
     }
 }
 
@@ -148,11 +159,10 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
 
 /// While a policy trains.
 fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
-    let parameters = models.policy.parameter_count() as u64;
     let trained = trained_numbers(models.policy, settings);
     let width = models.policy_dtype.size_in_bytes() as u64;
     let mut bytes = MemoryBreakdown::default();
-    bytes.add("weights", parameters * width);
+    bytes.add("weights", models.policy_weights());
     if settings.lora.is_some() {
         bytes.add("the adapter", trained * width);
     }
@@ -176,7 +186,7 @@ pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u
     let width = models.policy_dtype.size_in_bytes() as u64;
     let masters = if width < 4 { 4 } else { 0 };
     let adapter = if settings.lora.is_some() { width } else { 0 };
-    models.policy.parameter_count() as u64 * width
+    models.policy_weights()
         + trained_numbers(models.policy, settings) * (adapter + masters + 4 + 4 * state_tensors(settings))
 }
 
@@ -197,7 +207,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
     let mut bytes = MemoryBreakdown::default();
     bytes.add("policy", models.policy_weights());
     if !models.on_gpu() {
-        bytes.add("policy, packed for small batches", models.policy_weights());
+        bytes.add("policy, packed for small batches", models.packed_weights());
     }
     if beside {
         bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));

@@ -36,6 +36,6 @@ pub use recipe::Recipe;
 pub use resolve::{Purpose, load, load_text};
 pub use schema::{KeyType, RecipeKey, Word, keys};
 pub use sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
-pub use source::{DataSource, ModelSource};
+pub use source::{DataSource, ModelSource, is_model};
 pub use stage::{Stage, stage_of};
 pub use values::{OnBadPromptRule, WeightDType};

@@ -10,7 +10,7 @@ use selfplay_trainer::TrainSettings;
 use super::overrides::Override;
 use super::read::{read, table_of, text_of};
 use super::recipe::Recipe;
-use super::source::{DataSource, ModelSource, resolve_path};
+use super::source::{DataSource, ModelSource, is_model, resolve_path};
 use crate::error::EngineError;
 
 /// What a recipe is read for: what must be in it, and what is looked for on disk.
@@ -177,7 +177,7 @@ impl Lookup<'_> {
     fn model(&mut self, key: &str, written: ModelSource) -> ModelSource {
         if written.is_unset() {
             if self.purpose != Purpose::Stage {
-                self.problems.key(key, "absent: a model folder, or a hub id ORG/NAME");
+                self.problems.key(key, "absent: a model folder, a FILE.gguf, or a hub id ORG/NAME");
             }
             return written;
         }
@@ -185,9 +185,10 @@ impl Lookup<'_> {
         let source = ModelSource::parse(&text, self.folder);
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = &source
             && self.purpose == Purpose::Run
-            && !folder.is_dir()
+            && !is_model(folder)
         {
-            self.problems.value(key, text, "no such folder; a model folder, or a hub id ORG/NAME");
+            let want = "no such folder or file; a model folder, a FILE.gguf, or a hub id ORG/NAME";
+            self.problems.value(key, text, want);
         }
         source
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use selfplay_records::Problems;
-use selfplay_scorer::{ScoreKeys, ScoreSettings};
+use selfplay_scorer::{QuantizeForm, ScoreKeys, ScoreSettings};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::checker::CheckerKind;
@@ -16,7 +16,7 @@ use super::values::{OnBadPromptRule, WeightDType};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicySection {
-    /// The model to start from: a folder, a hub id `ORG/NAME[@revision]`, or `random:FOLDER`. Absent: a run needs it.
+    /// The model to start from: a folder, a `FILE.gguf`, a hub id `ORG/NAME[@revision]`, or `random:FOLDER`. Absent: a run needs it.
     #[serde(skip_serializing_if = "ModelSource::is_unset")]
     #[schemars(with = "String")]
     pub model: ModelSource,
@@ -30,6 +30,9 @@ pub struct PolicySection {
     /// A Jinja file used instead of the model's own chat template. Absent: the model's own.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "path_text")]
     pub chat_template: Option<PathBuf>,
+    /// Keeps every map of the blocks frozen in four bits (`nf4`); needs `train.lora`. Absent: as the model is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<QuantizeForm>,
 }
 
 /// `[prompts]`.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub enum ModelSource {
     /// As written in a recipe's file, not looked up yet. A loaded recipe has none.
     Written(String),
-    /// A folder in Hugging Face layout.
+    /// A folder in Hugging Face layout, or a GGUF.
     Folder(PathBuf),
     /// A model of a hub.
     Hub {
@@ -30,6 +30,11 @@ pub enum ModelSource {
     Unset,
 }
 
+/// Whether a model's place of this machine is there: a folder, or a file.
+pub fn is_model(place: &Path) -> bool {
+    place.is_dir() || place.is_file()
+}
+
 impl ModelSource {
     /// Reads `text`; relative folders are looked up in the current directory first, then in `recipe_folder`.
     pub fn parse(text: &str, recipe_folder: Option<&Path>) -> Self {
@@ -40,7 +45,7 @@ impl ModelSource {
         if folder.exists() {
             return Self::Folder(folder);
         }
-        match hub_id(text) {
+        match hub_id(text).filter(|_| !text.ends_with(".gguf")) {
             Some((id, revision)) => Self::Hub { id, revision },
             None => Self::Folder(folder),
         }

@@ -74,12 +74,16 @@ impl InputFile {
         Ok(Self { path: path.to_path_buf(), bytes, sha256, whole: true })
     }
 
-    /// Hashes a model folder's files, in the order of their names: configuration, tokenizer, template, weights.
+    /// Hashes a model folder's files, in the order of their names: configuration, tokenizer, template, weights. Or the one
+    /// file that a model is.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn of_model(folder: &Path) -> Result<Vec<Self>, EngineError> {
         let failed = |source| EngineError::io(folder, "list the folder", source);
+        if folder.is_file() {
+            return Ok(vec![Self::of(folder)?]);
+        }
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();

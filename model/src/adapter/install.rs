@@ -75,7 +75,7 @@ impl Decoder {
                     "with init = \"pissa\" a rank up to a module's short side",
                 ));
             }
-            let weight = self.weight(&target.path)?.clone();
+            let weight = self.weight(&target.path)?;
             let fresh = start.factors(&target, &weight, seed)?;
             let magnitude = match config.dora {
                 false => None,
@@ -275,9 +275,15 @@ impl Decoder {
         }
     }
 
-    fn weight(&self, path: &str) -> Result<&Tensor, ModelError> {
-        match self.parameters().find(&format!("{path}.weight")) {
-            Some(id) => Ok(&self.parameters().get(id).value),
+    /// The matrix of a module; a quantised one is decoded.
+    fn weight(&self, path: &str) -> Result<Tensor, ModelError> {
+        let name = format!("{path}.weight");
+        let parameters = self.parameters();
+        if let Some(id) = parameters.find_quantized(&name) {
+            return Ok(parameters.quantized_matrix(id).dense(self.dtype())?);
+        }
+        match parameters.find(&name) {
+            Some(id) => Ok(parameters.get(id).value.clone()),
             None => Err(ModelError::value(
                 format!("target_modules: the model has no {path}.weight"),
                 "name modules that it has: a preference model has no output head",

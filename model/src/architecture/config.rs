@@ -9,7 +9,7 @@ use super::defaults::Defaults;
 use super::families::FamilyOf;
 use super::fields::{Fields, MOST_POSITIONS};
 use super::rope::RopeReader;
-use super::{Activation, Architecture, Family, RopeScaling, StoredDtype};
+use super::{Activation, Architecture, Family, RopeScaling, StoredDtype, quantization};
 use crate::error::ModelError;
 
 // Bounds far above any published model; a file beyond them is damaged, not large.
@@ -103,13 +103,7 @@ fn read_common(family: &'static Family, fields: &Fields) -> Result<Architecture,
 }
 
 fn refuse_unsupported(fields: &Fields) -> Result<(), ModelError> {
-    if fields.get("quantization_config").is_some() {
-        return Err(fields.wrong(
-            "quantization_config",
-            "is there: the weights are quantised, which is not supported",
-            "use the model's unquantised weights (float32, bfloat16 or float16)",
-        ));
-    }
+    quantization::check(fields)?;
     for key in ["num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"] {
         if fields.get(key).and_then(Value::as_u64).is_some_and(|n| n > 0) {
             return Err(fields.wrong(

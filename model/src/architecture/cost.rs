@@ -86,6 +86,20 @@ impl Architecture {
         self.parameter_count() as u64 * dtype.size_in_bytes() as u64
     }
 
+    /// Bytes of the weights with the maps of the blocks in NF4: four bits a number, and eight for each 64.
+    pub fn quantized_bytes(&self, dtype: DType) -> u64 {
+        let modules = self.modules();
+        let maps = modules.tensors().into_iter().filter(|spec| modules.is_of_block(spec));
+        let numbers: u64 = maps.map(|spec| spec.shape.iter().product::<usize>() as u64).sum();
+        let others = self.parameter_count() as u64 - numbers;
+        numbers / 2 + numbers / 64 + others * dtype.size_in_bytes() as u64
+    }
+
+    /// Bytes of the output head's matrix, which may be the embedding.
+    pub fn head_bytes(&self, dtype: DType) -> u64 {
+        (self.vocab_size * self.hidden_size * dtype.size_in_bytes()) as u64
+    }
+
     /// Bytes of a token's keys and values over all layers.
     pub fn key_value_bytes(&self, dtype: DType) -> usize {
         2 * self.num_layers * self.num_kv_heads * self.head_dim * dtype.size_in_bytes()

@@ -150,6 +150,11 @@ impl Modules {
             .collect()
     }
 
+    /// Whether this is the matrix of a map in a block.
+    pub fn is_of_block(&self, spec: &TensorSpec) -> bool {
+        spec.kind == ParameterKind::Matrix && !self.is_of_head(&spec.name)
+    }
+
     /// Whether this is a tensor of an output head of its own, which a preference model does without.
     pub fn is_of_head(&self, name: &str) -> bool {
         self.head.as_ref().is_some_and(|head| head.tensors().any(|tensor| tensor.name == name))

@@ -14,6 +14,7 @@ mod fields;
 mod layer_types;
 pub(crate) mod layout;
 mod named;
+mod quantization;
 mod rope;
 
 use std::path::Path;
@@ -28,9 +29,8 @@ pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
 pub use rope::{Rope, RopeScaling};
 
+use crate::companions::Companions;
 use crate::error::ModelError;
-use crate::folder::check_links;
-use crate::json::read_json;
 
 /// The gate's activation in the feed-forward part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,17 +161,17 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// Reads `folder`/config.json. Errors: no folder, no file, an adapter's folder, a link that leaves the folder, not
+    /// Reads `folder`/config.json, or the metadata of the GGUF that `folder` is. Errors: no folder, no file, an adapter's folder, a link that leaves the folder, not
     /// JSON, anything that [`Self::from_json`] refuses.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        let path = folder.join("config.json");
-        check_links(folder)?;
+        let files = Companions::checked(folder)?;
+        let path = files.path("config.json");
         if !path.exists()
             && let Some(fault) = crate::adapter::fault(folder)
         {
             return Err(fault);
         }
-        Self::from_json(&read_json(&path, "a model folder holds config.json")?, &path)
+        Self::from_json(&files.json("config.json", "a model folder holds config.json")?, &path)
     }
 
     /// Reads the content of a config.json; `path` is for messages only.

@@ -79,8 +79,9 @@ impl Decoder {
             }
         }
         for (name, weight) in merged {
-            if let Some(id) = self.parameters.find(&name) {
-                self.parameters.set_value(id, weight);
+            match self.parameters.find(&name) {
+                Some(id) => self.parameters.set_value(id, weight),
+                None => self.parameters.replace_quantized(&name, weight),
             }
         }
         self.drop_adapter()?;
@@ -112,7 +113,15 @@ impl Decoder {
         };
         let adapters: HashSet<_> = self.maps().flat_map(Linear::parameters_of_adapters).collect();
         let own = self.parameters.iter().filter(|(id, _)| !adapters.contains(id));
-        own.map(|(_, parameter)| {
+        let quantized = self.parameters.quantized().map(|weight| {
+            let module = adapted(&weight.name);
+            let make = move || {
+                let merged = module.map(|(linear, number)| linear.merged(&self.parameters, number));
+                merged.transpose()?.flatten().map_or_else(|| weight.matrix.dense(DType::F32), Ok)
+            };
+            (weight.name.as_str(), Stored::Made { dims: weight.matrix.dims(), make: Box::new(make) })
+        });
+        let dense = own.map(|(_, parameter)| {
             let held = parameter.full();
             let stored = match adapted(&parameter.name) {
                 None => Stored::Held(held),
@@ -124,8 +133,8 @@ impl Decoder {
                 },
             };
             (parameter.name.as_str(), stored)
-        })
-        .collect()
+        });
+        dense.chain(quantized).collect()
     }
 
     /// The dtype that merged weights and factors have all their digits in.

@@ -8,10 +8,10 @@ use candle_core::{DType, Device};
 use super::Decoder;
 use super::block::Block;
 use super::rotary::RotaryTables;
-use crate::architecture::Architecture;
+use crate::architecture::{Architecture, TensorSpec};
 use crate::error::ModelError;
 use crate::gpu::Gpu;
-use crate::linear::Linear;
+use crate::linear::{Linear, Nf4Matrix};
 use crate::parameters::{Parameter, Parameters};
 use crate::preference::load_heads;
 use crate::weights::{self, WeightFiles, random_tensor};
@@ -25,11 +25,21 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// Whether the heads of a preference model are loaded; a language model's output head may then be absent.
     pub heads: bool,
+    /// Whether the maps of the blocks are quantised as they are loaded: they are frozen then. Those that a checkpoint has
+    /// quantised are so without it.
+    pub quantize: Option<Quantization>,
+}
+
+/// How maps are quantised when they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantization {
+    /// Four bits a number in blocks of 64, with scales of eight bits (bitsandbytes' NF4, double quantised).
+    Nf4,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, heads: false }
+        Self { device: Device::Cpu, dtype: None, heads: false, quantize: None }
     }
 }
 
@@ -47,8 +57,25 @@ impl LoadOptions {
     }
 }
 
+/// The map of `spec` in four bits, where it is stored or wanted so.
+fn quantized(
+    files: &WeightFiles,
+    spec: &TensorSpec,
+    options: &LoadOptions,
+) -> Result<Option<Nf4Matrix>, ModelError> {
+    let matrix = match (files.nf4(spec)?, options.quantize) {
+        (Some(stored), _) => stored,
+        // One dense matrix at a time.
+        (None, Some(Quantization::Nf4)) => {
+            Nf4Matrix::quantize(&files.get(spec, DType::F32, &Device::Cpu)?)?
+        }
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(matrix.placed_on(&options.device)?))
+}
+
 impl Decoder {
-    /// Loads a model folder in Hugging Face layout.
+    /// Loads a model folder in Hugging Face layout, or a GGUF.
     ///
     /// # Errors
     /// What [`Architecture::load`] and [`WeightFiles`] refuse: all of it the user's input.
@@ -65,6 +92,12 @@ impl Decoder {
         let modules = architecture.modules();
         for spec in modules.tensors() {
             if modules.is_of_head(&spec.name) && !files.contains(&spec.name) {
+                continue;
+            }
+            if modules.is_of_block(&spec)
+                && let Some(matrix) = quantized(&files, &spec, options)?
+            {
+                parameters.push_quantized(spec.name, matrix);
                 continue;
             }
             let value = files.get(&spec, dtype, &options.device)?;
@@ -87,8 +120,14 @@ impl Decoder {
         let stored = architecture.stored_dtype.map_or(DType::F32, |d| d.dtype());
         let dtype = options.compute_dtype(stored);
         let mut parameters = Parameters::default();
-        for spec in architecture.tensors() {
+        let modules = architecture.modules();
+        for spec in modules.tensors() {
             let value = random_tensor(&spec, &architecture, seed, dtype, &options.device)?;
+            if modules.is_of_block(&spec) && options.quantize.is_some() {
+                let matrix = Nf4Matrix::quantize(&value)?.placed_on(&options.device)?;
+                parameters.push_quantized(spec.name, matrix);
+                continue;
+            }
             parameters.push(Parameter::new(spec.name, value, spec.kind));
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;

@@ -35,7 +35,7 @@ use candle_core::{DType, Device, Result, bail};
 pub use captured::DecodeGraphs;
 pub use forward::Tape;
 pub use head::head_chunk_rows;
-pub use load::LoadOptions;
+pub use load::{LoadOptions, Quantization};
 
 use self::rotary::RotaryTables;
 use self::weights::DecoderWeights;
@@ -91,6 +91,11 @@ impl Decoder {
     /// The folder that the weights came from.
     pub fn source(&self) -> Option<&std::path::Path> {
         self.source.as_deref()
+    }
+
+    /// Whether some of its maps are quantised: they cannot be trained.
+    pub fn is_quantized(&self) -> bool {
+        self.parameters.quantized().next().is_some()
     }
 
     /// All weights.

@@ -1,24 +1,28 @@
 //! What a map keeps for a whole stage of inference: its weights packed, or folded with their adapters.
 
-use candle_core::Result;
+use candle_core::{DType, Result};
 
+use super::Linear;
 use super::lora::Lora;
 use super::packed::Packed;
-use super::{Linear, Module};
 use crate::parameters::Parameters;
 
 impl Linear {
     /// Packs the weights for a CPU's products with few rows, where nothing is packed yet: their size again in memory. The
-    /// weights must not be updated until [`Linear::unpack`].
+    /// weights must not be updated until [`Linear::unpack`]. A map with a quantised matrix is not packed, since the copy would be
+    /// dense; its adapters with a magnitude are folded.
     ///
     /// # Errors
     /// Weights that are not contiguous f32 on a CPU.
     pub(crate) fn pack(&mut self, parameters: &Parameters) -> Result<()> {
+        if self.modules.iter().any(|module| module.weight.parameter().is_none()) {
+            return self.fold(parameters);
+        }
         if self.packed.is_none() {
             let weights = (self.modules.iter().enumerate())
                 .map(|(number, module)| match self.merged(parameters, number)? {
                     Some(merged) => Ok(merged),
-                    None => Ok(parameters.get(module.weight.parameter()).value.clone()),
+                    None => module.weight.matrix(parameters).to_tensor(DType::F32),
                 })
                 .collect::<Result<Vec<_>>>()?;
             self.packed = Some(Packed::of(&weights.iter().collect::<Vec<_>>(), self.inputs)?);
@@ -35,14 +39,14 @@ impl Linear {
         if !self.folded.is_empty() || !self.adapters.iter().any(Lora::replaces_product) {
             return Ok(());
         }
-        let fold = |(number, module): (usize, &Module)| {
-            if !self.adapter_of(number).is_some_and(Lora::replaces_product) {
+        let fold = |number: usize| {
+            let Some(magnitude) = self.adapter_of(number).and_then(|adapter| adapter.magnitude) else {
                 return Ok(None);
-            }
-            let dtype = parameters.get(module.weight.parameter()).value.dtype();
+            };
+            let dtype = parameters.get(magnitude).value.dtype();
             self.merged(parameters, number)?.map(|merged| merged.to_dtype(dtype)).transpose()
         };
-        self.folded = self.modules.iter().enumerate().map(fold).collect::<Result<_>>()?;
+        self.folded = (0..self.modules.len()).map(fold).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -8,11 +8,12 @@
 //! | form of a weight | where | products |
 //! |---|---|---|
 //! | `Weight::Dense`, `Weight::Tied` | a parameter \[rows, inputs] | `dense.rs` |
+//! | `Weight::Nf4` | a frozen matrix of four bits beside the parameters | `nf4.rs` |
 //! | all modules of a map packed for a CPU's inference | beside the parameters, until `Linear::unpack` | `packed.rs` |
 //!
-//! A further form of a frozen weight (blocks of four bits) is a variant of `Weight` with a file of its own here: it is no
-//! parameter, so that neither gradients nor optimizers nor a trainer's checkpoints know of it; `forward` and `backward`
-//! match on it module by module, its backward has dx alone, and `Linear::footprint` says its bytes. An adapter stands in a
+//! A frozen weight in a form of its own (`nf4.rs`) is no parameter, so that neither gradients nor optimizers nor a trainer's
+//! checkpoints know of it; `matrix.rs` is where forms are told apart, module by module. Its backward has dx alone, and a map
+//! with one is not packed. An adapter stands in a
 //! list beside `modules` (`lora/`): `forward` adds its product to its module's columns, `backward` adds to dx and to its
 //! factors' gradients. Whoever computes with a map calls these two functions and asks for neither. Parameters that are not
 //! trained have no gradient, here as everywhere.
@@ -23,15 +24,19 @@
 mod dense;
 mod inference;
 pub(crate) mod lora;
+mod matrix;
 mod module;
+mod nf4;
 mod packed;
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use self::lora::dropout::StepDropout;
 use self::lora::{Lora, Place};
+pub(crate) use self::matrix::Matrix;
 pub use self::module::NewModule;
 pub(crate) use self::module::{Module, Weight};
+pub(crate) use self::nf4::{Nf4Matrix, Nf4Scales};
 use self::packed::Packed;
 use crate::architecture::{ParameterKind, layout};
 use crate::cpu::storage::unwritten_tensor;
@@ -78,13 +83,16 @@ impl Linear {
     /// The stored modules side by side, in their order; `None` where a tensor of theirs is not among the parameters.
     pub(crate) fn of(parameters: &Parameters, modules: &[layout::ModuleSpec]) -> Option<Self> {
         let found = modules.iter().map(|module| {
-            let weight = parameters.find(&module.weight())?;
+            let weight = match parameters.find_quantized(&module.weight()) {
+                Some(quantized) => Weight::Nf4(quantized),
+                None => Weight::Dense(parameters.find(&module.weight())?),
+            };
             // A bias that the family has must be there.
             let bias = match module.bias() {
                 Some(bias) => Some(parameters.find(&bias)?),
                 None => None,
             };
-            Some((module.name.clone(), Weight::Dense(weight), bias))
+            Some((module.name.clone(), weight, bias))
         });
         Self::side_by_side(parameters, found.collect::<Option<Vec<_>>>()?)
     }
@@ -132,7 +140,7 @@ impl Linear {
             folded: Vec::new(),
         };
         for (name, weight, bias) in modules {
-            let (rows, inputs) = parameters.get(weight.parameter()).value.dims2().ok()?;
+            let (rows, inputs) = weight.matrix(parameters).dims()?;
             if !linear.modules.is_empty() && inputs != linear.inputs {
                 return None;
             }
@@ -174,8 +182,8 @@ impl Linear {
     /// Out of memory on the device.
     pub(crate) fn merged(&self, parameters: &Parameters, module: usize) -> Result<Option<Tensor>> {
         let Some(adapter) = self.adapter_of(module) else { return Ok(None) };
-        let weight = parameters.get(self.modules[module].weight.parameter()).full();
-        adapter.merged(parameters, weight).map(Some)
+        let weight = self.modules[module].weight.full(parameters)?;
+        adapter.merged(parameters, &weight).map(Some)
     }
 
     /// The parameters that are this map's own: its modules' and its adapters'.
@@ -191,7 +199,12 @@ impl Linear {
     /// Bytes of weights and adapters, packed copies among them; those of a tied matrix are the embedding's.
     pub(crate) fn footprint(&self, parameters: &Parameters) -> usize {
         let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let quantized = self.modules.iter().map(|module| match module.weight {
+            Weight::Nf4(id) => parameters.quantized_matrix(id).footprint(),
+            Weight::Dense(_) | Weight::Tied(_) => 0,
+        });
         self.parameters().map(|id| parameters.get(id).footprint()).sum::<usize>()
+            + quantized.sum::<usize>()
             + self.packed.as_ref().map_or(0, Packed::footprint)
             + self.folded.iter().flatten().map(bytes).sum::<usize>()
     }
@@ -273,7 +286,7 @@ impl Linear {
                     let place = self.place(parameters, gpu.as_ref(), module, pass.dropout);
                     let adapter = self.adapter_of(number);
                     if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
-                        dense::forward(gpu.as_ref(), x, place.weight, out, first, pass.sums)?;
+                        place.weight.forward(gpu.as_ref(), x, out, first, pass.sums)?;
                     }
                     if let Some(adapter) = adapter.filter(|_| t > 0) {
                         adapter.forward(&place, x, out, pass.sums)?;
@@ -296,7 +309,7 @@ impl Linear {
         module: &Module,
         dropout: Option<&'a StepDropout>,
     ) -> Place<'a> {
-        let weight = &parameters.get(module.weight.parameter()).value;
+        let weight = module.weight.matrix(parameters);
         Place { parameters, gpu, weight, first: module.rows.start, dropout }
     }
 
@@ -349,16 +362,15 @@ impl Linear {
         }
         for (i, module) in self.modules.iter().enumerate() {
             let first = module.rows.start;
-            let id = module.weight.parameter();
             let place = self.place(parameters, gpu.as_ref(), module, dropout);
             let adapter = self.adapter_of(i);
             if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
-                dense::backward_input(gpu.as_ref(), dy, place.weight, &dx, first, i > 0)?;
+                place.weight.backward_input(gpu.as_ref(), dy, &dx, first, i > 0)?;
             }
             if let Some(adapter) = adapter {
                 adapter.backward(&place, x, dy, &dx, gradients)?;
             }
-            if let Some(d_weight) = gradients.get(id) {
+            if let Some(d_weight) = module.weight.parameter().and_then(|id| gradients.get(id)) {
                 dense::backward_weight(gpu.as_ref(), x, dy, d_weight, first)?;
             }
             if let Some(d_bias) = module.bias.and_then(|bias| gradients.get(bias)) {

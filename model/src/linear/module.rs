@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{DType, Result, Tensor};
 
-use crate::parameters::ParameterId;
+use super::Matrix;
+use crate::parameters::{ParameterId, Parameters, QuantizedId};
 
 /// One stored module of a map.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ impl Module {
     pub(crate) fn parameters(&self) -> impl Iterator<Item = ParameterId> {
         let weight = match self.weight {
             Weight::Dense(id) => Some(id),
-            Weight::Tied(_) => None,
+            Weight::Tied(_) | Weight::Nf4(_) => None,
         };
         weight.into_iter().chain(self.bias)
     }
@@ -37,12 +38,32 @@ pub(crate) enum Weight {
     Dense(ParameterId),
     /// The embedding, which it shares: its gradient is the embedding's, and its bytes are counted there.
     Tied(ParameterId),
+    /// Frozen and of four bits, beside the parameters.
+    Nf4(QuantizedId),
 }
 
 impl Weight {
-    pub(super) fn parameter(self) -> ParameterId {
+    /// The parameter that holds it.
+    pub(super) fn parameter(self) -> Option<ParameterId> {
         match self {
-            Weight::Dense(id) | Weight::Tied(id) => id,
+            Weight::Dense(id) | Weight::Tied(id) => Some(id),
+            Weight::Nf4(_) => None,
+        }
+    }
+
+    /// What products are made with.
+    pub(crate) fn matrix(self, parameters: &Parameters) -> Matrix<'_> {
+        match self {
+            Weight::Dense(id) | Weight::Tied(id) => Matrix::Dense(&parameters.get(id).value),
+            Weight::Nf4(id) => Matrix::Nf4(parameters.quantized_matrix(id)),
+        }
+    }
+
+    /// Its numbers with all their digits.
+    pub(crate) fn full(self, parameters: &Parameters) -> Result<Tensor> {
+        match self {
+            Weight::Dense(id) | Weight::Tied(id) => Ok(parameters.get(id).full().clone()),
+            Weight::Nf4(id) => parameters.quantized_matrix(id).dense(DType::F32),
         }
     }
 }

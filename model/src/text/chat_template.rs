@@ -14,6 +14,7 @@ use selfplay_records::{Message, guard};
 use serde_json::Value;
 
 use super::SpecialTokens;
+use crate::companions::Companions;
 use crate::error::ModelError;
 use crate::jinja::fault::{MOST_BYTES, MOST_STEPS};
 use crate::jinja::{FaultKind, ParsedTemplate, TemplateFault};
@@ -38,7 +39,7 @@ impl ChatTemplate {
     pub fn for_model(folder: &Path, override_file: Option<&Path>) -> Result<Option<Self>, ModelError> {
         let found = match override_file {
             Some(file) => Some(source::read_override(file)?),
-            None => source::find(folder)?,
+            None => source::find(&Companions::of(folder)?)?,
         };
         let Some(found) = found else { return Ok(None) };
         Self::from_source(&found.text, &found.path, &SpecialTokens::load(folder)?).map(Some)

@@ -6,13 +6,11 @@
 use std::path::Path;
 
 use selfplay_records::{Message, Prompt};
-use serde_json::Value;
 
 use super::{ChatTemplate, Tokenizer};
 use crate::architecture::token_ids;
+use crate::companions::Companions;
 use crate::error::ModelError;
-use crate::folder::check_links;
-use crate::json::read_json;
 
 /// A model's tokenizer and chat template.
 pub struct Codec {
@@ -28,12 +26,11 @@ impl Codec {
     /// Reads tokenizer and template of a model folder; `template_override` is a template file that goes before the
     /// folder's own. Errors as [`Tokenizer::load`] and [`ChatTemplate::for_model`].
     pub fn load(folder: &Path, template_override: Option<&Path>) -> Result<Self, ModelError> {
-        check_links(folder)?;
+        let files = Companions::checked(folder)?;
         let tokenizer = Tokenizer::load(folder)?;
         let template = ChatTemplate::for_model(folder, template_override)?;
-        let config = folder.join("config.json");
         // A folder that holds a tokenizer alone will do for tokenising.
-        let config = if config.is_file() { read_json(&config, "")? } else { Value::Null };
+        let config = files.json_if_there("config.json")?;
         let vocab_size =
             config["vocab_size"].as_u64().map_or_else(|| tokenizer.vocab_size(), |size| size as usize);
         Ok(Self { tokenizer, template, vocab_size })
@@ -143,16 +140,13 @@ impl Codec {
     /// The ids that end a response: `eos_token_id` of generation_config.json, else of config.json, together with the
     /// tokenizer's eos_token; ascending. Ids that the model cannot produce are left out.
     pub fn stop_ids(&self, folder: &Path) -> Result<Vec<u32>, ModelError> {
+        let files = Companions::of(folder)?;
         let mut ids = Vec::new();
         for file in ["generation_config.json", "config.json"] {
-            let path = folder.join(file);
-            if !path.is_file() {
-                continue;
-            }
-            let config = read_json(&path, "")?;
+            let config = files.json_if_there(file)?;
             let found = token_ids(&config["eos_token_id"]).ok_or_else(|| {
                 let what = format!("`eos_token_id` is {}", config["eos_token_id"]);
-                ModelError::input(&path, what, "it must be a token id or a list of token ids")
+                ModelError::input(files.path(file), what, "it must be a token id or a list of token ids")
             })?;
             if !found.is_empty() {
                 ids = found;

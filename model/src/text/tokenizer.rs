@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::companions::Companions;
 use crate::error::ModelError;
-use crate::json::read_json;
 use selfplay_records::guard::caught;
 
 mod added;
@@ -36,13 +36,14 @@ impl SpecialTokens {
 
     /// Reads tokenizer_config.json, then special_tokens_map.json for what the former leaves out; both may be absent.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        Self::of(&Companions::of(folder)?)
+    }
+
+    fn of(files: &Companions) -> Result<Self, ModelError> {
         let mut tokens = Self::default();
         for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-            let path = folder.join(file);
-            if !path.is_file() {
-                continue;
-            }
-            let config = read_json(&path, "")?;
+            let config = files.json_if_there(file)?;
+            let path = files.path(file);
             for key in SPECIAL_KEYS {
                 if tokens.get(key).is_none()
                     && let Some(text) = token_text(&config[key], key, &path)?
@@ -82,12 +83,8 @@ fn token_text(value: &Value, key: &str, path: &Path) -> Result<Option<String>, M
 /// Whether tokenizer_config.json asks for Llama's `legacy: false`: the space that SentencePiece puts before a text
 /// stands at its very start only, not after every special token. tokenizer.json files of that time still have the
 /// old way written in them; transformers 5 follows the flag.
-fn has_new_prefix(folder: &Path) -> Result<bool, ModelError> {
-    let path = folder.join("tokenizer_config.json");
-    if !path.is_file() {
-        return Ok(false);
-    }
-    let config = read_json(&path, "")?;
+fn has_new_prefix(files: &Companions) -> Result<bool, ModelError> {
+    let config = files.json_if_there("tokenizer_config.json")?;
     let is_llama =
         matches!(config["tokenizer_class"].as_str(), Some("LlamaTokenizer" | "LlamaTokenizerFast"));
     Ok(is_llama && config["legacy"] == Value::Bool(false) && config["add_prefix_space"] != Value::Bool(false))
@@ -127,17 +124,18 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `folder`/tokenizer.json and the names of the special tokens.
+    /// Reads `folder`/tokenizer.json and the names of the special tokens; or what the GGUF that `folder` is has of them.
     ///
     /// Errors: no folder, no tokenizer.json (a `tokenizer.model` alone does not do), a damaged file.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        let path = folder.join("tokenizer.json");
+        let files = Companions::of(folder)?;
+        let path = files.path("tokenizer.json");
         let remedy = if folder.join("tokenizer.model").is_file() {
             "tokenizer.model alone is not read: save the tokenizer with transformers, which writes tokenizer.json"
         } else {
             "a model folder holds tokenizer.json"
         };
-        if !folder.is_dir() {
+        if files.folder().is_some_and(|folder| !folder.is_dir()) {
             return Err(ModelError::input(
                 folder,
                 "there is no such folder",
@@ -149,13 +147,16 @@ impl Tokenizer {
         {
             return Err(fault);
         }
-        let bytes = selfplay_records::read_regular(&path, MOST_BYTES)
-            .map_err(|error| ModelError::reading(&path, error, remedy))?;
+        let bytes = match files.folder() {
+            Some(_) => selfplay_records::read_regular(&path, MOST_BYTES)
+                .map_err(|error| ModelError::reading(&path, error, remedy))?,
+            None => files.json("tokenizer.json", remedy)?.to_string().into_bytes(),
+        };
         let damaged = |error: &dyn std::fmt::Display| {
             ModelError::input(&path, format!("it is not a valid tokenizer: {error}"), "fetch the file again")
         };
         checks::steps(&path, &bytes)?;
-        let new_prefix = has_new_prefix(folder)?;
+        let new_prefix = has_new_prefix(&files)?;
         let read = || -> Result<tokenizers::Tokenizer, String> {
             if !new_prefix {
                 return tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string());
@@ -165,8 +166,8 @@ impl Tokenizer {
             serde_json::from_value(json).map_err(|error| error.to_string())
         };
         let mut inner = caught(read).unwrap_or_else(Err).map_err(|error| damaged(&error))?;
-        let special = SpecialTokens::load(folder)?;
-        added::add(&mut inner, folder, &special)?;
+        let special = SpecialTokens::of(&files)?;
+        added::add(&mut inner, &files, &special)?;
         without_dropout(&mut inner);
         // What a call pads or cuts is the caller's business, whatever the file was last used with.
         inner.with_padding(None);

@@ -36,6 +36,7 @@ impl WeightFiles {
 
     /// The head that config.json names.
     fn named_head(&self, architecture: &Architecture) -> Result<Option<TensorSpec>, ModelError> {
+        // A GGUF's says nothing of heads.
         let path = self.folder().join("config.json");
         let config = if path.is_file() { read_json(&path, "")? } else { Value::Null };
         let Some(prefix) = config["value_head_prefix"].as_str() else { return Ok(None) };

@@ -1,13 +1,18 @@
-//! A model folder's weights: read, drawn, written.
+//! A model's weights: read from a folder or a GGUF, drawn, written to a folder.
 
+mod encoding;
 mod heads;
+mod mapped;
+mod nf4;
 mod random;
 mod read;
 pub mod safetensors;
 mod stored;
 mod write;
 
+pub(crate) use encoding::{Adjustment, Encoding, TensorLocation, decode_ggml};
 pub use heads::HeadSpecs;
+pub(crate) use mapped::map;
 pub(crate) use random::normal;
 pub use random::random_tensor;
 pub use read::WeightFiles;
@@ -18,3 +23,5 @@ pub use write::save;
 pub(crate) const SINGLE_FILE: &str = "model.safetensors";
 /// The name of the table of shards.
 pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What to do about a file that is damaged.
+pub(crate) const AGAIN: &str = "fetch or copy the file again";

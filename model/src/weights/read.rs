@@ -1,4 +1,4 @@
-//! Reading a model folder's weights: safetensors, whole or sharded, memory-mapped and checked before use.
+//! Reading a model's weights: safetensors, whole or sharded, or a GGUF, memory-mapped and checked before use.
 //!
 //! Nothing is believed before it was checked: the header's length and layout, the index against its shards, every
 //! tensor's shape against the architecture, every number for being finite. Names may carry the prefixes that
@@ -13,18 +13,19 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
-use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
-use super::{INDEX_FILE, SINGLE_FILE};
+use super::encoding::decode;
+use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
 use crate::error::ModelError;
+use crate::gguf::{self, Gguf};
 use crate::json::read_json;
+use crate::linear::Nf4Matrix;
 
-const AGAIN: &str = "fetch or copy the file again";
 /// What wrappers put before a name; taken off as often as they stand there.
 const WRAPPERS: [&str; 8] = [
     "module.",
@@ -37,24 +38,22 @@ const WRAPPERS: [&str; 8] = [
     // A multimodal model's; transformers 5 has `model.` before it, 4 after it.
     "language_model.",
 ];
-/// Numbers decoded by one task: 64 Ki are large enough to hide its cost.
-const DECODE_CHUNK: usize = 1 << 16;
 
+/// A file of weights; places in it count from its begin.
 struct MappedShard {
     path: PathBuf,
     map: Mmap,
+}
+
+/// A safetensors file whose header was read.
+struct SafetensorsFile {
+    shard: MappedShard,
     /// Where the numbers begin: after the length and the header.
     data: usize,
     metadata: Metadata,
 }
 
-struct TensorLocation {
-    shard: usize,
-    /// The name in the file, prefixes and all.
-    stored_name: String,
-}
-
-/// The weights of a model folder, open and memory-mapped.
+/// The weights of a model, open and memory-mapped.
 pub struct WeightFiles {
     folder: PathBuf,
     shards: Vec<MappedShard>,
@@ -62,21 +61,28 @@ pub struct WeightFiles {
 }
 
 impl WeightFiles {
-    /// Opens `folder`/model.safetensors, or the shards of `folder`/model.safetensors.index.json.
+    /// Opens `folder`/model.safetensors, or the shards of `folder`/model.safetensors.index.json; or the GGUF that `folder`
+    /// is.
     ///
     /// Errors: neither is there (a `.bin` file is named with the remedy), a header that is damaged or absurd, a
     /// file cut short, a shard that is missing, a tensor that the index places in a shard that lacks it.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        if gguf::is_gguf(folder) {
+            return Self::of_gguf(Gguf::open(folder)?);
+        }
         let single = folder.join(SINGLE_FILE);
         let index = folder.join(INDEX_FILE);
-        let shards = if single.is_file() {
+        let files = if single.is_file() {
             vec![open_shard(&single)?]
         } else if index.is_file() {
             open_index(folder, &index)?
         } else {
             return Err(no_weights(folder));
         };
-        let places = places(folder, &shards)?;
+        let mut places = places(folder, &files)?;
+        let shards: Vec<MappedShard> = files.into_iter().map(|file| file.shard).collect();
+        nf4::gather(&mut places, |place: &TensorLocation| bytes_of(&shards, place))
+            .map_err(|fault| ModelError::input(&shards[fault.shard].path, fault.what, fault.remedy))?;
         Ok(Self { folder: folder.to_path_buf(), shards, places })
     }
 
@@ -84,12 +90,11 @@ impl WeightFiles {
     ///
     /// Errors: as [`Self::open`] of a file.
     pub(crate) fn open_file(path: &Path) -> Result<Self, ModelError> {
-        let shard = open_shard(path)?;
-        let names = shard.metadata.tensors().into_keys();
-        let places =
-            names.map(|name| (name.clone(), TensorLocation { shard: 0, stored_name: name })).collect();
+        let file = open_shard(path)?;
+        let names = file.metadata.tensors().into_keys();
+        let places = names.filter_map(|name| Some((name.clone(), file.place(0, name)?))).collect();
         let folder = path.parent().unwrap_or(path).to_path_buf();
-        Ok(Self { folder, shards: vec![shard], places })
+        Ok(Self { folder, shards: vec![file.shard], places })
     }
 
     /// Names of all tensors, sorted.
@@ -102,6 +107,20 @@ impl WeightFiles {
     /// The shape of a tensor.
     pub(crate) fn shape_of(&self, name: &str) -> Option<&[usize]> {
         self.places.get(name).map(|place| self.shape(place))
+    }
+
+    fn of_gguf(gguf: Gguf) -> Result<Self, ModelError> {
+        let path = gguf.path().to_path_buf();
+        let mut places = HashMap::new();
+        for (name, place) in gguf.stored()? {
+            let stored_name = place.stored_name.clone();
+            if places.insert(name.clone(), place).is_some() {
+                let what = format!("its tensor {stored_name} is not the only one for {name}");
+                return Err(ModelError::input(path, what, AGAIN));
+            }
+        }
+        let shards = vec![MappedShard { path: path.clone(), map: gguf.into_map() }];
+        Ok(Self { folder: path, shards, places })
     }
 
     /// Whether the tensor of this (plain) name is there.
@@ -142,7 +161,11 @@ impl WeightFiles {
     pub fn get(&self, spec: &TensorSpec, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
         let place = self.checked_place(spec)?;
         let shard = &self.shards[place.shard];
-        let stored = self.stored_dtype_at(place)?;
+        if let Encoding::Nf4(_) = place.encoding {
+            let matrix = self.nf4_at(place)?;
+            return Ok(matrix.dense(dtype)?.reshape(spec.shape.as_slice())?.to_device(device)?);
+        }
+        self.stored_dtype_at(place)?;
         let bytes = self.bytes(place);
         let bad = |index: usize| {
             ModelError::input(
@@ -153,16 +176,16 @@ impl WeightFiles {
         };
         let shape = spec.shape.as_slice();
         let tensor = match dtype {
-            DType::F32 => Tensor::from_vec(decode(bytes, stored, |x| x).map_err(bad)?, shape, &Device::Cpu)?,
+            DType::F32 => Tensor::from_vec(decode(place, bytes, |x| x).map_err(bad)?, shape, &Device::Cpu)?,
             DType::F64 => {
-                Tensor::from_vec(decode(bytes, stored, f64::from).map_err(bad)?, shape, &Device::Cpu)?
+                Tensor::from_vec(decode(place, bytes, f64::from).map_err(bad)?, shape, &Device::Cpu)?
             }
             DType::BF16 => {
-                let values = decode(bytes, stored, half::bf16::from_f32).map_err(bad)?;
+                let values = decode(place, bytes, half::bf16::from_f32).map_err(bad)?;
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
             DType::F16 => {
-                let values = decode(bytes, stored, half::f16::from_f32).map_err(bad)?;
+                let values = decode(place, bytes, half::f16::from_f32).map_err(bad)?;
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
             other => {
@@ -173,6 +196,23 @@ impl WeightFiles {
             }
         };
         Ok(tensor.to_device(device)?)
+    }
+
+    /// The matrix of this name, where it is stored as NF4. Errors: another shape than `spec` says, scales that are not
+    /// finite.
+    pub(crate) fn nf4(&self, spec: &TensorSpec) -> Result<Option<Nf4Matrix>, ModelError> {
+        let place = self.checked_place(spec)?;
+        match place.encoding {
+            Encoding::Nf4(_) => self.nf4_at(place).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn nf4_at(&self, place: &TensorLocation) -> Result<Nf4Matrix, ModelError> {
+        nf4::matrix(place, |place: &TensorLocation| self.bytes(place)).map_err(|what| {
+            let what = format!("tensor {} {what}", place.stored_name);
+            ModelError::input(&self.shards[place.shard].path, what, AGAIN)
+        })
     }
 
     /// Whether config.json ties the output head to the embedding, and yet there is a head with other numbers. Transformers 5
@@ -188,7 +228,7 @@ impl WeightFiles {
         if !architecture.tie_embeddings {
             return Ok(false);
         }
-        let is_own = if self.stored_dtype_at(head)? == self.stored_dtype_at(embedding)? {
+        let is_own = if head.encoding == embedding.encoding {
             self.shape(head) != self.shape(embedding) || self.bytes(head) != self.bytes(embedding)
         } else {
             true
@@ -209,7 +249,7 @@ impl WeightFiles {
             if let Ok(stored) = self.stored_dtype_at(place) {
                 for (dtype, count) in &mut counts {
                     if *dtype == stored {
-                        *count += self.bytes(place).len() / stored.dtype().size_in_bytes();
+                        *count += place.element_count();
                     }
                 }
             }
@@ -243,6 +283,7 @@ impl WeightFiles {
         Ok(place)
     }
 
+    /// The folder, or the GGUF.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -253,31 +294,39 @@ impl WeightFiles {
         Some((&self.shards[place.shard].path, &place.stored_name, self.shape(place)))
     }
 
-    fn shape(&self, place: &TensorLocation) -> &[usize] {
-        self.shards[place.shard].metadata.info(&place.stored_name).map_or(&[], |info| &info.shape)
+    fn shape<'a>(&self, place: &'a TensorLocation) -> &'a [usize] {
+        &place.shape
     }
 
     fn bytes(&self, place: &TensorLocation) -> &[u8] {
-        let shard = &self.shards[place.shard];
-        // The offsets were checked against the file's length when it was opened.
-        shard.metadata.info(&place.stored_name).map_or(&[], |info| {
-            &shard.map[shard.data + info.data_offsets.0..shard.data + info.data_offsets.1]
-        })
+        bytes_of(&self.shards, place)
     }
 
     fn stored_dtype_at(&self, place: &TensorLocation) -> Result<StoredDtype, ModelError> {
-        let shard = &self.shards[place.shard];
-        match shard.metadata.info(&place.stored_name).map(|info| info.dtype) {
-            Some(Dtype::F32) => Ok(StoredDtype::F32),
-            Some(Dtype::BF16) => Ok(StoredDtype::Bf16),
-            Some(Dtype::F16) => Ok(StoredDtype::F16),
-            other => Err(ModelError::input(
-                &shard.path,
-                format!("tensor {} is stored as {other:?}", place.stored_name),
+        place.encoding.written_as().ok_or_else(|| {
+            let format = match &place.encoding {
+                Encoding::Other(name) => name.as_str(),
+                _ => "blocks",
+            };
+            ModelError::input(
+                &self.shards[place.shard].path,
+                format!("tensor {} is stored as {format}", place.stored_name),
                 "supported are F32, BF16 and F16",
-            )),
-        }
+            )
+        })
     }
+}
+
+/// The bytes of a tensor, whose place was checked against its file when that was opened.
+fn bytes_of<'a>(shards: &'a [MappedShard], place: &TensorLocation) -> &'a [u8] {
+    shards[place.shard].map.get(place.bytes.clone()).unwrap_or(&[])
+}
+
+/// The name of a GGUF in the folder.
+fn gguf_in(folder: &Path) -> Option<String> {
+    let names =
+        std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.to_ascii_lowercase().ends_with(".gguf")).min()
 }
 
 fn no_weights(folder: &Path) -> ModelError {
@@ -286,6 +335,13 @@ fn no_weights(folder: &Path) -> ModelError {
     }
     if let Some(fault) = adapter::fault(folder) {
         return fault;
+    }
+    if let Some(file) = gguf_in(folder) {
+        return ModelError::input(
+            folder,
+            format!("its weights are in {file}"),
+            format!("name that file itself: {}", folder.join(&file).display()),
+        );
     }
     let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"];
     match pickled.iter().find(|name| folder.join(name).exists()) {
@@ -302,23 +358,12 @@ fn no_weights(folder: &Path) -> ModelError {
     }
 }
 
-fn open_shard(path: &Path) -> Result<MappedShard, ModelError> {
-    let file = selfplay_records::open_regular(path)
-        .map_err(|error| ModelError::reading(path, error, "every shard must be there"))?;
-    let length = file.metadata().map_err(|error| ModelError::io(path, error))?.len();
-    if length < 8 {
-        return Err(ModelError::input(path, format!("it is only {length} bytes long"), AGAIN));
-    }
-    // SAFETY: the map is read-only; a file that another process cuts short meanwhile ends this one by SIGBUS, as
-    // with every reader of safetensors.
-    let map = unsafe { Mmap::map(&file) }.map_err(|error| ModelError::io(path, error))?;
-    if map.starts_with(b"version https://git-lfs") {
-        let what = "it is a Git LFS pointer, not the weights";
-        return Err(ModelError::input(path, what, "run `git lfs pull` in the model's folder"));
-    }
+fn open_shard(path: &Path) -> Result<SafetensorsFile, ModelError> {
+    let map = map(path, "every shard must be there")?;
     match SafeTensors::read_metadata(&map) {
         Ok((header, metadata)) => {
-            Ok(MappedShard { path: path.to_path_buf(), map, data: header + 8, metadata })
+            let shard = MappedShard { path: path.to_path_buf(), map };
+            Ok(SafetensorsFile { shard, data: header + 8, metadata })
         }
         Err(error) => Err(ModelError::input(path, header_fault(&error, &map), AGAIN)),
     }
@@ -339,7 +384,7 @@ fn header_fault(error: &SafeTensorError, map: &[u8]) -> String {
     }
 }
 
-fn open_index(folder: &Path, index: &Path) -> Result<Vec<MappedShard>, ModelError> {
+fn open_index(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>, ModelError> {
     let value = read_json(index, "a sharded model has it")?;
     let Some(table) = value.get("weight_map").and_then(Value::as_object).filter(|table| !table.is_empty())
     else {
@@ -383,7 +428,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<Vec<MappedShard>, ModelErro
     Ok(shards)
 }
 
-fn places(folder: &Path, shards: &[MappedShard]) -> Result<HashMap<String, TensorLocation>, ModelError> {
+fn places(folder: &Path, shards: &[SafetensorsFile]) -> Result<HashMap<String, TensorLocation>, ModelError> {
     let mut places: HashMap<String, TensorLocation> = HashMap::new();
     for (number, shard) in shards.iter().enumerate() {
         let mut names: Vec<String> = shard.metadata.tensors().into_keys().collect();
@@ -401,8 +446,10 @@ fn places(folder: &Path, shards: &[MappedShard]) -> Result<HashMap<String, Tenso
                 ));
             }
             // A plain name wins over one that had to be stripped.
-            if is_exact || !places.contains_key(&name) {
-                places.insert(name, TensorLocation { shard: number, stored_name });
+            if (is_exact || !places.contains_key(&name))
+                && let Some(place) = shard.place(number, stored_name)
+            {
+                places.insert(name, place);
             }
         }
     }
@@ -428,34 +475,19 @@ fn plain_name(stored: &str) -> String {
     if is_body(rest) { format!("model.{rest}") } else { rest.to_owned() }
 }
 
-/// Numbers of the stored format, converted; the error is the flat index of the first one that is not finite.
-fn decode<T: Clone + Default + Send>(
-    bytes: &[u8],
-    stored: StoredDtype,
-    convert: impl Fn(f32) -> T + Sync,
-) -> Result<Vec<T>, usize> {
-    let width = stored.dtype().size_in_bytes();
-    let mut values = vec![T::default(); bytes.len() / width];
-    let first_bad = values
-        .par_chunks_mut(DECODE_CHUNK)
-        .zip(bytes.par_chunks(DECODE_CHUNK * width))
-        .enumerate()
-        .filter_map(|(chunk, (values, bytes))| {
-            let mut bad = None;
-            for (index, (value, bytes)) in values.iter_mut().zip(bytes.chunks_exact(width)).enumerate() {
-                let number = match (stored, bytes) {
-                    (StoredDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-                    (StoredDtype::Bf16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
-                    (StoredDtype::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
-                    _ => f32::NAN,
-                };
-                if !number.is_finite() && bad.is_none() {
-                    bad = Some(chunk * DECODE_CHUNK + index);
-                }
-                *value = convert(number);
-            }
-            bad
-        })
-        .min();
-    first_bad.map_or(Ok(values), Err)
+impl SafetensorsFile {
+    /// Where the tensor of this name is; `number` is the file's.
+    fn place(&self, number: usize, stored_name: String) -> Option<TensorLocation> {
+        let info = self.metadata.info(&stored_name)?;
+        let encoding = match info.dtype {
+            Dtype::F32 => Encoding::Plain(StoredDtype::F32),
+            Dtype::BF16 => Encoding::Plain(StoredDtype::Bf16),
+            Dtype::F16 => Encoding::Plain(StoredDtype::F16),
+            other => Encoding::Other(format!("{other:?}")),
+        };
+        // The offsets were checked against the file's length when it was opened.
+        let bytes = self.data + info.data_offsets.0..self.data + info.data_offsets.1;
+        let (shard, shape) = (number, info.shape.clone());
+        Some(TensorLocation { shard, stored_name, shape, encoding, bytes, adjustment: Adjustment::None })
+    }
 }

@@ -11,15 +11,16 @@ use serde_json::{Map, Value, json};
 
 use super::{INDEX_FILE, SINGLE_FILE, Stored, safetensors};
 use crate::architecture::{Architecture, StoredDtype, text_config};
+use crate::companions::Companions;
 use crate::error::ModelError;
-use crate::folder::{COMPANIONS, check_link};
-use crate::json::read_json;
+use crate::folder::COMPANIONS;
 
 /// Writes a model folder into `folder`, which exists.
 ///
 /// `tensors` are (Hugging Face name, value), written as `dtype` (f32, bf16 or f16) in shards of at most
 /// `max_shard_bytes` (one tensor may exceed it). config.json comes from `source_folder`, with its dtype set to what
-/// was written, or is made from `architecture` where there is no source or a multimodal one; tokenizer files are copied.
+/// was written, or is made from `architecture` where there is no source, a multimodal one or a GGUF; tokenizer files are
+/// copied, or made from a GGUF's metadata.
 pub fn save<'a, T: Into<Stored<'a>>>(
     folder: &Path,
     tensors: impl IntoIterator<Item = (&'a str, T)>,
@@ -31,17 +32,10 @@ pub fn save<'a, T: Into<Stored<'a>>>(
     let format = stored_dtype(dtype)?;
     let tensors: Vec<Named> = tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect();
     save_weights(folder, &tensors, format, max_shard_bytes)?;
-    save_config(folder, format, source_folder, architecture)?;
-    let Some(source) = source_folder else { return Ok(()) };
-    for name in COMPANIONS {
-        let from = source.join(name);
-        if from.is_file() {
-            check_link(source, name)?;
-            let to = folder.join(name);
-            atomic::copy(&from, &to)?;
-        }
-    }
-    Ok(())
+    let source = source_folder.map(Companions::of).transpose()?;
+    save_config(folder, format, source.as_ref(), architecture)?;
+    let Some(source) = source else { return Ok(()) };
+    COMPANIONS.into_iter().try_for_each(|name| source.copy_into(name, folder))
 }
 
 type Named<'a> = (&'a str, Stored<'a>);
@@ -103,21 +97,24 @@ fn save_file(path: &Path, tensors: &[Named], format: StoredDtype) -> Result<(), 
 fn save_config(
     folder: &Path,
     format: StoredDtype,
-    source_folder: Option<&Path>,
+    source: Option<&Companions>,
     architecture: &Architecture,
 ) -> Result<(), ModelError> {
-    let mut config = match source_folder {
+    let mut config = match source {
+        // A GGUF's is what the architecture was read from, and no configuration of transformers'.
+        Some(Companions::Gguf(_)) | None => architecture.to_json(),
         Some(source) => {
-            let config = read_json(&source.join("config.json"), "a model folder holds config.json")?;
+            let config = source.json("config.json", "a model folder holds config.json")?;
             // Of a multimodal model only the language model was read, and is written.
             let is_multimodal = config.as_object().and_then(text_config).is_some();
             if is_multimodal { architecture.to_json() } else { config }
         }
-        None => architecture.to_json(),
     };
     // A head of its own beside a config that ties it: the next reader needs no comparison of the two.
     let says_tied = Architecture::from_json(&config, folder).is_ok_and(|read| read.tie_embeddings);
     if let Value::Object(config) = &mut config {
+        // What is written is dense.
+        config.remove("quantization_config");
         if says_tied && !architecture.tie_embeddings {
             config.insert("tie_word_embeddings".to_owned(), Value::from(false));
         }

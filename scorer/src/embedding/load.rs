@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Device;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, ModelError, PreferenceHeads};
+use selfplay_model::{Architecture, Codec, Decoder, ModelError, PreferenceHeads};
 
 use super::backbone::footprint_of;
 use super::embedder::{Embedder, Reading};
@@ -42,8 +42,7 @@ pub(crate) fn load(
     if head == EmbeddingKind::Gpm {
         check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
     }
-    let options =
-        LoadOptions { device: device.clone(), dtype: settings.reading.dtype.tensor_dtype(), heads: true };
+    let options = settings.reading.load_options(device, true);
     let decoder = Decoder::load(folder, &options)?;
     let Some(mut heads) = PreferenceHeads::of(&decoder) else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });

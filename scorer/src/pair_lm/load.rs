@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, LoadOptions, ModelError, StoredDtype};
+use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, ModelError, StoredDtype};
 use selfplay_records::{Candidates, Prompt, Response};
 
 use super::PairLm;
@@ -25,7 +25,7 @@ pub(crate) fn load(
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let codec = open(folder, settings, template)?;
     let answers = [answer(&codec, folder, "A")?, answer(&codec, folder, "B")?];
-    let options = LoadOptions { device: device.clone(), dtype: settings.dtype.tensor_dtype(), heads: false };
+    let options = settings.load_options(device, false);
     let decoder = Decoder::load(folder, &options)?;
     let max_length = settings.max_length.min(decoder.architecture().max_positions);
     Ok(Box::new(PairLm { decoder, codec, answers, max_length, batch_tokens: settings.batch_tokens, factor }))

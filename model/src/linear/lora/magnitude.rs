@@ -47,14 +47,16 @@ impl Lora {
         let directed = self.directed(magnitude, place, x)?;
         dense::forward(place.gpu, seen, &directed, out, place.first, sums)?;
         if self.mask(place, x)?.is_some() {
-            dense::forward_add(place.gpu, &x.sub(seen)?, place.weight, out, place.first)?;
+            let weight = place.weight.to_tensor(x.dtype())?;
+            dense::forward_add(place.gpu, &x.sub(seen)?, &weight, out, place.first)?;
         }
         Ok(())
     }
 
     /// m ∘ N in x's dtype.
     fn directed(&self, magnitude: ParameterId, place: &Place, x: &Tensor) -> Result<Tensor> {
-        let unit = unit_rows(&self.sum(place.parameters, place.weight, Digits::Computed)?)?;
+        let weight = place.weight.to_tensor(x.dtype())?;
+        let unit = unit_rows(&self.sum(place.parameters, &weight, Digits::Computed)?)?;
         scale_rows(&unit.rows, &place.parameters.get(magnitude).value)?.to_dtype(x.dtype())
     }
 
@@ -70,7 +72,7 @@ impl Lora {
     ) -> Result<()> {
         let Place { parameters, gpu, weight, first, .. } = *place;
         let m = &parameters.get(magnitude).value;
-        let unit = unit_rows(&self.sum(parameters, weight, Digits::Computed)?)?;
+        let unit = unit_rows(&self.sum(parameters, &weight.to_tensor(x.dtype())?, Digits::Computed)?)?;
         let mask = self.mask(place, x)?;
         let seen = self.seen(place, x)?;
         let rows = m.elem_count();
@@ -90,7 +92,7 @@ impl Lora {
         drop(directed);
         if let Some(mask) = &mask {
             let d_rest = dx.zeros_like()?;
-            dense::backward_input(gpu, dy, weight, &d_rest, first, false)?;
+            weight.backward_input(gpu, dy, &d_rest, first, false)?;
             add_assign(dx, &d_rest)?;
             add_assign(dx, &d_seen.sub(&d_rest)?.mul(mask)?)?;
         }

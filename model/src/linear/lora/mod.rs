@@ -18,7 +18,7 @@ mod magnitude;
 use candle_core::{DType, Result, Tensor};
 
 use self::dropout::StepDropout;
-use super::{SumOrder, dense};
+use super::{Matrix, SumOrder, dense};
 use crate::cpu::storage::unwritten_tensor;
 use crate::gpu::Gpu;
 use crate::ops::elementwise::{add_assign, scale_assign};
@@ -57,7 +57,7 @@ pub(super) struct Place<'a> {
     pub parameters: &'a Parameters,
     pub gpu: Option<&'a Gpu>,
     /// W \[rows, inputs].
-    pub weight: &'a Tensor,
+    pub weight: Matrix<'a>,
     /// The module's first column.
     pub first: usize,
     /// The masks of a training step.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::companions::Companions;
 use crate::error::ModelError;
 use crate::json::read_json;
 
@@ -22,24 +23,21 @@ pub(super) fn read_override(file: &Path) -> Result<TemplateSource, ModelError> {
         if !file.exists() {
             return Err(ModelError::input(file, "there is no such file", "name a chat template that exists"));
         }
-        return in_json(file)?.ok_or_else(|| {
+        let config = read_json(file, "name a chat template that exists")?;
+        return in_json(&config, file)?.ok_or_else(|| {
             ModelError::input(file, "it has no `chat_template`", "the key holds the template as a string")
         });
     }
     read_text(file)
 }
 
-/// The template of a model folder.
-pub(super) fn find(folder: &Path) -> Result<Option<TemplateSource>, ModelError> {
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        return read_text(&file).map(Some);
+/// The template of a model.
+pub(super) fn find(files: &Companions) -> Result<Option<TemplateSource>, ModelError> {
+    if files.has("chat_template.jinja") {
+        return read_text(&files.path("chat_template.jinja")).map(Some);
     }
     for name in ["tokenizer_config.json", "chat_template.json"] {
-        let file = folder.join(name);
-        if file.is_file()
-            && let Some(found) = in_json(&file)?
-        {
+        if let Some(found) = in_json(&files.json_if_there(name)?, &files.path(name))? {
             return Ok(Some(found));
         }
     }
@@ -68,8 +66,7 @@ fn bounded(text: String, path: &Path) -> Result<TemplateSource, ModelError> {
 }
 
 /// `chat_template` of a JSON file: a string, a list of {name, template}, or an object of templates by name.
-fn in_json(path: &Path) -> Result<Option<TemplateSource>, ModelError> {
-    let config = read_json(path, "name a chat template that exists")?;
+fn in_json(config: &Value, path: &Path) -> Result<Option<TemplateSource>, ModelError> {
     let named = |name: &str, template: &Value| {
         (name == "default").then(|| template.as_str()).flatten().map(str::to_owned)
     };

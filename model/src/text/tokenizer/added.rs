@@ -5,27 +5,25 @@
 //! then the special tokens by name, and `additional_special_tokens` (`extra_special_tokens` since 5). Like there, the
 //! ids in the files are ignored: a new token gets the next free one.
 
-use std::path::Path;
-
 use serde_json::Value;
 use tokenizers::AddedToken;
 
 use super::SpecialTokens;
+use crate::companions::Companions;
 use crate::error::ModelError;
-use crate::json::read_json;
 use selfplay_records::guard::caught;
 
 /// Keys of lists of further special tokens.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 
-/// Adds what `folder`'s other files name to the tokenizer. Error: a token that is not written as one.
+/// Adds what the model's other files name to the tokenizer. Error: a token that is not written as one.
 pub(super) fn add(
     tokenizer: &mut tokenizers::Tokenizer,
-    folder: &Path,
+    files: &Companions,
     special: &SpecialTokens,
 ) -> Result<(), ModelError> {
-    let config = json(folder, "tokenizer_config.json")?;
-    let map = json(folder, "special_tokens_map.json")?;
+    let config = files.json_if_there("tokenizer_config.json")?;
+    let map = files.json_if_there("special_tokens_map.json")?;
     let is_new_form = config["added_tokens_decoder"].is_object();
     let mut specials: Vec<AddedToken> = Vec::new();
     for (key, text) in special.iter() {
@@ -48,8 +46,8 @@ pub(super) fn add(
     let is_special = |text: &str| specials.iter().any(|token| token.content == text);
     let mut tokens: Vec<AddedToken> = Vec::new();
     if is_new_form {
-        tokens.extend(decoder_entries(&config, folder)?);
-    } else if let Value::Object(entries) = json(folder, "added_tokens.json")? {
+        tokens.extend(decoder_entries(&config, files)?);
+    } else if let Value::Object(entries) = files.json_if_there("added_tokens.json")? {
         let mut entries: Vec<(String, u64)> =
             entries.into_iter().filter_map(|(text, id)| Some((text, id.as_u64()?))).collect();
         entries.sort_by_key(|(_, id)| *id);
@@ -74,7 +72,7 @@ pub(super) fn add(
     }
     let broken = |what: String| {
         ModelError::input(
-            folder.join("tokenizer_config.json"),
+            files.path("tokenizer_config.json"),
             format!("its added tokens do not fit the tokenizer: {what}"),
             "the files of a tokenizer must be of one model",
         )
@@ -84,11 +82,6 @@ pub(super) fn add(
         Ok(Err(error)) => Err(broken(error.to_string())),
         Err(panic) => Err(broken(panic)),
     }
-}
-
-fn json(folder: &Path, name: &str) -> Result<Value, ModelError> {
-    let path = folder.join(name);
-    if path.is_file() { read_json(&path, "") } else { Ok(Value::Null) }
 }
 
 /// A token as it is written: a text, or an object with flags.
@@ -104,10 +97,10 @@ fn token(written: &Value, text: &str, is_special: bool) -> AddedToken {
     }
 }
 
-fn decoder_entries(config: &Value, folder: &Path) -> Result<Vec<AddedToken>, ModelError> {
+fn decoder_entries(config: &Value, files: &Companions) -> Result<Vec<AddedToken>, ModelError> {
     let wrong = |what: String| {
         ModelError::input(
-            folder.join("tokenizer_config.json"),
+            files.path("tokenizer_config.json"),
             what,
             "`added_tokens_decoder` maps ids to objects with a `content`",
         )
