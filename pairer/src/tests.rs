@@ -37,6 +37,7 @@ fn preference(prompt_id: &str, scores: &[&[f64]]) -> Preference {
         probabilities,
         candidates_digest: None,
         embeddings: None,
+        advantages: None,
     }
 }
 

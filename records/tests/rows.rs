@@ -80,6 +80,7 @@ fn preference() -> impl Strategy<Value = Preference> {
                 mean_probabilities,
                 candidates_digest: embeds.then(|| "0123456789abcdef".to_owned()),
                 embeddings: embeds.then_some(embeddings),
+                advantages: None,
             },
         )
     })
