@@ -85,7 +85,7 @@ impl WeightFiles {
                 "a value model of TRL's PPO, trained to predict returns and not to compare responses",
             ),
         ] {
-            if let Some(name) = self.names().find(|name| name.starts_with(prefix)) {
+            if let Some(name) = self.names().into_iter().find(|name| name.starts_with(prefix)) {
                 return Err(ModelError::input(
                     self.folder(),
                     format!("it has the tensor {name}: {layout}"),

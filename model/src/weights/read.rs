@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::{INDEX_FILE, SINGLE_FILE};
 use crate::adapter;
-use crate::architecture::{Architecture, ParameterKind, StoredDtype, TensorSpec};
+use crate::architecture::{Architecture, StoredDtype, TensorSpec};
 use crate::error::ModelError;
 use crate::json::read_json;
 
@@ -245,11 +245,6 @@ impl WeightFiles {
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// The plain names of all tensors.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
     }
 
     /// The file, stored name and shape of the tensor of this (plain) name.
