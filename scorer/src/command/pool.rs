@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use selfplay_records::Candidates;
+use selfplay_records::shown::quoted;
 
 use super::process::{Process, Reply};
 use super::program::Program;
@@ -20,9 +21,9 @@ use crate::{CompareProgress, ScoreError};
 /// How often a call looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a second line is waited for after a program's first answer: one that writes more than it is asked does so at once.
-const AFTER_FIRST: Duration = Duration::from_millis(50);
+const AFTER_FIRST: Duration = Duration::from_millis(100);
 /// The same after a call's last row.
-const AFTER_LAST: Duration = Duration::from_millis(20);
+const AFTER_LAST: Duration = Duration::from_millis(100);
 
 /// How a line is read as the answer to a row.
 pub(super) type ReadAnswer<T> = fn(&[u8], &Candidates) -> Result<T, String>;
@@ -236,7 +237,7 @@ impl Hand {
                 Work::Ask { index, prompt_id, line } => self
                     .ask(&prompt_id, &line, &task.called_off)
                     .map(|answer| answer.map(|answer| (index, answer))),
-                Work::Settle => self.settle(AFTER_LAST, None).map(|()| None),
+                Work::Settle => self.settle(AFTER_LAST, None, None).map(|()| None),
             };
             // A call that has ended takes no replies.
             let _ = task.done.send(Done { worker: self.number, answer });
@@ -253,7 +254,7 @@ impl Hand {
         line: &[u8],
         called_off: &AtomicBool,
     ) -> Result<Option<Vec<u8>>, ScoreError> {
-        self.settle(Duration::ZERO, Some(prompt_id))?;
+        self.settle(Duration::ZERO, Some(prompt_id), None)?;
         let mut asked = 0;
         loop {
             let mut process = match self.process.take() {
@@ -267,7 +268,7 @@ impl Hand {
                 Reply::Answer(answer) => {
                     self.process = Some(process);
                     if is_new {
-                        self.settle(AFTER_FIRST, Some(prompt_id))?;
+                        self.settle(AFTER_FIRST, Some(prompt_id), Some(&answer))?;
                     }
                     return Ok(Some(answer));
                 }
@@ -292,13 +293,19 @@ impl Hand {
         }
     }
 
-    /// That the process has written nothing that was not asked.
-    fn settle(&self, patience: Duration, prompt_id: Option<&str>) -> Result<(), ScoreError> {
+    /// That the process has written nothing that was not asked, beside its `answer` to a row.
+    fn settle(
+        &self,
+        patience: Duration,
+        prompt_id: Option<&str>,
+        answer: Option<&[u8]>,
+    ) -> Result<(), ScoreError> {
         let Some(line) = self.process.as_ref().and_then(|process| process.unasked(patience)) else {
             return Ok(());
         };
+        let first = answer.map_or(String::new(), |answer| quoted(&String::from_utf8_lossy(answer)) + " and ");
         let problem = format!(
-            "wrote more lines than it was asked rows, such as {line}; one line a row is wanted, and nothing else on standard output"
+            "wrote more lines than it was asked rows: {first}{line}; one line a row is wanted, and nothing else on standard output"
         );
         Err(ScoreError::Command(self.program.failure(prompt_id, problem)))
     }

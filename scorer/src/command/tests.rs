@@ -192,7 +192,7 @@ fn wrong_answers_end_the_work_at_once() {
         ("echo '{\"scores\": [1]}'", "a list of 2"),
         ("echo '{\"scores\": [NaN, 1]}'", "no NaN"),
         ("echo '{\"scores\": [1, 2]}'; echo '{\"scores\": [1, 2]}'", "more lines"),
-        ("echo 'loading' ; echo '{\"scores\": [1, 2]}'", "no JSON object"),
+        ("echo 'loading' ; echo '{\"scores\": [1, 2]}'", "loading"),
         ("cat /dev/zero", "more than 16 MiB"),
         ("printf '{\"scores\": [1,'; exit 1", "ended without an answer"),
     ] {
