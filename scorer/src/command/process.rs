@@ -232,13 +232,13 @@ fn hear_answers(stdout: ChildStdout, said: &SyncSender<Heard>) {
         let read = stdout.by_ref().take(LONGEST_ANSWER + 1).read_until(b'\n', &mut line);
         let heard = match read {
             Ok(0) | Err(_) => return,
-            Ok(_) if line.last() == Some(&b'\n') => Heard::Line(line),
+            Ok(_) if line.last() == Some(&b'\n') => Heard::Line(line.trim_ascii_end().to_vec()),
             Ok(_) if line.len() as u64 > LONGEST_ANSWER => Heard::TooLong,
             Ok(_) => Heard::Torn(line),
         };
         // An empty line says nothing.
         let is_empty =
-            matches!(&heard, Heard::Line(line) | Heard::Torn(line) if line.trim_ascii().is_empty());
+            matches!(&heard, Heard::Line(line) | Heard::Torn(line) if line.trim_ascii_start().is_empty());
         let is_last = !matches!(heard, Heard::Line(_));
         if (!is_empty && said.send(heard).is_err()) || is_last {
             return;
