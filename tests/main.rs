@@ -7,6 +7,7 @@ mod gpu;
 mod hub;
 mod models;
 mod plan;
+mod programs;
 mod recipes;
 mod resume;
 mod rows;

@@ -56,7 +56,8 @@ pub use pair_layouts::{ReadPairs, SkipReason, SkippedPair, read_pairs};
 pub use preference::Preference;
 pub use prompt::{OnBadPrompt, Prompt};
 pub use prompt_file::{
-    PromptRow, ReadPromptRows, ReadPrompts, read_prompt_files, read_prompt_rows, read_prompts,
+    PromptRow, ReadPromptRows, ReadPrompts, read_prompt_files, read_prompt_files_whole, read_prompt_rows,
+    read_prompts,
 };
 pub use regular::{open_regular, read_regular, read_regular_text};
 pub use row::Row;

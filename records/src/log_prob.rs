@@ -43,6 +43,7 @@ impl LogProbRow {
             prompt: self.prompt.clone(),
             messages: self.messages.clone(),
             prompt_ids: self.prompt_ids.clone(),
+            others: None,
         }
     }
 }

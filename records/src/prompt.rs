@@ -1,8 +1,10 @@
 //! Prompts: what candidates respond to.
 
+use std::sync::Arc;
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::raw_row::found;
 use crate::row::{self, Columns};
@@ -23,6 +25,21 @@ pub struct Prompt {
     /// Token ids, taken as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_ids: Option<Vec<u32>>,
+    /// The other fields of its row, where a reader was asked for them. In memory only: no file of prompts or candidates has
+    /// them from here.
+    #[serde(skip)]
+    pub others: Option<Arc<Map<String, Value>>>,
+}
+
+impl Prompt {
+    /// Names of the fields that prompts and candidates have of their own.
+    pub const OWN_FIELDS: [&'static str; 5] = ["prompt_id", "prompt", "messages", "prompt_ids", "responses"];
+
+    /// Keeps a row's fields that are no prompt's and no candidates'.
+    pub fn keep_others(&mut self, mut row: Map<String, Value>) {
+        row.retain(|name, _| !Self::OWN_FIELDS.contains(&name.as_str()));
+        self.others = Some(Arc::new(row));
+    }
 }
 
 impl Row for Prompt {

@@ -25,6 +25,9 @@ use crate::{FieldProblem, Message, OnBadPrompt, Prompt, RecordError, Row};
 /// The column of prompts in alpaca's layout.
 const ALPACA: &str = "instruction";
 
+/// Columns that must hold what a prompt can have, beside the column of prompts, where all columns are read.
+const READ_OF_ALL: [&str; 3] = ["prompt_id", "prompt_ids", "messages"];
+
 /// The prompts of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadPrompts {
@@ -86,6 +89,25 @@ pub fn read_prompt_files<P: AsRef<Path>>(
     Ok(ReadPrompts { prompts, skipped: skipped.count })
 }
 
+/// As [`read_prompt_files`], with the other fields of each row in [`Prompt::others`].
+///
+/// # Errors
+/// As [`read_prompt_files`].
+pub fn read_prompt_files_whole<P: AsRef<Path>>(
+    paths: &[P],
+    column: &str,
+    on_bad: OnBadPrompt,
+) -> Result<ReadPrompts, RecordError> {
+    let mut prompts = Vec::new();
+    let wanted = Wanted::all(READ_OF_ALL.into_iter().chain([column]).map(str::to_owned));
+    let skipped = read(paths, column, on_bad, &wanted, &mut |_, mut prompt, row| {
+        prompt.keep_others(row);
+        prompts.push(prompt);
+        ControlFlow::Continue(())
+    })?;
+    Ok(ReadPrompts { prompts, skipped: skipped.count })
+}
+
 /// As [`read_prompts`], with the other fields of each row; the reading ends after `most` prompts.
 ///
 /// # Errors
@@ -96,12 +118,10 @@ pub fn read_prompt_rows(
     on_bad: OnBadPrompt,
     most: Option<usize>,
 ) -> Result<ReadPromptRows, RecordError> {
-    let ours = ["prompt_id", "prompt", "messages", "prompt_ids", "responses"];
-    let asked = [column, "prompt_id", "prompt_ids", "messages"];
-    let wanted = Wanted::all(asked.map(str::to_owned));
+    let wanted = Wanted::all(READ_OF_ALL.into_iter().chain([column]).map(str::to_owned));
     let mut rows = Vec::new();
     let skipped = read(&[path], column, on_bad, &wanted, &mut |row, prompt, mut others| {
-        for name in ours {
+        for name in Prompt::OWN_FIELDS {
             others.remove(name);
         }
         rows.push(PromptRow { prompt, row, others });

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use selfplay_model::ModelError;
 use selfplay_records::{HasKind, Kind, Problems};
 
+use crate::command::CommandFailure;
+
 /// An error of the scorer: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
@@ -124,6 +126,18 @@ pub enum ScoreError {
         /// `embedding`, `prompt gate` or `score`.
         what: &'static str,
     },
+    /// A kind that is loaded from a folder, and none was named.
+    #[error("score.kind = \"{kind}\": a model's folder is wanted: name one with score.model")]
+    NoFolder {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// A program of the user's that cannot be started.
+    #[error("{0}")]
+    NoProgram(CommandFailure),
+    /// A program of the user's that ended early, was silent or answered wrongly.
+    #[error("{0}")]
+    Command(CommandFailure),
     /// The decoder, the tokenizer or the weights.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -139,7 +153,7 @@ impl ScoreError {
 impl HasKind for ScoreError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotFinite { .. } => Kind::Machine,
+            Self::NotFinite { .. } | Self::Command(_) => Kind::Machine,
             Self::Row { source, .. } => source.kind(),
             Self::Model(source) => source.kind(),
             Self::Settings(_)
@@ -151,6 +165,8 @@ impl HasKind for ScoreError {
             | Self::NoTemplate { .. }
             | Self::NoEndToken { .. }
             | Self::NoText { .. }
+            | Self::NoFolder { .. }
+            | Self::NoProgram(_)
             | Self::Empty { .. } => Kind::Input,
         }
     }

@@ -1,12 +1,11 @@
 //! Memory and operations of a preference model, computed from its folder without loading it; used by the planner.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::DType;
 
-use crate::{KindSettings, ScoreError};
+use crate::{KindSettings, ModelPlace, ScoreError};
 
 /// Bytes and operations of a preference model, whatever its kind.
 #[derive(Clone, Debug)]
@@ -48,12 +47,22 @@ impl Footprint {
         Self { parameters, stored_dtype, token_values, cost }
     }
 
-    /// Of the preference model in `folder`, from its configuration alone.
+    /// Of a model that another program computes: nothing of ours.
+    pub(crate) fn elsewhere() -> Self {
+        Self::new(0, None, 0, Arc::new(Elsewhere))
+    }
+
+    /// Whether another program computes the model.
+    pub fn is_elsewhere(&self) -> bool {
+        self.parameters == 0
+    }
+
+    /// Of the preference model in a folder, from its configuration alone, or of one that needs none.
     ///
     /// # Errors
     /// A configuration that is absent, or that no model of this kind has.
-    pub fn of_folder(folder: &Path, kind: &KindSettings) -> Result<Self, ScoreError> {
-        kind.footprint(folder)
+    pub fn of_folder<'a>(place: impl Into<ModelPlace<'a>>, kind: &KindSettings) -> Result<Self, ScoreError> {
+        kind.footprint(place.into())
     }
 
     /// Bytes of the weights.
@@ -69,5 +78,15 @@ impl Footprint {
     /// Operations of one comparison.
     pub fn flops(&self, comparison: ComparisonLengths) -> f64 {
         self.cost.flops(comparison)
+    }
+}
+
+/// No operations of ours.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Cost for Elsewhere {
+    fn flops(&self, _: ComparisonLengths) -> f64 {
+        0.0
     }
 }

@@ -1,16 +1,17 @@
 //! The kinds of preference models: the settings of each, and its loader. A kind is a folder of this crate, a variant of
-//! [`KindSettings`] and a line in [`load`].
+//! [`KindSettings`] and a line in [`load`]. Kinds that another program computes have no model folder
+//! ([`KindSettings::runs_elsewhere`], [`ModelPlace::Nothing`]).
 
 use std::path::Path;
 
 use candle_core::{DType, Device};
 
 use crate::embedding::{self, EmbeddingKind};
-use crate::pair_lm;
 use crate::{
-    EmbeddingSettings, Footprint, PreferenceKind, PreferenceModel, PromptCheck, ReadingSettings, ScoreDType,
-    ScoreError, ScoreSettings,
+    CommandSettings, EmbeddingSettings, Footprint, ModelPlace, PreferenceKind, PreferenceModel, PromptCheck,
+    ReadingSettings, ScoreDType, ScoreError, ScoreSettings,
 };
+use crate::{command, pair_lm};
 
 /// A kind of preference model, with the settings that this kind has.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,31 +24,36 @@ pub enum KindSettings {
     BradleyTerry(EmbeddingSettings),
     /// A language model that is asked for A or B.
     PairLm(ReadingSettings),
+    /// A program of the user's.
+    Command(CommandSettings),
 }
 
-/// Loads the preference model in `folder`. `template` is a chat template's file that goes before the settings' and the
-/// folder's own.
+/// Loads a preference model: the one in a folder, or one that needs none. `template` is a chat template's file that goes before
+/// the settings' and the folder's own.
 ///
 /// # Errors
-/// Wrong settings; a folder that cannot be loaded; a policy (no value head); an odd head; a head of another kind than the
+/// Wrong settings; a program that is not there; a folder that cannot be loaded; a policy (no value head); an odd head; a head of another kind than the
 /// recipe names; a prompt head that does not fit; no chat template; no eos_token.
-pub fn load(
-    folder: &Path,
+pub fn load<'a>(
+    place: impl Into<ModelPlace<'a>>,
     settings: &ScoreSettings,
     device: &Device,
     template: Option<&Path>,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     settings.validate().within("score").into_result(ScoreError::Settings)?;
     let factor = settings.score_difference.factor();
+    let place = place.into();
+    let folder = || place.folder(settings.kind.name());
     match &settings.kind {
-        KindSettings::Auto(own) => embedding::load(folder, None, own, factor, device, template),
+        KindSettings::Auto(own) => embedding::load(folder()?, None, own, factor, device, template),
         KindSettings::Gpm(own) => {
-            embedding::load(folder, Some(EmbeddingKind::Gpm), own, factor, device, template)
+            embedding::load(folder()?, Some(EmbeddingKind::Gpm), own, factor, device, template)
         }
         KindSettings::BradleyTerry(own) => {
-            embedding::load(folder, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
+            embedding::load(folder()?, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
         }
-        KindSettings::PairLm(own) => pair_lm::load(folder, own, factor, device, template),
+        KindSettings::PairLm(own) => pair_lm::load(folder()?, own, factor, device, template),
+        KindSettings::Command(own) => command::load(own, factor),
     }
 }
 
@@ -66,52 +72,74 @@ impl KindSettings {
             Self::Gpm(_) => PreferenceKind::Gpm,
             Self::BradleyTerry(_) => PreferenceKind::BradleyTerry,
             Self::PairLm(_) => PreferenceKind::PairLm,
+            Self::Command(_) => PreferenceKind::Command,
+        }
+    }
+
+    /// Whether another program computes it: it needs no model folder, no device and no memory of ours.
+    pub fn runs_elsewhere(&self) -> bool {
+        self.name().runs_elsewhere()
+    }
+
+    /// The settings of the user's program, where it is one.
+    pub fn command(&self) -> Option<&CommandSettings> {
+        match self {
+            Self::Command(own) => Some(own),
+            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) | Self::PairLm(_) => None,
         }
     }
 
     /// A chat template's file that goes before the model folder's own.
     pub fn chat_template(&self) -> Option<&Path> {
-        self.reading().chat_template.as_deref()
+        self.reading()?.chat_template.as_deref()
     }
 
     /// The precision in the recipe; `None` leaves it to the loader.
     pub fn dtype(&self) -> Option<DType> {
-        self.reading().dtype.tensor_dtype()
+        self.reading()?.dtype.tensor_dtype()
     }
 
     /// Tokens that are read of a conversation of `tokens`.
     pub fn read_tokens(&self, tokens: usize) -> usize {
-        self.reading().max_length.min(tokens)
+        self.reading().map_or(tokens, |own| own.max_length.min(tokens))
     }
 
     /// Tokens of a forward pass at most, where no conversation is longer than `conversation`.
     pub fn pass_tokens(&self, conversation: usize) -> usize {
-        self.reading().batch_tokens.max(conversation)
+        self.reading().map_or(conversation, |own| own.batch_tokens.max(conversation))
     }
 
     /// Computes passes of at most so many tokens.
     pub fn set_batch_tokens(&mut self, tokens: usize) {
-        self.reading_mut().batch_tokens = tokens;
+        if let Some(own) = self.reading_mut() {
+            own.batch_tokens = tokens;
+        }
     }
 
     /// Computes in this precision.
     pub fn set_dtype(&mut self, dtype: ScoreDType) {
-        self.reading_mut().dtype = dtype;
-    }
-
-    pub(crate) fn prompt_check(&self, folder: &Path) -> Result<Box<dyn PromptCheck>, ScoreError> {
-        match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
-                embedding::prompt_check(folder, own)
-            }
-            Self::PairLm(own) => pair_lm::prompt_check(folder, own),
+        if let Some(own) = self.reading_mut() {
+            own.dtype = dtype;
         }
     }
 
-    pub(crate) fn footprint(&self, folder: &Path) -> Result<Footprint, ScoreError> {
+    pub(crate) fn prompt_check(&self, place: ModelPlace<'_>) -> Result<Box<dyn PromptCheck>, ScoreError> {
         match self {
-            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) => embedding::footprint(folder),
-            Self::PairLm(_) => pair_lm::footprint(folder),
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
+                embedding::prompt_check(place.folder(self.name())?, own)
+            }
+            Self::PairLm(own) => pair_lm::prompt_check(place.folder(self.name())?, own),
+            Self::Command(_) => Ok(command::prompt_check()),
+        }
+    }
+
+    pub(crate) fn footprint(&self, place: ModelPlace<'_>) -> Result<Footprint, ScoreError> {
+        match self {
+            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) => {
+                embedding::footprint(place.folder(self.name())?)
+            }
+            Self::PairLm(_) => pair_lm::footprint(place.folder(self.name())?),
+            Self::Command(_) => Ok(Footprint::elsewhere()),
         }
     }
 
@@ -119,21 +147,24 @@ impl KindSettings {
     pub(crate) fn embedding(&self) -> Option<&EmbeddingSettings> {
         match self {
             Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(own),
-            Self::PairLm(_) => None,
+            Self::PairLm(_) | Self::Command(_) => None,
         }
     }
 
-    pub(crate) fn reading(&self) -> &ReadingSettings {
+    /// How a kind with a decoder reads conversations.
+    pub(crate) fn reading(&self) -> Option<&ReadingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => &own.reading,
-            Self::PairLm(own) => own,
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(&own.reading),
+            Self::PairLm(own) => Some(own),
+            Self::Command(_) => None,
         }
     }
 
-    fn reading_mut(&mut self) -> &mut ReadingSettings {
+    fn reading_mut(&mut self) -> Option<&mut ReadingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => &mut own.reading,
-            Self::PairLm(own) => own,
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(&mut own.reading),
+            Self::PairLm(own) => Some(own),
+            Self::Command(_) => None,
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Which prompts a preference model accepts, determined from its folder before the first is answered.
 
-use std::path::Path;
-
 use selfplay_records::Prompt;
 
-use crate::{KindSettings, ScoreError};
+use crate::{KindSettings, ModelPlace, ScoreError};
 
 /// The requirements of a preference model on prompts.
 pub trait PromptCheck {
@@ -18,10 +16,13 @@ pub trait PromptCheck {
     fn reads_clock(&self) -> bool;
 }
 
-/// The check of the preference model in `folder`; no weights are read.
+/// The check of the preference model in a folder, or of one that needs none; no weights are read.
 ///
 /// # Errors
 /// A tokenizer or a chat template that does not load.
-pub fn prompt_check(folder: &Path, kind: &KindSettings) -> Result<Box<dyn PromptCheck>, ScoreError> {
-    kind.prompt_check(folder)
+pub fn prompt_check<'a>(
+    place: impl Into<ModelPlace<'a>>,
+    kind: &KindSettings,
+) -> Result<Box<dyn PromptCheck>, ScoreError> {
+    kind.prompt_check(place.into())
 }

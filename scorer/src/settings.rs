@@ -12,7 +12,8 @@ use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Advantages, EmbeddingSettings, KindSettings, QuantizeForm, ReadingSettings, ScoreDType, Tokenization,
+    Advantages, CommandSettings, EmbeddingSettings, KindSettings, QuantizeForm, ReadingSettings, ScoreDType,
+    Tokenization,
 };
 
 /// The kinds of preference models that can be scored with, as a recipe names them.
@@ -28,6 +29,8 @@ pub enum PreferenceKind {
     BradleyTerry,
     /// A language model that is shown two responses and answers A or B, in both orders.
     PairLm,
+    /// The program of `command`, asked a row at a time over its standard input and output.
+    Command,
 }
 
 impl PreferenceKind {
@@ -38,6 +41,15 @@ impl PreferenceKind {
             Self::Gpm => "gpm",
             Self::BradleyTerry => "bradley-terry",
             Self::PairLm => "pair-lm",
+            Self::Command => "command",
+        }
+    }
+
+    /// Whether another program computes it: then no model is named.
+    pub fn runs_elsewhere(self) -> bool {
+        match self {
+            Self::Command => true,
+            Self::Auto | Self::Gpm | Self::BradleyTerry | Self::PairLm => false,
         }
     }
 }
@@ -75,11 +87,12 @@ impl ScoreDifference {
 pub struct ScoreKeys {
     /// Which kind of preference model `model` is.
     pub kind: PreferenceKind,
-    /// A folder, a `FILE.gguf` or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs it.
+    /// A folder, a `FILE.gguf` or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs
+    /// it, but for kind command.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub model: Option<String>,
-    /// Divides every score. Absent: 0.1 for gpm, 1 for bradley-terry.
+    /// Divides every score. Absent: 0.1 for gpm, 1 for bradley-terry and for the scores of a command.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub tau: Option<f64>,
@@ -116,11 +129,31 @@ pub struct ScoreKeys {
     /// A Jinja file, for a preference model whose folder has no chat template. Absent: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
+    /// Of kind command: the program and its arguments. Files among them are looked up here and beside the recipe. Absent: kind
+    /// command needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub command: Option<Vec<String>>,
+    /// Of kind command: how many of the program run at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1, max = 1024), extend("default" = CommandSettings::default().concurrency))]
+    pub concurrency: Option<usize>,
+    /// Of kind command: seconds that an answer may take; the first one includes the program's start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "default" = CommandSettings::default().timeout_s))]
+    pub timeout_s: Option<f64>,
+    /// Of kind command: how often a row is asked again, of the program started anew, after it ended or was silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", extend("default" = CommandSettings::default().retries))]
+    pub retries: Option<usize>,
 }
 
 impl ScoreKeys {
     /// The settings that these keys are. What is wrong goes to `problems`, without the section's name.
     pub fn resolve(&self, problems: &mut Problems) -> ScoreSettings {
+        if self.kind != PreferenceKind::Command {
+            self.refuse_keys_of_commands(problems);
+        }
         let kind = match self.kind {
             PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
             PreferenceKind::Gpm => KindSettings::Gpm(self.embedding()),
@@ -128,6 +161,10 @@ impl ScoreKeys {
             PreferenceKind::PairLm => {
                 self.refuse_keys_of_embeddings(problems);
                 KindSettings::PairLm(self.reading())
+            }
+            PreferenceKind::Command => {
+                self.refuse_keys_of_models(problems);
+                KindSettings::Command(self.program())
             }
         };
         let settings = ScoreSettings { score_difference: self.score_difference, kind };
@@ -156,18 +193,68 @@ impl ScoreKeys {
         }
     }
 
-    /// Keys that mean nothing to a kind without embeddings.
+    fn program(&self) -> CommandSettings {
+        let default = CommandSettings::default();
+        CommandSettings {
+            words: self.command.clone().unwrap_or_default(),
+            tau: self.tau.unwrap_or(default.tau),
+            concurrency: self.concurrency.unwrap_or(default.concurrency),
+            timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
+            retries: self.retries.unwrap_or(default.retries),
+        }
+    }
+
+    /// Keys that mean nothing to a kind without embeddings. Defaults are let through: a recipe that is written out has them.
     fn refuse_keys_of_embeddings(&self, problems: &mut Problems) {
+        self.refuse(problems, &[("tau", self.tau.is_some())]);
+        self.refuse_keys_of_embedders(problems);
+    }
+
+    fn refuse_keys_of_embedders(&self, problems: &mut Problems) {
         let given = [
-            ("tau", self.tau.is_some()),
             ("embeddings", self.embeddings == Some(true)),
             ("tokenization", self.tokenization.is_some_and(|given| given != Tokenization::Auto)),
             ("advantages", self.advantages.is_some_and(|given| given != Advantages::Off)),
         ];
-        for (key, is_given) in given {
-            if is_given {
-                problems.value(key, "set", format!("no such key beside score.kind = \"{}\"", self.kind));
-            }
+        self.refuse(problems, &given);
+    }
+
+    /// Keys that mean nothing to a kind without a model of ours.
+    fn refuse_keys_of_models(&self, problems: &mut Problems) {
+        let default = ReadingSettings::default();
+        let model = self.model.as_deref().unwrap_or_default();
+        if !model.is_empty() {
+            let want = format!(
+                "no model is read beside score.kind = \"{}\"; leave it out, or set it to \"\"",
+                self.kind
+            );
+            problems.value("model", format!("{model:?}"), want);
+        }
+        self.refuse_keys_of_embedders(problems);
+        let given = [
+            ("dtype", self.dtype.is_some_and(|given| given != default.dtype)),
+            ("max_length", self.max_length.is_some_and(|given| given != default.max_length)),
+            ("batch_tokens", self.batch_tokens.is_some_and(|given| given != default.batch_tokens)),
+            ("chat_template", self.chat_template.is_some()),
+        ];
+        self.refuse(problems, &given);
+    }
+
+    /// Keys that mean nothing to a kind without a program.
+    fn refuse_keys_of_commands(&self, problems: &mut Problems) {
+        let default = CommandSettings::default();
+        let given = [
+            ("command", self.command.as_ref().is_some_and(|words| !words.is_empty())),
+            ("concurrency", self.concurrency.is_some_and(|given| given != default.concurrency)),
+            ("timeout_s", self.timeout_s.is_some_and(|given| given != default.timeout_s)),
+            ("retries", self.retries.is_some_and(|given| given != default.retries)),
+        ];
+        self.refuse(problems, &given);
+    }
+
+    fn refuse(&self, problems: &mut Problems, given: &[(&str, bool)]) {
+        for (key, _) in given.iter().filter(|(_, is_given)| *is_given) {
+            problems.value(*key, "set", format!("no such key beside score.kind = \"{}\"", self.kind));
         }
     }
 }
@@ -185,27 +272,35 @@ impl ScoreSettings {
     /// The keys of these settings, every default written out, with the model `model`.
     pub fn keys(&self, model: Option<String>) -> ScoreKeys {
         let (reading, embedding) = (self.kind.reading(), self.kind.embedding());
+        let command = self.kind.command();
         ScoreKeys {
             kind: self.kind.name(),
             model,
-            tau: embedding.and_then(|own| own.tau),
-            dtype: Some(reading.dtype),
-            quantize: reading.quantize,
-            max_length: Some(reading.max_length),
-            batch_tokens: Some(reading.batch_tokens),
+            tau: embedding.and_then(|own| own.tau).or(command.map(|own| own.tau)),
+            dtype: reading.map(|own| own.dtype),
+            quantize: reading.and_then(|own| own.quantize),
+            max_length: reading.map(|own| own.max_length),
+            batch_tokens: reading.map(|own| own.batch_tokens),
             embeddings: embedding.map(|own| own.embeddings),
             tokenization: embedding.map(|own| own.tokenization),
             advantages: embedding.map(|own| own.advantages),
             score_difference: self.score_difference,
-            chat_template: reading.chat_template.clone(),
+            chat_template: reading.and_then(|own| own.chat_template.clone()),
+            command: command.map(|own| own.words.clone()),
+            concurrency: command.map(|own| own.concurrency),
+            timeout_s: command.map(|own| own.timeout_s),
+            retries: command.map(|own| own.retries),
         }
     }
 
     /// Every wrong value of this section, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
-        match self.kind.embedding() {
-            Some(embedding) => embedding.validate(),
-            None => self.kind.reading().validate(),
+        match &self.kind {
+            KindSettings::Auto(own) | KindSettings::Gpm(own) | KindSettings::BradleyTerry(own) => {
+                own.validate()
+            }
+            KindSettings::PairLm(own) => own.validate(),
+            KindSettings::Command(own) => own.validate(),
         }
     }
 }
@@ -247,6 +342,7 @@ mod tests {
                 advantages: Some(Advantages::PerAxis),
                 score_difference: ScoreDifference::Reference,
                 chat_template: Some("t.jinja".into()),
+                ..ScoreKeys::default()
             };
             let (settings, problems) = resolved(&keys);
             assert!(problems.is_empty());
@@ -266,6 +362,43 @@ mod tests {
         assert_eq!(resolved(&settings.keys(None)).0, settings);
         let (_, problems) = resolved(&ScoreKeys { tau: Some(0.1), embeddings: Some(true), ..pair_lm });
         assert_eq!(problems.keys(), ["tau", "embeddings"]);
+    }
+
+    #[test]
+    fn a_program_has_keys_of_its_own() {
+        let words = vec!["sh".to_owned(), "judge.sh".to_owned()];
+        let command = ScoreKeys {
+            kind: PreferenceKind::Command,
+            command: Some(words.clone()),
+            timeout_s: Some(5.0),
+            ..ScoreKeys::default()
+        };
+        let (settings, problems) = resolved(&command);
+        assert!(problems.is_empty(), "{problems}");
+        let own = settings.kind.command().unwrap();
+        assert_eq!((&own.words, own.tau, own.concurrency, own.retries), (&words, 1.0, 1, 1));
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+        // What a run of another kind has written out does not stand in the way of a branch.
+        let written = ScoreSettings::default().keys(Some(String::new()));
+        let branch = ScoreKeys { kind: PreferenceKind::Command, command: Some(words), ..written };
+        assert!(resolved(&branch).1.is_empty(), "{}", resolved(&branch).1);
+        let back = ScoreKeys { kind: PreferenceKind::Gpm, command: Some(Vec::new()), ..settings.keys(None) };
+        assert_eq!(resolved(&back).1.keys(), ["timeout_s"]);
+
+        let wrong = ScoreKeys { model: Some("gpm".into()), max_length: Some(9), ..command.clone() };
+        assert_eq!(resolved(&wrong).1.keys(), ["model", "max_length"]);
+        let wrong = ScoreKeys {
+            command: None,
+            tau: Some(0.0),
+            concurrency: Some(0),
+            timeout_s: Some(f64::NAN),
+            ..command.clone()
+        };
+        assert_eq!(resolved(&wrong).1.keys(), ["command", "tau", "concurrency", "timeout_s"]);
+        assert_eq!(
+            resolved(&ScoreKeys { kind: PreferenceKind::Gpm, ..command }).1.keys(),
+            ["command", "timeout_s"]
+        );
     }
 
     #[test]

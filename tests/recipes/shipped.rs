@@ -10,7 +10,7 @@ use selfplay_trainer::{LossKind, OptimizerKind, ReferenceRule};
 use crate::{SELFPLAY, root};
 
 /// The files in `recipes/`, the folders in it included.
-const RECIPES: [&str; 14] = [
+const RECIPES: [&str; 15] = [
     "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
     "gpo-llama-3-8b-instruct-gpm-2b",
@@ -19,6 +19,7 @@ const RECIPES: [&str; 14] = [
     "gpo-llama-3-8b-instruct-gpm-8b",
     "mnpo-llama-3-8b-instruct-gpm-2b",
     "quickstart",
+    "smollm2-135m",
     "sppo-gemma-2-9b-it-gpm-2b",
     "sppo-llama-3-8b-instruct-bt-2b",
     "sppo-llama-3-8b-instruct-gpm-2b",

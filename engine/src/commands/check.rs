@@ -65,7 +65,7 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
         recipe.iterations,
         recipe.train.loss,
         recipe.policy.model,
-        recipe.score.model
+        recipe.score.title()
     );
     for (key, source) in models(recipe) {
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = source
@@ -76,6 +76,13 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
                 folder.display()
             ));
         }
+    }
+    let programs = [
+        recipe.score.settings.kind.command().and_then(|own| own.check("score.command").err()),
+        recipe.eval.program().and_then(|own| own.check("eval.command").err()),
+    ];
+    for absent in programs.into_iter().flatten() {
+        text.push_str(&format!("  {absent}; it must be there before the run\n"));
     }
     text
 }

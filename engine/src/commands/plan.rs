@@ -49,7 +49,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let rates = Rates::load(&args.rates)?;
     let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;
-    let preference = Footprint::of_folder(&config_folder(&recipe.score.model)?, &recipe.score.settings.kind)?;
+    let kind = &recipe.score.settings.kind;
+    let preference_folder =
+        (!kind.runs_elsewhere()).then(|| config_folder(&recipe.score.model)).transpose()?;
+    let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
     let memory = device::memory(args.memory, device);
     let bound = memory.as_ref().map(|memory| memory.bytes);
 
@@ -78,15 +81,19 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 }
 
 fn head(recipe: &Recipe, models: &Models<'_>) -> String {
+    let preference = if models.preference.is_elsewhere() {
+        "another program".to_owned()
+    } else {
+        format!("{} parameters", count(models.preference.parameters))
+    };
     format!(
-        "{}: {} iterations on {}\n  policy            {} ({} parameters)\n  preference model  {} ({} parameters)\n",
+        "{}: {} iterations on {}\n  policy            {} ({} parameters)\n  preference model  {} ({preference})\n",
         recipe.name,
         recipe.iterations,
         models.device,
         recipe.policy.model,
         count(models.policy.parameter_count() as u64),
-        recipe.score.model,
-        count(models.preference.parameters),
+        recipe.score.title(),
     )
 }
 
@@ -196,7 +203,7 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
             continue;
         };
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
-        let read = hub::prompts(std::slice::from_ref(file), &recipe.prompts.column, on_bad)?;
+        let read = hub::prompts(std::slice::from_ref(file), &recipe.prompts.column, on_bad, false)?;
         total += recipe.prompts.max_prompts.unwrap_or(usize::MAX).min(read.prompts.len()) as u64;
     }
     Ok(Some(total))

@@ -2,20 +2,21 @@
 
 use std::path::PathBuf;
 
-use selfplay_records::{Candidates, Preference, read_rows, write_rows};
+use selfplay_records::{Candidates, Preference, read_rows, read_values, write_rows};
 use selfplay_scorer::{PreferenceModel, load, prompt_check};
 
 use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub;
+use crate::inputs::preference_files;
 use crate::recipe::Stage;
 use crate::stages::{Collected, Product, Workspace, score_shard};
 
 /// The flags of `selfplay score`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The preference model: folder or hub id
+    /// The preference model: folder or hub id; none with score.kind=command
     #[arg(long, value_name = "DIR")]
     pub preference_model: Option<String>,
     /// Candidates (.jsonl, .parquet)
@@ -39,11 +40,17 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let command = StageCommand::open("score", output, &args.stage, common, flags)?;
     let device = command.device()?;
     let recipe = &command.recipe;
-    let rows: Vec<Candidates> = read_rows(&args.candidates)?;
-    let folder = hub::model_folder(&recipe.score.model)?;
-    let model = load(&folder, &recipe.score.settings, &device, None)?;
+    let mut rows: Vec<Candidates> = read_rows(&args.candidates)?;
+    let kind = &recipe.score.settings.kind;
+    if kind.command().is_some() {
+        for (row, fields) in rows.iter_mut().zip(read_values(&args.candidates)?) {
+            row.prompt.keep_others(fields);
+        }
+    }
+    let folder = (!kind.runs_elsewhere()).then(|| hub::model_folder(&recipe.score.model)).transpose()?;
+    let model = load(folder.as_deref(), &recipe.score.settings, &device, None)?;
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
-    let check = prompt_check(&folder, &recipe.score.settings.kind)?;
+    let check = prompt_check(folder.as_deref(), kind)?;
     for row in &rows {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
@@ -51,7 +58,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut settings = command.settings(&["score"])?;
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
     settings.file("--candidates", &args.candidates)?;
-    settings.model("--preference-model", &folder)?;
+    settings.files(
+        if folder.is_some() { "--preference-model" } else { "the files of score.command" },
+        preference_files(folder.as_deref(), kind)?,
+    );
     let parts = command.open_parts(settings)?;
     let preferences = parts.during(&args.candidates, || score(&command, &*model, &rows))?;
     write_rows(&args.output, &preferences)?;

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use selfplay_records::{OnBadPrompt, ReadPrompts, RecordError, read_prompt_files};
+use selfplay_records::{OnBadPrompt, ReadPrompts, RecordError, read_prompt_files, read_prompt_files_whole};
 
 pub use error::HubError;
 pub use pin::HubPin;
@@ -66,12 +66,19 @@ pub fn config_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
     Hub::default().model_files(source, |name| name == "config.json" || name == "adapter_config.json")
 }
 
-/// The prompts of files that are one split. A row without `prompt_id` is numbered through all of them.
+/// The prompts of files that are one split. A row without `prompt_id` is numbered through all of them. Its other fields are
+/// read only where `whole` says so.
 ///
 /// # Errors
 /// A row is wrong, or two rows have one id.
-pub fn prompts(files: &[PathBuf], column: &str, on_bad: OnBadPrompt) -> Result<ReadPrompts, RecordError> {
-    read_prompt_files(files, column, on_bad)
+pub fn prompts(
+    files: &[PathBuf],
+    column: &str,
+    on_bad: OnBadPrompt,
+    whole: bool,
+) -> Result<ReadPrompts, RecordError> {
+    let read = if whole { read_prompt_files_whole } else { read_prompt_files };
+    read(files, column, on_bad)
 }
 
 impl Hub {

@@ -5,6 +5,7 @@
 
 pub(crate) mod conversation_check;
 pub(crate) mod model_files;
+pub(crate) mod other_fields;
 pub(crate) mod policy;
 mod scorable;
 mod splits;
@@ -18,7 +19,7 @@ use policy::PolicySource;
 use scorable::Scorable;
 use selfplay_model::{Architecture, ChatTemplate, Decoder, StoredDtype};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
-use selfplay_scorer::{Footprint, PreferenceModel, prompt_check};
+use selfplay_scorer::{Footprint, KindSettings, PreferenceModel, prompt_check};
 use serde_json::Value;
 use usable_prompts::{PromptLimits, usable};
 
@@ -32,8 +33,8 @@ use crate::runtime::Runtime;
 pub struct Inputs {
     /// The starting policy.
     pub policy: PolicySource,
-    /// The preference model's folder.
-    pub preference_folder: PathBuf,
+    /// The preference model's folder, where it has one.
+    pub preference_folder: Option<PathBuf>,
     /// Training prompts of each iteration, tokenised.
     pub training: Vec<Vec<Prompt>>,
     /// Rows of each split that were left out for want of a usable prompt.
@@ -58,21 +59,24 @@ impl Inputs {
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
         let hub = Hub::pinned(pins);
         let policy = PolicySource::find(recipe, &hub)?;
-        let preference_folder = hub.model_folder(&recipe.score.model)?;
+        let kind = &recipe.score.settings.kind;
+        let preference_folder =
+            (!kind.runs_elsewhere()).then(|| hub.model_folder(&recipe.score.model)).transpose()?;
+        let whole = recipe.asks_program();
         let codec = &policy.codec;
         let architecture = Architecture::load(&policy.folder)?;
         let limits = PromptLimits::of(&architecture);
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
         let mut files = BTreeMap::new();
-        let check = prompt_check(&preference_folder, &recipe.score.settings.kind)?;
+        let check = prompt_check(preference_folder.as_deref(), kind)?;
         let scorable = Scorable(&*check);
         let reads_clock =
             codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
         let policy_files = policy.folders().map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?;
         files.insert(InputKind::Policy, policy_files.concat());
-        files.insert(InputKind::PreferenceModel, InputFile::of_model(&preference_folder)?);
-        let templates = [recipe.policy.chat_template.as_deref(), recipe.score.settings.kind.chat_template()];
+        files.insert(InputKind::PreferenceModel, preference_files(preference_folder.as_deref(), kind)?);
+        let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template()];
         files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
 
         let mut splits = Vec::new();
@@ -80,7 +84,7 @@ impl Inputs {
         let mut split_files = Vec::new();
         for source in recipe.prompts.splits.iter().take(recipe.iterations) {
             let source_files = hub.data_files(source)?;
-            let mut read = hub::prompts(&source_files, &recipe.prompts.column, on_bad)?;
+            let mut read = hub::prompts(&source_files, &recipe.prompts.column, on_bad, whole)?;
             split_files.extend(source_files);
             if read.prompts.is_empty() {
                 return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
@@ -98,7 +102,8 @@ impl Inputs {
 
         let mut held_out = HeldOut::read(recipe, &hub, splits.first().map_or(&[], Vec::as_slice))?;
         scorable.keep(&mut held_out.prompts, OnBadPromptRule::Error, "[eval] prompts")?;
-        files.insert(InputKind::Eval, hash_files(&held_out.files)?);
+        let program = recipe.eval.program().map_or(Vec::new(), |program| program.files());
+        files.insert(InputKind::Eval, hash_files(held_out.files.iter().chain(&program))?);
         let mut training = Vec::new();
         for (index, split) in splits.into_iter().enumerate() {
             let prompts = splits::training(split, &held_out.prompts, None);
@@ -139,7 +144,8 @@ impl Inputs {
         })
     }
 
-    /// Loads both models once and drops them: what is wrong with their weights shows before a folder is made.
+    /// Loads both models once and drops them: what is wrong with their weights shows before a folder is made. Programs are
+    /// looked up and not started.
     ///
     /// # Errors
     /// What does not load.
@@ -148,6 +154,9 @@ impl Inputs {
         selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
         drop(policy);
         self.preference_model(recipe, runtime)?;
+        if let Some(program) = recipe.eval.program() {
+            program.check("eval.command")?;
+        }
         Ok(())
     }
 
@@ -178,7 +187,7 @@ impl Inputs {
     /// When its folder does not read.
     pub fn preference_bytes(&self, recipe: &Recipe) -> Result<u64, EngineError> {
         let kind = &recipe.score.settings.kind;
-        let footprint = Footprint::of_folder(&self.preference_folder, kind)?;
+        let footprint = Footprint::of_folder(self.preference_folder.as_deref(), kind)?;
         Ok(footprint.weight_bytes(kind.dtype().or(footprint.stored_dtype).unwrap_or(DType::F32)))
     }
 
@@ -199,7 +208,19 @@ impl Inputs {
         recipe: &Recipe,
         runtime: &Runtime,
     ) -> Result<Box<dyn PreferenceModel>, EngineError> {
-        Ok(selfplay_scorer::load(&self.preference_folder, &recipe.score.settings, &runtime.device, None)?)
+        let folder = self.preference_folder.as_deref();
+        Ok(selfplay_scorer::load(folder, &recipe.score.settings, &runtime.device, None)?)
+    }
+}
+
+/// What compares, as files: a model's folder, or the files that a program's words name.
+pub(crate) fn preference_files(
+    folder: Option<&Path>,
+    kind: &KindSettings,
+) -> Result<Vec<InputFile>, EngineError> {
+    match folder {
+        Some(folder) => InputFile::of_model(folder),
+        None => hash_files(kind.command().map_or(Vec::new(), |program| program.files())),
     }
 }
 
@@ -238,7 +259,8 @@ impl HeldOut {
             return Ok(Self { prompts, answers: None, files: Vec::new() });
         };
         let files = hub.data_files(source)?;
-        let mut prompts = hub::prompts(&files, &recipe.prompts.column, OnBadPrompt::Error)?.prompts;
+        let mut prompts =
+            hub::prompts(&files, &recipe.prompts.column, OnBadPrompt::Error, recipe.asks_program())?.prompts;
         let answers = match &recipe.eval.answers {
             Some(column) => Some(answers_of(source, &files, column, prompts.len())?),
             None => None,

@@ -4,7 +4,8 @@
 //!   old is the policy that the iteration started from, and the one that the run started from.
 //! - **kl**: mean over the new policy's samples of log π_new − log π_old, summed over their tokens. Both terms come
 //!   from the same forward pass (the trainer's), so that rounding between two code paths does not enter.
-//! - **accuracy**: share of samples that `eval.checker` finds right. The preference model has no part in it.
+//! - **accuracy**: share of samples that `eval.checker`, or the program of `eval.command`, finds right. The preference model
+//!   has no part in it.
 //!
 //! Every policy of a run answers the same prompts with the same randomness.
 
@@ -13,13 +14,14 @@ use std::time::Instant;
 
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
 use selfplay_sampler::{SampleSettings, Sampler, encode};
-use selfplay_scorer::{Contest, PreferenceModel, mean_win_rate};
+use selfplay_scorer::{AnswerChecker, CommandSettings, Contest, PreferenceModel, mean_win_rate};
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use super::policy::Policy;
 use super::session::Session;
 use super::workspace::Iteration;
 use crate::error::EngineError;
+use crate::inputs::other_fields;
 use crate::json_file::write_json;
 use crate::recipe::CheckerKind;
 use crate::run::dir::make_folder;
@@ -28,6 +30,9 @@ use crate::run::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;
+
+/// Contests that a program of the user's is asked between two looks for a signal.
+const CONTESTS_AT_A_TIME: usize = 32;
 
 /// Measures the starting policy, once.
 ///
@@ -42,7 +47,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
     let started = Instant::now();
     make_folder(dir.root())?;
     let samples = held_out_samples(session, &mut Policy::after(0), 0)?;
-    let result = measure(session, &samples);
+    let result = measure(session, &samples)?;
     write_json(&dir.result_file(), &result)?;
     report(session, 0, &result, started)
 }
@@ -67,7 +72,7 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
     let bytes = decoder.footprint() as u64;
     policy.make_room(session, bytes)?;
     let old = log_probs(&session.policy_after(number - 1)?, &rows, budget)?;
-    let mut result = measure(session, &samples);
+    let mut result = measure(session, &samples)?;
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
@@ -88,7 +93,9 @@ fn held_out_samples(
 ) -> Result<Vec<Candidates>, EngineError> {
     let path = session.run.evaluation(iteration).samples_file();
     if path.is_file() {
-        return Ok(read_rows(&path)?);
+        let mut rows: Vec<Candidates> = read_rows(&path)?;
+        other_fields::take_up(&mut rows, &session.inputs.held_out);
+        return Ok(rows);
     }
     let eval = &session.recipe.eval;
     let settings = SampleSettings {
@@ -119,22 +126,42 @@ fn held_out_samples(
 }
 
 /// What the answers tell without another policy.
-fn measure(session: &Session, samples: &[Candidates]) -> Evaluation {
+fn measure(session: &Session, samples: &[Candidates]) -> Result<Evaluation, EngineError> {
     let responses = || samples.iter().flat_map(|row| &row.responses);
     let limited = |reason: Option<FinishReason>| f64::from(u8::from(reason == Some(FinishReason::Length)));
-    Evaluation {
+    let eval_accuracy =
+        match session.recipe.eval.program() {
+            Some(program) => accuracy_by_program(session, &program, samples)?,
+            None => session.inputs.answers.as_ref().and_then(|answers| {
+                accuracy(samples, answers, session.recipe.eval.checker.unwrap_or_default())
+            }),
+        };
+    Ok(Evaluation {
         prompts: samples.len(),
         responses: responses().count(),
         characters: mean(responses().map(|one| one.text.chars().count() as f64)).unwrap_or(0.0),
         tokens: mean(responses().map(|one| one.ids.as_ref().map_or(0, Vec::len) as f64)).unwrap_or(0.0),
         length_limited: mean(responses().map(|one| limited(one.finish_reason))).unwrap_or(0.0),
-        eval_accuracy: session
-            .inputs
-            .answers
-            .as_ref()
-            .and_then(|answers| accuracy(samples, answers, session.recipe.eval.checker.unwrap_or_default())),
+        eval_accuracy,
         ..Evaluation::default()
+    })
+}
+
+/// Share of responses that a program finds right.
+fn accuracy_by_program(
+    session: &Session,
+    program: &CommandSettings,
+    samples: &[Candidates],
+) -> Result<Option<f64>, EngineError> {
+    let mut going_on = |_| match session.stop.requested() {
+        None => ControlFlow::Continue(()),
+        Some(_) => ControlFlow::Break(()),
+    };
+    let verdicts = AnswerChecker::find(program)?.check(samples, &mut going_on)?;
+    if verdicts.len() < samples.len() {
+        session.check_stop()?;
     }
+    Ok(mean(verdicts.iter().flatten().map(|&is_right| f64::from(u8::from(is_right)))))
 }
 
 /// Share of right responses; `answers` are in the samples' order.
@@ -157,7 +184,16 @@ fn win_rate(
         return Ok(None);
     }
     let others: Vec<Candidates> = read_rows(&path)?;
-    Ok(mean_win_rate(&model.win_probabilities(&contests(samples, &others))?))
+    let contests = contests(samples, &others);
+    // A program may take seconds for each: a signal ends it between some of them. Passes of ours are packed from all.
+    let at_a_time =
+        if session.recipe.score.settings.kind.runs_elsewhere() { CONTESTS_AT_A_TIME } else { contests.len() };
+    let mut probabilities = Vec::with_capacity(contests.len());
+    for some in contests.chunks(at_a_time.max(1)) {
+        session.check_stop()?;
+        probabilities.extend(model.win_probabilities(some)?);
+    }
+    Ok(mean_win_rate(&probabilities))
 }
 
 /// Sample i of a prompt against sample i of the same prompt.

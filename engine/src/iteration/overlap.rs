@@ -1,7 +1,7 @@
 //! Scoring beside sampling: a finished shard goes through a bounded channel to the scorer's thread.
 //!
 //! The channel holds two shards, so that memory does not grow when scoring is the slower of the two. On a CPU both
-//! share the worker threads. A CUDA stream belongs to one thread, so there the models take turns: where the preference
+//! share the worker threads; a model that another program computes needs no device, so that it is the same for it. A CUDA stream belongs to one thread, so there the models take turns: where the preference
 //! model fits beside the policy, a shard is scored as soon as it is sampled; else [`Scorer::compare`] scores all of them
 //! when the policy has gone. What a shard's preferences are does not depend on which.
 
@@ -17,6 +17,7 @@ use selfplay_scorer::PreferenceModel;
 use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
+use crate::inputs::other_fields;
 use crate::recipe::Stage;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
@@ -64,7 +65,7 @@ impl<'scope> Scorer<'scope> {
         let (runtime, inputs) = (&iteration.session.runtime, &iteration.session.inputs);
         let mode = if !needed {
             ScoringMode::Deferred
-        } else if runtime.device.is_cpu() {
+        } else if runtime.device.is_cpu() || iteration.recipe().score.settings.kind.runs_elsewhere() {
             let (sender, receiver) = bounded(WAITING_SHARDS);
             let thread = scope.spawn(move || score_beside(iteration, &receiver));
             ScoringMode::Thread { sender, thread }
@@ -184,7 +185,9 @@ fn score_from_disk<'a>(
 ) -> Result<(), EngineError> {
     for &shard in shards {
         iteration.check_stop()?;
-        score_shard(iteration, model, shard, &candidates.read(shard)?, &mut |_| ())?;
+        let mut rows: Vec<Candidates> = candidates.read(shard)?;
+        other_fields::take_up(&mut rows, &iteration.session.inputs.training[iteration.number - 1]);
+        score_shard(iteration, model, shard, &rows, &mut |_| ())?;
     }
     Ok(())
 }

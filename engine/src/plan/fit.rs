@@ -79,14 +79,19 @@ fn savings(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
         ),
         None => Vec::new(),
     };
-    let scored = lower_powers(memory::scoring_tokens(recipe), memory::longest_scored(recipe));
+    let scores_here = !planned.preference.is_elsewhere();
+    let scored = if scores_here {
+        lower_powers(memory::scoring_tokens(recipe), memory::longest_scored(recipe))
+    } else {
+        Vec::new()
+    };
     [
         if_that(!recipe.train.recompute, Setting::Recompute),
         micro_batches.into_iter().map(Setting::MicroBatchTokens).collect(),
         caches.into_iter().map(Setting::CacheMib).collect(),
         scored.into_iter().map(Setting::ScoreBatchTokens).collect(),
         if_that(on_gpu && models.policy_dtype == DType::F32, Setting::PolicyBf16),
-        if_that(on_gpu && models.preference_dtype == DType::F32, Setting::ScoreBf16),
+        if_that(scores_here && on_gpu && models.preference_dtype == DType::F32, Setting::ScoreBf16),
     ]
 }
 

@@ -295,6 +295,11 @@ pub(crate) fn times(
         if stage == RatedStage::Reference && !needs_reference(recipe.train.loss) {
             continue;
         }
+        if stage == RatedStage::Score && models.preference.is_elsewhere() {
+            let note = "is another program's, whose time is not counted";
+            sources.push(format!("{}: {} {note}", stage.name(), recipe.score.title()));
+            continue;
+        }
         let rate = measured.of(stage);
         let seconds = rate.map(|rate| job.seconds(stage, rate, job.work(stage, unit)));
         let whole = seconds.filter(|_| prompts.is_some()).map(|seconds| seconds * iterations);
@@ -334,7 +339,11 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     let lengths = (job.lengths.prompt, job.lengths.response);
     let answers = seconds(RatedStage::Sample, job.sample(samples, prompts));
     let log_probs = seconds(RatedStage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
-    let comparisons = seconds(RatedStage::Score, job.score(2.0) * (2.0 * samples * prompts));
+    let comparisons = if job.models.preference.is_elsewhere() {
+        Some(0.0)
+    } else {
+        seconds(RatedStage::Score, job.score(2.0) * (2.0 * samples * prompts))
+    };
     let each = [answers, log_probs, comparisons].into_iter().sum::<Option<f64>>();
     let whole = each.zip(answers).map(|(each, answers)| each * job.recipe.iterations as f64 + answers);
     StageTime { what: format!("{} held-out prompts", eval.max_prompts), seconds: each, whole }

@@ -105,8 +105,13 @@ impl Lookup<'_> {
             self.problems.value("sample.num_samples", 1, want);
         }
         let score = &mut recipe.score;
-        let named = score.keys.model.take().map_or(ModelSource::Unset, ModelSource::Written);
-        score.model = self.model("score.model", named);
+        // An empty text is no model: how `--set` undoes the one of a recipe.
+        let named = score.keys.model.take().filter(|name| !name.is_empty());
+        let named = named.map_or(ModelSource::Unset, ModelSource::Written);
+        // A kind that reads none refuses the one that is named.
+        let reads_model = !score.keys.kind.runs_elsewhere();
+        score.model = if reads_model { self.model("score.model", named) } else { named };
+        score.keys.command = score.keys.command.take().map(|words| self.words(words));
         score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
         score.settle();
         for (section, settings) in [
@@ -121,6 +126,7 @@ impl Lookup<'_> {
             let want = "absent: training goes on from policy.adapter";
             self.problems.value("train.lora.init", init.display(), want);
         }
+        recipe.eval.command = recipe.eval.command.take().map(|words| self.words(words));
         recipe.eval.prompts = recipe.eval.prompts.take().and_then(|source| self.data("eval.prompts", source));
     }
 
@@ -210,6 +216,18 @@ impl Lookup<'_> {
             self.problems.value(key, text, want);
         }
         Some(source)
+    }
+
+    /// A program's words, with the files among them absolute. A first word without a slash is looked up in PATH as it is.
+    fn words(&self, mut words: Vec<String>) -> Vec<String> {
+        for (place, word) in words.iter_mut().enumerate() {
+            let may_be_file = word.contains('/') || (place > 0 && Path::new(word).extension().is_some());
+            let path = resolve_path(word, self.folder);
+            if may_be_file && path.is_file() {
+                *word = path.display().to_string();
+            }
+        }
+        words
     }
 
     fn file(&mut self, key: &str, written: Option<PathBuf>) -> Option<PathBuf> {

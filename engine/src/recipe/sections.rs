@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use selfplay_records::Problems;
-use selfplay_scorer::{QuantizeForm, ScoreKeys, ScoreSettings};
+use selfplay_scorer::{CommandSettings, QuantizeForm, ScoreKeys, ScoreSettings};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::checker::CheckerKind;
@@ -91,6 +91,14 @@ pub struct ScoreSection {
 }
 
 impl ScoreSection {
+    /// What compares, for people: the model, or the program.
+    pub fn title(&self) -> String {
+        match self.settings.kind.command() {
+            Some(program) => program.words.join(" "),
+            None => self.model.to_string(),
+        }
+    }
+
     /// Every wrong value, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
@@ -123,6 +131,13 @@ pub struct EvalSection {
     /// How an answer is compared with the right one. Absent: exact.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checker: Option<CheckerKind>,
+    /// A program and its arguments that says which answers are right, in the place of answers and checker. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Seconds that this program may take for a prompt's answers; the first one includes its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "default" = CommandSettings::default().timeout_s))]
+    pub timeout_s: Option<f64>,
     /// Answers per prompt.
     #[schemars(range(min = 1))]
     pub num_samples: usize,
@@ -140,6 +155,8 @@ impl Default for EvalSection {
             prompts: None,
             answers: None,
             checker: None,
+            command: None,
+            timeout_s: None,
             num_samples: 1,
             temperature: 0.0,
             max_prompts: 200,
@@ -148,13 +165,29 @@ impl Default for EvalSection {
 }
 
 impl EvalSection {
+    /// The program that says which answers are right.
+    pub fn program(&self) -> Option<CommandSettings> {
+        let settings = CommandSettings::of(self.command.as_ref()?);
+        Some(CommandSettings { timeout_s: self.timeout_s.unwrap_or(settings.timeout_s), ..settings })
+    }
+
     /// Every wrong value, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
         if self.answers.is_some() && self.prompts.is_none() {
             problems.key("prompts", "absent, and eval.answers is a column of its file");
         }
-        if self.checker.is_some() && self.answers.is_none() {
+        if let Some(program) = self.program() {
+            problems.extend(program.validate_words());
+            problems.extend(program.validate_timeout());
+            for (key, is_given) in [("answers", self.answers.is_some()), ("checker", self.checker.is_some())]
+            {
+                let want = "leave it out: eval.command says which answers are right, and is given every field of a prompt's row";
+                problems.refuse(is_given, key, "set", want);
+            }
+        } else if self.timeout_s.is_some() {
+            problems.value("timeout_s", "set", "no such key without eval.command");
+        } else if self.checker.is_some() && self.answers.is_none() {
             let want = "absent, and eval.checker needs the column that holds the right answers";
             problems.key("answers", want);
         }

@@ -102,6 +102,9 @@ pub fn make(
         manifest.inputs.remove(&InputKind::PreferenceModel);
         manifest.inputs.remove(&InputKind::Template);
     }
+    if touches("eval.") {
+        manifest.inputs.remove(&InputKind::Eval);
+    }
     manifest.prompts.clone_from(&parent.prompts);
     manifest.skipped_prompts.clone_from(&parent.skipped_prompts);
     manifest.held_out = parent.held_out;

@@ -61,3 +61,21 @@ fn the_reading_ends_after_as_many_prompts_as_are_wanted() {
     assert_eq!(read_prompt_rows(&path, "prompt", OnBadPrompt::Error, Some(2)).unwrap().rows.len(), 2);
     assert!(read_prompt_rows(&path, "prompt", OnBadPrompt::Error, None).is_err());
 }
+
+#[test]
+fn a_row_s_other_fields_are_read_where_they_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.jsonl");
+    let rows = "{\"question\": \"a\", \"answer\": 4, \"constraint\": {\"n\": 3}}\n{\"no\": 1}\n{\"question\": \"b\"}\n";
+    crate::atomic::write_bytes(&path, rows.as_bytes()).unwrap();
+    let read = read_prompt_files_whole(&[&path], "question", OnBadPrompt::Skip).unwrap();
+    let others = |row: usize| Value::Object((**read.prompts[row].others.as_ref().unwrap()).clone());
+    assert_eq!((read.prompts.len(), read.skipped), (2, 1));
+    assert_eq!(others(0), serde_json::json!({"question": "a", "answer": 4, "constraint": {"n": 3}}));
+    assert_eq!(read.prompts[1].prompt_id, "2");
+    let plain = read_prompt_files(&[&path], "question", OnBadPrompt::Skip).unwrap();
+    assert!(plain.prompts.iter().all(|prompt| prompt.others.is_none()));
+    // They are not written.
+    let text = serde_json::to_string(&read.prompts[0]).unwrap();
+    assert_eq!(text, "{\"prompt_id\":\"0\",\"prompt\":\"a\"}");
+}

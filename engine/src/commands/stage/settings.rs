@@ -73,12 +73,16 @@ impl PartsSettings {
 
     /// A model folder's files, by name.
     pub(in crate::commands) fn model(&mut self, key: &str, folder: &Path) -> Result<()> {
+        self.files(key, InputFile::of_model(folder)?);
+        Ok(())
+    }
+
+    /// Files, by name.
+    pub(in crate::commands) fn files(&mut self, key: &str, files: Vec<InputFile>) {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let files = InputFile::of_model(folder)?;
         let hashes: Map<String, Value> =
             files.into_iter().map(|file| (name(&file.path), Value::from(file.sha256))).collect();
         self.set(key, hashes);
-        Ok(())
     }
 
     /// The files of a policy and of the adapter over it.
