@@ -134,10 +134,10 @@ pub enum ScoreError {
     },
     /// A program of the user's that cannot be started.
     #[error("{0}")]
-    NoProgram(CommandFailure),
+    NoProgram(Box<CommandFailure>),
     /// A program of the user's that ended early, was silent or answered wrongly.
     #[error("{0}")]
-    Command(CommandFailure),
+    Command(Box<CommandFailure>),
     /// The decoder, the tokenizer or the weights.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -79,14 +79,14 @@ impl Program {
     }
 
     /// A message about it.
-    pub(super) fn failure(&self, prompt_id: Option<&str>, problem: String) -> CommandFailure {
-        CommandFailure {
+    pub(super) fn failure(&self, prompt_id: Option<&str>, problem: String) -> Box<CommandFailure> {
+        Box::new(CommandFailure {
             key: self.key,
             program: self.words.join(" "),
             prompt_id: prompt_id.map(str::to_owned),
             problem,
             last_words: Vec::new(),
-        }
+        })
     }
 }
 
