@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use crate::architecture::ParameterKind;
-use crate::linear::Nf4Matrix;
+use crate::linear::nf4::Nf4Matrix;
 use crate::ops::elementwise::zero;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`].

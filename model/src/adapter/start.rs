@@ -13,7 +13,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use selfplay_records::counter::{key, number};
 
-use super::svd::{Matrix, leading};
+use super::svd::{SvdMatrix, leading};
 use super::targets::Target;
 use crate::weights::normal;
 
@@ -70,7 +70,7 @@ fn principal(target: &Target, weight: &Tensor) -> Result<Fresh> {
     let Target { rank, inputs, outputs, scale, .. } = *target;
     let wide = if weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let numbers: Vec<f64> = weight.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    let found = leading(Matrix { numbers: &numbers, rows: outputs, columns: inputs }, rank);
+    let found = leading(SvdMatrix { numbers: &numbers, rows: outputs, columns: inputs }, rank);
     let roots: Vec<f64> = found.values.iter().map(|value| (value / scale).sqrt()).collect();
     let mut a = found.right;
     for (row, root) in a.chunks_exact_mut(inputs).zip(&roots) {

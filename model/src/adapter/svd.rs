@@ -31,21 +31,21 @@ pub(super) struct Leading {
 
 /// A row-major matrix.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(super) struct SvdMatrix<'a> {
     pub numbers: &'a [f64],
     pub rows: usize,
     pub columns: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> SvdMatrix<'a> {
     fn view(self) -> MatrixRef<'a, f64> {
         MatrixRef::row_major(self.numbers, self.rows, self.columns, self.columns)
     }
 }
 
 /// The `count` largest singular values of `matrix`, at most its short side.
-pub(super) fn leading(matrix: Matrix<'_>, count: usize) -> Leading {
-    let Matrix { rows, columns, .. } = matrix;
+pub(super) fn leading(matrix: SvdMatrix<'_>, count: usize) -> Leading {
+    let SvdMatrix { rows, columns, .. } = matrix;
     let count = count.min(rows).min(columns);
     let space = count + BESIDE;
     if rows.min(columns) <= EXACT.max(space) {
@@ -60,7 +60,7 @@ pub(super) fn leading(matrix: Matrix<'_>, count: usize) -> Leading {
         columns,
         Store::Overwrite,
     );
-    let found = decompose(Matrix { numbers: &inside, rows: space, columns }, count);
+    let found = decompose(SvdMatrix { numbers: &inside, rows: space, columns }, count);
     let mut left = vec![0.0; count * rows];
     let inner = MatrixRef::row_major(&found.left, count, space, space);
     gemm(inner, MatrixRef::row_major(&basis, space, rows, rows), &mut left, rows, Store::Overwrite);
@@ -68,8 +68,8 @@ pub(super) fn leading(matrix: Matrix<'_>, count: usize) -> Leading {
 }
 
 /// An orthonormal basis, one vector a row, of the space of the leading left vectors.
-fn leading_space(matrix: Matrix<'_>, size: usize) -> Vec<f64> {
-    let Matrix { rows, columns, .. } = matrix;
+fn leading_space(matrix: SvdMatrix<'_>, size: usize) -> Vec<f64> {
+    let SvdMatrix { rows, columns, .. } = matrix;
     let stream = key(0, [rows as u64, columns as u64]);
     let mut right: Vec<f64> =
         (0..size * columns).map(|place| f64::from(normal(stream, place as u64))).collect();
@@ -114,15 +114,15 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 }
 
 /// The whole decomposition, of which `count` are kept.
-fn decompose(matrix: Matrix<'_>, count: usize) -> Leading {
-    let Matrix { numbers, rows, columns } = matrix;
+fn decompose(matrix: SvdMatrix<'_>, count: usize) -> Leading {
+    let SvdMatrix { numbers, rows, columns } = matrix;
     if rows > columns {
         let mut turned = vec![0.0; numbers.len()];
         for (row, numbers) in numbers.chunks_exact(columns).enumerate() {
             numbers.iter().enumerate().for_each(|(column, &x)| turned[column * rows + row] = x);
         }
         let Leading { left, values, right } =
-            decompose(Matrix { numbers: &turned, rows: columns, columns: rows }, count);
+            decompose(SvdMatrix { numbers: &turned, rows: columns, columns: rows }, count);
         return Leading { left: right, values, right: left };
     }
     // Rotations of pairs of rows until all are orthogonal: then they are the right vectors times the values, and what was
@@ -204,7 +204,7 @@ mod tests {
         for (rows, columns, allowed) in [(12, 30, 1e-12), (30, 12, 1e-12), (200, 300, 1e-5), (300, 150, 1e-5)]
         {
             let numbers = matrix(rows, columns);
-            let found = leading(Matrix { numbers: &numbers, rows, columns }, 4);
+            let found = leading(SvdMatrix { numbers: &numbers, rows, columns }, 4);
             for (place, value) in found.values.iter().enumerate() {
                 assert!((value - 1.0 / (place + 1) as f64).abs() < allowed, "{rows} {columns}: {value}");
                 let (left, right) =

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pre_tokenizer::PreTokenizerRule;
-use super::tokenizer::Vocabulary;
+use super::vocabulary::Vocabulary;
 
 /// tokenizer.json without what is put around a text.
 pub(super) fn tokenizer(vocabulary: &Vocabulary<'_>, merges: &[&str], rule: PreTokenizerRule) -> Value {

@@ -291,7 +291,7 @@ const ARRAY: u32 = 9;
 
 /// Numbers and truth values of the metadata.
 #[derive(Clone, Copy)]
-pub(super) enum Scalar {
+pub(super) enum MetadataScalar {
     Unsigned(usize),
     Signed(usize),
     F32,
@@ -299,24 +299,24 @@ pub(super) enum Scalar {
     Bool,
 }
 
-pub(super) fn scalar(kind: u32) -> Option<Scalar> {
+pub(super) fn scalar(kind: u32) -> Option<MetadataScalar> {
     Some(match kind {
-        0 => Scalar::Unsigned(1),
-        1 => Scalar::Signed(1),
-        2 => Scalar::Unsigned(2),
-        3 => Scalar::Signed(2),
-        4 => Scalar::Unsigned(4),
-        5 => Scalar::Signed(4),
-        6 => Scalar::F32,
-        7 => Scalar::Bool,
-        10 => Scalar::Unsigned(8),
-        11 => Scalar::Signed(8),
-        12 => Scalar::F64,
+        0 => MetadataScalar::Unsigned(1),
+        1 => MetadataScalar::Signed(1),
+        2 => MetadataScalar::Unsigned(2),
+        3 => MetadataScalar::Signed(2),
+        4 => MetadataScalar::Unsigned(4),
+        5 => MetadataScalar::Signed(4),
+        6 => MetadataScalar::F32,
+        7 => MetadataScalar::Bool,
+        10 => MetadataScalar::Unsigned(8),
+        11 => MetadataScalar::Signed(8),
+        12 => MetadataScalar::F64,
         _ => return None,
     })
 }
 
-impl Scalar {
+impl MetadataScalar {
     pub(super) fn width(self) -> usize {
         match self {
             Self::Unsigned(width) | Self::Signed(width) => width,

@@ -25,6 +25,7 @@ mod pre_tokenizer;
 mod rope_factors;
 mod sentencepiece;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::tokenizer::{TokenKind, Vocabulary};
+use super::vocabulary::{TokenKind, Vocabulary};
 
 /// Longer tokens than any that a vocabulary is trained with.
 const MOST_BYTES: usize = 1024;

@@ -3,28 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::pre_tokenizer::{NAMES, PreTokenizerRule};
+use super::vocabulary::{TokenKind, Vocabulary};
 use super::{Gguf, bpe, sentencepiece};
 use crate::error::ModelError;
-
-/// The vocabulary, with what each token is.
-pub(super) struct Vocabulary<'a> {
-    pub(super) tokens: Vec<&'a str>,
-    pub(super) kinds: Vec<TokenKind>,
-}
-
-/// What a token is, by `tokenizer.ggml.token_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    Normal,
-    Unknown,
-    /// Never cut, and left out of a text for people.
-    Control,
-    /// Never cut.
-    UserDefined,
-    Unused,
-    /// A byte of SentencePiece, `<0x0A>`.
-    Byte,
-}
 
 /// Ids that are put around a text.
 pub(super) struct Around {

@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::SumOrder;
+use super::sum_order::SumOrder;
 use crate::cpu::by_dtype;
 use crate::cpu::gemm::{MatrixRef, Store, gemm};
 use crate::cpu::storage::{with_slice, with_slice_mut};

@@ -26,18 +26,20 @@ mod inference;
 pub(crate) mod lora;
 mod matrix;
 mod module;
-mod nf4;
+pub(crate) mod nf4;
 mod packed;
+mod sum_order;
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use self::lora::dropout::StepDropout;
-use self::lora::{Lora, Place};
+use self::lora::{AdaptedModule, Lora};
 pub(crate) use self::matrix::Matrix;
 pub use self::module::NewModule;
 pub(crate) use self::module::{Module, Weight};
 pub(crate) use self::nf4::{Nf4Matrix, Nf4Scales};
 use self::packed::Packed;
+pub use self::sum_order::SumOrder;
 use crate::architecture::{ParameterKind, layout};
 use crate::cpu::storage::unwritten_tensor;
 use crate::gpu::Gpu;
@@ -52,15 +54,6 @@ pub struct Linear {
     packed: Option<Packed>,
     /// In the place of a module's matrix and its adapter, for inference where nothing is packed.
     folded: Vec<Option<Tensor>>,
-}
-
-/// In which order a product's sums run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SumOrder {
-    /// The fastest order. On a GPU it depends on the number of rows, and so do a row's last bits.
-    Fastest,
-    /// An order that does not depend on the other rows. On a CPU it never does.
-    ByRow,
 }
 
 /// How a product runs.
@@ -308,9 +301,9 @@ impl Linear {
         gpu: Option<&'a Gpu>,
         module: &Module,
         dropout: Option<&'a StepDropout>,
-    ) -> Place<'a> {
+    ) -> AdaptedModule<'a> {
         let weight = module.weight.matrix(parameters);
-        Place { parameters, gpu, weight, first: module.rows.start, dropout }
+        AdaptedModule { parameters, gpu, weight, first: module.rows.start, dropout }
     }
 
     /// dx \[t, inputs] of [`Linear::forward`], given its x \[t, inputs] and dy \[t, outputs]; adds the gradients of what is

@@ -15,7 +15,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{SumOrder, dense};
+use super::dense;
+use super::sum_order::SumOrder;
 use crate::gpu::Gpu;
 
 /// Numbers that share a scale, where a matrix is quantised here.

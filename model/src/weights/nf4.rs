@@ -28,22 +28,22 @@ pub(crate) struct Nf4Parts {
     /// What the matrix was before.
     pub(super) dtype: StoredDtype,
     block: usize,
-    map: Place,
-    scales: Place,
+    map: BlockPlace,
+    scales: BlockPlace,
     nested: Option<Nested>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Nested {
     block: usize,
-    scales: Place,
-    map: Place,
+    scales: BlockPlace,
+    map: BlockPlace,
     mean: f32,
 }
 
 /// A tensor's bytes.
 #[derive(Clone, Debug, PartialEq)]
-struct Place {
+struct BlockPlace {
     shard: usize,
     bytes: std::ops::Range<usize>,
 }
@@ -132,7 +132,7 @@ fn assemble(
             Some(place) => Ok(place),
         }
     };
-    let place_of = |place: &TensorLocation| Place { shard: place.shard, bytes: place.bytes.clone() };
+    let place_of = |place: &TensorLocation| BlockPlace { shard: place.shard, bytes: place.bytes.clone() };
     let codes = part("", numbers.div_ceil(2))?;
     let blocks = numbers.div_ceil(block);
     let nested = match &state["nested_blocksize"] {
@@ -166,10 +166,10 @@ pub(super) fn matrix<'a>(
     let (Encoding::Nf4(parts), &[rows, columns]) = (&place.encoding, place.shape.as_slice()) else {
         return Err("is no NF4 matrix".to_owned());
     };
-    let part = |part: &Place| {
+    let part = |part: &BlockPlace| {
         bytes(&TensorLocation { shard: part.shard, bytes: part.bytes.clone(), ..place.clone() })
     };
-    let numbers = |place: &Place| -> Result<Vec<f32>, String> {
+    let numbers = |place: &BlockPlace| -> Result<Vec<f32>, String> {
         let values: Vec<f32> = part(place)
             .chunks_exact(4)
             .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))

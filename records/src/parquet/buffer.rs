@@ -22,7 +22,7 @@ pub(super) struct ColumnBuffer {
 
 /// What a field holds.
 pub(super) enum Content {
-    /// LeafValues of a column.
+    /// The values of a column.
     Leaf(LeafBuffer),
     /// A list: the repetition level of its second item and those after it, and the items.
     List(i16, Box<ColumnBuffer>),

@@ -51,7 +51,7 @@ enum TypedReader {
 
 /// A value as it is stored.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum LeafValues<'a> {
+pub(super) enum StoredLeaf<'a> {
     Bool(bool),
     Int32(i32),
     Int64(i64),
@@ -160,7 +160,7 @@ impl Leaf {
     }
 
     /// Takes the next entry's value.
-    pub(super) fn take(&mut self) -> Result<LeafValues<'_>, Damaged> {
+    pub(super) fn take(&mut self) -> Result<StoredLeaf<'_>, Damaged> {
         if self.definition()? != self.full {
             return Err(Damaged);
         }
@@ -168,14 +168,14 @@ impl Leaf {
         let place = self.next_value;
         self.next_value += 1;
         let found = match &self.reader {
-            TypedReader::Bool(typed) => typed.values.get(place).map(|&value| LeafValues::Bool(value)),
-            TypedReader::Int32(typed) => typed.values.get(place).map(|&value| LeafValues::Int32(value)),
-            TypedReader::Int64(typed) => typed.values.get(place).map(|&value| LeafValues::Int64(value)),
-            TypedReader::Int96(typed) => typed.values.get(place).map(|value| LeafValues::Int96(value.data())),
-            TypedReader::Float(typed) => typed.values.get(place).map(|&value| LeafValues::Float(value)),
-            TypedReader::Double(typed) => typed.values.get(place).map(|&value| LeafValues::Double(value)),
-            TypedReader::Bytes(typed) => typed.values.get(place).map(|value| LeafValues::Bytes(value.data())),
-            TypedReader::Fixed(typed) => typed.values.get(place).map(|value| LeafValues::Bytes(value.data())),
+            TypedReader::Bool(typed) => typed.values.get(place).map(|&value| StoredLeaf::Bool(value)),
+            TypedReader::Int32(typed) => typed.values.get(place).map(|&value| StoredLeaf::Int32(value)),
+            TypedReader::Int64(typed) => typed.values.get(place).map(|&value| StoredLeaf::Int64(value)),
+            TypedReader::Int96(typed) => typed.values.get(place).map(|value| StoredLeaf::Int96(value.data())),
+            TypedReader::Float(typed) => typed.values.get(place).map(|&value| StoredLeaf::Float(value)),
+            TypedReader::Double(typed) => typed.values.get(place).map(|&value| StoredLeaf::Double(value)),
+            TypedReader::Bytes(typed) => typed.values.get(place).map(|value| StoredLeaf::Bytes(value.data())),
+            TypedReader::Fixed(typed) => typed.values.get(place).map(|value| StoredLeaf::Bytes(value.data())),
         };
         found.ok_or(Damaged)
     }

@@ -9,7 +9,7 @@ use std::io::Write;
 use half::f16;
 use serde::Serialize;
 
-use super::leaf::{Damaged, Leaf, LeafValues};
+use super::leaf::{Damaged, Leaf, StoredLeaf};
 use super::node::{ColumnNode, ItemLevels, NodeKind};
 use super::scalar::{self, Scalar, SecondPart};
 
@@ -195,41 +195,41 @@ struct ScalarWriter<'a> {
 
 impl ScalarWriter<'_> {
     /// False where what is stored stands for null.
-    fn scalar(&mut self, kind: Scalar, value: LeafValues<'_>) -> Result<bool, Unwritten> {
+    fn scalar(&mut self, kind: Scalar, value: StoredLeaf<'_>) -> Result<bool, Unwritten> {
         match (kind, value) {
             (Scalar::Null, _) => return Ok(false),
-            (Scalar::Bool, LeafValues::Bool(value)) => self.json(&value),
-            (Scalar::Signed, LeafValues::Int32(value)) => self.json(&value),
-            (Scalar::Signed, LeafValues::Int64(value)) => self.json(&value),
-            (Scalar::Unsigned, LeafValues::Int32(value)) => self.json(&value.cast_unsigned()),
-            (Scalar::Unsigned, LeafValues::Int64(value)) => self.json(&value.cast_unsigned()),
-            (Scalar::Float, LeafValues::Float(value)) => self.json(&value),
-            (Scalar::Float, LeafValues::Double(value)) => self.json(&value),
-            (Scalar::Half, LeafValues::Bytes(&[low, high])) => {
+            (Scalar::Bool, StoredLeaf::Bool(value)) => self.json(&value),
+            (Scalar::Signed, StoredLeaf::Int32(value)) => self.json(&value),
+            (Scalar::Signed, StoredLeaf::Int64(value)) => self.json(&value),
+            (Scalar::Unsigned, StoredLeaf::Int32(value)) => self.json(&value.cast_unsigned()),
+            (Scalar::Unsigned, StoredLeaf::Int64(value)) => self.json(&value.cast_unsigned()),
+            (Scalar::Float, StoredLeaf::Float(value)) => self.json(&value),
+            (Scalar::Float, StoredLeaf::Double(value)) => self.json(&value),
+            (Scalar::Half, StoredLeaf::Bytes(&[low, high])) => {
                 self.json(&f16::from_le_bytes([low, high]).to_f32())
             }
-            (Scalar::Text, LeafValues::Bytes(bytes)) => self.bytes(bytes, true),
-            (Scalar::Bytes, LeafValues::Bytes(bytes)) => self.bytes(bytes, self.text_wanted),
-            (Scalar::Fixed, LeafValues::Bytes(bytes)) if self.text_wanted => self.bytes(bytes, true),
-            (Scalar::Fixed, LeafValues::Bytes(bytes)) => self.digits(bytes),
-            (Scalar::Decimal(scale), LeafValues::Int32(value)) => self.decimal(&value.to_be_bytes(), scale),
-            (Scalar::Decimal(scale), LeafValues::Int64(value)) => self.decimal(&value.to_be_bytes(), scale),
-            (Scalar::Decimal(scale), LeafValues::Bytes(bytes)) => self.decimal(bytes, scale),
-            (Scalar::Date, LeafValues::Int32(days)) => self.text(&scalar::date(days)),
-            (Scalar::Time(unit), LeafValues::Int32(value)) => self.text(&scalar::time(unit, value.into())),
-            (Scalar::Time(unit), LeafValues::Int64(value)) => self.text(&scalar::time(unit, value)),
-            (Scalar::Midnight, LeafValues::Int32(days)) => {
+            (Scalar::Text, StoredLeaf::Bytes(bytes)) => self.bytes(bytes, true),
+            (Scalar::Bytes, StoredLeaf::Bytes(bytes)) => self.bytes(bytes, self.text_wanted),
+            (Scalar::Fixed, StoredLeaf::Bytes(bytes)) if self.text_wanted => self.bytes(bytes, true),
+            (Scalar::Fixed, StoredLeaf::Bytes(bytes)) => self.digits(bytes),
+            (Scalar::Decimal(scale), StoredLeaf::Int32(value)) => self.decimal(&value.to_be_bytes(), scale),
+            (Scalar::Decimal(scale), StoredLeaf::Int64(value)) => self.decimal(&value.to_be_bytes(), scale),
+            (Scalar::Decimal(scale), StoredLeaf::Bytes(bytes)) => self.decimal(bytes, scale),
+            (Scalar::Date, StoredLeaf::Int32(days)) => self.text(&scalar::date(days)),
+            (Scalar::Time(unit), StoredLeaf::Int32(value)) => self.text(&scalar::time(unit, value.into())),
+            (Scalar::Time(unit), StoredLeaf::Int64(value)) => self.text(&scalar::time(unit, value)),
+            (Scalar::Midnight, StoredLeaf::Int32(days)) => {
                 self.text(&scalar::moment(SecondPart::Whole, None, i64::from(days) * 86_400))
             }
-            (Scalar::Moment(unit, east), LeafValues::Int64(value)) => {
+            (Scalar::Moment(unit, east), StoredLeaf::Int64(value)) => {
                 self.text(&scalar::moment(unit, east, value))
             }
-            (Scalar::Int96(east), LeafValues::Int96(parts)) => self.text(&scalar::int96(parts, east)),
-            (Scalar::Duration(unit), LeafValues::Int64(value)) => self.text(&scalar::duration(unit, value)),
-            (Scalar::Duration(unit), LeafValues::Int32(value)) => {
+            (Scalar::Int96(east), StoredLeaf::Int96(parts)) => self.text(&scalar::int96(parts, east)),
+            (Scalar::Duration(unit), StoredLeaf::Int64(value)) => self.text(&scalar::duration(unit, value)),
+            (Scalar::Duration(unit), StoredLeaf::Int32(value)) => {
                 self.text(&scalar::duration(unit, value.into()))
             }
-            (Scalar::Interval, LeafValues::Bytes(bytes)) => self.text(&scalar::interval(bytes)),
+            (Scalar::Interval, StoredLeaf::Bytes(bytes)) => self.text(&scalar::interval(bytes)),
             _ => Err(Unwritten::Damaged),
         }?;
         Ok(true)

@@ -4,7 +4,7 @@ use selfplay_records::Candidates;
 
 use super::answer;
 use super::pool::Pool;
-use super::program::Program;
+use super::program::UserProgram;
 use super::settings::CommandSettings;
 use crate::{CompareProgress, ScoreError};
 
@@ -23,7 +23,7 @@ impl AnswerChecker {
     /// # Errors
     /// A program that is not there.
     pub fn find(settings: &CommandSettings) -> Result<Self, ScoreError> {
-        Ok(Self { pool: Pool::new(Program::find(KEY, &settings.words)?, settings)? })
+        Ok(Self { pool: Pool::new(UserProgram::find(KEY, &settings.words)?, settings)? })
     }
 
     /// Which responses of each row are right, in order; after a stop, of the rows at the front that were answered.

@@ -31,7 +31,7 @@ use selfplay_records::{Candidates, Prompt};
 pub use self::checker::AnswerChecker;
 pub use self::failure::CommandFailure;
 use self::pool::Pool;
-use self::program::Program;
+use self::program::UserProgram;
 pub use self::settings::CommandSettings;
 use crate::conversation::conversation;
 use crate::preference_model::preference;
@@ -45,7 +45,7 @@ const KEY: &str = "score.command";
 /// # Errors
 /// A program that is not there.
 pub(crate) fn load(settings: &CommandSettings, factor: f64) -> Result<Box<dyn PreferenceModel>, ScoreError> {
-    let program = Program::find(KEY, &settings.words)?;
+    let program = UserProgram::find(KEY, &settings.words)?;
     Ok(Box::new(CommandModel { pool: Pool::new(program, settings)?, tau: settings.tau, factor }))
 }
 

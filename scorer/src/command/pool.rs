@@ -13,7 +13,7 @@ use selfplay_records::Candidates;
 use selfplay_records::shown::quoted;
 
 use super::process::{Process, Reply};
-use super::program::Program;
+use super::program::UserProgram;
 use super::question::question;
 use super::settings::CommandSettings;
 use crate::{CompareProgress, ScoreError};
@@ -30,24 +30,24 @@ pub(super) type ReadAnswer<T> = fn(&[u8], &Candidates) -> Result<T, String>;
 
 /// Processes of one program.
 pub(super) struct Pool {
-    program: Program,
+    program: UserProgram,
     workers: Vec<Worker>,
 }
 
 /// A thread with at most one process.
 struct Worker {
-    tasks: Option<Sender<Task>>,
+    tasks: Option<Sender<RowTask>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What a worker is to do.
-struct Task {
-    work: Work,
+struct RowTask {
+    work: PoolWork,
     called_off: Arc<AtomicBool>,
     done: Sender<Done>,
 }
 
-enum Work {
+enum PoolWork {
     /// Ask about a row.
     Ask { index: usize, prompt_id: String, line: Vec<u8> },
     /// See that nothing was answered that was not asked.
@@ -66,7 +66,7 @@ impl Pool {
     ///
     /// # Errors
     /// No threads.
-    pub(super) fn new(program: Program, settings: &CommandSettings) -> Result<Self, ScoreError> {
+    pub(super) fn new(program: UserProgram, settings: &CommandSettings) -> Result<Self, ScoreError> {
         let mut pool = Self { program, workers: Vec::new() };
         for number in 0..settings.concurrency {
             let (tasks, queue) = channel();
@@ -152,7 +152,7 @@ impl Call<'_> {
             {
                 let row = &rows[next];
                 let prompt_id = row.prompt.prompt_id.clone();
-                self.give(worker, Work::Ask { index: next, prompt_id, line: question(row) })?;
+                self.give(worker, PoolWork::Ask { index: next, prompt_id, line: question(row) })?;
                 next += 1;
             }
             if let Some((index, line)) = self.reply()? {
@@ -170,9 +170,9 @@ impl Call<'_> {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    fn give(&mut self, worker: usize, work: Work) -> Result<(), ScoreError> {
+    fn give(&mut self, worker: usize, work: PoolWork) -> Result<(), ScoreError> {
         self.used[worker] = true;
-        let task = Task { work, called_off: Arc::clone(&self.called_off), done: self.done.clone() };
+        let task = RowTask { work, called_off: Arc::clone(&self.called_off), done: self.done.clone() };
         let sent = self.pool.workers[worker].tasks.as_ref().is_some_and(|tasks| tasks.send(task).is_ok());
         if sent { Ok(()) } else { Err(self.lost()) }
     }
@@ -197,7 +197,7 @@ impl Call<'_> {
         let used: Vec<usize> = self.free.iter().copied().filter(|&worker| self.used[worker]).collect();
         self.free.retain(|worker| !used.contains(worker));
         for worker in used {
-            self.give(worker, Work::Settle)?;
+            self.give(worker, PoolWork::Settle)?;
         }
         while self.free.len() < self.pool.workers.len() {
             self.reply()?;
@@ -224,20 +224,20 @@ impl Call<'_> {
 /// A worker's thread.
 struct Hand {
     number: usize,
-    program: Program,
+    program: UserProgram,
     patience: Duration,
     retries: usize,
     process: Option<Process>,
 }
 
 impl Hand {
-    fn work(mut self, queue: &Receiver<Task>) {
+    fn work(mut self, queue: &Receiver<RowTask>) {
         for task in queue {
             let answer = match task.work {
-                Work::Ask { index, prompt_id, line } => self
+                PoolWork::Ask { index, prompt_id, line } => self
                     .ask(&prompt_id, &line, &task.called_off)
                     .map(|answer| answer.map(|answer| (index, answer))),
-                Work::Settle => self.settle(AFTER_LAST, None, None).map(|()| None),
+                PoolWork::Settle => self.settle(AFTER_LAST, None, None).map(|()| None),
             };
             // A call that has ended takes no replies.
             let _ = task.done.send(Done { worker: self.number, answer });

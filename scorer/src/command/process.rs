@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use selfplay_records::shown::quoted;
 
-use super::program::Program;
+use super::program::UserProgram;
 use crate::ScoreError;
 
 /// Bytes of an answer at most: a table of 800 × 800 numbers.
@@ -65,7 +65,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the program. The thread that calls this must outlive the process: the kernel ends it with that thread.
-    pub(super) fn start(program: &Program) -> Result<Self, ScoreError> {
+    pub(super) fn start(program: &UserProgram) -> Result<Self, ScoreError> {
         let mut child = program.start()?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (questions, lines) = channel();
@@ -91,7 +91,7 @@ impl Process {
 
     fn with_thread(
         &mut self,
-        program: &Program,
+        program: &UserProgram,
         work: impl FnOnce() + Send + 'static,
     ) -> Result<(), ScoreError> {
         let thread = thread::Builder::new().name(program.key().to_owned()).spawn(work).map_err(|error| {

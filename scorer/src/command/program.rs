@@ -12,12 +12,12 @@ use crate::ScoreError;
 
 /// A program that was found.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub(super) struct UserProgram {
     key: &'static str,
     words: Vec<String>,
 }
 
-impl Program {
+impl UserProgram {
     /// The program that the first word names: a path, or a name that is looked up in PATH.
     ///
     /// # Errors

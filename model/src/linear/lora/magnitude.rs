@@ -9,7 +9,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{Digits, Lora, Place, unwritten};
+use super::{AdaptedModule, Digits, Lora, unwritten};
 use crate::linear::{SumOrder, dense};
 use crate::ops::elementwise::{add_assign, add_bias_backward};
 use crate::parameters::{Gradients, ParameterId};
@@ -38,7 +38,7 @@ impl Lora {
     pub(super) fn forward_directed(
         &self,
         magnitude: ParameterId,
-        place: &Place,
+        place: &AdaptedModule,
         x: &Tensor,
         seen: &Tensor,
         out: &Tensor,
@@ -54,7 +54,7 @@ impl Lora {
     }
 
     /// m ∘ N in x's dtype.
-    fn directed(&self, magnitude: ParameterId, place: &Place, x: &Tensor) -> Result<Tensor> {
+    fn directed(&self, magnitude: ParameterId, place: &AdaptedModule, x: &Tensor) -> Result<Tensor> {
         let weight = place.weight.to_tensor(x.dtype())?;
         let unit = unit_rows(&self.sum(place.parameters, &weight, Digits::Computed)?)?;
         scale_rows(&unit.rows, &place.parameters.get(magnitude).value)?.to_dtype(x.dtype())
@@ -64,13 +64,13 @@ impl Lora {
     pub(super) fn backward_directed(
         &self,
         magnitude: ParameterId,
-        place: &Place,
+        place: &AdaptedModule,
         x: &Tensor,
         dy: &Tensor,
         dx: &Tensor,
         gradients: &Gradients,
     ) -> Result<()> {
-        let Place { parameters, gpu, weight, first, .. } = *place;
+        let AdaptedModule { parameters, gpu, weight, first, .. } = *place;
         let m = &parameters.get(magnitude).value;
         let unit = unit_rows(&self.sum(parameters, &weight.to_tensor(x.dtype())?, Digits::Computed)?)?;
         let mask = self.mask(place, x)?;

@@ -53,7 +53,7 @@ pub(crate) struct Term {
 
 /// Where a module's numbers are: its matrix, its first column of the map's output, and what runs its products.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct AdaptedModule<'a> {
     pub parameters: &'a Parameters,
     pub gpu: Option<&'a Gpu>,
     /// W \[rows, inputs].
@@ -76,7 +76,13 @@ impl Lora {
     }
 
     /// Adds the adapter's product to the module's columns of `out`, where W's is already; with a magnitude, writes both.
-    pub(super) fn forward(&self, place: &Place, x: &Tensor, out: &Tensor, sums: SumOrder) -> Result<()> {
+    pub(super) fn forward(
+        &self,
+        place: &AdaptedModule,
+        x: &Tensor,
+        out: &Tensor,
+        sums: SumOrder,
+    ) -> Result<()> {
         let seen = self.seen(place, x)?;
         if let Some(magnitude) = self.magnitude {
             return self.forward_directed(magnitude, place, x, &seen, out, sums);
@@ -91,7 +97,7 @@ impl Lora {
     /// Adds the adapter's part of dx, and the gradients of what is trained of it, after W's dx; with a magnitude, W's as well.
     pub(super) fn backward(
         &self,
-        place: &Place,
+        place: &AdaptedModule,
         x: &Tensor,
         dy: &Tensor,
         dx: &Tensor,
@@ -123,14 +129,14 @@ impl Lora {
     }
 
     /// What the factors see of x.
-    fn seen(&self, place: &Place, x: &Tensor) -> Result<Tensor> {
+    fn seen(&self, place: &AdaptedModule, x: &Tensor) -> Result<Tensor> {
         match self.mask(place, x)? {
             Some(mask) => x.mul(&mask),
             None => Ok(x.clone()),
         }
     }
 
-    fn mask(&self, place: &Place, x: &Tensor) -> Result<Option<Tensor>> {
+    fn mask(&self, place: &AdaptedModule, x: &Tensor) -> Result<Option<Tensor>> {
         match place.dropout {
             Some(step) if self.dropout > 0.0 => Ok(Some(step.mask(self.key, self.dropout, x)?)),
             _ => Ok(None),
@@ -181,7 +187,7 @@ enum Digits {
 
 impl Term {
     /// s·x·Aᵀ \[t, r].
-    fn inner(&self, place: &Place, x: &Tensor, sums: SumOrder) -> Result<Tensor> {
+    fn inner(&self, place: &AdaptedModule, x: &Tensor, sums: SumOrder) -> Result<Tensor> {
         let a = &place.parameters.get(self.a).value;
         let u = unwritten(place.gpu, (x.dims2()?.0, a.dims2()?.0), x.dtype())?;
         dense::forward(place.gpu, x, a, &u, 0, sums)?;
@@ -192,7 +198,7 @@ impl Term {
     /// Adds dA, given B as it stands in the product; returns du \[t, r].
     fn backward_factor(
         &self,
-        place: &Place,
+        place: &AdaptedModule,
         b: &Tensor,
         x: &Tensor,
         dy: &Tensor,
@@ -209,7 +215,7 @@ impl Term {
 }
 
 /// Adds u·Bᵀ to the module's columns of `out`.
-fn add_product(place: &Place, u: &Tensor, b: &Tensor, out: &Tensor, sums: SumOrder) -> Result<()> {
+fn add_product(place: &AdaptedModule, u: &Tensor, b: &Tensor, out: &Tensor, sums: SumOrder) -> Result<()> {
     match (place.gpu, sums) {
         (Some(gpu), SumOrder::ByRow) => {
             // The product in fixed order overwrites: it goes into room of its own.
