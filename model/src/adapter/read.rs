@@ -176,8 +176,7 @@ impl AdapterFile {
                 format!("the base and {CONFIG_FILE} make it {shape:?}: they must be of one adapter"),
             ));
         }
-        let spec =
-            TensorSpec { name: name.to_owned(), shape: shape.to_vec(), kind: ParameterKind::Matrix };
+        let spec = TensorSpec { name: name.to_owned(), shape: shape.to_vec(), kind: ParameterKind::Matrix };
         self.files.get(&spec, DType::F32, &Device::Cpu)
     }
 }
