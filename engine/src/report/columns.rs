@@ -104,7 +104,7 @@ pub(super) const COLUMNS: &[Column] = &[
     .starting(|_| Cell::Start),
     column(
         "accuracy",
-        "share of held-out answers that `eval.checker` finds right; needs `eval.answers`",
+        "share of held-out answers that `eval.checker` finds right, which needs `eval.answers`, or that the program of `eval.command` does",
         &[HeldOut, Compare],
         |one| Cell::Share(one.eval_accuracy),
     )
