@@ -78,7 +78,7 @@ fn training_from_a_gguf_writes_the_folder_that_training_from_its_folder_writes()
 }
 
 #[test]
-fn a_run_starts_from_a_gguf_and_resumes_while_it_is_the_same() {
+fn a_run_starts_from_a_gguf() {
     let world = crate::world();
     let mut parts = tiny();
     // Words next to each other without a space.
@@ -95,12 +95,6 @@ fn a_run_starts_from_a_gguf_and_resumes_while_it_is_the_same() {
     world.selfplay(&["plan", "recipe.toml"]).ok();
     world.selfplay(&["run", "recipe.toml", "-o", "out", "-q"]).ok();
     assert!(world.path("out/iteration_01/policy/tokenizer.json").is_file());
-    let bytes = world.bytes("model.gguf");
-    let mut changed = bytes.clone();
-    let last = changed.len() - 1;
-    changed[last] ^= 1;
-    world.write_bytes("model.gguf", &changed);
-    world.selfplay(&["resume", "out", "--set", "iterations=1"]).refused(&["model.gguf", "changed"]);
 }
 
 #[test]
@@ -116,7 +110,7 @@ fn a_damaged_gguf_is_named_and_nothing_is_written() {
         unchanged(&world, &before);
     };
     with(&whole[..whole.len() - 40], &["cut short"]);
-    with(&whole[..100], &["cut short"]);
+    with(&whole[..100], &["damaged"]);
     with(b"GGUF", &["4 bytes"]);
     with(b"not a model at all", &["no GGUF"]);
     let mut counts = whole.clone();

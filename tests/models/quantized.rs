@@ -57,7 +57,8 @@ fn sampling_in_four_bits_gives_the_log_probs_that_scoring_it_gives() {
 fn quantised_weights_are_not_trained() {
     let world = world_with_pairs();
     let line = ["train", "--model", "policy", "--pairs", "pairs.jsonl", "--output", "out"];
-    world.selfplay(&[&line[..], &NF4].concat()).refused(&["train.lora", "quantised"]);
+    let dpo = ["--set", "train.loss=dpo"];
+    world.selfplay(&[&line[..], &NF4, &dpo].concat()).refused(&["train.lora", "quantised"]);
     world.selfplay(&["run", "recipe.toml", "--set", "policy.quantize=nf4"]).refused(&["train.lora"]);
 }
 

@@ -51,7 +51,13 @@ fn sizes_come_from_the_metadata_and_the_head_is_tied_where_there_is_none() {
 #[test]
 fn rows_of_queries_and_keys_go_back_to_halves_in_llama_alone() {
     let rows = |architecture: &str, name: &str| {
-        let decoder = open(&model(architecture)).unwrap();
+        let mut parts = model(architecture);
+        if architecture == "qwen2" {
+            for (bias, rows) in [("attn_q", 8), ("attn_k", 4), ("attn_v", 4)] {
+                parts.f32s(&format!("blk.0.{bias}.bias"), &[rows], &vec![0.0; rows as usize]);
+            }
+        }
+        let decoder = open(&parts).unwrap();
         let all = numbers(&decoder, &format!("model.layers.0.self_attn.{name}.weight"));
         all.chunks(8).map(|row| row[0]).collect::<Vec<_>>()
     };
@@ -162,7 +168,7 @@ fn no_cut_and_no_lie_about_a_length_is_more_than_a_refusal() {
         loaded
     };
     assert!(read(&whole).is_ok());
-    let header = whole.len() - 8000;
+    let header = whole.len() / 2;
     for length in (0..header).step_by(7).chain([whole.len() - 1, whole.len() - 33]) {
         assert!(read(&whole[..length]).is_err(), "cut at {length}");
     }
@@ -306,6 +312,8 @@ fn sentencepiece_joins_by_score_and_falls_back_to_bytes() {
     let mut parts = model("llama");
     let tokens = ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "a", "b", "c", "ab", "bc", "▁a", "▁abc", "▁ab"];
     let scores = [0.0, 0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -9.0, -1.0, -2.0, -3.0, -5.0, -4.0];
+    // SentencePiece has scores and no list of merges.
+    parts.metadata.retain(|(name, _)| name != "tokenizer.ggml.merges");
     parts
         .set("tokenizer.ggml.model", text("llama"))
         .set("tokenizer.ggml.tokens", texts(&tokens))

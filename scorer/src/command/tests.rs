@@ -111,7 +111,8 @@ fn answers_come_in_the_rows_order_whoever_gave_them() {
 
 #[test]
 fn a_row_is_given_with_its_other_fields_and_a_table_is_taken() {
-    let script = Script::each("echo \"$row\" >> $dir/rows; echo '{\"table\": [[0, 0.9], [0.4, 0]]}'");
+    let script =
+        Script::each("printf '%s\\n' \"$row\" >> $dir/rows; echo '{\"table\": [[0, 0.9], [0.4, 0]]}'");
     let mut asked = row("p");
     let fields = json!({"prompt_id": 7, "responses": [], "constraint": {"n": 3}, "answer": "4"});
     asked.prompt.keep_others(fields.as_object().unwrap().clone());
