@@ -68,7 +68,7 @@ impl Weight {
     }
 }
 
-/// A fresh module for [`Linear::insert`].
+/// A fresh module for `Linear::insert`.
 pub struct NewModule {
     /// Its name in a model folder, without `.weight`.
     pub name: String,
