@@ -78,8 +78,8 @@ fn training_from_a_gguf_writes_the_folder_that_training_from_its_folder_writes()
 }
 
 #[test]
-fn a_run_starts_from_a_gguf() {
-    let world = crate::world();
+fn a_run_starts_from_a_gguf_and_resumes_while_it_is_the_same() {
+    let world = crate::run_world();
     let mut parts = tiny();
     // Words next to each other without a space.
     parts.set(
@@ -90,11 +90,23 @@ fn a_run_starts_from_a_gguf() {
         ),
     );
     parts.write(&world.path(""));
-    world.write("recipe.toml", &world.recipe().replace("model = \"policy\"", "model = \"model.gguf\""));
+    let recipe = String::from_utf8(world.bytes("recipe.toml")).unwrap();
+    assert!(recipe.contains("/policy\""), "{recipe}");
+    world.write("recipe.toml", &recipe.replace("/policy\"", "/model.gguf\""));
     world.selfplay(&["check", "recipe.toml"]).ok();
     world.selfplay(&["plan", "recipe.toml"]).ok();
-    world.selfplay(&["run", "recipe.toml", "-o", "out", "-q"]).ok();
+    world.selfplay(&["run", "recipe.toml", "-o", "out", "-q", "--set", "iterations=1"]).ok();
     assert!(world.path("out/iteration_01/policy/tokenizer.json").is_file());
+    let further = ["resume", "out", "-q", "--set", "iterations=2"];
+    let bytes = world.bytes("model.gguf");
+    let mut changed = bytes.clone();
+    let last = changed.len() - 1;
+    changed[last] ^= 1;
+    world.write_bytes("model.gguf", &changed);
+    world.selfplay(&further).refused(&["model.gguf", "changed"]);
+    world.write_bytes("model.gguf", &bytes);
+    world.selfplay(&further).ok();
+    assert!(world.path("out/iteration_02/policy/tokenizer.json").is_file());
 }
 
 #[test]

@@ -121,19 +121,28 @@ fn check_rows(output: &Path, force: bool) -> Result<()> {
     check_parent(output, &target)
 }
 
-/// That a training can put its folder there: nothing stands in its place, or, with `force`, what an earlier training
-/// of this kind wrote and nothing else.
-fn check_training(output: &Path, force: bool, model_folder: &'static str) -> Result<()> {
-    let refused = |what: String| Err(EngineError::input(format!("--output {}: {what}", output.display())));
+/// What is wrong with the output.
+fn refused(output: &Path, what: impl std::fmt::Display) -> EngineError {
+    EngineError::input(format!("--output {}: {what}", output.display()))
+}
+
+/// Whether a folder stands where a new one is wanted, which `force` allows to replace.
+fn is_to_replace(output: &Path, force: bool) -> Result<bool> {
     if output.is_symlink() {
-        return refused("is a link; name the folder itself, or a name that is free".to_owned());
+        return Err(refused(output, "is a link; name the folder itself, or a name that is free"));
     }
     check_output(output, force)?;
     if !output.exists() {
-        return Ok(());
+        return Ok(false);
     }
-    if !output.is_dir() {
-        return refused("is a file; a folder is wanted".to_owned());
+    if output.is_dir() { Ok(true) } else { Err(refused(output, "is a file; a folder is wanted")) }
+}
+
+/// That a training can put its folder there: nothing stands in its place, or, with `force`, what an earlier training
+/// of this kind wrote and nothing else.
+fn check_training(output: &Path, force: bool, model_folder: &'static str) -> Result<()> {
+    if !is_to_replace(output, force)? {
+        return Ok(());
     }
     let io = |source| EngineError::named(output, source);
     let foreign = OwnFolder::Trained(model_folder).foreign(output).map_err(io)?;
@@ -143,31 +152,27 @@ fn check_training(output: &Path, force: bool, model_folder: &'static str) -> Res
         None if is_empty || has_step_log(output) => return Ok(()),
         None => "has no metrics.jsonl of a training".to_owned(),
     };
-    refused(format!(
+    let remedy = format!(
         "{what}: --force replaces a folder only where a training with {model_folder}/ wrote all of it; name another \
          --output, or move the folder away"
-    ))
+    );
+    Err(refused(output, remedy))
 }
 
 /// That a model's folder can be put there: nothing stands in its place, or, with `force`, a model's files and nothing else.
 fn check_model(output: &Path, force: bool) -> Result<()> {
-    let refused = |what: String| Err(EngineError::input(format!("--output {}: {what}", output.display())));
-    if output.is_symlink() {
-        return refused("is a link; name the folder itself, or a name that is free".to_owned());
-    }
-    check_output(output, force)?;
-    if !output.exists() {
+    if !is_to_replace(output, force)? {
         return Ok(());
-    }
-    if !output.is_dir() {
-        return refused("is a file; a folder is wanted".to_owned());
     }
     match OwnFolder::Model.foreign(output).map_err(|source| EngineError::named(output, source))? {
         None => Ok(()),
-        Some(path) => refused(format!(
-            "holds {}: --force replaces a folder only where all of it is a model's; name another --output, or move the \
+        Some(path) => Err(refused(
+            output,
+            format!(
+                "holds {}: --force replaces a folder only where all of it is a model's; name another --output, or move the \
              folder away",
-            path.strip_prefix(output).unwrap_or(&path).display()
+                path.strip_prefix(output).unwrap_or(&path).display()
+            ),
         )),
     }
 }
