@@ -73,7 +73,8 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// Declares functions whose bodies are compiled per [`Level`] and dispatched at run time.
+/// Declares functions whose bodies are compiled per [`Level`] and dispatched at run time. Each stays a function of its own:
+/// amid the code of a caller the compiler may keep its sums in memory, one number at a time.
 macro_rules! simd {
     ($( $(#[$meta:meta])* $vis:vis fn $name:ident<$t:ident : Real $(, const $c:ident : usize)?>( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block )*) => { $(
         $(#[$meta])*
@@ -82,9 +83,11 @@ macro_rules! simd {
             fn body<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[inline(never)]
             fn avx512<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
+            #[inline(never)]
             fn avx2<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
             match $crate::cpu::simd::level() {
                 // SAFETY: `level` found these instruction sets on this machine.

@@ -98,6 +98,9 @@ simd! {
         let width = (a.heads + 2 * a.kv_heads) * d;
         let heads = kv_heads.start * repeat..kv_heads.end * repeat;
         let visible: Vec<Range<usize>> = queries.iter().map(|query| cache.visible(query)).collect();
+        // A count that the compiler can't know: loops of sixteen rounds are unrolled into scalars before they are made vectors,
+        // and eˢ is too long an expression to be put together again.
+        let slots = std::hint::black_box(PAGE_TOKENS);
         let start = Running { max: T::NEG_INFINITY, lanes: [T::ZERO; PAGE_TOKENS] };
         let mut running = vec![start; queries.len() * heads.len()];
         // SAFETY (all of this function): these heads of these tokens belong to this task.
@@ -132,7 +135,7 @@ simd! {
                         *s *= cache.scale;
                     }
                     if a.softcap.is_some() {
-                        for s in &mut p {
+                        for s in &mut p[..slots] {
                             *s = cache.cap * (*s / cache.cap).tanh_fast();
                         }
                     }
@@ -150,8 +153,9 @@ simd! {
                         state.lanes.iter_mut().for_each(|lane| *lane *= shrink);
                         state.max = max;
                     }
-                    for (s, lane) in p.iter_mut().zip(&mut state.lanes) {
-                        *s = (*s - state.max).exp_fast();
+                    let max = state.max;
+                    for (s, lane) in p[..slots].iter_mut().zip(&mut state.lanes[..slots]) {
+                        *s = (*s - max).exp_fast();
                         *lane += *s;
                     }
                     for (n, out) in out.chunks_mut(64).enumerate() {
@@ -180,29 +184,35 @@ simd! {
     }
 }
 
-/// q·k of the page's sixteen keys; fetches the block at `next` on the way.
-#[inline(always)]
-fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> [T; PAGE_TOKENS] {
-    // Four chains over d, so that one multiply-add does not wait for the last.
-    let mut lanes = [[T::ZERO; PAGE_TOKENS]; 4];
-    let (q_steps, q_rest) = q.as_chunks::<4>();
-    let (k_steps, k_rest) = k.as_chunks::<{ 4 * PAGE_TOKENS }>();
-    for (step, (q, k)) in q_steps.iter().zip(k_steps).enumerate() {
-        for line in 0..4 {
-            prefetch(next.wrapping_add((step * 4 + line) * PAGE_TOKENS));
-        }
-        for (c, lane) in lanes.iter_mut().enumerate() {
-            for (s, &k) in lane.iter_mut().zip(&k[c * PAGE_TOKENS..(c + 1) * PAGE_TOKENS]) {
-                *s = q[c].fma(k, *s);
+/// One value for each key of a page.
+type Slots<T> = [T; PAGE_TOKENS];
+
+simd! {
+    /// q·k of the page's sixteen keys; fetches the block at `next` on the way.
+    fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> Slots<T> {
+        // Four chains over d, so that one multiply-add does not wait for the last.
+        let mut lanes = [[T::ZERO; PAGE_TOKENS]; 4];
+        let (q_steps, q_rest) = q.as_chunks::<4>();
+        let (k_steps, k_rest) = k.as_chunks::<PAGE_TOKENS>().0.as_chunks::<4>();
+        for (step, (q, k)) in q_steps.iter().zip(k_steps).enumerate() {
+            for line in 0..4 {
+                prefetch(next.wrapping_add((step * 4 + line) * PAGE_TOKENS));
+            }
+            let [a, b, c, d] = &mut lanes;
+            for i in 0..PAGE_TOKENS {
+                a[i] = q[0].fma(k[0][i], a[i]);
+                b[i] = q[1].fma(k[1][i], b[i]);
+                c[i] = q[2].fma(k[2][i], c[i]);
+                d[i] = q[3].fma(k[3][i], d[i]);
             }
         }
-    }
-    for (q, k) in q_rest.iter().zip(k_rest.as_chunks::<PAGE_TOKENS>().0) {
-        for (s, &k) in lanes[0].iter_mut().zip(k) {
-            *s = q.fma(k, *s);
+        for (q, k) in q_rest.iter().zip(k_rest) {
+            for (s, &k) in lanes[0].iter_mut().zip(k) {
+                *s = q.fma(k, *s);
+            }
         }
+        std::array::from_fn(|i| (lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i]))
     }
-    std::array::from_fn(|i| (lanes[0][i] + lanes[1][i]) + (lanes[2][i] + lanes[3][i]))
 }
 
 /// The largest of sixteen, by halves; NaN may be passed over (its eˢ makes the output NaN all the same).
