@@ -15,6 +15,7 @@ pub mod pair_ids;
 pub mod random;
 pub mod refusal;
 pub mod run_results;
+pub mod stub_server;
 pub mod tiny_model;
 pub mod world;
 
@@ -23,5 +24,6 @@ pub use emulator::Emulator;
 pub use outcome::Outcome;
 pub use random::Random;
 pub use refusal::refusal;
+pub use stub_server::{StubReply, StubRequest, StubServer};
 pub use tiny_model::TinyModel;
 pub use world::{Program, World};

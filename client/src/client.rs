@@ -1,0 +1,294 @@
+//! A client: all requests of a piece of work at once, their answers in the requests' order.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::address::Address;
+use crate::exchange::Exchange;
+use crate::transcript::RequestKey;
+use crate::work::{Endpoint, Report, Service, Task, Work, lock};
+use crate::{ClientError, ClientSettings, Secret, Transcript, Usage, read};
+
+/// How often a call looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long answers that are on their way are waited for after a stop or an error, so that what is paid for is kept.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Told how many answers there are; a `Break` stops the work.
+pub type AskProgress<'p> = dyn FnMut(usize) -> ControlFlow<()> + 'p;
+
+/// Reads an answer to the request at a place; an error is a temporary failure, and the request is tried again.
+pub(crate) type ReadAnswer<T> = dyn Fn(usize, &Value) -> Result<T, String> + Send + Sync;
+
+/// A request: JSON to be POSTed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JsonRequest {
+    /// Below the endpoint's address, as in `chat/completions`; empty: the address itself.
+    pub path: String,
+    /// What is sent.
+    pub body: Value,
+    /// Not sent. Two requests of the same body are two only where their numbers differ: the samples of one prompt, say.
+    pub number: u64,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answers<T> {
+    /// One for each request, in order.
+    All(Vec<T>),
+    /// `progress` stopped the work: the answers of the requests at the front. Further ones may be in the transcript.
+    Stopped(Vec<T>),
+}
+
+impl<T> Answers<T> {
+    /// The same with each answer turned into something else.
+    pub fn map<U>(self, turn: impl FnMut(T) -> U) -> Answers<U> {
+        match self {
+            Self::All(answers) => Answers::All(answers.into_iter().map(turn).collect()),
+            Self::Stopped(answers) => Answers::Stopped(answers.into_iter().map(turn).collect()),
+        }
+    }
+}
+
+/// A model that an endpoint serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedModel {
+    /// What a request calls it.
+    pub name: String,
+    /// Where its weights come from, where the server says (vLLM: a path or a hub id).
+    pub root: Option<String>,
+}
+
+/// A client of one service, which may have several endpoints.
+///
+/// ```text
+/// let transcript = Transcript::open("judge.jsonl".as_ref())?;
+/// let client = Client::new(&ClientSettings::of("http://127.0.0.1:8000/v1"), Some(transcript))?;
+/// let options = GenerationOptions { model: "judge".into(), temperature: Some(0.0), ..Default::default() };
+/// let ask = |text: &str| ChatRequest::new(vec![Message::user(text)], options.clone());
+/// match client.chat(&[ask("A or B?"), ask("B or A?")], &mut |_answered| ControlFlow::Continue(()))? {
+///     Answers::All(answers) => println!("{}", answers[0].text),
+///     Answers::Stopped(front) => println!("a signal; {} answers, all in the transcript", front.len()),
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    service: Arc<Service>,
+    concurrency: usize,
+}
+
+impl Client {
+    /// A client by `settings`. The key is read from the environment; no connection is made yet.
+    ///
+    /// # Errors
+    /// Wrong settings, and a key that is not in the environment.
+    pub fn new(settings: &ClientSettings, transcript: Option<Transcript>) -> Result<Self, ClientError> {
+        settings.validate().into_result(ClientError::Settings)?;
+        let secret = settings.api_key_env.as_deref().map(Secret::from_env).transpose()?;
+        let addresses = settings.endpoints.iter().filter_map(|text| Address::parse(text).ok());
+        let service = Service {
+            exchange: Exchange::new(settings, secret),
+            endpoints: addresses.map(Endpoint::new).collect(),
+            retries: settings.retries,
+            transcript: transcript.map(Mutex::new),
+            usage: Mutex::default(),
+        };
+        Ok(Self { service: Arc::new(service), concurrency: settings.concurrency })
+    }
+
+    /// POSTs each request's JSON and reads each answer with `read`, which is told the request's place. `progress` is called ten times a
+    /// second with the number of answers; after a stop, answers on their way are waited for, for some seconds.
+    ///
+    /// An answer that `read` refuses counts as a temporary failure and is not kept. Requests that are equal (path, body, number) are
+    /// asked once.
+    ///
+    /// # Errors
+    /// The first request that is refused or fails through all its tries; a transcript that cannot be read or written.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        requests: Vec<JsonRequest>,
+        read: impl Fn(usize, &Value) -> Result<T, String> + Send + Sync + 'static,
+        progress: &mut AskProgress<'_>,
+    ) -> Result<Answers<T>, ClientError> {
+        let wanted = requests.len();
+        let mut answers: Vec<Option<T>> = requests.iter().map(|_| None).collect();
+        let read: Arc<ReadAnswer<T>> = Arc::new(read);
+        let tasks = self.replay(requests, &*read, &mut answers)?;
+        let answered = answers.iter().flatten().count();
+        let (work, reports) = self.start(tasks, read)?;
+        let mut call = Call { answers, answered, reports };
+        let outcome = call.collect(progress);
+        work.called_off.store(true, Ordering::Relaxed);
+        let Err(end) = outcome else {
+            return Ok(Answers::All(call.answers.into_iter().flatten().collect()));
+        };
+        call.wait_for_the_rest();
+        match end {
+            CallEnd::Stop => {
+                Ok(Answers::Stopped(call.answers.into_iter().map_while(|answer| answer).collect()))
+            }
+            CallEnd::Failed(error) => Err(match &self.service.transcript {
+                Some(transcript) => ClientError::Interrupted {
+                    source: Box::new(error),
+                    answered: call.answered,
+                    requests: wanted,
+                    transcript: lock(transcript).path().to_path_buf(),
+                },
+                None => error,
+            }),
+        }
+    }
+
+    /// Models that each endpoint serves (`GET models`), in the order of the endpoints. Nothing of it is kept in the transcript.
+    ///
+    /// # Errors
+    /// An endpoint that refuses, cannot be reached, or answers otherwise.
+    pub fn models(&self) -> Result<Vec<Vec<ServedModel>>, ClientError> {
+        let ask = |endpoint: &Endpoint| {
+            let service = Service {
+                exchange: self.service.exchange.clone(),
+                endpoints: vec![Endpoint::new(endpoint.address.clone())],
+                retries: self.service.retries,
+                transcript: None,
+                usage: Mutex::default(),
+            };
+            let client = Self { service: Arc::new(service), concurrency: 1 };
+            let request = JsonRequest { path: "models".to_owned(), body: Value::Null, number: 0 };
+            let read = |_, answer: &Value| read::models(answer);
+            match client.ask(vec![request], read, &mut |_| ControlFlow::Continue(()))? {
+                Answers::All(models) | Answers::Stopped(models) => {
+                    Ok(models.into_iter().next().unwrap_or_default())
+                }
+            }
+        };
+        self.service.endpoints.iter().map(ask).collect()
+    }
+
+    /// Requests, tokens and retries so far.
+    pub fn usage(&self) -> Usage {
+        *lock(&self.service.usage)
+    }
+
+    /// Fills in what the transcript has. Returns the rest, equal requests as one.
+    fn replay<T>(
+        &self,
+        requests: Vec<JsonRequest>,
+        read: &ReadAnswer<T>,
+        answers: &mut [Option<T>],
+    ) -> Result<VecDeque<Task>, ClientError> {
+        let mut tasks: VecDeque<Task> = VecDeque::new();
+        let mut known: HashMap<RequestKey, usize> = HashMap::new();
+        for (place, request) in requests.into_iter().enumerate() {
+            let key = RequestKey::of(&request);
+            if let Some(&first) = known.get(&key) {
+                tasks[first].places.push(place);
+                continue;
+            }
+            let found = match &self.service.transcript {
+                Some(transcript) => lock(transcript).answer(&key)?,
+                None => None,
+            };
+            // What `read` refuses now was kept by another version of the program, and is asked again.
+            if let Some(answer) = found
+                && let Ok(read) = read(place, &answer)
+            {
+                answers[place] = Some(read);
+                let mut usage = lock(&self.service.usage);
+                usage.replayed += 1;
+                usage.add_tokens(&answer);
+                continue;
+            }
+            known.insert(key, tasks.len());
+            tasks.push_back(Task { places: vec![place], request, key });
+        }
+        Ok(tasks)
+    }
+
+    fn start<T: Send + 'static>(
+        &self,
+        tasks: VecDeque<Task>,
+        read: Arc<ReadAnswer<T>>,
+    ) -> Result<(Arc<Work<T>>, Receiver<Report<T>>), ClientError> {
+        let threads = self.concurrency.min(tasks.len());
+        let (reporter, reports) = channel();
+        let work = Arc::new(Work {
+            service: Arc::clone(&self.service),
+            tasks: Mutex::new(tasks),
+            called_off: AtomicBool::new(false),
+            read,
+        });
+        for number in 0..threads {
+            let (of_thread, reporter) = (Arc::clone(&work), reporter.clone());
+            let thread = thread::Builder::new().name(format!("client {number}"));
+            if let Err(error) = thread.spawn(move || of_thread.run(&reporter)) {
+                work.called_off.store(true, Ordering::Relaxed);
+                return Err(ClientError::Thread(error));
+            }
+        }
+        Ok((work, reports))
+    }
+}
+
+/// Why a call ended early.
+enum CallEnd {
+    Stop,
+    Failed(ClientError),
+}
+
+/// The caller's side of a call.
+struct Call<T> {
+    answers: Vec<Option<T>>,
+    answered: usize,
+    reports: Receiver<Report<T>>,
+}
+
+impl<T> Call<T> {
+    /// Takes reports until every request is answered.
+    fn collect(&mut self, progress: &mut AskProgress<'_>) -> Result<(), CallEnd> {
+        loop {
+            if progress(self.answered).is_break() {
+                return Err(CallEnd::Stop);
+            }
+            if self.answered == self.answers.len() {
+                return Ok(());
+            }
+            let tick = Instant::now() + TICK;
+            loop {
+                match self.reports.recv_timeout(tick.saturating_duration_since(Instant::now())) {
+                    Ok(report) => self.take(report).map_err(CallEnd::Failed)?,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) if self.answered == self.answers.len() => break,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        let lost = std::io::Error::other("a thread ended early");
+                        return Err(CallEnd::Failed(ClientError::Thread(lost)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what is still on its way. Later errors say no more than the first.
+    fn wait_for_the_rest(&mut self) {
+        let until = Instant::now() + GRACE;
+        while let Ok(report) = self.reports.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let _ = self.take(report);
+        }
+    }
+
+    fn take(&mut self, report: Report<T>) -> Result<(), ClientError> {
+        for (place, answer) in report? {
+            if self.answers[place].replace(answer).is_none() {
+                self.answered += 1;
+            }
+        }
+        Ok(())
+    }
+}

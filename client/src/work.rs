@@ -1,0 +1,177 @@
+//! The threads of one call: each takes the next request, tries it until it is answered or may not be tried again.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::address::Address;
+use crate::client::ReadAnswer;
+use crate::exchange::{Exchange, TryFailure};
+use crate::transcript::RequestKey;
+use crate::{ClientError, JsonRequest, Transcript, Usage, retry};
+
+/// How often a pause looks whether the call was called off.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Locks, and goes on after a panic of another thread: what is locked here is whole at every moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A server, and when it may be asked again after it said that it is asked too fast.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: Address,
+    not_before: Mutex<Option<Instant>>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: Address) -> Self {
+        Self { address, not_before: Mutex::default() }
+    }
+
+    fn rest(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut not_before = lock(&self.not_before);
+        *not_before = Some(not_before.map_or(until, |other| other.max(until)));
+    }
+
+    fn rests_for(&self) -> Duration {
+        lock(&self.not_before).map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What all requests of a client share.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) exchange: Exchange,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) retries: u32,
+    pub(crate) transcript: Option<Mutex<Transcript>>,
+    pub(crate) usage: Mutex<Usage>,
+}
+
+/// One request of a call.
+pub(crate) struct Task {
+    /// Its place in the call: what is asked twice in a call is asked once and answered at every place.
+    pub(crate) places: Vec<usize>,
+    pub(crate) request: JsonRequest,
+    pub(crate) key: RequestKey,
+}
+
+/// What a thread reports.
+pub(crate) type Report<T> = Result<Vec<(usize, T)>, ClientError>;
+
+/// The requests of one call that are still to be asked.
+pub(crate) struct Work<T> {
+    pub(crate) service: Arc<Service>,
+    pub(crate) tasks: Mutex<VecDeque<Task>>,
+    pub(crate) called_off: AtomicBool,
+    pub(crate) read: Arc<ReadAnswer<T>>,
+}
+
+impl<T> Work<T> {
+    /// A thread's work: ends when there is nothing left, when the call was called off, or at an error.
+    pub(crate) fn run(&self, reports: &Sender<Report<T>>) {
+        while !self.is_called_off() {
+            let Some(task) = lock(&self.tasks).pop_front() else { return };
+            let report = match self.service.persist(&task, &self.called_off, &*self.read) {
+                Ok(None) => return,
+                Ok(Some(answers)) => Ok(answers),
+                Err(error) => Err(error),
+            };
+            let failed = report.is_err();
+            if reports.send(report).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn is_called_off(&self) -> bool {
+        self.called_off.load(Ordering::Relaxed)
+    }
+}
+
+impl Service {
+    /// Tries a request until it is answered; `None` where the call was called off before.
+    fn persist<T>(
+        &self,
+        task: &Task,
+        called_off: &AtomicBool,
+        read: &ReadAnswer<T>,
+    ) -> Result<Option<Vec<(usize, T)>>, ClientError> {
+        let first = task.places.first().copied().unwrap_or(0);
+        let mut failed = 0_usize;
+        loop {
+            let endpoint = &self.endpoints[(first + failed) % self.endpoints.len()];
+            if !wait(endpoint.rests_for(), called_off) {
+                return Ok(None);
+            }
+            let request = &task.request;
+            let body = (!request.body.is_null()).then_some(&request.body);
+            let tried = self.exchange.send(&endpoint.address, &request.path, body).and_then(|answer| {
+                let read: Result<Vec<_>, String> =
+                    task.places.iter().map(|&place| Ok((place, read(place, &answer)?))).collect();
+                match read {
+                    Ok(read) => Ok((answer, read)),
+                    Err(problem) => Err(TryFailure::passing(problem)),
+                }
+            });
+            let (problem, asked) = match tried {
+                Ok((answer, read)) => {
+                    self.keep(task, &answer)?;
+                    return Ok(Some(read));
+                }
+                Err(TryFailure::Final(error)) => return Err(error),
+                Err(TryFailure::Passing { problem, asked }) => (problem, asked),
+            };
+            failed += 1;
+            let url = endpoint.address.below(&request.path);
+            let tries = u32::try_from(failed).unwrap_or(u32::MAX);
+            if tries > self.retries {
+                return Err(ClientError::Unavailable { url, problem, tries });
+            }
+            let pause = asked.unwrap_or_else(|| retry::pause(tries, task.key.number()));
+            tracing::info!("{url}: {problem}; the next try is in {:.1} s", pause.as_secs_f64());
+            lock(&self.usage).retried += 1;
+            if asked.is_some() {
+                // Everyone else who would ask this server waits as well.
+                endpoint.rest(pause);
+            }
+            // With another server to ask, a server's own wish does not hold up this request.
+            let elsewhere = asked.is_some() && self.endpoints.len() > 1;
+            if !elsewhere && !wait(pause, called_off) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn keep(&self, task: &Task, answer: &Value) -> Result<(), ClientError> {
+        if let Some(transcript) = &self.transcript {
+            lock(transcript).keep(task.key, &task.request, answer)?;
+        }
+        let mut usage = lock(&self.usage);
+        usage.asked += 1;
+        usage.add_tokens(answer);
+        Ok(())
+    }
+}
+
+/// Waits; `false` where the call was called off meanwhile.
+fn wait(time: Duration, called_off: &AtomicBool) -> bool {
+    let until = Instant::now() + time;
+    loop {
+        if called_off.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(TICK));
+    }
+}
