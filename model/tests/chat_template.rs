@@ -229,3 +229,28 @@ fn published_templates_where_there_are_any() {
     println!("{} of {} rows", rows.len() - failures.len(), rows.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+fn messages(text: &str) -> Vec<Message> {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_template_sees_parts_where_it_goes_through_them_and_text_where_it_does_not() {
+    let conversation = messages(
+        r#"[{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]"#,
+    );
+    let by_parts = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}";
+    assert_eq!(template(by_parts).unwrap().render(&conversation, false).unwrap(), "<one><two>");
+    for text_alone in ["{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}", "{% for m in messages %}[{{ m.content }}]{% endfor %}"] {
+        assert_eq!(template(text_alone).unwrap().render(&conversation, false).unwrap(), "[one\ntwo]", "{text_alone}");
+    }
+}
+
+#[test]
+fn calls_of_tools_reach_the_template_beside_a_content_that_is_none() {
+    let conversation = messages(
+        r#"[{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "w", "arguments": {"c": 1}}}]}, {"role": "tool", "name": "w", "content": "12"}]"#,
+    );
+    let text = "{% for m in messages %}{% if m.content is none %}{% for c in m.tool_calls %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}{% else %} {{ m.name }}: {{ m.content }}{% endif %}{% endfor %}";
+    assert_eq!(template(text).unwrap().render(&conversation, false).unwrap(), "w({\"c\": 1}) w: 12");
+}

@@ -72,7 +72,7 @@ impl Row for Candidates {
         Columns::of(rows)
             .always("prompt_id", row::text())
             .where_some("prompt", row::text(), |row| row.prompt.prompt.is_some())
-            .where_some("messages", row::messages(), |row| row.prompt.messages.is_some())
+            .messages("messages", |row| row.prompt.messages.as_deref())
             .where_some("prompt_ids", row::ids(), |row| row.prompt.prompt_ids.is_some())
             .always("responses", row::record(response_columns()).list())
             .schema()

@@ -82,7 +82,7 @@ impl Row for Instruction {
 
     fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
-            .where_some("messages", row::messages(), |row| !row.messages.is_empty())
+            .messages("messages", |row| Some(row.messages.as_slice()).filter(|messages| !messages.is_empty()))
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())
             .where_some("response_ids", row::ids(), |row| row.response_ids.is_some())
             .schema()

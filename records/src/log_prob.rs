@@ -54,7 +54,7 @@ impl Row for LogProbRow {
     fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("prompt", row::text(), |row| row.prompt.is_some())
-            .where_some("messages", row::messages(), |row| row.messages.is_some())
+            .messages("messages", |row| row.messages.as_deref())
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())
             .where_some("response", row::text(), |row| row.response.is_some())
             .where_some("response_ids", row::ids(), |row| row.response_ids.is_some())

@@ -90,9 +90,9 @@ impl Row for Pair {
     fn schema(rows: &[Self]) -> Vec<ColumnSpec> {
         Columns::of(rows)
             .where_some("prompt_id", row::text(), |row| row.prompt_id.is_some())
-            .where_some("prompt", row::messages(), |row| row.prompt.is_some())
-            .where_some("chosen", row::messages(), |row| row.chosen.is_some())
-            .where_some("rejected", row::messages(), |row| row.rejected.is_some())
+            .messages("prompt", |row| row.prompt.as_deref())
+            .messages("chosen", |row| row.chosen.as_deref())
+            .messages("rejected", |row| row.rejected.as_deref())
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())
             .where_some("chosen_ids", row::ids(), |row| row.chosen_ids.is_some())
             .where_some("rejected_ids", row::ids(), |row| row.rejected_ids.is_some())

@@ -49,7 +49,7 @@ impl Row for Prompt {
         Columns::of(rows)
             .always("prompt_id", row::text())
             .where_some("prompt", row::text(), |row| row.prompt.is_some())
-            .where_some("messages", row::messages(), |row| row.messages.is_some())
+            .messages("messages", |row| row.messages.as_deref())
             .where_some("prompt_ids", row::ids(), |row| row.prompt_ids.is_some())
             .schema()
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{ColumnSpec, ColumnType, FieldProblem, extra};
+use crate::{ColumnSpec, ColumnType, FieldProblem, Message, extra};
 
 /// A row of a file. JSON's names are Parquet's columns; what a row lacks is absent in JSON and null in Parquet.
 pub trait Row: Serialize + DeserializeOwned + Clone {
@@ -90,6 +90,12 @@ impl<'a, R> Columns<'a, R> {
         if self.rows.is_empty() || self.rows.iter().any(has) { self.always(name, kind) } else { self }
     }
 
+    /// A column of conversations that is there when some row has one.
+    pub(crate) fn messages(self, name: &str, of: impl Fn(&R) -> Option<&[Message]>) -> Self {
+        let more = self.rows.iter().filter_map(&of).flatten().any(Message::has_more);
+        self.where_some(name, messages(more), |row| of(row).is_some())
+    }
+
     /// The columns of fields that are not ours, their types by their values.
     pub(crate) fn extra(mut self, of: impl Fn(&R) -> &Map<String, Value>) -> Self {
         let rows: Vec<&Map<String, Value>> = self.rows.iter().map(of).collect();
@@ -118,6 +124,11 @@ pub(crate) fn record(fields: Vec<(&str, ColumnType)>) -> ColumnType {
     ColumnType::Struct(fields.into_iter().map(|(name, kind)| ColumnSpec::new(name, kind)).collect())
 }
 
-pub(crate) fn messages() -> ColumnType {
-    record(vec![("role", text()), ("content", text())]).list()
+/// Conversations; `more` where a message is more than a role and a text.
+fn messages(more: bool) -> ColumnType {
+    let mut fields = vec![("role", text()), ("content", text())];
+    if more {
+        fields.push((Message::GIVEN, text()));
+    }
+    record(fields).list()
 }

@@ -51,7 +51,7 @@ impl Row for TokenRow {
         Columns::of(rows)
             .where_some("text", row::text(), |row| row.text.is_some())
             .where_some("add_special_tokens", ColumnType::Bool, |row| row.add_special_tokens.is_some())
-            .where_some("messages", row::messages(), |row| row.messages.is_some())
+            .messages("messages", |row| row.messages.as_deref())
             .where_some("add_generation_prompt", ColumnType::Bool, |row| row.add_generation_prompt.is_some())
             .where_some("ids", row::ids(), |row| row.ids.is_some())
             .where_some("rendered", row::text(), |row| row.rendered.is_some())

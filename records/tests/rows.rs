@@ -34,7 +34,7 @@ fn finite32() -> impl Strategy<Value = f32> {
 }
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
-    prop::collection::vec((words(), text()).prop_map(|(role, content)| Message { role, content }), 1..4)
+    prop::collection::vec((words(), text()).prop_map(|(role, content)| Message::new(role, content)), 1..4)
 }
 
 fn prompt() -> impl Strategy<Value = Prompt> {

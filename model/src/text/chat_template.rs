@@ -58,11 +58,25 @@ impl ChatTemplate {
         Ok(Self { path: path.to_path_buf(), source: text.to_owned(), program, globals })
     }
 
-    /// The conversation as text; with `add_generation_prompt`, the header of the assistant's turn is put after it.
+    /// The conversation as text; with `add_generation_prompt`, the header of the assistant's turn is put after it. Texts in parts
+    /// are given to the template as they are where it knows what parts are, else joined.
     ///
     /// Errors, all the user's input: the template refuses the conversation (`raise_exception`), fails, runs too
     /// long, or makes too much text.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+        if !messages.iter().any(Message::has_parts) {
+            return self.render_as_given(messages, add_generation_prompt);
+        }
+        // A template that goes through parts sees them; one that knows texts alone fails on a list, or prints it as it is.
+        let joined: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
+        let joined = self.render_as_given(&joined, add_generation_prompt);
+        match self.render_as_given(messages, add_generation_prompt) {
+            Ok(text) if !prints_parts(&text) || joined.as_ref().is_ok_and(|joined| prints_parts(joined)) => Ok(text),
+            _ => joined,
+        }
+    }
+
+    fn render_as_given(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
         // Roles and texts always have a JSON form.
         let messages = serde_json::to_value(messages).unwrap_or_default();
         let add_generation_prompt = Value::Bool(add_generation_prompt);
@@ -88,6 +102,11 @@ impl ChatTemplate {
     pub fn reads_clock(&self) -> bool {
         self.source.contains("strftime_now")
     }
+}
+
+/// Whether a list of parts stands there as Python or JSON would print it.
+fn prints_parts(text: &str) -> bool {
+    ["{'type': 'text'", "{\"type\": \"text\"", "{\"type\":\"text\""].iter().any(|printed| text.contains(printed))
 }
 
 fn failed(panic: String) -> TemplateFault {

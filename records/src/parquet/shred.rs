@@ -115,6 +115,11 @@ impl<'a> ser::Serializer for FieldPlace<'a> {
     type SerializeStruct = ObjectPlace<'a>;
     type SerializeStructVariant = Impossible<(), Unstorable>;
 
+    /// Typed columns: a message's fields of any kind are text here ([`crate::Message`]).
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+
     fn serialize_bool(self, value: bool) -> Pushed {
         match self.buffer.push_value(self.repetition) {
             Some(LeafValues::Bool(values)) => values.push(value),
