@@ -13,6 +13,7 @@ mod resume;
 mod rows;
 mod run;
 mod stages;
+mod synthesize;
 
 use std::path::{Path, PathBuf};
 

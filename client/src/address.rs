@@ -4,9 +4,9 @@ use std::fmt;
 
 /// The address of an endpoint, without a `/` at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Address(String);
+pub(crate) struct EndpointAddress(String);
 
-impl Address {
+impl EndpointAddress {
     /// Reads `text`.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for EndpointAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -47,9 +47,9 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_joined() {
-        let address = Address::parse("http://127.0.0.1:8000/v1/").unwrap();
+        let address = EndpointAddress::parse("http://127.0.0.1:8000/v1/").unwrap();
         assert_eq!(address.below("chat/completions"), "http://127.0.0.1:8000/v1/chat/completions");
-        assert_eq!(Address::parse("https://[::1]:80").unwrap().below(""), "https://[::1]:80");
+        assert_eq!(EndpointAddress::parse("https://[::1]:80").unwrap().below(""), "https://[::1]:80");
         for (wrong, words) in [
             ("", "http://HOST"),
             ("api.example/v1", "http://HOST"),
@@ -59,7 +59,7 @@ mod tests {
             ("http://user:hunter2@host/v1", "api_key_env"),
             ("http://host/v1?key=hunter2", "no key"),
         ] {
-            let problem = Address::parse(wrong).unwrap_err();
+            let problem = EndpointAddress::parse(wrong).unwrap_err();
             assert!(problem.contains(words) && !problem.contains("hunter2"), "{wrong}: {problem}");
         }
     }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::address::Address;
-use crate::exchange::Exchange;
+use crate::address::EndpointAddress;
+use crate::exchange::JsonExchange;
 use crate::transcript::RequestKey;
-use crate::work::{Endpoint, Report, Service, Task, Work, lock};
+use crate::work::{ClientWork, PendingRequest, Report, Service, ServiceEndpoint, lock};
 use crate::{ClientError, ClientSettings, Secret, Transcript, Usage, read};
 
 /// How often a call looks whether it is to stop.
@@ -93,10 +93,10 @@ impl Client {
     pub fn new(settings: &ClientSettings, transcript: Option<Transcript>) -> Result<Self, ClientError> {
         settings.validate().into_result(ClientError::Settings)?;
         let secret = settings.api_key_env.as_deref().map(Secret::from_env).transpose()?;
-        let addresses = settings.endpoints.iter().filter_map(|text| Address::parse(text).ok());
+        let addresses = settings.endpoints.iter().filter_map(|text| EndpointAddress::parse(text).ok());
         let service = Service {
-            exchange: Exchange::new(settings, secret),
-            endpoints: addresses.map(Endpoint::new).collect(),
+            exchange: JsonExchange::new(settings, secret),
+            endpoints: addresses.map(ServiceEndpoint::new).collect(),
             retries: settings.retries,
             transcript: transcript.map(Mutex::new),
             usage: Mutex::default(),
@@ -124,7 +124,7 @@ impl Client {
         let tasks = self.replay(requests, &*read, &mut answers)?;
         let answered = answers.iter().flatten().count();
         let (work, reports) = self.start(tasks, read)?;
-        let mut call = Call { answers, answered, reports };
+        let mut call = ClientCall { answers, answered, reports };
         let outcome = call.collect(progress);
         work.called_off.store(true, Ordering::Relaxed);
         let Err(end) = outcome else {
@@ -152,10 +152,10 @@ impl Client {
     /// # Errors
     /// An endpoint that refuses, cannot be reached, or answers otherwise.
     pub fn models(&self) -> Result<Vec<Vec<ServedModel>>, ClientError> {
-        let ask = |endpoint: &Endpoint| {
+        let ask = |endpoint: &ServiceEndpoint| {
             let service = Service {
                 exchange: self.service.exchange.clone(),
-                endpoints: vec![Endpoint::new(endpoint.address.clone())],
+                endpoints: vec![ServiceEndpoint::new(endpoint.address.clone())],
                 retries: self.service.retries,
                 transcript: None,
                 usage: Mutex::default(),
@@ -183,8 +183,8 @@ impl Client {
         requests: Vec<JsonRequest>,
         read: &ReadAnswer<T>,
         answers: &mut [Option<T>],
-    ) -> Result<VecDeque<Task>, ClientError> {
-        let mut tasks: VecDeque<Task> = VecDeque::new();
+    ) -> Result<VecDeque<PendingRequest>, ClientError> {
+        let mut tasks: VecDeque<PendingRequest> = VecDeque::new();
         let mut known: HashMap<RequestKey, usize> = HashMap::new();
         for (place, request) in requests.into_iter().enumerate() {
             let key = RequestKey::of(&request);
@@ -207,19 +207,19 @@ impl Client {
                 continue;
             }
             known.insert(key, tasks.len());
-            tasks.push_back(Task { places: vec![place], request, key });
+            tasks.push_back(PendingRequest { places: vec![place], request, key });
         }
         Ok(tasks)
     }
 
     fn start<T: Send + 'static>(
         &self,
-        tasks: VecDeque<Task>,
+        tasks: VecDeque<PendingRequest>,
         read: Arc<ReadAnswer<T>>,
-    ) -> Result<(Arc<Work<T>>, Receiver<Report<T>>), ClientError> {
+    ) -> Result<(Arc<ClientWork<T>>, Receiver<Report<T>>), ClientError> {
         let threads = self.concurrency.min(tasks.len());
         let (reporter, reports) = channel();
-        let work = Arc::new(Work {
+        let work = Arc::new(ClientWork {
             service: Arc::clone(&self.service),
             tasks: Mutex::new(tasks),
             called_off: AtomicBool::new(false),
@@ -244,13 +244,13 @@ enum CallEnd {
 }
 
 /// The caller's side of a call.
-struct Call<T> {
+struct ClientCall<T> {
     answers: Vec<Option<T>>,
     answered: usize,
     reports: Receiver<Report<T>>,
 }
 
-impl<T> Call<T> {
+impl<T> ClientCall<T> {
     /// Takes reports until every request is answered.
     fn collect(&mut self, progress: &mut AskProgress<'_>) -> Result<(), CallEnd> {
         loop {

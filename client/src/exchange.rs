@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use selfplay_records::shown::quoted;
 use serde_json::Value;
 
-use crate::address::Address;
+use crate::address::EndpointAddress;
 use crate::{ClientError, ClientSettings, Secret, retry};
 
 /// Time in which a connection is made.
@@ -16,14 +16,14 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// Why a try failed.
 #[derive(Debug)]
-pub(crate) enum TryFailure {
+pub(crate) enum RequestFailure {
     /// Another try may succeed, after the pause that the server asks for.
     Passing { problem: String, asked: Option<Duration> },
     /// No other try will.
     Final(ClientError),
 }
 
-impl TryFailure {
+impl RequestFailure {
     pub(crate) fn passing(problem: impl Into<String>) -> Self {
         Self::Passing { problem: problem.into(), asked: None }
     }
@@ -31,12 +31,12 @@ impl TryFailure {
 
 /// What sends requests: connections, the key, time-outs.
 #[derive(Clone, Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct JsonExchange {
     agent: ureq::Agent,
     secret: Option<Secret>,
 }
 
-impl Exchange {
+impl JsonExchange {
     pub(crate) fn new(settings: &ClientSettings, secret: Option<Secret>) -> Self {
         let whole = Duration::from_secs_f64(settings.timeout_s);
         let config = ureq::Agent::config_builder()
@@ -55,10 +55,10 @@ impl Exchange {
     /// POSTs `body`, or GETs where there is none. Returns the answer as JSON, without the key should the server repeat it.
     pub(crate) fn send(
         &self,
-        address: &Address,
+        address: &EndpointAddress,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Value, TryFailure> {
+    ) -> Result<Value, RequestFailure> {
         let url = address.below(path);
         let response = match body {
             Some(body) => {
@@ -82,14 +82,14 @@ impl Exchange {
         let asked = header("retry-after").and_then(|text| retry::asked(text, SystemTime::now()));
         let bytes = response.into_body().into_with_config().limit(MOST_BYTES).read_to_vec();
         let bytes = bytes.map_err(|error| match failure_of(&url, &error) {
-            TryFailure::Passing { problem, .. } => TryFailure::Passing { problem, asked },
+            RequestFailure::Passing { problem, .. } => RequestFailure::Passing { problem, asked },
             last => last,
         })?;
         let text = String::from_utf8_lossy(&bytes);
         let text = self.secret.as_ref().map_or(text.as_ref().into(), |secret| secret.redacted(&text));
         if (200..300).contains(&status) {
             return serde_json::from_str(&text).map_err(|error| {
-                TryFailure::passing(format!("the answer is no JSON ({error}): {}", quoted(&text)))
+                RequestFailure::passing(format!("the answer is no JSON ({error}): {}", quoted(&text)))
             });
         }
         Err(refusal(url, status, &text, asked))
@@ -97,7 +97,7 @@ impl Exchange {
 }
 
 /// What a status other than success means.
-fn refusal(url: String, status: u16, text: &str, asked: Option<Duration>) -> TryFailure {
+fn refusal(url: String, status: u16, text: &str, asked: Option<Duration>) -> RequestFailure {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let answer = message_of(&body).map_or_else(|| quoted(text.trim()), quoted);
     // OpenAI answers 429 both when asked too fast and when nothing is left to pay with.
@@ -105,14 +105,14 @@ fn refusal(url: String, status: u16, text: &str, asked: Option<Duration>) -> Try
     let waits_too_long = asked.is_some_and(|asked| asked > retry::LONGEST_ASKED);
     match status {
         408 | 425 | 429 | 500..=599 if !used_up && !waits_too_long => {
-            TryFailure::Passing { problem: format!("status {status}: {answer}"), asked }
+            RequestFailure::Passing { problem: format!("status {status}: {answer}"), asked }
         }
         429 | 500..=599 if waits_too_long => {
             let seconds = asked.unwrap_or_default().as_secs();
             let answer = format!("{answer}; it asks to be left alone for {seconds} s");
-            TryFailure::Final(ClientError::Refused { url, status, answer })
+            RequestFailure::Final(ClientError::Refused { url, status, answer })
         }
-        _ => TryFailure::Final(ClientError::Refused { url, status, answer }),
+        _ => RequestFailure::Final(ClientError::Refused { url, status, answer }),
     }
 }
 
@@ -123,9 +123,9 @@ fn message_of(body: &Value) -> Option<&str> {
         .find_map(Value::as_str)
 }
 
-fn failure_of(url: &str, error: &ureq::Error) -> TryFailure {
+fn failure_of(url: &str, error: &ureq::Error) -> RequestFailure {
     use ureq::Error;
-    TryFailure::passing(match error {
+    RequestFailure::passing(match error {
         Error::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
             std::io::ErrorKind::UnexpectedEof => "the connection ended early".to_owned(),
@@ -143,8 +143,8 @@ fn failure_of(url: &str, error: &ureq::Error) -> TryFailure {
     })
 }
 
-fn untrusted(url: &str, problem: String) -> TryFailure {
-    TryFailure::Final(ClientError::Untrusted { url: url.to_owned(), problem })
+fn untrusted(url: &str, problem: String) -> RequestFailure {
+    RequestFailure::Final(ClientError::Untrusted { url: url.to_owned(), problem })
 }
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn statuses_pass_or_end_the_work() {
         let passes = |status, text: &str, asked| {
-            matches!(refusal("http://a".into(), status, text, asked), TryFailure::Passing { .. })
+            matches!(refusal("http://a".into(), status, text, asked), RequestFailure::Passing { .. })
         };
         for status in [408, 425, 429, 500, 502, 503, 504, 529] {
             assert!(passes(status, "", None), "{status}");
@@ -175,7 +175,7 @@ mod tests {
             r#"{"detail": "no"}"#,
             "no\n",
         ] {
-            let TryFailure::Final(error) = refusal("http://a".into(), 400, text, None) else { panic!() };
+            let RequestFailure::Final(error) = refusal("http://a".into(), 400, text, None) else { panic!() };
             assert!(error.to_string().starts_with("http://a: refused (400): no;"), "{error}");
         }
     }

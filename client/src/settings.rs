@@ -3,7 +3,7 @@
 use selfplay_records::Problems;
 
 use crate::Secret;
-use crate::address::Address;
+use crate::address::EndpointAddress;
 
 /// Requests at a time at most.
 const MOST_AT_A_TIME: usize = 1024;
@@ -61,7 +61,7 @@ impl ClientSettings {
             problems.key("endpoints", "absent: a list of addresses, as in [\"http://127.0.0.1:8000/v1\"]");
         }
         for (place, endpoint) in self.endpoints.iter().enumerate() {
-            if let Err(want) = Address::parse(endpoint) {
+            if let Err(want) = EndpointAddress::parse(endpoint) {
                 problems.key(format!("endpoints[{place}]"), want);
             }
         }

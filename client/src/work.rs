@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::address::Address;
+use crate::address::EndpointAddress;
 use crate::client::ReadAnswer;
-use crate::exchange::{Exchange, TryFailure};
+use crate::exchange::{JsonExchange, RequestFailure};
 use crate::transcript::RequestKey;
 use crate::{ClientError, JsonRequest, Transcript, Usage, retry};
 
@@ -24,13 +24,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A server, and when it may be asked again after it said that it is asked too fast.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) address: Address,
+pub(crate) struct ServiceEndpoint {
+    pub(crate) address: EndpointAddress,
     not_before: Mutex<Option<Instant>>,
 }
 
-impl Endpoint {
-    pub(crate) fn new(address: Address) -> Self {
+impl ServiceEndpoint {
+    pub(crate) fn new(address: EndpointAddress) -> Self {
         Self { address, not_before: Mutex::default() }
     }
 
@@ -48,15 +48,15 @@ impl Endpoint {
 /// What all requests of a client share.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) exchange: Exchange,
-    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) exchange: JsonExchange,
+    pub(crate) endpoints: Vec<ServiceEndpoint>,
     pub(crate) retries: u32,
     pub(crate) transcript: Option<Mutex<Transcript>>,
     pub(crate) usage: Mutex<Usage>,
 }
 
 /// One request of a call.
-pub(crate) struct Task {
+pub(crate) struct PendingRequest {
     /// Its place in the call: what is asked twice in a call is asked once and answered at every place.
     pub(crate) places: Vec<usize>,
     pub(crate) request: JsonRequest,
@@ -67,14 +67,14 @@ pub(crate) struct Task {
 pub(crate) type Report<T> = Result<Vec<(usize, T)>, ClientError>;
 
 /// The requests of one call that are still to be asked.
-pub(crate) struct Work<T> {
+pub(crate) struct ClientWork<T> {
     pub(crate) service: Arc<Service>,
-    pub(crate) tasks: Mutex<VecDeque<Task>>,
+    pub(crate) tasks: Mutex<VecDeque<PendingRequest>>,
     pub(crate) called_off: AtomicBool,
     pub(crate) read: Arc<ReadAnswer<T>>,
 }
 
-impl<T> Work<T> {
+impl<T> ClientWork<T> {
     /// A thread's work: ends when there is nothing left, when the call was called off, or at an error.
     pub(crate) fn run(&self, reports: &Sender<Report<T>>) {
         while !self.is_called_off() {
@@ -100,7 +100,7 @@ impl Service {
     /// Tries a request until it is answered; `None` where the call was called off before.
     fn persist<T>(
         &self,
-        task: &Task,
+        task: &PendingRequest,
         called_off: &AtomicBool,
         read: &ReadAnswer<T>,
     ) -> Result<Option<Vec<(usize, T)>>, ClientError> {
@@ -118,7 +118,7 @@ impl Service {
                     task.places.iter().map(|&place| Ok((place, read(place, &answer)?))).collect();
                 match read {
                     Ok(read) => Ok((answer, read)),
-                    Err(problem) => Err(TryFailure::passing(problem)),
+                    Err(problem) => Err(RequestFailure::passing(problem)),
                 }
             });
             let (problem, asked) = match tried {
@@ -126,8 +126,8 @@ impl Service {
                     self.keep(task, &answer)?;
                     return Ok(Some(read));
                 }
-                Err(TryFailure::Final(error)) => return Err(error),
-                Err(TryFailure::Passing { problem, asked }) => (problem, asked),
+                Err(RequestFailure::Final(error)) => return Err(error),
+                Err(RequestFailure::Passing { problem, asked }) => (problem, asked),
             };
             failed += 1;
             let url = endpoint.address.below(&request.path);
@@ -150,7 +150,7 @@ impl Service {
         }
     }
 
-    fn keep(&self, task: &Task, answer: &Value) -> Result<(), ClientError> {
+    fn keep(&self, task: &PendingRequest, answer: &Value) -> Result<(), ClientError> {
         if let Some(transcript) = &self.transcript {
             lock(transcript).keep(task.key, &task.request, answer)?;
         }

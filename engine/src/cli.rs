@@ -71,6 +71,8 @@ pub enum Command {
     TrainPreference(commands::train_preference::Args),
     /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
     Winrate(commands::winrate::Args),
+    /// Instructions or pairs made by models
+    Synthesize(commands::synthesize::Args),
     /// An adapter merged into its base: a whole model
     Merge(commands::merge::Args),
     /// Print the JSON schema of a recipe, for editors and other programs
@@ -110,6 +112,7 @@ impl Cli {
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
             Command::Winrate(args) => commands::winrate::run(args),
+            Command::Synthesize(args) => commands::synthesize::run(args, common),
             Command::Merge(args) => commands::merge::run(args, common),
             Command::Schema(args) => commands::schema::run(args),
             Command::Bench(args) => commands::bench::run(args, common),

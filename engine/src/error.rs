@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use selfplay_client::ClientError;
 use selfplay_model::ModelError;
 use selfplay_pairer::PairingError;
 use selfplay_records::{HasKind, Kind, Problems, RecordError, WriteError, hint_of};
@@ -196,6 +197,9 @@ pub enum EngineError {
     /// A model or data set of a hub.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// A server that is asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
     /// Candidates and preferences that do not go together.
     #[error(transparent)]
     Pairing(#[from] PairingError),
@@ -312,6 +316,7 @@ impl HasKind for EngineError {
             Self::Stopped { .. } => Kind::Stopped,
             Self::At { source, .. } | Self::Interrupted { source, .. } => source.kind(),
             Self::Hub(source) => source.kind(),
+            Self::Client(source) => source.kind(),
             Self::Pairing(source) => source.kind(),
             Self::Records(source) => source.kind(),
             Self::Write(source) => source.kind(),

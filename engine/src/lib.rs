@@ -7,6 +7,7 @@
 //! iteration/   the loop: sample → compare → pair → train → record, and what only a run does
 //! stages/      sample, score, pair, train: once for the loop and for the stage commands, over a `Workspace`
 //! run/         a run on disk: paths, manifest, lock, events, what is left
+//! synthesize/  instructions and pairs made by models
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
@@ -67,3 +68,4 @@ mod run;
 mod runtime;
 mod signals;
 mod stages;
+mod synthesize;

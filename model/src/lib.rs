@@ -34,4 +34,4 @@ pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 pub use linear::Linear;
 pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
 pub use preference::{PreferenceHead, PreferenceHeads};
-pub use text::{ChatTemplate, Codec, SpecialTokens, Tokenizer, template_clock};
+pub use text::{ChatTemplate, Codec, PromptTemplate, SpecialTokens, Tokenizer, template_clock};

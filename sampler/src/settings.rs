@@ -45,8 +45,28 @@ pub struct SampleSettings {
     /// Prompts per shard: what is finished of a shard is kept whole or not at all.
     #[schemars(range(min = 1))]
     pub shard_prompts: usize,
-    /// What computes the logits.
+    /// What draws the responses.
     pub backend: BackendKind,
+    /// vllm, openai: addresses that serve the policy, as in `http://127.0.0.1:8000/v1`; they are asked in turn. Absent: such a backend needs them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// vllm, openai: what the servers call the policy. Absent: the one model that they serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_model: Option<String>,
+    /// vllm, openai: the environment's variable that holds the servers' key. Absent: no key is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// vllm, openai: requests at a time. Absent: 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub concurrency: Option<usize>,
+    /// vllm, openai: seconds that a request may take. Absent: 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub timeout_s: Option<f64>,
+    /// vllm, openai: further tries of a request after a temporary failure. Absent: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
     /// On a GPU: products in a fixed order, somewhat slower, so that a candidate's bits don't depend on its batch. On a
     /// CPU they never do.
     pub batch_invariant: bool,
@@ -86,6 +106,12 @@ impl Default for SampleSettings {
             stop: Vec::new(),
             shard_prompts: 256,
             backend: BackendKind::Native,
+            endpoints: None,
+            endpoint_model: None,
+            api_key_env: None,
+            concurrency: None,
+            timeout_s: None,
+            retries: None,
             batch_invariant: false,
             max_batch_rows: None,
             token_budget: None,
@@ -114,6 +140,17 @@ pub enum BackendKind {
     /// Our own decoder on the trainer's own weights.
     #[default]
     Native,
+    /// A vLLM server of the same weights: it is given token ids and gives token ids; log-probs are computed anew by our own weights.
+    Vllm,
+    /// Any server with OpenAI's chat interface: it gives text, which our tokenizer and our weights make ids and log-probs of.
+    Openai,
+}
+
+impl BackendKind {
+    /// Whether a server draws the responses.
+    pub fn is_endpoint(self) -> bool {
+        self != Self::Native
+    }
 }
 
 impl SampleSettings {

@@ -87,6 +87,16 @@ impl StopRule {
         self.ids.binary_search(&id).is_ok()
     }
 
+    /// The ids that end a response, ascending.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The texts that end a response.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
     /// Whether there is any text to look for.
     pub fn has_texts(&self) -> bool {
         !self.texts.is_empty()

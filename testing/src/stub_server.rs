@@ -79,10 +79,10 @@ type Handler = dyn Fn(&StubRequest) -> StubReply + Send + Sync;
 pub struct StubServer {
     /// `http://127.0.0.1:PORT`.
     pub address: String,
-    shared: Arc<Shared>,
+    shared: Arc<StubState>,
 }
 
-struct Shared {
+struct StubState {
     handler: Box<Handler>,
     requests: Mutex<Vec<StubRequest>>,
     at_work: AtomicUsize,
@@ -97,7 +97,7 @@ impl StubServer {
     pub fn start(handler: impl Fn(&StubRequest) -> StubReply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
         let address = format!("http://{}", listener.local_addr().expect("a bound port"));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StubState {
             handler: Box::new(handler),
             requests: Mutex::default(),
             at_work: AtomicUsize::new(0),
@@ -127,7 +127,7 @@ impl StubServer {
     }
 }
 
-impl Shared {
+impl StubState {
     fn serve(&self, stream: TcpStream) {
         let Ok(copy) = stream.try_clone() else { return };
         let mut reader = BufReader::new(copy);

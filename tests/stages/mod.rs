@@ -1,6 +1,7 @@
 //! The stage commands.
 
 mod chain;
+mod endpoint;
 pub mod interrupted;
 mod outputs;
 

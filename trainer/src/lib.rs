@@ -43,3 +43,4 @@ pub use settings::{
     OptimizerKind, ReferenceRule, TrainSettings,
 };
 pub use training::{EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, train};
+pub use turn::response_ids;

@@ -9,7 +9,7 @@ use selfplay_records::{LogProbRow, Message};
 use crate::TrainError;
 use crate::context::{LengthRemedy, check_context};
 use crate::log_probs::{PromptResponse, log_probs};
-use crate::turn::{at_example, last_turn};
+use crate::turn::{at_example, response_ids};
 
 /// Fills in `logprob` and `token_logprobs` of every row; rows keep their order.
 ///
@@ -60,9 +60,7 @@ fn prompt_response(
                     ));
                 }
             };
-            let conversation: Vec<Message> =
-                context.into_iter().chain([Message::assistant(text.clone())]).collect();
-            last_turn(codec, &conversation, stop_ids, &name)?.response
+            response_ids(codec, &context, text, stop_ids, &name)?
         }
         (None, None) => {
             return Err(TrainError::example(name, "no response", "`response_ids` or `response`"));

@@ -37,6 +37,22 @@ pub(crate) struct AssistantTokens {
     pub(crate) spans: Vec<Range<usize>>,
 }
 
+/// The tokens of a response given as text, after a conversation: as a pair's or an instruction's would be, its end token included.
+///
+/// # Errors
+/// A template or a tokenizer that fails; a conversation without a message.
+pub fn response_ids(
+    codec: &Codec,
+    conversation: &[Message],
+    text: &str,
+    stop_ids: &[u32],
+    name: &str,
+) -> Result<Vec<u32>, TrainError> {
+    let messages: Vec<Message> =
+        conversation.iter().cloned().chain([Message::assistant(text.to_owned())]).collect();
+    Ok(last_turn(codec, &messages, stop_ids, name)?.response)
+}
+
 /// The tokens of `messages`, whose last one is the response, and of what comes before it.
 pub(crate) fn last_turn(
     codec: &Codec,

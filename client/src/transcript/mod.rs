@@ -85,7 +85,7 @@ fn canonical(value: &Value, out: &mut String) {
 
 /// Where a line stands in the file.
 #[derive(Clone, Copy, Debug)]
-struct Line {
+struct TranscriptLine {
     start: u64,
     length: usize,
 }
@@ -96,7 +96,7 @@ pub struct Transcript {
     path: PathBuf,
     log: AppendLog,
     reader: File,
-    lines: HashMap<RequestKey, Line>,
+    lines: HashMap<RequestKey, TranscriptLine>,
     /// Bytes of the file.
     length: u64,
 }
@@ -183,7 +183,7 @@ impl Transcript {
     }
 
     fn note(&mut self, key: RequestKey, length: usize) {
-        self.lines.insert(key, Line { start: self.length, length });
+        self.lines.insert(key, TranscriptLine { start: self.length, length });
         self.length += length as u64;
     }
 

@@ -20,6 +20,7 @@ pub mod score;
 pub mod sft;
 pub mod show;
 mod stage;
+pub mod synthesize;
 pub mod tokenize;
 pub mod train;
 pub mod train_preference;

@@ -70,7 +70,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     settings.file("--prompts", &args.prompts)?;
     settings.policy(&source)?;
     let parts = command.open_parts(settings)?;
-    prepare(&mut policy, &recipe.sample)?;
+    if !recipe.sample.backend.is_endpoint() {
+        prepare(&mut policy, &recipe.sample)?;
+    }
     let rows = parts.during(&args.prompts, || {
         let shards = prompts.len().div_ceil(recipe.sample.shard_prompts);
         let mut collected = Collected::read(&command.path(Product::Candidates), shards)?;

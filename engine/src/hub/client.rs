@@ -52,14 +52,14 @@ pub(super) struct HttpResponse {
 }
 
 /// A connection to the hub.
-pub(super) struct Client {
+pub(super) struct HubClient {
     agent: ureq::Agent,
     pub(super) endpoint: Endpoint,
     stop: StopFlag,
     patience: Duration,
 }
 
-impl Client {
+impl HubClient {
     /// A client of the environment's hub.
     pub(super) fn from_env() -> Result<Self, HubError> {
         let stop = StopFlag::of_process()

@@ -7,7 +7,7 @@ use selfplay_records::partial::PartialFile;
 use super::HubError;
 use super::address::{Address, percent_encoded};
 use super::cache::{Repo, RepoCache, RepoKind};
-use super::client::{Client, HttpResponse, Tries, TryFailure};
+use super::client::{HttpResponse, HubClient, Tries, TryFailure};
 use super::digest::{Digest, is_commit};
 use super::error::shown;
 use super::exchange::TICK;
@@ -17,7 +17,7 @@ const PROGRESS: u64 = 1 << 20;
 
 /// A file that is to be fetched.
 pub(super) struct Download<'a> {
-    pub(super) client: &'a Client,
+    pub(super) client: &'a HubClient,
     pub(super) cache: &'a RepoCache,
     pub(super) repo: &'a Repo,
     pub(super) commit: &'a str,

@@ -36,7 +36,7 @@ pub use pin::HubPin;
 
 use crate::recipe::{DataSource, ModelSource};
 use cache::{Repo, RepoCache, RepoKind};
-use client::Client;
+use client::HubClient;
 use snapshot::Snapshot;
 
 /// What a command takes from the hub: each repository is requested once, and all its files are of one commit.
@@ -44,7 +44,7 @@ use snapshot::Snapshot;
 pub struct Hub {
     /// Commits that a run began with.
     pins: Vec<HubPin>,
-    client: OnceCell<Client>,
+    client: OnceCell<HubClient>,
     snapshots: RefCell<BTreeMap<Repo, Rc<Snapshot>>>,
     used: RefCell<BTreeMap<String, HubPin>>,
 }
@@ -182,7 +182,7 @@ impl Hub {
 
     fn snapshot(
         &self,
-        client: Option<&Client>,
+        client: Option<&HubClient>,
         cache: &RepoCache,
         repo: Repo,
     ) -> Result<Rc<Snapshot>, HubError> {
@@ -197,11 +197,11 @@ impl Hub {
         Ok(snapshot)
     }
 
-    fn client(&self) -> Result<&Client, HubError> {
+    fn client(&self) -> Result<&HubClient, HubError> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = Client::from_env()?;
+        let client = HubClient::from_env()?;
         Ok(self.client.get_or_init(|| client))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::HubError;
 use super::address::percent_encoded;
 use super::cache::{Repo, RepoCache, RepoKind, is_fixed, is_plain_name};
-use super::client::{Client, TryFailure};
+use super::client::{HubClient, TryFailure};
 use super::digest::is_commit;
 use super::download::Download;
 use super::error::shown;
@@ -34,7 +34,7 @@ impl Snapshot {
     }
 
     /// Requests the commit of a revision and the names of its files from the hub.
-    pub(super) fn listed(client: &Client, repo: Repo) -> Result<Self, HubError> {
+    pub(super) fn listed(client: &HubClient, repo: Repo) -> Result<Self, HubError> {
         let what = repo.id.clone();
         let kind = match repo.kind {
             RepoKind::Model => "models",
@@ -73,7 +73,7 @@ impl Snapshot {
     /// Fetches files of the snapshot; without a client they are those of the cache. Paths in the order of `names`.
     pub(super) fn fetch(
         &self,
-        client: Option<&Client>,
+        client: Option<&HubClient>,
         cache: &RepoCache,
         names: &[String],
     ) -> Result<Vec<PathBuf>, HubError> {

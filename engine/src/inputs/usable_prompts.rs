@@ -25,7 +25,10 @@ impl PromptLimits {
     }
 
     /// The prompt's ids, or why the policy cannot answer it.
-    fn ids(self, codec: &Codec, prompt: &Prompt) -> Result<Result<Vec<u32>, String>, ModelError> {
+    ///
+    /// # Errors
+    /// A tokenizer or a template that fails.
+    pub fn ids(self, codec: &Codec, prompt: &Prompt) -> Result<Result<Vec<u32>, String>, ModelError> {
         let ids = match codec.prompt_ids(prompt) {
             Ok(ids) => ids,
             Err(error) if error.kind() == Kind::Input => return Ok(Err(error.to_string())),

@@ -88,7 +88,9 @@ impl<'scope> Scorer<'scope> {
         if !missing.is_empty() {
             self.iteration.check_stop()?;
             let prompts = &session.inputs.training[self.iteration.number - 1];
-            let decoder = policy.for_sampling(session)?;
+            let by_server = session.recipe.sample.backend.is_endpoint();
+            let decoder =
+                if by_server { policy.for_scoring(session)? } else { policy.for_sampling(session)? };
             let mut give = |shard, rows| self.give(shard, rows);
             sample(self.iteration, decoder, &session.inputs.policy, prompts, missing, &mut give)?;
         }

@@ -55,6 +55,10 @@ impl Workspace for Iteration<'_> {
         self.number
     }
 
+    fn policy_to_serve(&self) -> Option<PathBuf> {
+        (self.number > 1).then(|| self.session.run.iteration(self.number - 1).policy())
+    }
+
     fn path(&self, product: Product) -> PathBuf {
         match product {
             Product::SamplingFile => self.dir.sampling_file(),

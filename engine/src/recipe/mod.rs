@@ -14,6 +14,7 @@
 //! ```
 
 mod checker;
+mod endpoint;
 mod json_schema;
 mod key_table;
 mod overrides;
@@ -26,9 +27,11 @@ mod schema;
 mod sections;
 mod source;
 mod stage;
+mod synthesize;
 mod values;
 
 pub use checker::CheckerKind;
+pub use endpoint::sample_client;
 pub use json_schema::json_schema;
 pub use key_table::key_table;
 pub use overrides::Override;
@@ -38,4 +41,7 @@ pub use schema::{KeyType, RecipeKey, Word, keys};
 pub use sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 pub use source::{DataSource, ModelSource, is_model};
 pub use stage::{Stage, stage_of};
+pub use synthesize::{
+    GeneratorBackend, GeneratorSection, JudgeSection, SynthesisFilter, SynthesisMethod, SynthesizeSection,
+};
 pub use values::{OnBadPromptRule, WeightDType};

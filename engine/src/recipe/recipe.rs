@@ -9,7 +9,9 @@ use selfplay_sampler::SampleSettings;
 use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
+use super::endpoint;
 use super::sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
+use super::synthesize::SynthesizeSection;
 
 /// Everything that a run does. Made by [`super::load`]; doc comments of its fields are the keys' documentation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +48,9 @@ pub struct Recipe {
     pub sft: TrainSettings,
     /// `selfplay train-preference`: training of a preference model; `batch_size` counts comparisons, and the keys of losses have no effect.
     pub preference: PreferenceTrainSettings,
+    /// `selfplay synthesize`: instructions or pairs made by models. No other command reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthesize: Option<SynthesizeSection>,
 }
 
 impl Default for Recipe {
@@ -64,6 +69,7 @@ impl Default for Recipe {
             eval: EvalSection::default(),
             sft: TrainSettings::default(),
             preference: PreferenceTrainSettings::default(),
+            synthesize: None,
         }
     }
 }
@@ -89,6 +95,10 @@ impl Recipe {
             ("preference", self.preference.validate()),
         ] {
             problems.extend(found.within(section));
+        }
+        problems.extend(endpoint::validate(&self.sample).within("sample"));
+        if let Some(synthesize) = &self.synthesize {
+            problems.extend(synthesize.validate().within("synthesize"));
         }
         problems
     }

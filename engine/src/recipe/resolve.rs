@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use selfplay_records::Problems;
 use selfplay_trainer::TrainSettings;
 
+use super::endpoint;
 use super::overrides::Override;
 use super::read::{read, table_of, text_of};
 use super::recipe::Recipe;
 use super::source::{DataSource, ModelSource, is_model, resolve_path};
+use super::synthesize::{GeneratorBackend, SynthesizeSection};
 use crate::error::EngineError;
 
 /// What a recipe is read for: what must be in it, and what is looked for on disk.
@@ -104,6 +106,9 @@ impl Lookup<'_> {
             let want = "2 or more: one response gives no pair to train on";
             self.problems.value("sample.num_samples", 1, want);
         }
+        if self.purpose != Purpose::Stage {
+            self.problems.extend(endpoint::check_iterations(&recipe.sample, recipe.iterations));
+        }
         let score = &mut recipe.score;
         // An empty text is no model: how `--set` undoes the one of a recipe.
         let named = score.keys.model.take().filter(|name| !name.is_empty());
@@ -128,6 +133,22 @@ impl Lookup<'_> {
         }
         recipe.eval.command = recipe.eval.command.take().map(|words| self.words(words));
         recipe.eval.prompts = recipe.eval.prompts.take().and_then(|source| self.data("eval.prompts", source));
+        if let Some(synthesize) = &mut recipe.synthesize {
+            self.synthesis(synthesize);
+        }
+    }
+
+    /// Seeds, templates and our own sampler's models; whether they are there is found when the work begins.
+    fn synthesis(&mut self, section: &mut SynthesizeSection) {
+        section.seeds = section.seeds.take().and_then(|source| self.data("synthesize.seeds", source));
+        if let Some(folder) = &section.templates {
+            section.templates = Some(resolve_path(&folder.to_string_lossy(), self.folder));
+        }
+        for model in section.models_mut() {
+            if model.backend == GeneratorBackend::Native && !model.model.is_empty() {
+                model.model = ModelSource::parse(&model.model, self.folder).to_string();
+            }
+        }
     }
 
     /// A run needs a split for each iteration.

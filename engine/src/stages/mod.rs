@@ -11,6 +11,8 @@
 //! ```
 
 mod anchors;
+mod endpoint;
+mod finished_shards;
 mod pair;
 mod sample;
 mod sampling_file;

@@ -8,17 +8,17 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use selfplay_model::{Decoder, ModelError};
-use selfplay_records::{Candidates, Prompt, write_rows};
+use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, SamplingProgress, encode};
 
+use super::endpoint;
+use super::finished_shards::FinishedShards;
 use super::sampling_file;
-use super::shards::shard_path;
 use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
 use crate::inputs::policy::PolicySource;
 use crate::recipe::Stage;
 use crate::run::dir::make_folder;
-use crate::run::events::Event;
 
 /// Packs a policy's weights for sampling, as the settings want it.
 ///
@@ -30,7 +30,8 @@ pub fn prepare(policy: &mut Decoder, settings: &SampleSettings) -> Result<(), Mo
     Ok(())
 }
 
-/// Samples the `missing` shards of the prompts with a policy that is prepared. `hand_on` is given each shard once it is on
+/// Samples the `missing` shards of the prompts with a policy that is prepared; where a server draws the responses, with one that is not,
+/// as its weights compute log-probs. `hand_on` is given each shard once it is on
 /// disk; `Break` ends the sampling without an error.
 ///
 /// # Errors
@@ -57,6 +58,12 @@ pub fn sample(
         ..recipe.sample.clone()
     };
     let shards: Vec<&[Prompt]> = prompts.chunks(settings.shard_prompts.max(1)).collect();
+    if settings.backend.is_endpoint() {
+        let asked: Vec<&[Prompt]> =
+            missing.iter().map(|&shard| shards.get(shard).copied().unwrap_or_default()).collect();
+        let mut finished = FinishedShards::new(place, missing, hand_on);
+        return endpoint::sample(place, policy, source, &settings, &asked, &mut finished);
+    }
     let asked =
         missing.iter().map(|&shard| encode(&source.codec, shards.get(shard).copied().unwrap_or_default()));
     let asked = asked.collect::<Result<Vec<_>, SampleError>>()?;
@@ -70,38 +77,12 @@ pub fn sample(
         task.set((seen.finished / settings.num_samples.max(1)) as u64, &format!("{rate:.0} tokens/s"));
         ControlFlow::Continue(())
     };
-    let (mut finished, mut all_tokens, mut shard_started) = (0, 0, started);
-    let mut on_shard = |index: usize, rows: Vec<Candidates>| -> Result<ControlFlow<()>, EngineError> {
-        let shard = missing[index];
-        write_rows(&shard_path(&folder, shard), &rows)?;
-        let tokens = rows.iter().map(Candidates::tokens).sum();
-        place.record(Event::Sampled {
-            iteration: place.iteration(),
-            shard,
-            prompts: rows.len(),
-            tokens,
-            seconds: shard_started.elapsed().as_secs_f64(),
-        })?;
-        shard_started = Instant::now();
-        all_tokens += tokens;
-        finished += 1;
-        if hand_on(shard, rows).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        if finished < missing.len() {
-            place.check_stop()?;
-        }
-        Ok(ControlFlow::Continue(()))
-    };
+    let mut finished = FinishedShards::new(place, missing, hand_on);
+    let mut on_shard = |index: usize, rows: Vec<Candidates>| finished.put(index, rows);
     let asked: Vec<&[EncodedPrompt<'_>]> = asked.iter().map(Vec::as_slice).collect();
     if sampler.generate_shards(&asked, &mut on_progress, &mut on_shard)?.is_break() {
         return Ok(());
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let rate = all_tokens as f64 / seconds.max(1e-9);
-    task.finish(&format!(
-        "{total} prompts × {} candidates, {all_tokens} tokens, {rate:.0} tokens/s, {seconds:.1} s",
-        settings.num_samples
-    ));
+    task.finish(&finished.summary(total, settings.num_samples));
     Ok(())
 }

@@ -35,6 +35,11 @@ pub trait Workspace {
     /// Where a product lies.
     fn path(&self, product: Product) -> PathBuf;
 
+    /// The folder of the policy that a server must serve here, where that is known and not the one that the run began with.
+    fn policy_to_serve(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// What messages call the stage here: `iteration 2: sampling`, or the command's name.
     fn title(&self, stage: Stage) -> String;
 

@@ -71,7 +71,7 @@ impl OwnFolder {
 
     fn knows_file(self, names: &[&str]) -> bool {
         match (self, names.iter().map(|name| finished_name(name)).collect::<Vec<_>>().as_slice()) {
-            (Self::Parts, ["settings.json" | "sampling.json" | "lock"]) => true,
+            (Self::Parts, ["settings.json" | "sampling.json" | "transcript.jsonl" | "lock"]) => true,
             (Self::Parts | Self::Trained(_), [name]) if TRAINER_FILES.contains(name) => true,
             (Self::Parts, [name]) => is_shard(name),
             (Self::Parts, ["reference", name]) => is_reference(name),

@@ -4,6 +4,7 @@
 //! OUTPUT.parts/
 //!   settings.json     what the shards depend on; the same command again finds the same and goes on
 //!   sampling.json     of `sample`: device, rows, tokens a step and bytes of cache, for the same command again
+//!   transcript.jsonl  of `sample` through a server: its answers
 //!   lock              locked by the process that works here
 //!   00000.parquet …   finished shards, with their checksums
 //! ```
@@ -82,13 +83,15 @@ impl Parts {
         result
     }
 
-    /// Whether there is neither a shard nor a training checkpoint.
+    /// Whether there is neither a shard nor a training checkpoint nor an answer of a server.
     fn has_nothing(&self) -> Result<bool> {
         let io = |source| EngineError::named(&self.folder, source);
         for entry in fs::read_dir(&self.folder).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with("step_") || name.starts_with(|first: char| first.is_ascii_digit()) {
+            let answered = name == "transcript.jsonl";
+            if answered || name.starts_with("step_") || name.starts_with(|first: char| first.is_ascii_digit())
+            {
                 return Ok(false);
             }
         }

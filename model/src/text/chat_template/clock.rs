@@ -50,7 +50,7 @@ fn time() -> Result<NaiveDateTime, String> {
 }
 
 /// The time in `format`, Python's strftime.
-pub(super) fn strftime_now(format: &str) -> Result<String, String> {
+pub(in crate::text) fn strftime_now(format: &str) -> Result<String, String> {
     let now = time()?;
     let bad = || format!("strftime_now: {format:?} is not a time format");
     // Formatting a naive time with items that it cannot give (a time zone) fails in the writer, not before.

@@ -1,0 +1,261 @@
+//! The output's folder: whose it is, locked while it is worked in, and finished by `counts.json`.
+//!
+//! ```text
+//! DIR/
+//!   settings.json                         what everything here depends on
+//!   lock                                  locked by the process that works here
+//!   steps/, transcripts/                  replies, kept after the end as well: where a row came from
+//!   instructions.jsonl or pairs.jsonl     the rows that are kept
+//!   prompts.jsonl                         their prompts
+//!   left_out.jsonl                        the others, each with the reason
+//!   counts.json                           written last
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use selfplay_records::atomic;
+use serde_json::{Map, Value};
+
+use super::counts::SynthesisCounts;
+use super::row::{LeftOut, SynthesizedRow};
+use crate::error::{EngineError, Result};
+use crate::recipe::SynthesizeSection;
+
+/// The time that chat templates read, in `settings.json`.
+pub(super) const CLOCK_KEY: &str = "the time that templates read";
+
+const SETTINGS: &str = "settings.json";
+const LOCK: &str = "lock";
+const COUNTS: &str = "counts.json";
+const LEFT_OUT: &str = "left_out.jsonl";
+const PROMPTS: &str = "prompts.jsonl";
+const INSTRUCTIONS: &str = "instructions.jsonl";
+const PAIRS: &str = "pairs.jsonl";
+const FILES: [&str; 6] = [SETTINGS, COUNTS, LEFT_OUT, PROMPTS, INSTRUCTIONS, PAIRS];
+const FOLDERS: [&str; 2] = ["steps", "transcripts"];
+
+/// The time that templates read in an earlier process of this synthesis, where there was one.
+pub(crate) fn earlier_clock(folder: &Path) -> Option<String> {
+    let settings = settings(folder).ok()??;
+    settings.get(CLOCK_KEY)?.as_str().map(str::to_owned)
+}
+
+/// The folder, locked while this lives.
+#[derive(Debug)]
+pub(super) struct SynthesisFolder {
+    root: PathBuf,
+    // Never read: dropping it releases the lock.
+    _lock: File,
+}
+
+impl SynthesisFolder {
+    /// Opens the folder, made where it is absent. `depends_on` is everything that the replies in it depend on.
+    ///
+    /// # Errors
+    /// A folder that another process works in, that holds what is not a synthesis's, that is finished, or that was begun with
+    /// other settings; the last two without `force`, which begins again.
+    pub(super) fn open(root: &Path, depends_on: &Map<String, Value>, force: bool) -> Result<Self> {
+        let input = |what: String| Err(EngineError::input(format!("{}: {what}", root.display())));
+        if root.is_symlink() || (root.exists() && !root.is_dir()) {
+            return input("is there and is no folder; name another one with -o".to_owned());
+        }
+        if root.is_dir()
+            && let Some(foreign) = foreign(root)?
+        {
+            return input(format!(
+                "holds {foreign}, which no synthesis writes; name a folder that does not exist with -o"
+            ));
+        }
+        atomic::create_dir_all(root)?;
+        let lock = lock(root)?;
+        let before = settings(root)?;
+        if before.is_none() && (root.join("steps").exists() || root.join(COUNTS).exists()) {
+            return input(format!("holds replies and no {SETTINGS}; name another folder with -o"));
+        }
+        let differing = before.as_ref().map_or_else(Vec::new, |before| differing(before, depends_on));
+        if !differing.is_empty() && !force {
+            return input(format!(
+                "belongs to another synthesis; what differs: {}; name another folder with -o, or --force to begin again",
+                differing.join(", ")
+            ));
+        }
+        if root.join(COUNTS).is_file() && !force {
+            return input(format!(
+                "is finished; read {COUNTS} there, name another folder with -o, or --force to begin again"
+            ));
+        }
+        if force {
+            clear(root)?;
+        }
+        atomic::remove_temporaries(root)?;
+        // Values of JSON always have a text.
+        let text = serde_json::to_vec_pretty(depends_on).unwrap_or_default();
+        atomic::write_bytes(&root.join(SETTINGS), &text)?;
+        Ok(Self { root: root.to_path_buf(), _lock: lock })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Writes the rows, and `counts.json` last.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(super) fn finish(
+        &self,
+        section: &SynthesizeSection,
+        kept: &[SynthesizedRow],
+        left_out: &[LeftOut],
+        counts: &SynthesisCounts,
+    ) -> Result<()> {
+        let method = section.method.name();
+        let rows = if section.method.makes_pairs() { PAIRS } else { INSTRUCTIONS };
+        self.write(rows, kept.iter().map(|row| row.to_json(method)))?;
+        self.write(PROMPTS, kept.iter().map(SynthesizedRow::prompt_json))?;
+        self.write(LEFT_OUT, left_out.iter().map(|row| row.to_json(method)))?;
+        let mut text = serde_json::to_vec_pretty(counts).unwrap_or_default();
+        text.push(b'\n');
+        Ok(atomic::write_bytes(&self.root.join(COUNTS), &text)?)
+    }
+
+    fn write(&self, name: &str, rows: impl Iterator<Item = Value>) -> Result<()> {
+        let mut rows = rows;
+        Ok(atomic::write(&self.root.join(name), |sink| rows.try_for_each(|row| writeln!(sink, "{row}")))?)
+    }
+}
+
+/// The first name in the folder that is not ours.
+fn foreign(root: &Path) -> Result<Option<String>> {
+    let failed = |source| EngineError::named(root, source);
+    for entry in std::fs::read_dir(root).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let (kind, name) = (entry.file_type().map_err(failed)?, entry.file_name());
+        let name = name.to_string_lossy().into_owned();
+        let ours = if kind.is_dir() {
+            FOLDERS.contains(&name.as_str())
+        } else {
+            kind.is_file()
+                && (FILES.contains(&name.as_str())
+                    || name == LOCK
+                    || FILES.iter().any(|file| name.starts_with(&format!(".{file}.tmp-"))))
+        };
+        if !ours {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes what an earlier synthesis wrote, `counts.json` first: a kill in between leaves an unfinished one.
+fn clear(root: &Path) -> Result<()> {
+    for name in [COUNTS, PAIRS, INSTRUCTIONS, PROMPTS, LEFT_OUT] {
+        let file = root.join(name);
+        if file.exists() {
+            std::fs::remove_file(&file).map_err(|source| EngineError::io(&file, "remove", source))?;
+        }
+    }
+    for name in FOLDERS {
+        let folder = root.join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(|source| EngineError::io(&folder, "remove", source))?;
+        }
+    }
+    Ok(())
+}
+
+fn settings(root: &Path) -> Result<Option<Map<String, Value>>> {
+    let path = root.join(SETTINGS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(EngineError::io(&path, "read", source)),
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| EngineError::BadFile {
+        path: path.clone(),
+        problem: format!("is not what selfplay wrote ({error}); name another folder with -o"),
+    })
+}
+
+/// Names of what differs, keys of the recipe by their full names.
+fn differing(before: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
+    let (mut old, mut new) = (Vec::new(), Vec::new());
+    flatten("", before, &mut old);
+    flatten("", now, &mut new);
+    let mut names: Vec<String> = Vec::new();
+    for (one, other) in [(&old, &new), (&new, &old)] {
+        for (name, value) in one {
+            if other.iter().all(|(known, same)| known != name || same != value) && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    names
+}
+
+fn flatten(above: &str, map: &Map<String, Value>, out: &mut Vec<(String, Value)>) {
+    for (name, value) in map {
+        let name = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match value {
+            Value::Object(below) => flatten(&name, below, out),
+            value => out.push((name, value.clone())),
+        }
+    }
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
+    let file = options.open(&path).map_err(|source| EngineError::io(&path, "open", source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EngineError::InUse { directory: root.to_path_buf() }),
+        Err(TryLockError::Error(source)) => Err(EngineError::io(&path, "lock", source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn settings_of(rounds: u64) -> Map<String, Value> {
+        json!({"seed": 1, "synthesize": {"rounds": rounds}}).as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_folder_is_gone_on_with_only_by_the_same_synthesis() {
+        let world = tempfile::tempdir().unwrap();
+        let root = world.path().join("out");
+        let folder = SynthesisFolder::open(&root, &settings_of(1), false).unwrap();
+        let second = SynthesisFolder::open(&root, &settings_of(1), false).unwrap_err();
+        assert!(matches!(second, EngineError::InUse { .. }), "{second}");
+        atomic::create_dir_all(&root.join("steps")).unwrap();
+        drop(folder);
+        drop(SynthesisFolder::open(&root, &settings_of(1), false).unwrap());
+        let error = SynthesisFolder::open(&root, &settings_of(2), false).unwrap_err();
+        assert!(error.exit_status() == 2 && error.to_string().contains("synthesize.rounds"), "{error}");
+        atomic::write_bytes(&root.join(INSTRUCTIONS), b"{}\n").unwrap();
+        atomic::write_bytes(&root.join(COUNTS), b"{}").unwrap();
+        let error = SynthesisFolder::open(&root, &settings_of(1), false).unwrap_err();
+        assert!(error.exit_status() == 2 && error.to_string().contains("is finished"), "{error}");
+        drop(SynthesisFolder::open(&root, &settings_of(2), true).unwrap());
+        assert!(!root.join("steps").exists() && !root.join(COUNTS).exists());
+    }
+
+    #[test]
+    fn a_folder_of_others_is_left_alone() {
+        let world = tempfile::tempdir().unwrap();
+        atomic::write_bytes(&world.path().join("thesis.txt"), b"mine").unwrap();
+        for force in [false, true] {
+            let error = SynthesisFolder::open(world.path(), &settings_of(1), force).unwrap_err();
+            assert!(error.exit_status() == 2 && error.to_string().contains("holds thesis.txt"), "{error}");
+        }
+        assert!(!world.path().join(LOCK).exists());
+    }
+}

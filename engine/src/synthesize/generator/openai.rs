@@ -1,0 +1,120 @@
+//! A server with OpenAI's interface as a generator. Its answers are kept one by one in a transcript; no server promises the same answer
+//! twice, so what makes a run repeatable is the transcript, not the seed that is sent along.
+
+use std::ops::ControlFlow;
+
+use selfplay_client::{
+    Answers, ChatAnswer, ChatRequest, Client, ClientSettings, GenerationOptions, Secret, Transcript,
+};
+use selfplay_records::{FinishReason, atomic, counter};
+use serde_json::Value;
+
+use super::{Asker, Generator};
+use crate::error::Result;
+use crate::recipe::{GeneratorSection, Recipe};
+use crate::synthesize::steps::{ModelReply, Question};
+
+/// A model behind a server.
+pub(super) struct OpenAiGenerator {
+    role: &'static str,
+    settings: ClientSettings,
+    options: GenerationOptions,
+    seed: u64,
+    /// Made with the first question: the transcript lies in the output's folder.
+    client: Option<Client>,
+}
+
+impl OpenAiGenerator {
+    /// Nothing is connected yet.
+    ///
+    /// # Errors
+    /// A key that is not in the environment.
+    pub(super) fn find(recipe: &Recipe, role: &'static str, section: &GeneratorSection) -> Result<Self> {
+        let settings = section.client();
+        // Asked now rather than after the first model's hours.
+        settings.api_key_env.as_deref().map(Secret::from_env).transpose()?;
+        let options = GenerationOptions {
+            model: section.model.clone(),
+            temperature: Some(section.temperature()),
+            top_p: Some(section.top_p()),
+            max_tokens: Some(section.max_new_tokens()),
+            ..GenerationOptions::default()
+        };
+        Ok(Self { role, settings, options, seed: recipe.seed, client: None })
+    }
+
+    fn client(&mut self, asker: &Asker<'_>) -> Result<&Client> {
+        if self.client.is_none() {
+            let folder = asker.folder.join("transcripts");
+            atomic::create_dir_all(&folder)?;
+            let transcript = Transcript::open(&folder.join(format!("{}.jsonl", self.role)))?;
+            self.client = Some(Client::new(&self.settings, Some(transcript))?);
+        }
+        // Made just now where it was absent.
+        self.client.as_ref().ok_or_else(|| crate::error::EngineError::failure("no client"))
+    }
+
+    fn request(&self, step: &str, question: &Question) -> ChatRequest {
+        let name = format!("{step}/{}", question.id);
+        let number = counter::key(self.seed, [counter::fnv1a_64(name.as_bytes())]);
+        // Servers take a seed of 32 bits at least.
+        let options = GenerationOptions { seed: Some(number >> 33), ..self.options.clone() };
+        ChatRequest { number, ..ChatRequest::new(question.messages.clone(), options) }
+    }
+}
+
+fn reply(question: &Question, answer: ChatAnswer) -> ModelReply {
+    ModelReply {
+        id: question.id.clone(),
+        text: answer.text,
+        finish_reason: match answer.finish_reason.as_deref() {
+            Some("length") => Some(FinishReason::Length),
+            Some("stop") => Some(FinishReason::Stop),
+            _ => None,
+        },
+        prompt_tokens: answer.prompt_tokens,
+        completion_tokens: answer.completion_tokens,
+        refused: None,
+    }
+}
+
+impl Generator for OpenAiGenerator {
+    fn answer(&mut self, shards: &[&[Question]], asker: &mut Asker<'_>) -> Result<()> {
+        asker.check_stop()?;
+        let requests: Vec<ChatRequest> =
+            shards.iter().flat_map(|shard| shard.iter()).map(|one| self.request(asker.step, one)).collect();
+        let task = asker.setting.progress.task(asker.step, "questions", requests.len() as u64);
+        let stop = asker.setting.stop;
+        let client = self.client(asker)?;
+        let mut progress = |answered: usize| {
+            task.set(answered as u64, "");
+            if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let answers = match client.chat(&requests, &mut progress)? {
+            Answers::All(answers) => answers,
+            // What was answered is in the transcript.
+            Answers::Stopped(_) => return asker.check_stop(),
+        };
+        let usage = client.usage();
+        let mut answers = answers.into_iter();
+        for (shard, questions) in shards.iter().enumerate() {
+            let replies = questions.iter().zip(answers.by_ref()).map(|(one, answer)| reply(one, answer));
+            (asker.keep)(shard, replies.collect())?;
+        }
+        task.finish(&format!(
+            "{} questions answered, {} of them by the transcript, {} tries repeated",
+            requests.len(),
+            usage.replayed,
+            usage.retried
+        ));
+        Ok(())
+    }
+
+    fn is_native(&self) -> bool {
+        false
+    }
+
+    fn depends_on(&self) -> Result<Value> {
+        Ok(self.options.model.as_str().into())
+    }
+}
