@@ -2,6 +2,7 @@
 
 mod adapters;
 mod cli;
+mod data;
 mod files;
 mod gpu;
 mod hub;

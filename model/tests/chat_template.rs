@@ -241,8 +241,15 @@ fn a_template_sees_parts_where_it_goes_through_them_and_text_where_it_does_not()
     );
     let by_parts = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}";
     assert_eq!(template(by_parts).unwrap().render(&conversation, false).unwrap(), "<one><two>");
-    for text_alone in ["{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}", "{% for m in messages %}[{{ m.content }}]{% endfor %}"] {
-        assert_eq!(template(text_alone).unwrap().render(&conversation, false).unwrap(), "[one\ntwo]", "{text_alone}");
+    for text_alone in [
+        "{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}",
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}",
+    ] {
+        assert_eq!(
+            template(text_alone).unwrap().render(&conversation, false).unwrap(),
+            "[one\ntwo]",
+            "{text_alone}"
+        );
     }
 }
 

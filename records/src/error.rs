@@ -106,6 +106,20 @@ pub enum RecordError {
         /// The layouts that are known.
         expected: &'static str,
     },
+    /// The columns of a row are those of several layouts, and no layout was named.
+    #[error(
+        "{}: row {row}: the columns fit several layouts of {noun}, {layouts}; name the one that is meant", path.display()
+    )]
+    TwoLayouts {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+        /// What the rows should be.
+        noun: &'static str,
+        /// The layouts' names.
+        layouts: String,
+    },
     /// A row, or what the rows take together, exceeds what a file of rows may hold.
     #[error("{}: row {row} {problem}", path.display())]
     Limit {
@@ -171,6 +185,7 @@ impl HasKind for RecordError {
             | Self::Duplicate { .. }
             | Self::DuplicateAcross { .. }
             | Self::Layout { .. }
+            | Self::TwoLayouts { .. }
             | Self::Limit { .. }
             | Self::NoneUsable { .. }
             | Self::Parquet { .. } => Kind::Input,

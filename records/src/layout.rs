@@ -1,5 +1,6 @@
 //! Turns of conversations in the layouts that data sets are published in.
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::raw_row::{found, kind};
@@ -22,15 +23,23 @@ pub(crate) fn message(field: &str, value: &Value) -> Result<Message, FieldProble
         let role = string(turn, field, "from")?;
         let role = match role {
             "human" | "user" => "user",
-            "gpt" | "assistant" | "chatgpt" | "model" => "assistant",
+            "gpt" | "assistant" | "chatgpt" | "model" | "bing" | "bard" | "function_call" => "assistant",
             "system" => "system",
             "tool" | "observation" => "tool",
             other => {
-                let known = "human, gpt, system, tool or observation";
+                let known = "human, gpt, system, tool, observation or function_call";
                 return Err(FieldProblem::new(format!("{field}.from"), known, format!("{other:?}")));
             }
         };
         return Ok(Message::new(role, string(turn, field, "value")?));
+    }
+    let has_more = ["tool_calls", "tool_call_id", "name"].iter().any(|name| present(turn, name).is_some());
+    if has_more || turn.get("content").is_some_and(Value::is_array) {
+        string(turn, field, "role")?;
+        return Message::deserialize(value).map_err(|error| {
+            let expected = "a text, parts that are all {\"type\": \"text\", \"text\": …}, or calls of tools";
+            FieldProblem::new(format!("{field}.content"), expected, error)
+        });
     }
     Ok(Message::new(string(turn, field, "role")?, string(turn, field, "content")?))
 }

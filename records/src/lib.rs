@@ -4,14 +4,15 @@
 //! files and live here, one file each; [`read_rows`] and [`write_rows`] take JSON Lines or Parquet by the
 //! file's ending. Every file that selfplay keeps is written by [`atomic`]: whole or not at all.
 //!
-//! Rows of others are read too: [`read_prompts`] takes any column, [`read_pairs`] and [`Instruction`] the layouts
-//! that preference and instruction data are published in.
+//! Rows of others are read too: [`read_prompts`] takes any column, [`datasets`] the layouts that preference and instruction
+//! data are published in.
 
 pub mod atomic;
 mod candidate;
 mod checksum;
 mod column_type;
 pub mod counter;
+pub mod datasets;
 mod error;
 mod extra;
 mod fault;
@@ -26,7 +27,6 @@ mod limits;
 mod log_prob;
 mod message;
 mod pair;
-mod pair_layouts;
 mod parquet;
 pub mod partial;
 mod preference;
@@ -35,6 +35,7 @@ mod prompt_file;
 mod raw_row;
 mod regular;
 mod row;
+mod scratch;
 mod settings;
 pub mod shown;
 mod temporaries;
@@ -44,6 +45,7 @@ mod write_error;
 
 pub use candidate::{Candidates, FinishReason, Response};
 pub use column_type::{ColumnSpec, ColumnType};
+pub use datasets::{ReadPairs, read_pairs};
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
 pub use io::{read_columns, read_rows, read_values, write_rows};
@@ -52,7 +54,6 @@ pub use limits::COLUMNS as MOST_COLUMNS;
 pub use log_prob::LogProbRow;
 pub use message::Message;
 pub use pair::Pair;
-pub use pair_layouts::{ReadPairs, SkipReason, SkippedPair, read_pairs};
 pub use preference::Preference;
 pub use prompt::{OnBadPrompt, Prompt};
 pub use prompt_file::{
@@ -61,6 +62,7 @@ pub use prompt_file::{
 };
 pub use regular::{open_regular, read_regular, read_regular_text};
 pub use row::Row;
+pub use scratch::scratch_file;
 pub use settings::{Problem, Problems};
 pub use token_row::TokenRow;
 pub use write_error::{WriteError, hint_of};

@@ -17,23 +17,33 @@ pub(crate) fn is_transcript(text: &str) -> bool {
 /// speaker, or that the assistant has a turn in. A text that merely begins with the word "Human:" is none.
 pub(crate) fn prompt_turns(text: &str) -> Option<Vec<Message>> {
     let has_mark = SPEAKERS.iter().any(|(mark, _)| text.starts_with(mark));
-    if has_mark || text.contains(SPEAKERS[1].0) { turns(text) } else { None }
+    if has_mark || text.contains(SPEAKERS[1].0) { Some(turns(text)?.turns) } else { None }
+}
+
+/// A transcript's turns.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Transcript {
+    pub(crate) turns: Vec<Message>,
+    /// Whether turns of one speaker in a row became one.
+    pub(crate) is_joined: bool,
 }
 
 /// The transcript's turns; `None` where it does not begin with a speaker.
-pub(crate) fn turns(text: &str) -> Option<Vec<Message>> {
+pub(crate) fn turns(text: &str) -> Option<Transcript> {
     if !is_transcript(text) {
         return None;
     }
     let whole = format!("\n\n{}", text.trim_start());
     let mut rest = whole.as_str();
     let mut turns: Vec<Message> = Vec::new();
+    let mut is_joined = false;
     while let Some(mark) = next_mark(rest) {
         let after = &rest[mark.at + mark.length..];
         let end = next_mark(after).map_or(after.len(), |next| next.at);
         let content = after[..end].trim();
         match turns.last_mut() {
             Some(last) if last.role == mark.role => {
+                is_joined = true;
                 if !last.content.is_empty() && !content.is_empty() {
                     last.content.push_str("\n\n");
                 }
@@ -43,7 +53,7 @@ pub(crate) fn turns(text: &str) -> Option<Vec<Message>> {
         }
         rest = &after[end..];
     }
-    Some(turns)
+    Some(Transcript { turns, is_joined })
 }
 
 struct Mark {
@@ -72,13 +82,15 @@ mod tests {
             Message::user("Good"),
             Message::assistant(""),
         ];
-        assert_eq!(turns(text), Some(expected));
+        assert_eq!(turns(text), Some(Transcript { turns: expected, is_joined: false }));
     }
 
     #[test]
     fn one_speaker_in_a_row_is_one_turn() {
         let text = "Human: a\n\nHuman: b\n\nAssistant: c\n\nAssistant: \n\nAssistant: d";
-        assert_eq!(turns(text), Some(vec![Message::user("a\n\nb"), Message::assistant("c\n\nd")]));
+        let turns = turns(text).unwrap();
+        assert_eq!(turns.turns, [Message::user("a\n\nb"), Message::assistant("c\n\nd")]);
+        assert!(turns.is_joined);
     }
 
     #[test]

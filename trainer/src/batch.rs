@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use selfplay_model::PackedBatch;
 
+use crate::LossTokens;
 use crate::objectives::TokenPair;
 
 /// Splits the examples `0..tokens.len()` into micro-batches of at most `limit` tokens; each in ascending order.
@@ -54,11 +55,21 @@ impl Targets {
         self.targets.extend_from_slice(response);
         start..self.rows.len()
     }
+
+    /// Adds a prompt's own tokens but for the first, each predicted from the row before it; their range of targets.
+    fn add_prompt(&mut self, rows: &Range<usize>, prompt: &[u32]) -> Range<usize> {
+        let start = self.rows.len();
+        self.rows.extend(rows.start..rows.end - 1);
+        self.targets.extend_from_slice(&prompt[1..]);
+        start..self.rows.len()
+    }
 }
 
-/// Where the two responses' targets lie.
+/// Where the two responses' targets lie, and those of the prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PairSpans {
+    /// Empty unless the loss is taken over all tokens.
+    pub(crate) prompt: Range<usize>,
     pub(crate) chosen: Range<usize>,
     pub(crate) rejected: Range<usize>,
 }
@@ -72,7 +83,10 @@ pub(crate) struct PackedPairs {
 }
 
 /// Packs pairs whose lists have passed `check_lengths` of `objectives/pairs/token_pair.rs`.
-pub(crate) fn pack_pairs<'a>(pairs: impl IntoIterator<Item = &'a TokenPair>) -> PackedPairs {
+pub(crate) fn pack_pairs<'a>(
+    pairs: impl IntoIterator<Item = &'a TokenPair>,
+    loss_tokens: LossTokens,
+) -> PackedPairs {
     let mut batch = PackedBatch::new();
     let mut placed = Vec::new();
     for pair in pairs {
@@ -87,7 +101,11 @@ pub(crate) fn pack_pairs<'a>(pairs: impl IntoIterator<Item = &'a TokenPair>) -> 
         let prompt = batch.rows(prompt);
         let chosen = targets.add(&prompt, response_rows(&batch, chosen), &pair.chosen);
         let rejected = targets.add(&prompt, response_rows(&batch, rejected), &pair.rejected);
-        spans.push(PairSpans { chosen, rejected });
+        let of_prompt = match loss_tokens {
+            LossTokens::Responses => rejected.end..rejected.end,
+            LossTokens::All => targets.add_prompt(&prompt, &pair.prompt),
+        };
+        spans.push(PairSpans { prompt: of_prompt, chosen, rejected });
     }
     PackedPairs { batch, targets, spans }
 }
@@ -176,13 +194,17 @@ mod tests {
             rejected: vec![6],
             ..TokenPair::default()
         };
-        let packed = pack_pairs([&pair, &pair]);
+        let packed = pack_pairs([&pair, &pair], LossTokens::Responses);
         // Rows: prompt 0..3, chosen's first token 3; then the second pair from 4.
         assert_eq!(packed.batch.tokens(), 8);
         assert_eq!(packed.batch.ids(), [1, 2, 3, 4, 1, 2, 3, 4]);
         assert_eq!(packed.targets.rows, [2, 3, 2, 6, 7, 6]);
         assert_eq!(packed.targets.targets, [4, 5, 6, 4, 5, 6]);
-        assert_eq!(packed.spans[1], PairSpans { chosen: 3..5, rejected: 5..6 });
+        assert_eq!(packed.spans[1], PairSpans { prompt: 6..6, chosen: 3..5, rejected: 5..6 });
+        let all = pack_pairs([&pair], LossTokens::All);
+        assert_eq!(all.targets.rows, [2, 3, 2, 0, 1]);
+        assert_eq!(all.targets.targets, [4, 5, 6, 2, 3]);
+        assert_eq!(all.spans[0].prompt, 3..5);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod log_prob_rows;
 mod log_probs;
 mod lora;
 pub mod loss;
+mod mixture;
 mod objectives;
 pub mod optimizer;
 pub mod settings;
@@ -33,14 +34,18 @@ pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
 pub use lora::check_adapter;
 pub use loss::{PairLogProbs, PreferenceTarget};
+pub use mixture::{Pick, mixture};
 pub use objectives::{
     AnchorPolicy, Anchors, BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings,
-    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftExample,
-    SftObjective, TokenComparison, TokenPair, load_anchors, pair_gradients, sft_examples, token_pairs,
+    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftData,
+    SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenPair, load_anchors,
+    pair_gradients, sft_example, sft_examples, token_pair, token_pairs,
 };
 pub use settings::{
-    BadReferenceRule, EachIteration, LoraBias, LoraInit, LoraSettings, LossKind, LrSchedule, MergeRule,
-    OptimizerKind, ReferenceRule, TrainSettings,
+    BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings, LossKind, LossTokens,
+    LrSchedule, MergeRule, OptimizerKind, ReferenceRule, TrainSettings, validate_data,
 };
-pub use training::{EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, train};
-pub use turn::response_ids;
+pub use training::{
+    EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, train,
+};
+pub use turn::{TurnRules, response_ids};

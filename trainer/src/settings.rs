@@ -18,12 +18,16 @@ use schemars::JsonSchema;
 use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+mod data;
 mod loss;
+mod loss_tokens;
 mod reference_rule;
 
 use crate::loss::{LossKey, needs_reference};
 
 pub use crate::loss::LossKind;
+pub use data::{DataEntry, validate_data};
+pub use loss_tokens::LossTokens;
 pub use reference_rule::{BadReferenceRule, ReferenceRule};
 
 /// The optimizer's update rule.
@@ -182,6 +186,17 @@ pub struct TrainSettings {
     pub checkpoint_every: usize,
     /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
     pub save_initial_gradients: bool,
+    /// Data sets, each a file or a table {path, layout, weight, columns, max_rows}; the command's flag wins over them. A run makes
+    /// its pairs itself and takes none. Absent: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<data::WrittenEntry>")]
+    pub data: Vec<DataEntry>,
+    /// Which tokens the loss is taken over: those of the responses, or the prompt's as well. Absent: responses.
+    #[serde(skip_serializing_if = "LossTokens::is_responses")]
+    pub loss_tokens: LossTokens,
+    /// Whether a response that the chat template does not end gets an end token behind it. Absent: true.
+    #[serde(skip_serializing_if = "is_true")]
+    pub end_token: bool,
     /// An adapter is trained in the place of all parameters. Absent: all parameters are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSettings>,
@@ -225,6 +240,9 @@ impl Default for TrainSettings {
             recompute: true,
             checkpoint_every: 200,
             save_initial_gradients: false,
+            data: Vec::new(),
+            loss_tokens: LossTokens::Responses,
+            end_token: true,
             lora: None,
         }
     }
@@ -403,6 +421,10 @@ impl TrainSettings {
             format!("below max_length ({}), or no token of a response is left", self.max_length),
         );
     }
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 fn positive(x: f64) -> bool {

@@ -19,6 +19,24 @@ use selfplay_records::Message;
 
 use crate::TrainError;
 
+/// What makes tokens of a conversation.
+#[derive(Clone, Copy)]
+pub struct TurnRules<'a> {
+    /// Tokenizer and template.
+    pub codec: &'a Codec,
+    /// The policy's ([`Codec::stop_ids`]).
+    pub stop_ids: &'a [u32],
+    /// Whether a response that the template does not end gets an end token.
+    pub end_token: bool,
+}
+
+impl<'a> TurnRules<'a> {
+    /// With an end token behind every response.
+    pub fn new(codec: &'a Codec, stop_ids: &'a [u32]) -> Self {
+        Self { codec, stop_ids, end_token: true }
+    }
+}
+
 /// A prompt and one response to it, in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Turn {
@@ -50,16 +68,16 @@ pub fn response_ids(
 ) -> Result<Vec<u32>, TrainError> {
     let messages: Vec<Message> =
         conversation.iter().cloned().chain([Message::assistant(text.to_owned())]).collect();
-    Ok(last_turn(codec, &messages, stop_ids, name)?.response)
+    Ok(last_turn(TurnRules::new(codec, stop_ids), &messages, name)?.response)
 }
 
 /// The tokens of `messages`, whose last one is the response, and of what comes before it.
 pub(crate) fn last_turn(
-    codec: &Codec,
+    rules: TurnRules<'_>,
     messages: &[Message],
-    stop_ids: &[u32],
     example: &str,
 ) -> Result<Turn, TrainError> {
+    let TurnRules { codec, stop_ids, end_token } = rules;
     let Some((answer, context)) = messages.split_last().filter(|(_, context)| !context.is_empty()) else {
         return Err(TrainError::example(
             example,
@@ -88,14 +106,15 @@ pub(crate) fn last_turn(
             } else if let Some(rest) = whole.strip_prefix(&before).filter(|rest| !rest.is_empty()) {
                 codec.tokenizer.encode(rest, false)?
             } else {
-                ended(codec, &answer.content)?
+                ended(rules, &answer.content)?
             }
         }
-        None => ended(codec, &answer.content)?,
+        None => ended(rules, &answer.content)?,
     };
     cut_after_stop(codec, &mut response, stop_ids)?;
-    let is_end_added =
-        codec.template.is_some() && end_by_itself(codec, &answer.content, &mut response, stop_ids)?;
+    let is_end_added = end_token
+        && codec.template.is_some()
+        && end_by_itself(codec, &answer.content, &mut response, stop_ids)?;
     Ok(Turn { prompt, response, is_end_added })
 }
 
@@ -117,18 +136,17 @@ pub(crate) fn at_example(error: ModelError, example: &str) -> TrainError {
 /// A template that drops parts of earlier turns (the thoughts in Qwen 3's) leaves those turns out of the spans:
 /// in the context they have a form that no sampler made.
 pub(crate) fn assistant_tokens(
-    codec: &Codec,
+    rules: TurnRules<'_>,
     messages: &[Message],
-    stop_ids: &[u32],
     example: &str,
 ) -> Result<AssistantTokens, TrainError> {
-    let last = last_turn(codec, messages, stop_ids, example)?;
+    let last = last_turn(rules, messages, example)?;
     let mut spans = Vec::new();
     for end in 2..messages.len() {
         if messages[end - 1].role != "assistant" {
             continue;
         }
-        let turn = last_turn(codec, &messages[..end], stop_ids, example)?;
+        let turn = last_turn(rules, &messages[..end], example)?;
         // An added end token is in no later rendering.
         let shown = turn.response.len() - usize::from(turn.is_end_added);
         let range = turn.prompt.len()..turn.prompt.len() + shown;
@@ -144,10 +162,10 @@ pub(crate) fn assistant_tokens(
     Ok(AssistantTokens { ids, spans })
 }
 
-/// A response's text as tokens with the end token behind it, where the tokenizer has one.
-fn ended(codec: &Codec, text: &str) -> Result<Vec<u32>, TrainError> {
-    let mut ids = codec.tokenizer.encode(text, false)?;
-    ids.extend(codec.tokenizer.eos_id());
+/// A response's text as tokens with the end token behind it, where one is wanted and the tokenizer has one.
+fn ended(rules: TurnRules<'_>, text: &str) -> Result<Vec<u32>, TrainError> {
+    let mut ids = rules.codec.tokenizer.encode(text, false)?;
+    ids.extend(rules.codec.tokenizer.eos_id().filter(|_| rules.end_token));
     Ok(ids)
 }
 

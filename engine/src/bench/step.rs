@@ -5,7 +5,7 @@ use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::{Optimizer, grad_clip};
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, log_probs,
+    LossKind, LossTokens, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, log_probs,
     pair_gradients,
 };
 
@@ -70,7 +70,8 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     };
     let pairs = pairs(bench);
     let batch: Vec<&TokenPair> = pairs.iter().collect();
-    let pass = PassSettings { micro_batch_tokens: bench.micro_batch_tokens, recompute: bench.recompute };
+    let (micro_batch_tokens, recompute) = (bench.micro_batch_tokens, bench.recompute);
+    let pass = PassSettings { micro_batch_tokens, recompute, loss_tokens: LossTokens::Responses };
     let mut optimizer = Optimizer::new(&settings, decoder.parameters())?;
     let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
     let mut stages: [Vec<f64>; 4] = Default::default();

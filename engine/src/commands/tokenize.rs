@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use selfplay_model::Codec;
+use selfplay_model::{ChatTemplate, Codec};
 use selfplay_records::{TokenRow, read_rows, write_rows};
 
 use super::stage::{Output, StageArgs};
@@ -23,7 +23,7 @@ pub struct Args {
     /// The same rows with ids
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// A Jinja file in place of the model's chat template
+    /// A Jinja file in place of the model's chat template, or a shipped one by name
     #[arg(long, value_name = "FILE")]
     pub chat_template: Option<PathBuf>,
     /// What every stage command takes.
@@ -37,7 +37,9 @@ pub struct Args {
 /// A model folder, a template or a row that is wrong; an output that exists.
 pub fn run(args: &Args) -> Result<()> {
     Output::rows(&args.output, args.stage.force)?;
-    if let Some(template) = args.chat_template.as_deref().filter(|template| !template.is_file()) {
+    if let Some(template) =
+        args.chat_template.as_deref().filter(|path| !path.is_file() && !ChatTemplate::is_shipped(path))
+    {
         return Err(EngineError::input(format!("--chat-template {}: no such file", template.display())));
     }
     let mut rows: Vec<TokenRow> = read_rows(&args.input)?;

@@ -2,15 +2,14 @@
 //!
 //! A pair becomes two conversations in the scorer's own tokens, so that what is trained is what will be asked.
 
-use std::path::PathBuf;
-
-use selfplay_records::{Candidates, Message, Pair, Prompt, Response, read_pairs};
+use selfplay_records::{Candidates, Message, Pair, Prompt, Response};
 use selfplay_scorer::tokenise_row;
 use selfplay_trainer::{PreferenceObjective, TokenComparison};
 
-use super::training::{Training, TrainingArgs, TrainingKind};
+use super::training::{Training, TrainingArgs, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
 use crate::inputs::policy::PolicySource;
 
 const KIND: TrainingKind = TrainingKind {
@@ -24,9 +23,12 @@ const KIND: TrainingKind = TrainingKind {
 /// The flags of `selfplay train-preference`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Pairs (.jsonl, .parquet)
+    /// Pairs (.jsonl, .json, .parquet), or hf://datasets/ORG/NAME; absent: the data sets in preference.data of --recipe
     #[arg(long, value_name = "FILE")]
-    pub pairs: PathBuf,
+    pub pairs: Option<String>,
+    /// How they are read.
+    #[command(flatten)]
+    pub layout: LayoutArgs,
     /// What every training takes.
     #[command(flatten)]
     pub training: TrainingArgs,
@@ -37,18 +39,24 @@ pub struct Args {
 /// # Errors
 /// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    let training = Training::open(KIND, &args.training, &args.pairs, common)?;
+    let training = Training::open(KIND, &args.training, common)?;
     let settings = &training.command.recipe.preference;
-    let read = read_pairs(&args.pairs)?;
-    training.command.tell_skipped(&args.pairs, &read.skipped);
+    let flag = DataFlag {
+        flag: KIND.rows_flag,
+        section: KIND.section,
+        file: args.pairs.as_deref(),
+        layout: &args.layout,
+    };
+    let sets: DataSets<Pair> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
-    let mut comparisons = Vec::with_capacity(read.pairs.len());
-    for (row, pair) in read.pairs.iter().enumerate() {
-        let found = comparison(row, pair, &source, settings.train.max_length);
-        comparisons.push(found.map_err(|error| EngineError::at_row(&args.pairs, row, error))?);
-    }
+    let (comparisons, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
+        let mut comparison = comparison(place.row, &pair, &source, settings.train.max_length)
+            .map_err(|error| EngineError::at_row(place.file, place.row, error))?;
+        comparison.name = place.name(&comparison.name);
+        Ok(comparison)
+    })?;
     let objective = PreferenceObjective::new(comparisons, settings);
-    training.run(&source, objective)
+    training.run(&source, data, objective)
 }
 
 fn comparison(row: usize, pair: &Pair, source: &PolicySource, max_length: usize) -> Result<TokenComparison> {

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
-use selfplay_trainer::Objective;
+use selfplay_records::datasets::{DataExample, DataFile, DataReport, each_example};
+use selfplay_trainer::{Objective, mixture};
 
-use super::stage::{ADAPTER_FOLDER, Output, StageArgs, StageCommand, TRAINER_FILES, flag};
-use crate::error::Result;
+use super::stage::{ADAPTER_FOLDER, DATA_REPORT, Output, StageArgs, StageCommand, TRAINER_FILES, flag};
+use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::Hub;
+use crate::inputs::data_sets::{DataSet, DataSets};
 use crate::inputs::policy::PolicySource;
 use crate::run::leaves::Leaves;
-use crate::stages::{Product, Workspace, save_adapter, save_model, train};
+use crate::stages::{Product, Workspace, save_adapter, save_model, train, training_seed};
 
 /// The flags that all trainings take.
 #[derive(Clone, Debug, clap::Args)]
@@ -53,30 +55,113 @@ pub(super) struct Before<'a, O> {
     pub(super) work: &'a dyn Fn(&StageCommand, &Device, &mut O) -> Result<()>,
 }
 
+/// The data of a training, once it is read.
+pub(super) struct TrainingData {
+    /// What errors about an example name.
+    place: PathBuf,
+    files: Vec<PathBuf>,
+    /// Layouts, columns, weights: what the files alone don't say, where any of it is named.
+    read_as: Option<String>,
+    reports: Vec<DataReport>,
+}
+
+impl TrainingData {
+    /// The data of these sets, of which `reports` tells what was found.
+    pub(super) fn of<T: DataExample>(sets: &DataSets<T>, reports: Vec<DataReport>) -> Self {
+        let is_plain = |set: &DataSet<T>| {
+            set.weight.is_none()
+                && set
+                    .files
+                    .iter()
+                    .all(|file| file.layout.is_none() && file.columns.is_empty() && file.max_rows.is_none())
+        };
+        let read_as = sets.sets.iter().map(|set| {
+            let read_as =
+                |file: &DataFile<T>| format!("{:?} {:?} {:?}", file.layout, file.columns, file.max_rows);
+            let files: Vec<String> = set.files.iter().map(read_as).collect();
+            format!("{:?} {}", set.weight, files.join(" "))
+        });
+        Self {
+            place: sets.place(),
+            read_as: (!sets.sets.iter().all(is_plain)).then(|| read_as.collect::<Vec<_>>().join("; ")),
+            files: sets.files().map(Path::to_path_buf).collect(),
+            reports,
+        }
+    }
+
+    /// `data.json`: what was found in each file, by name.
+    fn write_report(&self, folder: &Path) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(&self.reports)
+            .map_err(|error| EngineError::failure(format!("{DATA_REPORT}: {error}")))?;
+        text.push(b'\n');
+        Ok(atomic::write_bytes(&folder.join(DATA_REPORT), &text)?)
+    }
+}
+
+/// Where a row of the data sets stands.
+pub(super) struct RowPlace<'a> {
+    pub(super) file: &'a Path,
+    pub(super) row: usize,
+    /// The file's name where there are several, to stand before the row's example in messages.
+    prefix: String,
+}
+
+impl RowPlace<'_> {
+    /// An example's name, with the file's before it where there are several.
+    pub(super) fn name(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}: {name}", self.prefix) }
+    }
+}
+
+/// What each row of the data sets becomes, mixed by the sets' weights; and what was found in their files.
+///
+/// # Errors
+/// A file that does not read, or the first row that `make` refuses, with its place.
+pub(super) fn read_sets<T: DataExample, X: Clone>(
+    command: &StageCommand,
+    sets: &DataSets<T>,
+    make: &mut dyn FnMut(RowPlace<'_>, T) -> Result<X>,
+) -> Result<(Vec<X>, TrainingData)> {
+    let mut reports = Vec::new();
+    let mut read: Vec<Vec<X>> = Vec::new();
+    for set in &sets.sets {
+        let mut examples = Vec::new();
+        for file in &set.files {
+            let report = each_example(file, &mut |row, example| {
+                let prefix = sets.prefix(file);
+                examples.push(make(RowPlace { file: &file.path, row, prefix }, example)?);
+                Ok::<(), EngineError>(())
+            })?;
+            command.tell_data(&report, T::EXAMPLES);
+            reports.push(report);
+        }
+        read.push(examples);
+    }
+    let data = TrainingData::of(sets, reports);
+    let Some(weights) = sets.weights() else { return Ok((read.into_iter().flatten().collect(), data)) };
+    let sizes: Vec<usize> = read.iter().map(Vec::len).collect();
+    let picks = mixture(&sizes, Some(&weights), training_seed(command));
+    Ok((picks.into_iter().map(|pick| read[pick.set][pick.example].clone()).collect(), data))
+}
+
 /// A training command at work.
-pub(super) struct Training<'a> {
+pub(super) struct Training {
     kind: TrainingKind,
-    rows: &'a Path,
     pub(super) command: StageCommand,
     device: Device,
 }
 
-impl<'a> Training<'a> {
+impl Training {
     /// Checks the output, reads the recipe and opens the device.
     ///
     /// # Errors
     /// An output that cannot be written, a recipe or a flag that is wrong.
-    pub(super) fn open(
-        kind: TrainingKind,
-        args: &TrainingArgs,
-        rows: &'a Path,
-        common: &Common,
-    ) -> Result<Self> {
+    pub(super) fn open(kind: TrainingKind, args: &TrainingArgs, common: &Common) -> Result<Self> {
         let output = Output::training(&args.output, args.stage.force, kind.model_folder)?;
         let flags = flag("policy.model", args.model.as_ref());
         let command = StageCommand::open(kind.name, output, &args.stage, common, flags)?;
         let device = command.device()?;
-        Ok(Self { kind, rows, command, device })
+        Ok(Self { kind, command, device })
     }
 
     /// Where the model is that the training starts from.
@@ -91,8 +176,13 @@ impl<'a> Training<'a> {
     ///
     /// # Errors
     /// A model that does not load, an example or a setting that is wrong, a loss that is not finite, a stop by a signal.
-    pub(super) fn run(self, source: &PolicySource, objective: impl Objective) -> Result<()> {
-        self.run_after(source, objective, None)
+    pub(super) fn run(
+        self,
+        source: &PolicySource,
+        data: TrainingData,
+        objective: impl Objective,
+    ) -> Result<()> {
+        self.run_after(source, data, objective, None)
     }
 
     /// As [`Training::run`], after what must be done before the model is in memory.
@@ -102,6 +192,7 @@ impl<'a> Training<'a> {
     pub(super) fn run_after<O: Objective>(
         self,
         source: &PolicySource,
+        data: TrainingData,
         mut objective: O,
         before: Option<Before<'_, O>>,
     ) -> Result<()> {
@@ -112,7 +203,14 @@ impl<'a> Training<'a> {
         let load = || source.load(&command.recipe, &self.device, kind.heads);
         let loaded = if before.is_none() { Some(load()?) } else { None };
         let mut settings = command.settings(&[kind.section, "policy"])?;
-        settings.file(kind.rows_flag, self.rows)?;
+        for (place, file) in data.files.iter().enumerate() {
+            let key =
+                if place == 0 { kind.rows_flag.to_owned() } else { format!("{} ({place})", kind.rows_flag) };
+            settings.file(&key, file)?;
+        }
+        if let Some(read_as) = &data.read_as {
+            settings.set("how the data is read", read_as.clone());
+        }
         settings.policy(source)?;
         if let Some(folder) = init {
             settings.model("the content of lora.init", &folder)?;
@@ -121,7 +219,8 @@ impl<'a> Training<'a> {
             settings.model(flag, folder)?;
         }
         let parts = command.open_parts(settings)?;
-        let mut decoder = parts.during(self.rows, || {
+        data.write_report(&command.path(Product::Training))?;
+        let mut decoder = parts.during(&data.place, || {
             if let Some(before) = before {
                 (before.work)(command, &self.device, &mut objective)?;
             }

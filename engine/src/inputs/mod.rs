@@ -4,6 +4,7 @@
 //! load, a policy given as preference model, a row without a prompt, a prompt longer than the context.
 
 pub(crate) mod conversation_check;
+pub(crate) mod data_sets;
 pub(crate) mod model_files;
 pub(crate) mod other_fields;
 pub(crate) mod policy;
@@ -77,7 +78,8 @@ impl Inputs {
         files.insert(InputKind::Policy, policy_files.concat());
         files.insert(InputKind::PreferenceModel, preference_files(preference_folder.as_deref(), kind)?);
         let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template()];
-        files.insert(InputKind::Template, hash_files(templates.into_iter().flatten())?);
+        let templates = templates.into_iter().flatten().filter(|file| !ChatTemplate::is_shipped(file));
+        files.insert(InputKind::Template, hash_files(templates)?);
 
         let mut splits = Vec::new();
         let mut skipped = Vec::new();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use selfplay_records::{Pair, atomic};
-use selfplay_trainer::{PairObjective, TrainSummary, token_pairs};
+use selfplay_trainer::{PairObjective, TrainSummary, TurnRules, token_pairs};
 use serde::{Deserialize, Serialize};
 
 use super::log_prob_difference;
@@ -105,7 +105,9 @@ pub fn train(iteration: &Iteration<'_>, mut policy: Policy, pairs: &[Pair]) -> R
 /// The iteration's pairs in tokens, with the policies that the loss reads them by.
 fn objective(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
     let (settings, source) = (&iteration.session.recipe.train, &iteration.session.inputs.policy);
-    let rows = token_pairs(pairs, &source.codec, &source.stop_ids, settings.loss)?;
+    let rules =
+        TurnRules { end_token: settings.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) };
+    let rows = token_pairs(pairs, rules, settings.loss)?;
     let own = settings_of(settings, iteration.number);
     Ok(PairObjective::new(rows, &own).with_anchors(anchors(settings, iteration.number)))
 }

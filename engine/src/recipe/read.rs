@@ -117,6 +117,13 @@ fn wanted(path: &[&str], key: &RecipeKey, value: &toml::Value) -> String {
     if key.form == KeyType::Text && value.is_str() {
         return misfit(path, value).unwrap_or_else(|| format!("expected {}", key.form));
     }
+    // What is wrong with an entry is said by the entry's own type.
+    if let KeyType::List(one) = &key.form
+        && matches!(&**one, KeyType::Any(forms) if forms.iter().any(|form| matches!(form, KeyType::Section(_))))
+        && let Some(problem) = misfit(path, value)
+    {
+        return if value.is_array() { problem } else { format!("a list is wanted: {problem}") };
+    }
     let or_off =
         if key.default.as_ref().is_some_and(|default| default == "off") { ", or \"off\"" } else { "" };
     let expected = format!("expected {}{or_off}", key.form);

@@ -3,10 +3,10 @@
 
 use schemars::JsonSchema;
 use selfplay_pairer::PairSettings;
-use selfplay_records::Problems;
 use selfplay_records::shown::visible;
+use selfplay_records::{Pair, Problems};
 use selfplay_sampler::SampleSettings;
-use selfplay_trainer::{PreferenceTrainSettings, TrainSettings};
+use selfplay_trainer::{PreferenceTrainSettings, SftTrainSettings, TrainSettings, validate_data};
 use serde::{Deserialize, Serialize};
 
 use super::endpoint;
@@ -44,8 +44,8 @@ pub struct Recipe {
     pub train: TrainSettings,
     /// What is measured after each iteration.
     pub eval: EvalSection,
-    /// `selfplay sft`: supervised fine-tuning.
-    pub sft: TrainSettings,
+    /// `selfplay sft`: supervised fine-tuning; `batch_size` counts examples, and the keys of losses have no effect.
+    pub sft: SftTrainSettings,
     /// `selfplay train-preference`: training of a preference model; `batch_size` counts comparisons, and the keys of losses have no effect.
     pub preference: PreferenceTrainSettings,
     /// `selfplay synthesize`: instructions or pairs made by models. No other command reads it.
@@ -67,7 +67,7 @@ impl Default for Recipe {
             pair: PairSettings::default(),
             train: TrainSettings::default(),
             eval: EvalSection::default(),
-            sft: TrainSettings::default(),
+            sft: SftTrainSettings::default(),
             preference: PreferenceTrainSettings::default(),
             synthesize: None,
         }
@@ -93,6 +93,7 @@ impl Recipe {
             ("eval", self.eval.validate()),
             ("sft", self.sft.validate()),
             ("preference", self.preference.validate()),
+            ("train", validate_data::<Pair>(&self.train.data)),
         ] {
             problems.extend(found.within(section));
         }

@@ -4,6 +4,7 @@
 use std::mem;
 use std::path::{Path, PathBuf};
 
+use selfplay_model::ChatTemplate;
 use selfplay_records::Problems;
 use selfplay_trainer::TrainSettings;
 
@@ -121,10 +122,23 @@ impl Lookup<'_> {
         score.settle();
         for (section, settings) in [
             ("train", &mut recipe.train),
-            ("sft", &mut recipe.sft),
+            ("sft", &mut recipe.sft.train),
             ("preference", &mut recipe.preference.train),
         ] {
             self.adapter_init(section, settings);
+            for (place, entry) in settings.data.iter_mut().enumerate() {
+                match DataSource::parse(&entry.path, self.folder) {
+                    Ok(source) if !entry.path.is_empty() => entry.path = source.to_string(),
+                    Ok(_) => {}
+                    Err(want) => {
+                        self.problems.value(format!("{section}.data[{place}].path"), &entry.path, want)
+                    }
+                }
+            }
+        }
+        if self.purpose != Purpose::Stage && !recipe.train.data.is_empty() {
+            let want = "left out: a run makes its pairs itself; `selfplay train` reads this key";
+            self.problems.value("train.data", "a list", want);
         }
         let init = recipe.train.lora.as_ref().and_then(|lora| lora.init().folder().map(Path::to_path_buf));
         if let Some(init) = init.filter(|_| !recipe.policy.adapter.is_unset()) {
@@ -254,8 +268,16 @@ impl Lookup<'_> {
     fn file(&mut self, key: &str, written: Option<PathBuf>) -> Option<PathBuf> {
         let text = written?.to_string_lossy().into_owned();
         let path = resolve_path(&text, self.folder);
+        if ChatTemplate::is_shipped(Path::new(&text)) && !path.is_file() {
+            return Some(PathBuf::from(text));
+        }
         if self.purpose != Purpose::Reread && !path.is_file() {
-            self.problems.value(key, text, "no such file");
+            let names = ChatTemplate::shipped_names().join(", ");
+            self.problems.value(
+                key,
+                text,
+                format!("no such file, and none of the shipped templates: {names}"),
+            );
         }
         Some(path)
     }

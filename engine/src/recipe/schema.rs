@@ -162,7 +162,9 @@ fn parts(schema: &Value) -> impl Iterator<Item = &Value> {
 
 fn form(schema: &Value) -> KeyType {
     let keys = keys_of(schema);
-    if !keys.is_empty() {
+    // A text in its place is another form of the same.
+    let is_mixed = parts(schema).any(|part| part["type"] == "string" && part.get("const").is_none());
+    if !keys.is_empty() && !is_mixed {
         return KeyType::Section(keys);
     }
     let word = |value: &Value, doc: String| Word { name: value.as_str().unwrap_or_default().to_owned(), doc };

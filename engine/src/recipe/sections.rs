@@ -27,7 +27,8 @@ pub struct PolicySection {
     /// What `policy/` is written in, and on CUDA computed in. Absent: as the model is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dtype: Option<WeightDType>,
-    /// A Jinja file used instead of the model's own chat template. Absent: the model's own.
+    /// A Jinja file used instead of the model's own chat template, or a shipped one by name: `alpaca`, `openbezoar`. Absent: the
+    /// model's own.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "path_text")]
     pub chat_template: Option<PathBuf>,
     /// Keeps every map of the blocks frozen in four bits (`nf4`); needs `train.lora`. Absent: as the model is stored.

@@ -26,5 +26,5 @@ pub use pair::pair;
 pub use sample::{prepare, sample};
 pub use score::score_shard;
 pub use shards::{Collected, Shards};
-pub use train::{save_adapter, save_model, train};
+pub use train::{save_adapter, save_model, train, training_seed};
 pub use workspace::{Product, Workspace};

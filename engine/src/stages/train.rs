@@ -34,7 +34,8 @@ pub fn train(
     let rate = |tokens: usize| tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
     let mut progress = |metrics: &StepMetrics| {
         tokens += metrics.tokens;
-        let text = format!("loss {:.5}, {:.0} tokens/s", metrics.loss, rate(tokens));
+        let held_out = metrics.val_loss.map_or_else(String::new, |loss| format!("val loss {loss:.5}, "));
+        let text = format!("loss {:.5}, {held_out}{:.0} tokens/s", metrics.loss, rate(tokens));
         task.set(metrics.step as u64, &text);
     };
     let outcome = in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
@@ -53,6 +54,11 @@ pub fn train(
     }
 }
 
+/// The seed of a training.
+pub fn training_seed(place: &dyn Workspace) -> u64 {
+    place.recipe().seed.wrapping_add(place.iteration() as u64)
+}
+
 /// Calls `work` with the training's folder, made if absent, and its hooks.
 ///
 /// # Errors
@@ -66,7 +72,7 @@ pub(super) fn in_training<T>(
     make_folder(&folder)?;
     Ok(work(&mut TrainRun {
         folder: &folder,
-        seed: place.recipe().seed.wrapping_add(place.iteration() as u64),
+        seed: training_seed(place),
         stop: &|| place.stop().requested().is_some(),
         progress,
         keep_checkpoints: place.recipe().keep_checkpoints,

@@ -5,6 +5,7 @@
 //! `strftime_now`: [`clock`] says which.
 
 pub mod clock;
+mod shipped;
 mod source;
 mod write;
 
@@ -34,7 +35,7 @@ impl ChatTemplate {
     /// The template of a model folder, or of `override_file` where that is given; `None` where there is none.
     ///
     /// Looks at chat_template.jinja, then tokenizer_config.json's `chat_template`, then chat_template.json. An
-    /// override file is a template, or JSON (by its ending) with a `chat_template` key.
+    /// override file is a template, JSON (by its ending) with a `chat_template` key, or a shipped one's name.
     /// Errors: an override file that is absent, a file that is not UTF-8 or JSON, an empty template, a syntax error.
     pub fn for_model(folder: &Path, override_file: Option<&Path>) -> Result<Option<Self>, ModelError> {
         let found = match override_file {
@@ -43,6 +44,16 @@ impl ChatTemplate {
         };
         let Some(found) = found else { return Ok(None) };
         Self::from_source(&found.text, &found.path, &SpecialTokens::load(folder)?).map(Some)
+    }
+
+    /// Whether a path is no file but the name of a template that the program ships: `alpaca`.
+    pub fn is_shipped(path: &Path) -> bool {
+        shipped::of(path).is_some()
+    }
+
+    /// The names of the templates that the program ships.
+    pub fn shipped_names() -> Vec<&'static str> {
+        shipped::names().collect()
     }
 
     /// A template from its text; `path` is where it came from, for messages. Error: a syntax error, with its line.
@@ -71,12 +82,18 @@ impl ChatTemplate {
         let joined: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
         let joined = self.render_as_given(&joined, add_generation_prompt);
         match self.render_as_given(messages, add_generation_prompt) {
-            Ok(text) if !prints_parts(&text) || joined.as_ref().is_ok_and(|joined| prints_parts(joined)) => Ok(text),
+            Ok(text) if !prints_parts(&text) || joined.as_ref().is_ok_and(|joined| prints_parts(joined)) => {
+                Ok(text)
+            }
             _ => joined,
         }
     }
 
-    fn render_as_given(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ModelError> {
+    fn render_as_given(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, ModelError> {
         // Roles and texts always have a JSON form.
         let messages = serde_json::to_value(messages).unwrap_or_default();
         let add_generation_prompt = Value::Bool(add_generation_prompt);
@@ -106,7 +123,9 @@ impl ChatTemplate {
 
 /// Whether a list of parts stands there as Python or JSON would print it.
 fn prints_parts(text: &str) -> bool {
-    ["{'type': 'text'", "{\"type\": \"text\"", "{\"type\":\"text\""].iter().any(|printed| text.contains(printed))
+    ["{'type': 'text'", "{\"type\": \"text\"", "{\"type\":\"text\""]
+        .iter()
+        .any(|printed| text.contains(printed))
 }
 
 fn failed(panic: String) -> TemplateFault {

@@ -20,7 +20,8 @@ fn a_role_and_a_text_are_a_plain_message_whatever_nulls_stand_beside() {
 
 #[test]
 fn parts_calls_and_names_are_kept_as_given_and_the_text_is_read_from_them() {
-    let parts = json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]});
+    let parts =
+        json!({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]});
     assert_eq!(read(parts.clone()).content, "a\nb");
     let calls = json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]});
     assert_eq!(read(calls.clone()).content, "");
@@ -38,7 +39,8 @@ fn what_has_no_text_is_refused() {
     assert_eq!(refused(json!({"content": "x"})), "missing field `role`");
     assert!(refused(json!({"role": "user", "content": null})).contains("expected a string"));
     assert!(refused(json!({"role": "user", "content": 3})).contains("expected a string"));
-    let image = refused(json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}));
+    let image =
+        refused(json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}));
     assert!(image.contains("images and sound are not supported"), "{image}");
 }
 
@@ -47,10 +49,13 @@ fn parquet_gives_back_what_it_was_given() {
     let folder = tempfile::tempdir().unwrap();
     let messages = vec![
         read(json!({"role": "user", "content": [{"type": "text", "text": "weather?"}]})),
-        read(json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"c": [1, "x"]}}}]})),
+        read(
+            json!({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"c": [1, "x"]}}}]}),
+        ),
         Message::user("and now?"),
     ];
-    let plain = Prompt { prompt_id: "b".into(), messages: Some(vec![Message::user("x")]), ..Prompt::default() };
+    let plain =
+        Prompt { prompt_id: "b".into(), messages: Some(vec![Message::user("x")]), ..Prompt::default() };
     let rows = vec![Prompt { prompt_id: "a".into(), messages: Some(messages), ..Prompt::default() }, plain];
     for name in ["rows.parquet", "rows.jsonl"] {
         let path = folder.path().join(name);

@@ -5,15 +5,18 @@ mod pairs;
 mod preference;
 mod sft;
 
+use std::borrow::Cow;
+
 use selfplay_model::{Decoder, Gradients};
 
 pub use pairs::{
-    AnchorPolicy, Anchors, PairObjective, PassSettings, TokenPair, load_anchors, pair_gradients, token_pairs,
+    AnchorPolicy, Anchors, PairObjective, PassSettings, TokenPair, load_anchors, pair_gradients, token_pair,
+    token_pairs,
 };
 pub use preference::{
     PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
 };
-pub use sft::{SftExample, SftObjective, sft_examples};
+pub use sft::{SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, sft_example, sft_examples};
 
 #[cfg(test)]
 pub(crate) use pairs::ReferencePass;
@@ -21,7 +24,7 @@ pub(crate) use pairs::check_vocabulary;
 
 use crate::collective::Collective;
 use crate::loss::PairLogProbs;
-use crate::training::{Preparation, TrainRun, TrainSummary};
+use crate::training::{Preparation, TrainRun, TrainSummary, ValidationRule};
 use crate::{TrainError, TrainSettings};
 
 /// The results of an optimizer batch besides its gradient; of a part of the batch: its share of them.
@@ -77,7 +80,7 @@ pub trait Examples {
     fn count(&self) -> usize;
 
     /// [`Example::name`] of one of them.
-    fn name(&self, example: usize) -> &str;
+    fn name(&self, example: usize) -> Cow<'_, str>;
 
     /// [`Example::tokens`] of one of them.
     fn tokens(&self, example: usize) -> usize;
@@ -88,8 +91,8 @@ impl<E: Example> Examples for Vec<E> {
         self.len()
     }
 
-    fn name(&self, example: usize) -> &str {
-        self[example].name()
+    fn name(&self, example: usize) -> Cow<'_, str> {
+        Cow::Borrowed(self[example].name())
     }
 
     fn tokens(&self, example: usize) -> usize {
@@ -186,6 +189,19 @@ pub trait Objective {
         _step: usize,
     ) -> Result<(), TrainError> {
         Ok(())
+    }
+
+    /// When the held-out loss is taken. `None`: there is none. Known once [`Objective::check`] is done.
+    fn validation(&self) -> Option<ValidationRule> {
+        None
+    }
+
+    /// The mean loss over the held-out examples, the same on every rank. Called only where [`Objective::validation`] has a rule.
+    ///
+    /// # Errors
+    /// An error of the decoder.
+    fn validate(&self, _decoder: &Decoder, _collective: &dyn Collective) -> Result<f64, TrainError> {
+        Ok(f64::NAN)
     }
 
     /// The objective's part of the summary: examples, and how many were cut and left out.

@@ -180,7 +180,7 @@ fn write_files(
 }
 
 /// Handles to what is trained.
-fn trained_by_name(parameters: &Parameters) -> Vec<NamedTensor> {
+pub(super) fn trained_by_name(parameters: &Parameters) -> Vec<NamedTensor> {
     trained(parameters)
         .map(|(_, parameter)| NamedTensor { name: parameter.name.clone(), tensor: parameter.full().clone() })
         .collect()

@@ -35,6 +35,9 @@ pub struct StepMetrics {
     pub tokens: usize,
     /// Wall-clock seconds of the step.
     pub seconds: f64,
+    /// Mean loss over the held-out examples after the step, where it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
 }
 
 /// Accuracy on held-out comparisons after an epoch; a line of `accuracy.jsonl`.
@@ -134,6 +137,7 @@ mod tests {
             logp_rejected: None,
             tokens: 7,
             seconds: 0.5,
+            val_loss: None,
         }
     }
 

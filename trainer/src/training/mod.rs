@@ -14,10 +14,12 @@ mod run;
 mod shuffle;
 mod state;
 mod training_loop;
+mod validation;
 
 pub use metrics::{EpochAccuracy, StepMetrics};
 pub use run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
 pub use training_loop::train;
+pub use validation::ValidationRule;
 
 pub(crate) use lr_schedule::StepPlan;
 pub(crate) use metrics::{StepLog, read_lines};

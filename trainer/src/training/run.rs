@@ -13,6 +13,7 @@ use crate::collective::Collective;
 ///   step_000200/                     checkpoints: weights, optimizer state, state.json
 ///   reference/00000-<hash>.jsonl     log-probs under the starting weights and other policies, for pairs without them
 ///   gradients_step_1.safetensors     on save_initial_gradients
+///   best_weights.safetensors         those of the best held-out loss, where training may end early
 ///   accuracy.jsonl                   held-out accuracy of a preference model, per epoch
 /// ```
 pub struct TrainRun<'a> {

@@ -243,6 +243,7 @@ fn step_metrics(
         logp_rejected: report.logp_rejected,
         tokens: report.tokens,
         seconds: started.elapsed().as_secs_f64(),
+        val_loss: None,
     }
 }
 
@@ -254,7 +255,7 @@ fn not_finite(
     at: Option<usize>,
 ) -> TrainError {
     let example = match at.and_then(|at| batch.get(at)) {
-        Some(&example) => objective.examples().name(example).to_owned(),
+        Some(&example) => objective.examples().name(example).into_owned(),
         None => format!(
             "the batch of {}",
             batch

@@ -4,6 +4,7 @@ mod anchors;
 mod other_objectives;
 mod pairs;
 mod ranks;
+mod sft;
 
 use std::cell::Cell;
 use std::path::Path;

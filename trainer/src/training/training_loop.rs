@@ -12,6 +12,7 @@ use super::gradient::StepGradient;
 use super::metrics::{StepMetrics, read_lines};
 use super::run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
 use super::state::{LoopState, metrics_path};
+use super::validation::Validation;
 use crate::collective::{agree, agree_to_stop, from_first, is_first};
 use crate::objectives::Objective;
 use crate::{TrainError, TrainSettings, lora};
@@ -51,11 +52,12 @@ fn train_objective(
     let begun = if is_first(collective) { objective.begin(run, state.done) } else { Ok(()) };
     agree(collective, begun)?;
 
+    let mut validation = Validation::resume(objective, run, state.done, state.plan.trained)?;
     let mut grads = None;
     // The outcome of what followed the last step on this rank, exchanged before the next one.
     let mut after_step = Ok(());
     loop {
-        let is_done = state.done >= state.plan.trained;
+        let is_done = state.done >= state.plan.trained || validation.is_over();
         let ((), stop) = agree_to_stop(collective, after_step, !is_done && (run.stop)())?;
         if is_done {
             break;
@@ -69,8 +71,9 @@ fn train_objective(
             none => none.insert(agree(collective, StepGradient::new(decoder))?),
         };
         decoder.set_dropout(Some(lora::step_key(run.seed, state.done + 1)));
-        let metrics = state.step(decoder, objective, &settings, run, grads)?;
+        let mut metrics = state.step(decoder, objective, &settings, run, grads)?;
         decoder.set_dropout(None);
+        metrics.val_loss = validation.after_step(decoder, objective, run, metrics.step)?;
         let logged = state.log(&metrics);
         if logged.is_ok() {
             (run.progress)(&metrics);
@@ -78,6 +81,7 @@ fn train_objective(
         after_step = state.end_step(decoder, objective, &settings, run, logged);
     }
     agree(collective, state.checkpoint(decoder, run))?;
+    validation.restore_best(decoder, run, state.done)?;
     summary(objective, run, state.done).map(TrainOutcome::Finished)
 }
 

@@ -4,8 +4,8 @@ use selfplay_model::Codec;
 use selfplay_records::{HasKind, Instruction, Kind, Message, Pair};
 use selfplay_testing::json_file::write_json;
 
-use crate::turn::{assistant_tokens, last_turn};
-use crate::{LossKind, sft_examples, token_pairs};
+use crate::turn::{TurnRules, assistant_tokens, last_turn};
+use crate::{LossKind, LossTokens, sft_examples, token_pairs};
 
 const WORDS: [&str; 9] = ["<unk>", "<user>", "<assistant>", "</s>", "hi", "yes", "no", "why", "<nl>"];
 const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}> {{ m.content }} </s> {% endfor %}\
@@ -37,16 +37,24 @@ fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
 #[test]
 fn a_response_is_what_follows_the_generation_prompt_with_its_stop_token() {
     let codec = codec(Some(TEMPLATE));
-    let turn =
-        last_turn(&codec, &chat(&[("user", "hi why"), ("assistant", "yes no")]), &[3], "row 0").unwrap();
+    let turn = last_turn(
+        TurnRules::new(&codec, &[3]),
+        &chat(&[("user", "hi why"), ("assistant", "yes no")]),
+        "row 0",
+    )
+    .unwrap();
     assert_eq!(turn.prompt, [1, 4, 7, 3, 2]);
     assert_eq!(turn.response, [5, 6, 3]);
 }
 
 #[test]
 fn without_a_template_text_is_raw_and_the_end_token_is_added() {
-    let turn =
-        last_turn(&codec(None), &chat(&[("user", "hi"), ("assistant", "yes")]), &[3], "row 0").unwrap();
+    let turn = last_turn(
+        TurnRules::new(&codec(None), &[3]),
+        &chat(&[("user", "hi"), ("assistant", "yes")]),
+        "row 0",
+    )
+    .unwrap();
     assert_eq!((turn.prompt, turn.response), (vec![4], vec![5, 3]));
 }
 
@@ -55,8 +63,12 @@ fn a_template_that_changes_what_was_answered_falls_back_to_the_text() {
     // Once answered, the prompt's <user> is left out: no continuation.
     let odd =
         "{% if add_generation_prompt %}<user> {{ messages[0].content }} <assistant> {% else %}no{% endif %}";
-    let turn =
-        last_turn(&codec(Some(odd)), &chat(&[("user", "hi"), ("assistant", "yes")]), &[3], "row 0").unwrap();
+    let turn = last_turn(
+        TurnRules::new(&codec(Some(odd)), &[3]),
+        &chat(&[("user", "hi"), ("assistant", "yes")]),
+        "row 0",
+    )
+    .unwrap();
     assert_eq!((turn.prompt, turn.response), (vec![1, 4, 2], vec![5, 3]));
 }
 
@@ -64,7 +76,7 @@ fn a_template_that_changes_what_was_answered_falls_back_to_the_text() {
 fn every_assistant_turn_is_learnt_and_nothing_else() {
     let codec = codec(Some(TEMPLATE));
     let messages = chat(&[("user", "hi"), ("assistant", "yes no"), ("user", "why"), ("assistant", "no")]);
-    let tokens = assistant_tokens(&codec, &messages, &[3], "row 0").unwrap();
+    let tokens = assistant_tokens(TurnRules::new(&codec, &[3]), &messages, "row 0").unwrap();
     //                        user hi  </s> asst yes no </s> user why </s> asst no </s>
     assert_eq!(tokens.ids, [1, 4, 3, 2, 5, 6, 3, 1, 7, 3, 2, 6, 3]);
     assert_eq!(tokens.spans, [4..7, 11..13]);
@@ -72,7 +84,7 @@ fn every_assistant_turn_is_learnt_and_nothing_else() {
         Instruction { messages, ..Instruction::default() },
         Instruction { prompt_ids: Some(vec![4, 4]), response_ids: Some(vec![5]), ..Instruction::default() },
     ];
-    let examples = sft_examples(&rows, &codec, &[3]).unwrap();
+    let examples = sft_examples(&rows, TurnRules::new(&codec, &[3]), LossTokens::Responses).unwrap();
     assert_eq!(examples[0].targets().collect::<Vec<_>>(), [4, 5, 6, 11, 12]);
     assert_eq!((examples[1].ids.as_slice(), examples[1].spans[0].clone()), (&[4, 4, 5][..], 2..3));
 }
@@ -93,7 +105,7 @@ fn ids_win_over_messages_and_a_lone_response_follows_the_prompt() {
         rejected_ids: Some(vec![8]),
         ..text.clone()
     };
-    let got = token_pairs(&[text, ids], &codec, &[3], LossKind::Dpo).unwrap();
+    let got = token_pairs(&[text, ids], TurnRules::new(&codec, &[3]), LossKind::Dpo).unwrap();
     assert_eq!(
         (&got[0].prompt, &got[0].chosen, &got[0].rejected),
         (&vec![1, 4, 3, 2], &vec![5, 3], &vec![6, 3])
@@ -106,7 +118,7 @@ fn ids_win_over_messages_and_a_lone_response_follows_the_prompt() {
 fn bad_rows_are_named() {
     let codec = codec(Some(TEMPLATE));
     let fails = |pair: Pair| {
-        let error = token_pairs(&[pair], &codec, &[3], LossKind::Dpo).unwrap_err();
+        let error = token_pairs(&[pair], TurnRules::new(&codec, &[3]), LossKind::Dpo).unwrap_err();
         assert!(error.kind() == Kind::Input);
         error.to_string()
     };
@@ -128,17 +140,44 @@ fn bad_rows_are_named() {
 fn a_template_without_an_end_token_gets_one() {
     let open = "{% for m in messages %}<{{ m.role }}> {{ m.content }} <nl> {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
     let turns = [("user", "hi"), ("assistant", "yes")];
-    let last = last_turn(&codec(Some(open)), &chat(&turns), &[3], "row 0").unwrap();
+    let last = last_turn(TurnRules::new(&codec(Some(open)), &[3]), &chat(&turns), "row 0").unwrap();
     // <nl> is a word of this tokenizer and no white space: it stays, and the end follows.
     assert_eq!((last.prompt, last.response), (vec![1, 4, 8, 2], vec![5, 8, 3]));
 
     let blank = open.replace(" <nl> ", "\n\n");
     let codec = codec(Some(&blank));
-    let last = last_turn(&codec, &chat(&turns), &[3], "row 0").unwrap();
+    let last = last_turn(TurnRules::new(&codec, &[3]), &chat(&turns), "row 0").unwrap();
     assert_eq!(last.response, [5, 3]);
     // An earlier turn is learnt as it stands in the text, without an end that is not there.
     let two = [("user", "hi"), ("assistant", "yes"), ("user", "why"), ("assistant", "no")];
-    let tokens = assistant_tokens(&codec, &chat(&two), &[3], "row 0").unwrap();
+    let tokens = assistant_tokens(TurnRules::new(&codec, &[3]), &chat(&two), "row 0").unwrap();
     assert_eq!(tokens.ids, [1, 4, 2, 5, 1, 7, 2, 6, 3]);
     assert_eq!(tokens.spans, [3..4, 7..9]);
+}
+
+#[test]
+fn no_end_token_is_added_where_none_is_wanted() {
+    let open = "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}";
+    let turns = chat(&[("user", "hi"), ("assistant", "yes")]);
+    for template in [Some(open), None] {
+        let codec = codec(template);
+        let with = TurnRules::new(&codec, &[3]);
+        assert_eq!(last_turn(with, &turns, "row 0").unwrap().response, [5, 3]);
+        let without = TurnRules { end_token: false, ..with };
+        assert_eq!(last_turn(without, &turns, "row 0").unwrap().response, [5]);
+    }
+    // What the template itself writes stays.
+    let codec = codec(Some(TEMPLATE));
+    let rules = TurnRules { end_token: false, ..TurnRules::new(&codec, &[3]) };
+    assert_eq!(last_turn(rules, &turns, "row 0").unwrap().response, [5, 3]);
+}
+
+#[test]
+fn a_loss_over_all_tokens_learns_the_prompt_too() {
+    let codec = codec(Some(TEMPLATE));
+    let messages = chat(&[("user", "hi"), ("assistant", "yes")]);
+    let rows = [Instruction { messages, ..Instruction::default() }];
+    let example = &sft_examples(&rows, TurnRules::new(&codec, &[3]), LossTokens::All).unwrap()[0];
+    assert_eq!(example.ids, [1, 4, 3, 2, 5, 3]);
+    assert_eq!(example.targets().collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }

@@ -10,13 +10,13 @@ mod own_files;
 mod parts;
 mod settings;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::Device;
-use selfplay_records::SkippedPair;
+use selfplay_records::datasets::DataReport;
 
 pub(super) use output::Output;
-pub(super) use own_files::{ADAPTER_FOLDER, TRAINER_FILES};
+pub(super) use own_files::{ADAPTER_FOLDER, DATA_REPORT, TRAINER_FILES};
 use parts::Parts;
 use settings::PartsSettings;
 
@@ -124,17 +124,9 @@ impl StageCommand {
         Parts::open(&self.output.path, &settings.into_map(), self.output.force)
     }
 
-    /// Says which pairs of a file give nothing to learn.
-    pub(super) fn tell_skipped(&self, path: &Path, skipped: &[SkippedPair]) {
-        if let Some(first) = skipped.first() {
-            self.progress.line(format!(
-                "{}: {} pairs left out, the first at row {} ({})",
-                path.display(),
-                skipped.len(),
-                first.row,
-                first.reason
-            ));
-        }
+    /// Says what was found in a file of a training's data.
+    pub(super) fn tell_data(&self, report: &DataReport, noun: &str) {
+        self.progress.line(report.line(noun));
     }
 }
 

@@ -53,6 +53,14 @@ impl Output {
         Self { path: path.to_path_buf(), force, kind: OutputKind::Training(model_folder) }.checked()
     }
 
+    /// The folder that it is put into.
+    pub(in crate::commands) fn folder(&self) -> PathBuf {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        }
+    }
+
     fn checked(self) -> Result<Self> {
         self.check().map(|()| self)
     }

@@ -12,8 +12,11 @@ use selfplay_model::is_model_file;
 use serde_json::Value;
 
 /// Files that the trainer leaves beside a model.
-pub(in crate::commands) const TRAINER_FILES: [&str; 3] =
-    ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors"];
+pub(in crate::commands) const TRAINER_FILES: [&str; 4] =
+    ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors", DATA_REPORT];
+
+/// What was found in the files of a training's data.
+pub(in crate::commands) const DATA_REPORT: &str = "data.json";
 
 /// The folder of a trained adapter, beside the model's.
 pub(in crate::commands) const ADAPTER_FOLDER: &str = "adapter";
@@ -71,7 +74,10 @@ impl OwnFolder {
 
     fn knows_file(self, names: &[&str]) -> bool {
         match (self, names.iter().map(|name| finished_name(name)).collect::<Vec<_>>().as_slice()) {
-            (Self::Parts, ["settings.json" | "sampling.json" | "transcript.jsonl" | "lock"]) => true,
+            (
+                Self::Parts,
+                ["settings.json" | "sampling.json" | "transcript.jsonl" | "lock" | "best_weights.safetensors"],
+            ) => true,
             (Self::Parts | Self::Trained(_), [name]) if TRAINER_FILES.contains(name) => true,
             (Self::Parts, [name]) => is_shard(name),
             (Self::Parts, ["reference", name]) => is_reference(name),
@@ -170,8 +176,10 @@ mod tests {
         }
     }
 
-    const PARTS: [&str; 12] = [
+    const PARTS: [&str; 14] = [
         "settings.json",
+        "data.json",
+        "best_weights.safetensors",
         "sampling.json",
         "lock",
         "metrics.jsonl",

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use selfplay_model::template_clock as clock;
+use selfplay_model::{ChatTemplate, template_clock as clock};
 use serde_json::{Map, Value};
 
 use super::parts;
@@ -48,7 +48,8 @@ impl PartsSettings {
         for (key, value) in flatten(&recipe.to_table()) {
             if key.split('.').next() == Some(name) {
                 if key.ends_with(".chat_template")
-                    && let Some(path) = value.as_str()
+                    && let Some(path) =
+                        value.as_str().filter(|path| !ChatTemplate::is_shipped(Path::new(path)))
                 {
                     self.file(&format!("the content of {key}"), Path::new(path))?;
                 }

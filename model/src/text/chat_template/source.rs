@@ -19,6 +19,9 @@ pub(super) struct TemplateSource {
 
 /// A template that the user named: JSON with a `chat_template` key, or the template itself.
 pub(super) fn read_override(file: &Path) -> Result<TemplateSource, ModelError> {
+    if let Some(text) = super::shipped::of(file) {
+        return Ok(TemplateSource { text: text.to_owned(), path: file.to_path_buf() });
+    }
     if file.extension().is_some_and(|ending| ending == "json") {
         if !file.exists() {
             return Err(ModelError::input(file, "there is no such file", "name a chat template that exists"));

@@ -18,7 +18,7 @@ use crate::loss::{
     needs_whole_batch,
 };
 use crate::objectives::{BatchReport, TokenPair};
-use crate::{TrainError, TrainSettings};
+use crate::{LossTokens, TrainError, TrainSettings};
 
 /// How micro-batches are made and run.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +27,17 @@ pub struct PassSettings {
     pub micro_batch_tokens: usize,
     /// Keep the blocks' inputs alone, and run each block again in its backward.
     pub recompute: bool,
+    /// Which tokens the log-probs are summed over.
+    pub loss_tokens: LossTokens,
 }
 
 impl From<&TrainSettings> for PassSettings {
     fn from(settings: &TrainSettings) -> Self {
-        Self { micro_batch_tokens: settings.micro_batch_tokens, recompute: settings.recompute }
+        Self {
+            micro_batch_tokens: settings.micro_batch_tokens,
+            recompute: settings.recompute,
+            loss_tokens: settings.loss_tokens,
+        }
     }
 }
 
@@ -77,7 +83,7 @@ impl PairPass<'_> {
     pub(super) fn log_probs(&self) -> Result<Vec<PairLogProbs>, TrainError> {
         let mut policy = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; self.pairs.len()];
         for micro in self.micro_batches() {
-            let values = pair_log_probs(self.decoder, &select(self.pairs, &micro))?;
+            let values = pair_log_probs(self.decoder, &select(self.pairs, &micro), self.pass.loss_tokens)?;
             for (&place, value) in micro.iter().zip(values) {
                 policy[place] = value;
             }
@@ -96,7 +102,7 @@ impl PairPass<'_> {
         let micros = self.micro_batches();
         let totals = BatchTotals {
             pairs: pairs.len(),
-            chosen_tokens: pairs.iter().map(|pair| pair.chosen.len()).sum(),
+            chosen_tokens: pairs.iter().map(|pair| self.inputs(pair, NONE).chosen_tokens).sum(),
         };
         let tokens = self.places.iter().map(|&place| pairs[place].tokens()).sum();
         let mut sums = BatchSums { tokens, ..BatchSums::default() };
@@ -113,7 +119,7 @@ impl PairPass<'_> {
             None => None,
             Some(policy) => {
                 let inputs: Vec<PairInputs> =
-                    pairs.iter().zip(policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                    pairs.iter().zip(policy).map(|(pair, policy)| self.inputs(pair, *policy)).collect();
                 match evaluate_part(self.loss, &inputs, totals) {
                     Ok(value) => {
                         if self.is_first {
@@ -130,7 +136,7 @@ impl PairPass<'_> {
 
         for micro in &micros {
             let members = select(pairs, micro);
-            let packed = pack_pairs(members.iter().copied());
+            let packed = pack_pairs(members.iter().copied(), self.pass.loss_tokens);
             let tape = self.decoder.forward_train(&packed.batch, self.pass.recompute)?;
             let targets = &packed.targets;
             let coefficients = match &whole {
@@ -139,8 +145,11 @@ impl PairPass<'_> {
                     let log_probs =
                         self.decoder.token_log_probs(tape.hidden(), &targets.rows, &targets.targets)?;
                     let policy = summed(&packed, &log_probs);
-                    let inputs: Vec<PairInputs> =
-                        members.iter().zip(&policy).map(|(pair, policy)| inputs(pair, *policy)).collect();
+                    let inputs: Vec<PairInputs> = members
+                        .iter()
+                        .zip(&policy)
+                        .map(|(pair, policy)| self.inputs(pair, *policy))
+                        .collect();
                     match evaluate_part(self.loss, &inputs, totals) {
                         Ok(value) => {
                             sums.add(&value, &policy);
@@ -162,14 +171,33 @@ impl PairPass<'_> {
         }
         Ok(sums.report(pairs.len()))
     }
+
+    /// A pair as its loss sees it; tokens are those that its log-probs are sums over.
+    fn inputs(&self, pair: &TokenPair, policy: PairLogProbs) -> PairInputs {
+        let of_prompt = match self.pass.loss_tokens {
+            LossTokens::Responses => 0,
+            LossTokens::All => pair.prompt_targets(),
+        };
+        PairInputs {
+            policy,
+            reference: pair.reference,
+            initial: pair.initial,
+            chosen_tokens: of_prompt + pair.chosen.len(),
+            rejected_tokens: of_prompt + pair.rejected.len(),
+            target: pair.target,
+        }
+    }
 }
 
-/// Summed log-probs of the pairs' responses, in one forward pass.
+const NONE: PairLogProbs = PairLogProbs { chosen: 0.0, rejected: 0.0 };
+
+/// Summed log-probs of the pairs' responses (over all tokens: with the prompt's), in one forward pass.
 pub(crate) fn pair_log_probs(
     decoder: &Decoder,
     pairs: &[&TokenPair],
+    loss_tokens: LossTokens,
 ) -> Result<Vec<PairLogProbs>, TrainError> {
-    let packed = pack_pairs(pairs.iter().copied());
+    let packed = pack_pairs(pairs.iter().copied(), loss_tokens);
     let log_probs = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
     Ok(summed(&packed, &log_probs))
 }
@@ -178,24 +206,18 @@ fn select<'a>(pairs: &[&'a TokenPair], indexes: &[usize]) -> Vec<&'a TokenPair> 
     indexes.iter().map(|&index| pairs[index]).collect()
 }
 
-fn inputs(pair: &TokenPair, policy: PairLogProbs) -> PairInputs {
-    PairInputs {
-        policy,
-        reference: pair.reference,
-        initial: pair.initial,
-        chosen_tokens: pair.chosen.len(),
-        rejected_tokens: pair.rejected.len(),
-        target: pair.target,
-    }
-}
-
 fn summed(packed: &PackedPairs, log_probs: &[f32]) -> Vec<PairLogProbs> {
     packed
         .spans
         .iter()
-        .map(|span| PairLogProbs {
-            chosen: sum(&log_probs[span.chosen.clone()]),
-            rejected: sum(&log_probs[span.rejected.clone()]),
+        .map(|span| {
+            let chosen = sum(&log_probs[span.chosen.clone()]);
+            let rejected = sum(&log_probs[span.rejected.clone()]);
+            if span.prompt.is_empty() {
+                return PairLogProbs { chosen, rejected };
+            }
+            let prompt = sum(&log_probs[span.prompt.clone()]);
+            PairLogProbs { chosen: prompt + chosen, rejected: prompt + rejected }
         })
         .collect()
 }
@@ -215,6 +237,8 @@ fn per_token(packed: &PackedPairs, loss: &BatchLoss) -> Vec<f32> {
     for (span, (chosen, rejected)) in packed.spans.iter().zip(loss.d_chosen.iter().zip(&loss.d_rejected)) {
         d[span.chosen.clone()].fill(*chosen as f32);
         d[span.rejected.clone()].fill(*rejected as f32);
+        // Both sums have the prompt's tokens.
+        d[span.prompt.clone()].fill((*chosen + *rejected) as f32);
     }
     d
 }

@@ -11,7 +11,7 @@ mod truncate;
 pub use anchors::{AnchorPolicy, Anchors, load_anchors};
 pub use gradients::{PassSettings, pair_gradients};
 pub use objective::PairObjective;
-pub use token_pair::{TokenPair, token_pairs};
+pub use token_pair::{TokenPair, token_pair, token_pairs};
 
 pub(crate) use idle_pairs::count_identical;
 pub(crate) use token_pair::check_vocabulary;

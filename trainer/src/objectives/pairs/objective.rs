@@ -100,6 +100,7 @@ impl PairObjective {
         ReferencePass {
             policy: "",
             micro_batch_tokens: self.pass.micro_batch_tokens,
+            loss_tokens: self.pass.loss_tokens,
             folder,
             stop: run.stop,
             collective: run.collective,

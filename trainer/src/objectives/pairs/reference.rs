@@ -18,12 +18,12 @@ use sha2::{Digest, Sha256};
 
 use super::TokenPair;
 use super::gradients::pair_log_probs;
-use crate::TrainError;
 use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::loss::PairLogProbs;
+use crate::{LossTokens, TrainError};
 
 /// Pairs of a shard.
 const SHARD: usize = 64;
@@ -34,6 +34,7 @@ pub(crate) struct ReferencePass<'a> {
     /// The policy's name; empty for the one that training starts from.
     pub(crate) policy: &'a str,
     pub(crate) micro_batch_tokens: usize,
+    pub(crate) loss_tokens: LossTokens,
     pub(crate) folder: &'a Path,
     pub(crate) stop: &'a dyn Fn() -> bool,
     pub(crate) collective: &'a dyn Collective,
@@ -91,6 +92,9 @@ impl ReferencePass<'_> {
             .map(|(number, members)| {
                 let mut hash = Fingerprint::new();
                 hash.bytes(self.policy.as_bytes());
+                if self.loss_tokens == LossTokens::All {
+                    hash.bytes(b"all tokens");
+                }
                 members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
                 let path = self.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
                 ReferenceShard { members: members.to_vec(), path }
@@ -152,7 +156,7 @@ impl ReferencePass<'_> {
                 return Ok(None);
             }
             let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
-            for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members)?) {
+            for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members, self.loss_tokens)?) {
                 if !(value.chosen.is_finite() && value.rejected.is_finite()) {
                     return Err(TrainError::NotFinite {
                         step: 0,

@@ -3,13 +3,13 @@
 //! Ids win over messages where a row has both: pairs made by selfplay train on the sampler's own ids. Rows of
 //! messages alone are tokenised as described in [`crate::turn`].
 
-use selfplay_model::{Codec, Decoder};
+use selfplay_model::Decoder;
 use selfplay_records::{Message, Pair};
 
 use crate::fingerprint::Fingerprint;
 use crate::loss::{PairLogProbs, PreferenceTarget};
 use crate::objectives::Example;
-use crate::turn::{last_turn, prompt_ids};
+use crate::turn::{TurnRules, last_turn, prompt_ids};
 use crate::{LossKind, TrainError};
 
 /// One preference pair in tokens.
@@ -46,6 +46,11 @@ impl TokenPair {
         self.prompt.len() + self.chosen.len().max(self.rejected.len())
     }
 
+    /// Tokens of the prompt that a loss over all tokens predicts: all but the first.
+    pub(crate) fn prompt_targets(&self) -> usize {
+        self.prompt.len().saturating_sub(1)
+    }
+
     pub(crate) fn fingerprint(&self, hash: &mut Fingerprint) {
         hash.ids(&self.prompt).ids(&self.chosen).ids(&self.rejected);
     }
@@ -63,34 +68,37 @@ impl Example for TokenPair {
 
 /// Rows of a pairs file as tokens.
 ///
-/// `stop_ids` are the policy's ([`Codec::stop_ids`]); `loss` decides which target columns a row must have.
+/// `loss` decides which target columns a row must have.
 ///
 /// # Errors
 /// [`TrainError::Example`] names the row that has neither ids nor messages, an empty prompt or response, one
 /// reference log-prob without the other, or lacks a column that the loss needs.
 pub fn token_pairs(
     rows: &[Pair],
-    codec: &Codec,
-    stop_ids: &[u32],
+    rules: TurnRules<'_>,
     loss: LossKind,
 ) -> Result<Vec<TokenPair>, TrainError> {
-    rows.iter().enumerate().map(|(row, pair)| token_pair(row, pair, codec, stop_ids, loss)).collect()
+    rows.iter().enumerate().map(|(row, pair)| token_pair(row, pair, rules, loss)).collect()
 }
 
-fn token_pair(
+/// One row of a pairs file as tokens.
+///
+/// # Errors
+/// As [`token_pairs`].
+pub fn token_pair(
     row: usize,
     pair: &Pair,
-    codec: &Codec,
-    stop_ids: &[u32],
+    rules: TurnRules<'_>,
     loss: LossKind,
 ) -> Result<TokenPair, TrainError> {
+    let codec = rules.codec;
     let name = match &pair.prompt_id {
         Some(id) => format!("pair {row} (prompt_id {id:?})"),
         None => format!("pair {row}"),
     };
-    let chosen = response_tokens(pair, &pair.chosen, &pair.chosen_ids, "chosen", codec, stop_ids, &name)?;
-    let rejected =
-        response_tokens(pair, &pair.rejected, &pair.rejected_ids, "rejected", codec, stop_ids, &name)?;
+    let of = |messages, ids, field| response_tokens(pair, messages, ids, field, rules, &name);
+    let chosen = of(&pair.chosen, &pair.chosen_ids, "chosen")?;
+    let rejected = of(&pair.rejected, &pair.rejected_ids, "rejected")?;
     let prompt = match (&pair.prompt_ids, &pair.prompt, &pair.chosen) {
         (Some(ids), _, _) => ids.clone(),
         (None, Some(messages), _) if !messages.is_empty() => prompt_ids(codec, messages, &name)?,
@@ -141,8 +149,7 @@ fn response_tokens(
     messages: &Option<Vec<Message>>,
     ids: &Option<Vec<u32>>,
     field: &str,
-    codec: &Codec,
-    stop_ids: &[u32],
+    rules: TurnRules<'_>,
     name: &str,
 ) -> Result<Vec<u32>, TrainError> {
     if let Some(ids) = ids {
@@ -161,7 +168,7 @@ fn response_tokens(
         Some(prompt) if alone => prompt.iter().chain(messages).cloned().collect(),
         _ => messages.clone(),
     };
-    Ok(last_turn(codec, &conversation, stop_ids, name)?.response)
+    Ok(last_turn(rules, &conversation, name)?.response)
 }
 
 /// The row's target columns, of which the loss's own must be there.

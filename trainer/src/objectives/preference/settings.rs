@@ -1,11 +1,11 @@
 //! The `[preference]` section: the keys that `[train]` does not have, their defaults, and what makes a value wrong.
 
 use schemars::JsonSchema;
-use selfplay_records::Problems;
+use selfplay_records::{Pair, Problems};
 use serde::{Deserialize, Serialize};
 
 use super::PreferenceHeadKind;
-use crate::TrainSettings;
+use crate::{TrainSettings, validate_data};
 
 /// The keys of `[preference]` that `[train]` does not have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,6 +106,11 @@ impl PreferenceTrainSettings {
     pub fn validate(&self) -> Problems {
         let mut problems = self.preference.validate();
         problems.extend(self.train.validate());
+        problems.extend(validate_data::<Pair>(&self.train.data));
+        let tokens = self.train.loss_tokens;
+        let only = "a preference model's loss is taken of scores, not of tokens";
+        problems.refuse(!tokens.is_responses(), "loss_tokens", tokens, format!("left out: {only}"));
+        problems.refuse(!self.train.end_token, "end_token", "false", format!("left out: {only}"));
         problems
     }
 }

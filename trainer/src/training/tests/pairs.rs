@@ -36,7 +36,7 @@ fn micro_batches_change_nothing_but_rounding() {
             let loss = LossSettings::from(&TrainSettings { loss, sft_weight, ..settings() });
             let gradient = |micro_batch_tokens: usize, recompute: bool| {
                 let mut grads = Gradients::zeros(decoder.parameters()).unwrap();
-                let pass = PassSettings { micro_batch_tokens, recompute };
+                let pass = PassSettings { micro_batch_tokens, recompute, loss_tokens: LossTokens::Responses };
                 let report = pair_gradients(&decoder, &all, &loss, pass, &mut grads).unwrap();
                 let values: Vec<f32> = grads
                     .iter()
@@ -197,7 +197,8 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let under = |policy: &str, decoder: &Decoder, pairs: &[TokenPair], stop: &dyn Fn() -> bool| {
         let pairs: Vec<&TokenPair> = pairs.iter().collect();
         let (folder, collective) = (folder.path(), &Alone::default());
-        let pass = ReferencePass { policy, micro_batch_tokens: 64, folder, stop, collective };
+        let loss_tokens = LossTokens::Responses;
+        let pass = ReferencePass { policy, micro_batch_tokens: 64, loss_tokens, folder, stop, collective };
         pass.log_probs(decoder, &pairs).unwrap()
     };
     assert_eq!(under("", &decoder, &all, &|| true), None);

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::super::Oddity;
 use super::*;
 use crate::atomic;
 use crate::{HasKind, Kind};
@@ -77,7 +78,7 @@ fn ids_are_taken_as_they_are() {
     let row = json!({"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [2], "chosen_probs_win": 0.5});
     let read = read(std::slice::from_ref(&row));
     assert_eq!(read.pairs[0].chosen_ids, Some(vec![2]));
-    assert!(read.skipped.is_empty());
+    assert_eq!(read.oddities, Oddities::default());
     let with_text = json!({"prompt": "q", "chosen": "a", "rejected": "b",
         "prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3]});
     assert_eq!(told(&self::read(&[with_text]).pairs[0]), ["user: q", "a", "b"]);
@@ -107,17 +108,15 @@ fn rows_that_teach_nothing_are_left_out_and_told() {
     let pairs: Vec<_> = read.pairs.iter().map(told).collect();
     // Row 5 parts at the first reply; what follows answers another conversation.
     assert_eq!(pairs, [["user: q", "a", "b"], ["user: q", "a", "b"]]);
-    let skipped: Vec<_> = read.skipped.iter().map(|skip| (skip.row, skip.reason)).collect();
+    let counts: Vec<_> =
+        read.oddities.iter(true).map(|(kind, count)| (kind, count.rows, count.first_row)).collect();
     assert_eq!(
-        skipped,
-        [
-            (1, SkipReason::Identical),
-            (2, SkipReason::DifferentPrompts),
-            (3, SkipReason::EmptyReply),
-            (4, SkipReason::DifferentPrompts),
-            (6, SkipReason::EmptyReply),
-        ]
+        counts,
+        [(Oddity::IdenticalReplies, 1, 1), (Oddity::EmptyReply, 2, 3), (Oddity::DifferentPrompts, 2, 2)]
     );
+    let changed: Vec<_> =
+        read.oddities.iter(false).map(|(kind, count)| (kind, count.rows, count.first_row)).collect();
+    assert_eq!(changed, [(Oddity::LaterTurns, 1, 5)]);
 }
 
 #[test]
@@ -185,4 +184,96 @@ fn replies_may_be_messages_beside_a_prompt() {
 fn a_prompt_that_begins_with_human_keeps_the_word() {
     let row = json!({"prompt": "Human: are you?", "chosen": "yes", "rejected": "no"});
     assert_eq!(read(&[row]).pairs[0].prompt, Some(vec![Message::user("Human: are you?")]));
+}
+
+#[test]
+fn published_data_sets_are_the_same_pair() {
+    for (layout, row) in [
+        ("alpaca-ranking", json!({"instruction": "q", "input": "", "output": ["a", "b"]})),
+        ("cvalues", json!({"prompt": "q", "pos_resp": "a", "neg_resp": "b", "pos_type": "safe"})),
+        (
+            "safe-rlhf",
+            json!({"prompt": "q", "response_0": "b", "response_1": "a", "better_response_id": 1, "safer_response_id": 0,
+                "is_response_0_safe": true}),
+        ),
+        (
+            "ultrafeedback",
+            json!({"source": "x", "instruction": "q", "models": [], "completions": [
+                {"response": "middle", "overall_score": 7.0}, {"response": "b", "overall_score": "2.5"},
+                {"response": "a", "overall_score": 9}, {"response": "late", "overall_score": 9}]}),
+        ),
+        (
+            "sharegpt",
+            json!({"messages": [{"role": "user", "content": "q"}], "chosen": {"role": "assistant", "content": "a"},
+                "rejected": {"role": "assistant", "content": "b"}}),
+        ),
+        (
+            "oasst",
+            json!({"prompt": {"text": "q", "role": "prompter", "replies": [
+                {"text": "b", "role": "assistant", "rank": 2, "replies": []},
+                {"text": "deleted", "role": "assistant", "rank": 3, "deleted": true, "replies": []},
+                {"text": "a", "role": "assistant", "rank": 0, "replies": []}]}}),
+        ),
+    ] {
+        let case = file(std::slice::from_ref(&row));
+        let report = |path: &Path, layout: Option<&'static DataLayout<Pair>>| {
+            let mut pairs = Vec::new();
+            let data = DataFile { layout, ..DataFile::new(path) };
+            let report = each_example::<Pair, RecordError>(&data, &mut |_, pair| {
+                pairs.push(told(&pair));
+                Ok(())
+            });
+            (pairs, report.unwrap())
+        };
+        let (pairs, found) = report(&case.path, None);
+        assert_eq!(
+            (pairs.as_slice(), found.layouts),
+            ([["user: q", "a", "b"].map(String::from)].as_slice(), vec![layout])
+        );
+        assert_eq!(report(&case.path, DataLayout::named(layout)).0, pairs, "{row}");
+    }
+}
+
+#[test]
+fn replies_of_neighbours_with_one_prompt_are_paired_by_safety() {
+    let row = |prompt: &str, response: &str, is_safe: bool| json!({"prompt": prompt, "response": response, "is_safe": is_safe});
+    let read = read(&[
+        row("q", "b", false),
+        row("q", "a", true),
+        row("q", "c", true),
+        row("r", "d", true),
+        row("s", "x", false),
+        row("s", "y", true),
+    ]);
+    let pairs: Vec<_> = read.pairs.iter().map(told).collect();
+    assert_eq!(pairs, [["user: q", "a", "b"], ["user: s", "y", "x"]]);
+    let counts: Vec<_> = read.oddities.iter(true).collect();
+    assert_eq!(counts.len(), 1);
+    assert_eq!((counts[0].0, counts[0].1.rows, counts[0].1.first_row), (Oddity::NothingToCompare, 1, 3));
+    let error = error(&[row("q", "b", false), json!({"prompt": "q", "response": "a", "is_safe": "no"})]);
+    assert!(error.contains("row 1: field \"is_safe\": expected true or false"), "{error}");
+}
+
+#[test]
+fn pairs_of_two_layouts_are_not_chosen_between() {
+    let error = error(&[json!({"prompt": "q", "instruction": "r", "chosen": "a", "rejected": "b"})]);
+    assert!(error.contains("\"texts\" and \"alpaca\"") && error.contains("row 0"), "{error}");
+    let transcript = |reply: &str| format!("\n\nHuman: q\n\nAssistant: {reply}");
+    let whole = json!({"prompt": "q", "chosen": transcript("a"), "rejected": transcript("b")});
+    assert!(self::error(&[whole]).contains("\"texts\" and \"transcripts\""));
+}
+
+#[test]
+fn ties_of_ratings_and_joined_turns_are_counted() {
+    let rated = |first: f64, second: f64| {
+        json!({"instruction": "q", "completions": [{"response": "a", "overall_score": first},
+            {"response": "b", "overall_score": second}]})
+    };
+    let read = read(&[rated(3.0, 3.0), rated(4.0, 1.0), json!({"instruction": "q", "completions": []})]);
+    assert_eq!((read.pairs.len(), read.oddities.count(Oddity::Tie)), (1, 1));
+    assert_eq!(read.oddities.count(Oddity::NothingToCompare), 1);
+    let text = |reply: &str| format!("\n\nHuman: q\n\nHuman: more\n\nAssistant: {reply}");
+    let read = self::read(&[json!({"chosen": text("a"), "rejected": text("b")})]);
+    assert_eq!(told(&read.pairs[0])[0], "user: q\n\nmore");
+    assert_eq!(read.oddities.count(Oddity::JoinedTurns), 1);
 }

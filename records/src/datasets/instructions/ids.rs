@@ -1,0 +1,40 @@
+//! Token ids: `prompt_ids`, `response_ids`, taken as they are. A conversation may stand beside them.
+
+use serde::Deserialize;
+
+use super::super::conversation::{answered, has_any};
+use super::super::layout::{DataLayout, Fields, IDS, Reading};
+use super::super::oddity::Oddity;
+use crate::error::RowProblem;
+use crate::layout::{messages, present, with_system};
+use crate::raw_row::found;
+use crate::{FieldProblem, Instruction, Row};
+
+pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
+    name: IDS,
+    aliases: &[],
+    fields: &["prompt_ids", "response_ids", "messages", "system", "system_prompt"],
+    fits: Some(|fields| has_any(fields, &["prompt_ids", "response_ids"])),
+    reading: Reading::Row(read),
+};
+
+fn read(fields: &Fields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+    let mut instruction = Instruction {
+        prompt_ids: Some(ids(fields, "prompt_ids")?),
+        response_ids: Some(ids(fields, "response_ids")?),
+        ..Instruction::default()
+    };
+    if let Some(turns) = present(fields, "messages") {
+        let turns = with_system(fields, messages("messages", turns)?)?;
+        // The ids are what is learnt; what is odd about the text is no matter.
+        instruction.messages = answered(turns, &mut Vec::new()).unwrap_or_default();
+    }
+    instruction.check()?;
+    Ok(vec![instruction])
+}
+
+fn ids(fields: &Fields, name: &str) -> Result<Vec<u32>, FieldProblem> {
+    let expected = "an array of token ids";
+    let value = present(fields, name).ok_or_else(|| FieldProblem::new(name, expected, "no such field"))?;
+    Vec::deserialize(value).map_err(|_| FieldProblem::new(name, expected, found(value)))
+}
