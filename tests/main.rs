@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: they run the real `selfplay`, or the crates together.
 
 mod adapters;
+mod chain;
 mod cli;
 mod data;
 mod files;

@@ -4,6 +4,7 @@
 //! cli, flags   the commands and the flags of all       commands/   one file per command: its own flags, what it does
 //! recipe/      a TOML file → Recipe                    hub/        models and data sets by id
 //! inputs/      what a run reads before its first stage
+//! chain/       recipes of several links, each a command of its own
 //! iteration/   the loop: sample → compare → pair → train → record, and what only a run does
 //! stages/      sample, score, pair, train: once for the loop and for the stage commands, over a `Workspace`
 //! run/         a run on disk: paths, manifest, lock, events, what is left
@@ -50,6 +51,7 @@
 //! ```
 
 mod bench;
+mod chain;
 pub mod cli;
 mod commands;
 pub mod console;

@@ -47,8 +47,8 @@ impl Footprint {
         Self { parameters, stored_dtype, token_values, cost }
     }
 
-    /// Of a model that another program computes: nothing of ours.
-    pub(crate) fn elsewhere() -> Self {
+    /// Of a model that another program computes, or of none: nothing of ours.
+    pub fn elsewhere() -> Self {
         Self::new(0, None, 0, Arc::new(Elsewhere))
     }
 

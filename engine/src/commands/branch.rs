@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use selfplay_records::atomic;
 
+use crate::chain::dir::refuse_chain;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
@@ -37,6 +38,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 
 fn branch(args: &Args, common: &Common, progress: &Progress) -> Result<()> {
     let source = RunDir::new(&args.run);
+    refuse_chain(&args.run, "only a run has stages to share")?;
     source.check_begun()?;
     let from: BranchPoint = args.from.parse()?;
     let parent = Manifest::read(&source.manifest_file())?;

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::chain::{Chain, ChainPurpose, ChainText, Link};
 use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::conversation_check;
 use crate::inputs::model_files::check_policy;
-use crate::recipe::{ModelSource, Purpose, Recipe, is_model, load};
+use crate::recipe::{LinkCommand, ModelSource, Override, Purpose, Recipe, is_model, load};
 
 /// The flags of `selfplay check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,16 +25,54 @@ pub struct Args {
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut wrong = Vec::new();
     for path in &args.recipes {
-        match load(Some(path), &common.set, Purpose::Check) {
-            Ok(recipe) => match unloadable(&recipe) {
-                Some(problem) => wrong.push(format!("recipe {}: {problem}", path.display())),
-                None if common.quiet => {}
-                None => print(&describe(path, &recipe))?,
-            },
+        match checked(path, &common.set) {
+            Ok(_) if common.quiet => {}
+            Ok(text) => print(&text)?,
             Err(error) => wrong.push(error.to_string()),
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(EngineError::input(wrong.join("\n"))) }
+}
+
+/// A recipe's description; what is wrong with it.
+fn checked(path: &Path, set: &[Override]) -> Result<String> {
+    let wrong = |problem: String| EngineError::input(format!("recipe {}: {problem}", path.display()));
+    if let Some(text) = ChainText::read(path, set)? {
+        let folder = PathBuf::from("runs").join(&text.name);
+        let chain = text.resolve(&folder, ChainPurpose::Check)?;
+        return match chain.links.iter().find_map(link_problem) {
+            Some(problem) => Err(wrong(problem)),
+            None => Ok(describe_chain(path, &chain)),
+        };
+    }
+    let recipe = load(Some(path), set, Purpose::Check)?;
+    match unloadable(&recipe) {
+        Some(problem) => Err(wrong(problem)),
+        None => Ok(describe(path, &recipe)),
+    }
+}
+
+/// What the model folders of a link say against themselves, where they are there.
+pub(super) fn link_problem(link: &Link) -> Option<String> {
+    let mut recipe = link.recipe.clone();
+    recipe.train.lora = match link.command {
+        LinkCommand::Sft => recipe.sft.train.lora.clone(),
+        LinkCommand::TrainPreference => recipe.preference.train.lora.clone(),
+        LinkCommand::Train | LinkCommand::Run => recipe.train.lora.clone(),
+        LinkCommand::Merge => None,
+    };
+    unloadable(&recipe).map(|problem| format!("{}.{problem}", link.key()))
+}
+
+fn describe_chain(path: &Path, chain: &Chain) -> String {
+    let mut text = format!("{}: ok, a chain of {} links\n", path.display(), chain.links.len());
+    for link in &chain.links {
+        text.push_str(&format!("  {}: {} on {}\n", link.name, link.command.name(), link.model()));
+        // An earlier link makes its own.
+        text.push_str(&absent_models(&link.recipe, &|folder| chain.maker(folder).is_none()));
+        text.push_str(&absent_programs(&link.recipe));
+    }
+    text
 }
 
 const POLICY: &str = "policy.model";
@@ -67,9 +106,18 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
         recipe.policy.model,
         recipe.score.title()
     );
+    text.push_str(&absent_models(recipe, &|_| true));
+    text.push_str(&absent_programs(recipe));
+    text
+}
+
+/// A line for each model of this machine that is not there yet, and is to be reported.
+fn absent_models(recipe: &Recipe, is_reported: &dyn Fn(&Path) -> bool) -> String {
+    let mut text = String::new();
     for (key, source) in models(recipe) {
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = source
             && !is_model(folder)
+            && is_reported(folder)
         {
             text.push_str(&format!(
                 "  {key}: {} is not there yet; it must be before the run\n",
@@ -77,6 +125,11 @@ fn describe(path: &Path, recipe: &Recipe) -> String {
             ));
         }
     }
+    text
+}
+
+fn absent_programs(recipe: &Recipe) -> String {
+    let mut text = String::new();
     let programs = [
         recipe.score.settings.kind.command().and_then(|own| own.check("score.command").err()),
         recipe.eval.program().and_then(|own| own.check("eval.command").err()),

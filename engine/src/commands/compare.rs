@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::chain::dir::refuse_chain;
 use crate::error::{EngineError, Result};
 use crate::report::compare::{compare, render};
 use crate::run::dir::RunDir;
@@ -22,6 +23,9 @@ pub struct Args {
 /// # Errors
 /// A folder that is no run's, or a file in it that does not read.
 pub fn run(args: &Args) -> Result<()> {
+    for folder in &args.runs {
+        refuse_chain(folder, "runs are compared")?;
+    }
     let runs: Vec<RunDir> = args.runs.iter().map(RunDir::new).collect();
     let comparison = compare(&runs)?;
     if !args.json {

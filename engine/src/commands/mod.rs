@@ -5,6 +5,8 @@ pub(crate) use crate::console::terminal::print;
 pub mod anchors;
 pub mod bench;
 pub mod branch;
+mod chain;
+mod chain_plan;
 pub mod check;
 pub mod compare;
 pub mod completions;

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use selfplay_model::{Architecture, Codec};
 use selfplay_scorer::Footprint;
 
+use crate::chain::ChainText;
 use crate::commands::print;
 use crate::console::units::{count, duration, size};
 use crate::device::DeviceChoice;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub;
 use crate::inputs::model_files::config_folder;
@@ -45,25 +46,47 @@ pub struct Args {
 /// A recipe, a model's configuration or a file of rates that is wrong; a stage that needs more memory than there is.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
+    let asked =
+        Asked { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
+    if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
+        return super::chain_plan::plan(text, &asked);
+    }
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
-    let rates = Rates::load(&args.rates)?;
+    let (text, refusal) = plan(&recipe, &asked)?;
+    print(&text)?;
+    refusal.map_or(Ok(()), Err)
+}
+
+/// Where a recipe is planned for.
+pub(super) struct Asked {
+    pub(super) device: DeviceChoice,
+    /// What there is, where it is known.
+    pub(super) memory: Option<AvailableMemory>,
+    rates: Rates,
+}
+
+/// The report of a run's recipe, and the error where it does not fit.
+///
+/// # Errors
+/// A model's configuration or a file of prompts that is wrong.
+pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<EngineError>)> {
+    let (device, memory) = (asked.device, asked.memory.as_ref());
     let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;
     let kind = &recipe.score.settings.kind;
     let preference_folder =
         (!kind.runs_elsewhere()).then(|| config_folder(&recipe.score.model)).transpose()?;
     let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
-    let memory = device::memory(args.memory, device);
-    let bound = memory.as_ref().map(|memory| memory.bytes);
+    let bound = memory.map(|memory| memory.bytes);
 
-    let models = Models::of(&recipe, device, &policy, &preference);
-    let needs = memory::needs(&models, &recipe, bound);
-    let prompts = prompts(&recipe)?;
-    let times = time::times(&recipe, &models, &rates, prompts, bound);
-    let mut text = head(&recipe, &models);
-    memory_section(&mut text, &needs, memory.as_ref(), device);
-    disk_section(&mut text, &recipe, &policy, prompts);
-    let lengths = Lengths::of(&recipe, &policy);
+    let models = Models::of(recipe, device, &policy, &preference);
+    let needs = memory::needs(&models, recipe, bound);
+    let prompts = prompts(recipe)?;
+    let times = time::times(recipe, &models, &asked.rates, prompts, bound);
+    let mut text = head(recipe, &models);
+    memory_section(&mut text, &needs, memory, device);
+    disk_section(&mut text, recipe, &policy, prompts);
+    let lengths = Lengths::of(recipe, &policy);
     time_section(&mut text, &times, lengths, prompts, device);
     // Of a hub's model the tokenizer is not there, and nothing is known of its stop ids.
     if let Ok(ids) = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())
@@ -72,12 +95,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     {
         let _ = writeln!(text, "\n{note}");
     }
-    print(&text)?;
-    let planned = Planned { recipe: &recipe, policy: &policy, preference: &preference, device };
-    match memory.and_then(|memory| fit::refusal(&planned, &needs, &memory)) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    let planned = Planned { recipe, policy: &policy, preference: &preference, device };
+    let refusal = memory.and_then(|memory| fit::refusal(&planned, &needs, memory));
+    Ok((text, refusal))
 }
 
 fn head(recipe: &Recipe, models: &Models<'_>) -> String {
@@ -103,6 +123,11 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&AvailableMe
     }
     let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
     line(text, "the most of these, about", &size(peak));
+    available(text, memory, device);
+}
+
+/// What the device has.
+pub(super) fn available(text: &mut String, memory: Option<&AvailableMemory>, device: DeviceChoice) {
     match memory {
         Some(memory) => line(text, &format!("there is ({})", memory.owner), &size(memory.bytes)),
         None => {
@@ -209,7 +234,7 @@ fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
     Ok(Some(total))
 }
 
-fn section(text: &mut String, title: &str, bytes: &MemoryBreakdown) {
+pub(super) fn section(text: &mut String, title: &str, bytes: &MemoryBreakdown) {
     let _ = writeln!(text, "\n{title}");
     for part in &bytes.items {
         line(text, part.what, &size(part.bytes));
@@ -217,6 +242,6 @@ fn section(text: &mut String, title: &str, bytes: &MemoryBreakdown) {
     line(text, "together", &size(bytes.total()));
 }
 
-fn line(text: &mut String, what: &str, value: &str) {
+pub(super) fn line(text: &mut String, what: &str, value: &str) {
     let _ = writeln!(text, "  {what:<42}{value:>12}");
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use selfplay_model::template_clock as clock;
 
-use crate::commands::run::{work, write_recipe};
+use super::chain;
+use crate::chain::ChainDir;
+use crate::commands::run::{print_table, work, write_recipe};
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
@@ -31,11 +33,23 @@ pub struct Args {
 /// A folder that is no run's or is in use, another key than `iterations`, inputs that have changed; whatever a
 /// stage meets; a stop by a signal.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
+    let chain = ChainDir::new(&args.run);
+    if chain.is_chain() {
+        return chain::resume(&chain, common);
+    }
     let runtime = Runtime::open(common)?;
-    go_on(&RunDir::new(&args.run), &common.set, &runtime)
+    let run = RunDir::new(&args.run);
+    match go_on(&run, &common.set, &runtime)? {
+        true => print_table(&run, &runtime),
+        false => Ok(()),
+    }
 }
 
-fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
+/// Goes on with a run; whether anything was left to do.
+///
+/// # Errors
+/// As the command.
+pub(super) fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<bool> {
     let foreign: Vec<String> =
         set.iter().filter(|one| one.key != "iterations").map(|one| one.key.clone()).collect();
     if !foreign.is_empty() {
@@ -62,7 +76,7 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
             directory.display(),
             directory.display()
         ));
-        return Ok(());
+        return Ok(false);
     }
     let time = match &manifest.template_clock {
         Some(time) => time.clone(),
@@ -82,7 +96,8 @@ fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<()> {
         write_recipe(&recipe, run).map_err(|error| error.in_run(&directory))?;
         manifest.write(&run.manifest_file()).map_err(|error| error.in_run(&directory))?;
     }
-    work("resume", recipe, run, manifest, inputs, lock, runtime)
+    work("resume", recipe, run, manifest, inputs, lock, runtime)?;
+    Ok(true)
 }
 
 /// Takes further iterations and inputs that were not hashed yet into the manifest.

@@ -1,10 +1,12 @@
 //! `selfplay run`: all iterations of a recipe, in a folder of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use selfplay_model::template_clock as clock;
 use selfplay_records::atomic;
 
+use super::chain;
+use crate::chain::ChainText;
 use crate::console::progress::Verbosity;
 use crate::console::terminal;
 use crate::error::{EngineError, Result};
@@ -18,10 +20,8 @@ use crate::run::dir::RunDir;
 use crate::run::events::Event;
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
+use crate::run::unbegun::is_unbegun;
 use crate::runtime::Runtime;
-
-/// What may lie in a folder whose run was killed before it began.
-const BEFORE_MANIFEST: [&str; 3] = ["run.lock", "recipe.toml", "events.jsonl"];
 
 /// The flags of `selfplay run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,13 +38,23 @@ pub struct Args {
 /// # Errors
 /// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
+    let folder_of = |name: &str| args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(name));
+    if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
+        let folder = folder_of(&text.name);
+        return chain::begin(text, &folder, common);
+    }
     let runtime = Runtime::open(common)?;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Run)?;
-    let directory = args.output.clone().unwrap_or_else(|| PathBuf::from("runs").join(&recipe.name));
-    begin(recipe, &RunDir::new(directory), &runtime)
+    let run = RunDir::new(folder_of(&recipe.name));
+    begin(recipe, &run, &runtime)?;
+    print_table(&run, &runtime)
 }
 
-fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
+/// Runs a recipe in a folder that is free.
+///
+/// # Errors
+/// As the command.
+pub(super) fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     refuse_occupied(&recipe, run)?;
     // One day for the whole run, whenever its parts are made.
     let time = clock::now()?;
@@ -84,6 +94,14 @@ pub(super) fn work(
         }
         return Err(error.in_run(run.root()));
     }
+    Ok(())
+}
+
+/// Prints the table of a run that is finished.
+///
+/// # Errors
+/// A file of the run that does not read.
+pub(super) fn print_table(run: &RunDir, runtime: &Runtime) -> Result<()> {
     if runtime.verbosity != Verbosity::Quiet {
         let table = report::render(&report::read(run)?);
         if let Err(error) = super::print(&table) {
@@ -148,23 +166,4 @@ fn refuse_occupied_unlocked(recipe: &Recipe, run: &RunDir) -> Result<()> {
         return Err(EngineError::Occupied { directory });
     }
     Ok(())
-}
-
-/// Whether a folder holds nothing but what a run writes before its manifest. The lock is the first: a `recipe.toml`
-/// without it is the user's, and would be replaced.
-fn is_unbegun(directory: &Path) -> Result<bool> {
-    let failed = |source| EngineError::io(directory, "list the folder", source);
-    if !directory.is_dir() {
-        return Ok(false);
-    }
-    let locked = RunDir::new(directory).lock_file().is_file();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let name = name.to_string_lossy();
-        let temporary = name.starts_with('.') && name.contains(".tmp-");
-        if !locked || !(temporary || BEFORE_MANIFEST.contains(&name.as_ref())) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

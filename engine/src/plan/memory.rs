@@ -158,7 +158,7 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
 }
 
 /// While a policy trains.
-fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
+pub(crate) fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
     let trained = trained_numbers(models.policy, settings);
     let width = models.policy_dtype.size_in_bytes() as u64;
     let mut bytes = MemoryBreakdown::default();

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schema::{ABSENT_WORDS, KeyType, RecipeKey, keys};
+use super::schema::{ABSENT_WORDS, KeyType, RecipeKey, keys, link_keys};
 
 /// The schema's text, with a line break at its end.
 pub fn json_schema() -> String {
@@ -12,9 +12,21 @@ pub fn json_schema() -> String {
         "description": "What a run of selfplay does.",
     });
     merge(&mut schema, object(keys()));
+    schema["properties"]["chain"] = chain();
     // A tree of strings, numbers and lists always has a text.
     serde_json::to_string_pretty(&schema).unwrap_or_default() + "\n"
 }
+
+/// The links of a chain: each has keys of its own, and those of a recipe.
+fn chain() -> Value {
+    let of_recipe = keys().iter().filter(|key| link_keys().iter().all(|own| own.name != key.name));
+    let keys: Vec<RecipeKey> = link_keys().iter().chain(of_recipe).cloned().collect();
+    json!({"description": LINKS, "type": "array", "items": object(&keys)})
+}
+
+/// What `[[chain]]` is.
+const LINKS: &str =
+    "Links that are worked on in order, each by one command with its own sections, instead of one run.";
 
 fn object(keys: &[RecipeKey]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.clone(), property(key))).collect();

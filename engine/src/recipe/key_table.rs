@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::schema::{KeyType, RecipeKey, keys};
+use super::schema::{KeyType, RecipeKey, keys, link_keys};
 
 /// Columns of a line.
 const WIDTH: usize = 130;
@@ -31,8 +31,16 @@ pub fn key_table() -> String {
             text.push_str(&format!("\n{}", rows(&own)));
         }
     }
+    text.push_str("\n### `[[chain]]`\n\n");
+    wrap(LINK, WIDTH).iter().for_each(|line| text.push_str(&format!("{line}\n")));
+    text.push_str(&format!("\n{}", rows(&link_keys().iter().collect::<Vec<_>>())));
     text
 }
+
+/// What a link has beside the keys of this table.
+const LINK: &str = "A link of a chain. Beside these keys it has the sections that its command reads, written `[chain.policy]`, \
+    `[chain.train]` and so on below its `[[chain]]`, and where they differ from the chain's `seed` and `keep_checkpoints` of its own; \
+    a link of `run` also has `iterations`.";
 
 /// Whether a section has every key of an earlier one.
 fn holds(section: &RecipeKey, earlier: &RecipeKey) -> bool {

@@ -11,15 +11,17 @@
 //! recipe       Recipe and its validation      sections, values, source   what it is made of
 //! checker      how an answer is held against the right one
 //! schema       the keys, from the types       json_schema, key_table     for editors, for the docs
+//! link         what a link of a chain has beside sections; chains themselves are in `chain/`
 //! ```
 
 mod checker;
 mod endpoint;
 mod json_schema;
 mod key_table;
+mod link;
 mod overrides;
 pub(crate) mod problems;
-mod read;
+pub(crate) mod read;
 #[allow(clippy::module_inception, reason = "one noun, one file: recipe.rs holds Recipe")]
 mod recipe;
 mod resolve;
@@ -34,10 +36,12 @@ pub use checker::CheckerKind;
 pub use endpoint::sample_client;
 pub use json_schema::json_schema;
 pub use key_table::key_table;
+pub use link::{LinkCommand, LinkKeys};
 pub use overrides::Override;
 pub use recipe::Recipe;
+pub(crate) use resolve::{Places, resolve_table};
 pub use resolve::{Purpose, load, load_text};
-pub use schema::{KeyType, RecipeKey, Word, keys};
+pub use schema::{KeyType, RecipeKey, Word, keys, link_keys};
 pub use sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 pub use source::{DataSource, ModelSource, is_model};
 pub use stage::{Stage, stage_of};

@@ -33,7 +33,7 @@ impl Override {
     }
 
     /// Puts the value into `table`.
-    pub(super) fn apply(&self, table: &mut toml::Table, problems: &mut Problems) {
+    pub(crate) fn apply(&self, table: &mut toml::Table, problems: &mut Problems) {
         let mut names = self.key.split('.').collect::<Vec<_>>();
         let Some(last) = names.pop() else { return };
         let mut place = table;

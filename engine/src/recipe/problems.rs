@@ -3,7 +3,7 @@
 use selfplay_records::Problems;
 
 /// Adds a key that no section has; `known` are the section's keys, `section` is empty at the top.
-pub(super) fn unknown(problems: &mut Problems, section: &str, key: &str, known: &[&str]) {
+pub(crate) fn unknown(problems: &mut Problems, section: &str, key: &str, known: &[&str]) {
     let full = |name: &str| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
     let want = match nearest(key, known) {
         Some(near) => format!("unknown key; did you mean {}?", full(near)),

@@ -13,7 +13,7 @@ use super::schema::{ABSENT_WORDS, KeyType, RecipeKey, keys};
 const MOST_BYTES: u64 = 16 << 20;
 
 /// The text of the file at `path`, a regular file of a recipe's size.
-pub(super) fn text_of(path: &Path) -> Result<String, String> {
+pub(crate) fn text_of(path: &Path) -> Result<String, String> {
     let bytes = selfplay_records::read_regular(path, MOST_BYTES)
         .map_err(|error| format!("recipe {}: {error}", path.display()))?;
     String::from_utf8(bytes).map_err(|error| {
@@ -24,7 +24,7 @@ pub(super) fn text_of(path: &Path) -> Result<String, String> {
 }
 
 /// The text as a table; a syntax error goes to `problems`.
-pub(super) fn table_of(text: &str, problems: &mut Problems) -> Option<toml::Table> {
+pub(crate) fn table_of(text: &str, problems: &mut Problems) -> Option<toml::Table> {
     match toml::from_str::<toml::Table>(text) {
         Ok(table) => Some(table),
         Err(error) => {

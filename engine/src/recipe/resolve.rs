@@ -28,6 +28,18 @@ pub enum Purpose {
     Reread,
     /// A stage command: its flags name what it reads.
     Stage,
+    /// A stage of a chain that has begun: nothing is looked for.
+    RereadStage,
+}
+
+impl Purpose {
+    fn is_stage(self) -> bool {
+        matches!(self, Self::Stage | Self::RereadStage)
+    }
+
+    fn is_reread(self) -> bool {
+        matches!(self, Self::Reread | Self::RereadStage)
+    }
 }
 
 /// Reads the recipe at `path` (absent: every default) with `overrides` on top.
@@ -67,14 +79,39 @@ pub fn load_text(
             one.apply(&mut table, &mut problems);
         }
         table.entry("name").or_insert_with(|| default_name.into());
-        recipe = read(table, &mut problems);
-        let mut lookup = Lookup { folder, purpose, problems: Problems::default() };
-        lookup.recipe(&mut recipe);
-        extend_by_new_keys(&mut problems, lookup.problems);
-        extend_by_new_keys(&mut problems, recipe.validate());
+        if table.remove("chain").is_some() {
+            let want = "a recipe with [[chain]] is for run, check and plan; each of its links has a recipe of its own";
+            problems.key("chain", want);
+        }
+        recipe = resolve_table(table, Places { folder, to_be_made: None }, purpose, &mut problems);
     }
     problems.into_result(|problems| EngineError::Recipe { place: place.to_owned(), problems })?;
     Ok(recipe)
+}
+
+/// Where what a recipe names is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    /// The recipe's own folder, for relative paths that are not in the current directory.
+    pub(crate) folder: Option<&'a Path>,
+    /// A folder whose content is still to be made: what is named below it need not be there.
+    pub(crate) to_be_made: Option<&'a Path>,
+}
+
+/// The recipe that `table` writes, with what it names looked up and every value checked.
+pub(crate) fn resolve_table(
+    table: toml::Table,
+    places: Places<'_>,
+    purpose: Purpose,
+    problems: &mut Problems,
+) -> Recipe {
+    let mut recipe = read(table, problems);
+    let Places { folder, to_be_made } = places;
+    let mut lookup = Lookup { folder, purpose, to_be_made, problems: Problems::default() };
+    lookup.recipe(&mut recipe);
+    extend_by_new_keys(problems, lookup.problems);
+    extend_by_new_keys(problems, recipe.validate());
+    recipe
 }
 
 /// Adds what was found of keys that have no problem yet: a key that could not be read or found has its default, whose
@@ -88,10 +125,16 @@ fn extend_by_new_keys(problems: &mut Problems, mut found: Problems) {
 struct Lookup<'a> {
     folder: Option<&'a Path>,
     purpose: Purpose,
+    to_be_made: Option<&'a Path>,
     problems: Problems,
 }
 
 impl Lookup<'_> {
+    /// Whether a path lies in the folder whose content is still to be made.
+    fn is_to_be_made(&self, path: &Path) -> bool {
+        self.to_be_made.is_some_and(|folder| path.starts_with(folder))
+    }
+
     fn recipe(&mut self, recipe: &mut Recipe) {
         let policy = &mut recipe.policy;
         policy.model = self.model("policy.model", mem::take(&mut policy.model));
@@ -136,7 +179,7 @@ impl Lookup<'_> {
                 }
             }
         }
-        if self.purpose != Purpose::Stage && !recipe.train.data.is_empty() {
+        if !self.purpose.is_stage() && !recipe.train.data.is_empty() {
             let want = "left out: a run makes its pairs itself; `selfplay train` reads this key";
             self.problems.value("train.data", "a list", want);
         }
@@ -168,7 +211,7 @@ impl Lookup<'_> {
     /// A run needs a split for each iteration.
     fn count_splits(&mut self, recipe: &Recipe) {
         let splits = recipe.prompts.splits.len();
-        if self.purpose == Purpose::Stage {
+        if self.purpose.is_stage() {
             return;
         }
         if splits == 0 {
@@ -184,7 +227,10 @@ impl Lookup<'_> {
         let Some(lora) = &mut settings.lora else { return };
         let Some(written) = lora.init().folder().map(|folder| folder.display().to_string()) else { return };
         let folder = resolve_path(&written, self.folder);
-        if matches!(self.purpose, Purpose::Run | Purpose::Stage) && !folder.is_dir() {
+        if matches!(self.purpose, Purpose::Run | Purpose::Stage)
+            && !folder.is_dir()
+            && !self.is_to_be_made(&folder)
+        {
             let want = "no such folder; default, gaussian, pissa, or an adapter's folder";
             self.problems.value(format!("{section}.lora.init"), written, want);
         }
@@ -202,7 +248,9 @@ impl Lookup<'_> {
                 self.problems.value(key, &written, "a PEFT adapter's folder, or a hub id ORG/NAME");
             }
             ModelSource::Folder(folder)
-                if matches!(self.purpose, Purpose::Run | Purpose::Stage) && !folder.is_dir() =>
+                if matches!(self.purpose, Purpose::Run | Purpose::Stage)
+                    && !folder.is_dir()
+                    && !self.is_to_be_made(folder) =>
             {
                 self.problems.value(
                     key,
@@ -217,7 +265,7 @@ impl Lookup<'_> {
 
     fn model(&mut self, key: &str, written: ModelSource) -> ModelSource {
         if written.is_unset() {
-            if self.purpose != Purpose::Stage {
+            if !self.purpose.is_stage() {
                 self.problems.key(key, "absent: a model folder, a FILE.gguf, or a hub id ORG/NAME");
             }
             return written;
@@ -227,6 +275,7 @@ impl Lookup<'_> {
         if let ModelSource::Folder(folder) | ModelSource::Random(folder) = &source
             && self.purpose == Purpose::Run
             && !is_model(folder)
+            && !self.is_to_be_made(folder)
         {
             let want = "no such folder or file; a model folder, a FILE.gguf, or a hub id ORG/NAME";
             self.problems.value(key, text, want);
@@ -246,6 +295,7 @@ impl Lookup<'_> {
         if let DataSource::File(path) = &source
             && matches!(self.purpose, Purpose::Run | Purpose::Check)
             && !path.is_file()
+            && !self.is_to_be_made(path)
         {
             let want = "no such file; a .jsonl or .parquet file, or hf://datasets/ORG/NAME";
             self.problems.value(key, text, want);
@@ -271,7 +321,7 @@ impl Lookup<'_> {
         if ChatTemplate::is_shipped(Path::new(&text)) && !path.is_file() {
             return Some(PathBuf::from(text));
         }
-        if self.purpose != Purpose::Reread && !path.is_file() {
+        if !self.purpose.is_reread() && !path.is_file() && !self.is_to_be_made(&path) {
             let names = ChatTemplate::shipped_names().join(", ");
             self.problems.value(
                 key,

@@ -9,9 +9,11 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
+use super::link::LinkKeys;
 use super::recipe::Recipe;
 
 /// The words that make a key absent.
@@ -114,12 +116,18 @@ impl RecipeKey {
 /// Every key of a recipe, in the order in which a recipe is written: those of the top, then the sections.
 pub fn keys() -> &'static [RecipeKey] {
     static KEYS: OnceLock<Vec<RecipeKey>> = OnceLock::new();
-    KEYS.get_or_init(|| {
-        let generator = SchemaSettings::draft2020_12()
-            .with(|settings| settings.inline_subschemas = true)
-            .into_generator();
-        keys_of(&generator.into_root_schema_for::<Recipe>().to_value())
-    })
+    KEYS.get_or_init(|| keys_of(&schema_of::<Recipe>()))
+}
+
+/// The keys of a link of a chain that no recipe has; the others are a recipe's.
+pub fn link_keys() -> &'static [RecipeKey] {
+    static KEYS: OnceLock<Vec<RecipeKey>> = OnceLock::new();
+    KEYS.get_or_init(|| keys_of(&schema_of::<LinkKeys>()))
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
 /// The keys of an object's schema; where it has several forms (settings by kind), those of all of them.

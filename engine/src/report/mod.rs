@@ -7,3 +7,4 @@ pub mod show;
 mod table;
 
 pub use show::{read, render};
+pub(crate) use table::columns;

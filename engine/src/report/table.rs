@@ -8,7 +8,7 @@ const WIDTH: usize = 80;
 const WIDEST_CELL: usize = 38;
 
 /// Right-aligned columns but for the first, two spaces between. What does not fit 80 characters goes on in further blocks, each with the first column again.
-pub(super) fn columns(rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let cells: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let count = cells.iter().map(Vec::len).max().unwrap_or(0);

@@ -170,6 +170,14 @@ impl Workspace for StageCommand {
     }
 }
 
+/// Removes the folder beside an output that is whole: its command was killed before it did so itself.
+///
+/// # Errors
+/// A folder that is not ours or in use.
+pub(super) fn remove_parts_of(output: &Path) -> Result<()> {
+    Parts::remove_leftover(output)
+}
+
 /// `flag` as an override of `key`, where it was given.
 pub(super) fn flag(key: &str, value: Option<&String>) -> Vec<Override> {
     // Quoted, so that a folder named 42 stays a text.

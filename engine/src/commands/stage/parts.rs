@@ -68,6 +68,20 @@ impl Parts {
         Ok(parts)
     }
 
+    /// Removes the folder beside `output`, where there is one.
+    ///
+    /// # Errors
+    /// A folder that is not ours or in use.
+    pub(super) fn remove_leftover(output: &Path) -> Result<()> {
+        let folder = folder_of(output);
+        if !folder.exists() {
+            return Ok(());
+        }
+        check_own(&folder)?;
+        let lock = lock(&folder)?;
+        Self { folder, _lock: lock }.remove()
+    }
+
     /// Removes the folder: the output is whole. What others have put there meanwhile stays.
     pub(in crate::commands) fn remove(self) -> Result<()> {
         self.clear(None)

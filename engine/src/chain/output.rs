@@ -1,0 +1,59 @@
+//! What a link leaves, and where in the chain's folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::recipe::{LinkCommand, Recipe};
+use crate::run::dir::RunDir;
+use crate::run::leaves::Leaves;
+
+/// What an output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    Policy,
+    PreferenceModel,
+}
+
+impl OutputKind {
+    /// In a sentence.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "a policy",
+            Self::PreferenceModel => "a preference model",
+        }
+    }
+}
+
+/// The output of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkOutput {
+    pub(crate) kind: OutputKind,
+    /// A whole model, or, where none is written, the adapter's folder, which names its base.
+    pub(crate) model: PathBuf,
+    /// The adapter's folder, where one is trained.
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+impl LinkOutput {
+    /// Of a link in `folder`.
+    pub(super) fn of(command: LinkCommand, recipe: &Recipe, folder: &Path) -> Self {
+        use OutputKind::{Policy, PreferenceModel};
+        let trained = |kind, leaves: Leaves, place: &Path, name| {
+            let adapter = leaves.adapter.then(|| place.join("adapter"));
+            let model = if leaves.model { place.join(name) } else { place.join("adapter") };
+            Self { kind, model, adapter }
+        };
+        match command {
+            LinkCommand::Sft => trained(Policy, Leaves::of(&recipe.sft.train, true), folder, "policy"),
+            LinkCommand::Train => trained(Policy, Leaves::of(&recipe.train, true), folder, "policy"),
+            LinkCommand::TrainPreference => {
+                let leaves = Leaves::of(&recipe.preference.train, true);
+                trained(PreferenceModel, leaves, folder, "preference_model")
+            }
+            LinkCommand::Merge => Self { kind: Policy, model: folder.to_path_buf(), adapter: None },
+            LinkCommand::Run => {
+                let last = RunDir::new(folder).iteration(recipe.iterations);
+                trained(Policy, Leaves::of(&recipe.train, true), last.root(), "policy")
+            }
+        }
+    }
+}
