@@ -10,7 +10,7 @@ mod own_files;
 mod parts;
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use selfplay_records::datasets::DataReport;
