@@ -27,9 +27,7 @@ fn each_link_works_on_what_earlier_links_have_made() {
 
     // The same, each link by its own command, as its recipe in the chain's folder says.
     let parts = |link: &str| format!("runs/tiny-chain/{link}.toml");
-    world
-        .selfplay(&["sft", "--recipe", &parts("sft"), "--output", "sft"])
-        .ok();
+    world.selfplay(&["sft", "--recipe", &parts("sft"), "--output", "sft"]).ok();
     let train = ["train", "--recipe", &parts("dpo"), "--output", "dpo"];
     world.selfplay(&train).ok();
     for file in ["sft/policy/model.safetensors", "dpo/adapter/adapter_model.safetensors"] {

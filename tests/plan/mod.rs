@@ -2,3 +2,4 @@
 
 mod fits;
 mod memory;
+mod published;

@@ -2,4 +2,5 @@
 
 mod schema;
 mod shipped;
+mod siblings;
 mod wrong;

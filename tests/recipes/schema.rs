@@ -172,6 +172,9 @@ fn every_shipped_recipe_is_valid_under_the_schema_as_written_and_as_resolved() {
     for path in found {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(forbidden_in(&text), Vec::<String>::new(), "{}", path.display());
+        if text.contains("[[chain]]") {
+            continue;
+        }
         let resolved = load(Some(&path), &[], Purpose::Reread).unwrap().to_toml();
         assert_eq!(forbidden_in(&resolved), Vec::<String>::new(), "{} as resolved", path.display());
     }
@@ -205,6 +208,8 @@ fn schema_and_reader_refuse_the_same() {
         "[preference]\nholdout = 1.0",
         "[preference]\nkind = \"auto\"",
         "[sft]\nepochs = 0",
+        "[[chain]]\nname = \"a\"\ncommand = \"sft\"\n[chain.sft]\nepochs = 0",
+        "[[chain]]\nname = \"a\"\ncommand = \"sftt\"",
     ] {
         assert!(!forbidden_in(wrong).is_empty(), "the schema lets {wrong:?} pass");
         world.write("wrong.toml", wrong);

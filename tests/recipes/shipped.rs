@@ -9,14 +9,19 @@ use selfplay_trainer::{LossKind, OptimizerKind, ReferenceRule};
 
 use crate::{SELFPLAY, root};
 
-/// The files in `recipes/`, the folders in it included.
-const RECIPES: [&str; 15] = [
+/// The chains among them.
+const CHAINS: [&str; 3] = ["anima-33b-qlora-dpo", "ct-llm-sft-dpo", "openbezoar-3b"];
+
+/// The files in `recipes/`, the folders in it included, without the chains.
+const RECIPES: [&str; 17] = [
     "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
     "gpo-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-gpm-2b-paper",
+    "gpo-llama-3-8b-instruct-gpm-2b-qlora",
     "gpo-llama-3-8b-instruct-gpm-2b-reference",
     "gpo-llama-3-8b-instruct-gpm-8b",
+    "gpo-qwen3-8b-gpm",
     "mnpo-llama-3-8b-instruct-gpm-2b",
     "quickstart",
     "smollm2-135m",
@@ -54,8 +59,14 @@ fn every_recipe_is_read_and_counted() {
     let mut names: Vec<String> =
         found.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     names.sort();
-    assert_eq!(names, RECIPES);
+    assert_eq!(names, sorted(RECIPES.iter().chain(&CHAINS).map(|&name| name.to_owned()).collect()));
     for path in &found {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        if CHAINS.contains(&name.as_ref()) {
+            let table: toml::Table = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+            assert_eq!(table["name"].as_str(), Some(name.as_ref()));
+            continue;
+        }
         let recipe = load(Some(path), &[], Purpose::Reread).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(recipe.name, path.file_stem().unwrap().to_string_lossy(), "{}", path.display());
         let iterations = if recipe.name.starts_with("comal") { 24 } else { 3 };
@@ -84,10 +95,12 @@ fn every_recipe_opens_with_purpose_needs_launch_and_override() {
 #[test]
 fn the_binary_finds_them_valid_without_network() {
     let mut arguments = vec!["check".to_owned()];
-    arguments.extend(RECIPES.iter().map(|name| format!("recipes/{name}.toml")));
+    arguments.extend(RECIPES.iter().chain(&CHAINS).map(|name| format!("recipes/{name}.toml")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = SELFPLAY.run(&root(), &arguments).ok();
-    assert_eq!(outcome.stdout.matches(": ok, ").count(), RECIPES.len(), "{}", outcome.stdout);
+    let count = RECIPES.len() + CHAINS.len();
+    assert_eq!(outcome.stdout.matches(": ok, ").count(), count, "{}", outcome.stdout);
+    assert_eq!(outcome.stdout.matches(": ok, a chain of ").count(), CHAINS.len(), "{}", outcome.stdout);
 }
 
 #[test]
@@ -158,6 +171,18 @@ fn other_preference_models_and_policies_change_nothing_else() {
         assert_eq!(recipe.policy.model.to_string(), model);
         assert_eq!(recipe.train.loss, LossKind::Sppo);
     }
+}
+
+#[test]
+fn four_bits_and_another_policy_change_nothing_else() {
+    let card = recipe("gpo-llama-3-8b-instruct-gpm-2b");
+    let qlora = recipe("gpo-llama-3-8b-instruct-gpm-2b-qlora");
+    let mut keys = sorted(card.differing_keys(&qlora));
+    keys.retain(|key| !key.starts_with("train.lora."));
+    assert_eq!(keys, ["name", "policy.quantize", "train.learning_rate", "train.micro_batch_tokens"]);
+    let qwen = recipe("gpo-qwen3-8b-gpm");
+    let keys = sorted(recipe("gpo-llama-3-8b-instruct-gpm-8b").differing_keys(&qwen));
+    assert_eq!(keys, ["name", "policy.chat_template", "policy.model"]);
 }
 
 #[test]

@@ -112,6 +112,16 @@ impl Chain {
         table
     }
 
+    /// The files of rows of a link's training that are neither there nor made by an earlier link.
+    pub(crate) fn absent_data(&self, link: &Link) -> Vec<PathBuf> {
+        let entries = training_of(link.command, &link.recipe).map_or(&[][..], |settings| &settings.data);
+        let files = entries.iter().filter_map(|entry| match DataSource::parse(&entry.path, None) {
+            Ok(DataSource::File(path)) => Some(path),
+            _ => None,
+        });
+        files.filter(|path| !path.is_file() && self.maker(path).is_none()).collect()
+    }
+
     /// The link that writes `path`.
     pub(crate) fn maker(&self, path: &Path) -> Option<&Link> {
         let inner = path.strip_prefix(&self.folder).ok()?;
@@ -201,7 +211,7 @@ impl LinkReader<'_> {
         }
         for entry in &settings.data {
             let Ok(DataSource::File(path)) = DataSource::parse(&entry.path, self.beside) else { continue };
-            let is_looked_for = self.purpose != ChainPurpose::Reread && !path.starts_with(self.around.folder);
+            let is_looked_for = self.purpose == ChainPurpose::Run && !path.starts_with(self.around.folder);
             let want = "no such file; a .jsonl, .json or .parquet file, hf://datasets/ORG/NAME, or @NAME of an earlier link";
             problems.refuse(is_looked_for && !path.is_file(), &key, &entry.path, want);
         }

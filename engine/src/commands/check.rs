@@ -71,6 +71,12 @@ fn describe_chain(path: &Path, chain: &Chain) -> String {
         // An earlier link makes its own.
         text.push_str(&absent_models(&link.recipe, &|folder| chain.maker(folder).is_none()));
         text.push_str(&absent_programs(&link.recipe));
+        for path in chain.absent_data(link) {
+            text.push_str(&format!(
+                "  data: {} is not there yet; it must be before the run\n",
+                path.display()
+            ));
+        }
     }
     text
 }
