@@ -1,7 +1,7 @@
 //! Our side of the comparison with the peers: one workload in one process, run once per line of standard input.
 //!
 //! ```text
-//! worker sample|train|score MODEL_DIR INPUTS.json [--recompute] [--batch-tokens N]
+//! worker sample|train|score MODEL_DIR INPUTS.json [--recompute] [--batch-tokens N] [--lora RANK] [--quantize]
 //! → {"ready":true}      everything is loaded
 //! go   → {"seconds":..,"tokens":..,"check":{..}}
 //! quit → {"peak_rss_bytes":..}
@@ -19,14 +19,15 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use candle_core::Device;
-use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_model::{Codec, Decoder, LoadOptions, Quantization};
 use selfplay_records::{Candidates, Prompt, Response};
 use selfplay_sampler::{EncodedPrompt, SampleSettings, Sampler};
 use selfplay_scorer::ScoreSettings;
 use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun, TrainSettings,
+    LoraSettings, LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun,
+    TrainSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,6 +87,17 @@ struct Options {
     inputs: Inputs,
     recompute: bool,
     batch_tokens: Option<usize>,
+    /// An adapter of this rank is trained.
+    lora: Option<usize>,
+    /// The policy's maps are kept in NF4.
+    quantize: bool,
+}
+
+impl Options {
+    fn decoder(&self) -> Outcome<Decoder> {
+        let quantize = self.quantize.then_some(Quantization::Nf4);
+        Ok(Decoder::load(&self.model, &LoadOptions { quantize, ..LoadOptions::default() })?)
+    }
 }
 
 fn main() -> ExitCode {
@@ -110,10 +122,13 @@ fn run() -> Outcome<()> {
     };
     let model = PathBuf::from(arguments.next().ok_or("no model folder")?);
     let inputs = serde_json::from_slice(&std::fs::read(arguments.next().ok_or("no inputs file")?)?)?;
-    let mut options = Options { model, inputs, recompute: false, batch_tokens: None };
+    let mut options =
+        Options { model, inputs, recompute: false, batch_tokens: None, lora: None, quantize: false };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
             "--recompute" => options.recompute = true,
+            "--quantize" => options.quantize = true,
+            "--lora" => options.lora = Some(arguments.next().ok_or("no rank")?.parse()?),
             "--batch-tokens" => options.batch_tokens = Some(arguments.next().ok_or("no number")?.parse()?),
             other => return Err(format!("unknown option {other}").into()),
         }
@@ -161,7 +176,7 @@ fn serve(mut work: impl FnMut() -> Outcome<Value>) -> Outcome<()> {
 
 fn sample(options: &Options) -> Outcome<()> {
     let inputs = &options.inputs.sample;
-    let mut decoder = Decoder::load(&options.model, &LoadOptions::default())?;
+    let mut decoder = options.decoder()?;
     // As the engine does, once for a stage of many shards.
     decoder.prepare_inference()?;
     let codec = Codec::load(&options.model, None)?;
@@ -192,7 +207,7 @@ fn sample(options: &Options) -> Outcome<()> {
 /// The trainer's own loop, held up between steps: a step's time runs from `go` to the loop's report of it.
 fn train(options: &Options) -> Outcome<()> {
     let inputs = &options.inputs.train;
-    let mut decoder = Decoder::load(&options.model, &LoadOptions::default())?;
+    let mut decoder = options.decoder()?;
     let pairs: Vec<TokenPair> =
         inputs.pairs.iter().enumerate().map(|(place, pair)| token_pair(place, pair)).collect();
     let settings = TrainSettings {
@@ -208,6 +223,7 @@ fn train(options: &Options) -> Outcome<()> {
         shuffle: false,
         recompute: options.recompute,
         checkpoint_every: 0,
+        lora: options.lora.map(|rank| LoraSettings { rank: Some(rank), ..LoraSettings::default() }),
         ..TrainSettings::default()
     };
     let folder = tempfile::tempdir()?;
@@ -219,7 +235,11 @@ fn train(options: &Options) -> Outcome<()> {
         let line = json!({
             "seconds": started.elapsed().as_secs_f64(),
             "tokens": step.tokens,
-            "check": {"loss": step.loss, "grad_norm": step.grad_norm},
+            // An adapter's gradient is that of other random factors on each side.
+            "check": match options.quantize {
+                true => json!({}),
+                false => json!({"loss": step.loss, "grad_norm": options.lora.is_none().then_some(step.grad_norm)}),
+            },
         });
         if let Err(error) = say(&line).and_then(|()| wait()) {
             failure.get_or_insert(error.to_string());

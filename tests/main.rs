@@ -1,5 +1,6 @@
 //! All integration tests, in one binary: they run the real `selfplay`, or the crates together.
 
+mod adapter_scorers;
 mod adapters;
 mod chain;
 mod cli;

@@ -47,6 +47,12 @@ VARIANTS = {
         "response logits, eager": ["--no-mask", "--logits", "responses", "--loss", "cross_entropy", "--attention", "eager"],
         "response logits, compiled": ["--no-mask", "--logits", "responses", "--loss", "cross_entropy", "--compile"],
     },
+    "adapter": {
+        "default": ["--lora", "16"],
+        "no mask": ["--lora", "16", "--no-mask"],
+        "response logits": ["--lora", "16", "--no-mask", "--logits", "responses"],
+        "response logits, cross entropy": ["--lora", "16", "--no-mask", "--logits", "responses", "--loss", "cross_entropy"],
+    },
     "score": {
         "default": ["--way", "batched"],
         "no mask": ["--way", "batched", "--no-mask"],
@@ -56,16 +62,22 @@ VARIANTS = {
     },
 }
 # Contestants besides the default and the tuned peer. Ours are (name, options).
-OURS = {"sample": {"ours": []}, "train": {"ours": [], "ours, recompute": ["--recompute"]}, "score": {"ours": []}}
-PEERS = {"sample": {}, "train": {}, "score": {"one at a time": ["--way", "single"]}}
+OURS = {"sample": {"ours": [], "ours, four bits": ["--quantize"]},
+        "adapter": {"ours": ["--lora", "16"], "ours, four bits": ["--lora", "16", "--quantize"]},
+        "train": {"ours": [], "ours, recompute": ["--recompute"]}, "score": {"ours": []}}
+PEERS = {"sample": {}, "train": {}, "adapter": {}, "score": {"one at a time": ["--way", "single"]}}
 # (our contestant, peers of which the fastest counts, what must be reached at each size)
 BOUNDS = {
     "sample": [("ours", ["default", "tuned"], {"15m": 6.0, "110m": 3.5})],
     "train": [("ours", ["default", "tuned"], {"15m": 1.1, "110m": 1.1}),
               ("ours, recompute", ["default", "tuned"], {"15m": 0.85, "110m": 0.85})],
+    "adapter": [("ours", ["default", "tuned"], {"15m": 1.0, "110m": 1.3}),
+                ("ours, four bits", ["ours"], {"15m": 0.7, "110m": 0.7})],
     "score": [("ours", ["default", "tuned"], {"15m": 1.3, "110m": 1.3}), ("ours", ["one at a time"], {"15m": 3.0, "110m": 3.0})],
 }
 MEMORY_BOUND = 0.6
+# The workers' task, where another name is for a task with other settings.
+WORK = {"adapter": "train"}
 # Relative differences that rounding explains.
 TOLERANCE = {"loss": 1e-3, "grad_norm": 1e-2, "mean_size": 1e-2, "first": 1e-2, "last": 1e-2}
 
@@ -142,12 +154,12 @@ def wait_quiet(limit):
 
 def peer_command(task, files, settings):
     model = files[1] if task == "score" else files[0]
-    return [sys.executable, os.path.join(HERE, "peer.py"), task, model, files[2], "--threads", str(THREADS), *settings]
+    return [sys.executable, os.path.join(HERE, "peer.py"), WORK.get(task, task), model, files[2], "--threads", str(THREADS), *settings]
 
 
 def own_command(worker, task, files, settings):
     model = files[1] if task == "score" else files[0]
-    return [worker, task, model, files[2], *settings]
+    return [worker, WORK.get(task, task), model, files[2], *settings]
 
 
 def tune(task, files, reps, wait):
@@ -287,8 +299,8 @@ def main():
             contestants, wrong = compare(task, size, files, tuned, worker, a)
             tokens = max(c["runs"][0]["tokens"] for c in contestants.values())
             results[key] = dict(tried=tried, tuned=tuned, settings=VARIANTS[task][tuned], contestants=contestants, tokens=tokens,
-                                flop=work[task], ratios=ratios(task, size, contestants), disagree=wrong)
-            texts.append(report(task, size, results[key], work[task], rate) + f"\n  tuned peer: {tuned}")
+                                flop=work[WORK.get(task, task)], ratios=ratios(task, size, contestants), disagree=wrong)
+            texts.append(report(task, size, results[key], work[WORK.get(task, task)], rate) + f"\n  tuned peer: {tuned}")
             with open(f"{out}/results.json", "w") as f:
                 json.dump(dict(machine=machine_name(), threads=THREADS, gemm_gflops=rate / 1e9, results=results), f, indent=1)
             with open(f"{out}/summary.txt", "w") as f:

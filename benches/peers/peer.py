@@ -54,10 +54,15 @@ def sample(a, inputs):
 def train(a, inputs):
     """A DPO step: chosen and rejected in one forward pass, backward, clipping, RMSprop. Reference log-probs are given."""
     model = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, attn_implementation=a.attention).train()
+    if a.lora:
+        from peft import LoraConfig, get_peft_model
+
+        # The same modules and rank as `[train.lora]` has without further keys; α = r.
+        model = get_peft_model(model, LoraConfig(r=a.lora, lora_alpha=a.lora, target_modules="all-linear", task_type="CAUSAL_LM"))
     if a.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     kinds = {"foreach": dict(foreach=True), "loop": dict(foreach=False), "default": {}}
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=inputs["learning_rate"], **kinds[a.optimizer])
+    optimizer = torch.optim.RMSprop([p for p in model.parameters() if p.requires_grad], lr=inputs["learning_rate"], **kinds[a.optimizer])
     pairs = inputs["pairs"]
     prompt = len(pairs[0]["prompt"])
     x = torch.tensor([p["prompt"] + p["chosen"] for p in pairs] + [p["prompt"] + p["rejected"] for p in pairs])
@@ -84,7 +89,7 @@ def train(a, inputs):
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), inputs["max_grad_norm"])
         optimizer.step()
-        return dict(tokens=x.numel(), check=dict(loss=loss.item(), grad_norm=norm.item()))
+        return dict(tokens=x.numel(), check=dict(loss=loss.item(), grad_norm=None if a.lora else norm.item()))
 
     return once
 
@@ -180,6 +185,7 @@ def main():
     p.add_argument("--logits", default="all", choices=["all", "responses"], help="train: which rows have logits")
     p.add_argument("--loss", default="log_softmax", choices=["log_softmax", "cross_entropy"], help="train")
     p.add_argument("--optimizer", default="default", choices=["default", "foreach", "loop"], help="train")
+    p.add_argument("--lora", type=int, help="train: PEFT's adapter of this rank over every linear module")
     p.add_argument("--checkpointing", action="store_true", help="train: recompute activations")
     p.add_argument("--way", default="single", choices=["single", "batched"], help="score")
     p.add_argument("--batch-tokens", type=int, default=4096, help="score: padded tokens of a batch")

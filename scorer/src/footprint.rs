@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use candle_core::DType;
+use selfplay_model::architecture::nf4_bytes;
 
 use crate::{KindSettings, ModelPlace, ScoreError};
 
@@ -14,6 +15,8 @@ pub struct Footprint {
     pub parameters: u64,
     /// The width that its weights are stored in, where its folder says so.
     pub stored_dtype: Option<DType>,
+    /// How many of its numbers are kept in four bits.
+    in_four_bits: u64,
     /// Numbers per token of the widest part of a forward pass.
     pub token_values: u64,
     cost: Arc<dyn Cost>,
@@ -44,7 +47,13 @@ impl Footprint {
         token_values: u64,
         cost: Arc<dyn Cost>,
     ) -> Self {
-        Self { parameters, stored_dtype, token_values, cost }
+        Self { parameters, stored_dtype, in_four_bits: 0, token_values, cost }
+    }
+
+    /// Of the same model with so many of its numbers in four bits.
+    #[must_use]
+    pub(crate) fn with_four_bits(self, numbers: u64) -> Self {
+        Self { in_four_bits: numbers.min(self.parameters), ..self }
     }
 
     /// Of a model that another program computes, or of none: nothing of ours.
@@ -66,8 +75,9 @@ impl Footprint {
     }
 
     /// Bytes of the weights.
-    pub fn weight_bytes(&self, dtype: DType) -> u64 {
-        self.parameters * dtype.size_in_bytes() as u64
+    pub fn weight_bytes(&self, dtype: DType, on_gpu: bool) -> u64 {
+        nf4_bytes(self.in_four_bits, on_gpu)
+            + (self.parameters - self.in_four_bits) * dtype.size_in_bytes() as u64
     }
 
     /// Bytes of the widest part of a forward pass over `tokens` tokens.

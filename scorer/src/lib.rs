@@ -37,7 +37,7 @@ pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, t
 pub use error::ScoreError;
 pub use footprint::{ComparisonLengths, Cost, Footprint};
 pub use load::{KindSettings, load};
-pub use place::ModelPlace;
+pub use place::{ModelFolders, ModelPlace};
 pub use preference_model::{CompareProgress, Compared, PreferenceModel};
 pub use prompt_check::{PromptCheck, prompt_check};
 pub use reading::{QuantizeForm, ReadingSettings, ScoreDType};

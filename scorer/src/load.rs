@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use selfplay_model::Architecture;
+use selfplay_model::architecture::is_stored_in_four_bits;
 
 use crate::embedding::{self, EmbeddingKind};
 use crate::{
@@ -28,7 +30,7 @@ pub enum KindSettings {
     Command(CommandSettings),
 }
 
-/// Loads a preference model: the one in a folder, or one that needs none. `template` is a chat template's file that goes before
+/// Loads a preference model: the one in a folder, an adapter over one, or one that needs none. `template` is a chat template's file that goes before
 /// the settings' and the folder's own.
 ///
 /// # Errors
@@ -43,16 +45,16 @@ pub fn load<'a>(
     settings.validate().within("score").into_result(ScoreError::Settings)?;
     let factor = settings.score_difference.factor();
     let place = place.into();
-    let folder = || place.folder(settings.kind.name());
+    let folders = || place.folders(settings.kind.name());
     match &settings.kind {
-        KindSettings::Auto(own) => embedding::load(folder()?, None, own, factor, device, template),
+        KindSettings::Auto(own) => embedding::load(folders()?, None, own, factor, device, template),
         KindSettings::Gpm(own) => {
-            embedding::load(folder()?, Some(EmbeddingKind::Gpm), own, factor, device, template)
+            embedding::load(folders()?, Some(EmbeddingKind::Gpm), own, factor, device, template)
         }
         KindSettings::BradleyTerry(own) => {
-            embedding::load(folder()?, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
+            embedding::load(folders()?, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
         }
-        KindSettings::PairLm(own) => pair_lm::load(folder()?, own, factor, device, template),
+        KindSettings::PairLm(own) => pair_lm::load(folders()?, own, factor, device, template),
         KindSettings::Command(own) => command::load(own, factor),
     }
 }
@@ -126,21 +128,27 @@ impl KindSettings {
     pub(crate) fn prompt_check(&self, place: ModelPlace<'_>) -> Result<Box<dyn PromptCheck>, ScoreError> {
         match self {
             Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
-                embedding::prompt_check(place.folder(self.name())?, own)
+                embedding::prompt_check(place.folders(self.name())?, own)
             }
-            Self::PairLm(own) => pair_lm::prompt_check(place.folder(self.name())?, own),
+            Self::PairLm(own) => pair_lm::prompt_check(place.folders(self.name())?.base, own),
             Self::Command(_) => Ok(command::prompt_check()),
         }
     }
 
     pub(crate) fn footprint(&self, place: ModelPlace<'_>) -> Result<Footprint, ScoreError> {
-        match self {
+        let footprint = match self {
             Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) => {
-                embedding::footprint(place.folder(self.name())?)
+                embedding::footprint(place.folders(self.name())?)?
             }
-            Self::PairLm(_) => pair_lm::footprint(place.folder(self.name())?),
-            Self::Command(_) => Ok(Footprint::elsewhere()),
+            Self::PairLm(_) => pair_lm::footprint(place.folders(self.name())?.base)?,
+            Self::Command(_) => return Ok(Footprint::elsewhere()),
+        };
+        let Some(reading) = self.reading() else { return Ok(footprint) };
+        let base = place.folders(self.name())?.base;
+        if reading.quantize.is_none() && !is_stored_in_four_bits(base) {
+            return Ok(footprint);
         }
+        Ok(footprint.with_four_bits(Architecture::load(base)?.map_numbers()))
     }
 
     /// The settings of a kind that embeds.

@@ -168,7 +168,7 @@ fn the_footprint_is_known_before_the_model_is_loaded() {
     assert_eq!(loaded.flops(comparison), read.flops(comparison));
     // Embedding and head 24 × 16; per layer q and o 16 × 16, k and v 8 × 16, three of 16 × 24, two norms; one norm.
     let parameters = 2 * 24 * 16 + 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24 + 2 * 16) + 16;
-    assert_eq!(read.weight_bytes(DType::BF16), 2 * parameters);
+    assert_eq!(read.weight_bytes(DType::BF16, true), 2 * parameters);
 }
 
 #[test]

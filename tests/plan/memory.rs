@@ -94,6 +94,9 @@ fn a_trainings_peak_is_within_a_tenth_of_the_plan() {
         (4, 512, 4096, &[][..]),
         (8, 384, 16_384, &["--set", "train.recompute=false"][..]),
         (6, 512, 4096, &["--set", "train.optimizer=adamw"][..]),
+        (6, 512, 4096, &["--set", "train.optimizer=adamw8bit"][..]),
+        (8, 512, 4096, &["--set", "train.lora.rank=16"][..]),
+        (8, 512, 4096, &["--set", "train.lora.rank=16", "--set", "policy.quantize=nf4"][..]),
     ]
     .into_iter()
     .enumerate()

@@ -3,3 +3,4 @@
 mod fits;
 mod memory;
 mod published;
+mod quantized;

@@ -32,7 +32,7 @@ pub use batch::micro_batches;
 pub use error::{Quantity, TrainError};
 pub use log_prob_rows::log_prob_rows;
 pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
-pub use lora::check_adapter;
+pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{

@@ -6,9 +6,8 @@
 
 use std::path::Path;
 
-use selfplay_model::Decoder;
-use selfplay_model::ModelError;
 use selfplay_model::adapter::{AdapterConfig, AdapterStart};
+use selfplay_model::{Architecture, Decoder, ModelError};
 use selfplay_records::Problem;
 use selfplay_records::counter::{fnv1a_64, key};
 
@@ -70,6 +69,21 @@ pub fn check_adapter(decoder: &mut Decoder, settings: &TrainSettings) -> Result<
         lora.init = None;
     }
     prepare(decoder, &settings, 0)
+}
+
+/// That a fresh adapter of these settings can be put over a model of this shape; nothing is loaded.
+///
+/// # Errors
+/// A target module that the model has not; with pissa a rank above a module's shorter side.
+pub fn check_fresh_adapter(settings: &TrainSettings, architecture: &Architecture) -> Result<(), TrainError> {
+    let Some(lora) = &settings.lora else { return Ok(()) };
+    let start = match lora.init() {
+        LoraInit::Folder(_) => return Ok(()),
+        LoraInit::Default => AdapterStart::Default,
+        LoraInit::Gaussian => AdapterStart::Gaussian,
+        LoraInit::Pissa => AdapterStart::Pissa,
+    };
+    Ok(lora.config().check_start(start, architecture)?)
 }
 
 /// The masks' key of a step.

@@ -24,6 +24,7 @@ mod loss_tokens;
 mod reference_rule;
 
 use crate::loss::{LossKey, needs_reference};
+use crate::optimizer::{LEAST_CODED_NUMBERS, STATE_BLOCK};
 
 pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
@@ -41,6 +42,19 @@ pub enum OptimizerKind {
     /// AdamW: two state tensors, weight decay decoupled.
     #[serde(rename = "adamw")]
     AdamW,
+    /// RMSProp with its state in eight bits a number, bitsandbytes' block-wise form; no momentum, not centered.
+    #[serde(rename = "rmsprop8bit")]
+    RmsProp8Bit,
+    /// AdamW with its state in eight bits a number, bitsandbytes' block-wise form.
+    #[serde(rename = "adamw8bit")]
+    AdamW8Bit,
+}
+
+impl OptimizerKind {
+    /// Whether the state of large tensors is kept in eight bits.
+    pub fn is_eight_bit(self) -> bool {
+        matches!(self, Self::RmsProp8Bit | Self::AdamW8Bit)
+    }
 }
 
 impl fmt::Display for OptimizerKind {
@@ -48,6 +62,8 @@ impl fmt::Display for OptimizerKind {
         f.write_str(match self {
             OptimizerKind::RmsProp => "rmsprop",
             OptimizerKind::AdamW => "adamw",
+            OptimizerKind::RmsProp8Bit => "rmsprop8bit",
+            OptimizerKind::AdamW8Bit => "adamw8bit",
         })
     }
 }
@@ -254,6 +270,20 @@ impl TrainSettings {
         self.history.unwrap_or(1)
     }
 
+    /// Bytes of optimizer state of a trained tensor with `numbers` numbers.
+    pub fn state_bytes(&self, numbers: u64) -> u64 {
+        let tensors = match self.optimizer {
+            OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => 2,
+            OptimizerKind::RmsProp => 1 + u64::from(self.momentum > 0.0) + u64::from(self.centered),
+            OptimizerKind::RmsProp8Bit => 1,
+        };
+        let each = match self.optimizer.is_eight_bit() && numbers >= LEAST_CODED_NUMBERS as u64 {
+            true => numbers + 4 * numbers.div_ceil(STATE_BLOCK as u64),
+            false => 4 * numbers,
+        };
+        tensors * each
+    }
+
     /// Epochs that the learning-rate schedule is laid over.
     pub(crate) fn scheduled_epochs(&self) -> usize {
         self.schedule_epochs.unwrap_or(self.epochs)
@@ -369,8 +399,13 @@ impl TrainSettings {
         found.refuse(!inside(self.momentum), "momentum", self.momentum, share);
         found.refuse(!inside(self.adam_beta1), "adam_beta1", self.adam_beta1, share);
         found.refuse(!inside(self.adam_beta2), "adam_beta2", self.adam_beta2, share);
-        if self.optimizer == OptimizerKind::AdamW {
-            let only = "is RMSProp's: leave it out with optimizer = \"adamw\"";
+        if self.optimizer != OptimizerKind::RmsProp {
+            let why = if self.optimizer == OptimizerKind::RmsProp8Bit {
+                "has no form in eight bits"
+            } else {
+                "is RMSProp's"
+            };
+            let only = format!("{why}: leave it out with optimizer = \"{}\"", self.optimizer);
             found.refuse(self.momentum != 0.0, "momentum", self.momentum, format!("0: momentum {only}"));
             found.refuse(self.centered, "centered", self.centered, format!("false: centered {only}"));
         }

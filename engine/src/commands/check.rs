@@ -7,7 +7,7 @@ use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::conversation_check;
-use crate::inputs::model_files::check_policy;
+use crate::inputs::model_files::{check_policy, check_preference_model};
 use crate::recipe::{LinkCommand, ModelSource, Override, Purpose, Recipe, is_model, load};
 
 /// The flags of `selfplay check`.
@@ -97,7 +97,7 @@ fn unloadable(recipe: &Recipe) -> Option<String> {
         }
         let checked = match key {
             POLICY => check_policy(recipe),
-            _ => conversation_check::preference_model(folder, &recipe.score.settings.kind),
+            _ => check_preference_model(folder, &recipe.score.settings.kind),
         };
         checked.err().map(|error| format!("{key}: {error}"))
     })

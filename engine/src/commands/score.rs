@@ -8,8 +8,8 @@ use selfplay_scorer::{PreferenceModel, load, prompt_check};
 use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
-use crate::hub;
-use crate::inputs::preference_files;
+use crate::hub::Hub;
+use crate::inputs::{find_preference_model, preference_files, preference_place};
 use crate::recipe::Stage;
 use crate::stages::{Collected, Product, Workspace, score_shard};
 
@@ -47,10 +47,11 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             row.prompt.keep_others(fields);
         }
     }
-    let folder = (!kind.runs_elsewhere()).then(|| hub::model_folder(&recipe.score.model)).transpose()?;
-    let model = load(folder.as_deref(), &recipe.score.settings, &device, None)?;
+    let files = find_preference_model(recipe, &Hub::default())?;
+    let place = preference_place(files.as_ref());
+    let model = load(place, &recipe.score.settings, &device, None)?;
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
-    let check = prompt_check(folder.as_deref(), kind)?;
+    let check = prompt_check(place, kind)?;
     for row in &rows {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
@@ -59,8 +60,8 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
     settings.file("--candidates", &args.candidates)?;
     settings.files(
-        if folder.is_some() { "--preference-model" } else { "the files of score.command" },
-        preference_files(folder.as_deref(), kind)?,
+        if files.is_some() { "--preference-model" } else { "the files of score.command" },
+        preference_files(files.as_ref(), kind)?,
     );
     let parts = command.open_parts(settings)?;
     let preferences = parts.during(&args.candidates, || score(&command, &*model, &rows))?;

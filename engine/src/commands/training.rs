@@ -197,6 +197,7 @@ impl Training {
         before: Option<Before<'_, O>>,
     ) -> Result<()> {
         let (command, kind) = (&self.command, self.kind);
+        source.check_training(objective.settings())?;
         let leaves = Leaves::of(objective.settings(), true);
         let init =
             objective.settings().lora.as_ref().and_then(|lora| lora.init().folder().map(Path::to_path_buf));

@@ -49,15 +49,6 @@ pub struct Hub {
     used: RefCell<BTreeMap<String, HubPin>>,
 }
 
-/// The folder of a model's files, fetched where a hub has them. For `random:FOLDER`, the folder of config and
-/// tokenizer.
-///
-/// # Errors
-/// [`HubError`] where the model cannot be fetched.
-pub fn model_folder(source: &ModelSource) -> Result<PathBuf, HubError> {
-    Hub::default().model_folder(source)
-}
-
 /// A folder that holds a model's config.json; of a hub nothing else is fetched.
 ///
 /// # Errors
@@ -87,7 +78,8 @@ impl Hub {
         Self { pins: pins.to_vec(), ..Self::default() }
     }
 
-    /// The folder of a model's files, as [`model_folder`].
+    /// The folder of a model's files, fetched where a hub has them. For `random:FOLDER`, the folder of config and
+    /// tokenizer.
     ///
     /// # Errors
     /// [`HubError`] where the model cannot be fetched.
@@ -214,7 +206,7 @@ mod tests {
 
     #[test]
     fn nothing_given_is_an_input_error() {
-        let error = model_folder(&ModelSource::Unset).unwrap_err();
+        let error = Hub::default().model_folder(&ModelSource::Unset).unwrap_err();
         assert_eq!(error.kind(), Kind::Input);
         assert!(error.to_string().contains("ORG/NAME"));
     }

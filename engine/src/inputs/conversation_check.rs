@@ -5,7 +5,7 @@ use std::path::Path;
 
 use selfplay_model::{Architecture, Codec};
 use selfplay_records::{Message, Prompt};
-use selfplay_scorer::{Footprint, KindSettings, prompt_check};
+use selfplay_scorer::{Footprint, KindSettings, ModelPlace, prompt_check};
 
 use crate::error::Result;
 
@@ -28,17 +28,17 @@ pub(crate) fn policy(folder: &Path, template: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// Checks a preference model's folder.
+/// Checks a preference model's files.
 ///
 /// # Errors
 /// A configuration or a tokenizer that does not load; a model without a chat template or an end token; a conversation that
 /// the template refuses.
-pub(crate) fn preference_model(folder: &Path, kind: &KindSettings) -> Result<()> {
-    Footprint::of_folder(folder, kind)?;
+pub(crate) fn preference_model(place: ModelPlace<'_>, kind: &KindSettings) -> Result<()> {
+    Footprint::of_folder(place, kind)?;
     let prompt = Prompt {
         prompt_id: "two turns".to_owned(),
         messages: Some(vec![Message::user(QUESTION)]),
         ..Prompt::default()
     };
-    Ok(prompt_check(folder, kind)?.check(&prompt)?)
+    Ok(prompt_check(place, kind)?.check(&prompt)?)
 }

@@ -16,17 +16,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
+use model_files::ModelFiles;
 use policy::PolicySource;
 use scorable::Scorable;
 use selfplay_model::{Architecture, ChatTemplate, Decoder, StoredDtype};
 use selfplay_records::{OnBadPrompt, Prompt, read_columns};
-use selfplay_scorer::{Footprint, KindSettings, PreferenceModel, prompt_check};
+use selfplay_scorer::{Footprint, KindSettings, ModelFolders, ModelPlace, PreferenceModel, prompt_check};
 use serde_json::Value;
 use usable_prompts::{PromptLimits, usable};
 
 use crate::error::EngineError;
 use crate::hub::{self, Hub, HubPin};
-use crate::recipe::{DataSource, OnBadPromptRule, Recipe};
+use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe};
 use crate::run::input_files::{InputFile, InputKind};
 use crate::runtime::Runtime;
 
@@ -34,8 +35,8 @@ use crate::runtime::Runtime;
 pub struct Inputs {
     /// The starting policy.
     pub policy: PolicySource,
-    /// The preference model's folder, where it has one.
-    pub preference_folder: Option<PathBuf>,
+    /// Where the preference model's files are, where it has some.
+    pub preference: Option<ModelFiles>,
     /// Training prompts of each iteration, tokenised.
     pub training: Vec<Vec<Prompt>>,
     /// Rows of each split that were left out for want of a usable prompt.
@@ -60,9 +61,10 @@ impl Inputs {
     pub fn read(recipe: &Recipe, pins: &[HubPin]) -> Result<Self, EngineError> {
         let hub = Hub::pinned(pins);
         let policy = PolicySource::find(recipe, &hub)?;
+        policy.check_training(&recipe.train)?;
         let kind = &recipe.score.settings.kind;
-        let preference_folder =
-            (!kind.runs_elsewhere()).then(|| hub.model_folder(&recipe.score.model)).transpose()?;
+        let preference = find_preference_model(recipe, &hub)?;
+        let place = preference_place(preference.as_ref());
         let whole = recipe.asks_program();
         let codec = &policy.codec;
         let architecture = Architecture::load(&policy.folder)?;
@@ -70,13 +72,13 @@ impl Inputs {
         let on_bad = recipe.prompts.on_bad_prompt.to_records();
 
         let mut files = BTreeMap::new();
-        let check = prompt_check(preference_folder.as_deref(), kind)?;
+        let check = prompt_check(place, kind)?;
         let scorable = Scorable(&*check);
         let reads_clock =
             codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
         let policy_files = policy.folders().map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?;
         files.insert(InputKind::Policy, policy_files.concat());
-        files.insert(InputKind::PreferenceModel, preference_files(preference_folder.as_deref(), kind)?);
+        files.insert(InputKind::PreferenceModel, preference_files(preference.as_ref(), kind)?);
         let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template()];
         let templates = templates.into_iter().flatten().filter(|file| !ChatTemplate::is_shipped(file));
         files.insert(InputKind::Template, hash_files(templates)?);
@@ -135,7 +137,7 @@ impl Inputs {
         let answers = held_out.answers;
         Ok(Self {
             policy,
-            preference_folder,
+            preference,
             training,
             skipped,
             held_out: held_out_prompts,
@@ -189,8 +191,8 @@ impl Inputs {
     /// When its folder does not read.
     pub fn preference_bytes(&self, recipe: &Recipe) -> Result<u64, EngineError> {
         let kind = &recipe.score.settings.kind;
-        let footprint = Footprint::of_folder(self.preference_folder.as_deref(), kind)?;
-        Ok(footprint.weight_bytes(kind.dtype().or(footprint.stored_dtype).unwrap_or(DType::F32)))
+        let footprint = Footprint::of_folder(preference_place(self.preference.as_ref()), kind)?;
+        Ok(footprint.weight_bytes(kind.dtype().or(footprint.stored_dtype).unwrap_or(DType::F32), true))
     }
 
     /// Bytes of the starting policy's weights, as stored.
@@ -210,18 +212,41 @@ impl Inputs {
         recipe: &Recipe,
         runtime: &Runtime,
     ) -> Result<Box<dyn PreferenceModel>, EngineError> {
-        let folder = self.preference_folder.as_deref();
-        Ok(selfplay_scorer::load(folder, &recipe.score.settings, &runtime.device, None)?)
+        let place = preference_place(self.preference.as_ref());
+        Ok(selfplay_scorer::load(place, &recipe.score.settings, &runtime.device, None)?)
     }
 }
 
-/// What compares, as files: a model's folder, or the files that a program's words name.
+/// The recipe's preference model, as files; `None` of a kind that has none. An adapter's folder has the base that it names.
+///
+/// # Errors
+/// A model that is not to be had.
+pub(crate) fn find_preference_model(recipe: &Recipe, hub: &Hub) -> Result<Option<ModelFiles>, EngineError> {
+    let find = || ModelFiles::find(&recipe.score.model, &ModelSource::Unset, hub);
+    (!recipe.score.settings.kind.runs_elsewhere()).then(find).transpose()
+}
+
+/// The place of a preference model's files, as the scorer takes it.
+pub(crate) fn preference_place(files: Option<&ModelFiles>) -> ModelPlace<'_> {
+    match files {
+        None => ModelPlace::Nothing,
+        Some(ModelFiles { folder, adapter: None, .. }) => ModelPlace::Folder(folder),
+        Some(ModelFiles { folder, adapter, .. }) => {
+            ModelPlace::Adapted(ModelFolders { base: folder, adapter: adapter.as_deref() })
+        }
+    }
+}
+
+/// What compares, as files: a model's folders, or the files that a program's words name.
 pub(crate) fn preference_files(
-    folder: Option<&Path>,
+    files: Option<&ModelFiles>,
     kind: &KindSettings,
 ) -> Result<Vec<InputFile>, EngineError> {
-    match folder {
-        Some(folder) => InputFile::of_model(folder),
+    match files {
+        Some(files) => {
+            let folders = std::iter::once(files.folder.as_path()).chain(files.adapter.as_deref());
+            Ok(folders.map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?.concat())
+        }
         None => hash_files(kind.command().map_or(Vec::new(), |program| program.files())),
     }
 }

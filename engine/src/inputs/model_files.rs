@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::Architecture;
 use selfplay_model::adapter::{AdapterConfig, base_of, is_adapter};
+use selfplay_scorer::{KindSettings, ModelFolders, ModelPlace};
+use selfplay_trainer::check_fresh_adapter;
 
 use crate::error::{EngineError, Result};
 use crate::hub::{self, Hub};
@@ -55,6 +57,24 @@ impl ModelFiles {
     }
 }
 
+/// That a preference model's folder, or the base of an adapter's, can be used; weights are not read.
+///
+/// # Errors
+/// What cannot.
+pub fn check_preference_model(folder: &Path, kind: &KindSettings) -> Result<()> {
+    if !is_adapter(folder) {
+        return conversation_check::preference_model(folder.into(), kind);
+    }
+    AdapterConfig::load(folder)?;
+    match base_source(folder)? {
+        ModelSource::Folder(base) => {
+            let folders = ModelFolders { base: &base, adapter: Some(folder) };
+            conversation_check::preference_model(ModelPlace::Adapted(folders), kind)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// That the policy's files on this machine, its adapter and `[train.lora]` go together; weights are not read.
 ///
 /// # Errors
@@ -79,6 +99,9 @@ pub fn check_policy(recipe: &Recipe) -> Result<()> {
         && adapter.is_dir()
     {
         configs.push(AdapterConfig::load(adapter)?);
+    }
+    if configs.is_empty() {
+        check_fresh_adapter(&recipe.train, &architecture)?;
     }
     if let Some(lora) = recipe.train.lora.as_ref().filter(|lora| lora.init().folder().is_none()) {
         configs.push(lora.config());
@@ -115,8 +138,8 @@ fn base_source(adapter: &Path) -> Result<ModelSource> {
         (ModelSource::Hub { id, revision: None }, revision) => ModelSource::Hub { id, revision },
         (ModelSource::Folder(folder), _) if !folder.is_dir() => {
             return Err(EngineError::input(format!(
-                "{}: its base_model_name_or_path is {base:?}, which is not there; name the base as the model, and this \
-                 folder in policy.adapter",
+                "{}: its base_model_name_or_path is {base:?}, which is not there; put the base there, or, of a \
+                 policy, name it as policy.model and this folder in policy.adapter",
                 adapter.display()
             )));
         }

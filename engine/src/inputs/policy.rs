@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
 use selfplay_scorer::QuantizeForm;
+use selfplay_trainer::{TrainSettings, check_fresh_adapter};
 
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -38,6 +39,18 @@ impl PolicySource {
         let codec = Codec::load(&folder, recipe.policy.chat_template.as_deref())?;
         let stop_ids = codec.stop_ids(&folder)?;
         Ok(Self { folder, adapter, base, codec, stop_ids })
+    }
+
+    /// That a training with these settings can put its adapter over this model; no weights are read.
+    ///
+    /// # Errors
+    /// Target modules or ranks that the model's shape does not have.
+    pub fn check_training(&self, settings: &TrainSettings) -> Result<()> {
+        // Over an adapter no fresh one is put.
+        if self.adapter.is_some() {
+            return Ok(());
+        }
+        Ok(check_fresh_adapter(settings, &Architecture::load(&self.folder)?)?)
     }
 
     /// Loads the weights, with preference heads where they are wanted, and the adapter over them.

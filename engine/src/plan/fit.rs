@@ -236,8 +236,7 @@ pub(crate) fn refusal(
 /// The part of a phase that no setting changes, and its bytes.
 fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
     let models = models(planned, planned.recipe);
-    let policy = models.policy.parameter_bytes(models.policy_dtype);
-    let preference = models.preference.weight_bytes(models.preference_dtype);
+    let (policy, preference) = (models.policy_weights(), models.preference_weights());
     match phase {
         Phase::SamplingAndScoring => ("both models' weights", policy + preference),
         Phase::Sampling => ("the policy's weights", policy),

@@ -9,11 +9,13 @@ use std::path::Path;
 
 use candle_core::DType;
 use selfplay_model::adapter::AdapterConfig;
+use selfplay_model::architecture::nf4_bytes;
+use selfplay_model::linear::NF4_PANEL;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, ModelError};
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
-use selfplay_trainer::{OptimizerKind, TrainSettings};
+use selfplay_trainer::TrainSettings;
 
 use crate::device::DeviceChoice;
 use crate::recipe::{Recipe, WeightDType};
@@ -88,16 +90,25 @@ impl<'a> Models<'a> {
         self.device != DeviceChoice::Cpu
     }
 
-    fn policy_weights(&self) -> u64 {
+    /// Bytes of the policy's weights.
+    pub(crate) fn policy_weights(&self) -> u64 {
         if self.policy_quantized {
-            return self.policy.quantized_bytes(self.policy_dtype);
+            return self.policy.quantized_bytes(self.policy_dtype, self.on_gpu());
         }
         self.policy.parameter_bytes(self.policy_dtype)
     }
 
-    /// The packed copies that a CPU samples with; maps of four bits have none.
+    /// Bytes of the preference model's weights.
+    pub(crate) fn preference_weights(&self) -> u64 {
+        self.preference.weight_bytes(self.preference_dtype, self.on_gpu())
+    }
+
+    /// The packed copies that a CPU samples with: maps of four bits as such, with scales of 32 bits.
     fn packed_weights(&self) -> u64 {
-        if self.policy_quantized { self.policy.head_bytes(self.policy_dtype) } else { self.policy_weights() }
+        match self.policy_quantized {
+            true => nf4_bytes(self.policy.map_numbers(), true) + self.policy.head_bytes(self.policy_dtype),
+            false => self.policy_weights(),
+        }
     }
 }
 
@@ -170,9 +181,14 @@ pub(crate) fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryB
         bytes.add("f32 master weights", trained * 4);
     }
     bytes.add("gradients, f32", trained * 4);
-    bytes.add("optimizer state, f32", trained * 4 * state_tensors(settings));
+    let state =
+        if settings.optimizer.is_eight_bit() { "optimizer state, 8 bits" } else { "optimizer state, f32" };
+    bytes.add(state, settings.state_bytes(trained));
     bytes.add("kept for the backward pass", activations(models.policy, settings, width));
     bytes.add("one chunk of the output head", head_chunk(models, settings));
+    if models.policy_quantized {
+        bytes.add("maps that are decoded", decoded_maps(models));
+    }
     bytes.add("the program", PROGRAM);
     if !models.on_gpu() {
         // What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
@@ -181,13 +197,23 @@ pub(crate) fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryB
     bytes
 }
 
+/// What a product with a map in four bits decodes: on a CPU a panel of it, on a GPU the whole of the largest one, in f32 and in
+/// the dtype of computation, with the levels that its codes mean.
+fn decoded_maps(models: &Models<'_>) -> u64 {
+    let largest = models.policy.largest_map();
+    match models.on_gpu() {
+        true => largest * (4 + 4 + models.policy_dtype.size_in_bytes() as u64),
+        false => 4 * largest.min(NF4_PANEL as u64),
+    }
+}
+
 /// The part of [`training`] that no setting of a batch changes.
 pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let width = models.policy_dtype.size_in_bytes() as u64;
     let masters = if width < 4 { 4 } else { 0 };
     let adapter = if settings.lora.is_some() { width } else { 0 };
-    models.policy_weights()
-        + trained_numbers(models.policy, settings) * (adapter + masters + 4 + 4 * state_tensors(settings))
+    let trained = trained_numbers(models.policy, settings);
+    models.policy_weights() + trained * (adapter + masters + 4) + settings.state_bytes(trained)
 }
 
 /// Numbers that training moves: an adapter's, or all. One that the model cannot have is refused before training.
@@ -210,10 +236,13 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
         bytes.add("policy, packed for small batches", models.packed_weights());
     }
     if beside {
-        bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
+        bytes.add("preference model", models.preference_weights());
         bytes.add("a pass of scoring", scoring_pass(models, recipe));
     }
     bytes.add("a step of sampling", sampling_step(models, limits));
+    if models.policy_quantized && models.on_gpu() {
+        bytes.add("maps that are decoded", decoded_maps(models));
+    }
     bytes.add("the program", PROGRAM);
     let left = memory.map(|memory| memory.saturating_sub(bytes.total()));
     let what = match (limits.cache_bytes, left) {
@@ -228,7 +257,7 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
 /// While candidates are compared and the policy is not there.
 fn scoring(models: &Models<'_>, recipe: &Recipe) -> MemoryBreakdown {
     let mut bytes = MemoryBreakdown::default();
-    bytes.add("preference model", models.preference.weight_bytes(models.preference_dtype));
+    bytes.add("preference model", models.preference_weights());
     bytes.add("a pass of scoring", scoring_pass(models, recipe));
     bytes.add("the program", PROGRAM);
     bytes
@@ -247,20 +276,13 @@ pub(crate) fn policy_folder(policy: &Architecture, recipe: &Recipe) -> u64 {
 
 /// A training checkpoint: f32 weights and the optimizer's state.
 pub(crate) fn checkpoint(policy: &Architecture, settings: &TrainSettings) -> u64 {
-    trained_numbers(policy, settings) * 4 * (1 + state_tensors(settings))
+    let trained = trained_numbers(policy, settings);
+    4 * trained + settings.state_bytes(trained)
 }
 
 /// Candidates of `prompts` prompts at full length: an id and a log-prob per token, and its text.
 pub(crate) fn candidates(prompts: u64, recipe: &Recipe) -> u64 {
     prompts * recipe.sample.num_samples as u64 * recipe.sample.max_new_tokens as u64 * (4 + 4 + 4)
-}
-
-/// Tensors of the parameters' size that the optimizer keeps.
-fn state_tensors(settings: &TrainSettings) -> u64 {
-    match settings.optimizer {
-        OptimizerKind::AdamW => 2,
-        OptimizerKind::RmsProp => 1 + u64::from(settings.momentum > 0.0) + u64::from(settings.centered),
-    }
 }
 
 /// Tokens of the longest pair: two responses that leave the prompt next to nothing.

@@ -234,7 +234,7 @@ impl Job<'_> {
             every => (steps / every as f64).ceil() + 1.0,
         };
         let folder = memory::policy_folder(policy, recipe) as f64;
-        let preference = self.models.preference.weight_bytes(self.models.preference_dtype) as f64;
+        let preference = self.models.preference_weights() as f64;
         let candidates = memory::candidates(1, recipe) as f64 * prompts;
         4.0 * folder
             + 2.0 * preference

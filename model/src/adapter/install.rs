@@ -61,20 +61,13 @@ impl Decoder {
         seed: u64,
     ) -> Result<(), ModelError> {
         self.untie_for(&config, |_| false)?;
+        config.check_start(start, self.architecture())?;
         let targets = targets(&config, self.architecture())?;
         for name in &config.modules_to_save {
             self.saved_module(name)?;
         }
         let mut parts = Vec::with_capacity(targets.len());
         for target in targets {
-            let least = target.inputs.min(target.outputs);
-            if start == AdapterStart::Pissa && target.rank > least {
-                let what = format!("rank {} for {}, whose short side is {least}", target.rank, target.path);
-                return Err(ModelError::value(
-                    what,
-                    "with init = \"pissa\" a rank up to a module's short side",
-                ));
-            }
             let weight = self.weight(&target.path)?;
             let fresh = start.factors(&target, &weight, seed)?;
             let magnitude = match config.dora {

@@ -8,7 +8,7 @@
 //! names     what tensors are called in adapter_model.safetensors
 //! start     what fresh factors begin with: default, gaussian, pissa      svd: singular values for the last
 //! install   an adapter over a decoder, from settings or from a folder; what of it is trained
-//! read, write   adapter_model.safetensors
+//! read, write   adapter_model.safetensors         heads   the preference heads among its tensors
 //! ```
 //!
 //! The products are in [`crate::linear`]; whoever computes with a decoder knows nothing of this folder. Layout and rules are
@@ -17,6 +17,7 @@
 
 mod config;
 mod folder;
+mod heads;
 mod install;
 mod module_names;
 mod names;
@@ -29,6 +30,7 @@ mod write;
 pub use config::{AdapterConfig, BiasTraining, CONFIG_FILE, WEIGHTS_FILE};
 pub(crate) use folder::fault;
 pub use folder::{base_of, is_adapter};
+pub use heads::{heads, stored_numbers};
 pub use install::InstalledAdapter;
 pub use module_names::TargetModules;
 pub use start::AdapterStart;

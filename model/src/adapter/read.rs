@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{AdapterConfig, CONFIG_FILE, WEIGHTS_FILE};
+use super::heads::{CLASSIFIERS, PROMPT, VALUE, is_head, plain_name};
 use super::module_names::is_end_of;
 use super::names::{self, HeldTensor};
 use super::targets::Target;
@@ -14,8 +15,6 @@ use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::weights::WeightFiles;
 
-/// Heads of preference models, which an adapter may bring.
-const HEADS: [&str; 2] = ["value_head.weight", "prompt_head.weight"];
 /// What PEFT writes beside factors for an output head or a vocabulary that was resized.
 const EMBEDDINGS: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
 
@@ -61,6 +60,19 @@ impl AdapterFile {
             held.insert(name.to_owned(), what);
         }
         Ok(Self { path, files, held })
+    }
+
+    /// The shape of a tensor of the base, by its name in the base.
+    pub(super) fn base_shape(&self, name: &str) -> Option<&[usize]> {
+        let is_it = |held: &HeldTensor| matches!(held, HeldTensor::Base(base) if base == name);
+        let (stored, _) = self.held.iter().find(|(_, held)| is_it(held))?;
+        self.files.shape_of(stored)
+    }
+
+    /// How many numbers all tensors have.
+    pub(super) fn numbers(&self) -> usize {
+        let shapes = self.held.keys().filter_map(|name| self.files.shape_of(name));
+        shapes.map(|shape| shape.iter().product::<usize>()).sum()
     }
 
     /// Whether a tensor of the base is in the file, by its name in the base.
@@ -123,9 +135,10 @@ impl AdapterFile {
             let module = name.rsplit_once('.').map_or("", |(module, _)| module);
             let is_saved = config.modules_to_save.iter().any(|saved| is_end_of(saved, module));
             let is_bias = name.ends_with(".bias") && config.bias != super::BiasTraining::None;
+            let plain = plain_name(decoder, name);
             let shape = match decoder.parameters().find(name) {
                 Some(id) => decoder.parameters().get(id).value.dims().to_vec(),
-                None if HEADS.contains(&name.as_str()) => {
+                None if plain.is_some() => {
                     let rows = self.files.shape_of(stored).and_then(|shape| shape.first()).copied();
                     vec![rows.unwrap_or(0), decoder.architecture().hidden_size]
                 }
@@ -139,15 +152,21 @@ impl AdapterFile {
                 );
                 return Err(ModelError::input(&self.path, what, want));
             }
-            found.push((name.clone(), self.read(stored, &shape)?));
+            let name = plain.map_or_else(|| name.clone(), str::to_owned);
+            found.push((name, self.read(stored, &shape)?));
         }
         // In the order in which a training adds them.
-        found.sort_by_key(|(name, _)| HEADS.iter().position(|head| head == name));
+        found.sort_by_key(|(name, _)| [VALUE, PROMPT].iter().position(|head| head == name));
+        let bases = || {
+            self.held.values().filter_map(|held| match held {
+                HeldTensor::Base(name) => name.rsplit_once('.').map(|(module, _)| module),
+                _ => None,
+            })
+        };
         for name in &config.modules_to_save {
-            let is_there = found.iter().any(|(tensor, _)| {
-                tensor.rsplit_once('.').is_some_and(|(module, _)| is_end_of(name, module))
-            });
-            if !is_there {
+            let is_there = bases().any(|module| is_end_of(name, module));
+            let is_other = CLASSIFIERS.contains(&name.as_str()) && self.held.values().any(is_head);
+            if !is_there && !is_other {
                 let what = format!("it has no tensor of {name}, which modules_to_save names");
                 return Err(ModelError::input(&self.path, what, "copy the whole folder again"));
             }

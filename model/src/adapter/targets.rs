@@ -2,6 +2,7 @@
 
 use super::config::AdapterConfig;
 use super::module_names::{Matcher, TargetModules, is_end_of};
+use super::start::AdapterStart;
 use crate::architecture::Architecture;
 use crate::error::ModelError;
 
@@ -146,6 +147,21 @@ impl AdapterConfig {
             Ok(targets(config, architecture)?.into_iter().map(|target| target.path).collect())
         };
         Ok(paths(self)? == paths(other)?)
+    }
+
+    /// That fresh factors can begin as `start` on a model of this shape.
+    ///
+    /// # Errors
+    /// A target that the model has not; with pissa a rank above a module's shorter side.
+    pub fn check_start(&self, start: AdapterStart, architecture: &Architecture) -> Result<(), ModelError> {
+        let targets = targets(self, architecture)?;
+        let short = |target: &Target| target.inputs.min(target.outputs);
+        let beyond = targets.iter().find(|target| target.rank > short(target));
+        let Some(target) = beyond.filter(|_| start == AdapterStart::Pissa) else { return Ok(()) };
+        Err(ModelError::value(
+            format!("rank {} for {}, whose short side is {}", target.rank, target.path, short(target)),
+            "with init = \"pissa\" a rank up to a module's short side; rank_pattern gives a module one of its own",
+        ))
     }
 
     /// How many numbers are trained on a model of this shape: factors, magnitudes, and what is saved whole.

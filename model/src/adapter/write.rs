@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use selfplay_records::atomic;
 
 use super::config::{CONFIG_FILE, WEIGHTS_FILE};
+use super::heads::{CLASSIFIERS, VALUE};
 use super::names;
 use crate::architecture::StoredDtype;
 use crate::decoder::Decoder;
@@ -32,6 +33,10 @@ impl Decoder {
         let architecture: Vec<String> =
             self.architecture().tensors().into_iter().map(|tensor| tensor.name).collect();
         let mut saved = installed.config.modules_to_save.clone();
+        if self.parameters().find(VALUE).is_some() {
+            // The value head has one name here, whatever an earlier program called it.
+            saved.retain(|name| !CLASSIFIERS.contains(&name.as_str()));
+        }
         for (_, parameter) in self.parameters().iter() {
             let is_of_base = architecture.contains(&parameter.name);
             let is_factor = parameter.name.starts_with("base_model.");

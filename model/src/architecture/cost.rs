@@ -18,6 +18,13 @@ struct BlockProducts {
     rest: f64,
 }
 
+/// Bytes of numbers in NF4: four bits each, and a scale for each 64, of eight bits on a CPU (with four bytes for 256 of them)
+/// and of 32 on a GPU.
+pub fn nf4_bytes(numbers: u64, on_gpu: bool) -> u64 {
+    let scales = numbers.div_ceil(64);
+    numbers.div_ceil(2) + if on_gpu { 4 * scales } else { scales + 4 * scales.div_ceil(256) }
+}
+
 impl Architecture {
     /// Queries, keys and values of a token, in numbers.
     fn qkv_width(&self) -> usize {
@@ -86,13 +93,24 @@ impl Architecture {
         self.parameter_count() as u64 * dtype.size_in_bytes() as u64
     }
 
-    /// Bytes of the weights with the maps of the blocks in NF4: four bits a number, and eight for each 64.
-    pub fn quantized_bytes(&self, dtype: DType) -> u64 {
+    /// Numbers of the blocks' maps: what is quantised where a model is.
+    pub fn map_numbers(&self) -> u64 {
         let modules = self.modules();
         let maps = modules.tensors().into_iter().filter(|spec| modules.is_of_block(spec));
-        let numbers: u64 = maps.map(|spec| spec.shape.iter().product::<usize>() as u64).sum();
-        let others = self.parameter_count() as u64 - numbers;
-        numbers / 2 + numbers / 64 + others * dtype.size_in_bytes() as u64
+        maps.map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Numbers of the largest of these maps.
+    pub fn largest_map(&self) -> u64 {
+        let modules = self.modules();
+        let maps = modules.tensors().into_iter().filter(|spec| modules.is_of_block(spec));
+        maps.map(|spec| spec.shape.iter().product::<usize>() as u64).max().unwrap_or(0)
+    }
+
+    /// Bytes of the weights with the maps of the blocks in NF4.
+    pub fn quantized_bytes(&self, dtype: DType, on_gpu: bool) -> u64 {
+        let numbers = self.map_numbers();
+        nf4_bytes(numbers, on_gpu) + (self.parameter_count() as u64 - numbers) * dtype.size_in_bytes() as u64
     }
 
     /// Bytes of the output head's matrix, which may be the embedding.

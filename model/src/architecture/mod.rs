@@ -21,12 +21,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
+pub use cost::nf4_bytes;
 pub use families::Family;
 pub(crate) use families::text_config;
 pub(crate) use fields::token_ids;
 pub(crate) use layout::Modules;
 pub use layout::{ParameterKind, TensorSpec};
 pub use named::NAMES;
+pub use quantization::is_stored_in_four_bits;
 pub use rope::{Rope, RopeScaling};
 
 use crate::companions::Companions;

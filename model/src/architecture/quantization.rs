@@ -1,12 +1,21 @@
 //! `quantization_config` of config.json: which quantised weights are read, and the others by name.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::fields::{Fields, shorten};
 use crate::error::ModelError;
+use crate::json::read_json;
 
 const KEY: &str = "quantization_config";
 const WANT: &str = "use the model's unquantised weights (float32, bfloat16 or float16), or bitsandbytes' NF4";
+
+/// Whether the model in `folder` has its maps stored in NF4, as config.json says.
+pub fn is_stored_in_four_bits(folder: &Path) -> bool {
+    let config = read_json(&folder.join("config.json"), "").unwrap_or_default();
+    config[KEY]["bnb_4bit_quant_type"] == "nf4"
+}
 
 /// Errors: weights quantised as anything but bitsandbytes' NF4.
 pub(super) fn check(fields: &Fields) -> Result<(), ModelError> {

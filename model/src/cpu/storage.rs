@@ -31,6 +31,40 @@ pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&mut [T]) -> R
     }
 }
 
+/// Runs `f` over the bytes of a contiguous CPU tensor of u8, in place.
+///
+/// # Errors
+/// As [`with_slice`].
+pub fn with_bytes_mut<R>(tensor: &Tensor, f: impl FnOnce(&mut [u8]) -> R) -> Result<R> {
+    let op = BytesInPlace { f: Cell::new(Some(f)), result: RefCell::new(None) };
+    tensor.inplace_op1(&op)?;
+    match op.result.into_inner() {
+        Some(result) => Ok(result),
+        None => bail!("the in-place operation did not run"),
+    }
+}
+
+struct BytesInPlace<F, R> {
+    f: Cell<Option<F>>,
+    result: RefCell<Option<R>>,
+}
+
+impl<R, F: FnOnce(&mut [u8]) -> R> InplaceOp1 for BytesInPlace<F, R> {
+    fn name(&self) -> &'static str {
+        "in-place bytes"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::U8(bytes), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("an in-place operation on bytes needs a contiguous tensor of u8")
+        };
+        if let Some(f) = self.f.take() {
+            *self.result.borrow_mut() = Some(f(&mut bytes[start..end]));
+        }
+        Ok(())
+    }
+}
+
 /// A CPU tensor of the given shape that owns `data`.
 ///
 /// # Errors

@@ -110,7 +110,8 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
-        _ => bail!("kernels know bf16, f32, f64 and u32 alone"),
+        CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
+        _ => bail!("kernels know bf16, f32, f64, u32 and u8 alone"),
     })
 }
 

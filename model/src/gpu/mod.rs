@@ -238,6 +238,7 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
         Storage::Cpu(CpuStorage::F32(data)) => data.as_ptr() as u64,
         Storage::Cpu(CpuStorage::F64(data)) => data.as_ptr() as u64,
         Storage::Cpu(CpuStorage::U32(data)) => data.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U8(data)) => data.as_ptr() as u64,
         #[cfg(feature = "cuda")]
         Storage::Cuda(storage) => cuda::address(storage)?,
         _ => bail!("{:?} on {:?} has no address", tensor.dtype(), tensor.device().location()),

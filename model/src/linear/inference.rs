@@ -2,21 +2,32 @@
 
 use candle_core::{DType, Result};
 
-use super::Linear;
 use super::lora::Lora;
 use super::packed::Packed;
+use super::{Linear, Weight};
 use crate::parameters::Parameters;
 
 impl Linear {
     /// Packs the weights for a CPU's products with few rows, where nothing is packed yet: their size again in memory. The
-    /// weights must not be updated until [`Linear::unpack`]. A map with a quantised matrix is not packed, since the copy would be
-    /// dense; its adapters with a magnitude are folded.
+    /// weights must not be updated until [`Linear::unpack`]. Quantised matrices are packed in four bits; a dense one beside them is
+    /// not packed, and adapters with a magnitude are folded.
     ///
     /// # Errors
     /// Weights that are not contiguous f32 on a CPU.
     pub(crate) fn pack(&mut self, parameters: &Parameters) -> Result<()> {
         if self.modules.iter().any(|module| module.weight.parameter().is_none()) {
-            return self.fold(parameters);
+            self.fold(parameters)?;
+            if self.coded.is_empty() {
+                self.coded = (self.modules.iter().enumerate())
+                    .map(|(number, module)| match module.weight {
+                        Weight::Nf4(id) if self.folded.get(number).is_none_or(Option::is_none) => {
+                            parameters.quantized_matrix(id).packed()
+                        }
+                        _ => None,
+                    })
+                    .collect();
+            }
+            return Ok(());
         }
         if self.packed.is_none() {
             let weights = (self.modules.iter().enumerate())
@@ -53,6 +64,7 @@ impl Linear {
     /// Frees packed and folded copies.
     pub(crate) fn unpack(&mut self) {
         self.packed = None;
+        self.coded = Vec::new();
         self.folded = Vec::new();
     }
 }

@@ -12,8 +12,8 @@
 //! | all modules of a map packed for a CPU's inference | beside the parameters, until `Linear::unpack` | `packed.rs` |
 //!
 //! A frozen weight in a form of its own (`nf4.rs`) is no parameter, so that neither gradients nor optimizers nor a trainer's
-//! checkpoints know of it; `matrix.rs` is where forms are told apart, module by module. Its backward has dx alone, and a map
-//! with one is not packed. An adapter stands in a
+//! checkpoints know of it; `matrix.rs` is where forms are told apart, module by module. Its backward has dx alone, and for a
+//! CPU's inference it is packed as it is, in four bits. An adapter stands in a
 //! list beside `modules` (`lora/`): `forward` adds its product to its module's columns, `backward` adds to dx and to its
 //! factors' gradients. Whoever computes with a map calls these two functions and asks for neither. Parameters that are not
 //! trained have no gradient, here as everywhere.
@@ -21,6 +21,7 @@
 //! For inference a CPU packs W + ΔW, which costs nothing from then on. A GPU has no second copy of the weights and adds the
 //! thin products, but for adapters with a magnitude: their W + ΔW is made once, and kept until `Linear::unpack`.
 
+pub mod codebook;
 mod dense;
 mod inference;
 pub(crate) mod lora;
@@ -37,10 +38,12 @@ use self::lora::{AdaptedModule, Lora};
 pub(crate) use self::matrix::Matrix;
 pub use self::module::NewModule;
 pub(crate) use self::module::{Module, Weight};
+pub use self::nf4::NF4_PANEL;
 pub(crate) use self::nf4::{Nf4Matrix, Nf4Scales};
 use self::packed::Packed;
 pub use self::sum_order::SumOrder;
 use crate::architecture::{ParameterKind, layout};
+use crate::cpu::gemm::PackedNf4;
 use crate::cpu::storage::unwritten_tensor;
 use crate::gpu::Gpu;
 use crate::ops::elementwise::{add_bias, add_bias_backward};
@@ -52,6 +55,8 @@ pub struct Linear {
     modules: Vec<Module>,
     adapters: Vec<Lora>,
     packed: Option<Packed>,
+    /// Of modules whose matrix is quantised: the same for a CPU's inference.
+    coded: Vec<Option<PackedNf4>>,
     /// In the place of a module's matrix and its adapter, for inference where nothing is packed.
     folded: Vec<Option<Tensor>>,
 }
@@ -130,6 +135,7 @@ impl Linear {
             modules: Vec::with_capacity(modules.len()),
             adapters: Vec::new(),
             packed: None,
+            coded: Vec::new(),
             folded: Vec::new(),
         };
         for (name, weight, bias) in modules {
@@ -199,6 +205,7 @@ impl Linear {
         self.parameters().map(|id| parameters.get(id).footprint()).sum::<usize>()
             + quantized.sum::<usize>()
             + self.packed.as_ref().map_or(0, Packed::footprint)
+            + self.coded.iter().flatten().map(PackedNf4::footprint).sum::<usize>()
             + self.folded.iter().flatten().map(bytes).sum::<usize>()
     }
 
@@ -279,7 +286,12 @@ impl Linear {
                     let place = self.place(parameters, gpu.as_ref(), module, pass.dropout);
                     let adapter = self.adapter_of(number);
                     if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
-                        place.weight.forward(gpu.as_ref(), x, out, first, pass.sums)?;
+                        match self.coded.get(number) {
+                            Some(Some(coded)) if gpu.is_none() && x.dtype() == DType::F32 => {
+                                packed::forward_coded(coded, x, out, first)?
+                            }
+                            _ => place.weight.forward(gpu.as_ref(), x, out, first, pass.sums)?,
+                        }
                     }
                     if let Some(adapter) = adapter.filter(|_| t > 0) {
                         adapter.forward(&place, x, out, pass.sums)?;

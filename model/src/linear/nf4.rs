@@ -6,7 +6,8 @@
 //! magnitude: scale = level · nested scale + mean.
 //!
 //! A product decodes some rows at a time and lets them go; nothing dense is kept. The backward has dx alone: the matrix is no
-//! parameter. On a CPU the rows are decoded from the codes; elsewhere the codes lie on the device with their scales decoded,
+//! parameter. On a CPU the rows are decoded from the codes, and a stage of inference keeps the codes a second time in the order
+//! of the innermost loop (`cpu/gemm/nf4.rs`); elsewhere the codes lie on the device with their scales decoded,
 //! and a whole matrix is made by a look-up for each product.
 //!
 //! Departures: a block of zeros has the code of 0 (bitsandbytes divides by zero there); the mean of the scales is summed in
@@ -15,8 +16,10 @@
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
+use super::codebook::{dynamic_map, limits, nearest};
 use super::dense;
 use super::sum_order::SumOrder;
+use crate::cpu::gemm::{CodedMatrix, PackedNf4};
 use crate::gpu::Gpu;
 
 /// Numbers that share a scale, where a matrix is quantised here.
@@ -25,8 +28,8 @@ const BLOCK: usize = 64;
 const NESTED_BLOCK: usize = 256;
 /// Numbers that one task decodes.
 const CHUNK: usize = 1 << 14;
-/// Numbers that a product decodes at a time, 16 MiB of them.
-const PANEL: usize = 1 << 22;
+/// Numbers that a CPU's product decodes at a time, 16 MiB of them.
+pub const NF4_PANEL: usize = 1 << 22;
 
 /// What the 16 codes mean: quantiles of a normal distribution, of either sign and 0.
 const LEVELS: [f32; 16] = [
@@ -228,13 +231,27 @@ impl Nf4Matrix {
         }
     }
 
+    /// The same matrix for a CPU's products in f32; `None` elsewhere, and where its blocks do not fit the rows.
+    pub(super) fn packed(&self) -> Option<PackedNf4> {
+        let Form::Host { codes, scales } = &self.form else { return None };
+        let code = |at: usize| if at % 2 == 0 { codes[at / 2] >> 4 } else { codes[at / 2] & 15 };
+        PackedNf4::of(&CodedMatrix {
+            rows: self.shape[0],
+            inputs: self.shape[1],
+            block: self.block,
+            levels: self.levels,
+            code: &code,
+            scale: &|block| scales.of_block(block),
+        })
+    }
+
     /// Calls `use_rows` with parts of the matrix, from the first row on: the part's first row and its rows, decoded.
     fn by_panels(&self, dtype: DType, mut use_rows: impl FnMut(usize, &Tensor) -> Result<()>) -> Result<()> {
         if let Form::Device { .. } = self.form {
             return use_rows(0, &self.dense(dtype)?);
         }
         let [all, inputs] = self.shape;
-        let rows = (PANEL / inputs.max(1)).max(1);
+        let rows = (NF4_PANEL / inputs.max(1)).max(1);
         for first in (0..all).step_by(rows) {
             let panel = self.decoded_rows(first, rows.min(all - first))?;
             use_rows(first, &panel.to_dtype(dtype)?)?;
@@ -261,10 +278,20 @@ impl Nf4Matrix {
             let count = ((block + 1) * self.block - at).min(rest.len());
             let (now, later) = std::mem::take(&mut rest).split_at_mut(count);
             let scale = scales.of_block(block);
-            for (place, value) in (at..).zip(now) {
-                let byte = codes[place / 2];
-                let code = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
-                *value = self.levels[usize::from(code)] * scale;
+            let values = self.levels.map(|level| level * scale);
+            let mut now = now.iter_mut();
+            if at % 2 == 1
+                && let Some(first) = now.next()
+            {
+                *first = values[usize::from(codes[at / 2] & 15)];
+            }
+            let mut pairs = now.into_slice().chunks_exact_mut(2);
+            for (pair, byte) in (&mut pairs).zip(&codes[at.div_ceil(2)..]) {
+                pair[0] = values[usize::from(byte >> 4)];
+                pair[1] = values[usize::from(byte & 15)];
+            }
+            if let [last] = pairs.into_remainder() {
+                *last = values[usize::from(codes[(at + count - 1) / 2] >> 4)];
             }
             (at, rest) = (at + count, later);
         }
@@ -301,7 +328,7 @@ impl Nf4Matrix {
 fn nested(scales: &[f32]) -> Nf4Scales {
     let mean =
         (scales.iter().map(|scale| f64::from(*scale)).sum::<f64>() / scales.len().max(1) as f64) as f32;
-    let map = spread_levels();
+    let map = dynamic_map(true);
     let limits = limits(&map);
     let mut codes = Vec::with_capacity(scales.len());
     let mut largest_of = Vec::with_capacity(scales.len().div_ceil(NESTED_BLOCK));
@@ -312,38 +339,6 @@ fn nested(scales: &[f32]) -> Nf4Scales {
         largest_of.push(largest);
     }
     Nf4Scales::Nested { codes, map, scales: largest_of, block: NESTED_BLOCK, mean }
-}
-
-/// Between each two neighbours of ascending levels, where the nearer one changes.
-fn limits(levels: &[f32]) -> Vec<f32> {
-    levels.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect()
-}
-
-/// The place of the nearest level; of two that are as near, the lower.
-fn nearest(limits: &[f32], value: f32) -> u8 {
-    limits.partition_point(|limit| value > *limit) as u8
-}
-
-/// The 256 levels of the second quantisation (bitsandbytes' dynamic map): for each power of ten from 10⁻⁶ to 1, the middles of
-/// 2⁰ to 2⁶ equal parts of \[0.1, 1], of either sign, and 0 and 1.
-fn spread_levels() -> Vec<f32> {
-    let mut levels = vec![0.0f32, 1.0];
-    for power in 0..7i32 {
-        let parts = 1usize << power;
-        // As torch's linspace in f32: from the nearer end, each border rounded once.
-        let step = (1.0f32 - 0.1) / parts as f32;
-        let border = |i: usize| match i < parts.div_ceil(2) {
-            true => step.mul_add(i as f32, 0.1),
-            false => step.mul_add(-((parts - i) as f32), 1.0),
-        };
-        let factor = 10f64.powi(power - 6) as f32;
-        for part in 0..parts {
-            let middle = (border(part) + border(part + 1)) / 2.0;
-            levels.extend([factor * middle, -factor * middle]);
-        }
-    }
-    levels.sort_by(f32::total_cmp);
-    levels
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::cpu::gemm::{MatrixRef, PackedMatrix, Store};
+use crate::cpu::gemm::{MatrixRef, PackedMatrix, PackedNf4, Store};
 use crate::cpu::storage::{with_slice, with_slice_mut};
 
 /// A copy of a map's matrices, in f32.
@@ -36,4 +36,17 @@ impl Packed {
     pub(super) fn footprint(&self) -> usize {
         self.matrix.columns() * self.inputs * size_of::<f32>()
     }
+}
+
+/// out\[.., first..first + n] ← x·Wᵀ for x \[t, inputs] in f32 and a matrix in four bits.
+pub(super) fn forward_coded(coded: &PackedNf4, x: &Tensor, out: &Tensor, first: usize) -> Result<()> {
+    let ((t, k), width) = (x.dims2()?, out.dims2()?.1);
+    if t == 0 {
+        return Ok(());
+    }
+    with_slice::<f32, _>(x, |x| {
+        with_slice_mut::<f32, _>(out, |out| {
+            coded.product(MatrixRef::row_major(x, t, k, k), &mut out[first..], width);
+        })
+    })?
 }

@@ -26,7 +26,7 @@ const WRITE_CHUNK: usize = 1 << 20;
 /// Numbers converted at a time while reading.
 const READ_CHUNK: usize = 1 << 16;
 
-/// Writes the tensors in the order given, every number as `format`. Returns the file's SHA-256.
+/// Writes the tensors in the order given, every number as `format`; those of u8 as they are. Returns the file's SHA-256.
 ///
 /// # Errors
 /// A failed write, or a device that does not give its numbers.
@@ -52,7 +52,8 @@ pub fn write_stored(
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         tensors.iter().try_for_each(|(_, stored)| {
-            write_tensor(out, &stored.tensor().map_err(io::Error::other)?, format.dtype())
+            let dtype = if stored.is_bytes() { DType::U8 } else { format.dtype() };
+            write_tensor(out, &stored.tensor().map_err(io::Error::other)?, dtype)
         })
     })?;
     Ok(hex(hash))
@@ -93,10 +94,12 @@ fn header(tensors: &[(&str, Stored<'_>)], format: StoredDtype) -> Vec<u8> {
     header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
     let mut offset = 0;
     for (name, tensor) in tensors {
-        let end = offset + tensor.elem_count() * format.dtype().size_in_bytes();
-        let info = json!({
-            "dtype": format.safetensors_name(), "shape": tensor.dims(), "data_offsets": [offset, end],
-        });
+        let (dtype, size) = match tensor.is_bytes() {
+            true => ("U8", 1),
+            false => (format.safetensors_name(), format.dtype().size_in_bytes()),
+        };
+        let end = offset + tensor.elem_count() * size;
+        let info = json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [offset, end] });
         header.insert((*name).to_owned(), info);
         offset = end;
     }
@@ -131,6 +134,7 @@ fn fill_bytes(
     match dtype {
         DType::BF16 => bytes.extend(piece.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes())),
         DType::F16 => bytes.extend(piece.to_vec1::<half::f16>()?.iter().flat_map(|x| x.to_le_bytes())),
+        DType::U8 => bytes.extend(piece.to_vec1::<u8>()?),
         _ => bytes.extend(piece.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes())),
     }
     Ok(())
@@ -141,27 +145,35 @@ fn fill_bytes(
 pub struct NamedTensor {
     /// Its name.
     pub name: String,
-    /// f32, contiguous. A handle: cloning a tensor does not copy its values.
+    /// f32 or u8, contiguous. A handle: cloning a tensor does not copy its values.
     pub tensor: Tensor,
 }
 
-/// A file of f32 tensors that [`write()`] wrote, opened for reading.
+/// A file of tensors of f32 and u8 that [`write()`] wrote, opened for reading.
 pub struct TensorFile {
     path: PathBuf,
     reader: BufReader<File>,
-    /// Names and shapes by place in the file.
-    entries: Vec<(String, Vec<usize>)>,
+    /// By place in the file.
+    entries: Vec<Entry>,
     /// Of what was read so far.
     hash: Sha256,
     /// Of the whole file, where it is known.
     expected: Option<String>,
 }
 
+/// What the header says of a tensor.
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    dtype: DType,
+}
+
 impl TensorFile {
     /// Reads the header. `sha256` is what [`write()`] returned: what was read is held against it at the end.
     ///
     /// # Errors
-    /// An absent file, a damaged header, a file cut short or of another length, a tensor that is not f32.
+    /// An absent file, a damaged header, a file cut short or of another length, a tensor that is neither f32
+    /// nor u8.
     pub fn open(path: &Path, sha256: Option<&str>) -> Result<Self, ModelError> {
         let io = |source| ModelError::io(path, source);
         let damaged = |problem| ModelError::Damaged { path: path.to_owned(), problem };
@@ -184,10 +196,13 @@ impl TensorFile {
         })?;
         let mut entries = Vec::new();
         for name in metadata.offset_keys() {
-            match metadata.info(&name) {
-                Some(info) if info.dtype == Dtype::F32 => entries.push((name, info.shape.clone())),
-                _ => return Err(damaged(format!("entry {name:?} is not a whole f32 tensor"))),
-            }
+            let info = metadata.info(&name).map(|info| (info.dtype, info.shape.clone()));
+            let (dtype, shape) = match info {
+                Some((Dtype::F32, shape)) => (DType::F32, shape),
+                Some((Dtype::U8, shape)) => (DType::U8, shape),
+                _ => return Err(damaged(format!("entry {name:?} is not a whole tensor of f32 or u8"))),
+            };
+            entries.push(Entry { name, shape, dtype });
         }
         let promised = 8 + length + metadata.data_len() as u64;
         if promised != size {
@@ -197,20 +212,24 @@ impl TensorFile {
         Ok(Self { path: path.to_owned(), reader: file, entries, hash, expected })
     }
 
-    /// Overwrites the given tensors in place; names and shapes must be exactly the file's.
+    /// Overwrites the given tensors of f32 in place; names and shapes must be exactly the file's.
     ///
     /// # Errors
-    /// A tensor that only one side has or whose shapes differ; a failed read.
+    /// A tensor that only one side has or whose shapes or types differ; a failed read.
     pub fn read_into(mut self, tensors: &[NamedTensor]) -> Result<(), ModelError> {
         let by_name: BTreeMap<&str, &Tensor> = tensors.iter().map(|n| (n.name.as_str(), &n.tensor)).collect();
-        if let Some(absent) = by_name.keys().find(|name| !self.entries.iter().any(|(have, _)| have == *name))
+        if let Some(absent) =
+            by_name.keys().find(|name| !self.entries.iter().any(|entry| entry.name == **name))
         {
             return Err(self.damaged(format!("no tensor {absent:?}, which the model has")));
         }
-        for (name, shape) in std::mem::take(&mut self.entries) {
+        for Entry { name, shape, dtype } in std::mem::take(&mut self.entries) {
             let Some(tensor) = by_name.get(name.as_str()) else {
                 return Err(self.damaged(format!("tensor {name:?}, which the model lacks")));
             };
+            if dtype != DType::F32 {
+                return Err(self.damaged(format!("tensor {name:?} of {dtype:?}, the model's is f32")));
+            }
             if tensor.dims() != shape.as_slice() {
                 let dims = tensor.dims();
                 return Err(
@@ -233,9 +252,13 @@ impl TensorFile {
     /// A failed read; out of memory on the device.
     pub fn read_all(mut self, device: &Device) -> Result<Vec<NamedTensor>, ModelError> {
         let mut tensors = Vec::with_capacity(self.entries.len());
-        for (name, shape) in std::mem::take(&mut self.entries) {
-            let values = self.values(shape.iter().product())?;
-            tensors.push(NamedTensor { name, tensor: Tensor::from_vec(values, shape, device)? });
+        for Entry { name, shape, dtype } in std::mem::take(&mut self.entries) {
+            let count = shape.iter().product();
+            let tensor = match dtype {
+                DType::U8 => Tensor::from_vec(self.bytes(count)?, shape, device)?,
+                _ => Tensor::from_vec(self.values(count)?, shape, device)?,
+            };
+            tensors.push(NamedTensor { name, tensor });
         }
         self.check_hash()?;
         Ok(tensors)
@@ -255,6 +278,14 @@ impl TensorFile {
         let mut values = vec![0f32; count];
         self.fill(&mut values)?;
         Ok(values)
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<Vec<u8>, ModelError> {
+        let mut bytes = vec![0u8; count];
+        Hashing { inner: &mut self.reader, hash: &mut self.hash }
+            .read_exact(&mut bytes)
+            .map_err(|source| ModelError::io(&self.path, source))?;
+        Ok(bytes)
     }
 
     /// Fills `values` with the numbers that come next.
@@ -315,6 +346,24 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_stored_as_they_are_beside_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let bytes = Tensor::from_vec(vec![0u8, 127, 128, 255, 3], 5, &Device::Cpu).unwrap();
+        let tensors = [NamedTensor { name: "codes".into(), tensor: bytes }, named("a", &[0.5, 2.0], &[2])];
+        let hash = write_named(&path, &tensors);
+        let stored = std::fs::read(&path).unwrap();
+        let theirs = ::safetensors::SafeTensors::deserialize(&stored).unwrap();
+        assert_eq!(theirs.tensor("codes").unwrap().data(), [0, 127, 128, 255, 3]);
+        let all = TensorFile::open(&path, Some(&hash)).unwrap().read_all(&Device::Cpu).unwrap();
+        assert_eq!(all[0].tensor.to_vec1::<u8>().unwrap(), [0, 127, 128, 255, 3]);
+        assert_eq!(all[1].tensor.to_vec1::<f32>().unwrap(), [0.5, 2.0]);
+        let into = [named("codes", &[0.0; 5], &[5]), named("a", &[9.0; 2], &[2])];
+        let refused = TensorFile::open(&path, None).unwrap().read_into(&into).unwrap_err().to_string();
+        assert!(refused.contains("\"codes\" of U8"), "{refused}");
+    }
+
+    #[test]
     fn damage_and_misfits_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
@@ -342,7 +391,7 @@ mod tests {
         assert!(text("\"__metadata__\"", "__metadata__").contains("not JSON"));
         assert!(text("[0,8]", "[0,9]").contains("header is wrong"));
         assert!(text("[2]", "[4611686018427387904,2]").contains("header is wrong"));
-        assert!(text("\"F32\",\"shape\":[2]", "\"F64\",\"shape\":[1]").contains("not a whole f32 tensor"));
+        assert!(text("\"F32\",\"shape\":[2]", "\"F64\",\"shape\":[1]").contains("not a whole tensor of f32"));
     }
 
     /// Byte for byte what the format's reference writer makes of the same tensors, but for its order of entries.

@@ -1,6 +1,6 @@
 //! A tensor on its way into a file.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// One that there is, or one that is made when its turn comes: of a model whose adapter is merged on the way to disk,
 /// one merged matrix is in memory at a time.
@@ -28,6 +28,11 @@ impl Stored<'_> {
     /// How many numbers it has.
     pub fn elem_count(&self) -> usize {
         self.dims().iter().product()
+    }
+
+    /// Whether it holds bytes, which no format of numbers is for: they are stored as they are.
+    pub(super) fn is_bytes(&self) -> bool {
+        matches!(self, Self::Held(tensor) if tensor.dtype() == DType::U8)
     }
 
     /// The tensor.

@@ -3,24 +3,26 @@
 use std::path::Path;
 
 use candle_core::Device;
+use selfplay_model::adapter::stored_numbers;
 use selfplay_model::architecture::TensorSpec;
 use selfplay_model::weights::WeightFiles;
-use selfplay_model::{Architecture, Codec, Decoder, ModelError, PreferenceHeads};
+use selfplay_model::{Architecture, Codec, ModelError, PreferenceHeads};
 
 use super::backbone::footprint_of;
 use super::embedder::{Embedder, Reading};
 use super::embedding_model::EmbeddingModel;
 use super::kind::EmbeddingKind;
+use super::stored_head::stored_heads;
 use super::{Advantages, Embedded, EmbeddingSettings};
-use crate::{Footprint, PreferenceModel, ScoreError};
+use crate::{Footprint, ModelFolders, PreferenceModel, ScoreError};
 
-/// Loads the model in `folder` (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally,
-/// `prompt_head.weight` \[d/2, hidden]); `asked` is the kind that the recipe names, if it names one.
+/// Loads a model (Hugging Face layout with `value_head.weight` \[d, hidden] and, optionally, `prompt_head.weight`
+/// \[d/2, hidden], or an adapter that has them); `asked` is the kind that the recipe names, if it names one.
 ///
 /// # Errors
 /// As [`crate::load`].
 pub(crate) fn load(
-    folder: &Path,
+    folders: ModelFolders<'_>,
     asked: Option<EmbeddingKind>,
     settings: &EmbeddingSettings,
     factor: f64,
@@ -28,8 +30,9 @@ pub(crate) fn load(
     template: Option<&Path>,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     // The headers first, before gigabytes of weights are read in vain.
-    let architecture = Architecture::load(folder)?;
-    let heads = WeightFiles::open(folder)?.heads(&architecture)?;
+    let (base, folder) = (folders.base, folders.named());
+    let architecture = Architecture::load(base)?;
+    let heads = stored_heads(folders, &architecture)?;
     let Some(value_head) = &heads.value_head else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
@@ -43,13 +46,13 @@ pub(crate) fn load(
         check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
     }
     let options = settings.reading.load_options(device, true);
-    let decoder = Decoder::load(folder, &options)?;
+    let decoder = folders.decoder(&options)?;
     let Some(mut heads) = PreferenceHeads::of(&decoder) else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
     // A prompt head is a GPM's.
     heads.prompt = heads.prompt.filter(|_| head == EmbeddingKind::Gpm);
-    let codec = Codec::load(folder, template.or(settings.reading.chat_template.as_deref()))?;
+    let codec = Codec::load(base, template.or(settings.reading.chat_template.as_deref()))?;
     let reading = Reading {
         form,
         max_length: settings.reading.max_length,
@@ -62,15 +65,16 @@ pub(crate) fn load(
     Ok(Box::new(Embedded { model, factor, keeps_embeddings, advantages }))
 }
 
-/// The footprint of the model in `folder`, from its config.json and the headers of its weights; without weights, as of a
+/// The footprint of a model, from its config.json and the headers of its weights; without weights, as of a
 /// hub's model of which only config.json was fetched, the heads are not counted.
 ///
 /// # Errors
 /// No configuration of a decoder.
-pub(crate) fn footprint(folder: &Path) -> Result<Footprint, ScoreError> {
-    let architecture = Architecture::load(folder)?;
-    let stored = WeightFiles::open(folder).and_then(|files| loaded_parameters(&files, &architecture));
-    let parameters = stored.unwrap_or(architecture.parameter_count());
+pub(crate) fn footprint(folders: ModelFolders<'_>) -> Result<Footprint, ScoreError> {
+    let architecture = Architecture::load(folders.base)?;
+    let stored = WeightFiles::open(folders.base).and_then(|files| loaded_parameters(&files, &architecture));
+    let adapter = folders.adapter.and_then(|adapter| stored_numbers(adapter).ok()).unwrap_or(0);
+    let parameters = stored.unwrap_or(architecture.parameter_count()) + adapter;
     Ok(footprint_of(&architecture, parameters))
 }
 

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_footprint_is_the_backbone_s() {
         let (footprint, backbone) = (model(1.0).footprint(), Architecture::named("llama-15m").unwrap());
-        assert_eq!(footprint.weight_bytes(DType::BF16), 2 * backbone.parameter_count() as u64);
+        assert_eq!(footprint.weight_bytes(DType::BF16, true), 2 * backbone.parameter_count() as u64);
         assert_eq!(footprint.pass_bytes(10, DType::F32), 40 * backbone.inference_values() as u64);
     }
 }

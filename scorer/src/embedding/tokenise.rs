@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use selfplay_model::{ChatTemplate, Codec, ModelError};
 use selfplay_records::{Candidates, Message, Prompt, Response};
 
-use super::stored_head::stored_head;
+use super::stored_head::stored_value_head;
 use super::{EmbeddingSettings, Tokenization};
 use crate::conversation::conversation;
-use crate::{PromptCheck, ScoreError};
+use crate::{ModelFolders, PromptCheck, ScoreError};
 
 /// One prompt with its K responses as token ids; responses with the same tokens are one sequence, which is computed once
 /// and so ties exactly.
@@ -195,12 +195,13 @@ struct TextCheck {
 
 /// As [`crate::prompt_check`].
 pub(crate) fn prompt_check(
-    folder: &Path,
+    folders: ModelFolders<'_>,
     settings: &EmbeddingSettings,
 ) -> Result<Box<dyn PromptCheck>, ScoreError> {
+    let folder = folders.base;
     let codec = Codec::load(folder, settings.reading.chat_template.as_deref())?;
     // Without weights, as of a hub's model of which only the small files were fetched, the stricter form is asked for.
-    let head = stored_head(folder);
+    let head = stored_value_head(folders);
     let form = settings.tokenization.of_head(head.as_ref().map_or("value_head.weight", |head| &head.name));
     Ok(Box::new(TextCheck { codec, folder: folder.to_path_buf(), form }))
 }

@@ -4,29 +4,30 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::Device;
-use selfplay_model::{Architecture, ChatTemplate, Codec, Decoder, ModelError, StoredDtype};
+use selfplay_model::{Architecture, ChatTemplate, Codec, ModelError, StoredDtype};
 use selfplay_records::{Candidates, Prompt, Response};
 
 use super::PairLm;
 use super::question::Questions;
 use crate::footprint::{ComparisonLengths, Cost};
-use crate::{Footprint, PreferenceModel, PromptCheck, ReadingSettings, ScoreError};
+use crate::{Footprint, ModelFolders, PreferenceModel, PromptCheck, ReadingSettings, ScoreError};
 
-/// Loads the language model in `folder`.
+/// Loads a language model.
 ///
 /// # Errors
 /// A folder that does not load or has no output head; no chat template; "A" or "B" that is not one token.
 pub(crate) fn load(
-    folder: &Path,
+    folders: ModelFolders<'_>,
     settings: &ReadingSettings,
     factor: f64,
     device: &Device,
     template: Option<&Path>,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+    let folder = folders.base;
     let codec = open(folder, settings, template)?;
     let answers = [answer(&codec, folder, "A")?, answer(&codec, folder, "B")?];
     let options = settings.load_options(device, false);
-    let decoder = Decoder::load(folder, &options)?;
+    let decoder = folders.decoder(&options)?;
     let max_length = settings.max_length.min(decoder.architecture().max_positions);
     Ok(Box::new(PairLm { decoder, codec, answers, max_length, batch_tokens: settings.batch_tokens, factor }))
 }

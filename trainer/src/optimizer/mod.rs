@@ -5,26 +5,32 @@
 //! by the clip coefficient; weight decay leaves norms and biases out; a step at learning rate 0 still fills the state.
 //!
 //! State tensors live beside their parameter, on its device, in f32. [`Optimizer::state`] names them
-//! `<state>.<parameter>` (`square_avg.model.norm.weight`), for a checkpoint to keep.
+//! `<state>.<parameter>` (`square_avg.model.norm.weight`), for a checkpoint to keep. With `adamw8bit` and `rmsprop8bit` those of
+//! large parameters are kept in eight bits (`eight_bit/`), as `<state>_codes.<parameter>` and `<state>_magnitudes.<parameter>`.
 
 mod adamw;
+mod eight_bit;
 mod fused;
 mod gpu;
 pub mod grad_clip;
 mod rmsprop;
+mod state;
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 use selfplay_model::gpu::Gpu;
-use selfplay_model::{Gradients, Parameter, ParameterId, ParameterKind, Parameters};
+use selfplay_model::{Gradients, ParameterId, ParameterKind, Parameters};
 
 use crate::TrainError;
 use crate::settings::{OptimizerKind, TrainSettings};
 use crate::trained::trained;
 use adamw::AdamW;
-use fused::StateTensors;
+use eight_bit::{CodeTables, Place};
 use rmsprop::RmsProp;
+use state::ParameterState;
+
+pub(crate) use eight_bit::{BLOCK as STATE_BLOCK, LEAST_NUMBERS as LEAST_CODED_NUMBERS};
 
 /// The update rule with its constants.
 #[derive(Clone, Copy, Debug)]
@@ -47,18 +53,20 @@ struct StepScalars {
 }
 
 /// One parameter's place in the optimizer.
-struct ParameterState {
+struct Slot {
     id: ParameterId,
     name: String,
     decays: bool,
-    state: StateTensors,
+    state: ParameterState,
 }
 
 /// An optimizer with its state.
 pub struct Optimizer {
     rule: Rule,
     weight_decay: f64,
-    slots: Vec<ParameterState>,
+    slots: Vec<Slot>,
+    /// For state in eight bits on a GPU.
+    tables: Option<CodeTables>,
     steps: u64,
 }
 
@@ -69,20 +77,26 @@ impl Optimizer {
     /// State could not be allocated on a parameter's device.
     pub fn new(settings: &TrainSettings, parameters: &Parameters) -> Result<Self, TrainError> {
         let rule = match settings.optimizer {
-            OptimizerKind::RmsProp => Rule::RmsProp(RmsProp::new(settings)),
-            OptimizerKind::AdamW => Rule::AdamW(AdamW::new(settings)),
+            OptimizerKind::RmsProp | OptimizerKind::RmsProp8Bit => Rule::RmsProp(RmsProp::new(settings)),
+            OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => Rule::AdamW(AdamW::new(settings)),
         };
+        let names = rule.state_names();
         let slots = trained(parameters)
             .map(|(id, parameter)| {
-                Ok(ParameterState {
+                Ok(Slot {
                     id,
                     name: parameter.name.clone(),
                     decays: matches!(parameter.kind, ParameterKind::Matrix | ParameterKind::Embedding),
-                    state: zeros(&rule, parameter)?,
+                    state: ParameterState::zeros(names, parameter.full(), settings.optimizer.is_eight_bit())?,
                 })
             })
             .collect::<Result<Vec<_>, TrainError>>()?;
-        Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, steps: 0 })
+        let coded = slots.iter().find(|slot| matches!(slot.state, ParameterState::Coded(_)));
+        let tables = match coded.map(|slot| parameters.get(slot.id).full().device()) {
+            Some(device) if Gpu::at(device)?.is_some() => Some(CodeTables::on(device)?),
+            _ => None,
+        };
+        Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, tables, steps: 0 })
     }
 
     /// Updates every trainable parameter that has a gradient, in place. Gradients are read as `clip_scale` × gradient
@@ -112,9 +126,15 @@ impl Optimizer {
                 step: self.steps,
             };
             let copy = parameter.master.as_ref().map(|_| &parameter.value);
-            match Gpu::of(weight)? {
-                Some(gpu) => gpu::step(&gpu, &self.rule, scalars, weight, copy, gradient, &slot.state)?,
-                None => {
+            match (Gpu::of(weight)?, &slot.state, &self.tables) {
+                (Some(gpu), ParameterState::Wide(state), _) => {
+                    gpu::step(&gpu, &self.rule, scalars, weight, copy, gradient, state)?;
+                }
+                (Some(gpu), ParameterState::Coded(states), Some(tables)) => {
+                    let place = Place { weight, copy, gradient };
+                    eight_bit::step_on_gpu(&gpu, &self.rule, scalars, place, states, tables)?;
+                }
+                _ => {
                     step_cpu(&self.rule, scalars, weight, gradient, &slot.state)?;
                     if let Some(copy) = copy {
                         copy.slice_set(&weight.to_dtype(copy.dtype())?, 0, 0)?;
@@ -129,14 +149,7 @@ impl Optimizer {
     /// next step.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let names = self.rule.state_names();
-        self.slots
-            .iter()
-            .flat_map(|slot| {
-                names.iter().zip(&slot.state).filter_map(|(name, tensor)| {
-                    Some((format!("{}.{}", (*name)?, slot.name), tensor.as_ref()?.clone()))
-                })
-            })
-            .collect()
+        self.slots.iter().flat_map(|slot| slot.state.named(names, &slot.name)).collect()
     }
 
     /// Goes on from a state that [`Optimizer::state`] gave, after `steps` steps. The tensors are copied.
@@ -152,17 +165,13 @@ impl Optimizer {
         let mut given: HashMap<String, Tensor> = tensors.into_iter().collect();
         let mut loaded = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
-            let mut state: StateTensors = [None, None, None];
-            for ((name, old), new) in names.iter().zip(&slot.state).zip(&mut state) {
-                let (Some(name), Some(old)) = (name, old) else { continue };
-                let name = format!("{name}.{}", slot.name);
-                let Some(tensor) = given.remove(&name) else {
-                    return Err(TrainError::StateMissing { name });
+            loaded.push(slot.state.replaced(names, &slot.name, |name, old| {
+                let Some(tensor) = given.remove(name) else {
+                    return Err(TrainError::StateMissing { name: name.to_owned() });
                 };
-                check(&slot.name, "optimizer state", &tensor, old.dims())?;
-                *new = Some(tensor.to_device(old.device())?.copy()?);
-            }
-            loaded.push(state);
+                check_as(&slot.name, "optimizer state", &tensor, old)?;
+                Ok(tensor.to_device(old.device())?.copy()?)
+            })?);
         }
         if let Some(name) = given.into_keys().min() {
             return Err(TrainError::StateUnknown { name });
@@ -185,17 +194,6 @@ impl Rule {
     }
 }
 
-fn zeros(rule: &Rule, parameter: &Parameter) -> Result<StateTensors, TrainError> {
-    let value = parameter.full();
-    let mut state: StateTensors = [None, None, None];
-    for (name, place) in rule.state_names().iter().zip(&mut state) {
-        if name.is_some() {
-            *place = Some(Tensor::zeros(value.shape(), DType::F32, value.device())?);
-        }
-    }
-    Ok(state)
-}
-
 fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -> Result<(), TrainError> {
     if tensor.dtype() != DType::F32 {
         return Err(TrainError::OptimizerDType {
@@ -215,21 +213,34 @@ fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -
     Ok(())
 }
 
+/// Whether a tensor is of another's shape and type.
+fn check_as(parameter: &str, what: &'static str, tensor: &Tensor, want: &Tensor) -> Result<(), TrainError> {
+    if want.dtype() == DType::F32 || tensor.dims() != want.dims() {
+        return check(parameter, what, tensor, want.dims());
+    }
+    match tensor.dtype() == want.dtype() {
+        true => Ok(()),
+        false => {
+            Err(TrainError::OptimizerDType { parameter: parameter.to_owned(), what, dtype: tensor.dtype() })
+        }
+    }
+}
+
 fn step_cpu(
     rule: &Rule,
     scalars: StepScalars,
     weight: &Tensor,
     gradient: &Tensor,
-    state: &StateTensors,
+    state: &ParameterState,
 ) -> Result<(), TrainError> {
     match rule {
         Rule::RmsProp(rule) => {
             let update = rule.update(scalars);
-            fused::run(weight, gradient, state, |chunk| update.apply(chunk))?;
+            state.run(weight, gradient, |chunk| update.apply(chunk))?;
         }
         Rule::AdamW(rule) => {
             let update = rule.update(scalars);
-            fused::run(weight, gradient, state, |chunk| update.apply(chunk))?;
+            state.run(weight, gradient, |chunk| update.apply(chunk))?;
         }
     }
     Ok(())

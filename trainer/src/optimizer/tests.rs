@@ -26,8 +26,8 @@ fn rate(t: u64) -> f64 {
 
 fn rule(settings: &TrainSettings) -> Rule {
     match settings.optimizer {
-        OptimizerKind::RmsProp => Rule::RmsProp(RmsProp::new(settings)),
-        OptimizerKind::AdamW => Rule::AdamW(AdamW::new(settings)),
+        OptimizerKind::RmsProp | OptimizerKind::RmsProp8Bit => Rule::RmsProp(RmsProp::new(settings)),
+        OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => Rule::AdamW(AdamW::new(settings)),
     }
 }
 
@@ -36,8 +36,9 @@ fn tensor(values: &[f64]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
 }
 
-fn zero_state(rule: &Rule, length: usize) -> StateTensors {
-    rule.state_names().map(|name| name.map(|_| Tensor::zeros(length, DType::F32, &Device::Cpu).unwrap()))
+fn zero_state(rule: &Rule, length: usize) -> ParameterState {
+    let value = Tensor::zeros(length, DType::F32, &Device::Cpu).unwrap();
+    ParameterState::zeros(rule.state_names(), &value, false).unwrap()
 }
 
 /// The settings of the script's cases.
@@ -72,7 +73,7 @@ fn cases() -> Vec<(&'static str, TrainSettings)> {
 
 struct Ran {
     weights: Vec<f32>,
-    state: Vec<(&'static str, Vec<f32>)>,
+    state: Vec<(String, Vec<f32>)>,
 }
 
 /// Ten steps; gradients come in divided by `clip_scale`, so that the result is the same for any.
@@ -87,11 +88,10 @@ fn ten_steps(settings: &TrainSettings, clip_scale: f64) -> Ran {
     }
     Ran {
         weights: weights.to_vec1().unwrap(),
-        state: rule
-            .state_names()
+        state: state
+            .named(rule.state_names(), "w")
             .into_iter()
-            .zip(state)
-            .filter_map(|(name, tensor)| Some((name?, tensor?.to_vec1().unwrap())))
+            .map(|(name, tensor)| (name.trim_end_matches(".w").to_owned(), tensor.to_vec1().unwrap()))
             .collect(),
     }
 }
@@ -119,7 +119,7 @@ fn ten_steps_equal_torchs() {
             near(&ran.weights, &numbers(&torch[name]["weights"]), name);
             assert_eq!(ran.state.len(), torch[name]["state"].as_object().unwrap().len(), "{name}");
             for (state, values) in ran.state {
-                near(&values, &numbers(&torch[name]["state"][state]), &format!("{name} {state}"));
+                near(&values, &numbers(&torch[name]["state"][&state]), &format!("{name} {state}"));
             }
         }
     }
@@ -131,7 +131,7 @@ fn reference(settings: &TrainSettings, mut w: f64, gradients: impl Fn(u64) -> f6
     for t in 1..=10u64 {
         let mut g = gradients(t);
         match settings.optimizer {
-            OptimizerKind::RmsProp => {
+            OptimizerKind::RmsProp | OptimizerKind::RmsProp8Bit => {
                 g += settings.weight_decay * w;
                 let alpha = settings.rmsprop_alpha;
                 second = alpha * second + (1.0 - alpha) * g * g;
@@ -140,7 +140,7 @@ fn reference(settings: &TrainSettings, mut w: f64, gradients: impl Fn(u64) -> f6
                 buffer = settings.momentum * buffer + g / (variance.sqrt() + settings.epsilon);
                 w -= rate(t) * buffer;
             }
-            OptimizerKind::AdamW => {
+            OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => {
                 let (b1, b2) = (settings.adam_beta1, settings.adam_beta2);
                 w -= rate(t) * settings.weight_decay * w;
                 first = b1 * first + (1.0 - b1) * g;
@@ -172,7 +172,7 @@ fn rate_0_fills_the_state_and_moves_nothing() {
         let scalars = StepScalars { rate: 0.0, clip_scale: 1.0, weight_decay: 0.1, step: 1 };
         step_cpu(&rule, scalars, &weights, &tensor(&gradient(2)), &state).unwrap();
         assert_eq!(weights.to_vec1::<f32>().unwrap(), WEIGHTS.map(|x| x as f32), "{name}");
-        for tensor in state.into_iter().flatten() {
+        for (_, tensor) in state.named(rule.state_names(), "w") {
             assert!(tensor.to_vec1::<f32>().unwrap().iter().all(|&x| x != 0.0), "{name}");
         }
     }

@@ -12,11 +12,13 @@
 //! what depends on the instruction set is in `microkernel.rs`.
 
 mod microkernel;
+mod nf4;
 
 use std::cell::RefCell;
 
 pub use microkernel::Element;
 use microkernel::{Kernel, TileProduct};
+pub use nf4::{CodedMatrix, PackedNf4};
 
 use super::parallel::{SharedMut, for_each};
 

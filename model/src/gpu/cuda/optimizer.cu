@@ -111,6 +111,86 @@ extern "C" __global__ void adamw(float* weight, bf16* copy, const float* gradien
     });
 }
 
+// State in eight bits (trainer/src/optimizer/eight_bit): a block of 256 threads has a block of 256 numbers. A table holds what
+// the 256 codes mean, ascending, and the 256 limits between neighbouring magnitudes, infinity behind the last.
+constexpr int CODED_BLOCK = 256;
+
+// How many limits lie below |x|, turned into a code. Signed codes have 0 at 127 and keep the sign of x.
+__device__ __forceinline__ uint8_t coded(const float* limits, bool is_signed, float x) {
+    const float size = fabsf(x);
+    int place = 0;
+#pragma unroll
+    for (int half = 128; half; half /= 2)
+        if (limits[place + half - 1] < size) place += half;
+    if (!is_signed) return (uint8_t)place;
+    if (copysignf(1.0f, x) > 0) return (uint8_t)(127 + place);
+    return (uint8_t)(127 - (place < 1 ? 1 : place > 127 ? 127 : place));
+}
+
+// One number of a state: read at the beginning of a step, written at its end.
+struct Coded {
+    float table[512];
+    float room[32];
+};
+
+__device__ __forceinline__ void load_table(Coded& state, const float* table) {
+    for (int i = threadIdx.x; i < 512; i += CODED_BLOCK) state.table[i] = table[i];
+}
+
+__device__ __forceinline__ float decode(const Coded& state, const uint8_t* codes, const float* magnitudes, int64_t i,
+                                        int64_t n) {
+    return i < n ? state.table[codes[i]] * magnitudes[blockIdx.x] : 0.0f;
+}
+
+__device__ __forceinline__ void encode(Coded& state, bool is_signed, uint8_t* codes, float* magnitudes, float x, int64_t i,
+                                       int64_t n) {
+    const float largest = block_max(fabsf(x), state.room);
+    if (threadIdx.x == 0) magnitudes[blockIdx.x] = largest;
+    if (i >= n) return;
+    const uint8_t zero = is_signed ? 127 : 0;
+    codes[i] = largest == 0 ? zero : coded(state.table + 256, is_signed, x / largest);
+}
+
+extern "C" __global__ void rmsprop_8bit(float* weight, bf16* copy, const float* gradient, uint8_t* codes,
+                                        float* magnitudes, const float* table, int64_t n, float scale, float decay,
+                                        float alpha, float rest, float epsilon, float momentum, float rate) {
+    __shared__ Coded square;
+    const RmsProp o = {scale, decay, alpha, rest, epsilon, momentum, rate};
+    const int64_t i = (int64_t)blockIdx.x * CODED_BLOCK + threadIdx.x;
+    load_table(square, table);
+    __syncthreads();
+    float v = decode(square, codes, magnitudes, i, n);
+    if (i < n) {
+        float w = weight[i];
+        rmsprop_element(o, w, gradient[i], v, nullptr, nullptr);
+        weight[i] = w;
+        if (copy) copy[i] = float_to_bf16(w);
+    }
+    encode(square, true, codes, magnitudes, v, i, n);
+}
+
+extern "C" __global__ void adamw_8bit(float* weight, bf16* copy, const float* gradient, uint8_t* codes,
+                                      float* magnitudes, const float* table, uint8_t* square_codes,
+                                      float* square_magnitudes, const float* square_table, int64_t n, float scale,
+                                      float keep, float rest1, float beta2, float rest2, float epsilon,
+                                      float root_correction, float step_size) {
+    __shared__ Coded mean, square;
+    const AdamW o = {scale, keep, rest1, beta2, rest2, epsilon, root_correction, step_size};
+    const int64_t i = (int64_t)blockIdx.x * CODED_BLOCK + threadIdx.x;
+    load_table(mean, table);
+    load_table(square, square_table);
+    __syncthreads();
+    float m = decode(mean, codes, magnitudes, i, n), v = decode(square, square_codes, square_magnitudes, i, n);
+    if (i < n) {
+        float w = weight[i];
+        adamw_element(o, w, gradient[i], m, v);
+        weight[i] = w;
+        if (copy) copy[i] = float_to_bf16(w);
+    }
+    encode(mean, true, codes, magnitudes, m, i, n);
+    encode(square, false, square_codes, square_magnitudes, v, i, n);
+}
+
 // partial[blockIdx.x] = Σ x² over this block's share, in f64.
 extern "C" __global__ void sum_of_squares(double* __restrict__ partial, const float* __restrict__ x, int64_t n) {
     __shared__ double room[32];

@@ -40,7 +40,7 @@ fn a_scale_of_eight_bits_is_a_level_times_its_block_s_plus_the_mean() {
 
 #[test]
 fn the_map_of_scales_is_bitsandbytes_s() {
-    let map = spread_levels();
+    let map = dynamic_map(true);
     assert_eq!(map.len(), 256);
     assert_eq!((map[0], map[127], map[255]), (-0.992_968_74, 0.0, 1.0));
     assert!(map.windows(2).all(|pair| pair[0] < pair[1]));
@@ -127,10 +127,37 @@ fn a_map_with_it_computes_and_passes_gradients_on_as_the_dense_one() {
     // The quantised one has no gradient, the other its own.
     assert_eq!(one.iter().count(), 1);
     assert_eq!(linear.footprint(&both), quantized.footprint() + 4 * 64);
-    // No dense copy for inference.
+    // No dense copy for inference, nor another where a block goes on from one row to the next.
     linear.pack(&both).unwrap();
     assert_eq!(linear.footprint(&both), quantized.footprint() + 4 * 64);
     assert_eq!(y(&linear, &both), y(&same, &plain));
+}
+
+#[test]
+fn for_inference_the_codes_are_packed_and_give_the_same_bits() {
+    let mut parameters = Parameters::default();
+    let specs = [("a", 50), ("b", 7)].map(|(name, outputs)| {
+        let quantized = Nf4Matrix::quantize(&matrix(outputs, 128)).unwrap();
+        parameters.push_quantized(format!("{name}.weight"), quantized);
+        ModuleSpec { name: name.to_owned(), outputs, inputs: 128, bias: false }
+    });
+    let mut linear = Linear::of(&parameters, &specs).unwrap();
+    let before = linear.footprint(&parameters);
+    for rows in [1, 3, 100] {
+        let x = matrix(rows, 128);
+        let bits = |linear: &Linear| -> Vec<u32> {
+            let y = linear.forward(&parameters, &x, SumOrder::Fastest).unwrap();
+            numbers(&y).into_iter().map(f32::to_bits).collect()
+        };
+        let want = bits(&linear);
+        linear.pack(&parameters).unwrap();
+        assert!(bits(&linear) == want, "{rows} rows");
+        // Half a byte a number and a scale of four for each 64, in panels that are full: less than a quarter of f32's.
+        let more = linear.footprint(&parameters) - before;
+        assert!(more > 0 && more <= 144 * 128, "{more}");
+        linear.unpack();
+        assert_eq!(linear.footprint(&parameters), before);
+    }
 }
 
 #[test]
