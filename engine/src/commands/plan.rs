@@ -72,13 +72,13 @@ pub(super) struct Asked {
 /// A model's configuration or a file of prompts that is wrong.
 pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<EngineError>)> {
     let (device, memory) = (asked.device, asked.memory.as_ref());
-    let mut recipe = recipe.clone();
     let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;
+    let mut as_stored = recipe.clone();
     if is_stored_in_four_bits(&policy_folder) {
-        // Loaded as it is stored.
-        recipe.policy.quantize = Some(QuantizeForm::Nf4);
+        as_stored.policy.quantize = Some(QuantizeForm::Nf4);
     }
+    let recipe = &as_stored;
     let kind = &recipe.score.settings.kind;
     let preference_folder =
         (!kind.runs_elsewhere()).then(|| config_folder(&recipe.score.model)).transpose()?;
