@@ -1,7 +1,7 @@
 //! What the recipes of published systems need: the planner says that they fit the GPU that they name.
 
 use selfplay_testing::World;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::root;
 
@@ -27,7 +27,7 @@ fn shape(world: &World, name: &str, family: &str, shape: [usize; 7]) {
         "torch_dtype": "bfloat16",
     });
     std::fs::create_dir_all(world.path(name)).unwrap();
-    world.write(&format!("{name}/config.json"), &Value::to_string(&config));
+    world.write(&format!("{name}/config.json"), &config.to_string());
 }
 
 fn recipe(name: &str) -> String {

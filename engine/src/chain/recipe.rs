@@ -114,7 +114,8 @@ impl Chain {
 
     /// The files of rows of a link's training that are neither there nor made by an earlier link.
     pub(crate) fn absent_data(&self, link: &Link) -> Vec<PathBuf> {
-        let entries = training_of(link.command, &link.recipe).map_or(&[][..], |settings| &settings.data);
+        let entries =
+            training_of(link.command, &link.recipe).map_or(&[][..], |settings| settings.data.as_slice());
         let files = entries.iter().filter_map(|entry| match DataSource::parse(&entry.path, None) {
             Ok(DataSource::File(path)) => Some(path),
             _ => None,

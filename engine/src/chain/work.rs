@@ -55,6 +55,7 @@ pub(crate) fn begin(chain: Chain, dir: ChainDir) -> Result<BegunChain> {
     let lock = RunLock::take(&run)?;
     // Another process may have begun here meanwhile.
     refuse_occupied(&chain, &dir)?;
+    atomic::remove_temporaries(dir.root())?;
     write_recipe(&chain, &dir)?;
     manifest.write(&dir).map_err(|error| error.in_run(dir.root()))?;
     Ok(BegunChain { chain, dir, _lock: lock })
@@ -85,6 +86,7 @@ pub(crate) fn take_up(dir: ChainDir, overrides: &[Override]) -> Result<BegunChai
     let chain = read(&dir, overrides)?;
     dir.refuse_links(&chain)?;
     let lock = RunLock::take(&run)?;
+    atomic::remove_temporaries(dir.root())?;
     let mut manifest = ChainManifest::read(&dir)?;
     let keys = manifest.differing_keys(&chain, false);
     if !keys.is_empty() {
