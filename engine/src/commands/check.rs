@@ -6,7 +6,6 @@ use crate::chain::{Chain, ChainPurpose, ChainText, Link};
 use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
-use crate::inputs::conversation_check;
 use crate::inputs::model_files::{check_policy, check_preference_model};
 use crate::recipe::{LinkCommand, ModelSource, Override, Purpose, Recipe, is_model, load};
 

@@ -67,8 +67,8 @@ pub(super) fn read(section: &SynthesizeSection, hub: &Hub) -> Result<(Vec<PathBu
     let mut ids = HashSet::new();
     if let Some(twice) = seeds.iter().find(|seed| !ids.insert(seed.id.as_str())) {
         return Err(EngineError::input(format!(
-            "synthesize.seeds: two seeds have the prompt_id {:?}; give every one its own, or none",
-            quoted(&twice.id)
+            "synthesize.seeds: two seeds have the prompt_id \"{}\"; give every one its own, or none",
+            selfplay_records::shown::quoted(&twice.id)
         )));
     }
     if section.method == SynthesisMethod::ReferenceAnswers

@@ -76,7 +76,13 @@ impl OwnFolder {
         match (self, names.iter().map(|name| finished_name(name)).collect::<Vec<_>>().as_slice()) {
             (
                 Self::Parts,
-                ["settings.json" | "sampling.json" | "transcript.jsonl" | "lock" | "best_weights.safetensors"],
+                [
+                    "settings.json"
+                    | "sampling.json"
+                    | "transcript.jsonl"
+                    | "lock"
+                    | "best_weights.safetensors",
+                ],
             ) => true,
             (Self::Parts | Self::Trained(_), [name]) if TRAINER_FILES.contains(name) => true,
             (Self::Parts, [name]) => is_shard(name),
