@@ -10,6 +10,7 @@ mod gpu;
 mod hub;
 mod models;
 mod plan;
+mod preferences;
 mod programs;
 mod recipes;
 mod resume;

@@ -69,6 +69,8 @@ pub enum Command {
     Sft(commands::sft::Args),
     /// Pairs to a preference model
     TrainPreference(commands::train_preference::Args),
+    /// How well a preference model agrees with labelled comparisons
+    EvalPreference(commands::eval_preference::Args),
     /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
     Winrate(commands::winrate::Args),
     /// Instructions or pairs made by models
@@ -111,6 +113,7 @@ impl Cli {
             Command::Train(args) => commands::train::run(args, common),
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
+            Command::EvalPreference(args) => commands::eval_preference::run(args, common),
             Command::Winrate(args) => commands::winrate::run(args),
             Command::Synthesize(args) => commands::synthesize::run(args, common),
             Command::Merge(args) => commands::merge::run(args, common),

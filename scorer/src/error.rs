@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use selfplay_client::ClientError;
 use selfplay_model::ModelError;
 use selfplay_records::{HasKind, Kind, Problems};
 
@@ -25,7 +26,8 @@ pub enum ScoreError {
     },
     /// A value head whose size is neither 1 nor even.
     #[error(
-        "{}: odd head: value_head.weight has {rows} rows; expected 1 (bradley-terry) or an even number (gpm)",
+        "{}: odd head: value_head.weight has {rows} rows; expected 1 (bradley-terry) or an even number (gpm); an \
+         odd number of 3 or more is read with score.kind = \"hrc\"",
         folder.display()
     )]
     OddHead {
@@ -37,7 +39,7 @@ pub enum ScoreError {
     /// A value head that does not belong to the kind which the recipe names.
     #[error(
         "{}: score.kind = \"{kind}\", but value_head.weight has {rows} rows; gpm needs an even number, bradley-terry \
-         needs 1; score.kind = \"auto\" takes what the weights are", folder.display()
+         needs 1, hrc an odd number of 3 or more; score.kind = \"auto\" takes what the weights are", folder.display()
     )]
     HeadOfOtherKind {
         /// The model's folder.
@@ -61,7 +63,7 @@ pub enum ScoreError {
     },
     /// Advantages by axis of a model that has none.
     #[error(
-        "{}: score.advantages = \"per-axis\" takes the axes of a gpm, and this is a bradley-terry model, which has one number; \
+        "{}: score.advantages = \"per-axis\" takes the axes of a gpm, and this is a bradley-terry or a hrc model, which has a reward; \
          use a gpm, or leave the key out", folder.display()
     )]
     NoAxes {
@@ -126,6 +128,42 @@ pub enum ScoreError {
         /// `embedding`, `prompt gate` or `score`.
         what: &'static str,
     },
+    /// A service that gives no log-probs.
+    #[error(
+        "score.endpoint {endpoint}: its answers have no log-probs, and score.verdict = \"logprobs\" reads them; set score.verdict = \"text\""
+    )]
+    NoLogProbs {
+        /// Its address.
+        endpoint: String,
+    },
+    /// A judge of ours whose answers are texts, where nobody writes them.
+    #[error(
+        "score.verdict = \"text\": a judge in this process writes its answers in score, eval-preference and runs, and not as the \
+         member of an ensemble; set score.verdict = \"logprobs\""
+    )]
+    NoWriter,
+    /// A judge that could not write.
+    #[error("score.kind = \"judge\": {source}")]
+    Writer {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Whose fault it is.
+        kind: Kind,
+    },
+    /// A service that does not answer.
+    #[error("score.endpoint: {0}")]
+    Service(#[from] ClientError),
+    /// A length penalty in tokens, and a response without token ids.
+    #[error(
+        "candidates of prompt_id {prompt_id:?}, response {response}: no ids, and score.length_penalty counts the policy's tokens; \
+         give the rows `ids`, as `selfplay sample` writes them"
+    )]
+    NoIds {
+        /// The row's prompt.
+        prompt_id: String,
+        /// 0-based number of the response.
+        response: usize,
+    },
     /// A kind that is loaded from a folder, and none was named.
     #[error("score.kind = \"{kind}\": a model's folder is wanted: name one with score.model")]
     NoFolder {
@@ -153,7 +191,9 @@ impl ScoreError {
 impl HasKind for ScoreError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotFinite { .. } | Self::Command(_) => Kind::Machine,
+            Self::NotFinite { .. } | Self::Command(_) | Self::NoLogProbs { .. } => Kind::Machine,
+            Self::Writer { kind, .. } => *kind,
+            Self::Service(source) => source.kind(),
             Self::Row { source, .. } => source.kind(),
             Self::Model(source) => source.kind(),
             Self::Settings(_)
@@ -165,6 +205,8 @@ impl HasKind for ScoreError {
             | Self::NoTemplate { .. }
             | Self::NoEndToken { .. }
             | Self::NoText { .. }
+            | Self::NoIds { .. }
+            | Self::NoWriter
             | Self::NoFolder { .. }
             | Self::NoProgram(_)
             | Self::Empty { .. } => Kind::Input,

@@ -61,6 +61,18 @@ impl Footprint {
         Self::new(0, None, 0, Arc::new(Elsewhere))
     }
 
+    /// Of several models that each compare everything.
+    pub(crate) fn together(all: Vec<Self>) -> Self {
+        let in_four_bits = all.iter().map(|one| one.in_four_bits).sum();
+        let together = Self::new(
+            all.iter().map(|one| one.parameters).sum(),
+            all.iter().find_map(|one| one.stored_dtype),
+            all.iter().map(|one| one.token_values).max().unwrap_or(0),
+            Arc::new(CostTogether(all.into_iter().map(|one| one.cost).collect())),
+        );
+        Self { in_four_bits, ..together }
+    }
+
     /// Whether another program computes the model.
     pub fn is_elsewhere(&self) -> bool {
         self.parameters == 0
@@ -88,6 +100,16 @@ impl Footprint {
     /// Operations of one comparison.
     pub fn flops(&self, comparison: ComparisonLengths) -> f64 {
         self.cost.flops(comparison)
+    }
+}
+
+/// The operations of several.
+#[derive(Debug)]
+struct CostTogether(Vec<Arc<dyn Cost>>);
+
+impl Cost for CostTogether {
+    fn flops(&self, comparison: ComparisonLengths) -> f64 {
+        self.0.iter().map(|one| one.flops(comparison)).sum()
     }
 }
 

@@ -6,9 +6,14 @@
 //! settings           ScoreKeys (as written) → ScoreSettings (one kind's)
 //! load               a folder and its settings → dyn PreferenceModel
 //! preference_model   compare, win_probabilities, footprint: the interface of every kind
-//! embedding/         kinds that embed each response once: GPM (arXiv 2410.02197) and Bradley-Terry
+//! embedding/         kinds that embed each response once: GPM (arXiv 2410.02197), Bradley-Terry, and both in one
 //! pair_lm/           a language model that answers A or B, asked in both orders
+//! pair_ranker/       PairRM: an encoder that reads both responses at once
+//! length_penalty     what longer responses lose, around any kind
+//! judge/             a chat model that is asked by a rubric: a service, or a model of ours
 //! command/           a program of the user's, over pipes
+//! remote/            a reward server, over HTTP
+//! ensemble/          several of these together
 //! packing            which sequences share a forward pass, and which tokens they share
 //! place              where a model's files are, if it has any
 //! footprint          memory and operations of a model
@@ -19,27 +24,34 @@
 mod command;
 mod conversation;
 mod embedding;
+mod ensemble;
 mod error;
 mod footprint;
+mod judge;
+mod length_penalty;
 mod load;
 mod logit;
 mod packing;
 mod pair_lm;
+mod pair_ranker;
 mod place;
 mod preference_model;
 mod prompt_check;
 mod reading;
+mod remote;
 mod settings;
 mod win;
 
 pub use command::{AnswerChecker, CommandFailure, CommandSettings};
 pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, tokenise_row};
+pub use ensemble::{EnsembleMember, EnsembleSettings, MemberKeys, MemberScale};
 pub use error::ScoreError;
 pub use footprint::{ComparisonLengths, Cost, Footprint};
-pub use load::{KindSettings, load};
+pub use load::{KindSettings, TRANSCRIPT, load, load_with_writer};
 pub use place::{ModelFolders, ModelPlace};
 pub use preference_model::{CompareProgress, Compared, PreferenceModel};
 pub use prompt_check::{PromptCheck, prompt_check};
 pub use reading::{QuantizeForm, ReadingSettings, ScoreDType};
+pub use remote::RemoteSettings;
 pub use settings::{PreferenceKind, ScoreDifference, ScoreKeys, ScoreSettings};
-pub use win::{Contest, has_cycle, mean_win_rate};
+pub use win::{Contest, ContestOutcome, has_cycle, mean_win_rate};

@@ -2,18 +2,28 @@
 //! [`KindSettings`] and a line in [`load`]. Kinds that another program computes have no model folder
 //! ([`KindSettings::runs_elsewhere`], [`ModelPlace::Nothing`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use selfplay_client::ClientSettings;
 use selfplay_model::Architecture;
 use selfplay_model::architecture::is_stored_in_four_bits;
 
 use crate::embedding::{self, EmbeddingKind};
+use crate::ensemble::{Ensemble, LoadedMember};
+use crate::judge::{self, Rubric};
+use crate::length_penalty::LengthPenalised;
+use crate::pair_lm::{self, QuestionForm};
+use crate::prompt_check::{all_of, any_text};
 use crate::{
-    CommandSettings, EmbeddingSettings, Footprint, ModelPlace, PreferenceKind, PreferenceModel, PromptCheck,
-    ReadingSettings, ScoreDType, ScoreError, ScoreSettings,
+    ChatWriter, CommandSettings, EmbeddingSettings, EnsembleMember, EnsembleSettings, Footprint,
+    JudgeSettings, ModelPlace, PreferenceKind, PreferenceModel, PromptCheck, ReadingSettings, RemoteSettings,
+    ScoreDType, ScoreError, ScoreSettings,
 };
-use crate::{command, pair_lm};
+use crate::{command, pair_ranker, remote};
+
+/// The file that a service's answers are kept in.
+pub const TRANSCRIPT: &str = "transcript.jsonl";
 
 /// A kind of preference model, with the settings that this kind has.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,10 +34,20 @@ pub enum KindSettings {
     Gpm(EmbeddingSettings),
     /// A reward per response.
     BradleyTerry(EmbeddingSettings),
+    /// A reward, and a GPM's cyclic part beside it.
+    Hrc(EmbeddingSettings),
+    /// An encoder that reads both responses at once: PairRM.
+    PairRanker,
     /// A language model that is asked for A or B.
     PairLm(ReadingSettings),
+    /// A chat model that is asked which of two responses is better.
+    Judge(JudgeSettings),
     /// A program of the user's.
     Command(CommandSettings),
+    /// A reward server.
+    Remote(RemoteSettings),
+    /// Several together.
+    Ensemble(EnsembleSettings),
 }
 
 /// Loads a preference model: the one in a folder, an adapter over one, or one that needs none. `template` is a chat template's file that goes before
@@ -45,8 +65,12 @@ pub fn load<'a>(
     settings.validate().within("score").into_result(ScoreError::Settings)?;
     let factor = settings.score_difference.factor();
     let place = place.into();
+    let folder = || place.folder(settings.kind.name());
     let folders = || place.folders(settings.kind.name());
-    match &settings.kind {
+    let model = match &settings.kind {
+        KindSettings::Auto(_) if place.is_pair_ranker() => {
+            pair_ranker::load(folder()?, settings.score_difference)
+        }
         KindSettings::Auto(own) => embedding::load(folders()?, None, own, factor, device, template),
         KindSettings::Gpm(own) => {
             embedding::load(folders()?, Some(EmbeddingKind::Gpm), own, factor, device, template)
@@ -54,9 +78,60 @@ pub fn load<'a>(
         KindSettings::BradleyTerry(own) => {
             embedding::load(folders()?, Some(EmbeddingKind::BradleyTerry), own, factor, device, template)
         }
-        KindSettings::PairLm(own) => pair_lm::load(folders()?, own, factor, device, template),
+        KindSettings::Hrc(own) => {
+            embedding::load(folders()?, Some(EmbeddingKind::Hrc), own, factor, device, template)
+        }
+        KindSettings::PairRanker => pair_ranker::load(folder()?, settings.score_difference),
+        KindSettings::PairLm(own) => {
+            pair_lm::load(folders()?, own, factor, device, template, QuestionForm::Published)
+        }
+        KindSettings::Judge(own) if own.service.is_some() => judge::load_service(own, factor),
+        KindSettings::Judge(own) if own.writes_here() => Err(ScoreError::NoWriter),
+        KindSettings::Judge(own) => {
+            let rubric = Rubric::load(own.template.as_deref(), own.verdict)?;
+            let form = QuestionForm::Rubric(Box::new(rubric));
+            pair_lm::load(folders()?, &own.reading, factor, device, template, form)
+        }
         KindSettings::Command(own) => command::load(own, factor),
+        KindSettings::Remote(own) => remote::load(own, factor),
+        KindSettings::Ensemble(own) => load_ensemble(own, factor, device),
+    }?;
+    Ok(with_length(model, settings))
+}
+
+/// A judge that writes its answers ([`JudgeSettings::writes_here`]), with whoever writes them.
+///
+/// # Errors
+/// Wrong settings; a rubric that does not read; another kind.
+pub fn load_with_writer(
+    settings: &ScoreSettings,
+    writer: Box<dyn ChatWriter>,
+) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+    settings.validate().within("score").into_result(ScoreError::Settings)?;
+    let KindSettings::Judge(own) = &settings.kind else { return Err(ScoreError::NoWriter) };
+    let model = judge::load_writer(own, settings.score_difference.factor(), writer)?;
+    Ok(with_length(model, settings))
+}
+
+fn with_length(model: Box<dyn PreferenceModel>, settings: &ScoreSettings) -> Box<dyn PreferenceModel> {
+    let factor = settings.score_difference.factor();
+    match settings.length {
+        Some(penalty) => Box::new(LengthPenalised { model, penalty, factor }),
+        None => model,
     }
+}
+
+fn load_ensemble(
+    settings: &EnsembleSettings,
+    factor: f64,
+    device: &Device,
+) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+    let mut members = Vec::with_capacity(settings.members.len());
+    for member in &settings.members {
+        let model = load(member.folder.as_deref(), &member.settings, device, None)?;
+        members.push(LoadedMember { model, weight: member.weight });
+    }
+    Ok(Box::new(Ensemble { members, scale: settings.scale, factor }))
 }
 
 impl Default for KindSettings {
@@ -73,21 +148,131 @@ impl KindSettings {
             Self::Auto(_) => PreferenceKind::Auto,
             Self::Gpm(_) => PreferenceKind::Gpm,
             Self::BradleyTerry(_) => PreferenceKind::BradleyTerry,
+            Self::Hrc(_) => PreferenceKind::Hrc,
+            Self::PairRanker => PreferenceKind::PairRanker,
             Self::PairLm(_) => PreferenceKind::PairLm,
+            Self::Judge(_) => PreferenceKind::Judge,
             Self::Command(_) => PreferenceKind::Command,
+            Self::Remote(_) => PreferenceKind::Remote,
+            Self::Ensemble(_) => PreferenceKind::Ensemble,
         }
     }
 
-    /// Whether another program computes it: it needs no model folder, no device and no memory of ours.
+    /// Whether another program computes it: it needs no device and no memory of ours.
     pub fn runs_elsewhere(&self) -> bool {
-        self.name().runs_elsewhere()
+        match self {
+            Self::Command(_) | Self::Remote(_) => true,
+            Self::Judge(own) => own.service.is_some(),
+            Self::Ensemble(own) => own.members.iter().all(|member| member.settings.kind.runs_elsewhere()),
+            _ => false,
+        }
+    }
+
+    /// Whether it is loaded from the files that `score.model` names.
+    pub fn names_model(&self) -> bool {
+        match self {
+            Self::Command(_) | Self::Remote(_) | Self::Ensemble(_) => false,
+            Self::Judge(own) => own.service.is_none(),
+            _ => true,
+        }
+    }
+
+    /// Whether it is given every field of a prompt's row.
+    pub fn wants_rows(&self) -> bool {
+        match self {
+            Self::Command(_) | Self::Remote(_) => true,
+            Self::Ensemble(own) => own.members.iter().any(|member| member.settings.kind.wants_rows()),
+            _ => false,
+        }
+    }
+
+    /// The settings of a judge, where it is one.
+    pub fn judge(&self) -> Option<&JudgeSettings> {
+        match self {
+            Self::Judge(own) => Some(own),
+            _ => None,
+        }
+    }
+
+    /// The settings of a reward server, where it is one.
+    pub fn remote(&self) -> Option<&RemoteSettings> {
+        match self {
+            Self::Remote(own) => Some(own),
+            _ => None,
+        }
+    }
+
+    /// The settings of an ensemble, where it is one.
+    pub fn ensemble(&self) -> Option<&EnsembleSettings> {
+        match self {
+            Self::Ensemble(own) => Some(own),
+            _ => None,
+        }
+    }
+
+    /// The service that answers, where one does.
+    pub fn service(&self) -> Option<&ClientSettings> {
+        match self {
+            Self::Judge(own) => own.service.as_ref(),
+            Self::Remote(own) => Some(&own.service),
+            _ => None,
+        }
+    }
+
+    /// Files that it reads beside a model's folder: those among a program's words, a rubric.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Command(own) => own.files(),
+            Self::Judge(own) => own.template.iter().cloned().collect(),
+            Self::Ensemble(own) => {
+                own.members.iter().flat_map(|member| member.settings.kind.files()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Folders of an ensemble's members.
+    pub fn member_folders(&self) -> Vec<PathBuf> {
+        self.ensemble()
+            .map_or(Vec::new(), |own| own.members.iter().filter_map(|member| member.folder.clone()).collect())
+    }
+
+    /// Whether a service's answers are kept.
+    pub fn keeps_transcripts(&self) -> bool {
+        match self {
+            Self::Ensemble(own) => own.members.iter().any(|member| member.settings.kind.keeps_transcripts()),
+            _ => self.service().is_some(),
+        }
+    }
+
+    /// Keeps a service's answers below `folder` where the settings name no file.
+    pub fn keep_transcripts(&mut self, folder: &Path) {
+        let file = |own: &mut Option<PathBuf>, name: String| {
+            own.get_or_insert_with(|| folder.join(name));
+        };
+        match self {
+            Self::Judge(own) if own.service.is_some() => file(&mut own.transcript, TRANSCRIPT.to_owned()),
+            Self::Remote(own) => file(&mut own.transcript, TRANSCRIPT.to_owned()),
+            Self::Ensemble(own) => {
+                for (place, member) in own.members.iter_mut().enumerate() {
+                    // Each has a file of its own: a file has one writer.
+                    let name = format!("transcript_{place}.jsonl");
+                    match &mut member.settings.kind {
+                        Self::Judge(own) if own.service.is_some() => file(&mut own.transcript, name),
+                        Self::Remote(own) => file(&mut own.transcript, name),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The settings of the user's program, where it is one.
     pub fn command(&self) -> Option<&CommandSettings> {
         match self {
             Self::Command(own) => Some(own),
-            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) | Self::PairLm(_) => None,
+            _ => None,
         }
     }
 
@@ -127,21 +312,50 @@ impl KindSettings {
 
     pub(crate) fn prompt_check(&self, place: ModelPlace<'_>) -> Result<Box<dyn PromptCheck>, ScoreError> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => {
+            Self::Auto(_) if place.is_pair_ranker() => pair_ranker::prompt_check(place.folder(self.name())?),
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) | Self::Hrc(own) => {
                 embedding::prompt_check(place.folders(self.name())?, own)
             }
-            Self::PairLm(own) => pair_lm::prompt_check(place.folders(self.name())?.base, own),
-            Self::Command(_) => Ok(command::prompt_check()),
+            Self::PairRanker => pair_ranker::prompt_check(place.folder(self.name())?),
+            Self::PairLm(own) => {
+                pair_lm::prompt_check(place.folders(self.name())?.base, own, QuestionForm::Published)
+            }
+            Self::Judge(own) if own.service.is_none() => {
+                let rubric = Rubric::load(own.template.as_deref(), own.verdict)?;
+                let form = QuestionForm::Rubric(Box::new(rubric));
+                pair_lm::prompt_check(place.folders(self.name())?.base, &own.reading, form)
+            }
+            Self::Judge(_) | Self::Command(_) | Self::Remote(_) => Ok(any_text()),
+            Self::Ensemble(own) => {
+                let check = |member: &EnsembleMember| {
+                    member.settings.kind.prompt_check(member.folder.as_deref().into())
+                };
+                let checks = own.members.iter().map(check).collect::<Result<Vec<_>, ScoreError>>()?;
+                Ok(all_of(checks))
+            }
         }
     }
 
     pub(crate) fn footprint(&self, place: ModelPlace<'_>) -> Result<Footprint, ScoreError> {
         let footprint = match self {
-            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) => {
+            Self::Auto(_) if place.is_pair_ranker() => {
+                return pair_ranker::footprint(place.folder(self.name())?);
+            }
+            Self::Auto(_) | Self::Gpm(_) | Self::BradleyTerry(_) | Self::Hrc(_) => {
                 embedding::footprint(place.folders(self.name())?)?
             }
+            Self::PairRanker => return pair_ranker::footprint(place.folder(self.name())?),
             Self::PairLm(_) => pair_lm::footprint(place.folders(self.name())?.base)?,
-            Self::Command(_) => return Ok(Footprint::elsewhere()),
+            Self::Judge(own) if own.service.is_none() => {
+                pair_lm::footprint(place.folders(self.name())?.base)?
+            }
+            Self::Judge(_) | Self::Command(_) | Self::Remote(_) => return Ok(Footprint::elsewhere()),
+            Self::Ensemble(own) => {
+                let footprint =
+                    |member: &EnsembleMember| member.settings.kind.footprint(member.folder.as_deref().into());
+                let all = own.members.iter().map(footprint).collect::<Result<Vec<_>, ScoreError>>()?;
+                return Ok(Footprint::together(all));
+            }
         };
         let Some(reading) = self.reading() else { return Ok(footprint) };
         let base = place.folders(self.name())?.base;
@@ -154,25 +368,29 @@ impl KindSettings {
     /// The settings of a kind that embeds.
     pub(crate) fn embedding(&self) -> Option<&EmbeddingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(own),
-            Self::PairLm(_) | Self::Command(_) => None,
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) | Self::Hrc(own) => Some(own),
+            _ => None,
         }
     }
 
     /// How a kind with a decoder reads conversations.
     pub(crate) fn reading(&self) -> Option<&ReadingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(&own.reading),
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) | Self::Hrc(own) => Some(&own.reading),
             Self::PairLm(own) => Some(own),
-            Self::Command(_) => None,
+            Self::Judge(own) if own.service.is_none() => Some(&own.reading),
+            _ => None,
         }
     }
 
     fn reading_mut(&mut self) -> Option<&mut ReadingSettings> {
         match self {
-            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) => Some(&mut own.reading),
+            Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) | Self::Hrc(own) => {
+                Some(&mut own.reading)
+            }
             Self::PairLm(own) => Some(own),
-            Self::Command(_) => None,
+            Self::Judge(own) if own.service.is_none() => Some(&mut own.reading),
+            _ => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::{Decoder, LoadOptions, ModelError};
 
-use crate::{PreferenceKind, ScoreError};
+use crate::{PreferenceKind, ScoreError, pair_ranker};
 
 /// The files that a preference model is loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +27,18 @@ pub struct ModelFolders<'a> {
 }
 
 impl<'a> ModelPlace<'a> {
+    /// Whether it is the folder of an encoder that ranks pairs.
+    pub(crate) fn is_pair_ranker(self) -> bool {
+        match self {
+            Self::Folder(folder) => pair_ranker::is_pair_ranker(folder),
+            Self::Adapted(_) | Self::Nothing => false,
+        }
+    }
+
     /// The folder of a kind that needs one and has no adapters.
     ///
     /// # Errors
     /// There is none, or an adapter's.
-    #[allow(dead_code, reason = "for kinds whose model is no decoder")]
     pub(crate) fn folder(self, kind: PreferenceKind) -> Result<&'a Path, ScoreError> {
         match self {
             Self::Folder(folder) => Ok(folder),

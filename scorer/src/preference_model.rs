@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{Candidates, Preference};
 
-use crate::{Contest, Footprint, ScoreError};
+use crate::{Contest, ContestOutcome, Footprint, ScoreError};
 
 /// Called with the number of prompts that are compared so far; `Break` stops the call.
 pub type CompareProgress<'a> = dyn FnMut(usize) -> ControlFlow<()> + 'a;
@@ -36,6 +36,12 @@ pub trait PreferenceModel: Send + Sync {
     /// # Errors
     /// Those of [`PreferenceModel::compare`].
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError>;
+
+    /// The same contests with all that the model says of each: what `eval-preference` measures.
+    ///
+    /// # Errors
+    /// Those of [`PreferenceModel::compare`].
+    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError>;
 
     /// Its memory and operations: equal to [`Footprint::of_folder`] of its folder.
     fn footprint(&self) -> Footprint;

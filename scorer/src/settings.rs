@@ -8,29 +8,41 @@ use std::fmt;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
+use selfplay_client::ClientSettings;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Advantages, CommandSettings, EmbeddingSettings, KindSettings, QuantizeForm, ReadingSettings, ScoreDType,
-    Tokenization,
+    Advantages, CommandSettings, EmbeddingSettings, EnsembleSettings, JudgeSettings, KindSettings,
+    LengthPenalty, LengthUnit, MemberKeys, MemberScale, QuantizeForm, ReadingSettings, RemoteSettings,
+    ScoreDType, Tokenization, VerdictForm,
 };
 
 /// The kinds of preference models that can be scored with, as a recipe names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PreferenceKind {
-    /// From the value head's rows: 1 → Bradley-Terry, an even number → GPM, any other → an input error.
+    /// From the folder: a value head of 1 row → Bradley-Terry, of an even number → GPM, of any other → an input error; a DeBERTa → pair-ranker.
     #[default]
     Auto,
     /// General preference representation model.
     Gpm,
     /// A reward per response, s = r_i − r_j.
     BradleyTerry,
+    /// A reward and a GPM's cyclic part, added up (HRC): an odd number of rows, three or more.
+    Hrc,
+    /// PairRM: a DeBERTa that reads both responses at once, in both orders.
+    PairRanker,
     /// A language model that is shown two responses and answers A or B, in both orders.
     PairLm,
+    /// A chat model, asked by a rubric in both orders: `model` in this process, or a service at `endpoint`.
+    Judge,
     /// The program of `command`, asked a row at a time over its standard input and output.
     Command,
+    /// A reward server at `endpoint`, asked a row at a time over HTTP.
+    Remote,
+    /// The preference models of `members` together.
+    Ensemble,
 }
 
 impl PreferenceKind {
@@ -40,16 +52,13 @@ impl PreferenceKind {
             Self::Auto => "auto",
             Self::Gpm => "gpm",
             Self::BradleyTerry => "bradley-terry",
+            Self::Hrc => "hrc",
+            Self::PairRanker => "pair-ranker",
             Self::PairLm => "pair-lm",
+            Self::Judge => "judge",
             Self::Command => "command",
-        }
-    }
-
-    /// Whether another program computes it: then no model is named.
-    pub fn runs_elsewhere(self) -> bool {
-        match self {
-            Self::Command => true,
-            Self::Auto | Self::Gpm | Self::BradleyTerry | Self::PairLm => false,
+            Self::Remote => "remote",
+            Self::Ensemble => "ensemble",
         }
     }
 }
@@ -87,12 +96,12 @@ impl ScoreDifference {
 pub struct ScoreKeys {
     /// Which kind of preference model `model` is.
     pub kind: PreferenceKind,
-    /// A folder, a `FILE.gguf` or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Absent: a run needs
-    /// it, but for kind command.
+    /// A folder, a `FILE.gguf` or a hub id `ORG/NAME[@revision]`; `selfplay score` takes it from `--preference-model`. Beside an endpoint of
+    /// kind judge, the model's name there. Absent: a run needs it, but for kinds command, remote and ensemble.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub model: Option<String>,
-    /// Divides every score. Absent: 0.1 for gpm, 1 for bradley-terry and for the scores of a command.
+    /// Divides every score, of hrc its cyclic part. Absent: 0.1 for gpm and hrc, 1 for bradley-terry and for the scores of command and remote.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub tau: Option<f64>,
@@ -126,6 +135,14 @@ pub struct ScoreKeys {
     pub advantages: Option<Advantages>,
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
+    /// What s(i ≻ j) loses for each token that i is longer than j (`length_unit`). 0 is off. It is in what is stored, not in win rates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64", range(min = 0), extend("default" = 0.0))]
+    pub length_penalty: Option<f64>,
+    /// What length is counted in: tokens, or the mean length of the prompt's candidates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LengthUnit", extend("default" = LengthUnit::default()))]
+    pub length_unit: Option<LengthUnit>,
     /// A Jinja file, for a preference model whose folder has no chat template. Absent: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template: Option<PathBuf>,
@@ -134,30 +151,84 @@ pub struct ScoreKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<String>")]
     pub command: Option<Vec<String>>,
-    /// Of kind command: how many of the program run at a time.
+    /// Of kind command: how many of the program run at a time; of an endpoint: how many requests. Absent: 1 for command, 8 for an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", range(min = 1, max = 1024), extend("default" = CommandSettings::default().concurrency))]
+    #[schemars(range(min = 1, max = 1024))]
     pub concurrency: Option<usize>,
-    /// Of kind command: seconds that an answer may take; the first one includes the program's start.
+    /// Of kind command: seconds that an answer may take, the first one with the program's start; of an endpoint: that a try may take. Absent: 60 for command, 600 for an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "f64", extend("exclusiveMinimum" = 0, "default" = CommandSettings::default().timeout_s))]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub timeout_s: Option<f64>,
-    /// Of kind command: how often a row is asked again, of the program started anew, after it ended or was silent.
+    /// Of kind command: how often a row is asked again, of the program started anew, after it ended or was silent; of an endpoint: further tries after a temporary failure. Absent: 1 for command, 5 for an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "usize", extend("default" = CommandSettings::default().retries))]
     pub retries: Option<usize>,
+    /// Of kinds judge and remote: the service's address, as in `http://127.0.0.1:8000/v1`. Absent: kind remote needs it, and a judge is a model of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The variable of the environment that holds the endpoint's key; never the key itself. Absent: no key is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// Price of a million tokens that the endpoint reads, in any currency: costs are reckoned with it. Absent: none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub price_prompt: Option<f64>,
+    /// Price of a million tokens that the endpoint writes. Absent: no costs are reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub price_completion: Option<f64>,
+    /// A file that keeps the endpoint's answers, so that nothing is asked twice. Absent: `transcript.jsonl` in the run's folder; for a stage command, beside its output until it is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<PathBuf>,
+    /// Of kind judge: a Jinja file with the question, given prompt, messages, response_a, response_b and verdict. Absent: our rubric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<PathBuf>,
+    /// Of kind judge: how its verdict is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "VerdictForm", extend("default" = VerdictForm::default()))]
+    pub verdict: Option<VerdictForm>,
+    /// Of kind judge with verdict text: tokens of an answer at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize", range(min = 1), extend("default" = JudgeSettings::VERDICT_TOKENS))]
+    pub verdict_tokens: Option<usize>,
+    /// Of kind ensemble: its preference models, as in `[{ model = "a", weight = 2 }, { kind = "command", command = ["b"] }]`. Absent: kind ensemble needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<MemberKeys>")]
+    pub members: Option<Vec<MemberKeys>>,
+    /// Of kind ensemble: what form the members' scores have when they are added up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "MemberScale", extend("default" = MemberScale::default()))]
+    pub normalize: Option<MemberScale>,
 }
 
 impl ScoreKeys {
     /// The settings that these keys are. What is wrong goes to `problems`, without the section's name.
     pub fn resolve(&self, problems: &mut Problems) -> ScoreSettings {
+        let serves = self.is_served();
         if self.kind != PreferenceKind::Command {
             self.refuse_keys_of_commands(problems);
+        }
+        if self.kind != PreferenceKind::Command && !serves {
+            self.refuse_keys_of_patience(problems);
+        }
+        if !serves {
+            self.refuse_keys_of_services(problems);
+        }
+        if self.kind != PreferenceKind::Judge {
+            self.refuse_keys_of_judges(problems);
+        }
+        if self.kind != PreferenceKind::Ensemble {
+            self.refuse_keys_of_ensembles(problems);
         }
         let kind = match self.kind {
             PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
             PreferenceKind::Gpm => KindSettings::Gpm(self.embedding()),
             PreferenceKind::BradleyTerry => KindSettings::BradleyTerry(self.embedding()),
+            PreferenceKind::Hrc => KindSettings::Hrc(self.embedding()),
+            PreferenceKind::PairRanker => {
+                self.refuse_keys_of_embeddings(problems);
+                self.refuse_keys_of_readers(problems);
+                KindSettings::PairRanker
+            }
             PreferenceKind::PairLm => {
                 self.refuse_keys_of_embeddings(problems);
                 KindSettings::PairLm(self.reading())
@@ -166,10 +237,89 @@ impl ScoreKeys {
                 self.refuse_keys_of_models(problems);
                 KindSettings::Command(self.program())
             }
+            PreferenceKind::Judge => {
+                self.refuse_keys_of_embeddings(problems);
+                if serves {
+                    self.refuse_keys_of_readers(problems);
+                }
+                KindSettings::Judge(self.judge())
+            }
+            PreferenceKind::Remote => {
+                self.refuse_keys_of_models(problems);
+                KindSettings::Remote(RemoteSettings {
+                    service: self.service(),
+                    tau: self.tau.unwrap_or(CommandSettings::default().tau),
+                    transcript: self.transcript.clone(),
+                })
+            }
+            PreferenceKind::Ensemble => {
+                self.refuse_keys_of_models(problems);
+                self.refuse(problems, &[("tau", self.tau.is_some())]);
+                let members = self.members.as_deref().unwrap_or_default();
+                let scale = self.normalize.unwrap_or_default();
+                KindSettings::Ensemble(EnsembleSettings::resolve(members, scale, problems))
+            }
         };
-        let settings = ScoreSettings { score_difference: self.score_difference, kind };
+        let length = self.length();
+        if length.is_none() && self.length_unit.is_some_and(|given| given != LengthUnit::default()) {
+            problems.value("length_unit", "set", "no such key without score.length_penalty");
+        }
+        let settings = ScoreSettings { score_difference: self.score_difference, length, kind };
         problems.extend(settings.validate());
         settings
+    }
+
+    /// Whether `model` names files that are loaded.
+    pub fn names_model(&self) -> bool {
+        match self.kind {
+            PreferenceKind::Command | PreferenceKind::Remote | PreferenceKind::Ensemble => false,
+            PreferenceKind::Judge => self.endpoint.is_none(),
+            PreferenceKind::Auto
+            | PreferenceKind::Gpm
+            | PreferenceKind::BradleyTerry
+            | PreferenceKind::Hrc
+            | PreferenceKind::PairRanker
+            | PreferenceKind::PairLm => true,
+        }
+    }
+
+    /// Whether a service answers.
+    fn is_served(&self) -> bool {
+        match self.kind {
+            PreferenceKind::Remote => true,
+            PreferenceKind::Judge => self.endpoint.is_some(),
+            _ => false,
+        }
+    }
+
+    fn service(&self) -> ClientSettings {
+        let default = ClientSettings::default();
+        ClientSettings {
+            endpoints: self.endpoint.iter().cloned().collect(),
+            api_key_env: self.api_key_env.clone(),
+            concurrency: self.concurrency.unwrap_or(default.concurrency),
+            timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
+            retries: self.retries.map_or(default.retries, |count| u32::try_from(count).unwrap_or(u32::MAX)),
+            price_prompt: self.price_prompt,
+            price_completion: self.price_completion,
+        }
+    }
+
+    fn judge(&self) -> JudgeSettings {
+        JudgeSettings {
+            reading: self.reading(),
+            service: self.is_served().then(|| self.service()),
+            model: self.model.clone().filter(|_| self.is_served()).unwrap_or_default(),
+            template: self.template.clone(),
+            verdict: self.verdict.unwrap_or_default(),
+            verdict_tokens: self.verdict_tokens.unwrap_or(JudgeSettings::VERDICT_TOKENS),
+            transcript: self.transcript.clone(),
+        }
+    }
+
+    fn length(&self) -> Option<LengthPenalty> {
+        let unit = self.length_unit.unwrap_or_default();
+        self.length_penalty.filter(|&weight| weight != 0.0).map(|weight| LengthPenalty { weight, unit })
     }
 
     fn embedding(&self) -> EmbeddingSettings {
@@ -221,7 +371,6 @@ impl ScoreKeys {
 
     /// Keys that mean nothing to a kind without a model of ours.
     fn refuse_keys_of_models(&self, problems: &mut Problems) {
-        let default = ReadingSettings::default();
         let model = self.model.as_deref().unwrap_or_default();
         if !model.is_empty() {
             let want = format!(
@@ -231,6 +380,12 @@ impl ScoreKeys {
             problems.value("model", format!("{model:?}"), want);
         }
         self.refuse_keys_of_embedders(problems);
+        self.refuse_keys_of_readers(problems);
+    }
+
+    /// Keys that mean nothing to a kind without a decoder.
+    fn refuse_keys_of_readers(&self, problems: &mut Problems) {
+        let default = ReadingSettings::default();
         let given = [
             ("dtype", self.dtype.is_some_and(|given| given != default.dtype)),
             ("max_length", self.max_length.is_some_and(|given| given != default.max_length)),
@@ -242,12 +397,56 @@ impl ScoreKeys {
 
     /// Keys that mean nothing to a kind without a program.
     fn refuse_keys_of_commands(&self, problems: &mut Problems) {
-        let default = CommandSettings::default();
+        let is_given = self.command.as_ref().is_some_and(|words| !words.is_empty());
+        self.refuse(problems, &[("command", is_given)]);
+    }
+
+    /// Keys that mean nothing to a kind that nobody else computes. Defaults of either are let through, as above.
+    fn refuse_keys_of_patience(&self, problems: &mut Problems) {
+        let (command, service) = (CommandSettings::default(), ClientSettings::default());
+        let counts = [command.concurrency, service.concurrency];
+        let retries = [command.retries, service.retries as usize];
         let given = [
-            ("command", self.command.as_ref().is_some_and(|words| !words.is_empty())),
-            ("concurrency", self.concurrency.is_some_and(|given| given != default.concurrency)),
-            ("timeout_s", self.timeout_s.is_some_and(|given| given != default.timeout_s)),
-            ("retries", self.retries.is_some_and(|given| given != default.retries)),
+            ("concurrency", self.concurrency.is_some_and(|given| !counts.contains(&given))),
+            (
+                "timeout_s",
+                self.timeout_s.is_some_and(|given| given != command.timeout_s && given != service.timeout_s),
+            ),
+            ("retries", self.retries.is_some_and(|given| !retries.contains(&given))),
+        ];
+        self.refuse(problems, &given);
+    }
+
+    /// Keys that mean nothing to a kind without an endpoint.
+    fn refuse_keys_of_services(&self, problems: &mut Problems) {
+        let given = [
+            ("endpoint", self.endpoint.is_some()),
+            ("api_key_env", self.api_key_env.is_some()),
+            ("price_prompt", self.price_prompt.is_some()),
+            ("price_completion", self.price_completion.is_some()),
+            ("transcript", self.transcript.is_some()),
+        ];
+        self.refuse(problems, &given);
+    }
+
+    /// Keys that mean nothing to a kind that is asked no question.
+    fn refuse_keys_of_judges(&self, problems: &mut Problems) {
+        let given = [
+            ("template", self.template.is_some()),
+            ("verdict", self.verdict.is_some_and(|given| given != VerdictForm::default())),
+            (
+                "verdict_tokens",
+                self.verdict_tokens.is_some_and(|given| given != JudgeSettings::VERDICT_TOKENS),
+            ),
+        ];
+        self.refuse(problems, &given);
+    }
+
+    /// Keys that mean nothing to a kind without members.
+    fn refuse_keys_of_ensembles(&self, problems: &mut Problems) {
+        let given = [
+            ("members", self.members.as_ref().is_some_and(|members| !members.is_empty())),
+            ("normalize", self.normalize.is_some_and(|given| given != MemberScale::default())),
         ];
         self.refuse(problems, &given);
     }
@@ -264,6 +463,8 @@ impl ScoreKeys {
 pub struct ScoreSettings {
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
+    /// What longer responses lose, if anything.
+    pub length: Option<LengthPenalty>,
     /// The kind of preference model, with its own settings.
     pub kind: KindSettings,
 }
@@ -273,10 +474,14 @@ impl ScoreSettings {
     pub fn keys(&self, model: Option<String>) -> ScoreKeys {
         let (reading, embedding) = (self.kind.reading(), self.kind.embedding());
         let command = self.kind.command();
+        let (judge, remote, ensemble) = (self.kind.judge(), self.kind.remote(), self.kind.ensemble());
+        let service = self.kind.service();
+        let tau = embedding.and_then(|own| own.tau).or(command.map(|own| own.tau));
+        let served_name = || judge.filter(|own| own.service.is_some()).map(|own| own.model.clone());
         ScoreKeys {
             kind: self.kind.name(),
-            model,
-            tau: embedding.and_then(|own| own.tau).or(command.map(|own| own.tau)),
+            model: model.or_else(served_name),
+            tau: tau.or(remote.map(|own| own.tau)),
             dtype: reading.map(|own| own.dtype),
             quantize: reading.and_then(|own| own.quantize),
             max_length: reading.map(|own| own.max_length),
@@ -285,23 +490,45 @@ impl ScoreSettings {
             tokenization: embedding.map(|own| own.tokenization),
             advantages: embedding.map(|own| own.advantages),
             score_difference: self.score_difference,
+            length_penalty: self.length.map(|length| length.weight),
+            length_unit: self.length.map(|length| length.unit),
             chat_template: reading.and_then(|own| own.chat_template.clone()),
             command: command.map(|own| own.words.clone()),
-            concurrency: command.map(|own| own.concurrency),
-            timeout_s: command.map(|own| own.timeout_s),
-            retries: command.map(|own| own.retries),
+            concurrency: command.map(|own| own.concurrency).or(service.map(|own| own.concurrency)),
+            timeout_s: command.map(|own| own.timeout_s).or(service.map(|own| own.timeout_s)),
+            retries: command.map(|own| own.retries).or(service.map(|own| own.retries as usize)),
+            endpoint: service.and_then(|own| own.endpoints.first().cloned()),
+            api_key_env: service.and_then(|own| own.api_key_env.clone()),
+            price_prompt: service.and_then(|own| own.price_prompt),
+            price_completion: service.and_then(|own| own.price_completion),
+            transcript: judge
+                .and_then(|own| own.transcript.clone())
+                .or(remote.and_then(|own| own.transcript.clone())),
+            template: judge.and_then(|own| own.template.clone()),
+            verdict: judge.map(|own| own.verdict),
+            verdict_tokens: judge.map(|own| own.verdict_tokens),
+            members: ensemble.map(|own| own.members.iter().map(|member| member.keys().clone()).collect()),
+            normalize: ensemble.map(|own| own.scale),
         }
     }
 
     /// Every wrong value of this section, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
-        match &self.kind {
-            KindSettings::Auto(own) | KindSettings::Gpm(own) | KindSettings::BradleyTerry(own) => {
-                own.validate()
-            }
+        let mut problems = self.length.map(|length| length.validate()).unwrap_or_default();
+        problems.extend(match &self.kind {
+            KindSettings::Auto(own)
+            | KindSettings::Gpm(own)
+            | KindSettings::BradleyTerry(own)
+            | KindSettings::Hrc(own) => own.validate(),
+            KindSettings::PairRanker => Problems::default(),
             KindSettings::PairLm(own) => own.validate(),
             KindSettings::Command(own) => own.validate(),
-        }
+            KindSettings::Judge(own) => own.validate(),
+            KindSettings::Remote(own) => own.validate(),
+            // Its members were checked when their keys were read.
+            KindSettings::Ensemble(_) => Problems::default(),
+        });
+        problems
     }
 }
 
@@ -362,6 +589,89 @@ mod tests {
         assert_eq!(resolved(&settings.keys(None)).0, settings);
         let (_, problems) = resolved(&ScoreKeys { tau: Some(0.1), embeddings: Some(true), ..pair_lm });
         assert_eq!(problems.keys(), ["tau", "embeddings"]);
+    }
+
+    #[test]
+    fn services_have_keys_of_their_own() {
+        let judge = ScoreKeys {
+            kind: PreferenceKind::Judge,
+            model: Some("big".into()),
+            endpoint: Some("http://127.0.0.1:1/v1".into()),
+            verdict: Some(VerdictForm::Text),
+            retries: Some(3),
+            ..ScoreKeys::default()
+        };
+        let (settings, problems) = resolved(&judge);
+        assert!(problems.is_empty(), "{problems}");
+        assert!(settings.kind.runs_elsewhere() && !settings.kind.names_model());
+        let own = settings.kind.judge().unwrap();
+        assert_eq!((own.model.as_str(), own.service.as_ref().unwrap().retries), ("big", 3));
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+        // Without an endpoint it is a model of ours.
+        let ours = ScoreKeys { endpoint: None, retries: None, max_length: Some(99), ..judge.clone() };
+        let (settings, problems) = resolved(&ours);
+        assert!(problems.is_empty(), "{problems}");
+        assert!(settings.kind.names_model() && settings.kind.judge().unwrap().writes_here());
+        let wrong = ScoreKeys { max_length: Some(99), tau: Some(1.0), model: None, ..judge.clone() };
+        assert_eq!(resolved(&wrong).1.keys(), ["tau", "max_length", "model"]);
+        assert_eq!(
+            resolved(&ScoreKeys { kind: PreferenceKind::Gpm, ..judge }).1.keys(),
+            ["retries", "endpoint", "verdict"]
+        );
+        let remote = ScoreKeys { kind: PreferenceKind::Remote, ..ScoreKeys::default() };
+        assert_eq!(resolved(&remote).1.keys(), ["endpoint"]);
+        let remote = ScoreKeys { endpoint: Some("http://127.0.0.1:1".into()), ..remote };
+        let (settings, problems) = resolved(&remote);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+    }
+
+    #[test]
+    fn members_have_keys_and_problems_of_their_own() {
+        let member =
+            |kind, model: &str| MemberKeys { kind, model: Some(model.into()), ..MemberKeys::default() };
+        let keys = ScoreKeys {
+            kind: PreferenceKind::Ensemble,
+            members: Some(vec![member(PreferenceKind::Gpm, "a"), member(PreferenceKind::Auto, "b")]),
+            normalize: Some(MemberScale::Deviation),
+            ..ScoreKeys::default()
+        };
+        let (settings, problems) = resolved(&keys);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!(settings.kind.ensemble().unwrap().members[1].folder, Some("b".into()));
+        assert!(!settings.kind.names_model() && !settings.kind.runs_elsewhere());
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+        let wrong = MemberKeys { weight: 0.0, tau: Some(-1.0), ..member(PreferenceKind::Gpm, "a") };
+        let nested = MemberKeys { model: None, ..member(PreferenceKind::Ensemble, "") };
+        let keys = ScoreKeys { members: Some(vec![wrong, nested]), ..keys };
+        assert_eq!(
+            resolved(&keys).1.keys(),
+            ["members[0].weight", "members[0].tau", "members[1].kind", "members[1].model"]
+        );
+        let none = ScoreKeys { kind: PreferenceKind::Ensemble, ..ScoreKeys::default() };
+        assert_eq!(resolved(&none).1.keys(), ["members"]);
+    }
+
+    #[test]
+    fn a_length_penalty_goes_with_every_kind() {
+        let keys = ScoreKeys {
+            kind: PreferenceKind::PairRanker,
+            length_penalty: Some(0.02),
+            length_unit: Some(LengthUnit::PromptMean),
+            ..ScoreKeys::default()
+        };
+        let (settings, problems) = resolved(&keys);
+        assert!(problems.is_empty(), "{problems}");
+        assert_eq!(settings.length, Some(LengthPenalty { weight: 0.02, unit: LengthUnit::PromptMean }));
+        assert_eq!(resolved(&settings.keys(None)).0, settings);
+        let off = ScoreKeys { length_penalty: Some(0.0), length_unit: None, ..keys.clone() };
+        assert_eq!(resolved(&off).0.length, None);
+        let wrong = ScoreKeys { length_penalty: Some(f64::NAN), ..keys.clone() };
+        assert_eq!(resolved(&wrong).1.keys(), ["length_penalty"]);
+        let unit = ScoreKeys { length_penalty: None, ..keys.clone() };
+        assert_eq!(resolved(&unit).1.keys(), ["length_unit"]);
+        let ranker = ScoreKeys { tau: Some(1.0), max_length: Some(9), ..keys };
+        assert_eq!(resolved(&ranker).1.keys(), ["tau", "max_length"]);
     }
 
     #[test]

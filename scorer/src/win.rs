@@ -26,6 +26,15 @@ impl Contest {
     }
 }
 
+/// What a model says of a [`Contest`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ContestOutcome {
+    /// The model's own s(first ≻ second), whatever `score_difference` stores.
+    pub score: f64,
+    /// P(first ≻ second) with the first response shown first, and with it shown second; `None` of a kind that knows no order.
+    pub shown: Option<[f64; 2]>,
+}
+
 /// Mean of the win probabilities; `None` without contests.
 pub fn mean_win_rate(probabilities: &[f64]) -> Option<f64> {
     (!probabilities.is_empty()).then(|| probabilities.iter().sum::<f64>() / probabilities.len() as f64)

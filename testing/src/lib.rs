@@ -4,6 +4,7 @@
 //! types are not the ones that this crate returns: there only [`random`] and plain files and JSON can be used. Tests of
 //! `records` use nothing of it, so that they don't wait for `model`.
 
+pub mod comparisons;
 pub mod decoder;
 pub mod emulator;
 pub mod families;

@@ -99,6 +99,14 @@ fn a_branch_goes_from_a_model_to_a_program() {
         world.bytes("first/iteration_01/pairs.parquet"),
         world.bytes("second/iteration_01/pairs.parquet")
     );
+    // Both judges on the candidates that the two runs share.
+    let compared = world.selfplay(&["compare", "first", "second", "--json"]).ok();
+    let compared: serde_json::Value = serde_json::from_str(&compared.stdout).unwrap();
+    let agreement = &compared["agreement"][0];
+    assert_eq!((&agreement["iteration"], &agreement["prompts"]), (&1.into(), &20.into()));
+    assert!(agreement["changed"].as_u64().unwrap() > 0, "{agreement}");
+    let text = world.selfplay(&["compare", "first", "second"]).ok().stdout;
+    assert!(text.contains("same best and worst"), "{text}");
     // The same as a run that had the program from the start.
     let mut line = vec!["run", "recipe.toml", "-o", "third", "-q"];
     sets.iter().for_each(|set| line.extend(["--set", set]));

@@ -10,7 +10,14 @@ use selfplay_trainer::{LossKind, OptimizerKind, ReferenceRule};
 use crate::{SELFPLAY, root};
 
 /// The chains among them.
-const CHAINS: [&str; 3] = ["anima-33b-qlora-dpo", "ct-llm-sft-dpo", "openbezoar-3b"];
+const CHAINS: [&str; 6] = [
+    "anima-33b-qlora-dpo",
+    "ct-llm-sft-dpo",
+    "gpm-gemma-2b",
+    "gpm-llama-3.1-8b",
+    "gpm-qwen3-0.6b",
+    "openbezoar-3b",
+];
 
 /// The files in `recipes/`, the folders in it included, without the chains.
 const RECIPES: [&str; 17] = [

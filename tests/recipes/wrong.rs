@@ -95,7 +95,7 @@ fn what_a_chat_template_refuses_is_told_by_check() {
     let check = |key: &str| world.selfplay(&["check", "recipe.toml", "--set", &format!("{key}=one.jinja")]);
     check("score.chat_template").refused(&["score.model", "one turn only"]);
     check("policy.chat_template").refused(&["policy.model", "one turn only"]);
-    let kind = world.selfplay(&["check", "recipe.toml", "--set", "score.kind=pair-ranker"]);
+    let kind = world.selfplay(&["check", "recipe.toml", "--set", "score.kind=oracle"]);
     kind.refused(&["score.kind", "expected one of auto, gpm, bradley-terry"]);
     for (key, most) in [("max_batch_rows", 65_536), ("token_budget", 1_048_576), ("cache_mib", 16_777_216)] {
         let set = format!("sample.{key}=1000000000000");

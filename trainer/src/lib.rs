@@ -36,10 +36,10 @@ pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{
-    AnchorPolicy, Anchors, BatchReport, Example, Examples, Objective, PairObjective, Part, PassSettings,
-    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, SftData,
-    SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenPair, load_anchors,
-    pair_gradients, sft_example, sft_examples, token_pair, token_pairs,
+    AnchorPolicy, Anchors, BatchReport, ComparisonLabel, Example, Examples, Objective, PairObjective, Part,
+    PassSettings, PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings,
+    SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenPair,
+    load_anchors, pair_gradients, sft_example, sft_examples, token_pair, token_pairs,
 };
 pub use settings::{
     BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings, LossKind, LossTokens,

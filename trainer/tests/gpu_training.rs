@@ -125,6 +125,7 @@ fn train_preferences(dtype: DType) -> Vec<(f64, f64)> {
             chosen: [&pair.prompt[..], &pair.chosen].concat(),
             rejected: [&pair.prompt[..], &pair.rejected].concat(),
             name: pair.name,
+            ..TokenComparison::default()
         })
         .collect();
     let train = TrainSettings { learning_rate: 1e-3, epochs: 1, ..settings(OptimizerKind::AdamW) };

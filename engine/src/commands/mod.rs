@@ -10,6 +10,7 @@ mod chain_plan;
 pub mod check;
 pub mod compare;
 pub mod completions;
+pub mod eval_preference;
 pub mod logprobs;
 pub mod merge;
 pub mod pair;

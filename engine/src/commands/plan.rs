@@ -80,8 +80,7 @@ pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<Eng
     }
     let recipe = &as_stored;
     let kind = &recipe.score.settings.kind;
-    let preference_folder =
-        (!kind.runs_elsewhere()).then(|| config_folder(&recipe.score.model)).transpose()?;
+    let preference_folder = kind.names_model().then(|| config_folder(&recipe.score.model)).transpose()?;
     let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
     let bound = memory.map(|memory| memory.bytes);
 

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use selfplay_records::{Candidates, Preference, read_rows, read_values, write_rows};
-use selfplay_scorer::{PreferenceModel, load, prompt_check};
+use selfplay_scorer::{PreferenceModel, prompt_check};
 
 use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::Hub;
+use crate::inputs::judge_writer::load_preference_model;
 use crate::inputs::{find_preference_model, preference_files, preference_place};
 use crate::recipe::Stage;
 use crate::stages::{Collected, Product, Workspace, score_shard};
@@ -16,7 +17,7 @@ use crate::stages::{Collected, Product, Workspace, score_shard};
 /// The flags of `selfplay score`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The preference model: folder or hub id; none with score.kind=command
+    /// The preference model: folder or hub id; none with a score.kind that another program computes
     #[arg(long, value_name = "DIR")]
     pub preference_model: Option<String>,
     /// Candidates (.jsonl, .parquet)
@@ -42,29 +43,41 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let recipe = &command.recipe;
     let mut rows: Vec<Candidates> = read_rows(&args.candidates)?;
     let kind = &recipe.score.settings.kind;
-    if kind.command().is_some() {
+    if kind.wants_rows() {
         for (row, fields) in rows.iter_mut().zip(read_values(&args.candidates)?) {
             row.prompt.keep_others(fields);
         }
     }
     let files = find_preference_model(recipe, &Hub::default())?;
     let place = preference_place(files.as_ref());
-    let model = load(place, &recipe.score.settings, &device, None)?;
+    // A service is asked when all else is right: its answers are kept beside the output.
+    let mut settings = recipe.score.settings.clone();
+    let parts_folder = command.path(Product::Preferences);
+    let serves = kind.keeps_transcripts();
+    let model = if serves { None } else { Some(load_preference_model(place, &settings, &device)?) };
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
     let check = prompt_check(place, kind)?;
     for row in &rows {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
 
+    settings.kind.keep_transcripts(&parts_folder);
+    let score_settings = settings;
     let mut settings = command.settings(&["score"])?;
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
     settings.file("--candidates", &args.candidates)?;
     settings.files(
-        if files.is_some() { "--preference-model" } else { "the files of score.command" },
+        if files.is_some() { "--preference-model" } else { "the files of [score]" },
         preference_files(files.as_ref(), kind)?,
     );
     let parts = command.open_parts(settings)?;
-    let preferences = parts.during(&args.candidates, || score(&command, &*model, &rows))?;
+    let preferences = parts.during(&args.candidates, || {
+        let model = match model {
+            Some(model) => model,
+            None => load_preference_model(place, &score_settings, &device)?,
+        };
+        score(&command, &*model, &rows)
+    })?;
     write_rows(&args.output, &preferences)?;
     parts.remove()
 }

@@ -2,13 +2,15 @@
 //!
 //! A pair becomes two conversations in the scorer's own tokens, so that what is trained is what will be asked.
 
-use selfplay_records::{Candidates, Message, Pair, Prompt, Response};
+use selfplay_evaluation::preference::Winner;
+use selfplay_records::{Candidates, Pair, Prompt, Response};
 use selfplay_scorer::tokenise_row;
-use selfplay_trainer::{PreferenceObjective, TokenComparison};
+use selfplay_trainer::{ComparisonLabel, PreferenceObjective, PreferenceSettings, TokenComparison};
 
 use super::training::{Training, TrainingArgs, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::inputs::compared_rows::{ComparedRow, LabelFiles};
 use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
 use crate::inputs::policy::PolicySource;
 
@@ -49,9 +51,14 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     };
     let sets: DataSets<Pair> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
+    let mut label_files = LabelFiles::default();
     let (comparisons, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
-        let mut comparison = comparison(place.row, &pair, &source, settings.train.max_length)
-            .map_err(|error| EngineError::at_row(place.file, place.row, error))?;
+        let labels = label_files.of(place.file, place.row)?;
+        let compared = ComparedRow::of_pair(place.row, &pair, labels).and_then(|row| {
+            let label = label(&row, &settings.preference)?;
+            Ok(TokenComparison { label, ..comparison(row, &source, settings.train.max_length)? })
+        });
+        let mut comparison = compared.map_err(|error| EngineError::at_row(place.file, place.row, error))?;
         comparison.name = place.name(&comparison.name);
         Ok(comparison)
     })?;
@@ -59,50 +66,47 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     training.run(&source, data, objective)
 }
 
-fn comparison(row: usize, pair: &Pair, source: &PolicySource, max_length: usize) -> Result<TokenComparison> {
-    let chosen = Conversation::of(pair, pair.chosen.as_deref(), "chosen")?;
-    let rejected = Conversation::of(pair, pair.rejected.as_deref(), "rejected")?;
-    if chosen.prompt != rejected.prompt {
-        return Err(EngineError::input(
-            "\"chosen\" and \"rejected\" answer different prompts; one prompt is wanted",
-        ));
-    }
-    let response = |message: &Message| Response { text: message.content.clone(), ..Response::default() };
+/// A comparison in the scorer's tokens.
+fn comparison(row: ComparedRow, source: &PolicySource, max_length: usize) -> Result<TokenComparison> {
+    let response = |text: String| Response { text, ..Response::default() };
+    let name = format!("pair {}", row.row);
     let candidates = Candidates {
         prompt: Prompt {
-            prompt_id: pair.prompt_id.clone().unwrap_or_else(|| row.to_string()),
-            messages: Some(chosen.prompt.to_vec()),
+            prompt_id: row.prompt_id.unwrap_or_else(|| row.row.to_string()),
+            messages: Some(row.prompt),
             ..Prompt::default()
         },
-        responses: vec![response(chosen.reply), response(rejected.reply)],
+        responses: vec![response(row.first), response(row.second)],
     };
     let tokens = tokenise_row(&source.codec, &source.folder, &candidates, max_length)?;
     let prompt_position = tokens.prompt_end.unwrap_or(0);
     let [chosen, rejected] = [0, 1].map(|k| tokens.response(k).to_vec());
-    Ok(TokenComparison { name: format!("pair {row}"), chosen, rejected, prompt_position })
+    Ok(TokenComparison { name, chosen, rejected, prompt_position, ..TokenComparison::default() })
 }
 
-/// A prompt and a reply, as messages.
-struct Conversation<'a> {
-    prompt: &'a [Message],
-    reply: &'a Message,
-}
-
-impl<'a> Conversation<'a> {
-    /// A list with the reply alone follows the row's prompt.
-    fn of(pair: &'a Pair, messages: Option<&'a [Message]>, field: &str) -> Result<Self> {
-        let text_wanted = || {
-            EngineError::input(format!(
-                "field \"{field}\": a preference model reads text; expected the prompt and the response as messages"
-            ))
-        };
-        match messages.and_then(<[Message]>::split_last) {
-            Some((reply, prompt)) if !prompt.is_empty() => Ok(Self { prompt, reply }),
-            Some((reply, _)) => match pair.prompt.as_deref() {
-                Some(prompt) if !prompt.is_empty() => Ok(Self { prompt, reply }),
-                _ => Err(text_wanted()),
-            },
-            None => Err(text_wanted()),
+/// What the row teaches of its two responses, in their order.
+fn label(row: &ComparedRow, settings: &PreferenceSettings) -> Result<ComparisonLabel> {
+    let wanted = |field: &str, key: &str, what: &str| {
+        EngineError::input(format!(
+            "field {field:?}: {what} is wanted in every row with preference.{key} = true"
+        ))
+    };
+    let mut label = match row.labels.winner {
+        Winner::First => ComparisonLabel::default(),
+        Winner::Tie => ComparisonLabel { probability: 0.5, ..ComparisonLabel::default() },
+        Winner::Second => ComparisonLabel { probability: 0.0, ..ComparisonLabel::default() },
+    };
+    if settings.soft_labels {
+        label.probability = row
+            .probability
+            .filter(|p| (0.0..=1.0).contains(p))
+            .ok_or_else(|| wanted("chosen_probs", "soft_labels", "a probability from 0 to 1"))?;
+    }
+    if settings.margins {
+        label.margin = row.labels.margin.ok_or_else(|| wanted("margin", "margins", "a finite number"))?;
+        if row.labels.winner == Winner::Tie {
+            label.margin = 0.0;
         }
     }
+    Ok(label)
 }

@@ -3,8 +3,10 @@
 //! Everything that can be wrong with an input is found here, before a run folder is made: a model that does not
 //! load, a policy given as preference model, a row without a prompt, a prompt longer than the context.
 
+pub(crate) mod compared_rows;
 pub(crate) mod conversation_check;
 pub(crate) mod data_sets;
+pub(crate) mod judge_writer;
 pub(crate) mod model_files;
 pub(crate) mod other_fields;
 pub(crate) mod policy;
@@ -79,7 +81,8 @@ impl Inputs {
         let policy_files = policy.folders().map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?;
         files.insert(InputKind::Policy, policy_files.concat());
         files.insert(InputKind::PreferenceModel, preference_files(preference.as_ref(), kind)?);
-        let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template()];
+        let rubric = kind.judge().and_then(|own| own.template.as_deref()).filter(|_| kind.names_model());
+        let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template(), rubric];
         let templates = templates.into_iter().flatten().filter(|file| !ChatTemplate::is_shipped(file));
         files.insert(InputKind::Template, hash_files(templates)?);
 
@@ -157,7 +160,7 @@ impl Inputs {
         let mut policy = self.starting_policy(recipe, runtime)?;
         selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
         drop(policy);
-        self.preference_model(recipe, runtime)?;
+        self.preference_model(recipe, runtime, None)?;
         if let Some(program) = recipe.eval.program() {
             program.check("eval.command")?;
         }
@@ -203,7 +206,7 @@ impl Inputs {
         weight_bytes(&self.policy.folder)
     }
 
-    /// The preference model.
+    /// The preference model; what services answer it is kept in `folder`, where there is one.
     ///
     /// # Errors
     /// When it does not load.
@@ -211,9 +214,14 @@ impl Inputs {
         &self,
         recipe: &Recipe,
         runtime: &Runtime,
+        folder: Option<&Path>,
     ) -> Result<Box<dyn PreferenceModel>, EngineError> {
+        let mut settings = recipe.score.settings.clone();
+        if let Some(folder) = folder {
+            settings.kind.keep_transcripts(folder);
+        }
         let place = preference_place(self.preference.as_ref());
-        Ok(selfplay_scorer::load(place, &recipe.score.settings, &runtime.device, None)?)
+        judge_writer::load_preference_model(place, &settings, &runtime.device)
     }
 }
 
@@ -223,7 +231,7 @@ impl Inputs {
 /// A model that is not to be had.
 pub(crate) fn find_preference_model(recipe: &Recipe, hub: &Hub) -> Result<Option<ModelFiles>, EngineError> {
     let find = || ModelFiles::find(&recipe.score.model, &ModelSource::Unset, hub);
-    (!recipe.score.settings.kind.runs_elsewhere()).then(find).transpose()
+    recipe.score.settings.kind.names_model().then(find).transpose()
 }
 
 /// The place of a preference model's files, as the scorer takes it.
@@ -237,7 +245,7 @@ pub(crate) fn preference_place(files: Option<&ModelFiles>) -> ModelPlace<'_> {
     }
 }
 
-/// What compares, as files: a model's folders, or the files that a program's words name.
+/// What compares, as files: a model's folders, the files that a program's words name, the folders of an ensemble.
 pub(crate) fn preference_files(
     files: Option<&ModelFiles>,
     kind: &KindSettings,
@@ -247,7 +255,13 @@ pub(crate) fn preference_files(
             let folders = std::iter::once(files.folder.as_path()).chain(files.adapter.as_deref());
             Ok(folders.map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?.concat())
         }
-        None => hash_files(kind.command().map_or(Vec::new(), |program| program.files())),
+        None => {
+            let mut files = hash_files(kind.files())?;
+            for folder in kind.member_folders() {
+                files.extend(InputFile::of_model(&folder)?);
+            }
+            Ok(files)
+        }
     }
 }
 

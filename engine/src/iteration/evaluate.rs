@@ -2,6 +2,8 @@
 //!
 //! - **win rate**: mean P(new ≻ old) by the preference model, sample i of one policy against sample i of the other;
 //!   old is the policy that the iteration started from, and the one that the run started from.
+//! - **length-controlled win rate**: the same if the answers were equally long, by AlpacaEval's regression on the difference of
+//!   lengths in characters alone (its variant `minimal`).
 //! - **kl**: mean over the new policy's samples of log π_new − log π_old, summed over their tokens. Both terms come
 //!   from the same forward pass (the trainer's), so that rounding between two code paths does not enter.
 //! - **accuracy**: share of samples that `eval.checker`, or the program of `eval.command`, finds right. The preference model
@@ -12,6 +14,7 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use selfplay_evaluation::winrate::{length_controlled, share_error};
 use selfplay_records::{Candidates, FinishReason, read_rows, write_rows};
 use selfplay_sampler::{SampleSettings, Sampler, encode};
 use selfplay_scorer::{AnswerChecker, CommandSettings, Contest, PreferenceModel, mean_win_rate};
@@ -22,10 +25,11 @@ use super::session::Session;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::inputs::other_fields;
-use crate::json_file::write_json;
+use crate::json_file::{read_json, write_json};
 use crate::recipe::CheckerKind;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
+use crate::run::length_growth::warning;
 use crate::run::summary::{Evaluation, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
@@ -77,12 +81,23 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
 
     session.check_stop()?;
     policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
-    let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
-    result.win_rate_start = win_rate(session, &*model, &samples, number - 1)?;
-    result.win_rate_first =
-        if number == 1 { result.win_rate_start } else { win_rate(session, &*model, &samples, 0)? };
+    let model = session.preference_model()?;
+    let against_before = won(session, &*model, &samples, number - 1)?;
+    result.win_rate_start = mean_win_rate(&against_before.probabilities);
+    result.win_rate_error = share_error(&against_before.probabilities);
+    result.lc_win_rate_start = against_before.at_equal_length();
+    let against_first = if number == 1 { against_before } else { won(session, &*model, &samples, 0)? };
+    result.win_rate_first = mean_win_rate(&against_first.probabilities);
+    result.lc_win_rate_first = against_first.at_equal_length();
     write_json(&iteration.dir.evaluation().result_file(), &result)?;
-    report(session, number, &result, started)
+    report(session, number, &result, started)?;
+    let before = session.run.evaluation(number - 1).result_file();
+    if before.is_file()
+        && let Some(warning) = warning(&read_json(&before)?, &result)
+    {
+        session.progress.line(format!("iteration {number}: warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// The policy's answers: those on disk, else new ones.
@@ -172,16 +187,32 @@ fn accuracy(samples: &[Candidates], answers: &[String], checker: CheckerKind) ->
     mean(verdicts)
 }
 
-/// Mean P(these ≻ the other policy's samples).
-fn win_rate(
+/// Contests of two policies' samples, as the preference model judges them.
+#[derive(Default)]
+struct Won {
+    /// P(these ≻ the other policy's).
+    probabilities: Vec<f64>,
+    /// Characters of the other policy's answer and of this one's.
+    lengths: Vec<(usize, usize)>,
+}
+
+impl Won {
+    /// The win rate if both were equally long.
+    fn at_equal_length(&self) -> Option<f64> {
+        length_controlled(&self.probabilities, &self.lengths)
+    }
+}
+
+/// These samples against the other policy's; none where those are not on disk.
+fn won(
     session: &Session,
     model: &dyn PreferenceModel,
     samples: &[Candidates],
     other: usize,
-) -> Result<Option<f64>, EngineError> {
+) -> Result<Won, EngineError> {
     let path = session.run.evaluation(other).samples_file();
     if !path.is_file() {
-        return Ok(None);
+        return Ok(Won::default());
     }
     let others: Vec<Candidates> = read_rows(&path)?;
     let contests = contests(samples, &others);
@@ -193,7 +224,8 @@ fn win_rate(
         session.check_stop()?;
         probabilities.extend(model.win_probabilities(some)?);
     }
-    Ok(mean_win_rate(&probabilities))
+    let lengths = contests.iter().map(|one| (one.second.chars().count(), one.first.chars().count()));
+    Ok(Won { probabilities, lengths: lengths.collect() })
 }
 
 /// Sample i of a prompt against sample i of the same prompt.
@@ -241,6 +273,9 @@ fn report(
     }
     if let (Some(start), Some(first)) = (percent(result.win_rate_start), percent(result.win_rate_first)) {
         parts.push(format!("win rate {start} against the policy before, {first} against the first"));
+    }
+    if let Some(controlled) = percent(result.lc_win_rate_start) {
+        parts.push(format!("{controlled} at equal length"));
     }
     if let Some(kl) = result.kl {
         parts.push(format!("kl {kl:.4}"));

@@ -70,7 +70,7 @@ impl<'scope> Scorer<'scope> {
             let thread = scope.spawn(move || score_beside(iteration, &receiver));
             ScoringMode::Thread { sender, thread }
         } else if runtime.has_room(inputs.preference_bytes(iteration.recipe())? + inputs.policy_bytes()?)? {
-            let model = inputs.preference_model(iteration.recipe(), runtime)?;
+            let model = iteration.session.preference_model()?;
             ScoringMode::Interleaved { model, done: Vec::new(), failed: None }
         } else {
             ScoringMode::Deferred
@@ -149,7 +149,7 @@ impl<'scope> Scorer<'scope> {
                 let session = iteration.session;
                 let bytes = session.inputs.preference_bytes(&session.recipe)?;
                 policy.make_room(session, bytes)?;
-                let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
+                let model = session.preference_model()?;
                 score_from_disk(iteration, candidates, &*model, &iteration.left.score)?;
             }
         }
@@ -169,7 +169,7 @@ impl<'scope> Scorer<'scope> {
 /// The scorer's thread: first what lay on disk, then what comes.
 fn score_beside(iteration: &Iteration<'_>, receiver: &Receiver<FinishedShard>) -> Result<(), EngineError> {
     let session = iteration.session;
-    let model = session.inputs.preference_model(&session.recipe, &session.runtime)?;
+    let model = session.preference_model()?;
     let on_disk = iteration.left.score.iter().filter(|shard| !iteration.left.sample.contains(shard));
     score_from_disk(iteration, &iteration.shards(Product::Candidates), &*model, on_disk)?;
     for finished in receiver {

@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::json_file::{read_json, write_json};
 use crate::run::dir::IterationDir;
 use crate::run::events;
+use crate::run::length_growth::warning;
 use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
 use crate::stages::Product;
 
@@ -38,6 +39,9 @@ fn remove_checkpoints(dir: &IterationDir) -> Result<(), EngineError> {
 fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError> {
     let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
     let evaluation: Option<Evaluation> = read_present(&dir.evaluation().result_file())?;
+    let before: Option<Evaluation> = read_present(&session.run.evaluation(number - 1).result_file())?;
+    let length_warning =
+        before.as_ref().zip(evaluation.as_ref()).and_then(|(before, after)| warning(before, after));
     let difference: Option<LogProbDifference> = read_present(&dir.log_prob_difference_file())?;
     let trained: TrainRecord = read_present(&dir.train().join("summary.json"))?.unwrap_or_default();
     let pairs: Vec<Pair> =
@@ -49,6 +53,10 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         mean_score: mean(pairs.iter().filter_map(|pair| pair.chosen_score_win)),
         win_rate_start: evaluation.as_ref().and_then(|eval| eval.win_rate_start),
         win_rate_first: evaluation.as_ref().and_then(|eval| eval.win_rate_first),
+        win_rate_error: evaluation.as_ref().and_then(|eval| eval.win_rate_error),
+        lc_win_rate_start: evaluation.as_ref().and_then(|eval| eval.lc_win_rate_start),
+        lc_win_rate_first: evaluation.as_ref().and_then(|eval| eval.lc_win_rate_first),
+        length_warning,
         characters: evaluation.as_ref().map(|eval| eval.characters),
         tokens: evaluation.as_ref().map(|eval| eval.tokens),
         length_limited: evaluation.as_ref().map(|eval| eval.length_limited),

@@ -1,6 +1,7 @@
 //! A process at work in a run folder: its lock, recipe, inputs, log and stop flag.
 
 use selfplay_model::Decoder;
+use selfplay_scorer::PreferenceModel;
 
 use crate::console::progress::Progress;
 use crate::error::EngineError;
@@ -42,6 +43,14 @@ pub struct Session {
 }
 
 impl Session {
+    /// The preference model; what services answer it is kept in the run's folder.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn preference_model(&self) -> Result<Box<dyn PreferenceModel>, EngineError> {
+        self.inputs.preference_model(&self.recipe, &self.runtime, Some(self.run.root()))
+    }
+
     /// Takes up work in a folder whose recipe and manifest are written.
     ///
     /// # Errors

@@ -75,9 +75,9 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// Whether a program of the user's is asked, which is given every field of a prompt's row.
+    /// Whether a program or a server of the user's is asked, which is given every field of a prompt's row.
     pub fn asks_program(&self) -> bool {
-        self.score.settings.kind.command().is_some() || self.eval.command.is_some()
+        self.score.settings.kind.wants_rows() || self.eval.command.is_some()
     }
 
     /// Every wrong value of every section, under its full name: the one place where a recipe's sections are checked,

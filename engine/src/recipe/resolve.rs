@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::ChatTemplate;
 use selfplay_records::Problems;
+use selfplay_scorer::{MemberKeys, PreferenceKind};
 use selfplay_trainer::TrainSettings;
 
 use super::endpoint;
@@ -155,12 +156,18 @@ impl Lookup<'_> {
         }
         let score = &mut recipe.score;
         // An empty text is no model: how `--set` undoes the one of a recipe.
-        let named = score.keys.model.take().filter(|name| !name.is_empty());
+        let reads_model = score.keys.names_model();
+        let named = match score.keys.kind {
+            // The model's name at a service is a word of the settings.
+            PreferenceKind::Judge if !reads_model => None,
+            _ => score.keys.model.take().filter(|name| !name.is_empty()),
+        };
         let named = named.map_or(ModelSource::Unset, ModelSource::Written);
         // A kind that reads none refuses the one that is named.
-        let reads_model = !score.keys.kind.runs_elsewhere();
         score.model = if reads_model { self.model("score.model", named) } else { named };
         score.keys.command = score.keys.command.take().map(|words| self.words(words));
+        score.keys.template = self.file("score.template", score.keys.template.take());
+        score.keys.members = score.keys.members.take().map(|members| self.members(members));
         score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
         score.settle();
         for (section, settings) in [
@@ -313,6 +320,26 @@ impl Lookup<'_> {
             }
         }
         words
+    }
+
+    /// An ensemble's members, with their folders and programs looked up.
+    fn members(&mut self, mut members: Vec<MemberKeys>) -> Vec<MemberKeys> {
+        for (place, member) in members.iter_mut().enumerate() {
+            member.command = member.command.take().map(|words| self.words(words));
+            if !member.names_model() {
+                continue;
+            }
+            let Some(name) = member.model.take().filter(|name| !name.is_empty()) else { continue };
+            let key = format!("score.members[{place}].model");
+            member.model = match self.model(&key, ModelSource::Written(name.clone())) {
+                ModelSource::Folder(folder) => Some(folder.display().to_string()),
+                _ => {
+                    self.problems.value(key, &name, "a folder of this machine: fetch it first");
+                    Some(name)
+                }
+            };
+        }
+        members
     }
 
     fn file(&mut self, key: &str, written: Option<PathBuf>) -> Option<PathBuf> {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use selfplay_records::Problems;
-use selfplay_scorer::{CommandSettings, QuantizeForm, ScoreKeys, ScoreSettings};
+use selfplay_scorer::{
+    CommandSettings, EnsembleMember, KindSettings, QuantizeForm, ScoreKeys, ScoreSettings,
+};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::checker::CheckerKind;
@@ -92,11 +94,22 @@ pub struct ScoreSection {
 }
 
 impl ScoreSection {
-    /// What compares, for people: the model, or the program.
+    /// What compares, for people: the model, the program, the service.
     pub fn title(&self) -> String {
-        match self.settings.kind.command() {
-            Some(program) => program.words.join(" "),
-            None => self.model.to_string(),
+        let kind = &self.settings.kind;
+        let endpoint = || kind.service().and_then(|own| own.endpoints.first().cloned()).unwrap_or_default();
+        match kind {
+            KindSettings::Command(program) => program.words.join(" "),
+            KindSettings::Judge(own) if own.service.is_some() => format!("{} at {}", own.model, endpoint()),
+            KindSettings::Remote(_) => endpoint(),
+            KindSettings::Ensemble(own) => {
+                let name = |member: &EnsembleMember| match &member.keys().model {
+                    Some(model) => model.clone(),
+                    None => member.keys().kind.to_string(),
+                };
+                own.members.iter().map(name).collect::<Vec<_>>().join(" + ")
+            }
+            _ => self.model.to_string(),
         }
     }
 

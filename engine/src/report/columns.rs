@@ -122,6 +122,18 @@ pub(super) const COLUMNS: &[Column] = &[
         |one| Cell::Share(one.win_rate_first),
     ),
     column(
+        "lc vs before",
+        "win vs before if the answers were equally long, by AlpacaEval's regression on lengths alone",
+        &[HeldOut, Compare],
+        |one| Cell::Share(one.lc_win_rate_start),
+    ),
+    column(
+        "lc vs first",
+        "the same against the policy that the run started from",
+        &[HeldOut, Compare],
+        |one| Cell::Share(one.lc_win_rate_first),
+    ),
+    column(
         "characters",
         "mean length of the held-out answers. Read a win rate beside it",
         &[HeldOut, Compare],
@@ -215,7 +227,10 @@ mod tests {
     #[test]
     fn tables_have_their_columns_in_order() {
         let heads = [
-            (HeldOut, "iteration,accuracy,win vs before,win vs first,characters,tokens,limited,kl,seconds"),
+            (
+                HeldOut,
+                "iteration,accuracy,win vs before,win vs first,lc vs before,lc vs first,characters,tokens,limited,kl,seconds",
+            ),
             (
                 Training,
                 "iteration,prompts,skipped,candidates,pairs,truncated,mean score,cyclic,steps,loss first,loss last,\
@@ -223,14 +238,14 @@ mod tests {
             ),
             (
                 Compare,
-                "iteration,accuracy,win vs before,win vs first,characters,tokens,kl,cyclic,differ,seconds",
+                "iteration,accuracy,win vs before,win vs first,lc vs before,lc vs first,characters,tokens,kl,cyclic,differ,seconds",
             ),
         ];
         for (table, wanted) in heads {
             assert_eq!(table.head().join(","), wanted);
         }
         let start = StartSummary { eval_accuracy: Some(0.5), tokens: Some(3.0), ..StartSummary::default() };
-        assert_eq!(HeldOut.start(&start).join(","), "start,50.0 %,-,-,-,3.0,-,-,-");
+        assert_eq!(HeldOut.start(&start).join(","), "start,50.0 %,-,-,-,-,-,3.0,-,-,-");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
 use crate::run::summary::RunSummary;
 
+use super::agreement::{JudgeAgreement, with_first};
 use super::columns::ReportTable;
 use super::show;
 use super::table::columns;
@@ -21,6 +22,9 @@ pub struct RunComparison {
     pub keys: BTreeMap<String, Vec<Value>>,
     /// The runs, as `show --json` has them.
     pub runs: Vec<RunSummary>,
+    /// How the later runs' preference models judge the candidates that they share with the first run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agreement: Vec<JudgeAgreement>,
 }
 
 /// Reads the runs.
@@ -31,7 +35,12 @@ pub fn compare(runs: &[RunDir]) -> Result<RunComparison, EngineError> {
     let summaries = runs.iter().map(show::read).collect::<Result<Vec<_>, _>>()?;
     let manifests =
         runs.iter().map(|run| Manifest::read(&run.manifest_file())).collect::<Result<Vec<_>, _>>()?;
-    Ok(RunComparison { keys: differing(&manifests), runs: summaries })
+    let iterations = summaries.iter().map(|run| run.wanted).max().unwrap_or(0);
+    let keys = differing(&manifests);
+    // The same preference model says the same.
+    let is_judged_otherwise = keys.keys().any(|key| key.starts_with("score."));
+    let agreement = if is_judged_otherwise { with_first(runs, iterations)? } else { Vec::new() };
+    Ok(RunComparison { keys, runs: summaries, agreement })
 }
 
 /// Keys with more than one value.
@@ -71,7 +80,29 @@ pub fn render(comparison: &RunComparison) -> String {
         rows.extend(run.iterations.iter().map(|one| in_run("", ReportTable::Compare.iteration(one))));
     }
     text.push_str(&columns(&rows));
+    if !comparison.agreement.is_empty() {
+        text.push_str("\nthe same candidates, judged by the first run's preference model and by these:\n");
+        text.push_str(&columns(&agreement_rows(&comparison.agreement)));
+    }
     text
+}
+
+fn agreement_rows(found: &[JudgeAgreement]) -> Vec<Vec<String>> {
+    let head = ["run", "iteration", "prompts", "same winner", "same best and worst", "changed", "mean |ΔP|"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    rows.extend(found.iter().map(|one| {
+        vec![
+            one.run.clone(),
+            one.iteration.to_string(),
+            one.prompts.to_string(),
+            one.same_winner.map_or("-".to_owned(), percent),
+            percent(one.same_best_and_worst),
+            one.changed.to_string(),
+            one.difference.map_or("-".to_owned(), |difference| format!("{difference:.3}")),
+        ]
+    }));
+    rows
 }
 
 /// A line with the run's name before it.

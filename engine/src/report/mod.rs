@@ -1,7 +1,9 @@
 //! The output of `show` and `compare`, as text and as data.
 
+mod agreement;
 mod columns;
 pub mod compare;
+pub mod preference;
 pub mod samples;
 pub mod show;
 mod table;

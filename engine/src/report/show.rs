@@ -71,9 +71,13 @@ pub fn render(summary: &RunSummary) -> String {
     }
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
+        if let Some(warning) = &one.length_warning {
+            text.push_str(&format!("iteration {}: warning: {warning}\n", one.iteration));
+        }
     }
     text.push_str(
-        "win rate: mean P(new ≻ old) by the preference model on the held-out prompts;\n\
+        "win rate: mean P(new ≻ old) by the preference model on the held-out prompts,\n\
+         lc the same if the answers were equally long;\n\
          accuracy, length, limited and kl are of the same answers, cyclic of the\n\
          candidates; differ: sampler against trainer, nats a token at most\n",
     );
@@ -108,6 +112,7 @@ mod tests {
             iteration: 1,
             win_rate_first: Some(0.625),
             identical_pairs: 3,
+            length_warning: Some("answers grew".into()),
             seconds: 90.0,
             ..Default::default()
         };
@@ -123,6 +128,7 @@ mod tests {
         assert!(text.starts_with("x (runs/x): 1 of 3 iterations\n"), "{text}");
         assert!(text.contains("50.0 %") && text.contains("62.5 %") && text.contains("1.5 min"), "{text}");
         assert!(text.contains("selfplay resume runs/x"));
+        assert!(text.contains("iteration 1: warning: answers grew\n"), "{text}");
         assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
         summary.finished = true;
         assert!(!render(&summary).contains("resume"));

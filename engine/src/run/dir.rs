@@ -115,7 +115,8 @@ impl RunDir {
     pub fn refuse_links(&self) -> Result<(), EngineError> {
         for name in names_in(&self.root)? {
             let known = ["recipe.toml", "manifest.json", "run.lock", "events.jsonl", "start"];
-            if known.contains(&name.as_str()) || name.starts_with("iteration_") {
+            let is_log = name.starts_with("transcript") && name.ends_with(".jsonl");
+            if known.contains(&name.as_str()) || is_log || name.starts_with("iteration_") {
                 refuse_links_from(&self.root.join(name))?;
             }
         }

@@ -17,6 +17,7 @@ pub(crate) mod dir;
 pub(crate) mod events;
 pub(crate) mod input_files;
 pub(crate) mod leaves;
+pub(crate) mod length_growth;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod policy_files;

@@ -21,6 +21,15 @@ pub struct Evaluation {
     pub win_rate_start: Option<f64>,
     /// Mean P(new ≻ first), first = the policy that the run started from.
     pub win_rate_first: Option<f64>,
+    /// Standard error of `win_rate_start`.
+    #[serde(default)]
+    pub win_rate_error: Option<f64>,
+    /// `win_rate_start` if the answers were equally long, by AlpacaEval's regression on lengths alone; absent of fewer than five contests.
+    #[serde(default)]
+    pub lc_win_rate_start: Option<f64>,
+    /// `win_rate_first` in the same way.
+    #[serde(default)]
+    pub lc_win_rate_first: Option<f64>,
     /// Mean of log π_new − log π_old over the responses, summed over their tokens, in nats.
     pub kl: Option<f64>,
 }
@@ -50,6 +59,18 @@ pub struct IterationSummary {
     pub win_rate_start: Option<f64>,
     /// Mean P(new ≻ first policy) on the held-out prompts.
     pub win_rate_first: Option<f64>,
+    /// Standard error of `win_rate_start`.
+    #[serde(default)]
+    pub win_rate_error: Option<f64>,
+    /// `win_rate_start` if the answers were equally long.
+    #[serde(default)]
+    pub lc_win_rate_start: Option<f64>,
+    /// `win_rate_first` if the answers were equally long.
+    #[serde(default)]
+    pub lc_win_rate_first: Option<f64>,
+    /// What is to be said where answers grew and the length-controlled win rate did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length_warning: Option<String>,
     /// Mean characters of a held-out response.
     pub characters: Option<f64>,
     /// Mean tokens of a held-out response.

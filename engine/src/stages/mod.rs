@@ -25,6 +25,6 @@ pub use anchors::take_anchors;
 pub use pair::pair;
 pub use sample::{prepare, sample};
 pub use score::score_shard;
-pub use shards::{Collected, Shards};
+pub use shards::{Collected, Shards, shard_path};
 pub use train::{save_adapter, save_model, train, training_seed};
 pub use workspace::{Product, Workspace};

@@ -41,6 +41,16 @@ impl Annotations {
         Ok(read)
     }
 
+    /// Judgements that are in memory: P(model wins) of each row, with the characters of the baseline's answer and of the model's.
+    pub(super) fn of(preferences: &[f64], lengths: &[(usize, usize)]) -> Self {
+        Self {
+            baseline: "baseline".to_owned(),
+            model: "model".to_owned(),
+            preferences: preferences.iter().copied().map(Some).collect(),
+            lengths: lengths.to_vec(),
+        }
+    }
+
     fn push(&mut self, row: &Map<String, Value>) -> Result<(), FieldProblem> {
         let (baseline, model) = generators(row)?;
         let one = |field, first: &str, found: &str| {

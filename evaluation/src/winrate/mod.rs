@@ -117,6 +117,19 @@ pub fn win_rate(
     })
 }
 
+/// The share of wins that a model would have if its answers were as long as the baseline's, by the regression of
+/// [`Variant::Minimal`]: P(model wins) of each comparison, with the characters of the baseline's answer and of the model's. `None` of
+/// fewer than [`FEWEST_ROWS`] comparisons.
+pub fn length_controlled(preferences: &[f64], lengths: &[(usize, usize)]) -> Option<f64> {
+    let fitted = length_control::fit(&Annotations::of(preferences, lengths), None)?;
+    Some(mean(&fitted.rates))
+}
+
+/// The standard error of the mean of shares; 0 of a single one, `None` of none.
+pub fn share_error(shares: &[f64]) -> Option<f64> {
+    (!shares.is_empty()).then(|| standard_error(shares))
+}
+
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }

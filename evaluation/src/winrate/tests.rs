@@ -73,6 +73,21 @@ fn a_judge_of_length_alone_leaves_nothing_at_equal_length() {
 }
 
 #[test]
+fn judgements_in_memory_have_the_rate_of_their_file() {
+    let folder = Folder::new();
+    let rows = length_lovers(60);
+    let file = win_rate(&folder.annotations(&rows), None).unwrap();
+    let preferences: Vec<f64> = rows.iter().map(|row| row["preference"].as_f64().unwrap() - 1.0).collect();
+    let characters = |row: &Value, name: &str| row[name].as_str().unwrap().chars().count();
+    let lengths: Vec<(usize, usize)> =
+        rows.iter().map(|row| (characters(row, "output_1"), characters(row, "output_2"))).collect();
+    let found = length_controlled(&preferences, &lengths).unwrap();
+    assert!((100.0 * found - file.lc_win_rate.unwrap()).abs() < 1e-9);
+    assert!((100.0 * share_error(&preferences).unwrap() - file.standard_error).abs() < 1e-9);
+    assert_eq!((length_controlled(&preferences[..4], &lengths[..4]), share_error(&[])), (None, None));
+}
+
+#[test]
 fn a_model_against_itself_is_at_fifty() {
     let folder = Folder::new();
     let mut rows = length_lovers(12);

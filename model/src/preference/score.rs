@@ -3,6 +3,8 @@
 //! GPM (arXiv 2410.02197, section 4): v = z/‖z‖ of the value head's z \[d], d even; λ = softmax of the prompt head's
 //! output \[d/2], or 1 without one; s(i ≻ j) = Σ_l λ_l (v_i\[2l] v_j\[2l+1] − v_i\[2l+1] v_j\[2l]) / τ.
 //! Bradley-Terry: s(i ≻ j) = (r_i − r_j) / τ. P(i ≻ j) = σ(s).
+//! HRC (arXiv 2605.17342): s(i ≻ j) = (r_i − r_j) + a GPM's s of v, τ dividing the latter alone. A head of 1 + d rows puts out r
+//! and then z: the transitive and the cyclic part share no coordinate, which is how we read the paper's orthogonal subspaces.
 //!
 //! Departure: the norm is at least 1e-12, as torch's `normalize` has it. The scorer divides the sum by τ, the trainer
 //! divides each λ_l by τ: the two round differently, and each keeps its bits.
@@ -96,6 +98,18 @@ pub fn bradley_terry(tau: f64, chosen: &[f64], rejected: &[f64]) -> ScoreGradien
     }
 }
 
+/// HRC's score of two value-head outputs \[1 + d] under the prompt head's output \[d/2], with its gradient.
+pub fn hrc(tau: f64, chosen: &[f64], rejected: &[f64], gate: Option<&[f64]>) -> ScoreGradient {
+    let cyclic = gpm(tau, &chosen[1..], &rejected[1..], gate);
+    let with_reward = |reward: f64, rest: Vec<f64>| std::iter::once(reward).chain(rest).collect();
+    ScoreGradient {
+        score: reward_difference(chosen, rejected) + cyclic.score,
+        d_chosen: with_reward(1.0, cyclic.d_chosen),
+        d_rejected: with_reward(-1.0, cyclic.d_rejected),
+        d_gate: cyclic.d_gate,
+    }
+}
+
 /// softmax, shifted by its greatest logit.
 pub fn softmax(logits: &[f64]) -> Vec<f64> {
     let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -181,6 +195,22 @@ mod tests {
         assert!((gated.score - 0.25).abs() < 1e-12);
         let reward = bradley_terry(2.0, &[3.0], &[-1.0]);
         assert_eq!((reward.score, reward.d_chosen[0], reward.d_rejected[0]), (2.0, 0.5, -0.5));
+    }
+
+    #[test]
+    fn hrc_adds_a_reward_to_a_turn() {
+        // r: 1.5 − 0.25; v = (1, 0), w = (0.6, 0.8): 0.8 over τ = 0.1.
+        let found = hrc(0.1, &[1.5, 2.0, 0.0], &[0.25, 3.0, 4.0], None);
+        assert!((found.score - (1.25 + 8.0)).abs() < 1e-12);
+        let turn = gpm(0.1, &[2.0, 0.0], &[3.0, 4.0], None);
+        assert_eq!((found.d_chosen[0], &found.d_chosen[1..]), (1.0, turn.d_chosen.as_slice()));
+        assert_eq!((found.d_rejected[0], &found.d_rejected[1..]), (-1.0, turn.d_rejected.as_slice()));
+        // Without a turn it is a reward, without a reward a turn.
+        assert_eq!(hrc(0.1, &[1.5, 1.0, 0.0], &[0.25, 2.0, 0.0], None).score, 1.25);
+        let gate = [0.3, -0.2];
+        let (a, b) = ([0.0, 1.0, 2.0, -1.0, 0.5], [0.0, 0.5, -1.0, 1.0, 2.0]);
+        assert_eq!(hrc(0.1, &a, &b, Some(&gate)).score, gpm(0.1, &a[1..], &b[1..], Some(&gate)).score);
+        assert_eq!(hrc(0.1, &a, &b, Some(&gate)).d_gate, gpm(0.1, &a[1..], &b[1..], Some(&gate)).d_gate);
     }
 
     #[test]

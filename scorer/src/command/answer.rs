@@ -8,7 +8,7 @@ use crate::logit::logit;
 
 /// How a program judges the K responses of a row.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Judgement {
+pub(crate) enum Judgement {
     /// A reward for each.
     Scores(Vec<f64>),
     /// P(i ≻ j), \[K]\[K]; what stands on the diagonal is not read.
@@ -17,10 +17,18 @@ pub(super) enum Judgement {
 
 impl Judgement {
     /// s(i ≻ j).
-    pub(super) fn score(&self, i: usize, j: usize, tau: f64) -> f64 {
+    pub(crate) fn score(&self, i: usize, j: usize, tau: f64) -> f64 {
         match self {
             Self::Scores(rewards) => (rewards[i] - rewards[j]) / tau,
             Self::Table(table) => logit((table[i][j] + 1.0 - table[j][i]) / 2.0),
+        }
+    }
+
+    /// P(0 ≻ 1) as both halves of a table of two have it.
+    pub(crate) fn shown(&self) -> Option<[f64; 2]> {
+        match self {
+            Self::Scores(_) => None,
+            Self::Table(table) => Some([table[0][1], 1.0 - table[1][0]]),
         }
     }
 }
@@ -31,15 +39,50 @@ impl Judgement {
 /// What is wrong with the line, and what would be right.
 pub(super) fn judgement(line: &[u8], row: &Candidates) -> Result<Judgement, String> {
     let fields = fields(line, row)?;
+    of_fields(&fields, row).map_err(|problem| match problem {
+        AnswerProblem::Neither(words) => format!("{words}: {}", shown(line)),
+        AnswerProblem::Wrong(words) => words,
+    })
+}
+
+/// The judgement in a server's answer.
+///
+/// # Errors
+/// As [`judgement`].
+pub(crate) fn judgement_of(answer: &Value, row: &Candidates) -> Result<Judgement, String> {
+    let Value::Object(fields) = answer else { return Err("answered with no JSON object".to_owned()) };
+    check_id(fields, row)?;
+    let mut fields = fields.clone();
+    if !fields.contains_key("scores")
+        && let Some(rewards) = fields.remove("rewards")
+    {
+        fields.insert("scores".to_owned(), rewards);
+    }
+    of_fields(&fields, row).map_err(|problem| match problem {
+        AnswerProblem::Neither(words) | AnswerProblem::Wrong(words) => words,
+    })
+}
+
+/// What is wrong with an answer's fields.
+enum AnswerProblem {
+    /// Neither form is there.
+    Neither(String),
+    /// A form that is wrong.
+    Wrong(String),
+}
+
+fn of_fields(fields: &Map<String, Value>, row: &Candidates) -> Result<Judgement, AnswerProblem> {
     let k = row.responses.len();
     match (fields.get("scores"), fields.get("table")) {
-        (Some(scores), None) => Ok(Judgement::Scores(scores_of(scores, k)?)),
-        (None, Some(table)) => Ok(Judgement::Table(table_of(table, k)?)),
+        (Some(scores), None) => scores_of(scores, k).map(Judgement::Scores).map_err(AnswerProblem::Wrong),
+        (None, Some(table)) => table_of(table, k).map(Judgement::Table).map_err(AnswerProblem::Wrong),
         (Some(_), Some(_)) => {
-            Err("answered with both \"scores\" and \"table\"; one of them is wanted".to_owned())
+            let words = "answered with both \"scores\" and \"table\"; one of them is wanted";
+            Err(AnswerProblem::Wrong(words.to_owned()))
         }
         (None, None) => {
-            Err(format!("answered with neither \"scores\": [{k}] nor \"table\": [{k}][{k}]: {}", shown(line)))
+            let words = format!("answered with neither \"scores\": [{k}] nor \"table\": [{k}][{k}]");
+            Err(AnswerProblem::Neither(words))
         }
     }
 }
@@ -74,10 +117,16 @@ fn fields(line: &[u8], row: &Candidates) -> Result<Map<String, Value>, String> {
             return Err(format!("answered with no JSON object ({error}{hint}): {}", shown(line)));
         }
     };
+    check_id(&fields, row)?;
+    Ok(fields)
+}
+
+/// That an answer with an id has the row's.
+fn check_id(fields: &Map<String, Value>, row: &Candidates) -> Result<(), String> {
     let answered = match fields.get("prompt_id") {
         Some(Value::String(id)) => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
-        _ => return Ok(fields),
+        _ => return Ok(()),
     };
     if answered != row.prompt.prompt_id {
         return Err(format!(
@@ -85,7 +134,7 @@ fn fields(line: &[u8], row: &Candidates) -> Result<Map<String, Value>, String> {
             quoted(&answered)
         ));
     }
-    Ok(fields)
+    Ok(())
 }
 
 fn scores_of(value: &Value, k: usize) -> Result<Vec<f64>, String> {

@@ -26,16 +26,17 @@ mod settings;
 use std::ops::ControlFlow;
 
 use selfplay_model::preference::score::sigmoid;
-use selfplay_records::{Candidates, Prompt};
+use selfplay_records::Candidates;
 
+pub(crate) use self::answer::{Judgement, judgement_of};
 pub use self::checker::AnswerChecker;
 pub use self::failure::CommandFailure;
 use self::pool::Pool;
 use self::program::UserProgram;
+pub(crate) use self::question::question_fields;
 pub use self::settings::CommandSettings;
-use crate::conversation::conversation;
 use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, Footprint, PreferenceModel, PromptCheck, ScoreError};
+use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
 /// The key that names the program.
 const KEY: &str = "score.command";
@@ -84,38 +85,25 @@ impl PreferenceModel for CommandModel {
     }
 
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
+        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    }
+
+    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
         let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
         let judged = self.judge(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let probability = |(judged, row): (&answer::Judgement, &Candidates)| {
-            let s = judged.score(0, 1, self.tau);
-            if s.is_finite() {
-                return Ok(sigmoid(s));
+        let outcome = |(judged, row): (&answer::Judgement, &Candidates)| {
+            let score = judged.score(0, 1, self.tau);
+            if score.is_finite() {
+                return Ok(ContestOutcome { score, shown: judged.shown() });
             }
             let prompt_id = row.prompt.prompt_id.clone();
             Err(ScoreError::NotFinite { prompt_id, response: 0, what: "score" })
         };
-        judged.iter().zip(&rows).map(probability).collect()
+        judged.iter().zip(&rows).map(outcome).collect()
     }
 
     fn footprint(&self) -> Footprint {
         Footprint::elsewhere()
-    }
-}
-
-/// As [`crate::prompt_check`]: any prompt with text will do.
-pub(crate) fn prompt_check() -> Box<dyn PromptCheck> {
-    Box::new(AnyText)
-}
-
-struct AnyText;
-
-impl PromptCheck for AnyText {
-    fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {
-        conversation(prompt).map(drop)
-    }
-
-    fn reads_clock(&self) -> bool {
-        false
     }
 }
 

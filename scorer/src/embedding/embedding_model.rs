@@ -3,10 +3,10 @@
 use selfplay_records::Candidates;
 
 use super::embedder::Embedder;
-use super::{Embedding, EmbeddingKind, Embeds, bradley_terry, gpm};
+use super::{Embedding, EmbeddingKind, Embeds, bradley_terry, gpm, hrc};
 use crate::{CompareProgress, Footprint, ScoreError};
 
-/// A GPM or a Bradley-Terry model.
+/// A GPM, a Bradley-Terry model, or both in one.
 pub(super) struct EmbeddingModel {
     pub(super) kind: EmbeddingKind,
     /// Its heads are those of `kind`, which the loader has checked.
@@ -22,8 +22,10 @@ impl Embeds for EmbeddingModel {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         let mut rows = self.embedder.embed(rows, progress)?;
-        if self.kind == EmbeddingKind::Gpm {
-            rows.iter_mut().flatten().for_each(gpm::normalise);
+        match self.kind {
+            EmbeddingKind::Gpm => rows.iter_mut().flatten().for_each(gpm::normalise),
+            EmbeddingKind::Hrc => rows.iter_mut().flatten().for_each(hrc::normalise),
+            EmbeddingKind::BradleyTerry => {}
         }
         Ok(rows)
     }
@@ -32,6 +34,7 @@ impl Embeds for EmbeddingModel {
         let score = match self.kind {
             EmbeddingKind::Gpm => gpm::score(a, b),
             EmbeddingKind::BradleyTerry => bradley_terry::score(a, b),
+            EmbeddingKind::Hrc => return hrc::score(a, b, self.tau),
         };
         score / self.tau
     }
@@ -39,7 +42,7 @@ impl Embeds for EmbeddingModel {
     fn advantages(&self, responses: &[Embedding]) -> Option<Vec<f64>> {
         match self.kind {
             EmbeddingKind::Gpm => Some(gpm::advantages(responses)),
-            EmbeddingKind::BradleyTerry => None,
+            EmbeddingKind::BradleyTerry | EmbeddingKind::Hrc => None,
         }
     }
 

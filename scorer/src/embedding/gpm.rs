@@ -23,11 +23,15 @@ pub(super) fn normalise(embedding: &mut Embedding) {
 
 /// Σ_l λ_l (a\[2l] b\[2l+1] − a\[2l+1] b\[2l]), λ the mean of both gates, or 1 where there is none.
 pub(super) fn score(a: &Embedding, b: &Embedding) -> f64 {
-    let lambda = |l: usize| match (a.gate.get(l), b.gate.get(l)) {
+    skew_product(&a.value, &b.value, gate(a, b))
+}
+
+/// λ of two responses by block.
+pub(super) fn gate(a: &Embedding, b: &Embedding) -> impl Fn(usize) -> f64 {
+    move |l: usize| match (a.gate.get(l), b.gate.get(l)) {
         (Some(x), Some(y)) => 0.5 * (x + y),
         _ => 1.0,
-    };
-    skew_product(&a.value, &b.value, lambda)
+    }
 }
 
 /// Keeps the division by a spread of 0 finite.

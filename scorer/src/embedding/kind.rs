@@ -7,13 +7,15 @@ pub(crate) enum EmbeddingKind {
     Gpm,
     /// One row.
     BradleyTerry,
+    /// An odd number of rows, three or more: a reward, then the rows of a GPM.
+    Hrc,
 }
 
 impl EmbeddingKind {
     /// τ where the recipe gives none.
     pub(super) fn default_tau(self) -> f64 {
         match self {
-            Self::Gpm => 0.1,
+            Self::Gpm | Self::Hrc => 0.1,
             Self::BradleyTerry => 1.0,
         }
     }
@@ -23,6 +25,12 @@ impl EmbeddingKind {
         match self {
             Self::Gpm => "gpm",
             Self::BradleyTerry => "bradley-terry",
+            Self::Hrc => "hrc",
         }
+    }
+
+    /// Whether its blocks may be weighed by a prompt head.
+    pub(super) fn has_gate(self) -> bool {
+        self != Self::BradleyTerry
     }
 }

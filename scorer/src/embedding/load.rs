@@ -42,7 +42,7 @@ pub(crate) fn load(
     if head != EmbeddingKind::Gpm && settings.advantages == Advantages::PerAxis {
         return Err(ScoreError::NoAxes { folder: folder.to_path_buf() });
     }
-    if head == EmbeddingKind::Gpm {
+    if head.has_gate() {
         check_prompt_head(folder, value_rows, rows_of(heads.prompt_head.as_ref()))?;
     }
     let options = settings.reading.load_options(device, true);
@@ -50,8 +50,8 @@ pub(crate) fn load(
     let Some(mut heads) = PreferenceHeads::of(&decoder) else {
         return Err(ScoreError::NotPreferenceModel { folder: folder.to_path_buf() });
     };
-    // A prompt head is a GPM's.
-    heads.prompt = heads.prompt.filter(|_| head == EmbeddingKind::Gpm);
+    // A prompt head weighs blocks: a Bradley-Terry model has none.
+    heads.prompt = heads.prompt.filter(|_| head.has_gate());
     let codec = Codec::load(base, template.or(settings.reading.chat_template.as_deref()))?;
     let reading = Reading {
         form,
@@ -95,6 +95,8 @@ fn rows_of(head: Option<&TensorSpec>) -> Option<usize> {
 fn resolve(folder: &Path, asked: Option<EmbeddingKind>, rows: usize) -> Result<EmbeddingKind, ScoreError> {
     let folder = folder.to_path_buf();
     let found = match rows {
+        // No folder says by itself that it is one.
+        n if n > 2 && n % 2 == 1 && asked == Some(EmbeddingKind::Hrc) => EmbeddingKind::Hrc,
         1 => EmbeddingKind::BradleyTerry,
         n if n > 0 && n % 2 == 0 => EmbeddingKind::Gpm,
         _ => return Err(ScoreError::OddHead { folder, rows }),
@@ -144,5 +146,9 @@ mod tests {
         let error = asked(EmbeddingKind::Gpm, 1).unwrap_err().to_string();
         assert!(error.contains("gpm") && error.contains("1 row"), "{error}");
         assert!(asked(EmbeddingKind::BradleyTerry, 6).is_err());
+        assert_eq!(asked(EmbeddingKind::Hrc, 7).unwrap(), EmbeddingKind::Hrc);
+        for rows in [1, 6] {
+            assert!(asked(EmbeddingKind::Hrc, rows).unwrap_err().to_string().contains("hrc"), "{rows}");
+        }
     }
 }

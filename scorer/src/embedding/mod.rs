@@ -9,6 +9,7 @@ mod bradley_terry;
 mod embedder;
 mod embedding_model;
 mod gpm;
+mod hrc;
 mod kind;
 mod load;
 mod settings;
@@ -27,7 +28,7 @@ use selfplay_model::preference::score::sigmoid;
 use selfplay_records::Candidates;
 
 use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, Footprint, PreferenceModel, ScoreError};
+use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
 /// The embedding of one (prompt, response).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,15 +98,19 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
     }
 
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
+        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    }
+
+    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
         let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
         let embedded = self.model.embed(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let probability = |(row, contest): (&Vec<Embedding>, &Contest)| {
-            let s = match row.as_slice() {
+        let outcome = |(row, contest): (&Vec<Embedding>, &Contest)| {
+            let score = match row.as_slice() {
                 [first, second] => self.model.score(first, second),
                 _ => f64::NAN,
             };
-            if s.is_finite() {
-                return Ok(sigmoid(s));
+            if score.is_finite() {
+                return Ok(ContestOutcome { score, shown: None });
             }
             Err(ScoreError::NotFinite {
                 prompt_id: contest.prompt.prompt_id.clone(),
@@ -113,7 +118,7 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
                 what: "score",
             })
         };
-        embedded.iter().zip(contests).map(probability).collect()
+        embedded.iter().zip(contests).map(outcome).collect()
     }
 
     fn footprint(&self) -> Footprint {

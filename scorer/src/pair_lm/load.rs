@@ -8,7 +8,7 @@ use selfplay_model::{Architecture, ChatTemplate, Codec, ModelError, StoredDtype}
 use selfplay_records::{Candidates, Prompt, Response};
 
 use super::PairLm;
-use super::question::Questions;
+use super::question::{QuestionForm, Questions};
 use crate::footprint::{ComparisonLengths, Cost};
 use crate::{Footprint, ModelFolders, PreferenceModel, PromptCheck, ReadingSettings, ScoreError};
 
@@ -22,6 +22,7 @@ pub(crate) fn load(
     factor: f64,
     device: &Device,
     template: Option<&Path>,
+    form: QuestionForm,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let folder = folders.base;
     let codec = open(folder, settings, template)?;
@@ -29,7 +30,8 @@ pub(crate) fn load(
     let options = settings.load_options(device, false);
     let decoder = folders.decoder(&options)?;
     let max_length = settings.max_length.min(decoder.architecture().max_positions);
-    Ok(Box::new(PairLm { decoder, codec, answers, max_length, batch_tokens: settings.batch_tokens, factor }))
+    let batch_tokens = settings.batch_tokens;
+    Ok(Box::new(PairLm { decoder, codec, answers, form, max_length, batch_tokens, factor }))
 }
 
 fn open(folder: &Path, settings: &ReadingSettings, template: Option<&Path>) -> Result<Codec, ScoreError> {
@@ -87,21 +89,24 @@ impl Cost for EveryOrder {
 struct QuestionCheck {
     codec: Codec,
     max_length: usize,
+    form: QuestionForm,
 }
 
 /// As [`crate::prompt_check`].
 pub(crate) fn prompt_check(
     folder: &Path,
     settings: &ReadingSettings,
+    form: QuestionForm,
 ) -> Result<Box<dyn PromptCheck>, ScoreError> {
-    Ok(Box::new(QuestionCheck { codec: open(folder, settings, None)?, max_length: settings.max_length }))
+    let codec = open(folder, settings, None)?;
+    Ok(Box::new(QuestionCheck { codec, max_length: settings.max_length, form }))
 }
 
 impl PromptCheck for QuestionCheck {
     fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {
         let response = Response { text: "-".to_owned(), ..Response::default() };
         let row = Candidates { prompt: prompt.clone(), responses: vec![response.clone(), response] };
-        Questions { codec: &self.codec, max_length: self.max_length }.of(&row).map(|_| ())
+        Questions { codec: &self.codec, max_length: self.max_length, form: &self.form }.of(&row).map(|_| ())
     }
 
     fn reads_clock(&self) -> bool {

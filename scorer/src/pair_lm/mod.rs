@@ -13,6 +13,7 @@ mod load;
 mod question;
 
 pub(crate) use load::{footprint, load, prompt_check};
+pub(crate) use question::QuestionForm;
 
 use selfplay_model::{Codec, Decoder, PackedBatch};
 use selfplay_records::{Candidates, Preference};
@@ -21,7 +22,7 @@ use self::question::Questions;
 use crate::logit::logit;
 use crate::packing::{BatchPlan, PackedGroup, run_passes};
 use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, Footprint, PreferenceModel, ScoreError};
+use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
 /// A loaded model.
 pub(crate) struct PairLm {
@@ -29,6 +30,7 @@ pub(crate) struct PairLm {
     codec: Codec,
     /// The tokens of "A" and of "B".
     answers: [u32; 2],
+    form: QuestionForm,
     max_length: usize,
     batch_tokens: usize,
     /// What s is multiplied by in what is stored.
@@ -59,7 +61,7 @@ impl PairLm {
         rows: &[Candidates],
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<AnsweredRow>, ScoreError> {
-        let questions = Questions { codec: &self.codec, max_length: self.max_length };
+        let questions = Questions { codec: &self.codec, max_length: self.max_length, form: &self.form };
         let asked = rows.iter().map(|row| questions.of(row)).collect::<Result<Vec<_>, ScoreError>>()?;
         let cut: usize = asked.iter().map(|row| row.cut).sum();
         if cut > 0 {
@@ -122,6 +124,17 @@ impl PreferenceModel for PairLm {
         let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
         let answered = self.ask(&rows, &mut |_| std::ops::ControlFlow::Continue(()))?;
         Ok(answered.iter().map(|row| row.probability(0, 1)).collect())
+    }
+
+    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
+        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
+        let answered = self.ask(&rows, &mut |_| std::ops::ControlFlow::Continue(()))?;
+        let outcome = |row: &AnsweredRow| ContestOutcome {
+            score: logit(row.probability(0, 1)),
+            // P(A | 0, 1), and P(B | 1, 0).
+            shown: Some([row.p_first[0], 1.0 - row.p_first[1]]),
+        };
+        Ok(answered.iter().map(outcome).collect())
     }
 
     fn footprint(&self) -> Footprint {

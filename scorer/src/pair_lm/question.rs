@@ -1,4 +1,5 @@
-//! The question that a pair-preference language model is asked, in its published wording and spacing.
+//! The question that a language model is asked: in the published wording and spacing of pair-preference models, or in that of a
+//! judge's rubric.
 
 use std::fmt::Write as _;
 
@@ -7,12 +8,44 @@ use selfplay_records::{Candidates, Message};
 
 use crate::ScoreError;
 use crate::conversation::conversation;
+use crate::judge::Rubric;
+
+/// The wording of questions.
+pub(crate) enum QuestionForm {
+    /// RLHFlow's, without a BOS, as the chat template ends it.
+    Published,
+    /// A rubric's, as a user's turn whose answer begins.
+    Rubric(Box<Rubric>),
+}
+
+impl QuestionForm {
+    /// The ids of a question about two responses to a prompt.
+    fn ids(&self, codec: &Codec, asked: &AskedPrompt, a: &str, b: &str) -> Result<Vec<u32>, ModelError> {
+        match self {
+            Self::Published => {
+                let text = format!("[CONTEXT] {} [RESPONSE A] {a} [RESPONSE B] {b} \n", asked.context);
+                codec.conversation_ids_without_bos(&[Message::user(text)])
+            }
+            Self::Rubric(rubric) => {
+                codec.conversation_ids(&[Message::user(rubric.question(&asked.turns, a, b)?)], true)
+            }
+        }
+    }
+}
+
+/// The prompt of a row, in both forms that questions have.
+struct AskedPrompt {
+    turns: Vec<Message>,
+    context: String,
+}
 
 /// Writes questions for one model.
 pub(super) struct Questions<'c> {
     pub codec: &'c Codec,
     /// Tokens of a question at most.
     pub max_length: usize,
+    /// Its wording.
+    pub form: &'c QuestionForm,
 }
 
 /// The questions about one row.
@@ -34,11 +67,12 @@ impl Questions<'_> {
     /// # Errors
     /// A row without text, a template's refusal, a prompt that leaves no place for the responses.
     pub(super) fn of(&self, row: &Candidates) -> Result<AskedRow, ScoreError> {
-        let context = context(&conversation(&row.prompt)?);
+        let turns = conversation(&row.prompt)?;
+        let prompt = AskedPrompt { context: context(&turns), turns };
         let mut asked = AskedRow { sequences: Vec::new(), cut: 0 };
         for (i, j) in orders(row.responses.len()) {
             let (a, b) = (row.responses[i].text.as_str(), row.responses[j].text.as_str());
-            let (ids, is_cut) = self.fitting(&context, a, b).map_err(|source| ScoreError::Row {
+            let (ids, is_cut) = self.fitting(&prompt, a, b).map_err(|source| ScoreError::Row {
                 prompt_id: row.prompt.prompt_id.clone(),
                 part: format!("responses {i} and {j}"),
                 source: Box::new(source),
@@ -50,13 +84,12 @@ impl Questions<'_> {
     }
 
     /// The ids of one question; the longer response loses its end until all fits.
-    fn fitting(&self, context: &str, a: &str, b: &str) -> Result<(Vec<u32>, bool), ModelError> {
+    fn fitting(&self, prompt: &AskedPrompt, a: &str, b: &str) -> Result<(Vec<u32>, bool), ModelError> {
         let mut texts = [a, b];
         let mut is_cut = false;
         loop {
             let [a, b] = texts;
-            let message = Message::user(format!("[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"));
-            let ids = self.codec.conversation_ids_without_bos(&[message])?;
+            let ids = self.form.ids(self.codec, prompt, a, b)?;
             let over = ids.len().saturating_sub(self.max_length);
             if over == 0 {
                 return Ok((ids, is_cut));

@@ -14,7 +14,8 @@ pub use pairs::{
     token_pairs,
 };
 pub use preference::{
-    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, TokenComparison,
+    ComparisonLabel, PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings,
+    TokenComparison,
 };
 pub use sft::{SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, sft_example, sft_examples};
 

@@ -47,10 +47,16 @@ pub struct EpochAccuracy {
     pub step: usize,
     /// From 1.
     pub epoch: usize,
-    /// Share of held-out comparisons whose chosen response scores higher; a score of 0 counts half.
+    /// Share of held-out comparisons whose chosen response scores higher; a score of 0 counts half, a labelled tie not at all.
     pub accuracy: f64,
     /// Held-out comparisons.
     pub comparisons: usize,
+    /// Mean −log σ(s) of their labels, without margins, in nats; absent in files of older versions.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Expected calibration error over ten bins of the confidence max(P, 1 − P); absent in files of older versions.
+    #[serde(default)]
+    pub ece: Option<f64>,
 }
 
 /// A line of a log that is kept per step.

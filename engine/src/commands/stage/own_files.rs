@@ -85,7 +85,7 @@ impl OwnFolder {
                 ],
             ) => true,
             (Self::Parts | Self::Trained(_), [name]) if TRAINER_FILES.contains(name) => true,
-            (Self::Parts, [name]) => is_shard(name),
+            (Self::Parts, [name]) => is_shard(name) || is_transcript(name),
             (Self::Parts, ["reference", name]) => is_reference(name),
             (Self::Parts, [_, name]) => {
                 matches!(*name, "state.json" | "weights.safetensors" | "optimizer.safetensors")
@@ -144,6 +144,13 @@ fn finished_name(name: &str) -> &str {
 
 fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What services answered: `transcript.jsonl`, and `transcript_0.jsonl` of an ensemble's member.
+fn is_transcript(name: &str) -> bool {
+    let number = name.strip_prefix("transcript_").and_then(|rest| rest.strip_suffix(".jsonl"));
+    name == selfplay_scorer::TRANSCRIPT
+        || number.is_some_and(|digits| !digits.is_empty() && is_digits(digits))
 }
 
 /// `step_000200`.

@@ -7,8 +7,23 @@ use selfplay_model::PackedBatch;
 use crate::objectives::Example;
 use crate::training::epoch_order;
 
-/// Two whole conversations in the scorer's tokens; the first is preferred.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is known of a comparison's outcome.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ComparisonLabel {
+    /// P(chosen ≻ rejected) of whoever labelled it: 1 for a plain pair, ½ for a tie.
+    pub probability: f64,
+    /// How much larger s(chosen ≻ rejected) is to be: the loss is of s − margin.
+    pub margin: f64,
+}
+
+impl Default for ComparisonLabel {
+    fn default() -> Self {
+        Self { probability: 1.0, margin: 0.0 }
+    }
+}
+
+/// Two whole conversations in the scorer's tokens; the first is preferred, unless its label says otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TokenComparison {
     /// Its name in error messages.
     pub name: String,
@@ -18,6 +33,8 @@ pub struct TokenComparison {
     pub rejected: Vec<u32>,
     /// The place of the prompt's last token in either conversation, which the prompt head reads.
     pub prompt_position: usize,
+    /// Which of the two wins, and by how much.
+    pub label: ComparisonLabel,
 }
 
 impl TokenComparison {
@@ -120,6 +137,7 @@ mod tests {
             chosen: chosen.to_vec(),
             rejected: rejected.to_vec(),
             prompt_position,
+            ..TokenComparison::default()
         }
     }
 

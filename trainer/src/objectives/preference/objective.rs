@@ -6,7 +6,8 @@ use candle_core::Tensor;
 use selfplay_model::{Decoder, Gradients, PreferenceHeads};
 use selfplay_records::Problem;
 
-use super::comparison::{PackedComparisons, TokenComparison, pack_comparisons, split};
+use super::comparison::{ComparisonLabel, PackedComparisons, TokenComparison, pack_comparisons, split};
+use super::held_out;
 use super::score::{PreferenceHeadKind, ScoreGradient, preference_loss, score};
 use super::settings::{PreferenceSettings, PreferenceTrainSettings};
 use crate::batch::micro_batches;
@@ -69,6 +70,7 @@ fn heads(
     };
     let have = heads.value.outputs();
     if have != dim {
+        let (dim, have) = (settings.dim_of(dim), settings.dim_of(have));
         return Err(wrong("dim", dim.to_string(), format!("{have}, the size of the model's value head")));
     }
     if heads.prompt.is_some() != settings.has_prompt_head() {
@@ -120,22 +122,21 @@ impl PreferenceObjective {
         )
     }
 
-    /// Held-out comparisons that the model orders rightly, a tie counting half, of every `world`-th micro-batch from
-    /// `rank` on: counts of halves, so that their sum over ranks is exact in any order.
-    fn ordered_rightly(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<f64, TrainError> {
+    /// The scores of the held-out comparisons of every `world`-th micro-batch from `rank` on, and 0 for all others, so that their
+    /// sum over ranks is exact in any order.
+    fn held_out_scores(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<Vec<f64>, TrainError> {
         let lengths: Vec<usize> = self.holdout.iter().map(TokenComparison::tokens).collect();
-        let mut right = 0.0;
+        let mut scores = vec![0.0; self.holdout.len()];
         let micros = micro_batches(&lengths, self.pass.micro_batch_tokens);
         for micro in micros.iter().skip(rank).step_by(world) {
             let packed = pack_comparisons(micro.iter().map(|&index| &self.holdout[index]));
             let hidden = decoder.hidden(&packed.batch)?;
             let outputs = self.outputs(decoder, &hidden, &packed)?;
-            for place in 0..micro.len() {
-                let score = self.score(&outputs, place).score;
-                right += if score > 0.0 { 1.0 } else { 0.5 * f64::from(u8::from(score == 0.0)) };
+            for (place, &index) in micro.iter().enumerate() {
+                scores[index] = self.score(&outputs, place).score;
             }
         }
-        Ok(right)
+        Ok(scores)
     }
 }
 
@@ -184,6 +185,10 @@ impl Objective for PreferenceObjective {
         let mut hash = Fingerprint::new();
         for comparison in self.comparisons.iter().chain(&self.holdout) {
             hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
+            // Plain pairs have the hash that they had before there were other labels.
+            if comparison.label != ComparisonLabel::default() {
+                hash.real(comparison.label.probability).real(comparison.label.margin);
+            }
         }
         // These are not among the settings that the loop hashes.
         let preference = &self.settings.preference;
@@ -202,7 +207,7 @@ impl Objective for PreferenceObjective {
             part.examples().map(|index| &self.comparisons[index]).collect();
         let lengths: Vec<usize> = comparisons.iter().map(|comparison| comparison.tokens()).collect();
         let share = 1.0 / part.batch.len().max(1) as f64;
-        let rewards = self.settings.preference.kind == PreferenceHeadKind::BradleyTerry;
+        let rewards = self.settings.preference.kind != PreferenceHeadKind::Gpm;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
         for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
@@ -214,7 +219,7 @@ impl Objective for PreferenceObjective {
             let mut d_gates = Vec::with_capacity(micro.len());
             for (place, &member) in micro.iter().enumerate() {
                 let scored = self.score(&outputs, place);
-                let loss = preference_loss(scored.score);
+                let loss = preference_loss(scored.score, comparisons[member].label);
                 if !loss.loss.is_finite() {
                     let not_finite = Some(part.places[member]);
                     return Ok(BatchReport { loss: f64::NAN, not_finite, ..report });
@@ -258,13 +263,25 @@ impl Objective for PreferenceObjective {
         if comparisons == 0 {
             return Ok(());
         }
-        let own = self.ordered_rightly(decoder, collective.rank(), collective.world());
-        let right: f64 = collective.all_gather(&[agree(collective, own)?])?.into_iter().sum();
-        let accuracy = right / comparisons as f64;
+        let own = self.held_out_scores(decoder, collective.rank(), collective.world());
+        let all = collective.all_gather(&agree(collective, own)?)?;
+        let sum = |place: usize| all.iter().skip(place).step_by(comparisons).sum();
+        let scores: Vec<f64> = (0..comparisons).map(sum).collect();
+        let measured = held_out::measure(&self.holdout, &scores);
         match &mut self.log {
             Some(log) => {
-                tracing::info!("epoch {epoch}: accuracy {accuracy:.3} on {comparisons} held-out comparisons");
-                log.append(&EpochAccuracy { step, epoch, accuracy, comparisons })
+                let held_out::Measured { accuracy, loss, ece } = measured;
+                tracing::info!(
+                    "epoch {epoch}: accuracy {accuracy:.3}, loss {loss:.4}, calibration error {ece:.3} on {comparisons} held-out comparisons"
+                );
+                log.append(&EpochAccuracy {
+                    step,
+                    epoch,
+                    accuracy,
+                    comparisons,
+                    loss: Some(loss),
+                    ece: Some(ece),
+                })
             }
             None => Ok(()),
         }
@@ -279,19 +296,25 @@ impl Objective for PreferenceObjective {
         let lines: Vec<EpochAccuracy> = agree(collective, read)?;
         let numbers: Vec<f64> = lines
             .iter()
-            .flat_map(|line| [line.step as f64, line.epoch as f64, line.accuracy, line.comparisons as f64])
+            .flat_map(|line| {
+                let unknown = f64::NAN;
+                let places = [line.step as f64, line.epoch as f64, line.accuracy, line.comparisons as f64];
+                [&places[..], &[line.loss.unwrap_or(unknown), line.ece.unwrap_or(unknown)]].concat()
+            })
             .collect();
         let line = |numbers: &[f64]| EpochAccuracy {
             step: numbers[0] as usize,
             epoch: numbers[1] as usize,
             accuracy: numbers[2],
             comparisons: numbers[3] as usize,
+            loss: (!numbers[4].is_nan()).then_some(numbers[4]),
+            ece: (!numbers[5].is_nan()).then_some(numbers[5]),
         };
         Ok(TrainSummary {
             examples: self.comparisons.len(),
             truncated: self.truncated,
             identical: self.identical,
-            accuracy: from_first(collective, &numbers)?.chunks_exact(4).map(line).collect(),
+            accuracy: from_first(collective, &numbers)?.chunks_exact(6).map(line).collect(),
             ..TrainSummary::default()
         })
     }

@@ -13,46 +13,68 @@ use crate::{TrainSettings, validate_data};
 pub struct PreferenceSettings {
     /// Which kind of head is trained.
     pub kind: PreferenceHeadKind,
-    /// Dimensions of the value head, an even number for gpm. Absent: 6 for gpm, 1 for bradley-terry.
+    /// Dimensions of the value head, an even number for gpm; for hrc those of its cyclic part, to which its reward is added. Absent: 6 for gpm and hrc, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub dim: Option<usize>,
-    /// Whether a GPM's blocks are weighed by a head on the prompt. Absent: true for gpm, false for bradley-terry.
+    /// Whether a GPM's blocks are weighed by a head on the prompt. Absent: true for gpm and hrc, false for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_head: Option<bool>,
-    /// What scores are divided by. Absent: 0.1 for gpm, 1 for bradley-terry.
+    /// What scores are divided by, of hrc the cyclic part. Absent: 0.1 for gpm and hrc, 1 for bradley-terry.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub tau: Option<f64>,
-    /// Share of the comparisons that is held out; the accuracy on it is written after each epoch.
+    /// Share of the comparisons that is held out; accuracy and calibration on it are written after each epoch.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub holdout: f64,
+    /// Whether a row's `chosen_probs` is the probability that its chosen response is the better one. False: it is certain.
+    pub soft_labels: bool,
+    /// Whether a row's `margin` is how much its chosen response's score is to exceed the other's.
+    pub margins: bool,
 }
 
 impl Default for PreferenceSettings {
     fn default() -> Self {
-        Self { kind: PreferenceHeadKind::Gpm, dim: None, prompt_head: None, tau: None, holdout: 0.05 }
+        Self {
+            kind: PreferenceHeadKind::Gpm,
+            dim: None,
+            prompt_head: None,
+            tau: None,
+            holdout: 0.05,
+            soft_labels: false,
+            margins: false,
+        }
     }
 }
 
 impl PreferenceSettings {
-    /// Dimensions of the value head.
+    /// Rows of the value head.
     pub fn dimensions(&self) -> usize {
+        self.written_dim().saturating_add(usize::from(self.kind == PreferenceHeadKind::Hrc))
+    }
+
+    /// `dim` as written, or its default.
+    fn written_dim(&self) -> usize {
         self.dim.unwrap_or(match self.kind {
-            PreferenceHeadKind::Gpm => 6,
+            PreferenceHeadKind::Gpm | PreferenceHeadKind::Hrc => 6,
             PreferenceHeadKind::BradleyTerry => 1,
         })
     }
 
+    /// What `dim` is to be for a value head of so many rows.
+    pub(super) fn dim_of(&self, rows: usize) -> usize {
+        rows.saturating_sub(usize::from(self.kind == PreferenceHeadKind::Hrc))
+    }
+
     /// Whether there is a prompt head.
     pub fn has_prompt_head(&self) -> bool {
-        self.prompt_head.unwrap_or(self.kind == PreferenceHeadKind::Gpm)
+        self.prompt_head.unwrap_or(self.kind != PreferenceHeadKind::BradleyTerry)
     }
 
     /// What scores are divided by.
     pub fn temperature(&self) -> f64 {
         self.tau.unwrap_or(match self.kind {
-            PreferenceHeadKind::Gpm => 0.1,
+            PreferenceHeadKind::Gpm | PreferenceHeadKind::Hrc => 0.1,
             PreferenceHeadKind::BradleyTerry => 1.0,
         })
     }
@@ -63,13 +85,13 @@ impl PreferenceSettings {
         let mut add = |wrong: bool, key: &str, value: String, want: &str| {
             problems.refuse(wrong, key, value, want);
         };
-        let dim = self.dimensions();
+        let dim = self.written_dim();
         match self.kind {
-            PreferenceHeadKind::Gpm => add(
+            PreferenceHeadKind::Gpm | PreferenceHeadKind::Hrc => add(
                 dim == 0 || !dim.is_multiple_of(2),
                 "dim",
                 dim.to_string(),
-                "an even number of 2 or more with kind = \"gpm\"",
+                "an even number of 2 or more with kind = \"gpm\" and \"hrc\"",
             ),
             PreferenceHeadKind::BradleyTerry => {
                 add(dim != 1, "dim", dim.to_string(), "1 with kind = \"bradley-terry\"");
@@ -136,5 +158,9 @@ mod tests {
         assert_eq!(keys(&gated), ["dim", "prompt_head"]);
         let bare = PreferenceSettings { kind: PreferenceHeadKind::BradleyTerry, ..Default::default() };
         assert!(keys(&bare).is_empty() && bare.dimensions() == 1 && bare.temperature() == 1.0);
+        let hybrid = PreferenceSettings { kind: PreferenceHeadKind::Hrc, ..Default::default() };
+        assert!(keys(&hybrid).is_empty() && hybrid.has_prompt_head());
+        assert_eq!((hybrid.dimensions(), hybrid.dim_of(7), hybrid.temperature()), (7, 6, 0.1));
+        assert_eq!(keys(&PreferenceSettings { dim: Some(7), ..hybrid }), ["dim"]);
     }
 }

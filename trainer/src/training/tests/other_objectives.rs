@@ -45,6 +45,7 @@ fn preference_models_learn_which_token_is_better() {
             chosen: vec![3 + i % 8, 4, 25, 11 + i % 5, 2],
             rejected: vec![3 + i % 8, 4, 26, 11 + i % 7, 2],
             prompt_position: 1,
+            ..TokenComparison::default()
         })
         .collect();
     for kind in [PreferenceHeadKind::Gpm, PreferenceHeadKind::BradleyTerry] {
@@ -90,6 +91,7 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
             chosen: vec![3 + i, 4, 25, 11 + i, 2],
             rejected: vec![3 + i, 4, 9, 2],
             prompt_position: 1,
+            ..TokenComparison::default()
         })
         .collect();
     let settings = PreferenceTrainSettings {

@@ -172,6 +172,7 @@ fn preference_models_have_the_bits_of_one_rank() {
             chosen: [3 + i % 8, 4].into_iter().chain((0..1 + i % 5).map(|t| 25 + (i + t) % 3)).collect(),
             rejected: [3 + i % 8, 4].into_iter().chain((0..2 + i % 3).map(|t| 10 + (i + t) % 9)).collect(),
             prompt_position: 1,
+            ..TokenComparison::default()
         })
         .collect();
     for kind in [PreferenceHeadKind::Gpm, PreferenceHeadKind::BradleyTerry] {

@@ -1,0 +1,120 @@
+//! A preference model as it is loaded by every command: where it is a judge that writes its answers, our own sampler writes them.
+
+use std::ops::ControlFlow;
+
+use candle_core::Device;
+use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_records::{HasKind, Message, Prompt};
+use selfplay_sampler::{SampleError, SampleSettings, Sampler, encode};
+use selfplay_scorer::{
+    ChatWriter, CompareProgress, Footprint, JudgeSettings, KindSettings, ModelFolders, ModelPlace,
+    PreferenceModel, ScoreError, ScoreSettings, load, load_with_writer,
+};
+
+use crate::error::EngineError;
+
+/// Loads the preference model at `place`.
+///
+/// # Errors
+/// When it does not load.
+pub(crate) fn load_preference_model(
+    place: ModelPlace<'_>,
+    settings: &ScoreSettings,
+    device: &Device,
+) -> Result<Box<dyn PreferenceModel>, EngineError> {
+    let folders = match place {
+        ModelPlace::Folder(base) => Some(ModelFolders { base, adapter: None }),
+        ModelPlace::Adapted(folders) => Some(folders),
+        ModelPlace::Nothing => None,
+    };
+    match (&settings.kind, folders) {
+        (KindSettings::Judge(own), Some(folders)) if own.writes_here() => {
+            let writer = SamplerWriter::load(folders, own, &settings.kind, device)?;
+            Ok(load_with_writer(settings, Box::new(writer))?)
+        }
+        _ => Ok(load(place, settings, device, None)?),
+    }
+}
+
+/// A language model that writes with the sampler: all conversations at once, by the continuous batch.
+struct SamplerWriter {
+    decoder: Decoder,
+    codec: Codec,
+    stop_ids: Vec<u32>,
+    footprint: Footprint,
+}
+
+impl SamplerWriter {
+    fn load(
+        folders: ModelFolders<'_>,
+        settings: &JudgeSettings,
+        kind: &KindSettings,
+        device: &Device,
+    ) -> Result<Self, ScoreError> {
+        let folder = folders.base;
+        let codec = Codec::load(folder, settings.reading.chat_template.as_deref())?;
+        if codec.template.is_none() {
+            return Err(ScoreError::NoTemplate { folder: folder.to_path_buf() });
+        }
+        let options = LoadOptions {
+            device: device.clone(),
+            dtype: settings.reading.dtype.tensor_dtype(),
+            quantize: settings.reading.quantize.map(selfplay_scorer::QuantizeForm::quantization),
+            ..LoadOptions::default()
+        };
+        let mut decoder = Decoder::load(folder, &options)?;
+        if let Some(adapter) = folders.adapter {
+            decoder.load_adapter(adapter)?;
+        }
+        decoder.prepare_inference()?;
+        let stop_ids = codec.stop_ids(folder)?;
+        let footprint = Footprint::of_folder(folder, kind)?;
+        Ok(Self { decoder, codec, stop_ids, footprint })
+    }
+}
+
+impl ChatWriter for SamplerWriter {
+    fn write(
+        &self,
+        conversations: &[Vec<Message>],
+        most_tokens: usize,
+        progress: &mut CompareProgress<'_>,
+    ) -> Result<Vec<String>, ScoreError> {
+        // Greedy: the seed and the conversations' numbers mean nothing.
+        let settings = SampleSettings {
+            num_samples: 1,
+            temperature: 0.0,
+            max_new_tokens: most_tokens,
+            ..SampleSettings::default()
+        };
+        let prompts = conversations.iter().enumerate().map(|(number, turns)| Prompt {
+            prompt_id: format!("question {number}"),
+            messages: Some(turns.clone()),
+            ..Prompt::default()
+        });
+        let prompts: Vec<Prompt> = prompts.collect();
+        let encoded = encode(&self.codec, &prompts).map_err(writer_error)?;
+        let mut sampler =
+            Sampler::new(&self.decoder, &self.codec, &self.stop_ids, &settings).map_err(writer_error)?;
+        let mut stopped = false;
+        // An answer's place is not known before all are there: a stop leaves none.
+        let rows = sampler.generate(&encoded, &mut |_| {
+            stopped |= progress(0).is_break();
+            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let rows = rows.map_err(writer_error)?;
+        if stopped {
+            return Ok(Vec::new());
+        }
+        let _ = progress(rows.len());
+        Ok(rows.into_iter().map(|row| row.responses.into_iter().next().unwrap_or_default().text).collect())
+    }
+
+    fn footprint(&self) -> Footprint {
+        self.footprint.clone()
+    }
+}
+
+fn writer_error(error: SampleError) -> ScoreError {
+    ScoreError::Writer { kind: error.kind(), source: Box::new(error) }
+}
