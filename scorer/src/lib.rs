@@ -47,6 +47,8 @@ pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, t
 pub use ensemble::{EnsembleMember, EnsembleSettings, MemberKeys, MemberScale};
 pub use error::ScoreError;
 pub use footprint::{ComparisonLengths, Cost, Footprint};
+pub use judge::{ChatWriter, JudgeSettings, VerdictForm};
+pub use length_penalty::{LengthPenalty, LengthUnit};
 pub use load::{KindSettings, TRANSCRIPT, load, load_with_writer};
 pub use place::{ModelFolders, ModelPlace};
 pub use preference_model::{CompareProgress, Compared, PreferenceModel};
