@@ -197,7 +197,7 @@ fn a_shipped_template_is_data_that_stays_with_the_policy() {
         ["sft", "--model", "policy", "--data", "data.jsonl", "--output", "out", "--layout", "alpaca-input"];
     let keys = ["--set", "policy.chat_template=openbezoar", "--set", "sft.end_token=false"];
     // OpenBezoar's has no section for an input.
-    world.selfplay(&[&sft[..], &keys].concat()).refused(&["instruction 0", "input"]);
+    world.selfplay(&[&sft[..], &keys].concat()).refused(&["data.jsonl: row 0", "openbezoar", "input"]);
     let keys = ["--set", "policy.chat_template=alpaca", "--set", "sft.end_token=false"];
     world.selfplay(&[&sft[..], &keys, &QUICK].concat()).ok();
     let config = world.json("out/policy/tokenizer_config.json");

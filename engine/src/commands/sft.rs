@@ -52,10 +52,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             data.begin_file(sets.prefix(file));
             let report = each_example(file, &mut |row, instruction: Instruction| {
                 let name = format!("instruction {row}");
-                let example = sft_example(name, &instruction, rules, settings.train.loss_tokens);
-                example
-                    .and_then(|example| data.push(row, &example))
-                    .map_err(|error| EngineError::in_file(&file.path, error))
+                let example = sft_example(name, &instruction, rules, settings.train.loss_tokens)
+                    .map_err(|error| EngineError::at_row(&file.path, row, error.into()))?;
+                data.push(row, &example).map_err(EngineError::from)
             })?;
             command.tell_data(&report, Instruction::EXAMPLES);
             reports.push(report);

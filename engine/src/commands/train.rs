@@ -60,7 +60,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         TurnRules { end_token: settings.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) };
     let (pairs, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
         let mut pair = token_pair(place.row, &pair, rules, settings.loss)
-            .map_err(|error| EngineError::in_file(place.file, error))?;
+            .map_err(|error| EngineError::at_row(place.file, place.row, error.into()))?;
         pair.name = place.name(&pair.name);
         Ok(pair)
     })?;
