@@ -1,10 +1,27 @@
 //! A file of weights in the address space: nothing is read before it is asked for.
 
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::error::ModelError;
+
+/// Lets go of the pages of some bytes that were read and are not wanted again: they count as the process's memory as long as
+/// they are mapped, and a model would be held twice, as stored and as decoded. Read again, they come from the file.
+pub(crate) fn release(map: &Mmap, bytes: &Range<usize>) {
+    #[cfg(unix)]
+    // SAFETY: the map is read-only and of a file, so that the pages have nothing that the file has not.
+    let released = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+    #[cfg(unix)]
+    if let Err(error) = released {
+        tracing::debug!("pages of weights stay mapped: {error}");
+    }
+    #[cfg(not(unix))]
+    let _ = (map, bytes);
+}
 
 /// Maps the regular file at `path`. Errors: it cannot be opened (`remedy` ends the message), it is too short to be a
 /// container of weights, it is a Git LFS pointer.

@@ -12,7 +12,7 @@ mod write;
 
 pub(crate) use encoding::{Adjustment, Encoding, TensorLocation, decode_ggml};
 pub use heads::HeadSpecs;
-pub(crate) use mapped::map;
+pub(crate) use mapped::{map, release};
 pub(crate) use random::normal;
 pub use random::random_tensor;
 pub use read::WeightFiles;

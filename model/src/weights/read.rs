@@ -18,7 +18,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
 use super::encoding::decode;
-use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4};
+use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4, release};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
 use crate::error::ModelError;
@@ -195,6 +195,7 @@ impl WeightFiles {
                 ));
             }
         };
+        release(&shard.map, &place.bytes);
         Ok(tensor.to_device(device)?)
     }
 
@@ -209,10 +210,13 @@ impl WeightFiles {
     }
 
     fn nf4_at(&self, place: &TensorLocation) -> Result<Nf4Matrix, ModelError> {
-        nf4::matrix(place, |place: &TensorLocation| self.bytes(place)).map_err(|what| {
+        let shard = &self.shards[place.shard];
+        let matrix = nf4::matrix(place, |place: &TensorLocation| self.bytes(place)).map_err(|what| {
             let what = format!("tensor {} {what}", place.stored_name);
-            ModelError::input(&self.shards[place.shard].path, what, AGAIN)
-        })
+            ModelError::input(&shard.path, what, AGAIN)
+        })?;
+        release(&shard.map, &place.bytes);
+        Ok(matrix)
     }
 
     /// Whether config.json ties the output head to the embedding, and yet there is a head with other numbers. Transformers 5
