@@ -64,7 +64,7 @@ fn a_33b_in_four_bits_is_trained_on_80_gb_and_not_in_16_bits() {
     let world = crate::world();
     config(&world, "policy", of_33b());
     let report = plan(&world, "80GB", &QLORA).ok().stdout;
-    assert!(report.contains("32.5 billion"), "{report}");
+    assert!(report.contains("32.53 billion"), "{report}");
     // 32.1 billion numbers of 9/16 bytes, and 0.43 of two.
     let weights = gigabytes(&report, "training", "weights");
     assert!((18.0..20.0).contains(&weights), "{report}");

@@ -13,13 +13,16 @@
 //! Departures: a block of zeros has the code of 0 (bitsandbytes divides by zero there); the mean of the scales is summed in
 //! f64.
 
+use std::cell::Cell;
+
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::codebook::{dynamic_map, limits, nearest};
 use super::dense;
 use super::sum_order::SumOrder;
-use crate::cpu::gemm::{CodedMatrix, PackedNf4};
+use crate::cpu::gemm::{CodedMatrix, MatrixRef, PackedNf4, Store, gemm};
+use crate::cpu::storage::{with_slice, with_slice_mut};
 use crate::gpu::Gpu;
 
 /// Numbers that share a scale, where a matrix is quantised here.
@@ -30,6 +33,11 @@ const NESTED_BLOCK: usize = 256;
 const CHUNK: usize = 1 << 14;
 /// Numbers that a CPU's product decodes at a time, 16 MiB of them.
 pub const NF4_PANEL: usize = 1 << 22;
+
+thread_local! {
+    /// Rows that a product has decoded.
+    static DECODED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
 
 /// What the 16 codes mean: quantiles of a normal distribution, of either sign and 0.
 const LEVELS: [f32; 16] = [
@@ -259,6 +267,30 @@ impl Nf4Matrix {
         Ok(())
     }
 
+    /// As [`Self::by_panels`] in f32 on the host, in memory of the thread's that stays: buffers that come and go between
+    /// activations that are kept would leave holes among them, a whole dense model's worth in a pass.
+    fn by_slices(&self, mut use_rows: impl FnMut(usize, usize, &[f32])) {
+        let [all, inputs] = self.shape;
+        let at_once = (NF4_PANEL / inputs.max(1)).clamp(1, all.max(1));
+        // Taken out while in use: a product inside this one finds an empty one.
+        let mut panel = DECODED.take();
+        panel.resize(panel.len().max(at_once * inputs), 0.0);
+        for first in (0..all).step_by(at_once) {
+            let rows = at_once.min(all - first);
+            let values = &mut panel[..rows * inputs];
+            values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+                self.decode(first * inputs + chunk * CHUNK, values);
+            });
+            use_rows(first, rows, values);
+        }
+        DECODED.set(panel);
+    }
+
+    /// Whether [`Self::by_slices`] is for products with this tensor.
+    fn is_sliced(&self, gpu: Option<&Gpu>, x: &Tensor) -> bool {
+        gpu.is_none() && x.dtype() == DType::F32 && matches!(self.form, Form::Host { .. })
+    }
+
     fn decoded_rows(&self, first: usize, rows: usize) -> Result<Tensor> {
         let inputs = self.shape[1];
         let mut values = vec![0.0f32; rows * inputs];
@@ -306,7 +338,23 @@ impl Nf4Matrix {
         first: usize,
         sums: SumOrder,
     ) -> Result<()> {
-        self.by_panels(x.dtype(), |row, panel| dense::forward(gpu, x, panel, out, first + row, sums))
+        if !self.is_sliced(gpu, x) {
+            return self
+                .by_panels(x.dtype(), |row, panel| dense::forward(gpu, x, panel, out, first + row, sums));
+        }
+        let ((t, k), width) = (x.dims2()?, out.dims2()?.1);
+        if t == 0 {
+            return Ok(());
+        }
+        with_slice::<f32, _>(x, |x| {
+            with_slice_mut::<f32, _>(out, |out| {
+                self.by_slices(|row, rows, panel| {
+                    let w = MatrixRef::row_major(panel, rows, k, k).transposed();
+                    let out = &mut out[first + row..];
+                    gemm(MatrixRef::row_major(x, t, k, k), w, out, width, Store::Overwrite);
+                });
+            })
+        })?
     }
 
     /// dx \[t, inputs] ← dy\[.., first..first + rows]·W, or added to dx.
@@ -318,9 +366,24 @@ impl Nf4Matrix {
         first: usize,
         accumulate: bool,
     ) -> Result<()> {
-        self.by_panels(dy.dtype(), |row, panel| {
-            dense::backward_input(gpu, dy, panel, dx, first + row, accumulate || row > 0)
-        })
+        if !self.is_sliced(gpu, dy) {
+            return self.by_panels(dy.dtype(), |row, panel| {
+                dense::backward_input(gpu, dy, panel, dx, first + row, accumulate || row > 0)
+            });
+        }
+        let ((t, width), k) = (dy.dims2()?, self.shape[1]);
+        if t == 0 {
+            return Ok(());
+        }
+        with_slice::<f32, _>(dy, |dy| {
+            with_slice_mut::<f32, _>(dx, |dx| {
+                self.by_slices(|row, rows, panel| {
+                    let store = if accumulate || row > 0 { Store::Accumulate } else { Store::Overwrite };
+                    let columns = MatrixRef::row_major(&dy[first + row..], t, rows, width);
+                    gemm(columns, MatrixRef::row_major(panel, rows, k, k), dx, k, store);
+                });
+            })
+        })?
     }
 }
 
