@@ -93,6 +93,13 @@ impl ChainDir {
     /// A run's manifest that does not read.
     pub(crate) fn state(&self, link: &Link) -> Result<LinkState> {
         let folder = self.link(link);
+        if link.command == LinkCommand::Synthesize {
+            return Ok(match (folder.join("counts.json").is_file(), folder.is_dir()) {
+                (true, _) => LinkState::Finished,
+                (false, true) => LinkState::InWork,
+                (false, false) => LinkState::Waiting,
+            });
+        }
         if link.command != LinkCommand::Run {
             return Ok(match (folder.is_dir(), self.parts(link).is_dir()) {
                 (true, _) => LinkState::Finished,

@@ -11,6 +11,7 @@ use crate::run::leaves::Leaves;
 pub(crate) enum OutputKind {
     Policy,
     PreferenceModel,
+    Rows,
 }
 
 impl OutputKind {
@@ -19,6 +20,7 @@ impl OutputKind {
         match self {
             Self::Policy => "a policy",
             Self::PreferenceModel => "a preference model",
+            Self::Rows => "a file of rows",
         }
     }
 }
@@ -27,8 +29,8 @@ impl OutputKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkOutput {
     pub(crate) kind: OutputKind,
-    /// A whole model, or, where none is written, the adapter's folder, which names its base.
-    pub(crate) model: PathBuf,
+    /// The file of rows; a whole model, or, where none is written, the adapter's folder, which names its base.
+    pub(crate) place: PathBuf,
     /// The adapter's folder, where one is trained.
     pub(crate) adapter: Option<PathBuf>,
 }
@@ -40,7 +42,7 @@ impl LinkOutput {
         let trained = |kind, leaves: Leaves, place: &Path, name| {
             let adapter = leaves.adapter.then(|| place.join("adapter"));
             let model = if leaves.model { place.join(name) } else { place.join("adapter") };
-            Self { kind, model, adapter }
+            Self { kind, place: model, adapter }
         };
         match command {
             LinkCommand::Sft => trained(Policy, Leaves::of(&recipe.sft.train, true), folder, "policy"),
@@ -49,7 +51,13 @@ impl LinkOutput {
                 let leaves = Leaves::of(&recipe.preference.train, true);
                 trained(PreferenceModel, leaves, folder, "preference_model")
             }
-            LinkCommand::Merge => Self { kind: Policy, model: folder.to_path_buf(), adapter: None },
+            LinkCommand::Synthesize => {
+                let makes_pairs =
+                    recipe.synthesize.as_ref().is_some_and(|section| section.method.makes_pairs());
+                let file = if makes_pairs { "pairs.jsonl" } else { "instructions.jsonl" };
+                Self { kind: OutputKind::Rows, place: folder.join(file), adapter: None }
+            }
+            LinkCommand::Merge => Self { kind: Policy, place: folder.to_path_buf(), adapter: None },
             LinkCommand::Run => {
                 let last = RunDir::new(folder).iteration(recipe.iterations);
                 trained(Policy, Leaves::of(&recipe.train, true), last.root(), "policy")

@@ -137,7 +137,7 @@ pub(crate) fn training_of(command: LinkCommand, recipe: &Recipe) -> Option<&Trai
         LinkCommand::Sft => Some(&recipe.sft.train),
         LinkCommand::Train => Some(&recipe.train),
         LinkCommand::TrainPreference => Some(&recipe.preference.train),
-        LinkCommand::Merge | LinkCommand::Run => None,
+        LinkCommand::Synthesize | LinkCommand::Merge | LinkCommand::Run => None,
     }
 }
 
@@ -167,6 +167,9 @@ impl LinkReader<'_> {
         own.extend(of_recipe);
         self.check_model(command, &recipe, &mut own);
         self.check_data(command, &recipe, &mut own);
+        if command == LinkCommand::Synthesize && recipe.synthesize.is_none() {
+            own.key("synthesize", "absent: a section with a method, seeds and a generator is wanted");
+        }
         problems.extend(own.within(&link.key));
         let output = LinkOutput::of(command, &recipe, &self.around.folder.join(&link.name));
         let written = self.written(command, &recipe, &found);
@@ -220,7 +223,10 @@ impl LinkReader<'_> {
 
     /// A stage command is told its model by a flag, a link by its section.
     fn check_model(&self, command: LinkCommand, recipe: &Recipe, problems: &mut Problems) {
-        if command == LinkCommand::Run || problems.keys().contains(&"policy.model") {
+        // A generator may name a model of its own.
+        if matches!(command, LinkCommand::Run | LinkCommand::Synthesize)
+            || problems.keys().contains(&"policy.model")
+        {
             return;
         }
         match &recipe.policy.model {

@@ -51,6 +51,8 @@ impl Wanted {
             "score.model" => Self::PreferenceModel,
             "prompts.splits" | "eval.prompts" => Self::Rows,
             "sft.data" | "train.data" | "preference.data" => Self::Rows,
+            "synthesize.seeds" => Self::Rows,
+            "synthesize.generator.model" | "synthesize.weak.model" | "synthesize.judge.model" => Self::Policy,
             "sft.data.path" | "train.data.path" | "preference.data.path" => Self::Rows,
             _ => return None,
         })
@@ -60,9 +62,8 @@ impl Wanted {
     fn place(self, output: &LinkOutput) -> Option<PathBuf> {
         match (self, output.kind) {
             (Self::Policy | Self::Model, OutputKind::Policy)
-            | (Self::PreferenceModel | Self::Model, OutputKind::PreferenceModel) => {
-                Some(output.model.clone())
-            }
+            | (Self::PreferenceModel | Self::Model, OutputKind::PreferenceModel)
+            | (Self::Rows, OutputKind::Rows) => Some(output.place.clone()),
             (Self::Adapter, _) => output.adapter.clone(),
             _ => None,
         }

@@ -10,6 +10,7 @@ use super::recipe::Link;
 use super::work;
 use crate::console::units::duration;
 use crate::error::{EngineError, Result};
+use crate::json_file::read_json;
 use crate::recipe::LinkCommand;
 use crate::report;
 use crate::run::dir::RunDir;
@@ -35,8 +36,10 @@ struct LinkSummary {
     command: &'static str,
     /// `waiting`, `in work` or `finished`.
     state: &'static str,
-    /// The model that the link leaves, once it is finished.
+    /// The model or the file of rows that the link leaves, once it is finished.
     output: Option<String>,
+    /// Rows that a synthesis has kept.
+    rows: Option<u64>,
     /// Optimizer steps so far.
     steps: Option<u64>,
     /// Loss of the first step.
@@ -74,11 +77,12 @@ fn link_summary(link: &Link, dir: &ChainDir) -> Result<LinkSummary> {
         name: link.name.clone(),
         command: link.command.name(),
         state: state.name(),
-        output: (state == LinkState::Finished).then(|| link.output.model.display().to_string()),
+        output: (state == LinkState::Finished).then(|| link.output.place.display().to_string()),
         ..LinkSummary::default()
     };
     match (state, link.command) {
         (LinkState::Waiting, _) | (_, LinkCommand::Merge) => Ok(summary),
+        (_, LinkCommand::Synthesize) => of_synthesis(summary, &dir.link(link).join("counts.json")),
         (_, LinkCommand::Run) => of_run(summary, &RunDir::new(dir.link(link))),
         (LinkState::InWork, _) => of_training(summary, &dir.parts(link)),
         (LinkState::Finished, _) => of_training(summary, &dir.link(link)),
@@ -97,6 +101,15 @@ fn of_run(summary: LinkSummary, run: &RunDir) -> Result<LinkSummary> {
         run: Some(run),
         ..summary
     })
+}
+
+/// `counts.json` is the last that a synthesis writes.
+fn of_synthesis(summary: LinkSummary, counts: &Path) -> Result<LinkSummary> {
+    if !counts.is_file() {
+        return Ok(summary);
+    }
+    let counts: Value = read_json(counts)?;
+    Ok(LinkSummary { rows: counts["kept"].as_u64(), ..summary })
 }
 
 fn of_training(summary: LinkSummary, folder: &Path) -> Result<LinkSummary> {
@@ -138,7 +151,9 @@ pub(crate) fn render(summary: &ChainSummary) -> String {
     let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
     rows.extend(summary.links.iter().map(row));
     text.push_str(&report::columns(&rows));
-    text.push_str("\ngained: of a run P(new ≻ first), of a preference model its accuracy\n");
+    text.push_str(
+        "\ngained: of a run P(new ≻ first), of a preference model its accuracy, of a synthesis its rows\n",
+    );
     for link in summary.links.iter().filter(|link| link.run.is_some()) {
         text.push_str(&format!("its iterations: selfplay show {}/{}\n", summary.directory, link.name));
     }
@@ -152,6 +167,7 @@ fn row(link: &LinkSummary) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let loss = |loss: Option<f64>| or_dash(loss.map(|loss| format!("{loss:.4}")));
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let gained = link.win_rate_first.or(link.accuracy).map(percent);
     let state = match &link.run {
         Some(run) if !run.finished => format!("{} of {}", run.iterations.len(), run.wanted),
         _ => link.state.to_owned(),
@@ -163,7 +179,7 @@ fn row(link: &LinkSummary) -> Vec<String> {
         or_dash(link.steps.map(|steps| steps.to_string())),
         loss(link.loss_first),
         loss(link.loss_last),
-        or_dash(link.win_rate_first.or(link.accuracy).map(percent)),
+        or_dash(gained.or(link.rows.map(|rows| format!("{rows} rows")))),
         or_dash(link.seconds.map(duration)),
     ]
 }

@@ -233,7 +233,10 @@ fn refuse_moved(manifest: &ChainManifest, chain: &Chain, dir: &ChainDir) -> Resu
     for link in &chain.links {
         if dir.state(link)? == LinkState::InWork {
             let (folder, parts) = (dir.link(link), dir.parts(link));
-            let own = if link.command == LinkCommand::Run { folder } else { parts };
+            let own = match link.command {
+                LinkCommand::Run | LinkCommand::Synthesize => folder,
+                _ => parts,
+            };
             return Err(EngineError::input(format!(
                 "{}: was moved from {} while its link {} was in work, whose files name that place; move it back, or remove {} to \
                  begin this link again",

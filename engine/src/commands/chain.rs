@@ -1,14 +1,14 @@
 //! A chain's links by the commands: `sft`, `train`, `train-preference` and `merge` as on a command line, a run as by `run` and
 //! `resume`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_records::{HasKind, Kind, atomic};
 
 use super::check::link_problem;
 use super::stage::{StageArgs, remove_parts_of};
 use super::training::TrainingArgs;
-use super::{merge, resume as resume_run, run as begin_run, sft, train, train_preference};
+use super::{merge, resume as resume_run, run as begin_run, sft, synthesize, train, train_preference};
 use crate::chain::work::{self, BegunChain, LinkWork};
 use crate::chain::{ChainDir, ChainPurpose, ChainText, Link, summary};
 use crate::commands::anchors::AnchorArgs;
@@ -87,9 +87,14 @@ impl Commands {
     }
 
     fn stage(&self, link: &Link, dir: &ChainDir) -> Result<StageArgs> {
+        Ok(StageArgs { recipe: Some(self.link_recipe(link, dir)?), iteration: 1, force: false })
+    }
+
+    /// Writes the recipe that the link's command is given.
+    fn link_recipe(&self, link: &Link, dir: &ChainDir) -> Result<PathBuf> {
         let file = dir.link_recipe(link);
         atomic::write_bytes(&file, link.recipe.to_toml().as_bytes())?;
-        Ok(StageArgs { recipe: Some(file), iteration: 1, force: false })
+        Ok(file)
     }
 
     fn run(&self, link: &Link, run: &RunDir) -> Result<()> {
@@ -129,6 +134,13 @@ impl LinkWork for Commands {
                     common,
                 )
             }
+            LinkCommand::Synthesize => {
+                let recipe = self.link_recipe(link, dir)?;
+                synthesize::run(
+                    &synthesize::Args { recipe, output: Some(dir.link(link)), force: false },
+                    common,
+                )
+            }
             LinkCommand::Merge => self.merge(link, dir),
             LinkCommand::Run => self.run(link, &RunDir::new(dir.link(link))),
         }
@@ -136,7 +148,7 @@ impl LinkWork for Commands {
 
     fn clear(&self, link: &Link, dir: &ChainDir) -> Result<()> {
         match link.command {
-            LinkCommand::Run => Ok(()),
+            LinkCommand::Run | LinkCommand::Synthesize => Ok(()),
             _ => remove_parts_of(&dir.link(link)),
         }
     }

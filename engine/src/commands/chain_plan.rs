@@ -38,6 +38,10 @@ pub(super) fn plan(text: ChainText, asked: &Asked) -> Result<()> {
         let found = match training_of(link.command, &recipe) {
             Some(settings) => training(&mut text, link, settings, &recipe, asked),
             None if link.command == LinkCommand::Merge => merge(&mut text, &recipe),
+            None if link.command == LinkCommand::Synthesize => {
+                text.push_str("  not planned: it depends on the rows that models write\n");
+                Ok(None)
+            }
             None => plan::plan(&recipe, asked).map(|(report, error)| {
                 text.push_str(&report);
                 error.map(|error| of_link(&error, link))

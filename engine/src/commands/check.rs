@@ -58,7 +58,7 @@ pub(super) fn link_problem(link: &Link) -> Option<String> {
         LinkCommand::Sft => recipe.sft.train.lora.clone(),
         LinkCommand::TrainPreference => recipe.preference.train.lora.clone(),
         LinkCommand::Train | LinkCommand::Run => recipe.train.lora.clone(),
-        LinkCommand::Merge => None,
+        LinkCommand::Synthesize | LinkCommand::Merge => None,
     };
     unloadable(&recipe).map(|problem| format!("{}.{problem}", link.key()))
 }

@@ -15,13 +15,16 @@ pub enum LinkCommand {
     TrainPreference,
     /// An adapter and its base → a whole model; reads `[policy]`.
     Merge,
+    /// Rows made by models: instructions, or pairs; reads `[synthesize]`, and `[policy]` for the model of a generator that names none.
+    Synthesize,
     /// Prompts → policies, iteration by iteration; reads every section of a run.
     Run,
 }
 
 impl LinkCommand {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Sft, Self::Train, Self::TrainPreference, Self::Merge, Self::Run];
+    pub const ALL: [Self; 6] =
+        [Self::Sft, Self::Train, Self::TrainPreference, Self::Synthesize, Self::Merge, Self::Run];
 
     /// As a recipe and the command line write it.
     pub fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl LinkCommand {
             Self::Sft => "sft",
             Self::Train => "train",
             Self::TrainPreference => "train-preference",
+            Self::Synthesize => "synthesize",
             Self::Merge => "merge",
             Self::Run => "run",
         }
@@ -40,6 +44,7 @@ impl LinkCommand {
             Self::Sft => &["policy", "sft"],
             Self::Train => &["policy", "train"],
             Self::TrainPreference => &["policy", "preference"],
+            Self::Synthesize => &["policy", "synthesize"],
             Self::Merge => &["policy"],
             Self::Run => &["policy", "prompts", "sample", "score", "pair", "train", "eval"],
         }
@@ -51,7 +56,7 @@ impl LinkCommand {
             Self::Sft => Some("sft"),
             Self::Train => Some("train"),
             Self::TrainPreference => Some("preference"),
-            Self::Merge | Self::Run => None,
+            Self::Synthesize | Self::Merge | Self::Run => None,
         }
     }
 }
