@@ -37,6 +37,19 @@ fn references_lead_to_an_earlier_link_of_the_right_kind() {
         ),
         (judge, &["chain.dpo.train.data = \"@judge\"", "a file of rows is wanted"]),
         (
+            CHAIN.replace("[chain.policy]\nmodel = \"@dpo\"", "[chain.policy]\nmodel = \"@rows\"").replacen(
+                "[[chain]]\nname = \"whole\"",
+                "[[chain]]\nname = \"rows\"\ncommand = \"synthesize\"\n[chain.policy]\nmodel = \"@sft\"\n\
+                 [chain.synthesize]\nseeds = \"@judge\"\n[[chain]]\nname = \"whole\"",
+                1,
+            ),
+            &[
+                "chain.rows.synthesize.seeds = \"@judge\"",
+                "a file of rows is wanted, and @judge is a preference model",
+                "chain.whole.policy.model = \"@rows\"",
+            ],
+        ),
+        (
             CHAIN.replace("splits = [\"prompts.jsonl\"]", "splits = [\"@sft\"]"),
             &["chain.play.prompts.splits = \"@sft\"", "a file of rows is wanted, and @sft is a policy"],
         ),

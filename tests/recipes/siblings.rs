@@ -59,9 +59,10 @@ fn keys(path: &Path) -> BTreeMap<String, Value> {
 
 #[test]
 fn a_sibling_differs_in_models_data_and_sizes_alone() {
-    const SIZES: [&str; 16] = [
+    const SIZES: [&str; 17] = [
         "model",
         "path",
+        "seeds",
         "data",
         "splits",
         "batch_size",
@@ -129,12 +130,21 @@ fn ct_llm_learns_a_strong_model_s_answers_over_a_weak_one_s() {
 #[test]
 fn anima_learns_reference_answers_over_the_model_s_own() {
     let world = crate::world();
-    rows(&world, "belle_pairs.jsonl", |n| {
-        let (task, right, wrong) = task(n);
-        json!({"prompt": task, "chosen": right, "rejected": wrong})
-    });
+    // The quickstart's policy is wrong about some of them.
+    let questions: Vec<Value> = (0..40)
+        .map(|n| {
+            let (task, right, _) = task(n);
+            json!({"question": task, "std_answer": right})
+        })
+        .collect();
+    world.write("belle.json", &Value::from(questions).to_string());
     Outcome::of(&mut run(&world, "anima-33b-qlora-dpo", "anima")).ok();
-    assert_eq!(world.rows("anima/dpo/metrics.jsonl").len(), 3, "max_steps");
+    let pairs = world.rows("anima/pairs/pairs.jsonl");
+    assert!(!pairs.is_empty() && pairs.iter().all(|pair| pair["chosen"] != pair["rejected"]));
+    assert!(world.rows("anima/dpo/metrics.jsonl").len() <= 3, "max_steps");
+    let shown = world.selfplay(&["show", "anima", "--json"]).ok().stdout;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["links"][0]["rows"].as_u64(), Some(pairs.len() as u64));
     // The whole policy needs no base, and has the template that it was trained with.
     let merged = world.path("anima/merged");
     assert!(merged.join("model.safetensors").is_file() && !world.path("anima/dpo/policy").exists());

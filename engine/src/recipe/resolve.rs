@@ -151,7 +151,7 @@ impl Lookup<'_> {
             let want = "2 or more: one response gives no pair to train on";
             self.problems.value("sample.num_samples", 1, want);
         }
-        if self.purpose != Purpose::Stage {
+        if !self.purpose.is_stage() {
             self.problems.extend(endpoint::check_iterations(&recipe.sample, recipe.iterations));
         }
         let score = &mut recipe.score;
