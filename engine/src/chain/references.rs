@@ -45,9 +45,11 @@ impl Wanted {
                 _ => Self::Policy,
             },
             "policy.adapter" | "sft.lora.init" | "train.lora.init" | "preference.lora.init" => Self::Adapter,
-            "policy.chat_template" | "score.chat_template" => Self::Template,
+            "policy.chat_template" | "score.chat_template" | "score.template" => Self::Template,
             // A language model that compares by its own words is a policy.
-            "score.model" if text("score", "kind") == Some("pair-lm") => Self::Model,
+            "score.model" if matches!(text("score", "kind"), Some("pair-lm" | "judge")) => Self::Model,
+            // A member's kind is its own.
+            "score.members.model" => Self::Model,
             "score.model" => Self::PreferenceModel,
             "prompts.splits" | "eval.prompts" => Self::Rows,
             "sft.data" | "train.data" | "preference.data" => Self::Rows,
