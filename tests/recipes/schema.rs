@@ -175,8 +175,8 @@ fn every_shipped_recipe_is_valid_under_the_schema_as_written_and_as_resolved() {
         if text.contains("[[chain]]") {
             continue;
         }
-        let is_of_stage = text.contains("[synthesize]");
-        let purpose = if is_of_stage { Purpose::Stage } else { Purpose::Reread };
+        // A recipe of a synthesis alone names no prompts and no preference model.
+        let purpose = if text.contains("\n[prompts]") { Purpose::Reread } else { Purpose::Stage };
         let resolved = load(Some(&path), &[], purpose).unwrap().to_toml();
         assert_eq!(forbidden_in(&resolved), Vec::<String>::new(), "{} as resolved", path.display());
     }

@@ -19,10 +19,10 @@ const CHAINS: [&str; 6] = [
     "openbezoar-3b",
 ];
 
-/// Recipes of a stage command alone.
-const OF_STAGES: [&str; 1] = ["synthesize"];
+/// Those of a synthesis alone.
+const SYNTHESES: [&str; 1] = ["quickstart-synthesize"];
 
-/// The files in `recipes/`, the folders in it included, without these.
+/// The files in `recipes/`, the folders in it included, without the chains and those of a synthesis.
 const RECIPES: [&str; 17] = [
     "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
@@ -71,7 +71,7 @@ fn every_recipe_is_read_and_counted() {
     names.sort();
     assert_eq!(
         names,
-        sorted([&RECIPES[..], &CHAINS, &OF_STAGES].concat().into_iter().map(str::to_owned).collect())
+        sorted(RECIPES.iter().chain(&CHAINS).chain(&SYNTHESES).map(|&name| name.to_owned()).collect())
     );
     for path in &found {
         let name = path.file_stem().unwrap().to_string_lossy();
@@ -80,12 +80,13 @@ fn every_recipe_is_read_and_counted() {
             assert_eq!(table["name"].as_str(), Some(name.as_ref()));
             continue;
         }
-        let is_of_stage = OF_STAGES.contains(&name.as_ref());
-        let purpose = if is_of_stage { Purpose::Stage } else { Purpose::Reread };
-        let recipe = load(Some(path), &[], purpose).unwrap_or_else(|error| panic!("{error}"));
-        if is_of_stage {
+        if SYNTHESES.contains(&name.as_ref()) {
+            let recipe = load(Some(path), &[], Purpose::Stage).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(recipe.name, name);
+            assert!(recipe.synthesize.is_some(), "{name}");
             continue;
         }
+        let recipe = load(Some(path), &[], Purpose::Reread).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(recipe.name, path.file_stem().unwrap().to_string_lossy(), "{}", path.display());
         let iterations = if recipe.name.starts_with("comal") { 24 } else { 3 };
         assert_eq!(recipe.iterations, iterations, "{}", path.display());
@@ -99,13 +100,10 @@ fn every_recipe_opens_with_purpose_needs_launch_and_override() {
         let text = fs::read_to_string(&path).unwrap();
         let mut lines = text.lines();
         // What editors read; the head is for people.
-        let place = path.strip_prefix(root().join("recipes")).unwrap();
-        let up = "../".repeat(place.components().count() - 1);
-        let schema = format!("#:schema {up}recipe.schema.json");
-        assert_eq!(lines.next(), Some(schema.as_str()), "{}", path.display());
+        assert_eq!(lines.next(), Some("#:schema recipe.schema.json"), "{}", path.display());
         let header: Vec<&str> = lines.take_while(|line| line.starts_with('#')).collect();
         let has = |words: &str| header.iter().any(|line| line.contains(words));
-        let name = place.display();
+        let name = path.file_name().unwrap().to_string_lossy();
         assert!(header.len() >= 3, "{name}: purpose, needs, launch command, override");
         assert!(has("Needs"), "{name}: needs");
         assert!(has(&format!("recipes/{name}")), "{name}: launch command");
@@ -116,12 +114,19 @@ fn every_recipe_opens_with_purpose_needs_launch_and_override() {
 #[test]
 fn the_binary_finds_them_valid_without_network() {
     let mut arguments = vec!["check".to_owned()];
-    arguments.extend(RECIPES.iter().chain(&CHAINS).map(|name| format!("recipes/{name}.toml")));
+    arguments
+        .extend(RECIPES.iter().chain(&CHAINS).chain(&SYNTHESES).map(|name| format!("recipes/{name}.toml")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = SELFPLAY.run(&root(), &arguments).ok();
-    let count = RECIPES.len() + CHAINS.len();
+    let count = RECIPES.len() + CHAINS.len() + SYNTHESES.len();
     assert_eq!(outcome.stdout.matches(": ok, ").count(), count, "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches(": ok, a chain of ").count(), CHAINS.len(), "{}", outcome.stdout);
+    assert_eq!(
+        outcome.stdout.matches(": ok, a synthesis by ").count(),
+        SYNTHESES.len(),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]

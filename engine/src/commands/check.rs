@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_records::read_regular_text;
+
 use crate::chain::{Chain, ChainPurpose, ChainText, Link};
 use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::model_files::{check_policy, check_preference_model};
-use crate::recipe::{LinkCommand, ModelSource, Override, Purpose, Recipe, is_model, load};
+use crate::recipe::{DataSource, LinkCommand, ModelSource, Override, Purpose, Recipe, is_model, load};
+
+/// A recipe has some kilobytes.
+const MOST_RECIPE_BYTES: u64 = 16 << 20;
 
 /// The flags of `selfplay check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +49,9 @@ fn checked(path: &Path, set: &[Override]) -> Result<String> {
             None => Ok(describe_chain(path, &chain)),
         };
     }
+    if is_synthesis(path) {
+        return Ok(describe_synthesis(path, &load(Some(path), set, Purpose::Stage)?));
+    }
     let recipe = load(Some(path), set, Purpose::Check)?;
     match unloadable(&recipe) {
         Some(problem) => Err(wrong(problem)),
@@ -76,6 +84,30 @@ fn describe_chain(path: &Path, chain: &Chain) -> String {
                 path.display()
             ));
         }
+    }
+    text
+}
+
+/// Whether a recipe is for `selfplay synthesize` alone: it has that section, and no prompts for a run.
+fn is_synthesis(path: &Path) -> bool {
+    let Ok(text) = read_regular_text(path, MOST_RECIPE_BYTES) else { return false };
+    toml::from_str::<toml::Table>(&text)
+        .is_ok_and(|table| table.contains_key("synthesize") && !table.contains_key("prompts"))
+}
+
+fn describe_synthesis(path: &Path, recipe: &Recipe) -> String {
+    let Some(section) = &recipe.synthesize else { return String::new() };
+    let method = section.method.name();
+    let mut text = format!("{}: ok, a synthesis by {method}", path.display());
+    match &section.seeds {
+        Some(seeds) => text.push_str(&format!(" from {seeds}\n")),
+        None => text.push_str(" from topics\n"),
+    }
+    if let Some(DataSource::File(file)) = &section.seeds
+        && !file.is_file()
+    {
+        let line = "is not there yet; it must be before the synthesis";
+        text.push_str(&format!("  synthesize.seeds: {} {line}\n", file.display()));
     }
     text
 }
