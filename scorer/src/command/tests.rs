@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use selfplay_records::{HasKind, Kind, Response};
+use selfplay_records::{HasKind, Kind, Prompt, Response};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::prompt_check;
 
 /// Reads `id`, the prompt_id of the row that was read into `row`.
 const ID: &str = r#"id=${row#*\"prompt_id\":\"}; id=${id%%\"*}"#;
