@@ -3,21 +3,27 @@
 #
 #   benches/gpu.sh [--bin PATH] [--out DIR] [--device cuda:N] [PART...]
 #
-# Parts, in this order (all of them by default; meant for nine minutes on an H200, where it has not run yet):
+# Parts, in this order (all of them by default). Each ends within two minutes: what takes longer is ended, and what it had
+# measured is kept, as is all that was measured before it.
 #   check       every operation on the GPU against the CPU, bf16 and f32, random shapes, poisoned outputs
 #   golden      the golden kit in f32 and in bf16, where it lies in .golden/ (check.py and open/)
 #   quickstart  recipes/quickstart.toml on the GPU against the CPU: what is gained, judged by truth
 #   kernels     each operation at Llama-3-8B's widths: time, floor, share
-#   reference, sample, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes
-#   peers       PyTorch on the same work (benches/peers/gpu_peer.py)
-#   table       all of it beside what it must be
+#   reference, sample, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes, by default settings
+#   train-least, train-small, train-offload    a step that computes all again; one of small micro-batches; one whose optimizer
+#               is the host's, as on a card of 80 GB
+#   rows-1024   sampling with twice as many rows
+#   profile-sample, profile-train    where the time of a step goes, kernel by kernel
+#   peer-reference, peer-sample, peer-score, peer-train    PyTorch on the same work (benches/peers/gpu_peer.py); sampling with 64
+#               rows, which transformers gets through
+#   table       all of it beside what it must be, and beside the run before (BEFORE, by default benches/runs/2026-11-28-h200)
 #
-# On a machine where a command may run ten minutes at most: check golden quickstart kernels, then reference sample score
-# train, then peers table, all with the same --out.
+# What is new beside what was before, in under five minutes: train train-least train-small sample profile-train table.
+# On a card of 80 GB: check kernels reference train-offload sample score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
-# Writes eight files at most into DIR (default benches/runs/<date>-<gpu>): one for each of kernels, reference, sample, score
-# and train, peers.json, log.txt, summary.txt. No checkpoint is written by a bench. Exit status 1 if a part failed.
+# Writes into DIR (default benches/runs/<date>-<gpu>): a file for each part that measures, peers.json, log.txt, summary.txt. No
+# checkpoint is written by a bench. Exit status 1 if a part failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,7 +33,7 @@ while (($#)); do
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    -*) sed -n '2,20p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    -*) sed -n '2,32p' "${BASH_SOURCE[0]}"; exit 2 ;;
     *) parts+=("$1"); shift ;;
     esac
 done
@@ -36,7 +42,8 @@ libraries=$(python3 -c 'import glob, os, sysconfig
 found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recursive=True)
 print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
 [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train peers table)
+((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload rows-1024
+    profile-sample profile-train peer-reference peer-sample peer-score peer-train table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
 mkdir -p "$out"
@@ -47,8 +54,9 @@ read -ra shapes <<<"${SHAPES:-}"
 read -ra peer_shapes <<<"${PEER_SHAPES:-}"
 repeats=${REPEATS:-3}
 failed=()
+limit=${LIMIT:-115}
 
-# part NAME COMMAND…: runs it, its output on the terminal and in DIR/log.txt.
+# part NAME COMMAND…: runs it for two minutes at most, its output on the terminal and in DIR/log.txt.
 part() {
     local name=$1 start=$SECONDS
     shift
@@ -76,11 +84,11 @@ golden() {
         echo "no .golden/check.py: the golden kit is not here, left out"
         return 0
     fi
-    python3 .golden/check.py --bin "$(on_device f32)" >"$work/golden-f32.txt"
+    timeout "$limit" python3 .golden/check.py --bin "$(on_device f32)" >"$work/golden-f32.txt"
     local status=$?
     grep -v '^ok' "$work/golden-f32.txt"
     # The kit's bounds are f32's: in bf16 the largest deviations are shown, and a command that fails is a failure.
-    python3 .golden/check.py --bin "$(on_device bf16)" >"$work/golden-bf16.txt"
+    timeout "$limit" python3 .golden/check.py --bin "$(on_device bf16)" >"$work/golden-bf16.txt"
     python3 benches/gpu_report.py golden-bf16 "$work/golden-bf16.txt" && return $status
 }
 
@@ -89,35 +97,48 @@ quickstart() {
     for run in cpu gpu; do
         local where=$device
         [[ $run == cpu ]] && where=cpu
-        "$bin" run recipes/quickstart.toml -o "$work/$run" -q --device "$where" || return 1
+        timeout "$limit" "$bin" run recipes/quickstart.toml -o "$work/$run" -q --device "$where" || return 1
         "$bin" show "$work/$run" --json >"$work/$run.json" || return 1
     done
     python3 benches/gpu_report.py quickstart "$work/cpu.json" "$work/gpu.json"
 }
 
-peers() {
-    local task status=0
-    for task in reference sample score train; do
-        # One that hangs costs its own figures alone.
-        if timeout 180 python3 benches/peers/gpu_peer.py $task --device "$device" --repeats "$repeats" \
-            --json "$work/peer-$task.json" "${peer_shapes[@]}" 2>"$work/peer-$task.err"; then
-            python3 benches/gpu_report.py keep "$out/peers.json" $task "$work/peer-$task.json"
-        else
-            tail -5 "$work/peer-$task.err"
-            status=1
-        fi
-    done
-    return $status
+# peer TASK [ARGUMENTS]: one that hangs costs its own figures alone.
+peer() {
+    local task=$1
+    shift
+    if timeout "$limit" python3 benches/peers/gpu_peer.py "$task" --device "$device" --repeats "$repeats" \
+        --json "$work/peer-$task.json" "$@" "${peer_shapes[@]}" 2>"$work/peer-$task.err"; then
+        python3 benches/gpu_report.py keep "$out/peers.json" "$task" "$work/peer-$task.json"
+    else
+        tail -5 "$work/peer-$task.err"
+        return 1
+    fi
+}
+
+# bench NAME ARGUMENTS…: one part of `selfplay bench`, whose figures go to DIR/NAME.json line by line.
+bench() {
+    local name=$1
+    shift
+    part "$name" timeout "$limit" "$bin" bench "$@" --device "$device" --repeats "$repeats" --json "$out/$name.json" \
+        "${shapes[@]}"
 }
 
 for name in "${parts[@]}"; do
     case $name in
-    check) part check "$bin" bench check --device "$device" "${shapes[@]}" ;;
-    golden | quickstart | peers) part "$name" "$name" ;;
-    kernels | reference | sample | score | train)
-        part "$name" "$bin" bench "$name" --device "$device" --repeats "$repeats" --json "$out/$name.json" "${shapes[@]}"
-        ;;
-    table) part table python3 benches/gpu_report.py table "$out" ;;
+    check) part check timeout "$limit" "$bin" bench check --device "$device" "${shapes[@]}" ;;
+    golden | quickstart) part "$name" "$name" ;;
+    kernels | reference | sample | score) bench "$name" "$name" ;;
+    train) bench train train --pairs 32 ;;
+    train-least) bench train-least train --pairs 32 --recompute true ;;
+    train-small) bench train-small train --pairs 32 --micro-batch-tokens 4096 ;;
+    train-offload) bench train-offload train --offload optimizer ;;
+    rows-1024) bench rows-1024 sample --rows 1024 ;;
+    profile-sample) bench profile-sample sample --profile ;;
+    profile-train) bench profile-train train --profile --pairs 16 ;;
+    peer-sample) part "$name" peer sample --rows 64 ;;
+    peer-reference | peer-score | peer-train) part "$name" peer "${name#peer-}" ;;
+    table) part table python3 benches/gpu_report.py table "$out" "${BEFORE:-benches/runs/2026-11-28-h200}" ;;
     *) echo "no part is called $name"; exit 2 ;;
     esac
 done

@@ -4,7 +4,8 @@
     gpu_report.py quickstart CPU.json GPU.json held-out accuracy of both runs (`selfplay show --json`); exit 1 where the
                                                GPU's run gains under ten points or ends three points from the CPU's
     gpu_report.py keep PEERS.json PART FILE    puts one part's figures into the file of all peers
-    gpu_report.py table DIR                    the stages beside their bounds and PyTorch; writes DIR/summary.txt
+    gpu_report.py table DIR [BEFORE]           the stages beside their bounds, PyTorch and an earlier run; writes
+                                               DIR/summary.txt
 """
 
 import json
@@ -92,7 +93,39 @@ def hours(first):
     return ITERATIONS * (sampling + scoring + training) / 3600
 
 
-def table(folder):
+# What measures the same work another way, and which file of an earlier run that is held against.
+WAYS = {"train-least": "train", "train-small": "train", "train-offload": "train", "rows-1024": "sample"}
+
+
+def rate(line):
+    """What a line reached in a second, and of what: lines of different sizes are compared by it."""
+    facts = line.get("facts", {})
+    for name in ["output tokens/s", "tokens/s", "responses/s"]:
+        if name in facts:
+            return facts[name], name
+    return (1 / line["seconds"], "a second") if line["seconds"] else (None, "")
+
+
+def against_before(folder, earlier):
+    """Each line of every part beside the same line of an earlier run."""
+    lines = []
+    for part in ["reference", "sample", "score", "train", *WAYS, "kernels"]:
+        now, before = load(folder, f"{part}.json"), load(earlier, f"{WAYS.get(part, part)}.json")
+        if not now or not before:
+            continue
+        known = {line["name"]: line for line in before["parts"][WAYS.get(part, part)]}
+        for line in now["parts"][WAYS.get(part, part)]:
+            other = known.get(line["name"])
+            if other is None or other["seconds"] is None or line["seconds"] is None:
+                continue
+            (new, unit), (old, _) = rate(line), rate(other)
+            share = [100 * one["floor_seconds"] / one["seconds"] for one in (other, line)]
+            lines.append(f"  {part + ': ' + line['name'].strip():<58}{old:>12.1f} → {new:>10.1f} {unit:<16}"
+                         f"{new / old:>6.2f} ×   floor {share[0]:.1f} → {share[1]:.1f} %")
+    return lines
+
+
+def table(folder, earlier=None):
     lines, missed = [], 0
     peers, first_lines = load(folder, "peers.json") or {}, {}
 
@@ -113,6 +146,9 @@ def table(folder):
                      f"copy {ceilings['bytes_per_second'] / 1e12:.2f} TB/s")
         for line in ours["parts"][part]:
             name = line["name"].strip()
+            if line["seconds"] is None:
+                lines.append(f"  {name}: not measured")
+                continue
             share = line["floor_seconds"] / line["seconds"]
             is_memory = line["flops"] == 0 and line["bytes"] > 0
             row(f"{name}, share of the floor", share, MUST.get(name, MEMORY_BOUND if is_memory else None))
@@ -122,14 +158,19 @@ def table(folder):
                 row(f"{name}, host's time", line["facts"]["host %"], HOST_PERCENT, " %")
         if part == "sample":
             row("our tokens/s", first["facts"]["output tokens/s"], TOKENS_PER_SECOND)
-            by_name = {line["name"]: line for line in ours["parts"][part]}
-            step = by_name["decode step"]["seconds"]
-            row("a step kernel by kernel over a captured one", by_name["decode step, kernel by kernel"]["seconds"] / step, None)
-            row("a batch-invariant step over another", by_name["decode step, batch invariant"]["seconds"] / step, None)
-            shared, own = (by_name[f"decode step, long prompts, {way}"] for way in ["shared", "each its own"])
-            row("long prompts: a step without sharing over one with", own["seconds"] / shared["seconds"], None)
-            row("long prompts: cache without sharing over with", own["facts"]["cache GiB"] / shared["facts"]["cache GiB"], None)
-            row("long prompts: all without sharing over with", own["facts"]["all seconds"] / shared["facts"]["all seconds"], None)
+            # A part that was ended has fewer lines.
+            by_name = {line["name"]: line for line in ours["parts"][part] if line["seconds"] is not None}
+
+            def over(what, one, other, value=lambda line: line["seconds"]):
+                if one in by_name and other in by_name:
+                    row(what, value(by_name[one]) / value(by_name[other]), None)
+
+            over("a step kernel by kernel over a captured one", "decode step, kernel by kernel", "decode step")
+            over("a batch-invariant step over another", "decode step, batch invariant", "decode step")
+            own, shared = (f"decode step, long prompts, {way}" for way in ["each its own", "shared"])
+            over("long prompts: a step without sharing over one with", own, shared)
+            over("long prompts: cache without sharing over with", own, shared, lambda line: line["facts"]["cache GiB"])
+            over("long prompts: all without sharing over with", own, shared, lambda line: line["facts"]["all seconds"])
         if peer:
             if "tokens_per_second" in peer:
                 row("our tokens/s over transformers'", first["facts"]["output tokens/s"] / peer["tokens_per_second"], 2)
@@ -146,6 +187,9 @@ def table(folder):
             share = line["floor_seconds"] / line["seconds"]
             row(line["name"], share, MEMORY_BOUND if line["flops"] == 0 else None)
     lines.append(f"{missed} bounds missed")
+    if earlier and os.path.isdir(earlier) and os.path.abspath(earlier) != os.path.abspath(folder):
+        compared = against_before(folder, earlier)
+        lines += [f"before ({earlier}) and now, in work a second:", *compared] if compared else []
     text = "\n".join(lines)
     print(text)
     with open(os.path.join(folder, "summary.txt"), "w") as f:

@@ -18,8 +18,8 @@ use selfplay_testing::decoder::config;
 use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LoraSettings, LossKind, OptimizerKind, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun,
-    TrainSettings,
+    LoraSettings, LossKind, OptimizerKind, PairLogProbs, PairObjective, Recompute, StepMetrics, TokenPair,
+    TrainRun, TrainSettings,
 };
 use serde_json::json;
 
@@ -141,7 +141,7 @@ fn adapter_child(what: &str) -> Outcome<()> {
         batch_size: 2,
         micro_batch_tokens: ADAPTER_TOKENS,
         epochs: 1_000,
-        recompute: true,
+        recompute: Recompute::Always,
         checkpoint_every: 0,
         lora: what.ends_with("lora").then(LoraSettings::default),
         ..TrainSettings::default()
@@ -219,7 +219,7 @@ fn child(layers: &str, vocab: &str) -> Outcome<()> {
         batch_size: PAIRS,
         micro_batch_tokens: TOKENS,
         epochs: 1_000,
-        recompute: true,
+        recompute: Recompute::Always,
         checkpoint_every: 0,
         ..TrainSettings::default()
     };

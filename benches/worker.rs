@@ -26,8 +26,8 @@ use selfplay_scorer::ScoreSettings;
 use selfplay_testing::memory::peak_rss_bytes;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LoraSettings, LossKind, LrSchedule, PairLogProbs, PairObjective, StepMetrics, TokenPair, TrainRun,
-    TrainSettings,
+    LoraSettings, LossKind, LrSchedule, PairLogProbs, PairObjective, Recompute, StepMetrics, TokenPair,
+    TrainRun, TrainSettings,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -221,7 +221,7 @@ fn train(options: &Options) -> Outcome<()> {
         micro_batch_tokens: options.batch_tokens.unwrap_or(TrainSettings::default().micro_batch_tokens),
         epochs: 1_000_000,
         shuffle: false,
-        recompute: options.recompute,
+        recompute: if options.recompute { Recompute::Always } else { Recompute::Never },
         checkpoint_every: 0,
         lora: options.lora.map(|rank| LoraSettings { rank: Some(rank), ..LoraSettings::default() }),
         ..TrainSettings::default()

@@ -15,6 +15,7 @@ mod error;
 mod folder;
 mod gguf;
 pub mod gpu;
+pub mod host_memory;
 mod jinja;
 mod json;
 mod kv_cache;
@@ -22,6 +23,7 @@ pub mod linear;
 pub mod ops;
 mod parameters;
 pub mod preference;
+pub mod profile;
 mod text;
 pub mod weights;
 

@@ -1,6 +1,6 @@
 //! The weights of a model under their Hugging Face names, and the gradients that belong to them.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::ParameterKind;
 use crate::linear::nf4::Nf4Matrix;
@@ -60,87 +60,159 @@ pub(crate) struct QuantizedWeight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct QuantizedId(usize);
 
+/// Matrices that stand one below the other in one tensor, of which their values are views.
+#[derive(Debug)]
+struct Join {
+    members: Vec<ParameterId>,
+    whole: Tensor,
+}
+
+/// A join's place in [`Parameters`] and [`Gradients`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JoinId(usize);
+
 /// All weights of a model, in the order of a forward pass; quantised matrices beside them.
+///
+/// Matrices of one input may be joined: one tensor holds them one below the other, so that one product computes with all of
+/// them. Each of them is a parameter as before, with a name, a gradient and an optimizer's state of its own.
 #[derive(Debug, Default)]
-pub struct Parameters(Vec<Parameter>, Vec<QuantizedWeight>);
+pub struct Parameters {
+    entries: Vec<Parameter>,
+    quantized: Vec<QuantizedWeight>,
+    /// `None` where a member was given another tensor.
+    joins: Vec<Option<Join>>,
+}
+
+/// Members of a join begin at multiples of so many numbers: at 16 bytes in bf16 as in f32, as the GPU's kernels need it.
+const JOIN_ALIGNMENT: usize = 8;
 
 impl Parameters {
     pub(crate) fn push(&mut self, parameter: Parameter) -> ParameterId {
-        self.0.push(parameter);
-        ParameterId(self.0.len() - 1)
+        self.entries.push(parameter);
+        ParameterId(self.entries.len() - 1)
     }
 
     /// All but those named; the ids of those that follow one of them change.
     pub(crate) fn without(self, ids: &[ParameterId]) -> Self {
-        let kept = self.0.into_iter().enumerate().filter(|(place, _)| !ids.contains(&ParameterId(*place)));
-        Self(kept.map(|(_, parameter)| parameter).collect(), self.1)
+        let mut places = Vec::with_capacity(self.entries.len());
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for (place, parameter) in self.entries.into_iter().enumerate() {
+            let stays = !ids.contains(&ParameterId(place));
+            places.push(stays.then_some(ParameterId(entries.len())));
+            entries.extend(stays.then_some(parameter));
+        }
+        let moved = |join: Join| {
+            let members: Option<Vec<_>> = join.members.iter().map(|member| places[member.0]).collect();
+            Some(Join { members: members?, whole: join.whole })
+        };
+        let joins = self.joins.into_iter().map(|join| join.and_then(moved)).collect();
+        Self { entries, quantized: self.quantized, joins }
+    }
+
+    /// Moves matrices of the same number of columns into one tensor, if their sizes let every one begin where kernels can
+    /// read it, and their values are no views of another join. Their old memory is freed.
+    ///
+    /// # Errors
+    /// Matrices of different widths, dtypes or devices; out of memory.
+    pub(crate) fn join(&mut self, members: &[ParameterId]) -> Result<()> {
+        let is_aligned = |id: &ParameterId| self.get(*id).value.elem_count().is_multiple_of(JOIN_ALIGNMENT);
+        let is_joined = |id: &ParameterId| self.joins.iter().flatten().any(|join| join.members.contains(id));
+        if members.len() < 2 || !members.iter().all(is_aligned) || members.iter().any(is_joined) {
+            return Ok(());
+        }
+        let values: Vec<&Tensor> = members.iter().map(|&id| &self.get(id).value).collect();
+        let whole = Tensor::cat(&values, 0)?;
+        let mut first = 0;
+        for &id in members {
+            let rows = self.get(id).value.dim(0)?;
+            self.entries[id.0].value = whole.narrow(0, first, rows)?;
+            first += rows;
+        }
+        self.joins.push(Some(Join { members: members.to_vec(), whole }));
+        Ok(())
+    }
+
+    /// The join of just these, in this order.
+    pub(crate) fn find_join(&self, members: &[ParameterId]) -> Option<JoinId> {
+        let is_it = |join: &Option<Join>| join.as_ref().is_some_and(|join| join.members == members);
+        self.joins.iter().position(is_it).map(JoinId)
+    }
+
+    /// The tensor of a join; `None` where a member has left it.
+    pub(crate) fn joined(&self, id: JoinId) -> Option<&Tensor> {
+        self.joins.get(id.0)?.as_ref().map(|join| &join.whole)
     }
 
     /// Gives a parameter another value; a master of the old one goes.
     pub(crate) fn set_value(&mut self, id: ParameterId, value: Tensor) {
-        let parameter = &mut self.0[id.0];
+        for join in &mut self.joins {
+            if join.as_ref().is_some_and(|join| join.members.contains(&id)) {
+                *join = None;
+            }
+        }
+        let parameter = &mut self.entries[id.0];
         parameter.value = value;
         parameter.master = None;
     }
 
     /// One parameter, to change.
     pub(crate) fn get_mut(&mut self, id: ParameterId) -> &mut Parameter {
-        &mut self.0[id.0]
+        &mut self.entries[id.0]
     }
 
     pub(crate) fn push_quantized(&mut self, name: String, matrix: Nf4Matrix) {
-        self.1.push(QuantizedWeight { name, matrix });
+        self.quantized.push(QuantizedWeight { name, matrix });
     }
 
     /// The quantised matrices.
     pub(crate) fn quantized(&self) -> impl Iterator<Item = &QuantizedWeight> {
-        self.1.iter()
+        self.quantized.iter()
     }
 
     /// One of them.
     pub(crate) fn quantized_matrix(&self, id: QuantizedId) -> &Nf4Matrix {
-        &self.1[id.0].matrix
+        &self.quantized[id.0].matrix
     }
 
     /// The one of this name.
     pub(crate) fn find_quantized(&self, name: &str) -> Option<QuantizedId> {
-        self.1.iter().position(|weight| weight.name == name).map(QuantizedId)
+        self.quantized.iter().position(|weight| weight.name == name).map(QuantizedId)
     }
 
     /// Puts a dense matrix, as a parameter, in the place of the quantised one of its name.
     pub(crate) fn replace_quantized(&mut self, name: &str, value: Tensor) {
-        self.1.retain(|weight| weight.name != name);
+        self.quantized.retain(|weight| weight.name != name);
         self.push(Parameter::new(name, value, ParameterKind::Matrix));
     }
 
     /// All parameters with their ids.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (ParameterId, &Parameter)> {
-        self.0.iter().enumerate().map(|(i, p)| (ParameterId(i), p))
+        self.entries.iter().enumerate().map(|(i, p)| (ParameterId(i), p))
     }
 
     /// One parameter.
     pub fn get(&self, id: ParameterId) -> &Parameter {
-        &self.0[id.0]
+        &self.entries[id.0]
     }
 
     /// The parameter of this name.
     pub fn find(&self, name: &str) -> Option<ParameterId> {
-        self.0.iter().position(|p| p.name == name).map(ParameterId)
+        self.entries.iter().position(|p| p.name == name).map(ParameterId)
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Marks parameters as trainable or frozen by a rule over them.
     pub fn set_trainable(&mut self, rule: impl Fn(&Parameter) -> bool) {
-        for parameter in &mut self.0 {
+        for parameter in &mut self.entries {
             parameter.trainable = rule(parameter);
         }
     }
@@ -151,7 +223,7 @@ impl Parameters {
     /// # Errors
     /// Out of memory on the device.
     pub fn keep_masters(&mut self) -> Result<()> {
-        for parameter in &mut self.0 {
+        for parameter in &mut self.entries {
             let is_rounded = matches!(parameter.value.dtype(), DType::BF16 | DType::F16);
             if parameter.trainable && is_rounded && parameter.master.is_none() {
                 parameter.master = Some(parameter.value.to_dtype(DType::F32)?);
@@ -160,9 +232,25 @@ impl Parameters {
         Ok(())
     }
 
+    /// As [`Parameters::keep_masters`], in the host's memory, and for every trainable weight that is on a device: an optimizer
+    /// that runs on the host moves them.
+    ///
+    /// # Errors
+    /// The error of the device that weights are read from.
+    pub fn keep_masters_on_host(&mut self) -> Result<()> {
+        for parameter in &mut self.entries {
+            let is_host_s = parameter.value.device().is_cpu() && parameter.value.dtype() == DType::F32;
+            if parameter.trainable && !is_host_s {
+                let held = parameter.master.as_ref().unwrap_or(&parameter.value);
+                parameter.master = Some(held.to_device(&Device::Cpu)?.to_dtype(DType::F32)?);
+            }
+        }
+        Ok(())
+    }
+
     /// Frees the masters; `value` stays as it is.
     pub fn drop_masters(&mut self) {
-        for parameter in &mut self.0 {
+        for parameter in &mut self.entries {
             parameter.master = None;
         }
     }
@@ -172,9 +260,11 @@ impl Parameters {
     /// # Errors
     /// Out of memory on the device.
     pub fn round_masters(&self) -> Result<()> {
-        for parameter in &self.0 {
+        for parameter in &self.entries {
             if let Some(master) = &parameter.master {
-                parameter.value.slice_set(&master.to_dtype(parameter.value.dtype())?, 0, 0)?;
+                let rounded =
+                    master.to_dtype(parameter.value.dtype())?.to_device(parameter.value.device())?;
+                parameter.value.slice_set(&rounded, 0, 0)?;
             }
         }
         Ok(())
@@ -182,13 +272,17 @@ impl Parameters {
 
     /// Numbers in all.
     pub fn element_count(&self) -> usize {
-        self.0.iter().map(|p| p.value.elem_count()).sum()
+        self.entries.iter().map(|p| p.value.elem_count()).sum()
     }
 }
 
 /// Sums of gradients, one tensor for each trainable parameter, in f32 (f64 where the model computes in f64).
 #[derive(Debug)]
-pub struct Gradients(Vec<Option<Tensor>>);
+pub struct Gradients {
+    slots: Vec<Option<Tensor>>,
+    /// Of joined matrices, all of which are trained; the slots of these are views of it.
+    joins: Vec<Option<Tensor>>,
+}
 
 impl Gradients {
     /// Zeros for every trainable parameter.
@@ -196,21 +290,48 @@ impl Gradients {
     /// # Errors
     /// Out of memory on the device.
     pub fn zeros(parameters: &Parameters) -> Result<Self> {
-        let slots = parameters.0.iter().map(|p| {
-            let dtype = if p.value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            p.trainable.then(|| Tensor::zeros(p.value.shape(), dtype, p.value.device())).transpose()
-        });
-        Ok(Self(slots.collect::<Result<_>>()?))
+        let zeros = |value: &Tensor| {
+            let dtype = if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            Tensor::zeros(value.shape(), dtype, value.device())
+        };
+        let mut slots = vec![None; parameters.len()];
+        let mut joins = Vec::with_capacity(parameters.joins.len());
+        for join in &parameters.joins {
+            let trained = |join: &&Join| join.members.iter().all(|&id| parameters.get(id).trainable);
+            let Some(join) = join.as_ref().filter(trained) else {
+                joins.push(None);
+                continue;
+            };
+            let whole = zeros(&join.whole)?;
+            let mut first = 0;
+            for &id in &join.members {
+                let rows = parameters.get(id).value.dim(0)?;
+                slots[id.0] = Some(whole.narrow(0, first, rows)?);
+                first += rows;
+            }
+            joins.push(Some(whole));
+        }
+        for ((_, parameter), slot) in parameters.iter().zip(&mut slots) {
+            if parameter.trainable && slot.is_none() {
+                *slot = Some(zeros(&parameter.value)?);
+            }
+        }
+        Ok(Self { slots, joins })
+    }
+
+    /// The gradient of joined matrices as one tensor; `None` where not all of them are trained.
+    pub(crate) fn joined(&self, id: JoinId) -> Option<&Tensor> {
+        self.joins.get(id.0)?.as_ref()
     }
 
     /// The gradient of one parameter; `None` where it is frozen.
     pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
-        self.0[id.0].as_ref()
+        self.slots[id.0].as_ref()
     }
 
     /// All gradients with their parameters' ids.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
-        self.0.iter().enumerate().filter_map(|(i, g)| Some((ParameterId(i), g.as_ref()?)))
+        self.slots.iter().enumerate().filter_map(|(i, g)| Some((ParameterId(i), g.as_ref()?)))
     }
 
     /// Sets all sums to 0 in place.
@@ -218,7 +339,7 @@ impl Gradients {
     /// # Errors
     /// A device without a form of this operation.
     pub fn zero(&mut self) -> Result<()> {
-        for gradient in self.0.iter().flatten() {
+        for gradient in self.slots.iter().flatten() {
             zero(gradient)?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use candle_core::DType;
 use selfplay_model::adapter::{AdapterConfig, AdapterStart, BiasTraining, TargetModules};
 use selfplay_model::cpu::storage::with_slice_mut;
+use selfplay_model::decoder::KeepPlan;
 use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{HasKind, Kind, atomic};
 use selfplay_testing::families::{self, FAMILIES, batch, coefficient, decoder, gradients, numbers};
@@ -100,7 +101,7 @@ fn every_trained_number_has_the_gradient_of_a_derivative() {
             (plain(), AdapterStart::Pissa),
         ] {
             let decoder = adapted(family, DType::F64, config, start);
-            let gradients = gradients(&decoder, true);
+            let gradients = gradients(&decoder, KeepPlan::LEAST);
             let trained = trained(&decoder);
             assert!(gradients.iter().count() == trained.len() && !trained.is_empty());
             for name in &trained {
@@ -119,8 +120,8 @@ fn with_dropout_the_gradient_is_that_of_the_masked_step() {
         decoder.set_dropout(Some(5));
         let masked = log_probs(&decoder);
         assert_ne!(whole, masked);
-        let found = gradients(&decoder, true);
-        for (id, gradient) in gradients(&decoder, false).iter() {
+        let found = gradients(&decoder, KeepPlan::LEAST);
+        for (id, gradient) in gradients(&decoder, KeepPlan::ALL).iter() {
             assert_eq!(numbers(gradient), numbers(found.get(id).unwrap()));
         }
         decoder.set_dropout(Some(6));
@@ -192,7 +193,7 @@ fn dora_trains_factors_as_if_its_norms_were_constants() {
         if dropout == 0.0 {
             let (got, want) = (log_probs(&dora), log_probs(&held));
             assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-9), "{got:?} {want:?}");
-            let (of_dora, of_held) = (gradients(&dora, true), gradients(&held, true));
+            let (of_dora, of_held) = (gradients(&dora, KeepPlan::LEAST), gradients(&held, KeepPlan::LEAST));
             for (path, gain) in paths.iter().zip(&gains) {
                 for leaf in ["lora_A.weight", "lora_B.weight"] {
                     let name = format!("base_model.model.{path}.{leaf}");

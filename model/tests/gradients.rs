@@ -7,6 +7,7 @@
 use candle_core::DType;
 use selfplay_model::Decoder;
 use selfplay_model::cpu::storage::with_slice_mut;
+use selfplay_model::decoder::KeepPlan;
 use selfplay_testing::families::{FAMILIES, batch, coefficient, decoder, gradients, numbers};
 
 fn loss(decoder: &Decoder) -> f64 {
@@ -20,7 +21,7 @@ fn loss(decoder: &Decoder) -> f64 {
 fn every_gradient_agrees_with_a_directional_derivative() {
     for family in FAMILIES {
         let decoder = decoder(family, DType::F64);
-        let gradients = gradients(&decoder, false);
+        let gradients = gradients(&decoder, KeepPlan::ALL);
         for (id, parameter) in decoder.parameters().iter() {
             let gradient = numbers(gradients.get(id).unwrap());
             assert!(gradient.iter().all(|g| g.is_finite()), "{family} {}", parameter.name);
@@ -67,7 +68,8 @@ fn every_gradient_agrees_with_a_directional_derivative() {
 fn f32_gradients_agree_with_f64() {
     for family in FAMILIES {
         let (exact, work) = (decoder(family, DType::F64), decoder(family, DType::F32));
-        let (exact_gradients, gradients) = (gradients(&exact, false), gradients(&work, false));
+        let (exact_gradients, gradients) =
+            (gradients(&exact, KeepPlan::ALL), gradients(&work, KeepPlan::ALL));
         for (id, parameter) in work.parameters().iter() {
             let (want, got) =
                 (numbers(exact_gradients.get(id).unwrap()), numbers(gradients.get(id).unwrap()));
@@ -78,13 +80,21 @@ fn f32_gradients_agree_with_f64() {
     }
 }
 
+/// Of three blocks: inputs, attention and everything in every mixture.
+fn partial() -> [KeepPlan; 4] {
+    [KeepPlan::LEAST, KeepPlan::new(1, 1), KeepPlan::new(1, 2), KeepPlan::new(2, 1)]
+}
+
 #[test]
 fn recomputation_changes_no_bit() {
     for family in FAMILIES {
         let decoder = decoder(family, DType::F32);
-        let (kept, recomputed) = (gradients(&decoder, false), gradients(&decoder, true));
-        for (id, gradient) in kept.iter() {
-            assert_eq!(numbers(gradient), numbers(recomputed.get(id).unwrap()), "{family}");
+        let kept = gradients(&decoder, KeepPlan::ALL);
+        for plan in partial() {
+            let recomputed = gradients(&decoder, plan);
+            for (id, gradient) in kept.iter() {
+                assert_eq!(numbers(gradient), numbers(recomputed.get(id).unwrap()), "{family} {plan:?}");
+            }
         }
     }
 }
@@ -92,9 +102,9 @@ fn recomputation_changes_no_bit() {
 #[test]
 fn frozen_parameters_get_no_gradient_and_change_no_other() {
     let mut decoder = decoder("qwen2", DType::F32);
-    let all = gradients(&decoder, false);
+    let all = gradients(&decoder, KeepPlan::ALL);
     decoder.parameters_mut().set_trainable(|p| p.name.contains("layers.1"));
-    let some = gradients(&decoder, false);
+    let some = gradients(&decoder, KeepPlan::ALL);
     for (id, parameter) in decoder.parameters().iter() {
         match some.get(id) {
             Some(gradient) => assert_eq!(numbers(gradient), numbers(all.get(id).unwrap())),

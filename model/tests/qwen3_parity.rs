@@ -260,7 +260,7 @@ fn gradients_are_those_of_transformers() {
 fn gradients(decoder: &Decoder, predictions: &Predictions) -> Gradients {
     let Predictions { batch, rows, targets, coefficients } = predictions;
     let mut gradients = Gradients::zeros(decoder.parameters()).unwrap();
-    let tape = decoder.forward_train(batch, false).unwrap();
+    let tape = decoder.forward_train(batch, selfplay_model::decoder::KeepPlan::ALL).unwrap();
     let d_hidden =
         decoder.token_log_probs_backward(tape.hidden(), rows, targets, coefficients, &mut gradients).unwrap();
     decoder.backward(tape, &d_hidden, &mut gradients).unwrap();

@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Tensor};
 use selfplay_model::cpu::storage::{with_slice, with_slice_mut};
+use selfplay_model::decoder::KeepPlan;
 use selfplay_model::{Decoder, Gradients, PackedBatch};
 use serde_json::json;
 
@@ -96,11 +97,11 @@ pub fn coefficient(i: usize) -> f64 {
     ((i * 7 + 2) % 11) as f64 / 5.0 - 0.9
 }
 
-/// The loss's gradients by all parameters.
-pub fn gradients(decoder: &Decoder, recompute: bool) -> Gradients {
+/// The loss's gradients by all parameters, with this kept for the backward.
+pub fn gradients(decoder: &Decoder, keep: KeepPlan) -> Gradients {
     let (batch, rows, targets) = batch();
     let mut gradients = Gradients::zeros(decoder.parameters()).unwrap();
-    let tape = decoder.forward_train(&batch, recompute).unwrap();
+    let tape = decoder.forward_train(&batch, keep).unwrap();
     let d: Vec<f32> = (0..rows.len()).map(|i| coefficient(i) as f32).collect();
     let d_hidden =
         decoder.token_log_probs_backward(tape.hidden(), &rows, &targets, &d, &mut gradients).unwrap();

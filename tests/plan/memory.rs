@@ -91,12 +91,18 @@ fn measured(world: &World, set: &[&str], output: &str) -> f64 {
 #[test]
 fn a_trainings_peak_is_within_a_tenth_of_the_plan() {
     for (case, (layers, hidden, vocab, set)) in [
-        (4, 512, 4096, &[][..]),
+        (4, 512, 4096, &["--set", "train.recompute=true"][..]),
         (8, 384, 16_384, &["--set", "train.recompute=false"][..]),
-        (6, 512, 4096, &["--set", "train.optimizer=adamw"][..]),
-        (6, 512, 4096, &["--set", "train.optimizer=adamw8bit"][..]),
-        (8, 512, 4096, &["--set", "train.lora.rank=16"][..]),
-        (8, 512, 4096, &["--set", "train.lora.rank=16", "--set", "policy.quantize=nf4"][..]),
+        (6, 512, 4096, &["--set", "train.optimizer=adamw", "--set", "train.recompute=true"][..]),
+        (6, 512, 4096, &["--set", "train.optimizer=adamw8bit", "--set", "train.recompute=true"][..]),
+        (8, 512, 4096, &["--set", "train.lora.rank=16", "--set", "train.recompute=true"][..]),
+        (
+            8,
+            512,
+            4096,
+            &["--set", "train.lora.rank=16", "--set", "policy.quantize=nf4", "--set", "train.recompute=true"]
+                [..],
+        ),
     ]
     .into_iter()
     .enumerate()

@@ -70,7 +70,7 @@ const CONTRACT: [(&str, &str); 9] = [
         optimizer="rmsprop" rmsprop_alpha=0.99 epsilon=1e-8 momentum=0.0 centered=false adam_beta1=0.9 adam_beta2=0.999
         weight_decay=0.0 learning_rate=5e-7 lr_schedule="linear" warmup_ratio=0.1 epochs=1 schedule_epochs=- max_steps="off"
         batch_size=64 micro_batch_tokens=16384 max_grad_norm=1.0 max_length=1024 max_prompt_length=512 shuffle=true
-        recompute=true checkpoint_every=200 save_initial_gradients=false lora.rank=- lora.alpha=- lora.dropout=-
+        recompute="auto" checkpoint_every=200 save_initial_gradients=false lora.rank=- lora.alpha=- lora.dropout=-
         lora.target_modules=- lora.rslora=- lora.dora=- lora.init=- lora.modules_to_save=-
         lora.each_iteration="continue" lora.merge="last""#,
     ),

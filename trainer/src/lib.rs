@@ -11,6 +11,7 @@
 //! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] names the folder of a run and the ranks
 //! that train it together ([`collective`]); a call into a folder with a checkpoint resumes from it, bit for bit.
 
+mod activation_memory;
 mod batch;
 pub mod collective;
 mod context;
@@ -22,12 +23,14 @@ mod lora;
 pub mod loss;
 mod mixture;
 mod objectives;
+mod offload;
 pub mod optimizer;
 pub mod settings;
 mod trained;
 mod training;
 mod turn;
 
+pub use activation_memory::ActivationMemory;
 pub use batch::micro_batches;
 pub use error::{Quantity, TrainError};
 pub use log_prob_rows::log_prob_rows;
@@ -36,14 +39,16 @@ pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{
-    AnchorPolicy, Anchors, BatchReport, ComparisonLabel, Example, Examples, Objective, PairObjective, Part,
-    PassSettings, PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings,
-    SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenPair,
-    load_anchors, pair_gradients, sft_example, sft_examples, token_pair, token_pairs,
+    AnchorPolicy, Anchors, BatchReport, ComparisonLabel, Example, Examples, MicroBatches, Objective,
+    PairObjective, Part, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
+    PreferenceTrainSettings, SftData, SftExample, SftObjective, SftSettings, SftTrainSettings,
+    TokenComparison, TokenPair, load_anchors, pair_gradients, sft_example, sft_examples, token_pair,
+    token_pairs,
 };
 pub use settings::{
-    BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings, LossKind, LossTokens,
-    LrSchedule, MergeRule, OptimizerKind, ReferenceRule, TrainSettings, validate_data,
+    BadOffload, BadRecompute, BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings,
+    LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, Recompute, ReferenceRule,
+    TrainSettings, validate_data,
 };
 pub use training::{
     EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, train,

@@ -21,6 +21,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 mod data;
 mod loss;
 mod loss_tokens;
+mod offload;
+mod recompute;
 mod reference_rule;
 
 use crate::loss::{LossKey, needs_reference};
@@ -29,6 +31,8 @@ use crate::optimizer::{LEAST_CODED_NUMBERS, STATE_BLOCK};
 pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
 pub use loss_tokens::LossTokens;
+pub use offload::{BadOffload, Offload};
+pub use recompute::{BadRecompute, Recompute};
 pub use reference_rule::{BadReferenceRule, ReferenceRule};
 
 /// The optimizer's update rule.
@@ -196,8 +200,13 @@ pub struct TrainSettings {
     pub max_prompt_length: usize,
     /// Whether each epoch visits the pairs in an order drawn from the seed.
     pub shuffle: bool,
-    /// Recomputes each block in the backward pass in the place of keeping its activations.
-    pub recompute: bool,
+    /// What the backward pass computes again in the place of keeping it: `auto` (as little as the free memory allows), true (all
+    /// but each block's input), false (nothing). The result is the same, bit for bit.
+    pub recompute: Recompute,
+    /// What the host keeps for a GPU: `auto` (the optimizer's state and the f32 masters, where they do not fit), `none`, or
+    /// `optimizer`. Absent: auto.
+    #[serde(skip_serializing_if = "Offload::is_auto")]
+    pub offload: Offload,
     /// Steps between checkpoints; 0: one at the end only.
     pub checkpoint_every: usize,
     /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
@@ -253,7 +262,8 @@ impl Default for TrainSettings {
             max_length: 1024,
             max_prompt_length: 512,
             shuffle: true,
-            recompute: true,
+            recompute: Recompute::Auto,
+            offload: Offload::Auto,
             checkpoint_every: 200,
             save_initial_gradients: false,
             data: Vec::new(),

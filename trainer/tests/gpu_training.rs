@@ -9,9 +9,9 @@ use selfplay_testing::decoder::{config, decoder_in};
 use selfplay_testing::pair_ids::{PairIds, pair_ids};
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LossKind, OptimizerKind, PairObjective, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
-    PreferenceTarget, PreferenceTrainSettings, StepMetrics, TokenComparison, TokenPair, TrainOutcome,
-    TrainRun, TrainSettings,
+    LossKind, Offload, OptimizerKind, PairObjective, PreferenceHeadKind, PreferenceObjective,
+    PreferenceSettings, PreferenceTarget, PreferenceTrainSettings, Recompute, StepMetrics, TokenComparison,
+    TokenPair, TrainOutcome, TrainRun, TrainSettings,
 };
 
 /// Two blocks, grouped queries, biases; nothing is a multiple of a vector.
@@ -90,7 +90,7 @@ fn cases() -> Vec<TrainSettings> {
         rmsprop.clone(),
         TrainSettings { centered: true, ..rmsprop.clone() },
         TrainSettings { momentum: 0.9, ..rmsprop.clone() },
-        TrainSettings { momentum: 0.8, centered: true, recompute: false, ..rmsprop },
+        TrainSettings { momentum: 0.8, centered: true, recompute: Recompute::Never, ..rmsprop },
         settings(OptimizerKind::AdamW),
     ]
 }
@@ -196,5 +196,31 @@ fn bf16_weights_move_by_their_masters_and_resume_to_the_same_bits() {
         let mut resumed = decoder(DType::BF16);
         train(&mut resumed, &settings, folders[1].path(), usize::MAX);
         assert!(weights(&resumed) == after, "a resumed run ends with other bits");
+    }
+}
+
+#[test]
+fn an_offloaded_optimizer_gives_the_same_bits() {
+    for settings in cases() {
+        let Some(_gpu) = Emulator::start() else { return };
+        let host = TrainSettings { offload: Offload::Optimizer, ..settings.clone() };
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        for dtype in [DType::BF16, DType::F32] {
+            let (mut device, mut offloaded) = (decoder(dtype), decoder(dtype));
+            let folder = |place: usize| folders[place].path().join(format!("{dtype:?}"));
+            let want = train(&mut device, &settings, &folder(0), usize::MAX);
+            assert_eq!(train(&mut offloaded, &host, &folder(1), usize::MAX), want);
+            assert!(weights(&device) == weights(&offloaded), "{dtype:?} {settings:?}");
+            // The weights that are computed with, too.
+            let computed = |decoder: &Decoder| -> Vec<f32> {
+                let values = decoder.parameters().iter().map(|(_, p)| p.value.to_dtype(DType::F32).unwrap());
+                values.flat_map(|value| value.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+            };
+            assert!(computed(&device) == computed(&offloaded), "{dtype:?}");
+            train(&mut decoder(dtype), &host, &folder(2), 2);
+            let mut resumed = decoder(dtype);
+            train(&mut resumed, &host, &folder(2), usize::MAX);
+            assert!(weights(&resumed) == weights(&device), "{dtype:?}: a resumed run ends with other bits");
+        }
     }
 }

@@ -6,7 +6,9 @@
 
 mod ceilings;
 mod check;
+mod floor;
 mod kernels;
+mod profile;
 mod sample;
 mod score;
 mod step;
@@ -18,11 +20,14 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use selfplay_model::Architecture;
+use selfplay_model::profile::OperationCost;
+use selfplay_trainer::{Offload, Recompute};
 use serde::Serialize;
 
 use crate::error::Result;
 
 pub use ceilings::Ceilings;
+pub use profile::{ProfileTable, profile, profile_text};
 
 /// The parts of a bench, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -59,8 +64,10 @@ pub struct Bench {
     pub rows: usize,
     /// Tokens of a micro-batch at most.
     pub micro_batch_tokens: usize,
-    /// Keep the blocks' inputs alone.
-    pub recompute: bool,
+    /// What a backward computes again.
+    pub recompute: Recompute,
+    /// Whether the optimizer's state is the host's.
+    pub offload: Offload,
     /// How often each thing is timed; the median counts.
     pub repeats: usize,
     /// Draws lengths, ids and weights.
@@ -80,7 +87,7 @@ pub struct Measurement {
     pub bytes: f64,
     /// Operations that must be done.
     pub flops: f64,
-    /// The longer of bytes and operations over their ceilings.
+    /// The longer of bytes and operations over their ceilings, part by part.
     pub floor_seconds: f64,
     /// Further figures, by name.
     #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
@@ -109,19 +116,21 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs one part.
+    /// Runs one part; `on_line` is given each line when it is measured.
     ///
     /// # Errors
-    /// An error of the device; for [`BenchPart::Check`], an operation that differs from the CPU's by more than rounding.
-    pub fn run(&self, part: BenchPart) -> Result<Vec<Measurement>> {
-        match part {
-            BenchPart::Check => check::run(self),
-            BenchPart::Kernels => kernels::run(self),
-            BenchPart::Reference => step::reference(self),
-            BenchPart::Sample => sample::run(self),
-            BenchPart::Score => score::run(self),
-            BenchPart::Train => step::train(self),
-        }
+    /// An error of the device or of `on_line`; for [`BenchPart::Check`], an operation that differs from the CPU's by more than
+    /// rounding.
+    pub fn run(&self, part: BenchPart, on_line: &mut dyn FnMut(Measurement) -> Result<()>) -> Result<()> {
+        let lines = match part {
+            BenchPart::Check => check::run(self)?,
+            BenchPart::Kernels => kernels::run(self)?,
+            BenchPart::Reference => step::reference(self)?,
+            BenchPart::Sample => return sample::run(self, on_line),
+            BenchPart::Score => score::run(self)?,
+            BenchPart::Train => step::train(self)?,
+        };
+        lines.into_iter().try_for_each(on_line)
     }
 
     /// The median of several timings of `work`, after one that is not counted.
@@ -137,9 +146,14 @@ impl Bench {
     }
 
     fn line(&self, name: impl Into<String>, seconds: f64, bytes: f64, flops: f64) -> Measurement {
-        let floor = (bytes / self.ceilings.bytes_per_second).max(flops / self.ceilings.flops_per_second);
-        let facts = serde_json::Map::new();
-        Measurement { name: name.into(), seconds, bytes, flops, floor_seconds: floor, facts }
+        self.line_of_parts(name, seconds, &[OperationCost { bytes, flops }])
+    }
+
+    /// Of work whose parts run one after the other: its floor is the sum of theirs.
+    fn line_of_parts(&self, name: impl Into<String>, seconds: f64, parts: &[OperationCost]) -> Measurement {
+        let OperationCost { bytes, flops } = floor::total(parts);
+        let floor_seconds = floor::floor_seconds(parts, &self.ceilings);
+        Measurement { name: name.into(), seconds, bytes, flops, floor_seconds, facts: serde_json::Map::new() }
     }
 }
 
@@ -169,14 +183,17 @@ fn fault(error: candle_core::Error) -> crate::error::EngineError {
 pub fn table(lines: &[Measurement]) -> String {
     let mut text = String::new();
     for line in lines {
-        let _ = write!(
-            text,
-            "  {:<44}{:>11} ms{:>11} ms floor{:>7.1} %",
-            line.name,
-            format!("{:.3}", line.seconds * 1e3),
-            format!("{:.3}", line.floor_seconds * 1e3),
-            line.share() * 100.0
-        );
+        let floor = format!("{:.3}", line.floor_seconds * 1e3);
+        let _ = match line.seconds.is_nan() {
+            true => write!(text, "  {:<44}{:>11} ms{floor:>11} ms floor{:>7}  ", line.name, "-", "-"),
+            false => write!(
+                text,
+                "  {:<44}{:>11} ms{floor:>11} ms floor{:>7.1} %",
+                line.name,
+                format!("{:.3}", line.seconds * 1e3),
+                line.share() * 100.0
+            ),
+        };
         for (key, value) in &line.facts {
             let _ = write!(text, "  {key} {value}");
         }

@@ -3,10 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use selfplay_model::profile::OperationCost;
 use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
 use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
 
+use super::floor::{StepKeys, decode_step};
 use super::work::WorkRng;
 use super::{Bench, Measurement, median};
 use crate::error::Result;
@@ -43,13 +45,13 @@ struct LoadTiming {
     host_seconds: f64,
     steps: usize,
     tokens: usize,
-    /// The median step in which every row decodes and no prompt is prefilled.
-    decode_seconds: f64,
+    /// The median step in which every row decodes and no prompt is prefilled; none, where there was no such step.
+    decode_seconds: Option<f64>,
 }
 
 /// Prompts of a fifth of `max_tokens`, five candidates each of half of it, top-p 0.9, twice as many as run at a time; then
-/// decode steps.
-pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
+/// decode steps. Each line is given away when it is measured: all of them take minutes.
+pub(super) fn run(bench: &Bench, on_line: &mut dyn FnMut(Measurement) -> Result<()>) -> Result<()> {
     let options =
         LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
@@ -64,34 +66,41 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
         rows: bench.rows,
         graphs: true,
     };
-    let mut lines = vec![whole.line(bench, &whole.run(bench, &decoder)?)];
+    on_line(whole.line(bench, &whole.run(bench, &decoder)?))?;
 
     // A full batch and enough steps for a median.
     let step = Load { prompts: bench.rows.div_ceil(samples), new_tokens: 48.min(whole.new_tokens), ..whole };
-    lines.push(step.step_line(bench, "decode step", &step.run(bench, &decoder)?));
+    on_line(step.step_line(bench, "decode step", &step.run(bench, &decoder)?))?;
     let kernels = Load { graphs: false, ..step };
-    lines.push(kernels.step_line(bench, "decode step, kernel by kernel", &kernels.run(bench, &decoder)?));
+    on_line(kernels.step_line(bench, "decode step, kernel by kernel", &kernels.run(bench, &decoder)?))?;
     decoder.set_batch_invariant(true);
-    lines.push(step.step_line(bench, "decode step, batch invariant", &step.run(bench, &decoder)?));
+    on_line(step.step_line(bench, "decode step, batch invariant", &step.run(bench, &decoder)?))?;
     decoder.set_batch_invariant(false);
 
     // Long prompts: the same candidates from pages that they share, and each from pages of its own.
-    let long =
-        (bench.max_tokens * 63 / 64).min(bench.policy.max_positions.saturating_sub(64)).max(PAGE_TOKENS);
-    let together =
-        Load { prompts: (bench.rows / 2 / samples).max(1), prompt_tokens: long, new_tokens: 24, ..step };
-    let apart = Load { prompts: together.prompts * samples, samples: 1, ..together };
+    let prompts = (bench.rows / 2 / samples).max(1);
+    let rows = prompts * samples;
+    let most = (bench.max_tokens * 63 / 64).max(PAGE_TOKENS);
+    // The first rows must not be done before the last prompt is prefilled: else no step has all rows.
+    let new_tokens = (rows * most).div_ceil(token_budget(bench, rows) - rows) + 24;
+    let long = most.min(bench.policy.max_positions.saturating_sub(new_tokens)).max(PAGE_TOKENS);
+    let together = Load { prompts, prompt_tokens: long, new_tokens, rows, ..step };
+    let apart = Load { prompts: rows, samples: 1, ..together };
     for (name, load) in [("long prompts, shared", together), ("long prompts, each its own", apart)] {
-        let load = Load { rows: load.prompts * load.samples, ..load };
         let run = load.run(bench, &decoder)?;
         let gib = load.pages() as f64 * bench.policy.page_bytes(bench.dtype) as f64 / f64::from(1 << 30);
-        lines.push(
+        on_line(
             load.step_line(bench, &format!("decode step, {name}"), &run)
                 .with("cache GiB", (gib * 100.0).round() / 100.0)
                 .with("all seconds", (run.seconds * 1e3).round() / 1e3),
-        );
+        )?;
     }
-    Ok(lines)
+    Ok(())
+}
+
+/// Tokens of a step at most: at least as many for prompts as for rows that decode.
+fn token_budget(bench: &Bench, rows: usize) -> usize {
+    bench.micro_batch_tokens.min(8192).max(2 * rows)
 }
 
 impl Load {
@@ -103,7 +112,7 @@ impl Load {
             top_p: 0.9,
             max_new_tokens: self.new_tokens,
             max_batch_rows: Some(self.rows),
-            token_budget: Some(bench.micro_batch_tokens.min(8192).max(self.rows)),
+            token_budget: Some(token_budget(bench, self.rows)),
             // For every row, and for the prompt that is ahead of them.
             cache_mib: Some(((self.pages() + 64) * page).div_ceil(1 << 20)),
             seed: bench.seed,
@@ -155,7 +164,7 @@ impl Load {
             host_seconds: seconds - (sampler.waited() - waited_before).as_secs_f64(),
             steps,
             tokens: rows.iter().map(Candidates::tokens).sum(),
-            decode_seconds: median(&mut full),
+            decode_seconds: (!full.is_empty()).then(|| median(&mut full)),
         })
     }
 
@@ -166,32 +175,32 @@ impl Load {
         self.rows.div_ceil(self.samples) * shared + self.rows * own
     }
 
-    /// Bytes of keys and values that a step reads when responses have `new` tokens: a prompt's whole pages once.
-    fn key_value_bytes(&self, bench: &Bench, rows: f64, new: f64) -> f64 {
-        let token = bench.policy.key_value_bytes(bench.dtype) as f64;
+    /// The parts of a step of `rows` rows whose responses have `new` tokens: a prompt's whole pages are read once.
+    fn step_parts(&self, bench: &Bench, rows: f64, new: f64) -> Vec<OperationCost> {
         let shared = (self.prompt_tokens / PAGE_TOKENS * PAGE_TOKENS) as f64;
         let own = self.prompt_tokens as f64 - shared + new;
-        rows * token * (shared / self.samples as f64 + own)
-    }
-
-    fn weight_bytes(bench: &Bench) -> f64 {
-        bench.policy.parameter_count() as f64 * bench.dtype.size_in_bytes() as f64
+        let keys = StepKeys {
+            read: rows * (shared / self.samples as f64 + own),
+            attended: rows * (self.prompt_tokens as f64 + new),
+        };
+        decode_step(&bench.policy, rows.round() as usize, keys, bench.dtype)
     }
 
     fn line(&self, bench: &Bench, run: &LoadTiming) -> Measurement {
-        let mean = self.new_tokens as f64 / 2.0;
-        let context = self.prompt_tokens as f64 + mean;
-        // Each step reads the weights; each token the keys and values before it.
-        let bytes = run.steps as f64 * Self::weight_bytes(bench)
-            + self.key_value_bytes(bench, run.tokens as f64, mean);
-        let all = (run.tokens + self.prompts * self.prompt_tokens) as f64;
-        let flops = all * bench.policy.token_flops(context) + run.tokens as f64 * bench.policy.head_flops();
+        let steps = run.steps.max(1) as f64;
+        let step = self.step_parts(bench, run.tokens as f64 / steps, self.new_tokens as f64 / 2.0);
+        let mut parts: Vec<OperationCost> = step
+            .iter()
+            .map(|part| OperationCost { bytes: part.bytes * steps, flops: part.flops * steps })
+            .collect();
+        let prompt = bench.policy.continuation_flops(0, self.prompt_tokens);
+        parts.push(OperationCost { bytes: 0.0, flops: self.prompts as f64 * prompt });
         let round = |x: f64| (x * 100.0).round() / 100.0;
         bench
-            .line("sampling", run.seconds, bytes, flops)
+            .line_of_parts("sampling", run.seconds, &parts)
             .with("output tokens/s", (run.tokens as f64 / run.seconds).round())
             .with("steps", run.steps)
-            .with("ms a step", round(run.seconds / run.steps.max(1) as f64 * 1e3))
+            .with("ms a step", round(run.seconds / steps * 1e3))
             .with("host %", round(run.host_seconds / run.seconds * 100.0))
             .with("rows", self.rows)
             .with("prompts", self.prompts)
@@ -200,14 +209,64 @@ impl Load {
     }
 
     fn step_line(&self, bench: &Bench, name: &str, run: &LoadTiming) -> Measurement {
-        let mean = self.new_tokens as f64 / 2.0;
-        let rows = self.rows as f64;
-        let bytes = Self::weight_bytes(bench) + self.key_value_bytes(bench, rows, mean);
-        let context = self.prompt_tokens as f64 + mean;
-        let flops = rows * (bench.policy.token_flops(context) + bench.policy.head_flops());
-        bench
-            .line(name, run.decode_seconds, bytes, flops)
+        let parts = self.step_parts(bench, self.rows as f64, self.new_tokens as f64 / 2.0);
+        let line = bench
+            .line_of_parts(name, run.decode_seconds.unwrap_or(f64::NAN), &parts)
             .with("rows", self.rows)
-            .with("host %", (run.host_seconds / run.seconds * 1e4).round() / 100.0)
+            .with("host %", (run.host_seconds / run.seconds * 1e4).round() / 100.0);
+        match run.decode_seconds {
+            Some(_) => line,
+            None => line.with("not measured", "no step had all rows decoding"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use selfplay_model::Architecture;
+    use selfplay_trainer::{Offload, Recompute};
+
+    use super::*;
+    use crate::bench::Ceilings;
+
+    /// Each line has a time, also where prompts are long and many, and is given away by itself.
+    #[test]
+    fn every_line_is_measured() {
+        let config = serde_json::json!({
+            "model_type": "llama", "vocab_size": 60, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 1024,
+        });
+        let shape = Architecture::from_json(&config, "config.json".as_ref()).unwrap();
+        let bench = Bench {
+            device: Device::Cpu,
+            dtype: DType::F32,
+            policy: shape.clone(),
+            preference: shape,
+            pairs: 1,
+            max_tokens: 320,
+            rows: 40,
+            micro_batch_tokens: 200,
+            recompute: Recompute::Auto,
+            offload: Offload::Auto,
+            repeats: 1,
+            seed: 1,
+            ceilings: Ceilings { bytes_per_second: 1e10, flops_per_second: 1e11 },
+        };
+        let mut lines = Vec::new();
+        run(&bench, &mut |line| {
+            lines.push(line);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(lines.len(), 6);
+        for line in lines {
+            assert!(line.seconds > 0.0 && line.floor_seconds > 0.0, "{line:?}");
+            let bytes = line.bytes / bench.ceilings.bytes_per_second;
+            let flops = line.flops / bench.ceilings.flops_per_second;
+            // Part by part is more than either sum's floor, and at most both.
+            assert!(line.floor_seconds >= bytes.max(flops) * (1.0 - 1e-9), "{line:?}");
+            assert!(line.floor_seconds <= (bytes + flops) * (1.0 + 1e-9), "{line:?}");
+        }
     }
 }

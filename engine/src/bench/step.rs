@@ -1,12 +1,13 @@
 //! A training step on pairs, stage by stage, and the forward pass that reference log-probs are.
 
 use selfplay_model::gpu::take_peak;
+use selfplay_model::profile::OperationCost;
 use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::{Optimizer, grad_clip};
 use selfplay_trainer::{
-    LossKind, LossTokens, OptimizerKind, PassSettings, PromptResponse, TokenPair, TrainSettings, log_probs,
-    pair_gradients,
+    ActivationMemory, LossKind, LossTokens, MicroBatches, Offload, OptimizerKind, PromptResponse, TokenPair,
+    TrainSettings, log_probs, pair_gradients,
 };
 
 use super::work::pairs;
@@ -58,10 +59,19 @@ pub(super) fn reference(bench: &Bench) -> Result<Vec<Measurement>> {
     Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round()).with("pairs", bench.pairs)])
 }
 
+/// Keeps masters where the optimizer's state is to be; whether that is the host. A bench does not choose by itself.
+pub(super) fn keep_masters(bench: &Bench, decoder: &mut Decoder) -> Result<bool> {
+    let on_host = bench.offload == Offload::Optimizer;
+    let parameters = decoder.parameters_mut();
+    let kept = if on_host { parameters.keep_masters_on_host() } else { parameters.keep_masters() };
+    kept.map_err(fault)?;
+    Ok(on_host)
+}
+
 /// One optimizer step: zeroing, gradients, norm, update.
 pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let mut decoder = decoder(bench)?;
-    decoder.parameters_mut().keep_masters().map_err(fault)?;
+    let on_host = keep_masters(bench, &mut decoder)?;
     let settings = TrainSettings {
         loss: LossKind::Gpo,
         optimizer: OptimizerKind::RmsProp,
@@ -70,9 +80,10 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     };
     let pairs = pairs(bench);
     let batch: Vec<&TokenPair> = pairs.iter().collect();
-    let (micro_batch_tokens, recompute) = (bench.micro_batch_tokens, bench.recompute);
-    let pass = PassSettings { micro_batch_tokens, recompute, loss_tokens: LossTokens::Responses };
-    let mut optimizer = Optimizer::new(&settings, decoder.parameters())?;
+    let memory = ActivationMemory::new(bench.recompute);
+    let (tokens, loss_tokens) = (bench.micro_batch_tokens, LossTokens::Responses);
+    let pass = MicroBatches { tokens, memory: &memory, loss_tokens };
+    let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), on_host)?;
     let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
     let mut stages: [Vec<f64>; 4] = Default::default();
     take_peak(&bench.device).map_err(fault)?;
@@ -110,13 +121,21 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
     let copy = if bench.dtype == candle_core::DType::BF16 { 2.0 } else { 0.0 };
     let whole = zeroing + passes + norm + update;
+    let moved = |bytes: f64| OperationCost { bytes: bytes * parameters, flops: 0.0 };
+    let products = OperationCost { bytes: 0.0, flops };
+    let parts = [products, moved(4.0), moved(4.0), moved(20.0 + copy)];
     let mut line = bench
-        .line("training step", whole, 0.0, flops)
+        .line_of_parts("training step", whole, &parts)
         .with("tokens", tokens)
         .with("tokens/s", (tokens as f64 / whole).round())
         .with("pairs", bench.pairs);
     if let Some(peak) = peak {
         line = line.with("peak GiB", (peak as f64 / f64::from(1 << 30) * 100.0).round() / 100.0);
+    }
+    if let Some(plan) = memory.last() {
+        // Of the last micro-batch, which may be smaller than the others.
+        let [everything, attention, input] = plan.counts(bench.policy.num_layers);
+        line = line.with("blocks kept", format!("{everything} whole, {attention} attention, {input} input"));
     }
     Ok(vec![
         line,

@@ -7,9 +7,10 @@ use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_model::architecture::NAMES;
 use selfplay_records::atomic;
+use selfplay_trainer::{Offload, Recompute};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, BenchPart, Ceilings, table};
+use crate::bench::{Bench, BenchPart, Ceilings, ProfileTable, profile, profile_text, table};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -44,9 +45,19 @@ pub struct Args {
     /// Tokens of a micro-batch, at most
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_16)]
     pub micro_batch_tokens: usize,
-    /// Keep all activations for the backward
-    #[arg(long)]
+    /// What a backward computes again: auto (as little as the memory allows), true or false
+    #[arg(long, value_name = "RULE", default_value = "auto")]
+    pub recompute: Recompute,
+    /// Whether the host keeps the optimizer's state and the masters: none or optimizer
+    #[arg(long, value_name = "RULE", default_value = "none")]
+    pub offload: Offload,
+    /// Keep all activations for the backward, as --recompute false
+    #[arg(long, conflicts_with = "recompute")]
     pub no_recompute: bool,
+    /// Where the time of a decode, a prefill and a training step goes, operation by operation; of `sample` and `train`, if one
+    /// of them is named
+    #[arg(long)]
+    pub profile: bool,
     /// How often each thing is timed after a warm-up; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     pub repeats: usize,
@@ -109,7 +120,8 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         max_tokens: args.max_tokens,
         rows: args.rows,
         micro_batch_tokens: args.micro_batch_tokens,
-        recompute: !args.no_recompute,
+        recompute: if args.no_recompute { Recompute::Never } else { args.recompute },
+        offload: args.offload,
         repeats: args.repeats,
         seed: args.seed,
         ceilings: Ceilings { bytes_per_second: f64::NAN, flops_per_second: f64::NAN },
@@ -124,23 +136,38 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         ceilings.flops_per_second / 1e12
     ))?;
     let mut results = serde_json::Map::new();
+    // After each line: what was measured is kept, whatever comes next.
+    let write = |results: &serde_json::Map<String, Value>, profiles: &[ProfileTable]| {
+        let Some(path) = &args.json else { return Ok(()) };
+        let report = json!({
+            "version": env!("CARGO_PKG_VERSION"), "device": common.device.to_string(),
+            "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
+            "pairs": args.pairs, "rows": args.rows, "max_tokens": args.max_tokens,
+            "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute, "offload": bench.offload,
+            "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
+            "profile": profiles,
+        });
+        atomic::write_bytes(path, format!("{report:#}\n").as_bytes())
+            .map_err(|error| EngineError::named(path, error.source))
+    };
+    if args.profile {
+        let mut tables = Vec::new();
+        return profile(&bench, &parts, &mut |table| {
+            print(&profile_text(&table))?;
+            tables.push(table);
+            write(&results, &tables)
+        });
+    }
     for part in parts {
-        let lines = bench.run(part)?;
         let name = format!("{part:?}").to_lowercase();
-        print(&format!("{name}\n{}", table(&lines)))?;
-        results.insert(name, json!(lines));
-        // After each part: what was measured is kept, whatever the next one meets.
-        if let Some(path) = &args.json {
-            let report = json!({
-                "version": env!("CARGO_PKG_VERSION"), "device": common.device.to_string(),
-                "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
-                "pairs": args.pairs, "rows": args.rows, "max_tokens": args.max_tokens,
-                "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute,
-                "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
-            });
-            atomic::write_bytes(path, format!("{report:#}\n").as_bytes())
-                .map_err(|error| EngineError::named(path, error.source))?;
-        }
+        print(&format!("{name}\n"))?;
+        let mut lines = Vec::new();
+        bench.run(part, &mut |line| {
+            print(&table(std::slice::from_ref(&line)))?;
+            lines.push(line);
+            results.insert(name.clone(), json!(lines));
+            write(&results, &[])
+        })?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use selfplay_model::Architecture;
 use selfplay_scorer::Footprint;
-use selfplay_trainer::TrainSettings;
+use selfplay_trainer::{Recompute, TrainSettings};
 
 use super::plan::{self, Asked};
 use crate::chain::{Chain, ChainPurpose, ChainText, Link, training_of};
@@ -85,9 +85,14 @@ fn training(
     let policy = memory::policy_shape(&config_folder(&recipe.policy.model)?)?;
     let nothing = Footprint::elsewhere();
     let models = Models::of(recipe, asked.device, &policy, &nothing);
-    let bytes = memory::training(&models, settings);
+    let bound = asked.memory.as_ref().map(|memory| memory.bytes);
+    let bytes = memory::training(&models, settings, bound);
     let _ = writeln!(text, "  {} parameters", count(policy.parameter_count() as u64));
     plan::section(text, "memory while training", &bytes);
+    let offloaded = memory::offloaded_bytes(&models, settings, bound);
+    if offloaded > 0 {
+        plan::line(text, "in the host's memory, while training", &size(offloaded));
+    }
     plan::available(text, asked.memory.as_ref(), asked.device);
     let as_trained = Recipe { train: settings.clone(), ..recipe.clone() };
     disk(text, &policy, &as_trained);
@@ -102,7 +107,7 @@ fn training(
         memory.owner
     );
     let fitting = smaller(settings).into_iter().find_map(|(set, settings)| {
-        let least = memory::training(&models, &settings).total();
+        let least = memory::training(&models, &settings, bound).total();
         (least <= memory.bytes).then(|| (set, least))
     });
     let remedy = match fitting {
@@ -113,8 +118,12 @@ fn training(
         }
         None => {
             let alone = size(memory::training_state(&models, settings));
+            let what = match memory::may_offload(&models, settings) {
+                true => "weights and gradients",
+                false => "weights, gradients and optimizer state",
+            };
             format!(
-                "weights, gradients and optimizer state alone take {alone}; an adapter ([{key}.lora]) over four bits \
+                "{what} alone take {alone}; an adapter ([{key}.lora]) over four bits \
                  (policy.quantize) takes less",
                 key = format!("{}.{section}", link.key())
             )
@@ -128,8 +137,8 @@ fn smaller(settings: &TrainSettings) -> Vec<(Vec<String>, TrainSettings)> {
     let mut found = Vec::new();
     let mut set = Vec::new();
     let mut settings = settings.clone();
-    if !settings.recompute {
-        settings.recompute = true;
+    if settings.recompute == Recompute::Never {
+        settings.recompute = Recompute::Always;
         set.push("recompute=true".to_owned());
         found.push((set.clone(), settings.clone()));
     }

@@ -90,6 +90,10 @@ pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<Eng
     let times = time::times(recipe, &models, &asked.rates, prompts, bound);
     let mut text = head(recipe, &models);
     memory_section(&mut text, &needs, memory, device);
+    let offloaded = memory::offloaded_bytes(&models, &recipe.train, bound);
+    if offloaded > 0 {
+        line(&mut text, "in the host's memory, while training", &size(offloaded));
+    }
     disk_section(&mut text, recipe, &policy, prompts);
     let lengths = Lengths::of(recipe, &policy);
     time_section(&mut text, &times, lengths, prompts, device);

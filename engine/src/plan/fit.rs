@@ -5,6 +5,7 @@ use std::fmt;
 use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_scorer::{Footprint, ScoreDType};
+use selfplay_trainer::Recompute;
 
 use super::device::AvailableMemory;
 use super::memory::{self, Models, Need, Phase};
@@ -36,7 +37,7 @@ enum Setting {
 impl Setting {
     fn apply(self, recipe: &mut Recipe) {
         match self {
-            Self::Recompute => recipe.train.recompute = true,
+            Self::Recompute => recipe.train.recompute = Recompute::Always,
             Self::MicroBatchTokens(tokens) => recipe.train.micro_batch_tokens = tokens,
             Self::CacheMib(mib) => recipe.sample.cache_mib = Some(mib),
             Self::ScoreBatchTokens(tokens) => recipe.score.settings.kind.set_batch_tokens(tokens),
@@ -86,7 +87,7 @@ fn savings(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
         Vec::new()
     };
     [
-        if_that(!recipe.train.recompute, Setting::Recompute),
+        if_that(recipe.train.recompute == Recompute::Never, Setting::Recompute),
         micro_batches.into_iter().map(Setting::MicroBatchTokens).collect(),
         caches.into_iter().map(Setting::CacheMib).collect(),
         scored.into_iter().map(Setting::ScoreBatchTokens).collect(),
@@ -243,6 +244,7 @@ fn alone(planned: &Planned<'_>, phase: Phase) -> (&'static str, u64) {
         Phase::Scoring => ("the preference model's weights", preference),
         Phase::Training => {
             let what = match models.policy_dtype {
+                _ if memory::may_offload(&models, &planned.recipe.train) => "weights and gradients",
                 DType::F32 => "weights, gradients and optimizer state",
                 _ => "weights, masters, gradients and optimizer state",
             };
@@ -300,7 +302,12 @@ mod tests {
     #[test]
     fn the_message_names_phase_figures_and_setting() {
         let (policy, preference) = (tiny(), footprint());
-        let recipe = recipe(&["sample.cache_mib=1", "score.batch_tokens=64", "score.max_length=64"]);
+        let recipe = recipe(&[
+            "train.recompute=true",
+            "sample.cache_mib=1",
+            "score.batch_tokens=64",
+            "score.max_length=64",
+        ]);
         let planned =
             Planned { recipe: &recipe, policy: &policy, preference: &preference, device: DeviceChoice::Cpu };
         let message = |bytes: u64| {

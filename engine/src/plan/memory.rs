@@ -10,12 +10,13 @@ use std::path::Path;
 use candle_core::DType;
 use selfplay_model::adapter::AdapterConfig;
 use selfplay_model::architecture::nf4_bytes;
+use selfplay_model::decoder::KeepPlan;
 use selfplay_model::linear::NF4_PANEL;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, ModelError};
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
-use selfplay_trainer::TrainSettings;
+use selfplay_trainer::{Offload, Recompute, TrainSettings};
 
 use crate::device::DeviceChoice;
 use crate::recipe::{Recipe, WeightDType};
@@ -164,12 +165,68 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
     } else {
         vec![need(Phase::SamplingAndScoring, both)]
     };
-    needs.push(need(Phase::Training, training(models, &recipe.train)));
+    needs.push(need(Phase::Training, training(models, &recipe.train, memory)));
     needs
 }
 
-/// While a policy trains.
-pub(crate) fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryBreakdown {
+/// While a policy trains; `memory` is what the device has, if known, and decides what is kept with `train.recompute = "auto"`.
+pub(crate) fn training(
+    models: &Models<'_>,
+    settings: &TrainSettings,
+    memory: Option<u64>,
+) -> MemoryBreakdown {
+    let mut bytes = beside_activations(models, settings, is_offloaded(models, settings, memory));
+    bytes.add(
+        "kept for the backward pass",
+        activations(models, settings, keep_plan(models, settings, memory)),
+    );
+    bytes.add("one chunk of the output head", head_chunk(models, settings));
+    if models.policy_quantized {
+        bytes.add("maps that are decoded", decoded_maps(models));
+    }
+    bytes.add("the program", PROGRAM);
+    if !models.on_gpu() {
+        bytes.add("the allocator's slack", bytes.total() / SLACK);
+    }
+    bytes
+}
+
+/// What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
+const SLACK: u64 = 20;
+
+/// Whether the optimizer's state and the f32 masters are kept in the host's memory. With `auto` they are where the device has
+/// no room for them; where its memory is not known here, they are not.
+fn is_offloaded(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> bool {
+    match settings.offload {
+        _ if !models.on_gpu() => false,
+        Offload::None => false,
+        Offload::Optimizer => true,
+        Offload::Auto => memory.is_some_and(|memory| {
+            let least = activations(models, settings, KeepPlan::LEAST) + passing(models, settings);
+            beside_activations(models, settings, false).total() + least > usable(models, memory)
+        }),
+    }
+}
+
+/// Bytes that a training keeps in the host's memory for a device.
+pub(crate) fn offloaded_bytes(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> u64 {
+    match is_offloaded(models, settings, memory) {
+        true => {
+            let trained = trained_numbers(models.policy, settings);
+            4 * trained + settings.state_bytes(trained)
+        }
+        false => 0,
+    }
+}
+
+/// Of a device's memory what a training may plan with: a GPU's products and its pool take some beside what is counted, and
+/// so does a CPU's allocator.
+fn usable(models: &Models<'_>, memory: u64) -> u64 {
+    if models.on_gpu() { memory - memory / 32 } else { memory / (SLACK + 1) * SLACK }
+}
+
+/// Weights, gradients; masters and the optimizer's state, where they are not `offloaded`.
+fn beside_activations(models: &Models<'_>, settings: &TrainSettings, offloaded: bool) -> MemoryBreakdown {
     let trained = trained_numbers(models.policy, settings);
     let width = models.policy_dtype.size_in_bytes() as u64;
     let mut bytes = MemoryBreakdown::default();
@@ -177,24 +234,50 @@ pub(crate) fn training(models: &Models<'_>, settings: &TrainSettings) -> MemoryB
     if settings.lora.is_some() {
         bytes.add("the adapter", trained * width);
     }
-    if width < 4 {
+    if width < 4 && !offloaded {
         bytes.add("f32 master weights", trained * 4);
     }
     bytes.add("gradients, f32", trained * 4);
-    let state =
-        if settings.optimizer.is_eight_bit() { "optimizer state, 8 bits" } else { "optimizer state, f32" };
-    bytes.add(state, settings.state_bytes(trained));
-    bytes.add("kept for the backward pass", activations(models.policy, settings, width));
-    bytes.add("one chunk of the output head", head_chunk(models, settings));
-    if models.policy_quantized {
-        bytes.add("maps that are decoded", decoded_maps(models));
-    }
-    bytes.add("the program", PROGRAM);
-    if !models.on_gpu() {
-        // What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
-        bytes.add("the allocator's slack", bytes.total() / 20);
+    if !offloaded {
+        let state = if settings.optimizer.is_eight_bit() {
+            "optimizer state, 8 bits"
+        } else {
+            "optimizer state, f32"
+        };
+        bytes.add(state, settings.state_bytes(trained));
     }
     bytes
+}
+
+/// What the largest pass of a training keeps. With `auto` as much as fits into `memory` beside the rest; the training itself
+/// asks for the memory that is free then. Where that is not known here, the least.
+pub(crate) fn keep_plan(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> KeepPlan {
+    match settings.recompute {
+        Recompute::Always => return KeepPlan::LEAST,
+        Recompute::Never => return KeepPlan::ALL,
+        Recompute::Auto => {}
+    }
+    let Some(memory) = memory else { return KeepPlan::LEAST };
+    let state = beside_activations(models, settings, is_offloaded(models, settings, Some(memory)));
+    let others = state.total() + passing(models, settings);
+    let free = usable(models, memory).saturating_sub(others);
+    KeepPlan::fitting(models.policy, pass_tokens(settings), models.policy_dtype, free)
+}
+
+/// The part of [`training`] that no setting of a batch changes, with all that may be the host's there.
+pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    beside_activations(models, settings, may_offload(models, settings)).total()
+}
+
+/// Whether the host may keep the optimizer's state and the masters.
+pub(crate) fn may_offload(models: &Models<'_>, settings: &TrainSettings) -> bool {
+    models.on_gpu() && settings.offload != Offload::None
+}
+
+/// What a training step makes beside what it keeps of the blocks, and the program.
+fn passing(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+    let decoded = if models.policy_quantized { decoded_maps(models) } else { 0 };
+    head_chunk(models, settings) + decoded + PROGRAM
 }
 
 /// What a product with a map in four bits decodes: on a CPU a panel of it, on a GPU the whole of the largest one, in f32 and in
@@ -205,15 +288,6 @@ fn decoded_maps(models: &Models<'_>) -> u64 {
         true => largest * (4 + 4 + models.policy_dtype.size_in_bytes() as u64),
         false => 4 * largest.min(NF4_PANEL as u64),
     }
-}
-
-/// The part of [`training`] that no setting of a batch changes.
-pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
-    let width = models.policy_dtype.size_in_bytes() as u64;
-    let masters = if width < 4 { 4 } else { 0 };
-    let adapter = if settings.lora.is_some() { width } else { 0 };
-    let trained = trained_numbers(models.policy, settings);
-    models.policy_weights() + trained * (adapter + masters + 4) + settings.state_bytes(trained)
 }
 
 /// Numbers that training moves: an adapter's, or all. One that the model cannot have is refused before training.
@@ -296,9 +370,10 @@ pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
     settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
 }
 
-/// Kept for the backward pass of the largest micro-batch.
-fn activations(policy: &Architecture, settings: &TrainSettings, width: u64) -> u64 {
-    let token = policy.training_values(settings.recompute) as u64;
+/// Kept for the backward pass of the largest micro-batch, and made in it.
+fn activations(models: &Models<'_>, settings: &TrainSettings, keep: KeepPlan) -> u64 {
+    let token = models.policy.training_values(keep) as u64;
+    let width = models.policy_dtype.size_in_bytes() as u64;
     (pass_tokens(settings) as u64).saturating_mul(token * width)
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_records::read_regular_text;
+use selfplay_trainer::Recompute;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -199,7 +200,7 @@ struct BenchFile {
     dtype: String,
     model: String,
     preference_model: String,
-    recompute: bool,
+    recompute: Recompute,
     ceilings: Ceilings,
     parts: BTreeMap<String, Vec<BenchLine>>,
 }
@@ -241,7 +242,7 @@ impl BenchFile {
                 model: name.to_owned(),
                 parameters: shape.parameter_count() as u64,
                 work: String::new(),
-                recompute: stage == RatedStage::Train && self.recompute,
+                recompute: stage == RatedStage::Train && self.recompute == Recompute::Always,
                 seconds,
                 flops,
                 bytes,

@@ -1,8 +1,8 @@
 //! An upper bound on the time of each stage, from the operations that the models need and from measured rates.
 //!
 //! Two operations for each weight and token of a product, the output head where logits are read, scores and sums of
-//! attention; a prompt once for all its responses. A backward pass is two forward passes, and one more where blocks are
-//! recomputed. Every prompt and every response is as long as the recipe allows: real ones are shorter and take less.
+//! attention; a prompt once for all its responses. A backward pass is two forward passes, and what
+//! is computed again comes on top. Every prompt and every response is as long as the recipe allows: real ones are shorter and take less.
 //!
 //! A rate alone would be no bound for less work than was measured. Therefore:
 //! - a model smaller than the measured one is assumed to be slower per operation ([`Rate::seconds`]);
@@ -14,6 +14,7 @@
 
 use candle_core::DType;
 use selfplay_model::Architecture;
+use selfplay_model::decoder::KeepPlan;
 use selfplay_pairer::PairRule;
 use selfplay_scorer::ComparisonLengths;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
@@ -110,6 +111,8 @@ struct Job<'a> {
     lengths: Lengths,
     /// Candidates that are sampled at a time.
     rows: u64,
+    /// What a training step keeps for its backward.
+    keep: KeepPlan,
 }
 
 /// A prompt once and `times` responses to it, with the logits of every token of the responses.
@@ -157,7 +160,7 @@ impl Job<'_> {
         if pairs > 0.0 { pairs.max(full) } else { 0.0 }
     }
 
-    /// A pair's share of an optimizer step, with what is recomputed.
+    /// A pair's share of an optimizer step, with what is computed again.
     fn pair(&self) -> Work {
         let train = &self.recipe.train;
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
@@ -165,8 +168,14 @@ impl Job<'_> {
         let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens;
         // Frozen weights pass a gradient on and have none of their own.
         let backward = if train.lora.is_some() { 1.0 } else { 2.0 };
-        let passes = 1.0 + backward + f64::from(u8::from(train.recompute)) + f64::from(u8::from(first));
+        let passes = 1.0 + backward + self.again() + f64::from(u8::from(first));
         self.log_probs(self.lengths.trained, 2.0) * passes
+    }
+
+    /// The share of a forward pass that a step computes again.
+    fn again(&self) -> f64 {
+        let context = self.lengths.pair() as f64 / 2.0;
+        self.models.policy.recomputed_share(self.keep, context)
     }
 
     /// Seconds of work of a stage by a rate.
@@ -286,8 +295,9 @@ pub(crate) fn times(
 ) -> Times {
     let iterations = recipe.iterations as f64;
     let rows = memory::rows_at_a_time(models, recipe, memory).max(1);
-    let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows };
-    let measured = Measured::nearest(rates, models, recipe.train.recompute);
+    let keep = memory::keep_plan(models, &recipe.train, memory);
+    let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows, keep };
+    let measured = Measured::nearest(rates, models, job.again() > 0.0);
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
     let mut stages = Vec::new();
     let (mut sources, mut unmeasured) = (Vec::new(), Vec::new());

@@ -8,7 +8,17 @@ use candle_core::DType;
 
 use super::Architecture;
 use crate::batch::PackedBatch;
+use crate::decoder::KeepPlan;
 use crate::kv_cache::PAGE_TOKENS;
+
+/// Numbers of a token that the backward of a block reads beside its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockValues {
+    /// Queries, keys and values, attention's output, the stream after it.
+    pub attention: usize,
+    /// Gate and up.
+    pub feed_forward: usize,
+}
 
 /// Operations of one block's products for one token.
 struct BlockProducts {
@@ -144,19 +154,46 @@ impl Architecture {
         tokens.saturating_mul(self.inference_values() * dtype.size_in_bytes() + parts).saturating_add(logits)
     }
 
-    /// What a training step keeps and makes of a token at the same time, in numbers. With recomputation the blocks' inputs
-    /// and the inside of one block, without it the inside of all of them.
-    pub fn training_values(&self, recompute: bool) -> usize {
-        let (hidden, wide, layers) = (self.hidden_size, self.intermediate_size, self.num_layers);
-        // Queries, keys and values, attention's output, the stream after it, gate and up; with norms after each part or on
-        // queries and keys, what these norms saw.
-        let post_norms = if self.post_norms { 2 * hidden } else { 0 };
+    /// What the backward of a block reads of a token beside the block's input.
+    pub fn block_values(&self) -> BlockValues {
+        let hidden = self.hidden_size;
+        // With norms after each part or on queries and keys, what these norms saw.
+        let post_norm = if self.post_norms { hidden } else { 0 };
         let qk_norm = if self.qk_norm.is_some() { self.qkv_width() } else { 0 };
-        let inside = self.qkv_width() + self.attended_width() + hidden + 2 * wide + post_norms + qk_norm;
+        BlockValues {
+            attention: self.qkv_width() + qk_norm + self.attended_width() + hidden + post_norm,
+            feed_forward: 2 * self.intermediate_size + post_norm,
+        }
+    }
+
+    /// What a training step keeps and makes of a token at the same time, in numbers: the blocks' inputs and what is kept of
+    /// them besides; where the last block is not kept whole, its inside all the same, which the backward begins with.
+    pub fn training_values(&self, keep: KeepPlan) -> usize {
+        let (hidden, wide, layers) = (self.hidden_size, self.intermediate_size, self.num_layers);
+        let block = self.block_values();
+        let [everything, attention, _] = keep.counts(layers);
         // The gated unit's output and its gradient, the stream's gradient, the hidden states and theirs.
         let passing = 2 * wide + 3 * hidden;
-        let kept = if recompute { layers * hidden + inside } else { layers * (hidden + inside) };
-        kept + passing
+        layers * hidden
+            + everything * (block.attention + block.feed_forward)
+            + attention * block.attention
+            + passing
+    }
+
+    /// The share of a forward's operations over the blocks that a backward runs again, for tokens that attend to `context`
+    /// tokens.
+    pub fn recomputed_share(&self, keep: KeepPlan, context: f64) -> f64 {
+        let BlockProducts { qkv, rest } = self.block_products();
+        let layers = self.num_layers.max(1) as f64;
+        let attention =
+            self.attention_flops(|window| window.map_or(context, |w| context.min(w as f64))) / layers;
+        // The product down is read only by a norm after it.
+        let down =
+            if self.post_norms { 0.0 } else { 2.0 * (self.hidden_size * self.intermediate_size) as f64 };
+        let whole = qkv + rest + attention;
+        let [_, kept_attention, inputs] = keep.counts(self.num_layers);
+        let after_attention = rest - 2.0 * (self.attended_width() * self.hidden_size) as f64 - down;
+        (kept_attention as f64 * after_attention + inputs as f64 * (whole - down)) / (layers * whole)
     }
 
     /// Bytes of the f32 logits of `rows` rows and of their gradient, which is in place where the dtype is f32.
@@ -188,6 +225,21 @@ mod tests {
         assert!((halves / got - 1.0).abs() < 1e-12, "{halves} {got}");
         let every: Vec<usize> = (0..1024).collect();
         assert_eq!(a.forward_flops(&batch, Some(&every)), got);
+    }
+
+    #[test]
+    fn the_share_that_is_computed_again() {
+        // Operations of a token: queries, keys and values 2·32·64, output 2·32·32, gate and up 4·32·48, down 2·32·48, and
+        // four for each of 10 tokens and 32 numbers.
+        let (qkv, output, gate_up, down, attended) = (4096.0, 2048.0, 6144.0, 3072.0, 1280.0);
+        let whole = qkv + output + gate_up + down + attended;
+        let share = |model_type: &str, keep| small(model_type).recomputed_share(keep, 10.0);
+        let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12, "{got} {want}");
+        near(share("llama", KeepPlan::ALL), 0.0);
+        // One of two blocks.
+        near(share("llama", KeepPlan::LEAST), (whole - down) / (2.0 * whole));
+        near(share("llama", KeepPlan::new(1, 1)), gate_up / (2.0 * whole));
+        near(share("gemma2", KeepPlan::LEAST), 0.5);
     }
 
     fn small(model_type: &str) -> Architecture {
@@ -241,11 +293,14 @@ mod tests {
     fn numbers_that_training_keeps() {
         // Inside a block: 64 + 32 + 32 + 96; passing: 96 + 96.
         let a = small("llama");
-        assert_eq!(a.training_values(true), 2 * 32 + 224 + 192);
-        assert_eq!(a.training_values(false), 2 * (32 + 224) + 192);
-        assert_eq!(small("gemma2").training_values(true), 2 * 32 + 224 + 64 + 192);
-        assert_eq!(small("qwen3").training_values(true), 2 * 32 + 224 + 64 + 192);
-        assert_eq!(small("olmo2").training_values(true), 2 * 32 + 224 + 64 + 64 + 192);
+        let least = |model_type: &str| small(model_type).training_values(KeepPlan::LEAST);
+        assert_eq!(a.block_values(), BlockValues { attention: 128, feed_forward: 96 });
+        assert_eq!(least("llama"), 2 * 32 + 224 + 192);
+        assert_eq!(a.training_values(KeepPlan::new(1, 1)), 2 * 32 + 224 + 128 + 192);
+        assert_eq!(a.training_values(KeepPlan::ALL), 2 * (32 + 224) + 192);
+        assert_eq!(least("gemma2"), 2 * 32 + 224 + 64 + 192);
+        assert_eq!(least("qwen3"), 2 * 32 + 224 + 64 + 192);
+        assert_eq!(least("olmo2"), 2 * 32 + 224 + 64 + 64 + 192);
         assert_eq!(a.training_logit_bytes(3, DType::F32), 3 * 1000 * 4);
         assert_eq!(a.training_logit_bytes(3, DType::BF16), 3 * 1000 * 6);
     }

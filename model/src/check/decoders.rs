@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Architecture, Family, QkNorm};
 use crate::batch::PackedBatch;
-use crate::decoder::{DecodeGraphs, Decoder, LoadOptions};
+use crate::decoder::{DecodeGraphs, Decoder, KeepPlan, LoadOptions};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawRule, RowDraw};
 use crate::parameters::Gradients;
@@ -55,7 +55,7 @@ fn results(decoder: &Decoder) -> Result<Vec<(String, Tensor)>> {
         ("paged steps".to_owned(), paged(decoder)?),
     ];
     let mut gradients = Gradients::zeros(decoder.parameters())?;
-    let tape = decoder.forward_train(&batch, true)?;
+    let tape = decoder.forward_train(&batch, KeepPlan::LEAST)?;
     let d: Vec<f32> = (0..rows.len()).map(|i| ((i * 7 + 2) % 11) as f32 / 5.0 - 0.9).collect();
     let d_hidden = decoder.token_log_probs_backward(tape.hidden(), &rows, &targets, &d, &mut gradients)?;
     decoder.backward(tape, &d_hidden, &mut gradients)?;

@@ -6,11 +6,11 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::attention::{PackedSequences, Sequences};
-use super::forward::SavedBlock;
 use super::weights::DecoderWeights;
 use super::{Decoder, Tape};
 use crate::ops::embedding::embedding_backward;
 use crate::parameters::Gradients;
+use crate::profile;
 
 impl Decoder {
     /// Adds the gradients of Σ `d_hidden` ∘ hidden to `gradients`, given what the forward kept.
@@ -18,6 +18,7 @@ impl Decoder {
     /// # Errors
     /// `d_hidden` is not \[t, h] on the decoder's device.
     pub fn backward(&self, tape: Tape, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        let _stage = profile::stage("backward");
         let Tape { batch, mut blocks, last, dropout, .. } = tape;
         let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let packed = PackedSequences::new(&batch, self.rotary(batch.context())?);
@@ -25,15 +26,10 @@ impl Decoder {
         weights.norm_backward(&last, self.final_norm, d_hidden, gradients, &d_stream)?;
         drop(last);
         for block in self.blocks.iter().rev() {
-            let activations = match blocks.pop() {
-                Some(SavedBlock::All(activations)) => Some(*activations),
-                Some(SavedBlock::Input(input)) => {
-                    block.forward(&weights, &input, &Sequences::Packed(&packed), None, true)?.activations
-                }
-                None => None,
-            };
-            let Some(activations) = activations else {
-                bail!("the tape holds fewer blocks than the decoder")
+            let Some(saved) = blocks.pop() else { bail!("the tape holds fewer blocks than the decoder") };
+            let activations = {
+                let _stage = profile::stage("recomputation");
+                block.activations(&weights, saved, &Sequences::Packed(&packed))?
             };
             block.backward(&weights, activations, &d_stream, &packed, gradients)?;
         }

@@ -1,9 +1,10 @@
 //! One block: attention and feed-forward part, each with its norms and its place in the residual stream.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::attention::{AttentionActivations, PackedSequences, QkNorms, SelfAttention, Sequences};
 use super::feed_forward::Gated;
+use super::kept::Kept;
 use super::weights::DecoderWeights;
 use crate::architecture::Architecture;
 use crate::architecture::layout::{LayerModules, Norm};
@@ -78,40 +79,97 @@ impl Block {
         [&mut attention.qkv, &mut attention.output, &mut feed_forward.gate_up, &mut feed_forward.down]
     }
 
-    /// The block's output of the tokens `rows` (all where that is `None`) from the stream \[t, h]; with `keep`, and all rows of
-    /// a packed batch, all that the backward needs.
+    /// The block's output of the tokens `rows` (all where that is `None`) from the stream \[t, h]; of all rows of a packed batch,
+    /// what `keep` says.
     pub(super) fn forward(
         &self,
         weights: &DecoderWeights,
         input: &Tensor,
         sequences: &Sequences,
         rows: Option<&[usize]>,
-        keep: bool,
+        keep: Kept,
     ) -> Result<BlockForward> {
+        let keeps_attention = keep != Kept::Input;
+        let AttentionForward { middle, normed, half } =
+            self.attend(weights, input, sequences, rows, keeps_attention)?;
+        if let Some([]) = rows {
+            return Ok(BlockForward { output: middle, saved: None });
+        }
+        let branch = self.feed_forward.forward(weights, normed, keep == Kept::Everything)?;
+        let output = weights.join(&middle, &branch.output, self.feed_forward_post_norm)?;
+        let saved = half.map(|attention| match branch.gate_up {
+            None => SavedBlock::Attention(Box::new(attention)),
+            Some(gate_up) => SavedBlock::Everything(Box::new(BlockActivations {
+                attention,
+                gate_up,
+                feed_forward: self.feed_forward_post_norm.map(|_| branch.output),
+            })),
+        });
+        Ok(BlockForward { output, saved })
+    }
+
+    /// The stream after attention, and its norm. Without any row wanted there is nothing after keys and values: the stream
+    /// then is empty.
+    fn attend(
+        &self,
+        weights: &DecoderWeights,
+        input: &Tensor,
+        sequences: &Sequences,
+        rows: Option<&[usize]>,
+        keep: bool,
+    ) -> Result<AttentionForward> {
         let normed = weights.branch_input(input, self.attention_norm)?;
         let attended = self.attention.attend(weights, normed, sequences, rows, keep)?;
         if let Some([]) = rows {
-            return Ok(BlockForward { output: select_rows(input, &[])?, activations: None });
+            let none = select_rows(input, &[])?;
+            return Ok(AttentionForward { middle: none.clone(), normed: none, half: None });
         }
         let stream = rows.map_or(Ok(input.clone()), |rows| select_rows(input, rows))?;
         let projected = self.attention.project(weights, &attended.output)?;
         let (middle, normed) =
             weights.join_and_norm(&stream, &projected, self.attention_post_norm, self.feed_forward_norm)?;
-        let projected = self.attention_post_norm.filter(|_| keep).map(|_| projected);
-        let branch = self.feed_forward.forward(weights, normed, keep)?;
-        let output = weights.join(&middle, &branch.output, self.feed_forward_post_norm)?;
-        let activations = match (attended.activations, branch.gate_up) {
-            (Some(attention), Some(gate_up)) => Some(BlockActivations {
-                input: input.clone(),
-                attention,
-                attention_projected: projected,
-                middle,
-                gate_up,
-                feed_forward: self.feed_forward_post_norm.map(|_| branch.output),
-            }),
-            _ => None,
+        let half = attended.activations.map(|attention| AttentionHalf {
+            input: input.clone(),
+            attention,
+            projected: self.attention_post_norm.map(|_| projected),
+            middle: middle.clone(),
+        });
+        Ok(AttentionForward { middle, normed, half })
+    }
+
+    /// All that the backward reads, out of what was kept: what is missing is computed again, and nothing that the backward
+    /// does not read.
+    pub(super) fn activations(
+        &self,
+        weights: &DecoderWeights,
+        saved: SavedBlock,
+        sequences: &Sequences,
+    ) -> Result<BlockActivations> {
+        let (attention, normed) = match saved {
+            SavedBlock::Everything(all) => return Ok(*all),
+            SavedBlock::Attention(half) => {
+                let normed = weights.branch_input(&half.middle, self.feed_forward_norm)?;
+                (*half, normed)
+            }
+            SavedBlock::Input(input) => {
+                let AttentionForward { normed, half: Some(half), .. } =
+                    self.attend(weights, &input, sequences, None, true)?
+                else {
+                    bail!("a block's backward needs a packed batch")
+                };
+                (half, normed)
+            }
         };
-        Ok(BlockForward { output, activations })
+        // A norm after the feed-forward part reads the part's output.
+        if self.feed_forward_post_norm.is_some() {
+            let branch = self.feed_forward.forward(weights, normed, true)?;
+            if let Some(gate_up) = branch.gate_up {
+                return Ok(BlockActivations { attention, gate_up, feed_forward: Some(branch.output) });
+            }
+            bail!("a feed-forward part did not keep what it was told to")
+        }
+        let gate_up = self.feed_forward.gate_up(weights, normed)?;
+        Ok(BlockActivations { attention, gate_up, feed_forward: None })
     }
 
     /// Turns `d_stream` from the gradient of the block's output into that of its input.
@@ -123,8 +181,8 @@ impl Block {
         sequences: &PackedSequences,
         gradients: &Gradients,
     ) -> Result<()> {
-        let BlockActivations { input, attention, attention_projected, middle, gate_up, feed_forward } =
-            activations;
+        let BlockActivations { attention: half, gate_up, feed_forward } = activations;
+        let AttentionHalf { input, attention, projected, middle } = half;
         let d_branch =
             weights.join_backward(feed_forward, self.feed_forward_post_norm, d_stream, gradients)?;
         let normed = || weights.branch_input(&middle, self.feed_forward_norm);
@@ -132,8 +190,7 @@ impl Block {
         weights.branch_input_backward(&middle, self.feed_forward_norm, &d_normed, gradients, d_stream)?;
         drop((middle, d_normed));
 
-        let d_projected =
-            weights.join_backward(attention_projected, self.attention_post_norm, d_stream, gradients)?;
+        let d_projected = weights.join_backward(projected, self.attention_post_norm, d_stream, gradients)?;
         let normed = || weights.branch_input(&input, self.attention_norm);
         let d_normed =
             self.attention.backward(weights, attention, normed, d_projected, sequences, gradients)?;
@@ -141,23 +198,45 @@ impl Block {
     }
 }
 
-/// What one block's forward computed on its way; the backward takes it apart.
-pub(super) struct BlockActivations {
+/// What a forward keeps of a block.
+pub(super) enum SavedBlock {
+    /// Its input \[t, h].
+    Input(Tensor),
+    /// What came up to the stream after attention.
+    Attention(Box<AttentionHalf>),
+    /// All that the backward reads.
+    Everything(Box<BlockActivations>),
+}
+
+/// What the backward reads of a block's attention.
+pub(super) struct AttentionHalf {
     /// The block's input \[t, h].
     input: Tensor,
     attention: AttentionActivations,
     /// The attention's projected output \[t, h], where a norm follows it.
-    attention_projected: Option<Tensor>,
+    projected: Option<Tensor>,
     /// The stream after attention \[t, h].
     middle: Tensor,
+}
+
+/// What the backward reads of a block; it takes it apart.
+pub(super) struct BlockActivations {
+    attention: AttentionHalf,
     /// \[t, 2 i].
     gate_up: Tensor,
     /// The feed-forward part's output \[t, h], where a norm follows it.
     feed_forward: Option<Tensor>,
 }
 
-/// A block's output and, where it was asked for, what it computed on its way.
+/// The stream after attention \[n, h], what the feed-forward part reads of it, and what was kept.
+struct AttentionForward {
+    middle: Tensor,
+    normed: Tensor,
+    half: Option<AttentionHalf>,
+}
+
+/// A block's output and, of a packed batch, what was to be kept beside its input.
 pub(super) struct BlockForward {
     pub(super) output: Tensor,
-    pub(super) activations: Option<BlockActivations>,
+    pub(super) saved: Option<SavedBlock>,
 }

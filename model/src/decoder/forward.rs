@@ -4,12 +4,14 @@ use candle_core::{Result, Tensor};
 
 use super::Decoder;
 use super::attention::{PackedSequences, Sequences};
-use super::block::BlockActivations;
+use super::block::SavedBlock;
+use super::kept::{KeepPlan, Kept};
 use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
 use crate::linear::lora::dropout::StepDropout;
 use crate::ops::embedding::embedding;
 use crate::ops::rows::select_rows;
+use crate::profile;
 
 /// What a forward leaves for its backward.
 pub struct Tape {
@@ -20,14 +22,6 @@ pub struct Tape {
     hidden: Tensor,
     /// What the adapters left out.
     pub(super) dropout: Option<StepDropout>,
-}
-
-/// What is kept of one block.
-pub(super) enum SavedBlock {
-    /// The block's input alone \[t, h]; its backward computes the rest again.
-    Input(Tensor),
-    /// Everything.
-    All(Box<BlockActivations>),
 }
 
 impl Tape {
@@ -69,7 +63,7 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             // A mask is of all rows.
             let rows = rows.filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
-            x = block.forward(&weights, &x, &sequences, rows, false)?.output;
+            x = block.forward(&weights, &x, &sequences, rows, Kept::Input)?.output;
         }
         if let Some(rows) = rows.filter(|_| dropout.is_some()) {
             x = select_rows(&x, rows)?;
@@ -77,22 +71,23 @@ impl Decoder {
         weights.normed(&x, self.final_norm)
     }
 
-    /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs: with `recompute` only the input of each
-    /// block (t·h numbers a layer), which its backward runs again.
+    /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs, or so much of it as `keep` says: the backward computes
+    /// the rest again.
     ///
     /// # Errors
     /// As [`Decoder::hidden`].
-    pub fn forward_train(&self, batch: &PackedBatch, recompute: bool) -> Result<Tape> {
+    pub fn forward_train(&self, batch: &PackedBatch, keep: KeepPlan) -> Result<Tape> {
+        let _stage = profile::stage("forward");
         let packed = PackedSequences::new(batch, self.rotary(batch.context())?);
         let sequences = Sequences::Packed(&packed);
         let dropout = self.step_dropout(batch);
         let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let mut x = self.embed(batch.ids())?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let forward = block.forward(&weights, &x, &sequences, None, !recompute)?;
-            blocks
-                .push(forward.activations.map_or(SavedBlock::Input(x), |all| SavedBlock::All(Box::new(all))));
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let keep = keep.of_block(layer, self.blocks.len());
+            let forward = block.forward(&weights, &x, &sequences, None, keep)?;
+            blocks.push(forward.saved.unwrap_or(SavedBlock::Input(x)));
             x = forward.output;
         }
         let hidden = weights.normed(&x, self.final_norm)?;

@@ -8,6 +8,7 @@ use crate::linear::Linear;
 use crate::ops::log_prob::{check_targets, log_probs, log_probs_backward, soft_cap};
 use crate::ops::rows::{add_rows, select_rows};
 use crate::parameters::Gradients;
+use crate::profile;
 
 /// Logits that are held at once (64 MB in f32). A chunk's products read the whole head, so that it should have
 /// hundreds of rows; its size does not grow with the vocabulary.
@@ -75,6 +76,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::token_log_probs`].
     pub fn token_log_probs_f64(&self, hidden: &Tensor, rows: &[usize], targets: &[u32]) -> Result<Vec<f64>> {
+        let _stage = profile::stage("head");
         let head = self.head()?;
         check_rows(hidden, rows)?;
         check_targets(targets, rows.len(), head.outputs())?;
@@ -111,6 +113,7 @@ impl Decoder {
         if d_log_probs.len() != rows.len() {
             bail!("{} gradients of {} log-probs", d_log_probs.len(), rows.len())
         }
+        let _stage = profile::stage("head, backward");
         let cap = self.architecture.final_softcap;
         let d_hidden = hidden.zeros_like()?;
         let chunks = self.chunks(head, hidden, rows.len())?;

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Decoder;
 use super::attention::Sequences;
+use super::kept::Kept;
 use super::rotary::RotaryTables;
 use crate::gpu::Gpu;
 use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
@@ -82,7 +83,7 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             let sequences = Sequences::Paged { step, rotary, cache: &cache.layers[layer] };
             let wanted = wanted.filter(|_| layer + 1 == self.blocks.len());
-            x = block.forward(&self.weights(), &x, &sequences, wanted, false)?.output;
+            x = block.forward(&self.weights(), &x, &sequences, wanted, Kept::Input)?.output;
         }
         match wanted {
             Some([]) => Ok(x),

@@ -1,5 +1,6 @@
 //! A decoder from a model folder, or with random weights; and back into a folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -8,11 +9,12 @@ use candle_core::{DType, Device};
 use super::Decoder;
 use super::block::Block;
 use super::rotary::RotaryTables;
+use crate::architecture::layout::{ModuleSpec, Modules};
 use crate::architecture::{Architecture, TensorSpec};
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::{Linear, Nf4Matrix};
-use crate::parameters::{Parameter, Parameters};
+use crate::parameters::{Parameter, ParameterId, Parameters};
 use crate::preference::load_heads;
 use crate::weights::{self, WeightFiles, random_tensor};
 
@@ -74,6 +76,24 @@ fn quantized(
     Ok(Some(matrix.placed_on(&options.device)?))
 }
 
+/// The maps that one product each computes (queries, keys and values; gate and up), by the name of their last matrix.
+struct Joins<'a>(BTreeMap<String, &'a [ModuleSpec]>);
+
+impl<'a> Joins<'a> {
+    fn of(modules: &'a Modules) -> Self {
+        let maps = modules.layers.iter().flat_map(|layer| [&layer.qkv[..], &layer.gate_up[..]]);
+        Self(maps.filter_map(|map| Some((map.last()?.weight(), map))).collect())
+    }
+
+    /// Joins a map when the last of its matrices was brought in, so that no more than one map is in memory twice.
+    fn after(&mut self, parameters: &mut Parameters, id: ParameterId) -> Result<(), ModelError> {
+        match self.0.remove(&parameters.get(id).name) {
+            Some(map) => Ok(Linear::join(parameters, map)?),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Decoder {
     /// Loads a model folder in Hugging Face layout, or a GGUF.
     ///
@@ -90,6 +110,7 @@ impl Decoder {
         let dtype = options.compute_dtype(stored);
         let mut parameters = Parameters::default();
         let modules = architecture.modules();
+        let mut joins = Joins::of(&modules);
         for spec in modules.tensors() {
             if modules.is_of_head(&spec.name) && !files.contains(&spec.name) {
                 continue;
@@ -101,7 +122,8 @@ impl Decoder {
                 continue;
             }
             let value = files.get(&spec, dtype, &options.device)?;
-            parameters.push(Parameter::new(spec.name, value, spec.kind));
+            let id = parameters.push(Parameter::new(spec.name, value, spec.kind));
+            joins.after(&mut parameters, id)?;
         }
         if options.heads {
             load_heads(&files, &architecture, dtype, &options.device, &mut parameters)?;
@@ -121,6 +143,7 @@ impl Decoder {
         let dtype = options.compute_dtype(stored);
         let mut parameters = Parameters::default();
         let modules = architecture.modules();
+        let mut joins = Joins::of(&modules);
         for spec in modules.tensors() {
             let value = random_tensor(&spec, &architecture, seed, dtype, &options.device)?;
             if modules.is_of_block(&spec) && options.quantize.is_some() {
@@ -128,7 +151,8 @@ impl Decoder {
                 parameters.push_quantized(spec.name, matrix);
                 continue;
             }
-            parameters.push(Parameter::new(spec.name, value, spec.kind));
+            let id = parameters.push(Parameter::new(spec.name, value, spec.kind));
+            joins.after(&mut parameters, id)?;
         }
         let mut decoder = Self::assemble(architecture, parameters, &options.device, dtype)?;
         decoder.stored_dtype = stored;
@@ -147,10 +171,14 @@ impl Decoder {
 
     pub(super) fn assemble(
         architecture: Architecture,
-        parameters: Parameters,
+        mut parameters: Parameters,
         device: &Device,
         dtype: DType,
     ) -> Result<Self, ModelError> {
+        let modules = architecture.modules();
+        for maps in Joins::of(&modules).0.values() {
+            Linear::join(&mut parameters, maps)?;
+        }
         let find = |name: &str| {
             parameters.find(name).ok_or_else(|| {
                 ModelError::value(
@@ -159,7 +187,6 @@ impl Decoder {
                 )
             })
         };
-        let modules = architecture.modules();
         let blocks = (modules.layers.iter().enumerate())
             .map(|(layer, modules)| Block::new(&architecture, layer, modules, &parameters))
             .collect::<Option<Vec<_>>>()

@@ -10,7 +10,7 @@
 //! | v | vocabulary |
 //!
 //! One code path for all families: what differs is a field of [`Architecture`]. `forward_train` keeps what
-//! `backward` needs (or, with recomputation, the blocks' inputs alone); `hidden` keeps nothing; `forward_paged`
+//! `backward` needs, or the part of it that a `KeepPlan` says; `hidden` keeps nothing; `forward_paged`
 //! works on the cache that its caller owns.
 
 mod adapted;
@@ -22,6 +22,7 @@ mod feed_forward;
 mod forward;
 mod head;
 mod inference;
+mod kept;
 mod load;
 mod rotary;
 mod weights;
@@ -35,6 +36,7 @@ use candle_core::{DType, Device, Result, bail};
 pub use captured::DecodeGraphs;
 pub use forward::Tape;
 pub use head::head_chunk_rows;
+pub use kept::{KeepPlan, Kept};
 pub use load::{LoadOptions, Quantization};
 
 use self::rotary::RotaryTables;

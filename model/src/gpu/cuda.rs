@@ -1,18 +1,19 @@
 //! CUDA behind [`Launcher`]: kernels from the image that the build script compiled, products from cuBLAS.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    self, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, sys,
+    self, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Captured, Gemm, GpuMemory, Launch, Launcher, Operand};
+use super::{Argument, Captured, Gemm, GpuMemory, Launch, Launcher, Mark, Operand};
 
 /// Machine code and PTX of `gpu/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -154,6 +155,22 @@ impl Drop for CudaCaptured {
     }
 }
 
+/// An event of the stream.
+struct CudaMark(CudaEvent);
+
+impl Mark for CudaMark {
+    fn seconds_until(&self, later: &dyn Mark) -> Result<f64> {
+        match later.as_any().downcast_ref::<Self>() {
+            Some(later) => Ok(f64::from(self.0.elapsed_ms(&later.0).w()?) / 1e3),
+            None => bail!("a moment of another clock"),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
 impl Cuda {
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
@@ -266,6 +283,12 @@ impl Launcher for Cuda {
             )
         };
         done.map_err(|error| candle_core::Error::Msg(format!("cuBLAS, {gemm:?}: {error}")))
+    }
+
+    fn mark(&self) -> Result<Box<dyn Mark>> {
+        // Without flags an event has no time.
+        let event = self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).w()?;
+        Ok(Box::new(CudaMark(event)))
     }
 
     fn begin_capture(&self) -> Result<()> {

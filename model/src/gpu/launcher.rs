@@ -1,6 +1,9 @@
 //! What stands behind the GPU forms: launches of kernels and products, by addresses and numbers alone.
 
-use candle_core::{DType, Result};
+use std::any::Any;
+use std::time::Instant;
+
+use candle_core::{DType, Result, bail};
 
 /// One argument of a kernel, by value.
 #[derive(Clone, Copy, Debug)]
@@ -98,11 +101,54 @@ pub trait Launcher: Send + Sync {
     /// What the device says.
     fn begin_capture(&self) -> Result<()>;
 
+    /// A moment on the device's clock, after all that was started.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn mark(&self) -> Result<Box<dyn Mark>> {
+        Ok(Box::new(HostMark::now()))
+    }
+
     /// What was recorded; also ends a recording that failed.
     ///
     /// # Errors
     /// What the device says.
     fn end_capture(&self) -> Result<Box<dyn Captured>>;
+}
+
+/// A moment on a device's clock.
+pub trait Mark: Send {
+    /// Seconds from here to a later moment of the same device, when both have come.
+    ///
+    /// # Errors
+    /// What the device says; a moment of another clock.
+    fn seconds_until(&self, later: &dyn Mark) -> Result<f64>;
+
+    /// For the launcher that made it.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A moment of the host's clock, for launchers that have done what they were told when they return.
+pub struct HostMark(Instant);
+
+impl HostMark {
+    /// Now.
+    pub fn now() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Mark for HostMark {
+    fn seconds_until(&self, later: &dyn Mark) -> Result<f64> {
+        match later.as_any().downcast_ref::<Self>() {
+            Some(later) => Ok((later.0 - self.0).as_secs_f64()),
+            None => bail!("a moment of another clock"),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
 }
 
 /// Launches and products that start by one call, as often as wanted, with the addresses and numbers of the recording.

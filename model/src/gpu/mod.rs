@@ -16,8 +16,10 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
 pub use cuda::open;
-pub use launcher::{Argument, Captured, Gemm, KERNELS, Launch, Launcher, Operand};
+pub use launcher::{Argument, Captured, Gemm, HostMark, KERNELS, Launch, Launcher, Mark, Operand};
 pub use memory::{GpuMemory, memory, take_peak};
+
+use crate::profile;
 
 /// A recording of [`Gpu::capture`].
 pub(crate) struct Graph {
@@ -185,7 +187,16 @@ impl Gpu {
         if grid[1] > 65_535 || grid[2] > 65_535 {
             bail!("{kernel}: a grid of {grid:?} blocks is too high")
         }
-        self.launcher.launch(&Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments })
+        let launch = Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments };
+        profile::launched(self, kernel, || self.launcher.launch(&launch))
+    }
+
+    /// A moment on the device's clock: when all that was started before is done.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(crate) fn mark(&self) -> Result<Box<dyn Mark>> {
+        self.launcher.mark()
     }
 
     /// A product; one without rows, columns or sums changes nothing (C is then not accumulated into, nor cleared).
@@ -196,7 +207,7 @@ impl Gpu {
         if gemm.m == 0 || gemm.n == 0 || gemm.k == 0 {
             return Ok(());
         }
-        self.launcher.gemm(gemm)
+        profile::launched(self, "gemm", || self.launcher.gemm(gemm))
     }
 }
 

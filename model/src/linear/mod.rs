@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `Weight::Dense`, `Weight::Tied` | a parameter \[rows, inputs] | `dense.rs` |
 //! | `Weight::Nf4` | a frozen matrix of four bits beside the parameters | `nf4.rs` |
+//! | `Weight::Dense`, all modules of a map joined in one tensor (`Parameters::join`) | views of it are the parameters | one for all modules |
 //! | all modules of a map packed for a CPU's inference | beside the parameters, until `Linear::unpack` | `packed.rs` |
 //!
 //! A frozen weight in a form of its own (`nf4.rs`) is no parameter, so that neither gradients nor optimizers nor a trainer's
@@ -31,6 +32,8 @@ pub(crate) mod nf4;
 mod packed;
 mod sum_order;
 
+use std::collections::HashSet;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use self::lora::dropout::StepDropout;
@@ -47,12 +50,15 @@ use crate::cpu::gemm::PackedNf4;
 use crate::cpu::storage::unwritten_tensor;
 use crate::gpu::Gpu;
 use crate::ops::elementwise::{add_bias, add_bias_backward};
-use crate::parameters::{Gradients, Parameter, ParameterId, Parameters};
+use crate::parameters::{Gradients, JoinId, Parameter, ParameterId, Parameters};
+use crate::profile::{self, OperationCost};
 
 /// Maps of one input into the columns of one output.
 pub struct Linear {
     inputs: usize,
     modules: Vec<Module>,
+    /// Where all matrices are one tensor.
+    join: Option<JoinId>,
     adapters: Vec<Lora>,
     packed: Option<Packed>,
     /// Of modules whose matrix is quantised: the same for a CPU's inference.
@@ -95,6 +101,15 @@ impl Linear {
         Self::side_by_side(parameters, found.collect::<Option<Vec<_>>>()?)
     }
 
+    /// Joins the matrices of these modules, where all of them are parameters: [`Linear::of`] then makes one product of them.
+    ///
+    /// # Errors
+    /// Out of memory on the device.
+    pub(crate) fn join(parameters: &mut Parameters, modules: &[layout::ModuleSpec]) -> Result<()> {
+        let found: Option<Vec<_>> = modules.iter().map(|module| parameters.find(&module.weight())).collect();
+        found.map_or(Ok(()), |matrices| parameters.join(&matrices))
+    }
+
     /// A map of one module without a bias, `name`.weight; `None` where that is not among the parameters.
     pub(crate) fn named(parameters: &Parameters, name: &str) -> Option<Self> {
         let weight = parameters.find(&format!("{name}.weight"))?;
@@ -120,6 +135,12 @@ impl Linear {
             (name, weight, bias)
         });
         let added: Vec<_> = added.collect();
+        let matrices: Vec<_> = added.iter().filter_map(|(_, weight, _)| weight.parameter()).collect();
+        let widths =
+            matrices.iter().map(|&id| parameters.get(id).value.dims2().map_or(0, |(_, width)| width));
+        if widths.collect::<HashSet<_>>().len() == 1 {
+            parameters.join(&matrices)?;
+        }
         match Self::side_by_side(parameters, added) {
             Some(linear) => Ok(linear),
             None => bail!("the new modules are not matrices of one input"),
@@ -133,6 +154,7 @@ impl Linear {
         let mut linear = Self {
             inputs: 0,
             modules: Vec::with_capacity(modules.len()),
+            join: None,
             adapters: Vec::new(),
             packed: None,
             coded: Vec::new(),
@@ -147,6 +169,8 @@ impl Linear {
             let first = linear.outputs();
             linear.modules.push(Module { name, rows: first..first + rows, weight, bias });
         }
+        let matrices: Vec<_> = linear.modules.iter().filter_map(|module| module.weight.parameter()).collect();
+        linear.join = parameters.find_join(&matrices).filter(|_| matrices.len() == linear.modules.len());
         Some(linear)
     }
 
@@ -273,10 +297,18 @@ impl Linear {
                 self.names()
             )
         }
+        let _operation = profile::operation_named(
+            || self.short_names(),
+            || OperationCost::product(t, self.outputs(), self.inputs, x.dtype().size_in_bytes()),
+        );
         let gpu = Gpu::of(x)?;
         match (&self.packed, &gpu) {
             (Some(packed), None) => packed.forward(x, out)?,
             _ => {
+                let joined = self.joined(parameters);
+                if let Some(whole) = joined {
+                    dense::forward(gpu.as_ref(), x, whole, out, 0, pass.sums)?;
+                }
                 for (number, module) in self.modules.iter().enumerate() {
                     let first = module.rows.start;
                     if let Some(Some(folded)) = self.folded.get(number) {
@@ -285,7 +317,7 @@ impl Linear {
                     }
                     let place = self.place(parameters, gpu.as_ref(), module, pass.dropout);
                     let adapter = self.adapter_of(number);
-                    if adapter.is_none_or(|adapter| !adapter.replaces_product()) {
+                    if joined.is_none() && adapter.is_none_or(|adapter| !adapter.replaces_product()) {
                         match self.coded.get(number) {
                             Some(Some(coded)) if gpu.is_none() && x.dtype() == DType::F32 => {
                                 packed::forward_coded(coded, x, out, first)?
@@ -305,6 +337,12 @@ impl Linear {
             }
         }
         Ok(())
+    }
+
+    /// All matrices as one, where they are joined and no adapter makes a module's product by itself.
+    fn joined<'a>(&self, parameters: &'a Parameters) -> Option<&'a Tensor> {
+        let is_plain = self.folded.is_empty() && !self.adapters.iter().any(Lora::replaces_product);
+        self.join.filter(|_| is_plain).and_then(|id| parameters.joined(id))
     }
 
     fn place<'a>(
@@ -354,7 +392,14 @@ impl Linear {
                 self.names()
             )
         }
+        let _operation = profile::operation_named(
+            || format!("{}, backward", self.short_names()),
+            || self.backward_cost(x, gradients),
+        );
         let gpu = Gpu::of(x)?;
+        if let Some(dx) = self.backward_joined(parameters, gpu.as_ref(), x, dy, gradients)? {
+            return Ok(dx);
+        }
         // The first module's product overwrites, unless an adapter makes it: that one adds.
         let starts_empty = self.adapter_of(0).is_some_and(Lora::replaces_product);
         let dx = match &gpu {
@@ -385,11 +430,67 @@ impl Linear {
         Ok(dx)
     }
 
+    /// As [`Linear::backward_in`] by one product for dx and one for dW; `None` where the matrices are not joined. Adapters are
+    /// left to the other way, which adds a module's adapter to dx before the next module.
+    fn backward_joined(
+        &self,
+        parameters: &Parameters,
+        gpu: Option<&Gpu>,
+        x: &Tensor,
+        dy: &Tensor,
+        gradients: &Gradients,
+    ) -> Result<Option<Tensor>> {
+        let Some((id, whole)) = self.join.zip(self.joined(parameters)).filter(|_| self.adapters.is_empty())
+        else {
+            return Ok(None);
+        };
+        let t = x.dims2()?.0;
+        let dx = match gpu {
+            Some(gpu) => gpu.unwritten((t, self.inputs), x.dtype())?,
+            None => unwritten_tensor((t, self.inputs), x.dtype())?,
+        };
+        if t == 0 {
+            return Ok(Some(dx));
+        }
+        dense::backward_input(gpu, dy, whole, &dx, 0, false)?;
+        let d_whole = gradients.joined(id);
+        if let Some(d_whole) = d_whole {
+            dense::backward_weight(gpu, x, dy, d_whole, 0)?;
+        }
+        for module in &self.modules {
+            let d_weight = module.weight.parameter().and_then(|id| gradients.get(id));
+            if let Some(d_weight) = d_weight.filter(|_| d_whole.is_none()) {
+                dense::backward_weight(gpu, x, dy, d_weight, module.rows.start)?;
+            }
+            if let Some(d_bias) = module.bias.and_then(|bias| gradients.get(bias)) {
+                add_bias_backward(dy, module.rows.start, d_bias)?;
+            }
+        }
+        Ok(Some(dx))
+    }
+
     fn rows_of(&self, x: &Tensor) -> Result<usize> {
         match x.dims2()? {
             (t, inputs) if inputs == self.inputs => Ok(t),
             _ => bail!("an input {:?} for {}, which takes {} columns", x.dims(), self.names(), self.inputs),
         }
+    }
+
+    /// Of the product for dx, and of that for dW of each matrix that is trained.
+    fn backward_cost(&self, x: &Tensor, gradients: &Gradients) -> OperationCost {
+        let (t, width) = (x.dims2().map_or(0, |(t, _)| t), x.dtype().size_in_bytes());
+        let is_trained =
+            |module: &&Module| module.weight.parameter().is_some_and(|id| gradients.get(id).is_some());
+        let trained = self.modules.iter().filter(is_trained).map(|module| module.rows.len()).sum();
+        let dx = OperationCost::product(t, self.inputs, self.outputs(), width);
+        let d_weight = OperationCost::product(trained, self.inputs, t, width);
+        OperationCost { bytes: dx.bytes + d_weight.bytes, flops: dx.flops + d_weight.flops }
+    }
+
+    /// What the modules are called within their block.
+    fn short_names(&self) -> String {
+        let short = |module: &Module| module.name.rsplit('.').next().unwrap_or_default().to_owned();
+        self.modules.iter().map(short).collect::<Vec<_>>().join("+")
     }
 
     /// The modules' names, for messages.

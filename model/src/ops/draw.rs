@@ -5,6 +5,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::gpu::{Argument, Gpu, address, int, pointer};
+use crate::profile::{self, OperationCost};
 
 /// Which tokens may be drawn, and how likely.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,6 +131,7 @@ impl DrawPlaces {
         if logits.dtype() != DType::F32 || vocab == 0 || vocab > 1 << 19 {
             bail!("tokens are drawn from f32 logits of at most 2^19 tokens, not {:?} {vocab}", logits.dtype())
         }
+        let _operation = profile::operation("draw", || OperationCost::moving(&[logits]));
         let ids = address(&self.drawn)?;
         let arguments = [
             Argument::Pointer(ids),

@@ -7,6 +7,7 @@ use crate::cpu::simd::simd;
 use crate::cpu::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::{Argument, Gpu, address, all_of, int, pointer};
+use crate::profile::{self, OperationCost};
 
 simd! {
     fn add_into<T: Real>(x: &mut [T], y: &[T]) {
@@ -33,6 +34,7 @@ simd! {
 /// # Errors
 /// A tensor that is not contiguous.
 pub(crate) fn add_assign(x: &Tensor, y: &Tensor) -> Result<()> {
+    let _operation = profile::operation("add", || OperationCost::moving(&[x, y, x]));
     if let Some(gpu) = Gpu::of(x)? {
         return add_gpu(&gpu, x, x, y);
     }
@@ -48,6 +50,7 @@ pub(crate) fn add_assign(x: &Tensor, y: &Tensor) -> Result<()> {
 /// # Errors
 /// A tensor that is not contiguous.
 pub fn sum(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    let _operation = profile::operation("add", || OperationCost::moving(&[x, y, x]));
     if let Some(gpu) = Gpu::of(x)? {
         let out = gpu.unwritten(x.shape(), x.dtype())?;
         add_gpu(&gpu, &out, x, y)?;
@@ -74,6 +77,7 @@ fn sum_cpu<T: Real>(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that is not contiguous.
 pub fn scale_assign(x: &Tensor, factor: f64) -> Result<()> {
+    let _operation = profile::operation("scale", || OperationCost::moving(&[x, x]));
     if let Some(gpu) = Gpu::of(x)? {
         let n = x.elem_count();
         let arguments = [pointer(x)?, Argument::F32(factor as f32), Argument::I64(n as i64)];
@@ -89,6 +93,7 @@ pub fn scale_assign(x: &Tensor, factor: f64) -> Result<()> {
 /// # Errors
 /// A tensor that is not contiguous.
 pub(crate) fn zero(x: &Tensor) -> Result<()> {
+    let _operation = profile::operation("zero", || OperationCost::moving(&[x]));
     if let Some(gpu) = Gpu::of(x)? {
         all_of(DType::F32, &[x])?;
         let n = x.elem_count();

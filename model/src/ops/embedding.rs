@@ -3,21 +3,23 @@
 
 use candle_core::{Result, Tensor, bail};
 
-use super::rows::{add_rows, gather_rows, gather_rows_at};
+use super::rows::{add_rows, gather_rows, gather_rows_at, row_cost};
 use crate::cpu::parallel::for_rows;
 use crate::cpu::storage::{tensor_of, unwritten, with_slice};
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::Gpu;
+use crate::profile;
 
 /// Looks `ids` up in `table` \[vocab, h], times `scale` (Gemma's √h): \[t, h].
 ///
 /// # Errors
 /// An id outside the table.
 pub fn embedding(table: &Tensor, ids: &[u32], scale: Option<f64>) -> Result<Tensor> {
-    let vocab = table.dims2()?.0;
+    let (vocab, h) = table.dims2()?;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab) {
         bail!("token id {id} is outside the vocabulary of {vocab}")
     }
+    let _operation = profile::operation("embedding", || row_cost(2 * ids.len() * h, table));
     if let Some(gpu) = Gpu::of(table)? {
         return gather_rows(&gpu, table, ids, scale);
     }

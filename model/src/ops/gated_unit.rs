@@ -11,6 +11,7 @@ use crate::cpu::simd::simd;
 use crate::cpu::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::{Argument, Gpu, address, all_of, int};
+use crate::profile::{self, OperationCost};
 
 /// √(2/π) and the cubic's coefficient of the tanh form of GELU.
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
@@ -103,12 +104,19 @@ fn launch(
 pub fn gated_unit(gate_up: &Tensor, activation: Activation) -> Result<Tensor> {
     let (t, width) = gate_up.dims2()?;
     let width = width / 2;
+    let _operation = profile::operation("gated unit", || gated_cost(gate_up, 3));
     if let Some(gpu) = Gpu::of(gate_up)? {
         let out = gpu.unwritten((t, width), gate_up.dtype())?;
         launch(&gpu, "gated_unit", [(&out, width), (gate_up, 2 * width)], t, activation)?;
         return Ok(out);
     }
     by_dtype!(gate_up.dtype(), T => gated_unit_cpu::<T>(gate_up, t, width, activation))
+}
+
+/// Of going over one half of gate and up so many times.
+fn gated_cost(gate_up: &Tensor, times: usize) -> OperationCost {
+    let half = gate_up.elem_count() / 2 * gate_up.dtype().size_in_bytes();
+    OperationCost { bytes: (times * half) as f64, flops: 0.0 }
 }
 
 fn gated_unit_cpu<T: Real>(
@@ -136,6 +144,7 @@ fn gated_unit_cpu<T: Real>(
 /// A tensor that is not contiguous.
 pub fn gated_unit_backward(gate_up: &Tensor, dy: &Tensor, activation: Activation) -> Result<()> {
     let (t, width) = dy.dims2()?;
+    let _operation = profile::operation("gated unit backward", || gated_cost(gate_up, 5));
     if let Some(gpu) = Gpu::of(gate_up)? {
         return launch(&gpu, "gated_unit_backward", [(gate_up, 2 * width), (dy, width)], t, activation);
     }

@@ -11,6 +11,7 @@ use crate::cpu::simd::simd;
 use crate::cpu::storage::{tensor_of, with_slice, with_slice_mut};
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::{Argument, Gpu, int, pointer};
+use crate::profile::{self, OperationCost};
 
 simd! {
     fn cap_row<T: Real>(z: &mut [T], cap: T) {
@@ -118,6 +119,7 @@ const ROW_THREADS: usize = 512;
 pub fn log_probs(logits: &Tensor, targets: &[u32], cap: Option<f64>) -> Result<Tensor> {
     let (n, vocab) = logits.dims2()?;
     check_targets(targets, n, vocab)?;
+    let _operation = profile::operation("log-probs", || OperationCost::moving(&[logits]));
     if let Some(gpu) = Gpu::of(logits)? {
         let out = gpu.unwritten(n, DType::F32)?;
         let targets = gpu.upload(targets)?;
@@ -161,6 +163,10 @@ pub fn log_probs_backward(
     if d.len() != n {
         bail!("{} gradients of {n} log-probs", d.len())
     }
+    let _operation = profile::operation("log-probs backward", || OperationCost {
+        bytes: OperationCost::moving(&[logits]).bytes + (n * vocab * dtype.size_in_bytes()) as f64,
+        flops: 0.0,
+    });
     if let Some(gpu) = Gpu::of(logits)? {
         let out = if dtype == DType::F32 { logits.clone() } else { gpu.unwritten((n, vocab), dtype)? };
         let (targets, d) = (gpu.upload(targets)?, Tensor::from_slice(d, d.len(), gpu.device())?);

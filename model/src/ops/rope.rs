@@ -15,6 +15,7 @@ use crate::cpu::simd::simd;
 use crate::cpu::storage::with_slice_mut;
 use crate::cpu::{Real, by_dtype};
 use crate::gpu::{Argument, Gpu, int, pointer};
+use crate::profile::{self, OperationCost};
 
 /// cos and sin for positions `0..positions`, \[positions, width/2] each.
 pub struct RopeTable {
@@ -138,6 +139,10 @@ impl RopeTable {
             candle_core::bail!("{} positions for {rows} rows of {width} columns", positions.values.len())
         }
         self.covers(positions)?;
+        let _operation = profile::operation("rope", || OperationCost {
+            bytes: (2 * rows * heads * 2 * self.half * x.dtype().size_in_bytes()) as f64,
+            flops: 0.0,
+        });
         let Some(gpu) = Gpu::of(x)? else {
             return by_dtype!(x.dtype(), T => with_slice_mut::<T, _>(x, |x| {
                 self.rotate_slice(x, width, heads, &positions.values, direction);

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use selfplay_model::{Decoder, Gradients};
 
 pub use pairs::{
-    AnchorPolicy, Anchors, PairObjective, PassSettings, TokenPair, load_anchors, pair_gradients, token_pair,
+    AnchorPolicy, Anchors, MicroBatches, PairObjective, TokenPair, load_anchors, pair_gradients, token_pair,
     token_pairs,
 };
 pub use preference::{
@@ -23,6 +23,7 @@ pub use sft::{SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, 
 pub(crate) use pairs::ReferencePass;
 pub(crate) use pairs::check_vocabulary;
 
+use crate::activation_memory::ActivationMemory;
 use crate::collective::Collective;
 use crate::loss::PairLogProbs;
 use crate::training::{Preparation, TrainRun, TrainSummary, ValidationRule};
@@ -112,6 +113,8 @@ pub struct Part<'a> {
     pub places: &'a [usize],
     /// Whether this is the first part of the batch, which reports what is summed over the batch only once.
     pub is_first: bool,
+    /// What passes may keep for their backward.
+    pub memory: &'a ActivationMemory,
     /// The whole batch's log-probs, by place, where [`Objective::log_probs`] has given those of every part.
     pub log_probs: Option<&'a [PairLogProbs]>,
 }

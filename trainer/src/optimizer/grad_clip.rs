@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::gpu::{Argument, Gpu, address, pointer};
 use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
+use selfplay_model::profile::{self, OperationCost};
 use selfplay_model::{Gradients, Parameters};
 
 use crate::TrainError;
@@ -39,6 +40,9 @@ pub fn global_norm(
     max_norm: f64,
 ) -> Result<GradientNorm, TrainError> {
     let mut total = 0.0;
+    let _operation = profile::operation("gradient norm", || {
+        OperationCost::moving(&gradients.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())
+    });
     let all_squares = match gradients.iter().next() {
         Some((_, first)) => match Gpu::of(first)? {
             Some(gpu) => squares_gpu(&gpu, gradients)?,

@@ -13,20 +13,23 @@ mod eight_bit;
 mod fused;
 mod gpu;
 pub mod grad_clip;
+mod offload;
 mod rmsprop;
 mod state;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use selfplay_model::gpu::Gpu;
-use selfplay_model::{Gradients, ParameterId, ParameterKind, Parameters};
+use selfplay_model::profile::{self, OperationCost};
+use selfplay_model::{Decoder, Gradients, ParameterId, ParameterKind, Parameters};
 
 use crate::TrainError;
 use crate::settings::{OptimizerKind, TrainSettings};
 use crate::trained::trained;
 use adamw::AdamW;
 use eight_bit::{CodeTables, Place};
+use offload::OffloadedParameter;
 use rmsprop::RmsProp;
 use state::ParameterState;
 
@@ -68,6 +71,8 @@ pub struct Optimizer {
     /// For state in eight bits on a GPU.
     tables: Option<CodeTables>,
     steps: u64,
+    /// State and f32 weights are the host's.
+    is_offloaded: bool,
 }
 
 impl Optimizer {
@@ -76,6 +81,19 @@ impl Optimizer {
     /// # Errors
     /// State could not be allocated on a parameter's device.
     pub fn new(settings: &TrainSettings, parameters: &Parameters) -> Result<Self, TrainError> {
+        Self::placed(settings, parameters, false)
+    }
+
+    /// As [`Optimizer::new`]; with `offloaded` its state is the host's, where [`Parameters::keep_masters_on_host`] has put the
+    /// weights that it moves.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub fn placed(
+        settings: &TrainSettings,
+        parameters: &Parameters,
+        offloaded: bool,
+    ) -> Result<Self, TrainError> {
         let rule = match settings.optimizer {
             OptimizerKind::RmsProp | OptimizerKind::RmsProp8Bit => Rule::RmsProp(RmsProp::new(settings)),
             OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => Rule::AdamW(AdamW::new(settings)),
@@ -93,10 +111,11 @@ impl Optimizer {
             .collect::<Result<Vec<_>, TrainError>>()?;
         let coded = slots.iter().find(|slot| matches!(slot.state, ParameterState::Coded(_)));
         let tables = match coded.map(|slot| parameters.get(slot.id).full().device()) {
-            Some(device) if Gpu::at(device)?.is_some() => Some(CodeTables::on(device)?),
+            Some(device) if !offloaded && Gpu::at(device)?.is_some() => Some(CodeTables::on(device)?),
             _ => None,
         };
-        Ok(Optimizer { rule, weight_decay: settings.weight_decay, slots, tables, steps: 0 })
+        let (weight_decay, is_offloaded) = (settings.weight_decay, offloaded);
+        Ok(Optimizer { rule, weight_decay, slots, tables, steps: 0, is_offloaded })
     }
 
     /// Updates every trainable parameter that has a gradient, in place. Gradients are read as `clip_scale` × gradient
@@ -113,6 +132,7 @@ impl Optimizer {
         clip_scale: f64,
     ) -> Result<(), TrainError> {
         self.steps += 1;
+        let mut offloaded = Vec::new();
         for slot in &self.slots {
             let Some(gradient) = gradients.get(slot.id) else { continue };
             let parameter = parameters.get(slot.id);
@@ -126,6 +146,18 @@ impl Optimizer {
                 step: self.steps,
             };
             let copy = parameter.master.as_ref().map(|_| &parameter.value);
+            let _operation = profile::operation("optimizer", || {
+                let named = slot.state.named(self.rule.state_names(), "");
+                let state: Vec<&Tensor> = named.iter().map(|(_, tensor)| tensor).collect();
+                let moved =
+                    [&[weight, weight, gradient][..], &state[..], &state[..], copy.as_slice()].concat();
+                OperationCost::moving(&moved)
+            });
+            if self.is_offloaded {
+                let state = &slot.state;
+                offloaded.push(OffloadedParameter { scalars, weight, copy, gradient, state });
+                continue;
+            }
             match (Gpu::of(weight)?, &slot.state, &self.tables) {
                 (Some(gpu), ParameterState::Wide(state), _) => {
                     gpu::step(&gpu, &self.rule, scalars, weight, copy, gradient, state)?;
@@ -142,7 +174,12 @@ impl Optimizer {
                 }
             }
         }
-        Ok(())
+        offload::step(&self.rule, &offloaded)
+    }
+
+    /// Where its state is, for a model's.
+    pub(crate) fn device<'a>(&self, decoder: &'a Decoder) -> &'a Device {
+        if self.is_offloaded { &Device::Cpu } else { decoder.device() }
     }
 
     /// The state by name, in the parameters' order. The tensors share storage with the optimizer: write them before the

@@ -47,6 +47,20 @@ impl ParameterState {
         }
     }
 
+    /// The same tensors once more: what is written to one is written to the other.
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Wide(state) => Self::Wide(state.clone()),
+            Self::Coded(CodedStates { first, second }) => {
+                let shared = |state: &CodedState| CodedState {
+                    codes: state.codes.clone(),
+                    magnitudes: state.magnitudes.clone(),
+                };
+                Self::Coded(CodedStates { first: shared(first), second: second.as_ref().map(shared) })
+            }
+        }
+    }
+
     /// The tensors with their names in a checkpoint.
     pub fn named(&self, names: StateNames, parameter: &str) -> Vec<(String, Tensor)> {
         let mut named = Vec::new();

@@ -6,9 +6,11 @@ use selfplay_model::{Decoder, Gradients};
 
 use super::division::divide;
 use crate::TrainError;
+use crate::activation_memory::ActivationMemory;
 use crate::collective::{Collective, add_to, agree};
 use crate::loss::PairLogProbs;
 use crate::objectives::{BatchReport, Objective, Part};
+use crate::settings::Recompute;
 
 /// The gradients that the loop owns.
 pub(super) struct StepGradient {
@@ -16,6 +18,15 @@ pub(super) struct StepGradient {
     pub(super) sum: Gradients,
     /// Of one part, on a rank that has several.
     part: Option<Gradients>,
+    /// What passes may keep for their backward.
+    memory: ActivationMemory,
+}
+
+/// A batch, its model, and what passes may keep.
+struct WholeBatch<'a> {
+    decoder: &'a Decoder,
+    batch: &'a [usize],
+    memory: &'a ActivationMemory,
 }
 
 /// Which parts of a batch are this rank's, and all of them.
@@ -39,15 +50,17 @@ impl Division {
         }
     }
 
-    fn part<'a>(&'a self, decoder: &'a Decoder, number: usize, batch: &'a [usize]) -> Part<'a> {
-        Part { decoder, batch, places: &self.parts[number], is_first: number == 0, log_probs: None }
+    fn part<'a>(&'a self, whole: &WholeBatch<'a>, number: usize) -> Part<'a> {
+        let WholeBatch { decoder, batch, memory } = *whole;
+        Part { decoder, batch, places: &self.parts[number], is_first: number == 0, memory, log_probs: None }
     }
 }
 
 impl StepGradient {
-    /// Room for the gradients of every trainable parameter.
-    pub(super) fn new(decoder: &Decoder) -> Result<Self, TrainError> {
-        Ok(Self { sum: Gradients::zeros(decoder.parameters())?, part: None })
+    /// Room for the gradients of every trainable parameter; passes keep what `recompute` says.
+    pub(super) fn new(decoder: &Decoder, recompute: Recompute) -> Result<Self, TrainError> {
+        let memory = ActivationMemory::new(recompute);
+        Ok(Self { sum: Gradients::zeros(decoder.parameters())?, part: None, memory })
     }
 
     /// Takes the batch's gradient. All ranks get the same report, and the same gradients where the report is finite.
@@ -59,48 +72,23 @@ impl StepGradient {
         batch: &[usize],
     ) -> Result<BatchReport, TrainError> {
         let division = Division::of(objective, collective, batch);
+        let Self { sum, part, memory } = self;
+        let whole = WholeBatch { decoder, batch, memory };
         let log_probs = match division.parts.len() > 1 && objective.needs_whole_batch() {
-            true => Some(batch_log_probs(decoder, objective, collective, batch, &division)?),
+            true => Some(batch_log_probs(objective, collective, &whole, &division)?),
             false => None,
         };
         let own = division
             .own
             .clone()
-            .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(decoder, number, batch) });
-        let reports = self.accumulate(decoder, objective, own);
+            .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(&whole, number) });
+        let reports = accumulate(objective, own, sum, part);
         let report = total(collective, agree(collective, reports)?)?;
         if report.not_finite.is_none() && report.loss.is_finite() {
-            let tensors: Vec<&Tensor> = self.sum.iter().map(|(_, gradient)| gradient).collect();
+            let tensors: Vec<&Tensor> = sum.iter().map(|(_, gradient)| gradient).collect();
             collective.all_reduce(&tensors)?;
         }
         Ok(report)
-    }
-
-    /// The sum of some parts' gradients, each taken from zero and added from the left.
-    fn accumulate<'p>(
-        &mut self,
-        decoder: &Decoder,
-        objective: &mut dyn Objective,
-        parts: impl Iterator<Item = Part<'p>>,
-    ) -> Result<Vec<BatchReport>, TrainError> {
-        self.sum.zero()?;
-        let mut reports = Vec::new();
-        for part in parts {
-            if reports.is_empty() {
-                reports.push(objective.accumulate(part, &mut self.sum)?);
-                continue;
-            }
-            let term = match &mut self.part {
-                Some(term) => term,
-                none => none.insert(Gradients::zeros(decoder.parameters())?),
-            };
-            term.zero()?;
-            reports.push(objective.accumulate(part, term)?);
-            for ((_, sum), (_, term)) in self.sum.iter().zip(term.iter()) {
-                add_to(sum, term)?;
-            }
-        }
-        Ok(reports)
     }
 
     /// The first example, by place in the batch, whose gradient alone is not finite, if one is. Called only after training has
@@ -119,6 +107,7 @@ impl StepGradient {
                 batch: std::slice::from_ref(example),
                 places: &[0],
                 is_first: true,
+                memory: &self.memory,
                 log_probs: None,
             };
             let report = objective.accumulate(alone, &mut self.sum)?;
@@ -130,18 +119,61 @@ impl StepGradient {
     }
 }
 
+/// The sum of some parts' gradients, each taken from zero and added from the left; `room` is for the second one and those
+/// after it.
+fn accumulate<'p>(
+    objective: &mut dyn Objective,
+    parts: impl Iterator<Item = Part<'p>>,
+    sum: &mut Gradients,
+    room: &mut Option<Gradients>,
+) -> Result<Vec<BatchReport>, TrainError> {
+    sum.zero()?;
+    let mut reports = Vec::new();
+    for part in parts {
+        if reports.is_empty() {
+            reports.push(part_gradient(objective, part, sum)?);
+            continue;
+        }
+        let term = match &mut *room {
+            Some(term) => term,
+            none => none.insert(Gradients::zeros(part.decoder.parameters())?),
+        };
+        term.zero()?;
+        reports.push(part_gradient(objective, part, term)?);
+        for ((_, sum), (_, term)) in sum.iter().zip(term.iter()) {
+            add_to(sum, term)?;
+        }
+    }
+    Ok(reports)
+}
+
+/// The gradient of one part, into zeros. Out of memory, it is taken again from zero with less kept, as long as there is less
+/// to keep.
+fn part_gradient(
+    objective: &mut dyn Objective,
+    part: Part<'_>,
+    zeros: &mut Gradients,
+) -> Result<BatchReport, TrainError> {
+    loop {
+        match objective.accumulate(part, zeros) {
+            Err(error) if part.memory.back_off(&error) => zeros.zero()?,
+            other => return other,
+        }
+    }
+}
+
 /// The whole batch's log-probs, each example's by the rank that has it.
 fn batch_log_probs(
-    decoder: &Decoder,
     objective: &dyn Objective,
     collective: &dyn Collective,
-    batch: &[usize],
+    whole: &WholeBatch<'_>,
     division: &Division,
 ) -> Result<Vec<PairLogProbs>, TrainError> {
+    let batch = whole.batch;
     let own = || -> Result<Vec<f64>, TrainError> {
         let mut numbers = vec![0.0; 2 * batch.len()];
         for number in division.own.clone() {
-            let part = division.part(decoder, number, batch);
+            let part = division.part(whole, number);
             for (&place, value) in part.places.iter().zip(objective.log_probs(part)?) {
                 numbers[2 * place..2 * place + 2].copy_from_slice(&[value.chosen, value.rejected]);
             }

@@ -53,6 +53,7 @@ impl LoopState {
         objective: &dyn Objective,
         settings: &TrainSettings,
         run: &TrainRun<'_>,
+        offloaded: bool,
     ) -> Result<Self, TrainError> {
         let collective = run.collective;
         let identity = RunIdentity {
@@ -68,7 +69,7 @@ impl LoopState {
             schedule: RateSchedule::new(settings, plan.scheduled),
             plan,
             identity,
-            optimizer: agree(collective, Optimizer::new(settings, decoder.parameters()))?,
+            optimizer: agree(collective, Optimizer::placed(settings, decoder.parameters(), offloaded))?,
             log: None,
             done: 0,
             saved: None,
@@ -98,7 +99,8 @@ impl LoopState {
         if let Some(found) = checkpoint::latest(run.folder)? {
             let parts = run.collective.parts();
             let state = checkpoint::load(&found, &self.identity, parts, decoder.parameters())?;
-            let tensors = checkpoint::optimizer_state(&found, &state)?.read_all(decoder.device())?;
+            let tensors =
+                checkpoint::optimizer_state(&found, &state)?.read_all(self.optimizer.device(decoder))?;
             load_optimizer(&mut self.optimizer, tensors, state.step, &found.path)?;
             tracing::info!("going on from {}", found.path.display());
             self.done = state.step;

@@ -1,6 +1,7 @@
 //! The loop on tiny random decoders: what its tests share.
 
 mod anchors;
+mod memory;
 mod other_objectives;
 mod pairs;
 mod ranks;

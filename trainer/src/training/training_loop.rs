@@ -15,7 +15,7 @@ use super::state::{LoopState, metrics_path};
 use super::validation::Validation;
 use crate::collective::{agree, agree_to_stop, from_first, is_first};
 use crate::objectives::Objective;
-use crate::{TrainError, TrainSettings, lora};
+use crate::{TrainError, TrainSettings, lora, offload};
 
 /// Trains the decoder on an objective, from the latest checkpoint in the run's folder where it has one.
 ///
@@ -46,8 +46,8 @@ fn train_objective(
     if objective.prepare(decoder, run)? == Preparation::Stopped {
         return Ok(TrainOutcome::Interrupted { step: 0 });
     }
-    agree(collective, open(decoder, run))?;
-    let mut state = LoopState::start(decoder, objective, &settings, run)?;
+    let offloaded = agree(collective, open(decoder, &settings, run))?;
+    let mut state = LoopState::start(decoder, objective, &settings, run, offloaded)?;
     state.warn_of_no_rate(settings.warmup_ratio);
     let begun = if is_first(collective) { objective.begin(run, state.done) } else { Ok(()) };
     agree(collective, begun)?;
@@ -68,7 +68,7 @@ fn train_objective(
         }
         let grads = match &mut grads {
             Some(grads) => grads,
-            none => none.insert(agree(collective, StepGradient::new(decoder))?),
+            none => none.insert(agree(collective, StepGradient::new(decoder, settings.recompute))?),
         };
         decoder.set_dropout(Some(lora::step_key(run.seed, state.done + 1)));
         let mut metrics = state.step(decoder, objective, &settings, run, grads)?;
@@ -104,12 +104,17 @@ fn check(
     }
 }
 
-/// The run's folder and the f32 masters.
-fn open(decoder: &mut Decoder, run: &TrainRun<'_>) -> Result<(), TrainError> {
+/// The run's folder and the f32 masters. Whether these and the optimizer's state are the host's.
+fn open(decoder: &mut Decoder, settings: &TrainSettings, run: &TrainRun<'_>) -> Result<bool, TrainError> {
     if is_first(run.collective) {
         atomic::create_dir_all(run.folder)?;
     }
-    Ok(decoder.parameters_mut().keep_masters()?)
+    let offloaded = offload::is_offloaded(decoder, settings)?;
+    match offloaded {
+        true => decoder.parameters_mut().keep_masters_on_host()?,
+        false => decoder.parameters_mut().keep_masters()?,
+    }
+    Ok(offloaded)
 }
 
 /// The first of `problems` as an error; a recipe reports all of them before.

@@ -44,16 +44,81 @@ fn weights_gradients_and_state_are_counted_once() {
     let recipe = recipe(&["train.batch_size=1", "train.max_length=2"]);
     let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
     assert_eq!((models.policy_dtype, models.preference_dtype), (DType::BF16, DType::BF16));
-    let bytes = training(&models, &recipe.train);
+    let bytes = training(&models, &recipe.train, None);
     // 2 (bf16) + 4 (master) + 4 (gradient) + 4 (square average) bytes a parameter.
     let four: u64 = bytes.items[..4].iter().map(|item| item.bytes).sum();
     assert_eq!(four, 14 * parameters as u64);
-    assert_eq!(training_state(&models, &recipe.train), four);
+    let here = TrainSettings { offload: Offload::None, ..recipe.train.clone() };
+    assert_eq!(training_state(&models, &here), four);
+    assert_eq!(training_state(&models, &recipe.train), 6 * parameters as u64);
     // One pair of 2 · 2 tokens × (1 × 16 + (2 + 2)·8 + 2·8 + 16 + 2·24 and 2·24 + 3·16) values × 2 bytes; as many rows
     // of 32 logits × (4 + 2) bytes.
     assert_eq!(bytes.items[4].bytes, 4 * (16 + 32 + 16 + 16 + 48 + 48 + 48) * 2);
     assert_eq!(bytes.items[5].bytes, 4 * 32 * 6);
     assert_eq!(checkpoint(&policy, &recipe.train), 8 * parameters as u64);
+}
+
+/// What an H200 took for a step of an 8B's shape (benches/runs/2026-11-28-h200/{train,train_no_recompute}.txt).
+#[test]
+fn the_plan_is_not_below_what_was_measured_on_a_gpu() {
+    let (policy, preference) = (Architecture::named("llama-3-8b").unwrap(), footprint());
+    for (set, measured) in [
+        (["train.recompute=true", "train.batch_size=32", "train.micro_batch_tokens=16384"], 111.27),
+        (["train.recompute=false", "train.batch_size=16", "train.micro_batch_tokens=4096"], 115.72),
+    ] {
+        let recipe = recipe(&[&set[..], &["policy.dtype=bf16"]].concat());
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+        let planned = training(&models, &recipe.train, None).total() as f64 / f64::from(1 << 30);
+        assert!((0.0..0.03).contains(&(planned / measured - 1.0)), "{set:?}: {planned} {measured}");
+    }
+    // By itself: as much as fits into an H200.
+    let recipe = recipe(&["policy.dtype=bf16"]);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    let memory = 150_120_000_000;
+    let plan = keep_plan(&models, &recipe.train, Some(memory)).counts(32);
+    assert!(plan[0] >= 1 && plan[1] + plan[0] == 32, "attention of all blocks at least: {plan:?}");
+    assert!(training(&models, &recipe.train, Some(memory)).total() <= memory - memory / 32);
+}
+
+/// An 8B's full fine-tuning on a card of 80 GB: masters and squares are the host's.
+#[test]
+fn what_does_not_fit_is_offloaded() {
+    let (policy, preference) = (Architecture::named("llama-3-8b").unwrap(), footprint());
+    let of = |set: &[&str], memory: u64| {
+        let recipe = recipe(&[&["policy.dtype=bf16"][..], set].concat());
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+        let host = offloaded_bytes(&models, &recipe.train, Some(memory));
+        (training(&models, &recipe.train, Some(memory)).total(), host)
+    };
+    let (h100, h200) = (85_000_000_000, 150_120_000_000);
+    let numbers = policy.parameter_count() as u64;
+    let (device, host) = of(&[], h100);
+    assert!(device <= h100 && device > h100 / 2 && host == 8 * numbers, "{device} {host}");
+    assert_eq!(of(&[], h200).1, 0);
+    assert_eq!(of(&["train.offload=optimizer"], h200).1, 8 * numbers);
+    let (device, host) = of(&["train.offload=none"], h100);
+    assert!(device > h100 && host == 0);
+}
+
+#[test]
+fn what_is_kept_fills_the_memory() {
+    let (mut policy, preference) = (tiny(), footprint());
+    (policy.num_layers, policy.windows) = (8, vec![None; 8]);
+    let recipe = recipe(&["train.batch_size=1", "train.max_length=64"]);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    let need = |memory| training(&models, &recipe.train, memory).total();
+    let plan = |memory| keep_plan(&models, &recipe.train, memory).counts(8);
+    let (least, all) = (need(Some(0)), need(Some(u64::MAX)));
+    assert_eq!((plan(Some(0)), plan(None), plan(Some(u64::MAX))), ([1, 0, 7], [1, 0, 7], [8, 0, 0]));
+    assert_eq!(need(None), least);
+    let mut kept = Vec::new();
+    for memory in (0..=40).map(|part| least + (all - least) * part / 38) {
+        assert!(need(Some(memory)) <= memory.max(least), "{memory}");
+        kept.push(plan(Some(memory)));
+    }
+    kept.dedup();
+    // Block by block: attention of seven, then the rest of them.
+    assert_eq!(kept.len(), 15, "{kept:?}");
 }
 
 #[test]

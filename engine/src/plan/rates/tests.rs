@@ -16,6 +16,20 @@ fn the_rates_built_in_are_those_of_their_sources() {
         let text = std::fs::read_to_string(root.join(&rate.source))
             .unwrap_or_else(|e| panic!("{}: {e}", rate.source));
         let source: Value = serde_json::from_str(&text).unwrap();
+        if let Some(parts) = source["parts"].as_object() {
+            // What `selfplay bench --json` wrote.
+            let part = format!("{:?}", rate.stage).to_lowercase();
+            let line = &parts[&part][0];
+            let measured = [&line["seconds"], &line["flops"], &line["bytes"]].map(|x| x.as_f64().unwrap());
+            assert_eq!(measured, [rate.seconds, rate.flops, rate.bytes], "{rate:?}");
+            let ceilings = serde_json::from_value::<Ceilings>(source["ceilings"].clone()).unwrap();
+            assert_eq!(rate.ceilings, Some(ceilings));
+            let recomputes = rate.stage == RatedStage::Train && source["recompute"] == true;
+            assert_eq!((rate.recompute, &source["device"]), (recomputes, &json!(rate.device)));
+            let shape = Architecture::named(&rate.model).unwrap();
+            assert_eq!(shape.parameter_count() as u64, rate.parameters, "{}", rate.model);
+            continue;
+        }
         // A result has its operations, and below them the contestants with their medians.
         let results = source["results"].as_object().unwrap().values();
         let ours = if rate.recompute { "ours, recompute" } else { "ours" };
@@ -43,7 +57,9 @@ fn the_nearest_size_is_taken_by_its_ratio() {
     assert_eq!(model(RatedStage::Train, 8_000_000_000, false), ("llama-110m", false, RatedStage::Train));
     // Nobody has measured log-probs by themselves.
     assert_eq!(model(RatedStage::Reference, 1, false), ("llama-15m", false, RatedStage::Score));
-    assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cuda(0), DType::BF16, 1, false).is_none());
+    let on_gpu = rates.nearest(RatedStage::Train, DeviceChoice::Cuda(1), DType::BF16, 1, false).unwrap();
+    assert_eq!((on_gpu.model.as_str(), on_gpu.recompute), ("llama-3-8b", true));
+    assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cuda(0), DType::F32, 1, false).is_none());
     assert!(rates.nearest(RatedStage::Train, DeviceChoice::Cpu, DType::BF16, 1, false).is_none());
 }
 

@@ -45,13 +45,19 @@ fn stages_do_what_they_do() {
         ["train.max_prompt_length=20", "sample.max_new_tokens=30", "sample.num_samples=4", "train.loss=dpo"];
     let job = |recipe: &Recipe, check: &dyn Fn(&Job<'_>)| {
         let models = models(recipe, &model, &preference);
-        check(&Job { models: &models, recipe, lengths: Lengths::of(recipe, &model), rows: 8 });
+        check(&Job {
+            models: &models,
+            recipe,
+            lengths: Lengths::of(recipe, &model),
+            rows: 8,
+            keep: KeepPlan::LEAST,
+        });
     };
     let pair = prompt_and_responses(&model, (20, 30), 2.0);
     job(&recipe(&set), &|job| {
         assert_eq!(job.work(RatedStage::Reference, 10.0).flops, 10.0 * pair);
-        // Forward, backward and the blocks again; 60 pairs of 80 tokens are one step.
-        assert_eq!(job.work(RatedStage::Train, 60.0).flops, 60.0 * 4.0 * pair);
+        // Forward and backward; the only block is the last one, which is not computed again. 60 pairs of 80 tokens are one step.
+        assert_eq!(job.work(RatedStage::Train, 60.0).flops, 60.0 * 3.0 * pair);
         // 32 responses of 30 tokens in 8 rows: 120 steps that read all weights; 35 tokens before each on average.
         let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
         assert_eq!(job.work(RatedStage::Sample, 8.0).bytes, bytes);
@@ -69,7 +75,7 @@ fn stages_do_what_they_do() {
         ["train.max_steps=1", "train.batch_size=3", "train.loss=kto-pair", "train.micro_batch_tokens=100"];
     job(&recipe(&[&set[..], &most[..]].concat()), &|job| {
         // One step, whose log-probs are wanted first; its three pairs take the time of 1,536 tokens.
-        assert_eq!(job.work(RatedStage::Train, 10.0).flops, 1536.0 / 80.0 * (pair * 5.0));
+        assert_eq!(job.work(RatedStage::Train, 10.0).flops, 1536.0 / 80.0 * (pair * 4.0));
     });
     job(&recipe(&["sample.num_samples=1"]), &|job| {
         assert_eq!(job.work(RatedStage::Train, 10.0), Work::default());
@@ -82,7 +88,13 @@ fn little_work_takes_the_time_of_a_full_batch() {
     let set = ["train.max_prompt_length=20", "sample.max_new_tokens=30", "sample.num_samples=4"];
     let recipe = recipe(&[&set[..], &["train.batch_size=64", "train.checkpoint_every=2"]].concat());
     let models = models(&recipe, &model, &preference);
-    let job = Job { models: &models, recipe: &recipe, lengths: Lengths::of(&recipe, &model), rows: 64 };
+    let job = Job {
+        models: &models,
+        recipe: &recipe,
+        lengths: Lengths::of(&recipe, &model),
+        rows: 64,
+        keep: KeepPlan::LEAST,
+    };
     // 4 and 20 responses take as long as 32, which are 8 prompts'; 36 take longer.
     let full = job.work(RatedStage::Sample, 8.0);
     for prompts in [1.0, 5.0] {

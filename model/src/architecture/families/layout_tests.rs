@@ -99,7 +99,7 @@ fn a_fused_layout_has_the_same_gradients() {
     let (separate, together) = decoders();
     let gradients = |decoder: &Decoder| {
         let mut gradients = Gradients::zeros(decoder.parameters()).unwrap();
-        let tape = decoder.forward_train(&batch(), false).unwrap();
+        let tape = decoder.forward_train(&batch(), crate::decoder::KeepPlan::ALL).unwrap();
         let count = tape.hidden().elem_count();
         let numbers: Vec<f32> = (0..count).map(|i| ((i * 7 + 2) % 11) as f32 / 5.0 - 0.9).collect();
         let d = Tensor::from_vec(numbers, tape.hidden().shape(), &Device::Cpu).unwrap();

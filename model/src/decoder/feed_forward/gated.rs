@@ -30,11 +30,15 @@ impl Gated {
         normed: Tensor,
         keep: bool,
     ) -> Result<GatedForward> {
-        let gate_up = weights.forward(&self.gate_up, &normed)?;
-        drop(normed);
+        let gate_up = self.gate_up(weights, normed)?;
         let gated = gated_unit(&gate_up, self.activation)?;
         let gate_up = keep.then_some(gate_up);
         Ok(GatedForward { output: weights.forward(&self.down, &gated)?, gate_up })
+    }
+
+    /// Gate and up \[n, 2 i] of the normed stream \[n, h].
+    pub(in crate::decoder) fn gate_up(&self, weights: &DecoderWeights, normed: Tensor) -> Result<Tensor> {
+        weights.forward(&self.gate_up, &normed)
     }
 
     /// The gradient of the normed stream, given that of the output \[t, h]; `gate_up` is overwritten, and `normed` makes the

@@ -7,11 +7,17 @@
 
 #ifdef SELFPLAY_EMULATOR
 #include "emulator.h"
+__device__ __forceinline__ float times(float x, float y) { return x * y; }
+__device__ __forceinline__ float plus(float x, float y) { return x + y; }
 #else
 #include <cuda_bf16.h>
 #include <stdint.h>
 
 typedef __nv_bfloat16 bf16;
+
+// Rounded once each, and not contracted to one fused instruction: where the host must be able to give the same bits.
+__device__ __forceinline__ float times(float x, float y) { return __fmul_rn(x, y); }
+__device__ __forceinline__ float plus(float x, float y) { return __fadd_rn(x, y); }
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
@@ -151,6 +157,18 @@ __device__ __forceinline__ T block_sum(T x, T* room) {
     __syncthreads();
     const int warps = (blockDim.x + WARP - 1) / WARP;
     return warp_sum(lane < warps ? room[lane] : T(0));
+}
+
+// As `block_sum`, of two numbers with one barrier. `room` holds 64 numbers, and must not be that of the call before: with two
+// rooms in turn a warp that is a call ahead writes to the other one.
+__device__ __forceinline__ void block_sum_pair(float& x, float& y, float* room) {
+    x = warp_sum(x), y = warp_sum(y);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (lane == 0) room[warp] = x, room[WARP + warp] = y;
+    __syncthreads();
+    const int warps = (blockDim.x + WARP - 1) / WARP;
+    x = warp_sum(lane < warps ? room[lane] : 0.0f);
+    y = warp_sum(lane < warps ? room[WARP + lane] : 0.0f);
 }
 
 __device__ __forceinline__ float block_max(float x, float* room) {

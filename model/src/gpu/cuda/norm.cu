@@ -57,6 +57,7 @@ FOR_BOTH(rms_norm, rms_norm,
           float offset),
          (y, sum, x, delta, weight, h, epsilon, offset))
 
+// For rows of any width: what `rms_norm_backward_rows` does not take.
 // dx += scale · w · dy − x · scale³ · (Σ x w dy) / h for `rows_per_block` rows; the weight's gradient over these rows goes
 // to partial [blocks, h], summed by `sum_partials` in the blocks' order. Dynamic shared memory: h floats.
 template <class T>
@@ -125,6 +126,91 @@ FOR_BOTH(rms_norm_backward, rms_norm_backward,
          (float* dx, float* partial, const float* x, const float* weight, const float* dy, int rows, int rows_per_block,
           int h, float epsilon, float offset),
          (dx, partial, x, weight, dy, rows, rows_per_block, h, epsilon, offset))
+
+// As `rms_norm_backward`, in one pass over rows of whole vectors, at most P to a thread: a row of x, dy and dx and the weight
+// stand in registers, and so does this thread's part of the weight's gradient. Where they leave room for it (P = 1), the next
+// row's loads are under way while this row is summed. The same sums in the same order.
+template <class T, int P>
+__device__ __forceinline__ void rms_norm_backward_rows(T* __restrict__ dx, float* __restrict__ partial,
+                                                       const T* __restrict__ x, const T* __restrict__ weight,
+                                                       const T* __restrict__ dy, int rows, int rows_per_block, int h,
+                                                       float epsilon, float offset) {
+    constexpr int N = Vec<T>::N;
+    __shared__ float room[2][2 * WARP];
+    const int first = blockIdx.x * rows_per_block, end = min(first + rows_per_block, rows);
+    Vec<T> w[P], next_x[P], next_d[P];
+    float d_weight[P][N] = {};
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const int i = (p * blockDim.x + threadIdx.x) * N;
+        if (i >= h) break;
+        w[p] = load_vec(weight + i);
+        if (P == 1 && first < end) {
+            next_x[p] = load_vec(x + (int64_t)first * h + i);
+            next_d[p] = load_vec(dy + (int64_t)first * h + i);
+        }
+    }
+    for (int row = first; row < end; row++) {
+        const int64_t at = (int64_t)row * h;
+        Vec<T> v[P], d[P], out[P];
+        float squares = 0, dot = 0;
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int i = (p * blockDim.x + threadIdx.x) * N;
+            if (i >= h) break;
+            if (P == 1) {
+                v[p] = next_x[p], d[p] = next_d[p];
+            } else {
+                v[p] = load_vec(x + at + i), d[p] = load_vec(dy + at + i);
+            }
+            out[p] = load_vec(dx + at + i);
+            if (P == 1 && row + 1 < end) {
+                next_x[p] = load_vec(x + at + h + i);
+                next_d[p] = load_vec(dy + at + h + i);
+            }
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float a = to_float(v[p].at[j]);
+                squares += a * a;
+                dot += a * (to_float(w[p].at[j]) + offset) * to_float(d[p].at[j]);
+            }
+        }
+        block_sum_pair(squares, dot, room[row % 2]);
+        const float scale = 1.0f / sqrtf(squares / h + epsilon);
+        const float factor = dot * scale * scale * scale / h;
+#pragma unroll
+        for (int p = 0; p < P; p++) {
+            const int i = (p * blockDim.x + threadIdx.x) * N;
+            if (i >= h) break;
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float a = to_float(v[p].at[j]), g = to_float(d[p].at[j]);
+                out[p].at[j] =
+                    of_float<T>(to_float(out[p].at[j]) + scale * (to_float(w[p].at[j]) + offset) * g - a * factor);
+                d_weight[p][j] += a * scale * g;
+            }
+            store_vec(dx + at + i, out[p]);
+        }
+    }
+    if (!partial) return;
+#pragma unroll
+    for (int p = 0; p < P; p++) {
+        const int i = (p * blockDim.x + threadIdx.x) * N;
+        if (i >= h) break;
+        for (int j = 0; j < N; j++) partial[(int64_t)blockIdx.x * h + i + j] = d_weight[p][j];
+    }
+}
+
+#define RMS_NORM_BACKWARD_ROWS(name, T, P)                                                                               \
+    extern "C" __global__ void __launch_bounds__(512)                                                                    \
+        name(T* dx, float* partial, const T* x, const T* weight, const T* dy, int rows, int rows_per_block, int h,       \
+             float epsilon, float offset) {                                                                              \
+        rms_norm_backward_rows<T, P>(dx, partial, x, weight, dy, rows, rows_per_block, h, epsilon, offset);              \
+    }
+RMS_NORM_BACKWARD_ROWS(rms_norm_backward_1_bf16, bf16, 1)
+RMS_NORM_BACKWARD_ROWS(rms_norm_backward_2_bf16, bf16, 2)
+RMS_NORM_BACKWARD_ROWS(rms_norm_backward_1_f32, float, 1)
+RMS_NORM_BACKWARD_ROWS(rms_norm_backward_2_f32, float, 2)
 
 // sum[i] += Σ_b partial[b][i], in one order: every sixteenth b by a thread, these sums one after the other. 512 threads to 32
 // columns.

@@ -1,4 +1,7 @@
 // Clip, update of the f32 weights and the bf16 copy in one pass; see trainer/src/optimizer. Sums of squares for the norm.
+//
+// Every product and sum of an update is rounded by itself (`times`, `plus`), as the host's are: a training has the same bits
+// whether the device or the host keeps the optimizer's state.
 #include "common.cuh"
 
 // What is the same for all elements of a step.
@@ -9,19 +12,19 @@ struct RmsProp {
 // One element in registers.
 __device__ __forceinline__ void rmsprop_element(const RmsProp& o, float& w, float gradient, float& v, float* mean,
                                                 float* buffer) {
-    const float g = o.scale * gradient + o.decay * w;
-    v = o.alpha * v + o.rest * g * g;
+    const float g = plus(times(o.scale, gradient), times(o.decay, w));
+    v = plus(times(o.alpha, v), times(times(o.rest, g), g));
     float variance = v;
     if (mean) {
-        *mean += o.rest * (g - *mean);
-        variance = fmaxf(v - *mean * *mean, 0.0f);
+        *mean = plus(*mean, times(o.rest, g - *mean));
+        variance = fmaxf(plus(v, -times(*mean, *mean)), 0.0f);
     }
     const float step = g / (sqrtf(variance) + o.epsilon);
     if (buffer) {
-        *buffer = o.momentum * *buffer + step;
-        w -= o.rate * *buffer;
+        *buffer = plus(times(o.momentum, *buffer), step);
+        w = plus(w, -times(o.rate, *buffer));
     } else {
-        w -= o.rate * step;
+        w = plus(w, -times(o.rate, step));
     }
 }
 
@@ -30,10 +33,11 @@ struct AdamW {
 };
 
 __device__ __forceinline__ void adamw_element(const AdamW& o, float& w, float gradient, float& m, float& v) {
-    const float g = o.scale * gradient;
-    m += o.rest1 * (g - m);
-    v = o.beta2 * v + o.rest2 * g * g;
-    w = w * o.keep - o.step_size * (m / (sqrtf(v) * o.root_correction + o.epsilon));
+    const float g = times(o.scale, gradient);
+    m = plus(m, times(o.rest1, g - m));
+    v = plus(times(o.beta2, v), times(times(o.rest2, g), g));
+    const float divisor = plus(times(sqrtf(v), o.root_correction), o.epsilon);
+    w = plus(times(w, o.keep), -times(o.step_size, m / divisor));
 }
 
 // f(i, n): n consecutive elements from i on, four wherever four are left.

@@ -158,7 +158,8 @@ impl Lora {
     /// W + Σ s·B·A in f32 or f64.
     fn sum(&self, parameters: &Parameters, weight: &Tensor, digits: Digits) -> Result<Tensor> {
         let wide = if weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-        let sum = weight.to_dtype(wide)?.copy()?;
+        // Not `copy`, which takes the memory of all that a joined weight is a view of.
+        let sum = weight.to_dtype(wide)?.force_contiguous()?;
         let gpu = Gpu::of(weight)?;
         for term in &self.terms {
             let value = |id| {

@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor, bail};
 pub use self::gpu::Places;
 use crate::cpu::by_dtype;
 use crate::gpu::Gpu;
+use crate::profile::{self, OperationCost};
 
 /// The constants of one layer's attention.
 #[derive(Clone, Copy, Debug)]
@@ -64,12 +65,26 @@ impl Attention {
         Ok(())
     }
 
+    /// Of going `times` over scores and sums of all queries.
+    fn cost(&self, qkv: &Tensor, places: &Places, times: f64) -> OperationCost {
+        let most = self.window.unwrap_or(usize::MAX);
+        let of_segment = |segment: &crate::batch::SegmentRows| {
+            let first = segment.first_position;
+            (first..first + segment.rows.len()).map(|position| (position + 1).min(most) as f64).sum::<f64>()
+        };
+        let attended: f64 = places.layout().segments().iter().map(of_segment).sum();
+        let width = (self.heads * self.head_dim) as f64;
+        let OperationCost { bytes, .. } = OperationCost::moving(&[qkv, qkv]);
+        OperationCost { bytes: bytes * times, flops: 4.0 * width * attended * times }
+    }
+
     /// `qkv` \[t, (heads + 2·kv_heads)·d] after rope, the segments at `places` → outputs.
     ///
     /// # Errors
     /// A tensor of another shape or one that is not contiguous.
     pub fn forward(&self, qkv: &Tensor, places: &Places) -> Result<AttentionOutput> {
         self.check(qkv, places.layout().tokens())?;
+        let _operation = profile::operation("attention", || self.cost(qkv, places, 1.0));
         match Gpu::of(qkv)? {
             Some(gpu) => self.forward_gpu(&gpu, qkv, places),
             None => by_dtype!(qkv.dtype(), T => self.forward_cpu::<T>(qkv, places.layout())),
@@ -88,6 +103,8 @@ impl Attention {
         places: &Places,
     ) -> Result<Tensor> {
         self.check(qkv, places.layout().tokens())?;
+        // Five products where the forward has two.
+        let _operation = profile::operation("attention backward", || self.cost(qkv, places, 2.5));
         match Gpu::of(qkv)? {
             Some(gpu) => self.backward_gpu(&gpu, qkv, forward, d_output, places),
             None => by_dtype!(qkv.dtype(), T => {

@@ -8,6 +8,7 @@ mod cpu;
 mod gpu;
 mod step;
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Result, Tensor, bail};
@@ -20,6 +21,7 @@ use super::rope::{Direction, Positions, RopeTable};
 use crate::cpu::by_dtype;
 use crate::gpu::{Gpu, all_of};
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
+use crate::profile::{self, OperationCost};
 
 /// The rows of a step as attention sees them, the same for all layers.
 pub struct PagedStep<'a> {
@@ -44,6 +46,23 @@ impl<'a> PagedStep<'a> {
             positions: Positions::new(Vec::new()),
             uploaded: OnceLock::from(uploaded),
         }
+    }
+
+    /// Of attending: pages that rows share are read once, what a token has past them by itself.
+    fn cost(&self, attention: &Attention, qkv: &Tensor) -> OperationCost {
+        let most = attention.window.unwrap_or(usize::MAX);
+        let (mut read, mut attended) = (0, 0);
+        let mut shared = HashSet::new();
+        for query in &self.queries {
+            let keys = (query.position + 1).min(most);
+            attended += keys;
+            let first = query.pages.first();
+            let common = if shared.insert((first, query.shared)) { 0 } else { query.shared };
+            read += keys.saturating_sub(common);
+        }
+        let token = 2 * attention.kv_heads * attention.head_dim * qkv.dtype().size_in_bytes();
+        let width = (attention.heads * attention.head_dim) as f64;
+        OperationCost { bytes: (read * token) as f64, flops: 4.0 * width * attended as f64 }
     }
 
     /// The tables that this step has on the GPU.
@@ -87,6 +106,7 @@ pub(crate) fn write_pages(
 ) -> Result<()> {
     let queries = &step.queries;
     check(attention, qkv, queries.len(), keys, values)?;
+    let _operation = profile::operation("rope and pages", || OperationCost::moving(&[qkv, qkv]));
     if let Some(gpu) = Gpu::of(qkv)? {
         if let Some(rope) = rope {
             rope.covers(&step.positions)?;
@@ -113,6 +133,7 @@ pub fn attend_pages(
 ) -> Result<Tensor> {
     let queries = &step.queries;
     check(attention, qkv, queries.len(), keys, values)?;
+    let _operation = profile::operation("attention over pages", || step.cost(attention, qkv));
     if let Some(gpu) = Gpu::of(qkv)? {
         all_of(qkv.dtype(), &[keys, values])?;
         return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, keys, values);

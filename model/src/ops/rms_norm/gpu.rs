@@ -54,6 +54,14 @@ impl RmsNorm {
         let rows = x.elem_count() / h.max(1);
         let rows_per_block = rows.div_ceil(BLOCKS).max(1);
         let blocks = rows.div_ceil(rows_per_block);
+        /// The launch bounds of the kernels that go over a row once.
+        const MOST_THREADS: usize = 512;
+        let (kernel, threads, shared) = match vectors_of_a_row(h, x.dtype()) {
+            Some(n) if n <= MOST_THREADS => ("rms_norm_backward_1", n, 0),
+            Some(n) if n <= 2 * MOST_THREADS => ("rms_norm_backward_2", n.div_ceil(2), 0),
+            _ => ("rms_norm_backward", row_threads(h), h * 4),
+        };
+        let threads = threads.next_multiple_of(32);
         with_partial_sums(gpu, d_weight, (blocks, h), |partial| {
             let arguments = [
                 pointer(dx_sum)?,
@@ -67,7 +75,7 @@ impl RmsNorm {
                 Argument::F32(self.epsilon as f32),
                 self.offset_argument(),
             ];
-            gpu.launch("rms_norm_backward", x.dtype(), [blocks, 1, 1], row_threads(h), h * 4, &arguments)
+            gpu.launch(kernel, x.dtype(), [blocks, 1, 1], threads, shared, &arguments)
         })
     }
 
@@ -118,6 +126,12 @@ impl RmsNorm {
             gpu.launch("heads_norm_backward", x.dtype(), [blocks, 1, 1], 32, d * 4, &arguments)
         })
     }
+}
+
+/// How many vectors of 16 bytes a row of `h` has; `None` where rows are no whole vectors.
+fn vectors_of_a_row(h: usize, dtype: DType) -> Option<usize> {
+    let numbers = 16 / dtype.size_in_bytes();
+    h.is_multiple_of(numbers).then_some(h / numbers)
 }
 
 /// Runs `launch` with the address of an f32 tensor \[blocks, width], a row of sums for each block, and adds the rows to

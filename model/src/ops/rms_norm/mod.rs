@@ -10,6 +10,7 @@ use candle_core::{Result, Tensor};
 use super::elementwise;
 use crate::cpu::by_dtype;
 use crate::gpu::Gpu;
+use crate::profile::{self, OperationCost};
 
 /// The constants of a norm.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,13 @@ pub(crate) struct HeadColumns {
 }
 
 impl HeadColumns {
+    /// Of going over these columns of `x` so many times.
+    fn cost(self, x: &Tensor, weight: &Tensor, times: usize) -> OperationCost {
+        let rows = x.dim(0).unwrap_or(0);
+        let numbers = times * rows * self.count * weight.elem_count();
+        OperationCost { bytes: (numbers * x.dtype().size_in_bytes()) as f64, flops: 0.0 }
+    }
+
     /// The columns of all heads of size `d`.
     fn range(self, d: usize) -> std::ops::Range<usize> {
         self.first..self.first + self.count * d
@@ -42,6 +50,7 @@ impl RmsNorm {
     /// # Errors
     /// A tensor that is not contiguous.
     pub fn forward(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let _operation = profile::operation("rms_norm", || OperationCost::moving(&[x, x]));
         if let Some(gpu) = Gpu::of(x)? {
             return Ok(self.forward_gpu(&gpu, x, None, weight)?.1);
         }
@@ -53,6 +62,7 @@ impl RmsNorm {
     /// # Errors
     /// A tensor that is not contiguous.
     pub fn add_forward(self, x: &Tensor, delta: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor)> {
+        let _operation = profile::operation("add and rms_norm", || OperationCost::moving(&[x, delta, x, x]));
         if let Some(gpu) = Gpu::of(x)? {
             return self.forward_gpu(&gpu, x, Some(delta), weight);
         }
@@ -73,6 +83,8 @@ impl RmsNorm {
         d_weight: Option<&Tensor>,
         dx_sum: &Tensor,
     ) -> Result<()> {
+        let _operation =
+            profile::operation("rms_norm backward", || OperationCost::moving(&[x, dy, dx_sum, dx_sum]));
         if let Some(gpu) = Gpu::of(x)? {
             return self.backward_gpu(&gpu, x, weight, dy, d_weight, dx_sum);
         }
@@ -84,6 +96,7 @@ impl RmsNorm {
     /// # Errors
     /// A tensor that is not contiguous.
     pub(crate) fn heads_forward(self, x: &Tensor, heads: HeadColumns, weight: &Tensor) -> Result<()> {
+        let _operation = profile::operation("norm of heads", || heads.cost(x, weight, 2));
         if let Some(gpu) = Gpu::of(x)? {
             return self.heads_forward_gpu(&gpu, x, heads, weight);
         }
@@ -102,6 +115,7 @@ impl RmsNorm {
         weight: &Tensor,
         d_weight: Option<&Tensor>,
     ) -> Result<()> {
+        let _operation = profile::operation("norm of heads, backward", || heads.cost(x, weight, 3));
         if let Some(gpu) = Gpu::of(x)? {
             return self.heads_backward_gpu(&gpu, x, dy, heads, weight, d_weight);
         }

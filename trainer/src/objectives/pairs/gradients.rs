@@ -11,6 +11,7 @@
 use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{HasKind, Kind};
 
+use crate::activation_memory::ActivationMemory;
 use crate::batch::{PackedPairs, micro_batches, pack_pairs};
 use crate::log_probs::{forward_log_probs, sum};
 use crate::loss::{
@@ -18,27 +19,17 @@ use crate::loss::{
     needs_whole_batch,
 };
 use crate::objectives::{BatchReport, TokenPair};
-use crate::{LossTokens, TrainError, TrainSettings};
+use crate::{LossTokens, TrainError};
 
 /// How micro-batches are made and run.
 #[derive(Clone, Copy, Debug)]
-pub struct PassSettings {
+pub struct MicroBatches<'a> {
     /// Tokens of a micro-batch at most, or one pair.
-    pub micro_batch_tokens: usize,
-    /// Keep the blocks' inputs alone, and run each block again in its backward.
-    pub recompute: bool,
+    pub tokens: usize,
+    /// What their passes keep.
+    pub memory: &'a ActivationMemory,
     /// Which tokens the log-probs are summed over.
     pub loss_tokens: LossTokens,
-}
-
-impl From<&TrainSettings> for PassSettings {
-    fn from(settings: &TrainSettings) -> Self {
-        Self {
-            micro_batch_tokens: settings.micro_batch_tokens,
-            recompute: settings.recompute,
-            loss_tokens: settings.loss_tokens,
-        }
-    }
 }
 
 /// Adds the gradient of the batch's mean loss to `grads`.
@@ -50,7 +41,7 @@ pub fn pair_gradients(
     decoder: &Decoder,
     pairs: &[&TokenPair],
     loss: &LossSettings,
-    pass: PassSettings,
+    pass: MicroBatches<'_>,
     grads: &mut Gradients,
 ) -> Result<BatchReport, TrainError> {
     let places: Vec<usize> = (0..pairs.len()).collect();
@@ -67,14 +58,14 @@ pub(super) struct PairPass<'a> {
     /// Whether the part reports the numbers that are of the whole batch.
     pub(super) is_first: bool,
     pub(super) loss: &'a LossSettings,
-    pub(super) pass: PassSettings,
+    pub(super) pass: MicroBatches<'a>,
 }
 
 impl PairPass<'_> {
     /// The part's micro-batches, as places in the batch.
     fn micro_batches(&self) -> Vec<Vec<usize>> {
         let tokens: Vec<usize> = self.places.iter().map(|&place| self.pairs[place].tokens()).collect();
-        let mut micros = micro_batches(&tokens, self.pass.micro_batch_tokens);
+        let mut micros = micro_batches(&tokens, self.pass.tokens);
         micros.iter_mut().flatten().for_each(|member| *member = self.places[*member]);
         micros
     }
@@ -137,7 +128,9 @@ impl PairPass<'_> {
         for micro in &micros {
             let members = select(pairs, micro);
             let packed = pack_pairs(members.iter().copied(), self.pass.loss_tokens);
-            let tape = self.decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let tape = self
+                .decoder
+                .forward_train(&packed.batch, self.pass.memory.plan(self.decoder, &packed.batch)?)?;
             let targets = &packed.targets;
             let coefficients = match &whole {
                 Some(whole) => part_of(whole, micro),

@@ -9,7 +9,7 @@ mod token_pair;
 mod truncate;
 
 pub use anchors::{AnchorPolicy, Anchors, load_anchors};
-pub use gradients::{PassSettings, pair_gradients};
+pub use gradients::{MicroBatches, pair_gradients};
 pub use objective::PairObjective;
 pub use token_pair::{TokenPair, token_pair, token_pairs};
 

@@ -3,7 +3,7 @@
 use selfplay_model::{Decoder, Gradients};
 
 use super::anchors::{AnchorPart, AnchorPolicy, Anchors, mixed};
-use super::gradients::{PairPass, PassSettings};
+use super::gradients::{MicroBatches, PairPass};
 use super::idle_pairs::{count_identical, drop_emptied};
 use super::reference::ReferencePass;
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
@@ -25,7 +25,6 @@ pub struct PairObjective {
     settings: TrainSettings,
     anchors: Anchors,
     loss: LossSettings,
-    pass: PassSettings,
     truncated: Option<usize>,
     left: Option<LeftPairs>,
 }
@@ -42,9 +41,9 @@ struct LeftPairs {
 impl PairObjective {
     /// Pairs to train on, and how.
     pub fn new(pairs: Vec<TokenPair>, settings: &TrainSettings) -> Self {
-        let (loss, pass) = (LossSettings::from(settings), PassSettings::from(settings));
+        let loss = LossSettings::from(settings);
         let (settings, anchors) = (settings.clone(), Anchors::default());
-        Self { pairs, settings, anchors, loss, pass, truncated: None, left: None }
+        Self { pairs, settings, anchors, loss, truncated: None, left: None }
     }
 
     /// Names the policies that the loss reads. The log-probs under those that are not the starting one are wanted before
@@ -99,8 +98,8 @@ impl PairObjective {
     ) -> ReferencePass<'a> {
         ReferencePass {
             policy: "",
-            micro_batch_tokens: self.pass.micro_batch_tokens,
-            loss_tokens: self.pass.loss_tokens,
+            micro_batch_tokens: self.settings.micro_batch_tokens,
+            loss_tokens: self.settings.loss_tokens,
             folder,
             stop: run.stop,
             collective: run.collective,
@@ -165,7 +164,11 @@ impl PairObjective {
             places: part.places,
             is_first: part.is_first,
             loss: &self.loss,
-            pass: self.pass,
+            pass: MicroBatches {
+                tokens: self.settings.micro_batch_tokens,
+                memory: part.memory,
+                loss_tokens: self.settings.loss_tokens,
+            },
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
-use crate::objectives::pairs::{PassSettings, check_vocabulary, count_identical};
+use crate::objectives::pairs::{check_vocabulary, count_identical};
 use crate::objectives::{BatchReport, Example, Examples, Objective, Part};
 use crate::training::{EpochAccuracy, StepLog, TrainRun, TrainSummary, first_problem, read_lines};
 use crate::{TrainError, TrainSettings};
@@ -24,7 +24,6 @@ pub struct PreferenceObjective {
     comparisons: Vec<TokenComparison>,
     holdout: Vec<TokenComparison>,
     settings: PreferenceTrainSettings,
-    pass: PassSettings,
     /// Known once the decoder is.
     heads: Option<PreferenceHeads>,
     truncated: usize,
@@ -38,7 +37,6 @@ impl PreferenceObjective {
         Self {
             comparisons,
             holdout: Vec::new(),
-            pass: PassSettings::from(&settings.train),
             settings: settings.clone(),
             heads: None,
             truncated: 0,
@@ -127,7 +125,7 @@ impl PreferenceObjective {
     fn held_out_scores(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<Vec<f64>, TrainError> {
         let lengths: Vec<usize> = self.holdout.iter().map(TokenComparison::tokens).collect();
         let mut scores = vec![0.0; self.holdout.len()];
-        let micros = micro_batches(&lengths, self.pass.micro_batch_tokens);
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
         for micro in micros.iter().skip(rank).step_by(world) {
             let packed = pack_comparisons(micro.iter().map(|&index| &self.holdout[index]));
             let hidden = decoder.hidden(&packed.batch)?;
@@ -210,9 +208,9 @@ impl Objective for PreferenceObjective {
         let rewards = self.settings.preference.kind != PreferenceHeadKind::Gpm;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
-        for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
+        for micro in micro_batches(&lengths, self.settings.train.micro_batch_tokens) {
             let packed = pack_comparisons(micro.iter().map(|&member| comparisons[member]));
-            let tape = decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
             let hidden = tape.hidden();
             let outputs = self.outputs(decoder, hidden, &packed)?;
             let mut d_values = Vec::with_capacity(2 * micro.len());

@@ -16,7 +16,7 @@ use crate::batch::{Targets, micro_batches};
 use crate::collective::{Collective, agree};
 use crate::context::{LengthRemedy, check_context};
 use crate::log_probs::{forward_log_probs, sum};
-use crate::objectives::pairs::{PassSettings, check_vocabulary};
+use crate::objectives::pairs::check_vocabulary;
 use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{TrainRun, TrainSummary, ValidationRule, first_problem};
 use crate::{TrainError, TrainSettings};
@@ -28,15 +28,13 @@ use crate::{TrainError, TrainSettings};
 pub struct SftObjective {
     set: SftSet,
     settings: SftTrainSettings,
-    pass: PassSettings,
 }
 
 impl SftObjective {
     /// Examples to train on, and how.
     pub fn new(data: impl Into<SftData>, settings: impl Into<SftTrainSettings>) -> Self {
         let settings = settings.into();
-        let (pass, max_length) = (PassSettings::from(&settings.train), settings.train.max_length);
-        Self { set: SftSet::new(data.into(), max_length), settings, pass }
+        Self { set: SftSet::new(data.into(), settings.train.max_length), settings }
     }
 
     /// The summed negative log-likelihood of the held-out examples, micro-batch by micro-batch; `world`-th ones from `rank` on, 0 in
@@ -44,7 +42,7 @@ impl SftObjective {
     fn holdout_sums(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<Vec<f64>, TrainError> {
         let holdout = &self.set.holdout;
         let lengths: Vec<usize> = holdout.iter().map(|&place| self.set.tokens_of(place)).collect();
-        let micros = micro_batches(&lengths, self.pass.micro_batch_tokens);
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
         let mut sums = vec![0.0; micros.len()];
         for number in (rank..micros.len()).step_by(world) {
             let examples: Vec<SftExample> = micros[number]
@@ -106,12 +104,12 @@ impl Objective for SftObjective {
         let lengths: Vec<usize> = members.iter().map(|&(place, _)| set.tokens_of(place)).collect();
         let mut report =
             BatchReport { tokens: lengths.iter().sum(), logp_chosen: Some(0.0), ..BatchReport::default() };
-        for micro in micro_batches(&lengths, self.pass.micro_batch_tokens) {
+        for micro in micro_batches(&lengths, self.settings.train.micro_batch_tokens) {
             let examples: Vec<SftExample> =
                 micro.iter().map(|&member| set.get(members[member].0)).collect::<Result<_, _>>()?;
             let packed = pack_examples(examples.iter());
             let Targets { rows, targets } = &packed.targets;
-            let tape = decoder.forward_train(&packed.batch, self.pass.recompute)?;
+            let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
             let log_probs = decoder.token_log_probs(tape.hidden(), rows, targets)?;
             let micro_sum = sum(&log_probs);
             if !micro_sum.is_finite() {

@@ -34,9 +34,11 @@ fn micro_batches_change_nothing_but_rounding() {
         for sft_weight in [0.0, 0.3] {
             let sft_weight = if loss == LossKind::Orpo { 0.0 } else { sft_weight };
             let loss = LossSettings::from(&TrainSettings { loss, sft_weight, ..settings() });
-            let gradient = |micro_batch_tokens: usize, recompute: bool| {
+            let gradient = |micro_batch_tokens: usize, recompute: Recompute| {
                 let mut grads = Gradients::zeros(decoder.parameters()).unwrap();
-                let pass = PassSettings { micro_batch_tokens, recompute, loss_tokens: LossTokens::Responses };
+                let memory = &ActivationMemory::new(recompute);
+                let (tokens, loss_tokens) = (micro_batch_tokens, LossTokens::Responses);
+                let pass = MicroBatches { tokens, memory, loss_tokens };
                 let report = pair_gradients(&decoder, &all, &loss, pass, &mut grads).unwrap();
                 let values: Vec<f32> = grads
                     .iter()
@@ -44,8 +46,8 @@ fn micro_batches_change_nothing_but_rounding() {
                     .collect();
                 (report, values)
             };
-            let (whole, one) = gradient(10_000, false);
-            let (parts, many) = gradient(20, true);
+            let (whole, one) = gradient(10_000, Recompute::Never);
+            let (parts, many) = gradient(20, Recompute::Always);
             assert!((whole.loss - parts.loss).abs() < 1e-5 * whole.loss.abs().max(1.0), "{loss:?}");
             let reward = |r: &BatchReport| r.reward_chosen.unwrap();
             assert!((reward(&whole) - reward(&parts)).abs() < 1e-5);

@@ -144,7 +144,8 @@ fn a_loss_over_all_tokens_of_pairs_is_that_of_longer_responses() {
         let gradient = |pairs: &[TokenPair], loss_tokens: LossTokens, micro_batch_tokens: usize| {
             let all: Vec<&TokenPair> = pairs.iter().collect();
             let mut grads = Gradients::zeros(decoder.parameters()).unwrap();
-            let pass = PassSettings { micro_batch_tokens, recompute: false, loss_tokens };
+            let memory = &ActivationMemory::new(Recompute::Never);
+            let pass = MicroBatches { tokens: micro_batch_tokens, memory, loss_tokens };
             let report = pair_gradients(&decoder, &all, &loss, pass, &mut grads).unwrap();
             let values: Vec<f32> =
                 grads.iter().flat_map(|(_, g)| g.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect();

@@ -1,0 +1,90 @@
+//! A device that runs out of memory in the middle of a pass.
+
+use candle_core::Error;
+
+use super::*;
+use crate::training::TrainRun;
+
+/// Pairs on a device that has no room for the first passes: each fails when its gradients are summed already.
+struct ScarceMemory {
+    pairs: PairObjective,
+    failures: Cell<usize>,
+}
+
+impl Objective for ScarceMemory {
+    fn settings(&self) -> &TrainSettings {
+        self.pairs.settings()
+    }
+
+    fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError> {
+        self.pairs.check(decoder, seed)
+    }
+
+    fn prepare(&mut self, decoder: &Decoder, run: &TrainRun<'_>) -> Result<Preparation, TrainError> {
+        self.pairs.prepare(decoder, run)
+    }
+
+    fn examples(&self) -> &dyn Examples {
+        self.pairs.examples()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.pairs.fingerprint()
+    }
+
+    fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
+        let report = self.pairs.accumulate(part, grads)?;
+        match self.failures.get() {
+            0 => Ok(report),
+            left => {
+                self.failures.set(left - 1);
+                Err(TrainError::Tensor(Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".into())))
+            }
+        }
+    }
+
+    fn summary(&self, run: &TrainRun<'_>) -> Result<TrainSummary, TrainError> {
+        self.pairs.summary(run)
+    }
+}
+
+fn train_with(
+    failures: usize,
+    recompute: Recompute,
+    parts: usize,
+) -> (Result<TrainOutcome, TrainError>, Vec<(String, Vec<u32>)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = TrainSettings { recompute, epochs: 2, ..settings() };
+    let collective = &Alone::in_parts(parts);
+    let mut decoder = decoder(1);
+    let mut run = TrainRun {
+        folder: folder.path(),
+        seed: 3,
+        stop: &|| false,
+        progress: &mut |_| {},
+        keep_checkpoints: 1,
+        collective,
+    };
+    let pairs = PairObjective::new(pairs(8), &settings);
+    let outcome = train(&mut decoder, ScarceMemory { pairs, failures: Cell::new(failures) }, &mut run);
+    (outcome, weights(&decoder))
+}
+
+#[test]
+fn a_pass_without_memory_is_taken_again_with_the_same_result() {
+    for parts in [1, 2] {
+        let (want, trained) = train_with(0, Recompute::Auto, parts);
+        let (got, again) = train_with(1, Recompute::Auto, parts);
+        assert_eq!(got.unwrap(), want.unwrap());
+        assert!(trained == again, "{parts} parts");
+    }
+}
+
+#[test]
+fn what_can_keep_no_less_ends() {
+    // Two blocks: attention of the first, then its input alone, and nothing less.
+    for (failures, recompute) in [(9, Recompute::Auto), (1, Recompute::Always), (1, Recompute::Never)] {
+        let error = train_with(failures, recompute, 1).0.unwrap_err();
+        assert!(error.to_string().contains("OUT_OF_MEMORY") && error.kind() == Kind::Machine, "{error}");
+    }
+}
