@@ -80,6 +80,38 @@ fn a_run_at_the_end_goes_further() {
     crate::files::rename(&world.path("chain"), &world.path("moved"));
     let again = world.selfplay(&["resume", "moved"]).ok();
     assert!(again.stderr.contains("nothing is left"), "{}", again.stderr);
+    // But a link in work has files that name it.
+    std::fs::remove_dir_all(world.path("moved/whole")).unwrap();
+    std::fs::create_dir(world.path("moved/whole.parts")).unwrap();
+    crate::files::rename(&world.path("moved"), &world.path("again"));
+    world.selfplay(&["resume", "again"]).refused(&[
+        "was moved from",
+        "moved while its link whole was in work",
+        "remove again/whole.parts",
+    ]);
+}
+
+#[test]
+fn what_a_run_has_written_is_a_later_link_s_data() {
+    let world = world();
+    let (_, run) = CHAIN.split_once("[[chain]]\nname = \"play\"").unwrap();
+    let run = run
+        .replace("@whole", "policy")
+        .replace("@judge", "preference_model")
+        .replace("splits = [\"prompts.jsonl\"]", "splits = [\"prompts.jsonl\", \"prompts.jsonl\"]");
+    let train = "[[chain]]\nname = \"dpo\"\ncommand = \"train\"\n[chain.policy]\nmodel = \"@play\"\n\
+                 [chain.train]\ndata = [\"@play/iteration_01/pairs.parquet\"]\nloss = \"dpo\"\nmax_length = 48\n\
+                 max_prompt_length = 24\n";
+    world.write("chain.toml", &format!("[[chain]]\nname = \"play\"{run}{train}"));
+    world.selfplay(&["check", "chain.toml"]).ok();
+    // The name is the file's.
+    world.selfplay(&["run", "chain.toml", "-q"]).ok();
+    let data = world.json("runs/chain/dpo/data.json");
+    assert!(data[0]["examples"].as_u64().unwrap() > 0, "{data}");
+    // What has begun on one iteration's policy would not go with two.
+    world
+        .selfplay(&["resume", "runs/chain", "--set", "chain.play.iterations=2"])
+        .refused(&["chain.play.iterations = 2", "the later link dpo has begun"]);
 }
 
 #[test]
