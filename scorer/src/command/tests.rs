@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::prompt_check;
+use crate::prompt_check::any_text;
 
 /// Reads `id`, the prompt_id of the row that was read into `row`.
 const ID: &str = r#"id=${row#*\"prompt_id\":\"}; id=${id%%\"*}"#;
@@ -257,5 +257,5 @@ fn a_program_that_is_not_there_is_told_before_anything_is_asked() {
         assert!(error.kind() == Kind::Input && error.to_string().contains(words), "{error}");
     }
     let ids_only = Prompt { prompt_ids: Some(vec![1]), ..Prompt::default() };
-    assert!(prompt_check().check(&ids_only).unwrap_err().kind() == Kind::Input);
+    assert!(any_text().check(&ids_only).unwrap_err().kind() == Kind::Input);
 }
