@@ -21,7 +21,7 @@ pub struct ChatRequest {
 
 /// A token and its log-prob, in nats.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenChoice {
+pub struct ChatToken {
     /// The token's text.
     pub token: String,
     /// Its log-prob.
@@ -38,7 +38,7 @@ pub struct ChatAnswer {
     /// `stop`, `length`, or what the server has besides.
     pub finish_reason: Option<String>,
     /// Each of its tokens, where log-probs were asked for and given.
-    pub tokens: Option<Vec<TokenChoice>>,
+    pub tokens: Option<Vec<ChatToken>>,
     /// Tokens of the conversation, as the server counts them; 0 where it doesn't.
     pub prompt_tokens: u64,
     /// Tokens of this turn, as the server counts them; 0 where it doesn't.
@@ -104,14 +104,14 @@ fn chat_answer(answer: &Value) -> Result<ChatAnswer, String> {
     })
 }
 
-fn token_choice(value: &Value) -> Option<TokenChoice> {
+fn token_choice(value: &Value) -> Option<ChatToken> {
     let pair = |value: &Value| Some((value["token"].as_str()?.to_owned(), value["logprob"].as_f64()?));
     let (token, logprob) = pair(value)?;
     let top = match value["top_logprobs"].as_array() {
         Some(top) => top.iter().map(pair).collect::<Option<_>>()?,
         None => Vec::new(),
     };
-    Some(TokenChoice { token, logprob, top })
+    Some(ChatToken { token, logprob, top })
 }
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((read.text.as_str(), read.finish_reason.as_deref()), ("A", Some("stop")));
         assert_eq!((read.prompt_tokens, read.completion_tokens), (9, 1));
         let top = vec![("A".to_owned(), -0.1), ("B".to_owned(), -2.4)];
-        assert_eq!(read.tokens.unwrap(), [TokenChoice { token: "A".into(), logprob: -0.1, top }]);
+        assert_eq!(read.tokens.unwrap(), [ChatToken { token: "A".into(), logprob: -0.1, top }]);
         let empty = chat_answer(&json!({"choices": [{"message": {"content": null}}]})).unwrap();
         assert_eq!((empty.text.as_str(), empty.finish_reason, empty.tokens), ("", None, None));
         for wrong in [

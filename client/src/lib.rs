@@ -29,7 +29,7 @@ mod transcript;
 mod usage;
 mod work;
 
-pub use chat::{ChatAnswer, ChatRequest, TokenChoice};
+pub use chat::{ChatAnswer, ChatRequest, ChatToken};
 pub use client::{Answers, AskProgress, Client, JsonRequest, ServedModel};
 pub use completion::{CompletionAnswer, CompletionPrompt, CompletionRequest};
 pub use error::ClientError;

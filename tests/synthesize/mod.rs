@@ -233,6 +233,69 @@ fn a_server_s_requests_are_answered_judged_and_never_asked_twice() {
         .ok();
 }
 
+/// A server that rewrites requests, and answers others.
+fn rewriter() -> StubServer {
+    StubServer::start(|request: &StubRequest| {
+        let turns = request.body["messages"].as_array().cloned().unwrap_or_default();
+        let last = turns.last().and_then(|turn| turn["content"].as_str()).unwrap_or_default().to_owned();
+        let text = match last.rsplit_once("Request:\n") {
+            Some((_, original)) => {
+                let number = last.len();
+                format!("Rewritten request: {original} and say why step {number} matters most to {original}")
+            }
+            None if turns.len() == 2 => format!("As I was told: {}", turns[0]["content"]),
+            None => "An answer.".to_owned(),
+        };
+        let choice = json!({"message": {"role": "assistant", "content": text}, "finish_reason": "stop"});
+        StubReply::json(&json!({"choices": [choice]}))
+    })
+}
+
+#[test]
+fn seeds_are_rewritten_round_by_round_or_explained() {
+    let world = world();
+    let server = rewriter();
+    let with = |keys: &str| {
+        let model = format!("backend = \"openai\"\nmodel = \"m\"\nendpoints = [\"{}/v1\"]\n", server.address);
+        recipe(
+            &world,
+            &format!("[synthesize]\nseeds = \"prompts.jsonl\"\n{keys}\n[synthesize.generator]\n{model}"),
+        );
+    };
+    with("method = \"evol-instruct\"\nrounds = 2");
+    world.selfplay(&["synthesize", "--recipe", "s.toml", "-o", "evolved"]).ok();
+    let counts = check_counts(&world.path("evolved"));
+    // Twelve seeds, rewritten twice and answered each time.
+    assert_eq!((&counts["made"], &counts["asked"]["generator"]["questions"]), (&json!(24), &json!(24 + 24)));
+    assert!(counts["kept"].as_u64().unwrap() >= 20, "{counts}");
+    let rows = world.rows("evolved/instructions.jsonl");
+    for row in &rows {
+        let request = row["messages"][0]["content"].as_str().unwrap();
+        assert!(request.contains("matters most") && !request.contains("Rewritten request"), "{row}");
+        assert_eq!(row["messages"][1], json!({"role": "assistant", "content": "An answer."}));
+    }
+    // The second round rewrites what the first one made.
+    let of = |id: &str| {
+        let row = rows.iter().find(|row| row["prompt_id"] == id).unwrap();
+        row["messages"][0]["content"].as_str().unwrap().to_owned()
+    };
+    assert!(of("0/2").starts_with(&of("0/1")), "{} {}", of("0/1"), of("0/2"));
+
+    with("method = \"explanations\"");
+    world.selfplay(&["synthesize", "--recipe", "s.toml", "-o", "explained"]).ok();
+    assert_eq!(check_counts(&world.path("explained"))["kept"], 12);
+    let rows = world.rows("explained/instructions.jsonl");
+    for row in &rows {
+        let turns = row["messages"].as_array().unwrap();
+        let system = turns[0]["content"].as_str().unwrap();
+        assert_eq!((&turns[0]["role"], turns.len()), (&json!("system"), 3));
+        assert!(turns[2]["content"].as_str().unwrap().contains(system), "{row}");
+    }
+    let systems: std::collections::BTreeSet<&str> =
+        rows.iter().map(|row| row["messages"][0]["content"].as_str().unwrap()).collect();
+    assert!(systems.len() > 1, "{systems:?}");
+}
+
 #[test]
 fn wrong_sections_are_refused_with_their_keys() {
     let world = world();

@@ -1,7 +1,7 @@
 //! What a judge's answer says: P(A).
 
 use schemars::JsonSchema;
-use selfplay_client::TokenChoice;
+use selfplay_client::ChatToken;
 use serde::{Deserialize, Serialize};
 
 /// How the verdict of a judge is read.
@@ -32,7 +32,7 @@ pub(super) fn of_text(text: &str) -> Option<f64> {
 
 /// P(A) from the tokens of an answer: e^a / (e^a + e^b) over the likeliest tokens at its first place that read "A" or "B". Where only
 /// one of the two is among them, the other has at most the least of their probabilities; `None` where neither is.
-pub(super) fn of_tokens(tokens: &[TokenChoice]) -> Option<f64> {
+pub(super) fn of_tokens(tokens: &[ChatToken]) -> Option<f64> {
     let first = tokens.first()?;
     let own = (first.token.clone(), first.logprob);
     let choices: Vec<&(String, f64)> = first.top.iter().chain(std::iter::once(&own)).collect();
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn log_probs_of_both_letters_make_a_probability() {
-        let choice = |token: &str, logprob: f64, top: &[(&str, f64)]| TokenChoice {
+        let choice = |token: &str, logprob: f64, top: &[(&str, f64)]| ChatToken {
             token: token.to_owned(),
             logprob,
             top: top.iter().map(|(token, logprob)| ((*token).to_owned(), *logprob)).collect(),
