@@ -99,7 +99,7 @@ impl SynthesisFolder {
         &self.root
     }
 
-    /// Writes the rows, and `counts.json` last.
+    /// Writes the rows, and `counts.json` last, unless no row is kept.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -115,6 +115,10 @@ impl SynthesisFolder {
         self.write(rows, kept.iter().map(|row| row.to_json(method)))?;
         self.write(PROMPTS, kept.iter().map(SynthesizedRow::prompt_json))?;
         self.write(LEFT_OUT, left_out.iter().map(|row| row.to_json(method)))?;
+        // With nothing kept there is nothing to go on with: it isn't finished, whoever asks by this file.
+        if kept.is_empty() {
+            return Ok(());
+        }
         let mut text = serde_json::to_vec_pretty(counts).unwrap_or_default();
         text.push(b'\n');
         Ok(atomic::write_bytes(&self.root.join(COUNTS), &text)?)
