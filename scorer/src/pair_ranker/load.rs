@@ -64,23 +64,23 @@ struct RankerWeights {
 impl RankerWeights {
     fn encoder(&self, config: RankerConfig) -> Result<Encoder, ModelError> {
         let hidden = config.hidden_size;
-        let under = "pretrained_model";
-        let relative = format!("{under}.encoder.rel_embeddings.weight");
-        let mut relative = self.tensor(&relative, &[2 * config.buckets(), hidden])?;
+        // Names as they are read: without the wrapper `pretrained_model`.
+        let relative = "encoder.rel_embeddings.weight";
+        let mut relative = self.tensor(relative, &[2 * config.buckets(), hidden])?;
         if config.norm_rel_ebd.as_deref().is_some_and(|norm| norm.contains("layer_norm")) {
-            let norm = self.norm(&format!("{under}.encoder.LayerNorm"), &config)?;
+            let norm = self.norm("encoder.LayerNorm", &config)?;
             norm.apply(&mut relative);
         }
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for number in 0..config.num_hidden_layers {
-            let mut layer = self.layer(&format!("{under}.encoder.layer.{number}"), &config)?;
+            let mut layer = self.layer(&format!("encoder.layer.{number}"), &config)?;
             layer.place(&relative);
             layers.push(layer);
         }
-        let embeddings = format!("{under}.embeddings.word_embeddings.weight");
+        let embeddings = "embeddings.word_embeddings.weight";
         Ok(Encoder {
-            embeddings: self.tensor(&embeddings, &[config.vocab_size, hidden])?,
-            embedding_norm: self.norm(&format!("{under}.embeddings.LayerNorm"), &config)?,
+            embeddings: self.tensor(embeddings, &[config.vocab_size, hidden])?,
+            embedding_norm: self.norm("embeddings.LayerNorm", &config)?,
             layers,
             config,
         })
