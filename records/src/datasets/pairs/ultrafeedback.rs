@@ -40,8 +40,10 @@ fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem>
     let Value::Array(completions) = completions else {
         return Err(FieldProblem::new("completions", "an array of completions", found(completions)).into());
     };
-    let rated: Vec<Rated> =
-        completions.iter().enumerate().map(|(place, one)| rated(place, one)).collect::<Result<_, _>>()?;
+    let mut rated = Vec::with_capacity(completions.len());
+    for (place, completion) in completions.iter().enumerate() {
+        rated.extend(rating(place, completion)?);
+    }
     // Of equals the first is the best, and the last the worst.
     let best = rated.iter().reduce(|best, one| if one.score > best.score { one } else { best });
     let worst = rated.iter().reduce(|worst, one| if one.score <= worst.score { one } else { worst });
@@ -57,7 +59,8 @@ fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem>
     }
 }
 
-fn rated(place: usize, completion: &Value) -> Result<Rated, FieldProblem> {
+/// A completion with its score; `None` where it was not rated.
+fn rating(place: usize, completion: &Value) -> Result<Option<Rated>, FieldProblem> {
     let field = |name: &str| format!("completions[{place}].{name}");
     let wrong = |name: &str, expected: &str| {
         let found = completion.get(name).map_or_else(|| "no such field".to_owned(), found);
@@ -65,11 +68,14 @@ fn rated(place: usize, completion: &Value) -> Result<Rated, FieldProblem> {
     };
     let response =
         completion.get("response").and_then(Value::as_str).ok_or_else(|| wrong("response", "a string"))?;
+    if completion.get(SCORE).is_some_and(Value::is_null) {
+        return Ok(None);
+    }
     // Some releases have the number as text.
     let score = completion.get(SCORE).and_then(|score| match score {
         Value::String(text) => text.trim().parse().ok(),
         other => other.as_f64(),
     });
     let score = score.filter(|score: &f64| score.is_finite()).ok_or_else(|| wrong(SCORE, "a number"))?;
-    Ok(Rated { score, response: response.to_owned() })
+    Ok(Some(Rated { score, response: response.to_owned() }))
 }
