@@ -13,8 +13,10 @@ fn accuracy(world: &World, kind: &str, set: &str) -> f64 {
         format!("{}={kind}", key("kind")),
         format!("{}=adamw", key("optimizer")),
         format!("{}=3e-3", key("learning_rate")),
-        format!("{}=2", key("epochs")),
-        format!("{}=16", key("batch_size")),
+        // A circle gives no first-order signal: small batches, whose labels don't balance, drown what there is.
+        format!("{}=300", key("batch_size")),
+        format!("{}=1", key("tau")),
+        format!("{}={}", key("epochs"), if set == "circle" { 30 } else { 4 }),
         format!("{}=0.1", key("holdout")),
     ];
     let train = format!("{set}_train.jsonl");
@@ -24,7 +26,7 @@ fn accuracy(world: &World, kind: &str, set: &str) -> f64 {
     world.selfplay(&line).ok();
     // What was measured while it learnt.
     let log = world.rows(&format!("{output}/accuracy.jsonl"));
-    assert_eq!(log.len(), 2);
+    assert!(log.len() >= 4);
     assert!(log.iter().all(|line| line["loss"].is_number() && line["ece"].is_number()), "{log:?}");
     let kind_of_score = format!("score.kind={kind}");
     let model = format!("{output}/preference_model");

@@ -2,23 +2,18 @@
 
 use serde_json::Value;
 
+use super::write_rewards;
+
 /// s(0 ≻ 1) of every row.
 fn scores(rows: &[Value]) -> Vec<f64> {
     rows.iter().map(|row| row["scores"][0][1].as_f64().unwrap()).collect()
 }
 
-/// A reward of 1 for the first response, of 0 for the others.
-const FIRST_WINS: &str = r#"
-{ s = $0; sub(/.*"responses":\[/, "", s); sub(/\].*/, "", s); k = gsub(/","/, "", s) + 1
-  line = "{\"scores\":[1"; for (i = 2; i <= k; i++) line = line ",0"
-  print line "]}"; fflush() }
-"#;
-
 #[test]
 fn members_are_weighed_and_their_folders_are_looked_up() {
     let world = crate::run_world();
     world.sample("split_0.jsonl", "candidates.jsonl", &["--set", "sample.num_samples=3"]).ok();
-    world.write("judge.awk", FIRST_WINS);
+    write_rewards(&world, "judge.sh", "[ $1 = 1 ] && r=1 || r=0");
     let score = |output: &str, sets: &[&str]| {
         let mut line = vec!["score", "--candidates", "candidates.jsonl", "--output", output, "-q"];
         sets.iter().for_each(|set| line.extend(["--set", set]));
@@ -30,7 +25,7 @@ fn members_are_weighed_and_their_folders_are_looked_up() {
     };
     let (gpm, reward) = (alone("preference_model", "gpm.jsonl"), alone("other_preference_model", "bt.jsonl"));
     let members = "score.members=[{ model = \"preference_model\", weight = 3 }, { kind = \"bradley-terry\", model = \"other_preference_model\" }, \
-                   { kind = \"command\", command = [\"awk\", \"-f\", \"./judge.awk\"], weight = 2 }]";
+                   { kind = \"command\", command = [\"sh\", \"./judge.sh\"], weight = 2 }]";
     score("all.jsonl", &["score.kind=ensemble", members]).ok();
     let all = scores(&world.rows("all.jsonl"));
     for ((found, gpm), reward) in all.iter().zip(&gpm).zip(&reward) {
@@ -57,6 +52,6 @@ fn members_are_weighed_and_their_folders_are_looked_up() {
     let kind = ["--set", "score.kind=ensemble", "--set", "score.model=", "--set", members];
     world.selfplay(&[&["run", "recipe.toml", "-o", "run", "-q"][..], &kind].concat()).ok();
     let manifest = std::fs::read_to_string(world.path("run/manifest.json")).unwrap();
-    assert!(manifest.contains("other_preference_model") && manifest.contains("judge.awk"), "{manifest}");
+    assert!(manifest.contains("other_preference_model") && manifest.contains("judge.sh"), "{manifest}");
     world.selfplay(&["show", "run"]).ok();
 }

@@ -5,21 +5,16 @@ use std::fs;
 
 use serde_json::Value;
 
-/// A reward of so much for each character of a response.
-const LENGTH_LOVER: &str = r#"
-{ s = $0; sub(/.*"responses":\["/, "", s); sub(/"\].*/, "", s); k = split(s, texts, "\",\"")
-  line = "{\"scores\":["; for (i = 1; i <= k; i++) line = line (i > 1 ? "," : "") REWARD * length(texts[i])
-  print line "]}"; fflush() }
-"#;
+use super::write_rewards;
 
 /// One iteration on part of the quickstart's prompts; `score` are further keys.
 fn run(folder: &str, score: &[&str]) -> (Value, String) {
     let world = crate::world();
-    world.write("lover.awk", &LENGTH_LOVER.replace("REWARD", "3"));
+    write_rewards(&world, "lover.sh", "r=$((3 * ${#2}))");
     let recipes = crate::root().join("recipes");
     let recipe = recipes.join("quickstart.toml").display().to_string();
     let members = format!(
-        "score.members=[{{ kind = \"gpm\", model = \"{}\" }}, {{ kind = \"command\", command = [\"awk\", \"-f\", \"./lover.awk\"] }}]",
+        "score.members=[{{ kind = \"gpm\", model = \"{}\" }}, {{ kind = \"command\", command = [\"sh\", \"./lover.sh\"] }}]",
         recipes.join("quickstart/preference_model").display()
     );
     let mut line =

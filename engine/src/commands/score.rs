@@ -67,7 +67,11 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);
     settings.file("--candidates", &args.candidates)?;
     settings.files(
-        if files.is_some() { "--preference-model" } else { "the files of [score]" },
+        match &files {
+            Some(_) => "--preference-model",
+            None if kind.command().is_some() => "the files of score.command",
+            None => "the files of [score]",
+        },
         preference_files(files.as_ref(), kind)?,
     );
     let parts = command.open_parts(settings)?;

@@ -72,7 +72,7 @@ pub fn render(summary: &RunSummary) -> String {
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
         if let Some(warning) = &one.length_warning {
-            text.push_str(&format!("iteration {}: warning: {warning}\n", one.iteration));
+            text.push_str(&wrapped(&format!("iteration {}: warning: {warning}", one.iteration)));
         }
     }
     text.push_str(
@@ -84,6 +84,26 @@ pub fn render(summary: &RunSummary) -> String {
     if !summary.finished {
         text.push_str(&format!("go on with: selfplay resume {}\n", summary.directory));
     }
+    text
+}
+
+/// Words in lines of 80 characters at most.
+fn wrapped(words: &str) -> String {
+    let (mut text, mut width) = (String::new(), 0);
+    for word in words.split(' ') {
+        let length = word.chars().count();
+        if width > 0 && width + 1 + length > 80 {
+            text.push('\n');
+            width = 0;
+        }
+        if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        text.push_str(word);
+        width += length;
+    }
+    text.push('\n');
     text
 }
 
@@ -132,6 +152,8 @@ mod tests {
         assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
         summary.finished = true;
         assert!(!render(&summary).contains("resume"));
+        let long = wrapped(&"answers grew ".repeat(20));
+        assert!(long.lines().count() == 4 && long.lines().all(|line| line.chars().count() <= 80), "{long}");
     }
 
     #[test]

@@ -12,14 +12,17 @@ const LEAST_GROWTH: f64 = 0.05;
 const ONE_SIDED: f64 = 1.645;
 
 /// A warning where the mean length rose by 5 % or more from `before` to `after`, and the length-controlled win rate against the policy
-/// before is not above one half by more than noise (1.645 standard errors of the win rate).
+/// before is not above one half by more than noise (1.645 standard errors of the win rate), while the raw one is, or while the
+/// length-controlled one is below one half by as much. Few held-out answers, which say neither, give no warning.
 pub(crate) fn warning(before: &Evaluation, after: &Evaluation) -> Option<String> {
     let controlled = after.lc_win_rate_start?;
     let (raw, error) = (after.win_rate_start?, after.win_rate_error?);
     let growth = after.characters / before.characters - 1.0;
     let has_grown = growth >= LEAST_GROWTH && before.characters > 0.0;
-    let is_better = controlled - 0.5 > ONE_SIDED * error;
-    (has_grown && !is_better).then(|| {
+    let noise = ONE_SIDED * error;
+    let is_better = controlled - 0.5 > noise;
+    let is_telling = raw - 0.5 > noise || 0.5 - controlled > noise;
+    (has_grown && !is_better && is_telling).then(|| {
         format!(
             "answers grew from {:.1} to {:.1} characters (+{:.0} %), and at equal length they win {:.1} % against the policy before \
              ({:.1} % ± {:.1} as they are): the preference model may be paying for length; score.length_penalty and \
@@ -57,6 +60,9 @@ mod tests {
             "{told}"
         );
         assert!(warning(&before, &after(140.0, 0.8, 0.6)).is_none(), "better at equal length");
+        assert!(warning(&before, &after(140.0, 0.5, 0.4)).is_some(), "worse at equal length");
+        let few = Evaluation { win_rate_error: Some(0.2), ..after(140.0, 0.6, 0.5) };
+        assert!(warning(&before, &few).is_none(), "six answers say nothing");
         assert!(warning(&before, &after(104.0, 0.5, 0.4)).is_none(), "hardly longer");
         assert!(warning(&before, &after(80.0, 0.5, 0.4)).is_none(), "shorter");
         let unknown = Evaluation { lc_win_rate_start: None, ..after(140.0, 0.8, 0.5) };

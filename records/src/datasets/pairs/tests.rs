@@ -269,8 +269,12 @@ fn ties_of_ratings_and_joined_turns_are_counted() {
         json!({"instruction": "q", "completions": [{"response": "a", "overall_score": first},
             {"response": "b", "overall_score": second}]})
     };
-    let read = read(&[rated(3.0, 3.0), rated(4.0, 1.0), json!({"instruction": "q", "completions": [
-        {"response": "a", "overall_score": 3.0}, {"response": "b", "overall_score": null}]})]);
+    let read = read(&[
+        rated(3.0, 3.0),
+        rated(4.0, 1.0),
+        json!({"instruction": "q", "completions": [
+        {"response": "a", "overall_score": 3.0}, {"response": "b", "overall_score": null}]}),
+    ]);
     assert_eq!((read.pairs.len(), read.oddities.count(Oddity::Tie)), (1, 1));
     assert_eq!(read.oddities.count(Oddity::NothingToCompare), 1);
     let text = |reply: &str| format!("\n\nHuman: q\n\nHuman: more\n\nAssistant: {reply}");
