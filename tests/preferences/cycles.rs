@@ -14,9 +14,9 @@ fn accuracy(world: &World, kind: &str, set: &str) -> f64 {
         format!("{}=adamw", key("optimizer")),
         format!("{}=3e-3", key("learning_rate")),
         // A circle gives no first-order signal: small batches, whose labels don't balance, drown what there is.
-        format!("{}=300", key("batch_size")),
+        format!("{}={}", key("batch_size"), if set == "circle" { 300 } else { 16 }),
         format!("{}=1", key("tau")),
-        format!("{}={}", key("epochs"), if set == "circle" { 30 } else { 4 }),
+        format!("{}={}", key("epochs"), if set == "circle" { 30 } else { 2 }),
         format!("{}=0.1", key("holdout")),
     ];
     let train = format!("{set}_train.jsonl");
@@ -26,7 +26,7 @@ fn accuracy(world: &World, kind: &str, set: &str) -> f64 {
     world.selfplay(&line).ok();
     // What was measured while it learnt.
     let log = world.rows(&format!("{output}/accuracy.jsonl"));
-    assert!(log.len() >= 4);
+    assert!(log.len() >= 2);
     assert!(log.iter().all(|line| line["loss"].is_number() && line["ece"].is_number()), "{log:?}");
     let kind_of_score = format!("score.kind={kind}");
     let model = format!("{output}/preference_model");
