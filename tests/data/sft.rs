@@ -95,6 +95,10 @@ fn wrong_data_is_refused_by_file_row_and_key() {
     sft(&[good.clone(), json!({"text": "a"})], &[], &["data.jsonl", "row 1", "only [text]"]);
     sft(&[good.clone()], &["--layout", "alpca"], &["--layout alpca", "one of ids, messages"]);
     sft(&[good.clone()], &["--columns", "promt=a"], &["--columns promt=a", "a field of the layout"]);
+    let twice = ["--columns", "output=a,output=b"];
+    sft(&[good.clone()], &twice, &["--columns output=b", "one is wanted"]);
+    let held_out = ["--set", "sft.val_split=0.5", "--set", "sft.early_stop=1"];
+    sft(&[good.clone()], &held_out, &["data.jsonl", "val_split = 0.5", "two examples"]);
     sft(&[good.clone()], &["--columns", "prompt"], &["--columns prompt", "FIELD=COLUMN"]);
     sft(
         &[good.clone()],

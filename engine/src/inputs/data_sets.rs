@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selfplay_records::Problems;
-use selfplay_records::datasets::{DataExample, DataFile};
+use selfplay_records::datasets::{ColumnMap, DataExample, DataFile};
 use selfplay_trainer::{DataEntry, validate_data};
 
 use crate::error::{EngineError, Result};
@@ -114,20 +114,18 @@ impl<T: DataExample> DataSets<T> {
 
 impl LayoutArgs {
     fn entry(&self, file: &str) -> Result<DataEntry> {
-        let columns = self.columns.iter().map(|pair| match pair.split_once('=') {
-            Some((field, column)) if !field.is_empty() && !column.is_empty() => {
-                Ok((field.to_owned(), column.to_owned()))
+        let mut columns = ColumnMap::new();
+        for pair in &self.columns {
+            let wrong = |want: &str| EngineError::input(format!("--columns {pair}: {want}"));
+            let (field, column) = pair
+                .split_once('=')
+                .filter(|(field, column)| !field.is_empty() && !column.is_empty())
+                .ok_or_else(|| wrong("FIELD=COLUMN is wanted, as in prompt=question"))?;
+            if columns.insert(field.to_owned(), column.to_owned()).is_some() {
+                return Err(wrong("the field has a column already; one is wanted"));
             }
-            _ => Err(EngineError::input(format!(
-                "--columns {pair}: FIELD=COLUMN is wanted, as in prompt=question"
-            ))),
-        });
-        Ok(DataEntry {
-            path: file.to_owned(),
-            layout: self.layout.clone(),
-            columns: columns.collect::<Result<_>>()?,
-            ..DataEntry::default()
-        })
+        }
+        Ok(DataEntry { path: file.to_owned(), layout: self.layout.clone(), columns, ..DataEntry::default() })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::RowProblem;
 
 pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     name: "chosen",
-    aliases: &[],
+    aliases: &["hh-rlhf"],
     fields: &pairs::TEXT_FIELDS,
     fits: None,
     reading: Reading::Row(read),

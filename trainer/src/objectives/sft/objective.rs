@@ -72,6 +72,13 @@ impl Objective for SftObjective {
             check_context(decoder, &cut.name, cut.ids.len(), seen, key)
         };
         self.set.arrange(&self.settings, seed, &mut check)?;
+        let val_split = self.settings.sft.val_split;
+        if val_split > 0.0 && self.set.holdout.is_empty() && self.set.examples() > 0 {
+            return Err(TrainError::Data {
+                problem: format!("val_split = {val_split} holds nothing out of one example"),
+                want: "two examples or more, or no val_split".into(),
+            });
+        }
         let (truncated, skipped) = (self.set.truncated, self.set.skipped);
         if truncated + skipped > 0 {
             let max_length = self.settings.train.max_length;
