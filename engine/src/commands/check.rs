@@ -89,7 +89,7 @@ fn describe_chain(path: &Path, chain: &Chain) -> String {
 }
 
 /// Whether a recipe is for `selfplay synthesize` alone: it has that section, and no prompts for a run.
-fn is_synthesis(path: &Path) -> bool {
+pub(super) fn is_synthesis(path: &Path) -> bool {
     let Ok(text) = read_regular_text(path, MOST_RECIPE_BYTES) else { return false };
     toml::from_str::<toml::Table>(&text)
         .is_ok_and(|table| table.contains_key("synthesize") && !table.contains_key("prompts"))

@@ -7,6 +7,7 @@ use selfplay_model::architecture::is_stored_in_four_bits;
 use selfplay_model::{Architecture, Codec};
 use selfplay_scorer::{Footprint, QuantizeForm};
 
+use super::check::is_synthesis;
 use crate::chain::ChainText;
 use crate::commands::print;
 use crate::console::units::{count, duration, size};
@@ -23,6 +24,7 @@ use crate::plan::rates::Rates;
 use crate::plan::time::{self, Lengths, StageTime, Times};
 use crate::recipe::{DataSource, Purpose, Recipe, load};
 use crate::run::leaves::Leaves;
+use crate::synthesize;
 
 /// The flags of `selfplay plan`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,6 +53,11 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         Asked { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
     if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
         return super::chain_plan::plan(text, &asked);
+    }
+    if is_synthesis(&args.recipe) {
+        let recipe = load(Some(&args.recipe), &common.set, Purpose::Stage)?;
+        let report = |section| synthesize::plan::report(&recipe.name, section);
+        return print(&recipe.synthesize.as_ref().map_or_else(|| Ok(String::new()), report)?);
     }
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
     let (text, refusal) = plan(&recipe, &asked)?;

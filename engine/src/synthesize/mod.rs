@@ -8,7 +8,7 @@
 //! templates    how questions are worded (prompts/*.jinja)      seeds       what is begun with
 //! filter/      lengths, near duplicates (MinHash)              judge       scores with reasons
 //! row          what is made and what is left out               folder      the output's folder: whose, locked, finished
-//! counts       counts.json
+//! counts       counts.json                                     plan        what will be asked at most
 //! ```
 //!
 //! Sources of the methods, in our own words and with our own wordings: strong against weak, CT-LLM (arXiv 2404.04167, section 3.3);
@@ -25,6 +25,7 @@ mod folder;
 mod generator;
 mod judge;
 mod methods;
+pub(crate) mod plan;
 mod row;
 mod seeds;
 mod steps;
