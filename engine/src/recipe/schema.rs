@@ -245,6 +245,9 @@ mod tests {
         assert_eq!(find("sample.num_samples").bounds["minimum"], 1);
         assert_eq!(find("train.learning_rate").default, Some(Value::from(5e-7)));
         assert_eq!(find("train.shuffle").form, KeyType::Switch);
+        let auto = Word { name: "auto".to_owned(), doc: String::new() };
+        let recompute = KeyType::Any(vec![KeyType::Choice(vec![auto]), KeyType::Switch]);
+        assert_eq!(find("train.recompute").form, recompute);
         assert_eq!(find("prompts.splits").form, KeyType::List(Box::new(KeyType::Text)));
         assert_eq!(
             find("sample.stop").form,

@@ -91,7 +91,7 @@ impl JsonSchema for Recompute {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"enum": ["auto", true, false]})
+        json_schema!({"anyOf": [{"type": "string", "const": "auto"}, {"type": "boolean"}]})
     }
 }
 

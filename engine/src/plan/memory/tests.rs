@@ -104,7 +104,7 @@ fn what_does_not_fit_is_offloaded() {
 fn what_is_kept_fills_the_memory() {
     let (mut policy, preference) = (tiny(), footprint());
     (policy.num_layers, policy.windows) = (8, vec![None; 8]);
-    let recipe = recipe(&["train.batch_size=1", "train.max_length=64"]);
+    let recipe = recipe(&["train.batch_size=1", "train.max_length=64", "train.offload=none"]);
     let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
     let need = |memory| training(&models, &recipe.train, memory).total();
     let plan = |memory| keep_plan(&models, &recipe.train, memory).counts(8);
