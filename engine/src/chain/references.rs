@@ -48,9 +48,9 @@ impl Wanted {
             "policy.chat_template" | "score.chat_template" | "score.template" => Self::Template,
             // A language model that compares by its own words is a policy.
             "score.model" if matches!(text("score", "kind"), Some("pair-lm" | "judge")) => Self::Model,
+            "score.model" => Self::PreferenceModel,
             // A member's kind is its own.
             "score.members.model" => Self::Model,
-            "score.model" => Self::PreferenceModel,
             "prompts.splits" | "eval.prompts" => Self::Rows,
             "sft.data" | "train.data" | "preference.data" => Self::Rows,
             "synthesize.seeds" => Self::Rows,
