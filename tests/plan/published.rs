@@ -39,23 +39,17 @@ fn a_33b_in_four_bits_trains_an_adapter_on_80_gb() {
     let world = crate::world();
     shape(&world, "33b", "llama", [60, 6656, 17_920, 52, 52, 128, 32_000]);
     let recipe = recipe("anima-33b-qlora-dpo");
-    let plan = [
-        "plan",
-        &recipe,
-        "--device",
-        "cuda:0",
-        "--memory",
-        "80GB",
-        "--set",
-        "chain.dpo.policy.model=33b",
-        "--set",
-        "chain.pairs.policy.model=33b",
-    ];
-    let report = world.selfplay(&plan).ok().stdout;
+    let plan = |memory: &str, set: &[&str]| {
+        let models = ["--set", "chain.dpo.policy.model=33b", "--set", "chain.pairs.policy.model=33b"];
+        let line = ["plan", &recipe, "--device", "cuda:0", "--memory", memory];
+        world.selfplay(&[&line[..], &models, set].concat())
+    };
+    let report = plan("80GB", &[]).ok().stdout;
     assert!(report.contains("32.53 billion parameters"), "{report}");
-    // The same training over 16 bits does not fit.
-    let whole = ["--set", "chain.dpo.policy.quantize=none"];
-    world.selfplay(&[&plan[..], &whole].concat()).refused(&["link dpo needs about", "of --memory"]);
+    // Weights of 16 bits alone are more than what is enough for four.
+    plan("60GB", &[]).ok();
+    plan("60GB", &["--set", "chain.dpo.policy.quantize=none"])
+        .refused(&["link dpo needs about", "of --memory"]);
 }
 
 #[test]

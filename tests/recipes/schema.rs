@@ -128,6 +128,12 @@ fn forbidden(schema: &Value, value: &Value, path: &str) -> Vec<String> {
             "exclusiveMaximum" => !value.is_number() || number(value) < number(rule),
             "minLength" => value.as_str().is_none_or(|text| text.chars().count() as f64 >= number(rule)),
             "anyOf" => rule.as_array().unwrap().iter().any(|one| forbidden(one, value, path).is_empty()),
+            "$ref" => {
+                let root = schema();
+                let place = rule.as_str().unwrap().trim_start_matches('#');
+                wrong.extend(forbidden(root.pointer(place).unwrap(), value, path));
+                true
+            }
             "items" => {
                 for (place, one) in value.as_array().into_iter().flatten().enumerate() {
                     wrong.extend(forbidden(rule, one, &format!("{path}[{place}]")));

@@ -152,7 +152,7 @@ pub(crate) fn render(summary: &ChainSummary) -> String {
     rows.extend(summary.links.iter().map(row));
     text.push_str(&report::columns(&rows));
     text.push_str(
-        "\ngained: of a run P(new ≻ first), of a preference model its accuracy, of a synthesis its rows\n",
+        "\ngained: of a run P(new ≻ first), of a preference model its accuracy,\nof a synthesis its rows\n",
     );
     for link in summary.links.iter().filter(|link| link.run.is_some()) {
         text.push_str(&format!("its iterations: selfplay show {}/{}\n", summary.directory, link.name));

@@ -82,7 +82,9 @@ fn training(
     asked: &Asked,
 ) -> Result<Option<EngineError>> {
     let section = link.command.training_section().unwrap_or_default();
-    let policy = memory::policy_shape(&config_folder(&recipe.policy.model)?)?;
+    let folder = config_folder(&recipe.policy.model)?;
+    let policy = memory::policy_shape(&folder)?;
+    let recipe = &plan::as_stored(recipe, &folder);
     let nothing = Footprint::elsewhere();
     let models = Models::of(recipe, asked.device, &policy, &nothing);
     let bound = asked.memory.as_ref().map(|memory| memory.bytes);

@@ -1,7 +1,7 @@
 //! `selfplay plan`: what a recipe will need, before anything is computed. What cannot fit is refused, after the report.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::architecture::is_stored_in_four_bits;
 use selfplay_model::{Architecture, Codec};
@@ -81,11 +81,7 @@ pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<Eng
     let (device, memory) = (asked.device, asked.memory.as_ref());
     let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;
-    let mut as_stored = recipe.clone();
-    if is_stored_in_four_bits(&policy_folder) {
-        as_stored.policy.quantize = Some(QuantizeForm::Nf4);
-    }
-    let recipe = &as_stored;
+    let recipe = &as_stored(recipe, &policy_folder);
     let kind = &recipe.score.settings.kind;
     let preference_folder = kind.names_model().then(|| config_folder(&recipe.score.model)).transpose()?;
     let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
@@ -114,6 +110,15 @@ pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<Eng
     let planned = Planned { recipe, policy: &policy, preference: &preference, device };
     let refusal = memory.and_then(|memory| fit::refusal(&planned, &needs, memory));
     Ok((text, refusal))
+}
+
+/// The recipe with the form that its policy, whose configuration is in `folder`, is stored in.
+pub(super) fn as_stored(recipe: &Recipe, folder: &Path) -> Recipe {
+    let mut recipe = recipe.clone();
+    if is_stored_in_four_bits(folder) {
+        recipe.policy.quantize = Some(QuantizeForm::Nf4);
+    }
+    recipe
 }
 
 fn head(recipe: &Recipe, models: &Models<'_>) -> String {

@@ -19,9 +19,15 @@ pub fn json_schema() -> String {
 
 /// The links of a chain: each has keys of its own, and those of a recipe.
 fn chain() -> Value {
-    let of_recipe = keys().iter().filter(|key| link_keys().iter().all(|own| own.name != key.name));
-    let keys: Vec<RecipeKey> = link_keys().iter().chain(of_recipe).cloned().collect();
-    json!({"description": LINKS, "type": "array", "items": object(&keys)})
+    let mut link = object(link_keys());
+    // A section is described once, at the recipe's top.
+    for key in keys().iter().filter(|key| link_keys().iter().all(|own| own.name != key.name)) {
+        link["properties"][&key.name] = match key.is_section() {
+            true => json!({"$ref": format!("#/properties/{}", key.name)}),
+            false => property(key),
+        };
+    }
+    json!({"description": LINKS, "type": "array", "items": link})
 }
 
 /// What `[[chain]]` is.

@@ -180,8 +180,12 @@ fn form(schema: &Value) -> KeyType {
         return KeyType::Choice(vec![word(value, one_line(schema))]);
     }
     if let Some(values) = schema["enum"].as_array() {
-        let values = values.iter().filter(|value| !value.is_null());
-        return KeyType::Choice(values.map(|value| word(value, String::new())).collect());
+        let words = values.iter().filter(|value| value.is_string()).map(|value| word(value, String::new()));
+        let choice = KeyType::Choice(words.collect());
+        return match values.iter().any(Value::is_boolean) {
+            true => KeyType::Any(vec![choice, KeyType::Switch]),
+            false => choice,
+        };
     }
     let mut words = Vec::new();
     let mut others = Vec::new();
