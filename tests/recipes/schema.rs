@@ -129,7 +129,7 @@ fn forbidden(schema: &Value, value: &Value, path: &str) -> Vec<String> {
             "minLength" => value.as_str().is_none_or(|text| text.chars().count() as f64 >= number(rule)),
             "anyOf" => rule.as_array().unwrap().iter().any(|one| forbidden(one, value, path).is_empty()),
             "$ref" => {
-                let root = schema();
+                let root = self::schema();
                 let place = rule.as_str().unwrap().trim_start_matches('#');
                 wrong.extend(forbidden(root.pointer(place).unwrap(), value, path));
                 true

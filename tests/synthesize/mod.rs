@@ -42,7 +42,11 @@ fn the_quickstart_s_policy_is_corrected_by_right_answers_and_a_kill_changes_noth
     let recipe = root().join("recipes/quickstart-synthesize.toml");
     let recipe = recipe.to_str().unwrap();
     let planned = SELFPLAY.run(world.path(), &["plan", recipe]).ok();
-    assert!(planned.stdout.contains("at most 200 questions, 3200 tokens written (16 each)"), "{}", planned.stdout);
+    assert!(
+        planned.stdout.contains("at most 200 questions, 3200 tokens written (16 each)"),
+        "{}",
+        planned.stdout
+    );
     let arguments = |output: &'static str| {
         ["synthesize", "--recipe", recipe, "-o", output, "--set", "synthesize.max_seeds=150"]
     };

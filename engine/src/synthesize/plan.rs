@@ -79,7 +79,12 @@ mod tests {
         };
         // Three questions for ten requests, ten answers: 13 × 100 tokens, at 500 a million.
         let text = report("s", &section).unwrap();
-        assert!(text.contains("generator  m: at most 13 questions, 1300 tokens written (100 each), which cost 0.65"), "{text}");
+        assert!(
+            text.contains(
+                "generator  m: at most 13 questions, 1300 tokens written (100 each), which cost 0.65"
+            ),
+            "{text}"
+        );
         assert!(text.contains("judge  the policy: at most 10 questions, 2560 tokens"), "{text}");
         section.method = SynthesisMethod::EvolInstruct;
         section.rounds = Some(3);
