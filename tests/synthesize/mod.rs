@@ -246,8 +246,10 @@ fn rewriter() -> StubServer {
         let last = turns.last().and_then(|turn| turn["content"].as_str()).unwrap_or_default().to_owned();
         let text = match last.rsplit_once("Request:\n") {
             Some((_, original)) => {
-                let number = last.len();
-                format!("Rewritten request: {original} and say why step {number} matters most to {original}")
+                // Numbers of its own, so that no two requests are near duplicates.
+                let n = last.bytes().map(usize::from).sum::<usize>();
+                let more = format!("town {n} hill {} lake {} and lane {}", n + 1, 2 * n, 3 * n);
+                format!("Rewritten request: {original} and also compare it with {more}")
             }
             None if turns.len() == 2 => format!("As I was told: {}", turns[0]["content"]),
             None => "An answer.".to_owned(),
@@ -277,7 +279,7 @@ fn seeds_are_rewritten_round_by_round_or_explained() {
     let rows = world.rows("evolved/instructions.jsonl");
     for row in &rows {
         let request = row["messages"][0]["content"].as_str().unwrap();
-        assert!(request.contains("matters most") && !request.contains("Rewritten request"), "{row}");
+        assert!(request.contains("compare it with") && !request.contains("Rewritten request"), "{row}");
         assert_eq!(row["messages"][1], json!({"role": "assistant", "content": "An answer."}));
     }
     // The second round rewrites what the first one made.
