@@ -219,6 +219,8 @@ fn text(fields: &Map<String, Value>, name: &str) -> std::result::Result<Option<S
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(Value::Number(number)) => Ok(Some(number.to_string())),
+        // PandaLM's test set has answers that its writer's JSON took for these.
+        Some(Value::Bool(truth)) => Ok(Some(truth.to_string())),
         Some(other) => Err(FieldProblem::new(name, "a text", other)),
     }
 }
@@ -285,10 +287,11 @@ mod tests {
     #[test]
     fn pandalm_s_rows_take_the_majority() {
         let read = read_text(
-            "{\"instruction\": \"Do\", \"input\": \"this\", \"response1\": \"a\", \"response2\": \"b\", \"annotator1\": 2, \"annotator2\": 2, \"annotator3\": 0}\n",
+            "{\"instruction\": \"Do\", \"input\": \"this\", \"response1\": true, \"response2\": \"b\", \"annotator1\": 2, \"annotator2\": 2, \"annotator3\": 0}\n",
         )
         .unwrap();
         assert_eq!(read.rows[0].prompt, [Message::user("Do\nthis")]);
+        assert_eq!(read.rows[0].first, "true");
         assert_eq!((read.rows[0].labels.winner, read.rows[0].labels.annotators.len()), (Winner::Second, 3));
     }
 
