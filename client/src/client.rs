@@ -216,7 +216,7 @@ impl Client {
         &self,
         tasks: VecDeque<PendingRequest>,
         read: Arc<ReadAnswer<T>>,
-    ) -> Result<(Arc<ClientWork<T>>, Receiver<Report<T>>), ClientError> {
+    ) -> Result<StartedWork<T>, ClientError> {
         let threads = self.concurrency.min(tasks.len());
         let (reporter, reports) = channel();
         let work = Arc::new(ClientWork {
@@ -236,6 +236,9 @@ impl Client {
         Ok((work, reports))
     }
 }
+
+/// A call's work, which its threads share, and where they report.
+type StartedWork<T> = (Arc<ClientWork<T>>, Receiver<Report<T>>);
 
 /// Why a call ended early.
 enum CallEnd {

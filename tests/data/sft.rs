@@ -93,15 +93,19 @@ fn wrong_data_is_refused_by_file_row_and_key() {
         &["data.jsonl", "row 1", "\"output\"", "a string", "3"],
     );
     sft(&[good.clone(), json!({"text": "a"})], &[], &["data.jsonl", "row 1", "only [text]"]);
-    sft(&[good.clone()], &["--layout", "alpca"], &["--layout alpca", "one of ids, messages"]);
-    sft(&[good.clone()], &["--columns", "promt=a"], &["--columns promt=a", "a field of the layout"]);
-    let twice = ["--columns", "output=a,output=b"];
-    sft(&[good.clone()], &twice, &["--columns output=b", "one is wanted"]);
-    let held_out = ["--set", "sft.val_split=0.5", "--set", "sft.early_stop=1"];
-    sft(&[good.clone()], &held_out, &["data.jsonl", "val_split = 0.5", "two examples"]);
-    sft(&[good.clone()], &["--columns", "prompt"], &["--columns prompt", "FIELD=COLUMN"]);
+    sft(std::slice::from_ref(&good), &["--layout", "alpca"], &["--layout alpca", "one of ids, messages"]);
     sft(
-        &[good.clone()],
+        std::slice::from_ref(&good),
+        &["--columns", "promt=a"],
+        &["--columns promt=a", "a field of the layout"],
+    );
+    let twice = ["--columns", "output=a,output=b"];
+    sft(std::slice::from_ref(&good), &twice, &["--columns output=b", "one is wanted"]);
+    let held_out = ["--set", "sft.val_split=0.5", "--set", "sft.early_stop=1"];
+    sft(std::slice::from_ref(&good), &held_out, &["data.jsonl", "val_split = 0.5", "two examples"]);
+    sft(std::slice::from_ref(&good), &["--columns", "prompt"], &["--columns prompt", "FIELD=COLUMN"]);
+    sft(
+        std::slice::from_ref(&good),
         &["--columns", "prompt=frage"],
         &["row 0", "\"frage\"", "only [instruction, input, output]"],
     );

@@ -110,7 +110,7 @@ fn training(
     );
     let fitting = smaller(settings).into_iter().find_map(|(set, settings)| {
         let least = memory::training(&models, &settings, bound).total();
-        (least <= memory.bytes).then(|| (set, least))
+        (least <= memory.bytes).then_some((set, least))
     });
     let remedy = match fitting {
         Some((set, least)) => {
@@ -124,10 +124,10 @@ fn training(
                 true => "weights and gradients",
                 false => "weights, gradients and optimizer state",
             };
+            let key = link.key();
             format!(
-                "{what} alone take {alone}; an adapter ([{key}.lora]) over four bits \
-                 (policy.quantize) takes less",
-                key = format!("{}.{section}", link.key())
+                "{what} alone take {alone}; an adapter ([{key}.{section}.lora]) over four bits \
+                 (policy.quantize) takes less"
             )
         }
     };

@@ -133,15 +133,14 @@ impl PromptGraph<'_> {
         for via in 0..n {
             for a in 0..n {
                 if reaches[a][via] {
-                    for b in 0..n {
-                        reaches[a][b] |= reaches[via][b];
-                    }
+                    let beyond = reaches[via].clone();
+                    reaches[a].iter_mut().zip(beyond).for_each(|(reached, further)| *reached |= further);
                 }
             }
         }
         let mut sets: Vec<Vec<usize>> = Vec::new();
-        for a in 0..n {
-            let set: Vec<usize> = (0..n).filter(|&b| reaches[a][b] && reaches[b][a]).collect();
+        for (a, reached) in reaches.iter().enumerate() {
+            let set: Vec<usize> = (0..n).filter(|&b| reached[b] && reaches[b][a]).collect();
             if set.len() > 2 && set[0] == a {
                 sets.push(set);
             }

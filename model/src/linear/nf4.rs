@@ -242,7 +242,7 @@ impl Nf4Matrix {
     /// The same matrix for a CPU's products in f32; `None` elsewhere, and where its blocks do not fit the rows.
     pub(super) fn packed(&self) -> Option<PackedNf4> {
         let Form::Host { codes, scales } = &self.form else { return None };
-        let code = |at: usize| if at % 2 == 0 { codes[at / 2] >> 4 } else { codes[at / 2] & 15 };
+        let code = |at: usize| if at.is_multiple_of(2) { codes[at / 2] >> 4 } else { codes[at / 2] & 15 };
         PackedNf4::of(&CodedMatrix {
             rows: self.shape[0],
             inputs: self.shape[1],

@@ -34,12 +34,15 @@ pub(super) enum Reading<T> {
     Group(GroupReading<T>),
 }
 
+/// Makes examples of a group's rows, and notes what is odd about them.
+pub(super) type ReadGroup<T> = fn(&[Fields], &mut Vec<Oddity>) -> Result<Vec<T>, GroupProblem>;
+
 /// How rows that belong together become examples.
 pub(super) struct GroupReading<T> {
     /// What the rows of a group have in common.
     pub(super) key: fn(&Fields) -> Option<String>,
     /// A whole group.
-    pub(super) read: fn(&[Fields], &mut Vec<Oddity>) -> Result<Vec<T>, GroupProblem>,
+    pub(super) read: ReadGroup<T>,
 }
 
 /// What is wrong with one row of a group.

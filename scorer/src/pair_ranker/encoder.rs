@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn gelu_is_the_exact_one() {
-        assert!((gelu(1.0) - 0.841_344_75).abs() < 1e-6 && gelu(0.0) == 0.0);
+        assert!((gelu(1.0) - 0.841_344_8).abs() < 1e-6 && gelu(0.0) == 0.0);
         assert!((gelu(-2.0) + 0.045_500_26).abs() < 1e-6);
     }
 

@@ -122,7 +122,8 @@ mod tests {
         ];
         let count = rows.len();
         let seed = Seed { id: "7".into(), messages: vec![Message::user("name a tree please")], answer: None };
-        let filtered = apply(&filter, SynthesisMethod::EvolInstruct, &[seed.clone()], rows.clone());
+        let filtered =
+            apply(&filter, SynthesisMethod::EvolInstruct, std::slice::from_ref(&seed), rows.clone());
         let kept: Vec<&str> = filtered.kept.iter().map(|row| row.id.as_str()).collect();
         assert_eq!(kept, ["good", "pair"]);
         assert_eq!(kept.len() + filtered.left_out.len(), count);

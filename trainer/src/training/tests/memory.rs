@@ -48,11 +48,14 @@ impl Objective for ScarceMemory {
     }
 }
 
+/// The bits of every parameter, by name.
+type ParameterBits = Vec<(String, Vec<u32>)>;
+
 fn train_with(
     failures: usize,
     recompute: Recompute,
     parts: usize,
-) -> (Result<TrainOutcome, TrainError>, Vec<(String, Vec<u32>)>) {
+) -> (Result<TrainOutcome, TrainError>, ParameterBits) {
     let folder = tempfile::tempdir().unwrap();
     let settings = TrainSettings { recompute, epochs: 2, ..settings() };
     let collective = &Alone::in_parts(parts);

@@ -116,7 +116,7 @@ fn held_out_examples_are_another_training_s_data() {
     trained(5, &with(0.25), folder.path(), 1);
     let mut decoder = decoder(5);
     let refused = run(folder.path(), usize::MAX, |run| {
-        train(&mut decoder, SftObjective::new(examples(20), &with(0.5)), run)
+        train(&mut decoder, SftObjective::new(examples(20), with(0.5)), run)
     });
     assert!(refused.unwrap_err().to_string().contains("data"));
 }
