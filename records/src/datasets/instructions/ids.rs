@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::super::conversation::{answered, has_any};
+use super::super::conversation::has_any;
 use super::super::layout::{DataLayout, Fields, IDS, Reading};
 use super::super::oddity::Oddity;
 use crate::error::RowProblem;
@@ -25,9 +25,8 @@ fn read(fields: &Fields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowPro
         ..Instruction::default()
     };
     if let Some(turns) = present(fields, "messages") {
-        let turns = with_system(fields, messages("messages", turns)?)?;
-        // The ids are what is learnt; what is odd about the text is no matter.
-        instruction.messages = answered(turns, &mut Vec::new()).unwrap_or_default();
+        // The ids are what is learnt; the text informs, whatever is odd about it.
+        instruction.messages = with_system(fields, messages("messages", turns)?)?;
     }
     instruction.check()?;
     Ok(vec![instruction])

@@ -16,6 +16,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::layout::{DataExample, DataLayout, Fields, Reading};
+use super::oddity::Oddity;
 use super::read::no_file;
 use crate::error::RowProblem;
 use crate::layout::present;
@@ -92,6 +93,12 @@ pub(crate) fn instruction_of(fields: &Fields) -> Result<Instruction, String> {
     };
     match (found.pop(), odd.first()) {
         (Some(one), _) => Ok(one),
+        // A row that was written as an instruction is read as one, also where a data set's would be left out.
+        (None, Some(Oddity::EmptyReply)) if std::ptr::eq(layout, &messages::LAYOUT) => {
+            let turns = fields.get("messages").unwrap_or(&Value::Null);
+            let turns = crate::layout::messages("messages", turns).map_err(|problem| problem.to_string())?;
+            Ok(Instruction { messages: turns, ..Instruction::default() })
+        }
         (None, Some(kind)) => Err(FieldProblem::new("messages", "a reply to learn", kind).to_string()),
         (None, None) => Err(FieldProblem::new("messages", "a reply to learn", "none").to_string()),
     }

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::super::{DataFile, DataReport, Oddity, each_example};
+use super::super::{DataFile, DataReport, each_example};
 use super::*;
 use crate::{HasKind, Kind, atomic};
 

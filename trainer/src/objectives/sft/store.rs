@@ -185,7 +185,7 @@ mod tests {
     #[allow(clippy::single_range_in_vec_init, reason = "spans are lists of ranges, and one is a list too")]
     fn examples_come_back_from_memory_and_file() {
         let folder = tempfile::tempdir().unwrap();
-        let mut data = SftData { most_in_memory: 10, ..SftData::new(folder.path()) };
+        let mut data = SftData { most_in_memory: 14, ..SftData::new(folder.path()) };
         let example = |i: u32| SftExample {
             name: String::new(),
             ids: (i..i + 3 + i % 4).collect(),
