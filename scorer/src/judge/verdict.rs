@@ -11,7 +11,7 @@ pub enum VerdictForm {
     /// P(A) from the log-probs of "A" and "B" at the first place of the answer.
     #[default]
     Logprobs,
-    /// From the text: the last of [[A]], [[B]] and [[C]] (a tie), or one of these letters alone.
+    /// From the text: the last of `[[A]]`, `[[B]]` and `[[C]]` (a tie), or one of these letters alone.
     Text,
 }
 
