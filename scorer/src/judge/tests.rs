@@ -71,15 +71,15 @@ fn both_orders_are_asked_and_equal_texts_are_not() {
 
 #[test]
 fn an_answer_without_a_verdict_is_asked_about_once_more() {
-    let (judge, script) = judge(|turns| match (turns.len(), place(turns, "x") < place(turns, "y")) {
+    let (judge, script) = judge(|turns| match (turns.len(), place(turns, "zebra") < place(turns, "yacht")) {
         (1, _) => "Hard to say.",
         (3, true) => "[[A]]",
         _ => "I cannot.",
     });
     let outcomes = judge
-        .outcomes(&[Contest { prompt: row("p", &[]).prompt, first: "x".into(), second: "y".into() }])
+        .outcomes(&[Contest { prompt: row("p", &[]).prompt, first: "zebra".into(), second: "yacht".into() }])
         .unwrap();
-    // A for x first; no verdict at all the other way round: ½.
+    // A for the zebra first; no verdict at all the other way round: ½.
     assert_eq!(outcomes[0].shown, Some([1.0, 0.5]));
     assert!((outcomes[0].score - logit(0.75)).abs() < 1e-12);
     let asked = script.asked.lock().unwrap();
