@@ -30,8 +30,8 @@ pub struct Args {
     /// Comparisons: pairs in any known layout, perhaps with subset, tie and annotator1 …, or PandaLM's (.jsonl, .json, .parquet)
     #[arg(long, value_name = "FILE")]
     pub pairs: PathBuf,
-    /// Read this recipe's [score]
-    #[arg(long, value_name = "FILE")]
+    /// The recipe whose `[score]` is read.
+    #[arg(long, value_name = "FILE", help = "Read this recipe's [score]")]
     pub recipe: Option<PathBuf>,
     /// One JSON object for programs
     #[arg(long)]
