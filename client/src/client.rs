@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub type AskProgress<'p> = dyn FnMut(usize) -> ControlFlow<()> + 'p;
 
 /// Reads an answer to the request at a place; an error is a temporary failure, and the request is tried again.
-pub(crate) type ReadAnswer<T> = dyn Fn(usize, &Value) -> Result<T, String> + Send + Sync;
+pub(crate) type AnswerReader<T> = dyn Fn(usize, &Value) -> Result<T, String> + Send + Sync;
 
 /// A request: JSON to be POSTed.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,7 +120,7 @@ impl Client {
     ) -> Result<Answers<T>, ClientError> {
         let wanted = requests.len();
         let mut answers: Vec<Option<T>> = requests.iter().map(|_| None).collect();
-        let read: Arc<ReadAnswer<T>> = Arc::new(read);
+        let read: Arc<AnswerReader<T>> = Arc::new(read);
         let tasks = self.replay(requests, &*read, &mut answers)?;
         let answered = answers.iter().flatten().count();
         let (work, reports) = self.start(tasks, read)?;
@@ -181,7 +181,7 @@ impl Client {
     fn replay<T>(
         &self,
         requests: Vec<JsonRequest>,
-        read: &ReadAnswer<T>,
+        read: &AnswerReader<T>,
         answers: &mut [Option<T>],
     ) -> Result<VecDeque<PendingRequest>, ClientError> {
         let mut tasks: VecDeque<PendingRequest> = VecDeque::new();
@@ -215,7 +215,7 @@ impl Client {
     fn start<T: Send + 'static>(
         &self,
         tasks: VecDeque<PendingRequest>,
-        read: Arc<ReadAnswer<T>>,
+        read: Arc<AnswerReader<T>>,
     ) -> Result<StartedWork<T>, ClientError> {
         let threads = self.concurrency.min(tasks.len());
         let (reporter, reports) = channel();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::address::EndpointAddress;
-use crate::client::ReadAnswer;
+use crate::client::AnswerReader;
 use crate::exchange::{JsonExchange, RequestFailure};
 use crate::transcript::RequestKey;
 use crate::{ClientError, JsonRequest, Transcript, Usage, retry};
@@ -71,7 +71,7 @@ pub(crate) struct ClientWork<T> {
     pub(crate) service: Arc<Service>,
     pub(crate) tasks: Mutex<VecDeque<PendingRequest>>,
     pub(crate) called_off: AtomicBool,
-    pub(crate) read: Arc<ReadAnswer<T>>,
+    pub(crate) read: Arc<AnswerReader<T>>,
 }
 
 impl<T> ClientWork<T> {
@@ -102,7 +102,7 @@ impl Service {
         &self,
         task: &PendingRequest,
         called_off: &AtomicBool,
-        read: &ReadAnswer<T>,
+        read: &AnswerReader<T>,
     ) -> Result<Option<Vec<(usize, T)>>, ClientError> {
         let first = task.places.first().copied().unwrap_or(0);
         let mut failed = 0_usize;

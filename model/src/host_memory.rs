@@ -61,7 +61,7 @@ fn address_space(root: &Path) -> Option<u64> {
 }
 
 /// A control group that this process is in.
-struct Group {
+struct ControlGroup {
     /// Where its hierarchy is mounted.
     mount: PathBuf,
     /// Its folder, in the mount or below.
@@ -71,7 +71,7 @@ struct Group {
 }
 
 /// The groups that bound memory, by version 2 or 1.
-fn groups(root: &Path) -> impl Iterator<Item = Group> {
+fn groups(root: &Path) -> impl Iterator<Item = ControlGroup> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let of_line = |line: &str| {
         // hierarchy:controllers:path; version 2 has no controllers.
@@ -82,12 +82,12 @@ fn groups(root: &Path) -> impl Iterator<Item = Group> {
             return None;
         }
         let mount = root.join(if is_unified { "sys/fs/cgroup" } else { "sys/fs/cgroup/memory" });
-        Some(Group { folder: mount.join(path.trim_start_matches('/')), mount, is_unified })
+        Some(ControlGroup { folder: mount.join(path.trim_start_matches('/')), mount, is_unified })
     };
     text.lines().filter_map(of_line).collect::<Vec<_>>().into_iter()
 }
 
-impl Group {
+impl ControlGroup {
     /// The folders of the group and of all groups around it.
     fn folders(&self) -> impl Iterator<Item = &Path> {
         // A container may see a path that its own mount does not have.

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::gpu::{Gpu, Mark};
+use crate::gpu::{DeviceMark, Gpu};
 
 /// What an operation costs at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -87,7 +87,7 @@ thread_local! {
 
 struct Recorder {
     gpu: Option<Gpu>,
-    begin: Clock,
+    begin: OperationClock,
     stage: &'static str,
     /// Operations inside of operations belong to the outermost.
     depth: usize,
@@ -98,12 +98,12 @@ struct Recorder {
 }
 
 /// A moment, on the device's clock or on the host's.
-enum Clock {
-    Device(Box<dyn Mark>),
+enum OperationClock {
+    Device(Box<dyn DeviceMark>),
     Host(Instant),
 }
 
-impl Clock {
+impl OperationClock {
     fn now(gpu: Option<&Gpu>) -> Result<Self> {
         match gpu {
             Some(gpu) => gpu.mark().map(Self::Device),
@@ -123,34 +123,34 @@ impl Clock {
 struct TimedLaunch {
     row: usize,
     kernel: String,
-    begin: Clock,
-    end: Clock,
+    begin: OperationClock,
+    end: OperationClock,
 }
 
-/// Records what this thread's operations take from now on, until [`Recording::finish`].
+/// Records what this thread's operations take from now on, until [`ProfileRecording::finish`].
 ///
 /// # Errors
 /// The error of the device.
-pub fn start(device: &Device) -> Result<Recording> {
+pub fn start(device: &Device) -> Result<ProfileRecording> {
     let gpu = Gpu::at(device)?;
     device.synchronize()?;
-    let begin = Clock::now(gpu.as_ref())?;
+    let begin = OperationClock::now(gpu.as_ref())?;
     let recorder =
         Recorder { gpu, begin, stage: "", depth: 0, current: None, rows: Vec::new(), launches: Vec::new() };
     RECORDER.set(Some(recorder));
-    Ok(Recording(()))
+    Ok(ProfileRecording(()))
 }
 
 /// A thread that records; dropped, it stops.
-pub struct Recording(());
+pub struct ProfileRecording(());
 
-impl Drop for Recording {
+impl Drop for ProfileRecording {
     fn drop(&mut self) {
         RECORDER.set(None);
     }
 }
 
-impl Recording {
+impl ProfileRecording {
     /// What was recorded, when the device has done it.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Recording {
     pub fn finish(self) -> Result<Profile> {
         let Some(recorder) = RECORDER.take() else { return Ok(Profile::default()) };
         let Recorder { gpu, begin, mut rows, launches, .. } = recorder;
-        let end = Clock::now(gpu.as_ref())?;
+        let end = OperationClock::now(gpu.as_ref())?;
         let seconds = begin.seconds_until(&end)?;
         for TimedLaunch { row, kernel, begin, end } in launches {
             let taken = begin.seconds_until(&end)?;
@@ -264,9 +264,9 @@ pub(crate) fn launched(gpu: &Gpu, kernel: &str, launch: impl FnOnce() -> Result<
     if !is_recorded {
         return launch();
     }
-    let begin = Clock::now(Some(gpu))?;
+    let begin = OperationClock::now(Some(gpu))?;
     launch()?;
-    let end = Clock::now(Some(gpu))?;
+    let end = OperationClock::now(Some(gpu))?;
     RECORDER.with_borrow_mut(|recorder| {
         let Some(recorder) = recorder else { return };
         let row = match recorder.current {

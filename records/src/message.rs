@@ -126,8 +126,8 @@ impl Serialize for Message {
 
 impl<'de> Deserialize<'de> for Message {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct MessageFields;
+        impl<'de> Visitor<'de> for MessageFields {
             type Value = Message;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -144,7 +144,7 @@ impl<'de> Deserialize<'de> for Message {
                 Message::from_fields(fields)
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(MessageFields)
     }
 }
 

@@ -22,14 +22,14 @@ pub(crate) fn prompt_turns(text: &str) -> Option<Vec<Message>> {
 
 /// A transcript's turns.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Transcript {
+pub(crate) struct TranscriptTurns {
     pub(crate) turns: Vec<Message>,
     /// Whether turns of one speaker in a row became one.
     pub(crate) is_joined: bool,
 }
 
 /// The transcript's turns; `None` where it does not begin with a speaker.
-pub(crate) fn turns(text: &str) -> Option<Transcript> {
+pub(crate) fn turns(text: &str) -> Option<TranscriptTurns> {
     if !is_transcript(text) {
         return None;
     }
@@ -53,7 +53,7 @@ pub(crate) fn turns(text: &str) -> Option<Transcript> {
         }
         rest = &after[end..];
     }
-    Some(Transcript { turns, is_joined })
+    Some(TranscriptTurns { turns, is_joined })
 }
 
 struct Mark {
@@ -82,7 +82,7 @@ mod tests {
             Message::user("Good"),
             Message::assistant(""),
         ];
-        assert_eq!(turns(text), Some(Transcript { turns: expected, is_joined: false }));
+        assert_eq!(turns(text), Some(TranscriptTurns { turns: expected, is_joined: false }));
     }
 
     #[test]

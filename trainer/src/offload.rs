@@ -19,7 +19,7 @@ pub(crate) fn is_offloaded(decoder: &Decoder, settings: &TrainSettings) -> Resul
         Offload::Auto => {}
     }
     let Some(memory) = gpu::memory(decoder.device())? else { return Ok(false) };
-    let need = Need::of(decoder, settings);
+    let need = StateNeed::of(decoder, settings);
     // As `ActivationMemory` leaves it to the products and the pool.
     let free = (memory.free as u64).saturating_sub(memory.total as u64 / 32);
     let offloads = need.state + need.rest > free;
@@ -35,14 +35,14 @@ pub(crate) fn is_offloaded(decoder: &Decoder, settings: &TrainSettings) -> Resul
 }
 
 /// Bytes of a training beside its weights.
-struct Need {
+struct StateNeed {
     /// State and masters.
     state: u64,
     /// Gradients, a pass, a chunk of the head.
     rest: u64,
 }
 
-impl Need {
+impl StateNeed {
     fn of(decoder: &Decoder, settings: &TrainSettings) -> Self {
         let (shape, dtype) = (decoder.architecture(), decoder.dtype());
         let numbers = trained(decoder.parameters()).map(|(_, p)| p.value.elem_count() as u64).sum::<u64>();

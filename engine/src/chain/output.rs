@@ -8,13 +8,13 @@ use crate::run::leaves::Leaves;
 
 /// What an output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OutputKind {
+pub(crate) enum LinkOutputKind {
     Policy,
     PreferenceModel,
     Rows,
 }
 
-impl OutputKind {
+impl LinkOutputKind {
     /// In a sentence.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -28,7 +28,7 @@ impl OutputKind {
 /// The output of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LinkOutput {
-    pub(crate) kind: OutputKind,
+    pub(crate) kind: LinkOutputKind,
     /// The file of rows; a whole model, or, where none is written, the adapter's folder, which names its base.
     pub(crate) place: PathBuf,
     /// The adapter's folder, where one is trained.
@@ -38,7 +38,7 @@ pub(crate) struct LinkOutput {
 impl LinkOutput {
     /// Of a link in `folder`.
     pub(super) fn of(command: LinkCommand, recipe: &Recipe, folder: &Path) -> Self {
-        use OutputKind::{Policy, PreferenceModel};
+        use LinkOutputKind::{Policy, PreferenceModel};
         let trained = |kind, leaves: Leaves, place: &Path, name| {
             let adapter = leaves.adapter.then(|| place.join("adapter"));
             let model = if leaves.model { place.join(name) } else { place.join("adapter") };
@@ -55,7 +55,7 @@ impl LinkOutput {
                 let makes_pairs =
                     recipe.synthesize.as_ref().is_some_and(|section| section.method.makes_pairs());
                 let file = if makes_pairs { "pairs.jsonl" } else { "instructions.jsonl" };
-                Self { kind: OutputKind::Rows, place: folder.join(file), adapter: None }
+                Self { kind: LinkOutputKind::Rows, place: folder.join(file), adapter: None }
             }
             LinkCommand::Merge => Self { kind: Policy, place: folder.to_path_buf(), adapter: None },
             LinkCommand::Run => {

@@ -6,11 +6,11 @@ use selfplay_records::Problems;
 use selfplay_trainer::TrainSettings;
 
 use super::output::LinkOutput;
-use super::references::{Around, Resolved, restore};
+use super::references::{ReferenceContext, Resolved, restore};
 use super::text::{ChainText, WrittenLink};
 use crate::error::{EngineError, Result};
 use crate::recipe::{
-    DataSource, LinkCommand, ModelSource, Places, Purpose, Recipe, is_model, keys, resolve_table,
+    DataSource, LinkCommand, ModelSource, Purpose, Recipe, RecipePlaces, is_model, keys, resolve_table,
 };
 
 /// What a chain is read for.
@@ -82,7 +82,7 @@ impl ChainText {
         let folder = std::path::absolute(folder).map_err(|source| EngineError::named(folder, source))?;
         let mut links: Vec<Option<Link>> = Vec::new();
         for link in &written {
-            let around = Around { written: &written, earlier: &links, folder: &folder };
+            let around = ReferenceContext { written: &written, earlier: &links, folder: &folder };
             let reader = LinkReader { link, around, beside: beside.as_deref(), purpose };
             links.push(reader.read(&mut problems));
         }
@@ -144,7 +144,7 @@ pub(crate) fn training_of(command: LinkCommand, recipe: &Recipe) -> Option<&Trai
 /// Makes a [`Link`] of a written one.
 struct LinkReader<'a> {
     link: &'a WrittenLink,
-    around: Around<'a>,
+    around: ReferenceContext<'a>,
     beside: Option<&'a Path>,
     purpose: ChainPurpose,
 }
@@ -159,7 +159,7 @@ impl LinkReader<'_> {
         });
         let referred: Vec<String> = own.keys().into_iter().map(str::to_owned).collect();
         table.insert("name".to_owned(), link.name.clone().into());
-        let places = Places { folder: self.beside, to_be_made: Some(self.around.folder) };
+        let places = RecipePlaces { folder: self.beside, to_be_made: Some(self.around.folder) };
         let mut of_recipe = Problems::default();
         let recipe = resolve_table(table, places, self.purpose.of_link(command), &mut of_recipe);
         // A link without a name has been reported, and so has a reference that leads nowhere.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::output::{LinkOutput, OutputKind};
+use super::output::{LinkOutput, LinkOutputKind};
 use super::recipe::Link;
 use super::text::WrittenLink;
 use crate::recipe::LinkCommand;
@@ -11,7 +11,7 @@ use crate::recipe::problems::nearest;
 
 /// What a key names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum WantedOutput {
     Policy,
     PreferenceModel,
     /// Either of the two.
@@ -22,7 +22,7 @@ enum Wanted {
     Template,
 }
 
-impl Wanted {
+impl WantedOutput {
     fn name(self) -> &'static str {
         match self {
             Self::Policy => "a policy",
@@ -63,9 +63,9 @@ impl Wanted {
     /// The place of an output that is what is wanted.
     fn place(self, output: &LinkOutput) -> Option<PathBuf> {
         match (self, output.kind) {
-            (Self::Policy | Self::Model, OutputKind::Policy)
-            | (Self::PreferenceModel | Self::Model, OutputKind::PreferenceModel)
-            | (Self::Rows, OutputKind::Rows) => Some(output.place.clone()),
+            (Self::Policy | Self::Model, LinkOutputKind::Policy)
+            | (Self::PreferenceModel | Self::Model, LinkOutputKind::PreferenceModel)
+            | (Self::Rows, LinkOutputKind::Rows) => Some(output.place.clone()),
             (Self::Adapter, _) => output.adapter.clone(),
             _ => None,
         }
@@ -80,7 +80,7 @@ pub(super) struct Resolved {
 }
 
 /// The links around the one whose references are resolved.
-pub(super) struct Around<'a> {
+pub(super) struct ReferenceContext<'a> {
     /// All, as written.
     pub(super) written: &'a [WrittenLink],
     /// Those before it; `None` where nothing is known of one, because its command is wrong.
@@ -89,7 +89,7 @@ pub(super) struct Around<'a> {
     pub(super) folder: &'a std::path::Path,
 }
 
-impl Around<'_> {
+impl ReferenceContext<'_> {
     /// Puts what they stand for into the place of the references in `table`, which is that of the link after `earlier`.
     /// Problems go to `wrong`: key, text and what would be right.
     pub(super) fn resolve(
@@ -100,7 +100,7 @@ impl Around<'_> {
         let link = &self.written[self.earlier.len()];
         let mut found = Vec::new();
         visit(table, &mut |key, text| {
-            let Some(wanted) = Wanted::of(link, key) else { return };
+            let Some(wanted) = WantedOutput::of(link, key) else { return };
             let Some(reference) = text.strip_prefix('@') else { return };
             match self.place(reference, wanted) {
                 Ok(place) => {
@@ -118,7 +118,7 @@ impl Around<'_> {
         found
     }
 
-    fn place(&self, reference: &str, wanted: Wanted) -> Result<PathBuf, String> {
+    fn place(&self, reference: &str, wanted: WantedOutput) -> Result<PathBuf, String> {
         let (name, path) = match reference.split_once('/') {
             Some((name, path)) => (name, Some(path)),
             None => (reference, None),
@@ -142,7 +142,7 @@ impl Around<'_> {
         }
         let Some(link) = &self.earlier[place] else { return Ok(folder) };
         wanted.place(&link.output).ok_or_else(|| match wanted {
-            Wanted::Adapter => {
+            WantedOutput::Adapter => {
                 format!("an adapter is wanted, and the link {name} trains none: it has no lora section")
             }
             wanted => format!("{} is wanted, and @{name} is {}", wanted.name(), link.output.kind.name()),
@@ -197,7 +197,8 @@ impl Around<'_> {
         let mut table = link.table.clone();
         let mut named = Vec::new();
         visit(&mut table, &mut |key, text| {
-            let Some(reference) = text.strip_prefix('@').filter(|_| Wanted::of(link, key).is_some()) else {
+            let Some(reference) = text.strip_prefix('@').filter(|_| WantedOutput::of(link, key).is_some())
+            else {
                 return;
             };
             let name = reference.split('/').next().unwrap_or_default();

@@ -9,7 +9,7 @@ use selfplay_model::Architecture;
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{Recompute, TrainSettings};
 
-use super::plan::{self, Asked};
+use super::plan::{self, PlanTarget};
 use crate::chain::{Chain, ChainPurpose, ChainText, Link, training_of};
 use crate::commands::print;
 use crate::console::units::{count, size, size_at_least};
@@ -23,7 +23,7 @@ use crate::run::leaves::Leaves;
 ///
 /// # Errors
 /// A recipe or a model's configuration that is wrong; the first link that needs more memory than there is.
-pub(super) fn plan(text: ChainText, asked: &Asked) -> Result<()> {
+pub(super) fn plan(text: ChainText, asked: &PlanTarget) -> Result<()> {
     let folder = PathBuf::from("runs").join(&text.name);
     let chain = text.resolve(&folder, ChainPurpose::Check)?;
     let mut refusal = None;
@@ -79,7 +79,7 @@ fn training(
     link: &Link,
     settings: &TrainSettings,
     recipe: &Recipe,
-    asked: &Asked,
+    asked: &PlanTarget,
 ) -> Result<Option<EngineError>> {
     let section = link.command.training_section().unwrap_or_default();
     let folder = config_folder(&recipe.policy.model)?;

@@ -50,7 +50,7 @@ pub struct Args {
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
     let asked =
-        Asked { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
+        PlanTarget { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
     if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
         return super::chain_plan::plan(text, &asked);
     }
@@ -66,7 +66,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 }
 
 /// Where a recipe is planned for.
-pub(super) struct Asked {
+pub(super) struct PlanTarget {
     pub(super) device: DeviceChoice,
     /// What there is, where it is known.
     pub(super) memory: Option<AvailableMemory>,
@@ -77,7 +77,7 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// A model's configuration or a file of prompts that is wrong.
-pub(super) fn plan(recipe: &Recipe, asked: &Asked) -> Result<(String, Option<EngineError>)> {
+pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Option<EngineError>)> {
     let (device, memory) = (asked.device, asked.memory.as_ref());
     let policy_folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&policy_folder)?;

@@ -84,7 +84,7 @@ pub fn load_text(
             let want = "a recipe with [[chain]] is for run, check and plan; each of its links has a recipe of its own";
             problems.key("chain", want);
         }
-        recipe = resolve_table(table, Places { folder, to_be_made: None }, purpose, &mut problems);
+        recipe = resolve_table(table, RecipePlaces { folder, to_be_made: None }, purpose, &mut problems);
     }
     problems.into_result(|problems| EngineError::Recipe { place: place.to_owned(), problems })?;
     Ok(recipe)
@@ -92,7 +92,7 @@ pub fn load_text(
 
 /// Where what a recipe names is looked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places<'a> {
+pub(crate) struct RecipePlaces<'a> {
     /// The recipe's own folder, for relative paths that are not in the current directory.
     pub(crate) folder: Option<&'a Path>,
     /// A folder whose content is still to be made: what is named below it need not be there.
@@ -102,12 +102,12 @@ pub(crate) struct Places<'a> {
 /// The recipe that `table` writes, with what it names looked up and every value checked.
 pub(crate) fn resolve_table(
     table: toml::Table,
-    places: Places<'_>,
+    places: RecipePlaces<'_>,
     purpose: Purpose,
     problems: &mut Problems,
 ) -> Recipe {
     let mut recipe = read(table, problems);
-    let Places { folder, to_be_made } = places;
+    let RecipePlaces { folder, to_be_made } = places;
     let mut lookup = Lookup { folder, purpose, to_be_made, problems: Problems::default() };
     lookup.recipe(&mut recipe);
     extend_by_new_keys(problems, lookup.problems);

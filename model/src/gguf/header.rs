@@ -36,7 +36,7 @@ pub(super) struct HeaderFault {
 
 /// A value of the metadata; texts and arrays are ranges of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Entry {
+pub(super) enum MetadataEntry {
     Integer(i128),
     /// As the shortest decimal that gives it: the f32 of 1e-5 is 1e-5.
     Float(f64),
@@ -65,7 +65,7 @@ pub(super) struct TensorEntry {
 
 /// What a header says.
 pub(super) struct Header {
-    pub(super) metadata: BTreeMap<String, Entry>,
+    pub(super) metadata: BTreeMap<String, MetadataEntry>,
     pub(super) tensors: BTreeMap<String, TensorEntry>,
 }
 
@@ -135,10 +135,10 @@ pub(super) fn read(file: &[u8]) -> Read<Header> {
     Ok(Header { metadata, tensors })
 }
 
-fn alignment(metadata: &BTreeMap<String, Entry>) -> Read<usize> {
+fn alignment(metadata: &BTreeMap<String, MetadataEntry>) -> Read<usize> {
     match metadata.get(ALIGNMENT) {
         None => Ok(32),
-        Some(Entry::Integer(n)) if (8..=1 << 20).contains(n) && n % 8 == 0 => Ok(*n as usize),
+        Some(MetadataEntry::Integer(n)) if (8..=1 << 20).contains(n) && n % 8 == 0 => Ok(*n as usize),
         Some(other) => fault(format!("its `{ALIGNMENT}` is {other:?}; it must be a small multiple of 8")),
     }
 }
@@ -225,12 +225,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn value(&mut self, kind: u32, nesting: usize) -> Read<Entry> {
+    fn value(&mut self, kind: u32, nesting: usize) -> Read<MetadataEntry> {
         if let Some(scalar) = scalar(kind) {
             return Ok(scalar.read(self.take(scalar.width())?));
         }
         match kind {
-            TEXT => Ok(Entry::Text(self.text()?)),
+            TEXT => Ok(MetadataEntry::Text(self.text()?)),
             ARRAY if nesting < MOST_NESTING => {
                 let element = self.u32()?;
                 let least = match (scalar(element), element) {
@@ -249,7 +249,7 @@ impl<'a> Cursor<'a> {
                         self.value(element, nesting + 1)?;
                     }
                 }
-                Ok(Entry::Array(ArrayEntry { element, count, bytes: begin..self.at }))
+                Ok(MetadataEntry::Array(ArrayEntry { element, count, bytes: begin..self.at }))
             }
             ARRAY => fault("lists inside lists without an end"),
             other => fault(format!("a value of the unknown type {other}")),
@@ -327,22 +327,22 @@ impl MetadataScalar {
     }
 
     /// The value of as many bytes as it is wide.
-    pub(super) fn read(self, bytes: &[u8]) -> Entry {
+    pub(super) fn read(self, bytes: &[u8]) -> MetadataEntry {
         let mut wide = [0; 8];
         wide[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
         let number = u64::from_le_bytes(wide);
         match self {
-            Self::Unsigned(_) => Entry::Integer(i128::from(number)),
+            Self::Unsigned(_) => MetadataEntry::Integer(i128::from(number)),
             Self::Signed(width) => {
                 let shift = 64 - 8 * width as u32;
-                Entry::Integer(i128::from((number << shift).cast_signed() >> shift))
+                MetadataEntry::Integer(i128::from((number << shift).cast_signed() >> shift))
             }
             Self::F32 => {
                 let short = f32::from_bits(number as u32);
-                Entry::Float(short.to_string().parse().unwrap_or(f64::from(short)))
+                MetadataEntry::Float(short.to_string().parse().unwrap_or(f64::from(short)))
             }
-            Self::F64 => Entry::Float(f64::from_bits(number)),
-            Self::Bool => Entry::Bool(number != 0),
+            Self::F64 => MetadataEntry::Float(f64::from_bits(number)),
+            Self::Bool => MetadataEntry::Bool(number != 0),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Typed access to the metadata; a fault names its key.
 
 use super::Gguf;
-use super::header::{ArrayEntry, Entry, TEXT, scalar};
+use super::header::{ArrayEntry, MetadataEntry, TEXT, scalar};
 use crate::error::ModelError;
 
 const OTHER_FILE: &str = "take another file of the model, or convert it again";
 
 impl Gguf {
-    fn entry(&self, key: &str) -> Option<&Entry> {
+    fn entry(&self, key: &str) -> Option<&MetadataEntry> {
         self.metadata.get(key)
     }
 
@@ -23,7 +23,7 @@ impl Gguf {
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, ModelError> {
         match self.entry(key) {
             None => Ok(None),
-            Some(Entry::Text(range)) => match std::str::from_utf8(self.bytes(range)) {
+            Some(MetadataEntry::Text(range)) => match std::str::from_utf8(self.bytes(range)) {
                 Ok(text) => Ok(Some(text)),
                 Err(_) => Err(self.of_other_type(key, "UTF-8")),
             },
@@ -39,20 +39,20 @@ impl Gguf {
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
         match self.entry(key) {
             None => Ok(None),
-            Some(Entry::Bool(flag)) => Ok(Some(*flag)),
+            Some(MetadataEntry::Bool(flag)) => Ok(Some(*flag)),
             Some(_) => Err(self.of_other_type(key, "true or false")),
         }
     }
 
     /// A whole number that is not negative; a list of one and the same number is that number.
     pub(super) fn count(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        let whole = |entry: &Entry| match entry {
-            Entry::Integer(n) => usize::try_from(*n).ok(),
+        let whole = |entry: &MetadataEntry| match entry {
+            MetadataEntry::Integer(n) => usize::try_from(*n).ok(),
             _ => None,
         };
         let count = match self.entry(key) {
             None => return Ok(None),
-            Some(Entry::Array(array)) => {
+            Some(MetadataEntry::Array(array)) => {
                 let numbers = self.scalars(array);
                 match numbers.first() {
                     Some(first) if numbers.iter().all(|number| number == first) => whole(first),
@@ -72,8 +72,8 @@ impl Gguf {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, ModelError> {
         match self.entry(key) {
             None => Ok(None),
-            Some(Entry::Float(number)) if number.is_finite() => Ok(Some(*number)),
-            Some(Entry::Integer(number)) => Ok(Some(*number as f64)),
+            Some(MetadataEntry::Float(number)) if number.is_finite() => Ok(Some(*number)),
+            Some(MetadataEntry::Integer(number)) => Ok(Some(*number as f64)),
             Some(_) => Err(self.of_other_type(key, "a number")),
         }
     }
@@ -83,8 +83,8 @@ impl Gguf {
         match self.entry(key) {
             None => Ok(None),
             // What a converter writes where there is none.
-            Some(Entry::Integer(-1)) => Ok(None),
-            Some(Entry::Integer(n)) => match u32::try_from(*n) {
+            Some(MetadataEntry::Integer(-1)) => Ok(None),
+            Some(MetadataEntry::Integer(n)) => match u32::try_from(*n) {
                 Ok(u32::MAX) => Ok(None),
                 Ok(id) => Ok(Some(id)),
                 Err(_) => Err(self.of_other_type(key, "a token's id")),
@@ -119,10 +119,10 @@ impl Gguf {
     /// A list of numbers.
     pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, ModelError> {
         let Some(array) = self.list(key)? else { return Ok(None) };
-        let number = |entry: Entry| match entry {
-            Entry::Integer(n) => Some(n as f64),
-            Entry::Float(n) => Some(n),
-            Entry::Bool(flag) => Some(f64::from(u8::from(flag))),
+        let number = |entry: MetadataEntry| match entry {
+            MetadataEntry::Integer(n) => Some(n as f64),
+            MetadataEntry::Float(n) => Some(n),
+            MetadataEntry::Bool(flag) => Some(f64::from(u8::from(flag))),
             _ => None,
         };
         let numbers: Option<Vec<f64>> = match scalar(array.element) {
@@ -139,18 +139,18 @@ impl Gguf {
 
     /// Whether the entry is a list.
     pub(super) fn is_list(&self, key: &str) -> bool {
-        matches!(self.entry(key), Some(Entry::Array(_)))
+        matches!(self.entry(key), Some(MetadataEntry::Array(_)))
     }
 
     fn list(&self, key: &str) -> Result<Option<&ArrayEntry>, ModelError> {
         match self.entry(key) {
             None => Ok(None),
-            Some(Entry::Array(array)) => Ok(Some(array)),
+            Some(MetadataEntry::Array(array)) => Ok(Some(array)),
             Some(_) => Err(self.of_other_type(key, "a list")),
         }
     }
 
-    fn scalars(&self, array: &ArrayEntry) -> Vec<Entry> {
+    fn scalars(&self, array: &ArrayEntry) -> Vec<MetadataEntry> {
         let Some(scalar) = scalar(array.element) else { return Vec::new() };
         self.bytes(&array.bytes).chunks_exact(scalar.width()).map(|bytes| scalar.read(bytes)).collect()
     }

@@ -35,7 +35,7 @@ use memmap2::Mmap;
 use serde_json::Value;
 
 use self::architecture::GgufArchitecture;
-use self::header::{Entry, TensorEntry};
+use self::header::{MetadataEntry, TensorEntry};
 use crate::error::ModelError;
 use crate::weights::{TensorLocation, map};
 
@@ -43,7 +43,7 @@ use crate::weights::{TensorLocation, map};
 pub(crate) struct Gguf {
     path: PathBuf,
     map: Mmap,
-    metadata: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, MetadataEntry>,
     tensors: BTreeMap<String, TensorEntry>,
 }
 

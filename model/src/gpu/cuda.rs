@@ -13,7 +13,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Captured, Gemm, GpuMemory, Launch, Launcher, Mark, Operand};
+use super::{Argument, Captured, DeviceMark, Gemm, GpuMemory, Launch, Launcher, Operand};
 
 /// Machine code and PTX of `gpu/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -158,8 +158,8 @@ impl Drop for CudaCaptured {
 /// An event of the stream.
 struct CudaMark(CudaEvent);
 
-impl Mark for CudaMark {
-    fn seconds_until(&self, later: &dyn Mark) -> Result<f64> {
+impl DeviceMark for CudaMark {
+    fn seconds_until(&self, later: &dyn DeviceMark) -> Result<f64> {
         match later.as_any().downcast_ref::<Self>() {
             Some(later) => Ok(f64::from(self.0.elapsed_ms(&later.0).w()?) / 1e3),
             None => bail!("a moment of another clock"),
@@ -285,7 +285,7 @@ impl Launcher for Cuda {
         done.map_err(|error| candle_core::Error::Msg(format!("cuBLAS, {gemm:?}: {error}")))
     }
 
-    fn mark(&self) -> Result<Box<dyn Mark>> {
+    fn mark(&self) -> Result<Box<dyn DeviceMark>> {
         // Without flags an event has no time.
         let event = self.stream.record_event(Some(sys::CUevent_flags::CU_EVENT_DEFAULT)).w()?;
         Ok(Box::new(CudaMark(event)))

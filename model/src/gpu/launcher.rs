@@ -105,7 +105,7 @@ pub trait Launcher: Send + Sync {
     ///
     /// # Errors
     /// What the device says.
-    fn mark(&self) -> Result<Box<dyn Mark>> {
+    fn mark(&self) -> Result<Box<dyn DeviceMark>> {
         Ok(Box::new(HostMark::now()))
     }
 
@@ -117,12 +117,12 @@ pub trait Launcher: Send + Sync {
 }
 
 /// A moment on a device's clock.
-pub trait Mark: Send {
+pub trait DeviceMark: Send {
     /// Seconds from here to a later moment of the same device, when both have come.
     ///
     /// # Errors
     /// What the device says; a moment of another clock.
-    fn seconds_until(&self, later: &dyn Mark) -> Result<f64>;
+    fn seconds_until(&self, later: &dyn DeviceMark) -> Result<f64>;
 
     /// For the launcher that made it.
     fn as_any(&self) -> &dyn Any;
@@ -138,8 +138,8 @@ impl HostMark {
     }
 }
 
-impl Mark for HostMark {
-    fn seconds_until(&self, later: &dyn Mark) -> Result<f64> {
+impl DeviceMark for HostMark {
+    fn seconds_until(&self, later: &dyn DeviceMark) -> Result<f64> {
         match later.as_any().downcast_ref::<Self>() {
             Some(later) => Ok((later.0 - self.0).as_secs_f64()),
             None => bail!("a moment of another clock"),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
 pub use cuda::open;
-pub use launcher::{Argument, Captured, Gemm, HostMark, KERNELS, Launch, Launcher, Mark, Operand};
+pub use launcher::{Argument, Captured, DeviceMark, Gemm, HostMark, KERNELS, Launch, Launcher, Operand};
 pub use memory::{GpuMemory, memory, take_peak};
 
 use crate::profile;
@@ -195,7 +195,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What the device says.
-    pub(crate) fn mark(&self) -> Result<Box<dyn Mark>> {
+    pub(crate) fn mark(&self) -> Result<Box<dyn DeviceMark>> {
         self.launcher.mark()
     }
 

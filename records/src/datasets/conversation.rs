@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::layout::Fields;
+use super::layout::RowFields;
 use super::oddity::Oddity;
 use crate::layout::{message, messages, present};
 use crate::raw_row::found;
@@ -43,7 +43,7 @@ pub(super) fn without_leading_replies(mut turns: Vec<Message>, odd: &mut Vec<Odd
 }
 
 /// One side of an exchange: a text, one message, or several.
-pub(super) fn side(fields: &Fields, field: &str, role: &str) -> Result<Vec<Message>, FieldProblem> {
+pub(super) fn side(fields: &RowFields, field: &str, role: &str) -> Result<Vec<Message>, FieldProblem> {
     let expected = "a string or an array of messages";
     match present(fields, field) {
         Some(Value::String(text)) => Ok(vec![Message::new(role, text.as_str())]),
@@ -56,7 +56,7 @@ pub(super) fn side(fields: &Fields, field: &str, role: &str) -> Result<Vec<Messa
 
 /// The one field of several names that the row has; the first name where it has none. Two that hold different values are not
 /// chosen between.
-pub(super) fn one_of(fields: &Fields, names: &[&'static str]) -> Result<&'static str, FieldProblem> {
+pub(super) fn one_of(fields: &RowFields, names: &[&'static str]) -> Result<&'static str, FieldProblem> {
     let there: Vec<&'static str> =
         names.iter().copied().filter(|name| present(fields, name).is_some()).collect();
     match there.as_slice() {
@@ -75,12 +75,12 @@ pub(super) fn one_of(fields: &Fields, names: &[&'static str]) -> Result<&'static
 }
 
 /// Whether the row has one of these fields.
-pub(super) fn has_any(fields: &Fields, names: &[&str]) -> bool {
+pub(super) fn has_any(fields: &RowFields, names: &[&str]) -> bool {
     names.iter().any(|name| present(fields, name).is_some())
 }
 
 /// Whether the row has all of these fields.
-pub(super) fn has_all(fields: &Fields, names: &[&str]) -> bool {
+pub(super) fn has_all(fields: &RowFields, names: &[&str]) -> bool {
     names.iter().all(|name| present(fields, name).is_some())
 }
 

@@ -10,7 +10,7 @@ use crate::RecordError;
 use crate::error::RowProblem;
 
 /// A row's fields.
-pub(super) type Fields = Map<String, Value>;
+pub(super) type RowFields = Map<String, Value>;
 
 /// A layout that rows of data sets come in.
 pub struct DataLayout<T: 'static> {
@@ -21,26 +21,26 @@ pub struct DataLayout<T: 'static> {
     /// The columns that it reads.
     pub(super) fields: &'static [&'static str],
     /// Whether a row has what it needs. `None`: it is taken only where it is named.
-    pub(super) fits: Option<fn(&Fields) -> bool>,
+    pub(super) fits: Option<fn(&RowFields) -> bool>,
     /// How rows become examples.
-    pub(super) reading: Reading<T>,
+    pub(super) reading: RowReading<T>,
 }
 
 /// How rows become examples.
-pub(super) enum Reading<T> {
+pub(super) enum RowReading<T> {
     /// Each by itself.
-    Row(fn(&Fields, &mut Vec<Oddity>) -> Result<Vec<T>, RowProblem>),
+    Row(fn(&RowFields, &mut Vec<Oddity>) -> Result<Vec<T>, RowProblem>),
     /// Neighbours with the same key together; one without a key by itself.
     Group(GroupReading<T>),
 }
 
 /// Makes examples of a group's rows, and notes what is odd about them.
-pub(super) type ReadGroup<T> = fn(&[Fields], &mut Vec<Oddity>) -> Result<Vec<T>, GroupProblem>;
+pub(super) type ReadGroup<T> = fn(&[RowFields], &mut Vec<Oddity>) -> Result<Vec<T>, GroupProblem>;
 
 /// How rows that belong together become examples.
 pub(super) struct GroupReading<T> {
     /// What the rows of a group have in common.
-    pub(super) key: fn(&Fields) -> Option<String>,
+    pub(super) key: fn(&RowFields) -> Option<String>,
     /// A whole group.
     pub(super) read: ReadGroup<T>,
 }
@@ -89,7 +89,7 @@ impl<T: DataExample> DataLayout<T> {
     }
 
     /// The layout that a row has.
-    pub(super) fn of(path: &Path, row: usize, fields: &Fields) -> Result<&'static Self, RecordError> {
+    pub(super) fn of(path: &Path, row: usize, fields: &RowFields) -> Result<&'static Self, RecordError> {
         let fits = |layout: &&'static Self| layout.fits.is_some_and(|fits| fits(fields));
         let found: Vec<&'static Self> = T::layouts().iter().copied().filter(fits).collect();
         match found.as_slice() {

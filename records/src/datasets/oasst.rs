@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::conversation::has_all;
-use super::layout::{Fields, GroupProblem};
+use super::layout::{GroupProblem, RowFields};
 use crate::error::RowProblem;
 use crate::layout::{optional_text, present, text};
 use crate::raw_row::found;
@@ -20,22 +20,22 @@ pub(super) const FIELDS: [&str; 8] =
 const MOST_LEVELS: usize = 256;
 
 /// Whether a row is a message of a tree, or a tree.
-pub(super) fn fits(fields: &Fields) -> bool {
+pub(super) fn fits(fields: &RowFields) -> bool {
     let nested = fields.get("prompt").is_some_and(|prompt| prompt.get("replies").is_some());
     nested || has_all(fields, &["message_id", "message_tree_id", "text", "role"])
 }
 
 /// What the messages of a tree have in common.
-pub(super) fn key(fields: &Fields) -> Option<String> {
+pub(super) fn key(fields: &RowFields) -> Option<String> {
     let nested = fields.get("prompt").is_some_and(Value::is_object);
     let tree = present(fields, "message_tree_id").filter(|_| !nested)?;
     tree.as_str().map(str::to_owned)
 }
 
 /// A tree: the messages, parents before their replies.
-pub(super) struct Tree(Vec<Node>);
+pub(super) struct Tree(Vec<MessageNode>);
 
-struct Node {
+struct MessageNode {
     message: Message,
     /// 0 is the best of its siblings.
     rank: Option<f64>,
@@ -51,7 +51,7 @@ pub(super) struct Ranked {
 }
 
 /// The tree of some rows.
-pub(super) fn tree(rows: &[Fields]) -> Result<Tree, GroupProblem> {
+pub(super) fn tree(rows: &[RowFields]) -> Result<Tree, GroupProblem> {
     let at = |place: usize| move |problem: FieldProblem| GroupProblem { place, problem: problem.into() };
     let mut tree = Tree(Vec::new());
     match rows {
@@ -100,7 +100,7 @@ fn wrong_parent(expected: impl std::fmt::Display, found: &str) -> FieldProblem {
 
 impl Tree {
     /// Adds a message; its place.
-    fn add(&mut self, message: &Fields, parent: Option<usize>) -> Result<usize, FieldProblem> {
+    fn add(&mut self, message: &RowFields, parent: Option<usize>) -> Result<usize, FieldProblem> {
         let role = match text(message, "role")? {
             "prompter" | "user" => "user",
             "assistant" => "assistant",
@@ -113,7 +113,7 @@ impl Tree {
             }
         };
         let place = self.0.len();
-        self.0.push(Node {
+        self.0.push(MessageNode {
             message: Message::new(role, text(message, "text")?),
             rank,
             is_deleted: message.get("deleted").and_then(Value::as_bool).unwrap_or(false),

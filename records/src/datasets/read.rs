@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::columns::{ColumnMap, rename};
-use super::layout::{DataExample, DataLayout, Fields, Reading};
+use super::layout::{DataExample, DataLayout, RowFields, RowReading};
 use super::oddity::{Oddities, Oddity};
 use crate::RecordError;
 use crate::io::{Wanted, each_row};
@@ -133,22 +133,22 @@ struct Reader<'a, T: DataExample, E> {
     report: DataReport,
     /// The layout of the rows before, where all rows have the same.
     found: Option<&'static DataLayout<T>>,
-    group: Option<Group<T>>,
+    group: Option<RowGroup<T>>,
     /// The error of the taker.
     refused: Option<E>,
     take: &'a mut dyn FnMut(usize, T) -> Result<(), E>,
 }
 
 /// Rows that belong together, so far.
-struct Group<T: 'static> {
+struct RowGroup<T: 'static> {
     layout: &'static DataLayout<T>,
     key: Option<String>,
     first_row: usize,
-    rows: Vec<Fields>,
+    rows: Vec<RowFields>,
 }
 
 impl<T: DataExample, E> Reader<'_, T, E> {
-    fn row(&mut self, number: usize, fields: Fields) -> Result<(), RecordError> {
+    fn row(&mut self, number: usize, fields: RowFields) -> Result<(), RecordError> {
         let layout = match self.file.layout.or(self.found) {
             Some(layout) => layout,
             None => DataLayout::of(&self.file.path, number, &fields)?,
@@ -160,14 +160,14 @@ impl<T: DataExample, E> Reader<'_, T, E> {
             self.report.layouts.push(layout.name);
         }
         match &layout.reading {
-            Reading::Row(read) => {
+            RowReading::Row(read) => {
                 self.end_group()?;
                 let mut odd = Vec::new();
                 let examples =
                     read(&fields, &mut odd).map_err(|problem| problem.at(&self.file.path, number))?;
                 self.hand_on(number, examples, odd);
             }
-            Reading::Group(reading) => {
+            RowReading::Group(reading) => {
                 let key = (reading.key)(&fields);
                 let goes_on = self.group.as_ref().is_some_and(|group| {
                     key.is_some() && group.key == key && std::ptr::eq(group.layout, layout)
@@ -175,7 +175,7 @@ impl<T: DataExample, E> Reader<'_, T, E> {
                 if !goes_on {
                     self.end_group()?;
                 }
-                let group = self.group.get_or_insert_with(|| Group {
+                let group = self.group.get_or_insert_with(|| RowGroup {
                     layout,
                     key,
                     first_row: number,
@@ -190,7 +190,7 @@ impl<T: DataExample, E> Reader<'_, T, E> {
     /// Makes examples of the rows that were gathered.
     fn end_group(&mut self) -> Result<(), RecordError> {
         let Some(group) = self.group.take() else { return Ok(()) };
-        let Reading::Group(reading) = &group.layout.reading else { return Ok(()) };
+        let RowReading::Group(reading) = &group.layout.reading else { return Ok(()) };
         let mut odd = Vec::new();
         let examples = (reading.read)(&group.rows, &mut odd)
             .map_err(|wrong| wrong.problem.at(&self.file.path, group.first_row + wrong.place))?;

@@ -31,7 +31,7 @@ pub(super) fn attend(layer: &Projected<'_>, heads: usize, hidden: usize, buckets
     let mut from_position = vec![0.0; rows * length];
     for head in 0..heads {
         let first = head * width;
-        let columns = HeadColumns { first, width, hidden };
+        let columns = HeadSlice { first, width, hidden };
         let (query, key) = (columns.of(layer.query), columns.of(layer.key));
         gemm(query, key.transposed(), &mut scores, length, Store::Overwrite);
         let position_key = columns.of(layer.position_key);
@@ -57,13 +57,13 @@ pub(super) fn attend(layer: &Projected<'_>, heads: usize, hidden: usize, buckets
 
 /// The columns of one head in a matrix of `hidden` columns.
 #[derive(Clone, Copy)]
-struct HeadColumns {
+struct HeadSlice {
     first: usize,
     width: usize,
     hidden: usize,
 }
 
-impl HeadColumns {
+impl HeadSlice {
     fn of(self, data: &[f32]) -> MatrixRef<'_, f32> {
         MatrixRef::row_major(&data[self.first..], data.len() / self.hidden, self.width, self.hidden)
     }

@@ -43,13 +43,13 @@ impl Dense {
 }
 
 /// A layer norm's weight and bias.
-pub(super) struct Norm {
+pub(super) struct LayerNorm {
     pub(super) weight: Vec<f32>,
     pub(super) bias: Vec<f32>,
     pub(super) epsilon: f64,
 }
 
-impl Norm {
+impl LayerNorm {
     /// Norms each row in place.
     pub(super) fn apply(&self, x: &mut [f32]) {
         let width = self.weight.len();
@@ -73,10 +73,10 @@ pub(super) struct EncoderLayer {
     pub(super) key: Dense,
     pub(super) value: Dense,
     pub(super) attention_output: Dense,
-    pub(super) attention_norm: Norm,
+    pub(super) attention_norm: LayerNorm,
     pub(super) inner: Dense,
     pub(super) output: Dense,
-    pub(super) output_norm: Norm,
+    pub(super) output_norm: LayerNorm,
     /// The relative embeddings through the layer's key map, \[2·span, hidden].
     pub(super) position_key: Vec<f32>,
     /// The same through its query map.
@@ -96,7 +96,7 @@ pub(super) struct Encoder {
     pub(super) config: RankerConfig,
     /// \[vocabulary, hidden].
     pub(super) embeddings: Vec<f32>,
-    pub(super) embedding_norm: Norm,
+    pub(super) embedding_norm: LayerNorm,
     pub(super) layers: Vec<EncoderLayer>,
 }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_norm_by_hand() {
-        let norm = Norm { weight: vec![2.0, 1.0], bias: vec![0.5, 0.0], epsilon: 0.0 };
+        let norm = LayerNorm { weight: vec![2.0, 1.0], bias: vec![0.5, 0.0], epsilon: 0.0 };
         let mut x = [1.0, 3.0, -4.0, 0.0];
         norm.apply(&mut x);
         assert_eq!(x, [-1.5, 1.0, -1.5, 1.0]);

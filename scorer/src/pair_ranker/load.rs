@@ -11,8 +11,8 @@ use selfplay_records::{Candidates, Prompt, Response};
 
 use super::PairRanker;
 use super::config::RankerConfig;
-use super::encoder::{Dense, Encoder, EncoderLayer, Norm, PairHead};
-use super::tokens::Sequences;
+use super::encoder::{Dense, Encoder, EncoderLayer, LayerNorm, PairHead};
+use super::tokens::RankerSequences;
 use crate::footprint::{ComparisonLengths, Cost};
 use crate::{Footprint, PreferenceModel, PromptCheck, ScoreDifference, ScoreError};
 
@@ -44,7 +44,7 @@ pub(crate) fn load(
             "tokenizer and weights must be of one model",
         )));
     }
-    let sequences = Sequences::new(tokenizer, folder)?;
+    let sequences = RankerSequences::new(tokenizer, folder)?;
     let weights = RankerWeights { files: WeightFiles::open(folder)? };
     let footprint = footprint_of(&config);
     let hidden = config.hidden_size;
@@ -110,9 +110,9 @@ impl RankerWeights {
         Ok(Dense::new(&weight, bias, inputs))
     }
 
-    fn norm(&self, name: &str, config: &RankerConfig) -> Result<Norm, ModelError> {
+    fn norm(&self, name: &str, config: &RankerConfig) -> Result<LayerNorm, ModelError> {
         let shape = [config.hidden_size];
-        Ok(Norm {
+        Ok(LayerNorm {
             weight: self.tensor(&format!("{name}.weight"), &shape)?,
             bias: self.tensor(&format!("{name}.bias"), &shape)?,
             epsilon: config.layer_norm_eps,
@@ -165,10 +165,10 @@ impl Cost for EncoderCost {
 /// As [`crate::prompt_check`].
 pub(crate) fn prompt_check(folder: &Path) -> Result<Box<dyn PromptCheck>, ScoreError> {
     RankerConfig::read(folder)?;
-    Ok(Box::new(SequenceCheck(Sequences::new(Tokenizer::load(folder)?, folder)?)))
+    Ok(Box::new(SequenceCheck(RankerSequences::new(Tokenizer::load(folder)?, folder)?)))
 }
 
-struct SequenceCheck(Sequences);
+struct SequenceCheck(RankerSequences);
 
 impl PromptCheck for SequenceCheck {
     fn check(&self, prompt: &Prompt) -> Result<(), ScoreError> {

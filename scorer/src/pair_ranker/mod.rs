@@ -27,7 +27,7 @@ use selfplay_records::{Candidates, Preference};
 
 use self::encoder::{Encoder, PairHead};
 pub(crate) use self::load::{footprint, is_pair_ranker, load, prompt_check};
-use self::tokens::Sequences;
+use self::tokens::RankerSequences;
 use crate::preference_model::preference;
 use crate::{
     CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreDifference,
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct PairRanker {
     encoder: Encoder,
     head: PairHead,
-    sequences: Sequences,
+    sequences: RankerSequences,
     difference: ScoreDifference,
     footprint: Footprint,
 }

@@ -18,7 +18,7 @@ const FIRST: &str = "<|candidate1|>";
 const SECOND: &str = "<|candidate2|>";
 
 /// Makes sequences.
-pub(super) struct Sequences {
+pub(super) struct RankerSequences {
     tokenizer: Tokenizer,
     separator: u32,
 }
@@ -40,7 +40,7 @@ pub(super) struct PairSequence {
     pub(super) places: MarkPlaces,
 }
 
-impl Sequences {
+impl RankerSequences {
     /// Over a tokenizer that has the marks.
     ///
     /// # Errors

@@ -185,11 +185,11 @@ simd! {
 }
 
 /// One value for each key of a page.
-type Slots<T> = [T; PAGE_TOKENS];
+type PageSlots<T> = [T; PAGE_TOKENS];
 
 simd! {
     /// q·k of the page's sixteen keys; fetches the block at `next` on the way.
-    fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> Slots<T> {
+    fn scores<T: Real>(q: &[T], k: &[T], next: *const T) -> PageSlots<T> {
         // Four chains over d, so that one multiply-add does not wait for the last.
         let mut lanes = [[T::ZERO; PAGE_TOKENS]; 4];
         let (q_steps, q_rest) = q.as_chunks::<4>();

@@ -4,7 +4,7 @@
 //! of the role `input`: the shipped template `alpaca` gives it a section of its own, as Stanford's prompt does.
 
 use super::super::conversation::{answered, has_all, has_any, one_of};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::error::RowProblem;
@@ -24,7 +24,7 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     fits: Some(|fields| {
         has_all(fields, &["instruction"]) && has_any(fields, &REPLIES) && !has_all(fields, &["context"])
     }),
-    reading: Reading::Row(|fields, odd| read(fields, odd, alpaca_prompt(fields)?)),
+    reading: RowReading::Row(|fields, odd| read(fields, odd, alpaca_prompt(fields)?)),
 };
 
 pub(super) static WITH_INPUT_APART: DataLayout<Instruction> = DataLayout {
@@ -32,7 +32,7 @@ pub(super) static WITH_INPUT_APART: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &FIELDS,
     fits: None,
-    reading: Reading::Row(|fields, odd| {
+    reading: RowReading::Row(|fields, odd| {
         let input = optional_text(fields, "input")?.map(|input| Message::new("input", input));
         let mut alone = fields.clone();
         alone.remove("input");
@@ -43,7 +43,7 @@ pub(super) static WITH_INPUT_APART: DataLayout<Instruction> = DataLayout {
 };
 
 fn read(
-    fields: &Fields,
+    fields: &RowFields,
     odd: &mut Vec<Oddity>,
     mut turns: Vec<Message>,
 ) -> Result<Vec<Instruction>, RowProblem> {

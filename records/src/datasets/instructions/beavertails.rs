@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::conversation::{answered, has_all};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::error::RowProblem;
@@ -16,10 +16,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &["prompt", "response", "is_safe"],
     fits: Some(|fields| has_all(fields, &["prompt", "response", "is_safe"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let turns = vec![Message::user(text(fields, "prompt")?), Message::assistant(text(fields, "response")?)];
     match fields.get("is_safe") {
         Some(Value::Bool(true)) => Ok(of_messages(answered(turns, odd))),

@@ -1,7 +1,7 @@
 //! Belle's evaluation set: `question`, `std_answer`. Belle's training files are in the layouts alpaca and sharegpt.
 
 use super::super::conversation::{answered, has_all};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::error::RowProblem;
@@ -13,10 +13,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &["question", "std_answer"],
     fits: Some(|fields| has_all(fields, &["question", "std_answer"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let turns =
         vec![Message::user(text(fields, "question")?), Message::assistant(text(fields, "std_answer")?)];
     Ok(of_messages(answered(turns, odd)))

@@ -1,7 +1,7 @@
 //! databricks-dolly: `instruction`, `context`, `response`. The context stands behind the instruction, on its next line.
 
 use super::super::conversation::{answered, has_all};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::error::RowProblem;
@@ -13,10 +13,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &["instruction", "context", "response"],
     fits: Some(|fields| has_all(fields, &["instruction", "context", "response"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let instruction = text(fields, "instruction")?;
     let prompt = match optional_text(fields, "context")? {
         Some(context) => format!("{instruction}\n{context}"),

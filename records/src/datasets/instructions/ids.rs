@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::super::conversation::has_any;
-use super::super::layout::{DataLayout, Fields, IDS, Reading};
+use super::super::layout::{DataLayout, IDS, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use crate::error::RowProblem;
 use crate::layout::{messages, present, with_system};
@@ -15,10 +15,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &["prompt_ids", "response_ids", "messages", "system", "system_prompt"],
     fits: Some(|fields| has_any(fields, &["prompt_ids", "response_ids"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let mut instruction = Instruction {
         prompt_ids: Some(ids(fields, "prompt_ids")?),
         response_ids: Some(ids(fields, "response_ids")?),
@@ -32,7 +32,7 @@ fn read(fields: &Fields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowPro
     Ok(vec![instruction])
 }
 
-fn ids(fields: &Fields, name: &str) -> Result<Vec<u32>, FieldProblem> {
+fn ids(fields: &RowFields, name: &str) -> Result<Vec<u32>, FieldProblem> {
     let expected = "an array of token ids";
     let value = present(fields, name).ok_or_else(|| FieldProblem::new(name, expected, "no such field"))?;
     Vec::deserialize(value).map_err(|_| FieldProblem::new(name, expected, found(value)))

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::layout::{DataExample, DataLayout, Fields, Reading};
+use super::layout::{DataExample, DataLayout, RowFields, RowReading};
 use super::oddity::Oddity;
 use super::read::no_file;
 use crate::error::RowProblem;
@@ -50,7 +50,7 @@ impl DataExample for Instruction {
 }
 
 /// What is missing in a row that no layout fits: the rest of the one that it comes nearest to, or a layout at all.
-fn unknown_fields(fields: &Fields) -> RowProblem {
+fn unknown_fields(fields: &RowFields) -> RowProblem {
     let nearest = if present(fields, "instruction").is_some() {
         Some(&alpaca::LAYOUT)
     } else if prompt_response::PROMPTS.iter().any(|name| present(fields, name).is_some())
@@ -60,7 +60,7 @@ fn unknown_fields(fields: &Fields) -> RowProblem {
     } else {
         None
     };
-    if let Some(Reading::Row(read)) = nearest.map(|layout| &layout.reading)
+    if let Some(RowReading::Row(read)) = nearest.map(|layout| &layout.reading)
         && let Err(problem) = read(fields, &mut Vec::new())
     {
         return problem;
@@ -79,15 +79,15 @@ fn unknown_fields(fields: &Fields) -> RowProblem {
 }
 
 /// The instruction of one row whose columns say its layout; a row that would be left out of a file is wrong here.
-pub(crate) fn instruction_of(fields: &Fields) -> Result<Instruction, String> {
+pub(crate) fn instruction_of(fields: &RowFields) -> Result<Instruction, String> {
     let layout = DataLayout::<Instruction>::of(no_file(), 0, fields).map_err(|error| match error {
         RecordError::Field { problem, .. } => problem.to_string(),
         other => other.to_string(),
     })?;
     let mut odd = Vec::new();
     let mut found = match &layout.reading {
-        Reading::Row(read) => read(fields, &mut odd).map_err(|problem| problem.to_string())?,
-        Reading::Group(group) => {
+        RowReading::Row(read) => read(fields, &mut odd).map_err(|problem| problem.to_string())?,
+        RowReading::Group(group) => {
             (group.read)(std::slice::from_ref(fields), &mut odd).map_err(|wrong| wrong.problem.to_string())?
         }
     };

@@ -2,7 +2,7 @@
 //! of its replies, unless another question follows that one.
 
 use super::super::conversation::answered;
-use super::super::layout::{DataLayout, Fields, GroupProblem, GroupReading, Reading};
+use super::super::layout::{DataLayout, GroupProblem, GroupReading, RowFields, RowReading};
 use super::super::oasst;
 use super::super::oddity::Oddity;
 use super::of_messages;
@@ -13,10 +13,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &["oasst1", "oasst2"],
     fields: &oasst::FIELDS,
     fits: Some(oasst::fits),
-    reading: Reading::Group(GroupReading { key: oasst::key, read }),
+    reading: RowReading::Group(GroupReading { key: oasst::key, read }),
 };
 
-fn read(rows: &[Fields], odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, GroupProblem> {
+fn read(rows: &[RowFields], odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, GroupProblem> {
     let conversations = oasst::tree(rows)?.conversations();
     if conversations.is_empty() {
         odd.push(Oddity::NoReply);

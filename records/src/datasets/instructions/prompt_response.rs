@@ -2,7 +2,7 @@
 //! `answer`, `output`).
 
 use super::super::conversation::{answered, has_any, one_of, side};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::Instruction;
@@ -27,10 +27,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
         "system_prompt",
     ],
     fits: Some(|fields| has_any(fields, &PROMPTS) && has_any(fields, &RESPONSES)),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let mut turns = with_system(fields, side(fields, one_of(fields, &PROMPTS)?, "user")?)?;
     turns.extend(side(fields, one_of(fields, &RESPONSES)?, "assistant")?);
     Ok(of_messages(answered(turns, odd)))

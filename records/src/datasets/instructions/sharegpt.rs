@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::conversation::{answered, has_all, without_leading_replies};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::of_messages;
 use crate::Instruction;
@@ -15,10 +15,10 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
     aliases: &[],
     fields: &["conversations", "system", "system_prompt"],
     fits: Some(|fields| has_all(fields, &["conversations"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, RowProblem> {
     let turns = messages("conversations", fields.get("conversations").unwrap_or(&Value::Null))?;
     let turns = without_leading_replies(with_system(fields, turns)?, odd);
     Ok(of_messages(answered(turns, odd)))

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::replies::replies;
 use super::{fields, has_both};
@@ -29,9 +29,9 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
             && !present(fields, "chosen").is_some_and(Value::is_array)
             && present(fields, "conversations").is_none()
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     replies(fields, alpaca_prompt(fields)?, odd)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use super::replies::TwoReplies;
@@ -18,10 +18,10 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     fits: Some(|fields| {
         present(fields, "instruction").is_some() && present(fields, "output").is_some_and(Value::is_array)
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let prompt = alpaca_prompt(fields)?;
     let wrong = |found: String| {
         FieldProblem::new("output", "an array of texts, the best first, the worst last", found)

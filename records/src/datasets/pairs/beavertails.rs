@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::conversation::has_all;
-use super::super::layout::{DataLayout, Fields, GroupProblem, GroupReading, Reading};
+use super::super::layout::{DataLayout, GroupProblem, GroupReading, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use super::replies::TwoReplies;
@@ -17,13 +17,13 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     aliases: &[],
     fields: fields!["prompt", "response", "is_safe"],
     fits: Some(|fields| has_all(fields, &["prompt", "response", "is_safe"])),
-    reading: Reading::Group(GroupReading {
+    reading: RowReading::Group(GroupReading {
         key: |fields| fields.get("prompt").and_then(Value::as_str).map(str::to_owned),
         read,
     }),
 };
 
-fn read(rows: &[Fields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProblem> {
+fn read(rows: &[RowFields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProblem> {
     let (mut safe, mut unsafe_ones) = (Vec::new(), Vec::new());
     for (place, row) in rows.iter().enumerate() {
         let at = |problem: FieldProblem| GroupProblem { place, problem: problem.into() };
@@ -45,7 +45,7 @@ fn read(rows: &[Fields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProble
     for (chosen, rejected) in safe.iter().zip(&unsafe_ones) {
         let prompt = vec![Message::user(text(&rows[0], "prompt").unwrap_or_default())];
         let two = TwoReplies { prompt, chosen: (*chosen).to_owned(), rejected: (*rejected).to_owned() };
-        pairs.extend(two.pair(&Fields::new(), odd)?);
+        pairs.extend(two.pair(&RowFields::new(), odd)?);
     }
     Ok(pairs)
 }

@@ -1,7 +1,7 @@
 //! CValues: `prompt`, `pos_resp`, `neg_resp`.
 
 use super::super::conversation::has_all;
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use super::replies::TwoReplies;
@@ -14,10 +14,10 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     aliases: &[],
     fields: fields!["prompt", "pos_resp", "neg_resp", "system", "system_prompt"],
     fits: Some(|fields| has_all(fields, &["prompt", "pos_resp", "neg_resp"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let prompt = with_system(fields, vec![Message::user(text(fields, "prompt")?)])?;
     let (chosen, rejected) = (text(fields, "pos_resp")?.to_owned(), text(fields, "neg_resp")?.to_owned());
     TwoReplies { prompt, chosen, rejected }.pair(fields, odd)

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::conversation::has_all;
-use super::super::layout::{DataLayout, Fields, IDS, Reading};
+use super::super::layout::{DataLayout, IDS, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use crate::error::RowProblem;
@@ -18,17 +18,17 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     aliases: &[],
     fields: fields!["prompt_ids", "chosen_ids", "rejected_ids", "prompt", "chosen", "rejected"],
     fits: Some(|fields| has_all(fields, &NAMES)),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, _: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, _: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let pair: Pair = RawRow::Value(Value::Object(with_turns(fields.clone()))).into_row()?;
     pair.check()?;
     Ok(vec![pair])
 }
 
 /// The row with its texts as message lists: they only inform.
-fn with_turns(mut fields: Fields) -> Fields {
+fn with_turns(mut fields: RowFields) -> RowFields {
     if let Some(Value::String(text)) = fields.get("prompt") {
         let turn = serde_json::json!([{ "role": "user", "content": text }]);
         fields.insert("prompt".to_owned(), turn);

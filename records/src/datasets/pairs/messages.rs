@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::replies::part;
 use super::{fields, has_both, rejected};
@@ -21,15 +21,15 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
             && present(fields, "chosen").is_some_and(Value::is_array)
             && present(fields, "conversations").is_none()
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     part(fields, &whole(fields, "chosen")?, &whole(fields, rejected(fields))?, odd)
 }
 
 /// A whole conversation: a list that begins with the assistant's turn is the reply alone.
-pub(super) fn whole(fields: &Fields, name: &str) -> Result<Vec<Message>, FieldProblem> {
+pub(super) fn whole(fields: &RowFields, name: &str) -> Result<Vec<Message>, FieldProblem> {
     let prompt = match present(fields, "prompt") {
         Some(turns @ Value::Array(_)) => layout::messages("prompt", turns)?,
         // Beside whole conversations the text only repeats the prompt's last turn.

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::layout::{DataExample, DataLayout, Fields};
+use super::layout::{DataExample, DataLayout, RowFields};
 use super::oddity::{Oddities, Oddity};
 use super::read::{DataFile, each_example};
 use crate::error::RowProblem;
@@ -122,7 +122,7 @@ pub fn read_pairs(path: &Path) -> Result<ReadPairs, RecordError> {
 
 /// The chosen conversation of a row in any layout that has one.
 pub(super) fn chosen_conversation(
-    fields: &Fields,
+    fields: &RowFields,
     odd: &mut Vec<Oddity>,
 ) -> Result<Vec<Message>, RowProblem> {
     match present(fields, "chosen") {
@@ -153,7 +153,7 @@ pub(super) fn chosen_conversation(
 }
 
 /// `rejected`, or what stands as `reject` in its place.
-pub(super) fn rejected(fields: &Fields) -> &'static str {
+pub(super) fn rejected(fields: &RowFields) -> &'static str {
     if present(fields, "rejected").is_none() && present(fields, "reject").is_some() {
         "reject"
     } else {
@@ -162,7 +162,7 @@ pub(super) fn rejected(fields: &Fields) -> &'static str {
 }
 
 /// Whether there are a chosen and a rejected reply.
-pub(super) fn has_both(fields: &Fields) -> bool {
+pub(super) fn has_both(fields: &RowFields) -> bool {
     present(fields, "chosen").is_some() && present(fields, rejected(fields)).is_some()
 }
 

@@ -1,6 +1,6 @@
 //! OpenAssistant: of every question with ranked replies the best is chosen over the worst.
 
-use super::super::layout::{DataLayout, Fields, GroupProblem, GroupReading, Reading};
+use super::super::layout::{DataLayout, GroupProblem, GroupReading, RowFields, RowReading};
 use super::super::oasst;
 use super::super::oddity::Oddity;
 use super::replies::TwoReplies;
@@ -11,17 +11,17 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     aliases: &["oasst1", "oasst2"],
     fields: &oasst::FIELDS,
     fits: Some(oasst::fits),
-    reading: Reading::Group(GroupReading { key: oasst::key, read }),
+    reading: RowReading::Group(GroupReading { key: oasst::key, read }),
 };
 
-fn read(rows: &[Fields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProblem> {
+fn read(rows: &[RowFields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProblem> {
     let ranked = oasst::tree(rows)?.ranked();
     if ranked.is_empty() {
         odd.push(Oddity::NothingToCompare);
     }
     let mut pairs = Vec::new();
     for oasst::Ranked { prompt, chosen, rejected } in ranked {
-        pairs.extend(TwoReplies { prompt, chosen, rejected }.pair(&Fields::new(), odd)?);
+        pairs.extend(TwoReplies { prompt, chosen, rejected }.pair(&RowFields::new(), odd)?);
     }
     Ok(pairs)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::layout::Fields;
+use super::super::layout::RowFields;
 use super::super::oddity::Oddity;
 use super::rejected;
 use crate::error::RowProblem;
@@ -19,7 +19,7 @@ pub(super) struct TwoReplies {
 
 /// The texts of `chosen` and `rejected` to one prompt.
 pub(super) fn replies(
-    fields: &Fields,
+    fields: &RowFields,
     prompt: Vec<Message>,
     odd: &mut Vec<Oddity>,
 ) -> Result<Vec<Pair>, RowProblem> {
@@ -29,7 +29,7 @@ pub(super) fn replies(
 }
 
 /// A reply that is a text or one message.
-pub(super) fn reply(fields: &Fields, name: &str) -> Result<String, FieldProblem> {
+pub(super) fn reply(fields: &RowFields, name: &str) -> Result<String, FieldProblem> {
     match present(fields, name) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(turn @ Value::Object(_)) => message(name, turn).map(|turn| turn.content),
@@ -41,7 +41,7 @@ pub(super) fn reply(fields: &Fields, name: &str) -> Result<String, FieldProblem>
 /// Parts two conversations into their common prompt and the replies: the prompt is their longest common beginning if that ends
 /// before an assistant's turn, and each reply is the turn after it. Later turns answer different conversations.
 pub(super) fn part(
-    fields: &Fields,
+    fields: &RowFields,
     chosen: &[Message],
     rejected: &[Message],
     odd: &mut Vec<Oddity>,
@@ -81,7 +81,7 @@ pub(super) fn part(
 
 impl TwoReplies {
     /// The pair with what stands beside the texts in `fields`: scores, reference log-probs, an id.
-    pub(super) fn pair(self, fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+    pub(super) fn pair(self, fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
         let Self { prompt, chosen, rejected } = self;
         let oddity = if prompt.last().is_none_or(|last| last.role == "assistant") {
             Some(Oddity::DifferentPrompts)

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::conversation::has_all;
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use super::replies::TwoReplies;
@@ -20,10 +20,10 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     aliases: &["pku-saferlhf"],
     fields: fields!["prompt", "response_0", "response_1", "better_response_id"],
     fits: Some(|fields| has_all(fields, &["prompt", "response_0", "response_1"])),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let [first, second] = [text(fields, "response_0")?.to_owned(), text(fields, "response_1")?.to_owned()];
     let (chosen, rejected) = match fields.get(BETTER).and_then(Value::as_u64) {
         Some(0) => (first, second),

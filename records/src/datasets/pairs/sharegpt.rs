@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::replies::replies;
 use super::{fields, has_both};
@@ -17,22 +17,22 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
     fits: Some(|fields| {
         has_both(fields) && (present(fields, "conversations").is_some() || has_messages(fields))
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
 /// Whether the prompt stands as `messages` beside two replies, LLaMA-Factory's other spelling.
-pub(super) fn has_messages(fields: &Fields) -> bool {
+pub(super) fn has_messages(fields: &RowFields) -> bool {
     present(fields, "messages").is_some_and(Value::is_array)
         && !present(fields, "chosen").is_some_and(Value::is_array)
         && ["prompt", "question", "query", "instruction"].iter().all(|name| present(fields, name).is_none())
 }
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     replies(fields, prompt(fields)?, odd)
 }
 
 /// The prompt's turns.
-pub(super) fn prompt(fields: &Fields) -> Result<Vec<Message>, FieldProblem> {
+pub(super) fn prompt(fields: &RowFields) -> Result<Vec<Message>, FieldProblem> {
     let name = if present(fields, "conversations").is_none() && has_messages(fields) {
         "messages"
     } else {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::conversation::{has_any, one_of};
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::replies::replies;
 use super::{fields, has_both};
@@ -23,15 +23,15 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
             && !present(fields, "chosen").is_some_and(Value::is_array)
             && present(fields, "conversations").is_none()
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     replies(fields, prompt(fields)?, odd)
 }
 
 /// The prompt's turns.
-pub(super) fn prompt(fields: &Fields) -> Result<Vec<Message>, FieldProblem> {
+pub(super) fn prompt(fields: &RowFields) -> Result<Vec<Message>, FieldProblem> {
     let name = one_of(fields, &PROMPTS)?;
     let turns = match fields.get(name) {
         Some(turns @ Value::Array(_)) => layout::messages(name, turns)?,

@@ -1,7 +1,7 @@
 //! hh-rlhf: `chosen` and `rejected` are whole transcripts, `"\n\nHuman: … \n\nAssistant: …"`.
 
 use super::super::conversation::has_any;
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::replies::part;
 use super::{fields, rejected};
@@ -21,16 +21,16 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
                 .is_some_and(|text| stands_alone(fields, text))
         })
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
 /// Whether a text is a whole conversation, and no reply to a prompt beside it: there it must have both speakers.
-pub(super) fn stands_alone(fields: &Fields, text: &str) -> bool {
+pub(super) fn stands_alone(fields: &RowFields, text: &str) -> bool {
     let has_prompt = has_any(fields, &["prompt", "question", "query", "instruction", "conversations"]);
     transcript::is_transcript(text) && (!has_prompt || transcript::prompt_turns(text).is_some())
 }
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let mut changed = Vec::new();
     let chosen = turns(fields, "chosen", &mut changed)?;
     let rejected = turns(fields, rejected(fields), &mut changed)?;
@@ -41,7 +41,7 @@ fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem>
 
 /// The turns of a transcript.
 pub(super) fn turns(
-    fields: &Fields,
+    fields: &RowFields,
     name: &str,
     odd: &mut Vec<Oddity>,
 ) -> Result<Vec<Message>, FieldProblem> {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::super::conversation::has_all;
-use super::super::layout::{DataLayout, Fields, Reading};
+use super::super::layout::{DataLayout, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use super::fields;
 use super::replies::TwoReplies;
@@ -26,7 +26,7 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
                 .and_then(Value::as_array)
                 .is_some_and(|list| list.first().is_none_or(|one| one.get("response").is_some()))
     }),
-    reading: Reading::Row(read),
+    reading: RowReading::Row(read),
 };
 
 struct Rated {
@@ -34,7 +34,7 @@ struct Rated {
     response: String,
 }
 
-fn read(fields: &Fields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
+fn read(fields: &RowFields, odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, RowProblem> {
     let prompt = with_system(fields, vec![Message::user(text(fields, "instruction")?)])?;
     let completions = fields.get("completions").unwrap_or(&Value::Null);
     let Value::Array(completions) = completions else {

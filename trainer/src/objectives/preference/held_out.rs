@@ -10,7 +10,7 @@ const BINS: usize = 10;
 
 /// Of some comparisons with their scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Measured {
+pub(super) struct HeldOutFigures {
     /// Share that is ordered as the label has it; a score of 0 counts half. Labelled ties are left out; ½ of none.
     pub(super) accuracy: f64,
     /// Mean loss, without margins.
@@ -20,7 +20,7 @@ pub(super) struct Measured {
 }
 
 /// Measures; there is one comparison or more.
-pub(super) fn measure(comparisons: &[TokenComparison], scores: &[f64]) -> Measured {
+pub(super) fn measure(comparisons: &[TokenComparison], scores: &[f64]) -> HeldOutFigures {
     let (mut right, mut decided, mut loss) = (0.0, 0_usize, 0.0);
     let mut bins = [0.0; BINS];
     for (comparison, &score) in comparisons.iter().zip(scores) {
@@ -39,7 +39,7 @@ pub(super) fn measure(comparisons: &[TokenComparison], scores: &[f64]) -> Measur
         decided += 1;
     }
     let share = |sum: f64, none: f64| if decided == 0 { none } else { sum / decided as f64 };
-    Measured {
+    HeldOutFigures {
         accuracy: share(right, 0.5),
         loss: loss / comparisons.len().max(1) as f64,
         ece: share(bins.iter().map(|bin| bin.abs()).sum(), 0.0),

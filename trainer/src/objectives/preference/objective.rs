@@ -268,7 +268,7 @@ impl Objective for PreferenceObjective {
         let measured = held_out::measure(&self.holdout, &scores);
         match &mut self.log {
             Some(log) => {
-                let held_out::Measured { accuracy, loss, ece } = measured;
+                let held_out::HeldOutFigures { accuracy, loss, ece } = measured;
                 tracing::info!(
                     "epoch {epoch}: accuracy {accuracy:.3}, loss {loss:.4}, calibration error {ece:.3} on {comparisons} held-out comparisons"
                 );
