@@ -13,6 +13,7 @@
 //! judge/             a chat model that is asked by a rubric: a service, or a model of ours
 //! command/           a program of the user's, over pipes
 //! remote/            a reward server, over HTTP
+//! row_judge          what judge, command and remote share
 //! ensemble/          several of these together
 //! packing            which sequences share a forward pass, and which tokens they share
 //! place              where a model's files are, if it has any
@@ -39,6 +40,7 @@ mod preference_model;
 mod prompt_check;
 mod reading;
 mod remote;
+mod row_judge;
 mod settings;
 mod win;
 

@@ -23,9 +23,6 @@ mod program;
 mod question;
 mod settings;
 
-use std::ops::ControlFlow;
-
-use selfplay_model::preference::score::sigmoid;
 use selfplay_records::Candidates;
 
 pub(crate) use self::answer::{Judgement, judgement_of};
@@ -35,8 +32,8 @@ use self::pool::Pool;
 use self::program::UserProgram;
 pub(crate) use self::question::question_fields;
 pub use self::settings::CommandSettings;
-use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
+use crate::row_judge::RowJudge;
+use crate::{CompareProgress, PreferenceModel, ScoreError};
 
 /// The key that names the program.
 const KEY: &str = "score.command";
@@ -58,8 +55,9 @@ struct CommandModel {
     factor: f64,
 }
 
-impl CommandModel {
-    /// The program's judgement of each row at the front that was answered before a stop.
+impl RowJudge for CommandModel {
+    type Judgement = answer::Judgement;
+
     fn judge(
         &self,
         rows: &[Candidates],
@@ -67,43 +65,17 @@ impl CommandModel {
     ) -> Result<Vec<answer::Judgement>, ScoreError> {
         self.pool.ask(rows, answer::judgement, progress)
     }
-}
 
-impl PreferenceModel for CommandModel {
-    fn compare(
-        &self,
-        rows: &[Candidates],
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Compared, ScoreError> {
-        let judged = self.judge(rows, progress)?;
-        let compared = rows
-            .iter()
-            .zip(&judged)
-            .map(|(row, judged)| preference(row, |i, j| self.factor * judged.score(i, j, self.tau)))
-            .collect::<Result<Vec<_>, ScoreError>>()?;
-        Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
+    fn score(&self, judged: &answer::Judgement, i: usize, j: usize) -> f64 {
+        judged.score(i, j, self.tau)
     }
 
-    fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
-        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    fn shown(&self, judged: &answer::Judgement) -> Option<[f64; 2]> {
+        judged.shown()
     }
 
-    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
-        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
-        let judged = self.judge(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let outcome = |(judged, row): (&answer::Judgement, &Candidates)| {
-            let score = judged.score(0, 1, self.tau);
-            if score.is_finite() {
-                return Ok(ContestOutcome { score, shown: judged.shown() });
-            }
-            let prompt_id = row.prompt.prompt_id.clone();
-            Err(ScoreError::NotFinite { prompt_id, response: 0, what: "score" })
-        };
-        judged.iter().zip(&rows).map(outcome).collect()
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint::elsewhere()
+    fn factor(&self) -> f64 {
+        self.factor
     }
 }
 

@@ -1,6 +1,7 @@
 //! Programs that are right, slow, silent, wrong, or die half-way: small shell scripts.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::prompt_check::any_text;
+use crate::{Compared, Contest};
 
 /// Reads `id`, the prompt_id of the row that was read into `row`.
 const ID: &str = r#"id=${row#*\"prompt_id\":\"}; id=${id%%\"*}"#;

@@ -19,7 +19,6 @@ mod verdict;
 
 use std::ops::ControlFlow;
 
-use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{Candidates, Message};
 
 pub(crate) use self::rubric::Rubric;
@@ -27,8 +26,8 @@ use self::service::ServiceJudge;
 pub use self::settings::JudgeSettings;
 pub use self::verdict::VerdictForm;
 use crate::logit::logit;
-use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
+use crate::row_judge::RowJudge;
+use crate::{CompareProgress, Footprint, PreferenceModel, ScoreError};
 
 /// What follows an answer without a verdict.
 const AGAIN_BY_TEXT: &str = "Give the verdict alone: [[A]], [[B]] or [[C]].";
@@ -208,33 +207,27 @@ impl Judge {
     }
 }
 
-impl PreferenceModel for Judge {
-    fn compare(
+impl RowJudge for Judge {
+    type Judgement = JudgedRow;
+
+    fn judge(
         &self,
         rows: &[Candidates],
         progress: &mut CompareProgress<'_>,
-    ) -> Result<Compared, ScoreError> {
-        let judged = self.ask(rows, progress)?;
-        let compared = rows
-            .iter()
-            .zip(&judged)
-            .map(|(row, judged)| preference(row, |i, j| self.factor * logit(judged.probability(i, j))))
-            .collect::<Result<Vec<_>, ScoreError>>()?;
-        Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
+    ) -> Result<Vec<JudgedRow>, ScoreError> {
+        self.ask(rows, progress)
     }
 
-    fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
-        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    fn score(&self, judged: &JudgedRow, i: usize, j: usize) -> f64 {
+        logit(judged.probability(i, j))
     }
 
-    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
-        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
-        let judged = self.ask(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let outcome = |row: &JudgedRow| ContestOutcome {
-            score: logit(row.probability(0, 1)),
-            shown: Some([row.0[0][1], 1.0 - row.0[1][0]]),
-        };
-        Ok(judged.iter().map(outcome).collect())
+    fn shown(&self, judged: &JudgedRow) -> Option<[f64; 2]> {
+        Some([judged.0[0][1], 1.0 - judged.0[1][0]])
+    }
+
+    fn factor(&self) -> f64 {
+        self.factor
     }
 
     fn footprint(&self) -> Footprint {

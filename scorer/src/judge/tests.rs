@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use selfplay_records::{Prompt, Response};
 
 use super::*;
+use crate::{Compared, Contest};
 
 /// Says what its script says of a conversation, and notes what it was asked.
 struct Scripted {

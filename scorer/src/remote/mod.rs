@@ -10,15 +10,14 @@ mod settings;
 use std::ops::ControlFlow;
 
 use selfplay_client::{Answers, Client, JsonRequest, Transcript};
-use selfplay_model::preference::score::sigmoid;
 use selfplay_records::Candidates;
 use serde_json::Value;
 
 pub use self::settings::RemoteSettings;
 use crate::command::{Judgement, judgement_of, question_fields};
 use crate::conversation::conversation;
-use crate::preference_model::preference;
-use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
+use crate::row_judge::RowJudge;
+use crate::{CompareProgress, PreferenceModel, ScoreError};
 
 /// Reads the key and opens the transcript; nothing is asked yet.
 ///
@@ -37,7 +36,9 @@ struct RemoteModel {
     factor: f64,
 }
 
-impl RemoteModel {
+impl RowJudge for RemoteModel {
+    type Judgement = Judgement;
+
     fn judge(
         &self,
         rows: &[Candidates],
@@ -57,48 +58,22 @@ impl RemoteModel {
             self.client.ask(requests, read, &mut on_answers)?;
         Ok(judged)
     }
+
+    fn score(&self, judged: &Judgement, i: usize, j: usize) -> f64 {
+        judged.score(i, j, self.tau)
+    }
+
+    fn shown(&self, judged: &Judgement) -> Option<[f64; 2]> {
+        judged.shown()
+    }
+
+    fn factor(&self) -> f64 {
+        self.factor
+    }
 }
 
 /// A row with its id and as many responses, without their texts.
 fn shape(row: &Candidates) -> Candidates {
     let prompt = selfplay_records::Prompt { prompt_id: row.prompt.prompt_id.clone(), ..Default::default() };
     Candidates { prompt, responses: vec![selfplay_records::Response::default(); row.responses.len()] }
-}
-
-impl PreferenceModel for RemoteModel {
-    fn compare(
-        &self,
-        rows: &[Candidates],
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Compared, ScoreError> {
-        let judged = self.judge(rows, progress)?;
-        let compared = rows
-            .iter()
-            .zip(&judged)
-            .map(|(row, judged)| preference(row, |i, j| self.factor * judged.score(i, j, self.tau)))
-            .collect::<Result<Vec<_>, ScoreError>>()?;
-        Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
-    }
-
-    fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
-        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
-    }
-
-    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
-        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
-        let judged = self.judge(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let outcome = |(judged, row): (&Judgement, &Candidates)| {
-            let score = judged.score(0, 1, self.tau);
-            if score.is_finite() {
-                return Ok(ContestOutcome { score, shown: judged.shown() });
-            }
-            let prompt_id = row.prompt.prompt_id.clone();
-            Err(ScoreError::NotFinite { prompt_id, response: 0, what: "score" })
-        };
-        judged.iter().zip(&rows).map(outcome).collect()
-    }
-
-    fn footprint(&self) -> Footprint {
-        Footprint::elsewhere()
-    }
 }
