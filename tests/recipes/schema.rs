@@ -105,7 +105,7 @@ fn the_contract_s_keys_and_defaults_are_in_the_table() {
     assert!(longest <= Some(140), "{longest:?}");
 }
 
-/// What of `value` a schema forbids: the keywords that `json_schema` writes, and a panic at any other.
+/// The parts of `value` that a schema forbids: the keywords that `json_schema` writes, and a panic at any other.
 fn forbidden(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let number = |of: &Value| of.as_f64().unwrap();

@@ -1,4 +1,4 @@
-//! What of a model is trained: all of it, or an adapter over it.
+//! What is trained: all of a model, or an adapter over it.
 //!
 //! The loop asks here once, before anything else is done with the decoder. From then on an adapter is a few trainable
 //! parameters like any others: optimizers, checkpoints and ranks see no others, and the reference pass runs on the decoder

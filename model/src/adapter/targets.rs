@@ -24,7 +24,7 @@ pub(super) struct Target {
 }
 
 /// A linear module of a model.
-struct Candidate {
+struct TargetChoice {
     path: String,
     outputs: usize,
     inputs: usize,
@@ -32,14 +32,14 @@ struct Candidate {
     is_head: bool,
 }
 
-fn candidates(architecture: &Architecture) -> Vec<Candidate> {
+fn candidates(architecture: &Architecture) -> Vec<TargetChoice> {
     let modules = architecture.modules();
     let of_layers = modules
         .layers
         .iter()
         .flat_map(|layer| layer.qkv.iter().chain([&layer.output]).chain(&layer.gate_up).chain([&layer.down]));
-    let mut all: Vec<Candidate> = of_layers
-        .map(|module| Candidate {
+    let mut all: Vec<TargetChoice> = of_layers
+        .map(|module| TargetChoice {
             path: module.name.clone(),
             outputs: module.outputs,
             inputs: module.inputs,
@@ -49,7 +49,7 @@ fn candidates(architecture: &Architecture) -> Vec<Candidate> {
         .collect();
     let head = modules.head.as_ref().map_or("lm_head", |head| head.name.as_str()).to_owned();
     let (outputs, inputs) = (architecture.vocab_size, architecture.hidden_size);
-    all.push(Candidate { path: head, outputs, inputs, bias: false, is_head: true });
+    all.push(TargetChoice { path: head, outputs, inputs, bias: false, is_head: true });
     all
 }
 
@@ -109,7 +109,7 @@ pub(super) fn targets(
 }
 
 /// The linear modules' last names, for messages.
-fn existing(all: &[Candidate]) -> String {
+fn existing(all: &[TargetChoice]) -> String {
     let mut names: Vec<&str> = all.iter().filter_map(|one| one.path.rsplit('.').next()).collect();
     names.sort_unstable();
     names.dedup();

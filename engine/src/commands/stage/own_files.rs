@@ -1,4 +1,4 @@
-//! What of a folder a command of ours wrote: a command deletes nothing else.
+//! What a command of ours wrote in a folder: a command deletes nothing else.
 //!
 //! A folder is judged by the names in it, at every depth, before any work. A link is never ours: what it points to lies
 //! elsewhere.
