@@ -3,7 +3,8 @@
 use selfplay_records::Message;
 use serde_json::{Value, json};
 
-use crate::client::{Answers, AskProgress, Client, JsonRequest};
+use crate::client::{Answers, AskProgress, Client};
+use crate::request::JsonRequest;
 use crate::{ClientError, GenerationOptions, read};
 
 /// A conversation to be answered.

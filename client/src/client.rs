@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::address::EndpointAddress;
 use crate::exchange::JsonExchange;
+use crate::request::{AnswerReader, JsonRequest};
 use crate::transcript::RequestKey;
 use crate::work::{ClientWork, PendingRequest, Report, Service, ServiceEndpoint, lock};
 use crate::{ClientError, ClientSettings, Secret, Transcript, Usage, read};
@@ -24,20 +25,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Told how many answers there are; a `Break` stops the work.
 pub type AskProgress<'p> = dyn FnMut(usize) -> ControlFlow<()> + 'p;
-
-/// Reads an answer to the request at a place; an error is a temporary failure, and the request is tried again.
-pub(crate) type AnswerReader<T> = dyn Fn(usize, &Value) -> Result<T, String> + Send + Sync;
-
-/// A request: JSON to be POSTed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JsonRequest {
-    /// Below the endpoint's address, as in `chat/completions`; empty: the address itself.
-    pub path: String,
-    /// What is sent.
-    pub body: Value,
-    /// Not sent. Two requests of the same body are two only where their numbers differ: the samples of one prompt, say.
-    pub number: u64,
-}
 
 /// What came of a call.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answers, AskProgress, Client, JsonRequest};
+use crate::client::{Answers, AskProgress, Client};
+use crate::request::JsonRequest;
 use crate::{ClientError, GenerationOptions, read};
 
 /// What is to be continued.

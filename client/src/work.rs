@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::address::EndpointAddress;
-use crate::client::AnswerReader;
 use crate::exchange::{JsonExchange, RequestFailure};
+use crate::request::{AnswerReader, JsonRequest};
 use crate::transcript::RequestKey;
-use crate::{ClientError, JsonRequest, Transcript, Usage, retry};
+use crate::{ClientError, Transcript, Usage, retry};
 
 /// How often a pause looks whether the call was called off.
 const TICK: Duration = Duration::from_millis(50);

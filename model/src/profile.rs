@@ -1,17 +1,18 @@
 //! Where the time of some work goes, operation by operation: `selfplay bench --profile`.
 //!
 //! Every operation of `ops/`, every product and the optimizer's passes say what they are and what they cost at least
-//! ([`operation`]). While a thread records ([`start`]), a GPU's launches and products stand between two events of the device
+//! ([`operation`]). While a thread records ([`crate::gpu::start_profile`]), a GPU's launches and products stand between two events of the device
 //! each, so that their times are the device's own, and what is between them is a gap; a CPU's operations are timed whole.
 //! While nothing is recorded, an operation pays for one look at a thread's variable.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
-use crate::gpu::{DeviceMark, Gpu};
+use crate::gpu::launcher::{DeviceMark, Launcher};
 
 /// What an operation costs at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -86,7 +87,8 @@ thread_local! {
 }
 
 struct Recorder {
-    gpu: Option<Gpu>,
+    /// What launches, where it is a GPU.
+    launcher: Option<Arc<dyn Launcher>>,
     begin: OperationClock,
     stage: &'static str,
     /// Operations inside of operations belong to the outermost.
@@ -104,9 +106,9 @@ enum OperationClock {
 }
 
 impl OperationClock {
-    fn now(gpu: Option<&Gpu>) -> Result<Self> {
-        match gpu {
-            Some(gpu) => gpu.mark().map(Self::Device),
+    fn now(launcher: Option<&dyn Launcher>) -> Result<Self> {
+        match launcher {
+            Some(launcher) => launcher.mark().map(Self::Device),
             None => Ok(Self::Host(Instant::now())),
         }
     }
@@ -127,16 +129,21 @@ struct TimedLaunch {
     end: OperationClock,
 }
 
-/// Records what this thread's operations take from now on, until [`ProfileRecording::finish`].
+/// Records what this thread's operations take from now on, until [`ProfileRecording::finish`]; `launcher` is the GPU's.
 ///
 /// # Errors
 /// The error of the device.
-pub fn start(device: &Device) -> Result<ProfileRecording> {
-    let gpu = Gpu::at(device)?;
-    device.synchronize()?;
-    let begin = OperationClock::now(gpu.as_ref())?;
-    let recorder =
-        Recorder { gpu, begin, stage: "", depth: 0, current: None, rows: Vec::new(), launches: Vec::new() };
+pub(crate) fn start(launcher: Option<Arc<dyn Launcher>>) -> Result<ProfileRecording> {
+    let begin = OperationClock::now(launcher.as_deref())?;
+    let recorder = Recorder {
+        launcher,
+        begin,
+        stage: "",
+        depth: 0,
+        current: None,
+        rows: Vec::new(),
+        launches: Vec::new(),
+    };
     RECORDER.set(Some(recorder));
     Ok(ProfileRecording(()))
 }
@@ -157,8 +164,8 @@ impl ProfileRecording {
     /// The error of the device.
     pub fn finish(self) -> Result<Profile> {
         let Some(recorder) = RECORDER.take() else { return Ok(Profile::default()) };
-        let Recorder { gpu, begin, mut rows, launches, .. } = recorder;
-        let end = OperationClock::now(gpu.as_ref())?;
+        let Recorder { launcher, begin, mut rows, launches, .. } = recorder;
+        let end = OperationClock::now(launcher.as_deref())?;
         let seconds = begin.seconds_until(&end)?;
         for TimedLaunch { row, kernel, begin, end } in launches {
             let taken = begin.seconds_until(&end)?;
@@ -228,7 +235,7 @@ pub fn operation_named(
         row.calls += 1;
         row.cost.bytes += cost.bytes;
         row.cost.flops += cost.flops;
-        OperationGuard { is_recorded: true, begin: recorder.gpu.is_none().then(Instant::now) }
+        OperationGuard { is_recorded: true, begin: recorder.launcher.is_none().then(Instant::now) }
     })
 }
 
@@ -259,14 +266,19 @@ impl Drop for OperationGuard {
 }
 
 /// Runs `launch`, which starts one kernel or product, between two events where this thread records.
-pub(crate) fn launched(gpu: &Gpu, kernel: &str, launch: impl FnOnce() -> Result<()>) -> Result<()> {
-    let is_recorded = RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|r| r.gpu.is_some()));
+pub(crate) fn launched(
+    launcher: &dyn Launcher,
+    kernel: &str,
+    launch: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let is_recorded =
+        RECORDER.with_borrow(|recorder| recorder.as_ref().is_some_and(|r| r.launcher.is_some()));
     if !is_recorded {
         return launch();
     }
-    let begin = OperationClock::now(Some(gpu))?;
+    let begin = OperationClock::now(Some(launcher))?;
     launch()?;
-    let end = OperationClock::now(Some(gpu))?;
+    let end = OperationClock::now(Some(launcher))?;
     RECORDER.with_borrow_mut(|recorder| {
         let Some(recorder) = recorder else { return };
         let row = match recorder.current {
@@ -284,6 +296,8 @@ pub(crate) fn launched(gpu: &Gpu, kernel: &str, launch: impl FnOnce() -> Result<
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::ops::elementwise::sum;
 
@@ -293,7 +307,7 @@ mod tests {
 
     #[test]
     fn operations_are_summed_by_stage_and_name() {
-        let recording = start(&Device::Cpu).unwrap();
+        let recording = start(None).unwrap();
         for _ in 0..3 {
             let _stage = stage("forward");
             let _outer = operation("outer", || cost(10.0));
@@ -317,13 +331,13 @@ mod tests {
     #[test]
     fn nothing_is_recorded_before_or_after() {
         drop(operation("before", || cost(1.0)));
-        let recording = start(&Device::Cpu).unwrap();
+        let recording = start(None).unwrap();
         let x = Tensor::ones((3, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
         sum(&x, &x).unwrap();
         let profile = recording.finish().unwrap();
         drop(operation("after", || cost(1.0)));
         assert_eq!(profile.rows.len(), 1);
         assert_eq!((profile.rows[0].operation.as_str(), profile.rows[0].cost.bytes), ("add", 3.0 * 48.0));
-        assert!(start(&Device::Cpu).unwrap().finish().unwrap().rows.is_empty());
+        assert!(start(None).unwrap().finish().unwrap().rows.is_empty());
     }
 }

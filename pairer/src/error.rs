@@ -2,9 +2,13 @@
 
 use selfplay_records::{HasKind, Kind, Problems};
 
-/// Rows that do not belong together, or cannot be paired.
+/// Wrong settings, rows that do not belong together, or rows that cannot be paired. The message names the row.
 #[derive(Debug, thiserror::Error)]
-pub enum PairingError {
+#[error(transparent)]
+pub struct PairingError(PairingFault);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PairingFault {
     /// Wrong values in `[pair]`, all of them.
     #[error("{0}")]
     Settings(Problems),
@@ -83,6 +87,12 @@ pub enum PairingError {
         /// The prompt.
         prompt_id: String,
     },
+}
+
+impl From<PairingFault> for PairingError {
+    fn from(fault: PairingFault) -> Self {
+        Self(fault)
+    }
 }
 
 impl HasKind for PairingError {

@@ -7,6 +7,7 @@
 
 use selfplay_records::{Candidates, Preference, Response};
 
+use crate::error::PairingFault;
 use crate::prompt_rng::PromptRng;
 use crate::{DropCounts, PairRule, PairSettings, PairingError};
 
@@ -158,7 +159,7 @@ fn eligible(
     let mut kept = Vec::new();
     for (response, ids) in responses.iter().map(|r| r.ids.as_ref()).enumerate() {
         let Some(ids) = ids else {
-            return Err(PairingError::NoIds { prompt_id: prompt_id.to_owned(), response });
+            return Err(PairingFault::NoIds { prompt_id: prompt_id.to_owned(), response }.into());
         };
         if within.contains(&ids.len()) {
             kept.push(response);

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use selfplay_records::{Candidates, Message, Pair, Preference, Prompt, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::error::PairingFault;
 use crate::prompt_rng::PromptRng;
 use crate::rules::{Choice, PairIndices, choose};
 use crate::{PairSettings, PairingError};
@@ -62,17 +63,17 @@ pub fn select(
     seed: u64,
     iteration: u64,
 ) -> Result<Selected, PairingError> {
-    settings.validate().within("pair").into_result(PairingError::Settings)?;
+    settings.validate().within("pair").into_result(PairingFault::Settings)?;
     let by_prompt = index_preferences(preferences)?;
     let mut selected = Selected::default();
     let mut seen = HashSet::new();
     for (row, candidates) in candidates.iter().enumerate() {
         let prompt_id = id_or_row(&candidates.prompt.prompt_id, row);
         if !seen.insert(prompt_id.clone()) {
-            return Err(PairingError::Twice { file: "candidates", row, prompt_id });
+            return Err(PairingFault::Twice { file: "candidates", row, prompt_id }.into());
         }
         let Some(&preference) = by_prompt.get(&prompt_id) else {
-            return Err(PairingError::MissingPreference { row, prompt_id });
+            return Err(PairingFault::MissingPreference { row, prompt_id }.into());
         };
         check(candidates, preference, &prompt_id)?;
         let mut rng = PromptRng::new(seed, iteration, &prompt_id);
@@ -132,7 +133,7 @@ fn index_preferences(preferences: &[Preference]) -> Result<HashMap<String, &Pref
     for (row, preference) in preferences.iter().enumerate() {
         let prompt_id = id_or_row(&preference.prompt_id, row);
         if by_prompt.insert(prompt_id.clone(), preference).is_some() {
-            return Err(PairingError::Twice { file: "preferences", row, prompt_id });
+            return Err(PairingFault::Twice { file: "preferences", row, prompt_id }.into());
         }
     }
     Ok(by_prompt)
@@ -143,35 +144,36 @@ fn check(candidates: &Candidates, preference: &Preference, prompt_id: &str) -> R
     let prompt = &candidates.prompt;
     let prompt_id = || prompt_id.to_owned();
     if prompt.prompt.is_none() && prompt.messages.is_none() && prompt.prompt_ids.is_none() {
-        return Err(PairingError::NoPrompt { prompt_id: prompt_id() });
+        return Err(PairingFault::NoPrompt { prompt_id: prompt_id() }.into());
     }
     if let Some(found) = &preference.candidates_digest {
         let expected = candidates.digest();
         if *found != expected {
-            return Err(PairingError::OtherCandidates {
+            return Err(PairingFault::OtherCandidates {
                 prompt_id: prompt_id(),
                 found: found.clone(),
                 expected,
-            });
+            }
+            .into());
         }
     }
     let k = candidates.responses.len();
     for (field, table) in [("scores", &preference.scores), ("probabilities", &preference.probabilities)] {
         if table.len() != k || table.iter().any(|row| row.len() != k) {
-            return Err(PairingError::Shape { prompt_id: prompt_id(), field, k });
+            return Err(PairingFault::Shape { prompt_id: prompt_id(), field, k }.into());
         }
         if let Some(response) = table.iter().position(|row| row.iter().any(|x| !x.is_finite())) {
-            return Err(PairingError::NotFinite { prompt_id: prompt_id(), response, field });
+            return Err(PairingFault::NotFinite { prompt_id: prompt_id(), response, field }.into());
         }
     }
     let means =
         [("mean_scores", &preference.mean_scores), ("mean_probabilities", &preference.mean_probabilities)];
     for (field, row) in means {
         if row.len() != k {
-            return Err(PairingError::Shape { prompt_id: prompt_id(), field, k });
+            return Err(PairingFault::Shape { prompt_id: prompt_id(), field, k }.into());
         }
         if let Some(response) = row.iter().position(|x| !x.is_finite()) {
-            return Err(PairingError::NotFinite { prompt_id: prompt_id(), response, field });
+            return Err(PairingFault::NotFinite { prompt_id: prompt_id(), response, field }.into());
         }
     }
     Ok(())

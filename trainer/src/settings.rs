@@ -26,7 +26,7 @@ mod recompute;
 mod reference_rule;
 
 use crate::loss::{LossKey, needs_reference};
-use crate::optimizer::{LEAST_CODED_NUMBERS, STATE_BLOCK};
+use crate::optimizer::eight_bit;
 
 pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
@@ -287,8 +287,8 @@ impl TrainSettings {
             OptimizerKind::RmsProp => 1 + u64::from(self.momentum > 0.0) + u64::from(self.centered),
             OptimizerKind::RmsProp8Bit => 1,
         };
-        let each = match self.optimizer.is_eight_bit() && numbers >= LEAST_CODED_NUMBERS as u64 {
-            true => numbers + 4 * numbers.div_ceil(STATE_BLOCK as u64),
+        let each = match self.optimizer.is_eight_bit() && numbers >= eight_bit::LEAST_NUMBERS as u64 {
+            true => numbers + 4 * numbers.div_ceil(eight_bit::BLOCK as u64),
             false => 4 * numbers,
         };
         tensors * each

@@ -5,8 +5,9 @@ use std::fmt::Write;
 
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::gpu::Gpu;
+use selfplay_model::gpu::start_profile;
 use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
-use selfplay_model::profile::{Profile, start};
+use selfplay_model::profile::Profile;
 use selfplay_model::{Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PagedRow};
 use selfplay_sampler::SampleSettings;
 use selfplay_trainer::loss::LossSettings;
@@ -91,7 +92,7 @@ pub fn profile(
 /// Runs `work` twice; what the second run took.
 fn twice(bench: &Bench, name: String, mut work: impl FnMut() -> Result<()>) -> Result<ProfileTable> {
     work()?;
-    let recording = start(&bench.device).map_err(fault)?;
+    let recording = start_profile(&bench.device).map_err(fault)?;
     work()?;
     let profile = recording.finish().map_err(fault)?;
     Ok(table_of(bench, name, &profile))

@@ -12,7 +12,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::recipe::{Chain, Link};
+use super::link::Link;
+use super::recipe::Chain;
 use crate::error::{EngineError, Result};
 use crate::recipe::LinkCommand;
 use crate::run::dir::RunDir;

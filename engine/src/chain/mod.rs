@@ -11,6 +11,7 @@
 //! Which command does a link's work is the business of `commands/`: [`work::go_on`] is given it.
 
 pub(crate) mod dir;
+mod link;
 mod manifest;
 mod output;
 mod recipe;
@@ -20,5 +21,6 @@ mod text;
 pub(crate) mod work;
 
 pub(crate) use dir::ChainDir;
-pub(crate) use recipe::{Chain, ChainPurpose, Link, training_of};
+pub(crate) use link::Link;
+pub(crate) use recipe::{Chain, ChainPurpose, training_of};
 pub(crate) use text::ChainText;

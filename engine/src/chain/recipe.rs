@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::Problems;
 use selfplay_trainer::TrainSettings;
 
+use super::link::Link;
 use super::output::LinkOutput;
 use super::references::{ReferenceContext, Resolved, restore};
 use super::text::{ChainText, WrittenLink};
@@ -44,31 +45,6 @@ pub(crate) struct Chain {
     pub(crate) folder: PathBuf,
     /// In order.
     pub(crate) links: Vec<Link>,
-}
-
-/// A link of a chain.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) name: String,
-    pub(crate) command: LinkCommand,
-    /// What its command works by; for `@NAME` stands the place that the output has or will have.
-    pub(crate) recipe: Recipe,
-    pub(crate) output: LinkOutput,
-    /// Its keys with every default, references as written.
-    written: toml::Table,
-}
-
-impl Link {
-    /// `chain.NAME`.
-    pub(crate) fn key(&self) -> String {
-        format!("chain.{}", self.name)
-    }
-
-    /// The model that it begins with, as written.
-    pub(crate) fn model(&self) -> &str {
-        let policy = self.written.get("policy").and_then(|policy| policy.get("model"));
-        policy.and_then(toml::Value::as_str).unwrap_or_default()
-    }
 }
 
 impl ChainText {

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::link::Link;
 use super::output::{LinkOutput, LinkOutputKind};
-use super::recipe::Link;
 use super::text::WrittenLink;
 use crate::recipe::LinkCommand;
 use crate::recipe::problems::nearest;

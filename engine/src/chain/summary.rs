@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::dir::{ChainDir, LinkState};
-use super::recipe::Link;
+use super::link::Link;
 use super::work;
 use crate::console::units::duration;
 use crate::error::{EngineError, Result};

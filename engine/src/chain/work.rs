@@ -5,8 +5,9 @@ use std::path::Path;
 use selfplay_records::{HasKind, Kind, atomic};
 
 use super::dir::{ChainDir, LinkState};
+use super::link::Link;
 use super::manifest::ChainManifest;
-use super::recipe::{Chain, ChainPurpose, Link};
+use super::recipe::{Chain, ChainPurpose};
 use super::text::ChainText;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};

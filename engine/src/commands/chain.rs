@@ -8,7 +8,7 @@ use selfplay_records::{HasKind, Kind, atomic};
 use super::check::link_problem;
 use super::stage::{StageArgs, remove_parts_of};
 use super::training::TrainingArgs;
-use super::{merge, resume as resume_run, run as begin_run, sft, synthesize, train, train_preference};
+use super::{merge, run_work, sft, synthesize, train, train_preference};
 use crate::chain::work::{self, BegunChain, LinkWork};
 use crate::chain::{ChainDir, ChainPurpose, ChainText, Link, summary};
 use crate::commands::anchors::AnchorArgs;
@@ -104,12 +104,12 @@ impl Commands {
             let wanted = link.recipe.iterations;
             let is_further = Manifest::read(&manifest)?.iterations() != wanted;
             let set = is_further.then(|| Override::new("iterations", wanted.to_string()));
-            return resume_run::go_on(run, set.as_slice(), &runtime).map(drop);
+            return run_work::go_on(run, set.as_slice(), &runtime).map(drop);
         }
         // What earlier links have made is looked for now.
         let text = link.recipe.to_toml();
         let recipe = load_text(&text, &link.key(), None, &link.name, &[], Purpose::Run)?;
-        begin_run::begin(recipe, run, &runtime)
+        run_work::begin(recipe, run, &runtime)
     }
 }
 

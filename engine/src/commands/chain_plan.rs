@@ -9,7 +9,7 @@ use selfplay_model::Architecture;
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{Recompute, TrainSettings};
 
-use super::plan::{self, PlanTarget};
+use super::run_plan::{self, PlanTarget};
 use crate::chain::{Chain, ChainPurpose, ChainText, Link, training_of};
 use crate::commands::print;
 use crate::console::units::{count, size, size_at_least};
@@ -42,7 +42,7 @@ pub(super) fn plan(text: ChainText, asked: &PlanTarget) -> Result<()> {
                 text.push_str("  not planned: it depends on the rows that models write\n");
                 Ok(None)
             }
-            None => plan::plan(&recipe, asked).map(|(report, error)| {
+            None => run_plan::plan(&recipe, asked).map(|(report, error)| {
                 text.push_str(&report);
                 error.map(|error| of_link(&error, link))
             }),
@@ -84,18 +84,18 @@ fn training(
     let section = link.command.training_section().unwrap_or_default();
     let folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&folder)?;
-    let recipe = &plan::as_stored(recipe, &folder);
+    let recipe = &run_plan::as_stored(recipe, &folder);
     let nothing = Footprint::elsewhere();
     let models = Models::of(recipe, asked.device, &policy, &nothing);
     let bound = asked.memory.as_ref().map(|memory| memory.bytes);
     let bytes = memory::training(&models, settings, bound);
     let _ = writeln!(text, "  {} parameters", count(policy.parameter_count() as u64));
-    plan::section(text, "memory while training", &bytes);
+    run_plan::section(text, "memory while training", &bytes);
     let offloaded = memory::offloaded_bytes(&models, settings, bound);
     if offloaded > 0 {
-        plan::line(text, "in the host's memory, while training", &size(offloaded));
+        run_plan::line(text, "in the host's memory, while training", &size(offloaded));
     }
-    plan::available(text, asked.memory.as_ref(), asked.device);
+    run_plan::available(text, asked.memory.as_ref(), asked.device);
     let as_trained = Recipe { train: settings.clone(), ..recipe.clone() };
     disk(text, &policy, &as_trained);
     let Some(memory) = asked.memory.as_ref().filter(|memory| bytes.total() > memory.bytes) else {
@@ -156,18 +156,18 @@ fn disk(text: &mut String, policy: &Architecture, recipe: &Recipe) {
     let leaves = Leaves::of(&recipe.train, true);
     text.push_str("\ndisk\n");
     if leaves.model {
-        plan::line(text, "the model", &size(memory::policy_folder(policy, recipe)));
+        run_plan::line(text, "the model", &size(memory::policy_folder(policy, recipe)));
     }
     if leaves.adapter {
-        plan::line(text, "the adapter", &size(memory::adapter_folder(policy, recipe)));
+        run_plan::line(text, "the adapter", &size(memory::adapter_folder(policy, recipe)));
     }
-    plan::line(text, "a training checkpoint", &size(memory::checkpoint(policy, &recipe.train)));
+    run_plan::line(text, "a training checkpoint", &size(memory::checkpoint(policy, &recipe.train)));
 }
 
 fn merge(text: &mut String, recipe: &Recipe) -> Result<Option<EngineError>> {
     let policy = memory::policy_shape(&config_folder(&recipe.policy.model)?)?;
     text.push_str("\ndisk\n");
-    plan::line(text, "the model", &size(memory::policy_folder(&policy, recipe)));
+    run_plan::line(text, "the model", &size(memory::policy_folder(&policy, recipe)));
     Ok(None)
 }
 

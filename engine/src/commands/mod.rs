@@ -17,6 +17,8 @@ pub mod pair;
 pub mod plan;
 pub mod resume;
 pub mod run;
+mod run_plan;
+mod run_work;
 pub mod sample;
 pub mod schema;
 pub mod score;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::question::AskedCount;
 use super::row::{LeftOut, SynthesizedRow};
-use super::steps::{AskedCount, SynthesisSteps};
 use crate::recipe::SynthesizeSection;
 
 /// The numbers of a synthesis.
@@ -36,7 +36,7 @@ impl SynthesisCounts {
     pub(super) fn of(
         section: &SynthesizeSection,
         seeds: usize,
-        steps: &SynthesisSteps<'_>,
+        asked: &BTreeMap<&'static str, AskedCount>,
         kept: &[SynthesizedRow],
         left_out: &[LeftOut],
     ) -> Self {
@@ -58,7 +58,7 @@ impl SynthesisCounts {
         Self {
             method: section.method.name(),
             seeds,
-            asked: steps.asked().iter().map(with_cost).collect(),
+            asked: asked.iter().map(with_cost).collect(),
             made: kept.len() + left_out.len(),
             kept: kept.len(),
             left_out: reasons,

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::filter::Filtered;
 use super::methods::Synthesis;
+use super::question::Question;
 use super::row::{LeftOut, LeftOutReason, SynthesizedRow, Verdict};
-use super::steps::Question;
 use crate::error::Result;
 use crate::recipe::JudgeSection;
 

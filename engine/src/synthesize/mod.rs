@@ -26,6 +26,7 @@ mod generator;
 mod judge;
 mod methods;
 pub(crate) mod plan;
+mod question;
 mod row;
 mod seeds;
 mod steps;
@@ -86,7 +87,7 @@ pub fn run(recipe: &Recipe, output: &Path, setting: &SynthesisSetting<'_>) -> Re
     let mut work = Synthesis { section, seed: recipe.seed, templates, steps: steps.within(&folder) };
     let made = methods::make(&mut work, &seeds)?;
     let (kept, left_out) = select(&mut work, section, &seeds, made)?;
-    let counts = SynthesisCounts::of(section, seed_count, &work.steps, &kept, &left_out);
+    let counts = SynthesisCounts::of(section, seed_count, work.steps.asked(), &kept, &left_out);
     folder.finish(section, &kept, &left_out, &counts)?;
     setting.progress.line(format!("{}: {}", output.display(), counts.summary()));
     if kept.is_empty() {

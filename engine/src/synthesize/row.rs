@@ -3,7 +3,7 @@
 use selfplay_records::{FinishReason, Message};
 use serde_json::{Map, Value, json};
 
-use super::steps::ModelReply;
+use super::question::ModelReply;
 
 /// A row, before and after the filters.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::template_clock;
-use selfplay_records::{FinishReason, Message, atomic};
-use serde::{Deserialize, Serialize};
+use selfplay_records::atomic;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::SynthesisSetting;
 use super::folder::{CLOCK_KEY, SynthesisFolder};
-use super::generator::{Asker, Generator};
+use super::generator::{self, Asker, Generator};
+use super::question::{AskedCount, ModelReply, Question};
 use super::templates::Templates;
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
@@ -26,46 +26,6 @@ use crate::recipe::{Recipe, SynthesizeSection};
 
 /// Questions of a shard.
 const SHARD: usize = 64;
-
-/// Something to be answered.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
-    /// Of its own within its step: decides the answer's randomness.
-    pub(super) id: String,
-    pub(super) messages: Vec<Message>,
-}
-
-impl Question {
-    /// A question of one turn.
-    pub(super) fn user(id: String, text: String) -> Self {
-        Self { id, messages: vec![Message::user(text)] }
-    }
-}
-
-/// What a model answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct ModelReply {
-    /// The question's.
-    pub(super) id: String,
-    pub(super) text: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) finish_reason: Option<FinishReason>,
-    /// Tokens of the question, as the model counts them.
-    pub(super) prompt_tokens: u64,
-    /// Tokens of the answer.
-    pub(super) completion_tokens: u64,
-    /// Why there is no answer: the question does not fit the model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) refused: Option<String>,
-}
-
-/// What a model was asked in all its steps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct AskedCount {
-    pub(super) questions: u64,
-    pub(super) prompt_tokens: u64,
-    pub(super) completion_tokens: u64,
-}
 
 /// The models of a synthesis, and what they have answered.
 pub(super) struct SynthesisSteps<'a> {
@@ -86,7 +46,7 @@ impl<'a> SynthesisSteps<'a> {
         hub: Hub,
         setting: &'a SynthesisSetting<'a>,
     ) -> Result<Self> {
-        let find = |(role, model)| Ok((role, super::generator::find(recipe, role, &model, &hub, setting)?));
+        let find = |(role, model)| Ok((role, generator::find(recipe, role, &model, &hub, setting)?));
         let generators = section.models().into_iter().map(find).collect::<Result<_>>()?;
         Ok(Self { setting, generators, folder: PathBuf::new(), asked: BTreeMap::new() })
     }

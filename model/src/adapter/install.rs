@@ -7,9 +7,10 @@ use candle_core::{Device, Tensor};
 use selfplay_records::counter::fnv1a_64;
 
 use super::config::AdapterConfig;
+use super::fresh::{Factors, fresh_factors};
 use super::module_names::is_end_of;
 use super::read::{AdapterFile, ModuleTensors};
-use super::start::{AdapterStart, Factors};
+use super::start::AdapterStart;
 use super::targets::{Target, targets};
 use super::{BiasTraining, names};
 use crate::architecture::ParameterKind;
@@ -69,7 +70,7 @@ impl Decoder {
         let mut parts = Vec::with_capacity(targets.len());
         for target in targets {
             let weight = self.weight(&target.path)?;
-            let fresh = start.factors(&target, &weight, seed)?;
+            let fresh = fresh_factors(start, &target, &weight, seed)?;
             let magnitude = match config.dora {
                 false => None,
                 // Of W itself: s·B·A is 0, or taken away again.

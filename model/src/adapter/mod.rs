@@ -17,6 +17,8 @@
 
 mod config;
 mod folder;
+mod fresh;
+mod head_names;
 mod heads;
 mod install;
 mod module_names;

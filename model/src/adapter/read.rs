@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{AdapterConfig, CONFIG_FILE, WEIGHTS_FILE};
-use super::heads::{CLASSIFIERS, PROMPT, VALUE, is_head, plain_name};
+use super::head_names::{CLASSIFIERS, PROMPT, VALUE, is_head, plain_name};
 use super::module_names::is_end_of;
 use super::names::{self, HeldTensor};
 use super::targets::Target;

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use selfplay_records::atomic;
 
 use super::config::{CONFIG_FILE, WEIGHTS_FILE};
-use super::heads::{CLASSIFIERS, VALUE};
+use super::head_names::{CLASSIFIERS, VALUE};
 use super::names;
 use crate::architecture::StoredDtype;
 use crate::decoder::Decoder;

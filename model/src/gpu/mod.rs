@@ -7,7 +7,7 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
-mod launcher;
+pub(crate) mod launcher;
 mod memory;
 
 use std::cell::{Cell, RefCell};
@@ -19,7 +19,7 @@ pub use cuda::open;
 pub use launcher::{Argument, Captured, DeviceMark, Gemm, HostMark, KERNELS, Launch, Launcher, Operand};
 pub use memory::{GpuMemory, memory, take_peak};
 
-use crate::profile;
+use crate::profile::{self, ProfileRecording};
 
 /// A recording of [`Gpu::capture`].
 pub(crate) struct Graph {
@@ -70,6 +70,16 @@ impl Drop for Emulation {
     fn drop(&mut self) {
         EMULATOR.with(|emulator| *emulator.borrow_mut() = None);
     }
+}
+
+/// Records what this thread's operations on `device` take from now on, until [`ProfileRecording::finish`].
+///
+/// # Errors
+/// The error of the device.
+pub fn start_profile(device: &Device) -> Result<ProfileRecording> {
+    let gpu = Gpu::at(device)?;
+    device.synchronize()?;
+    profile::start(gpu.map(|gpu| gpu.launcher))
 }
 
 /// What runs the GPU forms of operations on some tensors.
@@ -188,15 +198,7 @@ impl Gpu {
             bail!("{kernel}: a grid of {grid:?} blocks is too high")
         }
         let launch = Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments };
-        profile::launched(self, kernel, || self.launcher.launch(&launch))
-    }
-
-    /// A moment on the device's clock: when all that was started before is done.
-    ///
-    /// # Errors
-    /// What the device says.
-    pub(crate) fn mark(&self) -> Result<Box<dyn DeviceMark>> {
-        self.launcher.mark()
+        profile::launched(&*self.launcher, kernel, || self.launcher.launch(&launch))
     }
 
     /// A product; one without rows, columns or sums changes nothing (C is then not accumulated into, nor cleared).
@@ -207,7 +209,7 @@ impl Gpu {
         if gemm.m == 0 || gemm.n == 0 || gemm.k == 0 {
             return Ok(());
         }
-        profile::launched(self, "gemm", || self.launcher.gemm(gemm))
+        profile::launched(&*self.launcher, "gemm", || self.launcher.gemm(gemm))
     }
 }
 

@@ -9,7 +9,7 @@
 //! large parameters are kept in eight bits (`eight_bit/`), as `<state>_codes.<parameter>` and `<state>_magnitudes.<parameter>`.
 
 mod adamw;
-mod eight_bit;
+pub(crate) mod eight_bit;
 mod fused;
 mod gpu;
 pub mod grad_clip;
@@ -32,8 +32,6 @@ use eight_bit::{CodeTables, Place};
 use offload::OffloadedParameter;
 use rmsprop::RmsProp;
 use state::ParameterState;
-
-pub(crate) use eight_bit::{BLOCK as STATE_BLOCK, LEAST_NUMBERS as LEAST_CODED_NUMBERS};
 
 /// The update rule with its constants.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::SynthesisSetting;
-use super::steps::{ModelReply, Question};
+use super::question::{ModelReply, Question};
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
 use crate::recipe::{GeneratorBackend, GeneratorSection, Recipe};

@@ -17,7 +17,7 @@ use crate::recipe::{GeneratorSection, ModelSource, PolicySection, Recipe};
 use crate::run::input_files::InputFile;
 use crate::stages::prepare;
 use crate::synthesize::SynthesisSetting;
-use crate::synthesize::steps::{ModelReply, Question};
+use crate::synthesize::question::{ModelReply, Question};
 
 /// A model of ours. Its weights are in memory while it answers a step.
 pub(super) struct NativeGenerator<'a> {

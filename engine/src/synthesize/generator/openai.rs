@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Asker, Generator};
 use crate::error::Result;
 use crate::recipe::{GeneratorSection, Recipe};
-use crate::synthesize::steps::{ModelReply, Question};
+use crate::synthesize::question::{ModelReply, Question};
 
 /// A model behind a server.
 pub(super) struct OpenAiGenerator {

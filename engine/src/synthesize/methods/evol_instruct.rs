@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::{NewRequest, Synthesis, answered, problem_of};
 use crate::error::Result;
+use crate::synthesize::question::Question;
 use crate::synthesize::row::SynthesizedRow;
 use crate::synthesize::seeds::Seed;
-use crate::synthesize::steps::Question;
 use crate::synthesize::templates::EVOLUTIONS;
 
 /// Beginnings of lines that a model copies from the question.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{NewRequest, Synthesis, answered, problem_of};
 use crate::error::Result;
+use crate::synthesize::question::Question;
 use crate::synthesize::row::{Answer, SynthesizedRow};
 use crate::synthesize::seeds::Seed;
-use crate::synthesize::steps::Question;
 
 /// Seeds that a question shows, where the recipe doesn't say.
 const EXAMPLES: usize = 3;

@@ -4,9 +4,9 @@ use selfplay_records::{Message, counter};
 
 use super::Synthesis;
 use crate::error::Result;
+use crate::synthesize::question::Question;
 use crate::synthesize::row::{Answer, SynthesizedRow};
 use crate::synthesize::seeds::Seed;
-use crate::synthesize::steps::Question;
 
 pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<SynthesizedRow>> {
     let systems = work.templates.system_messages();

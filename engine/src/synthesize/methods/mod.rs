@@ -6,9 +6,10 @@ mod explanations;
 mod reference_answers;
 mod strong_weak;
 
+use super::question::{ModelReply, Question};
 use super::row::{Answer, SynthesizedRow};
 use super::seeds::Seed;
-use super::steps::{ModelReply, Question, SynthesisSteps};
+use super::steps::SynthesisSteps;
 use super::templates::Templates;
 use crate::error::Result;
 use crate::recipe::{SynthesisMethod, SynthesizeSection};

@@ -1,0 +1,131 @@
+//! A model that answers in a synthesis: `[synthesize.generator]`, `weak` and `judge`.
+
+use schemars::JsonSchema;
+use selfplay_client::ClientSettings;
+use selfplay_records::Problems;
+use serde::{Deserialize, Serialize};
+
+/// A model that answers, and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GeneratorSection {
+    /// Where it runs.
+    pub backend: GeneratorBackend,
+    /// native: a folder, a `FILE.gguf`, or a hub id; openai: its name at the server. Absent: policy.model.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(with = "Option<String>")]
+    pub model: String,
+    /// Divides the logits; 0 is greedy. Absent: 0.7, of a judge 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub temperature: Option<f64>,
+    /// The most likely tokens that together hold this probability are kept; 1 is off. Absent: 0.9.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub top_p: Option<f64>,
+    /// Tokens per answer at most. Absent: 1024, of a judge 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_new_tokens: Option<usize>,
+    /// openai: addresses that serve the model, as in `http://127.0.0.1:8000/v1`; they are asked in turn. Absent: openai needs them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// openai: the environment's variable that holds the key. Absent: no key is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// openai: requests at a time. Absent: 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub concurrency: Option<usize>,
+    /// openai: seconds that a request may take. Absent: 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub timeout_s: Option<f64>,
+    /// openai: further tries of a request after a temporary failure. Absent: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// openai: the price of a million tokens read. Absent: no cost is reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub price_prompt: Option<f64>,
+    /// openai: the price of a million tokens written. Absent: no cost is reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub price_completion: Option<f64>,
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum GeneratorBackend {
+    /// Our own sampler.
+    #[default]
+    Native,
+    /// A server with OpenAI's interface.
+    Openai,
+}
+
+impl GeneratorSection {
+    /// How the server is reached.
+    pub fn client(&self) -> ClientSettings {
+        let default = ClientSettings::default();
+        ClientSettings {
+            endpoints: self.endpoints.clone().unwrap_or_default(),
+            api_key_env: self.api_key_env.clone(),
+            concurrency: self.concurrency.unwrap_or(default.concurrency),
+            timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
+            retries: self.retries.unwrap_or(default.retries),
+            price_prompt: self.price_prompt,
+            price_completion: self.price_completion,
+        }
+    }
+
+    /// Divides the logits.
+    pub fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(0.7)
+    }
+
+    /// Share of probability that is kept.
+    pub fn top_p(&self) -> f64 {
+        self.top_p.unwrap_or(0.9)
+    }
+
+    /// Tokens per answer at most.
+    pub fn max_new_tokens(&self) -> usize {
+        self.max_new_tokens.unwrap_or(1024)
+    }
+
+    pub(super) fn validate(&self) -> Problems {
+        let mut problems = Problems::default();
+        let temperature = self.temperature();
+        let wrong = !(temperature.is_finite() && temperature >= 0.0);
+        problems.refuse(wrong, "temperature", temperature, "0 (greedy) or a positive number");
+        let wrong = !(self.top_p() > 0.0 && self.top_p() <= 1.0);
+        problems.refuse(wrong, "top_p", self.top_p(), "a number above 0 and at most 1 (1 is off)");
+        problems.refuse(self.max_new_tokens == Some(0), "max_new_tokens", 0, "1 or more");
+        match self.backend {
+            GeneratorBackend::Openai => {
+                if self.model.is_empty() {
+                    problems.key("model", "absent: the model's name at the server");
+                }
+                problems.extend(self.client().validate());
+            }
+            GeneratorBackend::Native => {
+                for (key, is_given) in [
+                    ("endpoints", self.endpoints.is_some()),
+                    ("api_key_env", self.api_key_env.is_some()),
+                    ("concurrency", self.concurrency.is_some()),
+                    ("timeout_s", self.timeout_s.is_some()),
+                    ("retries", self.retries.is_some()),
+                    ("price_prompt", self.price_prompt.is_some()),
+                    ("price_completion", self.price_completion.is_some()),
+                ] {
+                    if is_given {
+                        problems.key(key, "no such key without backend = \"openai\"");
+                    }
+                }
+            }
+        }
+        problems
+    }
+}
