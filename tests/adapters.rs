@@ -3,8 +3,8 @@
 use std::fs;
 
 use selfplay_records::atomic;
-use selfplay_testing::World;
 use selfplay_testing::run_results::{assert_same_results, results};
+use selfplay_testing::{World, killed_at_operations};
 use serde_json::{Value, json};
 
 /// A world with pairs to train on.
@@ -213,19 +213,11 @@ fn a_run_with_an_adapter_is_killed_anywhere_and_ends_the_same() {
         assert!(files.contains_key(name), "{name}: {:?}", files.keys());
     }
     assert!(!world.path("whole/iteration_01/policy").exists());
-    let mut deaths = 0;
-    for round in 0..80_u32 {
-        let line = match world.path("killed/manifest.json").is_file() {
-            true => vec!["resume", "killed", "-q"],
-            false => [&["run", "recipe.toml", "-o", "killed", "-q"][..], &LORA].concat(),
-        };
-        let outcome = world.faulty(&format!("kill:{}", 5 + round * 6), &line);
-        if outcome.status == Some(0) {
-            break;
-        }
-        outcome.killed();
-        deaths += 1;
-    }
+    let deaths =
+        killed_at_operations((5..485).step_by(6), || match world.path("killed/manifest.json").is_file() {
+            true => world.command(&["resume", "killed", "-q"]),
+            false => world.command(&[&["run", "recipe.toml", "-o", "killed", "-q"][..], &LORA].concat()),
+        });
     assert!(deaths >= 4, "{deaths} deaths");
     assert_same_results(&world.path("whole"), &world.path("killed"));
     // Another branch, from the second iteration's pairs, goes on from the first one's adapter.

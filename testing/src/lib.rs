@@ -10,6 +10,7 @@ pub mod emulator;
 pub mod families;
 pub mod gguf;
 pub mod json_file;
+pub mod killed;
 pub mod memory;
 pub mod outcome;
 pub mod pair_ids;
@@ -22,6 +23,7 @@ pub mod world;
 
 pub use decoder::{architecture, decoder};
 pub use emulator::Emulator;
+pub use killed::killed_at_operations;
 pub use outcome::Outcome;
 pub use random::Random;
 pub use refusal::refusal;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use selfplay_testing::{Outcome, World};
+use selfplay_testing::{Outcome, World, killed_at_operations};
 
 use super::world;
 
@@ -56,18 +56,8 @@ fn ends_as_whole(world: &World, name: &str) {
 fn kills_at_file_operations_change_nothing() {
     let world = world();
     Outcome::of(&mut go_on(&world, "whole")).ok();
-    let (mut deaths, mut finished) = (0, false);
-    for round in 0..30_u32 {
-        let fault = format!("kill:{}", 2 + round * 9);
-        let outcome = Outcome::of(go_on(&world, "fault").env("SELFPLAY_FAULT", fault));
-        if outcome.status == Some(0) {
-            finished = true;
-            break;
-        }
-        outcome.killed();
-        deaths += 1;
-    }
-    assert!(finished && deaths >= 5, "{deaths} deaths, finished: {finished}");
+    let deaths = killed_at_operations((2..270).step_by(9), || go_on(&world, "fault"));
+    assert!(deaths >= 5, "{deaths} deaths");
     ends_as_whole(&world, "fault");
 }
 

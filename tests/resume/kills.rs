@@ -6,7 +6,7 @@
 use std::process::{Command, Stdio};
 
 use selfplay_testing::run_results::assert_same_results;
-use selfplay_testing::{Outcome, Random, World};
+use selfplay_testing::{Outcome, Random, World, killed_at_operations};
 
 use super::reference;
 
@@ -56,19 +56,8 @@ fn random_kills_change_nothing() {
 fn kills_at_file_operations_change_nothing() {
     let world = crate::run_world();
     reference(&world);
-    let mut deaths = 0;
-    let mut finished = false;
-    for round in 0..60_u32 {
-        let fault = format!("kill:{}", 3 + round * 4);
-        let outcome = Outcome::of(go_on(&world, "faulty").env("SELFPLAY_FAULT", fault));
-        if outcome.status == Some(0) {
-            finished = true;
-            break;
-        }
-        outcome.killed();
-        deaths += 1;
-    }
-    assert!(finished && deaths >= 5, "{deaths} deaths, finished: {finished}");
+    let deaths = killed_at_operations((3..243).step_by(4), || go_on(&world, "faulty"));
+    assert!(deaths >= 5, "{deaths} deaths");
     ends_as_whole(&world, "faulty");
 }
 
