@@ -4,7 +4,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::flags::Common;
 
 #[cfg(feature = "cuda")]
@@ -85,6 +85,22 @@ pub enum Command {
     Completions(commands::completions::Args),
 }
 
+impl Command {
+    /// Whether keys of a recipe mean anything to it.
+    fn reads_recipe(&self) -> bool {
+        !matches!(
+            self,
+            Self::Show(_)
+                | Self::Compare(_)
+                | Self::Tokenize(_)
+                | Self::Winrate(_)
+                | Self::Schema(_)
+                | Self::Bench(_)
+                | Self::Completions(_)
+        )
+    }
+}
+
 impl Cli {
     /// Reads the process's arguments; leaves with 2 where they are wrong, with 0 after help and version.
     pub fn read() -> Self {
@@ -97,6 +113,11 @@ impl Cli {
     /// Whatever the command meets.
     pub fn run(&self) -> Result<()> {
         let common = &self.common;
+        if !self.command.reads_recipe() && !common.set.is_empty() {
+            return Err(EngineError::input(
+                "--set: this command reads no recipe, so that a key would change nothing; its own flags stand in --help",
+            ));
+        }
         match &self.command {
             Command::Run(args) => commands::run::run(args, common),
             Command::Resume(args) => commands::resume::run(args, common),

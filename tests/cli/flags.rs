@@ -19,6 +19,10 @@ fn flags_that_are_wrong_leave_with_2() {
     if !cfg!(feature = "cuda") {
         sample(&world, &["--device", "cuda:0"]).refused(&["cargo build --release --features cuda"]);
     }
+    // Where no recipe is read, a key would change nothing.
+    for line in [&["bench", "train"][..], &["show", "out"], &["schema"]] {
+        world.selfplay(&[line, &["--set", "train.recompute=true"]].concat()).refused(&["--set", "no recipe"]);
+    }
     sample(&world, &["--iteration", "0"]).refused(&["--iteration 0"]);
     let version = world.selfplay(&["--version"]).ok();
     assert!(version.stdout.contains("features: cpu"), "{}", version.stdout);

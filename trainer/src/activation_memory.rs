@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use selfplay_model::decoder::{KeepPlan, head_chunk_rows};
+use selfplay_model::decoder::{KeepPlan, head_bytes};
 use selfplay_model::{Decoder, PackedBatch, gpu, host_memory};
 
 use crate::TrainError;
@@ -101,8 +101,7 @@ impl ActivationMemory {
 fn free_bytes(decoder: &Decoder) -> Result<u64, TrainError> {
     let memory = gpu::memory(decoder.device())?;
     let on_gpu = memory.is_some();
-    let vocab = decoder.architecture().vocab_size;
-    let logits = decoder.architecture().training_logit_bytes(head_chunk_rows(vocab, on_gpu), decoder.dtype());
+    let logits = head_bytes(decoder.architecture().vocab_size, usize::MAX, decoder.dtype(), on_gpu);
     let (free, other) = match memory {
         // A thirty-second of the device for the products' own memory, tables, and what the pool cannot join.
         Some(memory) => (memory.free as u64, memory.total as u64 / 32),

@@ -74,6 +74,13 @@ pub(crate) struct PairSpans {
     pub(crate) rejected: Range<usize>,
 }
 
+impl PairSpans {
+    /// The first target after those of the pair.
+    pub(crate) fn end(&self) -> usize {
+        self.chosen.end.max(self.rejected.end).max(self.prompt.end)
+    }
+}
+
 /// Pairs packed for one forward pass: each prompt once, both responses after it.
 pub(crate) struct PackedPairs {
     pub(crate) batch: PackedBatch,

@@ -1,6 +1,6 @@
 //! Where a training's state is: on the device, or on the host (`train.offload`).
 
-use selfplay_model::decoder::{KeepPlan, head_chunk_rows};
+use selfplay_model::decoder::{KeepPlan, head_bytes};
 use selfplay_model::{Decoder, gpu};
 
 use crate::TrainError;
@@ -49,7 +49,7 @@ impl StateNeed {
         let masters = if dtype.size_in_bytes() < 4 { 4 } else { 0 };
         let tokens = settings.micro_batch_tokens as u64;
         let pass = tokens * (shape.training_values(KeepPlan::LEAST) * dtype.size_in_bytes()) as u64;
-        let logits = shape.training_logit_bytes(head_chunk_rows(shape.vocab_size, true), dtype);
+        let logits = head_bytes(shape.vocab_size, usize::MAX, dtype, true);
         Self { state: numbers * masters + settings.state_bytes(numbers), rest: 4 * numbers + pass + logits }
     }
 }

@@ -7,7 +7,7 @@ use selfplay_model::ops::attention::{Attention, Places};
 use selfplay_model::ops::elementwise::sum;
 use selfplay_model::ops::embedding::{embedding, embedding_backward};
 use selfplay_model::ops::gated_unit::{gated_unit, gated_unit_backward};
-use selfplay_model::ops::log_prob::{log_probs, log_probs_backward};
+use selfplay_model::ops::log_prob::{ChunkLogits, log_probs, log_probs_backward};
 use selfplay_model::ops::rms_norm::RmsNorm;
 use selfplay_model::ops::rope::{Direction, Positions, RopeTable};
 use selfplay_model::{Gradients, Linear, PackedBatch, Parameters};
@@ -176,13 +176,13 @@ fn head(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
     let targets = WorkRng::new(bench.seed).ids(rows, vocab);
     let count = rows as f64 * vocab as f64;
     lines.push(bench.operation("log-probs of a chunk", 4.0 * count, 0.0, || {
-        log_probs(&logits, &targets, None).map(drop)
+        log_probs(&mut ChunkLogits::new(logits.clone(), None), &targets).map(drop)
     })?);
     let size = bench.dtype.size_in_bytes() as f64;
     let d = vec![0.5f32; rows];
     // The logits are read for their sum, and again for the gradient: a chunk is larger than any cache.
     lines.push(bench.operation("log-probs of a chunk, backward", (4.0 + 4.0 + size) * count, 0.0, || {
-        log_probs_backward(&logits, &targets, &d, None, bench.dtype).map(drop)
+        log_probs_backward(ChunkLogits::new(logits.clone(), None), &targets, &d, bench.dtype).map(drop)
     })?);
     Ok(())
 }

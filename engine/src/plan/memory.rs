@@ -10,7 +10,7 @@ use std::path::Path;
 use candle_core::DType;
 use selfplay_model::adapter::AdapterConfig;
 use selfplay_model::architecture::nf4_bytes;
-use selfplay_model::decoder::KeepPlan;
+use selfplay_model::decoder::{KeepPlan, head_bytes};
 use selfplay_model::linear::NF4_PANEL;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, ModelError};
@@ -377,11 +377,9 @@ fn activations(models: &Models<'_>, settings: &TrainSettings, keep: KeepPlan) ->
     (pass_tokens(settings) as u64).saturating_mul(token * width)
 }
 
-/// Logits of a chunk of rows with their gradient, which is in place where the dtype is f32.
+/// Logits of the output head with their gradient.
 fn head_chunk(models: &Models<'_>, settings: &TrainSettings) -> u64 {
-    let vocab = models.policy.vocab_size;
-    let rows = pass_tokens(settings).min(selfplay_model::decoder::head_chunk_rows(vocab, models.on_gpu()));
-    models.policy.training_logit_bytes(rows, models.policy_dtype)
+    head_bytes(models.policy.vocab_size, pass_tokens(settings), models.policy_dtype, models.on_gpu())
 }
 
 /// What bounds a sampling step and its cache.

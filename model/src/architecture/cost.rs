@@ -195,12 +195,6 @@ impl Architecture {
         let after_attention = rest - 2.0 * (self.attended_width() * self.hidden_size) as f64 - down;
         (kept_attention as f64 * after_attention + inputs as f64 * (whole - down)) / (layers * whole)
     }
-
-    /// Bytes of the f32 logits of `rows` rows and of their gradient, which is in place where the dtype is f32.
-    pub fn training_logit_bytes(&self, rows: usize, dtype: DType) -> u64 {
-        let gradient = if dtype == DType::F32 { 0 } else { dtype.size_in_bytes() as u64 };
-        rows as u64 * self.vocab_size as u64 * (4 + gradient)
-    }
 }
 
 #[cfg(test)]
@@ -301,7 +295,5 @@ mod tests {
         assert_eq!(least("gemma2"), 2 * 32 + 224 + 64 + 192);
         assert_eq!(least("qwen3"), 2 * 32 + 224 + 64 + 192);
         assert_eq!(least("olmo2"), 2 * 32 + 224 + 64 + 64 + 192);
-        assert_eq!(a.training_logit_bytes(3, DType::F32), 3 * 1000 * 4);
-        assert_eq!(a.training_logit_bytes(3, DType::BF16), 3 * 1000 * 6);
     }
 }

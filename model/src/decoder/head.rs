@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::Decoder;
 use crate::gpu::Gpu;
 use crate::linear::Linear;
-use crate::ops::log_prob::{check_targets, log_probs, log_probs_backward, soft_cap};
+use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward, soft_cap};
 use crate::ops::rows::{add_rows, select_rows};
 use crate::parameters::Gradients;
 use crate::profile;
@@ -40,7 +40,7 @@ struct Chunks {
 }
 
 impl Decoder {
-    fn head(&self) -> Result<&Linear> {
+    pub(super) fn head(&self) -> Result<&Linear> {
         match &self.head {
             Some(head) => Ok(head),
             None => bail!(
@@ -83,8 +83,8 @@ impl Decoder {
         let chunks = self.chunks(head, hidden, rows.len())?;
         let mut parts = Vec::new();
         for (rows, targets) in rows.chunks(chunks.rows).zip(targets.chunks(chunks.rows)) {
-            let logits = self.chunk_logits(head, &chunks, &select_rows(hidden, rows)?)?;
-            parts.push(log_probs(&logits, targets, self.architecture.final_softcap)?);
+            let mut logits = self.chunk_logits(head, &chunks, &select_rows(hidden, rows)?)?;
+            parts.push(log_probs(&mut logits, targets)?);
         }
         // Read when all are under way.
         let mut out = Vec::with_capacity(rows.len());
@@ -114,7 +114,6 @@ impl Decoder {
             bail!("{} gradients of {} log-probs", d_log_probs.len(), rows.len())
         }
         let _stage = profile::stage("head, backward");
-        let cap = self.architecture.final_softcap;
         let d_hidden = hidden.zeros_like()?;
         let chunks = self.chunks(head, hidden, rows.len())?;
         for ((rows, targets), d) in
@@ -122,8 +121,7 @@ impl Decoder {
         {
             let x = select_rows(hidden, rows)?;
             let logits = self.chunk_logits(head, &chunks, &x)?;
-            let d_logits = log_probs_backward(&logits, targets, d, cap, hidden.dtype())?;
-            drop(logits);
+            let d_logits = log_probs_backward(logits, targets, d, hidden.dtype())?;
             let dx = head.backward(&self.parameters, &x, &d_logits, gradients)?;
             add_rows(&d_hidden, &dx, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None)?;
         }
@@ -138,7 +136,7 @@ impl Decoder {
     }
 
     /// Logits of one chunk x \[n, h] before their cap.
-    fn chunk_logits(&self, head: &Linear, chunks: &Chunks, x: &Tensor) -> Result<Tensor> {
+    fn chunk_logits(&self, head: &Linear, chunks: &Chunks, x: &Tensor) -> Result<ChunkLogits> {
         let n = x.dims2()?.0;
         let logits = match &chunks.reused {
             Some(room) => room.narrow(0, 0, n)?,
@@ -146,11 +144,11 @@ impl Decoder {
         };
         let weights = self.weights();
         head.forward_into(weights.parameters, x, &logits, weights.sums)?;
-        Ok(logits)
+        Ok(ChunkLogits::new(logits, self.architecture.final_softcap))
     }
 }
 
-fn check_rows(hidden: &Tensor, rows: &[usize]) -> Result<()> {
+pub(super) fn check_rows(hidden: &Tensor, rows: &[usize]) -> Result<()> {
     let t = hidden.dims2()?.0;
     match rows.iter().find(|&&row| row >= t) {
         Some(row) => bail!("row {row} of a batch of {t} tokens"),

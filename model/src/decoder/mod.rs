@@ -21,6 +21,7 @@ mod captured;
 mod feed_forward;
 mod forward;
 mod head;
+mod head_pass;
 mod inference;
 mod kept;
 mod load;
@@ -36,6 +37,7 @@ use candle_core::{DType, Device, Result, bail};
 pub use captured::DecodeGraphs;
 pub use forward::Tape;
 pub use head::head_chunk_rows;
+pub use head_pass::head_bytes;
 pub use kept::{KeepPlan, Kept};
 pub use load::{LoadOptions, Quantization};
 

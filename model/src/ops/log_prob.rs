@@ -111,26 +111,58 @@ pub(crate) fn check_targets(targets: &[u32], rows: usize, vocab: usize) -> Resul
 /// Threads that share a row of logits on a GPU.
 const ROW_THREADS: usize = 512;
 
-/// log softmax(z)\[target] of every row z of `logits` \[n, v], which are given before their cap; on a CPU they are capped in
-/// place. \[n] in the dtype of the logits.
+/// Logits \[n, v] of a chunk of rows. On a CPU they are capped in place, once, when something is made of them.
+pub struct ChunkLogits {
+    values: Tensor,
+    cap: Option<f64>,
+    is_capped: bool,
+}
+
+impl ChunkLogits {
+    /// Logits before their cap.
+    pub fn new(values: Tensor, cap: Option<f64>) -> Self {
+        Self { values, cap, is_capped: false }
+    }
+
+    /// Caps what is not capped yet, on a CPU.
+    fn capped(&mut self) -> Result<&Tensor> {
+        if let Some(cap) = self.cap
+            && !self.is_capped
+        {
+            soft_cap(&self.values, cap)?;
+            self.is_capped = true;
+        }
+        Ok(&self.values)
+    }
+
+    /// For a kernel, which caps what it reads; 0 is none.
+    fn cap_argument(&self) -> Argument {
+        Argument::F32(self.cap.unwrap_or(0.0) as f32)
+    }
+}
+
+/// log softmax(z)\[target] of every row z of `logits` \[n, v]. \[n] in the dtype of the logits.
 ///
 /// # Errors
 /// Targets that are not one for each row or not in the vocabulary; a tensor that is not contiguous.
-pub fn log_probs(logits: &Tensor, targets: &[u32], cap: Option<f64>) -> Result<Tensor> {
-    let (n, vocab) = logits.dims2()?;
+pub fn log_probs(logits: &mut ChunkLogits, targets: &[u32]) -> Result<Tensor> {
+    let (n, vocab) = logits.values.dims2()?;
     check_targets(targets, n, vocab)?;
-    let _operation = profile::operation("log-probs", || OperationCost::moving(&[logits]));
-    if let Some(gpu) = Gpu::of(logits)? {
+    let _operation = profile::operation("log-probs", || OperationCost::moving(&[&logits.values]));
+    if let Some(gpu) = Gpu::of(&logits.values)? {
         let out = gpu.unwritten(n, DType::F32)?;
         let targets = gpu.upload(targets)?;
-        let cap = Argument::F32(cap.unwrap_or(0.0) as f32);
-        let arguments = [pointer(&out)?, pointer(logits)?, pointer(&targets)?, int(vocab)?, cap];
+        let arguments = [
+            pointer(&out)?,
+            pointer(&logits.values)?,
+            pointer(&targets)?,
+            int(vocab)?,
+            logits.cap_argument(),
+        ];
         gpu.launch_single("log_prob", [n, 1, 1], ROW_THREADS, 0, &arguments)?;
         return Ok(out);
     }
-    if let Some(cap) = cap {
-        soft_cap(logits, cap)?;
-    }
+    let logits = logits.capped()?;
     by_dtype!(logits.dtype(), T => {
         let mut out = vec![T::ZERO; n];
         with_slice::<T, _>(logits, |logits| {
@@ -145,40 +177,43 @@ pub fn log_probs(logits: &Tensor, targets: &[u32], cap: Option<f64>) -> Result<T
     })
 }
 
-/// The gradient of Σ d\[i] · log_prob\[i] with respect to `logits` \[n, v], which are given before their cap and are
+/// The gradient of Σ d\[i] · log_prob\[i] with respect to `logits` \[n, v] before their cap; they are
 /// overwritten. \[n, v] in `dtype`, that of the products that follow: in the logits' own place where it is theirs, as it is on
 /// a CPU.
 ///
 /// # Errors
 /// As [`log_probs`].
 pub fn log_probs_backward(
-    logits: &Tensor,
+    mut logits: ChunkLogits,
     targets: &[u32],
     d: &[f32],
-    cap: Option<f64>,
     dtype: DType,
 ) -> Result<Tensor> {
-    let (n, vocab) = logits.dims2()?;
+    let (n, vocab) = logits.values.dims2()?;
     check_targets(targets, n, vocab)?;
     if d.len() != n {
         bail!("{} gradients of {n} log-probs", d.len())
     }
     let _operation = profile::operation("log-probs backward", || OperationCost {
-        bytes: OperationCost::moving(&[logits]).bytes + (n * vocab * dtype.size_in_bytes()) as f64,
+        bytes: OperationCost::moving(&[&logits.values]).bytes + (n * vocab * dtype.size_in_bytes()) as f64,
         flops: 0.0,
     });
-    if let Some(gpu) = Gpu::of(logits)? {
-        let out = if dtype == DType::F32 { logits.clone() } else { gpu.unwritten((n, vocab), dtype)? };
+    if let Some(gpu) = Gpu::of(&logits.values)? {
+        let out = if dtype == DType::F32 { logits.values.clone() } else { gpu.unwritten((n, vocab), dtype)? };
         let (targets, d) = (gpu.upload(targets)?, Tensor::from_slice(d, d.len(), gpu.device())?);
-        let cap = Argument::F32(cap.unwrap_or(0.0) as f32);
-        let arguments =
-            [pointer(&out)?, pointer(logits)?, pointer(&targets)?, pointer(&d)?, int(vocab)?, cap];
+        let arguments = [
+            pointer(&out)?,
+            pointer(&logits.values)?,
+            pointer(&targets)?,
+            pointer(&d)?,
+            int(vocab)?,
+            logits.cap_argument(),
+        ];
         gpu.launch("log_prob_backward", dtype, [n, 1, 1], ROW_THREADS, 0, &arguments)?;
         return Ok(out);
     }
-    if let Some(cap) = cap {
-        soft_cap(logits, cap)?;
-    }
+    let cap = logits.cap;
+    let logits = logits.capped()?;
     by_dtype!(logits.dtype(), T => with_slice_mut::<T, _>(logits, |logits| {
         for_rows(logits, vocab, 1, |first, rows| {
             for (i, z) in rows.chunks_exact_mut(vocab).enumerate() {

@@ -12,7 +12,7 @@ use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{HasKind, Kind};
 
 use crate::activation_memory::ActivationMemory;
-use crate::batch::{PackedPairs, micro_batches, pack_pairs};
+use crate::batch::{PackedPairs, PairSpans, micro_batches, pack_pairs};
 use crate::log_probs::{forward_log_probs, sum};
 use crate::loss::{
     BatchLoss, BatchTotals, LossFault, LossSettings, PairInputs, PairLogProbs, evaluate_part,
@@ -132,34 +132,33 @@ impl PairPass<'_> {
                 .decoder
                 .forward_train(&packed.batch, self.pass.memory.plan(self.decoder, &packed.batch)?)?;
             let targets = &packed.targets;
-            let coefficients = match &whole {
-                Some(whole) => part_of(whole, micro),
+            let d_hidden = match &whole {
+                Some(whole) => self.decoder.token_log_probs_backward(
+                    tape.hidden(),
+                    &targets.rows,
+                    &targets.targets,
+                    &per_token(&packed, &part_of(whole, micro)),
+                    grads,
+                )?,
                 None => {
-                    let log_probs =
-                        self.decoder.token_log_probs(tape.hidden(), &targets.rows, &targets.targets)?;
-                    let policy = summed(&packed, &log_probs);
-                    let inputs: Vec<PairInputs> = members
-                        .iter()
-                        .zip(&policy)
-                        .map(|(pair, policy)| self.inputs(pair, *policy))
-                        .collect();
-                    match evaluate_part(self.loss, &inputs, totals) {
-                        Ok(value) => {
-                            sums.add(&value, &policy);
-                            value
+                    let mut loss = MicroBatchLoss::new(self, &members, &packed, totals);
+                    let d_hidden = self.decoder.token_log_probs_pass(
+                        tape.hidden(),
+                        &targets.rows,
+                        &targets.targets,
+                        grads,
+                        |log_probs| loss.derivatives(log_probs),
+                    );
+                    match d_hidden {
+                        Ok(d_hidden) => {
+                            sums.add(&loss.value, &loss.policy);
+                            d_hidden
                         }
-                        Err(error) => return sums.broken(error, pairs, micro),
+                        Err(PassEnd::Fault(fault)) => return sums.broken(fault, pairs, micro),
+                        Err(PassEnd::Tensor(error)) => return Err(error.into()),
                     }
                 }
             };
-            let d_log_probs = per_token(&packed, &coefficients);
-            let d_hidden = self.decoder.token_log_probs_backward(
-                tape.hidden(),
-                &targets.rows,
-                &targets.targets,
-                &d_log_probs,
-                grads,
-            )?;
             self.decoder.backward(tape, &d_hidden, grads)?;
         }
         Ok(sums.report(pairs.len()))
@@ -182,6 +181,60 @@ impl PairPass<'_> {
     }
 }
 
+/// What ends the head's pass early.
+enum PassEnd {
+    Fault(LossFault),
+    Tensor(candle_core::Error),
+}
+
+impl From<candle_core::Error> for PassEnd {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
+}
+
+/// The loss of a micro-batch whose log-probs come in, pair after pair.
+struct MicroBatchLoss<'a> {
+    part: &'a PairPass<'a>,
+    members: &'a [&'a TokenPair],
+    packed: &'a PackedPairs,
+    totals: BatchTotals,
+    /// Of the pairs whose log-probs are all there.
+    policy: Vec<PairLogProbs>,
+    value: BatchLoss,
+}
+
+impl<'a> MicroBatchLoss<'a> {
+    fn new(
+        part: &'a PairPass<'a>,
+        members: &'a [&'a TokenPair],
+        packed: &'a PackedPairs,
+        totals: BatchTotals,
+    ) -> Self {
+        Self { part, members, packed, totals, policy: Vec::new(), value: BatchLoss::default() }
+    }
+
+    /// The derivatives with respect to the log-probs of the pairs at the front that are whole; of all pairs at once where the
+    /// loss needs them together.
+    fn derivatives(&mut self, log_probs: &[f32]) -> Result<Vec<f32>, PassEnd> {
+        let spans = &self.packed.spans;
+        let mut whole = spans.iter().take_while(|span| span.end() <= log_probs.len()).count();
+        if needs_whole_batch(self.part.loss.kind) && whole < spans.len() {
+            whole = 0;
+        }
+        if whole > self.policy.len() {
+            self.policy = summed(&spans[..whole], log_probs);
+            let pairs = self.members.iter().zip(&self.policy);
+            let inputs: Vec<PairInputs> =
+                pairs.map(|(pair, policy)| self.part.inputs(pair, *policy)).collect();
+            self.value = evaluate_part(self.part.loss, &inputs, self.totals).map_err(PassEnd::Fault)?;
+        }
+        let mut d = per_token(self.packed, &self.value);
+        d.truncate(spans[..whole].last().map_or(0, PairSpans::end));
+        Ok(d)
+    }
+}
+
 const NONE: PairLogProbs = PairLogProbs { chosen: 0.0, rejected: 0.0 };
 
 /// Summed log-probs of the pairs' responses (over all tokens: with the prompt's), in one forward pass.
@@ -192,16 +245,15 @@ pub(crate) fn pair_log_probs(
 ) -> Result<Vec<PairLogProbs>, TrainError> {
     let packed = pack_pairs(pairs.iter().copied(), loss_tokens);
     let log_probs = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
-    Ok(summed(&packed, &log_probs))
+    Ok(summed(&packed.spans, &log_probs))
 }
 
 fn select<'a>(pairs: &[&'a TokenPair], indexes: &[usize]) -> Vec<&'a TokenPair> {
     indexes.iter().map(|&index| pairs[index]).collect()
 }
 
-fn summed(packed: &PackedPairs, log_probs: &[f32]) -> Vec<PairLogProbs> {
-    packed
-        .spans
+fn summed(spans: &[PairSpans], log_probs: &[f32]) -> Vec<PairLogProbs> {
+    spans
         .iter()
         .map(|span| {
             let chosen = sum(&log_probs[span.chosen.clone()]);

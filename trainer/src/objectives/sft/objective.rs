@@ -117,7 +117,14 @@ impl Objective for SftObjective {
             let packed = pack_examples(examples.iter());
             let Targets { rows, targets } = &packed.targets;
             let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
-            let log_probs = decoder.token_log_probs(tape.hidden(), rows, targets)?;
+            let mut log_probs = Vec::new();
+            let mut derivatives = |known: &[f32]| {
+                log_probs.clear();
+                log_probs.extend_from_slice(known);
+                candle_core::Result::Ok(vec![(-1.0 / learnt as f64) as f32; known.len()])
+            };
+            let d_hidden =
+                decoder.token_log_probs_pass(tape.hidden(), rows, targets, grads, &mut derivatives)?;
             let micro_sum = sum(&log_probs);
             if !micro_sum.is_finite() {
                 let bad = packed.ranges.iter().position(|range| !sum(&log_probs[range.clone()]).is_finite());
@@ -127,8 +134,6 @@ impl Objective for SftObjective {
             }
             report.loss -= micro_sum / learnt as f64;
             report.logp_chosen = report.logp_chosen.map(|mean| mean + micro_sum / whole as f64);
-            let d = vec![(-1.0 / learnt as f64) as f32; log_probs.len()];
-            let d_hidden = decoder.token_log_probs_backward(tape.hidden(), rows, targets, &d, grads)?;
             decoder.backward(tape, &d_hidden, grads)?;
         }
         Ok(report)
