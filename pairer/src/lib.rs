@@ -5,12 +5,16 @@
 //!
 //! ```text
 //! settings   the keys of [pair]
-//! select     joins the rows by prompt_id and checks them
+//! join       joins the rows by prompt_id and checks them
+//! select     pairs, and why prompts give none
+//! completions  single responses in the place of pairs
 //! rules      which responses a prompt's pairs have
 //! prompt_rng the random numbers of the rules that draw
 //! ```
 
+mod completions;
 mod error;
+mod join;
 mod prompt_rng;
 mod rules;
 mod select;
@@ -18,6 +22,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use completions::{SelectedCompletions, select_completions};
 pub use error::PairingError;
 pub use select::{DropCounts, Selected, select};
 pub use settings::{PairRule, PairSettings};

@@ -12,7 +12,7 @@ use crate::prompt_rng::PromptRng;
 use crate::{DropCounts, PairRule, PairSettings, PairingError};
 
 /// A smaller difference is a tie and gives no pair.
-const MIN_SPREAD: f64 = 1e-6;
+pub(crate) const MIN_SPREAD: f64 = 1e-6;
 
 /// Indices of a pair's responses, and of the two whose scores it has (the same two, except in the control).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(crate) fn choose(
         PairRule::BestWorst => by_means(best_worst(means, &eligible)),
         PairRule::BestRandom => by_means(best_random(means, &eligible, rng)),
         PairRule::AllAboveMargin => all_above_margin(&preference.scores, &eligible, settings.margin),
+        PairRule::All => all(means, &eligible),
         PairRule::Random => {
             let numbers = best_worst(means, &eligible);
             let spread = means[numbers.chosen] - means[numbers.rejected];
@@ -103,7 +104,7 @@ fn single(pair: PairIndices, difference: f64, margin: f64) -> Choice {
 }
 
 /// Highest against lowest mean score; of equal ones the lowest index.
-fn best_worst(means: &[f64], eligible: &[usize]) -> PairIndices {
+pub(crate) fn best_worst(means: &[f64], eligible: &[usize]) -> PairIndices {
     let (mut best, mut worst) = (eligible[0], eligible[0]);
     for &i in eligible {
         if means[i] > means[best] {
@@ -146,8 +147,20 @@ fn all_above_margin(scores: &[Vec<f64>], eligible: &[usize], margin: f64) -> Cho
     }
 }
 
+/// Every two responses, the one with the higher mean score chosen; of equal ones the lower index. A tie is a pair too: a loss over the
+/// whole table reads how close two are.
+fn all(means: &[f64], eligible: &[usize]) -> Choice {
+    let two = |(place, &i): (usize, &usize)| {
+        let ordered = move |&j: &usize| {
+            if means[j] > means[i] { PairIndices::new(j, i) } else { PairIndices::new(i, j) }
+        };
+        eligible[place + 1..].iter().map(ordered).collect::<Vec<_>>()
+    };
+    Choice::Pairs(eligible.iter().enumerate().flat_map(two).collect())
+}
+
 /// Indices of the responses within the length filter.
-fn eligible(
+pub(crate) fn eligible(
     responses: &[Response],
     settings: &PairSettings,
     prompt_id: &str,

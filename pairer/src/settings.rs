@@ -15,6 +15,8 @@ pub enum PairRule {
     BestRandom,
     /// Every (i, j) with s(i ≻ j) above `margin`.
     AllAboveMargin,
+    /// Every two responses, ties too, the one with the higher mean score chosen: for a loss over the whole table.
+    All,
     /// A control, for experiments only: both responses drawn at random, with the numbers of the best-worst pair.
     Random,
 }
@@ -28,6 +30,11 @@ pub struct PairSettings {
     /// What a pair's difference has to exceed: of s(i ≻ j) in `all-above-margin`, of the mean scores otherwise.
     #[schemars(range(min = 0))]
     pub margin: f64,
+    /// Earlier iterations whose candidates for the same prompt compete with the new ones, in scoring and in pairing: as many as there are
+    /// of the last so many. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub opponents: Option<usize>,
     /// Fewest tokens of a response that may be chosen or rejected. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_tokens: Option<usize>,
@@ -44,6 +51,16 @@ impl PairSettings {
         let mut wrong = |key: &str, value: String, want: String| problems.value(key, value, want);
         if !(self.margin.is_finite() && self.margin >= 0.0) {
             wrong("margin", self.margin.to_string(), "a number, 0 or more".to_owned());
+        }
+        if self.margin > 0.0 && self.rule == PairRule::All {
+            wrong(
+                "margin",
+                self.margin.to_string(),
+                "0 with rule = \"all\", which takes ties too; all-above-margin has one".to_owned(),
+            );
+        }
+        if self.opponents == Some(0) {
+            wrong("opponents", "0".to_owned(), "1 iteration or more, or \"none\"".to_owned());
         }
         if self.max_tokens == Some(0) {
             wrong("max_tokens", "0".to_owned(), "1 token or more".to_owned());

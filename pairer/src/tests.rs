@@ -1,5 +1,7 @@
 //! Pair rules against tables made by hand.
 
+mod completions;
+
 use proptest::prelude::*;
 use selfplay_records::{Candidates, HasKind, Kind, Message, Pair, Preference, Prompt, Response};
 
@@ -36,8 +38,7 @@ fn preference(prompt_id: &str, scores: &[&[f64]]) -> Preference {
         scores,
         probabilities,
         candidates_digest: None,
-        embeddings: None,
-        advantages: None,
+        ..Preference::default()
     }
 }
 
@@ -125,6 +126,16 @@ fn all_above_margin_is_strict() {
     assert_eq!(selected.pairs[1].chosen_score, Some(2.0));
     let none = one(&[1; 2], of_rewards("p", &[1.0, 0.0]), &settings);
     assert_eq!((none.pairs.len(), none.dropped.margin), (0, 1));
+}
+
+#[test]
+fn the_whole_table_has_every_two_once_and_ties_too() {
+    let all = one(&[1; 3], of_rewards("p", &[1.0, 1.0, 2.0]), &rule(PairRule::All));
+    assert_eq!(all.pairs.iter().map(numbers).collect::<Vec<_>>(), [[0, 1], [2, 0], [2, 1]]);
+    assert_eq!(one(&[1; 2], of_rewards("p", &[0.0, 0.0]), &rule(PairRule::All)).pairs.len(), 1);
+    let keys = |settings: PairSettings| settings.validate().keys().join(" ");
+    assert_eq!(keys(PairSettings { margin: 1.0, ..rule(PairRule::All) }), "margin");
+    assert_eq!(keys(PairSettings { opponents: Some(0), ..PairSettings::default() }), "opponents");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod atomic;
 mod candidate;
 mod checksum;
 mod column_type;
+mod completion;
 pub mod counter;
 pub mod datasets;
 mod error;
@@ -45,6 +46,7 @@ mod write_error;
 
 pub use candidate::{Candidates, FinishReason, Response};
 pub use column_type::{ColumnSpec, ColumnType};
+pub use completion::{Completion, ExampleKind};
 pub use datasets::{ReadPairs, read_pairs};
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;

@@ -28,6 +28,12 @@ pub struct Preference {
     /// \[K], on `score.advantages = "per-axis"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advantages: Option<Vec<f64>>,
+    /// \[K]\[axes], the summands of `advantages`: each axis normalised over the group, weighed by its λ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis_advantages: Option<Vec<Vec<f64>>>,
+    /// \[K]\[axes]: λ times how far the axis's reward is from the group's mean, not divided by the spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub axis_rewards: Option<Vec<Vec<f64>>>,
 }
 
 impl Row for Preference {
@@ -45,6 +51,8 @@ impl Row for Preference {
             .where_some("candidates_digest", row::text(), |row| row.candidates_digest.is_some())
             .where_some("embeddings", ColumnType::Float32.list().list(), |row| row.embeddings.is_some())
             .where_some("advantages", row::number().list(), |row| row.advantages.is_some())
+            .where_some("axis_advantages", square(), |row| row.axis_advantages.is_some())
+            .where_some("axis_rewards", square(), |row| row.axis_rewards.is_some())
             .schema()
     }
 
@@ -69,6 +77,18 @@ impl Row for Preference {
         numbers("mean_probabilities", &self.mean_probabilities, k)?;
         if let Some(advantages) = &self.advantages {
             numbers("advantages", advantages, k)?;
+        }
+        for (name, by_axis) in
+            [("axis_advantages", &self.axis_advantages), ("axis_rewards", &self.axis_rewards)]
+        {
+            let Some(by_axis) = by_axis else { continue };
+            if by_axis.len() != k {
+                return Err(FieldProblem::new(name, format!("{k} rows as in \"scores\""), by_axis.len()));
+            }
+            let axes = by_axis.first().map_or(0, Vec::len);
+            for (index, line) in by_axis.iter().enumerate() {
+                numbers(&format!("{name}[{index}]"), line, axes)?;
+            }
         }
         match &self.embeddings {
             Some(rows) if rows.len() != k => {

@@ -81,6 +81,8 @@ fn preference() -> impl Strategy<Value = Preference> {
                 candidates_digest: embeds.then(|| "0123456789abcdef".to_owned()),
                 embeddings: embeds.then_some(embeddings),
                 advantages: embeds.then(|| vec![-0.5; k]),
+                axis_advantages: embeds.then(|| vec![vec![-0.75, 0.25]; k]),
+                axis_rewards: embeds.then(|| vec![vec![0.0, 1e-9]; k]),
             },
         )
     })

@@ -70,7 +70,13 @@ impl LengthPenalised {
     fn penalised(&self, row: &Candidates, own: Preference) -> Result<Preference, ScoreError> {
         let lost = self.penalty.of(row)?;
         let table = preference(row, |i, j| own.scores[i][j] - self.factor * (lost[i] - lost[j]))?;
-        Ok(Preference { embeddings: own.embeddings, advantages: own.advantages, ..table })
+        Ok(Preference {
+            embeddings: own.embeddings,
+            advantages: own.advantages,
+            axis_advantages: own.axis_advantages,
+            axis_rewards: own.axis_rewards,
+            ..table
+        })
     }
 }
 

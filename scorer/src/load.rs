@@ -373,6 +373,13 @@ impl KindSettings {
         }
     }
 
+    /// Tells a kind with a schedule over iterations which one its tables are of, from 1.
+    pub fn set_iteration(&mut self, iteration: usize) {
+        if let Self::Auto(own) | Self::Gpm(own) | Self::BradleyTerry(own) | Self::Hrc(own) = self {
+            own.iteration = iteration;
+        }
+    }
+
     /// How a kind with a decoder reads conversations.
     pub(crate) fn reading(&self) -> Option<&ReadingSettings> {
         match self {

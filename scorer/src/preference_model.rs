@@ -99,6 +99,8 @@ pub(crate) fn preference(
         candidates_digest: Some(row.digest()),
         embeddings: None,
         advantages: None,
+        axis_advantages: None,
+        axis_rewards: None,
     })
 }
 

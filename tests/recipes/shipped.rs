@@ -23,7 +23,7 @@ const CHAINS: [&str; 6] = [
 const SYNTHESES: [&str; 1] = ["quickstart-synthesize"];
 
 /// The files in `recipes/`, the folders in it included, without the chains and those of a synthesis.
-const RECIPES: [&str; 17] = [
+const RECIPES: [&str; 19] = [
     "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
     "gpo-llama-3-8b-instruct-gpm-2b",
@@ -32,8 +32,10 @@ const RECIPES: [&str; 17] = [
     "gpo-llama-3-8b-instruct-gpm-2b-reference",
     "gpo-llama-3-8b-instruct-gpm-8b",
     "gpo-qwen3-8b-gpm",
+    "gprl-llama-3-8b-instruct-gpm-2b",
     "mnpo-llama-3-8b-instruct-gpm-2b",
     "quickstart",
+    "quickstart-gprl",
     "smollm2-135m",
     "sppo-gemma-2-9b-it-gpm-2b",
     "sppo-llama-3-8b-instruct-bt-2b",
@@ -224,6 +226,18 @@ fn several_policies_are_read_as_published() {
     assert_eq!((mnpo.learning_rate, mnpo.history_weights), (5e-7, None));
     let text = recipe("comal-llama-3-8b-instruct-gpm-2b").to_toml();
     assert!(text.contains("reference = \"every-12\""), "{text}");
+}
+
+#[test]
+fn groups_differ_from_pairs_where_they_must() {
+    let (pairs, groups) = (recipe("quickstart"), recipe("quickstart-gprl"));
+    let keys = sorted(pairs.differing_keys(&groups));
+    let want = ["clip", "drift_threshold", "kl_weight", "loss"].map(|key| format!("train.{key}"));
+    let mut want: Vec<String> = want.into_iter().chain(["name".into(), "score.advantages".into()]).collect();
+    want.extend(["train.beta".into(), "train.max_prompt_length".into()]);
+    assert_eq!(keys, sorted(want));
+    let train = recipe("gprl-llama-3-8b-instruct-gpm-2b").train;
+    assert_eq!((train.loss, train.epochs, train.clip_range()), (LossKind::Gprl, 3, (0.2, 0.2)));
 }
 
 #[test]

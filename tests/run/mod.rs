@@ -1,5 +1,6 @@
 //! `selfplay run` and `branch`.
 
+mod algorithms;
 mod anchors;
 mod branch;
 mod folder;

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! pairs ─ truncate ─ reference ─┐
+//! groups ─ old, reference ──────┤
 //! instructions ─────────────────┼─ Objective ─ train: divide → accumulate → all-reduce → optimizer → checkpoint
 //! comparisons ─ heads, holdout ─┘
 //! ```
 //!
 //! Losses see log-probs only; the decoder sees coefficients per token only. [`train`] is the one way in, over a
-//! [`PairObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] names the folder of a run and the ranks
+//! [`PairObjective`], a [`GroupObjective`], an [`SftObjective`] or a [`PreferenceObjective`]; [`TrainRun`] names the folder of a run and the ranks
 //! that train it together ([`collective`]); a call into a folder with a checkpoint resumes from it, bit for bit.
 
 mod activation_memory;
@@ -39,16 +40,17 @@ pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{
-    AnchorPolicy, Anchors, BatchReport, ComparisonLabel, Example, Examples, MicroBatches, Objective,
-    PairObjective, Part, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
-    PreferenceTrainSettings, SftData, SftExample, SftObjective, SftSettings, SftTrainSettings,
-    TokenComparison, TokenPair, load_anchors, pair_gradients, sft_example, sft_examples, token_pair,
-    token_pairs,
+    AnchorPolicy, Anchors, AxisDrift, BatchReport, ComparisonLabel, Example, Examples, GroupObjective,
+    GroupResponse, MicroBatches, Objective, PairObjective, Part, PreferenceHeadKind, PreferenceObjective,
+    PreferenceSettings, PreferenceTrainSettings, ReadsPolicies, SftData, SftExample, SftObjective,
+    SftSettings, SftTrainSettings, TokenComparison, TokenGroup, TokenPair, axis_shares, best_examples,
+    load_anchors, pair_gradients, sft_example, sft_examples, token_groups, token_pair, token_pairs,
+    unpaired_examples,
 };
 pub use settings::{
     BadOffload, BadRecompute, BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings,
-    LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, Recompute, ReferenceRule,
-    TrainSettings, validate_data,
+    LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, PairWeight, Recompute,
+    ReferenceRule, TrainSettings, validate_data,
 };
 pub use training::{
     EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, train,

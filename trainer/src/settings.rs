@@ -19,11 +19,15 @@ use selfplay_records::Problems;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 mod data;
+mod examples;
 mod loss;
 mod loss_tokens;
 mod offload;
+mod pair_weight;
 mod recompute;
 mod reference_rule;
+
+use examples::ExampleKeys;
 
 use crate::loss::{LossKey, needs_reference};
 use crate::optimizer::eight_bit;
@@ -32,6 +36,7 @@ pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
 pub use loss_tokens::LossTokens;
 pub use offload::{BadOffload, Offload};
+pub use pair_weight::PairWeight;
 pub use recompute::{BadRecompute, Recompute};
 pub use reference_rule::{BadReferenceRule, ReferenceRule};
 
@@ -142,6 +147,37 @@ pub struct TrainSettings {
     /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_weights: Option<Vec<f64>>,
+    /// How much each pair counts: `equal`, or by its `margin` s(w ≻ l). Absent: equal.
+    #[serde(skip_serializing_if = "PairWeight::is_equal")]
+    pub pair_weight: PairWeight,
+    /// λ_D of `kto`, which multiplies the loss of desirable responses. Absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub desirable_weight: Option<f64>,
+    /// λ_U of `kto`, of undesirable ones. Absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub undesirable_weight: Option<f64>,
+    /// How far below 1 a token's ratio to the sampling policy counts, of `grpo` and `gprl`. Absent: 0.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub clip: Option<f64>,
+    /// How far above 1 it does. Absent: as clip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub clip_high: Option<f64>,
+    /// Weight of the divergence from the reference, of `grpo` and `gprl`; 0 is off. Absent: 0.04.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub kl_weight: Option<f64>,
+    /// Drift of the axes' shares since the first iteration, in nats, from which `gprl` holds back the axes that grow. Absent: 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub drift_threshold: Option<f64>,
+    /// How strongly it does; 0 leaves the axes as they are and raises the divergence's weight alone. Absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub drift_strength: Option<f64>,
     /// Which optimizer.
     pub optimizer: OptimizerKind,
     /// Decay of RMSProp's running mean square (torch's `alpha`).
@@ -242,6 +278,14 @@ impl Default for TrainSettings {
             rho: None,
             history: None,
             history_weights: None,
+            pair_weight: PairWeight::Equal,
+            desirable_weight: None,
+            undesirable_weight: None,
+            clip: None,
+            clip_high: None,
+            kl_weight: None,
+            drift_threshold: None,
+            drift_strength: None,
             optimizer: OptimizerKind::RmsProp,
             rmsprop_alpha: 0.99,
             epsilon: 1e-8,
@@ -278,6 +322,43 @@ impl TrainSettings {
     /// How many of the last policies the loss reads, the iteration's own among them.
     pub fn history(&self) -> usize {
         self.history.unwrap_or(1)
+    }
+
+    /// How far a token's ratio may go below and above 1 before it is clipped.
+    pub fn clip_range(&self) -> (f64, f64) {
+        self.example_keys().clip_range()
+    }
+
+    /// What the divergence from the reference is multiplied by.
+    pub fn kl_weight(&self) -> f64 {
+        self.example_keys().kl_weight()
+    }
+
+    /// The drift, in nats, up to which nothing is done about it.
+    pub fn drift_threshold(&self) -> f64 {
+        self.example_keys().drift_threshold()
+    }
+
+    /// How strongly axes that have grown are held back.
+    pub fn drift_strength(&self) -> f64 {
+        self.example_keys().drift_strength()
+    }
+
+    fn example_keys(&self) -> ExampleKeys {
+        ExampleKeys {
+            loss: self.loss,
+            pair_weight: self.pair_weight,
+            sft_weight: self.sft_weight,
+            length_normalized: self.length_normalized,
+            loss_tokens: self.loss_tokens,
+            desirable_weight: self.desirable_weight,
+            undesirable_weight: self.undesirable_weight,
+            clip: self.clip,
+            clip_high: self.clip_high,
+            kl_weight: self.kl_weight,
+            drift_threshold: self.drift_threshold,
+            drift_strength: self.drift_strength,
+        }
     }
 
     /// Bytes of optimizer state of a trained tensor with `numbers` numbers.
@@ -357,6 +438,7 @@ impl TrainSettings {
         );
         refuse_negative(found, "simpo_gamma", self.simpo_gamma);
         self.check_policies(found);
+        self.example_keys().check(found);
     }
 
     /// The keys that say which policies the loss holds the new one against, and how.

@@ -44,6 +44,7 @@ pub(super) fn pairs(bench: &Bench) -> Vec<TokenPair> {
                     score: Some(0.8),
                     score_win: Some(0.8),
                     score_lose: Some(-0.8),
+                    ..PreferenceTarget::default()
                 },
                 reference: Some(PairLogProbs { chosen: -1000.0, rejected: -1000.0 }),
                 ..TokenPair::default()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use selfplay_trainer::loss::{needs_initial, needs_reference};
 use selfplay_trainer::{
-    AnchorPolicy, Anchors, PairObjective, ReferenceRule, TokenPair, TrainError, TrainSettings,
+    AnchorPolicy, Anchors, ReadsPolicies, ReferenceRule, TokenPair, TrainError, TrainSettings,
 };
 
 use super::stage::StageCommand;
@@ -138,6 +138,22 @@ impl AnchorArgs {
     }
 }
 
+impl AnchorArgs {
+    /// That a reference is named for rows of single responses, which bring no log-probs under it.
+    ///
+    /// # Errors
+    /// None is, and `train.reference` is not the policy in training at its start.
+    pub(super) fn check_reference(&self, settings: &TrainSettings) -> Result<()> {
+        let (loss, rule) = (settings.loss, settings.reference);
+        if !needs_reference(loss) || rule == ReferenceRule::Previous || self.reference.is_some() {
+            return Ok(());
+        }
+        Err(EngineError::input(format!(
+            "--reference is missing: loss = \"{loss}\" with train.reference = \"{rule}\" is held against that policy; name its folder"
+        )))
+    }
+}
+
 impl NamedPolicies {
     /// Folder by folder, with the flag's part.
     pub(super) fn folders(&self) -> Vec<(String, PathBuf)> {
@@ -162,7 +178,7 @@ impl NamedPolicies {
         &self,
         command: &StageCommand,
         device: &Device,
-        objective: &mut PairObjective,
+        objective: &mut impl ReadsPolicies,
     ) -> Result<()> {
         let recipe = command.recipe();
         take_anchors(command, objective, &mut |name| {

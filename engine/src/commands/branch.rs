@@ -9,7 +9,7 @@ use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::recipe::{Purpose, load};
-use crate::run::branch::{check_finished, make, shared_keys};
+use crate::run::branch::{check_finished, make, shared_keys, shared_loss};
 use crate::run::branch_point::BranchPoint;
 use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
@@ -45,7 +45,8 @@ fn branch(args: &Args, common: &Common, progress: &Progress) -> Result<()> {
     let before = load(Some(&source.recipe_file()), &[], Purpose::Reread)?;
     let recipe = load(Some(&source.recipe_file()), &common.set, Purpose::Reread)?;
     let changed = before.differing_keys(&recipe);
-    let shared = shared_keys(&changed, from);
+    let mut shared = shared_keys(&changed, from);
+    shared.extend(shared_loss(&before, &recipe, from));
     if !shared.is_empty() {
         return Err(EngineError::SharedKeys { keys: shared, from: from.to_string() });
     }

@@ -1,8 +1,8 @@
-//! `selfplay pair`: candidates and preferences to pairs.
+//! `selfplay pair`: candidates and preferences to pairs, or with a loss without pairs to single responses.
 
 use std::path::PathBuf;
 
-use selfplay_records::{read_rows, write_rows};
+use selfplay_records::read_rows;
 
 use super::stage::{Output, StageArgs, StageCommand};
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub struct Args {
     /// Their preferences, in the same order
     #[arg(long, value_name = "FILE")]
     pub preferences: PathBuf,
-    /// Pairs
+    /// Pairs; single responses where train.loss takes them
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
     /// What every stage command takes.
@@ -35,5 +35,5 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let command = StageCommand::open("pair", output, &args.stage, common, Vec::new())?;
     let rows = (read_rows(&args.candidates)?, read_rows(&args.preferences)?);
     let selected = pair(&command, [Ok(rows)])?;
-    Ok(write_rows(&args.output, &selected.pairs)?)
+    selected.rows.write(&args.output)
 }

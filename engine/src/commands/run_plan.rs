@@ -15,9 +15,10 @@ use crate::inputs::model_files::config_folder;
 use crate::inputs::usable_prompts::without_stop;
 use crate::plan::device::AvailableMemory;
 use crate::plan::fit::{self, Planned};
+use crate::plan::lengths::Lengths;
 use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
-use crate::plan::time::{self, Lengths, StageTime, Times};
+use crate::plan::time::{self, StageTime, Times};
 use crate::recipe::{DataSource, Recipe};
 use crate::run::leaves::Leaves;
 
@@ -156,7 +157,8 @@ fn time_section(
     let Lengths { prompt, response, .. } = lengths;
     let _ = writeln!(
         text,
-        "\ntime, at most, on a machine as fast as the measured one: prompts of {prompt} tokens, responses of {response}, pairs of {}",
+        "\ntime, at most, on a machine as fast as the measured one: prompts of {prompt} tokens, responses of {response}, {} of {}",
+        lengths.rows(),
         lengths.pair()
     );
     let first = if prompts.is_some() { "an iteration" } else { "1000 prompts" };

@@ -52,6 +52,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let place = preference_place(files.as_ref());
     // A service is asked when all else is right: its answers are kept beside the output.
     let mut settings = recipe.score.settings.clone();
+    settings.kind.set_iteration(command.iteration());
     let parts_folder = command.path(Product::Preferences);
     let serves = kind.keeps_transcripts();
     let model = if serves { None } else { Some(load_preference_model(place, &settings, &device)?) };

@@ -1,15 +1,19 @@
-//! `selfplay train`: pairs to a policy.
+//! `selfplay train`: pairs, or single responses, to a policy.
 
 use candle_core::Device;
-use selfplay_records::Pair;
-use selfplay_trainer::{PairObjective, TurnRules, token_pair};
+use selfplay_records::{Completion, ExampleKind, Pair, read_rows};
+use selfplay_trainer::{
+    GroupObjective, PairObjective, ReadsPolicies, SftObjective, TrainError, TrainSettings, TurnRules,
+    best_examples, token_groups, token_pair, unpaired_examples,
+};
 
-use super::anchors::AnchorArgs;
+use super::anchors::{AnchorArgs, NamedPolicies};
 use super::stage::StageCommand;
-use super::training::{Before, Training, TrainingArgs, TrainingKind, read_sets};
+use super::training::{Before, Training, TrainingArgs, TrainingData, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
+use crate::inputs::policy::PolicySource;
 use crate::stages::Workspace;
 
 const KIND: TrainingKind = TrainingKind {
@@ -23,7 +27,8 @@ const KIND: TrainingKind = TrainingKind {
 /// The flags of `selfplay train`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Pairs (.jsonl, .json, .parquet), or hf://datasets/ORG/NAME; absent: the data sets in train.data of --recipe
+    /// Pairs (.jsonl, .json, .parquet), or hf://datasets/ORG/NAME; completions for a loss without pairs; absent: the data sets in
+    /// train.data of --recipe
     #[arg(long, value_name = "FILE")]
     pub pairs: Option<String>,
     /// How they are read.
@@ -40,7 +45,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// A model folder, a setting or a pair that is wrong; an output that exists; a loss that is not finite.
+/// A model folder, a setting or a row that is wrong; an output that exists; a loss that is not finite.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let training = Training::open(KIND, &args.training, common)?;
     let settings = &training.command.recipe.train;
@@ -50,14 +55,13 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         file: args.pairs.as_deref(),
         layout: &args.layout,
     };
+    if settings.loss.examples() != ExampleKind::Pairs {
+        return without_pairs(args, training, flag);
+    }
     let sets: DataSets<Pair> = DataSets::find(flag, &settings.data)?;
     let source = training.source()?;
-    // With an adapter over it the policy is not what its base's folder holds.
-    let init = settings.lora.as_ref().and_then(|lora| lora.init().folder());
-    let own = source.adapter.as_deref().or(init).unwrap_or(&source.folder);
-    let named = args.anchors.find(settings, training.command.iteration(), own)?;
-    let rules =
-        TurnRules { end_token: settings.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) };
+    let named = policies(args, &training, &source)?;
+    let rules = rules(settings, &source);
     let (pairs, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
         let mut pair = token_pair(place.row, &pair, rules, settings.loss)
             .map_err(|error| EngineError::at_row(place.file, place.row, error.into()))?;
@@ -66,9 +70,65 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     })?;
     args.anchors.check_pairs(settings, &pairs).map_err(|error| EngineError::in_file(&sets.place(), error))?;
     let objective = PairObjective::new(pairs, settings).with_anchors(named.anchors.clone());
-    let take = |command: &StageCommand, device: &Device, objective: &mut PairObjective| {
-        named.take(command, device, objective)
-    };
+    train_on(training, &source, data, objective, &named)
+}
+
+/// Training on single responses: the rows of `selfplay pair` with the same loss, or unpaired data of others.
+fn without_pairs(args: &Args, training: Training, flag: DataFlag<'_>) -> Result<()> {
+    let settings = &training.command.recipe.train;
+    let loss = settings.loss;
+    let file = flag.own_file(&format!("loss = \"{loss}\" reads completions, one file of them"))?;
+    args.anchors.check_reference(settings)?;
+    let source = training.source()?;
+    let named = policies(args, &training, &source)?;
+    let rows: Vec<Completion> = read_rows(&file)?;
+    let rules = rules(settings, &source);
+    let wrong = |error: TrainError| EngineError::in_file(&file, error);
+    let data = TrainingData::of_file(file.clone());
+    match loss.examples() {
+        ExampleKind::Groups => {
+            let groups = token_groups(&rows, rules, loss, None).map_err(wrong)?;
+            let objective =
+                GroupObjective::new(groups, settings).with_reference(named.anchors.reference.clone());
+            train_on(training, &source, data, objective, &named)
+        }
+        ExampleKind::Best => {
+            let examples = best_examples(&rows, rules, settings.loss_tokens).map_err(wrong)?;
+            let objective = SftObjective::new(examples, settings);
+            train_on(training, &source, data, objective, &named)
+        }
+        ExampleKind::Unpaired | ExampleKind::Pairs => {
+            let examples = unpaired_examples(&rows, rules, loss).map_err(wrong)?;
+            let objective = PairObjective::new(examples, settings).with_anchors(named.anchors.clone());
+            train_on(training, &source, data, objective, &named)
+        }
+    }
+}
+
+/// What makes tokens of rows.
+fn rules<'a>(settings: &TrainSettings, source: &'a PolicySource) -> TurnRules<'a> {
+    TurnRules { end_token: settings.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) }
+}
+
+/// The policies that the flags name.
+fn policies(args: &Args, training: &Training, source: &PolicySource) -> Result<NamedPolicies> {
+    let settings = &training.command.recipe.train;
+    // With an adapter over it the policy is not what its base's folder holds.
+    let init = settings.lora.as_ref().and_then(|lora| lora.init().folder());
+    let own = source.adapter.as_deref().or(init).unwrap_or(&source.folder);
+    args.anchors.find(settings, training.command.iteration(), own)
+}
+
+/// Trains on an objective, whichever it is.
+fn train_on<O: ReadsPolicies>(
+    training: Training,
+    source: &PolicySource,
+    data: TrainingData,
+    objective: O,
+    named: &NamedPolicies,
+) -> Result<()> {
+    let take =
+        |command: &StageCommand, device: &Device, objective: &mut O| named.take(command, device, objective);
     let before = objective.has_other_anchors().then(|| Before { models: named.folders(), work: &take });
-    training.run_after(&source, data, objective, before)
+    training.run_after(source, data, objective, before)
 }

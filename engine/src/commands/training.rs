@@ -66,6 +66,11 @@ pub(super) struct TrainingData {
 }
 
 impl TrainingData {
+    /// The data of one file of our own rows, of which there is nothing strange to tell.
+    pub(super) fn of_file(file: PathBuf) -> Self {
+        Self { place: file.clone(), files: vec![file], read_as: None, reports: Vec::new() }
+    }
+
     /// The data of these sets, of which `reports` tells what was found.
     pub(super) fn of<T: DataExample>(sets: &DataSets<T>, reports: Vec<DataReport>) -> Self {
         let is_plain = |set: &DataSet<T>| {

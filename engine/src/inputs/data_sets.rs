@@ -34,6 +34,27 @@ pub struct DataFlag<'a> {
     pub layout: &'a LayoutArgs,
 }
 
+impl DataFlag<'_> {
+    /// The flag's own file, for rows that come in no layout.
+    ///
+    /// # Errors
+    /// There is none, or `--layout` or `--columns` say how it is read; `why` is told.
+    pub fn own_file(&self, why: &str) -> Result<PathBuf> {
+        if self.layout.layout.is_some() || !self.layout.columns.is_empty() {
+            return Err(EngineError::input(format!(
+                "--layout and --columns: {why}, which have no layouts; leave both out"
+            )));
+        }
+        match self.file {
+            Some(file) if !file.starts_with("hf://") => Ok(PathBuf::from(file)),
+            Some(file) => {
+                Err(EngineError::input(format!("{} {file}: {why}; name a file of this machine", self.flag)))
+            }
+            None => Err(EngineError::input(format!("{} is missing: {why}", self.flag))),
+        }
+    }
+}
+
 /// The data sets, in their order.
 pub struct DataSets<T: 'static> {
     /// One or more.

@@ -160,7 +160,7 @@ impl Inputs {
         let mut policy = self.starting_policy(recipe, runtime)?;
         selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
         drop(policy);
-        self.preference_model(recipe, runtime, None)?;
+        self.preference_model(recipe, runtime, 1, None)?;
         if let Some(program) = recipe.eval.program() {
             program.check("eval.command")?;
         }
@@ -214,9 +214,11 @@ impl Inputs {
         &self,
         recipe: &Recipe,
         runtime: &Runtime,
+        iteration: usize,
         folder: Option<&Path>,
     ) -> Result<Box<dyn PreferenceModel>, EngineError> {
         let mut settings = recipe.score.settings.clone();
+        settings.kind.set_iteration(iteration);
         if let Some(folder) = folder {
             settings.kind.keep_transcripts(folder);
         }

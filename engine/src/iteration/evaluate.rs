@@ -81,7 +81,7 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
 
     session.check_stop()?;
     policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
-    let model = session.preference_model()?;
+    let model = session.preference_model(number)?;
     let against_before = won(session, &*model, &samples, number - 1)?;
     result.win_rate_start = mean_win_rate(&against_before.probabilities);
     result.win_rate_error = share_error(&against_before.probabilities);

@@ -8,10 +8,13 @@
 //! policy     the policy, from stage to stage      overlap              scoring beside sampling
 //! pair, train   what is left of these two         evaluate             a policy on the held-out prompts
 //! record     an iteration's line in `show`        log_prob_difference  sampler against trainer
+//! opponents  candidates of earlier iterations     drift                GPRL's axes, against the first iteration's
 //! ```
 
+mod drift;
 mod evaluate;
 mod log_prob_difference;
+mod opponents;
 mod overlap;
 mod pair;
 mod policy;
@@ -43,13 +46,13 @@ pub fn run(session: &mut Session) -> Result<(), EngineError> {
     for number in session.remaining()? {
         let iteration = Iteration::open(session, number)?;
         let mut policy = before.take().unwrap_or_else(|| Policy::after(number - 1));
-        let pairs = thread::scope(|scope| {
+        let rows = thread::scope(|scope| {
             let scorer = Scorer::start(scope, &iteration)?;
             let candidates = scorer.sample(&mut policy)?; // a finished shard goes on to the scorer
             let preferences = scorer.compare(&candidates, &mut policy)?; // what it has not compared yet
             pair(&iteration, &candidates, &preferences)
         })?;
-        let mut policy = train(&iteration, policy, &pairs)?;
+        let mut policy = train(&iteration, policy, &rows)?;
         evaluate(&iteration, &mut policy)?;
         let summary = record(&iteration)?;
         session.finish(&summary)?;

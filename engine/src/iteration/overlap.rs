@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use selfplay_records::Candidates;
 use selfplay_scorer::PreferenceModel;
 
+use super::opponents::Opponents;
 use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
@@ -36,6 +38,8 @@ struct FinishedShard {
 pub struct Scorer<'scope> {
     iteration: &'scope Iteration<'scope>,
     started: Instant,
+    /// Earlier candidates that the new ones are compared with.
+    opponents: Arc<Opponents>,
     mode: RefCell<ScoringMode<'scope>>,
 }
 
@@ -62,20 +66,22 @@ impl<'scope> Scorer<'scope> {
         if needed {
             make_folder(&iteration.path(Product::Preferences))?;
         }
+        let opponents = Arc::new(if needed { Opponents::of(iteration)? } else { Opponents::default() });
         let (runtime, inputs) = (&iteration.session.runtime, &iteration.session.inputs);
         let mode = if !needed {
             ScoringMode::Deferred
         } else if runtime.device.is_cpu() || iteration.recipe().score.settings.kind.runs_elsewhere() {
             let (sender, receiver) = bounded(WAITING_SHARDS);
-            let thread = scope.spawn(move || score_beside(iteration, &receiver));
+            let joined = Arc::clone(&opponents);
+            let thread = scope.spawn(move || score_beside(iteration, &joined, &receiver));
             ScoringMode::Thread { sender, thread }
         } else if runtime.has_room(inputs.preference_bytes(iteration.recipe())? + inputs.policy_bytes()?)? {
-            let model = iteration.session.preference_model()?;
+            let model = iteration.session.preference_model(iteration.number)?;
             ScoringMode::Interleaved { model, done: Vec::new(), failed: None }
         } else {
             ScoringMode::Deferred
         };
-        Ok(Self { iteration, started: Instant::now(), mode: RefCell::new(mode) })
+        Ok(Self { iteration, started: Instant::now(), opponents, mode: RefCell::new(mode) })
     }
 
     /// Samples every shard that is missing. Where the scorer has stopped with an error, sampling stops too, and
@@ -98,10 +104,11 @@ impl<'scope> Scorer<'scope> {
     }
 
     /// Hands over a finished shard; `Break` when the scorer has stopped with an error.
-    fn give(&self, shard: usize, rows: Vec<Candidates>) -> ControlFlow<()> {
+    fn give(&self, shard: usize, mut rows: Vec<Candidates>) -> ControlFlow<()> {
         if !self.iteration.left.score.contains(&shard) {
             return ControlFlow::Continue(());
         }
+        self.opponents.join(&mut rows);
         match &mut *self.mode.borrow_mut() {
             ScoringMode::Thread { sender, .. } => match sender.send(FinishedShard { shard, rows }) {
                 Ok(()) => ControlFlow::Continue(()),
@@ -143,14 +150,14 @@ impl<'scope> Scorer<'scope> {
             ScoringMode::Interleaved { failed: Some(error), .. } => return Err(error),
             ScoringMode::Interleaved { model, done, failed: None } => {
                 let left = iteration.left.score.iter().filter(|shard| !done.contains(shard));
-                score_from_disk(iteration, candidates, &*model, left)?;
+                score_from_disk(iteration, candidates, &*model, &self.opponents, left)?;
             }
             ScoringMode::Deferred => {
                 let session = iteration.session;
                 let bytes = session.inputs.preference_bytes(&session.recipe)?;
                 policy.make_room(session, bytes)?;
-                let model = session.preference_model()?;
-                score_from_disk(iteration, candidates, &*model, &iteration.left.score)?;
+                let model = session.preference_model(iteration.number)?;
+                score_from_disk(iteration, candidates, &*model, &self.opponents, &iteration.left.score)?;
             }
         }
         let seconds = waiting.elapsed().as_secs_f64();
@@ -167,11 +174,15 @@ impl<'scope> Scorer<'scope> {
 }
 
 /// The scorer's thread: first what lay on disk, then what comes.
-fn score_beside(iteration: &Iteration<'_>, receiver: &Receiver<FinishedShard>) -> Result<(), EngineError> {
+fn score_beside(
+    iteration: &Iteration<'_>,
+    opponents: &Opponents,
+    receiver: &Receiver<FinishedShard>,
+) -> Result<(), EngineError> {
     let session = iteration.session;
-    let model = session.preference_model()?;
+    let model = session.preference_model(iteration.number)?;
     let on_disk = iteration.left.score.iter().filter(|shard| !iteration.left.sample.contains(shard));
-    score_from_disk(iteration, &iteration.shards(Product::Candidates), &*model, on_disk)?;
+    score_from_disk(iteration, &iteration.shards(Product::Candidates), &*model, opponents, on_disk)?;
     for finished in receiver {
         score_shard(iteration, &*model, finished.shard, &finished.rows, &mut |_| ())?;
     }
@@ -183,12 +194,14 @@ fn score_from_disk<'a>(
     iteration: &Iteration<'_>,
     candidates: &Shards,
     model: &dyn PreferenceModel,
+    opponents: &Opponents,
     shards: impl IntoIterator<Item = &'a usize>,
 ) -> Result<(), EngineError> {
     for &shard in shards {
         iteration.check_stop()?;
         let mut rows: Vec<Candidates> = candidates.read(shard)?;
         other_fields::take_up(&mut rows, &iteration.session.inputs.training[iteration.number - 1]);
+        opponents.join(&mut rows);
         score_shard(iteration, model, shard, &rows, &mut |_| ())?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use selfplay_records::{Candidates, Pair, Preference, read_rows};
+use selfplay_records::{Candidates, Preference};
 use selfplay_scorer::has_cycle;
 
 use super::train::TrainRecord;
@@ -12,8 +12,8 @@ use crate::json_file::{read_json, write_json};
 use crate::run::dir::IterationDir;
 use crate::run::events;
 use crate::run::length_growth::warning;
-use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference, mean};
-use crate::stages::Product;
+use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference};
+use crate::stages::{Product, TrainingRows};
 
 /// Writes `summary.json` and returns it.
 ///
@@ -44,13 +44,14 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         before.as_ref().zip(evaluation.as_ref()).and_then(|(before, after)| warning(before, after));
     let difference: Option<LogProbDifference> = read_present(&dir.log_prob_difference_file())?;
     let trained: TrainRecord = read_present(&dir.train().join("summary.json"))?.unwrap_or_default();
-    let pairs: Vec<Pair> =
-        if dir.pairs_file().is_file() { read_rows(&dir.pairs_file())? } else { Vec::new() };
+    let kind = session.recipe.train.loss.examples();
+    let file = dir.rows_file(kind);
+    let rows = if file.is_file() { TrainingRows::read(&file, kind)? } else { TrainingRows::none(kind) };
     let shards = ShardTotals::read(iteration)?;
     let lines = events::read(&session.run.events_file());
     Ok(IterationSummary {
         iteration: number,
-        mean_score: mean(pairs.iter().filter_map(|pair| pair.chosen_score_win)),
+        mean_score: rows.mean_score(),
         win_rate_start: evaluation.as_ref().and_then(|eval| eval.win_rate_start),
         win_rate_first: evaluation.as_ref().and_then(|eval| eval.win_rate_first),
         win_rate_error: evaluation.as_ref().and_then(|eval| eval.win_rate_error),
@@ -73,7 +74,7 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         candidates: shards.candidates,
         candidate_characters: shards.characters,
         candidate_tokens: shards.tokens,
-        pairs: pairs.len(),
+        pairs: rows.len(),
         truncated_pairs: trained.truncated,
         skipped_pairs: trained.skipped,
         identical_pairs: trained.identical,

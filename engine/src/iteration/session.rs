@@ -15,7 +15,7 @@ use crate::run::leaves::{Leaves, goes_on_merged};
 use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
 use crate::run::policy_files;
-use crate::run::stages_left::{StagesLeft, stages_left};
+use crate::run::stages_left::{IterationWork, StagesLeft, stages_left};
 use crate::run::summary::IterationSummary;
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
@@ -43,12 +43,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// The preference model; what services answer it is kept in the run's folder.
+    /// The preference model as it is in an iteration, from 1; what services answer it is kept in the run's folder.
     ///
     /// # Errors
     /// When it does not load.
-    pub fn preference_model(&self) -> Result<Box<dyn PreferenceModel>, EngineError> {
-        self.inputs.preference_model(&self.recipe, &self.runtime, Some(self.run.root()))
+    pub fn preference_model(&self, iteration: usize) -> Result<Box<dyn PreferenceModel>, EngineError> {
+        self.inputs.preference_model(&self.recipe, &self.runtime, iteration, Some(self.run.root()))
     }
 
     /// Takes up work in a folder whose recipe and manifest are written.
@@ -115,10 +115,14 @@ impl Session {
     /// # Errors
     /// When the folder cannot be listed.
     pub fn left(&self, iteration: usize) -> Result<Option<StagesLeft>, EngineError> {
-        let evaluates = !self.inputs.held_out.is_empty();
-        let leaves = Leaves::of(&self.recipe.train, iteration >= self.recipe.iterations);
+        let work = IterationWork {
+            shards: self.shards(iteration),
+            evaluates: !self.inputs.held_out.is_empty(),
+            leaves: Leaves::of(&self.recipe.train, iteration >= self.recipe.iterations),
+            examples: self.recipe.train.loss.examples(),
+        };
         let state = self.run.iteration(iteration).state()?;
-        Ok(stages_left(self.shards(iteration), evaluates, leaves, &state))
+        Ok(stages_left(work, &state))
     }
 
     /// All shards of an iteration.

@@ -1,14 +1,18 @@
-//! Pairs → the iteration's policy: the trainer's loop, then `policy/` in Hugging Face layout, or `adapter/` in PEFT's.
+//! Pairs, or single responses → the iteration's policy: the trainer's loop, then `policy/` in Hugging Face layout, or `adapter/` in PEFT's.
 //!
 //! The optimizer starts fresh in each iteration.
 
 use std::path::Path;
 use std::time::Instant;
 
-use selfplay_records::{Pair, atomic};
-use selfplay_trainer::{PairObjective, TrainSummary, TurnRules, token_pairs};
+use selfplay_records::{Completion, ExampleKind, Pair, atomic};
+use selfplay_trainer::{
+    GroupObjective, LossKind, PairObjective, ReadsPolicies, SftObjective, TrainSettings, TrainSummary,
+    TurnRules, best_examples, token_groups, token_pairs, unpaired_examples,
+};
 use serde::{Deserialize, Serialize};
 
+use super::drift::drift;
 use super::log_prob_difference;
 use super::policy::Policy;
 use super::workspace::Iteration;
@@ -18,14 +22,16 @@ use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};
 use crate::run::policy_files;
-use crate::stages::{Product, Workspace, save_adapter, save_model, take_anchors, train as train_steps};
+use crate::stages::{
+    Product, TrainingRows, Workspace, save_adapter, save_model, take_anchors, train as train_steps,
+};
 
 /// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainRecord {
     /// Optimizer steps.
     pub steps: usize,
-    /// Pairs.
+    /// Pairs, single responses or groups.
     pub pairs: usize,
     /// Pairs that were cut.
     pub truncated: usize,
@@ -59,13 +65,30 @@ impl From<&TrainSummary> for TrainRecord {
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
-pub fn train(iteration: &Iteration<'_>, mut policy: Policy, pairs: &[Pair]) -> Result<Policy, EngineError> {
-    let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
+pub fn train(iteration: &Iteration<'_>, policy: Policy, rows: &TrainingRows) -> Result<Policy, EngineError> {
     if !iteration.left.train {
-        return Ok(Policy::after(number));
+        return Ok(Policy::after(iteration.number));
     }
     iteration.check_stop()?;
-    let mut objective = objective(iteration, pairs)?;
+    match rows {
+        TrainingRows::Pairs(pairs) => train_on(iteration, policy, of_pairs(iteration, pairs)?),
+        TrainingRows::Completions(ExampleKind::Best, rows) => {
+            train_on(iteration, policy, of_best(iteration, rows)?)
+        }
+        TrainingRows::Completions(ExampleKind::Groups, rows) => {
+            train_on(iteration, policy, of_groups(iteration, rows)?)
+        }
+        TrainingRows::Completions(_, rows) => train_on(iteration, policy, of_unpaired(iteration, rows)?),
+    }
+}
+
+/// Trains on an objective, whichever it is.
+fn train_on(
+    iteration: &Iteration<'_>,
+    mut policy: Policy,
+    mut objective: impl ReadsPolicies,
+) -> Result<Policy, EngineError> {
+    let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
     if objective.has_other_anchors() {
         policy.put_away();
         take_anchors(iteration, &mut objective, &mut |name| match policy_of(name) {
@@ -102,12 +125,48 @@ pub fn train(iteration: &Iteration<'_>, mut policy: Policy, pairs: &[Pair]) -> R
     Ok(if leaves.adapter { Policy::after(number) } else { Policy::trained(number, decoder, session) })
 }
 
+/// What makes tokens of the iteration's rows.
+fn rules<'a>(iteration: &Iteration<'a>) -> TurnRules<'a> {
+    let session = iteration.session;
+    let source = &session.inputs.policy;
+    TurnRules { end_token: session.recipe.train.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) }
+}
+
+/// The settings of the iteration's own training.
+fn own_settings(iteration: &Iteration<'_>) -> TrainSettings {
+    settings_of(&iteration.session.recipe.train, iteration.number)
+}
+
 /// The iteration's pairs in tokens, with the policies that the loss reads them by.
-fn objective(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
-    let (settings, source) = (&iteration.session.recipe.train, &iteration.session.inputs.policy);
-    let rules =
-        TurnRules { end_token: settings.end_token, ..TurnRules::new(&source.codec, &source.stop_ids) };
-    let rows = token_pairs(pairs, rules, settings.loss)?;
-    let own = settings_of(settings, iteration.number);
-    Ok(PairObjective::new(rows, &own).with_anchors(anchors(settings, iteration.number)))
+fn of_pairs(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
+    let settings = own_settings(iteration);
+    let rows = token_pairs(pairs, rules(iteration), settings.loss)?;
+    Ok(PairObjective::new(rows, &settings).with_anchors(anchors(&settings, iteration.number)))
+}
+
+/// Desirable and undesirable responses.
+fn of_unpaired(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<PairObjective, EngineError> {
+    let settings = own_settings(iteration);
+    let rows = unpaired_examples(rows, rules(iteration), settings.loss)?;
+    Ok(PairObjective::new(rows, &settings).with_anchors(anchors(&settings, iteration.number)))
+}
+
+/// Each prompt's best response, to be imitated.
+fn of_best(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<SftObjective, EngineError> {
+    let settings = own_settings(iteration);
+    Ok(SftObjective::new(best_examples(rows, rules(iteration), settings.loss_tokens)?, &settings))
+}
+
+/// Groups, with the axes' weights by the monitor.
+fn of_groups(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<GroupObjective, EngineError> {
+    let settings = own_settings(iteration);
+    let drift = match settings.loss {
+        LossKind::Gprl => Some(drift(iteration, rows)?),
+        _ => None,
+    };
+    let axis_weights = drift.as_ref().map(|drift| drift.axis_weights.as_slice());
+    let groups = token_groups(rows, rules(iteration), settings.loss, axis_weights)?;
+    Ok(GroupObjective::new(groups, &settings)
+        .with_reference(anchors(&settings, iteration.number).reference)
+        .with_kl_factor(drift.map_or(1.0, |drift| drift.kl_factor)))
 }

@@ -14,6 +14,7 @@ use selfplay_model::decoder::{KeepPlan, head_bytes};
 use selfplay_model::linear::NF4_PANEL;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{Architecture, ModelError};
+use selfplay_records::ExampleKind;
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{Offload, Recompute, TrainSettings};
@@ -367,7 +368,12 @@ pub(crate) fn longest_pair(settings: &TrainSettings) -> usize {
 /// Tokens of a forward pass at most: a micro-batch, or one pair that is longer; never more than a batch of pairs.
 pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
     let pair = longest_pair(settings);
-    settings.micro_batch_tokens.max(pair).min(settings.batch_size.saturating_mul(pair))
+    let most = settings.micro_batch_tokens.max(pair);
+    match settings.loss.examples() {
+        // A batch of groups has as many responses as are sampled, each a pass of its own at most.
+        ExampleKind::Groups => most,
+        _ => most.min(settings.batch_size.saturating_mul(pair)),
+    }
 }
 
 /// Kept for the backward pass of the largest micro-batch, and made in it.

@@ -16,9 +16,12 @@ use candle_core::DType;
 use selfplay_model::Architecture;
 use selfplay_model::decoder::KeepPlan;
 use selfplay_pairer::PairRule;
+use selfplay_records::ExampleKind;
 use selfplay_scorer::ComparisonLengths;
+use selfplay_trainer::AnchorPolicy;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
+use super::lengths::Lengths;
 use super::memory::{self, Models};
 use super::rates::{Rate, RatedStage, Rates, Work};
 use crate::recipe::Recipe;
@@ -43,42 +46,6 @@ const ITERATION: f64 = 0.5;
 
 /// Bytes a second that are read, hashed and written: a slow disk.
 const DISK: f64 = 2e8;
-
-/// The lengths that times are given for, in tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lengths {
-    pub(crate) prompt: usize,
-    pub(crate) response: usize,
-    /// Prompt and response as the preference model takes them.
-    scored: (usize, usize),
-    /// Prompt and either response of a pair.
-    trained: (usize, usize),
-}
-
-impl Lengths {
-    pub(crate) fn of(recipe: &Recipe, policy: &Architecture) -> Self {
-        let train = &recipe.train;
-        let scored = recipe.score.settings.kind.read_tokens(usize::MAX);
-        // Where the context is too short for both, a response's token costs the most: it is sampled, scored and trained
-        // once for each response, a prompt's once for all of them.
-        let response = recipe.sample.max_new_tokens.min(policy.max_positions.saturating_sub(1));
-        let prompt = train.max_prompt_length.min(policy.max_positions - response);
-        let scored_response = response.min(scored.saturating_sub(1));
-        // A shorter prompt leaves both responses more room: this one leaves them just what they can take.
-        let pair_prompt = prompt.min(train.max_length.saturating_sub(response));
-        Self {
-            prompt,
-            response,
-            scored: (prompt.min(scored - scored_response), scored_response),
-            trained: (pair_prompt, response.min(train.max_length - pair_prompt)),
-        }
-    }
-
-    /// Tokens of a pair, its prompt once.
-    pub(crate) fn pair(&self) -> usize {
-        self.trained.0 + 2 * self.trained.1
-    }
-}
 
 /// One row of the plan.
 #[derive(Debug)]
@@ -169,7 +136,7 @@ impl Job<'_> {
         // Frozen weights pass a gradient on and have none of their own.
         let backward = if train.lora.is_some() { 1.0 } else { 2.0 };
         let passes = 1.0 + backward + self.again() + f64::from(u8::from(first));
-        self.log_probs(self.lengths.trained, 2.0) * passes
+        self.log_probs(self.lengths.trained, self.lengths.responses as f64) * passes
     }
 
     /// The share of a forward pass that a step computes again.
@@ -192,19 +159,38 @@ impl Job<'_> {
     /// Policies that read the pairs before training, on average over the iterations.
     fn policies(&self) -> f64 {
         let iterations = self.recipe.iterations.max(1);
-        let all: usize =
-            (1..=iterations).map(|iteration| anchors::count(&self.recipe.train, iteration)).sum();
+        let own = match self.recipe.train.loss.examples() {
+            // Groups bring their policy's own log-probs.
+            ExampleKind::Groups => 1,
+            _ => 0,
+        };
+        let of = |iteration| match anchors::anchors(&self.recipe.train, iteration).reference {
+            AnchorPolicy::Start => anchors::count(&self.recipe.train, iteration).saturating_sub(own),
+            AnchorPolicy::Other(_) => anchors::count(&self.recipe.train, iteration),
+        };
+        let all: usize = (1..=iterations).map(of).sum();
         all as f64 / iterations as f64
     }
 
     /// Pairs of a prompt at most.
     fn pairs(&self) -> f64 {
         let samples = self.recipe.sample.num_samples as f64;
-        match self.recipe.pair.rule {
+        match (self.recipe.train.loss.examples(), self.recipe.pair.rule) {
             _ if samples < 2.0 => 0.0,
-            PairRule::AllAboveMargin => samples * (samples - 1.0) / 2.0,
-            PairRule::BestWorst | PairRule::BestRandom | PairRule::Random => 1.0,
+            (ExampleKind::Best | ExampleKind::Groups, _) => 1.0,
+            (ExampleKind::Unpaired, _) => samples + self.opponents(),
+            (ExampleKind::Pairs, PairRule::AllAboveMargin | PairRule::All) => {
+                let all = samples + self.opponents();
+                all * (all - 1.0) / 2.0
+            }
+            (ExampleKind::Pairs, PairRule::BestWorst | PairRule::BestRandom | PairRule::Random) => 1.0,
         }
+    }
+
+    /// Responses of earlier iterations that compete with a prompt's own, at most.
+    fn opponents(&self) -> f64 {
+        let earlier = self.recipe.pair.opponents.unwrap_or(0).min(self.recipe.iterations.saturating_sub(1));
+        (earlier * self.recipe.sample.num_samples) as f64
     }
 
     /// What each stage has to do for `prompts` of one iteration.
@@ -213,8 +199,13 @@ impl Job<'_> {
         let pairs = prompts * self.pairs();
         match stage {
             RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
-            RatedStage::Score => self.score(self.recipe.sample.num_samples as f64) * prompts,
-            RatedStage::Reference => self.log_probs(self.lengths.trained, 2.0) * (pairs * self.policies()),
+            RatedStage::Score => {
+                self.score(self.recipe.sample.num_samples as f64 + self.opponents()) * prompts
+            }
+            RatedStage::Reference => {
+                let each = self.log_probs(self.lengths.trained, self.lengths.responses as f64);
+                each * (pairs * self.policies())
+            }
             RatedStage::Train => {
                 let batch = train.batch_size as f64;
                 let (whole, rest) = ((pairs / batch).floor(), pairs % batch);

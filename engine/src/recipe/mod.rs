@@ -14,6 +14,7 @@
 //! link         what a link of a chain has beside sections; chains themselves are in `chain/`
 //! ```
 
+mod algorithm;
 mod checker;
 mod endpoint;
 mod json_schema;

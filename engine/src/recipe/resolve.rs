@@ -9,6 +9,7 @@ use selfplay_records::Problems;
 use selfplay_scorer::{MemberKeys, PreferenceKind};
 use selfplay_trainer::TrainSettings;
 
+use super::algorithm;
 use super::endpoint;
 use super::overrides::Override;
 use super::read::{read, table_of, text_of};
@@ -170,6 +171,9 @@ impl Lookup<'_> {
         score.keys.members = score.keys.members.take().map(|members| self.members(members));
         score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
         score.settle();
+        if !self.purpose.is_stage() {
+            self.problems.extend(algorithm::problems(recipe));
+        }
         for (section, settings) in [
             ("train", &mut recipe.train),
             ("sft", &mut recipe.sft.train),

@@ -24,6 +24,8 @@ pub fn stage_of(key: &str) -> Option<Stage> {
         (_, "seed" | "eval.prompts" | "eval.max_prompts") => Some(Stage::Candidates),
         ("policy" | "prompts" | "sample", _) => Some(Stage::Candidates),
         ("score", _) => Some(Stage::Preferences),
+        // Earlier candidates are compared too.
+        (_, "pair.opponents") => Some(Stage::Preferences),
         ("pair", _) => Some(Stage::Pairs),
         ("train", _) => Some(Stage::Policy),
         ("eval", _) => Some(Stage::Report),

@@ -30,6 +30,12 @@ pub fn shared_keys(changed: &[String], from: BranchPoint) -> Vec<String> {
     changed.iter().filter(is_shared).cloned().collect()
 }
 
+/// `train.loss`, where the branch would share pairs and its loss learns from something else.
+pub fn shared_loss(before: &Recipe, after: &Recipe, from: BranchPoint) -> Option<String> {
+    let differs = before.train.loss.examples() != after.train.loss.examples();
+    (from.stage >= SharedStage::Pairs && differs).then(|| "train.loss".to_owned())
+}
+
 /// The recipe's stage, whose keys the shared one depends on.
 fn stage_of_share(last: SharedStage) -> Stage {
     match last {
@@ -73,7 +79,7 @@ pub fn check_finished(source: &RunDir, manifest: &Manifest, from: BranchPoint) -
     if from.stage >= SharedStage::Preferences && !whole(&state.preferences) {
         return unfinished(format!("iteration_{:02}/preferences", from.iteration));
     }
-    if from.stage >= SharedStage::Pairs && !state.paired {
+    if from.stage >= SharedStage::Pairs && state.paired.is_empty() {
         return unfinished(format!("iteration_{:02}/pairs", from.iteration));
     }
     Ok(())
@@ -164,7 +170,9 @@ fn share_stages(
         share_folder(&there.preferences(), &here.preferences(), &|_| true, sharing)?;
     }
     if last >= SharedStage::Pairs {
-        share_file(&there.pairs_file(), &here.pairs_file(), sharing)?;
+        for kind in there.state()?.paired {
+            share_file(&there.rows_file(kind), &here.rows_file(kind), sharing)?;
+        }
     }
     Ok(())
 }

@@ -13,9 +13,10 @@
 //!     sampling.json                device, rows, tokens a step and bytes of cache of sampling
 //!     candidates/00000.parquet …   one file per shard of sample.shard_prompts prompts
 //!     preferences/00000.parquet …  the same shards, scored
-//!     pairs.parquet                every pair of the iteration
+//!     pairs.parquet                every pair of the iteration; of a loss without pairs instead unpaired.parquet, best.parquet or
+//!                                  groups.parquet
 //!     log_prob_difference.json     sampler against trainer on these candidates
-//!     train/                       metrics.jsonl; checkpoints step_000200/ … until policy/ is written
+//!     train/                       metrics.jsonl; drift.json of gprl; checkpoints step_000200/ … until policy/ is written
 //!     adapter/                     with train.lora: PEFT's layout
 //!     policy/                      Hugging Face layout: config, safetensors, tokenizer
 //!     policy_files.json            SHA-256 of each file of policy/ and adapter/
@@ -29,7 +30,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::atomic;
+use selfplay_records::{ExampleKind, atomic};
 
 use crate::error::EngineError;
 use crate::run::stages_left::IterationState;
@@ -206,9 +207,14 @@ impl IterationDir {
         self.root.join("preferences")
     }
 
-    /// `pairs.parquet`.
-    pub fn pairs_file(&self) -> PathBuf {
-        self.root.join("pairs.parquet")
+    /// What the iteration trains on: `pairs.parquet`, or the file of another kind of examples.
+    pub fn rows_file(&self, kind: ExampleKind) -> PathBuf {
+        self.root.join(format!("{}.parquet", kind.name()))
+    }
+
+    /// `train/drift.json`.
+    pub fn drift_file(&self) -> PathBuf {
+        self.train().join("drift.json")
     }
 
     /// `log_prob_difference.json`.
@@ -254,7 +260,7 @@ impl IterationDir {
         Ok(IterationState {
             candidates: shards_in(&self.candidates())?,
             preferences: shards_in(&self.preferences())?,
-            paired: self.pairs_file().is_file(),
+            paired: ExampleKind::ALL.into_iter().filter(|&kind| self.rows_file(kind).is_file()).collect(),
             checkpoint: self.checkpoints()?.last().copied(),
             adapter: self.adapter().is_dir(),
             policy: self.policy().is_dir(),
@@ -398,6 +404,6 @@ mod tests {
         let state = iteration.state().unwrap();
         assert_eq!(state.candidates, BTreeSet::from([0, 3]));
         assert_eq!(state.checkpoint, Some(400));
-        assert!(!state.paired && !state.policy && state.preferences.is_empty());
+        assert!(state.paired.is_empty() && !state.policy && state.preferences.is_empty());
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use selfplay_records::ExampleKind;
+
 use super::leaves::Leaves;
 
 /// What is on disk of one iteration.
@@ -15,8 +17,8 @@ pub struct IterationState {
     pub candidates: BTreeSet<usize>,
     /// Whole shards of preferences.
     pub preferences: BTreeSet<usize>,
-    /// `pairs.parquet`.
-    pub paired: bool,
+    /// The kinds of examples of which there is a file: `pairs.parquet`.
+    pub paired: Vec<ExampleKind>,
     /// Step of the newest training checkpoint.
     pub checkpoint: Option<u64>,
     /// `adapter/`.
@@ -51,19 +53,27 @@ pub struct StagesLeft {
     pub evaluate: bool,
 }
 
-/// What is left of an iteration of `shards` shards, whose training leaves `leaves`; `None` of a finished one. `evaluates`:
-/// there are held-out prompts.
-pub fn stages_left(
-    shards: usize,
-    evaluates: bool,
-    leaves: Leaves,
-    state: &IterationState,
-) -> Option<StagesLeft> {
+/// What an iteration has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IterationWork {
+    /// All its shards.
+    pub shards: usize,
+    /// Whether there are held-out prompts.
+    pub evaluates: bool,
+    /// What its training leaves.
+    pub leaves: Leaves,
+    /// What its loss learns from.
+    pub examples: ExampleKind,
+}
+
+/// What is left of an iteration; `None` of a finished one.
+pub fn stages_left(work: IterationWork, state: &IterationState) -> Option<StagesLeft> {
+    let IterationWork { shards, evaluates, leaves, examples } = work;
     let train = !state.has(leaves);
     if state.summarized && !train {
         return None;
     }
-    let pair = train && !state.paired;
+    let pair = train && !state.paired.contains(&examples);
     // Pairs read both, so a shard of candidates is needed even where its preferences are there.
     let missing = |present: &BTreeSet<usize>| match pair {
         true => (0..shards).filter(|shard| !present.contains(shard)).collect(),
@@ -83,10 +93,12 @@ mod tests {
     use super::*;
 
     const MODEL: Leaves = Leaves { adapter: false, model: true };
+    const WORK: IterationWork =
+        IterationWork { shards: 3, evaluates: true, leaves: MODEL, examples: ExampleKind::Pairs };
 
     /// What is left of an iteration of three shards, with held-out prompts.
     fn left(state: &IterationState) -> Option<StagesLeft> {
-        stages_left(3, true, MODEL, state)
+        stages_left(WORK, state)
     }
 
     fn whole() -> StagesLeft {
@@ -104,7 +116,7 @@ mod tests {
         let finished = IterationState {
             candidates: all.clone(),
             preferences: all,
-            paired: true,
+            paired: vec![ExampleKind::Pairs],
             checkpoint: None,
             adapter: false,
             policy: true,
@@ -136,11 +148,24 @@ mod tests {
                 StagesLeft { sample: vec![], ..whole() },
             ),
             (
-                IterationState { candidates: all.clone(), preferences: all, ..base.clone() },
+                IterationState { candidates: all.clone(), preferences: all.clone(), ..base.clone() },
                 StagesLeft { sample: vec![], score: vec![], ..whole() },
             ),
-            (IterationState { paired: true, ..base.clone() }, trained.clone()),
-            (IterationState { paired: true, checkpoint: Some(400), ..base.clone() }, trained),
+            (IterationState { paired: vec![ExampleKind::Pairs], ..base.clone() }, trained.clone()),
+            (
+                IterationState { paired: vec![ExampleKind::Pairs], checkpoint: Some(400), ..base.clone() },
+                trained,
+            ),
+            // What another loss would learn from is no use to this one.
+            (
+                IterationState {
+                    candidates: all.clone(),
+                    preferences: all.clone(),
+                    paired: vec![ExampleKind::Unpaired, ExampleKind::Groups],
+                    ..base.clone()
+                },
+                StagesLeft { sample: vec![], score: vec![], ..whole() },
+            ),
             (
                 IterationState { policy: true, ..base.clone() },
                 StagesLeft { evaluate: true, ..StagesLeft::default() },
@@ -149,7 +174,12 @@ mod tests {
             (IterationState { policy: true, evaluated: true, ..base.clone() }, nothing.clone()),
             // A summary without its policy (removed by hand) is no finished iteration.
             (
-                IterationState { evaluated: true, summarized: true, paired: true, ..base },
+                IterationState {
+                    evaluated: true,
+                    summarized: true,
+                    paired: vec![ExampleKind::Pairs],
+                    ..base
+                },
                 StagesLeft { train: true, ..nothing },
             ),
         ];
@@ -160,13 +190,15 @@ mod tests {
 
     #[test]
     fn without_held_out_prompts_nothing_is_evaluated() {
-        let left = stages_left(1, false, MODEL, &IterationState::default()).unwrap();
+        let work = IterationWork { shards: 1, evaluates: false, ..WORK };
+        let left = stages_left(work, &IterationState::default()).unwrap();
         assert!(!left.evaluate && left.train);
     }
 
     #[test]
     fn what_a_training_leaves_decides_whether_it_is_done() {
-        let adapter = IterationState { adapter: true, paired: true, ..IterationState::default() };
+        let adapter =
+            IterationState { adapter: true, paired: vec![ExampleKind::Pairs], ..IterationState::default() };
         let both = IterationState { policy: true, ..adapter.clone() };
         let policy = IterationState { adapter: false, ..both.clone() };
         for (leaves, done) in [
@@ -174,8 +206,8 @@ mod tests {
             (Leaves { adapter: true, model: true }, [false, true, false]),
             (MODEL, [false, true, true]),
         ] {
-            let trains =
-                [&adapter, &both, &policy].map(|state| stages_left(3, true, leaves, state).unwrap().train);
+            let trains = [&adapter, &both, &policy]
+                .map(|state| stages_left(IterationWork { leaves, ..WORK }, state).unwrap().train);
             assert_eq!(trains.map(|trains| !trains), done, "{leaves:?}");
         }
     }

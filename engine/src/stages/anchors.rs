@@ -1,7 +1,7 @@
-//! Log-probs of pairs under other policies than the one that is trained, one policy in memory at a time.
+//! Log-probs of the examples under other policies than the one that is trained, one policy in memory at a time.
 
 use selfplay_model::Decoder;
-use selfplay_trainer::{PairObjective, Preparation, load_anchors};
+use selfplay_trainer::{Preparation, ReadsPolicies};
 
 use super::train::in_training;
 use super::workspace::Workspace;
@@ -15,7 +15,7 @@ use crate::recipe::Stage;
 /// When a policy does not load or does not fit the pairs, a file cannot be read or written, or a signal asks for a stop.
 pub fn take_anchors(
     place: &dyn Workspace,
-    objective: &mut PairObjective,
+    objective: &mut impl ReadsPolicies,
     load: &mut dyn FnMut(&str) -> Result<Decoder, EngineError>,
 ) -> Result<(), EngineError> {
     let title = place.title(Stage::Policy);
@@ -23,7 +23,7 @@ pub fn take_anchors(
         place.progress().line(format!("{title}: log-probs of the pairs under {name}"));
         load(name)
     };
-    let ended = in_training(place, &mut |_| {}, |run| load_anchors(objective, run, &mut told))??;
+    let ended = in_training(place, &mut |_| {}, |run| objective.load_anchors(run, &mut told))??;
     match ended {
         Preparation::Complete => Ok(()),
         Preparation::Stopped => {

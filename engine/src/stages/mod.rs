@@ -5,7 +5,8 @@
 //! ```text
 //! workspace   where a stage works                  shards   rows on disk, shard by shard
 //! sample      prompts → candidates                 sampling_file   what sampling's bits depend on
-//! score       candidates → preferences             pair     preferences → pairs
+//! score       candidates → preferences             pair     preferences → what the loss learns from
+//! training_rows   pairs, or single responses
 //! train       pairs, instructions, comparisons → a model, and how it is written
 //! anchors     log-probs of pairs under other policies, before training
 //! ```
@@ -19,6 +20,7 @@ mod sampling_file;
 mod score;
 mod shards;
 mod train;
+mod training_rows;
 mod workspace;
 
 pub use anchors::take_anchors;
@@ -27,4 +29,5 @@ pub use sample::{prepare, sample};
 pub use score::score_shard;
 pub use shards::{Collected, Shards, shard_path};
 pub use train::{save_adapter, save_model, train, training_seed};
+pub use training_rows::TrainingRows;
 pub use workspace::{Product, Workspace};

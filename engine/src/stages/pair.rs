@@ -1,37 +1,61 @@
-//! Preferences → pairs: the rule of `[pair]` over every shard.
+//! Preferences → what the loss learns from: pairs by the rule of `[pair]`, or single responses, over every shard.
 
 use std::time::Instant;
 
-use selfplay_pairer::{Selected, select};
-use selfplay_records::{Candidates, Preference};
+use selfplay_pairer::{DropCounts, Selected, SelectedCompletions, select, select_completions};
+use selfplay_records::{Candidates, ExampleKind, Preference};
 
+use super::training_rows::TrainingRows;
 use super::workspace::Workspace;
 use crate::error::EngineError;
 use crate::recipe::Stage;
 
-/// Selects the pairs of all shards, each of them candidates and their preferences, and says how many there are.
+/// The rows that an iteration trains on, and the prompts that gave none.
+pub struct SelectedRows {
+    pub rows: TrainingRows,
+    pub dropped: DropCounts,
+}
+
+/// Selects the rows of all shards, each of them candidates and their preferences, and says how many there are. `train.loss` decides of
+/// which kind they are.
 ///
 /// # Errors
 /// When a shard does not read, or its candidates and preferences do not belong together.
 pub fn pair(
     place: &dyn Workspace,
     shards: impl IntoIterator<Item = Result<(Vec<Candidates>, Vec<Preference>), EngineError>>,
-) -> Result<Selected, EngineError> {
+) -> Result<SelectedRows, EngineError> {
     let started = Instant::now();
     let recipe = place.recipe();
-    let (mut selected, mut prompts) = (Selected::default(), 0);
+    let kind = recipe.train.loss.examples();
+    let (mut pairs, mut completions) = (Selected::default(), SelectedCompletions::default());
+    let mut prompts = 0;
     for shard in shards {
         let (candidates, preferences) = shard?;
         prompts += candidates.len();
         let iteration = place.iteration() as u64;
-        selected.append(select(&candidates, &preferences, &recipe.pair, recipe.seed, iteration)?);
+        match kind {
+            ExampleKind::Pairs => {
+                pairs.append(select(&candidates, &preferences, &recipe.pair, recipe.seed, iteration)?);
+            }
+            kind => completions.append(select_completions(&candidates, &preferences, &recipe.pair, kind)?),
+        }
     }
-    let dropped = selected.dropped;
+    let selected = match kind {
+        ExampleKind::Pairs => SelectedRows { rows: TrainingRows::Pairs(pairs.pairs), dropped: pairs.dropped },
+        kind => SelectedRows {
+            rows: TrainingRows::Completions(kind, completions.rows),
+            dropped: completions.dropped,
+        },
+    };
+    let (rows, dropped) = (&selected.rows, selected.dropped);
     place.progress().line(format!(
-        "{}: {} pairs of {prompts} prompts; without a pair: {} with one response, {} by length, {} ties, {} by margin; \
+        "{}: {} {} of {prompts} prompts; without {}: {} with one response, {} by length, {} ties, {} by margin; \
          {:.1} s",
         place.title(Stage::Pairs),
-        selected.pairs.len(),
+        rows.len(),
+        rows.noun(),
+        rows.of_prompt(),
         dropped.single,
         dropped.length,
         dropped.tie,

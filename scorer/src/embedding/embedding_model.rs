@@ -3,6 +3,8 @@
 use selfplay_records::Candidates;
 
 use super::embedder::Embedder;
+use super::gpm::GroupAdvantages;
+use super::hrc::CyclicSchedule;
 use super::{Embedding, EmbeddingKind, Embeds, bradley_terry, gpm, hrc};
 use crate::{CompareProgress, Footprint, ScoreError};
 
@@ -13,6 +15,8 @@ pub(super) struct EmbeddingModel {
     pub(super) embedder: Embedder,
     /// What scores are divided by.
     pub(super) tau: f64,
+    /// How tables weigh the two parts of an HRC model.
+    pub(super) schedule: CyclicSchedule,
 }
 
 impl Embeds for EmbeddingModel {
@@ -34,12 +38,19 @@ impl Embeds for EmbeddingModel {
         let score = match self.kind {
             EmbeddingKind::Gpm => gpm::score(a, b),
             EmbeddingKind::BradleyTerry => bradley_terry::score(a, b),
-            EmbeddingKind::Hrc => return hrc::score(a, b, self.tau),
+            EmbeddingKind::Hrc => return hrc::score(a, b, self.tau, CyclicSchedule::default()),
         };
         score / self.tau
     }
 
-    fn advantages(&self, responses: &[Embedding]) -> Option<Vec<f64>> {
+    fn table_score(&self, a: &Embedding, b: &Embedding) -> f64 {
+        match self.kind {
+            EmbeddingKind::Hrc => hrc::score(a, b, self.tau, self.schedule),
+            EmbeddingKind::Gpm | EmbeddingKind::BradleyTerry => self.score(a, b),
+        }
+    }
+
+    fn advantages(&self, responses: &[Embedding]) -> Option<GroupAdvantages> {
         match self.kind {
             EmbeddingKind::Gpm => Some(gpm::advantages(responses)),
             EmbeddingKind::BradleyTerry | EmbeddingKind::Hrc => None,

@@ -37,13 +37,28 @@ pub(super) fn gate(a: &Embedding, b: &Embedding) -> impl Fn(usize) -> f64 {
 /// Keeps the division by a spread of 0 finite.
 const SPREAD_FLOOR: f64 = 1e-6;
 
+/// The advantages of a group, and what they are made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct GroupAdvantages {
+    /// \[K].
+    pub(crate) total: Vec<f64>,
+    /// \[K]\[axes]: the summands of `total`.
+    pub(crate) by_axis: Vec<Vec<f64>>,
+    /// \[K]\[axes]: λ_l (r_i^l − mean), what `by_axis` is before it is divided by the spread.
+    pub(crate) rewards: Vec<Vec<f64>>,
+}
+
 /// Group-relative advantages by axis (GPRL, arXiv 2605.18721): A_i = Σ_l λ_l (r_i^l − mean)/(deviation + 1e-6), r_i^l the mean over all
 /// j (i among them) of s^l(i ≻ j), block l of the score without λ and τ; mean and deviation (of all, with n) over the group. λ is the
 /// mean of the group's gates, or 1 without a prompt head.
-pub(super) fn advantages(group: &[Embedding]) -> Vec<f64> {
+pub(super) fn advantages(group: &[Embedding]) -> GroupAdvantages {
     let axes = group.first().map_or(0, |first| first.value.len() / 2);
     let n = group.len() as f64;
-    let mut advantages = vec![0.0; group.len()];
+    let mut found = GroupAdvantages {
+        total: vec![0.0; group.len()],
+        by_axis: vec![Vec::with_capacity(axes); group.len()],
+        rewards: vec![Vec::with_capacity(axes); group.len()],
+    };
     for axis in 0..axes {
         let only = |l: usize| if l == axis { 1.0 } else { 0.0 };
         let reward =
@@ -53,11 +68,14 @@ pub(super) fn advantages(group: &[Embedding]) -> Vec<f64> {
         let variance = rewards.iter().map(|r| (r - mean) * (r - mean)).sum::<f64>() / n;
         let gate = |i: &Embedding| i.gate.get(axis).copied().unwrap_or(1.0);
         let lambda = group.iter().map(gate).sum::<f64>() / n;
-        for (advantage, reward) in advantages.iter_mut().zip(rewards) {
-            *advantage += lambda * (reward - mean) / (variance.sqrt() + SPREAD_FLOOR);
+        for (place, reward) in rewards.into_iter().enumerate() {
+            let advantage = lambda * (reward - mean) / (variance.sqrt() + SPREAD_FLOOR);
+            found.total[place] += advantage;
+            found.by_axis[place].push(advantage);
+            found.rewards[place].push(lambda * (reward - mean));
         }
     }
-    advantages
+    found
 }
 
 #[cfg(test)]
@@ -76,11 +94,14 @@ mod tests {
         // s: 0 ≻ 1 by 1, 1 ≻ 2 by 1, 0 and 2 tie. Means ⅓, 0, −⅓; deviation √(2/27).
         let unit = (1.0 / 3.0) / ((2.0f64 / 27.0).sqrt() + 1e-6);
         let found = advantages(&group);
-        for (found, want) in found.iter().zip([0.75 * unit, 0.0, -0.75 * unit]) {
+        for (found, want) in found.total.iter().zip([0.75 * unit, 0.0, -0.75 * unit]) {
             assert!((found - want).abs() < 1e-12, "{found} {want}");
         }
-        assert_eq!(advantages(&group[..1]), [0.0], "one response has nothing to be held against");
-        assert!(advantages(&[]).is_empty());
+        // The second axis has no spread: its summands are 0, and so are its rewards.
+        assert_eq!(found.by_axis[2], [found.total[2], 0.0]);
+        assert!((found.rewards[0][0] - 0.75 / 3.0).abs() < 1e-12 && found.rewards[0][1] == 0.0);
+        assert_eq!(advantages(&group[..1]).total, [0.0], "one response has nothing to be held against");
+        assert!(advantages(&[]).total.is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use selfplay_model::{Architecture, Codec, ModelError, PreferenceHeads};
 use super::backbone::footprint_of;
 use super::embedder::{Embedder, Reading};
 use super::embedding_model::EmbeddingModel;
+use super::hrc::CyclicSchedule;
 use super::kind::EmbeddingKind;
 use super::stored_head::stored_heads;
 use super::{Advantages, Embedded, EmbeddingSettings};
@@ -61,7 +62,8 @@ pub(crate) fn load(
     let embedder = Embedder::new(decoder, codec, heads, folder, reading)?;
     let tau = settings.tau.unwrap_or(head.default_tau());
     let (keeps_embeddings, advantages) = (settings.embeddings, settings.advantages);
-    let model = EmbeddingModel { kind: head, embedder, tau };
+    let schedule = CyclicSchedule::of(settings.dsppo_lambda, settings.iteration);
+    let model = EmbeddingModel { kind: head, embedder, tau, schedule };
     Ok(Box::new(Embedded { model, factor, keeps_embeddings, advantages }))
 }
 

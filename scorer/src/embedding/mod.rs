@@ -29,6 +29,7 @@ use selfplay_records::Candidates;
 
 use crate::preference_model::preference;
 use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
+use gpm::GroupAdvantages;
 
 /// The embedding of one (prompt, response).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,8 +57,13 @@ pub(crate) trait Embeds: Send + Sync {
     /// The paper's s(a ≻ b), antisymmetric.
     fn score(&self, a: &Embedding, b: &Embedding) -> f64;
 
+    /// The s(a ≻ b) of tables of preferences, where it is another one than that of contests.
+    fn table_score(&self, a: &Embedding, b: &Embedding) -> f64 {
+        self.score(a, b)
+    }
+
     /// The advantage of each of a prompt's responses; `None` for a model without axes.
-    fn advantages(&self, responses: &[Embedding]) -> Option<Vec<f64>>;
+    fn advantages(&self, responses: &[Embedding]) -> Option<GroupAdvantages>;
 
     /// As [`PreferenceModel::footprint`].
     fn footprint(&self) -> Footprint;
@@ -83,13 +89,17 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
         let embedded = self.model.embed(rows, progress)?;
         let compared = rows.iter().zip(&embedded).map(|(row, responses)| {
             let mut compared =
-                preference(row, |i, j| self.factor * self.model.score(&responses[i], &responses[j]))?;
+                preference(row, |i, j| self.factor * self.model.table_score(&responses[i], &responses[j]))?;
             if self.keeps_embeddings {
                 let narrow = |e: &Embedding| e.value.iter().map(|&x| x as f32).collect();
                 compared.embeddings = Some(responses.iter().map(narrow).collect());
             }
-            if self.advantages == Advantages::PerAxis {
-                compared.advantages = self.model.advantages(responses);
+            if self.advantages == Advantages::PerAxis
+                && let Some(found) = self.model.advantages(responses)
+            {
+                compared.advantages = Some(found.total);
+                compared.axis_advantages = Some(found.by_axis);
+                compared.axis_rewards = Some(found.rewards);
             }
             Ok(compared)
         });
@@ -153,7 +163,7 @@ mod tests {
         fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
             (a.value[0] - b.value[0]) / TAU
         }
-        fn advantages(&self, _: &[Embedding]) -> Option<Vec<f64>> {
+        fn advantages(&self, _: &[Embedding]) -> Option<GroupAdvantages> {
             None
         }
         fn footprint(&self) -> Footprint {

@@ -44,6 +44,10 @@ pub struct EmbeddingSettings {
     pub tokenization: Tokenization,
     /// Which advantages preference rows carry.
     pub advantages: Advantages,
+    /// λ of DSPPO's schedule over iterations, of an HRC model; absent: both parts as they are.
+    pub dsppo_lambda: Option<f64>,
+    /// The iteration that the schedule is at, from 1; 0 is as 1.
+    pub iteration: usize,
 }
 
 impl EmbeddingSettings {
@@ -54,6 +58,15 @@ impl EmbeddingSettings {
             && !(tau.is_finite() && tau > 0.0)
         {
             problems.value("tau", tau, "a positive number");
+        }
+        if let Some(lambda) = self.dsppo_lambda
+            && !(0.0..=1.0).contains(&lambda)
+        {
+            problems.value(
+                "dsppo_lambda",
+                lambda,
+                "a number from 0 to 1: above 1 the cyclic part would turn round",
+            );
         }
         problems.extend(self.reading.validate());
         problems

@@ -20,6 +20,7 @@ impl ScoreKeys {
             ("embeddings", self.embeddings == Some(true)),
             ("tokenization", self.tokenization.is_some_and(|given| given != Tokenization::Auto)),
             ("advantages", self.advantages.is_some_and(|given| given != Advantages::Off)),
+            ("dsppo_lambda", self.dsppo_lambda.is_some()),
         ];
         self.refuse(problems, &given);
     }

@@ -58,6 +58,11 @@ pub struct ScoreKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Advantages", extend("default" = Advantages::default()))]
     pub advantages: Option<Advantages>,
+    /// λ of DSPPO's schedule, of a hrc: tables of iteration t hold (1 + λ/√t) of its reward's part and (1 − λ/√t) of its cyclic one;
+    /// the paper has 1. Absent: both as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1))]
+    pub dsppo_lambda: Option<f64>,
     /// Whether s is stored as the paper defines it or as the reference pipeline stores it.
     pub score_difference: ScoreDifference,
     /// What s(i ≻ j) loses for each token that i is longer than j (`length_unit`). 0 is off. It is in what is stored, not in win rates.
@@ -143,6 +148,9 @@ impl ScoreKeys {
         }
         if self.kind != PreferenceKind::Ensemble {
             self.refuse_keys_of_ensembles(problems);
+        }
+        if matches!(self.kind, PreferenceKind::Auto | PreferenceKind::Gpm | PreferenceKind::BradleyTerry) {
+            self.refuse(problems, &[("dsppo_lambda", self.dsppo_lambda.is_some())]);
         }
         let kind = match self.kind {
             PreferenceKind::Auto => KindSettings::Auto(self.embedding()),
@@ -254,6 +262,8 @@ impl ScoreKeys {
             embeddings: self.embeddings.unwrap_or_default(),
             tokenization: self.tokenization.unwrap_or_default(),
             advantages: self.advantages.unwrap_or_default(),
+            dsppo_lambda: self.dsppo_lambda,
+            iteration: 0,
         }
     }
 
@@ -300,6 +310,7 @@ impl ScoreSettings {
             embeddings: embedding.map(|own| own.embeddings),
             tokenization: embedding.map(|own| own.tokenization),
             advantages: embedding.map(|own| own.advantages),
+            dsppo_lambda: embedding.and_then(|own| own.dsppo_lambda),
             score_difference: self.score_difference,
             length_penalty: self.length.map(|length| length.weight),
             length_unit: self.length.map(|length| length.unit),

@@ -27,6 +27,8 @@ pub(crate) enum LossFault {
     NotFinite { pair: usize, what: &'static str, value: f64 },
     #[error("loss {kind} needs the whole batch of {want} pairs at once and got {got}")]
     PartOfBatch { kind: LossKind, got: usize, want: usize },
+    #[error("loss {kind} is none of pairs")]
+    NotOfPairs { kind: LossKind },
 }
 
 impl HasKind for LossFault {
@@ -38,7 +40,8 @@ impl HasKind for LossFault {
             LossFault::NotFinite { .. } => Kind::Machine,
             LossFault::MissingReference { .. }
             | LossFault::MissingInitial { .. }
-            | LossFault::PartOfBatch { .. } => Kind::Defect,
+            | LossFault::PartOfBatch { .. }
+            | LossFault::NotOfPairs { .. } => Kind::Defect,
         }
     }
 }
@@ -53,7 +56,7 @@ impl LossFault {
             | LossFault::MissingReference { pair, .. }
             | LossFault::MissingInitial { pair, .. }
             | LossFault::NotFinite { pair, .. } => Some(*pair),
-            LossFault::PartOfBatch { .. } => None,
+            LossFault::PartOfBatch { .. } | LossFault::NotOfPairs { .. } => None,
         }
     }
 }

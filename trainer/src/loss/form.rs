@@ -1,12 +1,17 @@
 //! What a file of `loss/` says of its loss: its equation as a function, and which numbers, fields and keys it reads.
 
+use selfplay_records::ExampleKind;
+
 use super::inputs::{PreferenceTarget, TargetField};
 use super::settings::LossSettings;
 
-/// A loss, for the rest of the program. Made by [`LossForm::of_pair`] or [`LossForm::of_batch`]; a file changes what differs.
+/// A loss, for the rest of the program. Made by [`LossForm::of_pair`], [`LossForm::of_batch`] or [`LossForm::of_objective`]; a file changes
+/// what differs.
 pub(crate) struct LossForm {
     /// The name in recipes.
     pub(super) name: &'static str,
+    /// What it learns from.
+    pub(super) examples: ExampleKind,
     /// The policies that it holds the policy in training against.
     pub(super) against: Against,
     /// What its terms are by default.
@@ -50,6 +55,12 @@ pub(crate) enum LossKey {
     LabelSmoothing,
     /// `eta`, `rho`, `history` and `history_weights`, in the place of `beta`.
     Inpo,
+    /// `desirable_weight` and `undesirable_weight`.
+    Kto,
+    /// `clip`, `clip_high` and `kl_weight`.
+    Groups,
+    /// `drift_threshold` and `drift_strength`.
+    Drift,
 }
 
 /// A loss's equation.
@@ -59,6 +70,8 @@ pub(super) enum Equation {
     /// Of a whole batch. The derivatives are those of the **sum** of the batch's values, so that dividing by n gives those
     /// of the batch's mean as for every other loss.
     Batch(fn(&LossSettings, &[LossPair]) -> Vec<TermsLoss>),
+    /// Of the objective that learns from [`LossForm::examples`].
+    Objective,
 }
 
 /// One pair as an equation has it.
@@ -113,9 +126,15 @@ impl LossForm {
         Self::new(name, Equation::Batch(equation))
     }
 
+    /// A loss without pairs, whose equation stands with its objective; no reference, and no keys of its own.
+    pub(super) const fn of_objective(name: &'static str, examples: ExampleKind) -> Self {
+        Self { examples, against: Against::Nothing, ..Self::new(name, Equation::Objective) }
+    }
+
     const fn new(name: &'static str, equation: Equation) -> Self {
         Self {
             name,
+            examples: ExampleKind::Pairs,
             against: Against::Reference,
             unit: LogProbUnit::Sum,
             targets: &[],

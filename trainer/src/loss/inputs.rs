@@ -26,6 +26,10 @@ pub struct PreferenceTarget {
     pub score_win: Option<f64>,
     /// ŝ_l, mean score of the rejected response, row field `chosen_score_lose`.
     pub score_lose: Option<f64>,
+    /// Of an unpaired response: whether it is desirable, row field `label`.
+    pub desirable: Option<bool>,
+    /// What the pair's loss is multiplied by; absent: 1.
+    pub weight: Option<f64>,
 }
 
 /// A field of [`PreferenceTarget`].
@@ -41,6 +45,8 @@ pub(crate) enum TargetField {
     ScoreWin,
     /// ŝ_l.
     ScoreLose,
+    /// 1 of a desirable response, 0 of an undesirable one.
+    Label,
 }
 
 impl TargetField {
@@ -52,6 +58,7 @@ impl TargetField {
             TargetField::ProbabilityLose => "chosen_probs_lose",
             TargetField::ScoreWin => "chosen_score_win",
             TargetField::ScoreLose => "chosen_score_lose",
+            TargetField::Label => "label",
         }
     }
 
@@ -75,6 +82,7 @@ impl PreferenceTarget {
             TargetField::ProbabilityLose => self.probability_lose,
             TargetField::ScoreWin => self.score_win,
             TargetField::ScoreLose => self.score_lose,
+            TargetField::Label => self.desirable.map(|desirable| f64::from(u8::from(desirable))),
         }
     }
 }

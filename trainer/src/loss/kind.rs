@@ -1,4 +1,5 @@
-//! The names of the losses: one line of the table below per loss, which ties the name in recipes to the loss's file.
+//! The names of the losses: one line of the table below per loss, which ties the name in recipes to the loss's file. Those without pairs
+//! name what they learn from instead of an equation of pairs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,14 @@ macro_rules! losses {
             Inpo = inpo,
             /// Online IPO: squared distance of the margin to the difference of the mean win probabilities.
             OnlineIpo = online_ipo,
+            /// KTO: single responses, desirable or undesirable, against the batch's KL.
+            Kto = kto,
+            /// Supervised fine-tuning on the best response to each prompt.
+            BestOfK = best_of_k,
+            /// GRPO: groups of responses, a clipped surrogate per token, advantages from the mean scores.
+            Grpo = grpo,
+            /// GPRL: as grpo, with advantages axis by axis of a GPM and a monitor of their drift.
+            Gprl = gprl,
         }
     };
 }

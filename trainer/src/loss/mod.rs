@@ -6,7 +6,7 @@
 //!
 //! A loss is a file here, whose `FORM` says what it reads, with its `mod` line below and its line in the table of `kind.rs`.
 //!
-//! A batch's loss is the mean over its pairs. Three things need more than one pair: `kto-pair` (its KL means), `orpo`
+//! A batch's loss is the mean over its pairs. Three things need more than one pair: `kto-pair` and `kto` (their KL means), `orpo`
 //! and `sft_weight` (their NLL is the mean over all chosen response tokens of the batch, as TRL 1.16's `sft` loss, which
 //! took the place of its `rpo_alpha`, has it). `evaluate` therefore takes a whole optimizer batch; micro-batches then use
 //! its derivatives as coefficients. `evaluate_part` takes a part of a batch and the whole batch's totals.
@@ -18,6 +18,7 @@
 mod apo_down;
 mod apo_zero;
 mod bco_pair;
+mod best_of_k;
 mod discopop;
 mod dpo;
 mod dpo_norm;
@@ -25,11 +26,14 @@ mod exo_pair;
 mod fault;
 mod form;
 mod gpo;
+mod gprl;
+mod grpo;
 mod hinge;
 mod inpo;
 mod inputs;
 mod ipo;
 mod kind;
+mod kto;
 mod kto_pair;
 mod ln_gpo;
 mod nca_pair;
@@ -112,15 +116,17 @@ pub(crate) fn evaluate_part(
             let batch: Vec<LossPair> = prepared.iter().map(|ready| ready.pair).collect();
             equation(settings, &batch)
         }
+        Equation::Objective => return Err(LossFault::NotOfPairs { kind }),
     };
     let share = 1.0 / totals.pairs.max(1) as f64;
     let nll_weight = if kind.form().has_nll { 1.0 } else { settings.sft_weight };
     let d_nll = -nll_weight / totals.chosen_tokens.max(1) as f64;
     let mut batch = BatchLoss::default();
     for (index, (value, ready)) in values.iter().zip(&prepared).enumerate() {
-        let loss = value.value * share + d_nll * pairs[index].policy.chosen;
-        let d_chosen = value.d_chosen * ready.scale.chosen * share + d_nll;
-        let d_rejected = value.d_rejected * ready.scale.rejected * share;
+        let weight = pairs[index].target.weight.unwrap_or(1.0);
+        let loss = value.value * weight * share + d_nll * pairs[index].policy.chosen;
+        let d_chosen = value.d_chosen * weight * ready.scale.chosen * share + d_nll;
+        let d_rejected = value.d_rejected * weight * ready.scale.rejected * share;
         for (what, value) in [("its loss", loss), ("its gradient", d_chosen), ("its gradient", d_rejected)] {
             finite(index, what, value)?;
         }

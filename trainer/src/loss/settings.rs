@@ -28,6 +28,10 @@ pub struct LossSettings {
     pub eta: f64,
     /// ρ of INPO, 0 to 1.
     pub rho: f64,
+    /// λ_D of KTO.
+    pub desirable_weight: f64,
+    /// λ_U of KTO.
+    pub undesirable_weight: f64,
 }
 
 impl LossSettings {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use selfplay_records::ExampleKind;
+
 use super::form::{Against, Equation, LossForm, LossKey};
 use super::inputs::TargetField;
 use super::kind::{LossKind, losses};
@@ -25,6 +27,11 @@ impl LossKind {
     /// The name in recipes.
     pub fn name(self) -> &'static str {
         self.form().name
+    }
+
+    /// What the loss learns from.
+    pub fn examples(self) -> ExampleKind {
+        self.form().examples
     }
 
     /// The target fields that every pair must have for this loss.
@@ -54,7 +61,7 @@ impl fmt::Display for LossKind {
     }
 }
 
-/// Whether the loss reads reference log-probs: all but SimPO and ORPO.
+/// Whether the loss reads reference log-probs: all but SimPO, ORPO and best-of-k.
 pub fn needs_reference(kind: LossKind) -> bool {
     kind.form().against != Against::Nothing
 }
@@ -64,7 +71,7 @@ pub fn needs_initial(kind: LossKind) -> bool {
     kind.form().against == Against::ReferenceAndInitial
 }
 
-/// Whether the loss of one pair depends on the others beyond `BatchTotals`: `kto-pair` only.
+/// Whether the loss of one pair depends on the others beyond `BatchTotals`: `kto-pair` and `kto`.
 pub fn needs_whole_batch(kind: LossKind) -> bool {
     matches!(kind.form().equation, Equation::Batch(_))
 }

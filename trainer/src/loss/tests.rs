@@ -1,7 +1,7 @@
 //! Numbers derived by hand for each loss, derivatives against central differences, bad inputs.
 
 use proptest::prelude::*;
-use selfplay_records::{HasKind, Kind};
+use selfplay_records::{ExampleKind, HasKind, Kind};
 
 use super::*;
 
@@ -18,7 +18,14 @@ fn settings(kind: LossKind, beta: f64) -> LossSettings {
         target_clamp: None,
         eta: DEFAULT_ETA,
         rho: DEFAULT_RHO,
+        desirable_weight: 1.0,
+        undesirable_weight: 1.0,
     }
+}
+
+/// The losses whose equations stand here, over pairs.
+fn losses_of_pairs() -> Vec<LossKind> {
+    LossKind::ALL.into_iter().filter(|kind| kind.examples() == ExampleKind::Pairs).collect()
 }
 
 /// A pair with reference 0, so that Δ is what is given, and every target field.
@@ -36,6 +43,8 @@ fn pair(chosen: f64, rejected: f64) -> PairInputs {
             score: Some(1.5),
             score_win: Some(1.0),
             score_lose: Some(-0.5),
+            desirable: Some(true),
+            weight: None,
         },
     }
 }
@@ -301,6 +310,101 @@ fn online_ipo_by_hand() {
     check(&settings(LossKind::OnlineIpo, 0.25), pair(4.0, -1.0), 9.0, 6.0, -6.0);
 }
 
+/// An unpaired response with Δ = `own`, whose prompt's other response has Δ = `other`.
+fn unpaired(desirable: bool, own: f64, other: f64) -> PairInputs {
+    let mut example = pair(own, other);
+    example.target = PreferenceTarget { desirable: Some(desirable), ..PreferenceTarget::default() };
+    example
+}
+
+#[test]
+fn kto_by_hand() {
+    // z₀ = max(0, (3 − 1)/2) = 1, β = ln 3: desirable Δ = 2, x = ln 3, 1 − σ = ¼; undesirable Δ = 2, x = −ln 3, 1 − σ = ¾ times 2.
+    let beta = 3.0f64.ln();
+    let kto = LossSettings { undesirable_weight: 2.0, ..settings(LossKind::Kto, beta) };
+    let batch = [unpaired(true, 2.0, 3.0), unpaired(false, 2.0, -1.0)];
+    let got = evaluate(&kto, &batch).unwrap();
+    close(got.loss, 0.5 * (0.25 + 2.0 * 0.75));
+    // σ′(±ln 3) = 3/16.
+    close(got.d_chosen[0], -0.5 * beta * 3.0 / 16.0);
+    close(got.d_chosen[1], 0.5 * 2.0 * beta * 3.0 / 16.0);
+    assert_eq!(got.d_rejected, [0.0, 0.0], "z₀ has no gradient");
+    close(got.reward_chosen[0], 2.0 * beta);
+    // A mean below 0 is no divergence: z₀ = 0, and β(Δ − 0) = 0 gives ½.
+    close(evaluate(&kto, &[unpaired(true, 0.0, -5.0)]).unwrap().loss, 0.5);
+    let mut bare = batch;
+    bare[1].target.desirable = None;
+    let error = evaluate(&kto, &bare).unwrap_err();
+    assert!(error.kind() == Kind::Input && error.to_string().contains("label"), "{error}");
+    assert!(evaluate_part(&kto, &batch[..1], BatchTotals::of(&batch)).is_err());
+    assert!(needs_whole_batch(LossKind::Kto) && needs_reference(LossKind::Kto));
+}
+
+#[test]
+fn kto_s_derivatives_are_those_of_a_batch_with_its_baseline_held() {
+    let kto = LossSettings { desirable_weight: 1.5, undesirable_weight: 0.5, ..settings(LossKind::Kto, 0.3) };
+    let batch = [
+        unpaired(true, 1.0, 4.0),
+        unpaired(false, -2.0, 1.0),
+        unpaired(false, 3.0, -1.5),
+        unpaired(true, -4.0, 0.5),
+    ];
+    let baseline = 1.0; // (4 + 1 − 1.5 + 0.5)/4
+    let plain = |deltas: &[f64]| {
+        let values = deltas.iter().zip(&batch).map(|(delta, example)| {
+            let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
+            match example.target.desirable.unwrap() {
+                true => 1.5 * (1.0 - sigma(0.3 * (delta - baseline))),
+                false => 0.5 * (1.0 - sigma(0.3 * (baseline - delta))),
+            }
+        });
+        values.sum::<f64>() / 4.0
+    };
+    let deltas: Vec<f64> = batch.iter().map(|example| example.policy.chosen).collect();
+    let got = evaluate(&kto, &batch).unwrap();
+    close(got.loss, plain(&deltas));
+    for i in 0..4 {
+        let at = |step: f64| {
+            let mut moved = deltas.clone();
+            moved[i] += step;
+            plain(&moved)
+        };
+        let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
+        assert!((slope - got.d_chosen[i]).abs() < 1e-9, "{i}: {slope} against {}", got.d_chosen[i]);
+    }
+}
+
+#[test]
+fn a_pair_s_weight_multiplies_its_share() {
+    let mut heavy = pair(2.0, -1.0);
+    heavy.target.weight = Some(2.5);
+    let light = pair(-0.5, 0.75);
+    for kind in losses_of_pairs().into_iter().filter(|kind| !needs_whole_batch(*kind)) {
+        let settings = settings(kind, 0.5);
+        let alone = |pair: PairInputs| {
+            evaluate_part(&settings, &[pair], BatchTotals { pairs: 2, chosen_tokens: 8 }).unwrap()
+        };
+        let mut without = heavy;
+        without.target.weight = None;
+        let (one, weighed) = (alone(without), alone(heavy));
+        if kind == LossKind::Orpo {
+            continue; // Its NLL is no part of a pair's loss.
+        }
+        close(weighed.loss, 2.5 * one.loss);
+        close(weighed.d_chosen[0], 2.5 * one.d_chosen[0]);
+        close(weighed.d_rejected[0], 2.5 * one.d_rejected[0]);
+        close(evaluate(&settings, &[heavy, light]).unwrap().loss, weighed.loss + alone(light).loss);
+    }
+}
+
+#[test]
+fn losses_without_pairs_are_none_of_pairs() {
+    for kind in [LossKind::BestOfK, LossKind::Grpo, LossKind::Gprl] {
+        let error = evaluate(&settings(kind, 0.1), &[pair(0.0, 0.0)]).unwrap_err();
+        assert_eq!((error.kind(), error.pair()), (Kind::Defect, None));
+    }
+}
+
 #[test]
 fn orpo_survives_certainty() {
     let mut certain = pair(0.0, 0.0);
@@ -325,7 +429,7 @@ fn sft_weight_adds_the_token_mean() {
 
 #[test]
 fn extreme_log_probs_stay_finite() {
-    for kind in LossKind::ALL {
+    for kind in losses_of_pairs() {
         for (chosen, rejected) in [(-1e6, 0.0), (0.0, -1e6), (-1e6, -1e6)] {
             let got = evaluate(&settings(kind, 0.1), &[pair(chosen, rejected)]).unwrap();
             assert!(got.loss.is_finite(), "{kind}");
@@ -335,7 +439,7 @@ fn extreme_log_probs_stay_finite() {
 
 #[test]
 fn missing_and_wrong_fields_are_named() {
-    for kind in LossKind::ALL {
+    for kind in losses_of_pairs() {
         let mut bare = pair(-1.0, -2.0);
         bare.target = PreferenceTarget::default();
         let got = evaluate(&settings(kind, 0.1), &[pair(-1.0, -2.0), bare]);
@@ -367,7 +471,7 @@ fn broken_numbers_name_the_pair() {
     assert!(matches!(error, LossFault::NotFinite { pair: 0, .. }), "{error}");
     let mut without = good;
     without.reference = None;
-    for kind in LossKind::ALL {
+    for kind in losses_of_pairs() {
         assert_eq!(evaluate(&settings(kind, 0.1), &[without]).is_err(), needs_reference(kind), "{kind}");
     }
     let mut empty = good;
@@ -380,7 +484,7 @@ fn broken_numbers_name_the_pair() {
 fn a_part_is_refused_only_where_the_whole_is_needed() {
     let pairs = [pair(-1.0, -2.0), pair(-3.0, -2.5)];
     let totals = BatchTotals::of(&pairs);
-    for kind in LossKind::ALL {
+    for kind in losses_of_pairs() {
         let part = evaluate_part(&settings(kind, 0.1), &pairs[..1], totals);
         assert_eq!(part.is_err(), needs_whole_batch(kind), "{kind}");
     }
@@ -406,13 +510,14 @@ fn any_pair() -> impl Strategy<Value = PairInputs> {
                 score: Some(s[0]),
                 score_win: Some(s[1]),
                 score_lose: Some(s[2]),
+                ..PreferenceTarget::default()
             },
         })
 }
 
 fn any_settings() -> impl Strategy<Value = LossSettings> {
     (
-        prop::sample::select(LossKind::ALL.to_vec()),
+        prop::sample::select(losses_of_pairs()),
         0.02..1.0f64,
         prop_oneof![Just(0.0), 0.0..0.4f64],
         any::<bool>(),
@@ -442,6 +547,8 @@ fn any_settings() -> impl Strategy<Value = LossSettings> {
                     target_clamp,
                     eta,
                     rho,
+                    desirable_weight: 1.0,
+                    undesirable_weight: 1.0,
                 }
             },
         )

@@ -1,7 +1,11 @@
-//! The training objectives: pairs, instructions, comparisons. Each is an [`Objective`] for the one training loop
+//! The training objectives: pairs (single responses among them), groups, instructions, comparisons. Each is an [`Objective`] for the one training loop
 //! ([`crate::train`]).
 
+mod checked_lines;
+mod completions;
+mod groups;
 mod pairs;
+mod policies;
 mod preference;
 mod sft;
 
@@ -9,10 +13,13 @@ use std::borrow::Cow;
 
 use selfplay_model::{Decoder, Gradients};
 
+pub use completions::{best_examples, unpaired_examples};
+pub use groups::{AxisDrift, GroupObjective, GroupResponse, TokenGroup, axis_shares, token_groups};
 pub use pairs::{
     AnchorPolicy, Anchors, MicroBatches, PairObjective, TokenPair, load_anchors, pair_gradients, token_pair,
     token_pairs,
 };
+pub use policies::ReadsPolicies;
 pub use preference::{
     ComparisonLabel, PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings,
     TokenComparison,
@@ -42,6 +49,10 @@ pub struct BatchReport {
     pub logp_chosen: Option<f64>,
     /// Mean summed log-prob of the rejected responses, in nats.
     pub logp_rejected: Option<f64>,
+    /// Mean divergence from the reference over the tokens, of a loss over groups.
+    pub kl: Option<f64>,
+    /// Share of the tokens whose ratio is clipped, of a loss over groups.
+    pub clipped: Option<f64>,
     /// Tokens that went forward.
     pub tokens: usize,
     /// The first example, by place in the batch, whose loss is not finite; gradients are then of no use.
@@ -61,6 +72,8 @@ impl BatchReport {
             reward_rejected: sum(self.reward_rejected, other.reward_rejected),
             logp_chosen: sum(self.logp_chosen, other.logp_chosen),
             logp_rejected: sum(self.logp_rejected, other.logp_rejected),
+            kl: sum(self.kl, other.kl),
+            clipped: sum(self.clipped, other.clipped),
             tokens: self.tokens + other.tokens,
             not_finite: self.not_finite.or(other.not_finite),
         }

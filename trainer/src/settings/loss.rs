@@ -15,6 +15,8 @@ impl From<&TrainSettings> for LossSettings {
             target_clamp: settings.target_clamp,
             eta: settings.eta.unwrap_or(DEFAULT_ETA),
             rho: settings.rho.unwrap_or(DEFAULT_RHO),
+            desirable_weight: settings.desirable_weight.unwrap_or(1.0),
+            undesirable_weight: settings.undesirable_weight.unwrap_or(1.0),
         }
     }
 }

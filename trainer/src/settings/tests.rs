@@ -146,3 +146,57 @@ fn a_section_of_lora_is_checked_key_by_key() {
         assert!(serde_json::from_str::<TrainSettings>(refused).is_err(), "{refused}");
     }
 }
+
+/// The keys that are wrong in these settings.
+fn with_keys(json: &str) -> Vec<String> {
+    keys(&serde_json::from_str(json).unwrap())
+}
+
+#[test]
+fn keys_are_for_the_losses_that_read_them() {
+    for right in [
+        r#"{"loss": "kto", "desirable_weight": 1.5, "undesirable_weight": 0, "length_normalized": true}"#,
+        r#"{"loss": "grpo", "clip": 0.2, "clip_high": 0.28, "kl_weight": 0, "reference": "initial"}"#,
+        r#"{"loss": "gprl", "drift_threshold": 0.5, "drift_strength": 0}"#,
+        r#"{"loss": "best-of-k", "loss_tokens": "all"}"#,
+        r#"{"loss": "online-ipo", "pair_weight": "margin"}"#,
+    ] {
+        assert!(with_keys(right).is_empty(), "{right}: {:?}", with_keys(right));
+    }
+    assert_eq!(
+        with_keys(r#"{"loss": "gpo", "clip": 0.2, "desirable_weight": 2}"#),
+        ["desirable_weight", "clip"]
+    );
+    assert_eq!(with_keys(r#"{"loss": "grpo", "drift_threshold": 1}"#), ["drift_threshold"]);
+    assert_eq!(
+        with_keys(r#"{"loss": "gprl", "clip": 1, "clip_high": 0, "kl_weight": -1}"#),
+        ["clip", "clip_high", "kl_weight"]
+    );
+    assert_eq!(
+        with_keys(r#"{"loss": "kto", "desirable_weight": 0, "undesirable_weight": 0}"#),
+        ["undesirable_weight"]
+    );
+}
+
+#[test]
+fn keys_of_pairs_are_refused_where_there_are_none() {
+    for loss in ["grpo", "gprl", "kto", "best-of-k", "kto-pair"] {
+        assert_eq!(
+            with_keys(&format!(r#"{{"loss": "{loss}", "pair_weight": "margin"}}"#)),
+            ["pair_weight"],
+            "{loss}"
+        );
+    }
+    let all = r#"{"loss": "gprl", "sft_weight": 0.1, "length_normalized": true, "loss_tokens": "all"}"#;
+    assert_eq!(with_keys(all), ["sft_weight", "length_normalized", "loss_tokens"]);
+    assert_eq!(with_keys(r#"{"loss": "best-of-k", "reference": "initial"}"#), ["reference"]);
+}
+
+#[test]
+fn defaults_are_read_where_keys_are_absent() {
+    let settings = TrainSettings { clip_high: Some(0.3), ..TrainSettings::default() };
+    assert_eq!((settings.clip_range(), settings.kl_weight()), ((0.2, 0.3), 0.04));
+    let settings = TrainSettings { clip: Some(0.1), ..TrainSettings::default() };
+    assert_eq!((settings.clip_range(), settings.drift_threshold()), ((0.1, 0.1), 0.1));
+    assert_eq!(settings.drift_strength(), 1.0);
+}

@@ -205,18 +205,20 @@ fn total(collective: &dyn Collective, own: Vec<BatchReport>) -> Result<BatchRepo
 }
 
 /// A report as numbers: an absent value as two zeros, one that is there after a 1.
-fn to_numbers(report: &BatchReport) -> [f64; 12] {
+fn to_numbers(report: &BatchReport) -> [f64; 16] {
     let option = |value: Option<f64>| [f64::from(u8::from(value.is_some())), value.unwrap_or(0.0)];
     let [a, b] = option(report.reward_chosen);
     let [c, d] = option(report.reward_rejected);
     let [e, f] = option(report.logp_chosen);
     let [g, h] = option(report.logp_rejected);
     let [i, j] = option(report.not_finite.map(|place| place as f64));
-    [report.loss, report.tokens as f64, a, b, c, d, e, f, g, h, i, j]
+    let [k, l] = option(report.kl);
+    let [m, n] = option(report.clipped);
+    [report.loss, report.tokens as f64, a, b, c, d, e, f, g, h, i, j, k, l, m, n]
 }
 
-fn from_numbers(numbers: &[f64; 12]) -> BatchReport {
-    let [loss, tokens, a, b, c, d, e, f, g, h, i, j] = *numbers;
+fn from_numbers(numbers: &[f64; 16]) -> BatchReport {
+    let [loss, tokens, a, b, c, d, e, f, g, h, i, j, k, l, m, n] = *numbers;
     let option = |flag: f64, value: f64| (flag != 0.0).then_some(value);
     BatchReport {
         loss,
@@ -226,6 +228,8 @@ fn from_numbers(numbers: &[f64; 12]) -> BatchReport {
         logp_chosen: option(e, f),
         logp_rejected: option(g, h),
         not_finite: option(i, j).map(|place| place as usize),
+        kl: option(k, l),
+        clipped: option(m, n),
     }
 }
 
@@ -241,6 +245,8 @@ mod tests {
             reward_rejected: None,
             logp_chosen: Some(-1e-17),
             logp_rejected: Some(3.5),
+            kl: Some(1e-9),
+            clipped: None,
             tokens: 70_001,
             not_finite: Some(0),
         };

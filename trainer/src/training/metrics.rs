@@ -35,6 +35,12 @@ pub struct StepMetrics {
     pub tokens: usize,
     /// Wall-clock seconds of the step.
     pub seconds: f64,
+    /// Mean divergence from the reference over the batch's tokens, of a loss over groups, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Share of the batch's tokens whose ratio is clipped, of a loss over groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clipped: Option<f64>,
     /// Mean loss over the held-out examples after the step, where it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
@@ -143,6 +149,8 @@ mod tests {
             logp_rejected: None,
             tokens: 7,
             seconds: 0.5,
+            kl: None,
+            clipped: None,
             val_loss: None,
         }
     }

@@ -243,6 +243,8 @@ fn step_metrics(
         reward_rejected: report.reward_rejected,
         logp_chosen: report.logp_chosen,
         logp_rejected: report.logp_rejected,
+        kl: report.kl,
+        clipped: report.clipped,
         tokens: report.tokens,
         seconds: started.elapsed().as_secs_f64(),
         val_loss: None,

@@ -1,6 +1,7 @@
 //! The loop on tiny random decoders: what its tests share.
 
 mod anchors;
+mod groups;
 mod memory;
 mod other_objectives;
 mod pairs;
@@ -11,7 +12,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use selfplay_model::{Decoder, Gradients, PreferenceHeads};
-use selfplay_records::{HasKind, Kind, atomic};
+use selfplay_records::{ExampleKind, HasKind, Kind, atomic};
 use selfplay_testing::decoder::config;
 use selfplay_testing::pair_ids::{PairIds, pair_ids};
 
@@ -45,11 +46,17 @@ fn pairs(count: u32) -> Vec<TokenPair> {
                 score: Some(1.5),
                 score_win: Some(1.0),
                 score_lose: Some(-1.0),
+                ..PreferenceTarget::default()
             },
             initial: Some(PairLogProbs { chosen: -9.5, rejected: -11.0 }),
             ..TokenPair::default()
         })
         .collect()
+}
+
+/// The losses over pairs.
+fn losses_of_pairs() -> Vec<LossKind> {
+    LossKind::ALL.into_iter().filter(|loss| loss.examples() == ExampleKind::Pairs).collect()
 }
 
 fn settings() -> TrainSettings {

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use selfplay_records::ExampleKind;
+
 use super::*;
 use crate::recipe::{Override, Purpose, load_text};
 use crate::run::dir::shard_name;
@@ -32,7 +34,7 @@ fn source(folder: &Path) -> (RunDir, Manifest) {
     let first = run.iteration(1);
     for path in [
         first.preferences().join(shard_name(1)),
-        first.pairs_file(),
+        first.rows_file(ExampleKind::Pairs),
         first.train().join("metrics.jsonl"),
         first.policy().join("config.json"),
         first.evaluation().samples_file(),

@@ -317,7 +317,7 @@ impl BatchSums {
             logp_chosen: mean(self.logp_chosen),
             logp_rejected: mean(self.logp_rejected),
             tokens: self.tokens,
-            not_finite: None,
+            ..BatchReport::default()
         }
     }
 

@@ -7,6 +7,7 @@ mod objective;
 mod reference;
 mod token_pair;
 mod truncate;
+mod weigh;
 
 pub use anchors::{AnchorPolicy, Anchors, load_anchors};
 pub use gradients::{MicroBatches, pair_gradients};

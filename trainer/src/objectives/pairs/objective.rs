@@ -1,19 +1,21 @@
 //! Pairs as an objective.
 
 use selfplay_model::{Decoder, Gradients};
+use selfplay_records::ExampleKind;
 
 use super::anchors::{AnchorPart, AnchorPolicy, Anchors, mixed};
 use super::gradients::{MicroBatches, PairPass};
 use super::idle_pairs::{count_identical, drop_emptied};
 use super::reference::ReferencePass;
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
-use super::truncate::{LengthLimits, truncate};
+use super::truncate::{LengthLimits, truncate, truncate_unpaired};
+use super::weigh::weigh_by_margin;
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::loss::{LossSettings, PairLogProbs, needs_initial, needs_reference, needs_whole_batch};
 use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{Preparation, StepPlan, TrainRun, TrainSummary, epoch_order};
-use crate::{TrainError, TrainSettings};
+use crate::{PairWeight, TrainError, TrainSettings};
 
 /// Training on preference pairs with one of the losses.
 ///
@@ -52,6 +54,11 @@ impl PairObjective {
     pub fn with_anchors(mut self, anchors: Anchors) -> Self {
         self.anchors = anchors;
         self
+    }
+
+    /// Whether each example is a single response, beside one that answers another prompt.
+    fn is_unpaired(&self) -> bool {
+        self.loss.kind.examples() == ExampleKind::Unpaired
     }
 
     /// Whether the loss reads a policy that is not the starting one.
@@ -121,7 +128,11 @@ impl PairObjective {
             return;
         }
         let limits = LengthLimits::from(&self.settings);
-        let cut = self.pairs.iter_mut().map(|pair| truncate(pair, limits)).filter(|cut| *cut).count();
+        let unpaired = self.is_unpaired();
+        let cut_one = |pair: &mut TokenPair| {
+            if unpaired { truncate_unpaired(pair, limits) } else { truncate(pair, limits) }
+        };
+        let cut = self.pairs.iter_mut().map(cut_one).filter(|cut| *cut).count();
         if cut > 0 {
             tracing::info!("{cut} of {} pairs cut to max_length = {}", self.pairs.len(), limits.max_length);
         }
@@ -131,10 +142,14 @@ impl PairObjective {
     fn leave_out(&mut self) -> Result<(), TrainError> {
         if self.left.is_none() {
             let skipped = drop_emptied(&mut self.pairs, LengthLimits::from(&self.settings))?;
-            self.left = Some(LeftPairs {
-                skipped,
-                identical: count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected),
-            });
+            let identical = match self.is_unpaired() {
+                true => 0,
+                false => count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected),
+            };
+            if self.settings.pair_weight == PairWeight::Margin {
+                weigh_by_margin(&mut self.pairs)?;
+            }
+            self.left = Some(LeftPairs { skipped, identical });
         }
         Ok(())
     }
@@ -237,6 +252,12 @@ impl Objective for PairObjective {
             values.extend([pair.reference.map(|r| r.chosen), pair.reference.map(|r| r.rejected)]);
             for value in values {
                 hash.number(u64::from(value.is_some())).real(value.unwrap_or(0.0));
+            }
+            if let Some(desirable) = target.desirable {
+                hash.bytes(b"label").number(u64::from(desirable));
+            }
+            if let Some(weight) = target.weight {
+                hash.bytes(b"weight").real(weight);
             }
             if let Some(initial) = pair.initial {
                 hash.bytes(b"initial").real(initial.chosen).real(initial.rejected);

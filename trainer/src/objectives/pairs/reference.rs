@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::TokenPair;
 use super::gradients::pair_log_probs;
@@ -23,6 +22,7 @@ use crate::collective::{Collective, agree, from_first, is_first};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::loss::PairLogProbs;
+use crate::objectives::checked_lines::{sealed, whole_lines};
 use crate::{LossTokens, TrainError};
 
 /// Pairs of a shard.
@@ -241,25 +241,7 @@ fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Re
         serde_json::to_writer(&mut text, &line).map_err(|e| TrainError::io(path)(e.into()))?;
         text.push(b'\n');
     }
-    let last = format!("{}{}{LAST_LINE_END}", LAST_LINE, checksum(&text));
-    text.extend_from_slice(last.as_bytes());
-    Ok(atomic::write_bytes(path, &text)?)
-}
-
-/// A shard's last line has the hash of the lines before it: a flipped bit would change what is trained.
-const LAST_LINE: &str = "{\"sha256\":\"";
-const LAST_LINE_END: &str = "\"}\n";
-
-fn checksum(lines: &[u8]) -> String {
-    Sha256::digest(lines).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The lines before the last one, if they match its hash.
-fn whole_lines(bytes: &[u8]) -> Option<&[u8]> {
-    let length = LAST_LINE.len() + 64 + LAST_LINE_END.len();
-    let (lines, last) = bytes.split_at(bytes.len().checked_sub(length)?);
-    let digits = last.strip_prefix(LAST_LINE.as_bytes())?.strip_suffix(LAST_LINE_END.as_bytes())?;
-    (digits == checksum(lines).as_bytes()).then_some(lines)
+    Ok(atomic::write_bytes(path, &sealed(text))?)
 }
 
 #[cfg(test)]

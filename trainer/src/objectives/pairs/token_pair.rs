@@ -180,6 +180,7 @@ fn target(pair: &Pair, loss: LossKind, name: &str) -> Result<PreferenceTarget, T
         score: pair.chosen_score,
         score_win: pair.chosen_score_win,
         score_lose: pair.chosen_score_lose,
+        ..PreferenceTarget::default()
     };
     for &field in loss.required_targets() {
         if !target.get(field).is_some_and(f64::is_finite) {

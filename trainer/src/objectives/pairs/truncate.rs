@@ -37,6 +37,14 @@ pub(crate) fn truncate(pair: &mut TokenPair, limits: LengthLimits) -> bool {
     cut
 }
 
+/// Cuts one unpaired response to the limits, which its own tokens decide: `rejected`, which answers another prompt, gets the room that
+/// they leave. Whether anything of the example's own was cut.
+pub(crate) fn truncate_unpaired(example: &mut TokenPair, limits: LengthLimits) -> bool {
+    let room = limits.max_length.saturating_sub(example.prompt.len());
+    example.rejected.truncate(room.max(example.chosen.len()));
+    truncate(example, limits)
+}
+
 /// Keeps the last `limit` ids, the first of them exchanged for the prompt's own first one if that is its BOS.
 fn cut_left(prompt: &mut Vec<u32>, limit: usize, keeps_first: bool) -> bool {
     if prompt.len() <= limit {
@@ -87,6 +95,16 @@ mod tests {
         let mut cut = pair(0..7, 1, 4, false);
         assert!(truncate(&mut cut, LIMITS));
         assert_eq!(cut.prompt, [3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_response_to_another_prompt_takes_nothing_from_an_example() {
+        let mut fits = pair(0..7, 2, 9, false);
+        assert!(!truncate_unpaired(&mut fits, LIMITS));
+        assert_eq!((fits.prompt.len(), fits.chosen.len(), fits.rejected.len()), (7, 2, 3));
+        let mut long = pair(0..7, 9, 20, true);
+        assert!(truncate_unpaired(&mut long, LIMITS));
+        assert_eq!((long.prompt, long.chosen.len(), long.rejected.len()), (vec![0, 4, 5, 6], 6, 6));
     }
 
     #[test]

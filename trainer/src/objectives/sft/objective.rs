@@ -19,7 +19,7 @@ use crate::log_probs::{forward_log_probs, sum};
 use crate::objectives::pairs::check_vocabulary;
 use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{TrainRun, TrainSummary, ValidationRule, first_problem};
-use crate::{TrainError, TrainSettings};
+use crate::{LossKind, TrainError, TrainSettings};
 
 /// Training on the tokens of the assistant's turns, or on all.
 ///
@@ -64,11 +64,15 @@ impl Objective for SftObjective {
     fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError> {
         first_problem(self.settings.sft.validate())?;
         let before = self.set.stored();
+        let section_key = match self.settings.train.loss {
+            LossKind::BestOfK => "train.max_length",
+            _ => "sft.max_length",
+        };
         let mut check = |whole: &SftExample, cut: &SftExample| {
             check_vocabulary(decoder, &whole.name, [&whole.ids[..]])?;
             // Nothing is predicted from the last target or what follows it.
             let seen = cut.targets().last().unwrap_or(0);
-            let key = LengthRemedy::Key("sft.max_length");
+            let key = LengthRemedy::Key(section_key);
             check_context(decoder, &cut.name, cut.ids.len(), seen, key)
         };
         self.set.arrange(&self.settings, seed, &mut check)?;
