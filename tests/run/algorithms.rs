@@ -193,8 +193,9 @@ fn kto_dies_in_the_middle_of_training_and_is_branched() {
     let rows: String = (0..6)
         .map(|n| {
             let text = |words: &str| serde_json::json!([{"role": "user", "content": words}]);
-            let reply = serde_json::json!([{"role": "assistant", "content": ["a b", "c", "d e f"][n % 3]}]);
-            let row = serde_json::json!({"prompt": text(["a", "b c"][n % 2]), "completion": reply, "label": n % 2 == 0});
+            let (asked, answer) = (["a", "b c"][n % 2], ["a b", "c", "d e f"][n % 3]);
+            let reply = serde_json::json!([{"role": "assistant", "content": answer}]);
+            let row = serde_json::json!({"prompt": text(asked), "completion": reply, "label": n % 2 == 0});
             format!("{row}\n")
         })
         .collect();
