@@ -5,6 +5,7 @@ mod adapters;
 mod chain;
 mod cli;
 mod data;
+mod evaluate;
 mod files;
 mod gpu;
 mod hub;

@@ -71,6 +71,8 @@ pub enum Command {
     TrainPreference(commands::train_preference::Args),
     /// How well a preference model agrees with labelled comparisons
     EvalPreference(commands::eval_preference::Args),
+    /// Published evaluation suites over a model, or over every policy of a run
+    Evaluate(commands::evaluate::Args),
     /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
     Winrate(commands::winrate::Args),
     /// Instructions or pairs made by models
@@ -135,6 +137,7 @@ impl Cli {
             Command::Sft(args) => commands::sft::run(args, common),
             Command::TrainPreference(args) => commands::train_preference::run(args, common),
             Command::EvalPreference(args) => commands::eval_preference::run(args, common),
+            Command::Evaluate(args) => commands::evaluate::run(args, common),
             Command::Winrate(args) => commands::winrate::run(args),
             Command::Synthesize(args) => commands::synthesize::run(args, common),
             Command::Merge(args) => commands::merge::run(args, common),

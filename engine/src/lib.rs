@@ -9,6 +9,7 @@
 //! stages/      sample, score, pair, train: once for the loop and for the stage commands, over a `Workspace`
 //! run/         a run on disk: paths, manifest, lock, events, what is left
 //! synthesize/  instructions and pairs made by models
+//! evaluate/    published evaluation suites
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
@@ -57,6 +58,7 @@ mod commands;
 pub mod console;
 mod device;
 pub mod error;
+mod evaluate;
 mod flags;
 mod hub;
 mod inputs;

@@ -11,6 +11,7 @@ pub mod check;
 pub mod compare;
 pub mod completions;
 pub mod eval_preference;
+pub mod evaluate;
 pub mod logprobs;
 pub mod merge;
 pub mod pair;

@@ -36,6 +36,26 @@ pub(crate) fn load_preference_model(
     }
 }
 
+/// Loads the model at `place` to write, as a judge of these settings.
+///
+/// # Errors
+/// When it does not load, or has no chat template.
+pub(crate) fn load_chat_writer(
+    place: ModelPlace<'_>,
+    settings: &JudgeSettings,
+    device: &Device,
+) -> Result<Box<dyn ChatWriter>, EngineError> {
+    let folders = match place {
+        ModelPlace::Folder(base) => ModelFolders { base, adapter: None },
+        ModelPlace::Adapted(folders) => folders,
+        ModelPlace::Nothing => {
+            return Err(EngineError::input("score.model: absent: the judge's folder, or a hub id"));
+        }
+    };
+    let kind = KindSettings::Judge(settings.clone());
+    Ok(Box::new(SamplerWriter::load(folders, settings, &kind, device)?))
+}
+
 /// A language model that writes with the sampler: all conversations at once, by the continuous batch.
 struct SamplerWriter {
     decoder: Decoder,

@@ -80,6 +80,10 @@ pub fn render(comparison: &RunComparison) -> String {
         rows.extend(run.iterations.iter().map(|one| in_run("", ReportTable::Compare.iteration(one))));
     }
     text.push_str(&columns(&rows));
+    for run in comparison.runs.iter().filter(|run| !run.evaluations.is_empty()) {
+        text.push_str(&format!("\n{}: suites\n", run.directory));
+        text.push_str(&columns(&show::evaluation_rows(&run.evaluations)));
+    }
     if !comparison.agreement.is_empty() {
         text.push_str("\nthe same candidates, judged by the first run's preference model and by these:\n");
         text.push_str(&columns(&agreement_rows(&comparison.agreement)));

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod preference;
 pub mod samples;
 pub mod show;
+pub(crate) mod suites;
 mod table;
 
 pub use show::{read, render};

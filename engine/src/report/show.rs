@@ -1,10 +1,11 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
 use crate::error::EngineError;
+use crate::evaluate::results::{SuiteResults, read_evaluations};
 use crate::json_file::read_json;
 use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
-use crate::run::summary::{Evaluation, IterationSummary, RunSummary, StartSummary};
+use crate::run::summary::{Evaluation, EvaluationSummary, IterationSummary, RunSummary, StartSummary};
 
 use super::columns::ReportTable;
 use super::table::columns;
@@ -29,6 +30,7 @@ pub fn read(run: &RunDir) -> Result<RunSummary, EngineError> {
             iterations.push(read_json::<IterationSummary>(&file)?);
         }
     }
+    let evaluations = evaluations(run, manifest.iterations())?;
     Ok(RunSummary {
         name: manifest.recipe.get("name").and_then(|name| name.as_str()).unwrap_or_default().to_owned(),
         directory: run.root().display().to_string(),
@@ -43,7 +45,21 @@ pub fn read(run: &RunDir) -> Result<RunSummary, EngineError> {
             tokens: Some(start.tokens),
         }),
         iterations,
+        evaluations,
     })
+}
+
+/// What the suites found of the run's policies, suite by suite.
+fn evaluations(run: &RunDir, iterations: usize) -> Result<Vec<EvaluationSummary>, EngineError> {
+    let mut found = Vec::new();
+    for iteration in 0..=iterations {
+        for results in read_evaluations(run.evaluation(iteration).root())? {
+            let SuiteResults { suite, rows, metrics, .. } = results;
+            found.push(EvaluationSummary { iteration, suite, rows, metrics });
+        }
+    }
+    found.sort_by(|first, second| first.suite.cmp(&second.suite));
+    Ok(found)
 }
 
 /// The run as a table for people.
@@ -69,6 +85,10 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&columns(&rows));
         text.push('\n');
     }
+    if !summary.evaluations.is_empty() {
+        text.push_str(&columns(&evaluation_rows(&summary.evaluations)));
+        text.push('\n');
+    }
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
         if let Some(warning) = &one.length_warning {
@@ -85,6 +105,20 @@ pub fn render(summary: &RunSummary) -> String {
         text.push_str(&format!("go on with: selfplay resume {}\n", summary.directory));
     }
     text
+}
+
+/// A line for each figure of each policy, under a head.
+pub(super) fn evaluation_rows(evaluations: &[EvaluationSummary]) -> Vec<Vec<String>> {
+    let mut rows = vec![["suite", "figure", "iteration", "value", "±", "rows"].map(str::to_owned).to_vec()];
+    for one in evaluations {
+        for (name, average) in &one.metrics {
+            let who = if one.iteration == 0 { "start".to_owned() } else { one.iteration.to_string() };
+            let error = average.standard_error.map_or("-".to_owned(), |error| format!("{error:.4}"));
+            let value = format!("{:.4}", average.value);
+            rows.push(vec![one.suite.clone(), name.clone(), who, value, error, one.rows.to_string()]);
+        }
+    }
+    rows
 }
 
 /// Words in lines of 80 characters at most.

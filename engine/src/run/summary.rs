@@ -1,5 +1,8 @@
 //! Numbers of a run as plain data: what `eval.json`, `summary.json` and `show --json` hold.
 
+use std::collections::BTreeMap;
+
+use selfplay_evaluation::suites::average::Average;
 use serde::{Deserialize, Serialize};
 
 /// `eval.json`: a policy on the held-out prompts.
@@ -145,6 +148,22 @@ pub struct RunSummary {
     pub start: StartSummary,
     /// Finished iterations, in order.
     pub iterations: Vec<IterationSummary>,
+    /// What `selfplay evaluate` found of the run's policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<EvaluationSummary>,
+}
+
+/// A suite's figures of one policy of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationSummary {
+    /// From 1; 0 is the starting policy.
+    pub iteration: usize,
+    /// The suite.
+    pub suite: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Its figures, by name.
+    pub metrics: BTreeMap<String, Average>,
 }
 
 /// The mean, or nothing of nothing.
