@@ -185,3 +185,41 @@ fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
     paths.sort();
     paths.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "parquet")).unwrap()
 }
+
+#[test]
+fn tables_of_win_rates_come_from_the_hub() {
+    let site = Site::new();
+    let row = |n: usize| {
+        json!({"instruction": format!("say {n}"), "output_1": "a b c", "output_2": "a".repeat(1 + n % 7), "generator_1": "baseline",
+               "generator_2": "model", "preference": 1.0 + (n % 10) as f64 / 10.0})
+    };
+    site.world.write("annotations.json", &json!((0..40).map(row).collect::<Vec<_>>()).to_string());
+    let numbers: String = (0..40).map(|n| format!("{n},0.{}\n", 1 + n % 9)).collect();
+    let difficulty = format!(",instruction_difficulty\n{numbers}");
+    let gamed: String = (0..40).map(|n| format!("0.{}5,-1.2,0.5\n", 1 + n % 8)).collect();
+    let gamed = format!("preference,std_delta_len,instruction_difficulty\n{gamed}");
+    site.world.write("d.csv", &difficulty);
+    site.world.write("g.csv", &gamed);
+    let hub = Hub::new(files(&[("t/d.csv", difficulty.into_bytes()), ("g.csv", gamed.into_bytes())]));
+    let rate = |difficulty: &str, gamed: &str| {
+        let line = [
+            "winrate",
+            "--annotations",
+            "annotations.json",
+            "--json",
+            "--difficulty",
+            difficulty,
+            "--gamed",
+            gamed,
+        ];
+        site.selfplay(&hub, &line)
+    };
+    let own = rate("d.csv", "g.csv").ok().stdout;
+    assert!(own.contains("length_controlled_v1"), "{own}");
+    assert!(hub.requests().is_empty(), "files of this machine are asked of nobody");
+    assert_eq!(rate("o/d/t/d.csv", "hf://datasets/o/d/g.csv").ok().stdout, own);
+    assert_eq!(rate("hf://datasets/o/d:t/d.csv", "o/d/g.csv").ok().stdout, own);
+    rate("o/d/t/d.csv", "o/d/absent.csv").refused(&["hf://datasets/o/d", "absent.csv"]);
+    rate("absent.csv", "g.csv").refused(&["absent.csv"]);
+    rate("hf://o/d/d.csv", "g.csv").refused(&["hf://o/d/d.csv", "hf://datasets/ORG/NAME"]);
+}

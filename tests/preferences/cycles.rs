@@ -99,3 +99,14 @@ fn labels_of_comparisons_are_read_and_asked_for() {
     write_rows(&world, "wrong.jsonl", &rows([json!({"tie": 1}), json!({})]));
     train("wrong.jsonl", "refused", &[]).refused(&["row 0", "\"tie\"", "true or false"]);
 }
+
+#[test]
+fn conversations_that_are_cut_are_counted() {
+    let world = crate::world();
+    let row = |chosen: &str| serde_json::json!({"prompt": "a b", "chosen": chosen, "rejected": "e f"});
+    write_rows(&world, "pairs.jsonl", &[row("c d"), row(&vec!["c"; 40].join(" "))]);
+    let mut line = vec!["train-preference", "--model", "policy", "--pairs", "pairs.jsonl", "--output", "cut"];
+    line.extend(["--set", "preference.holdout=0", "--set", "preference.max_length=24"]);
+    let outcome = world.selfplay(&line).ok();
+    assert!(outcome.stderr.contains("1 truncated"), "{}", outcome.stderr);
+}

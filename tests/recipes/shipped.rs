@@ -10,12 +10,14 @@ use selfplay_trainer::{LossKind, OptimizerKind, ReferenceRule};
 use crate::{SELFPLAY, root};
 
 /// The chains among them.
-const CHAINS: [&str; 6] = [
+const CHAINS: [&str; 8] = [
     "anima-33b-qlora-dpo",
     "ct-llm-sft-dpo",
     "gpm-gemma-2b",
     "gpm-llama-3.1-8b",
     "gpm-qwen3-0.6b",
+    "laptop-preference-bt",
+    "laptop-preference-gpm",
     "openbezoar-3b",
 ];
 

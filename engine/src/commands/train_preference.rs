@@ -81,7 +81,8 @@ fn comparison(row: ComparedRow, source: &PolicySource, max_length: usize) -> Res
     let tokens = tokenise_row(&source.codec, &source.folder, &candidates, max_length)?;
     let prompt_position = tokens.prompt_end.unwrap_or(0);
     let [chosen, rejected] = [0, 1].map(|k| tokens.response(k).to_vec());
-    Ok(TokenComparison { name, chosen, rejected, prompt_position, ..TokenComparison::default() })
+    let cut = tokens.cut > 0;
+    Ok(TokenComparison { name, chosen, rejected, prompt_position, cut, ..TokenComparison::default() })
 }
 
 /// What the row teaches of its two responses, in their order.

@@ -1,11 +1,12 @@
 //! `selfplay winrate`: AlpacaEval 2's numbers from a file of annotations.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use selfplay_evaluation::winrate::{Annotations, FEWEST_ROWS, LengthTables, Variant, WinRate, win_rate};
 
 use crate::error::{EngineError, Result};
+use crate::hub::Hub;
 
 /// The flags of `selfplay winrate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,12 +14,12 @@ pub struct Args {
     /// A judge's annotations of one model against one baseline, as alpaca_eval writes them (.json, .jsonl, gzipped or not)
     #[arg(long, value_name = "FILE")]
     pub annotations: PathBuf,
-    /// instruction_difficulty.csv of the hub's dataset tatsu-lab/alpaca_eval
+    /// instruction_difficulty.csv of the hub's dataset tatsu-lab/alpaca_eval: a file, or tatsu-lab/alpaca_eval/instruction_difficulty.csv
     #[arg(long, value_name = "FILE", requires = "gamed")]
-    pub difficulty: Option<PathBuf>,
-    /// df_gamed.csv of the same dataset
+    pub difficulty: Option<String>,
+    /// df_gamed.csv of the same dataset: a file, or tatsu-lab/alpaca_eval/df_gamed.csv
     #[arg(long, value_name = "FILE", requires = "difficulty")]
-    pub gamed: Option<PathBuf>,
+    pub gamed: Option<String>,
     /// One JSON object for programs
     #[arg(long)]
     pub json: bool,
@@ -31,11 +32,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let annotations = Annotations::read(&args.annotations)?;
     let tables = match (&args.difficulty, &args.gamed) {
-        (Some(difficulty), Some(gamed)) => Some(LengthTables::read(difficulty, gamed)?),
+        (Some(difficulty), Some(gamed)) => {
+            let hub = Hub::default();
+            Some(LengthTables::read(&hub.named_file(difficulty)?, &hub.named_file(gamed)?)?)
+        }
         _ => None,
     };
     let found = win_rate(&annotations, tables.as_ref()).map_err(|missing| {
-        let difficulty = args.difficulty.as_deref().unwrap_or(Path::new("")).display();
+        let difficulty = args.difficulty.as_deref().unwrap_or_default();
         let (rows, file) = (annotations.preferences().len(), args.annotations.display());
         EngineError::input(format!(
             "--difficulty {difficulty}: no row for instruction {}; {file} has {rows} rows, numbered from 0 in their order",

@@ -6,6 +6,7 @@
 //! snapshot      a repository at one commit     download  one file, checked, resumed
 //! cache         the layout that is shared      digest    SHA-256 and git's hash
 //! split         which files are one split      pin       the commits that a run began with
+//! named_file    one file by its path
 //! ```
 //!
 //! Files land in the cache that Hugging Face's libraries share, so that what another program has fetched is not
@@ -20,6 +21,7 @@ mod download;
 mod environment;
 mod error;
 mod exchange;
+mod named_file;
 mod pin;
 mod snapshot;
 mod split;

@@ -138,3 +138,6 @@ impl ChatWriter for SamplerWriter {
 fn writer_error(error: SampleError) -> ScoreError {
     ScoreError::Writer { kind: error.kind(), source: Box::new(error) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,15 @@ pub struct JudgeAgreement {
     pub same_best_and_worst: f64,
     /// Prompts whose best or worst response is another.
     pub changed: usize,
+    /// Of those, the ones whose best response alone is another.
+    #[serde(default)]
+    pub best_changed: usize,
+    /// Whose worst response alone is another.
+    #[serde(default)]
+    pub worst_changed: usize,
+    /// Whose best response is the other's worst, and the other way round.
+    #[serde(default)]
+    pub turned_round: usize,
     /// Mean |P − P′| over pairs of responses.
     pub difference: Option<f64>,
 }
@@ -84,6 +93,7 @@ fn by_prompt(iteration: &IterationDir) -> Result<HashMap<String, Preference>, En
 
 fn agreement(run: String, iteration: usize, shared: &[(&Preference, &Preference)]) -> JudgeAgreement {
     let (mut same, mut pairs, mut difference, mut unchanged) = (0_usize, 0_usize, 0.0, 0);
+    let (mut best_changed, mut worst_changed, mut turned_round) = (0, 0, 0);
     for (one, two) in shared {
         let k = one.scores.len();
         for (i, j) in (0..k).flat_map(|i| (i + 1..k).map(move |j| (i, j))) {
@@ -92,7 +102,13 @@ fn agreement(run: String, iteration: usize, shared: &[(&Preference, &Preference)
             difference += (one.probabilities[i][j] - two.probabilities[i][j]).abs();
             pairs += 1;
         }
-        unchanged += usize::from(extremes(one) == extremes(two));
+        let ((best, worst), (other_best, other_worst)) = (extremes(one), extremes(two));
+        match (best == other_best, worst == other_worst) {
+            (true, true) => unchanged += 1,
+            (false, true) => best_changed += 1,
+            (true, false) => worst_changed += 1,
+            (false, false) => turned_round += usize::from(best == other_worst && worst == other_best),
+        }
     }
     let share = |sum: f64| (pairs > 0).then(|| sum / pairs as f64);
     JudgeAgreement {
@@ -102,6 +118,9 @@ fn agreement(run: String, iteration: usize, shared: &[(&Preference, &Preference)
         same_winner: share(same as f64),
         same_best_and_worst: unchanged as f64 / shared.len() as f64,
         changed: shared.len() - unchanged,
+        best_changed,
+        worst_changed,
+        turned_round,
         difference: share(difference),
     }
 }
@@ -138,6 +157,9 @@ mod tests {
     fn verdicts_that_change_are_counted() {
         // 0 > 1 > 2 twice; then 1 and 2 change places.
         let (first, same, other) = (table([1.0, 2.0, 1.0]), table([3.0, 3.0, 1.0]), table([1.0, 2.0, -4.0]));
+        let turned = table([-1.0, -2.0, -1.0]);
+        let found = agreement("b".into(), 1, &[(&first, &same), (&first, &other), (&first, &turned)]);
+        assert_eq!((found.best_changed, found.worst_changed, found.turned_round), (0, 1, 1));
         let found = agreement("b".into(), 1, &[(&first, &same), (&first, &other)]);
         assert_eq!((found.prompts, found.changed, found.same_best_and_worst), (2, 1, 0.5));
         assert!((found.same_winner.unwrap() - 5.0 / 6.0).abs() < 1e-12);

@@ -92,7 +92,18 @@ pub fn render(comparison: &RunComparison) -> String {
 }
 
 fn agreement_rows(found: &[JudgeAgreement]) -> Vec<Vec<String>> {
-    let head = ["run", "iteration", "prompts", "same winner", "same best and worst", "changed", "mean |ΔP|"];
+    let head = [
+        "run",
+        "iteration",
+        "prompts",
+        "same winner",
+        "same best and worst",
+        "changed",
+        "best alone",
+        "worst alone",
+        "turned round",
+        "mean |ΔP|",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     rows.extend(found.iter().map(|one| {
@@ -103,6 +114,9 @@ fn agreement_rows(found: &[JudgeAgreement]) -> Vec<Vec<String>> {
             one.same_winner.map_or("-".to_owned(), percent),
             percent(one.same_best_and_worst),
             one.changed.to_string(),
+            one.best_changed.to_string(),
+            one.worst_changed.to_string(),
+            one.turned_round.to_string(),
             one.difference.map_or("-".to_owned(), |difference| format!("{difference:.3}")),
         ]
     }));

@@ -144,7 +144,47 @@ fn check_finite(prompt_id: &str, outputs: Vec<Embedding>) -> Result<Vec<Embeddin
 
 #[cfg(test)]
 mod tests {
+    use selfplay_model::LoadOptions;
+    use selfplay_records::{Prompt, Response};
+    use selfplay_testing::TinyModel;
+    use selfplay_testing::tiny_model::{Heads, word};
+
     use super::*;
+
+    /// A prompt of 12 words with `k` different responses of three.
+    fn row(k: usize) -> Candidates {
+        let text = |number: usize| [number % 7, number / 7, 3].map(word).join(" ");
+        let response = |number: usize| Response { text: text(number), ..Response::default() };
+        let prompt: Vec<&str> = (0..12).map(|place| word(place % 5)).collect();
+        Candidates {
+            prompt: Prompt { prompt_id: "p".into(), prompt: Some(prompt.join(" ")), ..Prompt::default() },
+            responses: (0..k).map(response).collect(),
+        }
+    }
+
+    #[test]
+    fn each_response_is_embedded_once_and_not_once_per_pair() {
+        let folder = tempfile::tempdir().unwrap();
+        TinyModel { seed: 7, heads: Some(Heads { value: 4, prompt: Some(2) }) }.write(folder.path());
+        let decoder = Decoder::load(folder.path(), &LoadOptions::default()).unwrap();
+        let codec = Codec::load(folder.path(), None).unwrap();
+        let heads = PreferenceHeads::of(&decoder).unwrap();
+        let reading = Reading { form: ConversationForm::Authors, max_length: 64, batch_tokens: 40 };
+        let embedder = Embedder::new(decoder, codec, heads, folder.path(), reading).unwrap();
+        for k in [2, 4, 8, 16, 32] {
+            let rows = [row(k), row(k)];
+            let tokenised = embedder.tokenise(&rows).unwrap();
+            let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
+            let mut embedded = 0;
+            let outputs = run_passes(&sequences, 40, &mut |_| std::ops::ControlFlow::Continue(()), |batch| {
+                let outputs = embedder.run(batch, &tokenised)?;
+                embedded += outputs.len();
+                Ok(outputs)
+            });
+            assert_eq!(embedded, 2 * k, "K = {k}");
+            assert_eq!(outputs.unwrap()[1].len(), k);
+        }
+    }
 
     #[test]
     fn an_output_that_is_not_finite_names_prompt_and_response() {

@@ -1,10 +1,9 @@
-//! The encoder's forward over one sequence, in f32 on the CPU, and the head over it.
+//! The encoder's forward over some sequences, in f32 on the CPU, and the head over it.
 
-use candle_core::cpu::erf::erf_f64;
+use selfplay_model::cpu::encoder::{DisentangledAttention, LayerNorm, QuerySpan, gelu};
 use selfplay_model::cpu::gemm::{MatrixRef, PackedMatrix, Store};
 use selfplay_model::cpu::parallel::for_rows;
 
-use super::attention::{Projected, attend};
 use super::config::RankerConfig;
 
 /// Elements of an elementwise loop that one task takes at least.
@@ -20,13 +19,13 @@ pub(super) struct Dense {
 }
 
 impl Dense {
-    /// From W \[outputs, inputs] and b \[outputs].
-    pub(super) fn new(weight: &[f32], bias: Vec<f32>, inputs: usize) -> Self {
-        Self { weight: PackedMatrix::of_weights(&[weight], inputs), bias, inputs }
+    /// From W \[outputs, inputs] and b \[outputs]; of several, their outputs side by side.
+    pub(super) fn new(weights: &[&[f32]], bias: Vec<f32>, inputs: usize) -> Self {
+        Self { weight: PackedMatrix::of_weights(weights, inputs), bias, inputs }
     }
 
     /// x \[n, inputs] → \[n, outputs].
-    fn forward(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn forward(&self, x: &[f32]) -> Vec<f32> {
         let (n, outputs) = (x.len() / self.inputs, self.bias.len());
         let mut out = vec![0.0; n * outputs];
         self.weight.product(
@@ -35,43 +34,19 @@ impl Dense {
             outputs,
             Store::Overwrite,
         );
-        for row in out.chunks_exact_mut(outputs) {
-            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
-        }
-        out
-    }
-}
-
-/// A layer norm's weight and bias.
-pub(super) struct LayerNorm {
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-    pub(super) epsilon: f64,
-}
-
-impl LayerNorm {
-    /// Norms each row in place.
-    pub(super) fn apply(&self, x: &mut [f32]) {
-        let width = self.weight.len();
-        for_rows(x, width, ROWS_OF_WORK, |_, some| {
-            for row in some.chunks_exact_mut(width) {
-                let count = width as f64;
-                let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / count;
-                let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / count;
-                let scale = 1.0 / (variance + self.epsilon).sqrt();
-                for ((x, weight), bias) in row.iter_mut().zip(&self.weight).zip(&self.bias) {
-                    *x = ((f64::from(*x) - mean) * scale) as f32 * weight + bias;
-                }
+        for_rows(&mut out, outputs, ROWS_OF_WORK, |_, some| {
+            for row in some.chunks_exact_mut(outputs) {
+                row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
             }
         });
+        out
     }
 }
 
 /// One layer.
 pub(super) struct EncoderLayer {
-    pub(super) query: Dense,
-    pub(super) key: Dense,
-    pub(super) value: Dense,
+    /// Queries, keys and values side by side.
+    pub(super) projections: Dense,
     pub(super) attention_output: Dense,
     pub(super) attention_norm: LayerNorm,
     pub(super) inner: Dense,
@@ -86,8 +61,17 @@ pub(super) struct EncoderLayer {
 impl EncoderLayer {
     /// Computes what depends on no sequence, from the normed relative embeddings.
     pub(super) fn place(&mut self, relative: &[f32]) {
-        self.position_key = self.key.forward(relative);
-        self.position_query = self.query.forward(relative);
+        let projected = self.projections.forward(relative);
+        let hidden = self.projections.inputs;
+        let part = |which: usize| {
+            projected
+                .chunks_exact(3 * hidden)
+                .flat_map(|row| &row[which * hidden..][..hidden])
+                .copied()
+                .collect()
+        };
+        self.position_query = part(0);
+        self.position_key = part(1);
     }
 }
 
@@ -100,43 +84,77 @@ pub(super) struct Encoder {
     pub(super) layers: Vec<EncoderLayer>,
 }
 
+/// A sequence, and the positions whose last hidden states are wanted.
+pub(super) struct EncoderInput<'a> {
+    pub(super) ids: &'a [u32],
+    pub(super) wanted: &'a [usize],
+}
+
 impl Encoder {
-    /// The last hidden states of a sequence, \[L, hidden].
-    pub(super) fn forward(&self, ids: &[u32]) -> Vec<f32> {
-        let (hidden, length) = (self.config.hidden_size, ids.len());
-        let mut x = Vec::with_capacity(length * hidden);
-        for &id in ids {
+    /// The last hidden states at the wanted positions of each sequence in turn, \[Σ wanted, hidden]. Sequences lie one after the
+    /// other, without padding, and none of them sees another: a sequence's bits are the same in every company.
+    pub(super) fn forward(&self, inputs: &[EncoderInput<'_>]) -> Vec<f32> {
+        let hidden = self.config.hidden_size;
+        let longest = inputs.iter().map(|input| input.ids.len()).max().unwrap_or(0);
+        let mut x = Vec::with_capacity(inputs.iter().map(|input| input.ids.len()).sum::<usize>() * hidden);
+        for &id in inputs.iter().flat_map(|input| input.ids) {
             let first = id as usize * hidden;
             x.extend_from_slice(&self.embeddings[first..first + hidden]);
         }
         self.embedding_norm.apply(&mut x);
-        let most = length as i64 - 1;
-        let buckets: Vec<usize> = (-most..=most).map(|distance| self.config.bucket(distance)).collect();
-        for layer in &self.layers {
-            x = self.layer(layer, &x, &buckets);
+        let most = longest as i64 - 1;
+        let buckets: Vec<u32> = (-most..=most).map(|distance| self.config.bucket(distance) as u32).collect();
+        let everywhere: Vec<usize> = (0..longest).collect();
+        for (number, layer) in self.layers.iter().enumerate() {
+            // Of the last layer's outputs no others are read.
+            let is_last = number + 1 == self.layers.len();
+            let mut first = 0;
+            let spans: Vec<QuerySpan<'_>> = inputs
+                .iter()
+                .map(|input| {
+                    let rows = first..first + input.ids.len();
+                    first = rows.end;
+                    let queries = if is_last { input.wanted } else { &everywhere[..input.ids.len()] };
+                    QuerySpan { rows, queries }
+                })
+                .collect();
+            x = self.layer(layer, x, &spans, &buckets);
         }
         x
     }
 
-    fn layer(&self, layer: &EncoderLayer, x: &[f32], buckets: &[usize]) -> Vec<f32> {
-        let projected = Projected {
-            query: &layer.query.forward(x),
-            key: &layer.key.forward(x),
-            value: &layer.value.forward(x),
+    /// The layer's outputs for the queries of each sequence in turn.
+    fn layer(&self, layer: &EncoderLayer, x: Vec<f32>, spans: &[QuerySpan<'_>], buckets: &[u32]) -> Vec<f32> {
+        let hidden = self.config.hidden_size;
+        let attention = DisentangledAttention {
+            projected: &layer.projections.forward(&x),
             position_key: &layer.position_key,
             position_query: &layer.position_query,
+            heads: self.config.num_attention_heads,
+            hidden,
+            buckets,
         };
-        let context = attend(&projected, self.config.num_attention_heads, self.config.hidden_size, buckets);
+        let context = attention.attend(spans);
+        let kept = if context.len() == x.len() { x } else { queried_rows(&x, spans, hidden) };
         let mut attended = layer.attention_output.forward(&context);
-        add(&mut attended, x);
-        layer.attention_norm.apply(&mut attended);
+        layer.attention_norm.apply_to_sum(&mut attended, &kept);
         let mut inner = layer.inner.forward(&attended);
-        for_rows(&mut inner, 1, ROWS_OF_WORK, |_, some| some.iter_mut().for_each(|x| *x = gelu(*x)));
+        gelu(&mut inner);
         let mut out = layer.output.forward(&inner);
-        add(&mut out, &attended);
-        layer.output_norm.apply(&mut out);
+        layer.output_norm.apply_to_sum(&mut out, &attended);
         out
     }
+}
+
+/// The rows of x at the queries.
+fn queried_rows(x: &[f32], spans: &[QuerySpan<'_>], hidden: usize) -> Vec<f32> {
+    let row = |place: usize| &x[place * hidden..(place + 1) * hidden];
+    spans
+        .iter()
+        .flat_map(|span| span.queries.iter().map(move |query| row(span.rows.start + query)))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// Two layers over the states of the source and of one candidate.
@@ -147,57 +165,18 @@ pub(super) struct PairHead {
     pub(super) second: Dense,
 }
 
-/// Where the three marks of a sequence stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MarkPlaces {
-    /// `<|source|>`.
-    pub(super) source: usize,
-    /// `<|candidate1|>`.
-    pub(super) first: usize,
-    /// `<|candidate2|>`.
-    pub(super) second: usize,
-}
-
 impl PairHead {
-    /// M: the mean over tasks of the first candidate's output less the second's.
-    pub(super) fn difference(&self, hidden: &[f32], places: &MarkPlaces) -> f64 {
+    /// M: the mean over tasks of the first candidate's output less the second's, from the hidden states of the three marks of a
+    /// sequence, \[3, hidden]: source, first candidate, second candidate.
+    pub(super) fn difference(&self, marks: &[f32]) -> f64 {
         let width = self.second.inputs;
-        let at = |place: usize| &hidden[place * width..(place + 1) * width];
-        let input = [at(places.source), at(places.first), at(places.source), at(places.second)].concat();
-        let mut inner = self.first.forward(&input);
+        let (source, candidates) = marks.split_at(width);
+        let (first, second) = candidates.split_at(width);
+        let mut inner = self.first.forward(&[source, first, source, second].concat());
         inner.iter_mut().for_each(|x| *x = x.tanh());
         let out = self.second.forward(&inner);
         let (left, right) = out.split_at(out.len() / 2);
         let sum: f64 = left.iter().zip(right).map(|(left, right)| f64::from(*left) - f64::from(*right)).sum();
         sum / left.len() as f64
-    }
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
-}
-
-/// x Φ(x).
-fn gelu(x: f32) -> f32 {
-    let x = f64::from(x);
-    (0.5 * x * (1.0 + erf_f64(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gelu_is_the_exact_one() {
-        assert!((gelu(1.0) - 0.841_344_8).abs() < 1e-6 && gelu(0.0) == 0.0);
-        assert!((gelu(-2.0) + 0.045_500_26).abs() < 1e-6);
-    }
-
-    #[test]
-    fn a_norm_by_hand() {
-        let norm = LayerNorm { weight: vec![2.0, 1.0], bias: vec![0.5, 0.0], epsilon: 0.0 };
-        let mut x = [1.0, 3.0, -4.0, 0.0];
-        norm.apply(&mut x);
-        assert_eq!(x, [-1.5, 1.0, -1.5, 1.0]);
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use selfplay_model::architecture::TensorSpec;
+use selfplay_model::cpu::encoder::LayerNorm;
 use selfplay_model::weights::WeightFiles;
 use selfplay_model::{ModelError, ParameterKind, Tokenizer};
 use selfplay_records::{Candidates, Prompt, Response};
 
 use super::PairRanker;
 use super::config::RankerConfig;
-use super::encoder::{Dense, Encoder, EncoderLayer, LayerNorm, PairHead};
+use super::encoder::{Dense, Encoder, EncoderLayer, PairHead};
 use super::tokens::RankerSequences;
 use crate::footprint::{ComparisonLengths, Cost};
 use crate::{Footprint, PreferenceModel, PromptCheck, ScoreDifference, ScoreError};
@@ -49,8 +50,8 @@ pub(crate) fn load(
     let footprint = footprint_of(&config);
     let hidden = config.hidden_size;
     let head = PairHead {
-        first: weights.dense("head_layer.1", hidden, 2 * hidden)?,
-        second: weights.dense("head_layer.4", config.n_tasks, hidden)?,
+        first: weights.dense(&["head_layer.1"], hidden, 2 * hidden)?,
+        second: weights.dense(&["head_layer.4"], config.n_tasks, hidden)?,
     };
     let encoder = weights.encoder(config)?;
     Ok(Box::new(PairRanker { encoder, head, sequences, difference, footprint }))
@@ -88,12 +89,13 @@ impl RankerWeights {
 
     fn layer(&self, name: &str, config: &RankerConfig) -> Result<EncoderLayer, ModelError> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let dense = |part: &str, outputs, inputs| self.dense(&format!("{name}.{part}"), outputs, inputs);
+        let dense = |part: &str, outputs, inputs| self.dense(&[&format!("{name}.{part}")], outputs, inputs);
+        let projections = ["query_proj", "key_proj", "value_proj"];
+        let projections = projections.map(|part| format!("{name}.attention.self.{part}"));
+        let projections: Vec<&str> = projections.iter().map(String::as_str).collect();
         let norm = |part: &str| self.norm(&format!("{name}.{part}"), config);
         Ok(EncoderLayer {
-            query: dense("attention.self.query_proj", hidden, hidden)?,
-            key: dense("attention.self.key_proj", hidden, hidden)?,
-            value: dense("attention.self.value_proj", hidden, hidden)?,
+            projections: self.dense(&projections, hidden, hidden)?,
             attention_output: dense("attention.output.dense", hidden, hidden)?,
             attention_norm: norm("attention.output.LayerNorm")?,
             inner: dense("intermediate.dense", inner, hidden)?,
@@ -104,10 +106,16 @@ impl RankerWeights {
         })
     }
 
-    fn dense(&self, name: &str, outputs: usize, inputs: usize) -> Result<Dense, ModelError> {
-        let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = self.tensor(&format!("{name}.bias"), &[outputs])?;
-        Ok(Dense::new(&weight, bias, inputs))
+    /// The map of these names, each with so many outputs, side by side.
+    fn dense(&self, names: &[&str], outputs: usize, inputs: usize) -> Result<Dense, ModelError> {
+        let mut weights = Vec::with_capacity(names.len());
+        let mut bias = Vec::with_capacity(names.len() * outputs);
+        for name in names {
+            weights.push(self.tensor(&format!("{name}.weight"), &[outputs, inputs])?);
+            bias.extend(self.tensor(&format!("{name}.bias"), &[outputs])?);
+        }
+        let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+        Ok(Dense::new(&weights, bias, inputs))
     }
 
     fn norm(&self, name: &str, config: &RankerConfig) -> Result<LayerNorm, ModelError> {

@@ -5,16 +5,15 @@
 //! candidate 2; the order matters to it. s(A ≻ B) = (M_AB − M_BA)/2. With `score_difference = "reference"` as SPPO ranks:
 //! s_i = mean_j (M_ij − M_ji), j = i with 0 among them, and s(i ≻ j) = s_i − s_j.
 //!
-//! Departures: every sequence is computed by itself and cut by its own source's length (the published collator cuts by the batch's
+//! Departures: no sequence sees another (several go through the encoder one after the other, unpadded), and each is cut by its own source's length (the published collator cuts by the batch's
 //! longest, so that scores change with the batch); a conversation of several turns is written as lines `role: text`. It is computed in
 //! f32 on the CPU, whatever the device is.
 //!
 //! ```text
 //! config    config.json                    tokens    prompt and responses → one sequence
-//! encoder   DeBERTa v2 and v3, forward     attention disentangled attention      load   a folder → the model
+//! encoder   DeBERTa v2 and v3, forward     load   a folder → the model
 //! ```
 
-mod attention;
 mod config;
 mod encoder;
 mod load;
@@ -25,9 +24,9 @@ use std::ops::ControlFlow;
 use selfplay_model::preference::score::sigmoid;
 use selfplay_records::{Candidates, Preference};
 
-use self::encoder::{Encoder, PairHead};
+use self::encoder::{Encoder, EncoderInput, PairHead};
 pub(crate) use self::load::{footprint, is_pair_ranker, load, prompt_check};
-use self::tokens::RankerSequences;
+use self::tokens::{PairSequence, RankerSequences};
 use crate::preference_model::preference;
 use crate::{
     CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreDifference,
@@ -43,29 +42,84 @@ pub(crate) struct PairRanker {
     footprint: Footprint,
 }
 
+/// Tokens of sequences that go through the encoder together, so that its weights are read from memory less often; or one longer sequence.
+const PASS_TOKENS: usize = 2048;
+
+/// M of every ordered pair of a row's responses, \[K]\[K] with 0 on the diagonal.
+type RowLogits = Vec<Vec<f64>>;
+
+/// A sequence on its way, with the place of its M.
+struct Question {
+    row: usize,
+    pair: (usize, usize),
+    sequence: PairSequence,
+}
+
 impl PairRanker {
-    /// M of every ordered pair of a row's responses, \[K]\[K] with 0 on the diagonal.
-    fn logits(&self, row: &Candidates) -> Result<Vec<Vec<f64>>, ScoreError> {
-        let tokens = self.sequences.of(row)?;
-        let k = row.responses.len();
-        let mut logits = vec![vec![0.0; k]; k];
-        for (i, j) in (0..k).flat_map(|i| (0..k).map(move |j| (i, j))).filter(|(i, j)| i != j) {
-            let sequence = tokens.pair(i, j);
-            let hidden = self.encoder.forward(&sequence.ids);
-            logits[i][j] = self.head.difference(&hidden, &sequence.places);
-            if !logits[i][j].is_finite() {
-                let prompt_id = row.prompt.prompt_id.clone();
-                return Err(ScoreError::NotFinite { prompt_id, response: i, what: "logit" });
+    /// M of all rows; after a stop, of complete rows at the front.
+    fn logits(
+        &self,
+        rows: &[Candidates],
+        progress: &mut CompareProgress<'_>,
+    ) -> Result<Vec<RowLogits>, ScoreError> {
+        let mut logits: Vec<RowLogits> = Vec::with_capacity(rows.len());
+        let (mut pass, mut tokens) = (Vec::<Question>::new(), 0);
+        for (number, row) in rows.iter().enumerate() {
+            let parts = self.sequences.of(row)?;
+            if parts.cut > 0 {
+                let (prompt_id, cut) = (&row.prompt.prompt_id, parts.cut);
+                tracing::warn!("prompt_id {prompt_id:?}: {cut} texts were cut to be scored");
+            }
+            let k = row.responses.len();
+            logits.push(vec![vec![0.0; k]; k]);
+            for (i, j) in (0..k).flat_map(|i| (0..k).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+                let sequence = parts.pair(i, j);
+                let length = sequence.ids.len();
+                if tokens + length > PASS_TOKENS && !pass.is_empty() {
+                    // Rows before the first one in the pass are complete.
+                    let complete = pass[0].row;
+                    if progress(complete).is_break() {
+                        logits.truncate(complete);
+                        return Ok(logits);
+                    }
+                    self.answer(rows, &pass, &mut logits)?;
+                    pass.clear();
+                    tokens = 0;
+                }
+                tokens += length;
+                pass.push(Question { row: number, pair: (i, j), sequence });
             }
         }
-        if tokens.cut > 0 {
-            tracing::warn!(
-                "prompt_id {:?}: {} texts were cut to be scored",
-                row.prompt.prompt_id,
-                tokens.cut
-            );
+        let complete = pass.first().map_or(rows.len(), |question| question.row);
+        if progress(complete).is_break() {
+            logits.truncate(complete);
+            return Ok(logits);
         }
+        self.answer(rows, &pass, &mut logits)?;
+        let _: ControlFlow<()> = progress(rows.len());
         Ok(logits)
+    }
+
+    /// Puts the M of each question in its place.
+    fn answer(
+        &self,
+        rows: &[Candidates],
+        pass: &[Question],
+        logits: &mut [RowLogits],
+    ) -> Result<(), ScoreError> {
+        let inputs: Vec<EncoderInput<'_>> = pass.iter().map(|question| question.sequence.input()).collect();
+        let marks = self.encoder.forward(&inputs);
+        let width = 3 * self.encoder.config.hidden_size;
+        for (question, marks) in pass.iter().zip(marks.chunks_exact(width)) {
+            let (row, (i, j)) = (question.row, question.pair);
+            let logit = self.head.difference(marks);
+            if !logit.is_finite() {
+                let prompt_id = rows[row].prompt.prompt_id.clone();
+                return Err(ScoreError::NotFinite { prompt_id, response: i, what: "logit" });
+            }
+            logits[row][i][j] = logit;
+        }
+        Ok(())
     }
 
     /// The table that is stored.
@@ -88,15 +142,13 @@ impl PreferenceModel for PairRanker {
         rows: &[Candidates],
         progress: &mut CompareProgress<'_>,
     ) -> Result<Compared, ScoreError> {
-        let mut compared = Vec::with_capacity(rows.len());
-        for row in rows {
-            if progress(compared.len()).is_break() {
-                return Ok(Compared::Stopped(compared));
-            }
-            compared.push(self.table(row, &self.logits(row)?)?);
-        }
-        let _: ControlFlow<()> = progress(compared.len());
-        Ok(Compared::All(compared))
+        let logits = self.logits(rows, progress)?;
+        let compared = rows
+            .iter()
+            .zip(&logits)
+            .map(|(row, logits)| self.table(row, logits))
+            .collect::<Result<Vec<_>, ScoreError>>()?;
+        Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
     }
 
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
@@ -104,15 +156,13 @@ impl PreferenceModel for PairRanker {
     }
 
     fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
-        let outcome = |contest: &Contest| {
-            let logits = self.logits(&contest.candidates())?;
+        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
+        let logits = self.logits(&rows, &mut |_| ControlFlow::Continue(()))?;
+        let outcome = |logits: &RowLogits| {
             let (first, second) = (logits[0][1], -logits[1][0]);
-            Ok(ContestOutcome {
-                score: (first + second) / 2.0,
-                shown: Some([sigmoid(first), sigmoid(second)]),
-            })
+            ContestOutcome { score: (first + second) / 2.0, shown: Some([sigmoid(first), sigmoid(second)]) }
         };
-        contests.iter().map(outcome).collect()
+        Ok(logits.iter().map(outcome).collect())
     }
 
     fn footprint(&self) -> Footprint {

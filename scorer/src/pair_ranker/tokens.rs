@@ -4,7 +4,7 @@
 use selfplay_model::{ModelError, Tokenizer};
 use selfplay_records::Candidates;
 
-use super::encoder::MarkPlaces;
+use super::encoder::EncoderInput;
 use crate::ScoreError;
 use crate::conversation::conversation;
 
@@ -37,7 +37,15 @@ pub(super) struct RowParts {
 /// One sequence with the places of its marks.
 pub(super) struct PairSequence {
     pub(super) ids: Vec<u32>,
-    pub(super) places: MarkPlaces,
+    /// Of source, first and second candidate.
+    pub(super) marks: [usize; 3],
+}
+
+impl PairSequence {
+    /// What the encoder is asked.
+    pub(super) fn input(&self) -> EncoderInput<'_> {
+        EncoderInput { ids: &self.ids, wanted: &self.marks }
+    }
 }
 
 impl RankerSequences {
@@ -105,9 +113,8 @@ impl RowParts {
     pub(super) fn pair(&self, i: usize, j: usize) -> PairSequence {
         let (source, first, second) = (&self.source, &self.first[i], &self.second[j]);
         // A mark stands behind its [CLS].
-        let places =
-            MarkPlaces { source: 1, first: source.len() + 1, second: source.len() + first.len() + 1 };
-        PairSequence { ids: [source.as_slice(), first, second].concat(), places }
+        let marks = [1, source.len() + 1, source.len() + first.len() + 1];
+        PairSequence { ids: [source.as_slice(), first, second].concat(), marks }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct TokenComparison {
     pub rejected: Vec<u32>,
     /// The place of the prompt's last token in either conversation, which the prompt head reads.
     pub prompt_position: usize,
+    /// Whether a conversation lost tokens to `max_length` when it was made.
+    pub cut: bool,
     /// Which of the two wins, and by how much.
     pub label: ComparisonLabel,
 }

@@ -157,7 +157,7 @@ impl Objective for PreferenceObjective {
             }
             let lists = [&comparison.chosen[..], &comparison.rejected[..]];
             check_vocabulary(decoder, &comparison.name, lists)?;
-            self.truncated += usize::from(comparison.truncate(train.max_length));
+            self.truncated += usize::from(comparison.truncate(train.max_length) || comparison.cut);
             let longer = comparison.chosen.len().max(comparison.rejected.len());
             check_context(
                 decoder,
