@@ -4,6 +4,7 @@ mod adapter_scorers;
 mod adapters;
 mod chain;
 mod cli;
+mod companions;
 mod data;
 mod evaluate;
 mod files;

@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::address::EndpointAddress;
-use crate::exchange::JsonExchange;
+use crate::companion::Companion;
+use crate::endpoint::ServiceEndpoint;
+use crate::exchange::{JsonExchange, RequestFailure};
+use crate::lock::lock;
 use crate::request::{AnswerReader, JsonRequest};
 use crate::transcript::RequestKey;
-use crate::work::{ClientWork, PendingRequest, Report, Service, ServiceEndpoint, lock};
+use crate::work::{ClientWork, PendingRequest, Report, Service};
 use crate::{ClientError, ClientSettings, Secret, Transcript, Usage, read};
 
 /// How often a call looks whether it is to stop.
@@ -70,6 +73,18 @@ pub struct ServedModel {
 pub struct Client {
     service: Arc<Service>,
     concurrency: usize,
+    /// Ends companions with the client that started them.
+    _closer: Option<EndpointCloser>,
+}
+
+/// Closes the endpoints of a service when it is dropped, also while a thread still waits for an answer.
+#[derive(Debug)]
+struct EndpointCloser(Vec<Arc<ServiceEndpoint>>);
+
+impl Drop for EndpointCloser {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|endpoint| endpoint.close());
+    }
 }
 
 impl Client {
@@ -80,15 +95,27 @@ impl Client {
     pub fn new(settings: &ClientSettings, transcript: Option<Transcript>) -> Result<Self, ClientError> {
         settings.validate().into_result(ClientError::Settings)?;
         let secret = settings.api_key_env.as_deref().map(Secret::from_env).transpose()?;
-        let addresses = settings.endpoints.iter().filter_map(|text| EndpointAddress::parse(text).ok());
+        let endpoints: Vec<Arc<ServiceEndpoint>> = match &settings.companion {
+            Some(companion) => {
+                let program = companion.program().map_err(ClientError::Companion)?;
+                let patience = Duration::from_secs_f64(settings.timeout_s);
+                vec![Arc::new(ServiceEndpoint::companion(Companion::new(program, patience)?))]
+            }
+            None => {
+                let addresses =
+                    settings.endpoints.iter().filter_map(|text| EndpointAddress::parse(text).ok());
+                addresses.map(|address| Arc::new(ServiceEndpoint::http(address))).collect()
+            }
+        };
+        let closer = EndpointCloser(endpoints.clone());
         let service = Service {
             exchange: JsonExchange::new(settings, secret),
-            endpoints: addresses.map(ServiceEndpoint::new).collect(),
+            endpoints,
             retries: settings.retries,
             transcript: transcript.map(Mutex::new),
             usage: Mutex::default(),
         };
-        Ok(Self { service: Arc::new(service), concurrency: settings.concurrency })
+        Ok(Self { service: Arc::new(service), concurrency: settings.concurrency, _closer: Some(closer) })
     }
 
     /// POSTs each request's JSON and reads each answer with `read`, which is told the request's place. `progress` is called ten times a
@@ -139,24 +166,74 @@ impl Client {
     /// # Errors
     /// An endpoint that refuses, cannot be reached, or answers otherwise.
     pub fn models(&self) -> Result<Vec<Vec<ServedModel>>, ClientError> {
-        let ask = |endpoint: &ServiceEndpoint| {
-            let service = Service {
-                exchange: self.service.exchange.clone(),
-                endpoints: vec![ServiceEndpoint::new(endpoint.address.clone())],
-                retries: self.service.retries,
-                transcript: None,
-                usage: Mutex::default(),
-            };
-            let client = Self { service: Arc::new(service), concurrency: 1 };
-            let request = JsonRequest { path: "models".to_owned(), body: Value::Null, number: 0 };
-            let read = |_, answer: &Value| read::models(answer);
-            match client.ask(vec![request], read, &mut |_| ControlFlow::Continue(()))? {
-                Answers::All(models) | Answers::Stopped(models) => {
-                    Ok(models.into_iter().next().unwrap_or_default())
-                }
-            }
+        (0..self.endpoints()).map(|place| self.models_at(place)).collect()
+    }
+
+    /// Models that the endpoint at a place serves.
+    ///
+    /// # Errors
+    /// As [`Client::models`].
+    pub fn models_at(&self, place: usize) -> Result<Vec<ServedModel>, ClientError> {
+        let request = JsonRequest { path: "models".to_owned(), body: Value::Null, number: 0 };
+        self.ask_at(place, request, |_, answer| read::models(answer))
+    }
+
+    /// How many endpoints there are.
+    pub fn endpoints(&self) -> usize {
+        self.service.endpoints.len()
+    }
+
+    /// Asks the endpoint at a place, and no other; the transcript neither answers nor keeps it. Where there are others that can be asked, it
+    /// is not waited for long: one further try alone.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_at<T: Send + 'static>(
+        &self,
+        place: usize,
+        request: JsonRequest,
+        read: impl Fn(usize, &Value) -> Result<T, String> + Send + Sync + 'static,
+    ) -> Result<T, ClientError> {
+        let endpoint = self.service.endpoints.get(place);
+        let endpoint =
+            endpoint.ok_or_else(|| ClientError::Thread(std::io::Error::other("no such endpoint")))?;
+        let service = Service {
+            exchange: self.service.exchange.clone(),
+            endpoints: vec![Arc::clone(endpoint)],
+            retries: if self.endpoints() > 1 { self.service.retries.min(1) } else { self.service.retries },
+            transcript: None,
+            usage: Mutex::default(),
         };
-        self.service.endpoints.iter().map(ask).collect()
+        let client = Self { service: Arc::new(service), concurrency: 1, _closer: None };
+        match client.ask(vec![request], read, &mut |_| ControlFlow::Continue(()))? {
+            Answers::All(answers) | Answers::Stopped(answers) => answers
+                .into_iter()
+                .next()
+                .ok_or_else(|| ClientError::Thread(std::io::Error::other("no answer to a request"))),
+        }
+    }
+
+    /// POSTs to the endpoint at a place, once, what changes something there. Returns the answer, JSON or not.
+    ///
+    /// # Errors
+    /// An endpoint that refuses or cannot be reached.
+    pub fn tell_at(&self, place: usize, path: &str, body: &Value) -> Result<String, ClientError> {
+        let endpoint = self.service.endpoints.get(place);
+        let endpoint =
+            endpoint.ok_or_else(|| ClientError::Thread(std::io::Error::other("no such endpoint")))?;
+        endpoint.send_for_text(&self.service.exchange, path, body).map_err(|failure| match failure {
+            RequestFailure::Final(error) => error,
+            RequestFailure::Passing { problem, .. } => {
+                ClientError::Unavailable { url: endpoint.below(path), problem, tries: 1 }
+            }
+        })
+    }
+
+    /// Leaves an endpoint out of what is asked from now on, while there are others, or takes it in again.
+    pub fn set_left_out(&self, place: usize, is_left_out: bool) {
+        if let Some(endpoint) = self.service.endpoints.get(place) {
+            endpoint.set_left_out(is_left_out);
+        }
     }
 
     /// Requests, tokens and retries so far.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use selfplay_records::{HasKind, Kind, Problems, WriteError};
 
+use crate::CommandFailure;
+
 /// Why a service's answers are missing. No message holds a key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,6 +49,9 @@ pub enum ClientError {
         /// What is wrong.
         problem: String,
     },
+    /// A companion that is not there, cannot load its model, or refuses what it is asked.
+    #[error("{0}")]
+    Companion(Box<CommandFailure>),
     /// A transcript that cannot be read.
     #[error("{}: {problem}", path.display())]
     Transcript {
@@ -85,6 +90,7 @@ impl HasKind for ClientError {
         match self {
             Self::Settings(_) | Self::Key { .. } | Self::Refused { .. } => Kind::Input,
             Self::Transcript { kind, .. } => *kind,
+            Self::Companion(failure) => failure.kind(),
             Self::Unavailable { .. } | Self::Untrusted { .. } | Self::Thread(_) => Kind::Machine,
             Self::Write(source) => source.kind(),
             Self::Interrupted { source, .. } => source.kind(),

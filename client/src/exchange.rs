@@ -59,6 +59,19 @@ impl JsonExchange {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, RequestFailure> {
+        let text = self.send_for_text(address, path, body)?;
+        serde_json::from_str(&text).map_err(|error| {
+            RequestFailure::passing(format!("the answer is no JSON ({error}): {}", quoted(&text)))
+        })
+    }
+
+    /// As [`JsonExchange::send`], for an answer that may be any text.
+    pub(crate) fn send_for_text(
+        &self,
+        address: &EndpointAddress,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<String, RequestFailure> {
         let url = address.below(path);
         let response = match body {
             Some(body) => {
@@ -88,9 +101,7 @@ impl JsonExchange {
         let text = String::from_utf8_lossy(&bytes);
         let text = self.secret.as_ref().map_or(text.as_ref().into(), |secret| secret.redacted(&text));
         if (200..300).contains(&status) {
-            return serde_json::from_str(&text).map_err(|error| {
-                RequestFailure::passing(format!("the answer is no JSON ({error}): {}", quoted(&text)))
-            });
+            return Ok(text.into_owned());
         }
         Err(refusal(url, status, &text, asked))
     }

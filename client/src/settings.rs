@@ -2,8 +2,8 @@
 
 use selfplay_records::Problems;
 
-use crate::Secret;
 use crate::address::EndpointAddress;
+use crate::{CompanionSettings, Secret};
 
 /// Requests at a time at most.
 const MOST_AT_A_TIME: usize = 1024;
@@ -17,8 +17,10 @@ const LONGEST_S: f64 = 86_400.0;
 /// How a service is reached and how patiently it is asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientSettings {
-    /// Addresses that serve the same: requests go to each in turn, a further try to the next one.
+    /// Addresses that serve the same: requests go to the least busy one, a further try to another.
     pub endpoints: Vec<String>,
+    /// A program that answers in their place.
+    pub companion: Option<CompanionSettings>,
     /// The variable of the environment that holds the key; `None`: no key is sent.
     pub api_key_env: Option<String>,
     /// Requests at a time, over all endpoints.
@@ -37,6 +39,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            companion: None,
             api_key_env: None,
             concurrency: 8,
             timeout_s: 600.0,
@@ -57,7 +60,9 @@ impl ClientSettings {
     /// What may be a key or hold a password is not repeated.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
-        if self.endpoints.is_empty() {
+        if let Some(companion) = &self.companion {
+            problems.extend(companion.validate());
+        } else if self.endpoints.is_empty() {
             problems.key("endpoints", "absent: a list of addresses, as in [\"http://127.0.0.1:8000/v1\"]");
         }
         for (place, endpoint) in self.endpoints.iter().enumerate() {
@@ -107,6 +112,7 @@ mod tests {
         assert!(ClientSettings::of("http://127.0.0.1:1/v1").validate().is_empty());
         let wrong = ClientSettings {
             endpoints: vec!["http://me:hunter2@host/v1".to_owned()],
+            companion: None,
             api_key_env: Some("sk-hunter2".to_owned()),
             concurrency: 0,
             timeout_s: f64::NAN,

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::address::EndpointAddress;
+use crate::endpoint::{ServiceEndpoint, choose, has_another};
 use crate::exchange::{JsonExchange, RequestFailure};
+use crate::lock::lock;
 use crate::request::{AnswerReader, JsonRequest};
 use crate::transcript::RequestKey;
 use crate::{ClientError, Transcript, Usage, retry};
@@ -17,39 +18,11 @@ use crate::{ClientError, Transcript, Usage, retry};
 /// How often a pause looks whether the call was called off.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Locks, and goes on after a panic of another thread: what is locked here is whole at every moment.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A server, and when it may be asked again after it said that it is asked too fast.
-#[derive(Debug)]
-pub(crate) struct ServiceEndpoint {
-    pub(crate) address: EndpointAddress,
-    not_before: Mutex<Option<Instant>>,
-}
-
-impl ServiceEndpoint {
-    pub(crate) fn new(address: EndpointAddress) -> Self {
-        Self { address, not_before: Mutex::default() }
-    }
-
-    fn rest(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut not_before = lock(&self.not_before);
-        *not_before = Some(not_before.map_or(until, |other| other.max(until)));
-    }
-
-    fn rests_for(&self) -> Duration {
-        lock(&self.not_before).map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
-    }
-}
-
 /// What all requests of a client share.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) exchange: JsonExchange,
-    pub(crate) endpoints: Vec<ServiceEndpoint>,
+    pub(crate) endpoints: Vec<Arc<ServiceEndpoint>>,
     pub(crate) retries: u32,
     pub(crate) transcript: Option<Mutex<Transcript>>,
     pub(crate) usage: Mutex<Usage>,
@@ -105,15 +78,17 @@ impl Service {
         read: &AnswerReader<T>,
     ) -> Result<Option<Vec<(usize, T)>>, ClientError> {
         let first = task.places.first().copied().unwrap_or(0);
-        let mut failed = 0_usize;
+        let mut tries = 0_u32;
+        let mut failed = None;
         loop {
-            let endpoint = &self.endpoints[(first + failed) % self.endpoints.len()];
+            let place = choose(&self.endpoints, first, failed);
+            let endpoint = &self.endpoints[place];
             if !wait(endpoint.rests_for(), called_off) {
                 return Ok(None);
             }
             let request = &task.request;
             let body = (!request.body.is_null()).then_some(&request.body);
-            let tried = self.exchange.send(&endpoint.address, &request.path, body).and_then(|answer| {
+            let tried = endpoint.send(&self.exchange, &request.path, body).and_then(|answer| {
                 let read: Result<Vec<_>, String> =
                     task.places.iter().map(|&place| Ok((place, read(place, &answer)?))).collect();
                 match read {
@@ -123,27 +98,29 @@ impl Service {
             });
             let (problem, asked) = match tried {
                 Ok((answer, read)) => {
+                    endpoint.count_answer();
                     self.keep(task, &answer)?;
                     return Ok(Some(read));
                 }
                 Err(RequestFailure::Final(error)) => return Err(error),
                 Err(RequestFailure::Passing { problem, asked }) => (problem, asked),
             };
-            failed += 1;
-            let url = endpoint.address.below(&request.path);
-            let tries = u32::try_from(failed).unwrap_or(u32::MAX);
+            tries += 1;
+            let url = endpoint.below(&request.path);
             if tries > self.retries {
                 return Err(ClientError::Unavailable { url, problem, tries });
             }
-            let pause = asked.unwrap_or_else(|| retry::pause(tries, task.key.number()));
-            tracing::info!("{url}: {problem}; the next try is in {:.1} s", pause.as_secs_f64());
+            failed = Some(place);
+            let elsewhere = has_another(&self.endpoints, place);
+            // With another endpoint to ask, this request goes there at once, and whoever failed is left alone for a while.
+            let times = if elsewhere { endpoint.count_failure() } else { tries };
+            let pause = asked.unwrap_or_else(|| retry::pause(times, task.key.number()));
+            tracing::info!("{url}: {problem}; it is asked again in {:.1} s", pause.as_secs_f64());
             lock(&self.usage).retried += 1;
-            if asked.is_some() {
-                // Everyone else who would ask this server waits as well.
+            if asked.is_some() || elsewhere {
+                // Everyone else who would ask this endpoint waits as well.
                 endpoint.rest(pause);
             }
-            // With another server to ask, a server's own wish does not hold up this request.
-            let elsewhere = asked.is_some() && self.endpoints.len() > 1;
             if !elsewhere && !wait(pause, called_off) {
                 return Ok(None);
             }

@@ -44,6 +44,6 @@ pub use pick::{NotFinite, PickRule, Picker, PromptStream, SampledToken};
 pub use request::{EncodedPrompt, Request, RequestEvent, RequestId, Sample, Sampling, encode};
 pub use response::text_of;
 pub use schedule::Counts;
-pub use settings::{BackendKind, SampleSettings, Stop};
+pub use settings::{BackendKind, SampleSettings, Stop, WeightDelivery};
 pub use shards::{Sampler, SamplingProgress};
 pub use text_stop::{StopRule, TextDecoder};

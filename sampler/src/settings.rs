@@ -47,26 +47,39 @@ pub struct SampleSettings {
     pub shard_prompts: usize,
     /// What draws the responses.
     pub backend: BackendKind,
-    /// vllm, openai: addresses that serve the policy, as in `http://127.0.0.1:8000/v1`; they are asked in turn. Absent: such a backend needs them.
+    /// vllm, sglang, openai: addresses that serve the policy, as in `http://127.0.0.1:8000/v1`; the least busy one is asked, another where one fails. Absent: such a backend needs them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<String>>,
-    /// vllm, openai: what the servers call the policy. Absent: the one model that they serve.
+    /// vllm, openai: what the servers call the policy, or the base of its adapter. Absent: the one model that they serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint_model: Option<String>,
-    /// vllm, openai: the environment's variable that holds the servers' key. Absent: no key is sent.
+    /// vllm, sglang, openai: the environment's variable that holds the servers' key. Absent: no key is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
-    /// vllm, openai: requests at a time. Absent: 64.
+    /// All but native: requests at a time. Absent: 64.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub concurrency: Option<usize>,
-    /// vllm, openai: seconds that a request may take. Absent: 600.
+    /// All but native: seconds that a request may take; of a companion, that it may load or be silent. Absent: 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub timeout_s: Option<f64>,
-    /// vllm, openai: further tries of a request after a temporary failure. Absent: 5.
+    /// All but native: further tries of a request after a temporary failure. Absent: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
+    /// mistralrs: the companion program and its arguments; a name is looked up in PATH and beside this program. Absent: `["selfplay-mistralrs"]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub companion: Option<Vec<String>>,
+    /// vllm, sglang: how a server gets the policy's weights. Absent: update with sglang, served with vllm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightDelivery>,
+    /// weights = "command": a program and its arguments that has a server load the policy; it finds the policy's folder in `SELFPLAY_POLICY` and the server's address in `SELFPLAY_ENDPOINT`. Absent: command needs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_command: Option<Vec<String>>,
+    /// vllm, sglang, mistralrs: nats a token by which a server's log-probs may differ from ours on average. Absent: 0.15, which half precision and other kernels stay far below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub log_prob_tolerance: Option<f64>,
     /// On a GPU: products in a fixed order, somewhat slower, so that a candidate's bits don't depend on its batch. On a
     /// CPU they never do.
     pub batch_invariant: bool,
@@ -112,6 +125,10 @@ impl Default for SampleSettings {
             concurrency: None,
             timeout_s: None,
             retries: None,
+            companion: None,
+            weights: None,
+            weights_command: None,
+            log_prob_tolerance: None,
             batch_invariant: false,
             max_batch_rows: None,
             token_budget: None,
@@ -142,18 +159,49 @@ pub enum BackendKind {
     Native,
     /// A vLLM server of the same weights: it is given token ids and gives token ids; log-probs are computed anew by our own weights.
     Vllm,
+    /// An SGLang server, by its own interface: as vllm, and the policy's weights are brought to it.
+    Sglang,
+    /// A companion that runs the policy with mistral.rs, started here: as vllm.
+    Mistralrs,
     /// Any server with OpenAI's chat interface: it gives text, which our tokenizer and our weights make ids and log-probs of.
     Openai,
 }
 
 impl BackendKind {
-    /// Whether a server draws the responses.
+    /// Whether a server or a companion draws the responses.
     pub fn is_endpoint(self) -> bool {
         self != Self::Native
     }
 }
 
+/// `sample.weights`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightDelivery {
+    /// Not at all: the server has them, or is refused.
+    Served,
+    /// sglang: `POST update_weights_from_disk` with the policy's folder, which the server must see.
+    Update,
+    /// vllm: `POST load_lora_adapter` with the policy's adapter; the server has the base (`VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`, `--enable-lora`).
+    Adapter,
+    /// `sample.weights_command`, once for each server that has other weights.
+    Command,
+}
+
 impl SampleSettings {
+    /// How a server gets the policy's weights.
+    pub fn weights(&self) -> WeightDelivery {
+        self.weights.unwrap_or(match self.backend {
+            BackendKind::Sglang => WeightDelivery::Update,
+            _ => WeightDelivery::Served,
+        })
+    }
+
+    /// Nats a token by which a server's log-probs may differ from ours on average.
+    pub fn log_prob_tolerance(&self) -> f64 {
+        self.log_prob_tolerance.unwrap_or(0.15)
+    }
+
     /// The sampling rules of each prompt.
     pub fn sampling(&self) -> Sampling {
         Sampling {

@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use selfplay_client::ClientError;
+use selfplay_client::{ClientError, CommandFailure};
 use selfplay_model::ModelError;
 use selfplay_records::{HasKind, Kind, Problems};
-
-use crate::command::CommandFailure;
 
 /// An error of the scorer: what, where, and what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -217,5 +215,11 @@ impl HasKind for ScoreError {
 impl From<candle_core::Error> for ScoreError {
     fn from(error: candle_core::Error) -> Self {
         Self::Model(error.into())
+    }
+}
+
+impl From<Box<CommandFailure>> for ScoreError {
+    fn from(failure: Box<CommandFailure>) -> Self {
+        if failure.kind == Kind::Input { Self::NoProgram(failure) } else { Self::Command(failure) }
     }
 }

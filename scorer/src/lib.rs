@@ -44,7 +44,7 @@ mod row_judge;
 mod settings;
 mod win;
 
-pub use command::{AnswerChecker, CommandFailure, CommandSettings};
+pub use command::{AnswerChecker, CommandSettings};
 pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, tokenise_row};
 pub use ensemble::{EnsembleMember, EnsembleSettings, MemberKeys, MemberScale};
 pub use error::ScoreError;

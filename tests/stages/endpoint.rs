@@ -103,8 +103,8 @@ fn vllm_s_ids_become_candidates_with_our_log_probs() {
         .refused(&["is not this policy", "nats a token"]);
     by_server(&world, &server_of(Fault::TextAlone), "vllm", "y.jsonl").failed(&["no token ids"]);
     sample(&world, "z.jsonl", &["--set", "sample.backend=vllm"]).refused(&["sample.endpoints"]);
-    sample(&world, "z.jsonl", &["--set", "sample.backend=sglang"])
-        .refused(&["sample.backend", "native, vllm, openai"]);
+    sample(&world, "z.jsonl", &["--set", "sample.backend=llamacpp"])
+        .refused(&["sample.backend", "native, vllm, sglang, mistralrs, openai"]);
 }
 
 #[test]
@@ -180,5 +180,5 @@ fn a_run_through_a_server_stops_where_the_server_has_another_policy() {
     let openai = ["--set", "sample.backend=openai", "--set", &endpoints];
     world
         .selfplay(&[&["run", "recipe.toml", "-o", "text"], &openai[..]].concat())
-        .refused(&["iterations = 2", "native and vllm can follow the policy"]);
+        .refused(&["iterations = 2", "native, vllm, sglang and mistralrs can follow the policy"]);
 }

@@ -4,6 +4,7 @@ mod chain;
 mod endpoint;
 pub mod interrupted;
 mod outputs;
+mod sglang;
 
 use selfplay_testing::{Outcome, World};
 

@@ -148,6 +148,8 @@ impl Lookup<'_> {
             splits.into_iter().filter_map(|source| self.data("prompts.splits", source)).collect();
         recipe.sample.seed = recipe.seed;
         recipe.sample.iteration = 1;
+        recipe.sample.companion = recipe.sample.companion.take().map(|words| self.words(words));
+        recipe.sample.weights_command = recipe.sample.weights_command.take().map(|words| self.words(words));
         if recipe.sample.num_samples == 1 && matches!(self.purpose, Purpose::Run | Purpose::Check) {
             let want = "2 or more: one response gives no pair to train on";
             self.problems.value("sample.num_samples", 1, want);
@@ -167,6 +169,12 @@ impl Lookup<'_> {
         // A kind that reads none refuses the one that is named.
         score.model = if reads_model { self.model("score.model", named) } else { named };
         score.keys.command = score.keys.command.take().map(|words| self.words(words));
+        if let Some(words) = score.keys.companion.take() {
+            score.keys.companion = Some(self.words(words));
+            let folder = self.folder;
+            score.keys.model =
+                score.keys.model.take().map(|name| ModelSource::parse(&name, folder).to_string());
+        }
         score.keys.template = self.file("score.template", score.keys.template.take());
         score.keys.members = score.keys.members.take().map(|members| self.members(members));
         score.keys.chat_template = self.file("score.chat_template", score.keys.chat_template.take());
@@ -213,9 +221,10 @@ impl Lookup<'_> {
             section.templates = Some(resolve_path(&folder.to_string_lossy(), self.folder));
         }
         for model in section.models_mut() {
-            if model.backend == GeneratorBackend::Native && !model.model.is_empty() {
+            if model.backend != GeneratorBackend::Openai && !model.model.is_empty() {
                 model.model = ModelSource::parse(&model.model, self.folder).to_string();
             }
+            model.companion = model.companion.take().map(|words| self.words(words));
         }
     }
 

@@ -11,6 +11,8 @@
 //!     eval.json
 //!   iteration_01/
 //!     sampling.json                device, rows, tokens a step and bytes of cache of sampling
+//!     transcript.jsonl             where servers or a companion sample: every answer of theirs
+//!     servers.json, probe.json     how far their log-probs are from ours; the text that tells their weights
 //!     candidates/00000.parquet …   one file per shard of sample.shard_prompts prompts
 //!     preferences/00000.parquet …  the same shards, scored
 //!     pairs.parquet                every pair of the iteration; of a loss without pairs instead unpaired.parquet, best.parquet or

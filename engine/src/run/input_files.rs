@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::error::EngineError;
@@ -94,6 +95,18 @@ impl InputFile {
         paths.sort();
         // Large models come in several files.
         paths.par_iter().map(|path| Self::of(path)).collect()
+    }
+
+    /// The hashes of a model's files by their names.
+    ///
+    /// # Errors
+    /// As [`InputFile::of_model`].
+    pub fn hashes_of_model(folder: &Path) -> Result<Map<String, Value>, EngineError> {
+        let named = |file: Self| {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name, file.sha256.into())
+        };
+        Ok(Self::of_model(folder)?.into_iter().map(named).collect())
     }
 
     /// By name and not by whole path: a run may be resumed from another working directory.

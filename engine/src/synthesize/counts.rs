@@ -51,7 +51,8 @@ impl SynthesisCounts {
                 completion_tokens: asked.completion_tokens,
                 ..selfplay_client::Usage::default()
             };
-            let settings = models.iter().find(|(name, _)| *name == role).map(|(_, model)| model.client());
+            let settings =
+                models.iter().find(|(name, _)| *name == role).map(|(_, model)| model.client("companion", ""));
             let cost = settings.and_then(|settings| usage.cost(&settings));
             (role, ModelCounts { asked, cost })
         };

@@ -1,10 +1,10 @@
 //! A program that says which answers are right: `eval.command`.
 
+use selfplay_client::UserProgram;
 use selfplay_records::Candidates;
 
 use super::answer;
 use super::pool::Pool;
-use super::program::UserProgram;
 use super::settings::CommandSettings;
 use crate::{CompareProgress, ScoreError};
 

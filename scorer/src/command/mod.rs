@@ -9,27 +9,22 @@
 //! row. Where it ends or is silent for too long it is started anew and asked again; a wrong answer ends the work at once.
 //!
 //! ```text
-//! settings   words, τ, how many at a time, patience      program    the words as something to start
-//! question   a row as a line                              answer     a line as numbers
-//! process    one program at work                          pool       several of them, and who is asked what
+//! settings   words, τ, how many at a time, patience      question   a row as a line
+//! pool       several of one program, and who is asked what                answer     a line as numbers
 //! ```
 
 mod answer;
 mod checker;
-mod failure;
 mod pool;
-mod process;
-mod program;
 mod question;
 mod settings;
 
+use selfplay_client::UserProgram;
 use selfplay_records::Candidates;
 
 pub(crate) use self::answer::{Judgement, judgement_of};
 pub use self::checker::AnswerChecker;
-pub use self::failure::CommandFailure;
 use self::pool::Pool;
-use self::program::UserProgram;
 pub(crate) use self::question::question_fields;
 pub use self::settings::CommandSettings;
 use crate::row_judge::RowJudge;

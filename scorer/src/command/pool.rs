@@ -9,11 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use selfplay_client::{Process, Reply, UserProgram};
 use selfplay_records::Candidates;
 use selfplay_records::shown::quoted;
 
-use super::process::{Process, Reply};
-use super::program::UserProgram;
 use super::question::question;
 use super::settings::CommandSettings;
 use crate::{CompareProgress, ScoreError};

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_client::UserProgram;
 use selfplay_records::Problems;
 
-use super::program::UserProgram;
 use crate::ScoreError;
 
 /// Programs at a time at most.
@@ -45,7 +45,7 @@ impl CommandSettings {
     /// # Errors
     /// It is not, or cannot be executed.
     pub fn check(&self, key: &'static str) -> Result<(), ScoreError> {
-        UserProgram::find(key, &self.words).map(drop)
+        Ok(UserProgram::find(key, &self.words).map(drop)?)
     }
 
     /// The files among the words: the program, a script, what its arguments name. Words without a slash are none.

@@ -77,12 +77,22 @@ impl ScoreKeys {
     pub(super) fn refuse_keys_of_services(&self, problems: &mut Problems) {
         let given = [
             ("endpoint", self.endpoint.is_some()),
+            ("companion", self.companion.is_some()),
             ("api_key_env", self.api_key_env.is_some()),
             ("price_prompt", self.price_prompt.is_some()),
             ("price_completion", self.price_completion.is_some()),
             ("transcript", self.transcript.is_some()),
         ];
         self.refuse(problems, &given);
+    }
+
+    /// Keys of an endpoint beside a companion.
+    pub(super) fn refuse_keys_beside_companions(&self, problems: &mut Problems) {
+        let given = [("endpoint", self.endpoint.is_some()), ("api_key_env", self.api_key_env.is_some())];
+        for (key, is_given) in given {
+            let want = "no such key beside score.companion, which takes the endpoint's place";
+            problems.refuse(is_given && self.companion.is_some(), key, "set", want);
+        }
     }
 
     /// Keys that mean nothing to a kind that is asked no question.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use selfplay_client::ClientSettings;
+use selfplay_client::{ClientSettings, CompanionSettings};
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,11 @@ pub struct ScoreKeys {
     /// Of kinds judge and remote: the service's address, as in `http://127.0.0.1:8000/v1`. Absent: kind remote needs it, and a judge is a model of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// Of kind judge, in the place of an endpoint: a companion program and its arguments that runs `model`, a folder or file of this machine, as in
+    /// `["selfplay-mistralrs"]`; a name is looked up in PATH and beside this program. Absent: none is started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
+    pub companion: Option<Vec<String>>,
     /// The variable of the environment that holds the endpoint's key; never the key itself. Absent: no key is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
@@ -175,10 +180,12 @@ impl ScoreKeys {
                 if serves {
                     self.refuse_keys_of_readers(problems);
                 }
+                self.refuse_keys_beside_companions(problems);
                 KindSettings::Judge(self.judge())
             }
             PreferenceKind::Remote => {
                 self.refuse_keys_of_models(problems);
+                self.refuse(problems, &[("companion", self.companion.is_some())]);
                 KindSettings::Remote(RemoteSettings {
                     service: self.service(),
                     tau: self.tau.unwrap_or(CommandSettings::default().tau),
@@ -206,7 +213,7 @@ impl ScoreKeys {
     pub fn names_model(&self) -> bool {
         match self.kind {
             PreferenceKind::Command | PreferenceKind::Remote | PreferenceKind::Ensemble => false,
-            PreferenceKind::Judge => self.endpoint.is_none(),
+            PreferenceKind::Judge => !self.is_served(),
             PreferenceKind::Auto
             | PreferenceKind::Gpm
             | PreferenceKind::BradleyTerry
@@ -220,7 +227,7 @@ impl ScoreKeys {
     fn is_served(&self) -> bool {
         match self.kind {
             PreferenceKind::Remote => true,
-            PreferenceKind::Judge => self.endpoint.is_some(),
+            PreferenceKind::Judge => self.endpoint.is_some() || self.companion.is_some(),
             _ => false,
         }
     }
@@ -229,6 +236,9 @@ impl ScoreKeys {
         let default = ClientSettings::default();
         ClientSettings {
             endpoints: self.endpoint.iter().cloned().collect(),
+            companion: self.companion.as_deref().map(|words| {
+                CompanionSettings::of("score.companion", Some(words), self.model.clone().unwrap_or_default())
+            }),
             api_key_env: self.api_key_env.clone(),
             concurrency: self.concurrency.unwrap_or(default.concurrency),
             timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
@@ -320,6 +330,7 @@ impl ScoreSettings {
             timeout_s: command.map(|own| own.timeout_s).or(service.map(|own| own.timeout_s)),
             retries: command.map(|own| own.retries).or(service.map(|own| own.retries as usize)),
             endpoint: service.and_then(|own| own.endpoints.first().cloned()),
+            companion: service.and_then(|own| own.companion.as_ref()).map(|own| own.words.clone()),
             api_key_env: service.and_then(|own| own.api_key_env.clone()),
             price_prompt: service.and_then(|own| own.price_prompt),
             price_completion: service.and_then(|own| own.price_completion),

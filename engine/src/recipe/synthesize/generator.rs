@@ -1,7 +1,7 @@
 //! A model that answers in a synthesis: `[synthesize.generator]`, `weak` and `judge`.
 
 use schemars::JsonSchema;
-use selfplay_client::ClientSettings;
+use selfplay_client::{ClientSettings, CompanionSettings};
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct GeneratorSection {
     /// Where it runs.
     pub backend: GeneratorBackend,
-    /// native: a folder, a `FILE.gguf`, or a hub id; openai: its name at the server. Absent: policy.model.
+    /// native, mistralrs: a folder, a `FILE.gguf`, or a hub id; openai: its name at the server. Absent: policy.model.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(with = "Option<String>")]
     pub model: String,
@@ -30,18 +30,21 @@ pub struct GeneratorSection {
     /// openai: addresses that serve the model, as in `http://127.0.0.1:8000/v1`; they are asked in turn. Absent: openai needs them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<String>>,
+    /// mistralrs: the companion program and its arguments; a name is looked up in PATH and beside this program. Absent: `["selfplay-mistralrs"]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub companion: Option<Vec<String>>,
     /// openai: the environment's variable that holds the key. Absent: no key is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
-    /// openai: requests at a time. Absent: 8.
+    /// openai, mistralrs: requests at a time. Absent: 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub concurrency: Option<usize>,
-    /// openai: seconds that a request may take. Absent: 600.
+    /// openai, mistralrs: seconds that a request may take. Absent: 600.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub timeout_s: Option<f64>,
-    /// openai: further tries of a request after a temporary failure. Absent: 5.
+    /// openai, mistralrs: further tries of a request after a temporary failure. Absent: 5.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
     /// openai: the price of a million tokens read. Absent: no cost is reckoned.
@@ -63,14 +66,19 @@ pub enum GeneratorBackend {
     Native,
     /// A server with OpenAI's interface.
     Openai,
+    /// A companion that runs the model with mistral.rs, started here: also what our own sampler cannot run.
+    Mistralrs,
 }
 
 impl GeneratorSection {
-    /// How the server is reached.
-    pub fn client(&self) -> ClientSettings {
+    /// How the server is reached, or the companion, which runs `model`.
+    pub fn client(&self, key: &'static str, model: &str) -> ClientSettings {
         let default = ClientSettings::default();
+        let companion = (self.backend == GeneratorBackend::Mistralrs)
+            .then(|| CompanionSettings::of(key, self.companion.as_deref(), model));
         ClientSettings {
             endpoints: self.endpoints.clone().unwrap_or_default(),
+            companion,
             api_key_env: self.api_key_env.clone(),
             concurrency: self.concurrency.unwrap_or(default.concurrency),
             timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
@@ -103,28 +111,35 @@ impl GeneratorSection {
         let wrong = !(self.top_p() > 0.0 && self.top_p() <= 1.0);
         problems.refuse(wrong, "top_p", self.top_p(), "a number above 0 and at most 1 (1 is off)");
         problems.refuse(self.max_new_tokens == Some(0), "max_new_tokens", 0, "1 or more");
-        match self.backend {
-            GeneratorBackend::Openai => {
-                if self.model.is_empty() {
-                    problems.key("model", "absent: the model's name at the server");
-                }
-                problems.extend(self.client().validate());
+        let (by_http, is_native) =
+            (self.backend == GeneratorBackend::Openai, self.backend == GeneratorBackend::Native);
+        let is_companion = self.backend == GeneratorBackend::Mistralrs;
+        const OPENAI: &str = "no such key without backend = \"openai\"";
+        const EITHER: &str = "no such key without backend = \"openai\" or \"mistralrs\"";
+        for (key, is_given, is_allowed, want) in [
+            ("endpoints", self.endpoints.is_some(), by_http, OPENAI),
+            (
+                "companion",
+                self.companion.is_some(),
+                is_companion,
+                "no such key without backend = \"mistralrs\"",
+            ),
+            ("api_key_env", self.api_key_env.is_some(), by_http, OPENAI),
+            ("concurrency", self.concurrency.is_some(), !is_native, EITHER),
+            ("timeout_s", self.timeout_s.is_some(), !is_native, EITHER),
+            ("retries", self.retries.is_some(), !is_native, EITHER),
+            ("price_prompt", self.price_prompt.is_some(), by_http, OPENAI),
+            ("price_completion", self.price_completion.is_some(), by_http, OPENAI),
+        ] {
+            if is_given && !is_allowed {
+                problems.key(key, want);
             }
-            GeneratorBackend::Native => {
-                for (key, is_given) in [
-                    ("endpoints", self.endpoints.is_some()),
-                    ("api_key_env", self.api_key_env.is_some()),
-                    ("concurrency", self.concurrency.is_some()),
-                    ("timeout_s", self.timeout_s.is_some()),
-                    ("retries", self.retries.is_some()),
-                    ("price_prompt", self.price_prompt.is_some()),
-                    ("price_completion", self.price_completion.is_some()),
-                ] {
-                    if is_given {
-                        problems.key(key, "no such key without backend = \"openai\"");
-                    }
-                }
-            }
+        }
+        if by_http && self.model.is_empty() {
+            problems.key("model", "absent: the model's name at the server");
+        }
+        if !is_native {
+            problems.extend(self.client("companion", &self.model).validate());
         }
         problems
     }

@@ -1,4 +1,4 @@
-//! Who answers: our own sampler, or a server with OpenAI's interface.
+//! Who answers: our own sampler, a server with OpenAI's interface, or a companion that is asked as one.
 
 mod native;
 mod openai;
@@ -75,5 +75,8 @@ pub(super) fn find<'a>(
     Ok(match section.backend {
         GeneratorBackend::Native => Box::new(native::NativeGenerator::find(recipe, section, hub, setting)?),
         GeneratorBackend::Openai => Box::new(openai::OpenAiGenerator::find(recipe, role, section)?),
+        GeneratorBackend::Mistralrs => {
+            Box::new(openai::OpenAiGenerator::of_companion(recipe, role, section, hub)?)
+        }
     })
 }

@@ -175,10 +175,7 @@ impl Generator for NativeGenerator<'_> {
     fn depends_on(&self) -> Result<Value> {
         let mut files = Map::new();
         for folder in self.source.folders() {
-            for file in InputFile::of_model(folder)? {
-                let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                files.insert(name, file.sha256.into());
-            }
+            files.extend(InputFile::hashes_of_model(folder)?);
         }
         Ok(files.into())
     }

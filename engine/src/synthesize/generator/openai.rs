@@ -1,17 +1,21 @@
-//! A server with OpenAI's interface as a generator. Its answers are kept one by one in a transcript; no server promises the same answer
+//! A server with OpenAI's interface as a generator, or a companion, which has the same. Its answers are kept one by one in a transcript; no server promises the same answer
 //! twice, so what makes a run repeatable is the transcript, not the seed that is sent along.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use selfplay_client::{
-    Answers, ChatAnswer, ChatRequest, Client, ClientSettings, GenerationOptions, Secret, Transcript,
+    Answers, ChatAnswer, ChatRequest, Client, ClientError, ClientSettings, GenerationOptions, Secret,
+    Transcript,
 };
 use selfplay_records::{FinishReason, atomic, counter};
 use serde_json::Value;
 
 use super::{Asker, Generator};
-use crate::error::Result;
-use crate::recipe::{GeneratorSection, Recipe};
+use crate::error::{EngineError, Result};
+use crate::hub::Hub;
+use crate::recipe::{GeneratorSection, ModelSource, Recipe};
+use crate::run::input_files::InputFile;
 use crate::synthesize::question::{ModelReply, Question};
 
 /// A model behind a server.
@@ -20,6 +24,8 @@ pub(super) struct OpenAiGenerator {
     settings: ClientSettings,
     options: GenerationOptions,
     seed: u64,
+    /// A companion's model.
+    model_files: Option<PathBuf>,
     /// Made with the first question: the transcript lies in the output's folder.
     client: Option<Client>,
 }
@@ -30,9 +36,54 @@ impl OpenAiGenerator {
     /// # Errors
     /// A key that is not in the environment.
     pub(super) fn find(recipe: &Recipe, role: &'static str, section: &GeneratorSection) -> Result<Self> {
-        let settings = section.client();
+        let settings = section.client(role, "");
         // Asked now rather than after the first model's hours.
         settings.api_key_env.as_deref().map(Secret::from_env).transpose()?;
+        Ok(Self::new(recipe, role, section, settings))
+    }
+
+    /// A companion, which is started with the first question. What a hub has of its model is fetched.
+    ///
+    /// # Errors
+    /// A model or a program that is not there.
+    pub(super) fn of_companion(
+        recipe: &Recipe,
+        role: &'static str,
+        section: &GeneratorSection,
+        hub: &Hub,
+    ) -> Result<Self> {
+        let source = if section.model.is_empty() {
+            recipe.policy.model.clone()
+        } else {
+            ModelSource::parse(&section.model, None)
+        };
+        let model = hub.model_folder(&source)?;
+        if !model.exists() {
+            return Err(EngineError::input(format!(
+                "synthesize.{role}.model = {source}: no such file or folder"
+            )));
+        }
+        let key = match role {
+            "weak" => "synthesize.weak.companion",
+            "judge" => "synthesize.judge.companion",
+            _ => "synthesize.generator.companion",
+        };
+        let settings = section.client(key, &model.display().to_string());
+        if let Some(companion) = &settings.companion {
+            companion.program().map_err(ClientError::Companion)?;
+        }
+        let mut generator = Self::new(recipe, role, section, settings);
+        generator.options.model = source.to_string();
+        generator.model_files = Some(model);
+        Ok(generator)
+    }
+
+    fn new(
+        recipe: &Recipe,
+        role: &'static str,
+        section: &GeneratorSection,
+        settings: ClientSettings,
+    ) -> Self {
         let options = GenerationOptions {
             model: section.model.clone(),
             temperature: Some(section.temperature()),
@@ -40,7 +91,7 @@ impl OpenAiGenerator {
             max_tokens: Some(section.max_new_tokens()),
             ..GenerationOptions::default()
         };
-        Ok(Self { role, settings, options, seed: recipe.seed, client: None })
+        Self { role, settings, options, seed: recipe.seed, model_files: None, client: None }
     }
 
     fn client(&mut self, asker: &Asker<'_>) -> Result<&Client> {
@@ -51,7 +102,7 @@ impl OpenAiGenerator {
             self.client = Some(Client::new(&self.settings, Some(transcript))?);
         }
         // Made just now where it was absent.
-        self.client.as_ref().ok_or_else(|| crate::error::EngineError::failure("no client"))
+        self.client.as_ref().ok_or_else(|| EngineError::failure("no client"))
     }
 
     fn request(&self, step: &str, question: &Question) -> ChatRequest {
@@ -115,6 +166,7 @@ impl Generator for OpenAiGenerator {
     }
 
     fn depends_on(&self) -> Result<Value> {
-        Ok(self.options.model.as_str().into())
+        let Some(model) = &self.model_files else { return Ok(self.options.model.as_str().into()) };
+        Ok(InputFile::hashes_of_model(model)?.into())
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use selfplay_records::shown::quoted;
+use selfplay_records::{HasKind, Kind};
 
 /// A program that did not do what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +16,20 @@ pub struct CommandFailure {
     pub prompt_id: Option<String>,
     /// What it did.
     pub problem: String,
+    /// Whose fault it is: `Input` where it is not there, cannot be executed, or refuses what it is asked.
+    pub kind: Kind,
     /// The last that it wrote on standard error.
     pub last_words: Vec<String>,
+}
+
+impl CommandFailure {
+    /// What it did, and the last that it wrote on standard error, for a message that names it already.
+    pub fn of_program(&self) -> String {
+        let words = self.last_words.join(" | ");
+        let last =
+            if words.is_empty() { words } else { format!("; the last on its standard error: {words}") };
+        format!("{}{last}", self.problem)
+    }
 }
 
 impl fmt::Display for CommandFailure {
@@ -25,10 +38,12 @@ impl fmt::Display for CommandFailure {
         if let Some(prompt_id) = &self.prompt_id {
             write!(f, "prompt_id {:?}: ", quoted(prompt_id))?;
         }
-        f.write_str(&self.problem)?;
-        if !self.last_words.is_empty() {
-            write!(f, "; the last on its standard error: {}", self.last_words.join(" | "))?;
-        }
-        Ok(())
+        f.write_str(&self.of_program())
+    }
+}
+
+impl HasKind for CommandFailure {
+    fn kind(&self) -> Kind {
+        self.kind
     }
 }

@@ -7,12 +7,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use selfplay_records::Kind;
+
 use super::failure::CommandFailure;
-use crate::ScoreError;
 
 /// A program that was found.
-#[derive(Clone, Debug)]
-pub(super) struct UserProgram {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserProgram {
     key: &'static str,
     words: Vec<String>,
 }
@@ -22,7 +23,7 @@ impl UserProgram {
     ///
     /// # Errors
     /// There is none, or it cannot be executed.
-    pub(super) fn find(key: &'static str, words: &[String]) -> Result<Self, ScoreError> {
+    pub fn find(key: &'static str, words: &[String]) -> Result<Self, Box<CommandFailure>> {
         let program = Self { key, words: words.to_vec() };
         let first = words.first().map_or("", String::as_str);
         let problem = if first.contains('/') {
@@ -44,15 +45,20 @@ impl UserProgram {
     }
 
     /// The key that names it.
-    pub(super) fn key(&self) -> &'static str {
+    pub fn key(&self) -> &'static str {
         self.key
+    }
+
+    /// Its first word.
+    pub fn name(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
     }
 
     /// Starts it, with pipes to its three streams, in a process group of its own.
     ///
     /// # Errors
     /// The operating system's.
-    pub(super) fn start(&self) -> Result<Child, ScoreError> {
+    pub fn start(&self) -> Result<Child, Box<CommandFailure>> {
         let (first, rest) =
             self.words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
         let mut command = Command::new(first);
@@ -70,21 +76,22 @@ impl UserProgram {
             Some(libc::ENOENT | libc::EACCES | libc::ENOTDIR | libc::ELOOP) => {
                 self.absent(format!("cannot be started: {error}"))
             }
-            _ => ScoreError::Command(self.failure(None, format!("cannot be started: {error}"))),
+            _ => self.failure(None, format!("cannot be started: {error}")),
         })
     }
 
-    fn absent(&self, problem: String) -> ScoreError {
-        ScoreError::NoProgram(self.failure(None, problem))
+    fn absent(&self, problem: String) -> Box<CommandFailure> {
+        Box::new(CommandFailure { kind: Kind::Input, ..*self.failure(None, problem) })
     }
 
     /// A message about it.
-    pub(super) fn failure(&self, prompt_id: Option<&str>, problem: String) -> Box<CommandFailure> {
+    pub fn failure(&self, prompt_id: Option<&str>, problem: String) -> Box<CommandFailure> {
         Box::new(CommandFailure {
             key: self.key,
             program: self.words.join(" "),
             prompt_id: prompt_id.map(str::to_owned),
             problem,
+            kind: Kind::Machine,
             last_words: Vec::new(),
         })
     }

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use selfplay_records::shown::quoted;
 
-use super::program::UserProgram;
-use crate::ScoreError;
+use super::{CommandFailure, UserProgram};
 
 /// Bytes of an answer at most: a table of 800 × 800 numbers.
 const LONGEST_ANSWER: u64 = 16 << 20;
@@ -38,7 +37,7 @@ enum Heard {
 }
 
 /// How a question ended.
-pub(super) enum Reply {
+pub enum Reply {
     /// A line that may be the answer.
     Answer(Vec<u8>),
     /// The program ended, or closed its output. What it did is told.
@@ -52,7 +51,7 @@ pub(super) enum Reply {
 }
 
 /// A program that runs. Dropped, it is ended with everything that it started.
-pub(super) struct Process {
+pub struct Process {
     child: Child,
     questions: Option<Sender<Vec<u8>>>,
     heard: Receiver<Heard>,
@@ -65,7 +64,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts the program. The thread that calls this must outlive the process: the kernel ends it with that thread.
-    pub(super) fn start(program: &UserProgram) -> Result<Self, ScoreError> {
+    pub fn start(program: &UserProgram) -> Result<Self, Box<CommandFailure>> {
         let mut child = program.start()?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (questions, lines) = channel();
@@ -93,24 +92,33 @@ impl Process {
         &mut self,
         program: &UserProgram,
         work: impl FnOnce() + Send + 'static,
-    ) -> Result<(), ScoreError> {
-        let thread = thread::Builder::new().name(program.key().to_owned()).spawn(work).map_err(|error| {
-            let problem = format!("no thread to talk to it from: {error}");
-            ScoreError::Command(program.failure(None, problem))
-        })?;
+    ) -> Result<(), Box<CommandFailure>> {
+        let thread = thread::Builder::new()
+            .name(program.key().to_owned())
+            .spawn(work)
+            .map_err(|error| program.failure(None, format!("no thread to talk to it from: {error}")))?;
         self.threads.push(thread);
         Ok(())
     }
 
     /// Whether it has answered anything.
-    pub(super) fn has_answered(&self) -> bool {
+    pub fn has_answered(&self) -> bool {
         self.has_answered
     }
 
     /// Sends a line and waits for one; `called_off` ends the wait.
-    pub(super) fn ask(&mut self, line: Vec<u8>, patience: Duration, called_off: &AtomicBool) -> Reply {
-        // Where the program has ended, its output tells.
+    pub fn ask(&mut self, line: Vec<u8>, patience: Duration, called_off: &AtomicBool) -> Reply {
+        self.send(line);
+        self.hear(patience, called_off)
+    }
+
+    /// Sends a line. Where the program has ended, its output tells.
+    pub fn send(&self, line: Vec<u8>) {
         let _ = self.questions.as_ref().map(|questions| questions.send(line));
+    }
+
+    /// Waits for a line; `called_off` ends the wait.
+    pub fn hear(&mut self, patience: Duration, called_off: &AtomicBool) -> Reply {
         let until = Instant::now() + patience;
         let mut ended_at = None;
         loop {
@@ -144,7 +152,7 @@ impl Process {
     }
 
     /// A line that no question was asked for and that is there, or comes within `patience`.
-    pub(super) fn unasked(&self, patience: Duration) -> Option<String> {
+    pub fn unasked(&self, patience: Duration) -> Option<String> {
         let heard = match self.heard.try_recv() {
             Err(TryRecvError::Empty) if !patience.is_zero() => self.heard.recv_timeout(patience).ok(),
             heard => heard.ok(),
@@ -157,12 +165,12 @@ impl Process {
     }
 
     /// Whether it has ended, or will once it is waited for.
-    pub(super) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.is_gone || has_exited(&self.child)
     }
 
     /// The last lines on its standard error.
-    pub(super) fn last_words(&self) -> Vec<String> {
+    pub fn last_words(&self) -> Vec<String> {
         if self.is_gone {
             // They are there, and its reader may not have got to them.
             wait_until(FAREWELL / 10, || self.threads.iter().all(JoinHandle::is_finished));
@@ -171,7 +179,7 @@ impl Process {
     }
 
     /// What the program did whose output has ended.
-    fn ending(&mut self) -> String {
+    pub fn ending(&mut self) -> String {
         wait_until(FAREWELL / 4, || has_exited(&self.child));
         if !has_exited(&self.child) {
             return "closed its standard output without an answer".to_owned();
@@ -194,7 +202,7 @@ impl Process {
     }
 
     /// Ends its input, and waits a little for it to end by itself.
-    pub(super) fn take_leave(&mut self) {
+    pub fn take_leave(&mut self) {
         self.questions = None;
         wait_until(FAREWELL, || self.is_gone || has_exited(&self.child));
     }
