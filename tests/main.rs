@@ -15,6 +15,7 @@ mod plan;
 mod preferences;
 mod programs;
 mod recipes;
+mod report;
 mod resume;
 mod rows;
 mod run;

@@ -49,6 +49,8 @@ pub enum Command {
     Show(commands::show::Args),
     /// Show several runs beside each other
     Compare(commands::compare::Args),
+    /// Write runs as a page of HTML, or serve it while they work
+    Report(commands::report::Args),
     /// Say whether recipes are valid; opens no network and reads no weights
     Check(commands::check::Args),
     /// Estimate memory, time and disk of a recipe
@@ -126,6 +128,7 @@ impl Cli {
             Command::Branch(args) => commands::branch::run(args, common),
             Command::Show(args) => commands::show::run(args),
             Command::Compare(args) => commands::compare::run(args),
+            Command::Report(args) => commands::report::run(args),
             Command::Check(args) => commands::check::run(args, common),
             Command::Plan(args) => commands::plan::run(args, common),
             Command::Tokenize(args) => commands::tokenize::run(args),

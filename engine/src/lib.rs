@@ -12,6 +12,7 @@
 //! evaluate/    published evaluation suites
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
+//! tracking/    TensorBoard, MLflow, W&B
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
 //! ```
 //!
@@ -73,3 +74,4 @@ mod runtime;
 mod signals;
 mod stages;
 mod synthesize;
+mod tracking;

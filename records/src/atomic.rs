@@ -142,7 +142,7 @@ pub fn create_dir_all(path: &Path) -> Result<(), WriteError> {
         .map_err(WriteError::at(path, "make the folder"))
 }
 
-/// A log that grows by whole lines: `metrics.jsonl`, `events.jsonl`.
+/// A log that grows by whole lines (`metrics.jsonl`, `events.jsonl`), or by records of bytes.
 ///
 /// ```text
 /// line\n line\n li          a process killed here leaves a torn line …
@@ -162,11 +162,20 @@ impl AppendLog {
     /// # Errors
     /// The error of the file system.
     pub fn open(path: &Path) -> Result<Self, WriteError> {
-        Self::open_whole(path).map_err(WriteError::at(path, "open"))
+        Self::open_whole(path, None).map_err(WriteError::at(path, "open"))
     }
 
+    /// As [`AppendLog::open`], for a log of binary records: its first `length` bytes stay, whoever calls knows that they are whole.
+    ///
+    /// # Errors
+    /// The error of the file system.
+    pub fn open_at(path: &Path, length: u64) -> Result<Self, WriteError> {
+        Self::open_whole(path, Some(length)).map_err(WriteError::at(path, "open"))
+    }
+
+    /// With the whole lines, or with `length` bytes.
     #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
-    fn open_whole(path: &Path) -> io::Result<Self> {
+    fn open_whole(path: &Path, length: Option<u64>) -> io::Result<Self> {
         let absent = path.symlink_metadata().is_err();
         operation()?;
         let mut options = OpenOptions::new();
@@ -175,7 +184,11 @@ impl AppendLog {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
         let mut file = options.open(path)?;
-        let length = whole_lines(&mut file)?;
+        let whole = match length {
+            Some(length) => length,
+            None => whole_lines(&mut file)?,
+        };
+        let length = whole.min(file.metadata()?.len());
         if length < file.metadata()?.len() {
             operation()?;
             file.set_len(length)?;
@@ -196,11 +209,18 @@ impl AppendLog {
             let message = "a log's line cannot hold a line end";
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, message)));
         }
-        let bytes = format!("{line}\n").into_bytes();
-        if let Err(error) = self.file.write_all(&bytes) {
-            // Part of the line may be there; the next open would cut it as well, should this fail.
+        self.append(format!("{line}\n").as_bytes())
+    }
+
+    /// Appends a record's bytes in one write. Not fsynced: see [`AppendLog::sync`].
+    ///
+    /// # Errors
+    /// The error of the file system, the log then being as before.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        if let Err(error) = self.file.write_all(bytes) {
+            // Part of the record may be there; the next open would cut it as well, should this fail.
             let _ = self.file.0.set_len(self.length);
-            return Err(failed(error));
+            return Err(WriteError::at(&self.path, "write")(error));
         }
         self.length += bytes.len() as u64;
         Ok(())

@@ -23,4 +23,5 @@ pub(crate) mod work;
 pub(crate) use dir::ChainDir;
 pub(crate) use link::Link;
 pub(crate) use recipe::{Chain, ChainPurpose, training_of};
+pub(crate) use summary::reported_links;
 pub(crate) use text::ChainText;

@@ -1,6 +1,6 @@
 //! `selfplay show` of a chain: a line per link, and the same as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -69,6 +69,29 @@ pub(crate) fn read(dir: &ChainDir) -> Result<ChainSummary> {
         finished: links.iter().all(|link| link.state == LinkState::Finished.name()),
         links,
     })
+}
+
+/// Names and folders of the links of which `report` has something to tell: those of runs and trainings that have begun.
+///
+/// # Errors
+/// A file of the chain that does not read.
+pub(crate) fn reported_links(dir: &ChainDir) -> Result<Vec<(String, PathBuf)>> {
+    let chain = work::read(dir, &[])?;
+    let mut links = Vec::new();
+    for link in &chain.links {
+        let folder = dir.link(link);
+        let is_told = match link.command {
+            LinkCommand::Merge | LinkCommand::Synthesize => false,
+            LinkCommand::Run => RunDir::new(&folder).manifest_file().is_file(),
+            LinkCommand::Sft | LinkCommand::Train | LinkCommand::TrainPreference => {
+                [folder.clone(), dir.parts(link)].iter().any(|place| place.join("metrics.jsonl").is_file())
+            }
+        };
+        if is_told {
+            links.push((link.name.clone(), folder));
+        }
+    }
+    Ok(links)
 }
 
 fn link_summary(link: &Link, dir: &ChainDir) -> Result<LinkSummary> {

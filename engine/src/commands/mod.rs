@@ -16,6 +16,7 @@ pub mod logprobs;
 pub mod merge;
 pub mod pair;
 pub mod plan;
+pub mod report;
 pub mod resume;
 pub mod run;
 mod run_plan;

@@ -30,7 +30,7 @@ use crate::recipe::CheckerKind;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
 use crate::run::length_growth::warning;
-use crate::run::summary::{Evaluation, mean};
+use crate::run::summary::{Evaluation, EvaluationWins, mean};
 
 /// The iteration number that keys the randomness of held-out samples: no training iteration has it.
 const EVAL_STREAM: u64 = 1 << 32;
@@ -85,10 +85,13 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
     let against_before = won(session, &*model, &samples, number - 1)?;
     result.win_rate_start = mean_win_rate(&against_before.probabilities);
     result.win_rate_error = share_error(&against_before.probabilities);
+    let before_probabilities = against_before.probabilities.clone();
     result.lc_win_rate_start = against_before.at_equal_length();
     let against_first = if number == 1 { against_before } else { won(session, &*model, &samples, 0)? };
     result.win_rate_first = mean_win_rate(&against_first.probabilities);
+    let wins = EvaluationWins { start: before_probabilities, first: against_first.probabilities.clone() };
     result.lc_win_rate_first = against_first.at_equal_length();
+    write_json(&iteration.dir.evaluation().wins_file(), &wins)?;
     write_json(&iteration.dir.evaluation().result_file(), &result)?;
     report(session, number, &result, started)?;
     let before = session.run.evaluation(number - 1).result_file();

@@ -19,6 +19,7 @@ use crate::run::stages_left::{IterationWork, StagesLeft, stages_left};
 use crate::run::summary::IterationSummary;
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
+use crate::tracking::Tracking;
 
 /// Everything that the stages share.
 pub struct Session {
@@ -36,6 +37,8 @@ pub struct Session {
     pub progress: Progress,
     /// The log on disk.
     pub events: Events,
+    /// Where numbers go beside the run's folder.
+    pub(crate) tracking: Tracking,
     /// Raised by SIGINT and SIGTERM.
     pub stop: StopFlag,
     /// Held until the session ends.
@@ -54,7 +57,7 @@ impl Session {
     /// Takes up work in a folder whose recipe and manifest are written.
     ///
     /// # Errors
-    /// When the log cannot be written or a signal handler not be installed.
+    /// When the log cannot be written, a signal handler not be installed, or `[log]` names what is not there.
     pub fn open(
         command: &str,
         recipe: Recipe,
@@ -64,6 +67,7 @@ impl Session {
         lock: RunLock,
         runtime: &Runtime,
     ) -> Result<Self, EngineError> {
+        let tracking = Tracking::open(&recipe.log, &run, &manifest)?;
         run.remove_temporaries(recipe.iterations)?;
         let events = Events::open(&run.events_file())?;
         let threads = rayon::current_num_threads();
@@ -91,6 +95,7 @@ impl Session {
             runtime: runtime.clone(),
             progress,
             events,
+            tracking,
             stop,
             _lock: lock,
         })
@@ -180,6 +185,7 @@ impl Session {
         self.manifest.finish(iteration);
         self.manifest.write(&self.run.manifest_file())?;
         self.events.record(Event::Finished { iteration })?;
+        self.tracking.iteration(iteration, &self.progress);
         self.progress.line(format!("iteration {iteration}: finished, {:.1} s in all", summary.seconds));
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::run::events::Event;
 use crate::run::stages_left::StagesLeft;
 use crate::signals::StopFlag;
 use crate::stages::{Product, Shards, Workspace};
+use crate::tracking::Tracking;
 
 /// An iteration at work.
 pub struct Iteration<'a> {
@@ -66,6 +67,10 @@ impl Workspace for Iteration<'_> {
             Product::Preferences => self.dir.preferences(),
             Product::Training => self.dir.train(),
         }
+    }
+
+    fn tracking(&self) -> Option<&Tracking> {
+        Some(&self.session.tracking)
     }
 
     fn title(&self, stage: Stage) -> String {

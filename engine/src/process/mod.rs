@@ -1,4 +1,5 @@
 //! What the process is set up with before any command.
 
 pub mod allocator;
+pub(crate) mod memory;
 pub mod surroundings;

@@ -41,12 +41,12 @@ impl LinkCommand {
     /// The sections that it reads.
     pub fn sections(self) -> &'static [&'static str] {
         match self {
-            Self::Sft => &["policy", "sft"],
-            Self::Train => &["policy", "train"],
-            Self::TrainPreference => &["policy", "preference"],
+            Self::Sft => &["policy", "sft", "log"],
+            Self::Train => &["policy", "train", "log"],
+            Self::TrainPreference => &["policy", "preference", "log"],
             Self::Synthesize => &["policy", "synthesize"],
             Self::Merge => &["policy"],
-            Self::Run => &["policy", "prompts", "sample", "score", "pair", "train", "eval"],
+            Self::Run => &["policy", "prompts", "sample", "score", "pair", "train", "eval", "log"],
         }
     }
 

@@ -10,6 +10,7 @@ use selfplay_trainer::{PreferenceTrainSettings, SftTrainSettings, TrainSettings,
 use serde::{Deserialize, Serialize};
 
 use super::endpoint;
+use super::log::LogSection;
 use super::sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 use super::synthesize::SynthesizeSection;
 
@@ -44,6 +45,9 @@ pub struct Recipe {
     pub train: TrainSettings,
     /// What is measured after each iteration.
     pub eval: EvalSection,
+    /// Where numbers go beside the run's folder: TensorBoard, MLflow, Weights & Biases. Nothing else depends on it.
+    #[serde(skip_serializing_if = "LogSection::is_default")]
+    pub log: LogSection,
     /// `selfplay sft`: supervised fine-tuning; `batch_size` counts examples, and the keys of losses have no effect.
     pub sft: SftTrainSettings,
     /// `selfplay train-preference`: training of a preference model; `batch_size` counts comparisons, and the keys of losses have no effect.
@@ -67,6 +71,7 @@ impl Default for Recipe {
             pair: PairSettings::default(),
             train: TrainSettings::default(),
             eval: EvalSection::default(),
+            log: LogSection::default(),
             sft: SftTrainSettings::default(),
             preference: PreferenceTrainSettings::default(),
             synthesize: None,
@@ -91,6 +96,7 @@ impl Recipe {
             ("pair", self.pair.validate()),
             ("train", self.train.validate()),
             ("eval", self.eval.validate()),
+            ("log", self.log.validate()),
             ("sft", self.sft.validate()),
             ("preference", self.preference.validate()),
             ("train", validate_data::<Pair>(&self.train.data)),

@@ -36,7 +36,7 @@ pub fn compare(runs: &[RunDir]) -> Result<RunComparison, EngineError> {
     let manifests =
         runs.iter().map(|run| Manifest::read(&run.manifest_file())).collect::<Result<Vec<_>, _>>()?;
     let iterations = summaries.iter().map(|run| run.wanted).max().unwrap_or(0);
-    let keys = differing(&manifests);
+    let keys = differing(&manifests.iter().map(|manifest| &manifest.recipe).collect::<Vec<_>>());
     // The same preference model says the same.
     let is_judged_otherwise = keys.keys().any(|key| key.starts_with("score."));
     let agreement = if is_judged_otherwise { with_first(runs, iterations)? } else { Vec::new() };
@@ -44,13 +44,11 @@ pub fn compare(runs: &[RunDir]) -> Result<RunComparison, EngineError> {
 }
 
 /// Keys with more than one value.
-fn differing(manifests: &[Manifest]) -> BTreeMap<String, Vec<Value>> {
+pub(super) fn differing(recipes: &[&BTreeMap<String, Value>]) -> BTreeMap<String, Vec<Value>> {
     let mut keys = BTreeMap::new();
-    for key in manifests.iter().flat_map(|manifest| manifest.recipe.keys()) {
-        let values: Vec<Value> = manifests
-            .iter()
-            .map(|manifest| manifest.recipe.get(key).cloned().unwrap_or(Value::Null))
-            .collect();
+    for key in recipes.iter().flat_map(|recipe| recipe.keys()) {
+        let values: Vec<Value> =
+            recipes.iter().map(|recipe| recipe.get(key).cloned().unwrap_or(Value::Null)).collect();
         if values.windows(2).any(|two| two[0] != two[1]) {
             keys.insert(key.clone(), values);
         }

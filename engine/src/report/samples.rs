@@ -39,7 +39,7 @@ pub fn side_by_side(run: &RunDir, iterations: usize, count: usize) -> Result<Str
 }
 
 /// The prompt's text; the last turn of a conversation.
-fn question(prompt: &Prompt) -> String {
+pub(super) fn question(prompt: &Prompt) -> String {
     let last =
         prompt.messages.as_ref().and_then(|messages| messages.last()).map(|message| message.content.clone());
     prompt.prompt.clone().or(last).unwrap_or_else(|| "(token ids only)".to_owned())

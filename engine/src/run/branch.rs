@@ -152,7 +152,9 @@ fn share_files(
     }
     for iteration in 1..from.iteration {
         let (there, here) = (source.iteration(iteration), branch.iteration(iteration));
-        let is_measure = |name: &str| matches!(name, "eval.json" | "eval_samples.parquet" | "summary.json");
+        let is_measure = |name: &str| {
+            matches!(name, "eval.json" | "eval_wins.json" | "eval_samples.parquet" | "summary.json")
+        };
         share_folder(there.root(), here.root(), &|name| measured || !is_measure(name), sharing)?;
     }
     share_stages(&source.iteration(from.iteration), &branch.iteration(from.iteration), from.stage, sharing)

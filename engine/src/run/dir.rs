@@ -23,6 +23,7 @@
 //!     policy/                      Hugging Face layout: config, safetensors, tokenizer
 //!     policy_files.json            SHA-256 of each file of policy/ and adapter/
 //!     eval_samples.parquet         policy/ on the held-out prompts
+//!     eval_wins.json               P(new ≻ old) of each of these answers
 //!     eval.json
 //!     summary.json                 the iteration's line in `show`; its presence means: finished
 //! ```
@@ -169,6 +170,11 @@ impl EvalDir {
     /// `eval.json`.
     pub fn result_file(&self) -> PathBuf {
         self.root.join("eval.json")
+    }
+
+    /// `eval_wins.json`.
+    pub fn wins_file(&self) -> PathBuf {
+        self.root.join("eval_wins.json")
     }
 
     /// Whether both are there; `eval.json` is the later one.

@@ -11,6 +11,7 @@ use selfplay_records::atomic::{self, AppendLog};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
+use crate::process::memory::peak_bytes;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +115,9 @@ impl Event {
 pub struct EventLine {
     /// Seconds since 1970.
     pub time: f64,
+    /// Most memory that the process had resident at once so far, in bytes; absent in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -142,7 +146,8 @@ impl Events {
     /// When the line cannot be written.
     pub fn record(&self, event: Event) -> Result<(), EngineError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let text = serde_json::to_string(&EventLine { time: (now * 1e3).round() / 1e3, event })
+        let time = (now * 1e3).round() / 1e3;
+        let text = serde_json::to_string(&EventLine { time, peak_bytes: peak_bytes(), event })
             .map_err(|error| EngineError::io(&self.path, "write", io::Error::other(error)))?;
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(log.append_line(&text)?)

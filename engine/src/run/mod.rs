@@ -7,7 +7,7 @@
 //! events        what happened, with seconds    branch         a run that shares another's stages
 //! summary       numbers as plain data          anchors        which policies a training reads
 //! leaves        what a training leaves: a model, an adapter
-//! unbegun       whether a folder is free
+//! unbegun       whether a folder is free      step_metrics   metrics.jsonl, for readers
 //! ```
 
 pub(crate) mod anchors;
@@ -22,5 +22,6 @@ pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod policy_files;
 pub(crate) mod stages_left;
+pub(crate) mod step_metrics;
 pub(crate) mod summary;
 pub(crate) mod unbegun;

@@ -37,6 +37,15 @@ pub struct Evaluation {
     pub kl: Option<f64>,
 }
 
+/// `eval_wins.json`: P(new ≻ old) of each held-out answer, in the order of the answers (prompt by prompt, sample by sample).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationWins {
+    /// Against the policy that the iteration started from.
+    pub start: Vec<f64>,
+    /// Against the policy that the run started from.
+    pub first: Vec<f64>,
+}
+
 /// `log_prob_difference.json`: the sampler's log-probs against the trainer's on the same tokens and weights.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LogProbDifference {

@@ -14,6 +14,7 @@ use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
 use crate::recipe::{Recipe, Stage, WeightDType};
 use crate::run::dir::make_folder;
+use crate::tracking::TrainingLog;
 
 /// A safetensors file is at most this large, as transformers writes them.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -32,7 +33,12 @@ pub fn train(
     let started = Instant::now();
     let mut tokens = 0;
     let rate = |tokens: usize| tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
+    let tensorboard = place.recipe().log.tensorboard;
+    let folder = place.path(Product::Training);
+    let mut log =
+        TrainingLog::new(folder, place.iteration(), tensorboard, place.tracking(), place.progress());
     let mut progress = |metrics: &StepMetrics| {
+        log.step(metrics);
         tokens += metrics.tokens;
         let held_out = metrics.val_loss.map_or_else(String::new, |loss| format!("val loss {loss:.5}, "));
         let text = format!("loss {:.5}, {held_out}{:.0} tokens/s", metrics.loss, rate(tokens));
@@ -41,6 +47,7 @@ pub fn train(
     let outcome = in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
     match outcome {
         TrainOutcome::Finished(summary) => {
+            log.finish();
             let (rate, seconds) = (rate(tokens), started.elapsed().as_secs_f64());
             task.finish(&format!("{}, {rate:.0} tokens/s, {seconds:.1} s", describe(&summary)));
             Ok(summary)

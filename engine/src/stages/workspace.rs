@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::recipe::{Recipe, Stage};
 use crate::run::events::Event;
 use crate::signals::{StopFlag, StopSignal};
+use crate::tracking::Tracking;
 
 /// What a stage keeps on disk while it works, for a process that goes on later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub trait Workspace {
 
     /// The folder of the policy that a server must serve here, where that is known and not the one that the run began with.
     fn policy_to_serve(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Where the numbers of the run go, beside its folder.
+    fn tracking(&self) -> Option<&Tracking> {
         None
     }
 

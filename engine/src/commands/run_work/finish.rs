@@ -16,6 +16,7 @@ use crate::run::events::Event;
 use crate::run::lock::RunLock;
 use crate::run::manifest::Manifest;
 use crate::runtime::Runtime;
+use crate::tracking::RunEnd;
 
 /// Takes up work in a folder that is made, to the end or to what stops it.
 ///
@@ -32,7 +33,14 @@ pub(super) fn work(
 ) -> Result<()> {
     let mut session = Session::open(command, recipe, run.clone(), manifest, inputs, lock, runtime)
         .map_err(|error| error.in_run(run.root()))?;
-    if let Err(error) = iteration::run(&mut session) {
+    let outcome = iteration::run(&mut session);
+    let end = match &outcome {
+        Ok(()) => RunEnd::Finished,
+        Err(EngineError::Stopped { .. }) => RunEnd::Stopped,
+        Err(_) => RunEnd::Failed,
+    };
+    session.tracking.finish(end, &session.progress);
+    if let Err(error) = outcome {
         if let EngineError::Stopped { signal, .. } = &error {
             // The stop is what the user asked for: a log that cannot be written changes nothing about it.
             let _ = session.events.record(Event::Stopped { signal: signal.to_string() });

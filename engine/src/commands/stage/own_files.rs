@@ -11,9 +11,11 @@ use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
 use serde_json::Value;
 
+use crate::tracking::EVENT_FILE;
+
 /// Files that the trainer leaves beside a model.
-pub(in crate::commands) const TRAINER_FILES: [&str; 4] =
-    ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors", DATA_REPORT];
+pub(in crate::commands) const TRAINER_FILES: [&str; 5] =
+    ["metrics.jsonl", "accuracy.jsonl", "gradients_step_1.safetensors", DATA_REPORT, EVENT_FILE];
 
 /// What was found in the files of a training's data.
 pub(in crate::commands) const DATA_REPORT: &str = "data.json";
