@@ -1,8 +1,10 @@
 //! The command line: the commands' names. Their flags and their work are in `commands/`, the flags that all of them
 //! take in `flags`.
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
+use crate::command_line::{COMPLETE, dressed};
 use crate::commands;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
@@ -39,6 +41,10 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a first recipe, from a few questions or flags
+    Init(commands::init::Args),
+    /// Say what of this machine works, and what to do about the rest
+    Doctor(commands::doctor::Args),
     /// Run all iterations of a recipe
     Run(commands::run::Args),
     /// Go on where a run stopped
@@ -81,6 +87,8 @@ pub enum Command {
     Synthesize(commands::synthesize::Args),
     /// An adapter merged into its base: a whole model
     Merge(commands::merge::Args),
+    /// A model into a repository of a hub
+    Push(commands::push::Args),
     /// Print the JSON schema of a recipe, for editors and other programs
     Schema(commands::schema::Args),
     /// Measure what this machine reaches, on random weights
@@ -106,9 +114,14 @@ impl Command {
 }
 
 impl Cli {
-    /// Reads the process's arguments; leaves with 2 where they are wrong, with 0 after help and version.
+    /// Reads the process's arguments; leaves with 2 where they are wrong, with 0 after help, version, and completions that a
+    /// shell asks for.
     pub fn read() -> Self {
-        Self::parse()
+        let command = || dressed(Self::command());
+        CompleteEnv::with_factory(command).var(COMPLETE).complete();
+        let mut command = command();
+        let read = command.clone().try_get_matches().and_then(|found| Self::from_arg_matches(&found));
+        read.unwrap_or_else(|error| error.format(&mut command).exit())
     }
 
     /// Runs the command.
@@ -123,6 +136,8 @@ impl Cli {
             ));
         }
         match &self.command {
+            Command::Init(args) => commands::init::run(args, common),
+            Command::Doctor(args) => commands::doctor::run(args, common),
             Command::Run(args) => commands::run::run(args, common),
             Command::Resume(args) => commands::resume::run(args, common),
             Command::Branch(args) => commands::branch::run(args, common),
@@ -144,17 +159,51 @@ impl Cli {
             Command::Winrate(args) => commands::winrate::run(args),
             Command::Synthesize(args) => commands::synthesize::run(args, common),
             Command::Merge(args) => commands::merge::run(args, common),
+            Command::Push(args) => commands::push::run(args, common),
             Command::Schema(args) => commands::schema::run(args),
             Command::Bench(args) => commands::bench::run(args, common),
-            Command::Completions(args) => commands::completions::run(args, &mut Self::command()),
+            Command::Completions(args) => commands::completions::run(args),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueHint;
+
     use super::*;
+    use crate::command_line::examples;
     use crate::device::DeviceChoice;
+
+    #[test]
+    fn every_command_has_examples_and_each_of_them_parses() {
+        let cli = dressed(Cli::command());
+        for command in cli.get_subcommands() {
+            let examples = examples::of(command.get_name());
+            assert!(!examples.is_empty(), "{}: add one to command_line/examples.rs", command.get_name());
+            for line in examples {
+                let line = line.split(" #").next().unwrap_or_default();
+                let words: Vec<&str> =
+                    line.split(" > ").next().unwrap_or_default().split_whitespace().collect();
+                assert_eq!(words[..2], ["selfplay", command.get_name()], "{line}");
+                let parsed = cli.clone().try_get_matches_from(&words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+            }
+        }
+        for name in examples::names() {
+            assert!(cli.find_subcommand(name).is_some(), "{name} is no command");
+        }
+    }
+
+    #[test]
+    fn paths_complete_to_files() {
+        let cli = dressed(Cli::command());
+        let sample = cli.find_subcommand("sample").unwrap();
+        for name in ["model", "prompts", "output", "recipe"] {
+            let arg = sample.get_arguments().find(|arg| arg.get_id() == name).unwrap();
+            assert_eq!(arg.get_value_hint(), ValueHint::AnyPath, "{name}");
+        }
+    }
 
     #[test]
     fn the_flags_hold_together() {

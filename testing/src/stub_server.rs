@@ -18,8 +18,10 @@ pub struct StubRequest {
     pub path: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The body; null where there is none.
+    /// The body; null where there is none, or no JSON.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
     /// Its place among requests of the same path and body, from 1.
     pub time: usize,
 }
@@ -37,6 +39,8 @@ pub struct StubReply {
     pub delay: Duration,
     /// Bytes of the body after which the connection is closed, although the whole length was announced.
     pub cut: Option<usize>,
+    /// Whether the connection is closed in the place of an answer.
+    pub hangs_up: bool,
 }
 
 impl StubReply {
@@ -48,7 +52,12 @@ impl StubReply {
     /// Any status with any text.
     pub fn text(status: u16, body: impl Into<String>) -> Self {
         let body = body.into().into_bytes();
-        Self { status, headers: Vec::new(), body, delay: Duration::ZERO, cut: None }
+        Self { status, headers: Vec::new(), body, delay: Duration::ZERO, cut: None, hangs_up: false }
+    }
+
+    /// No answer: the connection is closed once the request has come.
+    pub fn hang_up() -> Self {
+        Self { hangs_up: true, ..Self::text(500, "") }
     }
 
     /// The same, later.
@@ -138,6 +147,9 @@ impl StubState {
             let reply = (self.handler)(&request);
             thread::sleep(reply.delay);
             self.at_work.fetch_sub(1, Ordering::SeqCst);
+            if reply.hangs_up {
+                return;
+            }
             let mut text = format!("HTTP/1.1 {} x\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
             for (name, value) in &reply.headers {
                 text.push_str(&format!("{name}: {value}\r\n"));
@@ -173,9 +185,9 @@ impl StubState {
         reader.read_exact(&mut bytes).ok()?;
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
         let mut requests = self.requests.lock().ok()?;
-        let same = |other: &&StubRequest| other.path == path && other.body == body;
+        let same = |other: &&StubRequest| other.path == path && other.bytes == bytes;
         let time = 1 + requests.iter().filter(same).count();
-        let request = StubRequest { method, path, authorization, body, time };
+        let request = StubRequest { method, path, authorization, body, bytes, time };
         requests.push(request.clone());
         Some(request)
     }

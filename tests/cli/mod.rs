@@ -1,5 +1,7 @@
 //! The command line itself.
 
+mod first_hour;
 mod flags;
+mod help;
 mod messages;
 mod streams;

@@ -1,6 +1,7 @@
 //! Models and data sets of a hub on loopback, fetched by the real binary.
 
 mod inputs;
+mod push;
 mod security;
 mod server;
 mod transfer;

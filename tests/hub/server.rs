@@ -17,6 +17,8 @@ pub struct Request {
     pub time: usize,
     pub authorization: Option<String>,
     pub range: Option<String>,
+    /// Whether it was below `/mirror`, as a mirror's address may be.
+    pub mirrored: bool,
 }
 
 impl Request {
@@ -146,7 +148,9 @@ impl Shared {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let path = line.split(' ').nth(1)?.split('?').next()?.to_owned();
-        let mut request = Request { path, time: 1, authorization: None, range: None };
+        let mirrored = path.starts_with("/mirror/");
+        let path = path.strip_prefix("/mirror").unwrap_or(&path).to_owned();
+        let mut request = Request { path, time: 1, authorization: None, range: None, mirrored };
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).ok()?;

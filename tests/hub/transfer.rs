@@ -41,6 +41,17 @@ fn a_model_of_the_hub_is_fetched_once_and_shared() {
 }
 
 #[test]
+fn a_mirror_below_a_path_is_asked_and_nobody_else() {
+    let site = Site::new();
+    let hub = Hub::new(site.policy());
+    let mirror = format!("{}/mirror/", hub.endpoint);
+    site.logprobs_with(&hub, &[("HF_ENDPOINT", &mirror)]).ok();
+    let requests = hub.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|request| request.mirrored), "{requests:?}");
+    assert!(site.blobs().contains_key(&sha256(&site.policy()[WEIGHTS])));
+}
+
+#[test]
 fn files_that_git_keeps_are_checked_by_git_s_hash() {
     // git hash-object of "{}\n"
     let (good, bad) =

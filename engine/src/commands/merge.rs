@@ -6,11 +6,13 @@ use selfplay_model::adapter::AdapterConfig;
 use selfplay_records::atomic;
 
 use super::stage::{Output, StageArgs, StageCommand, flag};
+use crate::card::{CardBase, MadeBy, ModelCard, ModelForm, ParentCard};
 use crate::error::Result;
 use crate::flags::Common;
 use crate::hub::Hub;
 use crate::inputs::policy::PolicySource;
-use crate::stages::{Workspace, save_model};
+use crate::recipe::ModelSource;
+use crate::stages::{Workspace, save_card, save_model};
 
 /// The flags of `selfplay merge`.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,11 +53,29 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     };
     let policy = source.load(&command.recipe, &device, heads)?;
     command.check_stop()?;
-    let fill = |folder: &Path| save_model(&command.recipe, &source.codec, &policy, folder);
+    let card = ModelCard {
+        form: if heads { ModelForm::Preference } else { ModelForm::Whole },
+        made_by: MadeBy::Command { name: "merge", section: "policy" },
+        recipe: &command.recipe,
+        base: base_of(&source),
+        data: Vec::new(),
+        results: Vec::new(),
+    };
+    let fill = |folder: &Path| {
+        save_model(&command.recipe, &source.codec, &policy, folder)?;
+        save_card(&card, folder)
+    };
     command.output.check()?;
     if command.output.path.exists() {
         atomic::replace_dir(&command.output.path, fill)
     } else {
         atomic::write_dir(&command.output.path, fill)
     }
+}
+
+/// The base that the adapter names, and what its card passes on.
+fn base_of(source: &PolicySource) -> CardBase {
+    let (name, revision) = &source.base;
+    let written = revision.as_ref().map_or_else(|| name.clone(), |revision| format!("{name}@{revision}"));
+    CardBase::of(&ModelSource::parse(&written, None), ParentCard::read(&source.folder))
 }

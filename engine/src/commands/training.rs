@@ -10,13 +10,15 @@ use selfplay_records::datasets::{DataExample, DataFile, DataReport, each_example
 use selfplay_trainer::{Objective, mixture};
 
 use super::stage::{ADAPTER_FOLDER, DATA_REPORT, Output, StageArgs, StageCommand, TRAINER_FILES, flag};
+use crate::card::{CardBase, MadeBy, ModelCard, ModelForm, ParentCard, of_training};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::Hub;
 use crate::inputs::data_sets::{DataSet, DataSets};
 use crate::inputs::policy::PolicySource;
+use crate::recipe::DataSource;
 use crate::run::leaves::Leaves;
-use crate::stages::{Product, Workspace, save_adapter, save_model, train, training_seed};
+use crate::stages::{Product, Workspace, save_adapter, save_card, save_model, train, training_seed};
 
 /// The flags that all trainings take.
 #[derive(Clone, Debug, clap::Args)]
@@ -63,12 +65,14 @@ pub(super) struct TrainingData {
     /// Layouts, columns, weights: what the files alone don't say, where any of it is named.
     read_as: Option<String>,
     reports: Vec<DataReport>,
+    sources: Vec<DataSource>,
 }
 
 impl TrainingData {
     /// The data of one file of our own rows, of which there is nothing strange to tell.
     pub(super) fn of_file(file: PathBuf) -> Self {
-        Self { place: file.clone(), files: vec![file], read_as: None, reports: Vec::new() }
+        let sources = vec![DataSource::File(file.clone())];
+        Self { place: file.clone(), files: vec![file], read_as: None, reports: Vec::new(), sources }
     }
 
     /// The data of these sets, of which `reports` tells what was found.
@@ -91,6 +95,7 @@ impl TrainingData {
             read_as: (!sets.sets.iter().all(is_plain)).then(|| read_as.collect::<Vec<_>>().join("; ")),
             files: sets.files().map(Path::to_path_buf).collect(),
             reports,
+            sources: sets.sources.clone(),
         }
     }
 
@@ -226,23 +231,38 @@ impl Training {
         }
         let parts = command.open_parts(settings)?;
         data.write_report(&command.path(Product::Training))?;
-        let mut decoder = parts.during(&data.place, || {
+        let (mut decoder, summary) = parts.during(&data.place, || {
             if let Some(before) = before {
                 (before.work)(command, &self.device, &mut objective)?;
             }
             let mut decoder = loaded.map_or_else(load, Ok)?;
-            train(command, &mut decoder, objective)?;
-            Ok(decoder)
+            let summary = train(command, &mut decoder, objective)?;
+            Ok((decoder, summary))
         })?;
-        self.write(source, &mut decoder, leaves)?;
+        let parent = ParentCard::read(source.adapter.as_ref().unwrap_or(&source.folder));
+        let card = ModelCard {
+            form: self.form(),
+            made_by: MadeBy::Command { name: kind.name, section: kind.section },
+            recipe: &command.recipe,
+            base: CardBase::of(&command.recipe.policy.model, parent),
+            data: data.sources,
+            results: of_training(&summary),
+        };
+        self.write(source, &mut decoder, leaves, card)?;
         parts.remove()
     }
 
     /// DIR: the metrics and what the training leaves, whole or not at all.
-    fn write(&self, source: &PolicySource, decoder: &mut Decoder, leaves: Leaves) -> Result<()> {
+    fn write(
+        &self,
+        source: &PolicySource,
+        decoder: &mut Decoder,
+        leaves: Leaves,
+        mut card: ModelCard<'_>,
+    ) -> Result<()> {
         let command = &self.command;
         let trained = command.path(Product::Training);
-        let fill = |folder: &Path| -> Result<()> {
+        let mut fill = |folder: &Path| -> Result<()> {
             for name in TRAINER_FILES {
                 let file = trained.join(name);
                 if file.is_file() {
@@ -250,20 +270,30 @@ impl Training {
                 }
             }
             if leaves.adapter {
-                save_adapter(decoder, &source.base, &folder.join(ADAPTER_FOLDER))?;
+                let adapter = folder.join(ADAPTER_FOLDER);
+                save_adapter(decoder, &source.base, &adapter)?;
+                card.form = ModelForm::Adapter;
+                save_card(&card, &adapter)?;
             }
             if !leaves.model {
                 return Ok(());
             }
             let model = folder.join(self.kind.model_folder);
             atomic::create_dir_all(&model)?;
-            save_model(&command.recipe, &source.codec, decoder, &model)
+            save_model(&command.recipe, &source.codec, decoder, &model)?;
+            card.form = self.form();
+            save_card(&card, &model)
         };
         command.output.check()?;
         if command.output.path.exists() {
-            atomic::replace_dir(&command.output.path, fill)
+            atomic::replace_dir(&command.output.path, &mut fill)
         } else {
-            atomic::write_dir(&command.output.path, fill)
+            atomic::write_dir(&command.output.path, &mut fill)
         }
+    }
+
+    /// What a whole model of it is.
+    fn form(&self) -> ModelForm {
+        if self.kind.heads { ModelForm::Preference } else { ModelForm::Whole }
     }
 }

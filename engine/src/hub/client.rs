@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::HubError;
 use super::address::Address;
+use super::body::RequestBody;
 use super::environment::{self, Endpoint};
 use super::error::shown;
-use super::exchange::{Exchange, Interruption, ResponseHead, TICK};
+use super::exchange::{Exchange, HttpRequest, Interruption, ResponseHead, TICK};
 use crate::signals::StopFlag;
 
 /// Failed tries after which the error is reported.
@@ -49,6 +50,13 @@ pub(super) struct HttpResponse {
     /// The address that it came from, after redirects.
     pub(super) address: Address,
     exchange: Exchange,
+}
+
+/// What is asked of an address.
+pub(super) struct HubCall {
+    pub(super) method: &'static str,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: RequestBody,
 }
 
 /// A connection to the hub.
@@ -95,11 +103,24 @@ impl HubClient {
         if let Some(range) = range {
             headers.push(("range", format!("bytes={range}")));
         }
+        self.exchange(what, address, HubCall { method: "GET", headers, body: RequestBody::None })
+    }
+
+    /// Sends a request with a body and waits for the head of its answer, whatever its status is. No redirect is followed.
+    pub(super) fn exchange(
+        &self,
+        what: &str,
+        address: Address,
+        call: HubCall,
+    ) -> Result<HttpResponse, TryFailure> {
+        let HubCall { method, mut headers, body } = call;
         if let Some(authorization) = self.endpoint.authorization_for(&address) {
             headers.push(("authorization", authorization.to_owned()));
         }
-        let exchange = Exchange::start(&self.agent, &address.url(), headers, &self.stop, self.patience)
-            .map_err(|source| HubError::Io { path: "a thread".into(), source })?;
+        let path = body.path().unwrap_or_else(|| "a thread".into());
+        let request = HttpRequest { method, url: address.url(), headers, body };
+        let exchange = Exchange::start(&self.agent, request, &self.stop, self.patience)
+            .map_err(|source| HubError::Io { path, source })?;
         let head = exchange.head().map_err(|problem| self.failure(what, &address, problem))?;
         Ok(HttpResponse { head, address, exchange })
     }

@@ -30,6 +30,11 @@ impl Endpoint {
         Self::new(&text, token()?)
     }
 
+    /// HF_ENDPOINT alone.
+    pub(super) fn without_token() -> Result<Self, HubError> {
+        Self::new(&text_of("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()), None)
+    }
+
     /// A user part wins over the token, as there is one `Authorization` header.
     fn new(text: &str, token: Option<String>) -> Result<Self, HubError> {
         let wrong = || HubError::Setting {
@@ -42,20 +47,45 @@ impl Endpoint {
         Ok(Self { address, authorization: user.map(basic).or(token.map(bearer)) })
     }
 
+    /// Whether requests to the hub are authorised.
+    pub(super) fn is_authorised(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// The `Authorization` header for a request to `address`: none for any other server than the hub.
     pub(super) fn authorization_for(&self, address: &Address) -> Option<&str> {
         self.authorization.as_deref().filter(|_| self.address.same_server(address))
     }
 }
 
+/// Where a token was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TokenPlace {
+    /// A variable of the environment.
+    Variable(&'static str),
+    /// A file.
+    File(PathBuf),
+}
+
+/// Where the token is, without the token.
+///
+/// # Errors
+/// A token that is none.
+pub(crate) fn token_place() -> Result<Option<TokenPlace>, HubError> {
+    Ok(found_token()?.map(|(place, _)| place))
+}
+
 /// HF_TOKEN, else the content of the token file; `None` where there is neither.
-fn token() -> Result<Option<String>, HubError> {
+pub(super) fn token() -> Result<Option<String>, HubError> {
+    Ok(found_token()?.map(|(_, token)| token))
+}
+
+fn found_token() -> Result<Option<(TokenPlace, String)>, HubError> {
     for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"] {
-        if let Some(value) = env::var_os(name) {
-            match cleaned(name, &value.to_string_lossy())? {
-                None => continue,
-                found => return Ok(found),
-            }
+        if let Some(value) = env::var_os(name)
+            && let Some(token) = cleaned(name, &value.to_string_lossy())?
+        {
+            return Ok(Some((TokenPlace::Variable(name), token)));
         }
     }
     if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
@@ -66,7 +96,8 @@ fn token() -> Result<Option<String>, HubError> {
         _ => return Ok(None),
     };
     let bytes = std::fs::read(&file).map_err(|source| HubError::Io { path: file.clone(), source })?;
-    cleaned(&file.display().to_string(), &String::from_utf8_lossy(&bytes))
+    let token = cleaned(&file.display().to_string(), &String::from_utf8_lossy(&bytes))?;
+    Ok(token.map(|token| (TokenPlace::File(file), token)))
 }
 
 /// A token without the line ends that copying brings along; `None` where nothing is left.
@@ -81,7 +112,7 @@ fn cleaned(name: &str, value: &str) -> Result<Option<String>, HubError> {
 }
 
 /// The folder of all repositories: HF_HUB_CACHE, else HF_HOME/hub.
-pub(super) fn cache_folder() -> Result<PathBuf, HubError> {
+pub(crate) fn cache_folder() -> Result<PathBuf, HubError> {
     let found = path_of("HF_HUB_CACHE")
         .or_else(|| path_of("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| Some(home()?.join("hub")));

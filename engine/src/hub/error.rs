@@ -109,9 +109,29 @@ pub enum HubError {
         /// What differs.
         problem: String,
     },
+    /// The hub does not take what is pushed: 400, 401, 403, 404, 413.
+    #[error("{what}: the hub refuses: {answer}; {advice}")]
+    PushRefused {
+        /// The repository, and the file where it is one.
+        what: String,
+        /// The hub's answer.
+        answer: String,
+        /// What would be right.
+        advice: &'static str,
+    },
+    /// Another has pushed to the repository meanwhile: 409, 412.
+    #[error(
+        "{what}: the hub says: {answer}; give the same command again: what is there already is not sent again"
+    )]
+    PushConflict {
+        /// The repository.
+        what: String,
+        /// The hub's answer.
+        answer: String,
+    },
     /// SIGINT or SIGTERM while something was fetched.
     #[error(
-        "stopped by {signal} while fetching {what}; what has come is kept, and the same command goes on from there"
+        "stopped by {signal} while {what} was transferred; what is there already is kept, and the same command goes on from there"
     )]
     Stopped {
         /// Which signal.
@@ -138,8 +158,10 @@ impl HasKind for HubError {
             | Self::Lacks { .. }
             | Self::Ambiguous { .. }
             | Self::MissingShard { .. }
+            | Self::PushRefused { .. }
             | Self::Setting { .. } => Kind::Input,
             Self::Busy { .. }
+            | Self::PushConflict { .. }
             | Self::Unreachable { .. }
             | Self::Answer { .. }
             | Self::Damaged { .. }

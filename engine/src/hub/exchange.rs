@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::body::{CountedBody, RequestBody};
 use crate::signals::StopFlag;
 
 /// Time between two checks of the stop flag.
@@ -22,9 +25,10 @@ const PIECE: usize = 1 << 18;
 const WAITING: usize = 8;
 
 /// Headers that are read.
-const HEADERS: [&str; 9] = [
+const HEADERS: [&str; 10] = [
     "content-length",
     "content-range",
+    "date",
     "etag",
     "location",
     "retry-after",
@@ -78,9 +82,19 @@ enum ExchangeMessage {
     Failed(Interruption),
 }
 
+/// A request before it is sent.
+pub(super) struct HttpRequest {
+    pub(super) method: &'static str,
+    pub(super) url: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: RequestBody,
+}
+
 /// A request on its way.
 pub(super) struct Exchange {
     pieces: Receiver<ExchangeMessage>,
+    /// Bytes of the request's body that were sent.
+    sent: Arc<AtomicU64>,
     stop: StopFlag,
     patience: Duration,
 }
@@ -89,15 +103,17 @@ impl Exchange {
     /// Sends a request.
     pub(super) fn start(
         agent: &ureq::Agent,
-        url: &str,
-        headers: Vec<(&'static str, String)>,
+        request: HttpRequest,
         stop: &StopFlag,
         patience: Duration,
     ) -> std::io::Result<Self> {
         let (sender, pieces) = sync_channel(WAITING);
-        let (agent, url) = (agent.clone(), url.to_owned());
-        thread::Builder::new().name("hub".to_owned()).spawn(move || make(&agent, &url, headers, &sender))?;
-        Ok(Self { pieces, stop: stop.clone(), patience })
+        let sent = Arc::new(AtomicU64::new(0));
+        let body = CountedBody::open(request.body, Arc::clone(&sent), stop.clone())?;
+        let agent = agent.clone();
+        let head = (request.method, request.url, request.headers);
+        thread::Builder::new().name("hub".to_owned()).spawn(move || make(&agent, head, body, &sender))?;
+        Ok(Self { pieces, sent, stop: stop.clone(), patience })
     }
 
     /// Waits for status and headers.
@@ -117,8 +133,13 @@ impl Exchange {
     }
 
     fn next(&self) -> Result<ExchangeMessage, Interruption> {
-        let started = Instant::now();
+        let (mut started, mut sent) = (Instant::now(), 0);
         loop {
+            // What is sent is a sign of life as well.
+            let now = self.sent.load(Ordering::Relaxed);
+            if now != sent {
+                (started, sent) = (Instant::now(), now);
+            }
             if self.stop.requested().is_some() {
                 return Err(Interruption::Stop);
             }
@@ -141,15 +162,23 @@ impl Exchange {
 /// The thread's work. It ends, and with it the connection, at the first message that the caller no longer receives.
 fn make(
     agent: &ureq::Agent,
-    url: &str,
-    headers: Vec<(&'static str, String)>,
+    (method, url, headers): (&'static str, String, Vec<(&'static str, String)>),
+    body: Option<CountedBody>,
     caller: &SyncSender<ExchangeMessage>,
 ) {
-    let mut request = agent.get(url);
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let response = match request.call() {
+    let sent = match body {
+        None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
+        Some(body) => request
+            .header("content-length", body.length().to_string())
+            .body(ureq::SendBody::from_owned_reader(body))
+            .map_err(ureq::Error::from)
+            .and_then(|request| agent.run(request)),
+    };
+    let response = match sent {
         Ok(response) => response,
         Err(error) => {
             let _ = caller.send(ExchangeMessage::Failed(interruption_of(&error)));

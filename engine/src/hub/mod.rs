@@ -7,6 +7,8 @@
 //! cache         the layout that is shared      digest    SHA-256 and git's hash
 //! split         which files are one split      pin       the commits that a run began with
 //! named_file    one file by its path
+//! body          what a request carries          upload    a folder of files into a repository
+//! probe         whether hub and token work
 //! ```
 //!
 //! Files land in the cache that Hugging Face's libraries share, so that what another program has fetched is not
@@ -14,6 +16,7 @@
 //! before it becomes a path, a header or a message.
 
 mod address;
+mod body;
 mod cache;
 mod client;
 mod digest;
@@ -23,8 +26,10 @@ mod error;
 mod exchange;
 mod named_file;
 mod pin;
+mod probe;
 mod snapshot;
 mod split;
+mod upload;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -33,8 +38,11 @@ use std::rc::Rc;
 
 use selfplay_records::{OnBadPrompt, ReadPrompts, RecordError, read_prompt_files, read_prompt_files_whole};
 
+pub(crate) use environment::{TokenPlace, cache_folder, token_place};
 pub use error::HubError;
 pub use pin::HubPin;
+pub(crate) use probe::{HubProbe, TokenAnswer, probe};
+pub(crate) use upload::{FileContent, LocalFile, PushReport, PushTarget, is_repository_id, push};
 
 use crate::recipe::{DataSource, ModelSource};
 use cache::{Repo, RepoCache, RepoKind};

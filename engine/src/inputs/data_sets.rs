@@ -59,6 +59,8 @@ impl DataFlag<'_> {
 pub struct DataSets<T: 'static> {
     /// One or more.
     pub sets: Vec<DataSet<T>>,
+    /// As the flag or the recipe names them.
+    pub sources: Vec<DataSource>,
     section: &'static str,
 }
 
@@ -98,14 +100,17 @@ impl<T: DataExample> DataSets<T> {
             )));
         }
         let hub = Hub::default();
+        let mut sources = Vec::new();
         let sets = entries.iter().map(|entry| {
             let source = DataSource::parse(&entry.path, None)
                 .map_err(|wanted| EngineError::input(format!("{}: expected {wanted}", entry.path)))?;
             let files = hub.data_files(&source)?;
             let files = files.iter().map(|path| entry.file(path)).collect();
+            sources.push(source);
             Ok(DataSet { weight: entry.weight, files })
         });
-        Ok(Self { sets: sets.collect::<Result<_>>()?, section })
+        let sets = sets.collect::<Result<_>>()?;
+        Ok(Self { sets, sources, section })
     }
 
     /// Every file.

@@ -7,13 +7,14 @@ use selfplay_scorer::has_cycle;
 
 use super::train::TrainRecord;
 use super::workspace::Iteration;
+use crate::card::{CardBase, MadeBy, ModelCard, ModelForm, ParentCard, of_summary};
 use crate::error::EngineError;
 use crate::json_file::{read_json, write_json};
 use crate::run::dir::IterationDir;
 use crate::run::events;
 use crate::run::length_growth::warning;
 use crate::run::summary::{Evaluation, IterationSummary, LogProbDifference};
-use crate::stages::{Product, TrainingRows};
+use crate::stages::{Product, TrainingRows, save_card};
 
 /// Writes `summary.json` and returns it.
 ///
@@ -22,8 +23,34 @@ use crate::stages::{Product, TrainingRows};
 pub fn record(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError> {
     remove_checkpoints(&iteration.dir)?;
     let summary = summarise(iteration)?;
+    save_cards(iteration, &summary)?;
     write_json(&iteration.dir.summary_file(), &summary)?;
     Ok(summary)
+}
+
+/// The cards of what the iteration's training left.
+fn save_cards(iteration: &Iteration<'_>, summary: &IterationSummary) -> Result<(), EngineError> {
+    let recipe = &iteration.session.recipe;
+    let source = &iteration.session.inputs.policy;
+    let parent = ParentCard::read(source.adapter.as_ref().unwrap_or(&source.folder));
+    let split = recipe.prompts.splits.get(iteration.number - 1);
+    let mut card = ModelCard {
+        form: ModelForm::Whole,
+        made_by: MadeBy::Iteration(iteration.number),
+        recipe,
+        base: CardBase::of(&recipe.policy.model, parent),
+        data: split.into_iter().cloned().collect(),
+        results: of_summary(summary),
+    };
+    for (folder, form) in
+        [(iteration.dir.policy(), ModelForm::Whole), (iteration.dir.adapter(), ModelForm::Adapter)]
+    {
+        if folder.is_dir() {
+            card.form = form;
+            save_card(&card, &folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// With `policy/` written no training checkpoint is needed.

@@ -23,6 +23,13 @@ const UNITS: [(&str, f64); 9] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteSize(u64);
 
+impl ByteSize {
+    /// The number.
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
 impl FromStr for ByteSize {
     type Err = String;
 

@@ -12,7 +12,7 @@ use super::memory::{self, Models, Need, Phase};
 use crate::console::units::{size, size_at_least};
 use crate::device::DeviceChoice;
 use crate::error::EngineError;
-use crate::recipe::{Recipe, WeightDType};
+use crate::recipe::{Override, Recipe, WeightDType};
 
 /// A recipe, its models' shapes and where it is to run.
 #[derive(Clone, Copy)]
@@ -47,17 +47,32 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// As `--set` takes it.
+    fn to_override(self) -> Override {
+        match self {
+            Self::Recompute => Override::new("train.recompute", "true"),
+            Self::MicroBatchTokens(tokens) => Override::new("train.micro_batch_tokens", tokens.to_string()),
+            Self::CacheMib(mib) => Override::new("sample.cache_mib", mib.to_string()),
+            Self::ScoreBatchTokens(tokens) => Override::new("score.batch_tokens", tokens.to_string()),
+            Self::PolicyBf16 => Override::new("policy.dtype", "bf16"),
+            Self::ScoreBf16 => Override::new("score.dtype", "bf16"),
+        }
+    }
+}
+
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("--set ")?;
-        match self {
-            Self::Recompute => f.write_str("train.recompute=true"),
-            Self::MicroBatchTokens(tokens) => write!(f, "train.micro_batch_tokens={tokens}"),
-            Self::CacheMib(mib) => write!(f, "sample.cache_mib={mib}"),
-            Self::ScoreBatchTokens(tokens) => write!(f, "score.batch_tokens={tokens}"),
-            Self::PolicyBf16 => f.write_str("policy.dtype=bf16"),
-            Self::ScoreBf16 => f.write_str("score.dtype=bf16"),
-        }
+        let Override { key, value } = self.to_override();
+        write!(f, "--set {key}={value}")
+    }
+}
+
+/// The keys with which a recipe fits into so many bytes: none where it does as it is. `None` where no setting is enough.
+pub(crate) fn fitting_settings(planned: &Planned<'_>, memory: u64) -> Option<Vec<Override>> {
+    match remedy(planned, memory) {
+        MemoryRemedy::Settings(settings) => Some(settings.into_iter().map(Setting::to_override).collect()),
+        MemoryRemedy::None { .. } => None,
     }
 }
 

@@ -20,7 +20,7 @@
 //!     log_prob_difference.json     sampler against trainer on these candidates
 //!     train/                       metrics.jsonl; drift.json of gprl; checkpoints step_000200/ … until policy/ is written
 //!     adapter/                     with train.lora: PEFT's layout
-//!     policy/                      Hugging Face layout: config, safetensors, tokenizer
+//!     policy/                      Hugging Face layout: config, safetensors, tokenizer, card (README.md)
 //!     policy_files.json            SHA-256 of each file of policy/ and adapter/
 //!     eval_samples.parquet         policy/ on the held-out prompts
 //!     eval_wins.json               P(new ≻ old) of each of these answers
@@ -102,6 +102,8 @@ impl RunDir {
                 iteration.preferences(),
                 iteration.train(),
                 iteration.train().join("reference"),
+                iteration.policy(),
+                iteration.adapter(),
                 iteration.root,
             ]);
         }

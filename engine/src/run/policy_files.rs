@@ -1,7 +1,7 @@
 //! `policy_files.json`: what the files of an iteration's `policy/`, and of its `adapter/`, were when they were written.
 //!
 //! The next iteration starts from that policy, perhaps in another process on another day: one flipped bit of its weights
-//! would train another policy unnoticed. `policy/` itself has the files of a model folder and no more.
+//! would train another policy unnoticed. Its card, README.md, is written when the iteration has been measured: it is no part of the model.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -28,6 +28,6 @@ pub use pair::pair;
 pub use sample::{prepare, sample};
 pub use score::score_shard;
 pub use shards::{Collected, Shards, shard_path};
-pub use train::{save_adapter, save_model, train, training_seed};
+pub use train::{save_adapter, save_card, save_model, train, training_seed};
 pub use training_rows::TrainingRows;
 pub use workspace::{Product, Workspace};

@@ -7,10 +7,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use selfplay_model::{Codec, Decoder};
+use selfplay_records::atomic;
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{Objective, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary};
 
 use super::workspace::{Product, Workspace};
+use crate::card::{CARD, ModelCard};
 use crate::error::EngineError;
 use crate::recipe::{Recipe, Stage, WeightDType};
 use crate::run::dir::make_folder;
@@ -140,4 +142,12 @@ pub fn save_adapter(
     decoder.set_adapter_base(base.0.clone(), base.1.clone());
     make_folder(folder)?;
     Ok(decoder.save_adapter(folder)?)
+}
+
+/// Writes a model's card into its folder.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn save_card(card: &ModelCard<'_>, folder: &Path) -> Result<(), EngineError> {
+    Ok(atomic::write_bytes(&folder.join(CARD), card.text().as_bytes())?)
 }

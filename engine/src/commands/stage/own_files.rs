@@ -9,9 +9,14 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
+use selfplay_records::read_regular_text;
 use serde_json::Value;
 
+use crate::card::{CARD, EVALUATIONS};
 use crate::tracking::EVENT_FILE;
+
+/// A card has some kilobytes.
+const MOST_CARD_BYTES: u64 = 1 << 20;
 
 /// Files that the trainer leaves beside a model.
 pub(in crate::commands) const TRAINER_FILES: [&str; 5] =
@@ -50,7 +55,7 @@ impl OwnFolder {
             let ours = if kind.is_dir() {
                 self.knows_folder(&names)
             } else {
-                kind.is_file() && self.knows_file(&names)
+                kind.is_file() && (self.knows_file(&names) || self.is_own_card(&names, &entry.path()))
             };
             if !ours {
                 return Ok(Some(entry.path()));
@@ -72,6 +77,15 @@ impl OwnFolder {
             (Self::Trained(model), [name]) => *name == model || *name == ADAPTER_FOLDER,
             _ => false,
         }
+    }
+
+    /// Whether a file is a model's card as we write it: a README.md of the user's own is not.
+    fn is_own_card(self, names: &[&str], path: &Path) -> bool {
+        let is_place = match (self, names) {
+            (Self::Trained(_), [_, name]) | (Self::Model, [name]) => finished_name(name) == CARD,
+            _ => false,
+        };
+        is_place && read_regular_text(path, MOST_CARD_BYTES).is_ok_and(|text| text.contains(EVALUATIONS))
     }
 
     fn knows_file(self, names: &[&str]) -> bool {
