@@ -19,6 +19,7 @@ mod report;
 mod resume;
 mod rows;
 mod run;
+mod serve;
 mod stages;
 mod synthesize;
 

@@ -38,6 +38,11 @@ impl Secret {
         Ok(Self(value.to_owned()))
     }
 
+    /// The key itself, for a server that compares it with what it is given. Nothing that is shown or kept may hold it.
+    pub fn exposed(&self) -> &str {
+        &self.0
+    }
+
     /// The value of the `Authorization` header.
     pub(crate) fn authorization(&self) -> String {
         format!("Bearer {}", self.0)

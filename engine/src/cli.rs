@@ -85,6 +85,8 @@ pub enum Command {
     Winrate(commands::winrate::Args),
     /// Instructions or pairs made by models
     Synthesize(commands::synthesize::Args),
+    /// Answer OpenAI-compatible requests, with one policy or several iterations of a run
+    Serve(commands::serve::Args),
     /// An adapter merged into its base: a whole model
     Merge(commands::merge::Args),
     /// A model into a repository of a hub
@@ -158,6 +160,7 @@ impl Cli {
             Command::Evaluate(args) => commands::evaluate::run(args, common),
             Command::Winrate(args) => commands::winrate::run(args),
             Command::Synthesize(args) => commands::synthesize::run(args, common),
+            Command::Serve(args) => commands::serve::run(args, common),
             Command::Merge(args) => commands::merge::run(args, common),
             Command::Push(args) => commands::push::run(args, common),
             Command::Schema(args) => commands::schema::run(args),

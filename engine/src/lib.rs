@@ -10,6 +10,7 @@
 //! run/         a run on disk: paths, manifest, lock, events, what is left
 //! synthesize/  instructions and pairs made by models
 //! evaluate/    published evaluation suites
+//! serving/     which policies are served, and what fits
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
 //! tracking/    TensorBoard, MLflow, W&B
@@ -145,6 +146,7 @@ pub mod recipe;
 mod report;
 mod run;
 mod runtime;
+mod serving;
 mod signals;
 mod stages;
 mod synthesize;

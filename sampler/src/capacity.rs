@@ -33,7 +33,10 @@ impl Capacity {
     }
 
     /// The settings' values, else those of an earlier process, else those of the backend.
-    pub(crate) fn resolve(settings: &SampleSettings, backend: &dyn Backend) -> Result<Self, SampleError> {
+    ///
+    /// # Errors
+    /// A device whose memory cannot be asked.
+    pub fn resolve(settings: &SampleSettings, backend: &dyn Backend) -> Result<Self, SampleError> {
         let cache_bytes = settings.cache_mib.map(|mib| mib.saturating_mul(1 << 20));
         if let (Some(rows), Some(token_budget), Some(cache_bytes)) =
             (settings.max_batch_rows, settings.token_budget, cache_bytes)

@@ -24,7 +24,7 @@
 use std::time::Duration;
 
 use crate::pick::{Slots, row_draws};
-use crate::schedule::{ActiveRequest, Counts, PageNeed, Schedule, ScheduleLimits};
+use crate::schedule::{ActiveRequest, Counts, LogitsDraw, PageNeed, Schedule, ScheduleLimits};
 use crate::{Backend, BackendStep, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
 
 /// Answers requests over one backend, whose cache and steps they share.
@@ -40,7 +40,12 @@ pub struct Engine<'a> {
 impl<'a> Engine<'a> {
     /// An engine without requests. `text` decodes the responses of requests with stop strings.
     pub fn new(backend: Box<dyn Backend + 'a>, text: &'a dyn TextDecoder, capacity: Capacity) -> Self {
-        let limits = ScheduleLimits::new(capacity, backend.page_bytes(), backend.max_positions());
+        let limits = ScheduleLimits::new(
+            capacity,
+            backend.page_bytes(),
+            backend.max_positions(),
+            backend.vocab_size(),
+        );
         Self { backend, text, capacity, schedule: Schedule::new(limits), slots: Slots::default(), next_id: 0 }
     }
 
@@ -74,7 +79,7 @@ impl<'a> Engine<'a> {
             self.backend.copy_page(copy.from, copy.to)?;
         }
         self.run()?;
-        Ok(self.schedule.postprocess(|draw| self.slots.picks(draw), self.text))
+        Ok(self.schedule.postprocess(|draw| self.slots.tokens(draw), self.text))
     }
 
     /// Drops a request with all its candidates: no more events of it come, and its pages are free at once. Returns whether
@@ -101,6 +106,16 @@ impl<'a> Engine<'a> {
     /// Candidates in the batch.
     pub fn running(&self) -> usize {
         self.schedule.running()
+    }
+
+    /// Cache pages that it has; none before its first request.
+    pub fn pages(&self) -> usize {
+        self.schedule.pages()
+    }
+
+    /// Cache pages that no request holds.
+    pub fn free_pages(&self) -> usize {
+        self.schedule.free_pages()
     }
 
     /// What it has done so far.
@@ -169,7 +184,11 @@ impl<'a> Engine<'a> {
         let batch = self.schedule.batch();
         let draws = batch.draws.as_slice();
         let step = BackendStep { ids: batch.ids, rows: &batch.rows, logit_rows: batch.logit_rows };
-        let drawn = self.backend.run_and_draw(step, &row_draws(draws))?;
+        // A device that draws keeps the logits; where more of them is wanted, they are read, and the draws are the same.
+        let drawn = match draws.iter().any(LogitsDraw::reads_logits) {
+            true => None,
+            false => self.backend.run_and_draw(step, &row_draws(draws))?,
+        };
         if let Some(drawn) = drawn {
             return self.slots.take_drawn(draws, &drawn);
         }

@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | [`Engine`] (`engine.rs`) | requests that come at any time, share steps, and can be aborted |
-//! | [`Request`], [`Sampling`], [`RequestEvent`] (`request.rs`) | a request with its own sampling rules, and its events |
+//! | [`Request`], [`Sampling`], [`RequestEvent`] (`request.rs`) | a request with its own sampling rules, and its events; log-probs of its prompt and of the most likely tokens where it wants them |
 //! | [`Sampler`] (`shards.rs`) | many prompts of the same rules, shard by shard: a driver of the engine |
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | [`Capacity`] (`capacity.rs`) | how many rows, tokens a step and bytes of cache there are |
@@ -41,7 +41,9 @@ pub use capacity::Capacity;
 pub use engine::Engine;
 pub use error::SampleError;
 pub use pick::{NotFinite, PickRule, Picker, PromptStream, SampledToken};
-pub use request::{EncodedPrompt, Request, RequestEvent, RequestId, Sample, Sampling, encode};
+pub use request::{
+    EncodedPrompt, Request, RequestEvent, RequestId, Sample, Sampling, ScoredToken, WantedLogProbs, encode,
+};
 pub use response::text_of;
 pub use schedule::Counts;
 pub use settings::{BackendKind, SampleSettings, Stop, WeightDelivery};

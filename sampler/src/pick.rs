@@ -6,7 +6,8 @@ mod row_pass;
 mod sampling;
 mod slots;
 mod token_choice;
+mod top;
 
 pub use random::PromptStream;
 pub use sampling::{NotFinite, PickRule, Picker, SampledToken};
-pub(crate) use slots::{Slots, row_draws};
+pub(crate) use slots::{RowTokens, Slots, row_draws};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use selfplay_model::Codec;
 use selfplay_records::{FinishReason, Problems, Prompt};
 
-use crate::{SampleError, SampleSettings, StopRule};
+use crate::{SampleError, SampleSettings, SampledToken, StopRule};
 
 /// Names a request within its engine. A lesser one is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,25 @@ impl Sampling {
     }
 }
 
+/// Log-probs that a request wants beside those of its drawn tokens. They change no token. On a GPU they cost a copy of the
+/// logits for every step that has such a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WantedLogProbs {
+    /// So many of the most likely tokens at every place.
+    pub top: usize,
+    /// Also of the prompt's tokens: [`RequestEvent::Prompt`].
+    pub prompt: bool,
+}
+
+/// A token of a text that was given, and the most likely ones at its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoredToken {
+    /// The token and its log-probability under the unmodified distribution, in nats.
+    pub token: SampledToken,
+    /// By falling probability; as many as were wanted.
+    pub top: Vec<SampledToken>,
+}
+
 /// A prompt to be answered, with rules of its own: requests of different rules share the engine's steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -87,11 +106,20 @@ pub struct Request {
     pub sampling: Sampling,
     /// What ends a response, beside its length. Requests may share one.
     pub stop: Arc<StopRule>,
+    /// What else is wanted of the distributions.
+    pub logprobs: WantedLogProbs,
 }
 
 /// What happened to a request in a step of the engine.
 #[derive(Debug)]
 pub enum RequestEvent {
+    /// A prompt's log-probs, where [`WantedLogProbs::prompt`] asks for them; before the first token.
+    Prompt {
+        /// The request.
+        request: RequestId,
+        /// Of the prompt's second token and all that follow: nothing stands before the first.
+        tokens: Vec<ScoredToken>,
+    },
     /// A candidate has one more token. The last one, which may be a stop token, is reported before its
     /// [`RequestEvent::Finished`].
     Token {
@@ -103,6 +131,8 @@ pub enum RequestEvent {
         id: u32,
         /// Its log-probability under the unmodified distribution (temperature 1, no cut), in nats.
         logprob: f32,
+        /// The most likely tokens at its place, by falling probability: [`WantedLogProbs::top`].
+        top: Vec<SampledToken>,
     },
     /// A candidate has ended. A request has as many of these as its [`Sampling::num_samples`].
     Finished {

@@ -42,7 +42,7 @@ pub(crate) use limits::{PageNeed, ScheduleLimits};
 use pages::PagePool;
 use sequence::{Sequence, SequenceKey};
 
-use crate::{RequestId, SampleError};
+use crate::{RequestId, SampleError, ScoredToken};
 
 /// A page's content that goes to another page before the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,10 @@ struct Prefill {
     /// Pages for all its tokens; for a resumed response also for the next token.
     pages: Vec<u32>,
     resumed: Option<Sequence>,
+    /// Of the prompt's tokens from the second on, where the request wants them.
+    scored: Vec<ScoredToken>,
+    /// The step's draw that gives the first tokens, where the step ends the prompt.
+    draw: Option<usize>,
 }
 
 impl Prefill {
@@ -90,6 +94,11 @@ impl Prefill {
             Some(resumed) => resumed.context(),
             None => self.request.tokens(),
         }
+    }
+
+    /// Whether each of its tokens has a row of logits.
+    fn is_scored(&self) -> bool {
+        self.resumed.is_none() && self.request.logprobs.prompt
     }
 
     /// Places in the batch, and next pages, that it may come to need.
@@ -147,6 +156,16 @@ impl Schedule {
     /// Candidates in the batch.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// All cache pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.pool.pages()
+    }
+
+    /// Cache pages that nobody holds.
+    pub(crate) fn free_pages(&self) -> usize {
+        self.pool.free()
     }
 
     /// What was done so far.

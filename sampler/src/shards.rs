@@ -13,7 +13,7 @@ use open::OpenShards;
 
 use crate::{
     Backend, Capacity, Counts, EncodedPrompt, Engine, NativeBackend, Request, RequestEvent, RequestId,
-    SampleError, SampleSettings, Sampling, StopRule, TextDecoder,
+    SampleError, SampleSettings, Sampling, StopRule, TextDecoder, WantedLogProbs,
 };
 
 /// The progress of a call of [`Sampler::generate`] or [`Sampler::generate_shards`] is.
@@ -165,7 +165,7 @@ impl<'a> Sampler<'a> {
                 }
                 for event in self.engine.step()? {
                     match event {
-                        RequestEvent::Token { .. } => {}
+                        RequestEvent::Prompt { .. } | RequestEvent::Token { .. } => {}
                         RequestEvent::Finished { request, sample } => open.put(request, sample)?,
                         RequestEvent::Failed { error, .. } => return Err(error.into()),
                     }
@@ -187,6 +187,7 @@ impl<'a> Sampler<'a> {
             prompt_ids: one.prompt_ids.clone(),
             sampling: self.sampling,
             stop: self.stop.clone(),
+            logprobs: WantedLogProbs::default(),
         })
     }
 

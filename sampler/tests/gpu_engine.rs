@@ -6,7 +6,7 @@ use std::sync::Arc;
 use selfplay_model::{Decoder, ModelError};
 use selfplay_sampler::{
     Backend, Capacity, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample, Sampling, Stop,
-    StopRule, TextDecoder,
+    StopRule, TextDecoder, WantedLogProbs,
 };
 use selfplay_testing::Emulator;
 use selfplay_testing::decoder::config;
@@ -39,6 +39,7 @@ fn request(number: usize, tokens: usize, sampling: Sampling, stops: &[Stop]) -> 
         prompt_ids: (0..tokens).map(|place| ((number * 31 + place * 7) % VOCAB) as u32).collect(),
         sampling,
         stop: Arc::new(StopRule::new(&Letters, &[2], stops, VOCAB).unwrap()),
+        logprobs: WantedLogProbs::default(),
     }
 }
 
@@ -74,7 +75,7 @@ fn answers(
     let mut step = |engine: &mut Engine<'_>| {
         for event in engine.step().unwrap() {
             match event {
-                RequestEvent::Token { .. } => {}
+                RequestEvent::Prompt { .. } | RequestEvent::Token { .. } => {}
                 RequestEvent::Finished { request, sample } => {
                     samples.entry(request).or_default().push(sample)
                 }

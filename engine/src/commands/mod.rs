@@ -27,6 +27,7 @@ mod run_work;
 pub mod sample;
 pub mod schema;
 pub mod score;
+pub mod serve;
 pub mod sft;
 pub mod show;
 mod stage;

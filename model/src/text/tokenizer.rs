@@ -214,6 +214,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The token of an id, as the vocabulary writes it: not its text.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The id of the beginning-of-sequence token, where the folder names one.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_token().and_then(|token| self.token_to_id(token))

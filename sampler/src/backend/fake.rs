@@ -179,7 +179,7 @@ impl Backend for FakeModel {
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
         let BackendStep { ids, rows, logit_rows } = step;
         // All writes go before all reads, so that a page written by two rows shows.
-        let (mut last_ids, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
+        let (mut places, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
         for (number, row) in rows.iter().enumerate() {
             assert!(row.new_tokens > 0, "a row without a token");
             let end = row.context + row.new_tokens;
@@ -195,18 +195,21 @@ impl Backend for FakeModel {
                 hash = mix(hash, u64::from(id) + 1);
                 let page = row.pages[position / PAGE_TOKENS] as usize;
                 self.pages[page][position % PAGE_TOKENS] = CachedToken { id, position, hash };
+                places.insert(next, (number, position + 1));
                 next += 1;
             }
-            last_ids.insert(next - 1, number);
         }
         assert_eq!(next, ids.len());
         let held: Vec<Vec<u32>> = rows.iter().map(|row| self.held(row)).collect();
         let draws = std::mem::take(&mut self.draws);
         for draw in &draws {
-            self.check_identity(&held[last_ids[&logit_rows[draw.row as usize]]], draw);
+            self.check_identity(&held[places[&logit_rows[draw.row as usize]].0], draw);
         }
-        let logits: Vec<f32> =
-            logit_rows.iter().flat_map(|place| self.logits(held[last_ids[place]].iter().copied())).collect();
+        let logits_at = |place: &usize| {
+            let (row, length) = places[place];
+            self.logits(held[row][..length].iter().copied())
+        };
+        let logits: Vec<f32> = logit_rows.iter().flat_map(logits_at).collect();
         if !logit_rows.is_empty() {
             read(&logits);
         }

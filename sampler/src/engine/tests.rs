@@ -8,7 +8,10 @@ use selfplay_testing::Random;
 
 use super::*;
 use crate::backend::fake::{FakeModel, FakeText};
-use crate::{PickRule, Picker, PromptStream, Sample, Sampling, Stop, StopRule};
+use crate::{
+    PickRule, Picker, PromptStream, Sample, SampledToken, Sampling, ScoredToken, Stop, StopRule,
+    WantedLogProbs,
+};
 
 const VOCAB: usize = 40;
 const CONTEXT: usize = 90;
@@ -20,7 +23,8 @@ fn stop(stops: &[Stop]) -> Arc<StopRule> {
 
 fn request(number: usize, tokens: usize, sampling: Sampling, stops: &[Stop]) -> Request {
     let prompt_ids = (0..tokens).map(|place| ((number * 31 + place * 7) % VOCAB) as u32).collect();
-    Request { prompt_id: format!("prompt-{number}"), prompt_ids, sampling, stop: stop(stops) }
+    let logprobs = WantedLogProbs::default();
+    Request { prompt_id: format!("prompt-{number}"), prompt_ids, sampling, stop: stop(stops), logprobs }
 }
 
 /// No two alike: greedy beside temperatures, every filter, other seeds, stops, limits and numbers of candidates.
@@ -43,7 +47,7 @@ fn mixed() -> Vec<Request> {
 /// The definition, without cache, batch, schedule or neighbours.
 fn by_hand(request: &Request, sample: usize) -> Sample {
     let model = FakeModel::new(VOCAB, CONTEXT);
-    let Request { prompt_id, prompt_ids, sampling, stop } = request;
+    let Request { prompt_id, prompt_ids, sampling, stop, .. } = request;
     let stream = PromptStream::new(sampling.seed, sampling.iteration, prompt_id);
     let (mut ids, mut logprobs, mut picker) = (Vec::new(), Vec::new(), Picker::default());
     let finish_reason = loop {
@@ -79,6 +83,8 @@ fn engine(capacity: Capacity) -> Engine<'static> {
 #[derive(Default)]
 struct Seen {
     tokens: HashMap<(RequestId, usize), Vec<(u32, u32)>>,
+    tops: HashMap<(RequestId, usize), Vec<Vec<SampledToken>>>,
+    prompts: HashMap<RequestId, Vec<ScoredToken>>,
     finished: HashMap<RequestId, Vec<Sample>>,
     failed: Vec<(RequestId, SampleError)>,
 }
@@ -88,7 +94,15 @@ impl Seen {
     fn step(&mut self, engine: &mut Engine<'_>) {
         for event in engine.step().unwrap() {
             match event {
-                RequestEvent::Token { request, sample, id, logprob } => {
+                RequestEvent::Prompt { request, tokens } => {
+                    assert!(
+                        !self.tokens.contains_key(&(request, 0)),
+                        "a prompt comes before its first token"
+                    );
+                    assert!(self.prompts.insert(request, tokens).is_none(), "a prompt comes once");
+                }
+                RequestEvent::Token { request, sample, id, logprob, top } => {
+                    self.tops.entry((request, sample)).or_default().push(top);
                     self.tokens.entry((request, sample)).or_default().push((id, logprob.to_bits()));
                 }
                 RequestEvent::Finished { request, sample } => {
@@ -184,6 +198,86 @@ fn a_request_is_the_same_beside_others_of_other_rules_and_after_an_abort() {
         "{preempted} of 300 cases preempted somebody, {aborted} aborts, {staggered} requests beside others"
     );
     assert!(preempted > 60 && aborted > 100 && staggered > 200, "{preempted}, {aborted}, {staggered}");
+}
+
+/// The definition of a prompt's log-probs.
+fn scored_by_hand(request: &Request) -> Vec<ScoredToken> {
+    let (model, mut picker, ids) = (FakeModel::new(VOCAB, CONTEXT), Picker::default(), &request.prompt_ids);
+    let score = |place: usize| {
+        let logits = model.logits(ids[..place].iter().copied());
+        picker.prepare(&logits, &PickRule::new(&request.sampling)).unwrap();
+        ScoredToken {
+            token: picker.token(&logits, ids[place]),
+            top: picker.top(&logits, request.logprobs.top),
+        }
+    };
+    (1..ids.len()).map(score).collect()
+}
+
+/// Some requests want log-probs of their prompts, or the most likely tokens, beside others that want none: with any budget and
+/// preempted or not, everybody has the definition's.
+#[test]
+fn log_probs_are_their_definition_and_change_no_token() {
+    let (mut random, mut preempted) = (Random::new(11), 0);
+    for case in 0..200 {
+        let mut requests = mixed();
+        for request in &mut requests {
+            request.logprobs = WantedLogProbs { top: random.below(4), prompt: random.below(2) == 0 };
+        }
+        let pages = if case % 2 == 0 { 6 + random.below(4) } else { 400 };
+        let mut engine = engine(capacity(1 + random.below(12), 1 + random.below(70), pages));
+        let mut seen = Seen::default();
+        let ids: Vec<RequestId> = requests.iter().map(|one| engine.add(one.clone()).unwrap()).collect();
+        while !engine.is_idle() {
+            seen.step(&mut engine);
+        }
+        for (id, request) in ids.iter().zip(&requests) {
+            assert_eq!(seen.samples(*id), all_by_hand(request), "case {case}");
+            let wanted = request.logprobs.prompt.then(|| scored_by_hand(request));
+            assert_eq!(seen.prompts.get(id), wanted.as_ref(), "case {case}");
+            for sample in seen.samples(*id) {
+                let tops = &seen.tops[&(*id, sample.sample)];
+                assert!(tops.iter().all(|top| top.len() == request.logprobs.top));
+                for (place, top) in tops.iter().enumerate().filter(|(_, top)| !top.is_empty()) {
+                    let model = FakeModel::new(VOCAB, CONTEXT);
+                    let context = request.prompt_ids.iter().chain(&sample.ids[..place]).copied();
+                    let logits = model.logits(context);
+                    let mut picker = Picker::default();
+                    picker.prepare(&logits, &PickRule::new(&request.sampling)).unwrap();
+                    assert_eq!(top, &picker.top(&logits, request.logprobs.top));
+                }
+            }
+        }
+        assert_eq!(engine.free_pages(), engine.pages());
+        preempted += usize::from(engine.counts().preemptions > 0);
+    }
+    assert!(preempted > 40, "{preempted}");
+}
+
+#[test]
+fn a_long_prompt_s_log_probs_come_in_several_steps() {
+    let sampling = Sampling { num_samples: 2, max_new_tokens: 5, ..Sampling::default() };
+    // 64 MiB of logits are 16 rows of this vocabulary.
+    const MANY: usize = 1 << 20;
+    let prompt_ids: Vec<u32> = (0..40).map(|place| place * 13 % 40).collect();
+    let logprobs = WantedLogProbs { top: 1, prompt: true };
+    let one = Request { prompt_ids, logprobs, ..request(0, 1, sampling, &[]) };
+    let mut engine = Engine::new(Box::new(FakeModel::new(MANY, CONTEXT)), &FakeText, capacity(4, 1000, 400));
+    engine.add(one.clone()).unwrap();
+    engine.add(request(1, 20, sampling, &[])).unwrap();
+    let mut rows = Vec::new();
+    let mut scored = Vec::new();
+    while !engine.is_idle() && scored.is_empty() {
+        let events = engine.step().unwrap();
+        rows.push(engine.schedule().batch().logit_rows.len());
+        for event in events {
+            if let RequestEvent::Prompt { tokens, .. } = event {
+                scored = tokens;
+            }
+        }
+    }
+    assert_eq!(scored.len(), 39);
+    assert_eq!(rows, [16, 16, 8 + 1], "the second prompt follows in the step that ends the first");
 }
 
 #[test]

@@ -35,6 +35,9 @@ pub struct PickRule {
 }
 
 impl PickRule {
+    /// The most likely token. Of all rules it costs the least to prepare a row for.
+    pub(crate) const GREEDY: Self = Self { temperature: None, top_p: 1.0, top_k: 0, min_p: 0.0 };
+
     /// The rule of valid sampling.
     pub fn new(sampling: &Sampling) -> Self {
         Self {
@@ -130,9 +133,17 @@ impl Picker {
             KeptTokens::Down { to, mass } => self.draw_down_to(&to, logits, uniform * mass),
             KeptTokens::Choices { mass } => self.draw_from_choices(uniform * mass),
         };
-        let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        let logprob = (f64::from(logit) - f64::from(self.max) - self.log_sum) as f32;
-        SampledToken { id, logprob }
+        self.token(logits, id)
+    }
+
+    /// The log-prob of a logit of the row.
+    pub(super) fn logprob(&self, logit: f32) -> f32 {
+        (f64::from(logit) - f64::from(self.max) - self.log_sum) as f32
+    }
+
+    /// The greatest logit of each block of the row.
+    pub(super) fn block_maxima(&self) -> &[f32] {
+        &self.maxima
     }
 
     /// The lowest id among the greatest logits.

@@ -4,7 +4,7 @@
 use selfplay_model::cpu::parallel::for_rows;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
 
-use super::{Picker, SampledToken};
+use super::{PickRule, Picker, SampledToken};
 use crate::SampleError;
 use crate::schedule::LogitsDraw;
 
@@ -12,19 +12,40 @@ use crate::schedule::LogitsDraw;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slots(Vec<RowSlot>);
 
+/// What a row of logits gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowTokens<'s> {
+    /// The tokens drawn.
+    pub picks: &'s [SampledToken],
+    /// The given token that was to be scored.
+    pub scored: Option<SampledToken>,
+    /// The most likely tokens, where they are wanted.
+    pub top: &'s [SampledToken],
+}
+
+impl<'s> RowTokens<'s> {
+    /// Of a row that was only drawn from.
+    #[cfg(test)]
+    pub(crate) fn drawn(picks: &'s [SampledToken]) -> Self {
+        Self { picks, scored: None, top: &[] }
+    }
+}
+
 /// Buffers for one row of logits.
 #[derive(Clone, Debug, Default)]
 struct RowSlot {
     picker: Picker,
     picks: Vec<SampledToken>,
+    scored: Option<SampledToken>,
+    top: Vec<SampledToken>,
     is_finite: bool,
 }
 
 impl Slots {
-    /// The tokens of the step's n-th draw; `None` where its logits were not finite.
-    pub(crate) fn picks(&self, draw: usize) -> Option<&[SampledToken]> {
+    /// What the step's n-th draw gave; `None` where its logits were not finite.
+    pub(crate) fn tokens(&self, draw: usize) -> Option<RowTokens<'_>> {
         let slot = self.0.get(draw).filter(|slot| slot.is_finite)?;
-        Some(&slot.picks)
+        Some(RowTokens { picks: &slot.picks, scored: slot.scored, top: &slot.top })
     }
 
     /// A slot for each draw.
@@ -63,6 +84,8 @@ impl Slots {
             };
             rest = others;
             slot.is_finite = own.iter().all(Option::is_some);
+            slot.scored = None;
+            slot.top.clear();
             slot.picks.clear();
             slot.picks.extend(own.iter().flatten().map(|d| SampledToken { id: d.id, logprob: d.logprob }));
         }
@@ -73,8 +96,13 @@ impl Slots {
 impl RowSlot {
     fn draw(&mut self, draw: &LogitsDraw<'_>, logits: &[f32]) {
         self.picks.clear();
-        self.is_finite = self.picker.prepare(logits, &draw.request.rule).is_ok();
+        self.top.clear();
+        self.scored = None;
+        let rule = if draw.samples == 0 { &PickRule::GREEDY } else { &draw.request.rule };
+        self.is_finite = self.picker.prepare(logits, rule).is_ok();
         if self.is_finite {
+            self.scored = draw.scored.map(|id| self.picker.token(logits, id));
+            self.top = self.picker.top(logits, draw.request.logprobs.top);
             for sample in draw.first_sample..draw.first_sample + draw.samples {
                 let uniform = draw.request.stream.uniform(sample as u32, draw.step as u32);
                 self.picks.push(self.picker.draw(logits, uniform));

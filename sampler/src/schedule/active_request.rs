@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::limits::PageNeed;
 use crate::pick::PickRule;
-use crate::{PromptStream, Request, RequestId, StopRule};
+use crate::{PromptStream, Request, RequestId, StopRule, WantedLogProbs};
 
 /// A request that the engine works on.
 #[derive(Debug)]
@@ -18,12 +18,13 @@ pub(crate) struct ActiveRequest {
     pub stream: PromptStream,
     pub rule: PickRule,
     pub stop: Arc<StopRule>,
+    pub logprobs: WantedLogProbs,
 }
 
 impl ActiveRequest {
     /// From a request that was checked, for a model with a context of so many positions.
     pub(crate) fn new(id: RequestId, request: Request, max_positions: usize) -> Self {
-        let Request { prompt_id, prompt_ids, sampling, stop } = request;
+        let Request { prompt_id, prompt_ids, sampling, stop, logprobs } = request;
         Self {
             id,
             samples: sampling.num_samples,
@@ -33,6 +34,7 @@ impl ActiveRequest {
             prompt_id,
             prompt_ids,
             stop,
+            logprobs,
         }
     }
 

@@ -69,7 +69,14 @@ impl Schedule {
             return Some(page_need);
         }
         let request = resumed.request.clone();
-        self.prefilling.push_back(Prefill { request, done, pages, resumed: Some(resumed) });
+        self.prefilling.push_back(Prefill {
+            request,
+            done,
+            pages,
+            resumed: Some(resumed),
+            scored: Vec::new(),
+            draw: None,
+        });
         Some(1)
     }
 
@@ -101,7 +108,14 @@ impl Schedule {
         let page_need = if need.private > 0 { request.samples } else { 0 };
         let pages = self.take_pages(need.prompt, spare + page_need)?;
         let request = self.waiting.pop_front()?;
-        self.prefilling.push_back(Prefill { request, done: 0, pages, resumed: None });
+        self.prefilling.push_back(Prefill {
+            request,
+            done: 0,
+            pages,
+            resumed: None,
+            scored: Vec::new(),
+            draw: None,
+        });
         Some(page_need)
     }
 }

@@ -11,6 +11,8 @@ pub(crate) struct ScheduleLimits {
     pub rows: usize,
     /// Tokens in a step.
     pub token_budget: usize,
+    /// Tokens of prompts in a step whose log-probs are wanted: each has a row of logits.
+    pub scored_rows: usize,
     /// Pages that the cache's memory holds.
     pub affordable_pages: usize,
     /// The model's context.
@@ -18,8 +20,17 @@ pub(crate) struct ScheduleLimits {
 }
 
 impl ScheduleLimits {
-    pub(crate) fn new(capacity: Capacity, page_bytes: usize, max_positions: usize) -> Self {
+    pub(crate) fn new(
+        capacity: Capacity,
+        page_bytes: usize,
+        max_positions: usize,
+        vocab_size: usize,
+    ) -> Self {
+        /// Memory for the logits of prompts' tokens.
+        const SCORED_BYTES: usize = 64 << 20;
+        let row_bytes = vocab_size.max(1) * size_of::<f32>();
         Self {
+            scored_rows: (SCORED_BYTES / row_bytes).max(16),
             // Every running row has a token in every step.
             rows: capacity.rows.min(capacity.token_budget),
             token_budget: capacity.token_budget,
@@ -85,7 +96,13 @@ mod tests {
     use super::*;
 
     fn pool_pages(rows: usize, affordable_pages: usize, needs: &[PageNeed]) -> usize {
-        let limits = ScheduleLimits { rows, token_budget: 1000, affordable_pages, max_positions: 1000 };
+        let limits = ScheduleLimits {
+            rows,
+            token_budget: 1000,
+            scored_rows: 1000,
+            affordable_pages,
+            max_positions: 1000,
+        };
         limits.pool_pages(needs.iter().copied())
     }
 
@@ -132,7 +149,7 @@ mod tests {
     #[test]
     fn a_pool_for_anything_holds_the_whole_context() {
         let capacity = Capacity { rows: 4, token_budget: 9, cache_bytes: 700 };
-        assert_eq!(ScheduleLimits::new(capacity, 100, 90).most_pages(), 7);
-        assert_eq!(ScheduleLimits::new(capacity, 1000, 90).most_pages(), 6);
+        assert_eq!(ScheduleLimits::new(capacity, 100, 90, 40).most_pages(), 7);
+        assert_eq!(ScheduleLimits::new(capacity, 1000, 90, 40).most_pages(), 6);
     }
 }

@@ -98,7 +98,7 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::backend::fake::FakeText;
-    use crate::{Request, Sampling, Stop, StopRule};
+    use crate::{Request, Sampling, Stop, StopRule, WantedLogProbs};
 
     fn sequence(limit: usize, stop: &[Stop]) -> Sequence {
         let request = Request {
@@ -106,6 +106,7 @@ mod tests {
             prompt_ids: vec![1; 5],
             sampling: Sampling { max_new_tokens: limit, ..Sampling::default() },
             stop: StopRule::new(&FakeText, &[2], stop, 256).unwrap().into(),
+            logprobs: WantedLogProbs::default(),
         };
         Sequence::new(Arc::new(ActiveRequest::new(RequestId(0), request, 100)), 0)
     }

@@ -6,14 +6,10 @@ mod requests;
 
 use super::*;
 use crate::backend::fake::FakeText;
-use crate::{Request, RequestEvent, Sample, SampledToken, Sampling, StopRule};
+use crate::pick::RowTokens;
+use crate::{Request, RequestEvent, Sample, SampledToken, Sampling, StopRule, WantedLogProbs};
 
 impl Schedule {
-    /// Free pages.
-    pub(crate) fn free_pages(&self) -> usize {
-        self.pool.free()
-    }
-
     /// Requests whose pages are held, or that are preempted.
     pub(crate) fn begun(&self) -> Vec<RequestId> {
         let candidates = self.running.iter().chain(&self.ready).chain(&self.preempted);
@@ -77,7 +73,13 @@ fn rules(rows: usize, token_budget: usize, num_samples: usize, max_new_tokens: u
     let sampling = Sampling { num_samples, max_new_tokens, ..Sampling::default() };
     let rows = rows.min(token_budget);
     Rules {
-        limits: ScheduleLimits { rows, token_budget, affordable_pages: 0, max_positions: 1000 },
+        limits: ScheduleLimits {
+            rows,
+            token_budget,
+            scored_rows: 1000,
+            affordable_pages: 0,
+            max_positions: 1000,
+        },
         sampling,
     }
 }
@@ -89,6 +91,7 @@ impl Rules {
             prompt_ids: vec![1; tokens],
             sampling: self.sampling,
             stop: stop_rule(),
+            logprobs: WantedLogProbs::default(),
         };
         ActiveRequest::new(RequestId(id as u64), request, self.limits.max_positions)
     }
@@ -132,9 +135,9 @@ fn answer_with(schedule: &mut Schedule, mut id_of: impl FnMut(SequenceKey) -> u3
             samples.map(|sample| pick(SequenceKey { request: draw.request.id, sample })).collect()
         })
         .collect();
-    let events = schedule.postprocess(|draw| Some(&picks[draw]), &FakeText);
+    let events = schedule.postprocess(|draw| Some(RowTokens::drawn(&picks[draw])), &FakeText);
     let finished = events.into_iter().filter_map(|event| match event {
-        RequestEvent::Token { .. } => None,
+        RequestEvent::Prompt { .. } | RequestEvent::Token { .. } => None,
         RequestEvent::Finished { sample, .. } => Some(sample),
         RequestEvent::Failed { error, .. } => panic!("{error}"),
     });

@@ -115,7 +115,7 @@ fn step_seconds(rows: usize, waiting: usize) -> f64 {
         let started = Instant::now();
         schedule.next_step().unwrap();
         let samples: Vec<usize> = schedule.batch().draws.iter().map(|draw| draw.samples).collect();
-        schedule.postprocess(|draw| Some(&picks[..samples[draw]]), &FakeText);
+        schedule.postprocess(|draw| Some(RowTokens::drawn(&picks[..samples[draw]])), &FakeText);
         if schedule.running() == rows {
             seconds.push(started.elapsed().as_secs_f64());
         }
