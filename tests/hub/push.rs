@@ -328,6 +328,10 @@ fn what_must_not_leave_this_machine_does_not() {
     assert!(site.hub.requests().is_empty());
 }
 
+/// What `selfplay evaluate` leaves of a suite.
+const GSM8K: &str = "{\"suite\": \"gsm8k\", \"model\": \"iteration 1\", \"rows\": 4, \"depends_on\": {}, \
+    \"metrics\": {\"exact_match\": {\"value\": 0.25, \"n\": 4}}}";
+
 #[test]
 fn a_run_s_policy_goes_with_its_card() {
     let site = Site::new(None, |_| None);
@@ -347,12 +351,12 @@ fn a_run_s_policy_goes_with_its_card() {
     }
     let folder = world.path("").display().to_string();
     assert!(!card.contains(folder.trim_end_matches('/')), "{card}");
-    world.write("run/iteration_01/evaluation/gsm8k/results.json", "{\"accuracy\": 0.25}");
+    world.write("run/iteration_01/evaluation/gsm8k/results.json", GSM8K);
     Outcome::of(&mut site.command(&["run", "--to", "o/n"])).ok();
     let pushed = site.committed()["README.md"]["content"].as_str().unwrap().to_owned();
     let pushed = String::from_utf8(BASE64_STANDARD.decode(pushed).unwrap()).unwrap();
     assert!(
-        pushed.contains("| gsm8k: accuracy | 0.2500 |") && pushed.contains("model = \"o/n\""),
+        pushed.contains("| gsm8k: exact_match | 0.2500 (4 rows) |") && pushed.contains("model = \"o/n\""),
         "{pushed}"
     );
     // One flipped bit is not published.

@@ -20,7 +20,7 @@ mod usage;
 
 pub(crate) use model_card::{CardBase, MadeBy, ModelCard, ModelForm};
 pub(crate) use parent::ParentCard;
-pub(crate) use results::{evaluation_results, of_summary, of_training, with_evaluations};
+pub(crate) use results::{CardResult, of_summary, of_training, with_evaluations};
 pub(crate) use usage::named;
 
 /// The card's file.

@@ -1,10 +1,6 @@
 //! What was measured, as a card's table.
 
-use std::fs;
-use std::path::Path;
-
 use selfplay_trainer::TrainSummary;
-use serde_json::Value;
 
 use crate::run::summary::IterationSummary;
 
@@ -14,12 +10,6 @@ pub(crate) struct CardResult {
     pub(crate) what: String,
     pub(crate) value: String,
 }
-
-/// A file of results has some kilobytes.
-const MOST_BYTES: u64 = 16 << 20;
-
-/// Keys of a results file that say how it came about, not how good the model is.
-const NOT_RESULTS: [&str; 5] = ["seconds", "seed", "version", "time", "date"];
 
 fn result(what: impl Into<String>, value: impl Into<String>) -> CardResult {
     CardResult { what: what.into(), value: value.into() }
@@ -66,54 +56,12 @@ pub(crate) fn of_training(summary: &TrainSummary) -> Vec<CardResult> {
     results
 }
 
-/// The numbers of `evaluation/*/results.json` in a folder, by suite; what does not read is left out.
-pub(crate) fn evaluation_results(folder: &Path) -> Vec<CardResult> {
-    let mut suites: Vec<_> = fs::read_dir(folder.join("evaluation"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|one| one.path())
-        .collect();
-    suites.sort();
-    let mut results = Vec::new();
-    for suite in suites {
-        let text =
-            selfplay_records::read_regular(&suite.join("results.json"), MOST_BYTES).unwrap_or_default();
-        let Ok(value) = serde_json::from_slice::<Value>(&text) else { continue };
-        let name = suite.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        numbers(&name, &value, 0, &mut results);
-    }
-    results
-}
-
 /// A card of ours with the results of evaluations; any other text as it is.
 pub(crate) fn with_evaluations(card: &str, results: &[CardResult]) -> String {
     if results.is_empty() {
         return card.to_owned();
     }
     card.replacen(super::EVALUATIONS, &format!("## Evaluation\n\n{}", table(results)), 1)
-}
-
-/// Numbers of an object and of the objects in it.
-fn numbers(name: &str, value: &Value, depth: usize, results: &mut Vec<CardResult>) {
-    let Value::Object(entries) = value else { return };
-    for (key, value) in entries {
-        if NOT_RESULTS.contains(&key.as_str()) {
-            continue;
-        }
-        match value {
-            Value::Number(number) => results.push(result(format!("{name}: {key}"), rounded(number))),
-            Value::Object(_) if depth < 2 => numbers(&format!("{name}: {key}"), value, depth + 1, results),
-            _ => {}
-        }
-    }
-}
-
-fn rounded(number: &serde_json::Number) -> String {
-    match number.as_f64() {
-        Some(value) if !number.is_i64() && !number.is_u64() => format!("{value:.4}"),
-        _ => number.to_string(),
-    }
 }
 
 /// The table.
@@ -125,29 +73,15 @@ pub(super) fn table(results: &[CardResult]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use selfplay_records::atomic;
-
     use super::*;
 
     #[test]
-    fn numbers_of_evaluations_are_listed_by_suite() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in [
-            (
-                "gsm8k",
-                "{\"suite\": \"gsm8k\", \"accuracy\": 0.123456, \"n\": 5, \"seconds\": 9, \"by\": {\"a|b\": 1}}",
-            ),
-            ("broken", "{"),
-        ] {
-            let suite = folder.path().join("evaluation").join(name);
-            atomic::create_dir_all(&suite).unwrap();
-            atomic::write_bytes(&suite.join("results.json"), text.as_bytes()).unwrap();
-        }
-        let table = table(&evaluation_results(folder.path()));
-        assert_eq!(
-            table,
-            "| measured | |\n|---|---|\n| gsm8k: accuracy | 0.1235 |\n| gsm8k: n | 5 |\n| gsm8k: by: a\\|b | 1 |\n"
-        );
-        assert!(evaluation_results(&folder.path().join("absent")).is_empty());
+    fn evaluations_go_where_the_card_leaves_room() {
+        let one = result("a|b", "0.5");
+        let card = format!("head\n{}tail\n", super::super::EVALUATIONS);
+        let with = with_evaluations(&card, std::slice::from_ref(&one));
+        assert_eq!(with, "head\n## Evaluation\n\n| measured | |\n|---|---|\n| a\\|b | 0.5 |\ntail\n");
+        assert_eq!(with_evaluations(&card, &[]), card);
+        assert_eq!(with_evaluations("a text of the user's\n", &[one]), "a text of the user's\n");
     }
 }

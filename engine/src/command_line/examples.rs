@@ -1,7 +1,7 @@
 //! Examples of every command, which its help ends with. A test parses each of them.
 
 /// By command, in the order of the help.
-const EXAMPLES: [(&str, &[&str]); 25] = [
+const EXAMPLES: [(&str, &[&str]); 27] = [
     (
         "run",
         &[
@@ -13,6 +13,7 @@ const EXAMPLES: [(&str, &[&str]); 25] = [
     ("branch", &["selfplay branch runs/a --from iteration_02/candidates -o runs/b"]),
     ("show", &["selfplay show runs/quickstart", "selfplay show runs/quickstart --samples 3"]),
     ("compare", &["selfplay compare runs/a runs/b"]),
+    ("report", &["selfplay report runs/quickstart -o report.html", "selfplay report runs/a runs/b --serve"]),
     ("check", &["selfplay check recipe.toml", "selfplay check recipe.toml --set sample.num_samples=8"]),
     ("plan", &["selfplay plan recipe.toml", "selfplay plan recipe.toml --device cuda --memory 24GB"]),
     ("tokenize", &["selfplay tokenize --model DIR --input texts.jsonl --output ids.jsonl"]),
@@ -36,6 +37,13 @@ const EXAMPLES: [(&str, &[&str]); 25] = [
     ("sft", &["selfplay sft --model DIR --data instructions.jsonl --output trained"]),
     ("train-preference", &["selfplay train-preference --model DIR --pairs pairs.jsonl --output trained"]),
     ("eval-preference", &["selfplay eval-preference --preference-model DIR --pairs labelled.jsonl"]),
+    (
+        "evaluate",
+        &[
+            "selfplay evaluate --model runs/quickstart --suite ifeval gsm8k",
+            "selfplay evaluate --model DIR --suite mmlu --limit 200 --against OTHER",
+        ],
+    ),
     ("winrate", &["selfplay winrate --annotations annotations.json"]),
     ("synthesize", &["selfplay synthesize --recipe recipes/quickstart-synthesize.toml -o rows"]),
     ("merge", &["selfplay merge --adapter trained/adapter --output merged"]),

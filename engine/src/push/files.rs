@@ -9,8 +9,9 @@ use selfplay_model::adapter::CONFIG_FILE;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::evaluations::evaluations;
 use super::model_folder::PushedModel;
-use crate::card::{CARD, EVALUATIONS, evaluation_results, named, with_evaluations};
+use crate::card::{CARD, EVALUATIONS, named, with_evaluations};
 use crate::error::{EngineError, Result};
 use crate::hub::{FileContent, LocalFile};
 use crate::run::input_files::InputFile;
@@ -111,9 +112,9 @@ fn changed(
     }
     if name == CARD {
         let text = String::from_utf8_lossy(&bytes);
-        let results = model.beside.iter().flat_map(|folder| evaluation_results(folder)).collect::<Vec<_>>();
+        let results = evaluations(&model.beside)?;
         if !results.is_empty() && text.contains(EVALUATIONS) {
-            notes.push(format!("{CARD}: with the results of {} figures of evaluation/", results.len()));
+            notes.push(format!("{CARD}: with {} figures of evaluation/", results.len()));
         }
         return Ok(Some(named(&with_evaluations(&text, &results), id).into_bytes()));
     }

@@ -48,13 +48,14 @@ pub(crate) fn find(place: &Path, iteration: Option<usize>, adapter: bool) -> Res
         .find(|folder| is_model_folder(folder));
     match folder {
         Some(folder) => {
-            let beside = [place.to_path_buf(), folder.clone()];
-            let beside = if folder == *place {
-                // The folder of an iteration or of a training is one above.
-                place.parent().map(Path::to_path_buf).into_iter().chain([folder.clone()]).collect()
-            } else {
-                beside.to_vec()
+            // The evaluations of a run's policy lie beside it, those of other models in their folder.
+            let is_iteration = |above: &&Path| {
+                above.file_name().is_some_and(|name| name.to_string_lossy().starts_with("iteration_"))
             };
+            let above = folder.parent().filter(is_iteration).map(Path::to_path_buf);
+            let mut beside: Vec<PathBuf> =
+                above.into_iter().chain([place.to_path_buf(), folder.clone()]).collect();
+            beside.dedup();
             Ok(PushedModel { folder, beside, title })
         }
         None => Err(EngineError::input(format!(
