@@ -71,7 +71,7 @@ fn all_answered(settings: &ClientSettings, folder: &Path, count: usize) {
 
 fn failure(settings: &ClientSettings, kind: Kind) -> String {
     let settings = ClientSettings { retries: 1, ..settings.clone() };
-    let error = Client::new(&settings, None).unwrap().chat(&questions(2), &mut go_on).unwrap_err();
+    let error = Client::new(&settings, None).unwrap().chat(&questions(1), &mut go_on).unwrap_err();
     assert_eq!(error.kind(), kind, "{error}");
     error.to_string()
 }

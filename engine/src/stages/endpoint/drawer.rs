@@ -99,7 +99,7 @@ impl Drawer<'_> {
         let drawn = answers.into_iter().enumerate().map(|(place, answer)| {
             let prompt = &prompts[place / self.settings.num_samples];
             let ids = answer.token_ids.filter(|ids| !ids.is_empty()).ok_or_else(|| {
-                self.wrong(
+                wrong(
                     prompt,
                     "no token ids; vLLM 0.10.2 or later gives them, others need sample.backend = \"openai\"",
                 )
@@ -144,16 +144,18 @@ impl Drawer<'_> {
     /// A response of token ids, which must end as this policy's would.
     fn of_ids(&self, prompt: &Prompt, answer: IdAnswer) -> Result<DrawnResponse, EngineError> {
         if answer.ids.is_empty() {
-            return Err(self.wrong(prompt, "no tokens"));
+            return Err(wrong(prompt, "no tokens"));
         }
         let finish_reason =
-            finish_reason(answer.finish_reason.as_deref()).map_err(|what| self.wrong(prompt, &what))?;
+            finish_reason(answer.finish_reason.as_deref()).map_err(|what| wrong(prompt, &what))?;
         let text = text_of(self.codec(), &self.stop, &answer.ids, finish_reason)?;
         if finish_reason == FinishReason::Stop && !self.ends(&answer.ids)? {
             let reason = answer.matched.map_or_else(String::new, |reason| format!(" ({reason})"));
-            return Err(self.wrong(
+            return Err(wrong(
                 prompt,
-                &format!("a response that ends with what is no stop of this policy's{reason}; serve the same tokenizer and generation config"),
+                &format!(
+                    "a response that ends with what is no stop of this policy's{reason}; serve the same tokenizer and generation config"
+                ),
             ));
         }
         Ok(DrawnResponse { ids: answer.ids, text, finish_reason, log_probs: answer.log_probs })
@@ -186,8 +188,8 @@ impl Drawer<'_> {
         let answers = self.all(|progress| self.client.chat(&requests, progress))?;
         let drawn = answers.into_iter().enumerate().map(|(place, answer)| {
             let row = place / self.settings.num_samples;
-            let finish_reason = finish_reason(answer.finish_reason.as_deref())
-                .map_err(|what| self.wrong(&prompts[row], &what))?;
+            let finish_reason =
+                finish_reason(answer.finish_reason.as_deref()).map_err(|what| wrong(&prompts[row], &what))?;
             let name = format!("prompt_id {:?}", prompts[row].prompt_id);
             let mut ids =
                 response_ids(self.codec(), &conversations[row], &answer.text, self.stop.ids(), &name)?;
@@ -272,14 +274,11 @@ impl Drawer<'_> {
         }
         Ok(self.stop.has_texts() && self.stop.find(&self.codec().tokenizer.decode(ids, true)?).is_some())
     }
+}
 
-    fn wrong(&self, prompt: &Prompt, what: &str) -> EngineError {
-        let backend = self.settings.backend;
-        EngineError::failure(format!(
-            "sample.backend: {backend:?}: prompt_id {:?}: gives {what}",
-            prompt.prompt_id
-        ))
-    }
+/// What is wrong with what the backend gave.
+fn wrong(prompt: &Prompt, what: &str) -> EngineError {
+    EngineError::failure(format!("sample.backend: prompt_id {:?}: gives {what}", prompt.prompt_id))
 }
 
 fn finish_reason(reason: Option<&str>) -> Result<FinishReason, String> {
