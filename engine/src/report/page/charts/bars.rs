@@ -3,9 +3,9 @@
 use super::super::escape::escape;
 use super::scale::{LinearScale, NumberForm};
 
-const WIDTH: f64 = 640.0;
-const LEFT: f64 = 92.0;
-const RIGHT: f64 = 62.0;
+const WIDTH: f64 = 480.0;
+const LEFT: f64 = 84.0;
+const RIGHT: f64 = 66.0;
 const ROW: f64 = 30.0;
 const BOTTOM: f64 = 34.0;
 
@@ -145,9 +145,9 @@ mod tests {
             bars: vec![bar],
         };
         let text = chart.figure();
-        // 92..578 for 0..100.
-        assert!(text.contains("x=\"92.0\" y=\"6.0\" width=\"145.8\""), "{text}");
-        assert!(text.contains("x=\"237.8\" y=\"6.0\" width=\"340.2\""), "{text}");
+        // 84..414 for 0..100.
+        assert!(text.contains("x=\"84.0\" y=\"6.0\" width=\"99.0\""), "{text}");
+        assert!(text.contains("x=\"183.0\" y=\"6.0\" width=\"231.0\""), "{text}");
         assert!(text.contains("1: sampling 30, training 70") && text.contains(">100</text>"), "{text}");
         assert_eq!(BarChart { bars: Vec::new(), ..chart }.figure(), "");
     }

@@ -111,10 +111,7 @@ fn keys(page: &ReportPage) -> String {
         .iter()
         .map(|(key, values)| std::iter::once(key.clone()).chain(values.iter().map(value_text)).collect())
         .collect();
-    format!(
-        "<h3>Keys in which the runs differ</h3>\n{}",
-        table("Keys in which the runs differ", &heads, &rows)
-    )
+    table("Keys in which the runs differ", &heads, &rows)
 }
 
 /// A key's value as a recipe has it; a dash where it is absent.
