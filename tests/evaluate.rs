@@ -202,10 +202,7 @@ fn a_judge_rates_both_turns_and_compares_with_a_baseline() {
         2
     );
     // A verdict without "[[A]]", "[[B]]" or "[[C]]" is none.
-    let pair = [&line[..], &["mt_bench.baseline=mt_answers.jsonl", "-o", "pairs"]].concat();
-    let pair: Vec<&str> =
-        pair.iter().copied().filter(|one| *one != "mt_bench.baseline=mt_answers.jsonl").collect();
-    let pair = [&pair[..], &["--data", "mt_bench.baseline=mt_answers.jsonl"]].concat();
+    let pair = [&line[..], &["-o", "pairs", "--data", "mt_bench.baseline=mt_answers.jsonl"]].concat();
     world.selfplay(&pair).ok();
     let results = world.json("pairs/mt_bench/results.json");
     assert!(results["notes"][0].as_str().unwrap().contains("6 of 6 turns without a verdict"), "{results}");

@@ -109,11 +109,11 @@ mod tests {
     fn what_data_says_is_checked_by_name() {
         for (written, wanted) in [
             (&["gsm8k"][..], "NAME=PATH is wanted"),
-            (&["gsm8k="], "NAME=PATH is wanted"),
-            (&["gsm=x.jsonl"], "\"gsm\" names no file of a suite; known are ifeval, ifeval.punkt"),
-            (&["gsm8k.shots=x"], "names no file"),
-            (&["gsm8k=a.jsonl", "gsm8k=b.jsonl"], "given twice"),
-            (&["gsm8k=hf://x"], "hf://datasets/ORG/NAME"),
+            (&["gsm8k="][..], "NAME=PATH is wanted"),
+            (&["gsm=x.jsonl"][..], "\"gsm\" names no file of a suite; known are ifeval, ifeval.punkt"),
+            (&["gsm8k.shots=x"][..], "names no file"),
+            (&["gsm8k=a.jsonl", "gsm8k=b.jsonl"][..], "given twice"),
+            (&["gsm8k=hf://x"][..], "hf://datasets/ORG/NAME"),
         ] {
             let written: Vec<String> = written.iter().map(|one| (*one).to_owned()).collect();
             let error = SuiteData::parse(&written).unwrap_err();

@@ -76,7 +76,7 @@ pub(crate) fn open_suites(
     data: &SuiteData,
     settings: &SuiteSettings,
 ) -> Result<Vec<OpenSuite>> {
-    let open = |entry: &&'static SuiteEntry| {
+    let open = |&entry: &&'static SuiteEntry| {
         let files = data.of(entry)?;
         let suite = (entry.open)(&files, settings)?;
         Ok(OpenSuite { entry, suite, data: files.hashes()? })
@@ -137,10 +137,9 @@ pub(crate) fn evaluate(
 /// # Errors
 /// `SELFPLAY_CLOCK` is no time.
 pub(crate) fn fix_clock(places: &[EvaluatedPlace], suites: &[OpenSuite], force: bool) -> Result<()> {
-    let folders =
+    let mut folders =
         places.iter().flat_map(|place| suites.iter().map(|open| place.folder.join(open.entry.name)));
-    let earlier =
-        if force { None } else { folders.into_iter().find_map(|folder| store::earlier_clock(&folder)) };
+    let earlier = if force { None } else { folders.find_map(|folder| store::earlier_clock(&folder)) };
     Ok(template_clock::fix(&earlier.map_or_else(template_clock::now, Ok)?)?)
 }
 

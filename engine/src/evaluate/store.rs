@@ -36,7 +36,7 @@ pub(super) struct AnswerStore {
 
 /// An answer with the id of its question.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept<T> {
+struct StoredAnswer<T> {
     id: String,
     answer: T,
 }
@@ -101,7 +101,8 @@ impl AnswerStore {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(EngineError::io(&path, "read", source)),
         };
-        let kept: std::result::Result<Vec<Kept<T>>, _> = text.lines().map(serde_json::from_str).collect();
+        let kept: std::result::Result<Vec<StoredAnswer<T>>, _> =
+            text.lines().map(serde_json::from_str).collect();
         match kept {
             Ok(kept) if kept.len() == ids.len() && kept.iter().zip(ids).all(|(kept, id)| kept.id == *id) => {
                 Ok(Some(kept.into_iter().map(|kept| kept.answer).collect()))
@@ -126,7 +127,7 @@ impl AnswerStore {
         ids: &[String],
         answers: &[T],
     ) -> Result<()> {
-        let kept = ids.iter().zip(answers).map(|(id, answer)| Kept { id: id.clone(), answer });
+        let kept = ids.iter().zip(answers).map(|(id, answer)| StoredAnswer { id: id.clone(), answer });
         Ok(atomic::write_bytes(&self.path(step, shard), &json_lines(kept))?)
     }
 

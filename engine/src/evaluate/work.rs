@@ -34,12 +34,12 @@ pub(super) struct SuiteWork<'w, 'd> {
 }
 
 /// The shards of a step: answers that are there, and the places of those that are missing.
-struct Shards<T> {
+struct StepShards<T> {
     answers: Vec<Option<Vec<T>>>,
     ids: Vec<Vec<String>>,
 }
 
-impl<T: DeserializeOwned> Shards<T> {
+impl<T: DeserializeOwned> StepShards<T> {
     fn read(store: &AnswerStore, step: &str, ids: &[String]) -> Result<Self> {
         let ids: Vec<Vec<String>> = ids.chunks(SHARD).map(<[String]>::to_vec).collect();
         let read = |(shard, ids): (usize, &Vec<String>)| store.read(step, shard, ids);
@@ -103,7 +103,7 @@ impl SuiteWork<'_, '_> {
         rules: &GenerationRules,
     ) -> Result<Vec<GeneratedText>> {
         let ids: Vec<String> = questions.iter().map(|(id, _)| id.clone()).collect();
-        let mut shards = Shards::read(self.store, step, &ids)?;
+        let mut shards = StepShards::read(self.store, step, &ids)?;
         let missing = shards.missing();
         let mut asked: Vec<Vec<Prompt>> = Vec::with_capacity(missing.len());
         for (shard, _) in shards.ids.iter().enumerate() {
@@ -237,7 +237,7 @@ impl SuiteWork<'_, '_> {
         mut ask: impl FnMut(&mut Self, &[(String, Q)]) -> Result<Vec<T>>,
     ) -> Result<Vec<T>> {
         let ids: Vec<String> = questions.iter().map(|(id, _)| id.clone()).collect();
-        let mut shards = Shards::read(self.store, step, &ids)?;
+        let mut shards = StepShards::read(self.store, step, &ids)?;
         let missing = shards.missing();
         if !missing.is_empty() {
             let total: usize = missing.iter().map(|&shard| shards.ids[shard].len()).sum();

@@ -73,8 +73,9 @@ pub(in crate::evaluate) fn open(
     let mut samplers: BTreeMap<Option<String>, FewshotSampler> = BTreeMap::new();
     let asked = questions.iter().enumerate().map(|(row, question)| {
         // MMLU's subjects are tasks of their own: each has its examples.
+        let is_of = |place: &usize| pool[*place].category == question.category;
         let places: Vec<usize> =
-            (0..pool.len()).filter(|&place| pool[place].category == question.category).collect();
+            if wanted == 0 { Vec::new() } else { (0..pool.len()).filter(is_of).collect() };
         let own = if is_own { places.iter().position(|&place| place == row) } else { None };
         let sampler = samplers
             .entry(question.category.clone())

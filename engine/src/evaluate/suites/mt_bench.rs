@@ -214,7 +214,7 @@ impl Suite for MtBench {
                 answer: by_id[&asked.turn.question.id],
                 prompts: questions
                     .iter()
-                    .map(|(_, turns)| turns.last().map_or("", |turn| &turn.content))
+                    .map(|(_, turns)| turns.last().map_or("", |turn| turn.content.as_str()))
                     .collect(),
                 texts,
             })

@@ -3,7 +3,7 @@
 use fancy_regex::Regex;
 use serde::de::IgnoredAny;
 
-use super::instruction::Instruction;
+use super::instruction::CheckedInstruction;
 use super::language;
 use super::sentences::SentenceSplitter;
 use super::words;
@@ -13,52 +13,54 @@ use crate::suites::pattern;
 const CONSTRAINED: [&str; 3] = ["My answer is yes.", "My answer is no.", "My answer is maybe."];
 
 /// Whether `answer`, which is not empty, follows an instruction.
-pub(super) fn follows(instruction: &Instruction, answer: &str, sentences: &SentenceSplitter) -> bool {
+pub(super) fn follows(instruction: &CheckedInstruction, answer: &str, sentences: &SentenceSplitter) -> bool {
     let found = |regex: &Regex| regex.is_match(answer).unwrap_or(false);
     match instruction {
-        Instruction::KeywordsExistence { keywords } => keywords.iter().all(found),
-        Instruction::KeywordsFrequency { keyword, bound } => {
+        CheckedInstruction::KeywordsExistence { keywords } => keywords.iter().all(found),
+        CheckedInstruction::KeywordsFrequency { keyword, bound } => {
             bound.holds(pattern::matches(keyword, answer).len())
         }
-        Instruction::ForbiddenWords { words } => !words.iter().any(found),
-        Instruction::LetterFrequency { letter, bound } => {
+        CheckedInstruction::ForbiddenWords { words } => !words.iter().any(found),
+        CheckedInstruction::LetterFrequency { letter, bound } => {
             bound.holds(answer.to_lowercase().chars().filter(|one| one == letter).count())
         }
-        Instruction::ResponseLanguage { language } => language::is(answer, language),
-        Instruction::NumberSentences { bound } => bound.holds(sentences.split(answer).len()),
-        Instruction::NumberParagraphs { count } => starred_paragraphs(answer) == Some(*count),
-        Instruction::NumberWords { bound } => bound.holds(pattern::count(r"\w+", answer)),
-        Instruction::NthParagraphFirstWord { paragraphs, nth, first_word } => {
+        CheckedInstruction::ResponseLanguage { language } => language::is(answer, language),
+        CheckedInstruction::NumberSentences { bound } => bound.holds(sentences.split(answer).len()),
+        CheckedInstruction::NumberParagraphs { count } => starred_paragraphs(answer) == Some(*count),
+        CheckedInstruction::NumberWords { bound } => bound.holds(pattern::count(r"\w+", answer)),
+        CheckedInstruction::NthParagraphFirstWord { paragraphs, nth, first_word } => {
             has_first_word(answer, *paragraphs, *nth, first_word)
         }
-        Instruction::NumberPlaceholders { at_least } => pattern::count(r"\[.*?\]", answer) >= *at_least,
-        Instruction::Postscript { marker } => marker.is_match(&answer.to_lowercase()).unwrap_or(false),
-        Instruction::NumberBulletLists { count } => {
+        CheckedInstruction::NumberPlaceholders { at_least } => {
+            pattern::count(r"\[.*?\]", answer) >= *at_least
+        }
+        CheckedInstruction::Postscript { marker } => marker.is_match(&answer.to_lowercase()).unwrap_or(false),
+        CheckedInstruction::NumberBulletLists { count } => {
             let stars = pattern::count(r"(?m)^\s*\*[^\*].*$", answer);
             stars + pattern::count(r"(?m)^\s*-.*$", answer) == *count
         }
-        Instruction::ConstrainedResponse => CONSTRAINED.iter().any(|option| answer.contains(option)),
-        Instruction::NumberHighlightedSections { at_least } => highlights(answer) >= *at_least,
-        Instruction::MultipleSections { splitter, at_least } => {
+        CheckedInstruction::ConstrainedResponse => CONSTRAINED.iter().any(|option| answer.contains(option)),
+        CheckedInstruction::NumberHighlightedSections { at_least } => highlights(answer) >= *at_least,
+        CheckedInstruction::MultipleSections { splitter, at_least } => {
             pattern::matches(splitter, answer).len() >= *at_least
         }
-        Instruction::JsonFormat => is_json(answer),
-        Instruction::Title => pattern::find_all(r"<<[^\n]+>>", answer)
+        CheckedInstruction::JsonFormat => is_json(answer),
+        CheckedInstruction::Title => pattern::find_all(r"<<[^\n]+>>", answer)
             .iter()
             .any(|title| !title.trim_start_matches('<').trim_end_matches('>').trim().is_empty()),
-        Instruction::TwoResponses => has_two_responses(answer),
-        Instruction::RepeatPrompt { prompt } => answer.trim().to_lowercase().starts_with(prompt),
-        Instruction::EndChecker { phrase } => {
+        CheckedInstruction::TwoResponses => has_two_responses(answer),
+        CheckedInstruction::RepeatPrompt { prompt } => answer.trim().to_lowercase().starts_with(prompt),
+        CheckedInstruction::EndChecker { phrase } => {
             answer.trim().trim_matches('"').to_lowercase().ends_with(phrase.as_str())
         }
-        Instruction::CapitalWordFrequency { bound } => {
+        CheckedInstruction::CapitalWordFrequency { bound } => {
             let tokens = sentences.split(answer).into_iter().flat_map(words::tokens);
             bound.holds(tokens.filter(|token| is_upper(token)).count())
         }
-        Instruction::EnglishCapital => is_upper(answer) && language::is(answer, "en"),
-        Instruction::EnglishLowercase => is_lower(answer) && language::is(answer, "en"),
-        Instruction::NoComma => !answer.contains(','),
-        Instruction::Quotation => {
+        CheckedInstruction::EnglishCapital => is_upper(answer) && language::is(answer, "en"),
+        CheckedInstruction::EnglishLowercase => is_lower(answer) && language::is(answer, "en"),
+        CheckedInstruction::NoComma => !answer.contains(','),
+        CheckedInstruction::Quotation => {
             let text = answer.trim();
             text.chars().count() > 1 && text.starts_with('"') && text.ends_with('"')
         }

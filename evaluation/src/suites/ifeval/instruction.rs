@@ -42,7 +42,7 @@ impl Bound {
 /// One of the 25 kinds, with its arguments.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "each is the id of the published table, which its arguments explain")]
-pub enum Instruction {
+pub enum CheckedInstruction {
     KeywordsExistence { keywords: Vec<Regex> },
     KeywordsFrequency { keyword: Regex, bound: Bound },
     ForbiddenWords { words: Vec<Regex> },
@@ -99,7 +99,7 @@ pub const INSTRUCTION_IDS: [&str; 25] = [
     "startend:quotation",
 ];
 
-impl Instruction {
+impl CheckedInstruction {
     /// Reads an instruction's arguments.
     ///
     /// # Errors

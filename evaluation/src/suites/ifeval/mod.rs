@@ -5,7 +5,7 @@
 //! empty answer follows nothing.
 //!
 //! ```text
-//! instruction   ids and arguments → Instruction      check     does an answer follow it
+//! instruction   ids and arguments → CheckedInstruction      check     does an answer follow it
 //! sentences     Punkt's sentence boundaries          words     NLTK's word tokens
 //! language      which language a text is in
 //! ```
@@ -31,7 +31,7 @@ use selfplay_records::{FieldProblem, RecordError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::instruction::{INSTRUCTION_IDS, Instruction};
+pub use self::instruction::{CheckedInstruction, INSTRUCTION_IDS};
 pub use self::sentences::SentenceSplitter;
 use super::data_row::DataRow;
 use super::fields;
@@ -50,7 +50,7 @@ pub struct InstructionRow {
     /// The names of its instructions.
     pub ids: Vec<String>,
     /// Its instructions, in the same order.
-    pub instructions: Vec<Instruction>,
+    pub instructions: Vec<CheckedInstruction>,
 }
 
 /// Which of a row's instructions an answer follows.
@@ -94,7 +94,7 @@ fn instruction_row(row: &DataRow) -> Result<InstructionRow, FieldProblem> {
             Value::Object(map) => map,
             other => return Err(FieldProblem::new("kwargs", &expected, other)),
         };
-        Instruction::read(id, arguments)
+        CheckedInstruction::read(id, arguments)
     };
     let instructions = ids.iter().zip(arguments).map(read).collect::<Result<_, _>>()?;
     Ok(InstructionRow { key: fields::text_or_integer(row, "key")?, prompt, ids, instructions })
@@ -103,7 +103,7 @@ fn instruction_row(row: &DataRow) -> Result<InstructionRow, FieldProblem> {
 /// Checks an answer against a row's instructions.
 pub fn followed(row: &InstructionRow, answer: &str, sentences: &SentenceSplitter) -> Followed {
     let forms = loose_forms(answer);
-    let follows = |instruction: &Instruction, text: &str| {
+    let follows = |instruction: &CheckedInstruction, text: &str| {
         !text.trim().is_empty() && check::follows(instruction, text, sentences)
     };
     Followed {

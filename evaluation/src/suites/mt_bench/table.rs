@@ -46,23 +46,23 @@ impl PairJudgment {
 }
 
 /// A figure's name with its value.
-type Named = (String, Average);
+type NamedFigure = (String, Average);
 
 /// `average`, `turn_1`, `turn_2` of the ratings, and one figure for each category; turns without a rating are left out.
-pub fn single_figures(judgments: &[SingleJudgment]) -> (Vec<Named>, Vec<Named>) {
+pub fn single_figures(judgments: &[SingleJudgment]) -> (Vec<NamedFigure>, Vec<NamedFigure>) {
     let rows: Vec<(&str, u8, f64)> =
         judgments.iter().filter_map(|one| Some((one.category.as_str(), one.turn, one.score?))).collect();
     figures(&rows, "average")
 }
 
 /// `win_rate_adjusted` over all turns (a tie is half a win), of each turn, and of each category.
-pub fn pair_figures(judgments: &[PairJudgment]) -> (Vec<Named>, Vec<Named>) {
+pub fn pair_figures(judgments: &[PairJudgment]) -> (Vec<NamedFigure>, Vec<NamedFigure>) {
     let rows: Vec<(&str, u8, f64)> =
         judgments.iter().filter_map(|one| Some((one.category.as_str(), one.turn, one.outcome()?))).collect();
     figures(&rows, "win_rate_adjusted")
 }
 
-fn figures(rows: &[(&str, u8, f64)], whole: &str) -> (Vec<Named>, Vec<Named>) {
+fn figures(rows: &[(&str, u8, f64)], whole: &str) -> (Vec<NamedFigure>, Vec<NamedFigure>) {
     let of = |name: String, keep: &dyn Fn(&(&str, u8, f64)) -> bool| {
         let values: Vec<f64> = rows.iter().filter(|row| keep(row)).map(|row| row.2).collect();
         Average::of(&values).map(|average| (name, average))
