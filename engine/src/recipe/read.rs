@@ -210,7 +210,7 @@ mod tests {
         );
         assert_eq!(
             problem_of("[pair]\nrule = \"best-wurst\""),
-            "pair.rule = \"best-wurst\": did you mean best-worst? expected one of best-worst, best-random, all-above-margin, random"
+            "pair.rule = \"best-wurst\": did you mean best-worst? expected one of best-worst, best-random, all-above-margin, all, random"
         );
     }
 

@@ -257,7 +257,7 @@ mod tests {
             find("sample.stop").form,
             KeyType::List(Box::new(KeyType::Any(vec![KeyType::Text, KeyType::Whole])))
         );
-        assert!(matches!(&find("train.loss").form, KeyType::Choice(words) if words.len() == 21));
+        assert!(matches!(&find("train.loss").form, KeyType::Choice(words) if words.len() == 25));
         assert_eq!(find("train.lora.rank").form, KeyType::Whole);
         // Two types share this section.
         assert_eq!(find("preference.holdout").default, Some(Value::from(0.05)));
