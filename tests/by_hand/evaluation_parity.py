@@ -100,7 +100,6 @@ prefix = Environment().from_string(template).render(question="")
 
 
 
-
 @functools.cache
 def loaded():
     if MODEL.is_file():
@@ -116,13 +115,12 @@ def theirs_of(name, tasks, examples):
     """lm-eval's figures and samples; kept in the folder, so that ours can be computed again alone."""
     kept = FOLDER / "theirs" / f"{name}.json"
     if not kept.is_file():
-        found = lm_eval.simple_evaluate(model=loaded(), tasks=[f"own_{name}"], bootstrap_iters=0, log_samples=True, num_fewshot=examples,
+        found = lm_eval.simple_evaluate(model=loaded(), tasks=[f"own_{name}"], bootstrap_iters=1, log_samples=True, num_fewshot=examples,
                                         task_manager=TaskManager(include_path=str(tasks), include_defaults=False))
         samples = [{key: one[key] for key in ("doc_id", "filter", "resps")} for one in found["samples"][f"own_{name}"]]
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps({"results": found["results"], "samples": {f"own_{name}": samples}}, default=float))
     return json.loads(kept.read_text())
-
 
 
 worst, wrong = 0.0, 0

@@ -95,9 +95,15 @@ pub(crate) fn beside(folder: &Path) -> PathBuf {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let is = |name: &str| folder.file_name().is_some_and(|own| own == name);
     match folder.parent() {
-        Some(parent) if is("policy") || is("adapter") => parent.join(FOLDER),
+        Some(parent) if (is("policy") || is("adapter")) && is_iteration(parent) => parent.join(FOLDER),
         _ => folder.join(FOLDER),
     }
+}
+
+/// Whether a folder is an iteration's of a run.
+fn is_iteration(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_prefix("iteration_").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The folder with the suites' folders that `--against` names: a model's folder, an iteration's, or an output's itself.
@@ -124,7 +130,9 @@ mod tests {
     #[test]
     fn results_lie_beside_a_run_s_policy_and_within_another_folder() {
         assert_eq!(beside(Path::new("/r/iteration_01/policy")), Path::new("/r/iteration_01/evaluation"));
-        assert_eq!(beside(Path::new("/models/llama")), Path::new("/models/llama/evaluation"));
+        for other in ["/models/llama", "/out/policy"] {
+            assert_eq!(beside(Path::new(other)), Path::new(other).join("evaluation"));
+        }
         let error = results_of(Path::new("/nowhere"), "gsm8k").unwrap_err();
         assert!(error.exit_status() == 2 && error.to_string().contains("--suite gsm8k"), "{error}");
         let file = Recipe {
