@@ -1,25 +1,26 @@
 //! Peak memory of a training step beyond weights, gradients and optimizer state, and what it grows with.
 //!
-//! cargo bench -p selfplay --bench memory
+//! cargo bench -p selfplay --bench memory                  # or `-- adapter`: the second part alone
 //!
-//! Each case is a child process of its own (this binary again) that takes two recomputing DPO steps through
+//! First, each case is a child process of its own (this binary again) that takes two recomputing DPO steps through
 //! [`selfplay_trainer::train`] on random weights and tells its peak resident set. Bounds: a further layer costs at most 1.2 × its
-//! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB); at 110 M an
-//! adapter of rank 16 takes at most half of what all parameters take, and over maps in four bits at most 0.3, with the same
-//! recomputing AdamW step. Exit status 1 when one is broken.
+//! input (tokens × hidden × 4 bytes), a larger vocabulary at most one chunk of the head's logits (64 MiB). Then `selfplay train`
+//! at 110 M, 4 pairs of 256 tokens: with the same recomputing AdamW step an adapter of rank 16 takes at most half of what all
+//! parameters take, and over maps in four bits at most 0.3; each peak is within a tenth of `selfplay plan`'s. Exit status 1 when one is
+//! broken.
 
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use selfplay_model::{Architecture, Decoder, LoadOptions, Quantization};
+use selfplay_model::Decoder;
 use selfplay_testing::Random;
 use selfplay_testing::decoder::config;
 use selfplay_testing::memory::peak_rss_bytes;
+use selfplay_testing::training_memory::{TrainingSize, TrainingWorld};
 use selfplay_trainer::collective::Alone;
 use selfplay_trainer::{
-    LoraSettings, LossKind, OptimizerKind, PairLogProbs, PairObjective, Recompute, StepMetrics, TokenPair,
-    TrainRun, TrainSettings,
+    LossKind, PairLogProbs, PairObjective, Recompute, StepMetrics, TokenPair, TrainRun, TrainSettings,
 };
 use serde_json::json;
 
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let outcome = match arguments.as_slice() {
         [task, layers, vocab] if task == "child" => child(layers, vocab).map(|()| true),
-        [task, what] if task == "adapter" => adapter_child(what).map(|()| true),
+        [task] if task == "adapter" => adapter_against_all(),
         _ => compare(),
     };
     match outcome {
@@ -92,75 +93,51 @@ fn compare() -> Outcome<bool> {
     Ok(adapter_against_all()? && layer_ok && vocabulary_ok)
 }
 
-/// A step of an adapter against one of all parameters, at 110 M.
+/// At 110 M, with recomputation: what `selfplay train` takes at its peak.
+const AT_110M: TrainingSize =
+    TrainingSize { layers: 12, hidden: 768, vocab: 32_000, pairs: 4, prompt: PART, response: PART };
+
+/// Settings of a training, and the share of the first one's memory that it may take.
+const TRAININGS: [(&str, &[&str], f64); 4] = [
+    ("all", &["train.optimizer=adamw"], 1.0),
+    ("an adapter of rank 16", &["train.optimizer=adamw", "train.lora.rank=16"], 0.5),
+    (
+        "the same over maps in four bits",
+        &["train.optimizer=adamw", "train.lora.rank=16", "policy.quantize=nf4"],
+        0.3,
+    ),
+    ("AdamW with its state in eight bits", &["train.optimizer=adamw8bit"], 0.75),
+];
+
+/// An adapter and an optimizer's state in eight bits against all parameters, each beside its plan.
 fn adapter_against_all() -> Outcome<bool> {
-    println!("AdamW step with recompute, llama-110m, {ADAPTER_TOKENS} tokens");
-    let mut found = Vec::new();
-    for what in ["all", "lora", "qlora", "adamw8bit"] {
-        let child = Command::new(std::env::current_exe()?)
-            .args(["adapter", what])
-            .env("RAYON_NUM_THREADS", "2")
-            .output()?;
-        if !child.status.success() {
-            return Err(format!("the child failed: {}", String::from_utf8_lossy(&child.stderr)).into());
-        }
-        let told: serde_json::Value = serde_json::from_slice(&child.stdout)?;
-        let number = |key: &str| told[key].as_f64().ok_or_else(|| format!("the child gave no {key}"));
-        let (peak, seconds) = (number("peak_rss_bytes")?, number("seconds")?);
-        println!("{what:>9} {:>10.1} MiB, {seconds:.2} s a step", mib(peak));
-        found.push((peak, seconds));
-    }
-    let mut is_ok = true;
-    for (place, what, bound) in [
-        (1, "an adapter of rank 16", 0.5),
-        (2, "the same over maps in four bits", 0.3),
-        (3, "AdamW with its state in eight bits", 0.75),
-    ] {
-        let (memory, time) = (found[place].0 / found[0].0, found[place].1 / found[0].1);
-        let verdict = if memory <= bound { "ok" } else { "BROKEN" };
-        is_ok &= memory <= bound;
+    println!("`selfplay train` with recompute at 110 M, a step of {} tokens", AT_110M.tokens());
+    let program = selfplay_testing::Program::at(env!("CARGO_BIN_EXE_selfplay"));
+    let world = TrainingWorld::new(program, AT_110M);
+    let (mut is_ok, mut all) = (true, None);
+    for (case, (what, keys, bound)) in TRAININGS.into_iter().enumerate() {
+        let mut set = vec!["--set", "train.recompute=true"];
+        set.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let output = format!("out_{case}");
+        let (plan, peak) = (world.planned(&set), world.measured(&set, &output));
+        let seconds = world
+            .steps(&output)
+            .iter()
+            .filter_map(|step| step["seconds"].as_f64())
+            .fold(f64::INFINITY, f64::min);
+        let (whole, whole_seconds) = *all.get_or_insert((peak, seconds));
+        let (memory, time, planned) = (peak / whole, seconds / whole_seconds, peak / plan - 1.0);
+        let holds = memory <= bound && planned.abs() <= 0.1;
+        is_ok &= holds;
         println!(
-            "{what} takes {memory:.3} of the memory (bound {bound}): {verdict}, and {time:.3} of the time"
+            "{what:>34} {:>8.1} MiB, {memory:.3} of the memory (bound {bound}), {:+.1} % of the plan (bound 10), {time:.2} of the \
+             time of a step ({seconds:.2} s): {}",
+            mib(peak),
+            100.0 * planned,
+            if holds { "ok" } else { "BROKEN" }
         );
     }
     Ok(is_ok)
-}
-
-/// Tokens of a step of [`adapter_child`]: two pairs.
-const ADAPTER_TOKENS: usize = 2 * 3 * PART;
-
-fn adapter_child(what: &str) -> Outcome<()> {
-    let folder = tempfile::tempdir()?;
-    let architecture = Architecture::named("llama-110m")?;
-    let vocab = architecture.vocab_size;
-    let quantize = (what == "qlora").then_some(Quantization::Nf4);
-    let mut decoder = Decoder::random(architecture, 7, &LoadOptions { quantize, ..LoadOptions::default() })?;
-    let settings = TrainSettings {
-        loss: LossKind::Dpo,
-        optimizer: if what == "adamw8bit" { OptimizerKind::AdamW8Bit } else { OptimizerKind::AdamW },
-        batch_size: 2,
-        micro_batch_tokens: ADAPTER_TOKENS,
-        epochs: 1_000,
-        recompute: Recompute::Always,
-        checkpoint_every: 0,
-        lora: what.ends_with("lora").then(LoraSettings::default),
-        ..TrainSettings::default()
-    };
-    let mut fastest = f64::INFINITY;
-    let mut progress = |step: &StepMetrics| {
-        fastest = fastest.min(step.seconds);
-        if step.step == 4 {
-            println!("{}", json!({"peak_rss_bytes": peak_rss_bytes(), "seconds": fastest}));
-            std::process::exit(0);
-        }
-    };
-    train_in(
-        &mut decoder,
-        pairs(vocab).into_iter().take(2).collect(),
-        &settings,
-        folder.path(),
-        &mut progress,
-    )
 }
 
 fn train_in(

@@ -77,6 +77,20 @@ impl Client {
     ) -> Result<Answers<ChatAnswer>, ClientError> {
         self.ask(requests.iter().map(ChatRequest::json).collect(), |_, answer| chat_answer(answer), progress)
     }
+
+    /// As [`Client::chat`], with the server's words in the place of the answers to conversations that it refuses: as
+    /// [`Client::ask_each`].
+    ///
+    /// # Errors
+    /// As [`Client::ask_each`].
+    pub fn chat_each(
+        &self,
+        requests: &[ChatRequest],
+        progress: &mut AskProgress<'_>,
+    ) -> Result<Answers<Result<ChatAnswer, String>>, ClientError> {
+        let requests = requests.iter().map(ChatRequest::json).collect();
+        self.ask_each(requests, |_, answer| chat_answer(answer), progress)
+    }
 }
 
 fn chat_answer(answer: &Value) -> Result<ChatAnswer, String> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -15,7 +15,7 @@ use crate::companion::Companion;
 use crate::endpoint::ServiceEndpoint;
 use crate::exchange::{JsonExchange, RequestFailure};
 use crate::lock::lock;
-use crate::request::{AnswerReader, JsonRequest};
+use crate::request::{AnswerReader, AnswerRules, JsonRequest};
 use crate::transcript::RequestKey;
 use crate::work::{ClientWork, PendingRequest, Report, Service};
 use crate::{ClientError, ClientSettings, Secret, Transcript, Usage, read};
@@ -132,12 +132,35 @@ impl Client {
         read: impl Fn(usize, &Value) -> Result<T, String> + Send + Sync + 'static,
         progress: &mut AskProgress<'_>,
     ) -> Result<Answers<T>, ClientError> {
+        self.ask_by(requests, AnswerRules { read: Box::new(read), refused: None }, progress)
+    }
+
+    /// As [`Client::ask`], but a request that is refused for its own sake ([`ClientError::of_one_request`]) ends nothing: the
+    /// server's words stand in the place of its answer. It is not kept in the transcript.
+    ///
+    /// # Errors
+    /// As [`Client::ask`]; also a refusal where everything is refused: all requests, or the first sixteen.
+    pub fn ask_each<T: Send + 'static>(
+        &self,
+        requests: Vec<JsonRequest>,
+        read: impl Fn(usize, &Value) -> Result<T, String> + Send + Sync + 'static,
+        progress: &mut AskProgress<'_>,
+    ) -> Result<Answers<Result<T, String>>, ClientError> {
+        let read = move |place: usize, answer: &Value| read(place, answer).map(Ok);
+        self.ask_by(requests, AnswerRules { read: Box::new(read), refused: Some(Err) }, progress)
+    }
+
+    fn ask_by<T: Send + 'static>(
+        &self,
+        requests: Vec<JsonRequest>,
+        rules: AnswerRules<T>,
+        progress: &mut AskProgress<'_>,
+    ) -> Result<Answers<T>, ClientError> {
         let wanted = requests.len();
         let mut answers: Vec<Option<T>> = requests.iter().map(|_| None).collect();
-        let read: Arc<AnswerReader<T>> = Arc::new(read);
-        let tasks = self.replay(requests, &*read, &mut answers)?;
+        let tasks = self.replay(requests, &*rules.read, &mut answers)?;
         let answered = answers.iter().flatten().count();
-        let (work, reports) = self.start(tasks, read)?;
+        let (work, reports) = self.start(tasks, rules, answered)?;
         let mut call = ClientCall { answers, answered, reports };
         let outcome = call.collect(progress);
         work.called_off.store(true, Ordering::Relaxed);
@@ -279,16 +302,13 @@ impl Client {
     fn start<T: Send + 'static>(
         &self,
         tasks: VecDeque<PendingRequest>,
-        read: Arc<AnswerReader<T>>,
+        rules: AnswerRules<T>,
+        answered: usize,
     ) -> Result<StartedWork<T>, ClientError> {
         let threads = self.concurrency.min(tasks.len());
         let (reporter, reports) = channel();
-        let work = Arc::new(ClientWork {
-            service: Arc::clone(&self.service),
-            tasks: Mutex::new(tasks),
-            called_off: AtomicBool::new(false),
-            read,
-        });
+        let service = Arc::clone(&self.service);
+        let work = Arc::new(ClientWork::new(service, tasks, rules, answered));
         for number in 0..threads {
             let (of_thread, reporter) = (Arc::clone(&work), reporter.clone());
             let thread = thread::Builder::new().name(format!("client {number}"));

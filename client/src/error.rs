@@ -85,6 +85,20 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// The server's words where it refuses one request for its own sake (too long for the model's context, stopped by a
+    /// filter), so that others may still be answered; `None` for everything that concerns them all: the key, the address,
+    /// the model.
+    pub fn of_one_request(&self) -> Option<String> {
+        match self {
+            Self::Refused { status: status @ (400 | 413 | 422), answer, .. } => {
+                Some(format!("refused ({status}): {answer}"))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl HasKind for ClientError {
     fn kind(&self) -> Kind {
         match self {

@@ -1,7 +1,7 @@
 //! The threads of one call: each takes the next request, tries it until it is answered or may not be tried again.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,12 +11,15 @@ use serde_json::Value;
 use crate::endpoint::{ServiceEndpoint, choose, has_another};
 use crate::exchange::{JsonExchange, RequestFailure};
 use crate::lock::lock;
-use crate::request::{AnswerReader, JsonRequest};
+use crate::request::{AnswerReader, AnswerRules, JsonRequest};
 use crate::transcript::RequestKey;
 use crate::{ClientError, Transcript, Usage, retry};
 
 /// How often a pause looks whether the call was called off.
 const TICK: Duration = Duration::from_millis(50);
+
+/// So many refusals before the first answer say that it is not the single request which the server refuses.
+const REFUSED_AT_FIRST: usize = 16;
 
 /// What all requests of a client share.
 #[derive(Debug)]
@@ -44,24 +47,60 @@ pub(crate) struct ClientWork<T> {
     pub(crate) service: Arc<Service>,
     pub(crate) tasks: Mutex<VecDeque<PendingRequest>>,
     pub(crate) called_off: AtomicBool,
-    pub(crate) read: Arc<AnswerReader<T>>,
+    rules: AnswerRules<T>,
+    /// Requests to be asked.
+    wanted: usize,
+    /// Those that were answered, in this call or by the transcript.
+    answered: AtomicUsize,
+    /// Those that were refused for their own sake.
+    refused: AtomicUsize,
 }
 
 impl<T> ClientWork<T> {
+    /// Nothing is asked yet; `answered` are the answers that the transcript had.
+    pub(crate) fn new(
+        service: Arc<Service>,
+        tasks: VecDeque<PendingRequest>,
+        rules: AnswerRules<T>,
+        answered: usize,
+    ) -> Self {
+        let wanted = tasks.len();
+        let (tasks, called_off) = (Mutex::new(tasks), AtomicBool::new(false));
+        let (answered, refused) = (AtomicUsize::new(answered), AtomicUsize::new(0));
+        Self { service, tasks, called_off, rules, wanted, answered, refused }
+    }
+
     /// A thread's work: ends when there is nothing left, when the call was called off, or at an error.
     pub(crate) fn run(&self, reports: &Sender<Report<T>>) {
         while !self.is_called_off() {
             let Some(task) = lock(&self.tasks).pop_front() else { return };
-            let report = match self.service.persist(&task, &self.called_off, &*self.read) {
+            let report = match self.service.persist(&task, &self.called_off, &*self.rules.read) {
                 Ok(None) => return,
-                Ok(Some(answers)) => Ok(answers),
-                Err(error) => Err(error),
+                Ok(Some(answers)) => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                    Ok(answers)
+                }
+                Err(error) => self.refusal(&task, error),
             };
             let failed = report.is_err();
             if reports.send(report).is_err() || failed {
                 return;
             }
         }
+    }
+
+    /// What is reported of a request that failed: the refusal as its answer where the call takes those, and not
+    /// everything is refused.
+    fn refusal(&self, task: &PendingRequest, error: ClientError) -> Report<T> {
+        let (Some(refused), Some(words)) = (self.rules.refused, error.of_one_request()) else {
+            return Err(error);
+        };
+        let count = 1 + self.refused.fetch_add(1, Ordering::Relaxed);
+        if self.answered.load(Ordering::Relaxed) == 0 && count >= REFUSED_AT_FIRST.min(self.wanted) {
+            return Err(error);
+        }
+        tracing::debug!("{error}");
+        Ok(task.places.iter().map(|&place| (place, refused(words.clone()))).collect())
     }
 
     fn is_called_off(&self) -> bool {

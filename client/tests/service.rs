@@ -124,6 +124,40 @@ fn a_refusal_ends_the_work_at_once_and_what_was_answered_is_kept() {
 }
 
 #[test]
+fn one_refused_request_stands_beside_answers_and_nothing_but_refusals_end_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let transcript = folder.path().join("t.jsonl");
+    let server = StubServer::start(|request| match number(request) {
+        9 => StubReply::text(400, r#"{"error": {"message": "longer than the context"}}"#),
+        12 => StubReply::text(422, r#"{"detail": "not this one"}"#),
+        30 => StubReply::text(401, "no key"),
+        number => answer(&format!("a{number}")),
+    });
+    let asking = client(&settings(&server), &transcript);
+    let Answers::All(answers) = asking.chat_each(&questions(30), &mut go_on).unwrap() else { panic!() };
+    for (place, answer) in answers.iter().enumerate() {
+        match (place, answer) {
+            (9, Err(words)) => assert_eq!(words, "refused (400): longer than the context"),
+            (12, Err(words)) => assert_eq!(words, "refused (422): not this one"),
+            (_, answer) => assert_eq!(answer.as_ref().unwrap().text, format!("a{place}")),
+        }
+    }
+    assert_eq!(std::fs::read_to_string(&transcript).unwrap().lines().count(), 28);
+    // The key concerns all requests.
+    let error = asking.chat_each(&questions(31), &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("401") && error.kind() == Kind::Input, "{error}");
+    // So does what every request is refused for, be they few or many: the others are not asked.
+    let server = StubServer::start(|_| StubReply::text(400, "unknown field top_p"));
+    for (count, most) in [(3, 3), (200, 16 + 4)] {
+        let asking = client(&settings(&server), &folder.path().join(format!("{count}.jsonl")));
+        let before = server.requests().len();
+        let error = asking.chat_each(&questions(count), &mut go_on).unwrap_err();
+        assert!(error.to_string().contains("unknown field top_p"), "{error}");
+        assert!(server.requests().len() - before <= most, "{count}");
+    }
+}
+
+#[test]
 fn a_server_that_stays_broken_is_given_up_with_a_clear_report() {
     let server = StubServer::start(|_| StubReply::text(503, r#"{"message": "loading the model"}"#));
     let settings = ClientSettings { retries: 1, ..settings(&server) };

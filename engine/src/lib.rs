@@ -98,7 +98,7 @@
 //! use selfplay_model::{Codec, Decoder, LoadOptions};
 //! use selfplay_records::{Message, Pair};
 //! use selfplay_trainer::collective::Alone;
-//! use selfplay_trainer::{LossKind, PairObjective, TrainRun, TrainSettings, TurnRules, token_pairs, train};
+//! use selfplay_trainer::{LossKind, PairObjective, TrainRun, TrainSettings, TurnRules, token_pair, train};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = std::path::Path::new("recipes/quickstart/policy");
@@ -111,7 +111,7 @@
 //! let pair = Pair { prompt: Some(turns("")[..1].to_vec()), chosen, rejected, ..Pair::default() };
 //! let settings = TrainSettings { loss: LossKind::Dpo, beta: 0.1, ..TrainSettings::default() };
 //! let stop_ids = codec.stop_ids(folder)?;
-//! let rows = token_pairs(&[pair], TurnRules::new(&codec, &stop_ids), settings.loss)?;
+//! let rows = vec![token_pair(0, &pair, TurnRules::new(&codec, &stop_ids), settings.loss)?];
 //! let (stop, progress) = (&|| false, &mut |step: &selfplay_trainer::StepMetrics| println!("loss {}", step.loss));
 //! let alone = &Alone::default();
 //! let mut run = TrainRun { folder: output, seed: 7, stop, progress, keep_checkpoints: 1, collective: alone };

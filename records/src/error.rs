@@ -25,7 +25,7 @@ pub enum RecordError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The file's name does not say what is in it.
-    #[error("{}: unknown ending, expected .jsonl, .json, .jsonl.gz, .json.gz or .parquet", path.display())]
+    #[error("{}: unknown ending, expected .jsonl, .json, .jsonl.gz, .json.gz or .parquet (.tsv and .csv are read, not written)", path.display())]
     Ending {
         /// The file.
         path: PathBuf,

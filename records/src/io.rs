@@ -1,4 +1,4 @@
-//! Files of rows: JSON Lines, JSON or Parquet, by the file's ending.
+//! Files of rows: JSON Lines, JSON or Parquet, by the file's ending; tables of text are read too.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Write};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::jsonl::{self, Take};
 use crate::limits::{Budget, ROW_BYTES};
 use crate::regular::open_regular;
-use crate::{RecordError, Row, WriteError, atomic, parquet};
+use crate::{RecordError, Row, WriteError, atomic, delimited, parquet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -22,6 +22,8 @@ enum Format {
     JsonLinesGzip,
     JsonGzip,
     Parquet,
+    /// Fields between these bytes; never written.
+    Delimited(u8),
 }
 
 impl Format {
@@ -33,6 +35,8 @@ impl Format {
             (".jsonl.gz", Self::JsonLinesGzip),
             (".json.gz", Self::JsonGzip),
             (".parquet", Self::Parquet),
+            (".tsv", Self::Delimited(b'\t')),
+            (".csv", Self::Delimited(b',')),
         ]
         .into_iter()
         .find(|(ending, _)| name.ends_with(ending))
@@ -94,6 +98,7 @@ pub fn write_rows<R: Row>(path: &Path, rows: &[R]) -> Result<(), RecordError> {
         Format::JsonLinesGzip => gzip(path, |sink| jsonl::write_lines(sink, rows)),
         Format::JsonGzip => gzip(path, |sink| jsonl::write_array(sink, rows)),
         Format::Parquet => return parquet::write(path, rows),
+        Format::Delimited(_) => return Err(RecordError::Ending { path: path.to_path_buf() }),
     };
     Ok(written?)
 }
@@ -182,6 +187,7 @@ fn each_row_of(
             jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), budget, take)
         }
         Format::Parquet => parquet::each_row(path, file, wanted, budget, take),
+        Format::Delimited(delimiter) => delimited::each_record(path, delimiter, file, budget, take),
     }
 }
 

@@ -14,6 +14,7 @@ mod column_type;
 mod completion;
 pub mod counter;
 pub mod datasets;
+mod delimited;
 mod error;
 mod extra;
 mod fault;

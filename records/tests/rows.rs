@@ -338,7 +338,7 @@ fn bytes_that_are_no_rows_are_refused() {
     );
     assert!(read("a.parquet", b"PAR1 no").contains("cannot be read as Parquet"));
     assert!(read("a.jsonl.gz", b"{\"prompt\": \"q\"}").contains("cannot be read: invalid gzip"));
-    assert!(read("a.csv", b"prompt\nq\n").contains("unknown ending, expected .jsonl"));
+    assert!(read("a.txt", b"prompt\nq\n").contains("unknown ending, expected .jsonl"));
     assert!(
         error_of(read_rows::<Prompt>(Path::new("absent.jsonl"))).contains("absent.jsonl: cannot be read")
     );

@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod run_results;
 pub mod stub_server;
 pub mod tiny_model;
+pub mod training_memory;
 pub mod world;
 
 pub use decoder::{architecture, decoder};

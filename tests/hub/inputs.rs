@@ -77,6 +77,49 @@ fn a_split_is_asked_for_once() {
 }
 
 #[test]
+fn trainings_take_their_rows_from_a_hub_tables_of_text_too() {
+    let site = Site::new();
+    // As zhihu_rlhf_3k is published: one table, whose name is of no split.
+    let table = "prompt\tchosen\trejected\na b\tc\t\"d \"\"e\"\"\"\nb\tc\tc\nc\t\"d\ne\"\tf\nd\te\t\n";
+    let hub = Hub::new(files(&[
+        ("README.md", b"# zhihu".to_vec()),
+        ("zhihu_3k_rlfh.tsv", table.as_bytes().to_vec()),
+    ]));
+    let quick = ["--set", "train.loss=dpo", "--set", "train.warmup_ratio=0"];
+    let train = ["train", "--model", "policy", "--pairs", DATASET, "--output", "dpo"];
+    let said = site.selfplay(&hub, &[&train[..], &quick].concat()).ok();
+    for words in
+        ["zhihu_3k_rlfh.tsv: 4 rows (texts), 2 pairs", "left out 1 where", "(first row 1)", "(first row 3)"]
+    {
+        assert!(said.stderr.contains(words), "{words}: {}", said.stderr);
+    }
+    assert_eq!(site.json("dpo/data.json")[0]["examples"], 2);
+
+    // A split in shards beside another of the same rows as a table, in a recipe with a weight and a bound.
+    let row = |i: usize| json!({"instruction": word(5 + i), "input": "", "output": word(6 + i)});
+    let shard =
+        |from: usize| (from..from + 3).map(|i| format!("{}\n", row(i))).collect::<String>().into_bytes();
+    let hub = Hub::new(files(&[
+        ("data/train-00000-of-00002.jsonl", shard(0)),
+        ("data/train-00001-of-00002.jsonl", shard(3)),
+        ("data/train.csv", b"instruction,output\na,b\n".to_vec()),
+        ("data/test-00000-of-00001.jsonl", shard(6)),
+    ]));
+    let site = Site::new();
+    site.world.write(
+        "sft.toml",
+        "[policy]\nmodel = \"policy\"\n[sft]\nwarmup_ratio = 0\ndata = [\n\
+         {path = \"hf://datasets/o/d\", layout = \"alpaca\", weight = 2},\n\
+         {path = \"hf://datasets/o/d:data/train.csv\", layout = \"alpaca\", weight = 1},\n]\n",
+    );
+    let said = site.selfplay(&hub, &["sft", "--recipe", "sft.toml", "--output", "sft"]).ok();
+    assert!(said.stderr.contains("7 examples"), "{}", said.stderr);
+    let report = site.json("sft/data.json");
+    let rows: Vec<&Value> = report.as_array().unwrap().iter().map(|file| &file["rows"]).collect();
+    assert_eq!(rows, [3, 3, 1]);
+}
+
+#[test]
 fn a_run_of_local_files_has_no_word_of_a_hub() {
     let site = Site::new();
     site.world.selfplay(&["run", "recipe.toml", "-o", "run", "-q"]).ok();

@@ -305,6 +305,74 @@ fn seeds_are_rewritten_round_by_round_or_explained() {
 }
 
 #[test]
+fn a_question_that_the_server_refuses_is_one_row_and_a_wrong_key_ends_the_work() {
+    let world = world();
+    let server = StubServer::start(|request: &StubRequest| {
+        if request.authorization.as_deref() != Some("Bearer right") {
+            return StubReply::text(401, r#"{"error": {"message": "wrong key"}}"#);
+        }
+        let turns = request.body["messages"].as_array().cloned().unwrap_or_default();
+        let question = turns.last().and_then(|turn| turn["content"].as_str()).unwrap_or_default();
+        let number = question.bytes().map(usize::from).sum::<usize>();
+        let (text, finish_reason) = match request.body["model"].as_str() {
+            Some("judge") if question.contains("answer of row 3") => {
+                return StubReply::text(400, r#"{"error": {"message": "flagged by the filter"}}"#);
+            }
+            Some("judge") => ("Score: 9\nReason: right".to_owned(), "stop"),
+            _ if question == "row 1" => {
+                let words = "maximum context length is 8 tokens";
+                return StubReply::text(400, json!({"error": {"message": words}}).to_string());
+            }
+            _ if question == "row 2" => (String::new(), "content_filter"),
+            _ => (format!("answer of {question}, {number}"), "stop"),
+        };
+        let choice =
+            json!({"message": {"role": "assistant", "content": text}, "finish_reason": finish_reason});
+        StubReply::json(&json!({"choices": [choice]}))
+    });
+    let seeds: String = (0..6).map(|row| format!("{}\n", json!({"prompt": format!("row {row}")}))).collect();
+    world.write("seeds.jsonl", &seeds);
+    let model = |role: &str, name: &str| {
+        format!(
+            "[synthesize.{role}]\nbackend = \"openai\"\nmodel = \"{name}\"\nendpoints = [\"{}/v1\"]\n\
+             api_key_env = \"STUB_KEY\"\nretries = 0\n",
+            server.address
+        )
+    };
+    recipe(
+        &world,
+        &format!(
+            "[synthesize]\nmethod = \"explanations\"\nseeds = \"seeds.jsonl\"\n{}{}[synthesize.filter]\nduplicate_similarity = 1.0\n",
+            model("generator", "writer"),
+            model("judge", "judge")
+        ),
+    );
+    let run = |output: &str, key: &str| {
+        let mut command = world.command(&["synthesize", "--recipe", "s.toml", "-o", output]);
+        command.env("STUB_KEY", key).output().unwrap()
+    };
+    let done = run("out", "right");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let counts = check_counts(&world.path("out"));
+    assert_eq!(counts["left_out"], json!({"unanswerable": 2, "no_verdict": 1}), "{counts}");
+    let details: BTreeMap<String, String> = world
+        .rows("out/left_out.jsonl")
+        .iter()
+        .map(|row| {
+            (row["prompt_id"].as_str().unwrap().to_owned(), row["detail"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    assert_eq!(details["1"], "refused (400): maximum context length is 8 tokens");
+    assert!(details["2"].contains("content_filter"), "{details:?}");
+    assert_eq!(details["3"], "refused (400): flagged by the filter");
+    // A key, or a model that is not there, concerns every question.
+    let refused = run("other", "wrong");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(text.contains("wrong key") && text.contains("api_key_env"), "{text}");
+}
+
+#[test]
 fn wrong_sections_are_refused_with_their_keys() {
     let world = world();
     for (section, words) in [

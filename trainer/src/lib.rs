@@ -27,6 +27,7 @@ mod objectives;
 mod offload;
 pub mod optimizer;
 pub mod settings;
+mod token_store;
 mod trained;
 mod training;
 mod turn;
@@ -41,10 +42,10 @@ pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{
     AnchorPolicy, Anchors, AxisDrift, BatchReport, ComparisonLabel, Example, Examples, GroupObjective,
-    GroupResponse, MicroBatches, Objective, PairObjective, Part, PreferenceHeadKind, PreferenceObjective,
-    PreferenceSettings, PreferenceTrainSettings, ReadsPolicies, SftData, SftExample, SftObjective,
-    SftSettings, SftTrainSettings, TokenComparison, TokenGroup, TokenPair, axis_shares, best_examples,
-    load_anchors, pair_gradients, sft_example, sft_examples, token_groups, token_pair, token_pairs,
+    GroupResponse, MicroBatches, Objective, PairData, PairObjective, Part, PreferenceHeadKind,
+    PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, ReadsPolicies, SftData, SftExample,
+    SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenGroup, TokenPair, axis_shares,
+    best_examples, load_anchors, pair_gradients, sft_example, sft_examples, token_groups, token_pair,
     unpaired_examples,
 };
 pub use settings::{

@@ -114,13 +114,14 @@ fn products(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
         ("down", i, vec![h]),
     ] {
         let tensor = |rows: usize, columns: usize| random(rows, columns, bench.dtype, &bench.device);
-        let modules = outputs
-            .iter()
-            .enumerate()
-            .map(|(i, &n)| Ok(NewModule { name: i.to_string(), weight: tensor(n, inputs)?, bias: None }))
-            .collect::<Result<Vec<_>>>()?;
+        let modules = || -> Result<Vec<NewModule>> {
+            let module = |(i, &n): (usize, &usize)| {
+                Ok(NewModule { name: i.to_string(), weight: tensor(n, inputs)?, bias: None })
+            };
+            outputs.iter().enumerate().map(module).collect()
+        };
         let mut parameters = Parameters::default();
-        let linear = Linear::insert(&mut parameters, modules).map_err(fault)?;
+        let linear = Linear::insert(&mut parameters, modules()?).map_err(fault)?;
         let gradients = Gradients::zeros(&parameters).map_err(fault)?;
         let width: usize = outputs.iter().sum();
         let (x, dy) = (tensor(t, inputs)?, tensor(t, width)?);
@@ -131,6 +132,22 @@ fn products(bench: &Bench, lines: &mut Vec<Measurement>) -> Result<()> {
         lines.push(bench.operation(&format!("product: {name}, backward"), 0.0, 2.0 * flops, || {
             linear.backward(&parameters, &x, &dy, &gradients).map(drop)
         })?);
+        drop((parameters, gradients, dy, x));
+
+        // A step of decoding reads every weight once.
+        let mut parameters = Parameters::default();
+        let linear = Linear::insert_quantized(&mut parameters, modules()?).map_err(fault)?;
+        let rows = bench.rows;
+        let x = tensor(rows, inputs)?;
+        let flops = 2.0 * rows as f64 * inputs as f64 * width as f64;
+        let moved = (rows * (inputs + width) * bench.dtype.size_in_bytes()) as f64;
+        let bytes = linear.footprint(&parameters) as f64 + moved;
+        lines.push(bench.operation(
+            &format!("product: {name}, four bits, {rows} rows"),
+            bytes,
+            flops,
+            || linear.forward(&parameters, &x, SumOrder::ByRow).map(drop),
+        )?);
     }
     Ok(())
 }

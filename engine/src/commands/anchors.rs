@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use selfplay_trainer::loss::{needs_initial, needs_reference};
 use selfplay_trainer::{
-    AnchorPolicy, Anchors, ReadsPolicies, ReferenceRule, TokenPair, TrainError, TrainSettings,
+    AnchorPolicy, Anchors, PairData, ReadsPolicies, ReferenceRule, TrainError, TrainSettings,
 };
 
 use super::stage::StageCommand;
@@ -113,14 +113,11 @@ impl AnchorArgs {
     ///
     /// # Errors
     /// The first pair that does not, with the flag.
-    pub(super) fn check_pairs(&self, settings: &TrainSettings, pairs: &[TokenPair]) -> Result<()> {
-        let lacks = |policy: &str, flag: &str, why: String, has: fn(&TokenPair) -> bool| match pairs
-            .iter()
-            .find(|pair| !has(pair))
-        {
+    pub(super) fn check_pairs(&self, settings: &TrainSettings, pairs: &PairData) -> Result<()> {
+        let lacks = |policy: &str, flag: &str, why: String, first: Option<&str>| match first {
             None => Ok(()),
             Some(pair) => Err(EngineError::from(TrainError::Example {
-                example: pair.name.clone(),
+                example: pair.to_owned(),
                 problem: format!("no `{policy}_chosen_logps` and `{policy}_rejected_logps`"),
                 want: format!("both with {why}, or {flag} DIR to compute them with"),
             })),
@@ -128,11 +125,11 @@ impl AnchorArgs {
         if needs_initial(settings.loss) {
             if self.initial.is_none() {
                 let why = format!("loss = \"{}\"", settings.loss);
-                lacks("initial", "--initial", why, |pair| pair.initial.is_some())?;
+                lacks("initial", "--initial", why, pairs.first_without_initial())?;
             }
         } else if settings.reference != ReferenceRule::Previous && self.reference.is_none() {
             let why = format!("train.reference = \"{}\"", settings.reference);
-            lacks("ref", "--reference", why, |pair| pair.reference.is_some())?;
+            lacks("ref", "--reference", why, pairs.first_without_reference())?;
         }
         Ok(())
     }
@@ -197,7 +194,7 @@ impl NamedPolicies {
 
 #[cfg(test)]
 mod tests {
-    use selfplay_trainer::LossKind;
+    use selfplay_trainer::{LossKind, TokenPair};
 
     use super::*;
 
@@ -241,21 +238,25 @@ mod tests {
         let bare = TokenPair { name: "pair 3".to_owned(), ..TokenPair::default() };
         let inpo = TrainSettings { loss: LossKind::Inpo, ..TrainSettings::default() };
         let none = AnchorArgs::default();
-        let text = none.check_pairs(&inpo, std::slice::from_ref(&bare)).unwrap_err().to_string();
+        let text = none.check_pairs(&inpo, &PairData::from(vec![bare.clone()])).unwrap_err().to_string();
         assert!(text.contains("pair 3") && text.contains("initial_chosen_logps"), "{text}");
         assert!(text.contains("--initial DIR"), "{text}");
         let given = AnchorArgs { initial: Some("x".to_owned()), ..AnchorArgs::default() };
-        given.check_pairs(&inpo, std::slice::from_ref(&bare)).unwrap();
-        none.check_pairs(&inpo, &[TokenPair { initial: value, ..bare.clone() }]).unwrap();
+        given.check_pairs(&inpo, &PairData::from(vec![bare.clone()])).unwrap();
+        none.check_pairs(&inpo, &PairData::from(vec![TokenPair { initial: value, ..bare.clone() }])).unwrap();
         let dpo = TrainSettings {
             loss: LossKind::Dpo,
             reference: ReferenceRule::Every(2),
             ..TrainSettings::default()
         };
-        let text = none.check_pairs(&dpo, std::slice::from_ref(&bare)).unwrap_err().to_string();
+        let text = none.check_pairs(&dpo, &PairData::from(vec![bare.clone()])).unwrap_err().to_string();
         assert!(text.contains("ref_chosen_logps") && text.contains("--reference DIR"), "{text}");
-        none.check_pairs(&dpo, &[TokenPair { reference: value, ..bare.clone() }]).unwrap();
-        none.check_pairs(&TrainSettings { loss: LossKind::Dpo, ..TrainSettings::default() }, &[bare])
+        none.check_pairs(&dpo, &PairData::from(vec![TokenPair { reference: value, ..bare.clone() }]))
             .unwrap();
+        none.check_pairs(
+            &TrainSettings { loss: LossKind::Dpo, ..TrainSettings::default() },
+            &PairData::from(vec![bare]),
+        )
+        .unwrap();
     }
 }

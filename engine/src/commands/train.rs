@@ -3,13 +3,13 @@
 use candle_core::Device;
 use selfplay_records::{Completion, ExampleKind, Pair, read_rows};
 use selfplay_trainer::{
-    GroupObjective, PairObjective, ReadsPolicies, SftObjective, TrainError, TrainSettings, TurnRules,
-    best_examples, token_groups, token_pair, unpaired_examples,
+    GroupObjective, PairData, PairObjective, ReadsPolicies, SftObjective, TrainError, TrainSettings,
+    TurnRules, best_examples, token_groups, token_pair, unpaired_examples,
 };
 
 use super::anchors::{AnchorArgs, NamedPolicies};
 use super::stage::StageCommand;
-use super::training::{Before, Training, TrainingArgs, TrainingData, TrainingKind, read_sets};
+use super::training::{Before, ReadSets, Training, TrainingArgs, TrainingData, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
@@ -62,12 +62,17 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let source = training.source()?;
     let named = policies(args, &training, &source)?;
     let rules = rules(settings, &source);
-    let (pairs, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
+    let mut pairs = PairData::new(&training.command.output.folder());
+    let ReadSets { data, mixed } = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
         let mut pair = token_pair(place.row, &pair, rules, settings.loss)
             .map_err(|error| EngineError::at_row(place.file, place.row, error.into()))?;
         pair.name = place.name(&pair.name);
-        Ok(pair)
+        Ok(pairs.push(pair)?)
     })?;
+    let pairs = match mixed {
+        Some(places) => pairs.pick(&places),
+        None => pairs,
+    };
     args.anchors.check_pairs(settings, &pairs).map_err(|error| EngineError::in_file(&sets.place(), error))?;
     let objective = PairObjective::new(pairs, settings).with_anchors(named.anchors.clone());
     train_on(training, &source, data, objective, &named)
@@ -98,7 +103,8 @@ fn without_pairs(args: &Args, training: Training, flag: DataFlag<'_>) -> Result<
             train_on(training, &source, data, objective, &named)
         }
         ExampleKind::Unpaired | ExampleKind::Pairs => {
-            let examples = unpaired_examples(&rows, rules, loss).map_err(wrong)?;
+            let folder = training.command.output.folder();
+            let examples = unpaired_examples(&rows, rules, loss, &folder).map_err(wrong)?;
             let objective = PairObjective::new(examples, settings).with_anchors(named.anchors.clone());
             train_on(training, &source, data, objective, &named)
         }

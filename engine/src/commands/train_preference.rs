@@ -7,7 +7,7 @@ use selfplay_records::{Candidates, Pair, Prompt, Response};
 use selfplay_scorer::tokenise_row;
 use selfplay_trainer::{ComparisonLabel, PreferenceObjective, PreferenceSettings, TokenComparison};
 
-use super::training::{Training, TrainingArgs, TrainingKind, read_sets};
+use super::training::{ReadSets, Training, TrainingArgs, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::compared_rows::{ComparedRow, LabelFiles};
@@ -52,7 +52,8 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let sets: DataSets<Pair> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
     let mut label_files = LabelFiles::default();
-    let (comparisons, data) = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
+    let mut comparisons = Vec::new();
+    let ReadSets { data, mixed } = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
         let labels = label_files.of(place.file, place.row)?;
         let compared = ComparedRow::of_pair(place.row, &pair, labels).and_then(|row| {
             let label = label(&row, &settings.preference)?;
@@ -60,8 +61,12 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         });
         let mut comparison = compared.map_err(|error| EngineError::at_row(place.file, place.row, error))?;
         comparison.name = place.name(&comparison.name);
-        Ok(comparison)
+        comparisons.push(comparison);
+        Ok(())
     })?;
+    if let Some(places) = mixed {
+        comparisons = places.into_iter().map(|place| comparisons[place].clone()).collect();
+    }
     let objective = PreferenceObjective::new(comparisons, settings);
     training.run(&source, data, objective)
 }

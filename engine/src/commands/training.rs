@@ -123,35 +123,50 @@ impl RowPlace<'_> {
     }
 }
 
-/// What each row of the data sets becomes, mixed by the sets' weights; and what was found in their files.
+/// The rows of the data sets, read one by one.
+pub(super) struct ReadSets {
+    /// What was found in their files.
+    pub(super) data: TrainingData,
+    /// Where the sets have weights: the places of the examples that they make an epoch of, counted through all sets.
+    pub(super) mixed: Option<Vec<usize>>,
+}
+
+/// Gives every row of the data sets to `take`.
 ///
 /// # Errors
-/// A file that does not read, or the first row that `make` refuses, with its place.
-pub(super) fn read_sets<T: DataExample, X: Clone>(
+/// A file that does not read, or the first row that `take` refuses.
+pub(super) fn read_sets<T: DataExample>(
     command: &StageCommand,
     sets: &DataSets<T>,
-    make: &mut dyn FnMut(RowPlace<'_>, T) -> Result<X>,
-) -> Result<(Vec<X>, TrainingData)> {
+    take: &mut dyn FnMut(RowPlace<'_>, T) -> Result<()>,
+) -> Result<ReadSets> {
     let mut reports = Vec::new();
-    let mut read: Vec<Vec<X>> = Vec::new();
+    let mut sizes = Vec::new();
     for set in &sets.sets {
-        let mut examples = Vec::new();
+        let mut size = 0;
         for file in &set.files {
             let report = each_example(file, &mut |row, example| {
-                let prefix = sets.prefix(file);
-                examples.push(make(RowPlace { file: &file.path, row, prefix }, example)?);
-                Ok::<(), EngineError>(())
+                size += 1;
+                take(RowPlace { file: &file.path, row, prefix: sets.prefix(file) }, example)
             })?;
             command.tell_data(&report, T::EXAMPLES);
             reports.push(report);
         }
-        read.push(examples);
+        sizes.push(size);
     }
-    let data = TrainingData::of(sets, reports);
-    let Some(weights) = sets.weights() else { return Ok((read.into_iter().flatten().collect(), data)) };
-    let sizes: Vec<usize> = read.iter().map(Vec::len).collect();
-    let picks = mixture(&sizes, Some(&weights), training_seed(command));
-    Ok((picks.into_iter().map(|pick| read[pick.set][pick.example].clone()).collect(), data))
+    let mixed = sets.weights().map(|weights| {
+        let firsts: Vec<usize> = sizes
+            .iter()
+            .scan(0, |next, size| {
+                let first = *next;
+                *next += size;
+                Some(first)
+            })
+            .collect();
+        let picks = mixture(&sizes, Some(&weights), training_seed(command));
+        picks.into_iter().map(|pick| firsts[pick.set] + pick.example).collect()
+    });
+    Ok(ReadSets { data: TrainingData::of(sets, reports), mixed })
 }
 
 /// A training command at work.

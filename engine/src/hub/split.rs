@@ -17,7 +17,10 @@ use super::HubError;
 const DEFAULT: &str = "train";
 
 /// Endings of files whose rows can be read.
-const ENDINGS: [&str; 5] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz"];
+const ENDINGS: [&str; 7] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz", ".tsv", ".csv"];
+
+/// Those of tables, which are looked at where they are named or there is nothing else.
+const TABLES: [&str; 2] = [".tsv", ".csv"];
 
 /// The names of a split's files, in order.
 ///
@@ -27,10 +30,13 @@ const ENDINGS: [&str; 5] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.g
 /// # Errors
 /// No file is of the split, a shard is missing, or several splits are of this name.
 pub(super) fn files(address: &str, names: &[String], split: Option<&str>) -> Result<Vec<String>, HubError> {
-    let rows: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_rows(name)).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).filter(|name| is_rows(name)).collect();
+    let is_table = |name: &str| ending(name).is_some_and(|ending| TABLES.contains(&ending));
+    let only_tables = all.iter().all(|name| is_table(name));
+    let rows: Vec<&str> = all.iter().copied().filter(|name| only_tables || !is_table(name)).collect();
     let wanted = split.unwrap_or(DEFAULT);
     let mut sets: BTreeMap<Series, Vec<(&str, Option<ShardNumber>)>> = BTreeMap::new();
-    let named: Vec<&str> = rows.iter().copied().filter(|name| matches(wanted, name)).collect();
+    let named: Vec<&str> = all.iter().copied().filter(|name| matches(wanted, name)).collect();
     if named.is_empty() {
         for name in &rows {
             if let Some((series, shard)) = member(name, wanted) {
@@ -58,7 +64,9 @@ pub(super) fn files(address: &str, names: &[String], split: Option<&str>) -> Res
     match sets.len() {
         0 => Err(HubError::Lacks {
             what: address.to_owned(),
-            wanted: format!("Parquet or JSON Lines file of the split {wanted:?}; name another with :split"),
+            wanted: format!(
+                "file of rows (Parquet, JSON, TSV, CSV) of the split {wanted:?}; name another with :split"
+            ),
         }),
         1 => {
             let set = sets.into_values().next().unwrap_or_default();

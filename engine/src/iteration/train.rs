@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use selfplay_records::{Completion, ExampleKind, Pair, atomic};
 use selfplay_trainer::{
-    GroupObjective, LossKind, PairObjective, ReadsPolicies, SftObjective, TrainSettings, TrainSummary,
-    TurnRules, best_examples, token_groups, token_pairs, unpaired_examples,
+    GroupObjective, LossKind, PairData, PairObjective, ReadsPolicies, SftObjective, TrainSettings,
+    TrainSummary, TurnRules, best_examples, token_groups, token_pair, unpaired_examples,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,15 +140,18 @@ fn own_settings(iteration: &Iteration<'_>) -> TrainSettings {
 /// The iteration's pairs in tokens, with the policies that the loss reads them by.
 fn of_pairs(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
     let settings = own_settings(iteration);
-    let rows = token_pairs(pairs, rules(iteration), settings.loss)?;
-    Ok(PairObjective::new(rows, &settings).with_anchors(anchors(&settings, iteration.number)))
+    let mut data = PairData::new(iteration.dir.root());
+    for (row, pair) in pairs.iter().enumerate() {
+        data.push(token_pair(row, pair, rules(iteration), settings.loss)?)?;
+    }
+    Ok(PairObjective::new(data, &settings).with_anchors(anchors(&settings, iteration.number)))
 }
 
 /// Desirable and undesirable responses.
 fn of_unpaired(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<PairObjective, EngineError> {
     let settings = own_settings(iteration);
-    let rows = unpaired_examples(rows, rules(iteration), settings.loss)?;
-    Ok(PairObjective::new(rows, &settings).with_anchors(anchors(&settings, iteration.number)))
+    let data = unpaired_examples(rows, rules(iteration), settings.loss, iteration.dir.root())?;
+    Ok(PairObjective::new(data, &settings).with_anchors(anchors(&settings, iteration.number)))
 }
 
 /// Each prompt's best response, to be imitated.

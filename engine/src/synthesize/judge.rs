@@ -28,17 +28,22 @@ pub(super) fn judge(
             questions.push(Question::user(format!("{}/{place}", row.id), text));
         }
     }
-    let mut verdicts =
-        work.steps.ask("judge", "judge", &questions)?.into_iter().map(|reply| verdict(&reply.text));
+    let mut replies = work.steps.ask("judge", "judge", &questions)?.into_iter();
     let mut filtered = Filtered::default();
     for mut row in rows {
-        row.response.verdict = verdicts.next().flatten();
-        if let Some(rejected) = &mut row.rejected {
-            rejected.verdict = verdicts.next().flatten();
+        // Why the judge has no verdict, where it was not to be had.
+        let mut refused = None;
+        for answer in std::iter::once(&mut row.response).chain(&mut row.rejected) {
+            let reply = replies.next();
+            answer.verdict = reply.as_ref().and_then(|reply| verdict(&reply.text));
+            refused = refused.or(reply.and_then(|reply| reply.refused));
         }
         match fault(section, &row) {
             None => filtered.kept.push(row),
-            Some(reason) => filtered.left_out.push(LeftOut::new(row, reason, None)),
+            Some(reason) => {
+                let detail = refused.filter(|_| reason == LeftOutReason::NoVerdict);
+                filtered.left_out.push(LeftOut::new(row, reason, detail));
+            }
         }
     }
     Ok(filtered)

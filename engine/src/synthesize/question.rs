@@ -30,9 +30,23 @@ pub(super) struct ModelReply {
     pub(super) prompt_tokens: u64,
     /// Tokens of the answer.
     pub(super) completion_tokens: u64,
-    /// Why there is no answer: the question does not fit the model.
+    /// Why there is no answer: the question does not fit the model, or the server refuses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) refused: Option<String>,
+}
+
+impl ModelReply {
+    /// To a question that has no answer.
+    pub(super) fn refused(id: &str, why: String) -> Self {
+        Self {
+            id: id.to_owned(),
+            text: String::new(),
+            finish_reason: None,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            refused: Some(why),
+        }
+    }
 }
 
 /// What a model was asked in all its steps.

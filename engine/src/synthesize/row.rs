@@ -52,7 +52,7 @@ pub(super) struct LeftOut {
 /// Why a row is not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LeftOutReason {
-    /// The model could not be asked: the question does not fit its context.
+    /// There is no answer: the question does not fit the model's context, or the server refuses it.
     Unanswerable,
     /// An answer ended because of its length.
     Cut,

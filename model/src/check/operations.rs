@@ -9,7 +9,7 @@ use crate::architecture::{Activation, Rope, RopeScaling};
 use crate::batch::PackedBatch;
 use crate::gpu::Gpu;
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
-use crate::linear::{Linear, NewModule, SumOrder};
+use crate::linear::{Linear, Matrix, NewModule, Nf4Matrix, SumOrder};
 use crate::ops::attention::{Attention, Places};
 use crate::ops::elementwise::{add_assign, scale_assign, sum};
 use crate::ops::embedding::{embedding, embedding_backward};
@@ -201,7 +201,42 @@ impl OperationChecks<'_> {
         for (t, k, m, n) in shapes {
             self.linear_maps_of(t, k, m, n)?;
         }
-        self.rows_alone(if self.size == InputSize::Small { 40 } else { 4096 })
+        self.rows_alone(if self.size == InputSize::Small { 40 } else { 4096 })?;
+        let shapes = match self.size {
+            // Rows and outputs beside whole tiles, k of a half and of two and a half stages, either form.
+            InputSize::Small => &[(1, 64, 33), (5, 320, 70), (32, 128, 32), (70, 192, 130)][..],
+            InputSize::Large => &[(1, 4096, 4096), (32, 4096, 14_336), (32, 14_336, 1000), (512, 4032, 1024)],
+        };
+        shapes.iter().try_for_each(|&(t, k, n)| self.four_bits(t, k, n))
+    }
+
+    /// Products with a matrix in four bits: the CPU's numbers, and the bits of the product by row with a dense copy.
+    fn four_bits(&mut self, t: usize, k: usize, n: usize) -> Result<()> {
+        let matrix = Nf4Matrix::quantize(&noise(&[n, k], self.seed + 9)?)?;
+        let coded = matrix.clone().on(self.target.device())?;
+        let name = format!("{t} rows by {n} × {k} in four bits");
+        self.compare(&name, &[&[t, k]], |x| {
+            let gpu = Gpu::of(&x[0])?;
+            let out = Tensor::zeros((t, n + 3), x[0].dtype(), x[0].device())?;
+            let matrix = if gpu.is_some() { &coded } else { &matrix };
+            Matrix::Nf4(matrix).forward(gpu.as_ref(), &x[0], &out, 2, SumOrder::Fastest)?;
+            Ok(vec![out])
+        })?;
+        for dtype in [DType::F32, DType::BF16] {
+            let x = noise(&[t, k], self.seed)?.to_dtype(dtype)?.to_device(self.target.device())?;
+            let distance = self.target.run(|| {
+                let (gpu, dense) = (Gpu::of(&x)?, coded.dense(dtype)?);
+                let product = |matrix: Matrix<'_>| {
+                    let out = Tensor::zeros((t, n), dtype, x.device())?;
+                    matrix.forward(gpu.as_ref(), &x, &out, 0, SumOrder::ByRow)?;
+                    Ok::<_, candle_core::Error>(out)
+                };
+                distance(&product(Matrix::Nf4(&coded))?, &product(Matrix::Dense(&dense))?)
+            })?;
+            let name = format!("{name}, the bits of a dense copy");
+            self.found.push(Deviation { name, dtype, distance, bound: 0.0 });
+        }
+        Ok(())
     }
 
     /// Products by row: the same bits alone, among a few, and among many.

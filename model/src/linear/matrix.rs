@@ -25,7 +25,7 @@ impl Matrix<'_> {
     }
 
     /// out\[.., first..first + rows] ← x·Wᵀ for x \[t, inputs].
-    pub(super) fn forward(
+    pub(crate) fn forward(
         self,
         gpu: Option<&Gpu>,
         x: &Tensor,

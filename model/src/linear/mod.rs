@@ -147,6 +147,25 @@ impl Linear {
         }
     }
 
+    /// A map of fresh modules without biases, kept in four bits (NF4) where their weights lie.
+    ///
+    /// # Errors
+    /// Weights that are not matrices of the same number of inputs.
+    pub fn insert_quantized(parameters: &mut Parameters, modules: Vec<NewModule>) -> Result<Self> {
+        let mut added = Vec::new();
+        for NewModule { name, weight, .. } in modules {
+            let matrix = Nf4Matrix::quantize(&weight)?.placed_on(weight.device())?;
+            let stored = format!("{name}.weight");
+            parameters.push_quantized(stored.clone(), matrix);
+            let Some(id) = parameters.find_quantized(&stored) else { bail!("{stored} is not kept") };
+            added.push((name, Weight::Nf4(id), None));
+        }
+        match Self::side_by_side(parameters, added) {
+            Some(linear) => Ok(linear),
+            None => bail!("the new modules are not matrices of one input"),
+        }
+    }
+
     fn side_by_side(
         parameters: &Parameters,
         modules: Vec<(String, Weight, Option<ParameterId>)>,
@@ -220,7 +239,7 @@ impl Linear {
     }
 
     /// Bytes of weights and adapters, packed copies among them; those of a tied matrix are the embedding's.
-    pub(crate) fn footprint(&self, parameters: &Parameters) -> usize {
+    pub fn footprint(&self, parameters: &Parameters) -> usize {
         let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
         let quantized = self.modules.iter().map(|module| match module.weight {
             Weight::Nf4(id) => parameters.quantized_matrix(id).footprint(),

@@ -7,8 +7,8 @@
 //!
 //! A product decodes some rows at a time and lets them go; nothing dense is kept. The backward has dx alone: the matrix is no
 //! parameter. On a CPU the rows are decoded from the codes, and a stage of inference keeps the codes a second time in the order
-//! of the innermost loop (`cpu/gemm/nf4.rs`); elsewhere the codes lie on the device with their scales decoded,
-//! and a whole matrix is made by a look-up for each product.
+//! of the innermost loop (`cpu/gemm/nf4.rs`); elsewhere the codes lie on the device with their scales decoded: on a GPU a product of few
+//! rows decodes them on the way ([`crate::ops::nf4_product`]), and for others a whole matrix is made by a look-up.
 //!
 //! Departures: a block of zeros has the code of 0 (bitsandbytes divides by zero there); the mean of the scales is summed in
 //! f64.
@@ -24,6 +24,7 @@ use super::sum_order::SumOrder;
 use crate::cpu::gemm::{CodedMatrix, MatrixRef, PackedNf4, Store, gemm};
 use crate::cpu::storage::{with_slice, with_slice_mut};
 use crate::gpu::Gpu;
+use crate::ops::nf4_product::{DeviceNf4, nf4_product};
 
 /// Numbers that share a scale, where a matrix is quantised here.
 const BLOCK: usize = 64;
@@ -96,8 +97,8 @@ pub(crate) struct Nf4Matrix {
 enum Form {
     /// Two codes a byte, the first in the high four bits.
     Host { codes: Vec<u8>, scales: Nf4Scales },
-    /// On a device: codes of whole blocks u8, scales f32 \[blocks, 1], what a byte means f32 \[256, 2].
-    Device { codes: Tensor, scales: Tensor, pairs: Tensor },
+    /// On a device: codes of whole blocks u8, scales f32 \[blocks, 1], what a code means f32 \[16], and a byte f32 \[256, 2].
+    Device { codes: Tensor, scales: Tensor, levels: Tensor, pairs: Tensor },
 }
 
 impl Nf4Scales {
@@ -186,7 +187,7 @@ impl Nf4Matrix {
     }
 
     /// In the form for products on `device`.
-    fn on(self, device: &Device) -> Result<Self> {
+    pub(crate) fn on(self, device: &Device) -> Result<Self> {
         let Form::Host { codes, scales } = &self.form else { return Ok(self) };
         let blocks = self.numbers().div_ceil(self.block);
         let mut whole = codes.clone();
@@ -197,6 +198,7 @@ impl Nf4Matrix {
         let form = Form::Device {
             codes: Tensor::from_vec(whole, blocks * self.block / 2, device)?,
             scales: Tensor::from_vec(scales, (blocks, 1), device)?,
+            levels: Tensor::from_vec(self.levels.to_vec(), 16, device)?,
             pairs: Tensor::from_vec(pairs, (256, 2), device)?,
         };
         Ok(Self { form, ..self })
@@ -230,7 +232,7 @@ impl Nf4Matrix {
     pub(crate) fn dense(&self, dtype: DType) -> Result<Tensor> {
         match &self.form {
             Form::Host { .. } => self.decoded_rows(0, self.shape[0])?.to_dtype(dtype),
-            Form::Device { codes, scales, pairs } => {
+            Form::Device { codes, scales, pairs, .. } => {
                 let numbers = pairs.index_select(codes, 0)?.reshape(((), self.block))?;
                 let numbers = numbers.broadcast_mul(scales)?.flatten_all()?;
                 let numbers = numbers.narrow(0, 0, self.numbers())?;
@@ -338,6 +340,13 @@ impl Nf4Matrix {
         first: usize,
         sums: SumOrder,
     ) -> Result<()> {
+        if let (Some(gpu), Form::Device { codes, scales, levels, .. }) = (gpu, &self.form) {
+            let (shape, block) = (self.shape, self.block);
+            let matrix = DeviceNf4 { codes, scales, levels, shape, block };
+            if matrix.is_for(x.dims2()?.0, x.dtype()) && out.dtype() == x.dtype() {
+                return nf4_product(gpu, x, matrix, out, first);
+            }
+        }
         if !self.is_sliced(gpu, x) {
             return self
                 .by_panels(x.dtype(), |row, panel| dense::forward(gpu, x, panel, out, first + row, sums));

@@ -14,6 +14,7 @@ pub mod embedding;
 pub(crate) mod fixed_product;
 pub mod gated_unit;
 pub mod log_prob;
+pub(crate) mod nf4_product;
 pub mod paged_attention;
 pub mod rms_norm;
 pub mod rope;

@@ -16,8 +16,8 @@ use selfplay_model::{Decoder, Gradients};
 pub use completions::{best_examples, unpaired_examples};
 pub use groups::{AxisDrift, GroupObjective, GroupResponse, TokenGroup, axis_shares, token_groups};
 pub use pairs::{
-    AnchorPolicy, Anchors, MicroBatches, PairObjective, TokenPair, load_anchors, pair_gradients, token_pair,
-    token_pairs,
+    AnchorPolicy, Anchors, MicroBatches, PairData, PairObjective, TokenPair, load_anchors, pair_gradients,
+    token_pair,
 };
 pub use policies::ReadsPolicies;
 pub use preference::{
@@ -26,9 +26,9 @@ pub use preference::{
 };
 pub use sft::{SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, sft_example, sft_examples};
 
-#[cfg(test)]
-pub(crate) use pairs::ReferencePass;
 pub(crate) use pairs::check_vocabulary;
+#[cfg(test)]
+pub(crate) use pairs::{PairMembers, ReferencePass};
 
 use crate::activation_memory::ActivationMemory;
 use crate::collective::Collective;
@@ -163,7 +163,10 @@ pub trait Objective {
     fn examples(&self) -> &dyn Examples;
 
     /// A hash of everything that the examples bring into training.
-    fn fingerprint(&self) -> String;
+    ///
+    /// # Errors
+    /// Examples that cannot be read.
+    fn fingerprint(&self) -> Result<String, TrainError>;
 
     /// Whether the gradient of one example needs the log-probs of its whole batch.
     fn needs_whole_batch(&self) -> bool {

@@ -58,7 +58,7 @@ impl LoopState {
         let collective = run.collective;
         let identity = RunIdentity {
             seed: run.seed,
-            data: objective.fingerprint(),
+            data: agree(collective, objective.fingerprint())?,
             settings: settings_fingerprint(settings)?,
         };
         same_on_all(collective, "seeds", &format!("{:016x}", identity.seed))?;

@@ -19,7 +19,7 @@ use selfplay_testing::pair_ids::{PairIds, pair_ids};
 use super::{checkpoint, read_lines};
 use crate::collective::{Alone, Collective};
 use crate::loss::LossSettings;
-use crate::objectives::ReferencePass;
+use crate::objectives::{PairMembers, ReferencePass};
 use crate::*;
 
 const VOCAB: u32 = 32;

@@ -5,7 +5,7 @@ use selfplay_records::{HasKind, Instruction, Kind, Message, Pair};
 use selfplay_testing::json_file::write_json;
 
 use crate::turn::{TurnRules, assistant_tokens, last_turn};
-use crate::{LossKind, LossTokens, sft_examples, token_pairs};
+use crate::{LossKind, LossTokens, sft_examples, token_pair};
 
 const WORDS: [&str; 9] = ["<unk>", "<user>", "<assistant>", "</s>", "hi", "yes", "no", "why", "<nl>"];
 const TEMPLATE: &str = "{% for m in messages %}<{{ m.role }}> {{ m.content }} </s> {% endfor %}\
@@ -105,7 +105,8 @@ fn ids_win_over_messages_and_a_lone_response_follows_the_prompt() {
         rejected_ids: Some(vec![8]),
         ..text.clone()
     };
-    let got = token_pairs(&[text, ids], TurnRules::new(&codec, &[3]), LossKind::Dpo).unwrap();
+    let rules = TurnRules::new(&codec, &[3]);
+    let got = [text, ids].map(|pair| token_pair(0, &pair, rules, LossKind::Dpo).unwrap());
     assert_eq!(
         (&got[0].prompt, &got[0].chosen, &got[0].rejected),
         (&vec![1, 4, 3, 2], &vec![5, 3], &vec![6, 3])
@@ -118,7 +119,7 @@ fn ids_win_over_messages_and_a_lone_response_follows_the_prompt() {
 fn bad_rows_are_named() {
     let codec = codec(Some(TEMPLATE));
     let fails = |pair: Pair| {
-        let error = token_pairs(&[pair], TurnRules::new(&codec, &[3]), LossKind::Dpo).unwrap_err();
+        let error = token_pair(0, &pair, TurnRules::new(&codec, &[3]), LossKind::Dpo).unwrap_err();
         assert!(error.kind() == Kind::Input);
         error.to_string()
     };

@@ -79,6 +79,15 @@ fn one_split_twice_in_one_folder_is_asked_about() {
 }
 
 #[test]
+fn tables_are_taken_where_they_are_named_or_alone() {
+    assert_eq!(chosen(&["README.md", "zhihu_3k_rlfh.tsv"], None).unwrap(), ["zhihu_3k_rlfh.tsv"]);
+    let both = ["train.jsonl", "train.csv", "labels.csv"];
+    assert_eq!(chosen(&both, None).unwrap(), ["train.jsonl"]);
+    assert_eq!(chosen(&both, Some("labels.csv")).unwrap(), ["labels.csv"]);
+    refused(&["a.csv", "b.csv"], None, &["TSV"]);
+}
+
+#[test]
 fn a_missing_shard_is_named() {
     let of_five = |present: &[u64], split: Option<&str>| {
         let names: Vec<String> =

@@ -78,21 +78,10 @@ impl<'a> NativeGenerator<'a> {
                     prompt.prompt_ids = Some(ids);
                     prompts.push((place, prompt));
                 }
-                Err(problem) => replies[place] = Some(refused(&question.id, problem)),
+                Err(problem) => replies[place] = Some(ModelReply::refused(&question.id, problem)),
             }
         }
         Ok(prompts)
-    }
-}
-
-fn refused(id: &str, problem: String) -> ModelReply {
-    ModelReply {
-        id: id.to_owned(),
-        text: String::new(),
-        finish_reason: None,
-        prompt_tokens: 0,
-        completion_tokens: 0,
-        refused: Some(problem),
     }
 }
 

@@ -114,7 +114,15 @@ impl OpenAiGenerator {
     }
 }
 
-fn reply(question: &Question, answer: ChatAnswer) -> ModelReply {
+/// What a server reports of an answer that its filter has stopped.
+const FILTERED: &str = "content_filter";
+
+fn reply(question: &Question, answer: std::result::Result<ChatAnswer, String>) -> ModelReply {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(words) => return ModelReply::refused(&question.id, words),
+    };
+    let is_filtered = answer.finish_reason.as_deref() == Some(FILTERED);
     ModelReply {
         id: question.id.clone(),
         text: answer.text,
@@ -125,7 +133,7 @@ fn reply(question: &Question, answer: ChatAnswer) -> ModelReply {
         },
         prompt_tokens: answer.prompt_tokens,
         completion_tokens: answer.completion_tokens,
-        refused: None,
+        refused: is_filtered.then(|| format!("the answer was stopped by the server's filter ({FILTERED})")),
     }
 }
 
@@ -141,20 +149,21 @@ impl Generator for OpenAiGenerator {
             task.set(answered as u64, "");
             if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let answers = match client.chat(&requests, &mut progress)? {
+        let answers = match client.chat_each(&requests, &mut progress)? {
             Answers::All(answers) => answers,
             // What was answered is in the transcript.
             Answers::Stopped(_) => return asker.check_stop(),
         };
         let usage = client.usage();
+        let refused = answers.iter().filter(|answer| answer.is_err()).count();
         let mut answers = answers.into_iter();
         for (shard, questions) in shards.iter().enumerate() {
             let replies = questions.iter().zip(answers.by_ref()).map(|(one, answer)| reply(one, answer));
             (asker.keep)(shard, replies.collect())?;
         }
         task.finish(&format!(
-            "{} questions answered, {} of them by the transcript, {} tries repeated",
-            requests.len(),
+            "{} questions answered, {} of them by the transcript, {refused} refused, {} tries repeated",
+            requests.len() - refused,
             usage.replayed,
             usage.retried
         ));

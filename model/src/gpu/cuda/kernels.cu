@@ -5,6 +5,7 @@
 #include "fixed_product.cu"
 #include "gated_unit.cu"
 #include "log_prob.cu"
+#include "nf4_product.cu"
 #include "norm.cu"
 #include "optimizer.cu"
 #include "paged_attention.cu"

@@ -3,79 +3,81 @@
 //! The example of row i has the response of the row half of the data further on (around its end), or of the first one after that whose
 //! prompt is another: neighbours, which may be of one prompt, get different ones, and they are the same in every epoch.
 
+use std::path::Path;
+
 use selfplay_records::Completion;
 
 use super::{CompletionTokens, completion_tokens};
 use crate::loss::PreferenceTarget;
-use crate::objectives::TokenPair;
+use crate::objectives::{PairData, TokenPair};
 use crate::turn::TurnRules;
 use crate::{LossKind, TrainError};
 
-/// Rows as examples: `chosen` is a row's own response, `rejected` that of another prompt.
+/// Rows as examples: `chosen` is a row's own response, `rejected` that of another prompt. `folder` is where tokens go that do not fit into
+/// memory.
 ///
 /// # Errors
-/// A row without tokens or without a label, with its name; data of a single prompt.
+/// A row without tokens or without a label, with its name; data of a single prompt; a file that cannot be written.
 pub fn unpaired_examples(
     rows: &[Completion],
     rules: TurnRules<'_>,
     loss: LossKind,
-) -> Result<Vec<TokenPair>, TrainError> {
-    let tokens: Vec<CompletionTokens> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, completion)| completion_tokens(row, completion, rules))
-        .collect::<Result<_, _>>()?;
+    folder: &Path,
+) -> Result<PairData, TrainError> {
     let bos = rules.codec.tokenizer.bos_id();
-    let mut examples = Vec::with_capacity(rows.len());
-    for (place, own) in tokens.iter().enumerate() {
-        let Some(desirable) = rows[place].label else {
+    let mut examples = PairData::new(folder);
+    for (place, row) in rows.iter().enumerate() {
+        let CompletionTokens { name, prompt, response } = completion_tokens(place, row, rules)?;
+        let Some(desirable) = row.label else {
             let want =
                 format!("true or false: loss = \"{loss}\" learns from desirable and undesirable responses");
-            return Err(TrainError::example(own.name.clone(), "no `label`", want));
+            return Err(TrainError::example(name, "no `label`", want));
         };
-        let Some(other) = other_prompt(&tokens, place) else {
+        let mut rejected = None;
+        for other in places_after(place, rows.len()) {
+            let other = completion_tokens(other, &rows[other], rules)?;
+            if other.prompt != prompt {
+                rejected = Some(other.response);
+                break;
+            }
+        }
+        let Some(rejected) = rejected else {
             return Err(TrainError::Data {
-                problem: format!("all {} rows have the same prompt", tokens.len()),
+                problem: format!("all {} rows have the same prompt", rows.len()),
                 want: format!(
                     "two prompts or more: loss = \"{loss}\" estimates a divergence from responses to other prompts"
                 ),
             });
         };
         examples.push(TokenPair {
-            name: own.name.clone(),
-            prompt: own.prompt.clone(),
-            prompt_has_bos: bos.is_some() && own.prompt.first().copied() == bos,
-            chosen: own.response.clone(),
-            rejected: tokens[other].response.clone(),
+            name,
+            prompt_has_bos: bos.is_some() && prompt.first().copied() == bos,
+            prompt,
+            chosen: response,
+            rejected,
             target: PreferenceTarget { desirable: Some(desirable), ..PreferenceTarget::default() },
             ..TokenPair::default()
-        });
+        })?;
     }
     Ok(examples)
 }
 
-/// The row whose response stands beside that of the row at `place`.
-fn other_prompt(tokens: &[CompletionTokens], place: usize) -> Option<usize> {
-    let count = tokens.len();
-    let from = place + count / 2;
-    (0..count).map(|step| (from + step) % count).find(|&other| tokens[other].prompt != tokens[place].prompt)
+/// The places that are looked at for another prompt, from half of the data further on.
+fn places_after(place: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |step| (place + count / 2 + step) % count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tokens(prompts: &[u32]) -> Vec<CompletionTokens> {
-        let one =
-            |&prompt: &u32| CompletionTokens { name: String::new(), prompt: vec![prompt], response: vec![9] };
-        prompts.iter().map(one).collect()
-    }
-
     #[test]
     fn the_other_response_is_of_another_prompt_and_each_is_taken_once_where_it_can_be() {
         let of = |prompts: &[u32]| {
-            let tokens = tokens(prompts);
-            (0..prompts.len()).map(|place| other_prompt(&tokens, place)).collect::<Vec<_>>()
+            let other = |place: usize| {
+                places_after(place, prompts.len()).find(|&other| prompts[other] != prompts[place])
+            };
+            (0..prompts.len()).map(other).collect::<Vec<_>>()
         };
         assert_eq!(of(&[1, 1, 2, 2]), [Some(2), Some(3), Some(0), Some(1)]);
         // From row 1 (the same prompt) on to row 2; rows 1 and 2 begin past themselves.

@@ -218,7 +218,7 @@ impl Objective for GroupObjective {
         &self.groups
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, TrainError> {
         let mut hash = Fingerprint::new();
         hash.bytes(b"groups").real(self.surrogate.kl_weight);
         for group in &self.groups {
@@ -233,7 +233,7 @@ impl Objective for GroupObjective {
                 }
             }
         }
-        hash.hex()
+        Ok(hash.hex())
     }
 
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
@@ -267,18 +267,25 @@ impl Objective for GroupObjective {
             let (rows, targets) = (&packed.targets.rows, &packed.targets.targets);
             let decoder = part.decoder;
             let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
-            let log_probs = decoder.token_log_probs(tape.hidden(), rows, targets)?;
-            let mut slopes = vec![0f32; log_probs.len()];
-            for (&member, span) in own.iter().zip(&packed.spans) {
-                let share =
-                    self.of_response(&part, member, &log_probs[span.clone()], &mut slopes[span.clone()]);
-                report = report.plus(share);
-                if report.not_finite.is_some() {
-                    report.loss = f64::NAN;
-                    return Ok(report);
+            // A token's derivative needs its own log-prob alone: those that are known are decided.
+            let mut shares = Vec::new();
+            let mut derivatives = |known: &[f32]| {
+                let mut slopes = vec![0f32; known.len()];
+                shares.clear();
+                for (&member, span) in own.iter().zip(&packed.spans) {
+                    let there = span.start.min(known.len())..span.end.min(known.len());
+                    let slopes = &mut slopes[there.clone()];
+                    shares.push(self.of_response(&part, member, &known[there], slopes));
                 }
+                candle_core::Result::Ok(slopes)
+            };
+            let d_hidden =
+                decoder.token_log_probs_pass(tape.hidden(), rows, targets, grads, &mut derivatives)?;
+            report = shares.into_iter().fold(report, BatchReport::plus);
+            if report.not_finite.is_some() {
+                report.loss = f64::NAN;
+                return Ok(report);
             }
-            let d_hidden = decoder.token_log_probs_backward(tape.hidden(), rows, targets, &slopes, grads)?;
             decoder.backward(tape, &d_hidden, grads)?;
         }
         Ok(report)
@@ -303,7 +310,7 @@ impl GroupObjective {
         let response = &group.responses[member.response];
         // Of the batch's mean over groups, the group's over responses.
         let of_batch = 1.0 / (part.batch.len().max(1) * group.responses.len().max(1)) as f64;
-        let share = of_batch / log_probs.len().max(1) as f64;
+        let share = of_batch / response.ids.len().max(1) as f64;
         let old = response.old.as_deref().unwrap_or_default();
         let reference = response.reference.as_deref().unwrap_or(old);
         let (mut loss, mut sum, mut kl, mut clipped) = (0.0, 0.0, 0.0, 0usize);

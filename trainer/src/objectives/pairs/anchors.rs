@@ -14,9 +14,10 @@
 
 use selfplay_model::Decoder;
 
+use super::PairObjective;
+use super::data::{PairMembers, StoredPair};
 use super::reference::ReferencePass;
 use super::token_pair::check_vocabulary;
-use super::{PairObjective, TokenPair};
 use crate::TrainError;
 use crate::context::{LengthRemedy, check_context};
 use crate::loss::PairLogProbs;
@@ -54,7 +55,7 @@ pub(super) enum AnchorPart {
 
 impl AnchorPart {
     /// Whether a pair has its log-probs of this part.
-    pub(super) fn is_in(self, pair: &TokenPair) -> bool {
+    pub(super) fn is_in(self, pair: &StoredPair) -> bool {
         match self {
             Self::Reference => pair.reference.is_some(),
             Self::Initial => pair.initial.is_some(),
@@ -63,7 +64,7 @@ impl AnchorPart {
     }
 
     /// Gives a pair its log-probs of this part; earlier policies come in their order.
-    pub(super) fn put(self, pair: &mut TokenPair, value: PairLogProbs) {
+    pub(super) fn put(self, pair: &mut StoredPair, value: PairLogProbs) {
         match self {
             Self::Reference => pair.reference = Some(value),
             Self::Initial => pair.initial = Some(value),
@@ -90,16 +91,16 @@ pub fn load_anchors<E: From<TrainError>>(
         if members.is_empty() {
             continue;
         }
-        let pairs: Vec<&TokenPair> = members.iter().map(|&index| &objective.pairs()[index]).collect();
+        let pairs = PairMembers { data: objective.pairs(), members: &members };
         let folder = run.folder.join("reference");
         let pass = ReferencePass { policy: &name, ..objective.reference_pass(run, &folder) };
-        let values = match pass.read_all(&pairs)? {
+        let values = match pass.read_all(pairs)? {
             Some(values) => values,
             None if (run.stop)() => return Ok(Preparation::Stopped),
             None => {
                 let decoder = load(&name)?;
-                fits(&decoder, &pairs)?;
-                match pass.log_probs(&decoder, &pairs)? {
+                fits(&decoder, pairs)?;
+                match pass.log_probs(&decoder, pairs)? {
                     Some(values) => values,
                     None => return Ok(Preparation::Stopped),
                 }
@@ -111,10 +112,11 @@ pub fn load_anchors<E: From<TrainError>>(
 }
 
 /// That a policy can read every pair.
-fn fits(decoder: &Decoder, pairs: &[&TokenPair]) -> Result<(), TrainError> {
-    for pair in pairs {
+fn fits(decoder: &Decoder, pairs: PairMembers<'_>) -> Result<(), TrainError> {
+    for &index in pairs.members {
+        let pair = pairs.data.get(index)?;
         check_vocabulary(decoder, &pair.name, [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]])?;
-        let length = pair.longest();
+        let length = pairs.data.lengths(index).longest();
         check_context(
             decoder,
             &pair.name,

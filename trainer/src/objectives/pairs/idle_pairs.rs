@@ -1,6 +1,6 @@
 //! Pairs that nothing can be learnt from: truncated to nothing, or two responses of the same tokens after truncation.
 
-use super::TokenPair;
+use super::data::PairData;
 use super::truncate::LengthLimits;
 use crate::TrainError;
 use crate::objectives::Example;
@@ -9,12 +9,9 @@ use crate::objectives::Example;
 ///
 /// # Errors
 /// [`TrainError::Data`] where no pair is left.
-pub(crate) fn drop_emptied(pairs: &mut Vec<TokenPair>, limits: LengthLimits) -> Result<usize, TrainError> {
+pub(super) fn drop_emptied(pairs: &mut PairData, limits: LengthLimits) -> Result<usize, TrainError> {
     let before = pairs.len();
-    let is_empty = |pair: &TokenPair| pair.chosen.is_empty() || pair.rejected.is_empty();
-    let first = pairs.iter().find(|pair| is_empty(pair)).map(|pair| pair.name.clone());
-    pairs.retain(|pair| !is_empty(pair));
-    let dropped = before - pairs.len();
+    let (dropped, first) = pairs.retain(|lengths| lengths.chosen > 0 && lengths.rejected > 0);
     let LengthLimits { max_length, max_prompt_length } = limits;
     match first {
         Some(first) if pairs.is_empty() => Err(TrainError::Data {
@@ -35,6 +32,25 @@ pub(crate) fn drop_emptied(pairs: &mut Vec<TokenPair>, limits: LengthLimits) -> 
     }
 }
 
+/// Counts the pairs of the same tokens in both responses, and names the first in the log.
+///
+/// # Errors
+/// When the tokens cannot be read.
+pub(super) fn count_identical_pairs(pairs: &PairData) -> Result<usize, TrainError> {
+    let mut names = Vec::new();
+    for index in 0..pairs.len() {
+        let lengths = pairs.lengths(index);
+        if lengths.chosen == lengths.rejected {
+            let pair = pairs.get(index)?;
+            names.extend((pair.chosen == pair.rejected).then_some(pair.name));
+        }
+    }
+    if let Some(first) = names.first() {
+        tell_identical(names.len(), pairs.len(), "responses", first);
+    }
+    Ok(names.len())
+}
+
 /// Counts the pairs whose two `sides` are the same tokens by `is_identical`, and names the first in the log.
 pub(crate) fn count_identical<E: Example>(
     pairs: &[E],
@@ -44,16 +60,19 @@ pub(crate) fn count_identical<E: Example>(
     let mut same = pairs.iter().filter(|pair| is_identical(pair));
     let Some(first) = same.next() else { return 0 };
     let count = 1 + same.count();
-    tracing::warn!(
-        "{count} of {} pairs have the same tokens in both {sides}, and teach no preference (the first is {})",
-        pairs.len(),
-        first.name()
-    );
+    tell_identical(count, pairs.len(), sides, first.name());
     count
+}
+
+fn tell_identical(count: usize, pairs: usize, sides: &str, first: &str) {
+    tracing::warn!(
+        "{count} of {pairs} pairs have the same tokens in both {sides}, and teach no preference (the first is {first})"
+    );
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::TokenPair;
     use super::*;
 
     fn pair(name: &str, chosen: &[u32], rejected: &[u32]) -> TokenPair {
@@ -64,11 +83,12 @@ mod tests {
     #[test]
     fn what_is_cut_to_nothing_is_left_out_and_the_same_is_counted() {
         let limits = LengthLimits { max_length: 4, max_prompt_length: 4 };
-        let mut pairs = vec![pair("a", &[1], &[2]), pair("b", &[], &[2]), pair("c", &[3], &[3])];
+        let pairs = vec![pair("a", &[1], &[2]), pair("b", &[], &[2]), pair("c", &[3], &[3])];
+        let mut pairs = PairData::from(pairs);
         assert_eq!(drop_emptied(&mut pairs, limits).unwrap(), 1);
-        assert_eq!(pairs.iter().map(|pair| pair.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(count_identical(&pairs, "responses", |pair| pair.chosen == pair.rejected), 1);
-        let error = drop_emptied(&mut vec![pair("b", &[], &[])], limits).unwrap_err();
+        assert_eq!([0, 1].map(|index| pairs.get(index).unwrap().name), ["a", "c"]);
+        assert_eq!(count_identical_pairs(&pairs).unwrap(), 1);
+        let error = drop_emptied(&mut PairData::from(vec![pair("b", &[], &[])]), limits).unwrap_err();
         assert_eq!(selfplay_records::HasKind::kind(&error), selfplay_records::Kind::Input);
         assert!(error.to_string().contains("max_prompt_length, which is 4, below"), "{error}");
     }

@@ -1,6 +1,7 @@
 //! Preference pairs under one of the losses: truncation, log-probs under other policies, gradients.
 
 mod anchors;
+mod data;
 mod gradients;
 mod idle_pairs;
 mod objective;
@@ -10,12 +11,15 @@ mod truncate;
 mod weigh;
 
 pub use anchors::{AnchorPolicy, Anchors, load_anchors};
+pub use data::PairData;
 pub use gradients::{MicroBatches, pair_gradients};
 pub use objective::PairObjective;
-pub use token_pair::{TokenPair, token_pair, token_pairs};
+pub use token_pair::{TokenPair, token_pair};
 
 pub(crate) use idle_pairs::count_identical;
 pub(crate) use token_pair::check_vocabulary;
 
+#[cfg(test)]
+pub(crate) use data::PairMembers;
 #[cfg(test)]
 pub(crate) use reference::ReferencePass;

@@ -4,11 +4,12 @@ use selfplay_model::{Decoder, Gradients};
 use selfplay_records::ExampleKind;
 
 use super::anchors::{AnchorPart, AnchorPolicy, Anchors, mixed};
+use super::data::{PairData, PairMembers};
 use super::gradients::{MicroBatches, PairPass};
-use super::idle_pairs::{count_identical, drop_emptied};
+use super::idle_pairs::{count_identical_pairs, drop_emptied};
 use super::reference::ReferencePass;
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
-use super::truncate::{LengthLimits, truncate, truncate_unpaired};
+use super::truncate::{CutRule, LengthLimits};
 use super::weigh::weigh_by_margin;
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
@@ -23,7 +24,7 @@ use crate::{PairWeight, TrainError, TrainSettings};
 /// folder: they are the reference, unless [`Anchors`] name another. Log-probs that the pairs bring are used as they are,
 /// even for a pair that is cut to `max_length` here.
 pub struct PairObjective {
-    pairs: Vec<TokenPair>,
+    pairs: PairData,
     settings: TrainSettings,
     anchors: Anchors,
     loss: LossSettings,
@@ -42,7 +43,8 @@ struct LeftPairs {
 
 impl PairObjective {
     /// Pairs to train on, and how.
-    pub fn new(pairs: Vec<TokenPair>, settings: &TrainSettings) -> Self {
+    pub fn new(pairs: impl Into<PairData>, settings: &TrainSettings) -> Self {
+        let pairs = pairs.into();
         let loss = LossSettings::from(settings);
         let (settings, anchors) = (settings.clone(), Anchors::default());
         Self { pairs, settings, anchors, loss, truncated: None, left: None }
@@ -80,20 +82,21 @@ impl PairObjective {
         parts
     }
 
-    pub(super) fn pairs(&self) -> &[TokenPair] {
+    pub(super) fn pairs(&self) -> &PairData {
         &self.pairs
     }
 
     /// The pairs that some step trains on and that lack the log-probs of a part.
     pub(super) fn lacking(&self, part: AnchorPart, seed: u64) -> Vec<usize> {
         let trained = trained_pairs(&self.settings, self.pairs.len(), seed);
-        (0..self.pairs.len()).filter(|&index| trained[index] && !part.is_in(&self.pairs[index])).collect()
+        let pairs = self.pairs.entries().iter().enumerate();
+        pairs.filter(|(index, pair)| trained[*index] && !part.is_in(pair)).map(|(index, _)| index).collect()
     }
 
     /// Gives some pairs their log-probs of a part.
     pub(super) fn fill(&mut self, part: AnchorPart, members: &[usize], values: Vec<PairLogProbs>) {
         for (&index, value) in members.iter().zip(values) {
-            part.put(&mut self.pairs[index], value);
+            part.put(&mut self.pairs.entries_mut()[index], value);
         }
     }
 
@@ -118,9 +121,15 @@ impl PairObjective {
     /// # Errors
     /// A pair without tokens, or none that is left.
     pub(super) fn cut(&mut self) -> Result<(), TrainError> {
-        self.pairs.iter().try_for_each(check_lengths)?;
+        self.check_lengths()?;
         self.truncate();
         self.leave_out()
+    }
+
+    /// That every list of every pair has tokens; those that were cut are not asked again.
+    fn check_lengths(&self) -> Result<(), TrainError> {
+        let mut pairs = self.pairs.entries().iter().enumerate();
+        pairs.try_for_each(|(index, pair)| check_lengths(&pair.name, self.pairs.lengths(index)))
     }
 
     fn truncate(&mut self) {
@@ -128,11 +137,8 @@ impl PairObjective {
             return;
         }
         let limits = LengthLimits::from(&self.settings);
-        let unpaired = self.is_unpaired();
-        let cut_one = |pair: &mut TokenPair| {
-            if unpaired { truncate_unpaired(pair, limits) } else { truncate(pair, limits) }
-        };
-        let cut = self.pairs.iter_mut().map(cut_one).filter(|cut| *cut).count();
+        let rule = if self.is_unpaired() { CutRule::Unpaired(limits) } else { CutRule::Pair(limits) };
+        let cut = self.pairs.limit(rule);
         if cut > 0 {
             tracing::info!("{cut} of {} pairs cut to max_length = {}", self.pairs.len(), limits.max_length);
         }
@@ -142,10 +148,7 @@ impl PairObjective {
     fn leave_out(&mut self) -> Result<(), TrainError> {
         if self.left.is_none() {
             let skipped = drop_emptied(&mut self.pairs, LengthLimits::from(&self.settings))?;
-            let identical = match self.is_unpaired() {
-                true => 0,
-                false => count_identical(&self.pairs, "responses", |pair| pair.chosen == pair.rejected),
-            };
+            let identical = if self.is_unpaired() { 0 } else { count_identical_pairs(&self.pairs)? };
             if self.settings.pair_weight == PairWeight::Margin {
                 weigh_by_margin(&mut self.pairs)?;
             }
@@ -157,10 +160,10 @@ impl PairObjective {
     /// That every pair has, or will get, the log-probs under the initial policy where the loss reads them.
     fn check_initial(&self) -> Result<(), TrainError> {
         let is_known = !needs_initial(self.loss.kind) || self.anchors.initial.is_some();
-        match self.pairs.iter().find(|pair| !is_known && pair.initial.is_none()) {
+        match self.pairs.first_without_initial().filter(|_| !is_known) {
             None => Ok(()),
             Some(pair) => Err(TrainError::example(
-                pair.name.clone(),
+                pair,
                 "no `initial_chosen_logps` and `initial_rejected_logps`",
                 format!(
                     "both with loss = \"{}\", or the initial policy to compute them with",
@@ -171,8 +174,14 @@ impl PairObjective {
     }
 
     /// Calls `work` with the part's pass over its batch.
-    fn pass<T>(&self, part: Part<'_>, work: impl FnOnce(&PairPass<'_>) -> T) -> T {
-        let pairs: Vec<&TokenPair> = part.batch.iter().map(|&index| &self.pairs[index]).collect();
+    fn pass<T>(
+        &self,
+        part: Part<'_>,
+        work: impl FnOnce(&PairPass<'_>) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let batch: Vec<TokenPair> =
+            part.batch.iter().map(|&index| self.pairs.get(index)).collect::<Result<_, _>>()?;
+        let pairs: Vec<&TokenPair> = batch.iter().collect();
         work(&PairPass {
             decoder: part.decoder,
             pairs: &pairs,
@@ -195,13 +204,14 @@ impl Objective for PairObjective {
 
     fn check(&mut self, decoder: &mut Decoder, _seed: u64) -> Result<(), TrainError> {
         self.check_initial()?;
-        for pair in &self.pairs {
-            check_lengths(pair)?;
+        for index in 0..self.pairs.len() {
+            let pair = self.pairs.get(index)?;
+            check_lengths(&pair.name, self.pairs.lengths(index))?;
             check_vocabulary(decoder, &pair.name, [&pair.prompt[..], &pair.chosen[..], &pair.rejected[..]])?;
         }
         self.truncate();
-        for pair in &self.pairs {
-            let length = pair.longest();
+        for (index, pair) in self.pairs.entries().iter().enumerate() {
+            let length = self.pairs.lengths(index).longest();
             let key = LengthRemedy::Key("train.max_length");
             check_context(decoder, &pair.name, length, length.saturating_sub(1), key)?;
         }
@@ -217,15 +227,15 @@ impl Objective for PairObjective {
             if let AnchorPolicy::Other(name) = policy {
                 return Err(TrainError::AnchorNotLoaded { policy: name });
             }
-            let pairs: Vec<&TokenPair> = members.iter().map(|&index| &self.pairs[index]).collect();
+            let pairs = PairMembers { data: &self.pairs, members: &members };
             let folder = run.folder.join("reference");
-            match self.reference_pass(run, &folder).log_probs(decoder, &pairs)? {
+            match self.reference_pass(run, &folder).log_probs(decoder, pairs)? {
                 Some(values) => self.fill(part, &members, values),
                 None => return Ok(Preparation::Stopped),
             }
         }
         let weights = self.settings.history_weights.as_deref();
-        for pair in &mut self.pairs {
+        for pair in self.pairs.entries_mut() {
             let earlier = std::mem::take(&mut pair.earlier);
             pair.reference = pair.reference.map(|reference| mixed(reference, &earlier, weights));
         }
@@ -236,9 +246,10 @@ impl Objective for PairObjective {
         &self.pairs
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, TrainError> {
         let mut hash = Fingerprint::new();
-        for pair in &self.pairs {
+        for index in 0..self.pairs.len() {
+            let pair = self.pairs.get(index)?;
             pair.fingerprint(&mut hash);
             let target = &pair.target;
             let mut values = vec![
@@ -263,7 +274,7 @@ impl Objective for PairObjective {
                 hash.bytes(b"initial").real(initial.chosen).real(initial.rejected);
             }
         }
-        hash.hex()
+        Ok(hash.hex())
     }
 
     fn needs_whole_batch(&self) -> bool {

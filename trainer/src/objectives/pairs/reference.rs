@@ -16,6 +16,7 @@ use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 
 use super::TokenPair;
+use super::data::PairMembers;
 use super::gradients::pair_log_probs;
 use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
@@ -42,7 +43,7 @@ pub(crate) struct ReferencePass<'a> {
 
 /// Some pairs that lack their log-probs.
 struct ReferenceShard {
-    /// Indices of pairs.
+    /// Places among the pairs of the pass.
     members: Vec<usize>,
     path: PathBuf,
 }
@@ -53,16 +54,16 @@ impl ReferencePass<'_> {
     pub(crate) fn log_probs(
         &self,
         decoder: &Decoder,
-        pairs: &[&TokenPair],
+        pairs: PairMembers<'_>,
     ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-        if pairs.is_empty() {
+        if pairs.len() == 0 {
             return Ok(Some(Vec::new()));
         }
         let first = is_first(self.collective);
         let made = if first { atomic::create_dir_all(self.folder).map_err(TrainError::from) } else { Ok(()) };
         agree(self.collective, made)?;
         let mut all = Vec::with_capacity(pairs.len());
-        for round in self.shards(pairs).chunks(self.collective.world()) {
+        for round in self.shards(pairs)?.chunks(self.collective.world()) {
             match self.round(decoder, pairs, round)? {
                 Some(values) => all.extend(values),
                 None => return Ok(None),
@@ -72,9 +73,9 @@ impl ReferencePass<'_> {
     }
 
     /// The pairs' log-probs where every shard of them is on disk.
-    pub(super) fn read_all(&self, pairs: &[&TokenPair]) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+    pub(super) fn read_all(&self, pairs: PairMembers<'_>) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let mut all = Vec::with_capacity(pairs.len());
-        for round in self.shards(pairs).chunks(self.collective.world()) {
+        for round in self.shards(pairs)?.chunks(self.collective.world()) {
             for shard in self.read(round)? {
                 match shard {
                     Some(values) => all.extend(values),
@@ -85,35 +86,36 @@ impl ReferencePass<'_> {
         Ok(Some(all))
     }
 
-    fn shards(&self, pairs: &[&TokenPair]) -> Vec<ReferenceShard> {
+    fn shards(&self, pairs: PairMembers<'_>) -> Result<Vec<ReferenceShard>, TrainError> {
         let places: Vec<usize> = (0..pairs.len()).collect();
         let shards = places.chunks(SHARD).enumerate();
-        shards
+        let named = shards
             .map(|(number, members)| {
                 let mut hash = Fingerprint::new();
                 hash.bytes(self.policy.as_bytes());
                 if self.loss_tokens == LossTokens::All {
                     hash.bytes(b"all tokens");
                 }
-                members.iter().for_each(|&index| pairs[index].fingerprint(&mut hash));
+                pairs.at(members)?.iter().for_each(|pair| pair.fingerprint(&mut hash));
                 let path = self.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]));
-                ReferenceShard { members: members.to_vec(), path }
+                Ok(ReferenceShard { members: members.to_vec(), path })
             })
-            .collect()
+            .collect();
+        agree(self.collective, named)
     }
 
     /// One shard for every rank, or for some of them at the end; their values in order, or `None` when asked to stop.
     fn round(
         &self,
         decoder: &Decoder,
-        pairs: &[&TokenPair],
+        pairs: PairMembers<'_>,
         round: &[ReferenceShard],
     ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let known = self.read(round)?;
-        let members =
-            |shard: &ReferenceShard| shard.members.iter().map(|&index| pairs[index]).collect::<Vec<_>>();
         let own = match round.get(self.collective.rank()) {
-            Some(shard) if known[self.collective.rank()].is_none() => self.compute(decoder, &members(shard)),
+            Some(shard) if known[self.collective.rank()].is_none() => {
+                pairs.at(&shard.members).and_then(|members| self.compute(decoder, &members))
+            }
             _ => Ok(None),
         };
         let own = agree(self.collective, own)?;
@@ -123,7 +125,7 @@ impl ReferencePass<'_> {
         let mut written = Ok(());
         for ((shard, known), computed) in round.iter().zip(known).zip(computed) {
             if let (None, Some(values), true) = (&known, &computed, is_first(self.collective)) {
-                written = written.and_then(|()| write_shard(&shard.path, &members(shard), values));
+                written = written.and_then(|()| write_shard(&shard.path, &pairs.at(&shard.members)?, values));
                 tracing::debug!("reference log-probs: {}", shard.path.display());
             }
             all = all.zip(known.or(computed)).map(|(all, values)| [all, values].concat());
@@ -147,15 +149,15 @@ impl ReferencePass<'_> {
     fn compute(
         &self,
         decoder: &Decoder,
-        pairs: &[&TokenPair],
+        pairs: &[TokenPair],
     ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-        let tokens: Vec<usize> = pairs.iter().map(|pair| pair.tokens()).collect();
+        let tokens: Vec<usize> = pairs.iter().map(TokenPair::tokens).collect();
         let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
         for micro in micro_batches(&tokens, self.micro_batch_tokens) {
             if (self.stop)() {
                 return Ok(None);
             }
-            let members: Vec<&TokenPair> = micro.iter().map(|&i| pairs[i]).collect();
+            let members: Vec<&TokenPair> = micro.iter().map(|&i| &pairs[i]).collect();
             for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members, self.loss_tokens)?) {
                 if !(value.chosen.is_finite() && value.rejected.is_finite()) {
                     return Err(TrainError::NotFinite {
@@ -230,7 +232,7 @@ fn read_shard(path: &Path, pairs: usize) -> Result<Option<Vec<PairLogProbs>>, Tr
     Ok(values.ok().filter(|values| values.len() == pairs))
 }
 
-fn write_shard(path: &Path, pairs: &[&TokenPair], values: &[PairLogProbs]) -> Result<(), TrainError> {
+fn write_shard(path: &Path, pairs: &[TokenPair], values: &[PairLogProbs]) -> Result<(), TrainError> {
     let mut text = Vec::new();
     for (pair, value) in pairs.iter().zip(values) {
         let line = ReferenceLine {
@@ -254,7 +256,7 @@ mod tests {
         let path = folder.path().join("00000.jsonl");
         let pair = TokenPair { name: "pair 0".into(), ..TokenPair::default() };
         let value = PairLogProbs { chosen: -185.965_225_219_726_56 / 3.0, rejected: -1e-17 };
-        write_shard(&path, &[&pair], &[value]).unwrap();
+        write_shard(&path, &[pair], &[value]).unwrap();
         assert_eq!(read_shard(&path, 1).unwrap(), Some(vec![value]));
         assert_eq!(read_shard(&path, 2).unwrap(), None);
         assert_eq!(read_shard(&folder.path().join("absent"), 1).unwrap(), None);

@@ -6,9 +6,9 @@
 use selfplay_model::Decoder;
 use selfplay_records::{Message, Pair};
 
+use super::truncate::PairLengths;
 use crate::fingerprint::Fingerprint;
 use crate::loss::{PairLogProbs, PreferenceTarget};
-use crate::objectives::Example;
 use crate::turn::{TurnRules, last_turn, prompt_ids};
 use crate::{LossKind, TrainError};
 
@@ -41,11 +41,6 @@ impl TokenPair {
         self.prompt.len() + self.chosen.len() + self.rejected.len()
     }
 
-    /// Tokens of the prompt and the longer response.
-    pub(crate) fn longest(&self) -> usize {
-        self.prompt.len() + self.chosen.len().max(self.rejected.len())
-    }
-
     /// Tokens of the prompt that a loss over all tokens predicts: all but the first.
     pub(crate) fn prompt_targets(&self) -> usize {
         self.prompt.len().saturating_sub(1)
@@ -56,35 +51,11 @@ impl TokenPair {
     }
 }
 
-impl Example for TokenPair {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn tokens(&self) -> usize {
-        Self::tokens(self)
-    }
-}
-
-/// Rows of a pairs file as tokens.
-///
-/// `loss` decides which target columns a row must have.
+/// One row of a pairs file as tokens; `loss` decides which target columns it must have.
 ///
 /// # Errors
 /// [`TrainError::Example`] names the row that has neither ids nor messages, an empty prompt or response, one
 /// reference log-prob without the other, or lacks a column that the loss needs.
-pub fn token_pairs(
-    rows: &[Pair],
-    rules: TurnRules<'_>,
-    loss: LossKind,
-) -> Result<Vec<TokenPair>, TrainError> {
-    rows.iter().enumerate().map(|(row, pair)| token_pair(row, pair, rules, loss)).collect()
-}
-
-/// One row of a pairs file as tokens.
-///
-/// # Errors
-/// As [`token_pairs`].
 pub fn token_pair(
     row: usize,
     pair: &Pair,
@@ -119,7 +90,7 @@ pub fn token_pair(
     let earlier = Vec::new();
     let pair =
         TokenPair { name, prompt, prompt_has_bos, chosen, rejected, target, reference, initial, earlier };
-    check_lengths(&pair)?;
+    check_lengths(&pair.name, PairLengths::of(&pair))?;
     Ok(pair)
 }
 
@@ -197,14 +168,11 @@ fn target(pair: &Pair, loss: LossKind, name: &str) -> Result<PreferenceTarget, T
 }
 
 /// Checks that prompt and responses have tokens.
-pub(crate) fn check_lengths(pair: &TokenPair) -> Result<(), TrainError> {
-    for (field, ids) in [("prompt", &pair.prompt), ("chosen", &pair.chosen), ("rejected", &pair.rejected)] {
-        if ids.is_empty() {
-            return Err(TrainError::example(
-                pair.name.clone(),
-                format!("no tokens in `{field}`"),
-                "one token or more",
-            ));
+pub(super) fn check_lengths(name: &str, lengths: PairLengths) -> Result<(), TrainError> {
+    let PairLengths { prompt, chosen, rejected } = lengths;
+    for (field, count) in [("prompt", prompt), ("chosen", chosen), ("rejected", rejected)] {
+        if count == 0 {
+            return Err(TrainError::example(name, format!("no tokens in `{field}`"), "one token or more"));
         }
     }
     Ok(())
@@ -255,7 +223,7 @@ mod tests {
     fn empty_lists_are_named() {
         let pair =
             TokenPair { name: "pair 9".into(), prompt: vec![1], chosen: vec![2], ..TokenPair::default() };
-        let text = check_lengths(&pair).unwrap_err().to_string();
+        let text = check_lengths(&pair.name, PairLengths::of(&pair)).unwrap_err().to_string();
         assert!(text.contains("pair 9") && text.contains("rejected"), "{text}");
     }
 }

@@ -21,38 +21,92 @@ impl From<&TrainSettings> for LengthLimits {
     }
 }
 
-/// Cuts one pair to the limits; whether anything was cut.
-pub(crate) fn truncate(pair: &mut TokenPair, limits: LengthLimits) -> bool {
-    let longer = pair.chosen.len().max(pair.rejected.len());
-    if pair.prompt.len() + longer <= limits.max_length {
-        return false;
-    }
-    let mut cut = cut_left(&mut pair.prompt, limits.max_prompt_length, pair.prompt_has_bos);
-    if pair.prompt.len() + longer > limits.max_length {
-        let room = limits.max_length.saturating_sub(pair.prompt.len());
-        cut |= pair.chosen.len() > room || pair.rejected.len() > room;
-        pair.chosen.truncate(room);
-        pair.rejected.truncate(room);
-    }
-    cut
+/// Tokens of a pair's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PairLengths {
+    pub(crate) prompt: usize,
+    pub(crate) chosen: usize,
+    pub(crate) rejected: usize,
 }
 
-/// Cuts one unpaired response to the limits, which its own tokens decide: `rejected`, which answers another prompt, gets the room that
-/// they leave. Whether anything of the example's own was cut.
-pub(crate) fn truncate_unpaired(example: &mut TokenPair, limits: LengthLimits) -> bool {
-    let room = limits.max_length.saturating_sub(example.prompt.len());
-    example.rejected.truncate(room.max(example.chosen.len()));
-    truncate(example, limits)
+impl PairLengths {
+    pub(super) fn of(pair: &TokenPair) -> Self {
+        Self { prompt: pair.prompt.len(), chosen: pair.chosen.len(), rejected: pair.rejected.len() }
+    }
+
+    /// Tokens of a forward pass over the pair: the prompt once, both responses.
+    pub(crate) fn tokens(self) -> usize {
+        self.prompt + self.chosen + self.rejected
+    }
+
+    /// Tokens of the prompt and the longer response.
+    pub(crate) fn longest(self) -> usize {
+        self.prompt + self.chosen.max(self.rejected)
+    }
+
+    /// What the limits leave.
+    pub(crate) fn cut(self, limits: LengthLimits) -> Self {
+        if self.longest() <= limits.max_length {
+            return self;
+        }
+        let cut = Self { prompt: self.prompt.min(limits.max_prompt_length), ..self };
+        if cut.longest() <= limits.max_length {
+            return cut;
+        }
+        let room = limits.max_length.saturating_sub(cut.prompt);
+        Self { chosen: cut.chosen.min(room), rejected: cut.rejected.min(room), ..cut }
+    }
+}
+
+/// Which of an example's lists decide what is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CutRule {
+    /// All of a pair's.
+    Pair(LengthLimits),
+    /// An unpaired response's own tokens: `rejected`, which answers another prompt, gets the room that they leave.
+    Unpaired(LengthLimits),
+}
+
+impl CutRule {
+    /// What the rule leaves.
+    pub(super) fn lengths(self, whole: PairLengths) -> PairLengths {
+        match self {
+            Self::Pair(limits) => whole.cut(limits),
+            Self::Unpaired(limits) => {
+                let room = limits.max_length.saturating_sub(whole.prompt);
+                let rejected = whole.rejected.min(room.max(whole.chosen));
+                PairLengths { rejected, ..whole }.cut(limits)
+            }
+        }
+    }
+
+    /// Whether anything of the example's own is cut.
+    pub(super) fn shortens(self, whole: PairLengths) -> bool {
+        let cut = self.lengths(whole);
+        match self {
+            Self::Pair(_) => cut != whole,
+            Self::Unpaired(_) => (cut.prompt, cut.chosen) != (whole.prompt, whole.chosen),
+        }
+    }
+
+    /// Cuts an example; whether anything of its own was cut.
+    pub(super) fn apply(self, pair: &mut TokenPair) -> bool {
+        let whole = PairLengths::of(pair);
+        let cut = self.lengths(whole);
+        cut_left(&mut pair.prompt, cut.prompt, pair.prompt_has_bos);
+        pair.chosen.truncate(cut.chosen);
+        pair.rejected.truncate(cut.rejected);
+        self.shortens(whole)
+    }
 }
 
 /// Keeps the last `limit` ids, the first of them exchanged for the prompt's own first one if that is its BOS.
-fn cut_left(prompt: &mut Vec<u32>, limit: usize, keeps_first: bool) -> bool {
+fn cut_left(prompt: &mut Vec<u32>, limit: usize, keeps_first: bool) {
     if prompt.len() <= limit {
-        return false;
+        return;
     }
     let kept = if keeps_first && limit > 0 { 1 } else { 0 };
     prompt.drain(kept..prompt.len() - (limit - kept));
-    true
 }
 
 #[cfg(test)]
@@ -67,6 +121,11 @@ mod tests {
             prompt_has_bos: bos,
             ..TokenPair::default()
         }
+    }
+
+    /// Cuts a pair.
+    fn truncate(pair: &mut TokenPair, limits: LengthLimits) -> bool {
+        CutRule::Pair(limits).apply(pair)
     }
 
     const LIMITS: LengthLimits = LengthLimits { max_length: 10, max_prompt_length: 4 };
@@ -100,11 +159,12 @@ mod tests {
     #[test]
     fn a_response_to_another_prompt_takes_nothing_from_an_example() {
         let mut fits = pair(0..7, 2, 9, false);
-        assert!(!truncate_unpaired(&mut fits, LIMITS));
+        assert!(!CutRule::Unpaired(LIMITS).apply(&mut fits));
         assert_eq!((fits.prompt.len(), fits.chosen.len(), fits.rejected.len()), (7, 2, 3));
         let mut long = pair(0..7, 9, 20, true);
-        assert!(truncate_unpaired(&mut long, LIMITS));
+        assert!(CutRule::Unpaired(LIMITS).apply(&mut long));
         assert_eq!((long.prompt, long.chosen.len(), long.rejected.len()), (vec![0, 4, 5, 6], 6, 6));
+        assert!(!CutRule::Unpaired(LIMITS).shortens(PairLengths { prompt: 7, chosen: 3, rejected: 99 }));
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Objective for PreferenceObjective {
         &self.comparisons
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, TrainError> {
         let mut hash = Fingerprint::new();
         for comparison in self.comparisons.iter().chain(&self.holdout) {
             hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
@@ -195,7 +195,7 @@ impl Objective for PreferenceObjective {
             .number(preference.dimensions() as u64)
             .number(u64::from(preference.has_prompt_head()))
             .real(preference.temperature());
-        hash.hex()
+        Ok(hash.hex())
     }
 
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {

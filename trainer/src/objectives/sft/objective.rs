@@ -97,8 +97,8 @@ impl Objective for SftObjective {
         &self.set
     }
 
-    fn fingerprint(&self) -> String {
-        self.set.fingerprint().to_owned()
+    fn fingerprint(&self) -> Result<String, TrainError> {
+        Ok(self.set.fingerprint().to_owned())
     }
 
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {

@@ -1,27 +1,15 @@
 //! The examples of a training. Their tokens are in memory up to a bound, and in a file without a name beyond it: what a large data set
 //! takes in memory is some 24 bytes for each of its examples.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-
-use selfplay_records::scratch_file;
+use std::path::Path;
 
 use super::example::SftExample;
 use crate::TrainError;
-
-/// Numbers in memory: 32 MiB.
-const MOST_IN_MEMORY: usize = 8 << 20;
+use crate::token_store::TokenStore;
 
 /// The examples of a training, data set by data set.
 pub struct SftData {
-    folder: PathBuf,
-    most_in_memory: usize,
-    /// Numbers that are in the file, from the first on.
-    spilled: u64,
-    file: Option<File>,
-    /// The numbers after those.
-    memory: Vec<u32>,
+    tokens: TokenStore,
     entries: Vec<StoredExample>,
     /// The first example of each file, and its name.
     files: Vec<NamedFile>,
@@ -53,16 +41,11 @@ struct StoredSet {
 impl SftData {
     /// No examples yet; `folder` is where they go that do not fit into memory.
     pub fn new(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_path_buf(),
-            most_in_memory: MOST_IN_MEMORY,
-            spilled: 0,
-            file: None,
-            memory: Vec::new(),
-            entries: Vec::new(),
-            files: Vec::new(),
-            sets: Vec::new(),
-        }
+        Self::over(TokenStore::new(folder))
+    }
+
+    fn over(tokens: TokenStore) -> Self {
+        Self { tokens, entries: Vec::new(), files: Vec::new(), sets: Vec::new() }
     }
 
     /// Begins a data set, to which the next examples belong.
@@ -80,26 +63,14 @@ impl SftData {
     /// # Errors
     /// When the file cannot be written.
     pub fn push(&mut self, row: usize, example: &SftExample) -> Result<(), TrainError> {
+        let spans: Vec<u32> =
+            example.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]).collect();
         self.entries.push(StoredExample {
-            start: self.spilled + self.memory.len() as u64,
+            start: self.tokens.push(&[&example.ids, &spans])?,
             ids: example.ids.len() as u32,
             spans: example.spans.len() as u32,
             row: row as u64,
         });
-        self.memory.extend_from_slice(&example.ids);
-        self.memory.extend(example.spans.iter().flat_map(|span| [span.start as u32, span.end as u32]));
-        if self.memory.len() > self.most_in_memory { self.spill() } else { Ok(()) }
-    }
-
-    fn spill(&mut self) -> Result<(), TrainError> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(scratch_file(&self.folder)?),
-        };
-        let bytes: Vec<u8> = self.memory.iter().flat_map(|number| number.to_le_bytes()).collect();
-        file.write_all_at(&bytes, 4 * self.spilled).map_err(TrainError::io(&self.folder))?;
-        self.spilled += self.memory.len() as u64;
-        self.memory.clear();
         Ok(())
     }
 
@@ -129,17 +100,7 @@ impl SftData {
     pub(super) fn get(&self, index: usize) -> Result<SftExample, TrainError> {
         let StoredExample { start, ids, spans, .. } = self.entries[index];
         let (ids, numbers) = (ids as usize, ids as usize + 2 * spans as usize);
-        let mut list = match (&self.file, start.checked_sub(self.spilled)) {
-            (Some(file), None) => {
-                let mut bytes = vec![0; 4 * numbers];
-                file.read_exact_at(&mut bytes, 4 * start).map_err(TrainError::io(&self.folder))?;
-                bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<u32>>()
-            }
-            (_, place) => {
-                let place = place.unwrap_or(0) as usize;
-                self.memory[place..place + numbers].to_vec()
-            }
-        };
+        let mut list = self.tokens.get(start, numbers)?;
         let spans = list.split_off(ids);
         let spans = spans.as_chunks().0.iter().map(|[start, end]| *start as usize..*end as usize).collect();
         Ok(SftExample { name: self.name(index), ids: list, spans })
@@ -168,7 +129,7 @@ impl SftData {
 impl From<Vec<SftExample>> for SftData {
     /// Examples of one data set that stay in memory, named by their place.
     fn from(examples: Vec<SftExample>) -> Self {
-        let mut data = Self { most_in_memory: usize::MAX, ..Self::new(Path::new("")) };
+        let mut data = Self::over(TokenStore::in_memory());
         for (row, example) in examples.iter().enumerate() {
             // Nothing is written, so nothing can fail.
             let _ = data.push(row, example);
@@ -185,7 +146,7 @@ mod tests {
     #[allow(clippy::single_range_in_vec_init, reason = "spans are lists of ranges, and one is a list too")]
     fn examples_come_back_from_memory_and_file() {
         let folder = tempfile::tempdir().unwrap();
-        let mut data = SftData { most_in_memory: 14, ..SftData::new(folder.path()) };
+        let mut data = SftData::over(TokenStore::bounded(folder.path(), 14));
         let example = |i: u32| SftExample {
             name: String::new(),
             ids: (i..i + 3 + i % 4).collect(),
@@ -201,7 +162,7 @@ mod tests {
         for i in 7..12 {
             data.push(i as usize, &example(i)).unwrap();
         }
-        assert!(data.spilled > 0 && !data.memory.is_empty());
+        assert!(data.tokens.has_spilled());
         for i in [11, 0, 6, 7, 3] {
             let got = data.get(i as usize).unwrap();
             assert_eq!((got.ids, got.spans), (example(i).ids, example(i).spans));

@@ -28,7 +28,7 @@ impl Objective for ScarceMemory {
         self.pairs.examples()
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, TrainError> {
         self.pairs.fingerprint()
     }
 

@@ -197,11 +197,12 @@ fn references_are_those_of_the_starting_weights_and_log_probs_agree() {
     let folder = tempfile::tempdir().unwrap();
     let mut all = pairs(70); // more than one shard
     let under = |policy: &str, decoder: &Decoder, pairs: &[TokenPair], stop: &dyn Fn() -> bool| {
-        let pairs: Vec<&TokenPair> = pairs.iter().collect();
+        let data = PairData::from(pairs.to_vec());
+        let members: Vec<usize> = (0..pairs.len()).collect();
         let (folder, collective) = (folder.path(), &Alone::default());
         let loss_tokens = LossTokens::Responses;
         let pass = ReferencePass { policy, micro_batch_tokens: 64, loss_tokens, folder, stop, collective };
-        pass.log_probs(decoder, &pairs).unwrap()
+        pass.log_probs(decoder, PairMembers { data: &data, members: &members }).unwrap()
     };
     assert_eq!(under("", &decoder, &all, &|| true), None);
     let values = under("", &decoder, &all, &|| false).unwrap();

@@ -299,7 +299,7 @@ impl Objective for Faulty {
         self.inner.examples()
     }
 
-    fn fingerprint(&self) -> String {
+    fn fingerprint(&self) -> Result<String, TrainError> {
         self.inner.fingerprint()
     }
 
