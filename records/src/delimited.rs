@@ -4,7 +4,6 @@
 //! other programs write) is left out.
 
 use std::io::Read;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
