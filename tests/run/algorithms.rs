@@ -146,7 +146,7 @@ fn gprl_dies_in_the_middle_of_training_and_ends_with_the_same_bytes() {
         ["pair", "--candidates", &candidates, "--preferences", &preferences, "--output", "groups.jsonl"];
     Outcome::of(&mut command(&world, &line, &set)).ok();
     let rows = world.rows("groups.jsonl");
-    assert!(rows.len() >= 20 && rows.len() % 4 == 0, "{} rows", rows.len());
+    assert!(rows.len() >= 20 && rows.len().is_multiple_of(4), "{} rows", rows.len());
     let of_axes: f64 =
         rows[0]["axis_advantages"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).sum();
     assert!(of_axes.abs() > 0.0 && rows[0]["logprobs"].is_array() && rows[0]["advantage"].is_number());

@@ -41,7 +41,7 @@ fn answers_are_what_their_fields_say() {
             let others =
                 move || server.complete(json!({"prompt": "d e", "seed": number, "max_tokens": 40})).json();
             let same = move || server.complete(json!({"n": 3})).json();
-            scope.spawn(move || if number % 3 == 0 { same() } else { others() })
+            scope.spawn(move || if number.is_multiple_of(3) { same() } else { others() })
         };
         let asked: Vec<_> = (0..12).map(ask).collect();
         asked.into_iter().map(|one| one.join().unwrap()).collect()

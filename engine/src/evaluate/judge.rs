@@ -36,7 +36,7 @@ pub(super) struct JudgeSource {
 /// A judge that writes.
 pub(super) enum TextJudge {
     /// Behind an endpoint; every answer is in its transcript.
-    Service(Client, GenerationOptions),
+    Service(Client, Box<GenerationOptions>),
     /// A model of ours, greedy.
     Writer(Box<dyn ChatWriter>, usize),
 }

@@ -41,10 +41,11 @@ impl TrainingRows {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), EngineError> {
-        Ok(match self {
+        let _: () = match self {
             Self::Pairs(pairs) => write_rows(path, pairs)?,
             Self::Completions(_, rows) => write_rows(path, rows)?,
-        })
+        };
+        Ok(())
     }
 
     /// Number of rows.

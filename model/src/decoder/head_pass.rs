@@ -219,6 +219,6 @@ mod tests {
 
     fn of_head(decoder: &Decoder, gradients: &Gradients) -> Vec<u32> {
         let id = decoder.parameters().find("lm_head.weight").unwrap();
-        gradients.get(id).map(|gradient| bits(&gradient)).unwrap_or_default()
+        gradients.get(id).map(bits).unwrap_or_default()
     }
 }

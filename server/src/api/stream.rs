@@ -162,8 +162,8 @@ impl<F: AnswerForm> AnswerStream<'_, F> {
             Some(echoed) => echoed.ids.iter().map(|&id| texts.text(id).chars().count()).sum(),
             None => 0,
         };
-        for index in job * samples..(job + 1) * samples {
-            choices[index].offset = offset;
+        for (index, open) in choices.iter_mut().enumerate().skip(job * samples).take(samples) {
+            open.offset = offset;
             let mut choice = opening.clone();
             if options.return_token_ids {
                 choice["prompt_token_ids"] = json!(ids);

@@ -164,7 +164,7 @@ simd! {
         }
         let inverse = T::ONE / total;
         for x in scores.iter_mut() {
-            *x = *x * inverse;
+            *x *= inverse;
         }
     }
 }

@@ -56,7 +56,7 @@ simd! {
             let mut lanes = [T::ZERO; LANES];
             for chunk in row.chunks_mut(LANES) {
                 for (lane, x) in lanes.iter_mut().zip(chunk) {
-                    *x = *x - mean;
+                    *x -= mean;
                     *lane = x.fma(*x, *lane);
                 }
             }

@@ -74,7 +74,7 @@ fn the_gradient_is_that_of_a_plain_loop_over_single_responses() {
                 let (old, reference) = (response.old.as_ref().unwrap(), response.reference.as_ref().unwrap());
                 let ratio = (log_prob - f64::from(old[token])).exp();
                 let a = response.advantage;
-                let gain = (ratio * a).min(ratio.max(0.9).min(1.4) * a);
+                let gain = (ratio * a).min(ratio.clamp(0.9, 1.4) * a);
                 let gap = f64::from(reference[token]) - log_prob;
                 -gain + 0.3 * (gap.exp() - gap - 1.0)
             };

@@ -113,14 +113,17 @@ pub(super) fn iterations(page: &ReportPage) -> String {
     grid("iterations", "Over iterations", "Iteration 0 is the starting policy.", plots)
 }
 
+/// A number of a step.
+type StepValue = fn(&StepMetrics) -> Option<f64>;
+
 /// What a chart over steps shows of each.
 struct StepCurve {
     title: &'static str,
     meaning: &'static str,
     level: Option<f64>,
-    value: fn(&StepMetrics) -> Option<f64>,
+    value: StepValue,
     /// A second line of the same colour, with what tells the two apart.
-    second: Option<(fn(&StepMetrics) -> Option<f64>, &'static str, &'static str)>,
+    second: Option<(StepValue, &'static str, &'static str)>,
 }
 
 const STEP_CURVES: [StepCurve; 9] = [
