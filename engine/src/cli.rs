@@ -202,6 +202,18 @@ mod tests {
     }
 
     #[test]
+    fn flags_of_all_commands_are_taken_though_their_help_hides_them() {
+        let line = ["selfplay", "run", "a.toml", "--set", "seed=7", "--device", "cuda:1", "-q"];
+        let found = dressed(Cli::command()).try_get_matches_from(line).unwrap();
+        let cli = Cli::from_arg_matches(&found).unwrap();
+        assert_eq!((cli.common.set.len(), cli.common.device), (1, DeviceChoice::Cuda(1)));
+        assert!(cli.common.quiet);
+        let line = ["selfplay", "-q", "run", "a.toml", "-v"];
+        assert!(dressed(Cli::command()).try_get_matches_from(line).is_err());
+        dressed(Cli::command()).debug_assert();
+    }
+
+    #[test]
     fn paths_complete_to_files() {
         let cli = dressed(Cli::command());
         let sample = cli.find_subcommand("sample").unwrap();

@@ -21,17 +21,17 @@ const EXAMPLES: [(&str, &[&str]); 27] = [
         "sample",
         &[
             "selfplay sample --model DIR --prompts prompts.jsonl --output candidates.jsonl",
-            "selfplay sample --model DIR --prompts p.jsonl --output c.parquet --set sample.num_samples=8",
+            "selfplay sample --model DIR --prompts p.jsonl --output c.parquet --set seed=7",
         ],
     ),
-    ("score", &["selfplay score --preference-model DIR --candidates c.jsonl --output preferences.jsonl"]),
+    ("score", &["selfplay score --preference-model DIR --candidates c.jsonl --output p.jsonl"]),
     ("pair", &["selfplay pair --candidates c.jsonl --preferences p.jsonl --output pairs.jsonl"]),
     ("logprobs", &["selfplay logprobs --model DIR --input rows.jsonl --output logprobs.jsonl"]),
     (
         "train",
         &[
             "selfplay train --model DIR --pairs pairs.jsonl --output trained",
-            "selfplay train --model DIR --pairs pairs.jsonl --output t --set train.lora.rank=16",
+            "selfplay train --model DIR --pairs p.jsonl --output t --set train.lora.rank=8",
         ],
     ),
     ("sft", &["selfplay sft --model DIR --data instructions.jsonl --output trained"]),
@@ -68,7 +68,7 @@ const EXAMPLES: [(&str, &[&str]); 27] = [
     (
         "completions",
         &[
-            "selfplay completions bash > ~/.local/share/bash-completion/completions/selfplay",
+            "selfplay completions bash > ~/.bash_completion.d/selfplay",
             "selfplay completions zsh > ~/.zfunc/_selfplay",
         ],
     ),

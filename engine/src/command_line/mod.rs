@@ -7,7 +7,7 @@
 pub(crate) mod examples;
 mod values;
 
-use clap::{Arg, ValueHint};
+use clap::{Arg, ArgAction, ValueHint};
 use clap_complete::engine::ArgValueCompleter;
 
 /// Columns of help, where the terminal has more.
@@ -19,23 +19,41 @@ pub(crate) const COMPLETE: &str = "SELFPLAY_COMPLETE";
 /// Words of a value's name that stand for a file or a folder, or for an id in its place.
 const PATHS: [&str; 6] = ["FILE", "DIR", "PATH", "BASE", "MODEL", "RUN"];
 
+/// The last line of a command's help, in the place of the flags that all of them take.
+const COMMON: &str = "All commands: --set KEY=VALUE, --device DEVICE, -q, -v (selfplay --help)";
+
 /// The command line with examples, widths and completions.
 pub(crate) fn dressed(cli: clap::Command) -> clap::Command {
     let names: Vec<String> = cli.get_subcommands().map(|one| one.get_name().to_owned()).collect();
-    let mut cli = with_values(cli.max_term_width(WIDTH));
+    let mut cli = with_values(with_short_help(cli.max_term_width(WIDTH)));
+    let common: Vec<Arg> = cli.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
     for name in names {
         cli = cli.mut_subcommand(&name, |command| {
-            let examples = examples::of(&name);
-            let command = with_values(command);
-            if examples.is_empty() { command } else { command.after_help(text_of(examples)) }
+            // Of its own and hidden, they are not shown in every help anew.
+            let hidden = common.iter().map(|arg| arg.clone().hide(true));
+            let command = with_values(with_short_help(command)).args(hidden);
+            let own = command.get_after_help().map(ToString::to_string);
+            command.after_help(after_help(own, examples::of(&name)))
         });
     }
     cli
 }
 
-fn text_of(examples: &[&str]) -> String {
+/// What a command's help ends with.
+fn after_help(own: Option<String>, examples: &[&str]) -> String {
     let lines: String = examples.iter().map(|line| format!("\n  {line}")).collect();
-    format!("Examples:{lines}")
+    let before = match (own, examples) {
+        (Some(own), _) => format!("{own}\n\n"),
+        (None, []) => String::new(),
+        (None, _) => format!("Examples:{lines}\n\n"),
+    };
+    format!("{before}{COMMON}")
+}
+
+/// `--help` is as short as `-h`: words of a choice stand in a line, not each below the other.
+fn with_short_help(command: clap::Command) -> clap::Command {
+    let help = Arg::new("help").short('h').long("help").action(ArgAction::HelpShort).help("Print help");
+    command.disable_help_flag(true).arg(help)
 }
 
 fn with_values(command: clap::Command) -> clap::Command {
