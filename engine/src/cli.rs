@@ -208,7 +208,7 @@ mod tests {
         let cli = Cli::from_arg_matches(&found).unwrap();
         assert_eq!((cli.common.set.len(), cli.common.device), (1, DeviceChoice::Cuda(1)));
         assert!(cli.common.quiet);
-        let line = ["selfplay", "-q", "run", "a.toml", "-v"];
+        let line = ["selfplay", "run", "a.toml", "-q", "-v"];
         assert!(dressed(Cli::command()).try_get_matches_from(line).is_err());
         dressed(Cli::command()).debug_assert();
     }

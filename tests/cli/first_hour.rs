@@ -38,10 +38,12 @@ fn a_first_recipe_passes_check_and_plan_and_is_never_overwritten() {
 #[test]
 fn what_is_missing_and_nobody_can_be_asked_is_named() {
     let world = crate::world();
-    init(&world, &[]).refused(&["no terminal", "--policy MODEL"]);
-    init(&world, &["--goal", "sft", "--policy", "policy"]).refused(&["--data FILE"]);
+    init(&world, &["a.toml"]).refused(&["no terminal", "--policy MODEL"]);
+    init(&world, &["a.toml", "--goal", "sft", "--policy", "policy"]).refused(&["--data FILE"]);
     self_play(&world, "a.toml", &["--data", "absent.jsonl"]).refused(&["absent.jsonl"]);
-    assert!(!world.path("a.toml").exists() && !world.path("recipe.toml").exists());
+    assert!(!world.path("a.toml").exists());
+    // The default is this world's own recipe.
+    init(&world, &["--policy", "policy"]).refused(&["recipe.toml", "is there already"]);
 }
 
 /// The size that `plan` says is needed at the most.
@@ -66,7 +68,7 @@ fn less_memory_makes_an_adapter_then_four_bits_and_then_says_no() {
     std::fs::remove_file(world.path("policy/model.safetensors")).unwrap();
     let mut seen = Vec::new();
     for (number, memory) in
-        ["24GB", "4GB", "3GB", "2500MB", "2GB", "1500MB", "1GB", "900MB", "800MB"].iter().enumerate()
+        ["24GB", "4GB", "3GB", "2500MB", "2GB", "1500MB", "1GB", "900MB", "800MB", "100MB"].iter().enumerate()
     {
         let file = format!("gpu{number}.toml");
         let outcome = self_play(&world, &file, &["--gpu-memory", memory, "--host-memory", "4GB"]);

@@ -351,6 +351,7 @@ fn a_run_s_policy_goes_with_its_card() {
     }
     let folder = world.path("").display().to_string();
     assert!(!card.contains(folder.trim_end_matches('/')), "{card}");
+    std::fs::create_dir_all(world.path("run/iteration_01/evaluation/gsm8k")).unwrap();
     world.write("run/iteration_01/evaluation/gsm8k/results.json", GSM8K);
     Outcome::of(&mut site.command(&["run", "--to", "o/n"])).ok();
     let pushed = site.committed()["README.md"]["content"].as_str().unwrap().to_owned();
