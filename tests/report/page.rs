@@ -133,6 +133,8 @@ fn runs_in_every_state_give_a_page_or_say_what_is_missing() {
             "trained",
             "--set",
             "train.max_steps=2",
+            "--set",
+            "train.batch_size=2",
             "-q",
         ])
         .ok();

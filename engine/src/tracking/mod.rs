@@ -51,6 +51,14 @@ pub(crate) struct Tracking {
 }
 
 impl Tracking {
+    /// That what `log` asks for can be opened, before a run's folder is made. Nothing is opened.
+    ///
+    /// # Errors
+    /// `log.mlflow` without the address of a server in the environment.
+    pub(crate) fn check(log: &LogSection) -> Result<(), EngineError> {
+        if log.mlflow { mlflow::settings().map(drop) } else { Ok(()) }
+    }
+
     /// Opens what `log` asks for. No connection is made yet.
     ///
     /// # Errors

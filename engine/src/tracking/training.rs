@@ -68,8 +68,10 @@ impl<'a> TrainingLog<'a> {
 
     /// The training is over: a process that had no step to do may still have some to tell.
     pub(crate) fn finish(&mut self) {
-        if let Some(last) = step_metrics::steps(&self.folder).last()
-            && (self.has_event_file && self.event_file.is_none() || !self.has_caught_up)
+        let lacks_file = self.has_event_file && self.event_file.is_none();
+        let lacks_server = !self.has_caught_up && self.tracking.and_then(Tracking::mlflow).is_some();
+        if (lacks_file || lacks_server)
+            && let Some(last) = step_metrics::steps(&self.folder).last()
         {
             self.step(last);
         }

@@ -11,6 +11,7 @@ use crate::run::lock::RunLock;
 use crate::run::manifest::{Environment, Manifest};
 use crate::run::unbegun::is_unbegun;
 use crate::runtime::Runtime;
+use crate::tracking::Tracking;
 
 /// Runs a recipe in a folder that is free.
 ///
@@ -18,6 +19,7 @@ use crate::runtime::Runtime;
 /// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
 pub(in crate::commands) fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
     refuse_occupied(&recipe, run)?;
+    Tracking::check(&recipe.log)?;
     // One day for the whole run, whenever its parts are made.
     let time = clock::now()?;
     clock::fix(&time)?;

@@ -57,25 +57,7 @@ impl Mlflow {
     /// # Errors
     /// No address of a server in the environment.
     pub(super) fn open(project: &str, run: &RunDir, manifest: &Manifest) -> Result<Self, EngineError> {
-        let address = std::env::var(ADDRESS).map_err(|_| {
-            let want = "the address of an MLflow server, as in http://127.0.0.1:5000";
-            EngineError::input(format!(
-                "log.mlflow = true: {ADDRESS} is not set in the environment; expected {want}"
-            ))
-        })?;
-        let has_token = std::env::var_os(TOKEN).is_some_and(|token| !token.is_empty());
-        let settings = ClientSettings {
-            api_key_env: has_token.then(|| TOKEN.to_owned()),
-            concurrency: 1,
-            timeout_s: TIMEOUT_S,
-            retries: 1,
-            ..ClientSettings::of(address.trim())
-        };
-        if !settings.validate().is_empty() {
-            return Err(EngineError::input(format!(
-                "{ADDRESS}: expected http://HOST[:PORT][/PATH] or https://…, without user and password; a token is taken from {TOKEN}"
-            )));
-        }
+        let settings = settings()?;
         let client = Client::new(&settings, None)?;
         let file = run.root().join("mlflow.json");
         let sent: MlflowRun = if file.is_file() { read_json(&file)? } else { MlflowRun::default() };
@@ -147,6 +129,33 @@ impl Mlflow {
             .lock()
             .map_or(0, |mut known| *known.entry(iteration).or_insert_with(|| (1..iteration).map(count).sum()))
     }
+}
+
+/// How the server of the environment is reached.
+///
+/// # Errors
+/// No address in the environment, or a wrong one.
+pub(super) fn settings() -> Result<ClientSettings, EngineError> {
+    let address = std::env::var(ADDRESS).map_err(|_| {
+        let want = "the address of an MLflow server, as in http://127.0.0.1:5000";
+        EngineError::input(format!(
+            "log.mlflow = true: {ADDRESS} is not set in the environment; expected {want}"
+        ))
+    })?;
+    let has_token = std::env::var_os(TOKEN).is_some_and(|token| !token.is_empty());
+    let settings = ClientSettings {
+        api_key_env: has_token.then(|| TOKEN.to_owned()),
+        concurrency: 1,
+        timeout_s: TIMEOUT_S,
+        retries: 1,
+        ..ClientSettings::of(address.trim())
+    };
+    if !settings.validate().is_empty() {
+        return Err(EngineError::input(format!(
+            "{ADDRESS}: expected http://HOST[:PORT][/PATH] or https://…, without user and password; a token is taken from {TOKEN}"
+        )));
+    }
+    Ok(settings)
 }
 
 /// The recipe's keys and the machine.

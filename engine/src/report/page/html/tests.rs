@@ -221,6 +221,7 @@ fn long_samples_are_cut_and_do_not_fill_the_page() {
     let long = SampleAnswer { text: "x".repeat(100_000), ..SampleAnswer::default() };
     one.held_out.rows = vec![HeldOutSample { before: long, ..row }; 3000];
     one.held_out.of = 3000;
+    one.trained = SampleTable::default();
     let text = page(vec![one]);
     assert!(text.len() < 2_000_000, "{}", text.len());
     let shown = text.matches("<article").count();
