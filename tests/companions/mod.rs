@@ -23,7 +23,7 @@ while IFS= read -r line; do
     n=$(cat "answers/$key.next" 2>/dev/null || echo 1)
     echo $((n + 1)) > "answers/$key.next"
     printf '{{"id":%s,"answer":%s}}\n' "$id" "$(sed -n "${{n}}p" "answers/$key")";;
-  *) echo "$line" >> chats
+  *) printf '%s\n' "$line" >> chats
      printf '{{"id":%s,"answer":{{"choices":[{{"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":9,"completion_tokens":2}}}}}}\n' "$id";;
   esac
 done
@@ -91,7 +91,7 @@ fn a_companion_s_ids_become_candidates_with_our_log_probs_and_another_model_is_r
     sample(&world, "y.jsonl", &["--set", "sample.log_prob_tolerance=2"]).ok();
     sample(&world, "z.jsonl", &["--set", "sample.companion=[\"no-such-companion\"]"])
         .refused(&["sample.companion", "no such program in PATH"]);
-    let random = ["sample", "--model", "random:policy", "--prompts", "prompts.jsonl", "--output", "z.jsonl"];
+    let random = ["sample", "--model", "random:policy", "--prompts", "prompts.jsonl", "--output", "r.jsonl"];
     world
         .selfplay(&[&random[..], &["--set", "sample.backend=mistralrs"]].concat())
         .refused(&["runs a whole model"]);

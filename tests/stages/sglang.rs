@@ -175,12 +175,12 @@ fn of_three_servers_one_dies_one_is_slow_and_one_keeps_other_weights() {
     sample(&world, "x.jsonl", &[&stale], &tolerance)
         .refused(&["is not this policy", "after the policy was brought to it"]);
     let served = ["--set", "sample.weights=served"];
-    sample(&world, "x.jsonl", &[&stale], &[&tolerance[..], &served].concat()).refused(&[
+    sample(&world, "y.jsonl", &[&stale], &[&tolerance[..], &served].concat()).refused(&[
         "is not this policy",
         "serve",
         "there and go on",
     ]);
-    sample(&world, "x.jsonl", &[&stale], &["--set", "sample.endpoint_model=tiny"])
+    sample(&world, "z.jsonl", &[&stale], &["--set", "sample.endpoint_model=tiny"])
         .refused(&["sample.endpoint_model"]);
 }
 

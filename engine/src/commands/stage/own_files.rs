@@ -96,6 +96,8 @@ impl OwnFolder {
                     "settings.json"
                     | "sampling.json"
                     | "transcript.jsonl"
+                    | "servers.json"
+                    | "probe.json"
                     | "lock"
                     | "best_weights.safetensors",
                 ],
@@ -205,11 +207,14 @@ mod tests {
         }
     }
 
-    const PARTS: [&str; 14] = [
+    const PARTS: [&str; 17] = [
         "settings.json",
         "data.json",
         "best_weights.safetensors",
         "sampling.json",
+        "transcript.jsonl",
+        "servers.json",
+        "probe.json",
         "lock",
         "metrics.jsonl",
         "00000.parquet",

@@ -4,7 +4,7 @@
 //! OUTPUT.parts/
 //!   settings.json     what the shards depend on; the same command again finds the same and goes on
 //!   sampling.json     of `sample`: device, rows, tokens a step and bytes of cache, for the same command again
-//!   transcript.jsonl  of `sample` through a server: its answers
+//!   transcript.jsonl  of `sample` through a server: its answers; servers.json and probe.json: how near it is to the policy
 //!   lock              locked by the process that works here
 //!   00000.parquet …   finished shards, with their checksums
 //! ```
