@@ -115,7 +115,7 @@ impl JudgeSource {
             max_tokens: Some(*verdict_tokens),
             ..GenerationOptions::default()
         };
-        Ok(TextJudge::Service(client, options))
+        Ok(TextJudge::Service(client, Box::new(options)))
     }
 }
 
@@ -132,7 +132,7 @@ impl TextJudge {
         match self {
             Self::Writer(writer, most) => Ok(writer.write(questions, *most, progress)?),
             Self::Service(client, options) => {
-                let request = |turns: &Vec<Message>| ChatRequest::new(turns.clone(), options.clone());
+                let request = |turns: &Vec<Message>| ChatRequest::new(turns.clone(), (**options).clone());
                 let requests: Vec<ChatRequest> = questions.iter().map(request).collect();
                 let (Answers::All(answers) | Answers::Stopped(answers)) = client.chat(&requests, progress)?;
                 Ok(answers.into_iter().map(|answer| answer.text).collect())
