@@ -43,6 +43,7 @@ impl NumberForm {
             Self::Seconds | Self::Bytes if value == 0.0 => "0".to_owned(),
             Self::Seconds | Self::Bytes => self.text(value),
             Self::Whole => format!("{value:.0}"),
+            Self::Plain if value == 0.0 && step < 1e-4 => "0".to_owned(),
             Self::Plain if value != 0.0 && (step < 1e-4 || value.abs() >= 1e6) => format!("{value:.1e}"),
             Self::Plain => format!("{value:.*}", decimals(step)),
         }
@@ -85,12 +86,12 @@ impl LinearScale {
             (least, most) = (0.0, 1.0);
         }
         if most - least < 1e-12 * most.abs().max(least.abs()).max(1e-12) {
-            // One value alone stands in the middle.
-            let around = if most == 0.0 { 1.0 } else { most.abs() * 0.1 };
-            (least, most) = if form == NumberForm::Whole {
-                (most - 1.0, most + 1.0)
-            } else {
-                (most - around, most + around)
+            // One value alone stands in the middle, zero at the lower end.
+            let around = most.abs() * 0.1;
+            (least, most) = match form {
+                _ if most == 0.0 => (0.0, if form == NumberForm::Percent { 0.1 } else { 1.0 }),
+                NumberForm::Whole => (most - 1.0, most + 1.0),
+                _ => (most - around, most + around),
             };
         }
         let step = step(most - least, wanted, form);
