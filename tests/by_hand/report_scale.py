@@ -31,6 +31,8 @@ def fill(folder, prompts):
     candidates = pq.read_table(shards)
     preferences = pq.read_table(sorted(glob.glob(f"{folder}/preferences/*.parquet")))
     pairs = pq.read_table(f"{folder}/pairs.parquet")
+    # The sum of a file's bytes stands in its metadata.
+    candidates, preferences, pairs = (table.replace_schema_metadata(None) for table in (candidates, preferences, pairs))
     rows, scores = candidates.to_pylist(), {row["prompt_id"]: row for row in preferences.to_pylist()}
     pair_of = {row["prompt_id"]: row for row in pairs.to_pylist()}
     for kind in ["candidates", "preferences"]:
