@@ -53,7 +53,7 @@ fn the_arena_judges_and_keeps_votes_that_a_training_reads() {
     let sets = ["--set", "preference.batch_size=2", "--set", "preference.warmup_ratio=0"];
     let line = ["train-preference", "--model", "policy", "--pairs", "votes.jsonl", "--output", "judge"];
     world.selfplay(&[line.as_slice(), sets.as_slice()].concat()).ok();
-    assert!(world.path("judge/model.safetensors").is_file());
+    assert!(world.path("judge/preference_model/config.json").is_file());
 }
 
 #[test]
