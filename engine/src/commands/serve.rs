@@ -24,14 +24,17 @@ const KEY_VARIABLE: &str = "SELFPLAY_API_KEY";
 
 const EXAMPLES: &str = "\
 Examples:
-  selfplay serve --model runs/quickstart                    every iteration that fits, and base
-  selfplay serve --model runs/mine --only iteration_03 --only base --preference-model ORG/NAME
+  # every finished iteration that fits, and base
+  selfplay serve --model runs/quickstart
+  # two of them side by side, with verdicts: open http://127.0.0.1:8000/arena
+  selfplay serve --model runs/mine --only iteration_03 --only base \\
+    --preference-model ORG/NAME
   selfplay serve --model ORG/NAME --adapter mine=path/to/adapter --port 8080
   SELFPLAY_API_KEY=… selfplay serve --model DIR --host 0.0.0.0
 
-  curl http://127.0.0.1:8000/v1/chat/completions -H 'content-type: application/json' \\
-       -d '{\"model\": \"iteration_03\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"seed\": 1}'
-  open http://127.0.0.1:8000/arena";
+  curl http://127.0.0.1:8000/v1/chat/completions \\
+    -H 'content-type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"seed\": 1}'";
 
 /// The flags of `selfplay serve`.
 #[derive(Clone, Debug, clap::Args)]
