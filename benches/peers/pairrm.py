@@ -169,4 +169,5 @@ def main():
     assert worst < 1e-3 * max(1.0, size), "the sides disagree"
 
 
-main()
+if __name__ == "__main__":
+    main()

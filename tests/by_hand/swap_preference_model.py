@@ -28,9 +28,9 @@ def main():
 
     run("run", f"{recipes}/quickstart.toml", "-o", "gpm", "-q", "--set", "iterations=1", *sets)
     policy = f"{recipes}/quickstart/policy"
-    run("sample", "--model", policy, "--prompts", f"{recipes}/quickstart/prompts/iteration_3.jsonl", "--output", "answers.jsonl", "-q",
+    run("sample", "--model", policy, "--prompts", f"{recipes}/quickstart/prompts/held_out.jsonl", "--output", "answers.jsonl", "-q",
         "--set", "sample.num_samples=5", "--set", "sample.max_new_tokens=16", "--set", "sample.temperature=1")
-    with open(f"{recipes}/quickstart/prompts/iteration_3.jsonl") as file:
+    with open(f"{recipes}/quickstart/prompts/held_out.jsonl") as file:
         right = {row["prompt"]: row["answer"] for row in map(json.loads, file)}
     with open(f"{folder}/answers.jsonl") as file, open(f"{folder}/labels.jsonl", "w") as labels:
         for row in map(json.loads, file):
