@@ -11,10 +11,10 @@ use crate::recipe::Override;
 /// Flags that every command takes.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Common {
-    /// Override a recipe's key: a TOML value, else a string
+    /// A recipe's key: a TOML value, else a string
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true)]
     pub set: Vec<Override>,
-    /// Where to compute: cpu or cuda:N
+    /// Compute on cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu", global = true)]
     pub device: DeviceChoice,
     /// Say nothing but errors

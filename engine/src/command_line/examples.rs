@@ -40,8 +40,8 @@ const EXAMPLES: [(&str, &[&str]); 27] = [
     (
         "evaluate",
         &[
-            "selfplay evaluate --model runs/quickstart --suite ifeval gsm8k",
-            "selfplay evaluate --model DIR --suite mmlu --limit 200 --against OTHER",
+            "selfplay evaluate --model RUN --suite gsm8k --data gsm8k=test.jsonl",
+            "selfplay evaluate --model DIR --suite mmlu --data mmlu=mmlu/ --against OTHER",
         ],
     ),
     ("winrate", &["selfplay winrate --annotations annotations.json"]),

@@ -20,40 +20,40 @@ use crate::signals::StopFlag;
 /// The flags of `selfplay evaluate`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The model: folder, hub id, .gguf; or a run, whose every policy is evaluated
+    /// A model, or a run: each of its policies
     #[arg(long, value_name = "DIR|RUN")]
     pub model: String,
-    /// Suites: ifeval, gsm8k, arc_easy, arc_challenge, hellaswag, winogrande, mmlu, truthfulqa_mc1, truthfulqa_mc2, mt_bench, alpaca_eval, cvalues
+    /// Suites, such as ifeval, gsm8k, mmlu
     #[arg(long, value_name = "NAME", required = true, num_args = 1..)]
     pub suite: Vec<String>,
-    /// A suite's file, by path or hf://datasets/…; more of it by NAME.KEY=PATH
+    /// A suite's file; more by NAME.KEY=PATH
     #[arg(long, value_name = "NAME=PATH", num_args = 1..)]
     pub data: Vec<String>,
-    /// Where results go [default: evaluation/ beside the model's files]
+    /// Where results go, if not beside the model
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// Another model's folder or results: differences with a paired bootstrap
+    /// Another model, or results, to compare with
     #[arg(long, value_name = "DIR")]
     pub against: Option<PathBuf>,
-    /// The judge of alpaca_eval and mt_bench: folder or hub id; other judges by --set score.…
+    /// The judge; others by --set score.…
     #[arg(long, value_name = "DIR")]
     pub preference_model: Option<String>,
-    /// The recipe whose [policy], [score] and seed are read; of a run, its own
+    /// Read its [policy], [score] and seed
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Examples before each question [default: the suite's own]
+    /// Examples before each question
     #[arg(long, value_name = "N")]
     pub num_fewshot: Option<usize>,
     /// The first N rows of each suite
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub limit: Option<usize>,
-    /// Tokens of an answer at most [default: the suite's own]
+    /// Tokens of an answer at most
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..1 << 30))]
     pub max_new_tokens: Option<usize>,
-    /// Divides the logits; 0 is greedy [default: the suite's own]
+    /// Divides the logits; 0 is greedy
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
-    /// Ask gsm8k through the chat template, where it is raw text by default
+    /// Ask gsm8k through the chat template
     #[arg(long)]
     pub apply_chat_template: bool,
     /// Replace results of other settings

@@ -5,7 +5,6 @@
 
 use std::path::Path;
 
-use fancy_regex::Regex;
 use selfplay_records::{FieldProblem, RecordError};
 
 use super::data_row::DataRow;
@@ -64,7 +63,7 @@ pub fn context(examples: &[&MathProblem], problem: &MathProblem) -> String {
 
 /// The number behind `####`.
 pub fn strict_match(text: &str, answer: &str) -> ExtractedNumber {
-    let found = Regex::new(r"#### (\-?[0-9\.\,]+)").ok().and_then(|regex| {
+    let found = pattern::constant(r"#### (\-?[0-9\.\,]+)").and_then(|regex| {
         let captures = regex.captures(text).ok().flatten()?;
         captures.get(1).map(|number| number.as_str().trim().to_owned())
     });

@@ -87,7 +87,7 @@ fn is_title(one: char) -> bool {
 
 /// Paragraphs between lines of three asterisks; `None` with an empty one that is neither the first nor the last.
 fn starred_paragraphs(answer: &str) -> Option<usize> {
-    let divider = Regex::new(r"\s?\*\*\*\s?").ok()?;
+    let divider = pattern::constant(r"\s?\*\*\*\s?")?;
     let paragraphs: Vec<&str> = divider.split(answer).map_while(Result::ok).collect();
     let mut count = paragraphs.len();
     for (place, paragraph) in paragraphs.iter().enumerate() {

@@ -1,9 +1,7 @@
 //! Word tokens of a sentence as NLTK's `word_tokenize` cuts them (3.10). What is counted of them here is words in capitals, so that
 //! quotation marks need not become other marks; where they cut matters, and is the same.
 
-use fancy_regex::Regex;
-
-use crate::suites::pattern::replace_all;
+use crate::suites::pattern::{constant, replace_all};
 
 /// What is set apart, in NLTK's order: a pattern, and what stands in its place (`$1` is a group).
 const RULES: [(&str, &str); 24] = [
@@ -67,8 +65,8 @@ pub(super) fn tokens(sentence: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn applied(rule: &str, with: &str, text: &str) -> String {
-    let Ok(regex) = Regex::new(rule) else { return text.to_owned() };
+fn applied(rule: &'static str, with: &str, text: &str) -> String {
+    let Some(regex) = constant(rule) else { return text.to_owned() };
     replace_all(&regex, text, |found| {
         let mut filled = with.to_owned();
         for group in 1..found.len() {
