@@ -12,7 +12,9 @@ for peers without that field, what they give is counted by their `usage`). Pytho
 import argparse
 import http.client
 import json
+import os
 import pathlib
+import resource
 import subprocess
 import tempfile
 import threading
@@ -62,6 +64,17 @@ def served(host, model):
     return time.time() - began, tokens[0]
 
 
+def cpu_of(process):
+    """Seconds of processor time that a process has used (Linux)."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 if options.peer:
     for _ in range(options.rounds):
         seconds, tokens = served(options.peer.removeprefix("http://"), options.peer_model)
@@ -82,18 +95,22 @@ with tempfile.TemporaryDirectory() as folder:
     host = server.stdout.readline().strip().removeprefix("http://")
     try:
         for number in range(options.rounds):
+            before = cpu_of(server)
             seconds, tokens = served(host, "m")
+            server_cpu = cpu_of(server) - before
             output = pathlib.Path(folder, f"{number}.jsonl")
-            began = time.time()
+            began, before = time.time(), cpu_of_children()
             subprocess.run(
                 [options.selfplay, "sample", "--model", options.model, "--prompts", prompts, "--output", output, "-v", *sets],
                 check=True, stderr=subprocess.DEVNULL,
             )
             # With loading and writing: what the sampler itself takes is told by -v. Responses may end early here.
             whole = time.time() - began
+            offline_cpu = cpu_of_children() - before
             drawn = sum(len(r["ids"]) for line in output.open() for r in json.loads(line)["responses"])
             print(f"served: {tokens} tokens in {seconds:.2f} s: {tokens / seconds:.0f} tokens/s; offline, with loading: "
-                  f"{drawn} in {whole:.2f} s: {drawn / whole:.0f} tokens/s; ratio {tokens / seconds / (drawn / whole):.2f}")
+                  f"{drawn} in {whole:.2f} s: {drawn / whole:.0f} tokens/s; ratio {tokens / seconds / (drawn / whole):.2f}; "
+                  f"by processor time {tokens / server_cpu:.0f} and {drawn / offline_cpu:.0f} tokens/s: {tokens / server_cpu / (drawn / offline_cpu):.2f}")
     finally:
         server.terminate()
         server.wait()
