@@ -116,12 +116,23 @@ fn changed(
         if !results.is_empty() && text.contains(EVALUATIONS) {
             notes.push(format!("{CARD}: with {} figures of evaluation/", results.len()));
         }
-        return Ok(Some(named(&with_evaluations(&text, &results), id).into_bytes()));
+        let card = named(&with_evaluations(&text, &results), id);
+        return Ok(Some(with_base(card, base).into_bytes()));
     }
     if ending != "json" || is_vocabulary {
         return Ok(None);
     }
     without_paths(&bytes, path, base, notes)
+}
+
+/// A card of ours that names no base, with the one that it has on the hub.
+fn with_base(card: String, base: Option<&str>) -> String {
+    match (base, card.strip_prefix("---\n")) {
+        (Some(base), Some(rest)) if card.contains("\n- selfplay\n") && !card.contains("\nbase_model:") => {
+            format!("---\nbase_model: {base}\nbase_model_relation: adapter\n{rest}")
+        }
+        _ => card,
+    }
 }
 
 /// A JSON file with the paths of this machine taken out; `None` where there are none.
@@ -224,6 +235,16 @@ mod tests {
         for text in ["hf_token", "task-driven-and-much-longer-than-that", "uses hf_hub_download here", ""] {
             assert_eq!(secret(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_card_without_a_base_gets_the_one_that_is_named() {
+        let card = "---\ntags:\n- selfplay\n---\n# x\n".to_owned();
+        let with = "---\nbase_model: org/base\nbase_model_relation: adapter\ntags:\n- selfplay\n---\n# x\n";
+        assert_eq!(with_base(card.clone(), Some("org/base")), with);
+        assert_eq!(with_base(card.clone(), None), card);
+        assert_eq!(with_base(with.to_owned(), Some("org/other")), with);
+        assert_eq!(with_base("# theirs\n".to_owned(), Some("org/base")), "# theirs\n");
     }
 
     #[test]
