@@ -10,6 +10,7 @@
 //! that a resume writes the same bytes. It is no part of the model: `policy_files.json` and the hashes of inputs leave it
 //! out, and a folder without one is as good.
 
+mod form;
 mod front_matter;
 mod model_card;
 mod papers;
@@ -18,7 +19,8 @@ mod results;
 mod settings;
 mod usage;
 
-pub(crate) use model_card::{CardBase, MadeBy, ModelCard, ModelForm};
+pub(crate) use form::ModelForm;
+pub(crate) use model_card::{CardBase, MadeBy, ModelCard};
 pub(crate) use parent::ParentCard;
 pub(crate) use results::{CardResult, of_summary, of_training, with_evaluations};
 pub(crate) use usage::named;

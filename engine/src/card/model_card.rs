@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::form::ModelForm;
 use super::front_matter::FrontMatter;
 use super::papers::Methods;
 use super::parent::ParentCard;
@@ -9,17 +10,6 @@ use super::results::{CardResult, table};
 use super::settings::{settings, without_path};
 use super::usage::usage;
 use crate::recipe::{DataSource, ModelSource, Recipe};
-
-/// What lies in the folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ModelForm {
-    /// A whole language model.
-    Whole,
-    /// An adapter in PEFT's layout.
-    Adapter,
-    /// A model with preference heads.
-    Preference,
-}
 
 /// What made the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

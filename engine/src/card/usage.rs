@@ -1,6 +1,6 @@
 //! How a model is loaded: snippets of a card. docs/python.md has more of them.
 
-use super::model_card::ModelForm;
+use super::form::ModelForm;
 
 /// The line that names the model in every snippet; a push puts the repository's id in its place.
 const MODEL: &str = "model = \"path/to/this/folder\"  # or the id that it is published under\n";

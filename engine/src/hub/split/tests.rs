@@ -36,7 +36,7 @@ fn a_split_s_files_are_told_by_name() {
     assert_eq!(chosen(&names, Some("train_prefs")).unwrap(), [names[3]]);
     assert_eq!(chosen(&["default/train/0000.parquet"], None).unwrap(), ["default/train/0000.parquet"]);
     assert_eq!(chosen(&["a.json.gz", "x.txt"], None).unwrap(), ["a.json.gz"]);
-    refused(&["a.json.gz"], Some("test"), &["no Parquet or JSON Lines", "\"test\""]);
+    refused(&["a.json.gz"], Some("test"), &["no file of rows (Parquet, JSON, TSV, CSV)", "\"test\""]);
     refused(&["README.md"], None, &[ADDRESS, "\"train\""]);
 }
 
