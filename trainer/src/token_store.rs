@@ -10,6 +10,8 @@ use crate::TrainError;
 
 /// Numbers in memory: 32 MiB.
 const MOST_IN_MEMORY: usize = 8 << 20;
+/// Numbers that are written at a time.
+const AT_ONCE: usize = 1 << 16;
 
 /// Lists of numbers, one behind the other.
 pub(crate) struct TokenStore {
@@ -44,11 +46,13 @@ impl TokenStore {
     /// # Errors
     /// When the file cannot be written.
     pub(crate) fn push(&mut self, lists: &[&[u32]]) -> Result<u64, TrainError> {
-        let start = self.spilled + self.memory.len() as u64;
-        lists.iter().for_each(|list| self.memory.extend_from_slice(list));
-        if self.memory.len() > self.most_in_memory {
+        let count: usize = lists.iter().map(|list| list.len()).sum();
+        // Before they are added: memory that has grown past the bound once would stay.
+        if !self.memory.is_empty() && self.memory.len().saturating_add(count) > self.most_in_memory {
             self.spill()?;
         }
+        let start = self.spilled + self.memory.len() as u64;
+        lists.iter().for_each(|list| self.memory.extend_from_slice(list));
         Ok(start)
     }
 
@@ -57,9 +61,11 @@ impl TokenStore {
             Some(file) => file,
             none => none.insert(scratch_file(&self.folder)?),
         };
-        let bytes: Vec<u8> = self.memory.iter().flat_map(|number| number.to_le_bytes()).collect();
-        file.write_all_at(&bytes, 4 * self.spilled).map_err(TrainError::io(&self.folder))?;
-        self.spilled += self.memory.len() as u64;
+        for numbers in self.memory.chunks(AT_ONCE) {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            file.write_all_at(&bytes, 4 * self.spilled).map_err(TrainError::io(&self.folder))?;
+            self.spilled += numbers.len() as u64;
+        }
         self.memory.clear();
         Ok(())
     }
