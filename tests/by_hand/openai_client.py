@@ -75,7 +75,8 @@ content = scored.choices[0].logprobs.content
 best = all(one.logprob == one.top_logprobs[0].logprob and len(one.top_logprobs) == 3 for one in content)
 check("greedy tokens are the most likely", best, [(one.token, round(one.logprob, 3)) for one in content])
 joined = b"".join(bytes(one.bytes) for one in content)
-check("their bytes are the text", joined.decode().startswith(scored.choices[0].message.content), joined)
+# SentencePiece drops the space that the first token begins with from a text.
+check("their bytes are the text", joined.decode().lstrip() == scored.choices[0].message.content.lstrip(), joined)
 
 done = client.completions.create(model=model, prompt="Once upon a time", max_tokens=10, echo=True, logprobs=1, seed=1)
 rows = done.choices[0].logprobs

@@ -28,10 +28,18 @@ def folder_of(model, scratch):
     path = pathlib.Path(model).resolve()
     if path.is_dir():
         return path
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)
-    AutoModelForCausalLM.from_pretrained(**where, dtype="float32").save_pretrained(scratch)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype="float32")
+    # transformers saves no model that came out of a GGUF, though its weights are plain numbers by now.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config.save_pretrained(scratch)
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    weights = {name: value.contiguous() for name, value in model.state_dict().items() if name not in tied}
+    save_file(weights, os.path.join(scratch, "model.safetensors"), metadata={"format": "pt"})
     AutoTokenizer.from_pretrained(**where).save_pretrained(scratch)
     return pathlib.Path(scratch)
 
