@@ -68,6 +68,9 @@ pub enum Command {
     /// Candidates to preferences
     Score(commands::score::Args),
     /// Candidates and preferences to pairs
+    #[command(
+        override_usage = "selfplay pair [OPTIONS] --candidates <FILE> --preferences <FILE>\n                     --output <FILE>"
+    )]
     Pair(commands::pair::Args),
     /// Log-probabilities of responses
     Logprobs(commands::logprobs::Args),

@@ -11,6 +11,7 @@ use crate::console::units::size;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hub::HubError;
 use crate::init::{
     InitAnswers, InitGoal, InitQuestions, Machine, Tuning, TuningChoice, ask, choose, draft_of,
 };
@@ -85,13 +86,23 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         _ => {
             let memory = device::memory(found.gpu_memory, device);
             let host = args.host_memory.map(ByteSize::bytes).or_else(|| Some(host_memory::total()?.bytes));
-            choose(&answers, args.tuning, &Machine { device, memory, host })?
+            choose(&answers, args.tuning, &Machine { device, memory, host }).map_err(without_hub)?
         }
     };
     let text = choice.draft.text(&head(args, &choice, device, found.gpu_memory));
     refuse_existing(&args.output)?;
     atomic::write_bytes(&args.output, text.as_bytes())?;
     print(&report(args, &choice, device, found.gpu_memory))
+}
+
+/// What can be done where a hub cannot be asked for a model's shape.
+fn without_hub(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Hub(source @ HubError::Unreachable { .. }) => EngineError::failure(format!(
+            "{source}; or write the recipe without a look at the models: --tuning full, lora or qlora with --no-plan"
+        )),
+        other => other,
+    }
 }
 
 fn refuse_existing(path: &Path) -> Result<()> {

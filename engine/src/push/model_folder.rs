@@ -27,7 +27,10 @@ pub(crate) struct PushedModel {
 /// A folder without a model, an iteration that has none, a policy whose files are damaged.
 pub(crate) fn find(place: &Path, iteration: Option<usize>, adapter: bool) -> Result<PushedModel> {
     if !place.is_dir() {
-        return Err(EngineError::named(place, std::io::ErrorKind::NotFound.into()));
+        return Err(EngineError::input(format!(
+            "{}: there is no such folder; a run, the output of a training, or a model's folder is wanted",
+            place.display()
+        )));
     }
     let run = RunDir::new(place);
     if run.manifest_file().is_file() && run.recipe_file().is_file() {
