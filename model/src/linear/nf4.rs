@@ -233,7 +233,9 @@ impl Nf4Matrix {
         match &self.form {
             Form::Host { .. } => self.decoded_rows(0, self.shape[0])?.to_dtype(dtype),
             Form::Device { codes, scales, pairs, .. } => {
-                let numbers = pairs.index_select(codes, 0)?.reshape(((), self.block))?;
+                // As u32: candle takes the highest index of a type, 255 of bytes, for no index, and gives zeros.
+                let codes = codes.to_dtype(DType::U32)?;
+                let numbers = pairs.index_select(&codes, 0)?.reshape(((), self.block))?;
                 let numbers = numbers.broadcast_mul(scales)?.flatten_all()?;
                 let numbers = numbers.narrow(0, 0, self.numbers())?;
                 numbers.reshape(self.shape.as_slice())?.to_dtype(dtype)?.contiguous()

@@ -38,6 +38,15 @@ fn a_scale_of_eight_bits_is_a_level_times_its_block_s_plus_the_mean() {
     assert_eq!(values, [[1.0; 16], [5.0; 16]].concat());
 }
 
+/// Every byte, 255 among them, which candle takes for no index where ids are bytes.
+#[test]
+fn a_device_s_matrix_has_every_byte_s_numbers() {
+    let codes: Vec<u8> = (0..=255).collect();
+    let host = Nf4Matrix::of_parts([8, 64], codes, &LEVELS, Nf4Scales::Plain(vec![3.0; 8]), 64).unwrap();
+    let device = host.clone().on(&Device::Cpu).unwrap();
+    assert_eq!(numbers(&device.dense(DType::F32).unwrap()), numbers(&host.dense(DType::F32).unwrap()));
+}
+
 #[test]
 fn the_map_of_scales_is_bitsandbytes_s() {
     let map = dynamic_map(true);
