@@ -24,7 +24,6 @@ const KEY_VARIABLE: &str = "SELFPLAY_API_KEY";
 
 const EXAMPLES: &str = "\
 Examples:
-  # every finished iteration that fits, and base
   selfplay serve --model runs/quickstart
   # two of them side by side, with verdicts: open http://127.0.0.1:8000/arena
   selfplay serve --model runs/mine --only iteration_03 --only base \\
