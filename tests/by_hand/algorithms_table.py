@@ -24,7 +24,7 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 ALGORITHMS = {
     "gpo": ("GPO, best and worst", []),
     "gprl": ("GPRL", ["train.loss=gprl", "score.advantages=per-axis"]),
-    "kto": ("KTO, unpaired", ["train.loss=kto", "train.beta=0.1"]),
+    "kto": ("KTO, unpaired", ["train.loss=kto"]),
     "best-of-k": ("best of 5, SFT", ["train.loss=best-of-k"]),
     "online-ipo": ("online IPO, whole table", ["train.loss=online-ipo", "pair.rule=all"]),
     "grpo": ("GRPO", ["train.loss=grpo"]),
