@@ -58,6 +58,8 @@ pub(crate) struct FakeModel {
     prompts: HashMap<Stream, Vec<u32>>,
     /// The tokens of its response that each candidate was fed.
     fed: HashMap<(Stream, u32), Vec<u32>>,
+    /// Whether a step's logits were read by the caller, whose draws are not told.
+    has_untold: bool,
 }
 
 const FIRST_HASH: u64 = 17;
@@ -78,6 +80,7 @@ impl FakeModel {
             draws: Vec::new(),
             prompts: HashMap::new(),
             fed: HashMap::new(),
+            has_untold: false,
         }
     }
 
@@ -134,12 +137,15 @@ impl FakeModel {
             assert!(before.is_none_or(|before| before == held), "a prompt has changed");
             return;
         }
-        let prompt = &self.prompts[&stream];
-        let (step, fed) = (draw.step as usize, self.fed.entry((stream, draw.sample)).or_default());
-        assert_eq!(held.len(), prompt.len() + step);
-        assert_eq!(fed.len() + 1, step, "a token of a response was drawn twice, or never fed");
-        fed.extend(held.last());
-        assert_eq!(held, [prompt.as_slice(), fed].concat(), "a row holds another candidate's tokens");
+        let (prompt, response) = held.split_at(held.len() - draw.step as usize);
+        let before = self.prompts.entry(stream).or_insert_with(|| prompt.to_vec());
+        assert_eq!(before, prompt, "a prompt has changed");
+        let fed = self.fed.entry((stream, draw.sample)).or_default();
+        assert!(response.starts_with(fed), "a row holds another candidate's tokens");
+        // Of steps whose logits are read nothing is told.
+        let is_next = fed.len() + 1 == response.len();
+        assert!(is_next || self.has_untold, "a token of a response was drawn twice, or never fed");
+        *fed = response.to_vec();
     }
 }
 
@@ -168,6 +174,7 @@ impl Backend for FakeModel {
         self.pages = vec![[CachedToken::default(); PAGE_TOKENS]; pages];
         self.prompts.clear();
         self.fed.clear();
+        self.has_untold = false;
         Ok(())
     }
 
@@ -202,6 +209,7 @@ impl Backend for FakeModel {
         assert_eq!(next, ids.len());
         let held: Vec<Vec<u32>> = rows.iter().map(|row| self.held(row)).collect();
         let draws = std::mem::take(&mut self.draws);
+        self.has_untold |= draws.is_empty() && !logit_rows.is_empty();
         for draw in &draws {
             self.check_identity(&held[places[&logit_rows[draw.row as usize]].0], draw);
         }
