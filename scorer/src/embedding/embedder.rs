@@ -166,7 +166,8 @@ mod tests {
     fn each_response_is_embedded_once_and_not_once_per_pair() {
         let folder = tempfile::tempdir().unwrap();
         TinyModel { seed: 7, heads: Some(Heads { value: 4, prompt: Some(2) }) }.write(folder.path());
-        let decoder = Decoder::load(folder.path(), &LoadOptions::default()).unwrap();
+        let decoder =
+            Decoder::load(folder.path(), &LoadOptions { heads: true, ..LoadOptions::default() }).unwrap();
         let codec = Codec::load(folder.path(), None).unwrap();
         let heads = PreferenceHeads::of(&decoder).unwrap();
         let reading = Reading { form: ConversationForm::Authors, max_length: 64, batch_tokens: 40 };
