@@ -1,4 +1,4 @@
-//! Kinds that are asked about whole rows: a program, a reward server, a judge. What they share is how judgements of rows become
+//! Kinds that are asked about whole rows: a program, a reward server, a judge, PairRM. What they share is how judgements of rows become
 //! preferences and outcomes of contests.
 
 use std::ops::ControlFlow;
@@ -33,6 +33,11 @@ pub(crate) trait RowJudge: Send + Sync {
     /// What s is multiplied by in what is stored.
     fn factor(&self) -> f64;
 
+    /// What is stored for i against j.
+    fn stored_score(&self, judged: &Self::Judgement, i: usize, j: usize) -> f64 {
+        self.factor() * self.score(judged, i, j)
+    }
+
     /// As [`PreferenceModel::footprint`].
     fn footprint(&self) -> Footprint {
         Footprint::elsewhere()
@@ -49,7 +54,7 @@ impl<J: RowJudge> PreferenceModel for J {
         let compared = rows
             .iter()
             .zip(&judged)
-            .map(|(row, judged)| preference(row, |i, j| self.factor() * self.score(judged, i, j)))
+            .map(|(row, judged)| preference(row, |i, j| self.stored_score(judged, i, j)))
             .collect::<Result<Vec<_>, ScoreError>>()?;
         Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
     }

@@ -11,21 +11,22 @@
 
 mod lora;
 
-use std::fmt;
-
 pub use lora::{EachIteration, LoraBias, LoraInit, LoraSettings, MergeRule};
 use schemars::JsonSchema;
 use selfplay_records::Problems;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 mod data;
 mod examples;
 mod loss;
 mod loss_tokens;
 mod offload;
+mod optimizer_kind;
+mod or_off;
 mod pair_weight;
 mod recompute;
 mod reference_rule;
+mod schedule_kind;
 
 use examples::ExampleKeys;
 
@@ -36,69 +37,11 @@ pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
 pub use loss_tokens::LossTokens;
 pub use offload::{BadOffload, Offload};
+pub use optimizer_kind::OptimizerKind;
 pub use pair_weight::PairWeight;
 pub use recompute::{BadRecompute, Recompute};
 pub use reference_rule::{BadReferenceRule, ReferenceRule};
-
-/// The optimizer's update rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OptimizerKind {
-    /// torch's RMSprop: one state tensor by default, ε outside the root, weight decay coupled.
-    #[default]
-    #[serde(rename = "rmsprop")]
-    RmsProp,
-    /// AdamW: two state tensors, weight decay decoupled.
-    #[serde(rename = "adamw")]
-    AdamW,
-    /// RMSProp with its state in eight bits a number, bitsandbytes' block-wise form; no momentum, not centered.
-    #[serde(rename = "rmsprop8bit")]
-    RmsProp8Bit,
-    /// AdamW with its state in eight bits a number, bitsandbytes' block-wise form.
-    #[serde(rename = "adamw8bit")]
-    AdamW8Bit,
-}
-
-impl OptimizerKind {
-    /// Whether the state of large tensors is kept in eight bits.
-    pub fn is_eight_bit(self) -> bool {
-        matches!(self, Self::RmsProp8Bit | Self::AdamW8Bit)
-    }
-}
-
-impl fmt::Display for OptimizerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            OptimizerKind::RmsProp => "rmsprop",
-            OptimizerKind::AdamW => "adamw",
-            OptimizerKind::RmsProp8Bit => "rmsprop8bit",
-            OptimizerKind::AdamW8Bit => "adamw8bit",
-        })
-    }
-}
-
-/// The shape of the learning rate after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum LrSchedule {
-    /// Straight line down to 0 at the end of the schedule.
-    #[default]
-    Linear,
-    /// Half a cosine down to 0 at the end of the schedule.
-    Cosine,
-    /// Stays at `learning_rate`.
-    Constant,
-}
-
-impl fmt::Display for LrSchedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LrSchedule::Linear => "linear",
-            LrSchedule::Cosine => "cosine",
-            LrSchedule::Constant => "constant",
-        })
-    }
-}
+pub use schedule_kind::LrSchedule;
 
 /// Every key of `[train]`. `Default` is the contract's table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -564,40 +507,6 @@ fn not_negative(x: f64) -> bool {
 
 fn refuse_negative(found: &mut Problems, key: &str, value: f64) {
     found.refuse(!not_negative(value), key, value, "a finite number of 0 or more");
-}
-
-/// A number or the word `off`, both ways: TOML has no null, and the resolved recipe should show the value.
-mod or_off {
-    use super::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde::de::Error as _;
-
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum NumberOrWord<T> {
-        Number(T),
-        Word(String),
-    }
-
-    pub fn serialize<T: Serialize, S: Serializer>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(number) => number.serialize(serializer),
-            None => serializer.serialize_str("off"),
-        }
-    }
-
-    pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<T>, D::Error> {
-        let expected = || D::Error::custom("expected a number that is not negative, or \"off\"");
-        match NumberOrWord::deserialize(deserializer).map_err(|_| expected())? {
-            NumberOrWord::Number(number) => Ok(Some(number)),
-            NumberOrWord::Word(word) if word == "off" => Ok(None),
-            NumberOrWord::Word(_) => Err(expected()),
-        }
-    }
 }
 
 #[cfg(test)]

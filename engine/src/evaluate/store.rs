@@ -7,7 +7,6 @@
 //! parts/transcript….jsonl      what a service answered
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use selfplay_model::template_clock;
@@ -20,6 +19,7 @@ use super::difference::differing;
 use super::lines::json_lines;
 use crate::error::{EngineError, Result};
 use crate::json_file::{read_json, write_json};
+use crate::process::file_lock::FileLock;
 use crate::run::dir::make_folder;
 
 const SETTINGS: &str = "settings.json";
@@ -30,8 +30,7 @@ const CLOCK: &str = "the time that templates read";
 #[derive(Debug)]
 pub(super) struct AnswerStore {
     folder: PathBuf,
-    // Never read: dropping it releases the lock.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// An answer with the id of its question.
@@ -153,18 +152,10 @@ impl AnswerStore {
     }
 }
 
-fn lock(folder: &Path) -> Result<File> {
+fn lock(folder: &Path) -> Result<FileLock> {
     let path = folder.join(LOCK);
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
-    let file = options.open(&path).map_err(|source| EngineError::io(&path, "open", source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::InUse { directory: folder.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(EngineError::io(&path, "lock", source)),
-    }
+    let lock = FileLock::take(&path).map_err(|source| EngineError::io(&path, "lock", source))?;
+    lock.ok_or_else(|| EngineError::InUse { directory: folder.to_path_buf() })
 }
 
 #[cfg(test)]

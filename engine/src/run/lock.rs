@@ -1,18 +1,13 @@
-//! One process per run folder: the operating system's lock on `run.lock`.
-//!
-//! The lock belongs to the open file, so a process that is killed leaves none behind; the file itself stays.
-
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+//! One process per run folder: the lock on `run.lock`.
 
 use crate::error::EngineError;
+use crate::process::file_lock::FileLock;
 use crate::run::dir::RunDir;
 
 /// Held as long as this value lives.
 #[derive(Debug)]
 pub struct RunLock {
-    // Never read: dropping it releases the lock.
-    _file: File,
+    _lock: FileLock,
 }
 
 impl RunLock {
@@ -22,22 +17,11 @@ impl RunLock {
     /// [`EngineError::InUse`] when another process holds it.
     pub fn take(run: &RunDir) -> Result<Self, EngineError> {
         let path = run.lock_file();
-        let file = open(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(EngineError::InUse { directory: run.root().to_path_buf() }),
-            Err(TryLockError::Error(source)) => Err(EngineError::io(&path, "lock", source)),
+        match FileLock::take(&path).map_err(|source| EngineError::io(&path, "lock", source))? {
+            Some(lock) => Ok(Self { _lock: lock }),
+            None => Err(EngineError::InUse { directory: run.root().to_path_buf() }),
         }
     }
-}
-
-/// Opened for appending: the lock file has no content that could be lost. A link is not followed.
-fn open(path: &Path) -> Result<File, EngineError> {
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
-    options.open(path).map_err(|source| EngineError::io(path, "open", source))
 }
 
 #[cfg(test)]

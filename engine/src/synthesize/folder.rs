@@ -11,7 +11,6 @@
 //!   counts.json                           written last
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
@@ -20,6 +19,7 @@ use serde_json::{Map, Value};
 use super::counts::SynthesisCounts;
 use super::row::{LeftOut, SynthesizedRow};
 use crate::error::{EngineError, Result};
+use crate::process::file_lock::FileLock;
 use crate::recipe::SynthesizeSection;
 
 /// The time that chat templates read, in `settings.json`.
@@ -45,8 +45,7 @@ pub(crate) fn earlier_clock(folder: &Path) -> Option<String> {
 #[derive(Debug)]
 pub(super) struct SynthesisFolder {
     root: PathBuf,
-    // Never read: dropping it releases the lock.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl SynthesisFolder {
@@ -208,18 +207,10 @@ fn flatten(above: &str, map: &Map<String, Value>, out: &mut Vec<(String, Value)>
     }
 }
 
-fn lock(root: &Path) -> Result<File> {
+fn lock(root: &Path) -> Result<FileLock> {
     let path = root.join(LOCK);
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
-    let file = options.open(&path).map_err(|source| EngineError::io(&path, "open", source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::InUse { directory: root.to_path_buf() }),
-        Err(TryLockError::Error(source)) => Err(EngineError::io(&path, "lock", source)),
-    }
+    let lock = FileLock::take(&path).map_err(|source| EngineError::io(&path, "lock", source))?;
+    lock.ok_or_else(|| EngineError::InUse { directory: root.to_path_buf() })
 }
 
 #[cfg(test)]

@@ -22,16 +22,13 @@ mod tokens;
 use std::ops::ControlFlow;
 
 use selfplay_model::preference::score::sigmoid;
-use selfplay_records::{Candidates, Preference};
+use selfplay_records::Candidates;
 
 use self::encoder::{Encoder, EncoderInput, PairHead};
 pub(crate) use self::load::{footprint, is_pair_ranker, load, prompt_check};
 use self::tokens::{PairSequence, RankerSequences};
-use crate::preference_model::preference;
-use crate::{
-    CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreDifference,
-    ScoreError,
-};
+use crate::row_judge::RowJudge;
+use crate::{CompareProgress, Footprint, ScoreDifference, ScoreError};
 
 /// A loaded model.
 pub(crate) struct PairRanker {
@@ -56,7 +53,6 @@ struct Question {
 }
 
 impl PairRanker {
-    /// M of all rows; after a stop, of complete rows at the front.
     fn logits(
         &self,
         rows: &[Candidates],
@@ -121,48 +117,41 @@ impl PairRanker {
         }
         Ok(())
     }
-
-    /// The table that is stored.
-    fn table(&self, row: &Candidates, logits: &[Vec<f64>]) -> Result<Preference, ScoreError> {
-        match self.difference {
-            ScoreDifference::Paper => preference(row, |i, j| (logits[i][j] - logits[j][i]) / 2.0),
-            ScoreDifference::Reference => {
-                let k = logits.len();
-                let mean = |i: usize| (0..k).map(|j| logits[i][j] - logits[j][i]).sum::<f64>() / k as f64;
-                let means: Vec<f64> = (0..k).map(mean).collect();
-                preference(row, |i, j| means[i] - means[j])
-            }
-        }
-    }
 }
 
-impl PreferenceModel for PairRanker {
-    fn compare(
+impl RowJudge for PairRanker {
+    type Judgement = RowLogits;
+
+    /// M of all rows; after a stop, of complete rows at the front.
+    fn judge(
         &self,
         rows: &[Candidates],
         progress: &mut CompareProgress<'_>,
-    ) -> Result<Compared, ScoreError> {
-        let logits = self.logits(rows, progress)?;
-        let compared = rows
-            .iter()
-            .zip(&logits)
-            .map(|(row, logits)| self.table(row, logits))
-            .collect::<Result<Vec<_>, ScoreError>>()?;
-        Ok(if compared.len() == rows.len() { Compared::All(compared) } else { Compared::Stopped(compared) })
+    ) -> Result<Vec<RowLogits>, ScoreError> {
+        self.logits(rows, progress)
     }
 
-    fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
-        Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    fn score(&self, logits: &RowLogits, i: usize, j: usize) -> f64 {
+        (logits[i][j] - logits[j][i]) / 2.0
     }
 
-    fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
-        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
-        let logits = self.logits(&rows, &mut |_| ControlFlow::Continue(()))?;
-        let outcome = |logits: &RowLogits| {
-            let (first, second) = (logits[0][1], -logits[1][0]);
-            ContestOutcome { score: (first + second) / 2.0, shown: Some([sigmoid(first), sigmoid(second)]) }
-        };
-        Ok(logits.iter().map(outcome).collect())
+    fn stored_score(&self, logits: &RowLogits, i: usize, j: usize) -> f64 {
+        match self.difference {
+            ScoreDifference::Paper => self.score(logits, i, j),
+            ScoreDifference::Reference => {
+                let k = logits.len();
+                let mean = |i: usize| (0..k).map(|j| logits[i][j] - logits[j][i]).sum::<f64>() / k as f64;
+                mean(i) - mean(j)
+            }
+        }
+    }
+
+    fn shown(&self, logits: &RowLogits) -> Option<[f64; 2]> {
+        Some([sigmoid(logits[0][1]), sigmoid(-logits[1][0])])
+    }
+
+    fn factor(&self) -> f64 {
+        1.0
     }
 
     fn footprint(&self) -> Footprint {

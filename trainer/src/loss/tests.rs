@@ -1,4 +1,6 @@
 //! Numbers derived by hand for each loss, derivatives against central differences, bad inputs.
+//!
+//! Past 400 lines because the losses stand side by side.
 
 use proptest::prelude::*;
 use selfplay_records::{ExampleKind, HasKind, Kind};

@@ -11,7 +11,7 @@
 //!
 //! A training keeps its checkpoints, logs and reference log-probs there in their place.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 use super::own_files::{OwnFolder, remove_parts};
 use crate::console::terminal;
 use crate::error::{EngineError, Result};
+use crate::process::file_lock::FileLock;
 
 const SETTINGS: &str = "settings.json";
 
@@ -30,7 +31,7 @@ const SETTINGS: &str = "settings.json";
 pub(in crate::commands) struct Parts {
     folder: PathBuf,
     // Never read: dropping it releases the lock.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Parts {
@@ -211,22 +212,15 @@ fn first_finished(folder: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-fn lock(folder: &Path) -> Result<File> {
+fn lock(folder: &Path) -> Result<FileLock> {
     let path = folder.join("lock");
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
-    let open = options.open(&path);
-    let file = open.map_err(|source| EngineError::named(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::input(format!(
+    let lock = FileLock::take(&path).map_err(|source| EngineError::named(&path, source))?;
+    lock.ok_or_else(|| {
+        EngineError::input(format!(
             "{}: another selfplay process works on this output; wait for it, or name another --output",
             folder.display()
-        ))),
-        Err(TryLockError::Error(source)) => Err(EngineError::named(&path, source)),
-    }
+        ))
+    })
 }
 
 /// Names of the keys that are not the same on both sides.
