@@ -119,6 +119,22 @@ pub fn read_columns(path: &Path, columns: &[&str]) -> Result<Vec<Map<String, Val
     values(path, &Wanted::only(columns.iter().map(|&name| name.to_owned())))
 }
 
+/// Hands the named columns of each row to `take`, until that breaks off, and holds no more than one row. Of a file of Parquet no other
+/// columns are looked at; a row of any other file comes with all of its own.
+///
+/// # Errors
+/// The file cannot be read, or a row is no object. A file without rows is none.
+pub fn each_columns(
+    path: &Path,
+    columns: &[&str],
+    take: &mut dyn FnMut(usize, Map<String, Value>) -> ControlFlow<()>,
+) -> Result<(), RecordError> {
+    let wanted = Wanted::only(columns.iter().map(|&name| name.to_owned()));
+    each_row(path, &wanted, &mut |number, raw| {
+        Ok(take(number, raw.into_map().map_err(|problem| problem.at(path, number))?))
+    })
+}
+
 fn values(path: &Path, wanted: &Wanted) -> Result<Vec<Map<String, Value>>, RecordError> {
     let mut rows = Vec::new();
     each_row(path, wanted, &mut |number, raw| {

@@ -51,7 +51,7 @@ pub use completion::{Completion, ExampleKind};
 pub use datasets::{ReadPairs, read_pairs};
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
-pub use io::{read_columns, read_rows, read_values, write_rows};
+pub use io::{each_columns, read_columns, read_rows, read_values, write_rows};
 pub use kind::{HasKind, Kind};
 pub use limits::COLUMNS as MOST_COLUMNS;
 pub use log_prob::LogProbRow;

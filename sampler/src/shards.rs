@@ -107,6 +107,26 @@ impl<'a> Sampler<'a> {
         Ok(results)
     }
 
+    /// K candidates of each prompt, given to `on_row` with the prompt's place as soon as they have ended: all prompts are one stream of
+    /// requests, whether or not a candidate's bits depend on its batch. `Break` from `on_row` ends the call.
+    ///
+    /// Fails as [`Self::generate`] does.
+    pub fn generate_each(
+        &mut self,
+        prompts: &[EncodedPrompt<'_>],
+        on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
+        on_row: &mut dyn FnMut(usize, Candidates) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, SampleError> {
+        let rows: Vec<&[EncodedPrompt<'_>]> = prompts.chunks(1).collect();
+        let mut take = |place, rows: Vec<Candidates>| {
+            Ok::<_, SampleError>(rows.into_iter().try_for_each(|row| on_row(place, row)))
+        };
+        self.engine.clear();
+        let flow = self.generate_spans(&rows, rows.len().max(1), on_progress, &mut take);
+        self.engine.clear();
+        flow
+    }
+
     /// K candidates of every shard's prompts. A shard goes to `on_shard`, with its number, as soon as all its candidates
     /// have ended; so an earlier one may come later. `Break` from it ends the call and drops the unfinished shards.
     ///
@@ -121,22 +141,24 @@ impl<'a> Sampler<'a> {
         on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
         on_shard: &mut dyn FnMut(usize, Vec<Candidates>) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
+        let at_once = if self.engine.is_batch_invariant()? { shards.len().max(1) } else { 1 };
         self.engine.clear();
-        let flow = self.generate_spans(shards, on_progress, on_shard);
+        let flow = self.generate_spans(shards, at_once, on_progress, on_shard);
         self.engine.clear();
         flow
     }
 
+    /// As [`Self::generate_shards`]; so many shards are one stream of requests.
     fn generate_spans<E: From<SampleError>>(
         &mut self,
         shards: &[&[EncodedPrompt<'_>]],
+        at_once: usize,
         on_progress: &mut dyn FnMut(SamplingProgress) -> ControlFlow<()>,
         on_shard: &mut dyn FnMut(usize, Vec<Candidates>) -> Result<ControlFlow<()>, E>,
     ) -> Result<ControlFlow<()>, E> {
         let prompts = || shards.iter().flat_map(|shard| shard.iter());
         prompts().try_for_each(|one| self.engine.check_prompt(&one.prompt.prompt_id, &one.prompt_ids))?;
         let Sampling { max_new_tokens, num_samples, .. } = self.sampling;
-        let at_once = if self.engine.is_batch_invariant()? { shards.len().max(1) } else { 1 };
         let pages_of = |span: &[&[EncodedPrompt<'_>]]| {
             let lengths = span.iter().flat_map(|shard| shard.iter()).map(|one| one.prompt_ids.len());
             self.engine.pages_for(lengths, max_new_tokens, num_samples)

@@ -151,6 +151,9 @@ pub enum ScoreError {
     /// A service that does not answer.
     #[error("score.endpoint: {0}")]
     Service(#[from] ClientError),
+    /// The file of answers that were computed here does not open, read or grow.
+    #[error("{0}")]
+    Kept(#[source] ClientError),
     /// A length penalty in tokens, and a response without token ids.
     #[error(
         "candidates of prompt_id {prompt_id:?}, response {response}: no ids, and score.length_penalty counts the policy's tokens; \
@@ -191,7 +194,7 @@ impl HasKind for ScoreError {
         match self {
             Self::NotFinite { .. } | Self::Command(_) | Self::NoLogProbs { .. } => Kind::Machine,
             Self::Writer { kind, .. } => *kind,
-            Self::Service(source) => source.kind(),
+            Self::Service(source) | Self::Kept(source) => source.kind(),
             Self::Row { source, .. } => source.kind(),
             Self::Model(source) => source.kind(),
             Self::Settings(_)

@@ -14,6 +14,7 @@
 //! command/           a program of the user's, over pipes
 //! remote/            a reward server, over HTTP
 //! row_judge          what judge, command and remote share
+//! kept_answers       what was computed of a shard before a kill
 //! ensemble/          several of these together
 //! packing            which sequences share a forward pass, and which tokens they share
 //! place              where a model's files are, if it has any
@@ -29,6 +30,7 @@ mod ensemble;
 mod error;
 mod footprint;
 mod judge;
+mod kept_answers;
 mod length_penalty;
 mod load;
 mod logit;
@@ -49,7 +51,8 @@ pub use embedding::{Advantages, EmbeddingSettings, TokenisedRow, Tokenization, t
 pub use ensemble::{EnsembleMember, EnsembleSettings, MemberKeys, MemberScale};
 pub use error::ScoreError;
 pub use footprint::{ComparisonLengths, Cost, Footprint};
-pub use judge::{ChatWriter, JudgeSettings, VerdictForm};
+pub use judge::{AnswerTaker, ChatWriter, JudgeSettings, KeptWriter, VerdictForm};
+pub use kept_answers::ANSWERS;
 pub use length_penalty::{LengthPenalty, LengthUnit};
 pub use load::{KindSettings, TRANSCRIPT, load, load_with_writer};
 pub use place::{ModelFolders, ModelPlace};

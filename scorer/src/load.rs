@@ -12,13 +12,14 @@ use selfplay_model::architecture::is_stored_in_four_bits;
 use crate::embedding::{self, EmbeddingKind};
 use crate::ensemble::{Ensemble, LoadedMember};
 use crate::judge::{self, Rubric};
+use crate::kept_answers::KeptAnswers;
 use crate::length_penalty::LengthPenalised;
-use crate::pair_lm::{self, QuestionForm};
+use crate::pair_lm::{self, Asking, QuestionForm};
 use crate::prompt_check::{all_of, any_text};
 use crate::{
     ChatWriter, CommandSettings, EmbeddingSettings, EnsembleMember, EnsembleSettings, Footprint,
-    JudgeSettings, ModelPlace, PreferenceKind, PreferenceModel, PromptCheck, ReadingSettings, RemoteSettings,
-    ScoreDType, ScoreError, ScoreSettings,
+    JudgeSettings, KeptWriter, ModelPlace, PreferenceKind, PreferenceModel, PromptCheck, ReadingSettings,
+    RemoteSettings, ScoreDType, ScoreError, ScoreSettings,
 };
 use crate::{command, pair_ranker, remote};
 
@@ -64,12 +65,13 @@ pub fn load<'a>(
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     settings.validate().within("score").into_result(ScoreError::Settings)?;
     let factor = settings.score_difference.factor();
+    let kept = || KeptAnswers::at(settings.kept.as_deref());
     let place = place.into();
     let folder = || place.folder(settings.kind.name());
     let folders = || place.folders(settings.kind.name());
     let model = match &settings.kind {
         KindSettings::Auto(_) if place.is_pair_ranker() => {
-            pair_ranker::load(folder()?, settings.score_difference)
+            pair_ranker::load(folder()?, settings.score_difference, kept())
         }
         KindSettings::Auto(own) => embedding::load(folders()?, None, own, factor, device, template),
         KindSettings::Gpm(own) => {
@@ -81,18 +83,20 @@ pub fn load<'a>(
         KindSettings::Hrc(own) => {
             embedding::load(folders()?, Some(EmbeddingKind::Hrc), own, factor, device, template)
         }
-        KindSettings::PairRanker => pair_ranker::load(folder()?, settings.score_difference),
+        KindSettings::PairRanker => pair_ranker::load(folder()?, settings.score_difference, kept()),
         KindSettings::PairLm(own) => {
-            pair_lm::load(folders()?, own, factor, device, template, QuestionForm::Published)
+            let asking = Asking { form: QuestionForm::Published, kept: kept() };
+            pair_lm::load(folders()?, own, factor, device, template, asking)
         }
         KindSettings::Judge(own) if own.service.is_some() => judge::load_service(own, factor),
         KindSettings::Judge(own) if own.writes_here() => Err(ScoreError::NoWriter),
         KindSettings::Judge(own) => {
             let rubric = Rubric::load(own.template.as_deref(), own.verdict)?;
             let form = QuestionForm::Rubric(Box::new(rubric));
-            pair_lm::load(folders()?, &own.reading, factor, device, template, form)
+            let asking = Asking { form, kept: kept() };
+            pair_lm::load(folders()?, &own.reading, factor, device, template, asking)
         }
-        KindSettings::Command(own) => command::load(own, factor),
+        KindSettings::Command(own) => command::load(own, factor, kept()),
         KindSettings::Remote(own) => remote::load(own, factor),
         KindSettings::Ensemble(own) => load_ensemble(own, factor, device),
     }?;
@@ -109,6 +113,7 @@ pub fn load_with_writer(
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     settings.validate().within("score").into_result(ScoreError::Settings)?;
     let KindSettings::Judge(own) = &settings.kind else { return Err(ScoreError::NoWriter) };
+    let writer = KeptWriter::new(writer, settings.kept.as_deref());
     let model = judge::load_writer(own, settings.score_difference.factor(), writer)?;
     Ok(with_length(model, settings))
 }
@@ -242,29 +247,6 @@ impl KindSettings {
         match self {
             Self::Ensemble(own) => own.members.iter().any(|member| member.settings.kind.keeps_transcripts()),
             _ => self.service().is_some(),
-        }
-    }
-
-    /// Keeps a service's answers below `folder` where the settings name no file.
-    pub fn keep_transcripts(&mut self, folder: &Path) {
-        let file = |own: &mut Option<PathBuf>, name: String| {
-            own.get_or_insert_with(|| folder.join(name));
-        };
-        match self {
-            Self::Judge(own) if own.service.is_some() => file(&mut own.transcript, TRANSCRIPT.to_owned()),
-            Self::Remote(own) => file(&mut own.transcript, TRANSCRIPT.to_owned()),
-            Self::Ensemble(own) => {
-                for (place, member) in own.members.iter_mut().enumerate() {
-                    // Each has a file of its own: a file has one writer.
-                    let name = format!("transcript_{place}.jsonl");
-                    match &mut member.settings.kind {
-                        Self::Judge(own) if own.service.is_some() => file(&mut own.transcript, name),
-                        Self::Remote(own) => file(&mut own.transcript, name),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
         }
     }
 

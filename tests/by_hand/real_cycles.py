@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Cycles that people's preferences really have: what a general preference model learns of them, and a ranking cannot.
 
-    python3 tests/by_hand/real_cycles.py target/release/selfplay PANDALM_TESTSET.json AUTHORS_CYCLE.jsonl [SEEDS]
+    python3 tests/by_hand/real_cycles.py target/release/selfplay PANDALM_TESTSET.json AUTHORS_CYCLE.jsonl [SEEDS]     # 5
 
 PANDALM_TESTSET is PandaLM's test set as it is published: among its 381 triads one goes in a circle, by all annotators (bloom > cerebras >
 llama > bloom). AUTHORS_CYCLE is the GPM authors' A > B > C > D > A. The quickstart's policy is trained on each by itself, with each kind of
@@ -19,7 +19,7 @@ KINDS = {"bradley-terry": [], "gpm": ["preference.tau=1"], "hrc": ["preference.t
 
 def main():
     selfplay, testset, authors = (os.path.abspath(path) for path in sys.argv[1:4])
-    seeds = int(sys.argv[4]) if len(sys.argv) > 4 else 1
+    seeds = int(sys.argv[4]) if len(sys.argv) > 4 else 5
     recipes = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../recipes/quickstart")
     wrong = False
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,8 @@ def main():
                     run("train-preference", "--model", f"{recipes}/policy", "--pairs", f"{name}.jsonl", "--output", out, "-q", *flags)
                     own = [f"score.kind={kind}", *(key.replace("preference.", "score.") for key in keys)]
                     rates.append(measure(f"{out}/preference_model", f"{name}.jsonl", *own)["accuracy"]["rate"])
-                print(f"{name}: {kind}: {' '.join(f'{rate * len(pairs):g}' for rate in rates)} of {len(pairs)}", flush=True)
+                right = [rate * len(pairs) for rate in rates]
+                print(f"{name}: {kind}: {min(right):g}..{max(right):g} of {len(pairs)} over {seeds} seeds ({' '.join(f'{one:g}' for one in right)})", flush=True)
                 wrong |= any(rate > ranking + 1e-9 if kind == "bradley-terry" else rate < 1 for rate in rates)
     sys.exit(wrong)
 

@@ -1,4 +1,5 @@
-//! A companion draws candidates, judges and writes for a synthesis: a shell script that speaks its protocol.
+//! A companion draws candidates, judges and writes for a synthesis: a shell script that speaks its protocol; and `selfplay-mistralrs` itself
+//! where `SELFPLAY_MISTRALRS` names the program that was built.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -152,4 +153,58 @@ fn a_companion_writes_for_a_synthesis() {
     let missing =
         ["synthesize", "--recipe", "s.toml", "-o", "x", "--set", "synthesize.generator.model=/no/such.gguf"];
     world.selfplay(&missing).refused(&["synthesize.generator.model", "no such file or folder"]);
+}
+
+/// The program of `companions/mistralrs`, where this machine has built it.
+fn built_companion() -> Option<String> {
+    let Some(program) = std::env::var_os("SELFPLAY_MISTRALRS") else {
+        eprintln!("skipped: SELFPLAY_MISTRALRS does not name a built selfplay-mistralrs");
+        return None;
+    };
+    let program = fs::canonicalize(&program).unwrap_or_else(|error| panic!("{program:?}: {error}"));
+    Some(program.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn the_companion_for_mistral_rs_draws_judges_and_writes_where_it_is_built() {
+    let Some(program) = built_companion() else { return };
+    let world = world();
+    let companion = |key: &str| format!("{key}={}", json!([program]));
+    let (of_sample, of_score) = (companion("sample.companion"), companion("score.companion"));
+    let draw = |output: &str| {
+        let sets = ["--recipe", "recipe.toml", "--set", "sample.backend=mistralrs", "--set", &of_sample];
+        world.sample("prompts.jsonl", output, &sets).ok();
+        let rows: Vec<Candidates> = read_rows(&world.path(output)).unwrap();
+        rows
+    };
+    // Its log-probs are ours, or the command would have refused it as another model; its draws follow from the seed.
+    let drawn = draw("drawn.jsonl");
+    assert!(
+        drawn
+            .iter()
+            .flat_map(|row| &row.responses)
+            .all(|one| one.ids.as_ref().is_some_and(|ids| !ids.is_empty()))
+    );
+    let ids = |rows: &[Candidates]| -> Vec<Option<Vec<u32>>> {
+        rows.iter().flat_map(|row| row.responses.iter().map(|one| one.ids.clone())).collect()
+    };
+    assert_eq!(ids(&draw("again.jsonl")), ids(&drawn));
+    // As a judge, by log-probs: no model that was not trained for it prefers the same one in both orders by much, but it answers.
+    let line = ["score", "--candidates", "drawn.jsonl", "--output", "preferences.jsonl"];
+    let sets =
+        ["score.kind=judge", "score.model=policy", "score.verdict=text", "score.verdict_tokens=4", &of_score];
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    world.selfplay(&line.into_iter().chain(sets).collect::<Vec<_>>()).ok();
+    assert_eq!(world.rows("preferences.jsonl").len(), drawn.len());
+    // As the generator of a synthesis.
+    world.write(
+        "s.toml",
+        &format!(
+            "name = \"s\"\nseed = 3\n[policy]\nmodel = \"policy\"\n\
+             [synthesize]\nmethod = \"reference-answers\"\nseeds = \"prompts.jsonl\"\n\
+             [synthesize.generator]\nbackend = \"mistralrs\"\ncompanion = {}\nmax_new_tokens = 6\n",
+            json!([program])
+        ),
+    );
+    world.selfplay(&["synthesize", "--recipe", "s.toml", "-o", "out"]).ok();
 }

@@ -214,8 +214,8 @@ fn a_service_that_dies_half_way_is_reported_and_nothing_is_lost() {
     }
 }
 
-#[test]
-fn a_model_of_ours_judges_by_log_probs_and_by_text() {
+/// A world whose policy can be a judge.
+fn world_with_judge() -> World {
     let world = crate::world();
     write_candidates(&world);
     // Its words are few: a rubric that is one of them, and "A" and "B" among its tokens.
@@ -227,6 +227,83 @@ fn a_model_of_ours_judges_by_log_probs_and_by_text() {
             vocabulary.insert(to.to_owned(), id);
         }
     });
+    world
+}
+
+/// What is kept of a shard in work: the keys of the questions, in the order of their answers.
+fn kept_keys(world: &World, output: &str) -> Vec<String> {
+    let path = world.path(&format!("{output}.parts/answers.jsonl"));
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let key = |line: &str| serde_json::from_str::<Value>(line).unwrap()["key"].as_str().unwrap().to_owned();
+    whole.lines().map(key).collect()
+}
+
+/// Kills `score` at file operations until a part of the one shard is answered, and each time finds what was answered before.
+#[track_caller]
+fn kill_within_the_shard(world: &World, line: &[&str], output: &str, enough: usize) -> Vec<String> {
+    let mut kept = Vec::new();
+    for operation in (8..).step_by(3) {
+        world.faulty(&format!("kill:{operation}"), line).killed();
+        let now = kept_keys(world, output);
+        assert_eq!(now[..kept.len()], kept, "what was answered stays");
+        kept = now;
+        if kept.len() >= enough {
+            break;
+        }
+    }
+    let unique: std::collections::HashSet<&String> = kept.iter().collect();
+    assert_eq!(unique.len(), kept.len(), "nothing was answered twice");
+    kept
+}
+
+#[test]
+fn a_judge_of_ours_that_is_killed_answers_only_what_is_left() {
+    let world = world_with_judge();
+    // No two questions are the same.
+    world.write("rubric.jinja", "{{ prompt }} d {{ response_a }} d {{ response_b }}");
+    let line = |output: &'static str, verdict: &'static str| {
+        let mut line = vec![
+            "score",
+            "--preference-model",
+            "policy",
+            "--candidates",
+            "candidates.jsonl",
+            "--output",
+            output,
+        ];
+        // A pass holds some of the questions.
+        for set in [
+            "score.kind=judge",
+            "score.template=rubric.jinja",
+            "score.verdict_tokens=4",
+            "score.batch_tokens=96",
+            verdict,
+        ] {
+            line.extend(["--set", set]);
+        }
+        line
+    };
+    world.selfplay(&line("whole.jsonl", "score.verdict=text")).ok();
+    let text = line("killed.jsonl", "score.verdict=text");
+    let kept = kill_within_the_shard(&world, &text, "killed.jsonl", 10).len();
+    assert!(kept < QUESTIONS, "{kept}: killed too late to tell");
+    let told = world.selfplay(&text).ok().stderr;
+    let wanted = format!("{} answers written, {kept} from an earlier process", QUESTIONS - kept);
+    assert!(told.contains(&wanted), "{wanted}: {told}");
+    assert_eq!(world.bytes("killed.jsonl"), world.bytes("whole.jsonl"));
+    assert!(!world.path("killed.jsonl.parts").exists());
+    // By log-probs a pass is what is kept.
+    world.selfplay(&line("whole_passes.jsonl", "score.verdict=logprobs")).ok();
+    let passes = line("killed_passes.jsonl", "score.verdict=logprobs");
+    assert!(kill_within_the_shard(&world, &passes, "killed_passes.jsonl", 3).len() >= 3);
+    world.selfplay(&passes).ok();
+    assert_eq!(world.bytes("killed_passes.jsonl"), world.bytes("whole_passes.jsonl"));
+}
+
+#[test]
+fn a_model_of_ours_judges_by_log_probs_and_by_text() {
+    let world = world_with_judge();
     let score = |verdict: &str, output: &str| {
         let verdict = format!("score.verdict={verdict}");
         let sets = ["score.kind=judge", "score.template=rubric.jinja", "score.verdict_tokens=4", &verdict];

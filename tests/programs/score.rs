@@ -57,7 +57,7 @@ fn preferences_follow_the_program_and_need_no_model() {
 }
 
 #[test]
-fn a_killed_command_leaves_no_program_and_asks_only_about_shards_that_are_left() {
+fn a_killed_command_leaves_no_program_and_asks_only_about_rows_that_are_left() {
     let world = world();
     // The second shard takes for ever, until the file `fast` is there.
     write_program(&world, "judge.sh", &format!("[ $id = 30 ] && [ ! -e fast ] && exec sleep 1000\n{HONEST}"));
@@ -74,7 +74,8 @@ fn a_killed_command_leaves_no_program_and_asks_only_about_shards_that_are_left()
     world.write("asked", "");
     Outcome::of(&mut score(&world, "p.jsonl", &[])).ok();
     let asked = lines(&world, "asked");
-    assert_eq!(asked, (20..40).map(|n| n.to_string()).collect::<Vec<_>>());
+    // The first shard is whole, and of the second rows 20 to 29 were answered.
+    assert_eq!(asked, (30..40).map(|n| n.to_string()).collect::<Vec<_>>());
     Outcome::of(&mut score(&world, "whole.jsonl", &[])).ok();
     assert_eq!(world.bytes("p.jsonl"), world.bytes("whole.jsonl"));
 }

@@ -25,7 +25,7 @@ const CHAINS: [&str; 8] = [
 const SYNTHESES: [&str; 1] = ["quickstart-synthesize"];
 
 /// The files in `recipes/`, the folders in it included, without the chains and those of a synthesis.
-const RECIPES: [&str; 19] = [
+const RECIPES: [&str; 20] = [
     "comal-llama-3-8b-instruct-gpm-2b",
     "gpo-llama-3-8b-instruct-bt-2b",
     "gpo-llama-3-8b-instruct-gpm-2b",
@@ -35,6 +35,7 @@ const RECIPES: [&str; 19] = [
     "gpo-llama-3-8b-instruct-gpm-8b",
     "gpo-qwen3-8b-gpm",
     "gprl-llama-3-8b-instruct-gpm-2b",
+    "ln-gpo-llama-3-8b-instruct-gpm-2b",
     "mnpo-llama-3-8b-instruct-gpm-2b",
     "quickstart",
     "quickstart-gprl",
@@ -193,6 +194,9 @@ fn other_preference_models_and_policies_change_nothing_else() {
     let large = recipe("gpo-llama-3-8b-instruct-gpm-8b");
     let keys = large.differing_keys(&recipe("gpo-llama-3-8b-instruct-gpm-2b"));
     assert_eq!(sorted(keys), ["name", "score.model"]);
+    let per_token = recipe("ln-gpo-llama-3-8b-instruct-gpm-2b");
+    let keys = per_token.differing_keys(&recipe("gpo-llama-3-8b-instruct-gpm-2b"));
+    assert_eq!(sorted(keys), ["name", "train.loss"]);
     for (name, model) in [
         ("sppo-mistral-7b-instruct-v0.2-gpm-2b", "mistralai/Mistral-7B-Instruct-v0.2"),
         ("sppo-gemma-2-9b-it-gpm-2b", "google/gemma-2-9b-it"),

@@ -90,7 +90,7 @@ pub struct TrainSettings {
     /// same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_weights: Option<Vec<f64>>,
-    /// How much each pair counts: `equal`, or by its `margin` s(w ≻ l). Absent: equal.
+    /// How much each pair counts: `equal`, or by its `margin` s(w ≻ l); with kto, each response by |ŝ|. Absent: equal.
     #[serde(skip_serializing_if = "PairWeight::is_equal")]
     pub pair_weight: PairWeight,
     /// λ_D of `kto`, which multiplies the loss of desirable responses. Absent: 1.

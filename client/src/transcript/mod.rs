@@ -2,6 +2,8 @@
 //!
 //! `{"key": "…", "path": "chat/completions", "number": 0, "request": {…}, "answer": {…}}`
 //!
+//! Answers that are computed here stand without `number` and `request` ([`Transcript::put`]).
+//!
 //! A line is on the disk before its answer counts. A line that a killed process left torn is removed by the next open; that request is
 //! asked again. The key is of the path, the body with its fields sorted, and the request's number; endpoints are not in it, so that the
 //! same servers under other addresses replay too. Where a key stands twice, the later line counts.
@@ -147,6 +149,27 @@ impl Transcript {
     /// Whether nothing was answered yet.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
+    }
+
+    /// The answer that was kept for a request, if it is there.
+    ///
+    /// # Errors
+    /// A file that changed while it was in use.
+    pub fn find(&self, request: &JsonRequest) -> Result<Option<Value>, ClientError> {
+        self.answer(&RequestKey::of(request))
+    }
+
+    /// Keeps an answer that was computed here: without the request's text, and without waiting for the disk. It outlives this
+    /// process, however that ends; where the machine goes down, the last ones may have to be computed again.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn put(&mut self, request: &JsonRequest, answer: &Value) -> Result<(), ClientError> {
+        let key = RequestKey::of(request);
+        let line = json!({ "key": key.hex(), "path": request.path, "answer": answer }).to_string();
+        self.log.append_line(&line)?;
+        self.note(key, line.len() + 1);
+        Ok(())
     }
 
     /// The answer to a request, if it is there.

@@ -69,3 +69,18 @@ fn a_file_that_is_no_transcript_is_refused_with_its_row() {
         assert_eq!(error.kind(), Kind::Input);
     }
 }
+
+#[test]
+fn an_answer_of_our_own_is_found_without_its_request_s_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("answers.jsonl");
+    let [one, other] = [0, 1].map(|number| request(json!({"long": "question"}), number));
+    let mut transcript = Transcript::open(&path).unwrap();
+    assert_eq!(transcript.find(&one).unwrap(), None);
+    transcript.put(&one, &json!([0.1, -0.0])).unwrap();
+    drop(transcript);
+    let transcript = Transcript::open(&path).unwrap();
+    assert_eq!(transcript.find(&one).unwrap(), Some(json!([0.1, -0.0])));
+    assert_eq!(transcript.find(&other).unwrap(), None);
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("question"));
+}

@@ -50,10 +50,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     }
     let files = find_preference_model(recipe, &Hub::default())?;
     let place = preference_place(files.as_ref());
-    // A service is asked when all else is right: its answers are kept beside the output.
+    // Answers are kept beside the output. A service's file is opened with the client: when all else is right.
     let mut settings = recipe.score.settings.clone();
     settings.kind.set_iteration(command.iteration());
-    let parts_folder = command.path(Product::Preferences);
+    settings.keep_answers(&command.path(Product::Preferences));
     let serves = kind.keeps_transcripts();
     let model = if serves { None } else { Some(load_preference_model(place, &settings, &device)?) };
     // Every prompt is looked at before the first is scored: a wrong one at the end must not cost hours.
@@ -62,7 +62,6 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         check.check(&row.prompt).map_err(|error| EngineError::in_file(&args.candidates, error))?;
     }
 
-    settings.kind.keep_transcripts(&parts_folder);
     let score_settings = settings;
     let mut settings = command.settings(&["score"])?;
     settings.set("sample.shard_prompts", recipe.sample.shard_prompts);

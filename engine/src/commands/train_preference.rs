@@ -5,7 +5,9 @@
 use selfplay_evaluation::preference::Winner;
 use selfplay_records::{Candidates, Pair, Prompt, Response};
 use selfplay_scorer::tokenise_row;
-use selfplay_trainer::{ComparisonLabel, PreferenceObjective, PreferenceSettings, TokenComparison};
+use selfplay_trainer::{
+    ComparisonData, ComparisonLabel, PreferenceObjective, PreferenceSettings, TokenComparison,
+};
 
 use super::training::{ReadSets, Training, TrainingArgs, TrainingKind, read_sets};
 use crate::error::{EngineError, Result};
@@ -52,7 +54,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let sets: DataSets<Pair> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
     let mut label_files = LabelFiles::default();
-    let mut comparisons = Vec::new();
+    let mut comparisons = ComparisonData::new(&training.command.output.folder());
     let ReadSets { data, mixed } = read_sets(&training.command, &sets, &mut |place, pair: Pair| {
         let labels = label_files.of(place.file, place.row)?;
         let compared = ComparedRow::of_pair(place.row, &pair, labels).and_then(|row| {
@@ -61,11 +63,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         });
         let mut comparison = compared.map_err(|error| EngineError::at_row(place.file, place.row, error))?;
         comparison.name = place.name(&comparison.name);
-        comparisons.push(comparison);
-        Ok(())
+        Ok(comparisons.push(&comparison)?)
     })?;
     if let Some(places) = mixed {
-        comparisons = places.into_iter().map(|place| comparisons[place].clone()).collect();
+        comparisons = comparisons.pick(&places);
     }
     let objective = PreferenceObjective::new(comparisons, settings);
     training.run(&source, data, objective)

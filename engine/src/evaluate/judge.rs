@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Device;
 use selfplay_client::{Answers, ChatRequest, Client, GenerationOptions, Transcript};
 use selfplay_records::Message;
-use selfplay_scorer::{ChatWriter, JudgeSettings, KindSettings, PreferenceModel, TRANSCRIPT};
+use selfplay_scorer::{ANSWERS, JudgeSettings, KeptWriter, KindSettings, PreferenceModel, TRANSCRIPT};
 use serde_json::{Map, Value};
 
 use crate::error::{EngineError, Result};
@@ -37,8 +37,8 @@ pub(super) struct JudgeSource {
 pub(super) enum TextJudge {
     /// Behind an endpoint; every answer is in its transcript.
     Service(Client, Box<GenerationOptions>),
-    /// A model of ours, greedy.
-    Writer(Box<dyn ChatWriter>, usize),
+    /// A model of ours, greedy; its answers are kept.
+    Writer(KeptWriter, usize),
 }
 
 impl JudgeSource {
@@ -80,7 +80,7 @@ impl JudgeSource {
         Ok(files.into_iter().map(|file| (name(&file.path), file.sha256.into())).collect())
     }
 
-    /// Loads it to compare; what services answer is kept in `folder`.
+    /// Loads it to compare; its answers are kept in `folder`.
     ///
     /// # Errors
     /// When it does not load.
@@ -90,11 +90,11 @@ impl JudgeSource {
         device: &Device,
     ) -> Result<Box<dyn PreferenceModel>> {
         let mut settings = self.score.settings.clone();
-        settings.kind.keep_transcripts(folder);
+        settings.keep_answers(folder);
         load_preference_model(preference_place(self.files.as_ref()), &settings, device)
     }
 
-    /// Loads it to write.
+    /// Loads it to write; its answers are kept in `folder`.
     ///
     /// # Errors
     /// When it does not load.
@@ -105,7 +105,8 @@ impl JudgeSource {
         let JudgeSettings { service, model, verdict_tokens, .. } = own;
         let Some(service) = service else {
             let place = preference_place(self.files.as_ref());
-            return Ok(TextJudge::Writer(load_chat_writer(place, own, device)?, *verdict_tokens));
+            let writer = load_chat_writer(place, own, device, &folder.join(ANSWERS))?;
+            return Ok(TextJudge::Writer(writer, *verdict_tokens));
         };
         let path = own.transcript.clone().unwrap_or_else(|| folder.join(TRANSCRIPT));
         let client = Client::new(service, Some(Transcript::open(&path)?))?;

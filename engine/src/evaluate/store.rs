@@ -5,6 +5,7 @@
 //! parts/lock                   locked by the process that works here
 //! parts/STEP-00000.jsonl …     answers of some questions each, in their order
 //! parts/transcript….jsonl      what a service answered
+//! parts/answers….jsonl         what a judge answered that is computed here
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -11,11 +11,12 @@
 //! ```
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use selfplay_evaluation::preference::Winner;
 use selfplay_records::datasets::{DataFile, each_example};
-use selfplay_records::{FieldProblem, Message, Pair, RecordError, read_columns};
+use selfplay_records::{FieldProblem, Message, Pair, RecordError, each_columns, read_columns};
 use serde_json::{Map, Value};
 
 use crate::error::{EngineError, Result};
@@ -79,9 +80,9 @@ impl Default for RowLabels {
     }
 }
 
-/// The labels of several files, each of which is read once.
+/// The labels of several files, each of which is read once. Rows that have none take no room.
 #[derive(Default)]
-pub(crate) struct LabelFiles(HashMap<PathBuf, Vec<RowLabels>>);
+pub(crate) struct LabelFiles(HashMap<PathBuf, HashMap<usize, RowLabels>>);
 
 impl LabelFiles {
     /// The labels of a row.
@@ -90,11 +91,25 @@ impl LabelFiles {
     /// A file that does not read, a label that is none.
     pub(crate) fn of(&mut self, path: &Path, row: usize) -> Result<RowLabels> {
         if !self.0.contains_key(path) {
-            let fields = fields_of(path)?;
-            let rows = fields.iter().enumerate().map(|(row, fields)| at(path, row, labels(fields)));
-            self.0.insert(path.to_path_buf(), rows.collect::<Result<_>>()?);
+            let mut rows = HashMap::new();
+            let mut wrong = None;
+            each_columns(path, &label_columns(), &mut |row, fields| match at(path, row, labels(&fields)) {
+                Ok(labels) if labels == RowLabels::default() => ControlFlow::Continue(()),
+                Ok(labels) => {
+                    rows.insert(row, labels);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    wrong = Some(error);
+                    ControlFlow::Break(())
+                }
+            })?;
+            if let Some(error) = wrong {
+                return Err(error);
+            }
+            self.0.insert(path.to_path_buf(), rows);
         }
-        Ok(self.0.get(path).and_then(|rows| rows.get(row)).cloned().unwrap_or_default())
+        Ok(self.0.get(path).and_then(|rows| rows.get(&row)).cloned().unwrap_or_default())
     }
 }
 
@@ -128,10 +143,14 @@ fn at<T>(path: &Path, row: usize, found: std::result::Result<T, FieldProblem>) -
     found.map_err(|problem| RecordError::Field { path: path.to_path_buf(), row, problem }.into())
 }
 
-/// The columns with labels, a map for each row; no map where none of these columns is there.
+fn label_columns() -> Vec<&'static str> {
+    ["subset", "tie", "margin"].into_iter().chain(ANNOTATORS).collect()
+}
+
+/// The columns with labels and those of PandaLM, a map for each row; no map where none of these columns is there.
 fn fields_of(path: &Path) -> Result<Vec<Map<String, Value>>> {
-    let others = ["subset", "tie", "margin", "response1", "response2", "instruction", "input"];
-    let columns: Vec<&str> = others.into_iter().chain(ANNOTATORS).collect();
+    let others = ["response1", "response2", "instruction", "input"];
+    let columns: Vec<&str> = label_columns().into_iter().chain(others).collect();
     match read_columns(path, &columns) {
         Ok(fields) => Ok(fields),
         Err(RecordError::Empty { .. }) => Ok(Vec::new()),

@@ -1,13 +1,14 @@
 //! A preference model as it is loaded by every command: where it is a judge that writes its answers, our own sampler writes them.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use candle_core::Device;
 use selfplay_model::{Codec, Decoder, LoadOptions};
 use selfplay_records::{HasKind, Message, Prompt};
 use selfplay_sampler::{SampleError, SampleSettings, Sampler, encode};
 use selfplay_scorer::{
-    ChatWriter, CompareProgress, Footprint, JudgeSettings, KindSettings, ModelFolders, ModelPlace,
+    AnswerTaker, ChatWriter, Footprint, JudgeSettings, KeptWriter, KindSettings, ModelFolders, ModelPlace,
     PreferenceModel, ScoreError, ScoreSettings, load, load_with_writer,
 };
 
@@ -36,7 +37,7 @@ pub(crate) fn load_preference_model(
     }
 }
 
-/// Loads the model at `place` to write, as a judge of these settings.
+/// Loads the model at `place` to write, as a judge of these settings; its answers are kept in the file `kept`.
 ///
 /// # Errors
 /// When it does not load, or has no chat template.
@@ -44,7 +45,8 @@ pub(crate) fn load_chat_writer(
     place: ModelPlace<'_>,
     settings: &JudgeSettings,
     device: &Device,
-) -> Result<Box<dyn ChatWriter>, EngineError> {
+    kept: &Path,
+) -> Result<KeptWriter, EngineError> {
     let folders = match place {
         ModelPlace::Folder(base) => ModelFolders { base, adapter: None },
         ModelPlace::Adapted(folders) => folders,
@@ -53,7 +55,8 @@ pub(crate) fn load_chat_writer(
         }
     };
     let kind = KindSettings::Judge(settings.clone());
-    Ok(Box::new(SamplerWriter::load(folders, settings, &kind, device)?))
+    let writer = SamplerWriter::load(folders, settings, &kind, device)?;
+    Ok(KeptWriter::new(Box::new(writer), Some(kept)))
 }
 
 /// A language model that writes with the sampler: all conversations at once, by the continuous batch.
@@ -98,8 +101,9 @@ impl ChatWriter for SamplerWriter {
         &self,
         conversations: &[Vec<Message>],
         most_tokens: usize,
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Vec<String>, ScoreError> {
+        take: &mut AnswerTaker<'_>,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(), ScoreError> {
         // Greedy: the seed and the conversations' numbers mean nothing.
         let settings = SampleSettings {
             num_samples: 1,
@@ -116,18 +120,23 @@ impl ChatWriter for SamplerWriter {
         let encoded = encode(&self.codec, &prompts).map_err(writer_error)?;
         let mut sampler =
             Sampler::new(&self.decoder, &self.codec, &self.stop_ids, &settings).map_err(writer_error)?;
-        let mut stopped = false;
-        // An answer's place is not known before all are there: a stop leaves none.
-        let rows = sampler.generate(&encoded, &mut |_| {
-            stopped |= progress(0).is_break();
-            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let mut failed = None;
+        let written = sampler.generate_each(&encoded, &mut |_| go_on(), &mut |place, row| {
+            let answer = row.responses.into_iter().next().unwrap_or_default();
+            match take(place, answer.text) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
         });
-        let rows = rows.map_err(writer_error)?;
-        if stopped {
-            return Ok(Vec::new());
+        match (failed, written) {
+            (Some(error), _) => Err(error),
+            // What is whole was given; whoever stopped knows why.
+            (None, Ok(_) | Err(SampleError::Interrupted)) => Ok(()),
+            (None, Err(error)) => Err(writer_error(error)),
         }
-        let _ = progress(rows.len());
-        Ok(rows.into_iter().map(|row| row.responses.into_iter().next().unwrap_or_default().text).collect())
     }
 
     fn footprint(&self) -> Footprint {

@@ -206,7 +206,7 @@ impl Inputs {
         weight_bytes(&self.policy.folder)
     }
 
-    /// The preference model; what services answer it is kept in `folder`, where there is one.
+    /// The preference model; its answers are kept in `folder`, where there is one.
     ///
     /// # Errors
     /// When it does not load.
@@ -220,7 +220,7 @@ impl Inputs {
         let mut settings = recipe.score.settings.clone();
         settings.kind.set_iteration(iteration);
         if let Some(folder) = folder {
-            settings.kind.keep_transcripts(folder);
+            settings.keep_answers(folder);
         }
         let place = preference_place(self.preference.as_ref());
         judge_writer::load_preference_model(place, &settings, &runtime.device)

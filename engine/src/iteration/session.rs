@@ -46,7 +46,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The preference model as it is in an iteration, from 1; what services answer it is kept in the run's folder.
+    /// The preference model as it is in an iteration, from 1; its answers are kept in the run's folder.
     ///
     /// # Errors
     /// When it does not load.

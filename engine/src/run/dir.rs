@@ -6,6 +6,8 @@
 //!   manifest.json                  recipe, input hashes, seed, versions, finished iterations
 //!   run.lock                       locked by the process that works here; empty
 //!   events.jsonl                   what happened, with seconds
+//!   transcript.jsonl               where a service compares: every answer of its
+//!   answers.jsonl                  where a judge, a pair-lm, a pair-ranker or a program compares: what it answered
 //!   start/                         the starting policy on the held-out prompts
 //!     eval_samples.parquet
 //!     eval.json
@@ -121,7 +123,8 @@ impl RunDir {
     pub fn refuse_links(&self) -> Result<(), EngineError> {
         for name in names_in(&self.root)? {
             let known = ["recipe.toml", "manifest.json", "run.lock", "events.jsonl", "start"];
-            let is_log = name.starts_with("transcript") && name.ends_with(".jsonl");
+            let logs = ["transcript", "answers"];
+            let is_log = logs.iter().any(|log| name.starts_with(log)) && name.ends_with(".jsonl");
             if known.contains(&name.as_str()) || is_log || name.starts_with("iteration_") {
                 refuse_links_from(&self.root.join(name))?;
             }

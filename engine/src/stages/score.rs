@@ -1,7 +1,8 @@
 //! Candidates → preferences, one shard.
 //!
-//! A signal ends a shard between the model's passes. What was compared of it by then is not kept: the passes of a shard are
-//! packed from all its rows, and rows that are packed otherwise have other last bits. Shards that are whole stay.
+//! A signal ends a shard between the model's passes, and shards that are whole stay. What was compared of an unfinished one by then is kept
+//! answer by answer where a service, a judge, a pair-lm, a pair-ranker or a program compares (the scorer sees to it), and is not where responses are
+//! embedded: the passes of a shard are packed from all its rows, and rows that are packed otherwise have other last bits.
 
 use std::ops::ControlFlow;
 use std::time::Instant;

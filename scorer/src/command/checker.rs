@@ -6,6 +6,7 @@ use selfplay_records::Candidates;
 use super::answer;
 use super::pool::Pool;
 use super::settings::CommandSettings;
+use crate::kept_answers::KeptAnswers;
 use crate::{CompareProgress, ScoreError};
 
 /// The key that names the program.
@@ -23,7 +24,8 @@ impl AnswerChecker {
     /// # Errors
     /// A program that is not there.
     pub fn find(settings: &CommandSettings) -> Result<Self, ScoreError> {
-        Ok(Self { pool: Pool::new(UserProgram::find(KEY, &settings.words)?, settings)? })
+        let program = UserProgram::find(KEY, &settings.words)?;
+        Ok(Self { pool: Pool::new(program, settings, KeptAnswers::at(None))? })
     }
 
     /// Which responses of each row are right, in order; after a stop, of the rows at the front that were answered.

@@ -6,7 +6,8 @@
 //! s = logit P with P kept 1e-6 away from 0 and 1. Further fields of an answer are ignored; a `prompt_id` must be the row's.
 //!
 //! A row is sent when the row before has been answered, so that an answer can be told from every other. The program stays from row to
-//! row. Where it ends or is silent for too long it is started anew and asked again; a wrong answer ends the work at once.
+//! row. Where it ends or is silent for too long it is started anew and asked again; a wrong answer ends the work at once. In a run and in
+//! `score` its answers are kept as they come: after a kill it is asked about the rows without one.
 //!
 //! ```text
 //! settings   words, τ, how many at a time, patience      question   a row as a line
@@ -27,19 +28,24 @@ pub use self::checker::AnswerChecker;
 use self::pool::Pool;
 pub(crate) use self::question::question_fields;
 pub use self::settings::CommandSettings;
+use crate::kept_answers::KeptAnswers;
 use crate::row_judge::RowJudge;
 use crate::{CompareProgress, PreferenceModel, ScoreError};
 
 /// The key that names the program.
 const KEY: &str = "score.command";
 
-/// Finds the program; it is started when the first row is compared. What s is multiplied by in what is stored is `factor`.
+/// Finds the program; it is started when the first row is compared, and its answers are kept in `kept`. What s is multiplied by in what is stored is `factor`.
 ///
 /// # Errors
 /// A program that is not there.
-pub(crate) fn load(settings: &CommandSettings, factor: f64) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+pub(crate) fn load(
+    settings: &CommandSettings,
+    factor: f64,
+    kept: KeptAnswers,
+) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let program = UserProgram::find(KEY, &settings.words)?;
-    Ok(Box::new(CommandModel { pool: Pool::new(program, settings)?, tau: settings.tau, factor }))
+    Ok(Box::new(CommandModel { pool: Pool::new(program, settings, kept)?, tau: settings.tau, factor }))
 }
 
 /// A program that compares.

@@ -9,12 +9,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use selfplay_client::{Process, Reply, UserProgram};
+use selfplay_client::{JsonRequest, Process, Reply, UserProgram};
 use selfplay_records::Candidates;
 use selfplay_records::shown::quoted;
+use serde_json::Value;
 
-use super::question::question;
+use super::question::{question, question_fields};
 use super::settings::CommandSettings;
+use crate::kept_answers::{KeptAnswers, asked};
 use crate::{CompareProgress, ScoreError};
 
 /// How often a call looks whether it is to stop.
@@ -31,6 +33,7 @@ pub(super) type ReadAnswer<T> = fn(&[u8], &Candidates) -> Result<T, String>;
 pub(super) struct Pool {
     program: UserProgram,
     workers: Vec<Worker>,
+    kept: KeptAnswers,
 }
 
 /// A thread with at most one process.
@@ -61,12 +64,16 @@ struct Done {
 }
 
 impl Pool {
-    /// As many workers as the settings want; nothing is started yet.
+    /// As many workers as the settings want, whose answers are kept; nothing is started yet.
     ///
     /// # Errors
     /// No threads.
-    pub(super) fn new(program: UserProgram, settings: &CommandSettings) -> Result<Self, ScoreError> {
-        let mut pool = Self { program, workers: Vec::new() };
+    pub(super) fn new(
+        program: UserProgram,
+        settings: &CommandSettings,
+        kept: KeptAnswers,
+    ) -> Result<Self, ScoreError> {
+        let mut pool = Self { program, workers: Vec::new(), kept };
         for number in 0..settings.concurrency {
             let (tasks, queue) = channel();
             let hand = Hand {
@@ -85,7 +92,8 @@ impl Pool {
         Ok(pool)
     }
 
-    /// What the program answers to each row, in order; after a stop by `progress`, of the rows at the front that were answered.
+    /// What the program answers to each row, in order; after a stop by `progress`, of the rows at the front that were answered. It
+    /// is not asked about rows whose answers were kept.
     ///
     /// # Errors
     /// A program that ends early, is silent, or does not answer as `read` wants it.
@@ -108,6 +116,35 @@ impl Pool {
         call.finish();
         answers
     }
+}
+
+impl Pool {
+    fn read<T>(&self, read: ReadAnswer<T>, line: &[u8], row: &Candidates) -> Result<T, ScoreError> {
+        read(line, row).map_err(|problem| {
+            let prompt_id = Some(row.prompt.prompt_id.as_str());
+            ScoreError::Command(self.program.failure(prompt_id, problem))
+        })
+    }
+
+    /// The line that was answered to a row before, if it was kept.
+    fn kept_answer(&self, row: &Candidates) -> Result<Option<String>, ScoreError> {
+        if !self.kept.is_on() {
+            return Ok(None);
+        }
+        Ok(self.kept.find(&kept_question(row))?.and_then(|line| line.as_str().map(str::to_owned)))
+    }
+
+    fn keep(&self, row: &Candidates, line: &[u8]) -> Result<(), ScoreError> {
+        // A line that was read is text.
+        match std::str::from_utf8(line) {
+            Ok(line) if self.kept.is_on() => self.kept.keep(&kept_question(row), &line.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn kept_question(row: &Candidates) -> JsonRequest {
+    asked("command", Value::Object(question_fields(row)))
 }
 
 impl Drop for Pool {
@@ -140,27 +177,30 @@ impl Call<'_> {
         read: ReadAnswer<T>,
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<T>, ScoreError> {
-        let mut answers: Vec<Option<T>> = rows.iter().map(|_| None).collect();
-        let (mut next, mut answered) = (0, 0);
+        let mut answers: Vec<Option<T>> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let kept = self.pool.kept_answer(row)?;
+            answers.push(kept.map(|line| self.pool.read(read, line.as_bytes(), row)).transpose()?);
+        }
+        let mut open =
+            (0..rows.len()).filter(|&place| answers[place].is_none()).collect::<Vec<_>>().into_iter();
+        let mut answered = rows.len() - open.len();
         while answered < rows.len() {
             if progress(answered).is_break() {
                 return Ok(answers.into_iter().map_while(|answer| answer).collect());
             }
-            while next < rows.len()
-                && let Some(worker) = self.free.pop()
+            while let Some(&worker) = self.free.last()
+                && let Some(index) = open.next()
             {
-                let row = &rows[next];
+                self.free.pop();
+                let row = &rows[index];
                 let prompt_id = row.prompt.prompt_id.clone();
-                self.give(worker, PoolWork::Ask { index: next, prompt_id, line: question(row) })?;
-                next += 1;
+                self.give(worker, PoolWork::Ask { index, prompt_id, line: question(row) })?;
             }
             if let Some((index, line)) = self.reply()? {
                 let row = &rows[index];
-                let answer = read(&line, row).map_err(|problem| {
-                    let prompt_id = Some(row.prompt.prompt_id.as_str());
-                    ScoreError::Command(self.pool.program.failure(prompt_id, problem))
-                })?;
-                answers[index] = Some(answer);
+                answers[index] = Some(self.pool.read(read, &line, row)?);
+                self.pool.keep(row, &line)?;
                 answered += 1;
             }
         }

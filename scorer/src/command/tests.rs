@@ -42,7 +42,11 @@ impl Script {
     }
 
     fn model(&self) -> Box<dyn PreferenceModel> {
-        load(&self.settings, 1.0).unwrap()
+        self.model_that_keeps(None)
+    }
+
+    fn model_that_keeps(&self, path: Option<&Path>) -> Box<dyn PreferenceModel> {
+        load(&self.settings, 1.0, KeptAnswers::at(path)).unwrap()
     }
 
     fn failure(&self, rows: &[Candidates]) -> String {
@@ -128,7 +132,7 @@ fn a_row_is_given_with_its_other_fields_and_a_table_is_taken() {
     assert_eq!(given, want);
 
     let contest = Contest { prompt: row("q").prompt, first: "a".into(), second: "b".into() };
-    let doubled = load(&script.settings, 2.0).unwrap();
+    let doubled = load(&script.settings, 2.0, KeptAnswers::at(None)).unwrap();
     let p = doubled.win_probabilities(std::slice::from_ref(&contest)).unwrap()[0];
     assert!((p - 0.75).abs() < 1e-12, "the win rate is not of what is stored");
     assert!((doubled.compare_all(&[row("q")]).unwrap()[0].scores[0][1] - 2.0 * 3.0_f64.ln()).abs() < 1e-9);
@@ -234,6 +238,32 @@ fn a_stop_keeps_what_was_answered_and_ends_the_programs() {
 }
 
 #[test]
+fn rows_that_were_answered_are_not_asked_about_again() {
+    let script = Script::honest();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("answers.jsonl");
+    let rows = rows(12);
+    // Five answers, then a stop; whoever comes later is loaded anew.
+    let mut stop = |answered| if answered == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let Compared::Stopped(_) = script.model_that_keeps(Some(&path)).compare(&rows, &mut stop).unwrap() else {
+        panic!("not stopped")
+    };
+    let kept = fs::read_to_string(&path).unwrap().lines().count();
+    let asked = script.notes("asked").len();
+    assert!(kept == 5 && asked <= 6, "{kept} kept, {asked} asked");
+    let wanted = script.model().compare_all(&rows).unwrap();
+    let before = script.notes("asked").len();
+    assert_eq!(before, asked + 12, "nothing is kept where no file is named");
+    assert_eq!(script.model_that_keeps(Some(&path)).compare_all(&rows).unwrap(), wanted);
+    assert_eq!(script.notes("asked")[before..], ["5", "6", "7", "8", "9", "10", "11"]);
+    // A row with another response is another question.
+    let mut other = rows;
+    other[3].responses[0].text = "new".into();
+    script.model_that_keeps(Some(&path)).compare_all(&other).unwrap();
+    assert_eq!(script.notes("asked").len(), before + 7 + 1);
+}
+
+#[test]
 fn what_a_program_has_started_ends_with_it() {
     let script = Script::whole(
         "sleep 1000 & echo $! >> $dir/pids\nIFS= read -r row; echo '{\"scores\": [1, 2]}'; cat >/dev/null",
@@ -255,7 +285,8 @@ fn a_program_that_is_not_there_is_told_before_anything_is_asked() {
         (path("plain"), "chmod +x"),
         (folder.path().display().to_string(), "is a folder"),
     ] {
-        let Err(error) = load(&CommandSettings::of(&[first]), 1.0) else { panic!("it is not there") };
+        let found = load(&CommandSettings::of(&[first]), 1.0, KeptAnswers::at(None));
+        let Err(error) = found else { panic!("it is not there") };
         assert!(error.kind() == Kind::Input && error.to_string().contains(words), "{error}");
     }
     let ids_only = Prompt { prompt_ids: Some(vec![1]), ..Prompt::default() };

@@ -6,12 +6,16 @@
 //! without being asked about.
 //!
 //! Who answers: a service (kept in a transcript, so that nothing is asked twice), a model of ours by log-probs (all questions of a
-//! pass at once: `pair_lm`), or a model of ours that writes, through a [`ChatWriter`] that the caller brings.
+//! pass at once: `pair_lm`), or a model of ours that writes, through a [`ChatWriter`] that the caller brings; its answers are kept as well
+//! ([`KeptWriter`]).
 //!
 //! ```text
-//! rubric    the question    verdict   what an answer says    service   an OpenAI-compatible endpoint    settings
+//! rubric    the question                     verdict       what an answer says           settings
+//! service   an OpenAI-compatible endpoint    chat_writer   a model of ours that writes   kept_writer   the same, answers kept
 //! ```
 
+mod chat_writer;
+mod kept_writer;
 mod rubric;
 mod service;
 mod settings;
@@ -21,6 +25,8 @@ use std::ops::ControlFlow;
 
 use selfplay_records::{Candidates, Message};
 
+pub use self::chat_writer::{AnswerTaker, ChatWriter};
+pub use self::kept_writer::KeptWriter;
 pub(crate) use self::rubric::Rubric;
 use self::service::ServiceJudge;
 pub use self::settings::JudgeSettings;
@@ -32,24 +38,6 @@ use crate::{CompareProgress, Footprint, PreferenceModel, ScoreError};
 /// What follows an answer without a verdict.
 const AGAIN_BY_TEXT: &str = "Give the verdict alone: [[A]], [[B]] or [[C]].";
 const AGAIN_BY_LETTER: &str = "Reply with one letter, A or B.";
-
-/// A model that continues conversations, brought by whoever can sample.
-pub trait ChatWriter: Send + Sync {
-    /// The assistant's next turn in each conversation, at most so many tokens long, in their order. `progress` is told how many are
-    /// done; after a stop, the answers at the front.
-    ///
-    /// # Errors
-    /// A conversation that its template refuses, or a failure of the model.
-    fn write(
-        &self,
-        conversations: &[Vec<Message>],
-        most_tokens: usize,
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Vec<String>, ScoreError>;
-
-    /// Its memory and operations.
-    fn footprint(&self) -> Footprint;
-}
 
 /// A judge that a service answers for. What s is multiplied by in what is stored is `factor`.
 ///
@@ -71,7 +59,7 @@ pub(crate) fn load_service(
 pub(crate) fn load_writer(
     settings: &JudgeSettings,
     factor: f64,
-    writer: Box<dyn ChatWriter>,
+    writer: KeptWriter,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let rubric = Rubric::load(settings.template.as_deref(), settings.verdict)?;
     let source = VerdictSource::Writer { writer, most_tokens: settings.verdict_tokens };
@@ -81,7 +69,7 @@ pub(crate) fn load_writer(
 /// Who answers.
 enum VerdictSource {
     Service(Box<ServiceJudge>),
-    Writer { writer: Box<dyn ChatWriter>, most_tokens: usize },
+    Writer { writer: KeptWriter, most_tokens: usize },
 }
 
 /// An answer with what it says.

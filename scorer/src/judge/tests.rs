@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Mutex;
 
 use selfplay_records::{Prompt, Response};
@@ -16,17 +17,17 @@ impl ChatWriter for &'static Scripted {
         &self,
         conversations: &[Vec<Message>],
         _: usize,
-        progress: &mut CompareProgress<'_>,
-    ) -> Result<Vec<String>, ScoreError> {
-        let mut answers = Vec::new();
-        for turns in conversations {
-            if progress(answers.len()).is_break() {
+        take: &mut AnswerTaker<'_>,
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(), ScoreError> {
+        for (place, turns) in conversations.iter().enumerate() {
+            if go_on().is_break() {
                 break;
             }
             self.asked.lock().unwrap().push(turns.clone());
-            answers.push((self.says)(turns).to_owned());
+            take(place, (self.says)(turns).to_owned())?;
         }
-        Ok(answers)
+        Ok(())
     }
 
     fn footprint(&self) -> Footprint {
@@ -36,7 +37,12 @@ impl ChatWriter for &'static Scripted {
 
 fn judge(says: fn(&[Message]) -> &'static str) -> (Judge, &'static Scripted) {
     let script: &'static Scripted = Box::leak(Box::new(Scripted { says, asked: Mutex::default() }));
-    let source = VerdictSource::Writer { writer: Box::new(script), most_tokens: 8 };
+    judge_of(script, None)
+}
+
+fn judge_of(script: &'static Scripted, kept: Option<&Path>) -> (Judge, &'static Scripted) {
+    let writer = KeptWriter::new(Box::new(script), kept);
+    let source = VerdictSource::Writer { writer, most_tokens: 8 };
     (Judge { rubric: Rubric::load(None, VerdictForm::Text).unwrap(), source, factor: 1.0 }, script)
 }
 
@@ -102,4 +108,42 @@ fn a_stop_keeps_the_rows_that_are_complete() {
     let Compared::Stopped(front) = compared else { panic!("not stopped") };
     assert_eq!(front.len(), 1, "two of three answers are row 1's");
     assert_eq!(script.asked.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn what_was_written_before_a_stop_is_not_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("answers.jsonl");
+    // The second order of each pair gives no verdict before it is asked again.
+    let says: fn(&[Message]) -> &'static str =
+        |turns| match (turns.len(), place(turns, "zebra") < place(turns, "yacht")) {
+            (1, false) => "Hard to say.",
+            (_, true) => "[[A]]",
+            _ => "[[B]]",
+        };
+    let rows =
+        [row("1", &["zebra", "yacht"]), row("2", &["a zebra", "a yacht"]), row("3", &["zebras", "yachts"])];
+    let (plain, _) = judge(says);
+    let wanted = plain.compare_all(&rows).unwrap();
+    let script: &'static Scripted = Box::leak(Box::new(Scripted { says, asked: Mutex::default() }));
+    let mut questions = 0;
+    // Stopped after each answer in turn, by a judge that is loaded anew: a new process.
+    for answered in 1..=6 {
+        let (judge, _) = judge_of(script, Some(&path));
+        let mut stop = |_: usize| {
+            if script.asked.lock().unwrap().len() > questions {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let compared = judge.compare(&rows, &mut stop).unwrap();
+        questions = script.asked.lock().unwrap().len();
+        assert_eq!(questions, answered.min(6) + if answered == 6 { 3 } else { 0 });
+        assert_eq!(matches!(compared, Compared::All(_)), answered == 6);
+    }
+    let (judge, _) = judge_of(script, Some(&path));
+    assert_eq!(judge.compare_all(&rows).unwrap(), wanted);
+    let asked = script.asked.lock().unwrap();
+    assert_eq!(asked.len(), 9, "six questions and three asked again, each once");
 }

@@ -10,7 +10,14 @@ use selfplay_records::{Candidates, Prompt, Response};
 use super::PairLm;
 use super::question::{QuestionForm, Questions};
 use crate::footprint::{ComparisonLengths, Cost};
+use crate::kept_answers::KeptAnswers;
 use crate::{Footprint, ModelFolders, PreferenceModel, PromptCheck, ReadingSettings, ScoreError};
+
+/// What it is asked, and where its answers are kept.
+pub(crate) struct Asking {
+    pub(crate) form: QuestionForm,
+    pub(crate) kept: KeptAnswers,
+}
 
 /// Loads a language model.
 ///
@@ -22,8 +29,9 @@ pub(crate) fn load(
     factor: f64,
     device: &Device,
     template: Option<&Path>,
-    form: QuestionForm,
+    asking: Asking,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
+    let Asking { form, kept } = asking;
     let folder = folders.base;
     let codec = open(folder, settings, template)?;
     let answers = [answer(&codec, folder, "A")?, answer(&codec, folder, "B")?];
@@ -31,7 +39,7 @@ pub(crate) fn load(
     let decoder = folders.decoder(&options)?;
     let max_length = settings.max_length.min(decoder.architecture().max_positions);
     let batch_tokens = settings.batch_tokens;
-    Ok(Box::new(PairLm { decoder, codec, answers, form, max_length, batch_tokens, factor }))
+    Ok(Box::new(PairLm { decoder, codec, answers, form, max_length, batch_tokens, factor, kept }))
 }
 
 fn open(folder: &Path, settings: &ReadingSettings, template: Option<&Path>) -> Result<Codec, ScoreError> {

@@ -12,15 +12,17 @@
 mod load;
 mod question;
 
-pub(crate) use load::{footprint, load, prompt_check};
+pub(crate) use load::{Asking, footprint, load, prompt_check};
 pub(crate) use question::QuestionForm;
 
 use selfplay_model::{Codec, Decoder, PackedBatch};
 use selfplay_records::{Candidates, Preference};
+use serde_json::json;
 
 use self::question::Questions;
+use crate::kept_answers::KeptAnswers;
 use crate::logit::logit;
-use crate::packing::{BatchPlan, PackedGroup, run_passes};
+use crate::packing::{BatchPlan, PackedGroup, PrefixGroup, run_passes};
 use crate::preference_model::preference;
 use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
@@ -35,6 +37,7 @@ pub(crate) struct PairLm {
     batch_tokens: usize,
     /// What s is multiplied by in what is stored.
     factor: f64,
+    kept: KeptAnswers,
 }
 
 /// P(A) for every ordered pair of a row's responses, as `question::orders` lists them.
@@ -85,8 +88,21 @@ impl PairLm {
         .collect()
     }
 
-    /// One forward pass: P(A) of each of its sequences, in the order of its groups' members.
+    /// P(A) of each sequence of a pass, in the order of its groups' members: computed, or as it was kept.
     fn pass(&self, batch: &BatchPlan, sequences: &[&[Vec<u32>]]) -> Result<Vec<f64>, ScoreError> {
+        let count = batch.groups.iter().map(|group| group.members.len()).sum();
+        let question = || {
+            let group = |group: &PrefixGroup| {
+                let members = group.members.iter().map(|&member| &sequences[group.row][member]);
+                json!([group.shared, members.collect::<Vec<_>>()])
+            };
+            batch.groups.iter().map(group).collect()
+        };
+        self.kept.pass("pair-lm", count, question, || self.forward(batch, sequences))
+    }
+
+    /// One forward pass.
+    fn forward(&self, batch: &BatchPlan, sequences: &[&[Vec<u32>]]) -> Result<Vec<f64>, ScoreError> {
         let mut packed = PackedBatch::new();
         let mut last_rows = Vec::new();
         for group in &batch.groups {

@@ -15,6 +15,7 @@ use super::config::RankerConfig;
 use super::encoder::{Dense, Encoder, EncoderLayer, PairHead};
 use super::tokens::RankerSequences;
 use crate::footprint::{ComparisonLengths, Cost};
+use crate::kept_answers::KeptAnswers;
 use crate::{Footprint, PreferenceModel, PromptCheck, ScoreDifference, ScoreError};
 
 /// Whether the folder's config.json is that of such a model.
@@ -24,13 +25,14 @@ pub(crate) fn is_pair_ranker(folder: &Path) -> bool {
     config.is_some_and(|config| config["model_type"] == "deberta-v2")
 }
 
-/// Loads the model in `folder`.
+/// Loads the model in `folder`; its passes are kept in `kept`.
 ///
 /// # Errors
 /// A configuration, a tokenizer or weights of another form.
 pub(crate) fn load(
     folder: &Path,
     difference: ScoreDifference,
+    kept: KeptAnswers,
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let config = RankerConfig::read(folder)?;
     let tokenizer = Tokenizer::load(folder)?;
@@ -54,7 +56,7 @@ pub(crate) fn load(
         second: weights.dense(&["head_layer.4"], config.n_tasks, hidden)?,
     };
     let encoder = weights.encoder(config)?;
-    Ok(Box::new(PairRanker { encoder, head, sequences, difference, footprint }))
+    Ok(Box::new(PairRanker { encoder, head, sequences, difference, footprint, kept }))
 }
 
 /// The stored tensors.

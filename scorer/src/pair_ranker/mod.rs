@@ -23,10 +23,12 @@ use std::ops::ControlFlow;
 
 use selfplay_model::preference::score::sigmoid;
 use selfplay_records::Candidates;
+use serde_json::json;
 
 use self::encoder::{Encoder, EncoderInput, PairHead};
 pub(crate) use self::load::{footprint, is_pair_ranker, load, prompt_check};
 use self::tokens::{PairSequence, RankerSequences};
+use crate::kept_answers::KeptAnswers;
 use crate::row_judge::RowJudge;
 use crate::{CompareProgress, Footprint, ScoreDifference, ScoreError};
 
@@ -37,6 +39,7 @@ pub(crate) struct PairRanker {
     sequences: RankerSequences,
     difference: ScoreDifference,
     footprint: Footprint,
+    kept: KeptAnswers,
 }
 
 /// Tokens of sequences that go through the encoder together, so that its weights are read from memory less often; or one longer sequence.
@@ -103,12 +106,16 @@ impl PairRanker {
         pass: &[Question],
         logits: &mut [RowLogits],
     ) -> Result<(), ScoreError> {
-        let inputs: Vec<EncoderInput<'_>> = pass.iter().map(|question| question.sequence.input()).collect();
-        let marks = self.encoder.forward(&inputs);
-        let width = 3 * self.encoder.config.hidden_size;
-        for (question, marks) in pass.iter().zip(marks.chunks_exact(width)) {
+        let asked = || json!(pass.iter().map(|question| &question.sequence.ids).collect::<Vec<_>>());
+        let computed = self.kept.pass("pair-ranker", pass.len(), asked, || {
+            let inputs: Vec<EncoderInput<'_>> =
+                pass.iter().map(|question| question.sequence.input()).collect();
+            let marks = self.encoder.forward(&inputs);
+            let width = 3 * self.encoder.config.hidden_size;
+            Ok(marks.chunks_exact(width).map(|marks| self.head.difference(marks)).collect())
+        })?;
+        for (question, logit) in pass.iter().zip(computed) {
             let (row, (i, j)) = (question.row, question.pair);
-            let logit = self.head.difference(marks);
             if !logit.is_finite() {
                 let prompt_id = rows[row].prompt.prompt_id.clone();
                 return Err(ScoreError::NotFinite { prompt_id, response: i, what: "logit" });

@@ -204,7 +204,7 @@ impl ScoreKeys {
         if length.is_none() && self.length_unit.is_some_and(|given| given != LengthUnit::default()) {
             problems.value("length_unit", "set", "no such key without score.length_penalty");
         }
-        let settings = ScoreSettings { score_difference: self.score_difference, length, kind };
+        let settings = ScoreSettings { score_difference: self.score_difference, length, kind, kept: None };
         problems.extend(settings.validate());
         settings
     }

@@ -21,8 +21,8 @@ pub use pairs::{
 };
 pub use policies::ReadsPolicies;
 pub use preference::{
-    ComparisonLabel, PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings,
-    TokenComparison,
+    ComparisonData, ComparisonLabel, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
+    PreferenceTrainSettings, TokenComparison,
 };
 pub use sft::{SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, sft_example, sft_examples};
 

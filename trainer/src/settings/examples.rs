@@ -97,15 +97,14 @@ impl ExampleKeys {
         let loss = self.loss;
         if self.pair_weight == PairWeight::Margin {
             let why = match loss.examples() {
-                ExampleKind::Pairs if needs_whole_batch(loss) => "takes its pairs together",
-                ExampleKind::Pairs => return,
-                _ => "is none of pairs",
+                ExampleKind::Pairs if needs_whole_batch(loss) => Some("takes its pairs together"),
+                ExampleKind::Pairs | ExampleKind::Unpaired => None,
+                ExampleKind::Best | ExampleKind::Groups => Some("is none of pairs"),
             };
-            found.value(
-                "pair_weight",
-                self.pair_weight,
-                format!("left out with loss = \"{loss}\", which {why}"),
-            );
+            if let Some(why) = why {
+                let want = format!("left out with loss = \"{loss}\", which {why}");
+                found.value("pair_weight", self.pair_weight, want);
+            }
         }
         if loss.examples() == ExampleKind::Pairs {
             return;

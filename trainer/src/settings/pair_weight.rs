@@ -1,18 +1,18 @@
-//! `train.pair_weight`: how much each pair counts beside the others.
+//! `train.pair_weight`: how much each pair, or of `kto` each response, counts beside the others.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a pair's loss is multiplied by.
+/// What the loss of a pair, or of a single response, is multiplied by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairWeight {
     /// 1.
     #[default]
     Equal,
-    /// Its margin s(w ≻ l) over the mean margin of all pairs; 0 where it is below 0.
+    /// Its margin s(w ≻ l) over the mean margin of all pairs; 0 where it is below 0. Of kto: |ŝ| over its mean.
     Margin,
 }
 

@@ -160,6 +160,7 @@ fn keys_are_for_the_losses_that_read_them() {
         r#"{"loss": "gprl", "drift_threshold": 0.5, "drift_strength": 0}"#,
         r#"{"loss": "best-of-k", "loss_tokens": "all"}"#,
         r#"{"loss": "online-ipo", "pair_weight": "margin"}"#,
+        r#"{"loss": "kto", "pair_weight": "margin"}"#,
     ] {
         assert!(with_keys(right).is_empty(), "{right}: {:?}", with_keys(right));
     }
@@ -180,7 +181,7 @@ fn keys_are_for_the_losses_that_read_them() {
 
 #[test]
 fn keys_of_pairs_are_refused_where_there_are_none() {
-    for loss in ["grpo", "gprl", "kto", "best-of-k", "kto-pair"] {
+    for loss in ["grpo", "gprl", "best-of-k", "kto-pair"] {
         assert_eq!(
             with_keys(&format!(r#"{{"loss": "{loss}", "pair_weight": "margin"}}"#)),
             ["pair_weight"],

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
 use selfplay_records::read_regular_text;
+use selfplay_scorer::{ANSWERS, TRANSCRIPT};
 use serde_json::Value;
 
 use crate::card::{CARD, EVALUATIONS};
@@ -164,11 +165,15 @@ fn is_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What services answered: `transcript.jsonl`, and `transcript_0.jsonl` of an ensemble's member.
+/// What services answered, and what was computed here question by question: `transcript.jsonl`, `answers.jsonl`, and `transcript_0.jsonl`
+/// of an ensemble's member.
 fn is_transcript(name: &str) -> bool {
-    let number = name.strip_prefix("transcript_").and_then(|rest| rest.strip_suffix(".jsonl"));
-    name == selfplay_scorer::TRANSCRIPT
-        || number.is_some_and(|digits| !digits.is_empty() && is_digits(digits))
+    [TRANSCRIPT, ANSWERS].into_iter().any(|log| {
+        let start = log.trim_end_matches(".jsonl");
+        let rest = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(".jsonl"));
+        let number = rest.and_then(|rest| rest.strip_prefix('_'));
+        name == log || number.is_some_and(|digits| !digits.is_empty() && is_digits(digits))
+    })
 }
 
 /// `step_000200`.
@@ -207,12 +212,15 @@ mod tests {
         }
     }
 
-    const PARTS: [&str; 17] = [
+    const PARTS: [&str; 20] = [
         "settings.json",
         "data.json",
         "best_weights.safetensors",
         "sampling.json",
         "transcript.jsonl",
+        "transcript_3.jsonl",
+        "answers.jsonl",
+        "answers_10.jsonl",
         "servers.json",
         "probe.json",
         "lock",

@@ -5,6 +5,7 @@
 //!   settings.json     what the shards depend on; the same command again finds the same and goes on
 //!   sampling.json     of `sample`: device, rows, tokens a step and bytes of cache, for the same command again
 //!   transcript.jsonl  of `sample` through a server: its answers; servers.json and probe.json: how near it is to the policy
+//!   answers.jsonl     of `score` by a judge, a pair-lm, a pair-ranker or a program: what is answered of unfinished shards
 //!   lock              locked by the process that works here
 //!   00000.parquet …   finished shards, with their checksums
 //! ```

@@ -7,12 +7,17 @@ use super::*;
 /// The answers, and the steps of the sampler that they took.
 fn written(writer: &SamplerWriter, conversations: &[Vec<Message>]) -> (Vec<String>, usize) {
     let mut calls = 0;
-    let answers = writer.write(conversations, 6, &mut |_| {
+    let mut answers = vec![None; conversations.len()];
+    let mut take = |place: usize, text: String| {
+        assert!(answers[place].replace(text).is_none(), "given once");
+        Ok(())
+    };
+    let mut go_on = || {
         calls += 1;
         ControlFlow::Continue(())
-    });
-    // One call is of the end.
-    (answers.unwrap(), calls - 1)
+    };
+    writer.write(conversations, 6, &mut take, &mut go_on).unwrap();
+    (answers.into_iter().map(Option::unwrap).collect(), calls)
 }
 
 #[test]
@@ -48,4 +53,16 @@ fn all_questions_share_the_sampler_s_steps() {
         steps <= longest + 2,
         "{steps} steps for 24 questions, {longest} for the longest, {sum} one by one"
     );
+    // A stop is no error, and what was whole by then is given.
+    let (mut given, mut steps_left) = (0, longest - 1);
+    let mut take = |_: usize, _: String| {
+        given += 1;
+        Ok(())
+    };
+    let mut go_on = || {
+        steps_left -= 1;
+        if steps_left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    writer.write(&conversations, 6, &mut take, &mut go_on).unwrap();
+    assert!(given < 24, "{given}");
 }

@@ -131,6 +131,38 @@ fn progress_counts_and_can_interrupt() {
 }
 
 #[test]
+fn each_row_is_given_as_it_ends_and_has_the_bits_of_all_together() {
+    let prompts: Vec<Prompt> = (0..5).map(|n| prompt(n, 10 + n)).collect();
+    let mut sampler = sampler(FakeModel::new(VOCAB, CONTEXT), &settings());
+    let wanted = sampler.generate(&encoded(&prompts), &mut no_progress).unwrap();
+    let mut found: Vec<Option<Candidates>> = vec![None; 5];
+    let mut before_the_end = false;
+    let mut progress = SamplingProgress::default();
+    let flow = sampler.generate_each(
+        &encoded(&prompts),
+        &mut |now| {
+            progress = now;
+            ControlFlow::Continue(())
+        },
+        &mut |place, row| {
+            before_the_end |= found.iter().flatten().count() < 4;
+            assert!(found[place].replace(row).is_none(), "given once");
+            ControlFlow::Continue(())
+        },
+    );
+    assert!(flow.unwrap().is_continue() && before_the_end);
+    assert_eq!(progress.finished, 15);
+    assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), wanted);
+    let mut given = 0;
+    let flow = sampler.generate_each(&encoded(&prompts), &mut no_progress, &mut |_, _| {
+        given += 1;
+        if given == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(flow.unwrap().is_break() && given == 2);
+    assert_eq!(sampler.generate(&encoded(&prompts), &mut no_progress).unwrap(), wanted);
+}
+
+#[test]
 fn no_prompts_no_results() {
     assert_eq!(sample(&settings(), &[]), Vec::<Vec<Sample>>::new());
 }

@@ -55,7 +55,11 @@ pub fn unpaired_examples(
             prompt,
             chosen: response,
             rejected,
-            target: PreferenceTarget { desirable: Some(desirable), ..PreferenceTarget::default() },
+            target: PreferenceTarget {
+                desirable: Some(desirable),
+                score: row.score,
+                ..PreferenceTarget::default()
+            },
             ..TokenPair::default()
         })?;
     }

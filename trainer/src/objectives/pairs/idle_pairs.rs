@@ -3,7 +3,6 @@
 use super::data::PairData;
 use super::truncate::LengthLimits;
 use crate::TrainError;
-use crate::objectives::Example;
 
 /// Removes the pairs of which truncation left no token of a response. Returns their number.
 ///
@@ -51,20 +50,8 @@ pub(super) fn count_identical_pairs(pairs: &PairData) -> Result<usize, TrainErro
     Ok(names.len())
 }
 
-/// Counts the pairs whose two `sides` are the same tokens by `is_identical`, and names the first in the log.
-pub(crate) fn count_identical<E: Example>(
-    pairs: &[E],
-    sides: &str,
-    is_identical: impl Fn(&E) -> bool,
-) -> usize {
-    let mut same = pairs.iter().filter(|pair| is_identical(pair));
-    let Some(first) = same.next() else { return 0 };
-    let count = 1 + same.count();
-    tell_identical(count, pairs.len(), sides, first.name());
-    count
-}
-
-fn tell_identical(count: usize, pairs: usize, sides: &str, first: &str) {
+/// Says that `count` of `pairs` have the same tokens in both `sides`, and names the first.
+pub(crate) fn tell_identical(count: usize, pairs: usize, sides: &str, first: &str) {
     tracing::warn!(
         "{count} of {pairs} pairs have the same tokens in both {sides}, and teach no preference (the first is {first})"
     );

@@ -16,7 +16,7 @@ pub use gradients::{MicroBatches, pair_gradients};
 pub use objective::PairObjective;
 pub use token_pair::{TokenPair, token_pair};
 
-pub(crate) use idle_pairs::count_identical;
+pub(crate) use idle_pairs::tell_identical;
 pub(crate) use token_pair::check_vocabulary;
 
 #[cfg(test)]

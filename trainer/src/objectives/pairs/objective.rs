@@ -10,7 +10,7 @@ use super::idle_pairs::{count_identical_pairs, drop_emptied};
 use super::reference::ReferencePass;
 use super::token_pair::{TokenPair, check_lengths, check_vocabulary};
 use super::truncate::{CutRule, LengthLimits};
-use super::weigh::weigh_by_margin;
+use super::weigh::{Margin, weigh_by_margin};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::loss::{LossSettings, PairLogProbs, needs_initial, needs_reference, needs_whole_batch};
@@ -150,7 +150,8 @@ impl PairObjective {
             let skipped = drop_emptied(&mut self.pairs, LengthLimits::from(&self.settings))?;
             let identical = if self.is_unpaired() { 0 } else { count_identical_pairs(&self.pairs)? };
             if self.settings.pair_weight == PairWeight::Margin {
-                weigh_by_margin(&mut self.pairs)?;
+                let margin = if self.is_unpaired() { Margin::OfResponses } else { Margin::OfPairs };
+                weigh_by_margin(&mut self.pairs, margin)?;
             }
             self.left = Some(LeftPairs { skipped, identical });
         }
@@ -256,7 +257,8 @@ impl Objective for PairObjective {
                 target.probability,
                 target.probability_win,
                 target.probability_lose,
-                target.score,
+                // Of a single response it is nothing but its weight.
+                target.score.filter(|_| !self.is_unpaired()),
                 target.score_win,
                 target.score_lose,
             ];

@@ -1,22 +1,48 @@
-//! Weights of pairs by their margins.
+//! Weights of pairs by their margins, and of single responses by how far they are from the mean of their prompt.
 
 use super::data::PairData;
 use crate::TrainError;
 
-/// Gives each pair the weight max(0, s(w ≻ l)) over the mean of them, so that a loss has the size that it has without weights.
+/// What examples are weighed by.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Margin {
+    /// max(0, s(w ≻ l)).
+    OfPairs,
+    /// |ŝ|.
+    OfResponses,
+}
+
+impl Margin {
+    fn of(self, score: f64) -> f64 {
+        match self {
+            Self::OfPairs => score.max(0.0),
+            Self::OfResponses => score.abs(),
+        }
+    }
+
+    fn column(self) -> &'static str {
+        match self {
+            Self::OfPairs => "chosen_score",
+            Self::OfResponses => "score",
+        }
+    }
+}
+
+/// Gives each example its margin over the mean of them as its weight, so that a loss has the size that it has without weights.
 ///
 /// # Errors
-/// A pair without its score, or no margin above 0.
-pub(super) fn weigh_by_margin(pairs: &mut PairData) -> Result<(), TrainError> {
+/// An example without its score, or no margin above 0.
+pub(super) fn weigh_by_margin(pairs: &mut PairData, margin: Margin) -> Result<(), TrainError> {
+    let column = margin.column();
     let mut sum = 0.0;
     for pair in pairs.entries() {
         match pair.target.score.filter(|score| score.is_finite()) {
-            Some(score) => sum += score.max(0.0),
+            Some(score) => sum += margin.of(score),
             None => {
                 return Err(TrainError::example(
                     &*pair.name,
-                    "no finite `chosen_score`",
-                    "the column that pair_weight = \"margin\" weighs pairs by, or pair_weight = \"equal\"",
+                    format!("no finite `{column}`"),
+                    "the column that pair_weight = \"margin\" weighs by, or pair_weight = \"equal\"",
                 ));
             }
         }
@@ -24,12 +50,12 @@ pub(super) fn weigh_by_margin(pairs: &mut PairData) -> Result<(), TrainError> {
     let mean = sum / pairs.len().max(1) as f64;
     if mean <= 0.0 && !pairs.is_empty() {
         return Err(TrainError::Data {
-            problem: format!("no `chosen_score` of {} pairs is above 0", pairs.len()),
-            want: "margins to weigh pairs by, or pair_weight = \"equal\"".into(),
+            problem: format!("no `{column}` of {} rows gives a weight above 0", pairs.len()),
+            want: "margins to weigh by, or pair_weight = \"equal\"".into(),
         });
     }
     for pair in pairs.entries_mut() {
-        pair.target.weight = pair.target.score.map(|score| score.max(0.0) / mean);
+        pair.target.weight = pair.target.score.map(|score| margin.of(score) / mean);
     }
     Ok(())
 }
@@ -52,12 +78,21 @@ mod tests {
     #[test]
     fn weights_have_a_mean_of_one() {
         let mut three = pairs(&[Some(3.0), Some(-1.0), Some(1.5)]);
-        weigh_by_margin(&mut three).unwrap();
-        let weights: Vec<f64> = three.entries().iter().map(|pair| pair.target.weight.unwrap()).collect();
-        assert_eq!(weights, [2.0, 0.0, 1.0]);
-        let error = weigh_by_margin(&mut pairs(&[Some(1.0), None])).unwrap_err().to_string();
+        let weights = |pairs: &PairData| -> Vec<f64> {
+            pairs.entries().iter().map(|pair| pair.target.weight.unwrap()).collect()
+        };
+        weigh_by_margin(&mut three, Margin::OfPairs).unwrap();
+        assert_eq!(weights(&three), [2.0, 0.0, 1.0]);
+        let mut responses = pairs(&[Some(3.0), Some(-1.0), Some(0.5)]);
+        weigh_by_margin(&mut responses, Margin::OfResponses).unwrap();
+        assert_eq!(weights(&responses), [2.0, 2.0 / 3.0, 1.0 / 3.0]);
+        let mut responses = pairs(&[Some(1.0), None]);
+        let error = weigh_by_margin(&mut responses, Margin::OfResponses).unwrap_err().to_string();
+        assert!(error.contains("pair 7") && error.contains("`score`"), "{error}");
+        let error = weigh_by_margin(&mut pairs(&[Some(1.0), None]), Margin::OfPairs).unwrap_err().to_string();
         assert!(error.contains("pair 7") && error.contains("chosen_score"), "{error}");
-        let error = weigh_by_margin(&mut pairs(&[Some(-1.0), Some(0.0)])).unwrap_err().to_string();
-        assert!(error.contains("2 pairs") && error.contains("equal"), "{error}");
+        let mut none = pairs(&[Some(-1.0), Some(0.0)]);
+        let error = weigh_by_margin(&mut none, Margin::OfPairs).unwrap_err().to_string();
+        assert!(error.contains("2 rows") && error.contains("equal"), "{error}");
     }
 }

@@ -74,26 +74,14 @@ impl Example for TokenComparison {
     }
 }
 
-/// Comparisons to train on and comparisons to measure with.
-pub(super) struct Split {
-    pub(super) train: Vec<TokenComparison>,
-    pub(super) holdout: Vec<TokenComparison>,
-}
-
-/// Holds out ⌊share · n + ½⌋ comparisons, at least one where the share is not 0 and there are two; both parts keep
-/// the file's order.
-pub(super) fn split(comparisons: Vec<TokenComparison>, share: f64, seed: u64) -> Split {
-    let n = comparisons.len();
+/// Which of `n` comparisons are held out: ⌊share · n + ½⌋, at least one where the share is not 0 and there are two.
+pub(super) fn held_out_places(n: usize, share: f64, seed: u64) -> Vec<bool> {
     let wanted = (share * n as f64).round() as usize;
     let count = if share > 0.0 && n > 1 { wanted.clamp(1, n - 1) } else { 0 };
     // An epoch that no run reaches, so that the draw is none of the epochs' orders.
     let mut held = vec![false; n];
     epoch_order(seed, usize::MAX, n).into_iter().take(count).for_each(|index| held[index] = true);
-    let mut split = Split { train: Vec::with_capacity(n - count), holdout: Vec::with_capacity(count) };
-    for (comparison, held) in comparisons.into_iter().zip(held) {
-        if held { split.holdout.push(comparison) } else { split.train.push(comparison) }
-    }
-    split
+    held
 }
 
 /// Comparisons packed for one forward pass.
@@ -167,14 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn holding_out_is_a_draw_by_the_seed() {
-        let all: Vec<TokenComparison> = (0..40).map(|i| comparison(&[i], &[i], 0)).collect();
-        let names = |split: &Split| split.holdout.iter().map(|c| c.chosen[0]).collect::<Vec<_>>();
-        let first = split(all.clone(), 0.1, 42);
-        assert_eq!((first.holdout.len(), first.train.len()), (4, 36));
-        assert_eq!(names(&first), names(&split(all.clone(), 0.1, 42)));
-        assert_ne!(names(&first), names(&split(all.clone(), 0.1, 43)));
-        assert_eq!(split(all[..2].to_vec(), 0.001, 1).holdout.len(), 1);
-        assert_eq!(split(all, 0.0, 1).holdout.len(), 0);
+    fn holding_out_takes_one_at_least_and_leaves_one() {
+        let count = |n: usize, share: f64| held_out_places(n, share, 1).iter().filter(|held| **held).count();
+        assert_eq!((count(40, 0.1), count(2, 0.001), count(40, 0.0), count(1, 0.5)), (4, 1, 0, 0));
+        assert_eq!(count(3, 0.99), 2);
     }
 }

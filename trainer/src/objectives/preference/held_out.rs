@@ -2,7 +2,7 @@
 
 use selfplay_model::preference::score::sigmoid;
 
-use super::comparison::{ComparisonLabel, TokenComparison};
+use super::comparison::ComparisonLabel;
 use super::score::preference_loss;
 
 /// Bins of the confidence from ½ to 1.
@@ -19,12 +19,12 @@ pub(super) struct HeldOutFigures {
     pub(super) ece: f64,
 }
 
-/// Measures; there is one comparison or more.
-pub(super) fn measure(comparisons: &[TokenComparison], scores: &[f64]) -> HeldOutFigures {
+/// Measures comparisons of these labels; there is one or more.
+pub(super) fn measure(labels: &[ComparisonLabel], scores: &[f64]) -> HeldOutFigures {
     let (mut right, mut decided, mut loss) = (0.0, 0_usize, 0.0);
     let mut bins = [0.0; BINS];
-    for (comparison, &score) in comparisons.iter().zip(scores) {
-        let label = ComparisonLabel { margin: 0.0, ..comparison.label };
+    for (label, &score) in labels.iter().zip(scores) {
+        let label = ComparisonLabel { margin: 0.0, ..*label };
         loss += preference_loss(score, label).loss;
         let wins = label.probability - 0.5;
         if wins == 0.0 {
@@ -41,7 +41,7 @@ pub(super) fn measure(comparisons: &[TokenComparison], scores: &[f64]) -> HeldOu
     let share = |sum: f64, none: f64| if decided == 0 { none } else { sum / decided as f64 };
     HeldOutFigures {
         accuracy: share(right, 0.5),
-        loss: loss / comparisons.len().max(1) as f64,
+        loss: loss / labels.len().max(1) as f64,
         ece: share(bins.iter().map(|bin| bin.abs()).sum(), 0.0),
     }
 }
@@ -52,13 +52,10 @@ mod tests {
 
     #[test]
     fn labels_decide_what_is_right() {
-        let with = |probability| TokenComparison {
-            label: ComparisonLabel { probability, margin: 3.0 },
-            ..TokenComparison::default()
-        };
-        let comparisons = [with(1.0), with(0.25), with(0.5), with(1.0)];
+        let with = |probability| ComparisonLabel { probability, margin: 3.0 };
+        let labels = [with(1.0), with(0.25), with(0.5), with(1.0)];
         let likely = (0.77_f64 / 0.23).ln();
-        let found = measure(&comparisons, &[likely, likely, 0.0, 0.0]);
+        let found = measure(&labels, &[likely, likely, 0.0, 0.0]);
         // Right, wrong, a tie that doesn't count, half right.
         assert!((found.accuracy - 0.5).abs() < 1e-12);
         // A bin of two with |1 − 1.54|, and one of ½ − ½.

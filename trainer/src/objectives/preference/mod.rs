@@ -7,12 +7,14 @@
 //! measured after every epoch and kept in `accuracy.jsonl`.
 
 mod comparison;
+mod data;
 mod held_out;
 mod objective;
 mod score;
 mod settings;
 
 pub use comparison::{ComparisonLabel, TokenComparison};
+pub use data::ComparisonData;
 pub use objective::PreferenceObjective;
 pub use score::PreferenceHeadKind;
 pub use settings::{PreferenceSettings, PreferenceTrainSettings};

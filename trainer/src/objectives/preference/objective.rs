@@ -6,7 +6,8 @@ use candle_core::Tensor;
 use selfplay_model::{Decoder, Gradients, PreferenceHeads};
 use selfplay_records::Problem;
 
-use super::comparison::{ComparisonLabel, PackedComparisons, TokenComparison, pack_comparisons, split};
+use super::comparison::{ComparisonLabel, PackedComparisons, TokenComparison, pack_comparisons};
+use super::data::ComparisonData;
 use super::held_out;
 use super::score::{PreferenceHeadKind, ScoreGradient, preference_loss, score};
 use super::settings::{PreferenceSettings, PreferenceTrainSettings};
@@ -14,15 +15,14 @@ use crate::batch::micro_batches;
 use crate::collective::{Collective, agree, from_first, is_first};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
-use crate::objectives::pairs::{check_vocabulary, count_identical};
-use crate::objectives::{BatchReport, Example, Examples, Objective, Part};
+use crate::objectives::pairs::{check_vocabulary, tell_identical};
+use crate::objectives::{BatchReport, Examples, Objective, Part};
 use crate::training::{EpochAccuracy, StepLog, TrainRun, TrainSummary, first_problem, read_lines};
 use crate::{TrainError, TrainSettings};
 
 /// Training of backbone and heads on comparisons; heads that the decoder lacks are added, drawn by the run's seed.
 pub struct PreferenceObjective {
-    comparisons: Vec<TokenComparison>,
-    holdout: Vec<TokenComparison>,
+    comparisons: ComparisonData,
     settings: PreferenceTrainSettings,
     /// Known once the decoder is.
     heads: Option<PreferenceHeads>,
@@ -33,10 +33,9 @@ pub struct PreferenceObjective {
 
 impl PreferenceObjective {
     /// Comparisons to train on and to hold out, and how.
-    pub fn new(comparisons: Vec<TokenComparison>, settings: &PreferenceTrainSettings) -> Self {
+    pub fn new(comparisons: impl Into<ComparisonData>, settings: &PreferenceTrainSettings) -> Self {
         Self {
-            comparisons,
-            holdout: Vec::new(),
+            comparisons: comparisons.into(),
             settings: settings.clone(),
             heads: None,
             truncated: 0,
@@ -76,6 +75,21 @@ fn heads(
         return Err(wrong("prompt_head", value.to_string(), format!("{want}, as the model has it")));
     }
     Ok(heads)
+}
+
+/// That a comparison has tokens that the decoder knows, and after the cut no more than it takes.
+fn check_comparison(
+    decoder: &Decoder,
+    whole: &TokenComparison,
+    cut: &TokenComparison,
+) -> Result<(), TrainError> {
+    let name = &whole.name;
+    if whole.chosen.is_empty() || whole.rejected.is_empty() {
+        return Err(TrainError::example(name, "a conversation without tokens", "one token or more"));
+    }
+    check_vocabulary(decoder, name, [&whole.chosen[..], &whole.rejected[..]])?;
+    let longer = cut.chosen.len().max(cut.rejected.len());
+    check_context(decoder, name, longer, longer, LengthRemedy::Key("preference.max_length"))
 }
 
 /// What the heads put out for a packed batch.
@@ -123,11 +137,13 @@ impl PreferenceObjective {
     /// The scores of the held-out comparisons of every `world`-th micro-batch from `rank` on, and 0 for all others, so that their
     /// sum over ranks is exact in any order.
     fn held_out_scores(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<Vec<f64>, TrainError> {
-        let lengths: Vec<usize> = self.holdout.iter().map(TokenComparison::tokens).collect();
-        let mut scores = vec![0.0; self.holdout.len()];
+        let held_out = self.comparisons.held_out();
+        let lengths: Vec<usize> = held_out.clone().map(|place| self.comparisons.tokens(place)).collect();
+        let mut scores = vec![0.0; lengths.len()];
         let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
         for micro in micros.iter().skip(rank).step_by(world) {
-            let packed = pack_comparisons(micro.iter().map(|&index| &self.holdout[index]));
+            let members = self.comparisons.all(micro.iter().map(|&index| held_out.start + index))?;
+            let packed = pack_comparisons(members.iter());
             let hidden = decoder.hidden(&packed.batch)?;
             let outputs = self.outputs(decoder, &hidden, &packed)?;
             for (place, &index) in micro.iter().enumerate() {
@@ -146,32 +162,22 @@ impl Objective for PreferenceObjective {
     fn check(&mut self, decoder: &mut Decoder, seed: u64) -> Result<(), TrainError> {
         let PreferenceTrainSettings { train, preference } = &self.settings;
         first_problem(preference.validate())?;
-        self.truncated = 0;
-        for comparison in &mut self.comparisons {
-            if comparison.chosen.is_empty() || comparison.rejected.is_empty() {
-                return Err(TrainError::example(
-                    comparison.name.clone(),
-                    "a conversation without tokens",
-                    "one token or more",
-                ));
+        let (mut identical, mut first_identical) = (0, None);
+        let check = |whole: &TokenComparison, cut: &TokenComparison| {
+            check_comparison(decoder, whole, cut)?;
+            if cut.chosen == cut.rejected {
+                identical += 1;
+                first_identical.get_or_insert_with(|| cut.name.clone());
             }
-            let lists = [&comparison.chosen[..], &comparison.rejected[..]];
-            check_vocabulary(decoder, &comparison.name, lists)?;
-            self.truncated += usize::from(comparison.truncate(train.max_length) || comparison.cut);
-            let longer = comparison.chosen.len().max(comparison.rejected.len());
-            check_context(
-                decoder,
-                &comparison.name,
-                longer,
-                longer,
-                LengthRemedy::Key("preference.max_length"),
-            )?;
+            Ok(())
+        };
+        self.truncated = self.comparisons.limit(train.max_length, check)?;
+        if let Some(first) = first_identical {
+            tell_identical(identical, self.comparisons.len(), "conversations", &first);
         }
-        self.identical =
-            count_identical(&self.comparisons, "conversations", |pair| pair.chosen == pair.rejected);
+        self.identical = identical;
         self.heads = Some(heads(decoder, preference, seed)?);
-        let split = split(std::mem::take(&mut self.comparisons), preference.holdout, seed);
-        (self.comparisons, self.holdout) = (split.train, split.holdout);
+        self.comparisons.hold_out(preference.holdout, seed);
         Ok(())
     }
 
@@ -181,7 +187,8 @@ impl Objective for PreferenceObjective {
 
     fn fingerprint(&self) -> Result<String, TrainError> {
         let mut hash = Fingerprint::new();
-        for comparison in self.comparisons.iter().chain(&self.holdout) {
+        for place in 0..self.comparisons.len() {
+            let comparison = self.comparisons.get(place)?;
             hash.ids(&comparison.chosen).ids(&comparison.rejected).number(comparison.prompt_position as u64);
             // Plain pairs have the hash that they had before there were other labels.
             if comparison.label != ComparisonLabel::default() {
@@ -190,7 +197,7 @@ impl Objective for PreferenceObjective {
         }
         // These are not among the settings that the loop hashes.
         let preference = &self.settings.preference;
-        hash.number(self.holdout.len() as u64)
+        hash.number(self.comparisons.held_out().len() as u64)
             .number(preference.kind as u64)
             .number(preference.dimensions() as u64)
             .number(u64::from(preference.has_prompt_head()))
@@ -201,15 +208,14 @@ impl Objective for PreferenceObjective {
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
         let decoder = part.decoder;
         let heads = self.heads()?;
-        let comparisons: Vec<&TokenComparison> =
-            part.examples().map(|index| &self.comparisons[index]).collect();
-        let lengths: Vec<usize> = comparisons.iter().map(|comparison| comparison.tokens()).collect();
+        let comparisons = self.comparisons.all(part.examples())?;
+        let lengths: Vec<usize> = part.examples().map(|index| self.comparisons.tokens(index)).collect();
         let share = 1.0 / part.batch.len().max(1) as f64;
         let rewards = self.settings.preference.kind != PreferenceHeadKind::Gpm;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
         for micro in micro_batches(&lengths, self.settings.train.micro_batch_tokens) {
-            let packed = pack_comparisons(micro.iter().map(|&member| comparisons[member]));
+            let packed = pack_comparisons(micro.iter().map(|&member| &comparisons[member]));
             let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
             let hidden = tape.hidden();
             let outputs = self.outputs(decoder, hidden, &packed)?;
@@ -244,7 +250,7 @@ impl Objective for PreferenceObjective {
     }
 
     fn begin(&mut self, run: &TrainRun<'_>, last_step: usize) -> Result<(), TrainError> {
-        if !self.holdout.is_empty() {
+        if !self.comparisons.held_out().is_empty() {
             self.log = Some(StepLog::open::<EpochAccuracy>(&accuracy_path(run.folder), last_step)?);
         }
         Ok(())
@@ -257,7 +263,7 @@ impl Objective for PreferenceObjective {
         epoch: usize,
         step: usize,
     ) -> Result<(), TrainError> {
-        let comparisons = self.holdout.len();
+        let comparisons = self.comparisons.held_out().len();
         if comparisons == 0 {
             return Ok(());
         }
@@ -265,7 +271,9 @@ impl Objective for PreferenceObjective {
         let all = collective.all_gather(&agree(collective, own)?)?;
         let sum = |place: usize| all.iter().skip(place).step_by(comparisons).sum();
         let scores: Vec<f64> = (0..comparisons).map(sum).collect();
-        let measured = held_out::measure(&self.holdout, &scores);
+        let labels: Vec<ComparisonLabel> =
+            self.comparisons.held_out().map(|place| self.comparisons.label(place)).collect();
+        let measured = held_out::measure(&labels, &scores);
         match &mut self.log {
             Some(log) => {
                 let held_out::HeldOutFigures { accuracy, loss, ece } = measured;
@@ -309,7 +317,7 @@ impl Objective for PreferenceObjective {
             ece: (!numbers[5].is_nan()).then_some(numbers[5]),
         };
         Ok(TrainSummary {
-            examples: self.comparisons.len(),
+            examples: self.comparisons.count(),
             truncated: self.truncated,
             identical: self.identical,
             accuracy: from_first(collective, &numbers)?.chunks_exact(6).map(line).collect(),
