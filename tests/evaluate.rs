@@ -105,7 +105,7 @@ fn a_model_is_evaluated_by_several_suites_and_only_once() {
         "--max-new-tokens",
         "2",
     ]);
-    world.selfplay(&other).refused(&["results of other settings (settings)", "--force"]);
+    world.selfplay(&other).refused(&["results of other settings (settings.", "--force"]);
     world.selfplay(&[&other[..], &["--force"]].concat()).ok();
     assert_eq!(world.json("policy/evaluation/gsm8k/results.json")["rows"], 2);
     // Against itself there is no difference.

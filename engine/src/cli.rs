@@ -43,13 +43,13 @@ pub struct Cli {
 pub enum Command {
     /// Write a first recipe, from a few questions or flags
     Init(commands::init::Args),
-    /// Say what of this machine works, and what to do about the rest
+    /// Say what of this machine works, and what to do if not
     Doctor(commands::doctor::Args),
     /// Run all iterations of a recipe
     Run(commands::run::Args),
     /// Go on where a run stopped
     Resume(commands::resume::Args),
-    /// Prepare a new run that shares a run's stages up to and with one
+    /// Prepare a new run that shares a run's first stages
     Branch(commands::branch::Args),
     /// Show what a run has gained, iteration by iteration
     Show(commands::show::Args),
@@ -57,7 +57,7 @@ pub enum Command {
     Compare(commands::compare::Args),
     /// Write runs as a page of HTML, or serve it while they work
     Report(commands::report::Args),
-    /// Say whether recipes are valid; opens no network and reads no weights
+    /// Say whether recipes are valid; reads no weights
     Check(commands::check::Args),
     /// Estimate memory, time and disk of a recipe
     Plan(commands::plan::Args),
@@ -80,21 +80,21 @@ pub enum Command {
     Sft(commands::sft::Args),
     /// Pairs to a preference model
     TrainPreference(commands::train_preference::Args),
-    /// How well a preference model agrees with labelled comparisons
+    /// How well a preference model agrees with people
     EvalPreference(commands::eval_preference::Args),
-    /// Published evaluation suites over a model, or over every policy of a run
+    /// Published evaluation suites over a model or a run
     Evaluate(commands::evaluate::Args),
-    /// Win rates of AlpacaEval 2, raw and length-controlled, from a judge's annotations
+    /// AlpacaEval 2's win rates from a judge's annotations
     Winrate(commands::winrate::Args),
     /// Instructions or pairs made by models
     Synthesize(commands::synthesize::Args),
-    /// Answer OpenAI-compatible requests, with one policy or several iterations of a run
+    /// Answer OpenAI-compatible requests, by a model or a run
     Serve(commands::serve::Args),
     /// An adapter merged into its base: a whole model
     Merge(commands::merge::Args),
     /// A model into a repository of a hub
     Push(commands::push::Args),
-    /// Print the JSON schema of a recipe, for editors and other programs
+    /// Print the JSON schema of a recipe, for editors
     Schema(commands::schema::Args),
     /// Measure what this machine reaches, on random weights
     Bench(commands::bench::Args),

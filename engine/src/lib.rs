@@ -17,7 +17,7 @@
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
-//! command_line/  examples and completions of all commands
+//! command_line/  examples and completions of all commands      differing   which settings an output was begun with, and are others now
 //! ```
 //!
 //! # As a library
@@ -130,6 +130,7 @@ mod command_line;
 mod commands;
 pub mod console;
 mod device;
+mod differing;
 mod doctor;
 pub mod error;
 mod evaluate;

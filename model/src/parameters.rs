@@ -1,5 +1,7 @@
 //! The weights of a model under their Hugging Face names, and the gradients that belong to them.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::ParameterKind;
@@ -49,11 +51,11 @@ impl Parameter {
 }
 
 /// A frozen matrix of few bits. It is no parameter: neither gradients nor optimizers nor checkpoints know of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct QuantizedWeight {
     /// Its Hugging Face name.
     pub name: String,
-    pub matrix: Nf4Matrix,
+    pub matrix: Arc<Nf4Matrix>,
 }
 
 /// A quantised matrix's place among those of a model.
@@ -61,7 +63,7 @@ pub(crate) struct QuantizedWeight {
 pub(crate) struct QuantizedId(usize);
 
 /// Matrices that stand one below the other in one tensor, of which their values are views.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Join {
     members: Vec<ParameterId>,
     whole: Tensor,
@@ -143,16 +145,32 @@ impl Parameters {
         self.joins.get(id.0)?.as_ref().map(|join| &join.whole)
     }
 
+    /// The same weights once more: tensors are shared, not copied. Neither may be updated in place, as a training does.
+    pub(crate) fn shared(&self) -> Self {
+        let Self { entries, quantized, joins } = self;
+        Self { entries: entries.clone(), quantized: quantized.clone(), joins: joins.clone() }
+    }
+
     /// Gives a parameter another value; a master of the old one goes.
     pub(crate) fn set_value(&mut self, id: ParameterId, value: Tensor) {
+        self.leave_joins(id);
+        let parameter = &mut self.entries[id.0];
+        parameter.value = value;
+        parameter.master = None;
+    }
+
+    /// Puts another parameter in a place.
+    pub(crate) fn replace(&mut self, id: ParameterId, parameter: Parameter) {
+        self.leave_joins(id);
+        self.entries[id.0] = parameter;
+    }
+
+    fn leave_joins(&mut self, id: ParameterId) {
         for join in &mut self.joins {
             if join.as_ref().is_some_and(|join| join.members.contains(&id)) {
                 *join = None;
             }
         }
-        let parameter = &mut self.entries[id.0];
-        parameter.value = value;
-        parameter.master = None;
     }
 
     /// One parameter, to change.
@@ -161,7 +179,7 @@ impl Parameters {
     }
 
     pub(crate) fn push_quantized(&mut self, name: String, matrix: Nf4Matrix) {
-        self.quantized.push(QuantizedWeight { name, matrix });
+        self.quantized.push(QuantizedWeight { name, matrix: Arc::new(matrix) });
     }
 
     /// The quantised matrices.

@@ -309,6 +309,69 @@ fn a_folder_holds_the_adapter_bit_for_bit() {
 }
 
 #[test]
+fn decoders_beside_each_other_have_one_base_and_adapters_of_their_own() {
+    let dora = AdapterConfig { dora: true, ..plain() };
+    let saves = AdapterConfig { modules_to_save: vec!["lm_head".into()], ..plain() };
+    for family in ["llama", "gemma2", "qwen2"] {
+        let mut base = decoder(family, DType::F32);
+        base.prepare_inference().unwrap();
+        let before = log_probs(&base);
+        let mut besides = Vec::new();
+        for config in [plain(), dora.clone(), saves.clone()] {
+            let alone = adapted(family, DType::F32, config, AdapterStart::Default);
+            let folder = tempfile::tempdir().unwrap();
+            alone.save_adapter(folder.path()).unwrap();
+            let mut beside = base.beside().unwrap();
+            beside.load_adapter(folder.path()).unwrap();
+            beside.prepare_beside(&base).unwrap();
+            besides.push((beside, log_probs(&alone)));
+        }
+        for (beside, wanted) in &besides {
+            let found = log_probs(beside);
+            let worst = found.iter().zip(wanted).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
+            assert!(worst < 1e-4, "{family}: {worst}");
+            // The same memory, not a copy.
+            let norm = |decoder: &Decoder| {
+                let id = decoder.parameters().find("model.norm.weight").unwrap();
+                decoder.parameters().get(id).value.id()
+            };
+            assert_eq!(norm(beside), norm(&base));
+            assert!(beside.beside().is_err(), "an adapter is not shared");
+        }
+        let mut same = base.beside().unwrap();
+        same.prepare_beside(&base).unwrap();
+        assert_eq!(log_probs(&same), before, "{family}");
+        assert_eq!(log_probs(&base), before, "{family}");
+    }
+}
+
+#[test]
+fn a_module_that_an_adapter_brings_whole_is_what_is_computed_with() {
+    // Queries are one tensor with keys and values, of which this one leaves.
+    let config = AdapterConfig {
+        target_modules: TargetModules::Names(vec!["v_proj".into()]),
+        modules_to_save: vec!["q_proj".into()],
+        ..plain()
+    };
+    let trained = adapted("llama", DType::F32, config, AdapterStart::Default);
+    let names: Vec<String> = trained.parameters().iter().map(|(_, one)| one.name.clone()).collect();
+    for name in names.iter().filter(|name| name.ends_with("q_proj.weight")) {
+        let id = trained.parameters().find(name).unwrap();
+        with_slice_mut::<f32, _>(&trained.parameters().get(id).value, |w| {
+            w.iter_mut().enumerate().for_each(|(i, x)| *x += if i % 2 == 0 { 0.5 } else { -0.25 });
+        })
+        .unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    trained.save_adapter(folder.path()).unwrap();
+    let mut read = decoder("llama", DType::F32);
+    read.load_adapter(folder.path()).unwrap();
+    let (wanted, found) = (log_probs(&trained), log_probs(&read));
+    let worst = found.iter().zip(&wanted).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()));
+    assert!(worst < 1e-5, "{worst}");
+}
+
+#[test]
 fn only_the_adapter_takes_memory_of_a_training() {
     let decoder = adapted("llama", DType::F32, plain(), AdapterStart::Default);
     let gradients = Gradients::zeros(decoder.parameters()).unwrap();

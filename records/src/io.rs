@@ -1,6 +1,7 @@
 //! Files of rows: JSON Lines, JSON or Parquet, by the file's ending; tables of text are read too.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,10 @@ use serde_json::{Map, Value};
 
 use crate::jsonl::{self, Take};
 use crate::limits::{Budget, ROW_BYTES};
+use crate::raw_row::RawRow;
 use crate::regular::open_regular;
-use crate::{RecordError, Row, WriteError, atomic, delimited, parquet};
+use crate::row_places::RowPlaces;
+use crate::{ListLengths, RecordError, Row, WriteError, atomic, delimited, parquet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -50,15 +53,67 @@ impl Format {
 /// # Errors
 /// The file's ending is unknown, it cannot be read, it has no row, or the first row that is not an `R`.
 pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
+    rows_of(path, RowPlaces::All)
+}
+
+/// Reads the rows of these numbers, in the file's order; those that it has not are left out. Of a file of Parquet no others are
+/// decoded.
+///
+/// # Errors
+/// As [`read_rows`], where one of the rows is not there or not an `R`.
+pub fn read_rows_at<R: Row>(path: &Path, places: &[usize]) -> Result<Vec<R>, RecordError> {
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut places = places.to_vec();
+    places.sort_unstable();
+    places.dedup();
+    rows_of(path, RowPlaces::These(&places))
+}
+
+/// How many rows a file has; of a file of Parquet by its footer alone.
+///
+/// # Errors
+/// As [`read_rows`], but that a file without rows has none.
+pub fn count_rows(path: &Path) -> Result<usize, RecordError> {
+    if Format::of(path)? == Format::Parquet {
+        return parquet::row_count(path, opened(path)?);
+    }
+    let mut count = 0;
+    each_row(path, &Wanted::only([]), &mut |_, _| {
+        count += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
+}
+
+/// Of each row of a file of Parquet the lengths of the lists `inner` in the objects of its list `outer`; `None` where an object
+/// has no such list. `None` of a file in another form, or without such a column. No value is made of the lists.
+///
+/// # Errors
+/// A file that is damaged or cannot be read.
+pub fn read_list_lengths(path: &Path, outer: &str, inner: &str) -> Result<Option<ListLengths>, RecordError> {
+    if Format::of(path)? != Format::Parquet {
+        return Ok(None);
+    }
+    parquet::list_lengths(path, opened(path)?, outer, inner)
+}
+
+fn opened(path: &Path) -> Result<File, RecordError> {
+    open_regular(path).map_err(|source| RecordError::read(path, source))
+}
+
+fn rows_of<R: Row>(path: &Path, places: RowPlaces<'_>) -> Result<Vec<R>, RecordError> {
     let mut rows: Vec<R> = Vec::new();
-    let mut numbered = Vec::new();
+    // Of each row, and whether its id is to be that.
+    let mut numbers = Vec::new();
     let wanted = match R::columns() {
         Some(names) => Wanted::only(names),
         None => Wanted::all(R::schema(&[]).into_iter().map(|column| column.name)),
     };
-    each_row_of(path, R::MOST_BYTES, &wanted, &mut |number, raw| {
+    each_row_of(path, R::MOST_BYTES, &wanted, places, &mut |number, raw| {
         let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
-        numbered.push(row.identity() == Some(""));
+        numbers.push((number, row.identity() == Some("")));
         row.number(number);
         row.check().map_err(|problem| RecordError::Field {
             path: path.to_path_buf(),
@@ -72,9 +127,9 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
         return Err(RecordError::Empty { path: path.to_path_buf(), noun: R::NOUN });
     }
     let mut ids = Ids::default();
-    for (number, row) in rows.iter().enumerate() {
+    for (row, &(number, is_numbered)) in rows.iter().zip(&numbers) {
         if let Some(id) = row.identity() {
-            ids.add(path, number, id, numbered.get(number).copied().unwrap_or(false))?;
+            ids.add(path, number, id, is_numbered)?;
         }
     }
     Ok(rows)
@@ -179,31 +234,37 @@ impl Wanted {
 
 /// Hands each row of a file to `take`, until that breaks off.
 pub(crate) fn each_row(path: &Path, wanted: &Wanted, take: &mut Take<'_>) -> Result<(), RecordError> {
-    each_row_of(path, ROW_BYTES, wanted, take)
+    each_row_of(path, ROW_BYTES, wanted, RowPlaces::All, take)
 }
 
-/// As [`each_row`], of rows of at most `row_bytes`.
+/// As [`each_row`], of the rows at some places, of at most `row_bytes`.
 fn each_row_of(
     path: &Path,
     row_bytes: usize,
     wanted: &Wanted,
+    places: RowPlaces<'_>,
     take: &mut Take<'_>,
 ) -> Result<(), RecordError> {
     let format = Format::of(path)?;
     let read = |source| RecordError::read(path, source);
-    let file = open_regular(path).map_err(read)?;
+    let file = opened(path)?;
     let budget = &mut Budget::of(file.metadata().map_err(read)?.len(), row_bytes);
+    let mut picked = |row: usize, raw: RawRow<'_>| match row {
+        row if places.has(row) => take(row, raw),
+        row if places.ends_before(row) => Ok(ControlFlow::Break(())),
+        _ => Ok(ControlFlow::Continue(())),
+    };
     match format {
-        Format::JsonLines => jsonl::each_line(path, BufReader::new(file), budget, take),
-        Format::Json => jsonl::each_element(path, BufReader::new(file), budget, take),
+        Format::JsonLines => jsonl::each_line(path, BufReader::new(file), budget, &mut picked),
+        Format::Json => jsonl::each_element(path, BufReader::new(file), budget, &mut picked),
         Format::JsonLinesGzip => {
-            jsonl::each_line(path, BufReader::new(MultiGzDecoder::new(file)), budget, take)
+            jsonl::each_line(path, BufReader::new(MultiGzDecoder::new(file)), budget, &mut picked)
         }
         Format::JsonGzip => {
-            jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), budget, take)
+            jsonl::each_element(path, BufReader::new(MultiGzDecoder::new(file)), budget, &mut picked)
         }
-        Format::Parquet => parquet::each_row(path, file, wanted, budget, take),
-        Format::Delimited(delimiter) => delimited::each_record(path, delimiter, file, budget, take),
+        Format::Parquet => parquet::each_row(path, file, wanted, places, budget, take),
+        Format::Delimited(delimiter) => delimited::each_record(path, delimiter, file, budget, &mut picked),
     }
 }
 

@@ -6,10 +6,10 @@ use selfplay_testing::World;
 const COLUMNS: usize = 80;
 
 /// Lines of a command's help.
-const LINES: usize = 40;
+const LINES: usize = 30;
 
 /// Of commands whose flags take more than a screen.
-const LONGER: [(&str, usize); 3] = [("bench", 64), ("evaluate", 52), ("serve", 76)];
+const LONGER: [(&str, usize); 2] = [("bench", 32), ("serve", 34)];
 
 /// The commands, as the program's own help lists them.
 fn commands(world: &World) -> Vec<String> {

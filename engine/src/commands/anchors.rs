@@ -23,13 +23,17 @@ use crate::stages::{Workspace, take_anchors};
 /// Flags that name policies besides the one in training.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct AnchorArgs {
-    /// The policy that log-ratios are taken against, in the place of --model
+    /// The policy that log-ratios are taken against
+    ///
+    /// In the place of --model.
     #[arg(long, value_name = "DIR")]
     pub reference: Option<String>,
     /// The initial policy of loss = "inpo"
     #[arg(long, value_name = "DIR")]
     pub initial: Option<String>,
-    /// A policy before --model for train.history, the newest first; once for each
+    /// For train.history: a policy before --model; repeats
+    ///
+    /// The newest first.
     #[arg(long, value_name = "DIR")]
     pub history: Vec<String>,
 }

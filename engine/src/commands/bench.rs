@@ -24,44 +24,58 @@ pub struct Args {
     /// What to measure: all but check, if nothing is named.
     #[arg(value_name = "PART", help = "What to measure [default: all but check]")]
     pub parts: Vec<BenchPart>,
-    /// The policy's shape: random:llama-3-8b, random:llama-110m, random:llama-15m
-    #[arg(long, value_name = "random:NAME", default_value = "random:llama-3-8b")]
+    /// Policy's shape
+    ///
+    /// random:llama-3-8b, random:llama-110m, random:llama-15m.
+    #[arg(long, value_name = "SHAPE", default_value = "random:llama-3-8b")]
     pub model: String,
-    /// The preference model's shape
-    #[arg(long, value_name = "random:NAME", default_value = "random:gemma-2b")]
+    /// The judge's
+    ///
+    /// The preference model's shape.
+    #[arg(long, value_name = "SHAPE", default_value = "random:gemma-2b")]
     pub preference_model: String,
     /// On a GPU: bf16 or f32; a CPU computes in f32.
-    #[arg(long, value_name = "DTYPE", help = "On a GPU: bf16 or f32 [default: bf16]")]
+    #[arg(
+        long,
+        value_name = "DTYPE",
+        help = "On a GPU: bf16 or f32 [default: bf16]",
+        hide_possible_values = true
+    )]
     pub dtype: Option<WeightDType>,
     /// Pairs of a training step
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = positive)]
     pub pairs: usize,
-    /// Tokens of a prompt with its response, at most
+    /// Of a prompt with its response
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = at_least_16)]
     pub max_tokens: usize,
-    /// Candidates that are sampled at a time
+    /// Sampled at a time
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = positive)]
     pub rows: usize,
-    /// Tokens of a micro-batch, at most
+    /// Of a micro-batch
     #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = at_least_16)]
     pub micro_batch_tokens: usize,
-    /// What a backward computes again: auto (as little as the memory allows), true or false
+    /// auto, true or false
+    ///
+    /// What a backward computes again: with auto as little as the memory allows.
     #[arg(long, value_name = "RULE", default_value = "auto")]
     pub recompute: Recompute,
-    /// Whether the host keeps the optimizer's state and the masters: none or optimizer
+    /// none or optimizer
+    ///
+    /// Whether the host keeps the optimizer's state and the masters.
     #[arg(long, value_name = "RULE", default_value = "none")]
     pub offload: Offload,
-    /// Keep all activations for the backward, as --recompute false
+    /// As --recompute false
     #[arg(long, conflicts_with = "recompute")]
     pub no_recompute: bool,
-    /// Where the time of a decode, a prefill and a training step goes, operation by operation; of `sample` and `train`, if one
-    /// of them is named
+    /// Where the time goes, by operation
+    ///
+    /// Of a decode, a prefill and a training step; of `sample` and `train`, if one of them is named.
     #[arg(long)]
     pub profile: bool,
-    /// How often each thing is timed after a warm-up; the median counts
+    /// Timings; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     pub repeats: usize,
-    /// Draws weights, lengths and ids
+    /// Of weights, lengths and ids
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub seed: u64,
     /// Write all figures here

@@ -20,31 +20,33 @@ use crate::plan::device::{self, ByteSize};
 /// The flags of `selfplay init`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The recipe's file, which must not be there yet
+    /// The recipe's file, which is not there yet
     #[arg(default_value = "recipe.toml")]
     pub output: PathBuf,
-    /// What it is for
-    #[arg(long, value_enum)]
+    /// self-play, sft, pairs or preference-model
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub goal: Option<InitGoal>,
-    /// The model to start from: folder or hub id
+    /// Where it starts: folder or hub id
     #[arg(long, value_name = "MODEL")]
     pub policy: Option<String>,
-    /// The preference model of self-play: folder or hub id
+    /// Of self-play: folder or hub id
     #[arg(long, value_name = "MODEL")]
     pub preference_model: Option<String>,
-    /// Prompts, instructions or pairs: a file or hf://datasets/ORG/NAME; of prompts one for each iteration
+    /// A file, or hf://datasets/ORG/NAME
+    ///
+    /// Prompts, instructions or pairs; of prompts one for each iteration.
     #[arg(long, value_name = "FILE")]
     pub data: Vec<String>,
-    /// Memory of the GPU that it will run on, as in 24GB
+    /// Of the GPU that it runs on: 24GB
     #[arg(long, value_name = "SIZE")]
     pub gpu_memory: Option<ByteSize>,
     /// Memory of that GPU's machine
     #[arg(long, value_name = "SIZE")]
     pub host_memory: Option<ByteSize>,
-    /// What is trained, in the place of the first that fits
-    #[arg(long, value_enum)]
+    /// full, lora or qlora [the first that fits]
+    #[arg(long, value_enum, hide_possible_values = true)]
     pub tuning: Option<Tuning>,
-    /// Write without planning: no model's configuration is looked at
+    /// Write without a look at the models
     #[arg(long, requires = "tuning")]
     pub no_plan: bool,
 }

@@ -24,70 +24,73 @@ const KEY_VARIABLE: &str = "SELFPLAY_API_KEY";
 
 const EXAMPLES: &str = "\
 Examples:
-  selfplay serve --model runs/quickstart
-  # two of them side by side, with verdicts: open http://127.0.0.1:8000/arena
-  selfplay serve --model runs/mine --only iteration_03 --only base \\
-    --preference-model ORG/NAME
+  selfplay serve --model runs/mine --only iteration_03 --only base
   selfplay serve --model ORG/NAME --adapter mine=path/to/adapter --port 8080
   SELFPLAY_API_KEY=… selfplay serve --model DIR --host 0.0.0.0
-
-  curl http://127.0.0.1:8000/v1/chat/completions \\
-    -H 'content-type: application/json' \\
-    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"seed\": 1}'";
+  curl http://127.0.0.1:8000/v1/chat/completions -H content-type:application/json \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'    # the arena: /arena";
 
 /// The flags of `selfplay serve`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model (folder, GGUF, hub id, or random:FOLDER), or a run's folder: all its finished iterations, and base
+    /// A model, or a run: its iterations and base
+    ///
+    /// A model is a folder, a GGUF, a hub id or random:FOLDER.
     #[arg(long, value_name = "DIR|RUN")]
     pub model: String,
-    /// What requests call the model; else the name of its folder
+    /// What requests call the model [its folder's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// An adapter over the model, under a name of its own; may be given several times
+    /// An adapter over it, under its own name; repeats
     #[arg(long, value_name = "NAME=DIR", value_parser = name_and_folder)]
     pub adapter: Vec<(String, String)>,
-    /// Of a run: serve this policy (iteration_02, base) and no others than those named so; the first answers requests that name none
+    /// Of a run: this policy (iteration_02, base); repeats
+    ///
+    /// No others are served; the first answers requests that name none.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Where to listen; beyond this machine a key is wanted
+    /// Where to listen; others than this need a key
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: String,
     /// The port; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8000)]
     pub port: u16,
-    /// The environment's variable with the key that requests must bring; else SELFPLAY_API_KEY, where it is set
+    /// The key's variable, if not SELFPLAY_API_KEY
+    ///
+    /// Where one of the two is set, requests must bring it.
     #[arg(long, value_name = "NAME")]
     pub api_key_env: Option<String>,
-    /// The arena's preference model: folder or hub id
+    /// The arena's preference model
     #[arg(long, value_name = "DIR")]
     pub preference_model: Option<String>,
-    /// Where the arena's votes are appended, as rows for train-preference
+    /// For the arena's votes, as rows of pairs
     #[arg(long, value_name = "FILE", default_value = "votes.jsonl")]
     pub votes: PathBuf,
-    /// The recipe whose [policy], [sample] and [score] are read; of a run, its own
+    /// Read its [policy], [sample] and [score]
+    ///
+    /// Of a run, its own is read.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Tokens of a response at most; else what the context leaves
+    /// Tokens of a response at most [what fits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
-    /// Responses that a model has in work or waiting at most; further requests get 429
+    /// Prompts in work or waiting; then 429
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue: u32,
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections: u32,
-    /// A request's body at most, in MiB
+    /// A request's body at most
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub max_body: u32,
-    /// Seconds that an answer may take
+    /// That an answer may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: u32,
-    /// Seconds that a request's head, and then its body, may take to arrive
+    /// That a head, then a body, may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub read_timeout: u32,
-    /// Seconds that answers in progress have after a signal
+    /// For answers in progress at a signal
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace: u32,
 }

@@ -27,8 +27,9 @@ const KIND: TrainingKind = TrainingKind {
 /// The flags of `selfplay train`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Pairs (.jsonl, .json, .parquet), or hf://datasets/ORG/NAME; completions for a loss without pairs; absent: the data sets in
-    /// train.data of --recipe
+    /// A file, or hf://datasets/ORG/NAME; absent: train.data
+    ///
+    /// .jsonl, .json or .parquet; completions for a loss without pairs.
     #[arg(long, value_name = "FILE")]
     pub pairs: Option<String>,
     /// How they are read.

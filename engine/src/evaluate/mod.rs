@@ -22,7 +22,6 @@
 
 pub(crate) mod against;
 mod data;
-mod difference;
 mod evaluation_setting;
 mod judge;
 mod lines;

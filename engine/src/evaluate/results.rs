@@ -8,10 +8,10 @@ use selfplay_records::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::difference::differing;
 use super::lines::json_lines;
 use super::names::{FOLDER, RESULTS, SAMPLES};
 use super::outcome::{NamedAverage, SuiteOutcome};
+use crate::differing::differing;
 use crate::error::{EngineError, Result};
 use crate::json_file::{read_json, write_json};
 use crate::run::dir::make_folder;

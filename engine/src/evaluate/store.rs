@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::difference::differing;
 use super::lines::json_lines;
+use crate::differing::differing;
 use crate::error::{EngineError, Result};
 use crate::json_file::{read_json, write_json};
 use crate::process::file_lock::FileLock;

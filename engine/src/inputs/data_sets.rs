@@ -13,10 +13,12 @@ use crate::recipe::DataSource;
 /// How the file of a flag is read.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LayoutArgs {
-    /// The file's layout, by name (absent: recognised by its columns)
+    /// The file's layout [by its columns]
     #[arg(long, value_name = "NAME")]
     pub layout: Option<String>,
-    /// Columns with other names than the layout's fields, as in prompt=question,response=answer
+    /// Other names: prompt=question,response=answer
+    ///
+    /// Columns with other names than the layout's fields.
     #[arg(long, value_name = "FIELD=COLUMN", value_delimiter = ',')]
     pub columns: Vec<String>,
 }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::counts::SynthesisCounts;
 use super::row::{LeftOut, SynthesizedRow};
+use crate::differing::differing;
 use crate::error::{EngineError, Result};
 use crate::process::file_lock::FileLock;
 use crate::recipe::SynthesizeSection;
@@ -179,32 +180,6 @@ fn settings(root: &Path) -> Result<Option<Map<String, Value>>> {
         path: path.clone(),
         problem: format!("is not what selfplay wrote ({error}); name another folder with -o"),
     })
-}
-
-/// Names of what differs, keys of the recipe by their full names.
-fn differing(before: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
-    let (mut old, mut new) = (Vec::new(), Vec::new());
-    flatten("", before, &mut old);
-    flatten("", now, &mut new);
-    let mut names: Vec<String> = Vec::new();
-    for (one, other) in [(&old, &new), (&new, &old)] {
-        for (name, value) in one {
-            if other.iter().all(|(known, same)| known != name || same != value) && !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
-    }
-    names
-}
-
-fn flatten(above: &str, map: &Map<String, Value>, out: &mut Vec<(String, Value)>) {
-    for (name, value) in map {
-        let name = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
-        match value {
-            Value::Object(below) => flatten(&name, below, out),
-            value => out.push((name, value.clone())),
-        }
-    }
 }
 
 fn lock(root: &Path) -> Result<FileLock> {

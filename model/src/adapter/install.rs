@@ -253,7 +253,7 @@ impl Decoder {
         };
         let parameter = Parameter { trainable: true, ..self.adapter_parameter(name, value, kind)? };
         match self.parameters().find(&parameter.name) {
-            Some(id) => *self.parameters_mut().get_mut(id) = parameter,
+            Some(id) => self.parameters_mut().replace(id, parameter),
             None => drop(self.parameters_mut().push(parameter)),
         }
         Ok(())

@@ -16,6 +16,7 @@
 mod adapted;
 mod attention;
 mod backward;
+mod beside;
 mod block;
 mod captured;
 mod feed_forward;

@@ -1,5 +1,7 @@
 //! What a map keeps for a whole stage of inference: its weights packed, or folded with their adapters.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result};
 
 use super::lora::Lora;
@@ -21,7 +23,7 @@ impl Linear {
                 self.coded = (self.modules.iter().enumerate())
                     .map(|(number, module)| match module.weight {
                         Weight::Nf4(id) if self.folded.get(number).is_none_or(Option::is_none) => {
-                            parameters.quantized_matrix(id).packed()
+                            parameters.quantized_matrix(id).packed().map(Arc::new)
                         }
                         _ => None,
                     })
@@ -36,7 +38,8 @@ impl Linear {
                     None => module.weight.matrix(parameters).to_tensor(DType::F32),
                 })
                 .collect::<Result<Vec<_>>>()?;
-            self.packed = Some(Packed::of(&weights.iter().collect::<Vec<_>>(), self.inputs)?);
+            self.packed = Some(Arc::new(Packed::of(&weights.iter().collect::<Vec<_>>(), self.inputs)?));
+            self.adds_to_packed = false;
         }
         Ok(())
     }
@@ -64,6 +67,7 @@ impl Linear {
     /// Frees packed and folded copies.
     pub(crate) fn unpack(&mut self) {
         self.packed = None;
+        self.adds_to_packed = false;
         self.coded = Vec::new();
         self.folded = Vec::new();
     }

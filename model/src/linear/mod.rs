@@ -20,7 +20,8 @@
 //! trained have no gradient, here as everywhere.
 //!
 //! For inference a CPU packs W + ΔW, which costs nothing from then on. A GPU has no second copy of the weights and adds the
-//! thin products, but for adapters with a magnitude: their W + ΔW is made once, and kept until `Linear::unpack`.
+//! thin products, but for adapters with a magnitude: their W + ΔW is made once, and kept until `Linear::unpack`. Where several
+//! decoders stand on one base (`shared.rs`), a CPU adds them as well, and packs W once for all.
 
 pub mod codebook;
 mod dense;
@@ -30,9 +31,11 @@ mod matrix;
 mod module;
 pub(crate) mod nf4;
 mod packed;
+mod shared;
 mod sum_order;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -60,9 +63,11 @@ pub struct Linear {
     /// Where all matrices are one tensor.
     join: Option<JoinId>,
     adapters: Vec<Lora>,
-    packed: Option<Packed>,
+    packed: Option<Arc<Packed>>,
+    /// What is packed is W alone, which other maps have packed as well: the adapters' products are added to it.
+    adds_to_packed: bool,
     /// Of modules whose matrix is quantised: the same for a CPU's inference.
-    coded: Vec<Option<PackedNf4>>,
+    coded: Vec<Option<Arc<PackedNf4>>>,
     /// In the place of a module's matrix and its adapter, for inference where nothing is packed.
     folded: Vec<Option<Tensor>>,
 }
@@ -176,6 +181,7 @@ impl Linear {
             join: None,
             adapters: Vec::new(),
             packed: None,
+            adds_to_packed: false,
             coded: Vec::new(),
             folded: Vec::new(),
         };
@@ -238,7 +244,8 @@ impl Linear {
         self.adapters.iter().flat_map(Lora::parameters)
     }
 
-    /// Bytes of weights and adapters, packed copies among them; those of a tied matrix are the embedding's.
+    /// Bytes of weights and adapters, packed copies among them; those of a tied matrix are the embedding's. What other decoders
+    /// share counts in each.
     pub fn footprint(&self, parameters: &Parameters) -> usize {
         let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
         let quantized = self.modules.iter().map(|module| match module.weight {
@@ -247,8 +254,8 @@ impl Linear {
         });
         self.parameters().map(|id| parameters.get(id).footprint()).sum::<usize>()
             + quantized.sum::<usize>()
-            + self.packed.as_ref().map_or(0, Packed::footprint)
-            + self.coded.iter().flatten().map(PackedNf4::footprint).sum::<usize>()
+            + self.packed.as_ref().map_or(0, |packed| packed.footprint())
+            + self.coded.iter().flatten().map(|coded| coded.footprint()).sum::<usize>()
             + self.folded.iter().flatten().map(bytes).sum::<usize>()
     }
 
@@ -322,7 +329,10 @@ impl Linear {
         );
         let gpu = Gpu::of(x)?;
         match (&self.packed, &gpu) {
-            (Some(packed), None) => packed.forward(x, out)?,
+            (Some(packed), None) => {
+                packed.forward(x, out)?;
+                self.add_to_packed(parameters, x, out, pass)?;
+            }
             _ => {
                 let joined = self.joined(parameters);
                 if let Some(whole) = joined {

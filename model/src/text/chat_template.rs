@@ -20,7 +20,8 @@ use crate::error::ModelError;
 use crate::jinja::fault::{MOST_BYTES, MOST_STEPS};
 use crate::jinja::{FaultKind, ParsedTemplate, TemplateFault};
 
-const OTHER_TEMPLATE: &str = "mend it, or give another one with --chat-template";
+const OTHER_TEMPLATE: &str =
+    "mend it, or give another one in policy.chat_template (tokenize: --chat-template)";
 
 /// A chat template, parsed and ready.
 pub struct ChatTemplate {
@@ -140,7 +141,7 @@ fn failure(path: &Path, fault: &TemplateFault) -> ModelError {
             return ModelError::input(
                 path,
                 format!("the chat template refuses this conversation: {what}"),
-                "change the messages, or give another template with --chat-template",
+                "change the messages, or give another template in policy.chat_template (tokenize: --chat-template)",
             );
         }
         FaultKind::TooMuch => {

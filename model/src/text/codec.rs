@@ -81,7 +81,7 @@ impl Codec {
             return Err(ModelError::input(
                 template.path(),
                 "the chat template makes no text of this conversation",
-                "mend it, or give another one with --chat-template",
+                "mend it, or give another one in policy.chat_template (tokenize: --chat-template)",
             ));
         }
         self.rendered_ids(&rendered)
@@ -94,14 +94,14 @@ impl Codec {
                 rendered if rendered.is_empty() => Err(ModelError::input(
                     template.path(),
                     "the chat template makes no text of this conversation",
-                    "mend it, or give another one with --chat-template",
+                    "mend it, or give another one in policy.chat_template (tokenize: --chat-template)",
                 )),
                 rendered => Ok(rendered),
             },
             (None, [only]) if only.role == "user" => Ok(only.content.clone()),
             (None, _) => Err(ModelError::value(
                 "the model has no chat template, so it takes no conversations",
-                "give one with --chat-template, or prompts as plain strings",
+                "give one in policy.chat_template (tokenize: --chat-template), or prompts as plain strings",
             )),
         }
     }

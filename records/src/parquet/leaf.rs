@@ -15,6 +15,8 @@ use ::parquet::file::metadata::RowGroupMetaData;
 use ::parquet::file::serialized_reader::SerializedPageReader;
 use ::parquet::schema::types::ColumnDescPtr;
 
+const FEWER_ROWS: &str = "it has fewer rows than the file says";
+
 /// A column's batch, and how much of it was taken.
 pub(super) struct Leaf {
     reader: TypedReader,
@@ -134,7 +136,25 @@ impl Leaf {
             TypedReader::Fixed(typed) => read(typed, rows, levels),
         }?;
         self.entries = entries;
-        if read == rows { Ok(()) } else { Err("it has fewer rows than the file says".to_owned()) }
+        if read == rows { Ok(()) } else { Err(FEWER_ROWS.to_owned()) }
+    }
+
+    /// Passes over the next `rows` rows, which no batch holds yet.
+    ///
+    /// # Errors
+    /// Pages that cannot be decoded, or that have fewer rows.
+    pub(super) fn skip(&mut self, rows: usize) -> Result<(), String> {
+        let skipped = match &mut self.reader {
+            TypedReader::Bool(typed) => typed.reader.skip_records(rows),
+            TypedReader::Int32(typed) => typed.reader.skip_records(rows),
+            TypedReader::Int64(typed) => typed.reader.skip_records(rows),
+            TypedReader::Int96(typed) => typed.reader.skip_records(rows),
+            TypedReader::Float(typed) => typed.reader.skip_records(rows),
+            TypedReader::Double(typed) => typed.reader.skip_records(rows),
+            TypedReader::Bytes(typed) => typed.reader.skip_records(rows),
+            TypedReader::Fixed(typed) => typed.reader.skip_records(rows),
+        };
+        if skipped.map_err(|error| error.to_string())? == rows { Ok(()) } else { Err(FEWER_ROWS.to_owned()) }
     }
 
     /// The definition level of the next entry.

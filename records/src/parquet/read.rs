@@ -16,6 +16,7 @@ use crate::io::Wanted;
 use crate::jsonl::Take;
 use crate::limits::{Budget, COLUMNS};
 use crate::raw_row::RawRow;
+use crate::row_places::RowPlaces;
 use crate::{FieldProblem, RecordError, checksum, guard};
 
 /// Rows decoded at a time: bounds memory, whatever the file's size.
@@ -25,22 +26,31 @@ const BATCH_BYTES: u64 = 256 << 20;
 /// Names of other columns that a row keeps, so that a message can say what is there.
 const OTHER_NAMES: usize = 32;
 /// What is said of a file whose parts do not fit together.
-const DAMAGED: &str = "the file is damaged";
+pub(super) const DAMAGED: &str = "the file is damaged";
 
-/// Hands over each row as JSON: the wanted columns with their values, the names of some others with null.
+/// The metadata of a file that is what was written.
+///
+/// # Errors
+/// A checksum that is not the file's, a footer that cannot be read or is beyond its bounds.
+pub(super) fn metadata(path: &Path, file: &mut File) -> Result<ParquetMetaData, RecordError> {
+    let wrong = |problem: String| RecordError::Parquet { path: path.to_path_buf(), problem };
+    checksum::verify(path, file)?;
+    footer::check(file).map_err(wrong)?;
+    let parse = || ParquetMetaDataReader::new().parse_and_finish(&*file).map_err(|error| error.to_string());
+    guarded(parse).map_err(wrong)
+}
+
+/// Hands over rows as JSON: the wanted columns with their values, the names of some others with null.
 pub(crate) fn each_row(
     path: &Path,
     mut file: File,
     wanted: &Wanted,
+    places: RowPlaces<'_>,
     budget: &mut Budget,
     take: &mut Take<'_>,
 ) -> Result<(), RecordError> {
     let wrong = |problem: String| RecordError::Parquet { path: path.to_path_buf(), problem };
-    checksum::verify(path, &mut file)?;
-    footer::check(&mut file).map_err(wrong)?;
-    let metadata =
-        guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|error| error.to_string()))
-            .map_err(wrong)?;
+    let metadata = metadata(path, &mut file)?;
     let plan = ReadPlan::of(&file, &metadata, wanted).map_err(wrong)?;
     let file = Arc::new(file);
     let mut line = Vec::new();
@@ -48,8 +58,15 @@ pub(crate) fn each_row(
     for group in metadata.row_groups() {
         let mut leaves = guarded(|| plan.open(&file, &metadata, group)).map_err(wrong)?;
         let mut left = usize::try_from(group.num_rows()).map_err(|_| wrong(DAMAGED.to_owned()))?;
-        while left > 0 {
-            let rows = left.min(plan.batch_rows);
+        while left > 0 && !places.ends_before(row) {
+            let span = places.span(row, left);
+            if span.passed > 0 {
+                guarded(|| plan.skip(&mut leaves, &metadata, span.passed)).map_err(wrong)?;
+                row += span.passed;
+                left -= span.passed;
+                continue;
+            }
+            let rows = span.taken.min(plan.batch_rows);
             left -= rows;
             guarded(|| plan.fill(&mut leaves, &metadata, rows)).map_err(wrong)?;
             for _ in 0..rows {
@@ -147,14 +164,7 @@ impl ReadPlan {
             }
             for group in metadata.row_groups() {
                 let chunk = group.columns().get(leaf).ok_or_else(|| at(DAMAGED.to_owned()))?;
-                if let Some(problem) = not_built_in(chunk.compression()) {
-                    return Err(at(problem));
-                }
-                let (start, length) = guarded(|| Ok(chunk.byte_range())).map_err(at)?;
-                let pages = Pages::scan(file, start, length).map_err(at)?;
-                if column.max_rep_level() > 0 {
-                    pages.check_lists(u64::try_from(group.num_rows()).unwrap_or(0)).map_err(at)?;
-                }
+                let pages = checked_pages(file, group, leaf, column.max_rep_level() > 0).map_err(at)?;
                 // So are those that each share their beginning with the one before.
                 if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
                     batch_rows = batch_rows.min((BATCH_BYTES / pages.largest.max(1)).max(1));
@@ -179,6 +189,16 @@ impl ReadPlan {
         let schema = metadata.file_metadata().schema_descr();
         for (leaf, &place) in leaves.iter_mut().zip(&self.leaves) {
             leaf.fill(rows)
+                .map_err(|problem| format!("column {:?}: {problem}", schema.column(place).path().string()))?;
+        }
+        Ok(())
+    }
+
+    /// Passes over the next `rows` rows.
+    fn skip(&self, leaves: &mut [Leaf], metadata: &ParquetMetaData, rows: usize) -> Result<(), String> {
+        let schema = metadata.file_metadata().schema_descr();
+        for (leaf, &place) in leaves.iter_mut().zip(&self.leaves) {
+            leaf.skip(rows)
                 .map_err(|problem| format!("column {:?}: {problem}", schema.column(place).path().string()))?;
         }
         Ok(())
@@ -221,6 +241,28 @@ impl ReadPlan {
     }
 }
 
+/// The pages of a column in a row group, none of which is more than may be unpacked.
+///
+/// # Errors
+/// A codec that is not built in, headers that cannot be read, pages beyond their bounds.
+pub(super) fn checked_pages(
+    file: &File,
+    group: &RowGroupMetaData,
+    leaf: usize,
+    is_of_lists: bool,
+) -> Result<Pages, String> {
+    let chunk = group.columns().get(leaf).ok_or_else(|| DAMAGED.to_owned())?;
+    if let Some(problem) = not_built_in(chunk.compression()) {
+        return Err(problem);
+    }
+    let (start, length) = guarded(|| Ok(chunk.byte_range()))?;
+    let pages = Pages::scan(file, start, length)?;
+    if is_of_lists {
+        pages.check_lists(u64::try_from(group.num_rows()).unwrap_or(0))?;
+    }
+    Ok(pages)
+}
+
 /// Why a codec's pages cannot be unpacked, with the remedy.
 fn not_built_in(codec: Compression) -> Option<String> {
     let name = match codec {
@@ -247,6 +289,6 @@ enum Unusable {
 }
 
 /// As `read`; a panic of the `parquet` crate, which asserts on some damaged pages, is an error.
-fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(super) fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     guard::caught(read).unwrap_or_else(|_| Err(DAMAGED.to_owned()))
 }

@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 use super::own_files::{OwnFolder, remove_parts};
 use crate::console::terminal;
+use crate::differing::differing;
 use crate::error::{EngineError, Result};
 use crate::process::file_lock::FileLock;
 
@@ -222,15 +223,6 @@ fn lock(folder: &Path) -> Result<FileLock> {
             folder.display()
         ))
     })
-}
-
-/// Names of the keys that are not the same on both sides.
-fn differing(before: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
-    let mut keys: Vec<String> = now.keys().chain(before.keys()).cloned().collect();
-    keys.sort();
-    keys.dedup();
-    keys.retain(|key| before.get(key) != now.get(key));
-    keys
 }
 
 #[cfg(test)]

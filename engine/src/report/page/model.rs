@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::run::manifest::Environment;
-use crate::run::summary::{IterationSummary, StartSummary};
+use crate::run::summary::{EvaluationSummary, IterationSummary, StartSummary};
 
 /// Everything on a page.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +33,8 @@ pub(crate) struct PageRun {
     pub(crate) start: StartSummary,
     /// Finished iterations.
     pub(crate) iterations: Vec<IterationSummary>,
+    /// What published suites found of its policies.
+    pub(crate) evaluations: Vec<EvaluationSummary>,
     /// Each training's steps, in order; of a training of its own there is one.
     pub(crate) trainings: Vec<Vec<StepMetrics>>,
     /// Held-out accuracy by epoch, of a preference model.

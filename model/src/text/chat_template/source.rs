@@ -87,7 +87,7 @@ fn in_json(config: &Value, path: &Path) -> Result<Option<TemplateSource>, ModelE
         None => Err(ModelError::input(
             path,
             "`chat_template` is neither a string nor a list with a template named \"default\"",
-            "give one template with --chat-template",
+            "give one template in policy.chat_template (tokenize: --chat-template)",
         )),
     }
 }

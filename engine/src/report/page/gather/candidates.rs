@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use selfplay_records::{Candidates, FinishReason, Pair, Preference, Response, read_rows};
+use selfplay_records::{Candidates, FinishReason, Pair, RecordError, Response, count_rows, read_rows_at};
 use selfplay_scorer::has_cycle;
 
 use super::super::super::samples::question;
 use super::super::model::{CandidateNumbers, PairRole, SampleAnswer, ScoredLength, TrainedSample};
+use super::shard_rows::{PreferenceNumbers, ShardRows};
 use crate::run::dir::IterationDir;
 
 /// The finished shards of an iteration.
@@ -26,15 +27,28 @@ pub(super) struct TrainedPairs {
 }
 
 impl TrainedPairs {
-    /// `count` of the pairs, spread evenly over them.
-    pub(super) fn some(pairs: Vec<Pair>, count: usize) -> Self {
-        let of = pairs.len();
-        let is_shown =
-            |place: &usize| place * count / of.max(1) != (place + 1) * count / of.max(1) || of <= count;
-        let shown = pairs.into_iter().enumerate().filter(|(place, _)| is_shown(place));
-        let shown = shown.filter_map(|(_, pair)| Some((pair.prompt_id.clone()?, pair))).collect();
-        Self { of, shown }
+    /// `count` of the pairs in a file, spread evenly over them.
+    ///
+    /// # Errors
+    /// A file that does not read.
+    pub(super) fn read(file: &Path, count: usize) -> Result<Self, RecordError> {
+        let of = count_rows(file)?;
+        let shown: Vec<Pair> = read_rows_at(file, &spread(of, count))?;
+        let shown = shown.into_iter().filter_map(|pair| Some((pair.prompt_id.clone()?, pair))).collect();
+        Ok(Self { of, shown })
     }
+
+    /// No pairs.
+    pub(super) fn none() -> Self {
+        Self { of: 0, shown: HashMap::new() }
+    }
+}
+
+/// `count` of `of` places, spread evenly.
+fn spread(of: usize, count: usize) -> Vec<usize> {
+    let is_shown =
+        |place: &usize| place * count / of.max(1) != (place + 1) * count / of.max(1) || of <= count;
+    (0..of).filter(is_shown).collect()
 }
 
 /// What was found in the shards.
@@ -83,7 +97,7 @@ impl IterationShards {
 
     fn shard(&self, file: &Path, pairs: &TrainedPairs) -> FoundCandidates {
         let mut found = FoundCandidates::default();
-        let rows: Vec<Candidates> = match read_rows(file) {
+        let rows = match ShardRows::read(file, &|id| pairs.shown.contains_key(id)) {
             Ok(rows) => rows,
             Err(error) => {
                 found.problems.push(error.to_string());
@@ -91,37 +105,41 @@ impl IterationShards {
             }
         };
         let scored = self.preferences.join(file.file_name().unwrap_or_default());
-        let preferences: Vec<Preference> = match scored.is_file() {
+        let preferences: Vec<PreferenceNumbers> = match scored.is_file() {
             false => Vec::new(),
-            true => read_rows(&scored).unwrap_or_else(|error| {
-                found.problems.push(error.to_string());
+            true => PreferenceNumbers::read(&scored).unwrap_or_else(|problem| {
+                found.problems.push(problem);
                 Vec::new()
             }),
         };
-        let by_prompt: HashMap<&str, &Preference> =
+        let by_prompt: HashMap<&str, &PreferenceNumbers> =
             preferences.iter().map(|row| (row.prompt_id.as_str(), row)).collect();
-        found.numbers.prompts = rows.len();
+        // Opponents of earlier iterations stand behind the row's own candidates.
+        let preference_of = |prompt_id: &str, responses: usize| {
+            let found = by_prompt.get(prompt_id).copied();
+            found.filter(|found| found.mean_probabilities.len() >= responses)
+        };
+        found.numbers.prompts = rows.lengths.len();
         found.compared = preferences.len();
         found.cycles = preferences.iter().filter(|row| has_cycle(&row.scores)).count();
-        for row in &rows {
-            // Opponents of earlier iterations stand behind the row's own candidates.
-            let preference = by_prompt.get(row.prompt.prompt_id.as_str()).copied();
-            let preference = preference.filter(|found| found.mean_probabilities.len() >= row.responses.len());
-            let lengths = row.responses.iter().map(|one| length(one) as f32);
-            found.numbers.lengths.extend(lengths.clone());
-            if let Some(preference) = preference {
-                let scored = lengths.zip(&preference.mean_probabilities);
-                let scored = scored.map(|(length, &one)| ScoredLength { length, probability: one as f32 });
+        for (prompt_id, lengths) in rows.prompt_ids.iter().zip(&rows.lengths) {
+            found.numbers.lengths.extend_from_slice(lengths);
+            if let Some(preference) = preference_of(prompt_id, lengths.len()) {
+                let scored = lengths.iter().zip(&preference.mean_probabilities);
+                let scored = scored.map(|(&length, &one)| ScoredLength { length, probability: one as f32 });
                 found.numbers.scored.extend(scored);
             }
-            if let Some(pair) = pairs.shown.get(&row.prompt.prompt_id) {
-                found.samples.push(self.sample(row, preference, pair));
+        }
+        for row in &rows.shown {
+            let prompt_id = &row.prompt.prompt_id;
+            if let Some(pair) = pairs.shown.get(prompt_id) {
+                found.samples.push(self.sample(row, preference_of(prompt_id, row.responses.len()), pair));
             }
         }
         found
     }
 
-    fn sample(&self, row: &Candidates, preference: Option<&Preference>, pair: &Pair) -> TrainedSample {
+    fn sample(&self, row: &Candidates, preference: Option<&PreferenceNumbers>, pair: &Pair) -> TrainedSample {
         let role = |response: &Response| match response {
             one if is_response(one, pair.chosen_ids.as_deref(), last_text(&pair.chosen)) => {
                 Some(PairRole::Chosen)
@@ -163,10 +181,6 @@ pub(super) fn answer(response: &Response) -> SampleAnswer {
     }
 }
 
-fn length(response: &Response) -> usize {
-    response.ids.as_ref().map_or_else(|| response.text.chars().count(), Vec::len)
-}
-
 fn last_text(conversation: &Option<Vec<selfplay_records::Message>>) -> Option<&str> {
     conversation.as_ref().and_then(|turns| turns.last()).map(|turn| turn.content.as_str())
 }
@@ -185,17 +199,9 @@ mod tests {
 
     #[test]
     fn pairs_that_are_shown_are_spread_over_all() {
-        let pairs = |count: usize| -> Vec<Pair> {
-            let pair = |id: usize| Pair { prompt_id: Some(id.to_string()), ..Pair::default() };
-            (0..count).map(pair).collect()
-        };
-        assert_eq!(TrainedPairs::some(pairs(3), 10).shown.len(), 3);
-        let some = TrainedPairs::some(pairs(100), 4);
-        assert_eq!(some.of, 100);
-        let mut places: Vec<usize> = some.shown.keys().map(|id| id.parse().unwrap()).collect();
-        places.sort_unstable();
-        assert_eq!(places, [24, 49, 74, 99]);
-        assert!(TrainedPairs::some(Vec::new(), 4).shown.is_empty());
+        assert_eq!(spread(3, 10), [0, 1, 2]);
+        assert_eq!(spread(100, 4), [24, 49, 74, 99]);
+        assert!(spread(0, 4).is_empty());
     }
 
     #[test]

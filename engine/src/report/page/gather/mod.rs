@@ -6,10 +6,11 @@
 mod candidates;
 mod costs;
 mod held_out;
+mod shard_rows;
 
 use std::path::{Path, PathBuf};
 
-use selfplay_records::{ExampleKind, read_rows};
+use selfplay_records::ExampleKind;
 
 use super::super::compare::differing;
 use super::super::show;
@@ -76,6 +77,7 @@ fn run(folder: &Path, samples: usize) -> Result<PageRun, EngineError> {
             };
             page.start = summary.start;
             page.iterations = summary.iterations;
+            page.evaluations = summary.evaluations;
         }
         Err(error) => page.missing.push(error.to_string()),
     }
@@ -84,16 +86,16 @@ fn run(folder: &Path, samples: usize) -> Result<PageRun, EngineError> {
         if !steps.is_empty() {
             page.trainings.push(steps);
         }
-        let pairs = match dir.iteration(iteration).rows_file(ExampleKind::Pairs) {
-            file if file.is_file() => read_rows(&file).unwrap_or_else(|error| {
-                page.missing.push(error.to_string());
-                Vec::new()
-            }),
-            _ => Vec::new(),
-        };
         let wanted_rows = (samples / wanted.max(1)).max(4);
+        let pairs = match dir.iteration(iteration).rows_file(ExampleKind::Pairs) {
+            file if file.is_file() => TrainedPairs::read(&file, wanted_rows).unwrap_or_else(|error| {
+                page.missing.push(error.to_string());
+                TrainedPairs::none()
+            }),
+            _ => TrainedPairs::none(),
+        };
         let shards = IterationShards::of(&dir.iteration(iteration), iteration);
-        let found = shards.read(&TrainedPairs::some(pairs, wanted_rows));
+        let found = shards.read(&pairs);
         page.missing.extend(found.problems);
         page.trained.of += found.pairs;
         page.trained.rows.extend(found.samples);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::super::super::columns::ReportTable;
+use super::super::super::show::evaluation_rows;
 use super::super::charts::NumberForm;
 use super::super::escape::escape;
 use super::super::model::{PageRun, ReportPage};
@@ -17,6 +18,7 @@ pub(super) fn section(page: &ReportPage) -> String {
     }
     text.push_str(&keys(page));
     text.push_str(&iterations(page));
+    text.push_str(&suites(page));
     text
 }
 
@@ -150,4 +152,20 @@ fn iterations(page: &ReportPage) -> String {
         }
     }
     text
+}
+
+/// What published suites found, policy by policy.
+fn suites(page: &ReportPage) -> String {
+    let has_run = page.runs.len() > 1;
+    let (mut heads, mut rows) = (Vec::new(), Vec::new());
+    for run in page.runs.iter().filter(|run| !run.evaluations.is_empty()) {
+        let name = |text: &str| has_run.then(|| text.to_owned()).into_iter();
+        let mut lines = evaluation_rows(&run.evaluations).into_iter();
+        heads = name("run").chain(lines.next().unwrap_or_default()).collect::<Vec<String>>();
+        rows.extend(lines.map(|line| name(&run.name).chain(line).collect::<Vec<String>>()));
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    table("Published suites", &heads.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
 }

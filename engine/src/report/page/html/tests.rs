@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use selfplay_evaluation::suites::average::Average;
 use selfplay_trainer::StepMetrics;
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use super::super::model::{
     ScoredLength, TrainedSample,
 };
 use super::*;
-use crate::run::summary::{IterationSummary, StartSummary};
+use crate::run::summary::{EvaluationSummary, IterationSummary, StartSummary};
 
 /// What is tried on pages, also in names, keys and paths.
 const HOSTILE: &str =
@@ -226,4 +227,31 @@ fn long_samples_are_cut_and_do_not_fill_the_page() {
     assert!(text.len() < 2_000_000, "{}", text.len());
     let shown = text.matches("<article").count();
     assert!(text.contains(&format!("{} of 3000 prompts", shown)) && shown > 100, "{shown}");
+}
+
+#[test]
+fn suites_stand_beside_what_the_preference_model_says() {
+    let average = |value| Average { value, standard_error: Some(0.03), n: 40 };
+    let mut first = run("first");
+    assert!(
+        !render(&ReportPage { runs: vec![first.clone()], keys: BTreeMap::new() }, false)
+            .contains("Published suites")
+    );
+    let found = |iteration, value| EvaluationSummary {
+        iteration,
+        suite: "gsm8k".to_owned(),
+        rows: 40,
+        metrics: BTreeMap::from([("strict-match".to_owned(), average(value))]),
+    };
+    first.evaluations = vec![found(0, 0.25), found(1, 0.375)];
+    let page = render(&ReportPage { runs: vec![first.clone()], keys: BTreeMap::new() }, false);
+    for cell in [
+        "<caption>Published suites</caption>",
+        "<td>strict-match</td><td>start</td><td>0.2500</td><td>0.0300</td>",
+        "<td>0.3750</td>",
+    ] {
+        assert!(page.contains(cell), "{cell}");
+    }
+    let page = render(&ReportPage { runs: vec![first, run("second")], keys: BTreeMap::new() }, false);
+    assert!(page.contains("<th scope=\"row\">first</th><td>gsm8k</td>"));
 }
