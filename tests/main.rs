@@ -14,6 +14,7 @@ mod models;
 mod plan;
 mod preferences;
 mod programs;
+mod ranks;
 mod recipes;
 mod report;
 mod resume;

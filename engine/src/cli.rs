@@ -8,6 +8,7 @@ use crate::command_line::{COMPLETE, dressed};
 use crate::commands;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::ranks;
 
 #[cfg(feature = "cuda")]
 macro_rules! features {
@@ -119,6 +120,50 @@ impl Command {
                 | Self::Completions(_)
         )
     }
+
+    /// What it does where a launcher has started it several times.
+    fn among_ranks(&self) -> AmongRanks {
+        match self {
+            Self::Run(_) | Self::Resume(_) => AmongRanks::Together,
+            Self::Init(_)
+            | Self::Doctor(_)
+            | Self::Show(_)
+            | Self::Compare(_)
+            | Self::Check(_)
+            | Self::Plan(_)
+            | Self::EvalPreference(_)
+            | Self::Winrate(_)
+            | Self::Schema(_)
+            | Self::Bench(_)
+            | Self::Completions(_) => AmongRanks::EachForItself,
+            Self::Branch(_)
+            | Self::Report(_)
+            | Self::Tokenize(_)
+            | Self::Sample(_)
+            | Self::Score(_)
+            | Self::Pair(_)
+            | Self::Logprobs(_)
+            | Self::Train(_)
+            | Self::Sft(_)
+            | Self::TrainPreference(_)
+            | Self::Evaluate(_)
+            | Self::Synthesize(_)
+            | Self::Serve(_)
+            | Self::Merge(_)
+            | Self::Push(_) => AmongRanks::Refused,
+        }
+    }
+}
+
+/// What a command does where a launcher has started it several times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AmongRanks {
+    /// The processes work together.
+    Together,
+    /// Each does all of it and writes nothing that another does.
+    EachForItself,
+    /// They would write the same output.
+    Refused,
 }
 
 impl Cli {
@@ -130,6 +175,26 @@ impl Cli {
         let mut command = command();
         let read = command.clone().try_get_matches().and_then(|found| Self::from_arg_matches(&found));
         read.unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+
+    /// Takes up this process's place among those that a launcher has started; for a command that has no use for others it is alone.
+    ///
+    /// # Errors
+    /// An environment that contradicts itself; a command of which several would write the same output.
+    pub fn take_rank(&self) -> Result<()> {
+        let among = self.command.among_ranks();
+        if among == AmongRanks::EachForItself {
+            return Ok(());
+        }
+        let rank = ranks::take_up()?;
+        if among == AmongRanks::Refused && rank.several() {
+            return Err(EngineError::input(format!(
+                "{} has started this command {} times, and all of them would write the same output: start it once, or use run or resume, \
+                 whose ranks work together; SELFPLAY_LAUNCHER=none lets each process be one by itself",
+                rank.launcher, rank.world
+            )));
+        }
+        Ok(())
     }
 
     /// Runs the command.

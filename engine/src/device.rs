@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::{Device, DeviceLocation};
 
 use crate::error::{EngineError, Result};
+use crate::ranks::rank::Rank;
 
 /// A device as named on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum DeviceChoice {
     Cpu,
     /// An NVIDIA GPU by its number.
     Cuda(usize),
+    /// The NVIDIA GPU of this rank: of a process by itself the first.
+    CudaOfRank,
 }
 
 impl DeviceChoice {
@@ -34,20 +37,41 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             #[cfg(not(feature = "cuda"))]
-            Self::Cuda(_) => Err(EngineError::input(format!(
+            Self::Cuda(_) | Self::CudaOfRank => Err(EngineError::input(format!(
                 "--device {self}: this binary was built without CUDA: cargo build --release --features cuda"
             ))),
             #[cfg(feature = "cuda")]
-            Self::Cuda(number) => selfplay_model::gpu::open(number).map_err(|error| {
-                // One line: CUDA's message begins with the error's name; a backtrace may follow.
-                let error = error.to_string();
-                let first = error.lines().next().unwrap_or_default();
-                EngineError::failure(format!(
-                    "--device {self}: no usable GPU: {first}; nvidia-smi lists the GPUs"
-                ))
-            }),
+            Self::Cuda(number) => open_gpu(self, number),
+            #[cfg(feature = "cuda")]
+            Self::CudaOfRank => open_gpu(self, Rank::of_process().gpu()),
         }
     }
+}
+
+#[cfg(feature = "cuda")]
+fn open_gpu(choice: DeviceChoice, number: usize) -> Result<Device> {
+    selfplay_model::gpu::open(number).map_err(|error| {
+        // One line: CUDA's message begins with the error's name; a backtrace may follow.
+        let error = error.to_string();
+        let first = error.lines().next().unwrap_or_default();
+        EngineError::failure(format!(
+            "--device {choice}: no usable GPU: {first}; nvidia-smi lists the GPUs{}",
+            of_rank(choice, Rank::of_process())
+        ))
+    })
+}
+
+/// What may be wrong where a rank among several finds no GPU of its own.
+#[cfg(any(test, feature = "cuda"))]
+fn of_rank(choice: DeviceChoice, rank: &Rank) -> String {
+    if choice != DeviceChoice::CudaOfRank || rank.local_world == 1 {
+        return String::new();
+    }
+    format!(
+        ". This is process {} of {} on this machine (counted from 0), and each takes the GPU of its number: start at most as many as there \
+         are GPUs, or name one for all of them, as in --device cuda:0",
+        rank.local_rank, rank.local_world
+    )
 }
 
 impl fmt::Display for DeviceChoice {
@@ -55,6 +79,7 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::CudaOfRank => write!(f, "cuda:{}", Rank::of_process().gpu()),
         }
     }
 }
@@ -65,7 +90,7 @@ impl FromStr for DeviceChoice {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "cuda" => Ok(Self::Cuda(0)),
+            None if text == "cuda" => Ok(Self::CudaOfRank),
             Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| wanted()),
             _ => Err(wanted()),
         }
@@ -85,10 +110,20 @@ mod tests {
         for text in ["cpu", "cuda:3"] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::CudaOfRank));
+        assert_eq!(DeviceChoice::CudaOfRank.to_string(), "cuda:0");
         for text in ["gpu", "cuda:", "cuda:x", "cpu:0"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn more_ranks_than_gpus_are_told() {
+        let rank = Rank { rank: 5, world: 8, local_rank: 1, local_world: 2, ..Rank::ALONE };
+        let text = of_rank(DeviceChoice::CudaOfRank, &rank);
+        assert!(text.contains("process 1 of 2") && text.contains("--device cuda:0"), "{text}");
+        assert_eq!(of_rank(DeviceChoice::Cuda(0), &rank), "");
+        assert_eq!(of_rank(DeviceChoice::CudaOfRank, &Rank::ALONE), "");
     }
 
     #[cfg(not(feature = "cuda"))]

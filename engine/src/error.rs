@@ -110,7 +110,7 @@ pub enum EngineError {
         directory: PathBuf,
     },
     /// `resume --set` with a key that it does not take.
-    #[error("resume takes --set iterations=N and no other key, found: {}; use `selfplay branch` to change a recipe in the middle of a run", .keys.join(", "))]
+    #[error("resume takes --set iterations=N, keys of [ranks], and no other key, found: {}; use `selfplay branch` to change a recipe in the middle of a run", .keys.join(", "))]
     ResumeKeys {
         /// The keys.
         keys: Vec<String>,
@@ -185,6 +185,12 @@ pub enum EngineError {
         signal: StopSignal,
         /// What was kept and how to go on.
         kept: String,
+    },
+    /// The launch ended by another rank, which has said why.
+    #[error("rank 0 has ended this launch; its message says why")]
+    EndedElsewhere {
+        /// The status that it left with.
+        status: u8,
     },
     /// A failure in the middle of a run: what is finished stays.
     #[error("{source}\n  everything finished is kept; when the cause is removed, go on with: selfplay resume {}", .directory.display())]
@@ -263,7 +269,10 @@ impl EngineError {
             Kind::Input => self,
             _ if matches!(
                 self,
-                Self::Stopped { .. } | Self::TrainingStopped { .. } | Self::Interrupted { .. }
+                Self::Stopped { .. }
+                    | Self::TrainingStopped { .. }
+                    | Self::EndedElsewhere { .. }
+                    | Self::Interrupted { .. }
             ) =>
             {
                 self
@@ -272,9 +281,25 @@ impl EngineError {
         }
     }
 
-    /// The exit status of the process: 2 for wrong input, 128 + signal for a stop, 1 for anything else.
+    /// Whether the user has been told already, by another rank.
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::EndedElsewhere { .. })
+    }
+
+    /// The signal that stopped the work, where it was one.
+    pub(crate) fn signal(&self) -> Option<StopSignal> {
+        match self {
+            Self::Stopped { signal, .. } | Self::Hub(HubError::Stopped { signal, .. }) => Some(*signal),
+            Self::Interrupted { source, .. } | Self::At { source, .. } => source.signal(),
+            _ => None,
+        }
+    }
+
+    /// The exit status of the process: 2 for wrong input, 128 + signal for a stop (75 where it asks to be queued again), 1 for anything
+    /// else.
     pub fn exit_status(&self) -> u8 {
         match self {
+            Self::EndedElsewhere { status } => *status,
             Self::Stopped { signal, .. } => signal.exit_status(),
             Self::Interrupted { source, .. } | Self::At { source, .. } => source.exit_status(),
             Self::Hub(HubError::Stopped { signal, .. }) => signal.exit_status(),
@@ -313,7 +338,7 @@ impl HasKind for EngineError {
             },
             Self::Failure(_) | Self::Io { .. } | Self::Tensor(_) => Kind::Machine,
             Self::ThreadLost { .. } | Self::TrainingStopped { .. } => Kind::Defect,
-            Self::Stopped { .. } => Kind::Stopped,
+            Self::Stopped { .. } | Self::EndedElsewhere { .. } => Kind::Stopped,
             Self::At { source, .. } | Self::Interrupted { source, .. } => source.kind(),
             Self::Hub(source) => source.kind(),
             Self::Client(source) => source.kind(),

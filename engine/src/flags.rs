@@ -6,6 +6,7 @@ use tracing_subscriber::EnvFilter;
 use crate::console::progress::Verbosity;
 use crate::console::terminal::LogWriter;
 use crate::device::DeviceChoice;
+use crate::ranks::rank::Rank;
 use crate::recipe::Override;
 
 /// Flags that every command takes.
@@ -28,7 +29,7 @@ pub struct Common {
 impl Common {
     /// Log lines go to standard error; `SELFPLAY_LOG` overrules the flags, in tracing's words.
     pub fn start_log(&self) {
-        let level = match (self.quiet, self.verbose) {
+        let level = match (self.verbosity() == Verbosity::Quiet, self.verbose) {
             (true, _) => "error",
             (false, 0) => {
                 "warn,selfplay=info,selfplay_trainer=info,selfplay_sampler=info,selfplay_scorer=info"
@@ -42,8 +43,8 @@ impl Common {
         let _ = log.with_target(false).without_time().compact().try_init();
     }
 
-    /// How much progress is shown.
+    /// How much progress is shown; among several ranks the first has the screen.
     pub fn verbosity(&self) -> Verbosity {
-        if self.quiet { Verbosity::Quiet } else { Verbosity::Normal }
+        if self.quiet || !Rank::of_process().is_first() { Verbosity::Quiet } else { Verbosity::Normal }
     }
 }

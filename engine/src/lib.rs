@@ -13,7 +13,7 @@
 //! serving/     which policies are served, and what fits
 //! plan/        memory, time and disk of a recipe       bench/      what a machine reaches
 //! report/      show and compare                        error       exit statuses
-//! tracking/    TensorBoard, MLflow, W&B
+//! tracking/    TensorBoard, MLflow, W&B                ranks/      processes of a launcher on one run
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
@@ -143,6 +143,7 @@ mod json_file;
 mod plan;
 pub mod process;
 mod push;
+mod ranks;
 pub mod recipe;
 mod report;
 mod run;

@@ -4,7 +4,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use selfplay::cli::Cli;
-use selfplay::console::terminal::line;
+use selfplay::console::terminal::error_line;
 use selfplay::error::Result;
 
 /// glibc's allocator gives memory of many threads back late; a training step's peak would look larger than it is.
@@ -17,12 +17,14 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|info| {
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         let what = info.payload_as_str().unwrap_or("no message").lines().next().unwrap_or_default();
-        line(&format!("selfplay: defect{place}: {what}; please report it"));
+        error_line(&format!("defect{place}: {what}; please report it"));
     }));
     match panic::catch_unwind(run) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            line(&format!("selfplay: {error}"));
+            if !error.is_told() {
+                error_line(&error.to_string());
+            }
             ExitCode::from(error.exit_status())
         }
         Err(_) => ExitCode::FAILURE,
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let cli = Cli::read();
     selfplay::process::surroundings::prepare()?;
+    cli.take_rank()?;
     cli.common.start_log();
     cli.run()
 }

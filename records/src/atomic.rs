@@ -20,7 +20,7 @@ use crate::WriteError;
 use crate::fault::operation;
 use crate::temporaries::{hold, temporary_sibling};
 
-pub use crate::temporaries::{remove_leftovers, remove_temporaries};
+pub use crate::temporaries::{number_writer, remove_leftovers, remove_temporaries};
 
 /// Bytes gathered before one write to the file.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -46,7 +46,7 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     let target = self::target(path).map_err(failed)?;
     let temporary = temporary_sibling(&target).map_err(failed)?;
     // The lock lives until the name is the target's: see `temporaries`.
-    let result = fill_file(&temporary, fill).map_err(failed).and_then(|lock| {
+    let result = fill_file(&temporary, fill, Durability::Disk).map_err(failed).and_then(|lock| {
         rename(&temporary, &target).map_err(WriteError::at(path, "rename")).map(|()| drop(lock))
     });
     if result.is_err() {
@@ -55,6 +55,39 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
         return result;
     }
     sync_folder(parent(&target)).map_err(failed)
+}
+
+/// Writes `bytes` as the whole file `path` without waiting for the disk: for what other processes read while this one lives (signs
+/// of life), and what a power cut may lose. A disk that is busy with a checkpoint does not hold it up.
+///
+/// # Errors
+/// As [`write()`].
+pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let failed = WriteError::at(path, "write");
+    let temporary = temporary_sibling(path).map_err(failed)?;
+    let filled = fill_file(&temporary, |sink| sink.write_all(bytes), Durability::Process);
+    let result = filled.and_then(|lock| rename(&temporary, path).map(|()| drop(lock))).map_err(failed);
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Makes the file `path` with `bytes` unless a file of that name is there; whether it was made. Of several processes that try at the
+/// same time one succeeds, on network file systems too. Like [`publish`] it does not wait for the disk, and a kill in the middle
+/// leaves an empty file.
+///
+/// # Errors
+/// The error of the file system.
+#[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
+pub fn create_new(path: &Path, bytes: &[u8]) -> Result<bool, WriteError> {
+    let failed = WriteError::at(path, "make");
+    operation().map_err(failed)?;
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(file) => CountedFile(file).write_all(bytes).map(|()| true).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Writes `bytes` as the whole file `path`, as [`write()`] does.
@@ -250,8 +283,21 @@ impl Write for CountedFile {
     }
 }
 
+/// What a written file outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durability {
+    /// A power cut: it is fsynced.
+    Disk,
+    /// The process.
+    Process,
+}
+
 #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
-fn fill_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<File> {
+fn fill_file(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    durability: Durability,
+) -> io::Result<File> {
     operation()?;
     let file = File::create(path)?;
     hold(&file);
@@ -260,8 +306,10 @@ fn fill_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     // Taken apart rather than dropped: dropping would try to write the rest of a file that failed.
     let (file, _unwritten) = sink.into_parts();
     filled?;
-    operation()?;
-    file.0.sync_all()?;
+    if durability == Durability::Disk {
+        operation()?;
+        file.0.sync_all()?;
+    }
     Ok(file.0)
 }
 

@@ -8,9 +8,19 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::WriteError;
 use crate::fault::operation;
+
+/// See [`number_writer`].
+static WRITER: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells this process's temporaries apart from those of the other processes that write into the same folders: on several machines, or
+/// in containers, two of them may have the same process id. 0 is the number of a process that was never given one.
+pub fn number_writer(number: usize) {
+    WRITER.store(number, Ordering::Relaxed);
+}
 
 /// Locks a temporary's file or folder for as long as `file` is open. Where the file system has no locks,
 /// [`remove_leftovers`] takes nothing away either.
@@ -94,6 +104,11 @@ pub(crate) fn temporary_sibling(path: &Path) -> io::Result<PathBuf> {
     };
     let mut temporary = temporary_start(name);
     temporary.push(std::process::id().to_string());
+    match WRITER.load(Ordering::Relaxed) {
+        0 => {}
+        // Digits alone, as readers of the name expect.
+        writer => temporary.push(format!("{writer:06}")),
+    }
     Ok(path.with_file_name(temporary))
 }
 

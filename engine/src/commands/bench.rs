@@ -122,7 +122,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     parts.dedup();
     let dtype = match (common.device, args.dtype) {
         (DeviceChoice::Cpu, _) => DType::F32,
-        (DeviceChoice::Cuda(_), asked) => asked.map_or(DType::BF16, WeightDType::to_candle),
+        (DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank, asked) => {
+            asked.map_or(DType::BF16, WeightDType::to_candle)
+        }
     };
     refuse_without_memory(&parts, [&policy, &preference], dtype, common.device)?;
     let mut bench = Bench {

@@ -17,6 +17,8 @@ use crate::console::terminal;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::data_sets::LayoutArgs;
+use crate::ranks::group::Ranks;
+use crate::ranks::rank::Rank;
 use crate::recipe::{LinkCommand, Override, Purpose, load_text};
 use crate::run::dir::RunDir;
 use crate::run::manifest::Manifest;
@@ -27,6 +29,7 @@ use crate::runtime::Runtime;
 /// # Errors
 /// Wrong input, before a folder is made; whatever a link meets; a stop by a signal.
 pub(super) fn begin(text: ChainText, folder: &Path, common: &Common) -> Result<()> {
+    refuse_ranks()?;
     let chain = text.resolve(folder, ChainPurpose::Run)?;
     let dir = ChainDir::new(folder);
     dir.refuse_links(&chain)?;
@@ -46,6 +49,7 @@ pub(super) fn begin(text: ChainText, folder: &Path, common: &Common) -> Result<(
 /// # Errors
 /// As [`begin`]; a key that `resume` does not take; inputs of the link in work that have changed.
 pub(super) fn resume(dir: &ChainDir, common: &Common) -> Result<()> {
+    refuse_ranks()?;
     let begun = work::take_up(dir.clone(), &common.set)?;
     if work::is_finished(&begun.chain, &begun.dir)? {
         let directory = dir.root().display();
@@ -55,6 +59,18 @@ pub(super) fn resume(dir: &ChainDir, common: &Common) -> Result<()> {
         return begun.chain.links.iter().try_for_each(|link| Commands::of(common).clear(link, dir));
     }
     go_on(&begun, common)
+}
+
+/// Links other than runs are one process's work.
+fn refuse_ranks() -> Result<()> {
+    let rank = Rank::of_process();
+    if rank.several() {
+        return Err(EngineError::input(format!(
+            "{} has started {} processes, and a chain is one process's work: start it once, or run the recipe of its run by itself",
+            rank.launcher, rank.world
+        )));
+    }
+    Ok(())
 }
 
 fn go_on(begun: &BegunChain, common: &Common) -> Result<()> {
@@ -104,12 +120,12 @@ impl Commands {
             let wanted = link.recipe.iterations;
             let is_further = Manifest::read(&manifest)?.iterations() != wanted;
             let set = is_further.then(|| Override::new("iterations", wanted.to_string()));
-            return run_work::go_on(run, set.as_slice(), &runtime).map(drop);
+            return run_work::go_on(run, set.as_slice(), &runtime, Ranks::alone()).map(drop);
         }
         // What earlier links have made is looked for now.
         let text = link.recipe.to_toml();
         let recipe = load_text(&text, &link.key(), None, &link.name, &[], Purpose::Run)?;
-        run_work::begin(recipe, run, &runtime)
+        run_work::begin(recipe, run, &runtime, Ranks::alone())
     }
 }
 

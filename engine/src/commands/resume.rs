@@ -27,9 +27,5 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         return chain::resume(&chain, common);
     }
     let runtime = Runtime::open(common)?;
-    let run = RunDir::new(&args.run);
-    match run_work::go_on(&run, &common.set, &runtime)? {
-        true => run_work::print_table(&run, &runtime),
-        false => Ok(()),
-    }
+    run_work::go_on_together(&RunDir::new(&args.run), &common.set, &runtime)
 }

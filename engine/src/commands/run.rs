@@ -33,6 +33,5 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let runtime = Runtime::open(common)?;
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Run)?;
     let run = RunDir::new(folder_of(&recipe.name));
-    run_work::begin(recipe, &run, &runtime)?;
-    run_work::print_table(&run, &runtime)
+    run_work::begin_together(recipe, &run, &runtime)
 }

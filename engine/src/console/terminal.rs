@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::TermLike;
 use selfplay_records::shown::{cut, visible};
@@ -23,6 +23,20 @@ const SCREEN: ScreenSize = ScreenSize { columns: 80, lines: 24 };
 /// Whether the process was started with standard output closed. Rust's runtime opens the null device in its place, where
 /// every write succeeds: the output would be lost unnoticed.
 static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Who speaks in errors, where it is not plainly `selfplay`.
+static SPEAKER: OnceLock<String> = OnceLock::new();
+
+/// Errors begin with this name from here on: a rank's, so that several processes on one screen are told apart.
+pub(crate) fn speak_as(name: String) {
+    let _ = SPEAKER.set(name);
+}
+
+/// The message that ends the process, or tells of a defect.
+pub fn error_line(text: &str) {
+    let speaker = SPEAKER.get().map_or("selfplay", String::as_str);
+    line(&format!("{speaker}: {text}"));
+}
 
 /// To be called before the runtime starts.
 pub fn note_closed_stdout() {

@@ -37,8 +37,10 @@ pub fn drift(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<AxisDrift
         )));
     }
     let found = AxisDrift::of(&start, &shares, &iteration.recipe().train);
-    make_folder(&iteration.dir.train())?;
-    write_json(&iteration.dir.drift_file(), &found)?;
+    if iteration.is_first() {
+        make_folder(&iteration.dir.train())?;
+        write_json(&iteration.dir.drift_file(), &found)?;
+    }
     let list =
         |values: &[f64]| values.iter().map(|value| format!("{value:.3}")).collect::<Vec<_>>().join(" ");
     iteration.progress().line(format!(

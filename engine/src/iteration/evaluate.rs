@@ -48,6 +48,7 @@ pub fn evaluate_start(session: &Session) -> Result<(), EngineError> {
         return Ok(());
     }
     session.check_stop()?;
+    session.ranks.enter("evaluate");
     let started = Instant::now();
     make_folder(dir.root())?;
     let samples = held_out_samples(session, &mut Policy::after(0), 0)?;
@@ -66,6 +67,7 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
     }
     let (session, number) = (iteration.session, iteration.number);
     session.check_stop()?;
+    session.ranks.enter("evaluate");
     let started = Instant::now();
     let samples = held_out_samples(session, policy, number)?;
     session.check_stop()?;
@@ -75,11 +77,13 @@ pub fn evaluate(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), En
     let new = log_probs(decoder, &rows, budget)?;
     let bytes = decoder.footprint() as u64;
     policy.make_room(session, bytes)?;
+    session.ranks.enter("evaluate");
     let old = log_probs(&session.policy_after(number - 1)?, &rows, budget)?;
     let mut result = measure(session, &samples)?;
     result.kl = mean(new.iter().zip(&old).map(|(new, old)| new.sum - old.sum));
 
     session.check_stop()?;
+    session.ranks.enter("evaluate");
     policy.make_room(session, session.inputs.preference_bytes(&session.recipe)?)?;
     let model = session.preference_model(number)?;
     let against_before = won(session, &*model, &samples, number - 1)?;

@@ -1,5 +1,7 @@
 //! A process at work in a run folder: its lock, recipe, inputs, log and stop flag.
 
+use std::sync::Arc;
+
 use selfplay_model::Decoder;
 use selfplay_scorer::PreferenceModel;
 
@@ -8,7 +10,8 @@ use crate::error::EngineError;
 use crate::inputs::Inputs;
 use crate::inputs::policy::load_options;
 use crate::inputs::usable_prompts::without_stop;
-use crate::recipe::Recipe;
+use crate::ranks::group::{Ranks, remove_leftovers};
+use crate::recipe::{LogSection, Recipe};
 use crate::run::dir::RunDir;
 use crate::run::events::{Event, Events};
 use crate::run::leaves::{Leaves, goes_on_merged};
@@ -41,8 +44,18 @@ pub struct Session {
     pub(crate) tracking: Tracking,
     /// Raised by SIGINT and SIGTERM.
     pub stop: StopFlag,
-    /// Held until the session ends.
-    _lock: RunLock,
+    /// The processes that work together, of which this may be one.
+    pub(crate) ranks: Arc<Ranks>,
+    /// Held until the session ends; another rank than 0 has none.
+    _lock: Option<RunLock>,
+}
+
+/// What lets a process work in a run's folder.
+pub(crate) struct RunHold {
+    /// On the folder.
+    pub(crate) lock: RunLock,
+    /// This process among those of its launch, of which it is the first.
+    pub(crate) ranks: Arc<Ranks>,
 }
 
 impl Session {
@@ -64,9 +77,13 @@ impl Session {
         run: RunDir,
         manifest: Manifest,
         inputs: Inputs,
-        lock: RunLock,
+        hold: RunHold,
         runtime: &Runtime,
     ) -> Result<Self, EngineError> {
+        let RunHold { lock, ranks } = hold;
+        if !ranks.several() {
+            remove_leftovers(run.root())?;
+        }
         let tracking = Tracking::open(&recipe.log, &run, &manifest)?;
         run.remove_temporaries(recipe.iterations)?;
         let events = Events::open(&run.events_file())?;
@@ -97,7 +114,44 @@ impl Session {
             events,
             tracking,
             stop,
-            _lock: lock,
+            ranks,
+            _lock: Some(lock),
+        })
+    }
+
+    /// Takes up work as another rank than 0, which has begun the run and holds its lock.
+    ///
+    /// # Errors
+    /// When this rank's own notes cannot be written, or a signal handler not be installed.
+    pub(crate) fn follow(
+        mut recipe: Recipe,
+        run: RunDir,
+        manifest: Manifest,
+        inputs: Inputs,
+        ranks: Arc<Ranks>,
+        runtime: &Runtime,
+    ) -> Result<Self, EngineError> {
+        // Numbers go out from rank 0.
+        recipe.log = LogSection::default();
+        let tracking = Tracking::open(&recipe.log, &run, &manifest)?;
+        let notes = ranks.own_events().unwrap_or_else(|| run.events_file());
+        let events = Events::open(&notes)?;
+        let stop = StopFlag::of_process()
+            .map_err(|source| EngineError::io(run.root(), "install signal handlers", source))?;
+        let progress = Progress::new(runtime.verbosity);
+        let runtime = runtime.clone();
+        Ok(Self {
+            recipe,
+            run,
+            manifest,
+            inputs,
+            runtime,
+            progress,
+            events,
+            tracking,
+            stop,
+            ranks,
+            _lock: None,
         })
     }
 
@@ -165,11 +219,12 @@ impl Session {
         format!("everything finished is kept, go on with: selfplay resume {}", self.run.root().display())
     }
 
-    /// An error when a signal has asked for a stop.
+    /// An error when a signal has asked for a stop, or another rank has failed.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`].
+    /// [`EngineError::Stopped`]; the other rank's.
     pub fn check_stop(&self) -> Result<(), EngineError> {
+        self.ranks.check()?;
         match self.stop.requested() {
             None => Ok(()),
             Some(signal) => Err(EngineError::Stopped { signal, kept: self.kept() }),

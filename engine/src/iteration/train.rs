@@ -18,6 +18,7 @@ use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
+use crate::ranks::shared_work::SharedWork;
 use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};
@@ -61,7 +62,7 @@ impl From<&TrainSummary> for TrainRecord {
     }
 }
 
-/// Trains what is left, writes the policy and gives it on; trains nothing when it is there.
+/// Trains what is left, writes the policy and gives it on; trains nothing when it is there. Of several ranks the first writes.
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
@@ -70,6 +71,11 @@ pub fn train(iteration: &Iteration<'_>, policy: Policy, rows: &TrainingRows) -> 
         return Ok(Policy::after(iteration.number));
     }
     iteration.check_stop()?;
+    let ranks = &iteration.session.ranks;
+    if ranks.train_together() {
+        ranks.announce(SharedWork::Training { iteration: iteration.number })?;
+    }
+    ranks.enter("train");
     match rows {
         TrainingRows::Pairs(pairs) => train_on(iteration, policy, of_pairs(iteration, pairs)?),
         TrainingRows::Completions(ExampleKind::Best, rows) => {
@@ -97,10 +103,17 @@ fn train_on(
         })?;
     }
     let mut decoder = policy.for_training(session)?;
-    log_prob_difference::report(iteration, &decoder)?;
+    if iteration.is_first() {
+        log_prob_difference::report(iteration, &decoder)?;
+    }
     let started = Instant::now();
     let (recipe, source) = (&session.recipe, &session.inputs.policy);
     let summary = train_steps(iteration, &mut decoder, objective)?;
+    session.ranks.spare();
+    if !iteration.is_first() {
+        return Ok(Policy::after(number));
+    }
+    session.ranks.enter("save the policy");
     let record = TrainRecord::from(&summary);
     write_json(&iteration.path(Product::Training).join("summary.json"), &record)?;
     policy_files::forget(dir)?;

@@ -1,6 +1,9 @@
 //! An iteration of a run at work: the workspace of its stages.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use selfplay_trainer::collective::Collective;
 
 use super::session::Session;
 use crate::console::progress::Progress;
@@ -39,6 +42,12 @@ impl<'a> Iteration<'a> {
             left: session.left(number)?.unwrap_or_default(),
             shards: session.shards(number),
         })
+    }
+
+    /// Whether shards are left, and other ranks to share them with.
+    pub fn is_divided(&self) -> bool {
+        let is_left = !self.left.sample.is_empty() || !self.left.score.is_empty();
+        is_left && self.session.ranks.several()
     }
 
     /// All its shards of a product.
@@ -98,5 +107,25 @@ impl Workspace for Iteration<'_> {
 
     fn record(&self, event: Event) -> Result<(), EngineError> {
         self.session.events.record(event)
+    }
+
+    fn is_first(&self) -> bool {
+        self.session.ranks.is_first()
+    }
+
+    fn collective(&self) -> Option<Arc<dyn Collective>> {
+        self.session.ranks.collective()
+    }
+
+    fn moved(&self) {
+        self.session.ranks.moved();
+    }
+
+    fn settle(&self) {
+        self.session.ranks.settle();
+    }
+
+    fn check_stop(&self) -> Result<(), EngineError> {
+        self.session.check_stop()
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn memory(given: Option<ByteSize>, device: DeviceChoice) -> Option<Av
     match (given, device) {
         (Some(ByteSize(bytes)), _) => Some(AvailableMemory { bytes, owner: "--memory".to_owned() }),
         (None, DeviceChoice::Cpu) => of_machine(),
-        (None, DeviceChoice::Cuda(_)) => of_gpu(device),
+        (None, DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank) => of_gpu(device),
     }
 }
 

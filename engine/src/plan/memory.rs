@@ -118,7 +118,7 @@ impl<'a> Models<'a> {
 fn computed_in(stored: Option<DType>, asked: Option<DType>, device: DeviceChoice) -> DType {
     match device {
         DeviceChoice::Cpu => DType::F32,
-        DeviceChoice::Cuda(_) => asked.or(stored).unwrap_or(DType::F32),
+        DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank => asked.or(stored).unwrap_or(DType::F32),
     }
 }
 
@@ -405,7 +405,9 @@ pub(crate) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> Bat
         DeviceChoice::Cpu => {
             (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
         }
-        DeviceChoice::Cuda(_) => (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET, None),
+        DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank => {
+            (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET, None)
+        }
     };
     BatchLimits {
         rows: sample.max_batch_rows.unwrap_or(rows),

@@ -154,7 +154,7 @@ impl Rate {
     fn is_of(&self, device: DeviceChoice, dtype: DType) -> bool {
         let same_kind = match device {
             DeviceChoice::Cpu => self.device == "cpu",
-            DeviceChoice::Cuda(_) => self.device.starts_with("cuda"),
+            DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank => self.device.starts_with("cuda"),
         };
         let width = if self.dtype.eq_ignore_ascii_case("f32") { 4 } else { 2 };
         same_kind && width == dtype.size_in_bytes()

@@ -23,6 +23,7 @@ mod link;
 mod log;
 mod overrides;
 pub(crate) mod problems;
+mod ranks;
 pub(crate) mod read;
 #[allow(clippy::module_inception, reason = "one noun, one file: recipe.rs holds Recipe")]
 mod recipe;
@@ -41,6 +42,7 @@ pub use key_table::key_table;
 pub use link::{LinkCommand, LinkKeys};
 pub use log::LogSection;
 pub use overrides::Override;
+pub use ranks::{RanksSection, TrainOn};
 pub use recipe::Recipe;
 pub use resolve::{Purpose, load, load_text};
 pub(crate) use resolve::{RecipePlaces, resolve_table};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint;
 use super::log::LogSection;
+use super::ranks::RanksSection;
 use super::sections::{EvalSection, PolicySection, PromptsSection, ScoreSection};
 use super::synthesize::SynthesizeSection;
 
@@ -48,6 +49,9 @@ pub struct Recipe {
     /// Where numbers go beside the run's folder: TensorBoard, MLflow, Weights & Biases. Nothing else depends on it.
     #[serde(skip_serializing_if = "LogSection::is_default")]
     pub log: LogSection,
+    /// How the processes of a launcher (mpirun, srun, torchrun) work on one run.
+    #[serde(skip_serializing_if = "RanksSection::is_default")]
+    pub ranks: RanksSection,
     /// `selfplay sft`: supervised fine-tuning; `batch_size` counts examples, and the keys of losses have no effect.
     pub sft: SftTrainSettings,
     /// `selfplay train-preference`: training of a preference model; `batch_size` counts comparisons, and the keys of losses have no effect.
@@ -72,6 +76,7 @@ impl Default for Recipe {
             train: TrainSettings::default(),
             eval: EvalSection::default(),
             log: LogSection::default(),
+            ranks: RanksSection::default(),
             sft: SftTrainSettings::default(),
             preference: PreferenceTrainSettings::default(),
             synthesize: None,
@@ -97,6 +102,7 @@ impl Recipe {
             ("train", self.train.validate()),
             ("eval", self.eval.validate()),
             ("log", self.log.validate()),
+            ("ranks", self.ranks.validate()),
             ("sft", self.sft.validate()),
             ("preference", self.preference.validate()),
             ("train", validate_data::<Pair>(&self.train.data)),

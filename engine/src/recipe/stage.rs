@@ -16,7 +16,7 @@ pub enum Stage {
 }
 
 /// The first stage whose results change with `key` (`section.key`); `None` where no stage of a run reads it
-/// (`name`, `iterations`, `[log]`, `[sft]`, `[preference]`).
+/// (`name`, `iterations`, `[log]`, `[ranks]`, `[sft]`, `[preference]`).
 pub fn stage_of(key: &str) -> Option<Stage> {
     let section = key.split('.').next().unwrap_or(key);
     match (section, key) {

@@ -8,6 +8,7 @@
 //!   events.jsonl                   what happened, with seconds
 //!   transcript.jsonl               where a service compares: every answer of its
 //!   answers.jsonl                  where a judge, a pair-lm, a pair-ranker or a program compares: what it answered
+//!   ranks/                         while several ranks work: where they meet (`ranks/place.rs`)
 //!   start/                         the starting policy on the held-out prompts
 //!     eval_samples.parquet
 //!     eval.json
@@ -122,7 +123,7 @@ impl RunDir {
     /// [`EngineError::BadFile`] with the first link; a folder that cannot be listed.
     pub fn refuse_links(&self) -> Result<(), EngineError> {
         for name in names_in(&self.root)? {
-            let known = ["recipe.toml", "manifest.json", "run.lock", "events.jsonl", "start"];
+            let known = ["recipe.toml", "manifest.json", "run.lock", "events.jsonl", "start", "ranks"];
             let logs = ["transcript", "answers"];
             let is_log = logs.iter().any(|log| name.starts_with(log)) && name.ends_with(".jsonl");
             if known.contains(&name.as_str()) || is_log || name.starts_with("iteration_") {
@@ -334,7 +335,10 @@ fn refuse_links_from(path: &Path) -> Result<(), EngineError> {
 }
 
 /// Numbers of the whole shards in a folder; none where the folder is absent.
-fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub(crate) fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
     let number = |name: &String| match name.strip_suffix(".parquet") {
         Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok()

@@ -118,6 +118,9 @@ pub struct EventLine {
     /// Most memory that the process had resident at once so far, in bytes; absent in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_bytes: Option<u64>,
+    /// The rank that did it, where it was not rank 0: its seconds passed beside those of rank 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -147,7 +150,26 @@ impl Events {
     pub fn record(&self, event: Event) -> Result<(), EngineError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let time = (now * 1e3).round() / 1e3;
-        let text = serde_json::to_string(&EventLine { time, peak_bytes: peak_bytes(), event })
+        self.append(&EventLine { time, peak_bytes: peak_bytes(), rank: None, event })
+    }
+
+    /// Takes over what another rank has noted of an iteration's shards.
+    ///
+    /// # Errors
+    /// When a line cannot be written.
+    pub(crate) fn adopt(&self, rank: usize, path: &Path, iteration: usize) -> Result<(), EngineError> {
+        let of_iteration = |line: &EventLine| match line.event {
+            Event::Sampled { iteration: of, .. } | Event::Scored { iteration: of, .. } => of == iteration,
+            _ => false,
+        };
+        for line in read(path).into_iter().filter(of_iteration) {
+            self.append(&EventLine { rank: Some(rank), ..line })?;
+        }
+        Ok(())
+    }
+
+    fn append(&self, line: &EventLine) -> Result<(), EngineError> {
+        let text = serde_json::to_string(line)
             .map_err(|error| EngineError::io(&self.path, "write", io::Error::other(error)))?;
         let mut log = self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(log.append_line(&text)?)
@@ -174,9 +196,10 @@ pub fn write<'a>(path: &Path, lines: impl Iterator<Item = &'a EventLine>) -> Res
     Ok(atomic::write_bytes(path, &text)?)
 }
 
-/// Wall-clock seconds that all processes together spent on an iteration's finished pieces of work.
+/// Wall-clock seconds that an iteration's finished pieces of work took, over all processes one after the other; of ranks that worked at
+/// the same time those of rank 0.
 pub fn seconds_of(lines: &[EventLine], iteration: usize) -> f64 {
-    let costs = lines.iter().filter_map(|line| line.event.cost());
+    let costs = lines.iter().filter(|line| line.rank.is_none()).filter_map(|line| line.event.cost());
     costs.filter(|(of, _)| *of == iteration).map(|(_, seconds)| seconds).sum()
 }
 
@@ -200,6 +223,17 @@ mod tests {
         let lines = read(&path);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[1].event, sampled(1));
+        assert_eq!(seconds_of(&lines, 2), 3.0);
+
+        // What another rank did beside it is noted, and takes no time of its own.
+        let other = folder.path().join("events_0001.jsonl");
+        let of_other = Events::open(&other).unwrap();
+        of_other.record(sampled(2)).unwrap();
+        of_other.record(Event::Evaluated { iteration: 2, seconds: 7.0 }).unwrap();
+        events.adopt(1, &other, 2).unwrap();
+        events.adopt(1, &other, 3).unwrap();
+        let lines = read(&path);
+        assert_eq!((lines.len(), lines[3].rank, &lines[3].event), (4, Some(1), &sampled(2)));
         assert_eq!(seconds_of(&lines, 2), 3.0);
     }
 }

@@ -126,7 +126,8 @@ impl Manifest {
         write_json(path, self)
     }
 
-    /// Keys whose values differ, with both values; `iterations` is not among them, because a run may go further.
+    /// Keys whose values differ, with both values; `iterations` is not among them, because a run may go further, nor are those of
+    /// `[ranks]`, because it may go on on other machines.
     pub fn differing_keys(&self, recipe: &toml::Table) -> Vec<String> {
         let other = flatten(recipe);
         let mut keys: Vec<&String> = self.recipe.keys().chain(other.keys()).collect();
@@ -134,7 +135,8 @@ impl Manifest {
         keys.dedup();
         let show = |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), Value::to_string);
         keys.into_iter()
-            .filter(|key| *key != "iterations" && self.recipe.get(*key) != other.get(*key))
+            .filter(|key| *key != "iterations" && !key.starts_with("ranks."))
+            .filter(|key| self.recipe.get(*key) != other.get(*key))
             .map(|key| format!("{key} ({} here, {} given)", show(self.recipe.get(key)), show(other.get(key))))
             .collect()
     }
@@ -317,6 +319,10 @@ mod tests {
         let keys = manifest.differing_keys(&other);
         assert_eq!(keys, ["train.beta (0.001 here, 0.01 given)", "train.loss (absent here, \"dpo\" given)"]);
         assert_eq!(manifest.iterations(), 2);
+        let elsewhere = table(
+            "name = \"x\"\niterations = 2\n[train]\nbeta = 0.001\nlora = {rank = 8}\n[ranks]\ntimeout = 5",
+        );
+        assert!(manifest.differing_keys(&elsewhere).is_empty());
     }
 
     #[test]

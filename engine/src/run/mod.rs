@@ -8,6 +8,7 @@
 //! summary       numbers as plain data          anchors        which policies a training reads
 //! leaves        what a training leaves: a model, an adapter
 //! unbegun       whether a folder is free      step_metrics   metrics.jsonl, for readers
+//! ranks_place   where the ranks of a launch meet
 //! ```
 
 pub(crate) mod anchors;
@@ -21,6 +22,7 @@ pub(crate) mod length_growth;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod policy_files;
+pub(crate) mod ranks_place;
 pub(crate) mod stages_left;
 pub(crate) mod step_metrics;
 pub(crate) mod summary;

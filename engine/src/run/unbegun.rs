@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::dir::RunDir;
+use super::ranks_place::RanksPlace;
 use crate::error::{EngineError, Result};
 
 /// What may lie in a folder whose run was killed before it began.
@@ -23,6 +24,10 @@ pub fn is_unbegun(directory: &Path) -> Result<bool> {
         let name = entry.map_err(failed)?.file_name();
         let name = name.to_string_lossy();
         let temporary = name.starts_with('.') && name.contains(".tmp-");
+        // Where the ranks of a launch meet, before anything else of the run is there.
+        if RanksPlace::is_name(&name) && RanksPlace::of(directory).is_there() {
+            continue;
+        }
         if !locked || !(temporary || BEFORE_MANIFEST.contains(&name.as_ref())) {
             return Ok(false);
         }

@@ -27,6 +27,7 @@ pub fn take_anchors(
     match ended {
         Preparation::Complete => Ok(()),
         Preparation::Stopped => {
+            place.settle();
             place.check_stop()?;
             Err(EngineError::TrainingStopped { title, step: 0, kept: place.kept() })
         }

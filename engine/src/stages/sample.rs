@@ -48,15 +48,8 @@ pub fn sample(
         return Ok(());
     }
     place.check_stop()?;
-    let (folder, sampling_file) = (place.path(Product::Candidates), place.path(Product::SamplingFile));
-    make_folder(&folder)?;
-    let recipe = place.recipe();
-    let settings = SampleSettings {
-        seed: recipe.seed,
-        iteration: place.iteration() as u64,
-        capacity: sampling_file::earlier(&sampling_file, policy.device())?,
-        ..recipe.sample.clone()
-    };
+    make_folder(&place.path(Product::Candidates))?;
+    let settings = settings_of(place, policy)?;
     let shards: Vec<&[Prompt]> = prompts.chunks(settings.shard_prompts.max(1)).collect();
     if settings.backend.is_endpoint() {
         let asked: Vec<&[Prompt]> =
@@ -70,7 +63,7 @@ pub fn sample(
     let total = asked.iter().map(Vec::len).sum();
     let started = Instant::now();
     let mut sampler = Sampler::new(policy, &source.codec, &source.stop_ids, &settings)?;
-    sampling_file::keep(&sampling_file, policy.device(), sampler.capacity())?;
+    sampling_file::keep(&place.path(Product::SamplingFile), policy.device(), sampler.capacity())?;
     let task = place.task(Stage::Candidates, "prompts", total);
     let mut on_progress = |seen: SamplingProgress| {
         let rate = seen.tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
@@ -85,4 +78,58 @@ pub fn sample(
     }
     task.finish(&finished.summary(total, settings.num_samples));
     Ok(())
+}
+
+/// As [`sample`], for a rank among several: samples the shards that `next` gives until it gives none. It is asked first when the sampler
+/// is made and `sampling.json` holds its capacity, which the samplers of all ranks share.
+///
+/// # Errors
+/// When a shard cannot be sampled or written, or `next` fails; on a signal, or another rank's failure, at once: the shard in work is given
+/// up, since it may take longer than the time that is left. Whole shards stay.
+pub fn sample_taken(
+    place: &dyn Workspace,
+    policy: &Decoder,
+    source: &PolicySource,
+    prompts: &[Prompt],
+    next: &mut dyn FnMut() -> Result<Option<usize>, EngineError>,
+) -> Result<(), EngineError> {
+    place.check_stop()?;
+    make_folder(&place.path(Product::Candidates))?;
+    let settings = settings_of(place, policy)?;
+    let shards: Vec<&[Prompt]> = prompts.chunks(settings.shard_prompts.max(1)).collect();
+    let mut sampler = Sampler::new(policy, &source.codec, &source.stop_ids, &settings)?;
+    if place.is_first() {
+        sampling_file::keep(&place.path(Product::SamplingFile), policy.device(), sampler.capacity())?;
+    }
+    while let Some(shard) = next()? {
+        let asked = encode(&source.codec, shards.get(shard).copied().unwrap_or_default())?;
+        let (missing, mut hand_on) = ([shard], |_: usize, _: Vec<Candidates>| ControlFlow::Continue(()));
+        let mut finished = FinishedShards::new(place, &missing, &mut hand_on);
+        let mut on_progress = |_: SamplingProgress| {
+            place.moved();
+            if place.check_stop().is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut on_shard = |index: usize, rows: Vec<Candidates>| finished.put(index, rows);
+        match sampler.generate_shards(&[&asked], &mut on_progress, &mut on_shard) {
+            Err(EngineError::Sample(SampleError::Interrupted)) => {
+                place.check_stop()?;
+                return Err(SampleError::Interrupted.into());
+            }
+            ended => {
+                let _ = ended?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The settings of this iteration's sampling here.
+fn settings_of(place: &dyn Workspace, policy: &Decoder) -> Result<SampleSettings, EngineError> {
+    let recipe = place.recipe();
+    Ok(SampleSettings {
+        seed: recipe.seed,
+        iteration: place.iteration() as u64,
+        capacity: sampling_file::earlier(&place.path(Product::SamplingFile), policy.device())?,
+        ..recipe.sample.clone()
+    })
 }

@@ -33,12 +33,16 @@ pub fn score_shard(
     let mut signal = None;
     let compared = model.compare(rows, &mut |done| {
         progress(done);
+        place.moved();
         signal = place.stop().requested();
-        if signal.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if place.check_stop().is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let preferences = match compared {
         Compared::All(preferences) => preferences,
-        Compared::Stopped(_) => return Err(place.stopped(signal.unwrap_or(StopSignal::Interrupt))),
+        Compared::Stopped(_) => {
+            place.check_stop()?;
+            return Err(place.stopped(signal.unwrap_or(StopSignal::Interrupt)));
+        }
     };
     write_rows(&shard_path(&place.path(Product::Preferences), shard), &preferences)?;
     place.record(Event::Scored {

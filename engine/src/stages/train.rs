@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::atomic;
-use selfplay_trainer::collective::Alone;
+use selfplay_trainer::collective::{Alone, Collective};
 use selfplay_trainer::{Objective, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary};
 
 use super::workspace::{Product, Workspace};
@@ -40,6 +40,7 @@ pub fn train(
     let mut log =
         TrainingLog::new(folder, place.iteration(), tensorboard, place.tracking(), place.progress());
     let mut progress = |metrics: &StepMetrics| {
+        place.moved();
         log.step(metrics);
         tokens += metrics.tokens;
         let held_out = metrics.val_loss.map_or_else(String::new, |loss| format!("val loss {loss:.5}, "));
@@ -57,6 +58,7 @@ pub fn train(
         TrainOutcome::Interrupted { step } => {
             let title = place.title(Stage::Policy);
             place.progress().line(format!("{title}: stopped after step {step}"));
+            place.settle();
             place.check_stop()?;
             Err(EngineError::TrainingStopped { title, step, kept: place.kept() })
         }
@@ -78,14 +80,24 @@ pub(super) fn in_training<T>(
     work: impl FnOnce(&mut TrainRun<'_>) -> T,
 ) -> Result<T, EngineError> {
     let folder = place.path(Product::Training);
-    make_folder(&folder)?;
+    if place.is_first() {
+        make_folder(&folder)?;
+    }
+    let (together, alone) = (place.collective(), Alone::default());
+    let collective: &dyn Collective = match &together {
+        Some(together) => &**together,
+        None => &alone,
+    };
     Ok(work(&mut TrainRun {
         folder: &folder,
         seed: training_seed(place),
-        stop: &|| place.stop().requested().is_some(),
+        stop: &|| {
+            place.moved();
+            place.check_stop().is_err()
+        },
         progress,
         keep_checkpoints: place.recipe().keep_checkpoints,
-        collective: &Alone::default(),
+        collective,
     }))
 }
 

@@ -4,6 +4,9 @@
 //! stage is written once, over both.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use selfplay_trainer::collective::Collective;
 
 use crate::console::progress::{Progress, Task};
 use crate::error::EngineError;
@@ -64,15 +67,31 @@ pub trait Workspace {
     /// When the log cannot be written.
     fn record(&self, event: Event) -> Result<(), EngineError>;
 
+    /// Whether this process writes what several ranks make together.
+    fn is_first(&self) -> bool {
+        true
+    }
+
+    /// The ranks that train together; `None` where it is one.
+    fn collective(&self) -> Option<Arc<dyn Collective>> {
+        None
+    }
+
+    /// The work has got on, for whoever watches this rank.
+    fn moved(&self) {}
+
+    /// Waits a moment for the signal, or the failure, that has ended work of all ranks: another one may have been told first.
+    fn settle(&self) {}
+
     /// The error of a stage that a signal has ended.
     fn stopped(&self, signal: StopSignal) -> EngineError {
         EngineError::Stopped { signal, kept: self.kept() }
     }
 
-    /// An error when a signal has asked for a stop.
+    /// An error when a signal has asked for a stop, or another rank has failed.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`].
+    /// [`EngineError::Stopped`]; the other rank's.
     fn check_stop(&self) -> Result<(), EngineError> {
         self.stop().requested().map_or(Ok(()), |signal| Err(self.stopped(signal)))
     }

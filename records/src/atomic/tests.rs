@@ -237,3 +237,33 @@ fn a_full_disk_at_any_operation_leaves_whole_files() {
 fn a_kill_at_any_operation_leaves_whole_files() {
     under_faults("kill", |_, code| assert_eq!(code, None));
 }
+
+#[test]
+fn of_several_makers_of_a_file_one_succeeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("claim");
+    let made: usize = std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..8_u8)
+            .map(|number| {
+                let path = &path;
+                scope.spawn(move || usize::from(create_new(path, &[number]).unwrap()))
+            })
+            .collect();
+        makers.into_iter().map(|maker| maker.join().unwrap()).sum()
+    });
+    assert_eq!(made, 1);
+    assert_eq!(std::fs::read(&path).unwrap().len(), 1);
+    assert!(create_new(&folder.path().join("absent/claim"), b"").is_err());
+}
+
+#[test]
+fn what_is_published_is_whole_and_leaves_no_temporary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.json");
+    for text in ["first", "second, longer", "3"] {
+        publish(&path, text.as_bytes()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert!(publish(&folder.path().join("absent/state.json"), b"").is_err());
+}

@@ -1,10 +1,14 @@
 //! The beginning of a run.
 
+use std::sync::Arc;
+
 use selfplay_model::template_clock as clock;
 
 use super::finish::{work, write_recipe};
 use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
+use crate::iteration::session::RunHold;
+use crate::ranks::group::Ranks;
 use crate::recipe::Recipe;
 use crate::run::dir::RunDir;
 use crate::run::lock::RunLock;
@@ -13,11 +17,16 @@ use crate::run::unbegun::is_unbegun;
 use crate::runtime::Runtime;
 use crate::tracking::Tracking;
 
-/// Runs a recipe in a folder that is free.
+/// Runs a recipe in a folder that is free, as a process by itself or as rank 0.
 ///
 /// # Errors
 /// Wrong input, before a folder is made; whatever a stage meets; a stop by a signal.
-pub(in crate::commands) fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime) -> Result<()> {
+pub(in crate::commands) fn begin(
+    recipe: Recipe,
+    run: &RunDir,
+    runtime: &Runtime,
+    ranks: Arc<Ranks>,
+) -> Result<()> {
     refuse_occupied(&recipe, run)?;
     Tracking::check(&recipe.log)?;
     // One day for the whole run, whenever its parts are made.
@@ -33,7 +42,7 @@ pub(in crate::commands) fn begin(recipe: Recipe, run: &RunDir, runtime: &Runtime
     refuse_occupied_unlocked(&recipe, run)?;
     write_recipe(&recipe, run)?;
     manifest.write(&run.manifest_file()).map_err(|error| error.in_run(run.root()))?;
-    work("run", recipe, run, manifest, inputs, lock, runtime)
+    work("run", recipe, run, manifest, inputs, RunHold { lock, ranks }, runtime)
 }
 
 fn fresh_manifest(recipe: &Recipe, inputs: &Inputs, runtime: &Runtime) -> Manifest {

@@ -8,12 +8,11 @@ use crate::console::terminal;
 use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
 use crate::iteration;
-use crate::iteration::session::Session;
+use crate::iteration::session::{RunHold, Session};
 use crate::recipe::Recipe;
 use crate::report;
 use crate::run::dir::RunDir;
 use crate::run::events::Event;
-use crate::run::lock::RunLock;
 use crate::run::manifest::Manifest;
 use crate::runtime::Runtime;
 use crate::tracking::RunEnd;
@@ -28,10 +27,10 @@ pub(super) fn work(
     run: &RunDir,
     manifest: Manifest,
     inputs: Inputs,
-    lock: RunLock,
+    hold: RunHold,
     runtime: &Runtime,
 ) -> Result<()> {
-    let mut session = Session::open(command, recipe, run.clone(), manifest, inputs, lock, runtime)
+    let mut session = Session::open(command, recipe, run.clone(), manifest, inputs, hold, runtime)
         .map_err(|error| error.in_run(run.root()))?;
     let outcome = iteration::run(&mut session);
     let end = match &outcome {

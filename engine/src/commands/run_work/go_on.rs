@@ -1,5 +1,7 @@
 //! A run that has begun, from where it stopped; with further iterations, where more are asked for.
 
+use std::sync::Arc;
+
 use selfplay_model::template_clock as clock;
 
 use super::finish::{work, write_recipe};
@@ -7,6 +9,8 @@ use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::hub::HubPin;
 use crate::inputs::Inputs;
+use crate::iteration::session::RunHold;
+use crate::ranks::group::Ranks;
 use crate::recipe::{Override, Purpose, Recipe, load};
 use crate::run::dir::RunDir;
 use crate::run::input_files::check_unchanged;
@@ -15,16 +19,17 @@ use crate::run::lock::RunLock;
 use crate::run::manifest::{Manifest, flatten};
 use crate::runtime::Runtime;
 
-/// Goes on with a run; whether anything was left to do.
+/// Goes on with a run, as a process by itself or as rank 0; whether anything was left to do.
 ///
 /// # Errors
-/// A folder that is in use, another key than `iterations`, inputs that have changed; whatever a stage meets; a stop by a signal.
-pub(in crate::commands) fn go_on(run: &RunDir, set: &[Override], runtime: &Runtime) -> Result<bool> {
-    let foreign: Vec<String> =
-        set.iter().filter(|one| one.key != "iterations").map(|one| one.key.clone()).collect();
-    if !foreign.is_empty() {
-        return Err(EngineError::ResumeKeys { keys: foreign });
-    }
+/// A folder that is in use, a key that it does not take, inputs that have changed; whatever a stage meets; a stop by a signal.
+pub(in crate::commands) fn go_on(
+    run: &RunDir,
+    set: &[Override],
+    runtime: &Runtime,
+    ranks: Arc<Ranks>,
+) -> Result<bool> {
+    refuse_foreign(set)?;
     let directory = run.root().to_path_buf();
     run.check_begun()?;
     let lock = RunLock::take(run)?;
@@ -66,8 +71,15 @@ pub(in crate::commands) fn go_on(run: &RunDir, set: &[Override], runtime: &Runti
         write_recipe(&recipe, run).map_err(|error| error.in_run(&directory))?;
         manifest.write(&run.manifest_file()).map_err(|error| error.in_run(&directory))?;
     }
-    work("resume", recipe, run, manifest, inputs, lock, runtime)?;
+    work("resume", recipe, run, manifest, inputs, RunHold { lock, ranks }, runtime)?;
     Ok(true)
+}
+
+/// Keys that a resume does not take: all but `iterations` and those of `[ranks]`, which no result depends on.
+pub(super) fn refuse_foreign(set: &[Override]) -> Result<()> {
+    let is_taken = |key: &str| key == "iterations" || key.starts_with("ranks.");
+    let keys: Vec<String> = set.iter().filter(|one| !is_taken(&one.key)).map(|one| one.key.clone()).collect();
+    if keys.is_empty() { Ok(()) } else { Err(EngineError::ResumeKeys { keys }) }
 }
 
 /// Takes further iterations and inputs that were not hashed yet into the manifest.

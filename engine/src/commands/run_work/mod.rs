@@ -3,7 +3,8 @@
 mod begin;
 mod finish;
 mod go_on;
+mod launched;
 
 pub(super) use begin::begin;
-pub(super) use finish::print_table;
 pub(super) use go_on::go_on;
+pub(super) use launched::{begin_together, go_on_together};

@@ -23,6 +23,8 @@ pub(super) fn of(lines: &[EventLine], iterations: usize) -> Vec<IterationCost> {
             Event::Started { .. } | Event::Finished { .. } | Event::Stopped { .. } => continue,
         };
         let Some(cost) = costs.get_mut(iteration) else { continue };
+        // Other ranks' seconds pass beside those of the first.
+        let seconds = if line.rank.is_some() { 0.0 } else { seconds };
         *cost.seconds.entry(stage).or_default() += seconds;
         if let Some(bytes) = line.peak_bytes {
             let most = cost.peak_bytes.entry(stage).or_default();
@@ -39,7 +41,7 @@ mod tests {
 
     #[test]
     fn stages_add_up_over_processes_and_memory_is_the_most() {
-        let line = |peak_bytes, event| EventLine { time: 0.0, peak_bytes, event };
+        let line = |peak_bytes, event| EventLine { time: 0.0, peak_bytes, rank: None, event };
         let trained = |seconds| Event::Trained { iteration: 1, steps: 2, seconds };
         let lines = [
             line(Some(5), Event::Evaluated { iteration: 0, seconds: 1.0 }),

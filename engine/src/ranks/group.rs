@@ -1,0 +1,395 @@
+//! All that the loop needs of the ranks, in one value; of a process by itself it does nothing and costs nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use selfplay_trainer::collective::Collective;
+
+use super::claims::{Claims, ShardTask, Taken};
+use super::collective::CollectiveBackend;
+use super::meeting::{Appointment, Met};
+use super::monitor::{Monitor, MonitorSetup};
+use super::patience::Patience;
+use super::pulse::Pulse;
+use super::rank::Rank;
+use super::rank_state::{RankEnding, RankIdentity, RankState, hear, tell};
+use super::shared_work::{NumberedWork, SharedWork};
+use super::watch::{RankHealth, Watch};
+use super::watched_collective::WatchedCollective;
+use crate::error::{EngineError, Result};
+use crate::process::file_lock::FileLock;
+use crate::recipe::{RanksSection, TrainOn};
+use crate::run::dir::RunDir;
+use crate::run::ranks_place::{LaunchPlace, RanksPlace};
+use crate::signals::StopFlag;
+
+/// How long rank 0 waits for the others to leave before it takes the meeting place away.
+const PARTING: Duration = Duration::from_secs(10);
+
+/// This process and the ranks that it works with.
+pub(crate) struct Ranks {
+    rank: Rank,
+    together: Option<Together>,
+}
+
+/// What a launch of several ranks has.
+struct Together {
+    settings: RanksSection,
+    run: RunDir,
+    /// Whether this process made the run's folder.
+    made_run: bool,
+    place: RanksPlace,
+    launch: LaunchPlace,
+    ranks: Vec<RankIdentity>,
+    pulse: Arc<Pulse>,
+    monitor: Monitor,
+    stop: StopFlag,
+    collective: Mutex<Option<Arc<dyn Collective>>>,
+    /// Number of the newest shared work that this rank has told or taken up.
+    work: Mutex<u64>,
+    claimants: Mutex<Claimants>,
+    _lock: Option<FileLock>,
+}
+
+/// What this rank knows of those that have shards.
+#[derive(Default)]
+struct Claimants {
+    watch: Watch,
+    /// When claims without a name were first seen.
+    nameless: BTreeMap<usize, Instant>,
+}
+
+impl Ranks {
+    /// A process by itself.
+    pub(crate) fn alone() -> Arc<Self> {
+        Arc::new(Self { rank: Rank::ALONE, together: None })
+    }
+
+    /// Meets the other ranks in the run's folder; the process's own rank says whether there are any. The collective is there before
+    /// any work, so that what it lacks shows at once.
+    ///
+    /// # Errors
+    /// A binary without the collective, a folder that not all ranks see or in which another launch works; a signal.
+    pub(crate) fn meet(settings: &RanksSection, run: &RunDir, device: &Device) -> Result<Arc<Self>> {
+        let rank = Rank::of_process().clone();
+        if !rank.several() {
+            return Ok(Self::alone());
+        }
+        let backend = match settings.train_on {
+            TrainOn::All => Some(CollectiveBackend::find(&rank, device)?),
+            TrainOn::First => None,
+        };
+        let stop = StopFlag::of_process()
+            .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
+        stop.serve_launcher();
+        let made_run = rank.is_first() && !run.root().exists();
+        let place = RanksPlace::of(run.root());
+        let timeout = settings.timeout();
+        let appointment = Appointment { rank: &rank, run: run.root(), place: &place, timeout, stop: &stop };
+        let met = appointment.keep();
+        if met.is_err() && rank.is_first() && !matches!(met, Err(EngineError::InUse { .. })) {
+            leave_no_trace(&place, run, made_run);
+        }
+        let Met { identity, ranks, launch, lock } = met?;
+        let pulse = Arc::new(Pulse::new());
+        let setup = MonitorSetup {
+            identity,
+            ranks: ranks.clone(),
+            launch: launch.clone(),
+            timeout,
+            interval: settings.interval(),
+            stop: stop.clone(),
+            advice: kept(run),
+        };
+        let monitor = Monitor::start(setup, Arc::clone(&pulse))?;
+        let together = Together {
+            settings: settings.clone(),
+            run: run.clone(),
+            made_run,
+            place,
+            launch,
+            ranks,
+            pulse,
+            monitor,
+            stop,
+            collective: Mutex::new(None),
+            work: Mutex::new(0),
+            claimants: Mutex::default(),
+            _lock: lock,
+        };
+        let group = Arc::new(Self { rank, together: Some(together) });
+        let started = backend.map_or(Ok(()), |backend| group.join(backend, device));
+        if started.is_err() {
+            group.end(&started);
+        }
+        started.map(|()| group)
+    }
+
+    fn join(&self, backend: CollectiveBackend, device: &Device) -> Result<()> {
+        let Some(together) = &self.together else { return Ok(()) };
+        together.pulse.enter("the start of the collective");
+        // It waits for all of them.
+        together.monitor.need_all(true);
+        let started = backend.start(&self.rank, &together.launch, device, together.settings.timeout())?;
+        together.monitor.need_all(false);
+        let watched = WatchedCollective::new(started, Arc::clone(&together.pulse));
+        *together.collective.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(watched));
+        Ok(())
+    }
+
+    /// Whether there are others.
+    pub(crate) fn several(&self) -> bool {
+        self.together.is_some()
+    }
+
+    /// Whether this process owns the folder and the screen.
+    pub(crate) fn is_first(&self) -> bool {
+        self.rank.is_first()
+    }
+
+    /// How many there are.
+    pub(crate) fn world(&self) -> usize {
+        self.rank.world
+    }
+
+    /// Whether all ranks train, and not rank 0 alone.
+    pub(crate) fn train_together(&self) -> bool {
+        self.together.as_ref().is_some_and(|together| together.settings.train_on == TrainOn::All)
+    }
+
+    /// The collective that trains; `None` where one rank does.
+    pub(crate) fn collective(&self) -> Option<Arc<dyn Collective>> {
+        self.together.as_ref()?.collective.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins a stage, for what is said of a rank that stands still.
+    pub(crate) fn enter(&self, stage: &str) {
+        if let Some(together) = &self.together {
+            together.pulse.enter(stage);
+        }
+    }
+
+    /// The main thread has got on.
+    pub(crate) fn moved(&self) {
+        if let Some(together) = &self.together {
+            together.pulse.moved();
+        }
+    }
+
+    /// An error where another rank has failed, or one is lost that the work needs.
+    ///
+    /// # Errors
+    /// That one.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.together.as_ref().and_then(|together| together.monitor.trouble()) {
+            Some(trouble) => Err(trouble.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Rank 0 has all ranks work on something.
+    ///
+    /// # Errors
+    /// A lost rank that this work needs; a file that cannot be written.
+    pub(crate) fn announce(&self, work: SharedWork) -> Result<()> {
+        let Some(together) = self.together.as_ref().filter(|_| self.is_first()) else { return Ok(()) };
+        together.monitor.need_all(matches!(work, SharedWork::Training { .. }));
+        self.check()?;
+        let mut number = together.work.lock().unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        tell(&together.launch.work(), &NumberedWork { number: *number, work })
+    }
+
+    /// Work that needs all ranks is done.
+    pub(crate) fn spare(&self) {
+        if let Some(together) = &self.together {
+            together.monitor.need_all(false);
+        }
+    }
+
+    /// Waits for what rank 0 has all ranks work on next.
+    ///
+    /// # Errors
+    /// Another rank's failure; a signal.
+    pub(crate) fn next_work(&self) -> Result<SharedWork> {
+        let Some(together) = &self.together else { return Ok(SharedWork::Finished) };
+        let mut patience = Patience::default();
+        loop {
+            let told: Option<NumberedWork> = hear(&together.launch.work());
+            let mut taken = together.work.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(next) = told.filter(|told| told.number > *taken) {
+                *taken = next.number;
+                return Ok(next.work);
+            }
+            drop(taken);
+            self.pause(&mut patience)?;
+        }
+    }
+
+    /// Waits a moment for other ranks.
+    ///
+    /// # Errors
+    /// Another rank's failure; a signal.
+    pub(crate) fn pause(&self, patience: &mut Patience) -> Result<()> {
+        let Some(together) = &self.together else { return Ok(()) };
+        self.check()?;
+        if let Some(signal) = together.stop.requested() {
+            return Err(EngineError::Stopped { signal, kept: kept(&together.run) });
+        }
+        // It waits until it enters a stage or gets on.
+        together.pulse.wait();
+        std::thread::sleep(patience.step());
+        Ok(())
+    }
+
+    /// Waits a moment for a signal or a failure that has ended the work of all ranks and that this one has not heard of yet.
+    pub(crate) fn settle(&self) {
+        let Some(together) = &self.together else { return };
+        let start = Instant::now();
+        while start.elapsed() < PARTING && together.stop.requested().is_none() && self.check().is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The claims of an iteration; `None` of a process by itself.
+    pub(crate) fn claims(&self, iteration: usize) -> Option<Claims> {
+        let launch = &self.together.as_ref()?.launch;
+        Some(Claims::new(launch.claims(iteration), self.rank.rank))
+    }
+
+    /// Takes a shard, also that of a rank that is lost.
+    ///
+    /// # Errors
+    /// When claims cannot be read or made.
+    pub(crate) fn take(
+        &self,
+        claims: &Claims,
+        task: ShardTask,
+        left: impl IntoIterator<Item = usize>,
+    ) -> Result<Taken> {
+        let Some(together) = &self.together else { return Ok(Taken::Nothing) };
+        let mut claimants = together.claimants.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.take(task, left, &mut |shard, rank| together.is_lost(&mut claimants, shard, rank))
+    }
+
+    /// Where another rank than 0 notes what it has done; `None` of rank 0.
+    pub(crate) fn own_events(&self) -> Option<PathBuf> {
+        let together = self.together.as_ref().filter(|_| !self.is_first())?;
+        Some(together.launch.events(self.rank.rank))
+    }
+
+    /// The files in which the other ranks note what they have done, by rank.
+    pub(crate) fn others_events(&self) -> Vec<(usize, PathBuf)> {
+        let Some(together) = self.together.as_ref().filter(|_| self.is_first()) else { return Vec::new() };
+        (1..self.rank.world).map(|rank| (rank, together.launch.events(rank))).collect()
+    }
+
+    /// Tells the others how this rank ends. Rank 0 waits for them and takes the meeting place away.
+    pub(crate) fn end<T>(&self, outcome: &Result<T>) {
+        let Some(together) = &self.together else { return };
+        let ending = match outcome {
+            Ok(_) => RankEnding { status: 0, signal: None, message: String::new() },
+            Err(error) => RankEnding {
+                status: error.exit_status(),
+                signal: error.signal().map(|signal| signal.name().to_owned()),
+                message: error.to_string(),
+            },
+        };
+        if outcome.is_ok() && self.is_first() {
+            // Where it cannot be told the others see that this rank has ended.
+            let _ = self.announce(SharedWork::Finished);
+        }
+        let collective = together.collective.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if outcome.is_err() {
+            // To end it is to wait for all ranks, of which some may not come.
+            std::mem::forget(collective);
+        } else {
+            drop(collective);
+        }
+        together.monitor.close(ending);
+        if self.is_first() {
+            together.part();
+            leave_no_trace(&together.place, &together.run, together.made_run);
+        } else if outcome.is_err() {
+            together.await_first();
+        }
+    }
+}
+
+impl Drop for Ranks {
+    /// A rank that never came to its end: a defect, which others must hear of too.
+    fn drop(&mut self) {
+        if self.together.as_ref().is_some_and(|together| together.monitor.is_open()) {
+            self.end::<()>(&Err(EngineError::failure("it ended by a defect")));
+        }
+    }
+}
+
+impl Together {
+    /// Whether the rank that has a shard does not get on with it.
+    fn is_lost(&self, claimants: &mut Claimants, shard: usize, rank: Option<usize>) -> bool {
+        let (now, patience) = (Instant::now(), self.settings.stale_after());
+        let Some(rank) = rank else {
+            let since = *claimants.nameless.entry(shard).or_insert(now);
+            return now.duration_since(since) > patience;
+        };
+        let state: Option<RankState> = hear(&self.launch.state(rank));
+        let of_launch = |state: &RankState| self.ranks.get(rank) == Some(&state.identity);
+        if let Some(state) = state.filter(of_launch) {
+            claimants.watch.look(state, now);
+        }
+        !matches!(claimants.watch.health(rank, patience, now), RankHealth::Well)
+    }
+
+    /// Waits until rank 0 has left, too: a launcher kills those that are left when one fails, and rank 0 has the last word.
+    fn await_first(&self) {
+        let (start, mut patience) = (Instant::now(), Patience::default());
+        let is_there = || {
+            let state: Option<RankState> = hear(&self.launch.state(0));
+            state.is_some_and(|state| state.ending.is_none() && !state.identity.is_gone())
+        };
+        while start.elapsed() < PARTING && is_there() {
+            std::thread::sleep(patience.step());
+        }
+    }
+
+    /// Waits until the other ranks have left, or will not.
+    fn part(&self) {
+        let (start, mut patience) = (Instant::now(), Patience::default());
+        let lost = self.monitor.lost();
+        let is_away = |identity: &RankIdentity| {
+            let state: Option<RankState> = hear(&self.launch.state(identity.rank));
+            lost.contains(&identity.rank)
+                || state.is_some_and(|state| state.ending.is_some())
+                || identity.is_gone()
+        };
+        while start.elapsed() < PARTING && !self.ranks.iter().skip(1).all(is_away) {
+            std::thread::sleep(patience.step());
+        }
+    }
+}
+
+/// Says after a failure or a stop what was kept.
+fn kept(run: &RunDir) -> String {
+    format!("everything finished is kept, go on with: selfplay resume {}", run.root().display())
+}
+
+/// Takes the meeting place away, and a run's folder that was made for nothing else.
+fn leave_no_trace(place: &RanksPlace, run: &RunDir, made_run: bool) {
+    place.remove();
+    if made_run {
+        // Fails where anything is in it.
+        let _ = std::fs::remove_dir(run.root());
+    }
+}
+
+/// Removes what a killed launch left in a run's folder that one process works in now.
+///
+/// # Errors
+/// [`EngineError::InUse`] where a launch is at work.
+pub(crate) fn remove_leftovers(run: &Path) -> Result<()> {
+    RanksPlace::of(run).remove_leftovers(run)
+}

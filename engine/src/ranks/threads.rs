@@ -1,0 +1,71 @@
+//! How many threads a rank computes with: its share of the machine's cores, unless RAYON_NUM_THREADS says otherwise.
+//!
+//! A launcher may bind a process to cores of its own, several processes to the same cores, or none. What the launcher itself may run on
+//! tells these apart: a process whose parent has more cores than it has been bound.
+
+use std::thread::available_parallelism;
+
+use super::rank::{LaunchedBy, Rank};
+
+/// Sets the number of threads of this process. Nothing may have computed before.
+pub(super) fn share(rank: &Rank) {
+    if std::env::var_os("RAYON_NUM_THREADS").is_some_and(|text| text != "0" && !text.is_empty()) {
+        return;
+    }
+    let own = available_parallelism().map_or(1, usize::from);
+    let slurm = match rank.launcher {
+        LaunchedBy::Slurm => std::env::var("SLURM_CPUS_ON_NODE").ok().and_then(|text| text.parse().ok()),
+        _ => None,
+    };
+    let of_machine = slurm.or_else(parent_cores).unwrap_or(own);
+    let threads = threads_of(own, of_machine, rank.local_world);
+    // Fails where a pool is there already, which then keeps its size.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+/// `own` cores that this process may run on, of those of all `local_world` processes.
+fn threads_of(own: usize, of_machine: usize, local_world: usize) -> usize {
+    // A mask of all cores says nothing about the others; a smaller one may still be shared.
+    let share = of_machine.max(own) / local_world.max(1);
+    own.min(share).max(1)
+}
+
+/// Cores that the process may run on which started this one.
+#[cfg(target_os = "linux")]
+fn parent_cores() -> Option<usize> {
+    // SAFETY: a set of bits, for which zeros are a value; the call writes at most its size.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let status =
+        unsafe { libc::sched_getaffinity(libc::getppid(), size_of::<libc::cpu_set_t>(), &raw mut set) };
+    if status != 0 {
+        return None;
+    }
+    // SAFETY: counts bits of a whole set.
+    usize::try_from(unsafe { libc::CPU_COUNT(&set) }).ok().filter(|&cores| cores > 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn parent_cores() -> Option<usize> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_shared_unless_the_launcher_has_bound_the_process() {
+        // Nobody bound: 64 cores for 8 ranks.
+        assert_eq!(threads_of(64, 64, 8), 8);
+        // Bound to one core each of two.
+        assert_eq!(threads_of(1, 2, 2), 1);
+        // Bound to a socket of 32 that four ranks share.
+        assert_eq!(threads_of(32, 64, 8), 8);
+        // Bound to 8 cores of one's own.
+        assert_eq!(threads_of(8, 64, 8), 8);
+        // More ranks than cores.
+        assert_eq!(threads_of(2, 2, 3), 1);
+        assert_eq!(threads_of(4, 0, 0), 4);
+    }
+}

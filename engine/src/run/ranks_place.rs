@@ -1,0 +1,172 @@
+//! `RUN/ranks/`: where the ranks of a run meet. It is there while they work, and gone with the run's end.
+//!
+//! ```text
+//! RUN/ranks/
+//!   lock                       locked by rank 0 of the launch that works here
+//!   hello_0003.json            a rank that has come, until the launch begins
+//!   launch.json                the token: the launch's name and who is in it
+//!   <launch>/
+//!     rank_0003.json           what a rank tells of itself, again and again
+//!     work.json                what rank 0 has all ranks work on
+//!     events_0003.jsonl        shards of other ranks than 0, until they stand in events.jsonl
+//!     claims/iteration_01/     who has which shard: sample_00004.0, score_00004.0
+//!     nccl_id                  where NCCL is used: how its ranks find each other
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use selfplay_records::atomic;
+
+use crate::error::EngineError;
+use crate::process::file_lock::FileLock;
+
+/// The folder's name in a run's.
+const RANKS_FOLDER: &str = "ranks";
+
+/// Paths of the meeting place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RanksPlace {
+    root: PathBuf,
+}
+
+/// Paths of one launch in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaunchPlace {
+    root: PathBuf,
+}
+
+impl RanksPlace {
+    /// That of a run's folder.
+    pub(crate) fn of(run: &Path) -> Self {
+        Self { root: run.join(RANKS_FOLDER) }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn hello(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("hello_{rank:04}.json"))
+    }
+
+    pub(crate) fn token(&self) -> PathBuf {
+        self.root.join("launch.json")
+    }
+
+    pub(crate) fn launch(&self, name: &str) -> LaunchPlace {
+        LaunchPlace { root: self.root.join(name) }
+    }
+
+    /// Whether this is its name in a run's folder.
+    pub(crate) fn is_name(name: &str) -> bool {
+        name == RANKS_FOLDER
+    }
+
+    /// Whether the folder is a meeting place, and not something of the user's of that name.
+    pub(crate) fn is_there(&self) -> bool {
+        self.lock().is_file()
+    }
+
+    /// Removes everything but the lock, which the caller holds.
+    pub(crate) fn clear(&self) -> Result<(), EngineError> {
+        let failed = |source| EngineError::io(&self.root, "clear", source);
+        for entry in std::fs::read_dir(&self.root).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path == self.lock() {
+                continue;
+            }
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path),
+            };
+            match removed {
+                // A rank of an earlier launch that still writes may be in the way for a moment.
+                Err(error) if path.symlink_metadata().is_ok() => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a launch left that was killed.
+    ///
+    /// # Errors
+    /// [`EngineError::InUse`] where the launch is at work.
+    pub(crate) fn remove_leftovers(&self, run: &Path) -> Result<(), EngineError> {
+        if !self.is_there() {
+            return Ok(());
+        }
+        let lock =
+            FileLock::take(&self.lock()).map_err(|source| EngineError::io(&self.lock(), "lock", source))?;
+        if lock.is_none() {
+            return Err(EngineError::InUse { directory: run.to_path_buf() });
+        }
+        self.remove();
+        Ok(())
+    }
+
+    /// Removes the folder, as far as that is possible.
+    pub(crate) fn remove(&self) {
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+impl LaunchPlace {
+    pub(crate) fn create(&self) -> Result<(), EngineError> {
+        Ok(atomic::create_dir_all(&self.root)?)
+    }
+
+    pub(crate) fn state(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("rank_{rank:04}.json"))
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.root.join("work.json")
+    }
+
+    /// The events of another rank than 0.
+    pub(crate) fn events(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("events_{rank:04}.jsonl"))
+    }
+
+    pub(crate) fn claims(&self, iteration: usize) -> PathBuf {
+        self.root.join("claims").join(format!("iteration_{iteration:02}"))
+    }
+
+    /// Where NCCL's ranks find their common id.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn nccl_id(&self) -> PathBuf {
+        self.root.join("nccl_id")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_launch_left_goes_and_a_user_s_folder_stays() {
+        let run = tempfile::tempdir().unwrap();
+        let place = RanksPlace::of(run.path());
+        place.remove_leftovers(run.path()).unwrap();
+        atomic::create_dir_all(place.root()).unwrap();
+        place.remove_leftovers(run.path()).unwrap();
+        assert!(place.root().is_dir(), "a folder of that name without our lock is the user's");
+
+        let lock = FileLock::take(&place.lock()).unwrap();
+        let launch = place.launch("a1");
+        launch.create().unwrap();
+        atomic::create_dir_all(&launch.claims(1)).unwrap();
+        let error = place.remove_leftovers(run.path()).unwrap_err();
+        assert!(matches!(error, EngineError::InUse { .. }), "{error}");
+        place.clear().unwrap();
+        assert!(place.is_there() && !launch.state(0).parent().unwrap().exists());
+        drop(lock);
+        place.remove_leftovers(run.path()).unwrap();
+        assert!(!place.root().exists());
+    }
+}
