@@ -14,11 +14,15 @@
 #               is the host's, as on a card of 80 GB
 #   rows-1024   sampling with twice as many rows
 #   profile-sample, profile-train    where the time of a step goes, kernel by kernel
+#   ranks       two and eight GPUs of this machine, or as many as it has: what the links reach through our own collective, a training
+#               step at Llama-3-8B's shape with train.zero 0, 1, 2 and 3, and sampling by shards, a process for each GPU. With one
+#               GPU, or a binary that lacks a piece, it says what it leaves out
 #   peer-reference, peer-sample, peer-score, peer-train    PyTorch on the same work (benches/peers/gpu_peer.py); sampling with 64
 #               rows, which transformers gets through
 #   table       all of it beside what it must be, and beside the run before (BEFORE, by default benches/runs/2026-11-28-h200)
 #
 # What is new beside what was before, in under five minutes: train train-least train-small sample profile-train table.
+# Several GPUs in one command: ranks table (RANKS="2 8" says how many, LAUNCHER=mpirun|torchrun|srun how they are started).
 # On a card of 80 GB: check kernels reference train-offload sample score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
@@ -33,7 +37,7 @@ while (($#)); do
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    -*) sed -n '2,32p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    -*) sed -n '2,36p' "${BASH_SOURCE[0]}"; exit 2 ;;
     *) parts+=("$1"); shift ;;
     esac
 done
@@ -43,7 +47,7 @@ found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recu
 print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
 [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 ((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload rows-1024
-    profile-sample profile-train peer-reference peer-sample peer-score peer-train table)
+    profile-sample profile-train ranks peer-reference peer-sample peer-score peer-train table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
 mkdir -p "$out"
@@ -124,8 +128,74 @@ bench() {
         "${shapes[@]}"
 }
 
+# launched N COMMAND…: N processes of it, by what is there.
+launched() {
+    local count=$1 by=${LAUNCHER:-}
+    shift
+    if [[ -z $by ]]; then
+        for by in mpirun torchrun srun ''; do
+            [[ -n $by ]] && command -v "$by" >/dev/null && break
+        done
+    fi
+    case $by in
+    mpirun) mpirun --allow-run-as-root --oversubscribe -n "$count" "$@" ;;
+    torchrun) torchrun --no-python --standalone --nproc-per-node "$count" "$@" ;;
+    srun) srun -n "$count" "$@" ;;
+    *) echo "no mpirun, torchrun or srun is here"; return 1 ;;
+    esac
+}
+
+# Whether `selfplay bench` has a part or a flag.
+bench_has() {
+    "$bin" bench --help 2>/dev/null | grep -qw -- "$1"
+}
+
+# sample_by_shards N: as many processes, one for each GPU, each at its own shard; their rates go to DIR/ranks-N-sample.json.
+sample_by_shards() {
+    local count=$1 gpu status=0 pids=()
+    for ((gpu = 0; gpu < count; gpu++)); do
+        timeout "$limit" "$bin" bench sample --device "cuda:$gpu" --repeats "$repeats" --json "$work/sample-$gpu.json" \
+            "${shapes[@]}" >"$work/sample-$gpu.txt" 2>&1 &
+        pids+=($!)
+    done
+    for gpu in "${!pids[@]}"; do
+        wait "${pids[gpu]}" || { status=1; tail -3 "$work/sample-$gpu.txt"; }
+    done
+    python3 benches/gpu_report.py ranks-sample "$out/ranks-$count-sample.json" "$out/sample.json" \
+        $(seq -f "$work/sample-%g.json" 0 $((count - 1))) && return $status
+}
+
+# Everything about several GPUs. Each piece has a time limit of its own, and what it measured stays.
+ranks() {
+    local have count stage
+    have=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | wc -l)
+    for count in ${RANKS:-2 8}; do
+        if ((count > have)); then
+            echo "left out with $count GPUs: collectives, training steps by train.zero, sampling by shards; there are $have"
+            continue
+        fi
+        part "ranks-$count-sample" sample_by_shards "$count"
+        if bench_has collective; then
+            part "ranks-$count-collective" launched "$count" timeout "$limit" "$bin" bench collective --device cuda \
+                --repeats "$repeats" --json "$out/ranks-$count-collective.json"
+        else
+            echo "left out with $count GPUs: collectives; this binary's bench has no such part"
+        fi
+        for stage in 0 1 2 3; do
+            if bench_has --zero; then
+                part "ranks-$count-zero$stage" launched "$count" timeout "$limit" "$bin" bench train --zero "$stage" --pairs 32 \
+                    --device cuda --repeats "$repeats" --json "$out/ranks-$count-zero$stage.json" "${shapes[@]}"
+            else
+                echo "left out with $count GPUs: training steps by train.zero; this binary's bench has no --zero"
+                break
+            fi
+        done
+    done
+}
+
 for name in "${parts[@]}"; do
     case $name in
+    ranks) ranks ;;
     check) part check timeout "$limit" "$bin" bench check --device "$device" "${shapes[@]}" ;;
     golden | quickstart) part "$name" "$name" ;;
     kernels | reference | sample | score) bench "$name" "$name" ;;

@@ -4,6 +4,7 @@
     gpu_report.py quickstart CPU.json GPU.json held-out accuracy of both runs (`selfplay show --json`); exit 1 where the
                                                GPU's run gains under ten points or ends three points from the CPU's
     gpu_report.py keep PEERS.json PART FILE    puts one part's figures into the file of all peers
+    gpu_report.py ranks-sample OUT ALONE FILE… sampling by one process for each GPU: their rates together, into OUT
     gpu_report.py table DIR [BEFORE]           the stages beside their bounds, PyTorch and an earlier run; writes
                                                DIR/summary.txt
 """
@@ -20,6 +21,8 @@ PEER_RATIO = 1.1
 PEAK_GIB = 130
 TOKENS_PER_SECOND = 12_500
 HOST_PERCENT = 10
+# Of as many GPUs as many times one's sampling: they share nothing but the host.
+RANKS_SAMPLE = 0.95
 # Three iterations of the published recipe: prompts each, candidates, their tokens; hours at most.
 ITERATIONS, PROMPTS, CANDIDATES, TOKENS, HOURS = 3, 20_000, 5, 512, 12
 
@@ -81,6 +84,46 @@ def keep(path, part, figures):
     with open(path, "w") as f:
         json.dump(peers, f, indent=1)
     return 0
+
+
+def sampled(path):
+    """Output tokens a second of a file of `selfplay bench sample`; None where it is not there or was ended early."""
+    if not os.path.exists(path):
+        return None
+    with open(path) as f:
+        lines = json.load(f)["parts"]["sample"]
+    return lines[0]["facts"]["output tokens/s"] if lines and lines[0]["seconds"] else None
+
+
+def ranks_sample(out, alone, *each):
+    rates = [sampled(path) for path in each]
+    figures = {"gpus": len(each), "tokens_per_second": rates, "alone": sampled(alone)}
+    with open(out, "w") as f:
+        json.dump(figures, f, indent=1)
+    known = [rate for rate in rates if rate is not None]
+    print(f"  {len(known)} of {len(each)} GPUs: {sum(known):.0f} tokens/s together, {min(known, default=0):.0f} the slowest")
+    return 0 if len(known) == len(each) else 1
+
+
+def ranks_rows(folder, row):
+    """Several GPUs: sampling by shards, collectives, training steps by train.zero."""
+    counts = sorted({int(found[1]) for name in os.listdir(folder) if (found := re.match(r"ranks-(\d+)-.*\.json$", name))})
+    for count in counts:
+        sample = load(folder, f"ranks-{count}-sample.json")
+        rates = [rate for rate in (sample or {}).get("tokens_per_second", []) if rate is not None]
+        if rates:
+            row(f"{count} GPUs: tokens/s together", sum(rates), None)
+            if sample["alone"] and len(rates) == count:
+                row(f"{count} GPUs: over as many times one", sum(rates) / (count * sample["alone"]), RANKS_SAMPLE)
+        for line in (load(folder, f"ranks-{count}-collective.json") or {}).get("parts", {}).get("collective", []):
+            if line["seconds"]:
+                row(f"{count} GPUs: {line['name'].strip()}, GB/s a GPU", line["bytes"] / line["seconds"] / 1e9, None)
+        for stage in range(4):
+            lines = (load(folder, f"ranks-{count}-zero{stage}.json") or {}).get("parts", {}).get("train", [])
+            if lines and lines[0]["seconds"]:
+                row(f"{count} GPUs: step with train.zero = {stage}", lines[0]["seconds"], None, " s")
+                if "peak GiB" in lines[0].get("facts", {}):
+                    row(f"{count} GPUs: its peak memory", lines[0]["facts"]["peak GiB"], None, " GiB")
 
 
 def hours(first):
@@ -180,6 +223,7 @@ def table(folder, earlier=None):
                 row("PyTorch's peak memory", peer["peak_gib"], None, " GiB")
     if hours(first_lines) is not None:
         row("three iterations of 20,000 prompts, hours", hours(first_lines), HOURS, " h")
+    ranks_rows(folder, row)
     kernels = load(folder, "kernels.json")
     if kernels:
         lines.append("kernels: share of the floor")
@@ -198,7 +242,7 @@ def table(folder, earlier=None):
 
 
 if __name__ == "__main__":
-    commands = {"golden-bf16": golden_bf16, "quickstart": quickstart, "keep": keep, "table": table}
+    commands = {"golden-bf16": golden_bf16, "quickstart": quickstart, "keep": keep, "ranks-sample": ranks_sample, "table": table}
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     sys.exit(commands[sys.argv[1]](*sys.argv[2:]))

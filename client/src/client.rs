@@ -71,7 +71,7 @@ pub struct ServedModel {
 /// ```
 #[derive(Debug)]
 pub struct Client {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     concurrency: usize,
     /// Ends companions with the client that started them.
     _closer: Option<EndpointCloser>,
@@ -114,6 +114,7 @@ impl Client {
             retries: settings.retries,
             transcript: transcript.map(Mutex::new),
             usage: Mutex::default(),
+            given: Mutex::default(),
         };
         Ok(Self { service: Arc::new(service), concurrency: settings.concurrency, _closer: Some(closer) })
     }
@@ -226,6 +227,7 @@ impl Client {
             retries: if self.endpoints() > 1 { self.service.retries.min(1) } else { self.service.retries },
             transcript: None,
             usage: Mutex::default(),
+            given: Mutex::default(),
         };
         let client = Self { service: Arc::new(service), concurrency: 1, _closer: None };
         match client.ask(vec![request], read, &mut |_| ControlFlow::Continue(()))? {

@@ -99,6 +99,13 @@ impl ClientError {
     }
 }
 
+impl ClientError {
+    /// Whether it concerns the endpoint that was asked, and not the request: it lacks the path or the model.
+    pub(crate) fn is_of_endpoint(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+}
+
 impl HasKind for ClientError {
     fn kind(&self) -> Kind {
         match self {

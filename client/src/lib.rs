@@ -25,6 +25,7 @@ mod endpoint;
 mod error;
 mod exchange;
 mod generate;
+mod given;
 mod lock;
 mod options;
 mod probe;

@@ -29,6 +29,15 @@ pub(crate) struct Service {
     pub(crate) retries: u32,
     pub(crate) transcript: Option<Mutex<Transcript>>,
     pub(crate) usage: Mutex<Usage>,
+    /// Who gave which answer, since the answers were last believed.
+    pub(crate) given: Mutex<Vec<GivenAnswer>>,
+}
+
+/// An answer, by its request, and the place of the endpoint that gave it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GivenAnswer {
+    pub(crate) key: RequestKey,
+    pub(crate) endpoint: usize,
 }
 
 /// One request of a call.
@@ -139,7 +148,17 @@ impl Service {
                 Ok((answer, read)) => {
                     endpoint.count_answer();
                     self.keep(task, &answer)?;
+                    lock(&self.given).push(GivenAnswer { key: task.key, endpoint: place });
                     return Ok(Some(read));
+                }
+                // A server that lacks what the others have: one that was started anew without the adapter, say.
+                Err(RequestFailure::Final(error))
+                    if error.is_of_endpoint() && has_another(&self.endpoints, place) =>
+                {
+                    tracing::warn!("{error}; it is left out while others answer");
+                    endpoint.set_left_out(true);
+                    failed = Some(place);
+                    continue;
                 }
                 Err(RequestFailure::Final(error)) => return Err(error),
                 Err(RequestFailure::Passing { problem, asked }) => (problem, asked),

@@ -294,3 +294,57 @@ fn any_json_can_be_asked_for_and_a_redirect_is_not_followed() {
     assert!(matches!(&error, ClientError::Refused { status: 307, .. }), "{error}");
     assert_eq!(server.requests().len(), 2);
 }
+
+#[test]
+fn an_endpoint_that_lacks_the_model_is_left_out_while_another_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let lacking = StubServer::start(|_| StubReply::text(404, r#"{"error": {"message": "no such model"}}"#));
+    let server = StubServer::start(|request| answer(&format!("a{}", number(request))));
+    let mut both = settings(&server);
+    both.endpoints.insert(0, format!("{}/v1", lacking.address));
+    let asking = client(&both, &folder.path().join("t.jsonl"));
+    assert_eq!(texts(asking.chat(&questions(12), &mut go_on).unwrap()).len(), 12);
+    // Those that were on their way when the first was refused, four at a time.
+    assert!((1..=4).contains(&lacking.requests().len()), "{}", lacking.requests().len());
+    assert_eq!(server.requests().len(), 12);
+    // Where none has it, that is the end.
+    both.endpoints = vec![format!("{}/v1", lacking.address); 2];
+    let error = client(&both, &folder.path().join("u.jsonl")).chat(&questions(3), &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("refused (404): no such model"), "{error}");
+    assert_eq!(error.kind(), Kind::Input);
+}
+
+#[test]
+fn what_an_endpoint_gave_can_be_taken_back_until_it_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let transcript = folder.path().join("t.jsonl");
+    let slowly =
+        |name: &'static str| StubServer::start(move |_| answer(name).after(Duration::from_millis(30)));
+    let (good, bad) = (slowly("good"), slowly("bad"));
+    let mut both = settings(&good);
+    both.endpoints.push(format!("{}/v1", bad.address));
+    let asking = client(&both, &transcript);
+    let first = texts(asking.chat(&questions(8), &mut go_on).unwrap());
+    let of_bad = first.iter().filter(|text| *text == "bad").count();
+    assert_eq!(asking.given(), [8 - of_bad, of_bad]);
+    assert!(of_bad > 0);
+    assert_eq!(asking.take_back(1).unwrap(), of_bad);
+    asking.set_left_out(1, true);
+    assert!(texts(asking.chat(&questions(8), &mut go_on).unwrap()).iter().all(|text| text == "good"));
+    // Only those were asked again.
+    assert_eq!(good.requests().len() + bad.requests().len(), 8 + of_bad);
+    asking.believe();
+    assert_eq!((asking.given(), asking.take_back(0).unwrap()), (vec![0, 0], 0));
+    drop(asking);
+    // Another process finds the answers that counted in the end.
+    let again = client(&both, &transcript);
+    assert!(texts(again.chat(&questions(8), &mut go_on).unwrap()).iter().all(|text| text == "good"));
+    assert_eq!(again.usage().replayed, 8);
+    // One that was taken back and never asked again is not there.
+    let lost = client(&both, &folder.path().join("u.jsonl"));
+    lost.set_left_out(1, true);
+    lost.chat(&questions(2), &mut go_on).unwrap();
+    assert_eq!(lost.take_back(0).unwrap(), 2);
+    drop(lost);
+    assert!(Transcript::open(&folder.path().join("u.jsonl")).unwrap().is_empty());
+}

@@ -52,7 +52,10 @@ pub use completion::{Completion, ExampleKind};
 pub use datasets::{ReadPairs, read_pairs};
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
-pub use io::{count_rows, each_columns, read_columns, read_list_lengths, read_rows, read_rows_at, read_values, write_rows};
+pub use io::{
+    count_rows, each_columns, read_columns, read_list_lengths, read_rows, read_rows_at, read_values,
+    write_rows,
+};
 pub use kind::{HasKind, Kind};
 pub use limits::COLUMNS as MOST_COLUMNS;
 pub use log_prob::LogProbRow;

@@ -1,5 +1,6 @@
 //! `selfplay plan`.
 
+mod cluster;
 mod fits;
 mod memory;
 mod published;

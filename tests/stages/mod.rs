@@ -2,7 +2,9 @@
 
 mod chain;
 mod endpoint;
+mod fleet;
 pub mod interrupted;
+mod model_server;
 mod outputs;
 mod sglang;
 

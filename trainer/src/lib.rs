@@ -43,10 +43,10 @@ pub use mixture::{Pick, mixture};
 pub use objectives::{
     AnchorPolicy, Anchors, AxisDrift, BatchReport, ComparisonData, ComparisonLabel, Example, Examples,
     GroupObjective, GroupResponse, MicroBatches, Objective, PairData, PairObjective, Part,
-    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, ReadsPolicies,
-    SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison, TokenGroup, TokenPair,
-    axis_shares, best_examples, load_anchors, pair_gradients, sft_example, sft_examples, token_groups,
-    token_pair, unpaired_examples,
+    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, REFERENCE_SHARD,
+    ReadsPolicies, SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison,
+    TokenGroup, TokenPair, axis_shares, best_examples, load_anchors, pair_gradients, sft_example,
+    sft_examples, token_groups, token_pair, unpaired_examples,
 };
 pub use settings::{
     BadOffload, BadRecompute, BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings,

@@ -6,7 +6,8 @@
 //!
 //! A line is on the disk before its answer counts. A line that a killed process left torn is removed by the next open; that request is
 //! asked again. The key is of the path, the body with its fields sorted, and the request's number; endpoints are not in it, so that the
-//! same servers under other addresses replay too. Where a key stands twice, the later line counts.
+//! same servers under other addresses replay too. Where a key stands twice, the later line counts; one whose answer is null takes
+//! the answer before it back.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -120,11 +121,11 @@ impl Transcript {
             if lines.read_until(b'\n', &mut text).map_err(failed)? == 0 {
                 break;
             }
-            let key = serde_json::from_slice::<Value>(&text).ok().and_then(|line| {
-                line.get("answer")?;
-                RequestKey::from_hex(line["key"].as_str()?)
+            let found = serde_json::from_slice::<Value>(&text).ok().and_then(|line| {
+                let is_taken_back = line.get("answer")?.is_null();
+                Some((RequestKey::from_hex(line["key"].as_str()?)?, is_taken_back))
             });
-            let Some(key) = key else {
+            let Some((key, is_taken_back)) = found else {
                 let problem = format!(
                     "row {row}: expected an answer of a transcript with \"key\" and \"answer\"; remove the line, and its \
                      request is asked again"
@@ -132,6 +133,9 @@ impl Transcript {
                 return Err(transcript.wrong(problem, Kind::Input));
             };
             transcript.note(key, text.len());
+            if is_taken_back {
+                transcript.lines.remove(&key);
+            }
         }
         Ok(transcript)
     }
@@ -202,6 +206,16 @@ impl Transcript {
         self.log.append_line(&line)?;
         self.log.sync()?;
         self.note(key, line.len() + 1);
+        Ok(())
+    }
+
+    /// Takes an answer back: its request has none from now on.
+    pub(crate) fn take_back(&mut self, key: &RequestKey) -> Result<(), ClientError> {
+        let line = json!({"key": key.hex(), "answer": null}).to_string();
+        self.log.append_line(&line)?;
+        self.log.sync()?;
+        self.length += line.len() as u64 + 1;
+        self.lines.remove(key);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use selfplay_model::Architecture;
 use selfplay_scorer::Footprint;
-use selfplay_trainer::{Recompute, TrainSettings};
+use selfplay_trainer::TrainSettings;
 
 use super::run_plan::{self, PlanTarget};
 use crate::chain::{Chain, ChainPurpose, ChainText, Link, training_of};
@@ -16,6 +16,7 @@ use crate::console::units::{count, size, size_at_least};
 use crate::error::{EngineError, Result};
 use crate::inputs::model_files::config_folder;
 use crate::plan::memory::{self, Models};
+use crate::plan::smaller::smaller;
 use crate::recipe::{LinkCommand, ModelSource, Recipe};
 use crate::run::leaves::Leaves;
 
@@ -132,24 +133,6 @@ fn training(
         }
     };
     Ok(Some(EngineError::input(format!("{need}; {remedy}"))))
-}
-
-/// Settings that take less and give the same result, the least change first.
-fn smaller(settings: &TrainSettings) -> Vec<(Vec<String>, TrainSettings)> {
-    let mut found = Vec::new();
-    let mut set = Vec::new();
-    let mut settings = settings.clone();
-    if settings.recompute == Recompute::Never {
-        settings.recompute = Recompute::Always;
-        set.push("recompute=true".to_owned());
-        found.push((set.clone(), settings.clone()));
-    }
-    while settings.micro_batch_tokens > memory::longest_pair(&settings).max(1) {
-        settings.micro_batch_tokens /= 2;
-        let tokens = format!("micro_batch_tokens={}", settings.micro_batch_tokens);
-        found.push((set.iter().cloned().chain([tokens]).collect(), settings.clone()));
-    }
-    found
 }
 
 fn disk(text: &mut String, policy: &Architecture, recipe: &Recipe) {

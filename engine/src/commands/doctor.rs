@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use super::print;
+use crate::console::wrap::lines;
 use crate::doctor::{Finding, Health, examine};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
@@ -50,31 +51,16 @@ fn text_of(findings: &[Finding]) -> String {
     let mut text = String::new();
     for one in findings {
         let mut before = format!("{:<8} {:<11} ", one.health.mark(), one.what);
-        for line in wrapped(&one.found, WIDTH - INDENT) {
+        for line in lines(&one.found, WIDTH - INDENT) {
             let _ = writeln!(text, "{before}{line}");
             before = " ".repeat(INDENT);
         }
         for (place, line) in
-            one.advice.iter().flat_map(|advice| wrapped(advice, WIDTH - INDENT - 3)).enumerate()
+            one.advice.iter().flat_map(|advice| lines(advice, WIDTH - INDENT - 3)).enumerate()
         {
             let arrow = if place == 0 { "→  " } else { "   " };
             let _ = writeln!(text, "{}{arrow}{line}", " ".repeat(INDENT));
         }
     }
     text
-}
-
-/// Lines of at most `width` characters; a longer word has a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }

@@ -8,6 +8,7 @@ pub mod branch;
 mod chain;
 mod chain_plan;
 pub mod check;
+mod cluster_plan;
 pub mod compare;
 pub mod completions;
 pub mod doctor;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::chain_plan;
 use super::check::is_synthesis;
+use super::cluster_plan::{self, ClusterArgs, ClusterTarget};
 use super::run_plan::{self, PlanTarget};
 use crate::chain::ChainText;
 use crate::commands::print;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::plan::device::{self, ByteSize};
 use crate::plan::rates::Rates;
@@ -29,6 +30,8 @@ pub struct Args {
     /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
     #[arg(long, value_name = "PATH")]
     pub rates: Vec<PathBuf>,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// Runs the command. Of a hub's models only the configuration is fetched.
@@ -37,6 +40,13 @@ pub struct Args {
 /// A recipe, a model's configuration or a file of rates that is wrong; a stage that needs more memory than there is.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let device = common.device;
+    let for_cluster = args.cluster.is_asked()?;
+    if for_cluster && (ChainText::read(&args.recipe, &common.set)?.is_some() || is_synthesis(&args.recipe)) {
+        return Err(EngineError::input(format!(
+            "{}: --gpus and --sweep plan a run's recipe, one at a time; a link of a chain is planned as a recipe of its own",
+            args.recipe.display()
+        )));
+    }
     let asked =
         PlanTarget { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
     if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
@@ -48,6 +58,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         return print(&recipe.synthesize.as_ref().map_or_else(|| Ok(String::new()), report)?);
     }
     let recipe = load(Some(&args.recipe), &common.set, Purpose::Check)?;
+    if for_cluster {
+        let target = ClusterTarget { device, memory: args.memory, rates: asked.rates };
+        return cluster_plan::plan(&recipe, &args.cluster, &target);
+    }
     let (text, refusal) = run_plan::plan(&recipe, &asked)?;
     print(&text)?;
     refusal.map_or(Ok(()), Err)

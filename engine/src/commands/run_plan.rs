@@ -1,7 +1,7 @@
 //! The report of `plan` on a run: memory, disk and time.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use selfplay_model::architecture::is_stored_in_four_bits;
 use selfplay_model::{Architecture, Codec};
@@ -30,21 +30,40 @@ pub(super) struct PlanTarget {
     pub(super) rates: Rates,
 }
 
+/// A recipe with the shapes of its models.
+pub(super) struct RunShapes {
+    /// With the form that its policy is stored in.
+    pub(super) recipe: Recipe,
+    pub(super) policy: Architecture,
+    pub(super) preference: Footprint,
+    /// Of the policy's configuration.
+    pub(super) policy_folder: PathBuf,
+}
+
+impl RunShapes {
+    /// # Errors
+    /// A model's configuration that is wrong, or not to be had.
+    pub(super) fn load(recipe: &Recipe) -> Result<Self> {
+        let policy_folder = config_folder(&recipe.policy.model)?;
+        let policy = memory::policy_shape(&policy_folder)?;
+        let recipe = as_stored(recipe, &policy_folder);
+        let kind = &recipe.score.settings.kind;
+        let preference_folder = kind.names_model().then(|| config_folder(&recipe.score.model)).transpose()?;
+        let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
+        Ok(Self { recipe, policy, preference, policy_folder })
+    }
+}
+
 /// The report of a run's recipe, and the error where it does not fit.
 ///
 /// # Errors
 /// A model's configuration or a file of prompts that is wrong.
 pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Option<EngineError>)> {
     let (device, memory) = (asked.device, asked.memory.as_ref());
-    let policy_folder = config_folder(&recipe.policy.model)?;
-    let policy = memory::policy_shape(&policy_folder)?;
-    let recipe = &as_stored(recipe, &policy_folder);
-    let kind = &recipe.score.settings.kind;
-    let preference_folder = kind.names_model().then(|| config_folder(&recipe.score.model)).transpose()?;
-    let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
+    let RunShapes { recipe, policy, preference, policy_folder } = &RunShapes::load(recipe)?;
     let bound = memory.map(|memory| memory.bytes);
 
-    let models = Models::of(recipe, device, &policy, &preference);
+    let models = Models::of(recipe, device, policy, preference);
     let needs = memory::needs(&models, recipe, bound);
     let prompts = prompts(recipe)?;
     let times = time::times(recipe, &models, &asked.rates, prompts, bound);
@@ -54,17 +73,17 @@ pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Optio
     if offloaded > 0 {
         line(&mut text, "in the host's memory, while training", &size(offloaded));
     }
-    disk_section(&mut text, recipe, &policy, prompts);
-    let lengths = Lengths::of(recipe, &policy);
+    disk_section(&mut text, recipe, policy, prompts);
+    let lengths = Lengths::of(recipe, policy);
     time_section(&mut text, &times, lengths, prompts, device);
     // Of a hub's model the tokenizer is not there, and nothing is known of its stop ids.
-    if let Ok(ids) = Codec::load(&policy_folder, recipe.policy.chat_template.as_deref())
-        .and_then(|codec| codec.stop_ids(&policy_folder))
+    if let Ok(ids) = Codec::load(policy_folder, recipe.policy.chat_template.as_deref())
+        .and_then(|codec| codec.stop_ids(policy_folder))
         && let Some(note) = without_stop(&ids, &recipe.sample)
     {
         let _ = writeln!(text, "\n{note}");
     }
-    let planned = Planned { recipe, policy: &policy, preference: &preference, device };
+    let planned = Planned { recipe, policy, preference, device };
     let refusal = memory.and_then(|memory| fit::refusal(&planned, &needs, memory));
     Ok((text, refusal))
 }
@@ -195,7 +214,7 @@ fn time_line(text: &mut String, time: &StageTime) {
 }
 
 /// Prompts of all iterations, where the splits are files of this machine.
-fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
+pub(super) fn prompts(recipe: &Recipe) -> Result<Option<u64>> {
     let mut total = 0;
     for split in recipe.prompts.splits.iter().take(recipe.iterations) {
         let DataSource::File(file) = split else {

@@ -3,3 +3,4 @@
 pub(crate) mod progress;
 pub mod terminal;
 pub(crate) mod units;
+pub(crate) mod wrap;

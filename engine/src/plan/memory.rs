@@ -19,6 +19,7 @@ use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
 use selfplay_trainer::{Offload, Recompute, TrainSettings};
 
+use super::state_bytes::StateBytes;
 use crate::device::DeviceChoice;
 use crate::recipe::{Recipe, WeightDType};
 
@@ -51,7 +52,7 @@ pub(crate) struct MemoryItem {
 }
 
 impl MemoryBreakdown {
-    fn add(&mut self, what: &'static str, bytes: u64) {
+    pub(super) fn add(&mut self, what: &'static str, bytes: u64) {
         self.items.push(MemoryItem { what, bytes });
     }
 
@@ -197,7 +198,7 @@ const SLACK: u64 = 20;
 
 /// Whether the optimizer's state and the f32 masters are kept in the host's memory. With `auto` they are where the device has
 /// no room for them; where its memory is not known here, they are not.
-fn is_offloaded(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> bool {
+pub(super) fn is_offloaded(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> bool {
     match settings.offload {
         _ if !models.on_gpu() => false,
         Offload::None => false,
@@ -222,46 +223,68 @@ pub(crate) fn offloaded_bytes(models: &Models<'_>, settings: &TrainSettings, mem
 
 /// Of a device's memory what a training may plan with: a GPU's products and its pool take some beside what is counted, and
 /// so does a CPU's allocator.
-fn usable(models: &Models<'_>, memory: u64) -> u64 {
+pub(super) fn usable(models: &Models<'_>, memory: u64) -> u64 {
     if models.on_gpu() { memory - memory / 32 } else { memory / (SLACK + 1) * SLACK }
+}
+
+/// What a training holds of the model beside its passes; masters and the optimizer's state are the host's where they are
+/// `offloaded`.
+pub(super) fn state_bytes(models: &Models<'_>, settings: &TrainSettings, offloaded: bool) -> StateBytes {
+    let trained = trained_numbers(models.policy, settings);
+    let width = models.policy_dtype.size_in_bytes() as u64;
+    StateBytes {
+        weights: models.policy_weights(),
+        adapter: if settings.lora.is_some() { trained * width } else { 0 },
+        masters: if width < 4 && !offloaded { trained * 4 } else { 0 },
+        gradients: trained * 4,
+        optimizer: if offloaded { 0 } else { settings.state_bytes(trained) },
+    }
 }
 
 /// Weights, gradients; masters and the optimizer's state, where they are not `offloaded`.
 fn beside_activations(models: &Models<'_>, settings: &TrainSettings, offloaded: bool) -> MemoryBreakdown {
-    let trained = trained_numbers(models.policy, settings);
-    let width = models.policy_dtype.size_in_bytes() as u64;
+    let state = state_bytes(models, settings, offloaded);
     let mut bytes = MemoryBreakdown::default();
-    bytes.add("weights", models.policy_weights());
+    bytes.add("weights", state.weights);
     if settings.lora.is_some() {
-        bytes.add("the adapter", trained * width);
+        bytes.add("the adapter", state.adapter);
     }
-    if width < 4 && !offloaded {
-        bytes.add("f32 master weights", trained * 4);
+    if state.masters > 0 {
+        bytes.add("f32 master weights", state.masters);
     }
-    bytes.add("gradients, f32", trained * 4);
+    bytes.add("gradients, f32", state.gradients);
     if !offloaded {
-        let state = if settings.optimizer.is_eight_bit() {
-            "optimizer state, 8 bits"
-        } else {
-            "optimizer state, f32"
-        };
-        bytes.add(state, settings.state_bytes(trained));
+        bytes.add(optimizer_title(settings), state.optimizer);
     }
     bytes
+}
+
+/// What the optimizer's state is called.
+pub(super) fn optimizer_title(settings: &TrainSettings) -> &'static str {
+    if settings.optimizer.is_eight_bit() { "optimizer state, 8 bits" } else { "optimizer state, f32" }
 }
 
 /// What the largest pass of a training keeps. With `auto` as much as fits into `memory` beside the rest; the training itself
 /// asks for the memory that is free then. Where that is not known here, the least.
 pub(crate) fn keep_plan(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> KeepPlan {
+    let state = beside_activations(models, settings, is_offloaded(models, settings, memory)).total();
+    keep_beside(models, settings, state, memory)
+}
+
+/// As [`keep_plan`] of `train.recompute = "auto"`, beside a state of so many bytes.
+pub(super) fn keep_beside(
+    models: &Models<'_>,
+    settings: &TrainSettings,
+    state: u64,
+    memory: Option<u64>,
+) -> KeepPlan {
     match settings.recompute {
         Recompute::Always => return KeepPlan::LEAST,
         Recompute::Never => return KeepPlan::ALL,
         Recompute::Auto => {}
     }
     let Some(memory) = memory else { return KeepPlan::LEAST };
-    let state = beside_activations(models, settings, is_offloaded(models, settings, Some(memory)));
-    let others = state.total() + passing(models, settings);
-    let free = usable(models, memory).saturating_sub(others);
+    let free = usable(models, memory).saturating_sub(state + passing(models, settings));
     KeepPlan::fitting(models.policy, pass_tokens(settings), models.policy_dtype, free)
 }
 
@@ -276,7 +299,7 @@ pub(crate) fn may_offload(models: &Models<'_>, settings: &TrainSettings) -> bool
 }
 
 /// What a training step makes beside what it keeps of the blocks, and the program.
-fn passing(models: &Models<'_>, settings: &TrainSettings) -> u64 {
+pub(super) fn passing(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     let decoded = if models.policy_quantized { decoded_maps(models) } else { 0 };
     head_chunk(models, settings) + decoded + PROGRAM
 }
@@ -292,7 +315,7 @@ fn decoded_maps(models: &Models<'_>) -> u64 {
 }
 
 /// Numbers that training moves: an adapter's, or all. One that the model cannot have is refused before training.
-fn trained_numbers(policy: &Architecture, settings: &TrainSettings) -> u64 {
+pub(super) fn trained_numbers(policy: &Architecture, settings: &TrainSettings) -> u64 {
     let all = policy.parameter_count() as u64;
     let Some(lora) = &settings.lora else { return all };
     let config = match lora.init().folder() {
@@ -377,7 +400,7 @@ pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
 }
 
 /// Kept for the backward pass of the largest micro-batch, and made in it.
-fn activations(models: &Models<'_>, settings: &TrainSettings, keep: KeepPlan) -> u64 {
+pub(super) fn activations(models: &Models<'_>, settings: &TrainSettings, keep: KeepPlan) -> u64 {
     let token = models.policy.training_values(keep) as u64;
     let width = models.policy_dtype.size_in_bytes() as u64;
     (pass_tokens(settings) as u64).saturating_mul(token * width)

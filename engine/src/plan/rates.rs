@@ -128,6 +128,11 @@ impl Rate {
         }
     }
 
+    /// Bytes a second of the machine's memory, where they were measured too.
+    pub(super) fn bytes_per_second(&self) -> Option<f64> {
+        self.ceilings.map(|ceilings| ceilings.bytes_per_second)
+    }
+
     /// What was measured.
     pub(crate) fn stage(&self) -> RatedStage {
         self.stage
@@ -307,6 +312,11 @@ impl Rates {
             }
         }
         Ok(Self { given, built_in: read(BUILT_IN, "benches/runs/rates.json")? })
+    }
+
+    /// Whether any were given: they are of the machine that is planned for.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.given.is_empty()
     }
 
     /// The rate of a stage on a device whose model is nearest in size; of training steps one with the same

@@ -21,6 +21,7 @@ use selfplay_scorer::ComparisonLengths;
 use selfplay_trainer::AnchorPolicy;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
+use super::gpu::GpuModel;
 use super::lengths::Lengths;
 use super::memory::{self, Models};
 use super::rates::{Rate, RatedStage, Rates, Work};
@@ -38,14 +39,14 @@ const FULL_STEP: f64 = 4.0 * 384.0;
 
 /// Seconds of a run besides its iterations: the process starts, inputs are hashed and checked. A generous guess: a quickstart of
 /// two prompts took 0.94 s in all (docs/log.md).
-const START: f64 = 1.0;
+pub(super) const START: f64 = 1.0;
 
 /// Seconds of an iteration besides its stages and files: pairs are selected, results are summed up. A generous guess, by the
 /// same run of three iterations.
-const ITERATION: f64 = 0.5;
+pub(super) const ITERATION: f64 = 0.5;
 
 /// Bytes a second that are read, hashed and written: a slow disk.
-const DISK: f64 = 2e8;
+pub(crate) const DISK: f64 = 2e8;
 
 /// One row of the plan.
 #[derive(Debug)]
@@ -72,14 +73,33 @@ pub(crate) struct Times {
 }
 
 /// What the stages have to do.
-struct Job<'a> {
-    models: &'a Models<'a>,
-    recipe: &'a Recipe,
-    lengths: Lengths,
+pub(super) struct Job<'a> {
+    pub(super) models: &'a Models<'a>,
+    pub(super) recipe: &'a Recipe,
+    pub(super) lengths: Lengths,
     /// Candidates that are sampled at a time.
-    rows: u64,
+    pub(super) rows: u64,
     /// What a training step keeps for its backward.
-    keep: KeepPlan,
+    pub(super) keep: KeepPlan,
+    /// Another GPU than the measured one.
+    pub(super) gpu: Option<GpuModel>,
+}
+
+/// Passes of a training step over its pairs, a forward pass as one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct StepPasses {
+    /// For the log-probs of the whole batch, before the gradients: 1, or 0.
+    pub(super) first: f64,
+    /// 1.
+    pub(super) forward: f64,
+    /// The backward pass, with what it computes again.
+    pub(super) backward: f64,
+}
+
+impl StepPasses {
+    pub(super) fn total(self) -> f64 {
+        self.first + self.forward + self.backward
+    }
 }
 
 /// A prompt once and `times` responses to it, with the logits of every token of the responses.
@@ -97,7 +117,8 @@ impl Job<'_> {
         let sequences = samples * prompts;
         // As many prompts as give a full batch, where there are fewer.
         let prompts = if sequences > 0.0 { prompts * (FULL_BATCH / sequences).max(1.0) } else { 0.0 };
-        let rows = (self.rows as f64).min(samples * prompts);
+        let shard = self.recipe.sample.shard_prompts as f64;
+        let rows = (self.rows as f64).min(samples * prompts.min(shard.max(FULL_BATCH / samples.max(1.0))));
         let tokens = samples * response as f64;
         let context = prompt as f64 + response as f64 / 2.0;
         let weights = self.models.policy.parameter_bytes(self.models.policy_dtype) as f64;
@@ -129,35 +150,44 @@ impl Job<'_> {
 
     /// A pair's share of an optimizer step, with what is computed again.
     fn pair(&self) -> Work {
+        self.log_probs(self.lengths.trained, self.lengths.responses as f64) * self.passes().total()
+    }
+
+    /// The passes of a step.
+    pub(super) fn passes(&self) -> StepPasses {
         let train = &self.recipe.train;
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
         // A loss of the whole batch wants all log-probs before the first gradient.
         let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens;
         // Frozen weights pass a gradient on and have none of their own.
         let backward = if train.lora.is_some() { 1.0 } else { 2.0 };
-        let passes = 1.0 + backward + self.again() + f64::from(u8::from(first));
-        self.log_probs(self.lengths.trained, self.lengths.responses as f64) * passes
+        StepPasses { first: f64::from(u8::from(first)), forward: 1.0, backward: backward + self.again() }
+    }
+
+    /// What an optimizer step over `pairs` pairs has to do.
+    pub(super) fn step(&self, pairs: f64) -> Work {
+        self.pair() * self.step_pairs(pairs)
     }
 
     /// The share of a forward pass that a step computes again.
-    fn again(&self) -> f64 {
+    pub(super) fn again(&self) -> f64 {
         let context = self.lengths.pair() as f64 / 2.0;
         self.models.policy.recomputed_share(self.keep, context)
     }
 
     /// Seconds of work of a stage by a rate.
-    fn seconds(&self, stage: RatedStage, rate: &Rate, work: Work) -> f64 {
+    pub(super) fn seconds(&self, stage: RatedStage, rate: &Rate, work: Work) -> f64 {
         let parameters = match stage {
             RatedStage::Score => self.models.preference.parameters,
             RatedStage::Sample | RatedStage::Reference | RatedStage::Train => {
                 self.models.policy.parameter_count() as u64
             }
         };
-        rate.seconds(work, parameters)
+        rate.seconds(work, parameters) * self.gpu.map_or(1.0, |gpu| gpu.slower(stage))
     }
 
     /// Policies that read the pairs before training, on average over the iterations.
-    fn policies(&self) -> f64 {
+    pub(super) fn policies(&self) -> f64 {
         let iterations = self.recipe.iterations.max(1);
         let own = match self.recipe.train.loss.examples() {
             // Groups bring their policy's own log-probs.
@@ -173,7 +203,7 @@ impl Job<'_> {
     }
 
     /// Pairs of a prompt at most.
-    fn pairs(&self) -> f64 {
+    pub(super) fn pairs(&self) -> f64 {
         let samples = self.recipe.sample.num_samples as f64;
         match (self.recipe.train.loss.examples(), self.recipe.pair.rule) {
             _ if samples < 2.0 => 0.0,
@@ -194,8 +224,7 @@ impl Job<'_> {
     }
 
     /// What each stage has to do for `prompts` of one iteration.
-    fn work(&self, stage: RatedStage, prompts: f64) -> Work {
-        let train = &self.recipe.train;
+    pub(super) fn work(&self, stage: RatedStage, prompts: f64) -> Work {
         let pairs = prompts * self.pairs();
         match stage {
             RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
@@ -206,15 +235,18 @@ impl Job<'_> {
                 let each = self.log_probs(self.lengths.trained, self.lengths.responses as f64);
                 each * (pairs * self.policies())
             }
-            RatedStage::Train => {
-                let batch = train.batch_size as f64;
-                let (whole, rest) = ((pairs / batch).floor(), pairs % batch);
-                let all = (self.step_pairs(batch) * whole + self.step_pairs(rest)) * train.epochs as f64;
-                let most =
-                    train.max_steps.map_or(f64::INFINITY, |steps| self.step_pairs(batch) * steps as f64);
-                self.pair() * all.min(most)
-            }
+            RatedStage::Train => self.pair() * self.over_steps(prompts, |pairs| self.step_pairs(pairs)),
         }
+    }
+
+    /// The sum over the optimizer steps of an iteration of `prompts`, given the pairs of a step.
+    pub(super) fn over_steps(&self, prompts: f64, each: impl Fn(f64) -> f64) -> f64 {
+        let train = &self.recipe.train;
+        let (pairs, batch) = (prompts * self.pairs(), train.batch_size as f64);
+        let (whole, rest) = ((pairs / batch).floor(), pairs % batch);
+        let last = if rest > 0.0 { each(rest) } else { 0.0 };
+        let all = (each(batch) * whole + last) * train.epochs as f64;
+        all.min(train.max_steps.map_or(f64::INFINITY, |steps| each(batch) * steps as f64))
     }
 
     /// Optimizer steps for `prompts` of one iteration, without the bound of `train.max_steps`.
@@ -225,7 +257,7 @@ impl Job<'_> {
 
     /// Bytes that an iteration of `prompts` reads, hashes and writes: both models are read and hashed; checkpoints and the
     /// policy are written, and the policy is hashed; candidates are written and read.
-    fn file_bytes(&self, prompts: f64) -> f64 {
+    pub(super) fn file_bytes(&self, prompts: f64) -> f64 {
         let (recipe, policy) = (self.recipe, self.models.policy);
         let most = recipe.train.max_steps.map_or(f64::INFINITY, |steps| steps as f64);
         let steps = self.steps(prompts).min(most);
@@ -244,7 +276,7 @@ impl Job<'_> {
 }
 
 /// The rates of the four stages.
-struct Measured<'a> {
+pub(super) struct Measured<'a> {
     sample: Option<&'a Rate>,
     score: Option<&'a Rate>,
     reference: Option<&'a Rate>,
@@ -252,7 +284,7 @@ struct Measured<'a> {
 }
 
 impl<'a> Measured<'a> {
-    fn nearest(rates: &'a Rates, models: &Models<'_>, recompute: bool) -> Self {
+    pub(super) fn nearest(rates: &'a Rates, models: &Models<'_>, recompute: bool) -> Self {
         let of = |stage, parameters, dtype, recompute| {
             rates.nearest(stage, models.device, dtype, parameters, recompute)
         };
@@ -266,7 +298,7 @@ impl<'a> Measured<'a> {
         }
     }
 
-    fn of(&self, stage: RatedStage) -> Option<&'a Rate> {
+    pub(super) fn of(&self, stage: RatedStage) -> Option<&'a Rate> {
         match stage {
             RatedStage::Sample => self.sample,
             RatedStage::Score => self.score,
@@ -287,7 +319,7 @@ pub(crate) fn times(
     let iterations = recipe.iterations as f64;
     let rows = memory::rows_at_a_time(models, recipe, memory).max(1);
     let keep = memory::keep_plan(models, &recipe.train, memory);
-    let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows, keep };
+    let job = Job { models, recipe, lengths: Lengths::of(recipe, models.policy), rows, keep, gpu: None };
     let measured = Measured::nearest(rates, models, job.again() > 0.0);
     let unit = prompts.map_or(UNIT as f64, |all| all as f64 / iterations);
     let mut stages = Vec::new();
@@ -333,7 +365,7 @@ pub(crate) fn times(
 
 /// Measuring a policy on the held-out prompts: its answers, log-probs by two policies, two comparisons of each answer. The
 /// starting policy answers too.
-fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
+pub(super) fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     let eval = &job.recipe.eval;
     let (prompts, samples) = (eval.max_prompts as f64, eval.num_samples as f64);
     let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
@@ -351,7 +383,7 @@ fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
 }
 
 /// What an iteration of `prompts` takes besides computing, and the start of the run.
-fn overhead(job: &Job<'_>, prompts: f64) -> StageTime {
+pub(super) fn overhead(job: &Job<'_>, prompts: f64) -> StageTime {
     let each = ITERATION + job.file_bytes(prompts) / DISK;
     let whole = START + each * job.recipe.iterations as f64;
     StageTime { what: "starting, loading and writing".to_owned(), seconds: Some(each), whole: Some(whole) }

@@ -1,5 +1,6 @@
 //! `selfplay show`: a table per iteration, and the same as JSON.
 
+use crate::console::wrap::wrapped;
 use crate::error::EngineError;
 use crate::evaluate::results::{SuiteResults, read_evaluations};
 use crate::json_file::read_json;
@@ -92,7 +93,7 @@ pub fn render(summary: &RunSummary) -> String {
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
         if let Some(warning) = &one.length_warning {
-            text.push_str(&wrapped(&format!("iteration {}: warning: {warning}", one.iteration)));
+            text.push_str(&wrapped(&format!("iteration {}: warning: {warning}", one.iteration), 0));
         }
     }
     text.push_str(
@@ -119,26 +120,6 @@ pub(super) fn evaluation_rows(evaluations: &[EvaluationSummary]) -> Vec<Vec<Stri
         }
     }
     rows
-}
-
-/// Words in lines of 80 characters at most.
-fn wrapped(words: &str) -> String {
-    let (mut text, mut width) = (String::new(), 0);
-    for word in words.split(' ') {
-        let length = word.chars().count();
-        if width > 0 && width + 1 + length > 80 {
-            text.push('\n');
-            width = 0;
-        }
-        if width > 0 {
-            text.push(' ');
-            width += 1;
-        }
-        text.push_str(word);
-        width += length;
-    }
-    text.push('\n');
-    text
 }
 
 /// A line about the pairs that an iteration could learn nothing from.
@@ -186,8 +167,6 @@ mod tests {
         assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
         summary.finished = true;
         assert!(!render(&summary).contains("resume"));
-        let long = wrapped(&"answers grew ".repeat(20));
-        assert!(long.lines().count() == 4 && long.lines().all(|line| line.chars().count() <= 80), "{long}");
     }
 
     #[test]

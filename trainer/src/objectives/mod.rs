@@ -16,8 +16,8 @@ use selfplay_model::{Decoder, Gradients};
 pub use completions::{best_examples, unpaired_examples};
 pub use groups::{AxisDrift, GroupObjective, GroupResponse, TokenGroup, axis_shares, token_groups};
 pub use pairs::{
-    AnchorPolicy, Anchors, MicroBatches, PairData, PairObjective, TokenPair, load_anchors, pair_gradients,
-    token_pair,
+    AnchorPolicy, Anchors, MicroBatches, PairData, PairObjective, REFERENCE_SHARD, TokenPair, load_anchors,
+    pair_gradients, token_pair,
 };
 pub use policies::ReadsPolicies;
 pub use preference::{

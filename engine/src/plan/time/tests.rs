@@ -51,6 +51,7 @@ fn stages_do_what_they_do() {
             lengths: Lengths::of(recipe, &model),
             rows: 8,
             keep: KeepPlan::LEAST,
+            gpu: None,
         });
     };
     let pair = prompt_and_responses(&model, (20, 30), 2.0);
@@ -94,6 +95,7 @@ fn little_work_takes_the_time_of_a_full_batch() {
         lengths: Lengths::of(&recipe, &model),
         rows: 64,
         keep: KeepPlan::LEAST,
+        gpu: None,
     };
     // 4 and 20 responses take as long as 32, which are 8 prompts'; 36 take longer.
     let full = job.work(RatedStage::Sample, 8.0);

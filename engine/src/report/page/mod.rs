@@ -3,7 +3,7 @@
 //! ```text
 //! model     what a page tells, as plain data        gather/   from folders to that
 //! charts/   SVG: lines, histograms, dots, bars      html/     the page around them: text, tables, styles, scripts
-//! live      a page that follows a run in work
+//! live      a page that follows a run in work       scale_chart   efficiency over GPUs, a file of its own
 //! ```
 //!
 //! Whatever comes from a file (prompts, answers, settings, paths) is escaped in `escape.rs` and nowhere else; a policy in the page
@@ -15,6 +15,8 @@ mod gather;
 mod html;
 pub(crate) mod live;
 mod model;
+mod scale_chart;
 
 pub(crate) use gather::{ReportedFolder, gather};
 pub(crate) use html::{GENERATOR, render};
+pub(crate) use scale_chart::{ScaleSeries, efficiency_svg};

@@ -11,10 +11,15 @@ use selfplay_sampler::{SampleSettings, WeightDelivery};
 use serde_json::{Value, json};
 
 use crate::error::EngineError;
-use crate::stages::workspace::Workspace;
+use crate::signals::StopFlag;
 
 /// How often a command that runs is looked at.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long a server or a command is waited for.
+pub(super) fn patience(settings: &SampleSettings) -> Duration {
+    Duration::from_secs_f64(settings.timeout_s.unwrap_or(600.0))
+}
 
 /// What a server is given.
 pub(super) struct PolicyToBring {
@@ -27,15 +32,15 @@ pub(super) struct PolicyToBring {
 }
 
 impl PolicyToBring {
-    /// Brings the weights to the endpoint at a place.
+    /// Brings the weights to the endpoint at a place. Whoever calls sees for itself whether a signal asks for a stop.
     ///
     /// # Errors
     /// What stands in the way: files that are not there, a server that refuses, a command that fails.
     pub(super) fn bring(
         &self,
-        place: &dyn Workspace,
         settings: &SampleSettings,
         client: &Client,
+        stop: &StopFlag,
         endpoint: usize,
     ) -> Result<(), EngineError> {
         match settings.weights() {
@@ -68,7 +73,7 @@ impl PolicyToBring {
             }
             WeightDelivery::Command => {
                 let address = settings.endpoints.iter().flatten().nth(endpoint).cloned().unwrap_or_default();
-                self.run_command(place, settings, &address)
+                self.run_command(settings, stop, &address)
             }
         }
     }
@@ -86,8 +91,8 @@ impl PolicyToBring {
 
     fn run_command(
         &self,
-        place: &dyn Workspace,
         settings: &SampleSettings,
+        stop: &StopFlag,
         address: &str,
     ) -> Result<(), EngineError> {
         let words = settings.weights_command.as_deref().unwrap_or_default();
@@ -108,7 +113,7 @@ impl PolicyToBring {
             .stdout(std::io::stderr())
             .spawn()
             .map_err(|error| told(format!("cannot be started: {error}")))?;
-        let until = Instant::now() + Duration::from_secs_f64(settings.timeout_s.unwrap_or(600.0));
+        let until = Instant::now() + patience(settings);
         loop {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
@@ -117,11 +122,13 @@ impl PolicyToBring {
                 Err(error) => return Err(told(format!("cannot be waited for: {error}"))),
             }
             let is_late = Instant::now() > until;
-            let stopped = place.check_stop();
-            if is_late || stopped.is_err() {
+            let is_stopped = stop.requested().is_some();
+            if is_late || is_stopped {
                 let _ = child.kill();
                 let _ = child.wait();
-                stopped?;
+                if is_stopped {
+                    return Err(told("was stopped by a signal".to_owned()));
+                }
                 return Err(told("has not ended in time (sample.timeout_s bounds the wait)".to_owned()));
             }
             thread::sleep(TICK);

@@ -7,7 +7,7 @@
 //! | prompt | our token ids | the conversation; the server's own template |
 //! | response's ids | theirs; each response must end as ours would | our tokenizer's, of the text, with the end token |
 //! | log-probs | our weights' | our weights' |
-//! | that they have these weights | their log-probs against ours, of a probe before each shard where weights are brought, and of the responses | refused from the second iteration on |
+//! | that they have these weights | their log-probs against ours, of a probe before each shard where weights are brought (and after it, where answers name no version), and of the responses | refused from the second iteration on |
 //! | randomness | a seed for each response (not sglang); no server promises the same answer for it | the same |
 //!
 //! Every answer is kept in `transcript.jsonl` beside the shards, so that what makes candidates repeatable is this file. How far the servers'
@@ -15,12 +15,13 @@
 //!
 //! ```text
 //! drawer   requests, and their answers as responses        servers      which endpoints have the right weights
-//! probe    a text whose log-probs tell weights apart       delivery     bringing weights to a server
-//! report   servers.json
+//! look     one endpoint's weights, asked of it             delivery     bringing weights to a server
+//! probe    a text whose log-probs tell weights apart       report       servers.json
 //! ```
 
 mod delivery;
 mod drawer;
+mod look;
 mod probe;
 mod report;
 mod servers;
@@ -41,6 +42,9 @@ use super::workspace::{Product, Workspace};
 use crate::error::EngineError;
 use crate::inputs::policy::PolicySource;
 use crate::recipe::{ModelSource, Stage, sample_client};
+
+/// How often a shard is begun in which a server turns out to have other weights in the end.
+const ROUNDS: usize = 4;
 
 /// Samples shards of prompts.
 ///
@@ -69,8 +73,7 @@ pub(super) fn sample(
     for (index, prompts) in shards.iter().enumerate() {
         let ids = prompts.iter().map(|prompt| source.codec.prompt_ids(prompt));
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
-        let ready = servers.prepare(&drawer.client, &ids)?;
-        let drawn = drawer.draw(prompts, &ids, &ready)?;
+        let drawn = draw_shard(&mut servers, &drawer, prompts, &ids)?;
         let rows = rows_of(place, policy, settings, (prompts, ids), drawn, &mut report)?;
         drawer.before += prompts.len();
         report.write(servers.states())?;
@@ -82,6 +85,25 @@ pub(super) fn sample(
     tracing::debug!(usage.asked, usage.replayed, usage.retried, "asked servers");
     drawer.task.finish(&(finished.summary(total, settings.num_samples) + &report.summary()));
     Ok(())
+}
+
+/// A shard's responses, each by a server that had the policy's weights before and, where its answers do not say so, after.
+fn draw_shard(
+    servers: &mut Servers<'_>,
+    drawer: &Drawer<'_>,
+    prompts: &[Prompt],
+    ids: &[Vec<u32>],
+) -> Result<Vec<DrawnResponse>, EngineError> {
+    for _ in 0..ROUNDS {
+        let ready = servers.prepare(&drawer.client, ids)?;
+        let drawn = drawer.draw(prompts, ids, &ready)?;
+        if servers.confirm(&drawer.client, ids, &ready)? == 0 {
+            return Ok(drawn);
+        }
+    }
+    Err(EngineError::failure(format!(
+        "sample.endpoints: a server has lost the policy's weights in each of {ROUNDS} rounds of a shard; servers.json says which"
+    )))
 }
 
 /// The folder or file of the policy as a whole model, which a companion runs; `None` for servers.

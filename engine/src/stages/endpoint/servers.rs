@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use selfplay_client::{Client, ProbeAnswer, ProbeCall, ServedModel};
+use selfplay_client::{Client, ServedModel};
 use selfplay_model::Decoder;
 use selfplay_records::shown::quoted;
 use selfplay_sampler::{BackendKind, SampleSettings, WeightDelivery};
@@ -10,7 +10,8 @@ use selfplay_trainer::{PromptResponse, log_probs};
 use serde::Serialize;
 
 use super::delivery::PolicyToBring;
-use super::probe::{Probe, ProbeVerdict};
+use super::look::{EndpointLook, LookFound, at_once, key};
+use super::probe::Probe;
 use crate::error::EngineError;
 use crate::inputs::policy::PolicySource;
 use crate::json_file::{read_json, write_json};
@@ -31,6 +32,8 @@ pub(super) struct ServerState {
     probe_difference: Option<f64>,
     /// How often the policy's weights were brought to it.
     weights_brought: usize,
+    /// Answers of this process's shards that it gave.
+    answers: usize,
     /// The version of its weights, where it says.
     #[serde(skip)]
     version: Option<String>,
@@ -86,26 +89,36 @@ impl<'a> Servers<'a> {
         &self.states
     }
 
-    /// Looks at every endpoint before a shard of prompts with these ids; those that are not right are left out of it.
+    /// Looks at every endpoint before a shard of prompts with these ids, at all of them at the same time; those that are not right
+    /// are left out of it, and looked at again before the next one.
     ///
     /// # Errors
     /// No endpoint is right: what is wrong with the first; a stop by a signal.
     pub(super) fn prepare(&mut self, client: &Client, ids: &[Vec<u32>]) -> Result<ReadyServers, EngineError> {
+        self.place.check_stop()?;
+        let mut problems = self.names(client);
+        if self.is_probed() {
+            let (ours, before) = self.probes(ids)?;
+            let asked: Vec<usize> = (0..problems.len()).filter(|&one| problems[one].is_none()).collect();
+            let model = self.model();
+            let look = self.look(client, (&ours, before.as_ref()), &model);
+            let found = at_once(&asked, |endpoint| look.prepare(endpoint), lost_look);
+            for (&endpoint, found) in asked.iter().zip(found) {
+                let state = &mut self.states[endpoint];
+                state.probe_difference = found.difference.or(state.probe_difference);
+                state.version = found.version;
+                state.weights_brought += found.brought;
+                problems[endpoint] = found.problem;
+            }
+        }
+        self.place.check_stop()?;
         let mut first = None;
-        for endpoint in 0..self.states.len() {
-            let looked = self.look_at(client, endpoint, ids);
-            client.set_left_out(endpoint, looked.is_err());
-            let state = &mut self.states[endpoint];
-            match looked {
-                Ok(()) => state.left_out = None,
-                Err(error @ EngineError::Stopped { .. }) => return Err(error),
-                Err(error) => {
-                    let problem = error.to_string();
-                    if state.left_out.as_ref() != Some(&problem) && self.settings.endpoints.is_some() {
-                        tracing::warn!("{problem}; it is left out while others answer");
-                    }
-                    state.left_out = Some(problem);
-                    state.is_known = false;
+        for (endpoint, problem) in problems.into_iter().enumerate() {
+            client.set_left_out(endpoint, problem.is_some());
+            match problem {
+                None => self.states[endpoint].left_out = None,
+                Some(error) => {
+                    self.leave_out(endpoint, &error);
                     first.get_or_insert(error);
                 }
             }
@@ -116,6 +129,102 @@ impl<'a> Servers<'a> {
         }
         let versions: Option<Vec<String>> = right.map(|state| state.version.clone()).collect();
         Ok(ReadyServers { model: self.model(), versions: versions.filter(|_| self.is_probed()) })
+    }
+
+    /// Looks once more at those that have answered a shard, where answers do not say which weights drew them, and takes back
+    /// those of one that has other weights now. Returns how many.
+    ///
+    /// # Errors
+    /// A transcript that cannot be written; a stop by a signal.
+    pub(super) fn confirm(
+        &mut self,
+        client: &Client,
+        ids: &[Vec<u32>],
+        ready: &ReadyServers,
+    ) -> Result<usize, EngineError> {
+        let given = client.given();
+        for (state, &count) in self.states.iter_mut().zip(&given) {
+            state.answers += count;
+        }
+        let says_itself = ready.versions.is_some() || self.adapter_name().is_some();
+        let mut taken_back = 0;
+        if self.is_probed() && !says_itself {
+            let (ours, before) = self.probes(ids)?;
+            let asked: Vec<usize> = (0..given.len()).filter(|&endpoint| given[endpoint] > 0).collect();
+            let look = self.look(client, (&ours, before.as_ref()), &ready.model);
+            let found = at_once(&asked, |endpoint| look.again(endpoint), lost_look);
+            self.place.check_stop()?;
+            for (&endpoint, found) in asked.iter().zip(found) {
+                let Some(error) = found.problem else { continue };
+                let count = client.take_back(endpoint)?;
+                self.states[endpoint].answers -= count;
+                taken_back += count;
+                tracing::warn!("{error}; its {count} answers to this shard are asked for again");
+            }
+        }
+        client.believe();
+        Ok(taken_back)
+    }
+
+    /// Which endpoints serve what is wanted, as far as the names and folders of their models say. Those that were right
+    /// before are not asked again.
+    fn names(&mut self, client: &Client) -> Vec<Option<EngineError>> {
+        let mut problems: Vec<Option<EngineError>> = self.states.iter().map(|_| None).collect();
+        if self.settings.backend == BackendKind::Sglang {
+            return problems;
+        }
+        let unknown: Vec<usize> =
+            (0..self.states.len()).filter(|&endpoint| !self.states[endpoint].is_known).collect();
+        let asked = at_once(
+            &unknown,
+            |endpoint| client.models_at(endpoint).map_err(EngineError::from),
+            || Err(EngineError::failure("sample.endpoints: a thread that asked one ended early")),
+        );
+        // A companion was started with the policy.
+        let by_folder = self.settings.backend != BackendKind::Mistralrs && !self.is_probed();
+        let folder = self.place.policy_to_serve().filter(|_| by_folder);
+        for (endpoint, models) in unknown.into_iter().zip(asked) {
+            let name = models.and_then(|models| {
+                served_model(&key(endpoint), &models, self.name.as_deref(), folder.as_deref())
+            });
+            match name {
+                Ok(name) => {
+                    self.name = Some(name);
+                    self.states[endpoint].is_known = true;
+                }
+                Err(error) => problems[endpoint] = Some(error),
+            }
+        }
+        problems
+    }
+
+    /// Notes why an endpoint is not asked, and says so where it is news.
+    fn leave_out(&mut self, endpoint: usize, error: &EngineError) {
+        let problem = error.to_string();
+        let state = &mut self.states[endpoint];
+        if state.left_out.as_ref() != Some(&problem) && self.settings.endpoints.is_some() {
+            tracing::warn!("{problem}; it is left out while others answer");
+        }
+        state.left_out = Some(problem);
+        state.is_known = false;
+    }
+
+    fn look<'l>(
+        &'l self,
+        client: &'l Client,
+        (ours, before): (&'l Probe, Option<&'l Probe>),
+        model: &'l str,
+    ) -> EndpointLook<'l> {
+        EndpointLook {
+            client,
+            settings: self.settings,
+            files: &self.files,
+            stop: self.place.stop(),
+            ours,
+            before,
+            model,
+            adapter: self.adapter_name(),
+        }
     }
 
     /// What requests call the policy.
@@ -139,72 +248,6 @@ impl<'a> Servers<'a> {
             BackendKind::Vllm => self.settings.weights() != WeightDelivery::Served,
             BackendKind::Native | BackendKind::Mistralrs | BackendKind::Openai => false,
         }
-    }
-
-    fn look_at(&mut self, client: &Client, endpoint: usize, ids: &[Vec<u32>]) -> Result<(), EngineError> {
-        self.place.check_stop()?;
-        let key = format!("sample.endpoints[{endpoint}]");
-        if self.settings.backend != BackendKind::Sglang && !self.states[endpoint].is_known {
-            let models = client.models_at(endpoint)?;
-            // A companion was started with the policy.
-            let by_folder = self.settings.backend != BackendKind::Mistralrs && !self.is_probed();
-            let folder = self.place.policy_to_serve().filter(|_| by_folder);
-            self.name = Some(served_model(&key, &models, self.name.as_deref(), folder.as_deref())?);
-            self.states[endpoint].is_known = true;
-        }
-        if !self.is_probed() {
-            return Ok(());
-        }
-        let Some(problem) = self.probe(client, endpoint, ids)? else { return Ok(()) };
-        if self.settings.weights() == WeightDelivery::Served {
-            let folder = self.files.folder.display();
-            return Err(EngineError::input(format!("{key}: {problem}; serve {folder} there and go on")));
-        }
-        tracing::info!("{key}: {problem}; it is brought {}", self.files.folder.display());
-        self.files
-            .bring(self.place, self.settings, client, endpoint)
-            .map_err(|error| EngineError::At { place: key.clone(), source: Box::new(error) })?;
-        self.states[endpoint].weights_brought += 1;
-        match self.probe(client, endpoint, ids)? {
-            None => Ok(()),
-            Some(problem) => {
-                Err(EngineError::input(format!("{key}: {problem}, also after the policy was brought to it")))
-            }
-        }
-    }
-
-    /// What is wrong with an endpoint's weights; `None` where they are the policy's.
-    fn probe(
-        &mut self,
-        client: &Client,
-        endpoint: usize,
-        ids: &[Vec<u32>],
-    ) -> Result<Option<String>, EngineError> {
-        let (ours, before) = self.probes(ids)?;
-        let call = match self.settings.backend {
-            BackendKind::Sglang => ProbeCall::Generate,
-            _ => ProbeCall::Completions(self.model()),
-        };
-        if let Some(name) = self.adapter_name()
-            && !client.models_at(endpoint)?.iter().any(|model| model.name == name)
-        {
-            return Ok(Some(format!("has no adapter {name}")));
-        }
-        let ProbeAnswer { logprobs, weight_version } = client.probe_at(endpoint, &call, &ours.ids)?;
-        let verdict = ours.judge(&logprobs, before.as_ref(), self.settings.log_prob_tolerance());
-        let (ProbeVerdict::Same(mean) | ProbeVerdict::Other(mean) | ProbeVerdict::Before(mean)) = verdict;
-        let state = &mut self.states[endpoint];
-        state.probe_difference = Some(mean);
-        state.version = weight_version;
-        Ok(match verdict {
-            ProbeVerdict::Same(_) => None,
-            ProbeVerdict::Other(_) => Some(format!(
-                "is not this policy: its log-probs differ by {mean:.2} nats a token from ours, {} at most are wanted \
-                 (sample.log_prob_tolerance)",
-                self.settings.log_prob_tolerance()
-            )),
-            ProbeVerdict::Before(_) => Some("still has the policy before this one".to_owned()),
-        })
     }
 
     /// The probe of this policy, which is written for the next one, and that of the policy before.
@@ -233,6 +276,12 @@ impl<'a> Servers<'a> {
         write_json(&self.place.path(Product::SamplingFile).with_file_name(PROBE_FILE), &ours)?;
         Ok(self.probes.insert((ours, before)).clone())
     }
+}
+
+/// What is known of an endpoint whose thread ended early.
+fn lost_look() -> LookFound {
+    let problem = EngineError::failure("sample.endpoints: a thread that asked one ended early");
+    LookFound { problem: Some(problem), ..LookFound::default() }
 }
 
 /// What a server calls the policy: the wanted name, or its one model. Where the policy's folder is known, it must serve that one.

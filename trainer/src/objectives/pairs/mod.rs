@@ -14,6 +14,7 @@ pub use anchors::{AnchorPolicy, Anchors, load_anchors};
 pub use data::PairData;
 pub use gradients::{MicroBatches, pair_gradients};
 pub use objective::PairObjective;
+pub use reference::REFERENCE_SHARD;
 pub use token_pair::{TokenPair, token_pair};
 
 pub(crate) use idle_pairs::tell_identical;

@@ -26,8 +26,8 @@ use crate::loss::PairLogProbs;
 use crate::objectives::checked_lines::{sealed, whole_lines};
 use crate::{LossTokens, TrainError};
 
-/// Pairs of a shard.
-const SHARD: usize = 64;
+/// Pairs of a shard of reference log-probs.
+pub const REFERENCE_SHARD: usize = 64;
 
 /// What the pass over all pairs needs.
 #[derive(Clone, Copy)]
@@ -88,7 +88,7 @@ impl ReferencePass<'_> {
 
     fn shards(&self, pairs: PairMembers<'_>) -> Result<Vec<ReferenceShard>, TrainError> {
         let places: Vec<usize> = (0..pairs.len()).collect();
-        let shards = places.chunks(SHARD).enumerate();
+        let shards = places.chunks(REFERENCE_SHARD).enumerate();
         let named = shards
             .map(|(number, members)| {
                 let mut hash = Fingerprint::new();
@@ -174,7 +174,7 @@ impl ReferencePass<'_> {
 }
 
 /// Numbers of one shard in a message: whether it is there, then its log-probs, filled up with zeros.
-const PACKED: usize = 1 + 2 * SHARD;
+const PACKED: usize = 1 + 2 * REFERENCE_SHARD;
 
 /// Shards as numbers for the ranks to exchange.
 fn pack(shards: &[Option<Vec<PairLogProbs>>]) -> Vec<f64> {

@@ -99,15 +99,11 @@ impl Plot {
         let ends = self.ends();
         let merged = self.thin();
         let (x, y) = self.scales();
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" tabindex=\"0\" aria-label=\"{}\">\n",
-            escape(&format!("{}. {}. {ends}", self.title, self.meaning)),
+        let spoken = escape(&format!("{}. {}. {ends}", self.title, self.meaning));
+        let svg = format!(
+            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" tabindex=\"0\" aria-label=\"{spoken}\">\n{}</svg>\n",
+            self.drawing(&x, &y)
         );
-        self.draw_axes(&x, &y, &mut svg);
-        for series in &self.series {
-            draw_series(series, &x, &y, &mut svg);
-        }
-        svg.push_str("</svg>\n");
         let note =
             if merged > 1 { format!(" Each point is the mean of {merged} or fewer.") } else { String::new() };
         format!(
@@ -119,11 +115,50 @@ impl Plot {
         )
     }
 
+    /// An SVG file of its own, in a style that is given, with the names of the series in it.
+    pub(in crate::report::page) fn file(&self, style: &str) -> String {
+        let (x, y) = self.scales();
+        let names: String = self
+            .series
+            .iter()
+            .enumerate()
+            .map(|(row, series)| {
+                let at = HEIGHT - BOTTOM - 12.0 - 16.0 * (self.series.len() - 1 - row) as f64;
+                format!(
+                    "<g class=\"series c{}\">{}</g><text class=\"name\" x=\"{}\" y=\"{}\">{}</text>\n",
+                    series.colour,
+                    mark(series.colour, LEFT + 14.0, at - 4.0),
+                    LEFT + 24.0,
+                    at,
+                    escape(&series.name)
+                )
+            })
+            .collect();
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n<title>{}. {}</title>\n\
+             <style>{style}</style>\n{}{names}</svg>\n",
+            escape(self.title),
+            escape(&self.meaning),
+            self.drawing(&x, &y)
+        )
+    }
+
+    fn drawing(&self, x: &LinearScale, y: &LinearScale) -> String {
+        let mut svg = String::new();
+        self.draw_axes(x, y, &mut svg);
+        for series in &self.series {
+            draw_series(series, x, y, &mut svg);
+        }
+        svg
+    }
+
     fn scales(&self) -> (LinearScale, LinearScale) {
         let xs = self.series.iter().flat_map(|series| series.points.iter().map(|point| point.0));
         let ys = self.series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
         let x = match self.x_form {
-            NumberForm::Whole if self.rules.is_empty() => LinearScale::over(xs, self.x_form, 6),
+            NumberForm::Whole | NumberForm::PowerOfTwo if self.rules.is_empty() => {
+                LinearScale::over(xs, self.x_form, 6)
+            }
             _ => LinearScale::within(xs, self.x_form, 5),
         };
         let more = self.level.into_iter().chain(self.from_zero.then_some(0.0));

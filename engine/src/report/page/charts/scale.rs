@@ -14,6 +14,8 @@ pub(in crate::report::page) enum NumberForm {
     Percent,
     /// Whole numbers alone get ticks.
     Whole,
+    /// Two to the power of these, which are whole.
+    PowerOfTwo,
     /// Wall clock.
     Seconds,
     /// Bytes, in GiB or MiB.
@@ -26,6 +28,7 @@ impl NumberForm {
         match self {
             Self::Percent => format!("{:.1} %", 100.0 * value),
             Self::Whole => format!("{value:.0}"),
+            Self::PowerOfTwo => format!("{:.0}", value.exp2()),
             Self::Seconds => duration(value),
             Self::Bytes if value >= 1_073_741_824.0 => format!("{:.2} GiB", value / 1_073_741_824.0),
             Self::Bytes => format!("{:.0} MiB", value / 1_048_576.0),
@@ -43,6 +46,7 @@ impl NumberForm {
             Self::Seconds | Self::Bytes if value == 0.0 => "0".to_owned(),
             Self::Seconds | Self::Bytes => self.text(value),
             Self::Whole => format!("{value:.0}"),
+            Self::PowerOfTwo => format!("{:.0}", value.exp2()),
             Self::Plain if value == 0.0 && step < 1e-4 => "0".to_owned(),
             Self::Plain if value != 0.0 && (step < 1e-4 || value.abs() >= 1e6) => format!("{value:.1e}"),
             Self::Plain => format!("{value:.*}", decimals(step)),
@@ -90,7 +94,7 @@ impl LinearScale {
             let around = most.abs() * 0.1;
             (least, most) = match form {
                 _ if most == 0.0 => (0.0, if form == NumberForm::Percent { 0.1 } else { 1.0 }),
-                NumberForm::Whole => (most - 1.0, most + 1.0),
+                NumberForm::Whole | NumberForm::PowerOfTwo => (most - 1.0, most + 1.0),
                 _ => (most - around, most + around),
             };
         }
@@ -130,7 +134,7 @@ fn step(range: f64, wanted: usize, form: NumberForm) -> f64 {
     let power = 10_f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|step| *step >= raw * 0.999);
     let step = step.unwrap_or(10.0 * power);
-    if form == NumberForm::Whole { step.max(1.0) } else { step }
+    if matches!(form, NumberForm::Whole | NumberForm::PowerOfTwo) { step.max(1.0) } else { step }
 }
 
 #[cfg(test)]
@@ -150,6 +154,7 @@ mod tests {
             ticks(&[-0.003, 0.001], NumberForm::Plain),
             ["-0.003", "-0.002", "-0.001", "0.000", "0.001"]
         );
+        assert_eq!(ticks(&[3.0, 6.0], NumberForm::PowerOfTwo), ["8", "16", "32", "64"]);
         let scale = LinearScale::over([3.0, 97.0].into_iter(), NumberForm::Plain, 4);
         assert_eq!((scale.from, scale.to), (0.0, 100.0));
         assert_eq!(scale.share(25.0), 0.25);

@@ -1,0 +1,116 @@
+//! Ways to train on several GPUs, and the keys of a recipe that say so.
+
+use selfplay_scorer::QuantizeForm;
+use selfplay_trainer::{LoraSettings, Offload};
+use serde::Serialize;
+
+use crate::recipe::{Override, Recipe};
+
+/// A way to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TrainingForm {
+    /// Every rank holds all of it.
+    DataParallel,
+    /// Ranks divide the optimizer's state and the masters.
+    Zero1,
+    /// And the gradients.
+    Zero2,
+    /// And the weights.
+    Zero3,
+    /// As data parallel; the host has masters and the optimizer's state.
+    Offload,
+    /// An adapter alone is trained.
+    Lora,
+    /// And the weights below it have four bits.
+    Qlora,
+}
+
+impl TrainingForm {
+    /// Those that are tried for a recipe, the simplest first. A recipe that trains an adapter has nothing to divide.
+    pub(super) fn of(recipe: &Recipe) -> Vec<Self> {
+        match (&recipe.train.lora, recipe.policy.quantize) {
+            (None, None) => vec![
+                Self::DataParallel,
+                Self::Zero1,
+                Self::Zero2,
+                Self::Zero3,
+                Self::Offload,
+                Self::Lora,
+                Self::Qlora,
+            ],
+            (_, None) => vec![Self::Lora, Self::Qlora],
+            (_, Some(_)) => vec![Self::Qlora],
+        }
+    }
+
+    /// As people call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::DataParallel => "data parallel",
+            Self::Zero1 => "ZeRO-1",
+            Self::Zero2 => "ZeRO-2",
+            Self::Zero3 => "ZeRO-3",
+            Self::Offload => "offload",
+            Self::Lora => "LoRA",
+            Self::Qlora => "QLoRA",
+        }
+    }
+
+    /// The keys that the recipe lacks for it.
+    pub(super) fn keys(self, recipe: &Recipe) -> Vec<Override> {
+        let key = |key: &str, value: &str| Override::new(key, value);
+        let rank = recipe.train.lora.is_none().then(|| key("train.lora.rank", "16"));
+        let quantize = recipe.policy.quantize.is_none().then(|| key("policy.quantize", "nf4"));
+        match self {
+            Self::DataParallel => Vec::new(),
+            Self::Zero1 => vec![key("train.zero", "1")],
+            Self::Zero2 => vec![key("train.zero", "2")],
+            Self::Zero3 => vec![key("train.zero", "3")],
+            Self::Offload => vec![key("train.offload", "optimizer")],
+            Self::Lora => rank.into_iter().collect(),
+            Self::Qlora => quantize.into_iter().chain(rank).collect(),
+        }
+    }
+
+    /// Whether it moves the numbers that the recipe's training moves.
+    pub(crate) fn trains_all(self) -> bool {
+        !matches!(self, Self::Lora | Self::Qlora)
+    }
+
+    /// The recipe trained this way.
+    pub(super) fn apply(self, recipe: &Recipe) -> Recipe {
+        let mut recipe = recipe.clone();
+        match self {
+            Self::Offload => recipe.train.offload = Offload::Optimizer,
+            Self::DataParallel | Self::Zero1 | Self::Zero2 | Self::Zero3 => {
+                recipe.train.offload = Offload::None;
+            }
+            Self::Lora | Self::Qlora => {
+                recipe.train.offload = Offload::None;
+                if recipe.train.lora.is_none() {
+                    recipe.train.lora = Some(LoraSettings::default());
+                }
+                if self == Self::Qlora {
+                    recipe.policy.quantize = Some(QuantizeForm::Nf4);
+                }
+            }
+        }
+        recipe
+    }
+
+    /// By how many a rank's share of masters and optimizer state is divided.
+    pub(super) fn state_shares(self, ranks: usize) -> u64 {
+        if matches!(self, Self::Zero1 | Self::Zero2 | Self::Zero3) { ranks as u64 } else { 1 }
+    }
+
+    /// The same of gradients.
+    pub(super) fn gradient_shares(self, ranks: usize) -> u64 {
+        if matches!(self, Self::Zero2 | Self::Zero3) { ranks as u64 } else { 1 }
+    }
+
+    /// The same of weights.
+    pub(super) fn weight_shares(self, ranks: usize) -> u64 {
+        if self == Self::Zero3 { ranks as u64 } else { 1 }
+    }
+}

@@ -1,0 +1,132 @@
+//! The time of an optimizer step on several GPUs.
+//!
+//! A rank computes its part of the batch, ⌈pairs / ranks⌉ of them at most, in the time that one GPU needs for as many. Beside it:
+//!
+//! - gradients that are summed, and weights that are gathered after the update, are waited for;
+//! - with ZeRO-3 the weights of a block are gathered one block ahead, so that a pass over L blocks takes one gather and L times
+//!   the longer of a block's computing and its wire. Embedding and head are taken as part of the blocks, but that the head is
+//!   gathered once more;
+//! - the update of a rank's share of the numbers, as far as the measured rate, which is of a whole step of one GPU, does not
+//!   have it already; where the host makes it, by what crosses to it and back, and by its own memory's speed.
+
+use super::form::TrainingForm;
+use super::links::REACHED;
+use super::parts::micro_batches;
+use super::topology::{Cluster, Collecting};
+use super::traffic::StepTraffic;
+use crate::plan::clock::StageClock;
+use crate::plan::memory::{self, Models};
+use crate::recipe::Recipe;
+
+/// Bytes a second between a GPU and its host: PCIe 5, sixteen lanes, as far as links are assumed to be reached.
+const HOST_LINK: f64 = REACHED * 63e9;
+
+/// Bytes a second of a host's memory, which its GPUs share: two sockets of eight channels of DDR5-4800, as far as that.
+const HOST_MEMORY: f64 = REACHED * 614e9;
+
+/// One GPU's share of the training on a cluster.
+pub(super) struct StepPlan<'a> {
+    pub(super) clock: &'a StageClock<'a>,
+    pub(super) cluster: &'a Cluster,
+    pub(super) form: TrainingForm,
+    pub(super) models: &'a Models<'a>,
+    /// As the form trains it.
+    pub(super) recipe: &'a Recipe,
+}
+
+/// The time of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct StepTime {
+    /// All of it, in seconds.
+    pub(super) seconds: f64,
+    /// Of it, waiting for the wire.
+    pub(super) waiting: f64,
+}
+
+impl StepPlan<'_> {
+    fn ranks(&self) -> f64 {
+        self.cluster.gpus as f64
+    }
+
+    /// Micro-batches of `pairs` pairs.
+    fn micro_batches(&self, pairs: f64) -> f64 {
+        micro_batches(pairs, self.clock.pair_tokens(), self.recipe.train.micro_batch_tokens)
+    }
+
+    /// The collectives of a step over `pairs` pairs.
+    pub(super) fn traffic(&self, pairs: f64) -> StepTraffic {
+        let part = (pairs / self.ranks()).ceil();
+        let has_first_pass = self.clock.passes().first > 0.0;
+        StepTraffic::of(self.models, self.recipe, self.micro_batches(part), has_first_pass)
+    }
+
+    /// A step over `pairs` pairs of all ranks; `None` where nothing is measured.
+    pub(super) fn time(&self, pairs: f64) -> Option<StepTime> {
+        let part = (pairs / self.ranks()).ceil();
+        let compute = self.clock.step(part)?;
+        let waiting = match self.cluster.gpus {
+            0 | 1 => 0.0,
+            _ => self.waiting(&self.traffic(pairs), compute),
+        };
+        Some(StepTime { seconds: compute + waiting + self.update_beside(part / pairs), waiting })
+    }
+
+    /// What a step waits for the wire.
+    fn waiting(&self, traffic: &StepTraffic, compute: f64) -> f64 {
+        let of = |what, bytes| self.cluster.seconds(what, bytes);
+        match self.form {
+            TrainingForm::DataParallel | TrainingForm::Lora | TrainingForm::Qlora | TrainingForm::Offload => {
+                of(Collecting::AllReduce, traffic.gradients)
+            }
+            TrainingForm::Zero1 | TrainingForm::Zero2 => {
+                of(Collecting::ReduceScatter, traffic.gradients) + of(Collecting::AllGather, traffic.weights)
+            }
+            TrainingForm::Zero3 => {
+                let passes = self.clock.passes();
+                let micro = traffic.micro_batches;
+                let block = compute / (passes.total() * micro * self.layers());
+                let gather = of(Collecting::AllGather, traffic.weights / self.layers());
+                let reduce = of(Collecting::ReduceScatter, traffic.gradients / self.layers());
+                let forward = self.pass(passes.forward * block, gather);
+                let backward = self.pass(passes.backward * block, gather);
+                let head = of(Collecting::AllGather, traffic.head);
+                micro * (forward * (1.0 + passes.first) + backward + head) + self.layers() * reduce
+            }
+        }
+    }
+
+    fn layers(&self) -> f64 {
+        self.models.policy.num_layers.max(1) as f64
+    }
+
+    /// What a pass over all blocks waits, whose blocks compute for a time and are gathered for a time: the first gather, and of
+    /// each block what its gather takes longer.
+    fn pass(&self, compute: f64, gather: f64) -> f64 {
+        gather + self.layers() * (gather - compute).max(0.0)
+    }
+
+    /// What the gathers of a forward pass over `pairs` pairs alone wait, which takes `compute` seconds by one GPU.
+    pub(super) fn forward_waiting(&self, pairs: f64, compute: f64) -> f64 {
+        if self.form != TrainingForm::Zero3 || self.cluster.gpus <= 1 || pairs <= 0.0 {
+            return 0.0;
+        }
+        let micro = self.micro_batches(pairs);
+        let traffic = self.traffic(pairs);
+        let gather = self.cluster.seconds(Collecting::AllGather, traffic.weights / self.layers());
+        micro * self.pass(compute / (micro * self.layers()), gather)
+    }
+
+    /// The update, beside the share of it that the time of a part of the batch has.
+    fn update_beside(&self, part: f64) -> f64 {
+        let numbers = memory::trained_numbers(self.models.policy, &self.recipe.train) as f64;
+        if self.form == TrainingForm::Offload {
+            let width = self.models.policy_dtype.size_in_bytes() as f64;
+            let host = HOST_MEMORY / self.cluster.per_node() as f64;
+            // Gradients down, weights up; the host reads and writes what a GPU would.
+            return numbers * ((4.0 + width) / HOST_LINK + self.clock.update_bytes() / host);
+        }
+        let update = self.clock.update(numbers);
+        let own = update / self.form.state_shares(self.cluster.gpus) as f64;
+        (own - update * part).max(0.0)
+    }
+}
