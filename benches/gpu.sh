@@ -12,6 +12,8 @@
 #   reference, sample, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes, by default settings
 #   train-least, train-small, train-offload    a step that computes all again; one of small micro-batches; one whose optimizer
 #               is the host's, as on a card of 80 GB
+#   train-offload-gradients    the same with the blocks' gradients on the host too
+#   sample-fp8  sampling with the blocks' weights in FP8
 #   rows-1024   sampling with twice as many rows
 #   profile-sample, profile-train    where the time of a step goes, kernel by kernel
 #   ranks       two and eight GPUs of this machine, or as many as it has: what the links reach through our own collective, a training
@@ -23,7 +25,7 @@
 #
 # What is new beside what was before, in under five minutes: train train-least train-small sample profile-train table.
 # Several GPUs in one command: ranks table (RANKS="2 8" says how many, LAUNCHER=mpirun|torchrun|srun how they are started).
-# On a card of 80 GB: check kernels reference train-offload sample score table.
+# On a card of 80 GB: check kernels reference train-offload train-offload-gradients sample sample-fp8 score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
 # Writes into DIR (default benches/runs/<date>-<gpu>): a file for each part that measures, peers.json, log.txt, summary.txt. No
@@ -46,7 +48,7 @@ libraries=$(python3 -c 'import glob, os, sysconfig
 found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recursive=True)
 print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
 [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload rows-1024
+((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload train-offload-gradients sample-fp8 rows-1024
     profile-sample profile-train ranks peer-reference peer-sample peer-score peer-train table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
@@ -203,6 +205,8 @@ for name in "${parts[@]}"; do
     train-least) bench train-least train --pairs 32 --recompute true ;;
     train-small) bench train-small train --pairs 32 --micro-batch-tokens 4096 ;;
     train-offload) bench train-offload train --offload optimizer ;;
+    train-offload-gradients) bench train-offload-gradients train --offload optimizer+gradients ;;
+    sample-fp8) bench sample-fp8 sample --fp8 ;;
     rows-1024) bench rows-1024 sample --rows 1024 ;;
     profile-sample) bench profile-sample sample --profile ;;
     profile-train) bench profile-train train --profile --pairs 16 ;;

@@ -137,7 +137,9 @@ def hours(first):
 
 
 # What measures the same work another way, and which file of an earlier run that is held against.
-WAYS = {"train-least": "train", "train-small": "train", "train-offload": "train", "rows-1024": "sample"}
+WAYS = {"train-least": "train", "train-small": "train", "train-offload": "train",
+        "train-offload-gradients": "train", "rows-1024": "sample",
+        "sample-fp8": "sample"}
 
 
 def rate(line):

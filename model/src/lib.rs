@@ -24,6 +24,7 @@ pub mod ops;
 mod parameters;
 pub mod preference;
 pub mod profile;
+pub mod tensor_memory;
 mod text;
 pub mod weights;
 
@@ -34,6 +35,6 @@ pub use error::ModelError;
 pub use folder::is_model_file;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 pub use linear::Linear;
-pub use parameters::{Gradients, Parameter, ParameterId, Parameters};
+pub use parameters::{Gradients, Owner, Parameter, ParameterId, Parameters};
 pub use preference::{PreferenceHead, PreferenceHeads};
 pub use text::{ChatTemplate, Codec, PromptTemplate, SpecialTokens, Tokenizer, template_clock};

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use crate::architecture::ParameterKind;
 use crate::linear::nf4::Nf4Matrix;
 use crate::ops::elementwise::zero;
+use crate::tensor_memory;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +73,15 @@ struct Join {
 /// A join's place in [`Parameters`] and [`Gradients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JoinId(usize);
+
+/// A tensor that owns its memory, with the parameters that lie in it: a joined one has several.
+#[derive(Clone, Debug)]
+pub struct Owner {
+    /// The whole memory as one tensor.
+    pub tensor: Tensor,
+    /// What lies in it.
+    pub members: Vec<ParameterId>,
+}
 
 /// All weights of a model, in the order of a forward pass; quantised matrices beside them.
 ///
@@ -228,6 +238,15 @@ impl Parameters {
         self.entries.is_empty()
     }
 
+    /// The tensors in whose memory the values of just these parameters lie, each once; those that share memory with others are
+    /// left out.
+    pub fn owners(&self, ids: &[ParameterId]) -> Vec<Owner> {
+        let joins = self.joins.iter().flatten().map(|join| (&join.members, &join.whole));
+        let mut owners = owners(ids, joins, |id| Some(&self.get(id).value));
+        owners.retain(|owner| tensor_memory::is_whole(&owner.tensor));
+        owners
+    }
+
     /// Marks parameters as trainable or frozen by a rule over them.
     pub fn set_trainable(&mut self, rule: impl Fn(&Parameter) -> bool) {
         for parameter in &mut self.entries {
@@ -266,6 +285,16 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes a parameter's master out; `value` stays as it is.
+    pub fn take_master(&mut self, id: ParameterId) -> Option<Tensor> {
+        self.entries[id.0].master.take()
+    }
+
+    /// Gives a parameter a master, whose rounded copy its value is.
+    pub fn set_master(&mut self, id: ParameterId, master: Tensor) {
+        self.entries[id.0].master = Some(master);
+    }
+
     /// Frees the masters; `value` stays as it is.
     pub fn drop_masters(&mut self) {
         for parameter in &mut self.entries {
@@ -294,12 +323,34 @@ impl Parameters {
     }
 }
 
+/// The owners of some parameters' tensors, out of the joins with their members and the tensors of each one.
+fn owners<'a>(
+    ids: &[ParameterId],
+    joins: impl Iterator<Item = (&'a Vec<ParameterId>, &'a Tensor)>,
+    tensor_of: impl Fn(ParameterId) -> Option<&'a Tensor>,
+) -> Vec<Owner> {
+    let (mut owners, mut joined) = (Vec::new(), Vec::new());
+    for (members, whole) in joins {
+        if members.iter().all(|member| ids.contains(member)) {
+            owners.push(Owner { tensor: whole.clone(), members: members.clone() });
+        }
+        joined.extend_from_slice(members);
+    }
+    for &id in ids.iter().filter(|id| !joined.contains(id)) {
+        owners.extend(tensor_of(id).map(|tensor| Owner { tensor: tensor.clone(), members: vec![id] }));
+    }
+    owners
+}
+
 /// Sums of gradients, one tensor for each trainable parameter, in f32 (f64 where the model computes in f64).
 #[derive(Debug)]
 pub struct Gradients {
     slots: Vec<Option<Tensor>>,
     /// Of joined matrices, all of which are trained; the slots of these are views of it.
     joins: Vec<Option<Tensor>>,
+    /// The members of those.
+    members: Vec<Vec<ParameterId>>,
+    is_last: bool,
 }
 
 impl Gradients {
@@ -308,9 +359,24 @@ impl Gradients {
     /// # Errors
     /// Out of memory on the device.
     pub fn zeros(parameters: &Parameters) -> Result<Self> {
-        let zeros = |value: &Tensor| {
+        Self::made(parameters, |_| Ok(()))
+    }
+
+    /// As [`Gradients::zeros`], without any memory ([`tensor_memory`]): whoever owns them provides it while it is needed.
+    ///
+    /// # Errors
+    /// Out of memory on the device for the largest one of them.
+    pub fn without_memory(parameters: &Parameters) -> Result<Self> {
+        Self::made(parameters, tensor_memory::release)
+    }
+
+    /// Zeros, of which each tensor goes through `finish` before the next one is made.
+    fn made(parameters: &Parameters, finish: impl Fn(&Tensor) -> Result<()>) -> Result<Self> {
+        let zeros = |value: &Tensor| -> Result<Tensor> {
             let dtype = if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            Tensor::zeros(value.shape(), dtype, value.device())
+            let zeros = Tensor::zeros(value.shape(), dtype, value.device())?;
+            finish(&zeros)?;
+            Ok(zeros)
         };
         let mut slots = vec![None; parameters.len()];
         let mut joins = Vec::with_capacity(parameters.joins.len());
@@ -334,7 +400,29 @@ impl Gradients {
                 *slot = Some(zeros(&parameter.value)?);
             }
         }
-        Ok(Self { slots, joins })
+        let members = parameters.joins.iter().map(|join| match join {
+            Some(join) => join.members.clone(),
+            None => Vec::new(),
+        });
+        Ok(Self { slots, joins, members: members.collect(), is_last: false })
+    }
+
+    /// The tensors in whose memory the gradients of just these parameters lie, each once.
+    pub fn owners(&self, ids: &[ParameterId]) -> Vec<Owner> {
+        let joins = self.members.iter().zip(&self.joins);
+        let joins = joins.filter_map(|(members, whole)| Some((members, whole.as_ref()?)));
+        owners(ids, joins, |id| self.get(id))
+    }
+
+    /// Says whether what is added next, by one forward and backward pass, is the last of an optimizer batch: what a backward
+    /// has passed is complete then.
+    pub fn set_last(&mut self, is_last: bool) {
+        self.is_last = is_last;
+    }
+
+    /// What was said last; at first that more follows.
+    pub fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// The gradient of joined matrices as one tensor; `None` where not all of them are trained.
@@ -350,6 +438,19 @@ impl Gradients {
     /// All gradients with their parameters' ids.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
         self.slots.iter().enumerate().filter_map(|(i, g)| Some((ParameterId(i), g.as_ref()?)))
+    }
+
+    /// The same gradients, with what `other` gives in the place of tensors here; none are joined.
+    pub fn replaced(&self, other: impl Fn(ParameterId) -> Option<Tensor>) -> Self {
+        let slots = self.slots.iter().enumerate().map(|(place, slot)| {
+            slot.as_ref().map(|tensor| other(ParameterId(place)).unwrap_or_else(|| tensor.clone()))
+        });
+        Self {
+            slots: slots.collect(),
+            joins: vec![None; self.joins.len()],
+            members: self.members.clone(),
+            ..*self
+        }
     }
 
     /// Sets all sums to 0 in place.

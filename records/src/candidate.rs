@@ -26,6 +26,10 @@ pub struct Response {
     /// Log-probability of each id under the unmodified distribution, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<f32>>,
+    /// The same under rounded weights, where those drew the response (`sample.weights = "fp8"`); `logprobs` is then absent until
+    /// somebody computes the policy's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler_logprobs: Option<Vec<f32>>,
     /// Absent where the row was not sampled by selfplay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
@@ -74,7 +78,7 @@ impl Row for Candidates {
             .where_some("prompt", row::text(), |row| row.prompt.prompt.is_some())
             .messages("messages", |row| row.prompt.messages.as_deref())
             .where_some("prompt_ids", row::ids(), |row| row.prompt.prompt_ids.is_some())
-            .always("responses", row::record(response_columns()).list())
+            .always("responses", row::record(response_columns(rows)).list())
             .schema()
     }
 
@@ -89,26 +93,33 @@ impl Row for Candidates {
     fn check(&self) -> Result<(), FieldProblem> {
         self.prompt.check()?;
         for (index, response) in self.responses.iter().enumerate() {
-            if let (Some(ids), Some(logprobs)) = (&response.ids, &response.logprobs)
-                && ids.len() != logprobs.len()
+            for (name, logprobs) in
+                [("logprobs", &response.logprobs), ("sampler_logprobs", &response.sampler_logprobs)]
             {
-                return Err(FieldProblem::new(
-                    format!("responses[{index}].logprobs"),
-                    format!("one for each of the {} ids", ids.len()),
-                    logprobs.len(),
-                ));
+                if let (Some(ids), Some(logprobs)) = (&response.ids, logprobs)
+                    && ids.len() != logprobs.len()
+                {
+                    return Err(FieldProblem::new(
+                        format!("responses[{index}].{name}"),
+                        format!("one for each of the {} ids", ids.len()),
+                        logprobs.len(),
+                    ));
+                }
             }
         }
         Ok(())
     }
 }
 
-/// All of a response's columns: a struct's fields cost nothing where they are null.
-fn response_columns() -> Vec<(&'static str, ColumnType)> {
-    vec![
-        ("text", row::text()),
-        ("ids", row::ids()),
-        ("logprobs", ColumnType::Float32.list()),
-        ("finish_reason", row::text()),
-    ]
+/// A response's columns: a struct's fields cost nothing where they are null. The rounded weights' log-probs are there when some
+/// response has them.
+fn response_columns(rows: &[Candidates]) -> Vec<(&'static str, ColumnType)> {
+    let mut columns =
+        vec![("text", row::text()), ("ids", row::ids()), ("logprobs", ColumnType::Float32.list())];
+    let mut responses = rows.iter().flat_map(|row| &row.responses);
+    if responses.any(|response| response.sampler_logprobs.is_some()) {
+        columns.push(("sampler_logprobs", ColumnType::Float32.list()));
+    }
+    columns.push(("finish_reason", row::text()));
+    columns
 }

@@ -53,11 +53,13 @@ fn prompt() -> impl Strategy<Value = Prompt> {
 fn response() -> impl Strategy<Value = Response> {
     let finish = prop::option::of(prop_oneof![Just(FinishReason::Stop), Just(FinishReason::Length)]);
     let tokens = prop::option::of(prop::collection::vec((any::<u32>(), finite32()), 0..5));
-    (text(), tokens, finish).prop_map(|(text, tokens, finish_reason)| Response {
-        text,
-        ids: tokens.as_ref().map(|tokens| tokens.iter().map(|(id, _)| *id).collect()),
-        logprobs: tokens.map(|tokens| tokens.iter().map(|(_, logprob)| *logprob).collect()),
-        finish_reason,
+    (text(), tokens, finish, any::<bool>()).prop_map(|(text, tokens, finish_reason, is_rounded)| {
+        let logprobs: Option<Vec<f32>> =
+            tokens.as_ref().map(|tokens| tokens.iter().map(|(_, logprob)| *logprob).collect());
+        // Of a response that rounded weights drew: by another name.
+        let (logprobs, sampler_logprobs) = if is_rounded { (None, logprobs) } else { (logprobs, None) };
+        let ids = tokens.map(|tokens| tokens.iter().map(|(id, _)| *id).collect());
+        Response { text, ids, logprobs, sampler_logprobs, finish_reason }
     })
 }
 

@@ -31,6 +31,7 @@ fn response(text: &dyn TextDecoder, stop: &StopRule, sample: Sample) -> Result<R
         text: text_of(text, stop, &sample.ids, sample.finish_reason)?,
         ids: Some(sample.ids),
         logprobs: Some(sample.logprobs),
+        sampler_logprobs: None,
         finish_reason: Some(sample.finish_reason),
     })
 }

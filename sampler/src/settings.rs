@@ -70,7 +70,7 @@ pub struct SampleSettings {
     /// mistralrs: the companion program and its arguments; a name is looked up in PATH and beside this program. Absent: `["selfplay-mistralrs"]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub companion: Option<Vec<String>>,
-    /// vllm, sglang: how a server gets the policy's weights. Absent: update with sglang, served with vllm.
+    /// native: fp8 draws with weights and activations of eight bits (E4M3); `logprobs` are then left to the pass that computes the policy's own before training. vllm, sglang: how a server gets the policy's weights. Absent: the policy's own weights; update with sglang, served with vllm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightDelivery>,
     /// weights = "command": a program and its arguments that has a server load the policy; it finds the policy's folder in `SELFPLAY_POLICY` and the server's address in `SELFPLAY_ENDPOINT`. Absent: command needs it.
@@ -174,7 +174,7 @@ impl BackendKind {
     }
 }
 
-/// `sample.weights`.
+/// `sample.weights`: which weights draw, and how they come there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightDelivery {
@@ -186,9 +186,22 @@ pub enum WeightDelivery {
     Adapter,
     /// `sample.weights_command`, once for each server that has other weights.
     Command,
+    /// native: candidates are drawn with the blocks' weights in E4M3, a scale for each output, and activations in E4M3, a scale for each token; embedding, norms and output head stay as they are. On a GPU it must multiply in FP8 (compute capability 8.9); a CPU computes the same numbers in f32.
+    Fp8,
 }
 
 impl SampleSettings {
+    /// Whether candidates are drawn in FP8.
+    pub fn is_fp8(&self) -> bool {
+        self.weights == Some(WeightDelivery::Fp8)
+    }
+
+    /// These settings with the policy's own weights, for what is to be said of the policy itself.
+    #[must_use]
+    pub fn with_own_weights(self) -> Self {
+        Self { weights: self.weights.filter(|&weights| weights != WeightDelivery::Fp8), ..self }
+    }
+
     /// How a server gets the policy's weights.
     pub fn weights(&self) -> WeightDelivery {
         self.weights.unwrap_or(match self.backend {

@@ -4,4 +4,5 @@ mod algorithms;
 mod anchors;
 mod branch;
 mod folder;
+mod fp8;
 mod whole;

@@ -24,6 +24,8 @@ pub struct ActivationMemory {
     rule: Recompute,
     /// Bytes that a pass may keep and make, once they are known.
     bytes: Cell<Option<u64>>,
+    /// Bytes of what is free that others will take.
+    reserved: u64,
     /// Bytes of the last plan, where it was not the least.
     planned: Cell<Option<u64>>,
     last: Cell<Option<KeepPlan>>,
@@ -32,7 +34,13 @@ pub struct ActivationMemory {
 impl ActivationMemory {
     /// By the rule of `train.recompute`.
     pub fn new(rule: Recompute) -> Self {
-        Self { rule, bytes: Cell::new(None), planned: Cell::new(None), last: Cell::new(None) }
+        Self { rule, bytes: Cell::new(None), reserved: 0, planned: Cell::new(None), last: Cell::new(None) }
+    }
+
+    /// Leaves so many bytes of what is free to others.
+    #[must_use]
+    pub(crate) fn reserving(self, bytes: u64) -> Self {
+        Self { reserved: bytes, ..self }
     }
 
     /// Of so many bytes, in the place of those that are free.
@@ -65,7 +73,7 @@ impl ActivationMemory {
         let bytes = match self.bytes.get() {
             Some(bytes) => bytes,
             None => {
-                let bytes = free_bytes(decoder)?;
+                let bytes = free_bytes(decoder)?.saturating_sub(self.reserved);
                 self.bytes.set(Some(bytes));
                 bytes
             }

@@ -170,6 +170,14 @@ pub enum TrainError {
         /// What differs: `seeds`, `data`, `settings`.
         what: &'static str,
     },
+    /// What ranks exchange their numbers through has failed.
+    #[error("{library}: {problem}")]
+    Exchange {
+        /// `MPI`, `NCCL`, or what else.
+        library: &'static str,
+        /// What it says.
+        problem: String,
+    },
     /// The trainer was called, or calls itself, in a way that cannot work: a defect of the program.
     #[error("training stopped by an internal error: {problem}")]
     Internal {
@@ -221,6 +229,7 @@ impl HasKind for TrainError {
             | TrainError::GradientNotFinite { .. }
             | TrainError::NotFinite { .. }
             | TrainError::RankLost { .. }
+            | TrainError::Exchange { .. }
             | TrainError::Checkpoint { .. } => Kind::Machine,
         }
     }

@@ -27,10 +27,13 @@ mod objectives;
 mod offload;
 pub mod optimizer;
 pub mod settings;
+#[cfg(test)]
+mod slow_copies;
 mod token_store;
 mod trained;
 mod training;
 mod turn;
+pub mod zero;
 
 pub use activation_memory::ActivationMemory;
 pub use batch::micro_batches;
@@ -48,10 +51,11 @@ pub use objectives::{
     TokenGroup, TokenPair, axis_shares, best_examples, load_anchors, pair_gradients, sft_example,
     sft_examples, token_groups, token_pair, unpaired_examples,
 };
+pub use offload::{BLOCKS_THERE, BatchGradients, PagedGradients, StatePlace};
 pub use settings::{
-    BadOffload, BadRecompute, BadReferenceRule, DataEntry, EachIteration, LoraBias, LoraInit, LoraSettings,
-    LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, PairWeight, Recompute,
-    ReferenceRule, TrainSettings, validate_data,
+    BadOffload, BadRecompute, BadReferenceRule, BadZeroStage, DataEntry, EachIteration, LoraBias, LoraInit,
+    LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, PairWeight, Recompute,
+    ReferenceRule, TrainSettings, ZeroStage, validate_data,
 };
 pub use training::{
     EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, train,

@@ -27,6 +27,7 @@ mod pair_weight;
 mod recompute;
 mod reference_rule;
 mod schedule_kind;
+mod zero;
 
 use examples::ExampleKeys;
 
@@ -42,6 +43,7 @@ pub use pair_weight::PairWeight;
 pub use recompute::{BadRecompute, Recompute};
 pub use reference_rule::{BadReferenceRule, ReferenceRule};
 pub use schedule_kind::LrSchedule;
+pub use zero::{BadZeroStage, ZeroStage};
 
 /// Every key of `[train]`. `Default` is the contract's table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -186,6 +188,11 @@ pub struct TrainSettings {
     /// `optimizer`. Absent: auto.
     #[serde(skip_serializing_if = "Offload::is_auto")]
     pub offload: Offload,
+    /// What each of several ranks holds by itself (ZeRO): 0 all; 1 its share of the optimizer's state and of the f32 masters; 2 of the
+    /// gradients too; 3 of the weights too, which are gathered block by block. The result is the same, and so are checkpoints.
+    /// Absent: 0.
+    #[serde(skip_serializing_if = "ZeroStage::is_off")]
+    pub zero: ZeroStage,
     /// Steps between checkpoints; 0: one at the end only.
     pub checkpoint_every: usize,
     /// Writes the first step's unclipped gradients to `gradients_step_1.safetensors`.
@@ -251,6 +258,7 @@ impl Default for TrainSettings {
             shuffle: true,
             recompute: Recompute::Auto,
             offload: Offload::Auto,
+            zero: ZeroStage::Off,
             checkpoint_every: 200,
             save_initial_gradients: false,
             data: Vec::new(),

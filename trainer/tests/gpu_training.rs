@@ -203,24 +203,30 @@ fn bf16_weights_move_by_their_masters_and_resume_to_the_same_bits() {
 fn an_offloaded_optimizer_gives_the_same_bits() {
     for settings in cases() {
         let Some(_gpu) = Emulator::start() else { return };
-        let host = TrainSettings { offload: Offload::Optimizer, ..settings.clone() };
-        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
-        for dtype in [DType::BF16, DType::F32] {
-            let (mut device, mut offloaded) = (decoder(dtype), decoder(dtype));
-            let folder = |place: usize| folders[place].path().join(format!("{dtype:?}"));
-            let want = train(&mut device, &settings, &folder(0), usize::MAX);
-            assert_eq!(train(&mut offloaded, &host, &folder(1), usize::MAX), want);
-            assert!(weights(&device) == weights(&offloaded), "{dtype:?} {settings:?}");
-            // The weights that are computed with, too.
-            let computed = |decoder: &Decoder| -> Vec<f32> {
-                let values = decoder.parameters().iter().map(|(_, p)| p.value.to_dtype(DType::F32).unwrap());
-                values.flat_map(|value| value.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
-            };
-            assert!(computed(&device) == computed(&offloaded), "{dtype:?}");
-            train(&mut decoder(dtype), &host, &folder(2), 2);
-            let mut resumed = decoder(dtype);
-            train(&mut resumed, &host, &folder(2), usize::MAX);
-            assert!(weights(&resumed) == weights(&device), "{dtype:?}: a resumed run ends with other bits");
+        for offload in [Offload::Optimizer, Offload::OptimizerAndGradients] {
+            let host = TrainSettings { offload, ..settings.clone() };
+            let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+            for dtype in [DType::BF16, DType::F32] {
+                let (mut device, mut offloaded) = (decoder(dtype), decoder(dtype));
+                let folder = |place: usize| folders[place].path().join(format!("{dtype:?}"));
+                let want = train(&mut device, &settings, &folder(0), usize::MAX);
+                assert_eq!(train(&mut offloaded, &host, &folder(1), usize::MAX), want);
+                assert!(weights(&device) == weights(&offloaded), "{dtype:?} {settings:?}");
+                // The weights that are computed with, too.
+                let computed = |decoder: &Decoder| -> Vec<f32> {
+                    let values =
+                        decoder.parameters().iter().map(|(_, p)| p.value.to_dtype(DType::F32).unwrap());
+                    values.flat_map(|value| value.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
+                };
+                assert!(computed(&device) == computed(&offloaded), "{dtype:?}");
+                train(&mut decoder(dtype), &host, &folder(2), 2);
+                let mut resumed = decoder(dtype);
+                train(&mut resumed, &host, &folder(2), usize::MAX);
+                assert!(
+                    weights(&resumed) == weights(&device),
+                    "{dtype:?}: a resumed run ends with other bits"
+                );
+            }
         }
     }
 }

@@ -7,6 +7,31 @@ use selfplay_model::profile::OperationCost;
 
 use super::Ceilings;
 
+/// The weights that sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SampledMaps {
+    /// The policy's own.
+    #[default]
+    Own,
+    /// Those of `sample.weights = "fp8"`: a byte a number, and twice the products a second.
+    Fp8,
+}
+
+impl SampledMaps {
+    /// A product of a block; its operations as those of as many products of the policy's own numbers take.
+    fn product(self, rows: usize, outputs: usize, inputs: usize, width: usize) -> OperationCost {
+        let own = OperationCost::product(rows, outputs, inputs, width);
+        match self {
+            Self::Own => own,
+            // Inputs are read, and written and read again as codes.
+            Self::Fp8 => OperationCost {
+                bytes: own.bytes - ((width - 1) * outputs * inputs) as f64 + (2 * rows * inputs) as f64,
+                flops: own.flops / 2.0,
+            },
+        }
+    }
+}
+
 /// Keys that a step of sampling reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepKeys {
@@ -34,7 +59,13 @@ pub(super) fn total(parts: &[OperationCost]) -> OperationCost {
 
 /// A step in which each of `rows` rows decodes a token: the products of every block, attention over pages, what only moves
 /// memory, the head and the draw.
-pub(super) fn decode_step(a: &Architecture, rows: usize, keys: StepKeys, dtype: DType) -> Vec<OperationCost> {
+pub(super) fn decode_step(
+    a: &Architecture,
+    rows: usize,
+    keys: StepKeys,
+    dtype: DType,
+    maps: SampledMaps,
+) -> Vec<OperationCost> {
     let width = dtype.size_in_bytes();
     let (h, wide) = (a.hidden_size, a.intermediate_size);
     let (heads, qkv) = (a.num_heads * a.head_dim, (a.num_heads + 2 * a.num_kv_heads) * a.head_dim);
@@ -42,16 +73,16 @@ pub(super) fn decode_step(a: &Architecture, rows: usize, keys: StepKeys, dtype: 
     let layers = a.num_layers as f64;
     let token = (2 * a.num_kv_heads * a.head_dim * width) as f64;
     let block = [
-        OperationCost::product(rows, qkv, h, width),
+        maps.product(rows, qkv, h, width),
         // Rotated, and into the pages.
         moved(2 * qkv),
         OperationCost { bytes: keys.read * token, flops: 4.0 * heads as f64 * keys.attended },
-        OperationCost::product(rows, h, heads, width),
+        maps.product(rows, h, heads, width),
         // Added to the stream and normed, twice.
         moved(8 * h),
-        OperationCost::product(rows, 2 * wide, h, width),
+        maps.product(rows, 2 * wide, h, width),
         moved(3 * wide),
-        OperationCost::product(rows, h, wide, width),
+        maps.product(rows, h, wide, width),
     ];
     let of_all = block.map(|part| OperationCost { bytes: part.bytes * layers, flops: part.flops * layers });
     let logits = (rows * a.vocab_size * 4) as f64;
@@ -81,7 +112,7 @@ mod tests {
         let a = Architecture::named("llama-3-8b").unwrap();
         let floor = |rows: usize| {
             let keys = StepKeys { read: rows as f64 * 70.0, attended: rows as f64 * 230.0 };
-            let parts = decode_step(&a, rows, keys, DType::BF16);
+            let parts = decode_step(&a, rows, keys, DType::BF16, SampledMaps::Own);
             let all = total(&parts);
             (floor_seconds(&parts, &CEILINGS), all.bytes / 4.0e12, all.flops / 750.0e12)
         };
@@ -93,5 +124,16 @@ mod tests {
         let arithmetic = 512.0 * 2.0 * products / 750.0e12;
         assert!((flops / arithmetic - 1.0).abs() < 0.02, "{flops} {arithmetic}");
         assert!(flops > bytes && whole > flops && whole < flops + bytes, "{whole} {flops} {bytes}");
+        let keys = StepKeys { read: 512.0 * 70.0, attended: 512.0 * 230.0 };
+        let fp8 = total(&decode_step(&a, 512, keys, DType::BF16, SampledMaps::Fp8));
+        let own = total(&decode_step(&a, 512, keys, DType::BF16, SampledMaps::Own));
+        let maps = a.map_numbers() as f64;
+        // Half of the maps' operations, and a byte less for each of their numbers but for what codes of the inputs take.
+        assert!((own.flops - fp8.flops - 512.0 * maps).abs() < 1e-6 * own.flops);
+        assert!(
+            own.bytes - fp8.bytes < maps && own.bytes - fp8.bytes > 0.8 * maps,
+            "{}",
+            own.bytes - fp8.bytes
+        );
     }
 }

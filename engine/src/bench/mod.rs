@@ -19,14 +19,15 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use clap::ValueEnum;
-use selfplay_model::Architecture;
 use selfplay_model::profile::OperationCost;
+use selfplay_model::{Architecture, Decoder};
 use selfplay_trainer::{Offload, Recompute};
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 pub use ceilings::Ceilings;
+pub use floor::SampledMaps;
 pub use profile::{ProfileTable, profile, profile_text};
 
 /// The parts of a bench, in their order.
@@ -68,6 +69,8 @@ pub struct Bench {
     pub recompute: Recompute,
     /// Whether the optimizer's state is the host's.
     pub offload: Offload,
+    /// The weights that sample.
+    pub maps: SampledMaps,
     /// How often each thing is timed; the median counts.
     pub repeats: usize,
     /// Draws lengths, ids and weights.
@@ -114,6 +117,20 @@ impl Bench {
     pub fn measure_ceilings(&mut self) -> Result<()> {
         self.ceilings = ceilings::measure(&self.device, self.dtype, self.repeats)?;
         Ok(())
+    }
+
+    /// Prepares a decoder for sampling.
+    ///
+    /// # Errors
+    /// A device that does not compute so.
+    fn prepare(&self, decoder: &mut Decoder) -> Result<()> {
+        match self.maps {
+            SampledMaps::Own => decoder.prepare_inference().map_err(fault),
+            SampledMaps::Fp8 => match decoder.fp8_fault().map_err(fault)? {
+                Some(what) => Err(EngineError::input(format!("--fp8: {what}"))),
+                None => decoder.prepare_fp8_inference().map_err(fault),
+            },
+        }
     }
 
     /// Runs one part; `on_line` is given each line when it is measured.

@@ -8,7 +8,7 @@ use selfplay_model::gpu::Gpu;
 use selfplay_model::gpu::start_profile;
 use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
 use selfplay_model::profile::Profile;
-use selfplay_model::{Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PagedRow};
+use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PagedRow};
 use selfplay_sampler::SampleSettings;
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::{Optimizer, grad_clip};
@@ -73,7 +73,7 @@ pub fn profile(
         let options =
             LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
         let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
-        decoder.prepare_inference().map_err(fault)?;
+        bench.prepare(&mut decoder)?;
         let rows = SharedRows::of(bench);
         let decode = rows.profile(bench, &decoder, Step::Decode)?;
         let busy = decode.seconds - decode.gap_seconds;
@@ -252,22 +252,22 @@ fn training_step(bench: &Bench) -> Result<ProfileTable> {
     let options =
         LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
-    let on_host = keep_masters(bench, &mut decoder)?;
+    let (place, mut gradients) = keep_masters(bench, &mut decoder)?;
     let settings = TrainSettings { recompute: bench.recompute, ..TrainSettings::default() };
     let pairs = pairs(bench);
     let batch: Vec<&TokenPair> = pairs.iter().collect();
-    let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), on_host)?;
-    let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
+    let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), place.is_host())?;
     let memory = ActivationMemory::new(bench.recompute);
     let loss = LossSettings::from(&settings);
     let tokens: usize = pairs.iter().map(TokenPair::tokens).sum();
     twice(bench, format!("training step, {} pairs, {tokens} tokens", bench.pairs), || {
-        gradients.zero().map_err(fault)?;
+        gradients.zero()?;
         let (tokens, loss_tokens) = (bench.micro_batch_tokens, LossTokens::Responses);
         let pass = MicroBatches { tokens, memory: &memory, loss_tokens };
-        pair_gradients(&decoder, &batch, &loss, pass, &mut gradients)?;
-        let scale = grad_clip::global_norm(decoder.parameters(), &gradients, 1.0)?.clip_scale;
-        Ok(optimizer.step(decoder.parameters(), &gradients, 5e-7, scale)?)
+        pair_gradients(&decoder, &batch, &loss, pass, gradients.added_to())?;
+        gradients.settle()?;
+        let scale = grad_clip::global_norm(decoder.parameters(), gradients.whole(), 1.0)?.clip_scale;
+        Ok(optimizer.step(decoder.parameters(), gradients.whole(), 5e-7, scale)?)
     })
 }
 
@@ -328,7 +328,7 @@ mod tests {
     use selfplay_trainer::{Offload, Recompute};
 
     use super::*;
-    use crate::bench::Ceilings;
+    use crate::bench::{Ceilings, SampledMaps};
 
     fn bench() -> Bench {
         let config = serde_json::json!({
@@ -347,6 +347,7 @@ mod tests {
             micro_batch_tokens: 160,
             recompute: Recompute::Always,
             offload: Offload::Auto,
+            maps: SampledMaps::Own,
             repeats: 1,
             seed: 1,
             ceilings: Ceilings { bytes_per_second: 1e10, flops_per_second: 1e11 },

@@ -55,7 +55,7 @@ pub(super) fn run(bench: &Bench, on_line: &mut dyn FnMut(Measurement) -> Result<
     let options =
         LoadOptions { device: bench.device.clone(), dtype: Some(bench.dtype), ..LoadOptions::default() };
     let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
-    decoder.prepare_inference().map_err(super::fault)?;
+    bench.prepare(&mut decoder)?;
     let samples = SampleSettings::default().num_samples;
     let whole = Load {
         // Rows of finished candidates are filled again, and no prompt is left for a last, nearly empty round.
@@ -183,7 +183,7 @@ impl Load {
             read: rows * (shared / self.samples as f64 + own),
             attended: rows * (self.prompt_tokens as f64 + new),
         };
-        decode_step(&bench.policy, rows.round() as usize, keys, bench.dtype)
+        decode_step(&bench.policy, rows.round() as usize, keys, bench.dtype, bench.maps)
     }
 
     fn line(&self, bench: &Bench, run: &LoadTiming) -> Measurement {
@@ -228,7 +228,7 @@ mod tests {
     use selfplay_trainer::{Offload, Recompute};
 
     use super::*;
-    use crate::bench::Ceilings;
+    use crate::bench::{Ceilings, SampledMaps};
 
     /// Each line has a time, also where prompts are long and many, and is given away by itself.
     #[test]
@@ -249,6 +249,7 @@ mod tests {
             micro_batch_tokens: 200,
             recompute: Recompute::Auto,
             offload: Offload::Auto,
+            maps: SampledMaps::Own,
             repeats: 1,
             seed: 1,
             ceilings: Ceilings { bytes_per_second: 1e10, flops_per_second: 1e11 },

@@ -2,12 +2,12 @@
 
 use selfplay_model::gpu::take_peak;
 use selfplay_model::profile::OperationCost;
-use selfplay_model::{Decoder, Gradients, LoadOptions, PackedBatch};
+use selfplay_model::{Decoder, LoadOptions, PackedBatch};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::{Optimizer, grad_clip};
 use selfplay_trainer::{
-    ActivationMemory, LossKind, LossTokens, MicroBatches, Offload, OptimizerKind, PromptResponse, TokenPair,
-    TrainSettings, log_probs, pair_gradients,
+    ActivationMemory, BatchGradients, LossKind, LossTokens, MicroBatches, Offload, OptimizerKind,
+    PromptResponse, StatePlace, TokenPair, TrainSettings, log_probs, pair_gradients,
 };
 
 use super::work::pairs;
@@ -59,19 +59,25 @@ pub(super) fn reference(bench: &Bench) -> Result<Vec<Measurement>> {
     Ok(vec![line.with("tokens/s", (tokens as f64 / seconds).round()).with("pairs", bench.pairs)])
 }
 
-/// Keeps masters where the optimizer's state is to be; whether that is the host. A bench does not choose by itself.
-pub(super) fn keep_masters(bench: &Bench, decoder: &mut Decoder) -> Result<bool> {
-    let on_host = bench.offload == Offload::Optimizer;
+/// Keeps masters where the optimizer's state is to be, and zeros where the gradients are. A bench does not choose by itself.
+pub(super) fn keep_masters(bench: &Bench, decoder: &mut Decoder) -> Result<(StatePlace, BatchGradients)> {
+    let place = match bench.offload {
+        Offload::Auto | Offload::None => StatePlace::Device,
+        Offload::Optimizer => StatePlace::Host,
+        Offload::OptimizerAndGradients => StatePlace::HostWithGradients,
+    };
     let parameters = decoder.parameters_mut();
-    let kept = if on_host { parameters.keep_masters_on_host() } else { parameters.keep_masters() };
+    let kept = if place.is_host() { parameters.keep_masters_on_host() } else { parameters.keep_masters() };
     kept.map_err(fault)?;
-    Ok(on_host)
+    let gradients = BatchGradients::zeros(decoder, place)?;
+    decoder.set_segment_hooks(gradients.hooks());
+    Ok((place, gradients))
 }
 
 /// One optimizer step: zeroing, gradients, norm, update.
 pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let mut decoder = decoder(bench)?;
-    let on_host = keep_masters(bench, &mut decoder)?;
+    let (place, mut gradients) = keep_masters(bench, &mut decoder)?;
     let settings = TrainSettings {
         loss: LossKind::Gpo,
         optimizer: OptimizerKind::RmsProp,
@@ -83,27 +89,27 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let memory = ActivationMemory::new(bench.recompute);
     let (tokens, loss_tokens) = (bench.micro_batch_tokens, LossTokens::Responses);
     let pass = MicroBatches { tokens, memory: &memory, loss_tokens };
-    let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), on_host)?;
-    let mut gradients = Gradients::zeros(decoder.parameters()).map_err(fault)?;
+    let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), place.is_host())?;
     let mut stages: [Vec<f64>; 4] = Default::default();
     take_peak(&bench.device).map_err(fault)?;
     for repeat in 0..=bench.repeats {
         let mut scale = 1.0;
-        let zeroing = timed(&bench.device, || gradients.zero().map_err(fault))?;
+        let zeroing = timed(&bench.device, || Ok(gradients.zero()?))?;
         let passes = timed(&bench.device, || {
             let report =
-                pair_gradients(&decoder, &batch, &LossSettings::from(&settings), pass, &mut gradients)?;
+                pair_gradients(&decoder, &batch, &LossSettings::from(&settings), pass, gradients.added_to())?;
+            gradients.settle()?;
             if report.not_finite.is_some() || !report.loss.is_finite() {
                 return Err(EngineError::failure("the bench's loss is not finite"));
             }
             Ok(())
         })?;
         let norm = timed(&bench.device, || {
-            scale = grad_clip::global_norm(decoder.parameters(), &gradients, 1.0)?.clip_scale;
+            scale = grad_clip::global_norm(decoder.parameters(), gradients.whole(), 1.0)?.clip_scale;
             Ok(())
         })?;
         let update = timed(&bench.device, || {
-            optimizer.step(decoder.parameters(), &gradients, 5e-7, scale).map_err(EngineError::from)
+            optimizer.step(decoder.parameters(), gradients.whole(), 5e-7, scale).map_err(EngineError::from)
         })?;
         if repeat > 0 {
             for (stage, seconds) in stages.iter_mut().zip([zeroing, passes, norm, update]) {

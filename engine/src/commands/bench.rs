@@ -10,7 +10,7 @@ use selfplay_records::atomic;
 use selfplay_trainer::{Offload, Recompute};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, BenchPart, Ceilings, ProfileTable, profile, profile_text, table};
+use crate::bench::{Bench, BenchPart, Ceilings, ProfileTable, SampledMaps, profile, profile_text, table};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -59,11 +59,16 @@ pub struct Args {
     /// What a backward computes again: with auto as little as the memory allows.
     #[arg(long, value_name = "RULE", default_value = "auto")]
     pub recompute: Recompute,
-    /// none or optimizer
+    /// none, optimizer or optimizer+gradients
     ///
-    /// Whether the host keeps the optimizer's state and the masters.
+    /// What of a training's state the host keeps.
     #[arg(long, value_name = "RULE", default_value = "none")]
     pub offload: Offload,
+    /// Sample with FP8 weights
+    ///
+    /// As sample.weights = "fp8".
+    #[arg(long)]
+    pub fp8: bool,
     /// As --recompute false
     #[arg(long, conflicts_with = "recompute")]
     pub no_recompute: bool,
@@ -138,6 +143,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         micro_batch_tokens: args.micro_batch_tokens,
         recompute: if args.no_recompute { Recompute::Never } else { args.recompute },
         offload: args.offload,
+        maps: if args.fp8 { SampledMaps::Fp8 } else { SampledMaps::Own },
         repeats: args.repeats,
         seed: args.seed,
         ceilings: Ceilings { bytes_per_second: f64::NAN, flops_per_second: f64::NAN },
@@ -160,6 +166,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
             "pairs": args.pairs, "rows": args.rows, "max_tokens": args.max_tokens,
             "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute, "offload": bench.offload,
+            "fp8": args.fp8,
             "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
             "profile": profiles,
         });

@@ -172,7 +172,7 @@ impl<'a> EvaluatedPolicy<'a> {
             endpoints: None,
             seed: self.recipe.seed,
             iteration: EVALUATE_STREAM,
-            ..self.recipe.sample.clone()
+            ..self.recipe.sample.clone().with_own_weights()
         };
         let mut decoder = self.take()?;
         prepare(&mut decoder, &settings)?;

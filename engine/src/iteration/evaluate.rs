@@ -125,9 +125,9 @@ fn held_out_samples(
         temperature: eval.temperature,
         seed: session.recipe.seed,
         iteration: EVAL_STREAM,
-        ..session.recipe.sample.clone()
+        ..session.recipe.sample.clone().with_own_weights()
     };
-    let decoder = policy.for_sampling(session)?;
+    let decoder = policy.for_evaluation(session)?;
     let inputs = &session.inputs;
     let name = if iteration == 0 {
         "start: answering".to_owned()

@@ -1,7 +1,8 @@
 //! The sampler's log-probs against the trainer's, on the iteration's real candidates and the same weights.
 //!
 //! They come from two code paths (paged cache against packed forward) and must agree within 1e-4 in f32: a larger
-//! difference means that the policy is trained on other probabilities than it was sampled with.
+//! difference means that the policy is trained on other probabilities than it was sampled with. Where rounded weights draw
+//! (`sample.weights = "fp8"`), the difference is theirs, and says what the rounding changes.
 
 use selfplay_model::Decoder;
 use selfplay_records::Candidates;
@@ -10,6 +11,7 @@ use selfplay_trainer::{PromptResponse, log_probs};
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
+use crate::run::events::Event;
 use crate::run::summary::LogProbDifference;
 use crate::stages::{Product, Workspace};
 
@@ -31,11 +33,17 @@ pub fn report(iteration: &Iteration<'_>, policy: &Decoder) -> Result<(), EngineE
     let theirs = sampled.iter().flat_map(|one| &one.log_probs);
     let difference = compare(theirs.zip(computed.iter().flat_map(|row| &row.tokens)));
     write_json(&path, &difference)?;
+    let LogProbDifference { tokens, mean, max, kl } = difference;
+    let is_fp8 = iteration.recipe().sample.is_fp8();
+    let (sampler, also) = match is_fp8 {
+        true => ("sampler in FP8", format!(", KL about {kl:.1e}")),
+        false => ("sampler", String::new()),
+    };
     iteration.progress().line(format!(
-        "iteration {}: sampler and trainer differ by {:.1e} nats a token on average, {:.1e} at most ({} tokens)",
-        iteration.number, difference.mean, difference.max, difference.tokens
+        "iteration {}: {sampler} and trainer differ by {mean:.1e} nats a token on average, {max:.1e} at most{also} ({tokens} tokens)",
+        iteration.number
     ));
-    Ok(())
+    iteration.record(Event::LogProbsCompared { iteration: iteration.number, tokens, mean, max, kl })
 }
 
 /// A response with the sampler's log-probs.
@@ -50,8 +58,9 @@ fn gather(rows: &[Candidates], tokens: usize) -> Vec<SampledResponse> {
     let mut count = 0;
     for row in rows {
         for response in &row.responses {
+            let log_probs = response.sampler_logprobs.as_ref().or(response.logprobs.as_ref());
             let (Some(prompt), Some(ids), Some(log_probs)) =
-                (&row.prompt.prompt_ids, &response.ids, &response.logprobs)
+                (&row.prompt.prompt_ids, &response.ids, log_probs)
             else {
                 continue;
             };
@@ -73,18 +82,22 @@ fn gather(rows: &[Candidates], tokens: usize) -> Vec<SampledResponse> {
     gathered
 }
 
-/// Mean and maximum of the absolute differences.
+/// Mean and maximum of the absolute differences, and the divergence.
 fn compare<'a>(tokens: impl Iterator<Item = (&'a f32, &'a f32)>) -> LogProbDifference {
     let mut difference = LogProbDifference::default();
-    let mut sum = 0.0;
+    let (mut sum, mut kl) = (0.0, 0.0);
     for (sampler, trainer) in tokens {
-        let apart = (f64::from(*sampler) - f64::from(*trainer)).abs();
+        let log_ratio = f64::from(*trainer) - f64::from(*sampler);
+        let apart = log_ratio.abs();
+        // r − 1 − log r: never below 0, and KL(sampler ‖ trainer) in the mean over the sampler's draws.
+        kl += log_ratio.exp_m1() - log_ratio;
         difference.tokens += 1;
         sum += apart;
         difference.max = difference.max.max(apart);
     }
     if difference.tokens > 0 {
         difference.mean = sum / difference.tokens as f64;
+        difference.kl = kl / difference.tokens as f64;
     }
     difference
 }
@@ -98,7 +111,12 @@ mod tests {
     #[test]
     fn differences_by_hand() {
         let difference = compare([-1.0_f32, -2.0].iter().zip(&[-1.5_f32, -1.75]));
-        assert_eq!(difference, LogProbDifference { tokens: 2, mean: 0.375, max: 0.5 });
+        // (e^-0.5 − 1 + 0.5 + e^0.25 − 1 − 0.25) / 2
+        assert!((difference.kl - 0.070_278_038).abs() < 1e-8, "{}", difference.kl);
+        assert_eq!(
+            LogProbDifference { kl: 0.0, ..difference },
+            LogProbDifference { tokens: 2, mean: 0.375, max: 0.5, kl: 0.0 }
+        );
         assert_eq!(compare([].iter().zip(&[])), LogProbDifference::default());
     }
 

@@ -38,6 +38,16 @@ impl Policy {
         Ok(decoder)
     }
 
+    /// Packed for answers that tell of the policy itself: with its own weights, whatever draws candidates.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub fn for_evaluation(&mut self, session: &Session) -> Result<&Decoder, EngineError> {
+        let decoder = self.load(session)?;
+        prepare(decoder, &session.recipe.sample.clone().with_own_weights())?;
+        Ok(decoder)
+    }
+
     /// For log-probs as the trainer computes them: the packed weights are dropped.
     ///
     /// # Errors

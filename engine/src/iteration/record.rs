@@ -94,6 +94,7 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         loss_last: trained.loss_last,
         logprob_difference: difference.as_ref().map(|difference| difference.max),
         logprob_difference_mean: difference.as_ref().map(|difference| difference.mean),
+        logprob_difference_kl: difference.as_ref().map(|difference| difference.kl),
         eval_accuracy: evaluation.and_then(|eval| eval.eval_accuracy),
         seconds: events::seconds_of(&lines, number),
         prompts: shards.prompts,

@@ -22,6 +22,7 @@ use crate::run::stages_left::{IterationWork, StagesLeft, stages_left};
 use crate::run::summary::IterationSummary;
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
+use crate::stages::check_device;
 use crate::tracking::Tracking;
 
 /// Everything that the stages share.
@@ -80,6 +81,7 @@ impl Session {
         hold: RunHold,
         runtime: &Runtime,
     ) -> Result<Self, EngineError> {
+        check_device(&runtime.device, &recipe.sample)?;
         let RunHold { lock, ranks } = hold;
         if !ranks.several() {
             remove_leftovers(run.root())?;

@@ -17,7 +17,7 @@ use selfplay_model::{Architecture, ModelError};
 use selfplay_records::ExampleKind;
 use selfplay_sampler::{Capacity, SampleSettings};
 use selfplay_scorer::Footprint;
-use selfplay_trainer::{Offload, Recompute, TrainSettings};
+use selfplay_trainer::{BLOCKS_THERE, Offload, Recompute, StatePlace, TrainSettings};
 
 use super::state_bytes::StateBytes;
 use crate::device::DeviceChoice;
@@ -106,6 +106,11 @@ impl<'a> Models<'a> {
         self.preference.weight_bytes(self.preference_dtype, self.on_gpu())
     }
 
+    /// The blocks' maps in E4M3, a byte a number, with a scale for each output.
+    pub(crate) fn fp8_maps(&self) -> u64 {
+        self.policy.map_numbers() + 4 * self.policy.map_outputs()
+    }
+
     /// The packed copies that a CPU samples with: maps of four bits as such, with scales of 32 bits.
     fn packed_weights(&self) -> u64 {
         match self.policy_quantized {
@@ -177,7 +182,7 @@ pub(crate) fn training(
     settings: &TrainSettings,
     memory: Option<u64>,
 ) -> MemoryBreakdown {
-    let mut bytes = beside_activations(models, settings, is_offloaded(models, settings, memory));
+    let mut bytes = beside_activations(models, settings, state_place(models, settings, memory));
     bytes.add(
         "kept for the backward pass",
         activations(models, settings, keep_plan(models, settings, memory)),
@@ -196,28 +201,51 @@ pub(crate) fn training(
 /// What is freed and not given back yet: measured peaks lie between none and a ninth above the rest.
 const SLACK: u64 = 20;
 
-/// Whether the optimizer's state and the f32 masters are kept in the host's memory. With `auto` they are where the device has
-/// no room for them; where its memory is not known here, they are not.
-pub(super) fn is_offloaded(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> bool {
+/// Where a training's state goes. With `auto` the host keeps what the device has no room for, the optimizer's state and the f32
+/// masters before the gradients; where the device's memory is not known here, nothing.
+pub(crate) fn state_place(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> StatePlace {
     match settings.offload {
-        _ if !models.on_gpu() => false,
-        Offload::None => false,
-        Offload::Optimizer => true,
-        Offload::Auto => memory.is_some_and(|memory| {
+        _ if !models.on_gpu() => StatePlace::Device,
+        Offload::None => StatePlace::Device,
+        Offload::Optimizer => StatePlace::Host,
+        Offload::OptimizerAndGradients => StatePlace::HostWithGradients,
+        Offload::Auto => {
+            let Some(memory) = memory else { return StatePlace::Device };
             let least = activations(models, settings, KeepPlan::LEAST) + passing(models, settings);
-            beside_activations(models, settings, false).total() + least > usable(models, memory)
-        }),
+            let fits =
+                |place| beside_activations(models, settings, place).total() + least <= usable(models, memory);
+            if fits(StatePlace::Device) {
+                StatePlace::Device
+            } else if fits(StatePlace::Host) || blocks_there(models, settings).is_none() {
+                StatePlace::Host
+            } else {
+                StatePlace::HostWithGradients
+            }
+        }
     }
+}
+
+/// Numbers of gradients that the device has where the host keeps the blocks'; `None` where that is all of them.
+fn blocks_there(models: &Models<'_>, settings: &TrainSettings) -> Option<u64> {
+    let trained = trained_numbers(models.policy, settings);
+    let layers = models.policy.num_layers as u64;
+    // An adapter's numbers are the blocks'.
+    let blocks = if settings.lora.is_some() { trained } else { models.policy.block_numbers() };
+    let there = blocks.div_ceil(layers.max(1)) * BLOCKS_THERE as u64;
+    (there < blocks).then(|| trained - blocks + there)
 }
 
 /// Bytes that a training keeps in the host's memory for a device.
 pub(crate) fn offloaded_bytes(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> u64 {
-    match is_offloaded(models, settings, memory) {
-        true => {
-            let trained = trained_numbers(models.policy, settings);
-            4 * trained + settings.state_bytes(trained)
+    let trained = trained_numbers(models.policy, settings);
+    let state = 4 * trained + settings.state_bytes(trained);
+    match state_place(models, settings, memory) {
+        StatePlace::Device => 0,
+        StatePlace::Host => state,
+        StatePlace::HostWithGradients => {
+            let blocks = if settings.lora.is_some() { trained } else { models.policy.block_numbers() };
+            state + 4 * blocks
         }
-        false => 0,
     }
 }
 
@@ -227,23 +255,28 @@ pub(super) fn usable(models: &Models<'_>, memory: u64) -> u64 {
     if models.on_gpu() { memory - memory / 32 } else { memory / (SLACK + 1) * SLACK }
 }
 
-/// What a training holds of the model beside its passes; masters and the optimizer's state are the host's where they are
-/// `offloaded`.
-pub(super) fn state_bytes(models: &Models<'_>, settings: &TrainSettings, offloaded: bool) -> StateBytes {
+/// What a training holds of the model beside its passes, with the state in `place`: of it what is the device's.
+pub(super) fn state_bytes(models: &Models<'_>, settings: &TrainSettings, place: StatePlace) -> StateBytes {
+    let offloaded = place.is_host();
     let trained = trained_numbers(models.policy, settings);
     let width = models.policy_dtype.size_in_bytes() as u64;
+    let summed = match place {
+        StatePlace::HostWithGradients => blocks_there(models, settings).unwrap_or(trained),
+        StatePlace::Device | StatePlace::Host => trained,
+    };
     StateBytes {
         weights: models.policy_weights(),
         adapter: if settings.lora.is_some() { trained * width } else { 0 },
         masters: if width < 4 && !offloaded { trained * 4 } else { 0 },
-        gradients: trained * 4,
+        gradients: summed * 4,
         optimizer: if offloaded { 0 } else { settings.state_bytes(trained) },
     }
 }
 
-/// Weights, gradients; masters and the optimizer's state, where they are not `offloaded`.
-fn beside_activations(models: &Models<'_>, settings: &TrainSettings, offloaded: bool) -> MemoryBreakdown {
-    let state = state_bytes(models, settings, offloaded);
+/// Weights, gradients; masters and the optimizer's state: of them what is the device's.
+fn beside_activations(models: &Models<'_>, settings: &TrainSettings, place: StatePlace) -> MemoryBreakdown {
+    let offloaded = place.is_host();
+    let state = state_bytes(models, settings, place);
     let mut bytes = MemoryBreakdown::default();
     bytes.add("weights", state.weights);
     if settings.lora.is_some() {
@@ -267,7 +300,7 @@ pub(super) fn optimizer_title(settings: &TrainSettings) -> &'static str {
 /// What the largest pass of a training keeps. With `auto` as much as fits into `memory` beside the rest; the training itself
 /// asks for the memory that is free then. Where that is not known here, the least.
 pub(crate) fn keep_plan(models: &Models<'_>, settings: &TrainSettings, memory: Option<u64>) -> KeepPlan {
-    let state = beside_activations(models, settings, is_offloaded(models, settings, memory)).total();
+    let state = beside_activations(models, settings, state_place(models, settings, memory)).total();
     keep_beside(models, settings, state, memory)
 }
 
@@ -290,7 +323,12 @@ pub(super) fn keep_beside(
 
 /// The part of [`training`] that no setting of a batch changes, with all that may be the host's there.
 pub(crate) fn training_state(models: &Models<'_>, settings: &TrainSettings) -> u64 {
-    beside_activations(models, settings, may_offload(models, settings)).total()
+    let place = match may_offload(models, settings) {
+        true if settings.offload == Offload::Optimizer => StatePlace::Host,
+        true => StatePlace::HostWithGradients,
+        false => StatePlace::Device,
+    };
+    beside_activations(models, settings, place).total()
 }
 
 /// Whether the host may keep the optimizer's state and the masters.
@@ -315,7 +353,7 @@ fn decoded_maps(models: &Models<'_>) -> u64 {
 }
 
 /// Numbers that training moves: an adapter's, or all. One that the model cannot have is refused before training.
-pub(super) fn trained_numbers(policy: &Architecture, settings: &TrainSettings) -> u64 {
+pub(crate) fn trained_numbers(policy: &Architecture, settings: &TrainSettings) -> u64 {
     let all = policy.parameter_count() as u64;
     let Some(lora) = &settings.lora else { return all };
     let config = match lora.init().folder() {
@@ -330,7 +368,16 @@ fn sampling(models: &Models<'_>, recipe: &Recipe, beside: bool, memory: Option<u
     let limits = batch_limits(&recipe.sample, models.device);
     let mut bytes = MemoryBreakdown::default();
     bytes.add("policy", models.policy_weights());
-    if !models.on_gpu() {
+    let is_fp8 = recipe.sample.is_fp8() && !recipe.sample.backend.is_endpoint();
+    if models.on_gpu() {
+        if is_fp8 {
+            bytes.add("policy's maps in FP8", models.fp8_maps());
+        }
+    } else if is_fp8 {
+        // A CPU multiplies the numbers that the codes mean.
+        let head = models.policy.head_bytes(models.policy_dtype);
+        bytes.add("policy, packed for small batches", 4 * models.fp8_maps() + head);
+    } else {
         bytes.add("policy, packed for small batches", models.packed_weights());
     }
     if beside {

@@ -7,6 +7,7 @@
 //! lengths  what times are given for          cluster        all of it over several GPUs
 //! clock    seconds of a rank's part          gpu            what is published of GPUs
 //! smaller  settings that take less           state_bytes    what a training holds
+//! host_update  what an optimizer on the host adds
 //! ```
 
 mod clock;
@@ -14,6 +15,7 @@ pub(crate) mod cluster;
 pub(crate) mod device;
 pub(crate) mod fit;
 pub(crate) mod gpu;
+mod host_update;
 pub(crate) mod lengths;
 pub(crate) mod memory;
 pub(crate) mod memory_check;

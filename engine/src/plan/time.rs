@@ -22,6 +22,7 @@ use selfplay_trainer::AnchorPolicy;
 use selfplay_trainer::loss::{needs_reference, needs_whole_batch};
 
 use super::gpu::GpuModel;
+use super::host_update;
 use super::lengths::Lengths;
 use super::memory::{self, Models};
 use super::rates::{Rate, RatedStage, Rates, Work};
@@ -111,8 +112,8 @@ fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f6
 
 impl Job<'_> {
     /// `samples` responses to each of `prompts`. Bytes: a step reads the weights once for all rows, each token the keys and
-    /// values before it.
-    fn sample(&self, samples: f64, prompts: f64) -> Work {
+    /// values before it. `weights`: bytes of the weights.
+    fn sample(&self, samples: f64, prompts: f64, weights: u64) -> Work {
         let Lengths { prompt, response, .. } = self.lengths;
         let sequences = samples * prompts;
         // As many prompts as give a full batch, where there are fewer.
@@ -121,13 +122,25 @@ impl Job<'_> {
         let rows = (self.rows as f64).min(samples * prompts.min(shard.max(FULL_BATCH / samples.max(1.0))));
         let tokens = samples * response as f64;
         let context = prompt as f64 + response as f64 / 2.0;
-        let weights = self.models.policy.parameter_bytes(self.models.policy_dtype) as f64;
         let keys = self.models.policy.key_value_bytes(self.models.policy_dtype) as f64;
         let each = Work {
             flops: prompt_and_responses(self.models.policy, (prompt, response), samples),
-            bytes: tokens / rows.max(1.0) * weights + tokens * context * keys,
+            bytes: tokens / rows.max(1.0) * weights as f64 + tokens * context * keys,
         };
         each * prompts
+    }
+
+    /// Bytes of the policy's own weights.
+    fn weights(&self) -> u64 {
+        self.models.policy.parameter_bytes(self.models.policy_dtype)
+    }
+
+    /// Bytes of the weights that draw candidates: in FP8 the maps' are the codes'. Operations are counted at the rate that was
+    /// measured, whatever it was measured of.
+    fn sampled_weights(&self) -> u64 {
+        let is_fp8 = self.recipe.sample.is_fp8() && self.models.policy_dtype.size_in_bytes() < 4;
+        let maps = self.models.policy.map_numbers() * self.models.policy_dtype.size_in_bytes() as u64;
+        if is_fp8 { self.weights() - maps + self.models.fp8_maps() } else { self.weights() }
     }
 
     /// `responses` to a prompt, embedded.
@@ -227,7 +240,9 @@ impl Job<'_> {
     pub(super) fn work(&self, stage: RatedStage, prompts: f64) -> Work {
         let pairs = prompts * self.pairs();
         match stage {
-            RatedStage::Sample => self.sample(self.recipe.sample.num_samples as f64, prompts),
+            RatedStage::Sample => {
+                self.sample(self.recipe.sample.num_samples as f64, prompts, self.sampled_weights())
+            }
             RatedStage::Score => {
                 self.score(self.recipe.sample.num_samples as f64 + self.opponents()) * prompts
             }
@@ -247,6 +262,25 @@ impl Job<'_> {
         let last = if rest > 0.0 { each(rest) } else { 0.0 };
         let all = (each(batch) * whole + last) * train.epochs as f64;
         all.min(train.max_steps.map_or(f64::INFINITY, |steps| each(batch) * steps as f64))
+    }
+
+    /// Seconds that the host's part of training adds for `prompts` of one iteration, beside passes that take `passes` seconds.
+    fn host_seconds(&self, prompts: f64, passes: Option<f64>, memory: Option<u64>) -> f64 {
+        let (train, policy) = (&self.recipe.train, self.models.policy);
+        let place = memory::state_place(self.models, train, memory);
+        let steps = self.steps(prompts).min(train.max_steps.map_or(f64::INFINITY, |steps| steps as f64));
+        let numbers = memory::trained_numbers(policy, train);
+        let update = host_update::update_seconds(numbers, train, place, self.models.policy_dtype);
+        let batch = train.batch_size.saturating_mul(self.lengths.pair());
+        let micro_batches = batch.div_ceil(train.micro_batch_tokens.max(1)).max(1) as f64;
+        // Of a step's passes the forward ones are a third where nothing is computed again, a quarter where all is.
+        let backward = passes.unwrap_or(0.0) / steps.max(1.0) / micro_batches * 2.0 / 3.0;
+        let exposed = match train.lora {
+            None => host_update::exposed_seconds(policy, place, backward),
+            // An adapter's sums are small.
+            Some(_) => 0.0,
+        };
+        steps * (update + exposed * micro_batches)
     }
 
     /// Optimizer steps for `prompts` of one iteration, without the bound of `train.max_steps`.
@@ -337,6 +371,15 @@ pub(crate) fn times(
         let seconds = rate.map(|rate| job.seconds(stage, rate, job.work(stage, unit)));
         let whole = seconds.filter(|_| prompts.is_some()).map(|seconds| seconds * iterations);
         stages.push(StageTime { what: stage.name().to_owned(), seconds, whole });
+        let on_host = job.host_seconds(unit, seconds, memory);
+        if stage == RatedStage::Train && on_host > 0.0 {
+            let whole = prompts.map(|_| on_host * iterations);
+            stages.push(StageTime {
+                what: "updates on the host, by count".to_owned(),
+                seconds: Some(on_host),
+                whole,
+            });
+        }
         match rate {
             Some(rate) if rate.stage() != stage => sources.push(format!(
                 "{}: not measured; as {}, {}",
@@ -370,7 +413,7 @@ pub(super) fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
     let (prompts, samples) = (eval.max_prompts as f64, eval.num_samples as f64);
     let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
     let lengths = (job.lengths.prompt, job.lengths.response);
-    let answers = seconds(RatedStage::Sample, job.sample(samples, prompts));
+    let answers = seconds(RatedStage::Sample, job.sample(samples, prompts, job.weights()));
     let log_probs = seconds(RatedStage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
     let comparisons = if job.models.preference.is_elsewhere() {
         Some(0.0)

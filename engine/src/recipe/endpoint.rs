@@ -55,7 +55,13 @@ pub(super) fn validate(sample: &SampleSettings) -> Problems {
         ("timeout_s", sample.timeout_s.is_some(), backend.is_endpoint(), others.clone()),
         ("retries", sample.retries.is_some(), backend.is_endpoint(), others),
         ("companion", sample.companion.is_some(), backend == BackendKind::Mistralrs, with("\"mistralrs\"")),
-        ("weights", sample.weights.is_some(), has_ids, with("\"vllm\" or \"sglang\"")),
+        (
+            "weights",
+            sample.weights.is_some() && !sample.is_fp8(),
+            has_ids,
+            "no such key without backend = \"vllm\" or \"sglang\", but for \"fp8\" with \"native\""
+                .to_owned(),
+        ),
         (
             "weights_command",
             sample.weights_command.is_some(),
@@ -74,6 +80,9 @@ pub(super) fn validate(sample: &SampleSettings) -> Problems {
         }
     }
     let wrong = match (sample.weights(), backend) {
+        (WeightDelivery::Fp8, backend) if backend.is_endpoint() => {
+            Some("fp8 with backend = \"native\" alone: a server has its own ways to round weights")
+        }
         (WeightDelivery::Update, BackendKind::Vllm) => {
             Some("served, adapter or command with backend = \"vllm\"")
         }
@@ -142,6 +151,10 @@ mod tests {
         assert_eq!(sample_client(&vllm, Path::new("p")).endpoints, ["http://127.0.0.1:1/v1/"]);
         let of = |weights: WeightDelivery| SampleSettings { weights: Some(weights), ..vllm.clone() };
         assert_eq!(validate(&of(WeightDelivery::Update)).keys(), ["weights"]);
+        assert_eq!(validate(&of(WeightDelivery::Fp8)).keys(), ["weights"]);
+        let native = |weights| SampleSettings { weights: Some(weights), ..SampleSettings::default() };
+        assert!(validate(&native(WeightDelivery::Fp8)).is_empty());
+        assert_eq!(validate(&native(WeightDelivery::Served)).keys(), ["weights"]);
         assert_eq!(validate(&of(WeightDelivery::Command)).keys(), ["weights_command"]);
         assert!(validate(&of(WeightDelivery::Adapter)).is_empty());
         let companion = Some(vec!["x".to_owned()]);

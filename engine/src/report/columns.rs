@@ -183,6 +183,12 @@ pub(super) const COLUMNS: &[Column] = &[
         &[Training, Compare],
         |one| Cell::Scientific(one.logprob_difference),
     ),
+    column("differ mean", "the same on average", &[Training], |one| {
+        Cell::Scientific(one.logprob_difference_mean)
+    }),
+    column("differ KL", "an estimate of KL(sampler ‖ policy) a token, in nats", &[Training], |one| {
+        Cell::Scientific(one.logprob_difference_kl)
+    }),
     column(
         "seconds",
         "wall clock of all processes that worked on the iteration",
@@ -234,7 +240,7 @@ mod tests {
             (
                 Training,
                 "iteration,prompts,skipped,candidates,pairs,truncated,mean score,cyclic,steps,loss first,loss last,\
-                 differ",
+                 differ,differ mean,differ KL",
             ),
             (
                 Compare,

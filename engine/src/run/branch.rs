@@ -223,7 +223,9 @@ fn keeps(event: &Event, from: BranchPoint, measured: bool) -> bool {
             shared(*iteration, SharedStage::Preferences)
         }
         Event::Paired { iteration, .. } => shared(*iteration, SharedStage::Pairs),
-        Event::Trained { iteration, .. } => *iteration < from.iteration,
+        Event::LogProbsCompared { iteration, .. } | Event::Trained { iteration, .. } => {
+            *iteration < from.iteration
+        }
         Event::Evaluated { iteration, .. } | Event::Finished { iteration } => {
             measured && *iteration < from.iteration
         }

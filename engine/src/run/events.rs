@@ -68,6 +68,19 @@ pub enum Event {
         /// Wall clock.
         seconds: f64,
     },
+    /// The sampler's log-probs were compared with the trainer's, before training.
+    LogProbsCompared {
+        /// From 1.
+        iteration: usize,
+        /// Tokens that were compared.
+        tokens: usize,
+        /// Mean of |sampler − trainer|, in nats.
+        mean: f64,
+        /// The largest, in nats.
+        max: f64,
+        /// An estimate of KL(sampler ‖ trainer) a token, in nats.
+        kl: f64,
+    },
     /// `policy/` was written.
     Trained {
         /// From 1.
@@ -105,7 +118,11 @@ impl Event {
             | Self::Paired { iteration, seconds, .. }
             | Self::Trained { iteration, seconds, .. }
             | Self::Evaluated { iteration, seconds } => Some((*iteration, *seconds)),
-            Self::Started { .. } | Self::Scored { .. } | Self::Finished { .. } | Self::Stopped { .. } => None,
+            Self::Started { .. }
+            | Self::Scored { .. }
+            | Self::LogProbsCompared { .. }
+            | Self::Finished { .. }
+            | Self::Stopped { .. } => None,
         }
     }
 }

@@ -55,6 +55,10 @@ pub struct LogProbDifference {
     pub mean: f64,
     /// The largest of them.
     pub max: f64,
+    /// An estimate of KL(sampler ‖ policy) a token, in nats: the mean of r − 1 − log r for r = policy / sampler (temperature 1) over the
+    /// sampled tokens.
+    #[serde(default)]
+    pub kl: f64,
 }
 
 /// `summary.json`: an iteration's line in `show`.
@@ -101,6 +105,9 @@ pub struct IterationSummary {
     pub logprob_difference: Option<f64>,
     /// The mean of these differences.
     pub logprob_difference_mean: Option<f64>,
+    /// An estimate of KL(sampler ‖ policy) a token, in nats.
+    #[serde(default)]
+    pub logprob_difference_kl: Option<f64>,
     /// Share of right held-out responses; absent without a checker.
     pub eval_accuracy: Option<f64>,
     /// Wall clock of all processes that worked on the iteration.

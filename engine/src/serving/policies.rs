@@ -104,7 +104,7 @@ impl PolicyPlace {
 
     /// How its responses are drawn: their bytes must not depend on who else asks.
     fn sampling(&self) -> SampleSettings {
-        SampleSettings { batch_invariant: true, ..self.recipe.sample.clone() }
+        SampleSettings { batch_invariant: true, ..self.recipe.sample.clone().with_own_weights() }
     }
 }
 

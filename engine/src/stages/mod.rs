@@ -25,7 +25,7 @@ mod workspace;
 
 pub use anchors::take_anchors;
 pub use pair::pair;
-pub use sample::{prepare, sample, sample_taken};
+pub use sample::{check_device, prepare, sample, sample_taken};
 pub use score::score_shard;
 pub use shards::{Collected, Shards, shard_path};
 pub use train::{save_adapter, save_card, save_model, train, training_seed};

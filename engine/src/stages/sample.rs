@@ -7,7 +7,8 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use selfplay_model::{Decoder, ModelError};
+use candle_core::Device;
+use selfplay_model::{Decoder, ModelError, gpu};
 use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{EncodedPrompt, SampleError, SampleSettings, Sampler, SamplingProgress, encode};
 
@@ -23,11 +24,46 @@ use crate::run::dir::make_folder;
 /// Packs a policy's weights for sampling, as the settings want it.
 ///
 /// # Errors
-/// Where the device lacks the memory.
-pub fn prepare(policy: &mut Decoder, settings: &SampleSettings) -> Result<(), ModelError> {
-    policy.prepare_inference()?;
+/// Where the device lacks the memory, or does not compute as the settings want it.
+pub fn prepare(policy: &mut Decoder, settings: &SampleSettings) -> Result<(), EngineError> {
+    if settings.is_fp8() {
+        if let Some(fault) = policy.fp8_fault().map_err(ModelError::from)? {
+            return Err(no_fp8(&fault));
+        }
+        policy.prepare_fp8_inference().map_err(ModelError::from)?;
+    } else {
+        policy.prepare_inference().map_err(ModelError::from)?;
+    }
     policy.set_batch_invariant(settings.batch_invariant);
     Ok(())
+}
+
+/// That the device can sample as the settings want it, before anything is loaded.
+///
+/// # Errors
+/// A GPU that does not multiply in FP8 where that is wanted.
+pub fn check_device(device: &Device, settings: &SampleSettings) -> Result<(), EngineError> {
+    match settings.is_fp8() && !gpu::has_fp8(device).map_err(ModelError::from)? {
+        true => Err(no_fp8(gpu::NO_FP8)),
+        false => Ok(()),
+    }
+}
+
+fn no_fp8(fault: &str) -> EngineError {
+    EngineError::input(format!(
+        "sample.weights = \"fp8\": {fault}; leave the key out, and the policy's own weights sample"
+    ))
+}
+
+/// Rows as they are written: what rounded weights drew has their log-probs apart. The policy's own are computed by the pass before
+/// training, of those responses that are trained on.
+fn named_log_probs(settings: &SampleSettings, mut rows: Vec<Candidates>) -> Vec<Candidates> {
+    if settings.is_fp8() {
+        for response in rows.iter_mut().flat_map(|row| &mut row.responses) {
+            response.sampler_logprobs = response.logprobs.take();
+        }
+    }
+    rows
 }
 
 /// Samples the `missing` shards of the prompts with a policy that is prepared; where a server draws the responses, with one that is not,
@@ -71,7 +107,8 @@ pub fn sample(
         ControlFlow::Continue(())
     };
     let mut finished = FinishedShards::new(place, missing, hand_on);
-    let mut on_shard = |index: usize, rows: Vec<Candidates>| finished.put(index, rows);
+    let mut on_shard =
+        |index: usize, rows: Vec<Candidates>| finished.put(index, named_log_probs(&settings, rows));
     let asked: Vec<&[EncodedPrompt<'_>]> = asked.iter().map(Vec::as_slice).collect();
     if sampler.generate_shards(&asked, &mut on_progress, &mut on_shard)?.is_break() {
         return Ok(());
@@ -109,7 +146,8 @@ pub fn sample_taken(
             place.moved();
             if place.check_stop().is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let mut on_shard = |index: usize, rows: Vec<Candidates>| finished.put(index, rows);
+        let mut on_shard =
+            |index: usize, rows: Vec<Candidates>| finished.put(index, named_log_probs(&settings, rows));
         match sampler.generate_shards(&[&asked], &mut on_progress, &mut on_shard) {
             Err(EngineError::Sample(SampleError::Interrupted)) => {
                 place.check_stop()?;
@@ -132,4 +170,65 @@ fn settings_of(place: &dyn Workspace, policy: &Decoder) -> Result<SampleSettings
         capacity: sampling_file::earlier(&place.path(Product::SamplingFile), policy.device())?,
         ..recipe.sample.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use selfplay_model::gpu::{Captured, Gemm, Launch, Launcher, emulate};
+    use selfplay_records::{HasKind, Kind, Response};
+    use selfplay_sampler::WeightDelivery;
+
+    use super::*;
+
+    /// A GPU of before FP8, which does nothing.
+    struct OldGpu;
+
+    impl Launcher for OldGpu {
+        fn launch(&self, _: &Launch) -> candle_core::Result<()> {
+            Ok(())
+        }
+
+        fn gemm(&self, _: &Gemm) -> candle_core::Result<()> {
+            Ok(())
+        }
+
+        fn has_fp8(&self) -> candle_core::Result<bool> {
+            Ok(false)
+        }
+
+        fn begin_capture(&self) -> candle_core::Result<()> {
+            Ok(())
+        }
+
+        fn end_capture(&self) -> candle_core::Result<Box<dyn Captured>> {
+            candle_core::bail!("nothing was recorded")
+        }
+    }
+
+    #[test]
+    fn a_gpu_without_fp8_is_refused_before_anything_is_loaded() {
+        let fp8 = SampleSettings { weights: Some(WeightDelivery::Fp8), ..SampleSettings::default() };
+        assert!(check_device(&Device::Cpu, &fp8).is_ok());
+        let _gpu = emulate(Arc::new(OldGpu));
+        assert!(check_device(&Device::Cpu, &SampleSettings::default()).is_ok());
+        let error = check_device(&Device::Cpu, &fp8).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        let text = error.to_string();
+        for word in ["sample.weights", "8.9", "leave the key out"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+
+    #[test]
+    fn rounded_weights_log_probs_go_by_another_name() {
+        let response = Response { logprobs: Some(vec![-1.0]), ..Response::default() };
+        let rows = vec![Candidates { responses: vec![response], ..Candidates::default() }];
+        let fp8 = SampleSettings { weights: Some(WeightDelivery::Fp8), ..SampleSettings::default() };
+        assert_eq!(named_log_probs(&SampleSettings::default(), rows.clone()), rows);
+        let named = named_log_probs(&fp8, rows);
+        let response = &named[0].responses[0];
+        assert_eq!((&response.logprobs, &response.sampler_logprobs), (&None, &Some(vec![-1.0])));
+    }
 }

@@ -110,6 +110,22 @@ impl Architecture {
         maps.map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
     }
 
+    /// Numbers of all blocks: everything but embedding, final norm and output head.
+    pub fn block_numbers(&self) -> u64 {
+        let modules = self.modules();
+        let numbers = |spec: &TensorSpec| spec.shape.iter().product::<usize>() as u64;
+        let others = [modules.embedding.clone(), modules.final_norm.tensor()];
+        let head: u64 = modules.head.iter().flat_map(|head| head.tensors()).map(|spec| numbers(&spec)).sum();
+        self.parameter_count() as u64 - others.iter().map(numbers).sum::<u64>() - head
+    }
+
+    /// Outputs of these maps.
+    pub fn map_outputs(&self) -> u64 {
+        let modules = self.modules();
+        let maps = modules.tensors().into_iter().filter(|spec| modules.is_of_block(spec));
+        maps.map(|spec| spec.shape.first().copied().unwrap_or(0) as u64).sum()
+    }
+
     /// Numbers of the largest of these maps.
     pub fn largest_map(&self) -> u64 {
         let modules = self.modules();

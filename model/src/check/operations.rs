@@ -2,6 +2,8 @@
 //!
 //! Past 400 lines because the comparisons are one list, an operation each.
 
+mod fp8;
+
 use candle_core::{DType, Result, Tensor};
 
 use super::{CheckTarget, Deviation, distance, noise};
@@ -41,6 +43,7 @@ pub fn compare_all(target: &CheckTarget, size: InputSize, seed: u64) -> Result<V
     run.gated_units_and_sums()?;
     run.rows_by_index()?;
     run.linear_maps()?;
+    run.fp8_maps()?;
     run.attention()?;
     run.paged_attention()?;
     Ok(run.found)

@@ -3,6 +3,7 @@
 //! A CPU form is a plain function over slices, generic over [`Real`]: f32 for work, f64 for the tests of derivatives. An
 //! operation chooses the type by its tensors' dtype (`by_dtype`), so that its callers have no type parameter.
 
+pub mod e4m3;
 pub mod encoder;
 pub mod gemm;
 pub mod parallel;

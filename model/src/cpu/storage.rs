@@ -113,8 +113,9 @@ impl<T: Real, R, F: FnOnce(&mut [T]) -> R> InplaceOp1 for InPlace<T, F, R> {
         let Some(slice) = slice_mut::<T>(storage) else {
             bail!("an in-place operation on {dtype} was asked for {:?}", T::DTYPE)
         };
+        let Some(slice) = slice.get_mut(start..end) else { return Err(without_memory()) };
         if let Some(f) = self.f.take() {
-            *self.result.borrow_mut() = Some(f(&mut slice[start..end]));
+            *self.result.borrow_mut() = Some(f(slice));
         }
         Ok(())
     }
@@ -142,7 +143,12 @@ fn slice_mut<T: Real>(storage: &mut CpuStorage) -> Option<&mut [T]> {
 
 fn contiguous<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
+        Some((start, end)) => data.get(start..end).ok_or_else(without_memory),
         None => bail!("this operation needs a contiguous tensor, not {layout:?}"),
     }
+}
+
+/// The tensor's memory was given back ([`crate::tensor_memory`]) and not brought again.
+fn without_memory() -> candle_core::Error {
+    candle_core::Error::Msg("a tensor was read whose memory is given back at present".to_owned())
 }

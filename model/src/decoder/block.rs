@@ -73,6 +73,19 @@ impl Block {
         [&attention.qkv, &attention.output, &feed_forward.gate_up, &feed_forward.down]
     }
 
+    /// All parameters: the maps' with their adapters', and the norms'.
+    pub(super) fn parameters(&self) -> Vec<ParameterId> {
+        let maps = self.linears().into_iter().flat_map(Linear::parameters);
+        let of_heads = self.attention.qk_norms.map(|norms| [norms.queries, norms.keys]);
+        let norms = [
+            self.attention_norm,
+            self.attention_post_norm,
+            self.feed_forward_norm,
+            self.feed_forward_post_norm,
+        ];
+        maps.chain(of_heads.into_iter().flatten()).chain(norms.into_iter().flatten()).collect()
+    }
+
     /// As [`Block::linears`], to pack them.
     pub(super) fn linears_mut(&mut self) -> [&mut Linear; 4] {
         let Self { attention, feed_forward, .. } = self;

@@ -6,6 +6,7 @@ use super::Decoder;
 use super::attention::{PackedSequences, Sequences};
 use super::block::SavedBlock;
 use super::kept::{KeepPlan, Kept};
+use super::segments::{DecoderPass, Segment};
 use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
 use crate::linear::lora::dropout::StepDropout;
@@ -59,11 +60,14 @@ impl Decoder {
         let sequences = Sequences::Packed(&packed);
         let dropout = self.step_dropout(batch);
         let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
-        let mut x = self.embed(batch.ids())?;
+        let visit = self.visit(DecoderPass::Forward)?;
+        let mut x = visit.within(Segment::Embedding, || self.embed(batch.ids()))?;
         for (layer, block) in self.blocks.iter().enumerate() {
             // A mask is of all rows.
             let rows = rows.filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
-            x = block.forward(&weights, &x, &sequences, rows, Kept::Input)?.output;
+            x = visit.within(Segment::Block(layer), || {
+                Ok(block.forward(&weights, &x, &sequences, rows, Kept::Input)?.output)
+            })?;
         }
         if let Some(rows) = rows.filter(|_| dropout.is_some()) {
             x = select_rows(&x, rows)?;
@@ -82,11 +86,13 @@ impl Decoder {
         let sequences = Sequences::Packed(&packed);
         let dropout = self.step_dropout(batch);
         let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
-        let mut x = self.embed(batch.ids())?;
+        let visit = self.visit(DecoderPass::Forward)?;
+        let mut x = visit.within(Segment::Embedding, || self.embed(batch.ids()))?;
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (layer, block) in self.blocks.iter().enumerate() {
             let keep = keep.of_block(layer, self.blocks.len());
-            let forward = block.forward(&weights, &x, &sequences, None, keep)?;
+            let forward = visit
+                .within(Segment::Block(layer), || block.forward(&weights, &x, &sequences, None, keep))?;
             blocks.push(forward.saved.unwrap_or(SavedBlock::Input(x)));
             x = forward.output;
         }

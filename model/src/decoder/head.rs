@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Decoder;
+use super::segments::{DecoderPass, Segment};
 use crate::gpu::Gpu;
 use crate::linear::Linear;
 use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward, soft_cap};
@@ -56,7 +57,9 @@ impl Decoder {
     /// The model has no output head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let weights = self.weights();
-        let logits = self.head()?.forward_wide(weights.parameters, hidden, weights.sums)?;
+        let logits = self
+            .visit(DecoderPass::Head { takes_gradients: false })?
+            .within(Segment::Head, || self.head()?.forward_wide(weights.parameters, hidden, weights.sums))?;
         if let Some(cap) = self.architecture.final_softcap {
             soft_cap(&logits, cap)?;
         }
@@ -82,10 +85,13 @@ impl Decoder {
         check_targets(targets, rows.len(), head.outputs())?;
         let chunks = self.chunks(head, hidden, rows.len())?;
         let mut parts = Vec::new();
-        for (rows, targets) in rows.chunks(chunks.rows).zip(targets.chunks(chunks.rows)) {
-            let mut logits = self.chunk_logits(head, &chunks, &select_rows(hidden, rows)?)?;
-            parts.push(log_probs(&mut logits, targets)?);
-        }
+        self.visit(DecoderPass::Head { takes_gradients: false })?.within(Segment::Head, || {
+            for (rows, targets) in rows.chunks(chunks.rows).zip(targets.chunks(chunks.rows)) {
+                let mut logits = self.chunk_logits(head, &chunks, &select_rows(hidden, rows)?)?;
+                parts.push(log_probs(&mut logits, targets)?);
+            }
+            Ok(())
+        })?;
         // Read when all are under way.
         let mut out = Vec::with_capacity(rows.len());
         for part in parts {
@@ -116,15 +122,19 @@ impl Decoder {
         let _stage = profile::stage("head, backward");
         let d_hidden = hidden.zeros_like()?;
         let chunks = self.chunks(head, hidden, rows.len())?;
-        for ((rows, targets), d) in
-            rows.chunks(chunks.rows).zip(targets.chunks(chunks.rows)).zip(d_log_probs.chunks(chunks.rows))
-        {
-            let x = select_rows(hidden, rows)?;
-            let logits = self.chunk_logits(head, &chunks, &x)?;
-            let d_logits = log_probs_backward(logits, targets, d, hidden.dtype())?;
-            let dx = head.backward(&self.parameters, &x, &d_logits, gradients)?;
-            add_rows(&d_hidden, &dx, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None)?;
-        }
+        let gradients = &*gradients;
+        self.visit(DecoderPass::Head { takes_gradients: true })?.within(Segment::Head, || {
+            for ((rows, targets), d) in
+                rows.chunks(chunks.rows).zip(targets.chunks(chunks.rows)).zip(d_log_probs.chunks(chunks.rows))
+            {
+                let x = select_rows(hidden, rows)?;
+                let logits = self.chunk_logits(head, &chunks, &x)?;
+                let d_logits = log_probs_backward(logits, targets, d, hidden.dtype())?;
+                let dx = head.backward(&self.parameters, &x, &d_logits, gradients)?;
+                add_rows(&d_hidden, &dx, &rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), None)?;
+            }
+            Ok(())
+        })?;
         Ok(d_hidden)
     }
 

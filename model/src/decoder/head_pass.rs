@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Error, Result, Tensor};
 
 use super::Decoder;
 use super::head::{check_rows, head_chunk_rows};
+use super::segments::{DecoderPass, Segment};
 use crate::gpu::Gpu;
 use crate::linear::Linear;
 use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward};
@@ -72,6 +73,9 @@ impl Decoder {
         let mut pass = HeadPass::new(self, hidden, rows, targets)?;
         let chunks = rows.len().div_ceil(pass.size);
         let (mut values, mut done) = (Vec::with_capacity(rows.len()), 0);
+        let gradients = &*gradients;
+        let visit = self.visit(DecoderPass::Head { takes_gradients: true })?;
+        visit.before(Segment::Head)?;
         for number in 0..chunks {
             values.extend(pass.forward(number)?);
             let d = derivatives(&values)?;
@@ -80,6 +84,8 @@ impl Decoder {
                 done += 1;
             }
         }
+        visit.after(Segment::Head)?;
+        drop(visit);
         if chunks == 0 {
             derivatives(&[])?;
         }
@@ -119,7 +125,7 @@ impl<'a> HeadPass<'a> {
         Ok(values.into_iter().map(|x| x as f32).collect())
     }
 
-    fn backward(&mut self, number: usize, d: &[f32], gradients: &mut Gradients) -> Result<()> {
+    fn backward(&mut self, number: usize, d: &[f32], gradients: &Gradients) -> Result<()> {
         let _stage = profile::stage("head, backward");
         let range = self.range(number);
         let (logits, room) = match self.waiting.iter().position(|chunk| chunk.number == number) {

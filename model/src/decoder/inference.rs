@@ -6,7 +6,7 @@ use super::Decoder;
 use super::attention::Sequences;
 use super::kept::Kept;
 use super::rotary::RotaryTables;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, NO_FP8};
 use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 use crate::linear::Linear;
 use crate::ops::paged_attention::PagedStep;
@@ -18,9 +18,45 @@ impl Decoder {
     /// # Errors
     /// A tensor that is not a contiguous CPU one.
     pub fn prepare_inference(&mut self) -> Result<()> {
+        self.blocks.iter_mut().flat_map(|block| block.linears_mut()).for_each(Linear::drop_fp8);
+        self.pack_maps()
+    }
+
+    /// As [`Decoder::prepare_inference`], with all maps of the blocks in FP8 ([`crate::linear`]): weights and activations are rounded
+    /// to eight bits, a byte a number more in a GPU's memory. Embedding, norms and output head stay as they are.
+    ///
+    /// # Errors
+    /// A device or dtype that does not multiply in FP8: [`Decoder::fp8_fault`]; as [`Decoder::prepare_inference`].
+    pub fn prepare_fp8_inference(&mut self) -> Result<()> {
+        if let Some(fault) = self.fp8_fault()? {
+            bail!("{fault}")
+        }
+        let gpu = Gpu::at(&self.device)?;
+        for linear in self.blocks.iter_mut().flat_map(|block| block.linears_mut()) {
+            linear.quantize(&self.parameters, gpu.as_ref())?;
+        }
+        self.pack_maps()
+    }
+
+    /// Why this decoder cannot sample in FP8; `None` where it can.
+    ///
+    /// # Errors
+    /// A device that this build has no kernels for.
+    pub fn fp8_fault(&self) -> Result<Option<String>> {
+        Ok(match Gpu::at(&self.device)? {
+            Some(gpu) if !gpu.has_fp8()? => Some(NO_FP8.to_owned()),
+            None if self.dtype != DType::F32 => {
+                Some(format!("FP8 is sampled from a decoder in f32 on a CPU, not in {:?}", self.dtype))
+            }
+            _ => None,
+        })
+    }
+
+    /// Packs or folds the maps that are not in FP8.
+    fn pack_maps(&mut self) -> Result<()> {
         let packs = self.dtype == DType::F32 && Gpu::at(&self.device)?.is_none();
         let maps = self.blocks.iter_mut().flat_map(|block| block.linears_mut());
-        maps.chain(self.head.as_mut()).try_for_each(|linear| match packs {
+        maps.chain(self.head.as_mut()).filter(|linear| !linear.is_fp8()).try_for_each(|linear| match packs {
             true => linear.pack(&self.parameters),
             false => linear.fold(&self.parameters),
         })
@@ -116,4 +152,61 @@ pub(super) fn check_pages(ids: &[u32], rows: &[PagedRow], cache: &KvCache) -> Re
         bail!("page {} would be written by two rows", twice[0])
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Architecture, LoadOptions, PackedBatch};
+
+    fn decoder(dtype: DType) -> Decoder {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
+        });
+        let shape = Architecture::from_json(&config, "config.json".as_ref()).unwrap();
+        let options = LoadOptions { device: Device::Cpu, dtype: Some(dtype), ..LoadOptions::default() };
+        Decoder::random(shape, 3, &options).unwrap()
+    }
+
+    fn hidden(decoder: &Decoder) -> Vec<f32> {
+        let mut batch = PackedBatch::new();
+        batch.push(&[1, 5, 9, 14, 20, 33, 50]);
+        decoder.hidden(&batch).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Near the policy's own numbers, gone with the copy, and counted.
+    #[test]
+    fn fp8_is_a_copy_beside_the_weights() {
+        let mut decoder = decoder(DType::F32);
+        let (own, bytes) = (hidden(&decoder), decoder.footprint());
+        decoder.prepare_fp8_inference().unwrap();
+        let rounded = hidden(&decoder);
+        let size = own.iter().map(|x| x * x).sum::<f32>();
+        let apart = own.iter().zip(&rounded).map(|(a, b)| (a - b) * (a - b)).sum::<f32>();
+        let share = (apart / size).sqrt();
+        assert!(share > 1e-4 && share < 0.1, "{share}");
+        // Four bytes a number and an output of the blocks' maps, and the head packed.
+        let shape = decoder.architecture();
+        let copies = 4 * (shape.map_numbers() + shape.map_outputs()) + shape.head_bytes(DType::F32);
+        assert_eq!(decoder.footprint() as u64, bytes as u64 + copies);
+        decoder.prepare_fp8_inference().unwrap();
+        assert!(hidden(&decoder) == rounded);
+        // The policy's own weights again, whichever way.
+        decoder.prepare_inference().unwrap();
+        assert!(hidden(&decoder) == own);
+        decoder.prepare_fp8_inference().unwrap();
+        decoder.drop_inference();
+        assert!(hidden(&decoder) == own);
+        assert_eq!(decoder.footprint(), bytes);
+    }
+
+    #[test]
+    fn a_cpu_samples_in_fp8_from_f32_alone() {
+        let error = decoder(DType::F64).prepare_fp8_inference().unwrap_err().to_string();
+        assert!(error.contains("F64"), "{error}");
+    }
 }

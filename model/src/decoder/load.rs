@@ -210,6 +210,7 @@ impl Decoder {
             dropout: None,
             rotary: RwLock::new(Arc::new(RotaryTables::new(&architecture, 0))),
             batch_invariant: false,
+            hooks: None,
             device: device.clone(),
             dtype,
             stored_dtype: dtype,

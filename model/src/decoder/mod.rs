@@ -27,6 +27,7 @@ mod inference;
 mod kept;
 mod load;
 mod rotary;
+mod segments;
 mod weights;
 
 use std::collections::HashSet;
@@ -41,6 +42,7 @@ pub use head::head_chunk_rows;
 pub use head_pass::head_bytes;
 pub use kept::{KeepPlan, Kept};
 pub use load::{LoadOptions, Quantization};
+pub use segments::{DecoderPass, Segment, SegmentHooks};
 
 use self::rotary::RotaryTables;
 use self::weights::DecoderWeights;
@@ -66,6 +68,8 @@ pub struct Decoder {
     rotary: RwLock<Arc<RotaryTables>>,
     /// [`Decoder::set_batch_invariant`].
     batch_invariant: bool,
+    /// [`Decoder::set_segment_hooks`].
+    hooks: Option<Arc<dyn SegmentHooks>>,
     device: Device,
     dtype: DType,
     stored_dtype: DType,

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -13,7 +13,10 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
 use candle_core::{DType, Device, Result, bail};
 
-use super::{Argument, Captured, DeviceMark, Gemm, GpuMemory, Launch, Launcher, Operand};
+use super::cublaslt::{Fp8Library, Room};
+use super::cuda_copies::CudaCopies;
+use super::host_copies::HostCopies;
+use super::{Argument, Captured, DeviceMark, Fp8Gemm, Gemm, GpuMemory, Launch, Launcher, Operand};
 
 /// Machine code and PTX of `gpu/cuda/kernels.cu`.
 static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
@@ -122,7 +125,11 @@ struct Cuda {
     blas: Arc<cublas::CudaBlas>,
     functions: Mutex<HashMap<String, CudaFunction>>,
     /// cuBLAS's own room: one that it need not ask for while a recording runs, so that what is recorded is what would run.
+    /// cuBLASLt's products use it too: all work is on one stream.
     _workspace: CudaSlice<u8>,
+    room: Room,
+    /// Opened by the first product in FP8; `None` where it does not open.
+    fp8: OnceLock<Option<Fp8Library>>,
 }
 
 /// A recording.
@@ -183,7 +190,9 @@ impl Cuda {
         let set = unsafe { blas::cublasSetWorkspace_v2(*blas.handle(), address as *mut c_void, WORKSPACE) };
         set.result().map_err(|error| candle_core::Error::Msg(format!("cuBLAS: {error}")))?;
         drop(_read);
-        Ok(Self { module, stream, blas, functions: Mutex::default(), _workspace: workspace })
+        let room = Room { address, bytes: WORKSPACE };
+        let fp8 = OnceLock::new();
+        Ok(Self { module, stream, blas, functions: Mutex::default(), _workspace: workspace, room, fp8 })
     }
 
     /// The kernel, allowed as much shared memory as it asks for.
@@ -283,6 +292,27 @@ impl Launcher for Cuda {
             )
         };
         done.map_err(|error| candle_core::Error::Msg(format!("cuBLAS, {gemm:?}: {error}")))
+    }
+
+    fn fp8_gemm(&self, gemm: &Fp8Gemm) -> Result<bool> {
+        self.stream.context().bind_to_thread().w()?;
+        let library = self.fp8.get_or_init(|| {
+            Fp8Library::open()
+                .inspect_err(|error| tracing::debug!("products in FP8 are our own kernel's: {error}"))
+                .ok()
+        });
+        match library {
+            Some(library) => library.gemm(gemm, self.room, self.stream.cu_stream().cast()),
+            None => Ok(false),
+        }
+    }
+
+    fn has_fp8(&self) -> Result<bool> {
+        Ok(self.stream.context().compute_capability().w()? >= (8, 9))
+    }
+
+    fn copies(&self) -> Result<Box<dyn HostCopies>> {
+        Ok(Box::new(CudaCopies::beside(&self.stream)?))
     }
 
     fn mark(&self) -> Result<Box<dyn DeviceMark>> {

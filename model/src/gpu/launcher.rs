@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use candle_core::{DType, Result, bail};
 
+use super::host_copies::{HostCopies, PlainCopies};
+
 /// One argument of a kernel, by value.
 #[derive(Clone, Copy, Debug)]
 pub enum Argument {
@@ -81,6 +83,27 @@ pub struct Gemm {
     pub accumulate: bool,
 }
 
+/// C \[m, n] ← (A \[m, k] · Bᵀ) times the scales of A's and of B's rows, for A and B \[n, k] in E4M3, row by row without gaps.
+#[derive(Clone, Copy, Debug)]
+pub struct Fp8Gemm {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Length of the sums: a multiple of 32.
+    pub k: usize,
+    /// Codes, u8.
+    pub a: u64,
+    /// Codes, u8.
+    pub b: u64,
+    /// f32 \[m].
+    pub a_scales: u64,
+    /// f32 \[n].
+    pub b_scales: u64,
+    /// Out: bf16 or f32; never transposed.
+    pub c: Operand,
+}
+
 /// What runs kernels and products, one after the other in the order of the calls.
 pub trait Launcher: Send + Sync {
     /// Starts a kernel.
@@ -94,6 +117,31 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// What the device says.
     fn gemm(&self, gemm: &Gemm) -> Result<()>;
+
+    /// Starts a product in FP8 by the device's own library, in whatever order it sums. `false`, with nothing started, where it has none
+    /// of this shape: our own kernel takes its place.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn fp8_gemm(&self, _gemm: &Fp8Gemm) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether the device multiplies in FP8 (compute capability 8.9 and later).
+    ///
+    /// # Errors
+    /// What the device says.
+    fn has_fp8(&self) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// What copies between the device and the host beside its work.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn copies(&self) -> Result<Box<dyn HostCopies>> {
+        Ok(Box::new(PlainCopies))
+    }
 
     /// From now on launches and products are recorded instead of started.
     ///

@@ -6,9 +6,15 @@
 //! runs the same kernels on the processor: [`emulate`].
 
 #[cfg(feature = "cuda")]
+mod cublaslt;
+#[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_copies;
+mod host_copies;
 pub(crate) mod launcher;
 mod memory;
+mod tensor_copies;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -16,8 +22,12 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
 pub use cuda::open;
-pub use launcher::{Argument, Captured, DeviceMark, Gemm, HostMark, KERNELS, Launch, Launcher, Operand};
+pub use host_copies::{CopyDone, CopyMark, HostCopies, PageLock, PlainCopies};
+pub use launcher::{
+    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
+};
 pub use memory::{GpuMemory, memory, take_peak};
+pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies};
 
 use crate::profile::{self, ProfileRecording};
 
@@ -80,6 +90,18 @@ pub fn start_profile(device: &Device) -> Result<ProfileRecording> {
     let gpu = Gpu::at(device)?;
     device.synchronize()?;
     profile::start(gpu.map(|gpu| gpu.launcher))
+}
+
+/// What is wrong with a GPU without products in FP8.
+pub const NO_FP8: &str =
+    "this GPU does not multiply in FP8; Ada, Hopper and later ones do (compute capability 8.9)";
+
+/// Whether a device computes products in FP8: on a CPU by numbers of f32 that mean the same.
+///
+/// # Errors
+/// A device that this build has no kernels for.
+pub fn has_fp8(device: &Device) -> Result<bool> {
+    Gpu::at(device)?.map_or(Ok(true), |gpu| gpu.has_fp8())
 }
 
 /// What runs the GPU forms of operations on some tensors.
@@ -199,6 +221,27 @@ impl Gpu {
         }
         let launch = Launch { kernel, grid, block: side(block)?, shared: side(shared)?, arguments };
         profile::launched(&*self.launcher, kernel, || self.launcher.launch(&launch))
+    }
+
+    /// [`Launcher::fp8_gemm`].
+    ///
+    /// # Errors
+    /// What the launcher says.
+    pub(crate) fn fp8_gemm(&self, gemm: &Fp8Gemm) -> Result<bool> {
+        let mut is_done = false;
+        profile::launched(&*self.launcher, "fp8_gemm", || {
+            is_done = self.launcher.fp8_gemm(gemm)?;
+            Ok(())
+        })?;
+        Ok(is_done)
+    }
+
+    /// [`Launcher::has_fp8`].
+    ///
+    /// # Errors
+    /// What the launcher says.
+    pub(crate) fn has_fp8(&self) -> Result<bool> {
+        self.launcher.has_fp8()
     }
 
     /// A product; one without rows, columns or sums changes nothing (C is then not accumulated into, nor cleared).

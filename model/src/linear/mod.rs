@@ -10,6 +10,7 @@
 //! | `Weight::Dense`, `Weight::Tied` | a parameter \[rows, inputs] | `dense.rs` |
 //! | `Weight::Nf4` | a frozen matrix of four bits beside the parameters | `nf4.rs` |
 //! | `Weight::Dense`, all modules of a map joined in one tensor (`Parameters::join`) | views of it are the parameters | one for all modules |
+//! | a copy of all modules of a map in FP8, for sampling alone | beside the parameters, until `Linear::unpack` | `fp8.rs` |
 //! | all modules of a map packed for a CPU's inference | beside the parameters, until `Linear::unpack` | `packed.rs` |
 //!
 //! A frozen weight in a form of its own (`nf4.rs`) is no parameter, so that neither gradients nor optimizers nor a trainer's
@@ -25,6 +26,7 @@
 
 pub mod codebook;
 mod dense;
+mod fp8;
 mod inference;
 pub(crate) mod lora;
 mod matrix;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use self::fp8::Fp8Copy;
 use self::lora::dropout::StepDropout;
 use self::lora::{AdaptedModule, Lora};
 pub(crate) use self::matrix::Matrix;
@@ -68,6 +71,8 @@ pub struct Linear {
     adds_to_packed: bool,
     /// Of modules whose matrix is quantised: the same for a CPU's inference.
     coded: Vec<Option<Arc<PackedNf4>>>,
+    /// In the place of all modules' matrices and adapters, for sampling alone.
+    fp8: Option<Fp8Copy>,
     /// In the place of a module's matrix and its adapter, for inference where nothing is packed.
     folded: Vec<Option<Tensor>>,
 }
@@ -183,6 +188,7 @@ impl Linear {
             packed: None,
             adds_to_packed: false,
             coded: Vec::new(),
+            fp8: None,
             folded: Vec::new(),
         };
         for (name, weight, bias) in modules {
@@ -256,6 +262,7 @@ impl Linear {
             + quantized.sum::<usize>()
             + self.packed.as_ref().map_or(0, |packed| packed.footprint())
             + self.coded.iter().flatten().map(|coded| coded.footprint()).sum::<usize>()
+            + self.fp8.as_ref().map_or(0, Fp8Copy::footprint)
             + self.folded.iter().flatten().map(bytes).sum::<usize>()
     }
 
@@ -325,11 +332,15 @@ impl Linear {
         }
         let _operation = profile::operation_named(
             || self.short_names(),
-            || OperationCost::product(t, self.outputs(), self.inputs, x.dtype().size_in_bytes()),
+            || {
+                let width = if self.fp8.is_some() { 1 } else { x.dtype().size_in_bytes() };
+                OperationCost::product(t, self.outputs(), self.inputs, width)
+            },
         );
         let gpu = Gpu::of(x)?;
-        match (&self.packed, &gpu) {
-            (Some(packed), None) => {
+        match (&self.fp8, &self.packed, &gpu) {
+            (Some(copy), ..) => copy.forward(gpu.as_ref(), x, out, pass.sums)?,
+            (_, Some(packed), None) => {
                 packed.forward(x, out)?;
                 self.add_to_packed(parameters, x, out, pass)?;
             }

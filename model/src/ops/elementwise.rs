@@ -92,7 +92,7 @@ pub fn scale_assign(x: &Tensor, factor: f64) -> Result<()> {
 ///
 /// # Errors
 /// A tensor that is not contiguous.
-pub(crate) fn zero(x: &Tensor) -> Result<()> {
+pub fn zero(x: &Tensor) -> Result<()> {
     let _operation = profile::operation("zero", || OperationCost::moving(&[x]));
     if let Some(gpu) = Gpu::of(x)? {
         all_of(DType::F32, &[x])?;

@@ -12,6 +12,7 @@ pub mod draw;
 pub mod elementwise;
 pub mod embedding;
 pub(crate) mod fixed_product;
+pub(crate) mod fp8_product;
 pub mod gated_unit;
 pub mod log_prob;
 pub(crate) mod nf4_product;

@@ -264,6 +264,36 @@ impl TensorFile {
         Ok(tensors)
     }
 
+    /// Whether a tensor is left to read by [`TensorFile::read_next`].
+    pub fn has_next(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// The next tensor in the file's order, on the host.
+    ///
+    /// # Errors
+    /// None is left; a failed read.
+    pub fn read_next(&mut self) -> Result<NamedTensor, ModelError> {
+        if self.entries.is_empty() {
+            return Err(self.damaged("has fewer tensors than the model".to_owned()));
+        }
+        let Entry { name, shape, dtype } = self.entries.remove(0);
+        let count = shape.iter().product();
+        let tensor = match dtype {
+            DType::U8 => Tensor::from_vec(self.bytes(count)?, shape, &Device::Cpu)?,
+            _ => Tensor::from_vec(self.values(count)?, shape, &Device::Cpu)?,
+        };
+        Ok(NamedTensor { name, tensor })
+    }
+
+    /// Holds what was read against the hash, when all tensors were.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn finish(self) -> Result<(), ModelError> {
+        self.check_hash()
+    }
+
     /// The tensors lie one behind the other to the file's end, so that by now every byte was read.
     fn check_hash(self) -> Result<(), ModelError> {
         let found = hex(self.hash);

@@ -14,6 +14,13 @@ pub enum Stored<'a> {
         /// Makes it.
         make: Box<dyn Fn() -> Result<Tensor> + 'a>,
     },
+    /// As [`Stored::Made`], of bytes.
+    MadeBytes {
+        /// Its shape.
+        dims: &'a [usize],
+        /// Makes it.
+        make: Box<dyn Fn() -> Result<Tensor> + 'a>,
+    },
 }
 
 impl Stored<'_> {
@@ -21,7 +28,7 @@ impl Stored<'_> {
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::Held(tensor) => tensor.dims(),
-            Self::Made { dims, .. } => dims,
+            Self::Made { dims, .. } | Self::MadeBytes { dims, .. } => dims,
         }
     }
 
@@ -32,7 +39,11 @@ impl Stored<'_> {
 
     /// Whether it holds bytes, which no format of numbers is for: they are stored as they are.
     pub(super) fn is_bytes(&self) -> bool {
-        matches!(self, Self::Held(tensor) if tensor.dtype() == DType::U8)
+        match self {
+            Self::Held(tensor) => tensor.dtype() == DType::U8,
+            Self::Made { .. } => false,
+            Self::MadeBytes { .. } => true,
+        }
     }
 
     /// The tensor.
@@ -42,7 +53,7 @@ impl Stored<'_> {
     pub fn tensor(&self) -> Result<Tensor> {
         match self {
             Self::Held(tensor) => Ok((*tensor).clone()),
-            Self::Made { make, .. } => make(),
+            Self::Made { make, .. } | Self::MadeBytes { make, .. } => make(),
         }
     }
 }

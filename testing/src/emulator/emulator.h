@@ -602,6 +602,34 @@ inline void multiply(Product** lanes) {
         for (unsigned i = 0; i < 4; i++) (*lanes[l]->c)[i] = c[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }
 
+// What a code of E4M3 means, by its definition: (1 + m / 8) · 2^(e − 7), without the leading one where e = 0.
+inline float e4m3_number(uint32_t code) {
+    const int exponent = static_cast<int>(code >> 3 & 15), mantissa = static_cast<int>(code & 7);
+    if (exponent == 15 && mantissa == 7) return NAN;
+    const float size = exponent == 0 ? ldexpf(static_cast<float>(mantissa), -9) : ldexpf(static_cast<float>(8 + mantissa), exponent - 10);
+    return code & 0x80 ? -size : size;
+}
+
+// a [16, 32], b [32, 8] of E4M3, c [16, 8] in the layouts of the PTX manual for mma.m16n8k32.
+inline void multiply_e4m3(Product** lanes) {
+    float a[16][32], b[32][8], c[16][8];
+    for (unsigned l = 0; l < WARP_LANES; l++) {
+        const unsigned group = l / 4, four = l % 4 * 4;
+        for (unsigned i = 0; i < 4; i++) {
+            const unsigned row = group + i % 2 * 8, column = four + i / 2 * 16;
+            for (unsigned e = 0; e < 4; e++) a[row][column + e] = e4m3_number((*lanes[l]->a)[i] >> 8 * e & 0xff);
+            c[group + i / 2 * 8][l % 4 * 2 + i % 2] = (*lanes[l]->c)[i];
+        }
+        for (unsigned i = 0; i < 2; i++)
+            for (unsigned e = 0; e < 4; e++) b[four + i * 16 + e][group] = e4m3_number(lanes[l]->b[i] >> 8 * e & 0xff);
+    }
+    for (unsigned m = 0; m < 16; m++)
+        for (unsigned k = 0; k < 32; k++)
+            for (unsigned n = 0; n < 8; n++) c[m][n] += a[m][k] * b[k][n];
+    for (unsigned l = 0; l < WARP_LANES; l++)
+        for (unsigned i = 0; i < 4; i++) (*lanes[l]->c)[i] = c[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+}
+
 // ---- Asynchronous copies.
 
 __attribute__((noinline)) inline void queue_copy(void* shared, const void* global, bool real, const Place& place) {
@@ -712,6 +740,12 @@ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* p, EMU_CALLER) {
 inline void mma_bf16_16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMU_CALLER) {
     emu::Product data = {&c, &a, {b0, b1}};
     emu::collective(emu::ALL_LANES, {"mma_bf16_16x8x16", file, line, 0}, data, emu::multiply);
+}
+
+// mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32, c += a · b.
+inline void mma_e4m3_16x8x32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, EMU_CALLER) {
+    emu::Product data = {&c, &a, {b0, b1}};
+    emu::collective(emu::ALL_LANES, {"mma_e4m3_16x8x32", file, line, 0}, data, emu::multiply_e4m3);
 }
 
 inline void cp_async_16_zero(void* shared, const void* global, bool real, EMU_CALLER) {

@@ -1,5 +1,7 @@
 //! One rank.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::Collective;
@@ -49,6 +51,10 @@ impl Collective for Alone {
 
     fn broadcast(&self, _tensors: &[&Tensor], _root: usize) -> Result<(), TrainError> {
         Ok(())
+    }
+
+    fn handle(&self) -> Option<Arc<dyn Collective>> {
+        Some(Arc::new(*self))
     }
 
     fn leave(&self) {}

@@ -1,8 +1,9 @@
 //! Ranks: the processes or threads that train one model together, and what they exchange.
 //!
-//! Data parallelism: every rank holds all weights and all examples (token ids only), and takes the gradient of one part
-//! of each optimizer batch. Gradients are summed over the ranks, and each rank then makes the same optimizer step on its
-//! own weights. Rank 0 alone writes: metrics, checkpoints, reference log-probs.
+//! Data parallelism: every rank has all examples (token ids only), and takes the gradient of one part of each optimizer batch.
+//! Gradients are summed over the ranks, and weights move alike on all. What of weights, gradients and optimizer state a rank
+//! holds is `train.zero` ([`crate::zero`]): all of it, or its own ranges. Rank 0 alone writes: metrics, checkpoints, reference
+//! log-probs.
 //!
 //! # Order of sums
 //!
@@ -26,27 +27,46 @@
 //! `agree_to_stop`), so that all ranks end at the same place, with the error or with a checkpoint. A rank that can't make the
 //! next call [leaves](Collective::leave), and every call that waits for it fails with [`TrainError::RankLost`].
 //!
-//! # Other implementations
+//! # Implementations
 //!
-//! - **NCCL**, one process per GPU: `all_reduce` and `broadcast` are `ncclAllReduce` (sum) and `ncclBroadcast` on the tensors'
-//!   own memory and stream, grouped in one `ncclGroupStart`/`End`. `all_gather` copies its few numbers to the device and back.
-//!   NCCL fixes the order of a sum by topology and message size, not by time: all ranks get the same bits, and a
-//!   repeated run on the same machines gets them again, but they are not those of `in_parts`. `leave` is
-//!   `ncclCommAbort`; the others see the loss through `ncclCommGetAsyncError` while they wait.
-//! - **MPI**, one process per rank: `MPI_Allgather` for numbers, which may come from another number of nodes than the
-//!   sums; tensors on the host. For the order above, gather each tensor in pieces and add from the left. `leave` is
-//!   `MPI_Abort`.
+//! | | ranks | sums |
+//! |---|---|---|
+//! | [`Alone`] | one | none, or of parts one after the other |
+//! | [`Threads`] | threads of one process | in the order above |
+//! | `Mpi`, feature `mpi` | processes, by `mpirun` or `srun`; tensors on the host | in the order above |
+//! | `Nccl`, feature `nccl` | processes, one per GPU; the tensors' own memory | NCCL's, fixed by topology and size, not by time |
 //!
-//! Both call from one thread at a time. Ranks need not share a file system: only rank 0 reads and writes the run's folder.
+//! All but the last have the same bits. With NCCL all ranks get the same bits, and a repeated run on the same machines gets
+//! them again, but they are not those of `in_parts`.
+//!
+//! All are called from one thread at a time. Ranks need not share a file system: only rank 0 reads and writes the run's folder.
 
 mod alone;
+#[cfg(any(test, feature = "mpi"))]
+mod bytes;
+#[cfg(any(test, feature = "nccl"))]
+mod id_exchange;
+#[cfg(feature = "mpi")]
+mod mpi;
+#[cfg(any(test, feature = "nccl"))]
+mod nccl;
+pub(crate) mod sliced;
 mod threads;
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::TrainError;
 
 pub use alone::Alone;
+#[cfg(feature = "nccl")]
+pub use id_exchange::{ExchangeFile, ExchangeSocket, ID_BYTES, IdExchange, RankId, Through};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
+pub use sliced::Sliced;
 pub use threads::Threads;
 
 /// One rank's view of all ranks.
@@ -80,6 +100,44 @@ pub trait Collective: Send + Sync {
     /// # Errors
     /// As [`Collective::all_reduce`].
     fn broadcast(&self, tensors: &[&Tensor], root: usize) -> Result<(), TrainError>;
+
+    /// Sums each tensor over the ranks as [`Collective::all_reduce`] does, each range of it for the rank that owns it: a rank's
+    /// own ranges then hold the sums, and the rest of its tensors is of no use.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce`].
+    fn reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.all_reduce(&tensors.iter().map(|sliced| sliced.tensor).collect::<Vec<_>>())
+    }
+
+    /// Copies each range of each tensor from the rank that owns it to all others, in place. The tensors may be read once
+    /// [`Collective::settle`] was called, and their own ranges must not be written before.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce`].
+    fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        for root in 0..self.world() {
+            let parts: Vec<Tensor> = tensors
+                .iter()
+                .filter_map(|sliced| sliced.part_of(root).transpose())
+                .collect::<Result<_, _>>()?;
+            self.broadcast(&parts.iter().collect::<Vec<_>>(), root)?;
+        }
+        Ok(())
+    }
+
+    /// Has what is computed from now on wait for the gathers that were begun: where they run beside the computation.
+    ///
+    /// # Errors
+    /// A rank is lost, or the device fails.
+    fn settle(&self) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Another handle to this same rank; `None` where there is none to be had. `train.zero` past 1 needs one.
+    fn handle(&self) -> Option<Arc<dyn Collective>> {
+        None
+    }
 
     /// Ends this rank's part: calls of other ranks that wait for it, or will, fail. Called on an error that the ranks
     /// could not agree on.

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::*;
 
 /// Runs `work` on every rank of a group of threads; the results by rank.
-fn on_ranks<T: Send>(world: usize, work: impl Fn(Threads) -> T + Sync) -> Vec<T> {
+pub(crate) fn on_ranks<T: Send>(world: usize, work: impl Fn(Threads) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> =
@@ -16,7 +16,7 @@ fn on_ranks<T: Send>(world: usize, work: impl Fn(Threads) -> T + Sync) -> Vec<T>
     })
 }
 
-fn tensor(values: &[f32]) -> Tensor {
+pub(crate) fn tensor(values: &[f32]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
 }
 

@@ -8,14 +8,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 
-use super::{Collective, add_to};
+use super::sliced::{part, pieces};
+use super::{Collective, Sliced, add_to};
 use crate::TrainError;
 
-/// One rank of a group of threads. Dropping it is leaving.
-pub struct Threads {
+/// One rank of a group of threads. Dropping it, and its handles, is leaving.
+pub struct Threads(Arc<ThreadRank>);
+
+struct ThreadRank {
     rank: usize,
     group: Arc<ThreadGroup>,
 }
+
+/// Numbers of a range that are summed or copied at a time.
+const PIECE: usize = 1 << 20;
 
 struct ThreadGroup {
     world: usize,
@@ -53,9 +59,11 @@ impl Threads {
             }),
             changed: Condvar::new(),
         });
-        (0..world).map(|rank| Threads { rank, group: group.clone() }).collect()
+        (0..world).map(|rank| Threads(Arc::new(ThreadRank { rank, group: group.clone() }))).collect()
     }
+}
 
+impl ThreadRank {
     fn lock(&self) -> MutexGuard<'_, Round> {
         self.group.round.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,16 +100,32 @@ impl Threads {
         tensors: &[&Tensor],
         work: impl Fn(&[&Tensor]) -> candle_core::Result<()>,
     ) -> Result<(), TrainError> {
+        let places = (self.rank..tensors.len()).step_by(self.group.world);
+        self.on_places(tensors, places, |_, each| work(each))
+    }
+
+    /// As [`ThreadRank::on_tensors`], on the tensors at these places of the list; `work` gets the place as well.
+    fn on_places(
+        &self,
+        tensors: &[&Tensor],
+        places: impl Iterator<Item = usize>,
+        work: impl Fn(usize, &[&Tensor]) -> candle_core::Result<()>,
+    ) -> Result<(), TrainError> {
         let all = self.exchange(Given::Tensors(tensors.iter().map(|&tensor| tensor.clone()).collect()))?;
         let lists = tensor_lists(&all)?;
-        for place in (self.rank..tensors.len()).step_by(self.group.world) {
+        for place in places {
             let each: Vec<&Tensor> = lists.iter().map(|list| &list[place]).collect();
-            if let Err(error) = work(&each) {
+            if let Err(error) = work(place, &each) {
                 self.leave();
                 return Err(error.into());
             }
         }
         self.exchange(Given::Values(Vec::new())).map(drop)
+    }
+
+    fn leave(&self) {
+        self.lock().left.get_or_insert(self.rank);
+        self.group.changed.notify_all();
     }
 }
 
@@ -130,15 +154,15 @@ fn tensor_lists(all: &[Given]) -> Result<Vec<&[Tensor]>, TrainError> {
 
 impl Collective for Threads {
     fn rank(&self) -> usize {
-        self.rank
+        self.0.rank
     }
 
     fn world(&self) -> usize {
-        self.group.world
+        self.0.group.world
     }
 
     fn all_reduce(&self, tensors: &[&Tensor]) -> Result<(), TrainError> {
-        self.on_tensors(tensors, |each| {
+        self.0.on_tensors(tensors, |each| {
             let [sum, rest @ ..] = each else { return Ok(()) };
             rest.iter().try_for_each(|term| add_to(sum, term))?;
             rest.iter().try_for_each(|copy| copy.slice_set(sum, 0, 0))
@@ -146,7 +170,7 @@ impl Collective for Threads {
     }
 
     fn all_gather(&self, values: &[f64]) -> Result<Vec<f64>, TrainError> {
-        let all = self.exchange(Given::Values(values.to_vec()))?;
+        let all = self.0.exchange(Given::Values(values.to_vec()))?;
         let mut gathered = Vec::with_capacity(all.len() * values.len());
         let length = match all.first() {
             Some(Given::Values(first)) => first.len(),
@@ -163,19 +187,54 @@ impl Collective for Threads {
     }
 
     fn broadcast(&self, tensors: &[&Tensor], root: usize) -> Result<(), TrainError> {
-        self.on_tensors(tensors, |each| {
+        self.0.on_tensors(tensors, |each| {
             let copies = each.iter().enumerate().filter(|&(rank, _)| rank != root);
             copies.into_iter().try_for_each(|(_, copy)| copy.slice_set(each[root], 0, 0))
         })
     }
 
+    /// Every rank sums its own ranges, a piece of one at a time, while the others only read there.
+    fn reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        let whole: Vec<&Tensor> = tensors.iter().map(|sliced| sliced.tensor).collect();
+        self.0.on_places(&whole, 0..tensors.len(), |place, each| {
+            for piece in pieces(&tensors[place].ranges[self.0.rank], PIECE) {
+                let part = |tensor: &Tensor| part(tensor, &piece);
+                let Some((first, rest)) = each.split_first() else { return Ok(()) };
+                let mut sum = part(first)?;
+                for term in rest {
+                    sum = (sum + part(term)?)?;
+                }
+                // Alone it is the tensor itself.
+                if !rest.is_empty() {
+                    part(each[self.0.rank])?.slice_set(&sum, 0, 0)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Every rank copies the others' ranges into its own tensors.
+    fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        let whole: Vec<&Tensor> = tensors.iter().map(|sliced| sliced.tensor).collect();
+        self.0.on_places(&whole, 0..tensors.len(), |place, each| {
+            let ranges = tensors[place].ranges.iter().enumerate();
+            for (owner, range) in ranges.filter(|&(owner, range)| owner != self.0.rank && !range.is_empty()) {
+                part(each[self.0.rank], range)?.slice_set(&part(each[owner], range)?, 0, 0)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn handle(&self) -> Option<Arc<dyn Collective>> {
+        Some(Arc::new(Threads(self.0.clone())))
+    }
+
     fn leave(&self) {
-        self.lock().left.get_or_insert(self.rank);
-        self.group.changed.notify_all();
+        self.0.leave();
     }
 }
 
-impl Drop for Threads {
+impl Drop for ThreadRank {
     fn drop(&mut self) {
         self.leave();
     }

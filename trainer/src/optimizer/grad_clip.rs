@@ -5,7 +5,7 @@
 //! Departure: the norm is summed in f64, in a fixed order that depends on the tensors' sizes only, so that it has the same
 //! bits for any number of threads.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::gpu::{Argument, Gpu, address, pointer};
@@ -16,7 +16,7 @@ use selfplay_model::{Gradients, Parameters};
 use crate::TrainError;
 
 /// Elements summed by one task.
-const CHUNK: usize = 64 * 1024;
+pub(crate) const CHUNK: usize = 64 * 1024;
 
 /// Partial sums per chunk, for the compiler to keep in vector registers.
 const LANES: usize = 8;
@@ -43,16 +43,8 @@ pub fn global_norm(
     let _operation = profile::operation("gradient norm", || {
         OperationCost::moving(&gradients.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())
     });
-    let all_squares = match gradients.iter().next() {
-        Some((_, first)) => match Gpu::of(first)? {
-            Some(gpu) => squares_gpu(&gpu, gradients)?,
-            None => gradients
-                .iter()
-                .map(|(_, gradient)| with_slice(gradient, sum_of_squares))
-                .collect::<Result<_, _>>()?,
-        },
-        None => Vec::new(),
-    };
+    let all: Vec<&Tensor> = gradients.iter().map(|(_, gradient)| gradient).collect();
+    let all_squares = squares(&all)?;
     for ((id, _), squares) in gradients.iter().zip(all_squares) {
         let parameter = parameters.get(id);
         if !squares.is_finite() {
@@ -67,15 +59,37 @@ pub fn global_norm(
     Ok(GradientNorm { norm, clip_scale: clip_scale(norm, max_norm) })
 }
 
+/// Σ g² of every gradient, wherever each is: with `train.offload = "optimizer+gradients"` some are the host's.
+fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>, TrainError> {
+    let mut squares = vec![0.0; gradients.len()];
+    let (mut on_gpu, mut gpu) = (Vec::new(), None);
+    for (place, gradient) in gradients.iter().enumerate() {
+        match Gpu::of(gradient)? {
+            Some(its) => {
+                on_gpu.push(place);
+                gpu = Some(its);
+            }
+            None => squares[place] = with_slice(gradient, sum_of_squares)?,
+        }
+    }
+    if let Some(gpu) = gpu {
+        let tensors: Vec<&Tensor> = on_gpu.iter().map(|&place| gradients[place]).collect();
+        for (place, of_one) in on_gpu.into_iter().zip(squares_gpu(&gpu, &tensors)?) {
+            squares[place] = of_one;
+        }
+    }
+    Ok(squares)
+}
+
 /// Σ g² of every gradient on a GPU: one pass over each, and one copy to the host for all of them.
-fn squares_gpu(gpu: &Gpu, gradients: &Gradients) -> candle_core::Result<Vec<f64>> {
+pub(crate) fn squares_gpu(gpu: &Gpu, gradients: &[&Tensor]) -> candle_core::Result<Vec<f64>> {
     /// Partial sums of one gradient at most.
     const BLOCKS: usize = 1024;
     let blocks: Vec<usize> =
-        gradients.iter().map(|(_, gradient)| stream_blocks(gradient.elem_count()).min(BLOCKS)).collect();
+        gradients.iter().map(|gradient| stream_blocks(gradient.elem_count()).min(BLOCKS)).collect();
     let partial = gpu.unwritten(blocks.iter().sum::<usize>().max(1), DType::F64)?;
     let mut at = address(&partial)?;
-    for ((_, gradient), &blocks) in gradients.iter().zip(&blocks) {
+    for (gradient, &blocks) in gradients.iter().zip(&blocks) {
         let arguments =
             [Argument::Pointer(at), pointer(gradient)?, Argument::I64(gradient.elem_count() as i64)];
         gpu.launch_single("sum_of_squares", [blocks, 1, 1], STREAM_THREADS, 0, &arguments)?;
@@ -99,8 +113,12 @@ pub(crate) fn clip_scale(norm: f64, max_norm: f64) -> f64 {
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {
-    let partial: Vec<f64> = values.par_chunks(CHUNK).map(chunk_squares).collect();
-    partial.iter().sum()
+    partial_squares(values).iter().sum()
+}
+
+/// Σ x² of each [`CHUNK`] numbers.
+pub(crate) fn partial_squares(values: &[f32]) -> Vec<f64> {
+    values.par_chunks(CHUNK).map(chunk_squares).collect()
 }
 
 fn chunk_squares(values: &[f32]) -> f64 {

@@ -20,7 +20,7 @@ mod state;
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use selfplay_model::gpu::Gpu;
+use selfplay_model::gpu::{Gpu, host_copies};
 use selfplay_model::profile::{self, OperationCost};
 use selfplay_model::{Decoder, Gradients, ParameterId, ParameterKind, Parameters};
 
@@ -29,9 +29,10 @@ use crate::settings::{OptimizerKind, TrainSettings};
 use crate::trained::trained;
 use adamw::AdamW;
 use eight_bit::{CodeTables, Place};
-use offload::OffloadedParameter;
+use offload::{GradientPlace, OffloadedParameter, Staging};
 use rmsprop::RmsProp;
-use state::ParameterState;
+pub(crate) use state::StateTensor;
+use state::{ParameterState, is_coded};
 
 /// The update rule with its constants.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,18 @@ struct Slot {
     state: ParameterState,
 }
 
+/// What a step moves of one parameter.
+pub(crate) struct Moved<'a> {
+    /// f32.
+    pub weight: &'a Tensor,
+    /// Its rounded copy, which follows.
+    pub copy: Option<&'a Tensor>,
+    /// f32, of the weight's shape.
+    pub gradient: &'a Tensor,
+    /// Where the weights are that are computed with.
+    pub device: &'a Device,
+}
+
 /// An optimizer with its state.
 pub struct Optimizer {
     rule: Rule,
@@ -71,6 +84,20 @@ pub struct Optimizer {
     steps: u64,
     /// State and f32 weights are the host's.
     is_offloaded: bool,
+    is_eight_bit: bool,
+    /// What a step on the host goes through, from the first one on.
+    staging: Option<Staging>,
+}
+
+/// A parameter that an optimizer is made for.
+pub(crate) struct MovedParameter<'a> {
+    pub id: ParameterId,
+    pub name: &'a str,
+    pub kind: ParameterKind,
+    /// Numbers of the whole parameter.
+    pub numbers: usize,
+    /// What the optimizer moves of it.
+    pub weight: &'a Tensor,
 }
 
 impl Optimizer {
@@ -92,28 +119,47 @@ impl Optimizer {
         parameters: &Parameters,
         offloaded: bool,
     ) -> Result<Self, TrainError> {
+        let moved = trained(parameters).map(|(id, parameter)| MovedParameter {
+            id,
+            name: &parameter.name,
+            kind: parameter.kind,
+            numbers: parameter.value.elem_count(),
+            weight: parameter.full(),
+        });
+        Self::over(settings, moved, offloaded)
+    }
+
+    /// As [`Optimizer::placed`], over anything that moves: ranges of parameters, say.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub(crate) fn over<'a>(
+        settings: &TrainSettings,
+        moved: impl Iterator<Item = MovedParameter<'a>>,
+        offloaded: bool,
+    ) -> Result<Self, TrainError> {
         let rule = match settings.optimizer {
             OptimizerKind::RmsProp | OptimizerKind::RmsProp8Bit => Rule::RmsProp(RmsProp::new(settings)),
             OptimizerKind::AdamW | OptimizerKind::AdamW8Bit => Rule::AdamW(AdamW::new(settings)),
         };
         let names = rule.state_names();
-        let slots = trained(parameters)
-            .map(|(id, parameter)| {
-                Ok(Slot {
-                    id,
-                    name: parameter.name.clone(),
-                    decays: matches!(parameter.kind, ParameterKind::Matrix | ParameterKind::Embedding),
-                    state: ParameterState::zeros(names, parameter.full(), settings.optimizer.is_eight_bit())?,
-                })
-            })
-            .collect::<Result<Vec<_>, TrainError>>()?;
-        let coded = slots.iter().find(|slot| matches!(slot.state, ParameterState::Coded(_)));
-        let tables = match coded.map(|slot| parameters.get(slot.id).full().device()) {
-            Some(device) if !offloaded && Gpu::at(device)?.is_some() => Some(CodeTables::on(device)?),
+        let is_eight_bit = settings.optimizer.is_eight_bit();
+        let (mut slots, mut coded_on) = (Vec::new(), None);
+        for MovedParameter { id, name, kind, numbers, weight } in moved {
+            let state = ParameterState::zeros(names, weight, is_coded(numbers, is_eight_bit))?;
+            if matches!(state, ParameterState::Coded(_)) {
+                coded_on = Some(weight.device().clone());
+            }
+            let decays = matches!(kind, ParameterKind::Matrix | ParameterKind::Embedding);
+            slots.push(Slot { id, name: name.to_owned(), decays, state });
+        }
+        let tables = match coded_on {
+            Some(device) if !offloaded && Gpu::at(&device)?.is_some() => Some(CodeTables::on(&device)?),
             _ => None,
         };
         let (weight_decay, is_offloaded) = (settings.weight_decay, offloaded);
-        Ok(Optimizer { rule, weight_decay, slots, tables, steps: 0, is_offloaded })
+        let staging = None;
+        Ok(Optimizer { rule, weight_decay, slots, tables, steps: 0, is_offloaded, is_eight_bit, staging })
     }
 
     /// Updates every trainable parameter that has a gradient, in place. Gradients are read as `clip_scale` × gradient
@@ -129,12 +175,28 @@ impl Optimizer {
         rate: f64,
         clip_scale: f64,
     ) -> Result<(), TrainError> {
+        self.step_each(rate, clip_scale, |id| {
+            let parameter = parameters.get(id);
+            let copy = parameter.master.as_ref().map(|_| &parameter.value);
+            let device = parameter.value.device();
+            Some(Moved { weight: parameter.full(), copy, gradient: gradients.get(id)?, device })
+        })
+    }
+
+    /// As [`Optimizer::step`], of what `moved` says of each parameter; `None`: it stays as it is.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub(crate) fn step_each<'a>(
+        &mut self,
+        rate: f64,
+        clip_scale: f64,
+        moved: impl Fn(ParameterId) -> Option<Moved<'a>>,
+    ) -> Result<(), TrainError> {
         self.steps += 1;
-        let mut offloaded = Vec::new();
+        let (mut offloaded, mut on) = (Vec::new(), None);
         for slot in &self.slots {
-            let Some(gradient) = gradients.get(slot.id) else { continue };
-            let parameter = parameters.get(slot.id);
-            let weight = parameter.full();
+            let Some(Moved { weight, copy, gradient, device }) = moved(slot.id) else { continue };
             check(&slot.name, "value", weight, weight.dims())?;
             check(&slot.name, "gradient", gradient, weight.dims())?;
             let scalars = StepScalars {
@@ -143,7 +205,6 @@ impl Optimizer {
                 weight_decay: if slot.decays { self.weight_decay } else { 0.0 },
                 step: self.steps,
             };
-            let copy = parameter.master.as_ref().map(|_| &parameter.value);
             let _operation = profile::operation("optimizer", || {
                 let named = slot.state.named(self.rule.state_names(), "");
                 let state: Vec<&Tensor> = named.iter().map(|(_, tensor)| tensor).collect();
@@ -153,6 +214,12 @@ impl Optimizer {
             });
             if self.is_offloaded {
                 let state = &slot.state;
+                on = on.or(Some(device));
+                let is_host_s = gradient.device().is_cpu() && !device.is_cpu();
+                let gradient = match is_host_s {
+                    true => GradientPlace::Host(gradient),
+                    false => GradientPlace::Device(gradient),
+                };
                 offloaded.push(OffloadedParameter { scalars, weight, copy, gradient, state });
                 continue;
             }
@@ -172,7 +239,26 @@ impl Optimizer {
                 }
             }
         }
-        offload::step(&self.rule, &offloaded)
+        let Some(device) = on else { return Ok(()) };
+        let mut staging = match self.staging.take() {
+            Some(staging) => staging,
+            None => Staging::new(host_copies(device)?),
+        };
+        let stepped = offload::step(&self.rule, &offloaded, &mut staging);
+        self.staging = Some(staging);
+        stepped
+    }
+
+    /// The state tensors that a file has of a parameter of this name and shape, in the order of [`Optimizer::state`], with what
+    /// there is of them here. The tensors are the optimizer's own: what is written to them is its state.
+    pub(crate) fn state_of(&self, id: ParameterId, name: &str, dims: &[usize]) -> Vec<StateTensor> {
+        let own = self.slots.iter().find(|slot| slot.id == id).map(|slot| &slot.state);
+        state::tensors(self.rule.state_names(), name, dims, own, self.is_eight_bit)
+    }
+
+    /// Goes on after so many steps.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
     }
 
     /// Where its state is, for a model's.

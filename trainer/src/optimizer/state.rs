@@ -1,8 +1,10 @@
 //! A parameter's state in either form, 32 bits or eight, and its names in a checkpoint.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Tensor};
 
-use super::eight_bit::{self, CodedState, CodedStates, LEAST_NUMBERS};
+use super::eight_bit::{self, BLOCK, CodedState, CodedStates, LEAST_NUMBERS};
 use super::fused::{self, Chunk, StateTensors};
 use crate::TrainError;
 
@@ -17,11 +19,58 @@ pub(super) enum ParameterState {
     Coded(CodedStates),
 }
 
+/// Whether a parameter of so many numbers keeps its state in eight bits, with an optimizer that does.
+pub(super) fn is_coded(numbers: usize, is_eight_bit: bool) -> bool {
+    is_eight_bit && numbers >= LEAST_NUMBERS
+}
+
+/// A state tensor as a file has it.
+pub(crate) struct StateTensor {
+    /// `<state>.<parameter>`.
+    pub name: String,
+    /// Of all of the parameter.
+    pub dims: Vec<usize>,
+    /// f32, or u8 for codes.
+    pub dtype: DType,
+    /// The parameter's numbers that one of its numbers stands for.
+    pub numbers_each: usize,
+    /// What there is of it here: all, a range, or nothing.
+    pub own: Option<Tensor>,
+}
+
+/// A parameter's state tensors, whether or not there is something of them here (`own`).
+pub(super) fn tensors(
+    names: StateNames,
+    parameter: &str,
+    dims: &[usize],
+    own: Option<&ParameterState>,
+    is_eight_bit: bool,
+) -> Vec<StateTensor> {
+    let mut held: HashMap<String, Tensor> = HashMap::new();
+    held.extend(own.into_iter().flat_map(|state| state.named(names, parameter)));
+    let mut tensor = |name: String, dims: Vec<usize>, dtype: DType, numbers_each: usize| {
+        let own = held.remove(&name);
+        StateTensor { name, dims, dtype, numbers_each, own }
+    };
+    let numbers = dims.iter().product();
+    let mut tensors = Vec::new();
+    for name in names.into_iter().flatten() {
+        if is_coded(numbers, is_eight_bit) {
+            tensors.push(tensor(format!("{name}_codes.{parameter}"), vec![numbers], DType::U8, 1));
+            let blocks = vec![numbers.div_ceil(BLOCK)];
+            tensors.push(tensor(format!("{name}_magnitudes.{parameter}"), blocks, DType::F32, BLOCK));
+        } else {
+            tensors.push(tensor(format!("{name}.{parameter}"), dims.to_vec(), DType::F32, 1));
+        }
+    }
+    tensors
+}
+
 impl ParameterState {
-    /// State of 0 for a parameter of this value.
-    pub fn zeros(names: StateNames, value: &Tensor, is_eight_bit: bool) -> candle_core::Result<Self> {
+    /// State of 0 for a parameter of this value, or for a range of one; `is_coded` as [`is_coded`] says of all of it.
+    pub fn zeros(names: StateNames, value: &Tensor, is_coded: bool) -> candle_core::Result<Self> {
         let (numbers, device) = (value.elem_count(), value.device());
-        if is_eight_bit && numbers >= LEAST_NUMBERS {
+        if is_coded {
             let second = names[1].map(|_| CodedState::zeros(numbers, device)).transpose()?;
             return Ok(Self::Coded(CodedStates { first: CodedState::zeros(numbers, device)?, second }));
         }
@@ -44,20 +93,6 @@ impl ParameterState {
         match self {
             Self::Wide(state) => fused::run(weight, gradient, state, update),
             Self::Coded(states) => eight_bit::run(weight, gradient, states, update),
-        }
-    }
-
-    /// The same tensors once more: what is written to one is written to the other.
-    pub fn shared(&self) -> Self {
-        match self {
-            Self::Wide(state) => Self::Wide(state.clone()),
-            Self::Coded(CodedStates { first, second }) => {
-                let shared = |state: &CodedState| CodedState {
-                    codes: state.codes.clone(),
-                    magnitudes: state.magnitudes.clone(),
-                };
-                Self::Coded(CodedStates { first: shared(first), second: second.as_ref().map(shared) })
-            }
         }
     }
 

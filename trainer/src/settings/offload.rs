@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Offload {
-    /// The optimizer's state and the f32 masters, where they do not fit into the device's memory beside the rest.
+    /// What does not fit into the device's memory beside the rest: the optimizer's state and the f32 masters, then the gradients.
     #[default]
     Auto,
     /// Nothing.
     None,
     /// The optimizer's state and the f32 masters: the update runs on the host, in pieces beside the copies.
     Optimizer,
+    /// These, and the sums of the blocks' gradients, which come to the device and go beside its work. For one rank.
+    #[serde(rename = "optimizer+gradients")]
+    OptimizerAndGradients,
 }
 
 impl Offload {
@@ -28,14 +31,14 @@ impl Offload {
 
 /// A text that is no rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected auto, none or optimizer")]
+#[error("expected auto, none, optimizer or optimizer+gradients")]
 pub struct BadOffload;
 
 impl FromStr for Offload {
     type Err = BadOffload;
 
     fn from_str(text: &str) -> Result<Self, BadOffload> {
-        [Self::Auto, Self::None, Self::Optimizer]
+        [Self::Auto, Self::None, Self::Optimizer, Self::OptimizerAndGradients]
             .into_iter()
             .find(|rule| rule.to_string() == text)
             .ok_or(BadOffload)
@@ -48,6 +51,7 @@ impl fmt::Display for Offload {
             Self::Auto => "auto",
             Self::None => "none",
             Self::Optimizer => "optimizer",
+            Self::OptimizerAndGradients => "optimizer+gradients",
         })
     }
 }

@@ -158,25 +158,29 @@ pub(crate) fn save(
     parameters: &Parameters,
     optimizer: &[NamedTensor],
 ) -> Result<(), TrainError> {
-    let path = folder.join(format!("{PREFIX}{:06}", state.step));
-    // One of the same step is what a retention broke off in the middle of.
-    atomic::replace_dir(&path, |temporary| write_files(temporary, state, parameters, optimizer))
+    save_with(folder, state, |weights_file, optimizer_file| {
+        Ok(TensorHashes {
+            weights: write_tensors(weights_file, &trained_by_name(parameters))?,
+            optimizer: write_tensors(optimizer_file, optimizer)?,
+        })
+    })
 }
 
-fn write_files(
+/// As [`save`], with the files of weights and of the optimizer's state written by `write`.
+pub(crate) fn save_with(
     folder: &Path,
     state: &CheckpointState,
-    parameters: &Parameters,
-    optimizer: &[NamedTensor],
+    write: impl FnOnce(&Path, &Path) -> Result<TensorHashes, TrainError>,
 ) -> Result<(), TrainError> {
-    let sha256 = TensorHashes {
-        weights: write_tensors(&folder.join(WEIGHTS), &trained_by_name(parameters))?,
-        optimizer: write_tensors(&folder.join(OPTIMIZER), optimizer)?,
-    };
-    let state = CheckpointState { sha256: Some(sha256), ..state.clone() };
-    let path = folder.join(STATE);
-    let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainError::io(&path)(e.into()))?;
-    Ok(atomic::write_bytes(&path, &json)?)
+    let path = folder.join(format!("{PREFIX}{:06}", state.step));
+    // One of the same step is what a retention broke off in the middle of.
+    atomic::replace_dir(&path, |temporary| {
+        let sha256 = write(&temporary.join(WEIGHTS), &temporary.join(OPTIMIZER))?;
+        let state = CheckpointState { sha256: Some(sha256), ..state.clone() };
+        let path = temporary.join(STATE);
+        let json = serde_json::to_vec_pretty(&state).map_err(|e| TrainError::io(&path)(e.into()))?;
+        Ok::<(), TrainError>(atomic::write_bytes(&path, &json)?)
+    })
 }
 
 /// Handles to what is trained.
@@ -196,6 +200,43 @@ pub(crate) fn load(
     identity: &RunIdentity,
     parts: usize,
     parameters: &Parameters,
+) -> Result<CheckpointState, TrainError> {
+    let state = read_state(checkpoint, identity, parts)?;
+    let files = TensorFiles::of(checkpoint, &state);
+    TensorFile::open(&files.weights, files.weights_sha256)?.read_into(&trained_by_name(parameters))?;
+    parameters.round_masters()?;
+    Ok(state)
+}
+
+/// Where a checkpoint's tensors are, with the hashes that it has of them.
+pub(crate) struct TensorFiles<'a> {
+    pub weights: PathBuf,
+    pub weights_sha256: Option<&'a str>,
+    pub optimizer: PathBuf,
+    pub optimizer_sha256: Option<&'a str>,
+}
+
+impl<'a> TensorFiles<'a> {
+    /// Of a checkpoint whose state was read.
+    pub fn of(checkpoint: &FoundCheckpoint, state: &'a CheckpointState) -> Self {
+        let sha256 = state.sha256.as_ref();
+        Self {
+            weights: checkpoint.path.join(WEIGHTS),
+            weights_sha256: sha256.map(|sha256| sha256.weights.as_str()),
+            optimizer: checkpoint.path.join(OPTIMIZER),
+            optimizer_sha256: sha256.map(|sha256| sha256.optimizer.as_str()),
+        }
+    }
+}
+
+/// Reads a checkpoint's state; `parts`: of the run's batches.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn read_state(
+    checkpoint: &FoundCheckpoint,
+    identity: &RunIdentity,
+    parts: usize,
 ) -> Result<CheckpointState, TrainError> {
     let path = checkpoint.path.join(STATE);
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
@@ -229,9 +270,6 @@ pub(crate) fn load(
             "{path}: written with {then} {what}, now {now}: the last bits of the result may differ"
         );
     }
-    let expected = state.sha256.as_ref().map(|sha256| sha256.weights.as_str());
-    TensorFile::open(&checkpoint.path.join(WEIGHTS), expected)?.read_into(&trained_by_name(parameters))?;
-    parameters.round_masters()?;
     Ok(state)
 }
 
@@ -240,8 +278,8 @@ pub(crate) fn optimizer_state(
     checkpoint: &FoundCheckpoint,
     state: &CheckpointState,
 ) -> Result<TensorFile, TrainError> {
-    let expected = state.sha256.as_ref().map(|sha256| sha256.optimizer.as_str());
-    Ok(TensorFile::open(&checkpoint.path.join(OPTIMIZER), expected)?)
+    let files = TensorFiles::of(checkpoint, state);
+    Ok(TensorFile::open(&files.optimizer, files.optimizer_sha256)?)
 }
 
 /// Writes tensors as f32, in the order given. Returns the file's SHA-256.

@@ -1,7 +1,9 @@
 //! The gradient of one optimizer batch, summed over its parts and over all ranks in the order that
 //! [`crate::collective`] fixes.
 
-use candle_core::Tensor;
+use std::sync::Arc;
+
+use selfplay_model::decoder::SegmentHooks;
 use selfplay_model::{Decoder, Gradients};
 
 use super::division::divide;
@@ -10,16 +12,19 @@ use crate::activation_memory::ActivationMemory;
 use crate::collective::{Collective, add_to, agree};
 use crate::loss::PairLogProbs;
 use crate::objectives::{BatchReport, Objective, Part};
+use crate::offload::{BatchGradients, StatePlace};
 use crate::settings::Recompute;
+use crate::zero::Shards;
 
 /// The gradients that the loop owns.
 pub(super) struct StepGradient {
-    /// Of the whole batch, once [`StepGradient::take`] is done.
-    pub(super) sum: Gradients,
+    sum: BatchGradients,
     /// Of one part, on a rank that has several.
-    part: Option<Gradients>,
+    part: Option<BatchGradients>,
     /// What passes may keep for their backward.
     memory: ActivationMemory,
+    /// Where ranks hold some of it each.
+    shards: Option<Arc<Shards>>,
 }
 
 /// A batch, its model, and what passes may keep.
@@ -57,10 +62,32 @@ impl Division {
 }
 
 impl StepGradient {
-    /// Room for the gradients of every trainable parameter; passes keep what `recompute` says.
-    pub(super) fn new(decoder: &Decoder, recompute: Recompute) -> Result<Self, TrainError> {
-        let memory = ActivationMemory::new(recompute);
-        Ok(Self { sum: Gradients::zeros(decoder.parameters())?, part: None, memory })
+    /// Room for the gradients of every trainable parameter, where `place` has them; passes keep what `recompute` says.
+    pub(super) fn new(
+        decoder: &Decoder,
+        recompute: Recompute,
+        place: StatePlace,
+    ) -> Result<Self, TrainError> {
+        let sum = BatchGradients::zeros(decoder, place)?;
+        let memory = ActivationMemory::new(recompute).reserving(sum.coming_bytes());
+        Ok(Self { sum, part: None, memory, shards: None })
+    }
+
+    /// As [`StepGradient::new`], of ranks that hold some of it each; `sum` as [`Shards::open`] has made it.
+    pub(super) fn of_shards(shards: Arc<Shards>, sum: Gradients, recompute: Recompute) -> Self {
+        // What the next passes take: this rank's ranges, and the largest segment whole.
+        let memory = ActivationMemory::new(recompute).reserving(shards.coming_bytes());
+        Self { sum: BatchGradients::Device(sum), part: None, memory, shards: Some(shards) }
+    }
+
+    /// Of the whole batch, once [`StepGradient::take`] is done; where ranks hold some of it each, it is theirs.
+    pub(super) fn sum(&self) -> &Gradients {
+        self.sum.whole()
+    }
+
+    /// What the decoder must tell of its passes, where gradients come and go with them.
+    pub(super) fn hooks(&self) -> Option<Arc<dyn SegmentHooks>> {
+        self.sum.hooks()
     }
 
     /// Takes the batch's gradient. All ranks get the same report, and the same gradients where the report is finite.
@@ -72,7 +99,8 @@ impl StepGradient {
         batch: &[usize],
     ) -> Result<BatchReport, TrainError> {
         let division = Division::of(objective, collective, batch);
-        let Self { sum, part, memory } = self;
+        let Self { sum, part, memory, shards } = self;
+        let shards = shards.as_deref();
         let whole = WholeBatch { decoder, batch, memory };
         let log_probs = match division.parts.len() > 1 && objective.needs_whole_batch() {
             true => Some(batch_log_probs(objective, collective, &whole, &division)?),
@@ -82,11 +110,17 @@ impl StepGradient {
             .own
             .clone()
             .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(&whole, number) });
-        let reports = accumulate(objective, own, sum, part);
+        let reports = accumulate(objective, own, Sums { sum: &mut *sum, room: part, shards });
+        let reports = reports.and_then(|reports| sum.settle().map(|()| reports));
         let report = total(collective, agree(collective, reports)?)?;
         if report.not_finite.is_none() && report.loss.is_finite() {
-            let tensors: Vec<&Tensor> = sum.iter().map(|(_, gradient)| gradient).collect();
-            collective.all_reduce(&tensors)?;
+            match shards {
+                Some(shards) => shards.finish_gradient()?,
+                None => {
+                    let all: Vec<_> = sum.whole().iter().map(|(_, gradient)| gradient).collect();
+                    collective.all_reduce(&all)?;
+                }
+            }
         }
         Ok(report)
     }
@@ -100,47 +134,66 @@ impl StepGradient {
         batch: &[usize],
         is_finite: impl Fn(&Gradients) -> bool,
     ) -> Result<Option<usize>, TrainError> {
-        for (place, example) in batch.iter().enumerate() {
-            self.sum.zero()?;
-            let alone = Part {
-                decoder,
-                batch: std::slice::from_ref(example),
-                places: &[0],
-                is_first: true,
-                memory: &self.memory,
-                log_probs: None,
-            };
-            let report = objective.accumulate(alone, &mut self.sum)?;
-            if report.not_finite.is_some() || !is_finite(&self.sum) {
-                return Ok(Some(place));
+        let memory = &self.memory;
+        let mut find = |sum: &mut BatchGradients| -> Result<Option<usize>, TrainError> {
+            for (place, example) in batch.iter().enumerate() {
+                sum.zero()?;
+                let alone = Part {
+                    decoder,
+                    batch: std::slice::from_ref(example),
+                    places: &[0],
+                    is_first: true,
+                    memory,
+                    log_probs: None,
+                };
+                let report = objective.accumulate(alone, sum.added_to())?;
+                sum.settle()?;
+                if report.not_finite.is_some() || !is_finite(sum.whole()) {
+                    return Ok(Some(place));
+                }
             }
+            Ok(None)
+        };
+        match self.shards.as_ref().filter(|shards| shards.has_gradients_by_rank()) {
+            None => find(&mut self.sum),
+            // Whole ones for once, if there is room: the training has failed in any case.
+            Some(shards) => match Gradients::zeros(decoder.parameters()) {
+                Ok(whole) => shards.privately(|| find(&mut BatchGradients::Device(whole))),
+                Err(_) => Ok(None),
+            },
         }
-        Ok(None)
     }
 }
 
-/// The sum of some parts' gradients, each taken from zero and added from the left; `room` is for the second one and those
-/// after it.
+/// Where gradients are summed.
+struct Sums<'a> {
+    sum: &'a mut BatchGradients,
+    /// For the second part and those after it.
+    room: &'a mut Option<BatchGradients>,
+    shards: Option<&'a Shards>,
+}
+
+/// The sum of some parts' gradients, each taken from zero and added from the left.
 fn accumulate<'p>(
     objective: &mut dyn Objective,
     parts: impl Iterator<Item = Part<'p>>,
-    sum: &mut Gradients,
-    room: &mut Option<Gradients>,
+    sums: Sums<'_>,
 ) -> Result<Vec<BatchReport>, TrainError> {
-    sum.zero()?;
+    let Sums { sum, room, shards } = sums;
+    clear(sum, shards)?;
     let mut reports = Vec::new();
     for part in parts {
         if reports.is_empty() {
-            reports.push(part_gradient(objective, part, sum)?);
+            reports.push(part_gradient(objective, part, sum, shards)?);
             continue;
         }
         let term = match &mut *room {
             Some(term) => term,
-            none => none.insert(Gradients::zeros(part.decoder.parameters())?),
+            none => none.insert(BatchGradients::Device(Gradients::zeros(part.decoder.parameters())?)),
         };
         term.zero()?;
-        reports.push(part_gradient(objective, part, term)?);
-        for ((_, sum), (_, term)) in sum.iter().zip(term.iter()) {
+        reports.push(part_gradient(objective, part, term, shards)?);
+        for ((_, sum), (_, term)) in sum.whole().iter().zip(term.whole().iter()) {
             add_to(sum, term)?;
         }
     }
@@ -148,17 +201,28 @@ fn accumulate<'p>(
 }
 
 /// The gradient of one part, into zeros. Out of memory, it is taken again from zero with less kept, as long as there is less
-/// to keep.
+/// to keep, and no other rank has any of it yet.
 fn part_gradient(
     objective: &mut dyn Objective,
     part: Part<'_>,
-    zeros: &mut Gradients,
+    zeros: &mut BatchGradients,
+    shards: Option<&Shards>,
 ) -> Result<BatchReport, TrainError> {
     loop {
-        match objective.accumulate(part, zeros) {
-            Err(error) if part.memory.back_off(&error) => zeros.zero()?,
+        match objective.accumulate(part, zeros.added_to()) {
+            Err(error) if shards.is_none_or(Shards::can_begin_again) && part.memory.back_off(&error) => {
+                clear(zeros, shards)?
+            }
             other => return other,
         }
+    }
+}
+
+/// Sets all gradients to 0.
+fn clear(gradients: &mut BatchGradients, shards: Option<&Shards>) -> Result<(), TrainError> {
+    match shards.filter(|shards| shards.has_gradients_by_rank()) {
+        Some(shards) => shards.begin_gradient(),
+        None => gradients.zero(),
     }
 }
 

@@ -11,6 +11,7 @@ mod gradient;
 mod lr_schedule;
 mod metrics;
 mod run;
+mod sharded;
 mod shuffle;
 mod state;
 mod training_loop;

@@ -1,6 +1,7 @@
 //! What the loop keeps between steps, and one step.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use selfplay_model::Decoder;
@@ -16,10 +17,12 @@ use crate::collective::{Collective, agree, from_first, is_first, same_on_all};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::objectives::{BatchReport, Objective};
+use crate::offload::StatePlace;
 use crate::optimizer::Optimizer;
 use crate::optimizer::grad_clip::{self, GradientNorm};
 use crate::trained::trained_tensors;
-use crate::{TrainError, TrainSettings};
+use crate::zero::{self, Shards};
+use crate::{TrainError, TrainSettings, ZeroStage};
 
 pub(super) fn metrics_path(folder: &Path) -> PathBuf {
     folder.join("metrics.jsonl")
@@ -29,16 +32,26 @@ pub(super) fn metrics_path(folder: &Path) -> PathBuf {
 pub(super) struct LoopState {
     pub(super) plan: StepPlan,
     schedule: RateSchedule,
-    identity: RunIdentity,
-    optimizer: Optimizer,
+    pub(super) identity: RunIdentity,
+    pub(super) optimizer: Optimizer,
     /// On rank 0.
-    log: Option<StepLog>,
+    pub(super) log: Option<StepLog>,
     /// Steps done.
     pub(super) done: usize,
     /// The step of the newest checkpoint, if there is one.
-    saved: Option<usize>,
+    pub(super) saved: Option<usize>,
     /// The order of the current epoch, with its number.
     order: Option<EpochOrder>,
+    /// Where ranks hold some of the training's state each.
+    shards: Option<Arc<Shards>>,
+}
+
+/// What the optimizer moves, and where it is.
+pub(super) struct Placed {
+    /// Whose memory holds it.
+    pub(super) place: StatePlace,
+    /// Where ranks hold some of them each.
+    pub(super) shards: Option<Arc<Shards>>,
 }
 
 struct EpochOrder {
@@ -53,8 +66,10 @@ impl LoopState {
         objective: &dyn Objective,
         settings: &TrainSettings,
         run: &TrainRun<'_>,
-        offloaded: bool,
+        placed: Placed,
     ) -> Result<Self, TrainError> {
+        let Placed { place, shards } = placed;
+        let offloaded = place.is_host();
         let collective = run.collective;
         let identity = RunIdentity {
             seed: run.seed,
@@ -64,17 +79,26 @@ impl LoopState {
         same_on_all(collective, "seeds", &format!("{:016x}", identity.seed))?;
         same_on_all(collective, "data", &identity.data)?;
         same_on_all(collective, "settings", &identity.settings)?;
+        let optimizer = match &shards {
+            Some(shards) => zero::optimizer_of(settings, shards, offloaded),
+            None => Optimizer::placed(settings, decoder.parameters(), offloaded),
+        };
         let plan = StepPlan::new(settings, objective.examples().count());
         let mut state = Self {
             schedule: RateSchedule::new(settings, plan.scheduled),
             plan,
             identity,
-            optimizer: agree(collective, Optimizer::placed(settings, decoder.parameters(), offloaded))?,
+            optimizer: agree(collective, optimizer)?,
             log: None,
             done: 0,
             saved: None,
             order: None,
+            shards,
         };
+        if let Some(shards) = state.shards.clone() {
+            state.resume_shards(&shards, decoder, run)?;
+            return Ok(state);
+        }
         let resumed = if is_first(collective) { state.resume(decoder, run) } else { Ok(()) };
         agree(collective, resumed)?;
         state.follow_first(decoder, collective)?;
@@ -108,6 +132,11 @@ impl LoopState {
         }
         self.log = Some(StepLog::open::<StepMetrics>(&metrics_path(run.folder), self.done)?);
         Ok(())
+    }
+
+    /// Where ranks hold some of the training's state each: what this one does.
+    pub(super) fn shards(&self) -> Option<&Shards> {
+        self.shards.as_deref()
     }
 
     /// Gives all ranks the state that rank 0 has loaded.
@@ -147,11 +176,23 @@ impl LoopState {
         if saves {
             let first = is_first(run.collective);
             let path = run.folder.join("gradients_step_1.safetensors");
-            let saved = if first { save_gradients(&path, decoder, grads) } else { Ok(()) };
+            let saved = match &self.shards {
+                Some(shards) => {
+                    let items = shards.gradient_items();
+                    let path = first.then_some(path.as_path());
+                    zero::write_gathered(run.collective, path, &items, decoder.device()).map(drop)
+                }
+                None if first => save_gradients(&path, decoder, grads),
+                None => Ok(()),
+            };
             agree(run.collective, saved)?;
         }
         let max_norm = settings.max_grad_norm;
-        let measured = match grad_clip::global_norm(decoder.parameters(), &grads.sum, max_norm) {
+        let measured = match &self.shards {
+            Some(shards) => shards.global_norm(max_norm),
+            None => grad_clip::global_norm(decoder.parameters(), grads.sum(), max_norm),
+        };
+        let measured = match measured {
             Err(TrainError::GradientNotFinite { .. }) => {
                 let at = grads.culprit(decoder, objective, &batch, |grads| {
                     let norm = grad_clip::global_norm(decoder.parameters(), grads, 0.0);
@@ -163,7 +204,10 @@ impl LoopState {
         };
         let GradientNorm { norm: grad_norm, clip_scale } = measured;
         let learning_rate = self.schedule.rate(step);
-        self.optimizer.step(decoder.parameters(), &grads.sum, learning_rate, clip_scale)?;
+        match &self.shards {
+            Some(shards) => zero::step(&mut self.optimizer, shards, learning_rate, clip_scale)?,
+            None => self.optimizer.step(decoder.parameters(), grads.sum(), learning_rate, clip_scale)?,
+        }
         self.done = step;
         Ok(step_metrics(step, &report, grad_norm, learning_rate, started))
     }
@@ -182,14 +226,22 @@ impl LoopState {
         run: &TrainRun<'_>,
         logged: Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        if self.done.is_multiple_of(self.plan.per_epoch) || self.done == self.plan.trained {
+        let is_due = settings.checkpoint_interval().is_some_and(|every| self.done.is_multiple_of(every));
+        let ends_epoch = self.done.is_multiple_of(self.plan.per_epoch) || self.done == self.plan.trained;
+        if ends_epoch || (is_due && self.shards.is_some()) {
             agree(run.collective, logged)?;
-            let epoch = self.done.div_ceil(self.plan.per_epoch);
-            objective.end_epoch(decoder, run.collective, epoch, self.done)?;
         } else {
             logged?;
         }
-        if settings.checkpoint_interval().is_some_and(|every| self.done.is_multiple_of(every)) {
+        if ends_epoch {
+            let epoch = self.done.div_ceil(self.plan.per_epoch);
+            let ended = objective.end_epoch(decoder, run.collective, epoch, self.done);
+            match (is_due, &self.shards) {
+                (true, Some(_)) => agree(run.collective, ended)?,
+                _ => ended?,
+            }
+        }
+        if is_due {
             self.checkpoint(decoder, run)?;
         }
         Ok(())
@@ -214,6 +266,9 @@ impl LoopState {
 
     /// Writes a checkpoint of the steps done, unless there is one or nothing is done; on rank 0.
     pub(super) fn checkpoint(&mut self, decoder: &Decoder, run: &TrainRun<'_>) -> Result<(), TrainError> {
+        if let Some(shards) = self.shards.clone() {
+            return self.checkpoint_shards(&shards, decoder, run);
+        }
         let Some(log) = &self.log else { return Ok(()) };
         if self.done == 0 || self.saved == Some(self.done) {
             return Ok(());
@@ -279,16 +334,18 @@ fn save_gradients(path: &Path, decoder: &Decoder, grads: &StepGradient) -> Resul
         .parameters()
         .iter()
         .filter_map(|(id, parameter)| {
-            let tensor = grads.sum.get(id)?.clone();
+            let tensor = grads.sum().get(id)?.clone();
             Some(NamedTensor { name: parameter.name.clone(), tensor })
         })
         .collect();
     write_tensors(path, &tensors).map(drop)
 }
 
-/// A hash of every key.
+/// A hash of every key, but for `zero`.
 fn settings_fingerprint(settings: &TrainSettings) -> Result<String, TrainError> {
-    let json = serde_json::to_vec(settings).map_err(|e| TrainError::Data {
+    // Which rank holds what changes no bit, and a checkpoint of one stage is gone on from in any other.
+    let settings = TrainSettings { zero: ZeroStage::Off, ..settings.clone() };
+    let json = serde_json::to_vec(&settings).map_err(|e| TrainError::Data {
         problem: format!("settings can't be written down: {e}"),
         want: "finite numbers".into(),
     })?;

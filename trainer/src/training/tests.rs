@@ -3,10 +3,12 @@
 mod anchors;
 mod groups;
 mod memory;
+mod offload;
 mod other_objectives;
 mod pairs;
 mod ranks;
 mod sft;
+mod zero;
 
 use std::cell::Cell;
 use std::path::Path;

@@ -5,17 +5,19 @@
 //! copy of the gradients. State between steps is the weights, the optimizer's tensors and the number of steps
 //! done: all of it is in a checkpoint.
 
-use selfplay_model::Decoder;
+use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{Problems, atomic};
 
 use super::gradient::StepGradient;
 use super::metrics::{StepMetrics, read_lines};
 use super::run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
-use super::state::{LoopState, metrics_path};
+use super::state::{LoopState, Placed, metrics_path};
 use super::validation::Validation;
-use crate::collective::{agree, agree_to_stop, from_first, is_first};
+use crate::collective::{agree, agree_to_stop, from_first, is_first, same_on_all};
 use crate::objectives::Objective;
-use crate::{TrainError, TrainSettings, lora, offload};
+use crate::offload::StatePlace;
+use crate::zero::{Lockstep, Shards};
+use crate::{TrainError, TrainSettings, lora};
 
 /// Trains the decoder on an objective, from the latest checkpoint in the run's folder where it has one.
 ///
@@ -28,6 +30,8 @@ pub fn train(
     run: &mut TrainRun<'_>,
 ) -> Result<TrainOutcome, TrainError> {
     let outcome = train_objective(decoder, &mut objective, run);
+    // They hold this training's gradients.
+    decoder.set_segment_hooks(None);
     if outcome.is_err() {
         run.collective.leave();
     }
@@ -46,14 +50,53 @@ fn train_objective(
     if objective.prepare(decoder, run)? == Preparation::Stopped {
         return Ok(TrainOutcome::Interrupted { step: 0 });
     }
-    let offloaded = agree(collective, open(decoder, &settings, run))?;
-    let mut state = LoopState::start(decoder, objective, &settings, run, offloaded)?;
+    let stage = settings.zero.to_string();
+    same_on_all(collective, "settings", &stage)?;
+    let opened = agree(collective, open(decoder, &settings, run))?;
+    let Some(shards) = opened.placed.shards.clone() else {
+        let outcome = train_opened(decoder, objective, &settings, run, opened);
+        decoder.set_segment_hooks(None);
+        return outcome;
+    };
+    let lockstep = Lockstep { inner: collective, shards: shards.clone() };
+    let run = &mut TrainRun {
+        folder: run.folder,
+        seed: run.seed,
+        stop: run.stop,
+        progress: &mut *run.progress,
+        keep_checkpoints: run.keep_checkpoints,
+        collective: &lockstep,
+    };
+    let outcome = train_opened(decoder, objective, &settings, run, opened);
+    decoder.set_segment_hooks(None);
+    match outcome {
+        Ok(outcome) => shards.close(decoder).map(|()| outcome),
+        Err(error) => Err(shards.explain(error)),
+    }
+}
+
+/// Trains once it is decided where everything is.
+fn train_opened(
+    decoder: &mut Decoder,
+    objective: &mut dyn Objective,
+    settings: &TrainSettings,
+    run: &mut TrainRun<'_>,
+    opened: Opened,
+) -> Result<TrainOutcome, TrainError> {
+    let collective = run.collective;
+    let Opened { placed, gradients } = opened;
+    let place = placed.place;
+    let mut grads = placed
+        .shards
+        .clone()
+        .zip(gradients)
+        .map(|(shards, gradients)| StepGradient::of_shards(shards, gradients, settings.recompute));
+    let mut state = LoopState::start(decoder, objective, settings, run, placed)?;
     state.warn_of_no_rate(settings.warmup_ratio);
     let begun = if is_first(collective) { objective.begin(run, state.done) } else { Ok(()) };
     agree(collective, begun)?;
 
     let mut validation = Validation::resume(objective, run, state.done, state.plan.trained)?;
-    let mut grads = None;
     // The outcome of what followed the last step on this rank, exchanged before the next one.
     let mut after_step = Ok(());
     loop {
@@ -68,20 +111,26 @@ fn train_objective(
         }
         let grads = match &mut grads {
             Some(grads) => grads,
-            none => none.insert(agree(collective, StepGradient::new(decoder, settings.recompute))?),
+            none => {
+                let made = agree(collective, StepGradient::new(decoder, settings.recompute, place))?;
+                if let Some(hooks) = made.hooks() {
+                    decoder.set_segment_hooks(Some(hooks));
+                }
+                none.insert(made)
+            }
         };
         decoder.set_dropout(Some(lora::step_key(run.seed, state.done + 1)));
-        let mut metrics = state.step(decoder, objective, &settings, run, grads)?;
+        let mut metrics = state.step(decoder, objective, settings, run, grads)?;
         decoder.set_dropout(None);
-        metrics.val_loss = validation.after_step(decoder, objective, run, metrics.step)?;
+        metrics.val_loss = validation.after_step(decoder, objective, run, &state)?;
         let logged = state.log(&metrics);
         if logged.is_ok() {
             (run.progress)(&metrics);
         }
-        after_step = state.end_step(decoder, objective, &settings, run, logged);
+        after_step = state.end_step(decoder, objective, settings, run, logged);
     }
     agree(collective, state.checkpoint(decoder, run))?;
-    validation.restore_best(decoder, run, state.done)?;
+    validation.restore_best(decoder, run, &state)?;
     summary(objective, run, state.done).map(TrainOutcome::Finished)
 }
 
@@ -104,17 +153,28 @@ fn check(
     }
 }
 
-/// The run's folder and the f32 masters. Whether these and the optimizer's state are the host's.
-fn open(decoder: &mut Decoder, settings: &TrainSettings, run: &TrainRun<'_>) -> Result<bool, TrainError> {
+/// A training that can begin.
+struct Opened {
+    placed: Placed,
+    /// Of a step, where ranks hold some of them each.
+    gradients: Option<Gradients>,
+}
+
+/// The run's folder, and what the optimizer moves: whose memory has it, and which rank.
+fn open(decoder: &mut Decoder, settings: &TrainSettings, run: &TrainRun<'_>) -> Result<Opened, TrainError> {
     if is_first(run.collective) {
         atomic::create_dir_all(run.folder)?;
     }
-    let offloaded = offload::is_offloaded(decoder, settings)?;
-    match offloaded {
+    let place = StatePlace::of(decoder, settings, run.collective)?;
+    if let Some((shards, gradients)) = Shards::open(decoder, settings, run.collective, place.is_host())? {
+        let placed = Placed { place, shards: Some(shards) };
+        return Ok(Opened { placed, gradients: Some(gradients) });
+    }
+    match place.is_host() {
         true => decoder.parameters_mut().keep_masters_on_host()?,
         false => decoder.parameters_mut().keep_masters()?,
     }
-    Ok(offloaded)
+    Ok(Opened { placed: Placed { place, shards: None }, gradients: None })
 }
 
 /// The first of `problems` as an error; a recipe reports all of them before.

@@ -12,11 +12,12 @@ use selfplay_model::weights::safetensors::TensorFile;
 use super::checkpoint::{trained_by_name, write_tensors};
 use super::metrics::{StepMetrics, read_lines};
 use super::run::TrainRun;
-use super::state::metrics_path;
+use super::state::{LoopState, metrics_path};
 use crate::TrainError;
 use crate::collective::{agree, from_first, is_first};
 use crate::objectives::Objective;
 use crate::trained::trained_tensors;
+use crate::zero::{read_scattered, write_gathered};
 
 /// When the held-out loss is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +94,9 @@ impl Validation {
         decoder: &Decoder,
         objective: &dyn Objective,
         run: &TrainRun<'_>,
-        step: usize,
+        state: &LoopState,
     ) -> Result<Option<f64>, TrainError> {
+        let step = state.done;
         let Some(rule) = self.rule else { return Ok(None) };
         if !step.is_multiple_of(rule.every) && step != self.planned {
             return Ok(None);
@@ -110,10 +112,14 @@ impl Validation {
         let is_better = self.best().is_none_or(|best| loss < best.loss);
         self.losses.push(StepLoss { step, loss });
         if is_better && rule.patience.is_some() {
-            let written = if is_first(run.collective) {
-                write_tensors(&best_path(run.folder), &trained_by_name(decoder.parameters())).map(drop)
-            } else {
-                Ok(())
+            let path = is_first(run.collective).then(|| best_path(run.folder));
+            let written = match (state.shards(), &path) {
+                (Some(shards), path) => {
+                    let (items, device) = (shards.weight_items(), decoder.device());
+                    write_gathered(run.collective, path.as_deref(), &items, device).map(drop)
+                }
+                (None, Some(path)) => write_tensors(path, &trained_by_name(decoder.parameters())).map(drop),
+                (None, None) => Ok(()),
             };
             agree(run.collective, written)?;
         }
@@ -125,19 +131,26 @@ impl Validation {
         &self,
         decoder: &Decoder,
         run: &TrainRun<'_>,
-        done: usize,
+        state: &LoopState,
     ) -> Result<(), TrainError> {
+        let done = state.done;
         let is_kept = self.rule.is_some_and(|rule| rule.patience.is_some());
         let Some(best) = self.best().filter(|best| is_kept && best.step != done) else { return Ok(()) };
-        let read = || -> Result<(), TrainError> {
-            let file = TensorFile::open(&best_path(run.folder), None)?;
-            Ok(file.read_into(&trained_by_name(decoder.parameters()))?)
-        };
-        agree(run.collective, if is_first(run.collective) { read() } else { Ok(()) })?;
-        if run.collective.world() > 1 {
-            run.collective.broadcast(&trained_tensors(decoder.parameters()), 0)?;
+        let path = best_path(run.folder);
+        if let Some(shards) = state.shards() {
+            read_scattered(run.collective, &path, None, &shards.weight_items(), decoder.device())?;
+            shards.follow_masters()?;
+        } else {
+            let read = || -> Result<(), TrainError> {
+                let file = TensorFile::open(&path, None)?;
+                Ok(file.read_into(&trained_by_name(decoder.parameters()))?)
+            };
+            agree(run.collective, if is_first(run.collective) { read() } else { Ok(()) })?;
+            if run.collective.world() > 1 {
+                run.collective.broadcast(&trained_tensors(decoder.parameters()), 0)?;
+            }
+            decoder.parameters().round_masters()?;
         }
-        decoder.parameters().round_masters()?;
         tracing::info!("the weights after step {} have the best held-out loss, {:.6}", best.step, best.loss);
         Ok(())
     }

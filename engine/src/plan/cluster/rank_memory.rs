@@ -46,8 +46,8 @@ pub(super) fn rank_memory(
 ) -> RankMemory {
     let RankGpu { ranks, memory } = on;
     let part = of_part(settings, ranks);
-    let offloaded = memory::is_offloaded(models, &part, Some(memory));
-    let state = memory::state_bytes(models, &part, offloaded);
+    let place = memory::state_place(models, &part, Some(memory));
+    let state = memory::state_bytes(models, &part, place);
     let divided = |bytes: u64, shares: u64| bytes.div_ceil(shares);
     let mut bytes = MemoryBreakdown::default();
     bytes.add("weights", divided(state.weights, form.weight_shares(ranks)));

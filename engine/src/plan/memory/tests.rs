@@ -98,6 +98,18 @@ fn what_does_not_fit_is_offloaded() {
     assert_eq!(of(&["train.offload=optimizer"], h200).1, 8 * numbers);
     let (device, host) = of(&["train.offload=none"], h100);
     assert!(device > h100 && host == 0);
+
+    // With the blocks' gradients too: less than 128 GB of the host's memory, and of the device's gradients those of
+    // embedding, head and three blocks.
+    let blocks = policy.block_numbers();
+    let (with_gradients, host) = of(&["train.offload=\"optimizer+gradients\"", "train.recompute=true"], h100);
+    assert_eq!(host, 8 * numbers + 4 * blocks);
+    assert!(host < 128_000_000_000, "{host}");
+    let (without, _) = of(&["train.offload=optimizer", "train.recompute=true"], h100);
+    assert_eq!(without - with_gradients, 4 * (blocks - 3 * blocks / 32));
+    // By itself where the gradients don't fit either: a card of 48 GB.
+    let (device, host) = of(&["train.micro_batch_tokens=2048"], 50_000_000_000);
+    assert!(device <= 50_000_000_000 && host == 8 * numbers + 4 * blocks, "{device} {host}");
 }
 
 #[test]

@@ -44,7 +44,8 @@ impl PolicyToBring {
         endpoint: usize,
     ) -> Result<(), EngineError> {
         match settings.weights() {
-            WeightDelivery::Served => Ok(()),
+            // The latter is native's: no server has it.
+            WeightDelivery::Served | WeightDelivery::Fp8 => Ok(()),
             WeightDelivery::Update => {
                 let folder = self.whole_folder()?;
                 let body = json!({"model_path": folder, "weight_version": self.version});

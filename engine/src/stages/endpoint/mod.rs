@@ -153,6 +153,7 @@ fn rows_of(
         text: one.text,
         ids: Some(one.ids),
         logprobs: Some(log_probs),
+        sampler_logprobs: None,
         finish_reason: Some(one.finish_reason),
     });
     let row = |(prompt, ids): (&Prompt, Vec<u32>)| Candidates {

@@ -3,6 +3,7 @@
 #include "draw.cu"
 #include "elementwise.cu"
 #include "fixed_product.cu"
+#include "fp8_product.cu"
 #include "gated_unit.cu"
 #include "log_prob.cu"
 #include "nf4_product.cu"

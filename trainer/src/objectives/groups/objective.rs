@@ -258,7 +258,9 @@ impl Objective for GroupObjective {
             tokens: part.places.iter().map(|&place| group(place).tokens()).sum(),
             ..BatchReport::default()
         };
-        for micro in micro_batches(&lengths, self.settings.micro_batch_tokens) {
+        let micros = micro_batches(&lengths, self.settings.micro_batch_tokens);
+        for (number, micro) in micros.iter().enumerate() {
+            grads.set_last(number + 1 == micros.len());
             let own: Vec<Member> = micro.iter().map(|&member| members[member]).collect();
             let items = own.iter().map(|&Member { place, response }| {
                 (&group(place).prompt[..], &group(place).responses[response].ids[..])

@@ -125,7 +125,8 @@ impl PairPass<'_> {
             }
         };
 
-        for micro in &micros {
+        for (number, micro) in micros.iter().enumerate() {
+            grads.set_last(number + 1 == micros.len());
             let members = select(pairs, micro);
             let packed = pack_pairs(members.iter().copied(), self.pass.loss_tokens);
             let tape = self

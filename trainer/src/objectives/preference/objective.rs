@@ -214,7 +214,9 @@ impl Objective for PreferenceObjective {
         let rewards = self.settings.preference.kind != PreferenceHeadKind::Gpm;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
-        for micro in micro_batches(&lengths, self.settings.train.micro_batch_tokens) {
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        for (number, micro) in micros.iter().enumerate() {
+            grads.set_last(number + 1 == micros.len());
             let packed = pack_comparisons(micro.iter().map(|&member| &comparisons[member]));
             let tape = decoder.forward_train(&packed.batch, part.memory.plan(decoder, &packed.batch)?)?;
             let hidden = tape.hidden();

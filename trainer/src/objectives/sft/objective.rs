@@ -115,7 +115,9 @@ impl Objective for SftObjective {
         let lengths: Vec<usize> = members.iter().map(|&(place, _)| set.tokens_of(place)).collect();
         let mut report =
             BatchReport { tokens: lengths.iter().sum(), logp_chosen: Some(0.0), ..BatchReport::default() };
-        for micro in micro_batches(&lengths, self.settings.train.micro_batch_tokens) {
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        for (number, micro) in micros.iter().enumerate() {
+            grads.set_last(number + 1 == micros.len());
             let examples: Vec<SftExample> =
                 micro.iter().map(|&member| set.get(members[member].0)).collect::<Result<_, _>>()?;
             let packed = pack_examples(examples.iter());

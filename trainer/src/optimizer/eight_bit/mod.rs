@@ -48,6 +48,19 @@ pub(super) struct CodedStates {
     pub second: Option<CodedState>,
 }
 
+impl CodedStates {
+    /// The state of `count` numbers from `first` on, which begins a block.
+    pub fn part(&self, first: usize, count: usize) -> candle_core::Result<Self> {
+        let part = |state: &CodedState| -> candle_core::Result<CodedState> {
+            Ok(CodedState {
+                codes: state.codes.narrow(0, first, count)?,
+                magnitudes: state.magnitudes.narrow(0, first / BLOCK, count.div_ceil(BLOCK))?,
+            })
+        };
+        Ok(Self { first: part(&self.first)?, second: self.second.as_ref().map(part).transpose()? })
+    }
+}
+
 impl CodedState {
     /// All 0.
     pub fn zeros(numbers: usize, device: &Device) -> candle_core::Result<Self> {

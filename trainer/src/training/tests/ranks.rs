@@ -13,10 +13,10 @@ use super::*;
 use crate::collective::Threads;
 
 /// What one rank holds at the end of a training.
-type Trained = (Result<TrainOutcome, TrainError>, Vec<(String, Vec<u32>)>);
+pub(super) type Trained = (Result<TrainOutcome, TrainError>, Vec<(String, Vec<u32>)>);
 
 /// Trains on `world` ranks; the last of them is told to stop once `limit` steps were made.
-fn on_ranks<O: Objective>(
+pub(super) fn on_ranks<O: Objective>(
     world: usize,
     folder: &Path,
     limit: usize,
@@ -30,10 +30,7 @@ fn on_ranks<O: Objective>(
                 scope.spawn(move || {
                     let rank = collective.rank();
                     let limit = if rank + 1 == world { limit } else { usize::MAX };
-                    let mut decoder = decoder(21);
-                    let work = |run: &mut TrainRun<'_>| train(&mut decoder, objective(rank), run);
-                    let outcome = run_on(&collective, folder, limit, work);
-                    (outcome, weights(&decoder))
+                    train_one(&collective, folder, limit, objective(rank))
                 })
             })
             .collect();
@@ -45,15 +42,21 @@ fn on_ranks<O: Objective>(
     })
 }
 
-/// The same by one rank, in as many parts as there would be ranks.
-fn in_parts(parts: usize, folder: &Path, limit: usize, objective: impl Objective) -> Trained {
+/// The part of one rank, on a decoder of its own.
+fn train_one(collective: &dyn Collective, folder: &Path, limit: usize, objective: impl Objective) -> Trained {
     let mut decoder = decoder(21);
-    let work = |run: &mut TrainRun<'_>| train(&mut decoder, objective, run);
-    let outcome = run_on(&Alone::in_parts(parts), folder, limit, work);
-    (outcome, weights(&decoder))
+    let outcome = run_on(collective, folder, limit, |run| train(&mut decoder, objective, run));
+    // After an error a rank may hold no weights.
+    let weights = if outcome.is_ok() { weights(&decoder) } else { Vec::new() };
+    (outcome, weights)
 }
 
-fn lines(folder: &Path) -> Vec<StepMetrics> {
+/// The same by one rank, in as many parts as there would be ranks.
+pub(super) fn in_parts(parts: usize, folder: &Path, limit: usize, objective: impl Objective) -> Trained {
+    train_one(&Alone::in_parts(parts), folder, limit, objective)
+}
+
+pub(super) fn lines(folder: &Path) -> Vec<StepMetrics> {
     let mut lines: Vec<StepMetrics> = read_lines(&folder.join("metrics.jsonl")).unwrap();
     lines.iter_mut().for_each(|line| line.seconds = 0.0);
     lines
@@ -113,7 +116,7 @@ fn same_bits<O: Objective>(what: &str, objective: impl Fn() -> O + Sync) {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(super) fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
@@ -127,7 +130,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// Parts of a batch are several micro-batches, and the last batch of an epoch is shorter than three ranks.
-fn short() -> TrainSettings {
+pub(super) fn short() -> TrainSettings {
     // AdamW at a small rate: RMSProp's first steps divide rounding by rounding.
     TrainSettings {
         optimizer: OptimizerKind::AdamW,
@@ -255,7 +258,7 @@ fn a_loss_that_is_not_finite_is_named_alike_by_all_ranks() {
 
 /// Where a rank fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum At {
+pub(super) enum At {
     Check,
     LogProbs,
     Gradient,
@@ -265,10 +268,10 @@ enum At {
 }
 
 /// A training whose second step fails on one rank only.
-struct Faulty {
-    inner: PairObjective,
-    at: Option<At>,
-    calls: AtomicUsize,
+pub(super) struct Faulty {
+    pub(super) inner: PairObjective,
+    pub(super) at: Option<At>,
+    pub(super) calls: AtomicUsize,
 }
 
 impl Faulty {

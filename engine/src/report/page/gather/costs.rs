@@ -20,7 +20,10 @@ pub(super) fn of(lines: &[EventLine], iterations: usize) -> Vec<IterationCost> {
                 }
                 continue;
             }
-            Event::Started { .. } | Event::Finished { .. } | Event::Stopped { .. } => continue,
+            Event::Started { .. }
+            | Event::LogProbsCompared { .. }
+            | Event::Finished { .. }
+            | Event::Stopped { .. } => continue,
         };
         let Some(cost) = costs.get_mut(iteration) else { continue };
         // Other ranks' seconds pass beside those of the first.

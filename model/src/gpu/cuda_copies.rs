@@ -1,0 +1,119 @@
+//! Copies beside the device's work on CUDA: a stream for each direction, ordered by events against the one that computes.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use candle_core::Result;
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+
+use super::host_copies::{CopyMark, HostCopies, PageLock};
+
+/// The streams of a device.
+pub(super) struct CudaCopies {
+    context: Arc<CudaContext>,
+    /// All of the device's other work.
+    work: Arc<CudaStream>,
+    down: Arc<CudaStream>,
+    up: Arc<CudaStream>,
+}
+
+impl CudaCopies {
+    /// # Errors
+    /// What the driver says.
+    pub(super) fn beside(work: &Arc<CudaStream>) -> Result<Self> {
+        let context = work.context().clone();
+        let (down, up) = (context.new_stream().w()?, context.new_stream().w()?);
+        Ok(Self { context, work: work.clone(), down, up })
+    }
+
+    /// Has a copy's stream wait for all work that was started.
+    fn after_work(&self, copies: &CudaStream) -> Result<()> {
+        copies.wait(&self.work.record_event(None).w()?).w()
+    }
+
+    fn mark(&self, copies: &CudaStream) -> Result<Box<dyn CopyMark>> {
+        let done = copies.record_event(None).w()?;
+        Ok(Box::new(CudaCopyMark { done, work: self.work.clone() }))
+    }
+}
+
+struct CudaCopyMark {
+    done: CudaEvent,
+    work: Arc<CudaStream>,
+}
+
+impl CopyMark for CudaCopyMark {
+    fn wait(&self) -> Result<()> {
+        self.done.synchronize().w()
+    }
+
+    fn device_waits(&self) -> Result<()> {
+        self.work.wait(&self.done).w()
+    }
+}
+
+/// Registered memory.
+struct CudaPageLock {
+    context: Arc<CudaContext>,
+    host: u64,
+}
+
+impl PageLock for CudaPageLock {}
+
+impl Drop for CudaPageLock {
+    fn drop(&mut self) {
+        if self.context.bind_to_thread().is_ok() {
+            // SAFETY: it was registered, once, and its owner has waited for all copies.
+            let unlocked = unsafe { sys::cuMemHostUnregister(self.host as *mut c_void) }.result();
+            if let Err(error) = unlocked {
+                tracing::debug!("memory of the host stays page-locked: {error}");
+            }
+        }
+    }
+}
+
+impl HostCopies for CudaCopies {
+    fn lock(&self, host: u64, bytes: usize) -> Option<Box<dyn PageLock>> {
+        self.context.bind_to_thread().ok()?;
+        // SAFETY: the memory is the caller's until the lock is dropped.
+        match unsafe { sys::cuMemHostRegister_v2(host as *mut c_void, bytes, 0) }.result() {
+            Ok(()) => Some(Box::new(CudaPageLock { context: self.context.clone(), host })),
+            Err(error) => {
+                tracing::debug!(
+                    "{bytes} bytes of the host's memory are not page-locked, copies are slower: {error}"
+                );
+                None
+            }
+        }
+    }
+
+    fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+        self.context.bind_to_thread().w()?;
+        self.after_work(&self.down)?;
+        // SAFETY: the caller keeps both memories, and reads the host's only after the mark.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(host as *mut u8, bytes);
+            result::memcpy_dtoh_async(to, device, self.down.cu_stream())
+        }
+        .w()?;
+        self.mark(&self.down)
+    }
+
+    fn to_device(&self, host: u64, device: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+        self.context.bind_to_thread().w()?;
+        self.after_work(&self.up)?;
+        // SAFETY: as above.
+        unsafe {
+            let from = std::slice::from_raw_parts(host as *const u8, bytes);
+            result::memcpy_htod_async(device, from, self.up.cu_stream())
+        }
+        .w()?;
+        self.mark(&self.up)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.down.synchronize().w()?;
+        self.up.synchronize().w()
+    }
+}
