@@ -113,10 +113,11 @@ impl Architecture {
     /// Numbers of all blocks: everything but embedding, final norm and output head.
     pub fn block_numbers(&self) -> u64 {
         let modules = self.modules();
-        let numbers = |spec: &TensorSpec| spec.shape.iter().product::<usize>() as u64;
-        let others = [modules.embedding.clone(), modules.final_norm.tensor()];
-        let head: u64 = modules.head.iter().flat_map(|head| head.tensors()).map(|spec| numbers(&spec)).sum();
-        self.parameter_count() as u64 - others.iter().map(numbers).sum::<u64>() - head
+        let final_norm = modules.final_norm.weight();
+        let is_of_block =
+            |name: &str| name != modules.embedding.name && name != final_norm && !modules.is_of_head(name);
+        let specs = modules.tensors().into_iter().filter(|spec| is_of_block(&spec.name));
+        specs.map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Outputs of these maps.

@@ -80,9 +80,10 @@ impl EndpointLook<'_> {
         found.brought += 1;
         let problem = match delivery {
             WeightDelivery::Command => self.probe_when_it_is_there(endpoint, found)?,
-            WeightDelivery::Served | WeightDelivery::Update | WeightDelivery::Adapter => {
-                self.probe(endpoint, found)?
-            }
+            WeightDelivery::Served
+            | WeightDelivery::Fp8
+            | WeightDelivery::Update
+            | WeightDelivery::Adapter => self.probe(endpoint, found)?,
         };
         match problem {
             None => Ok(()),
