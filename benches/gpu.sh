@@ -8,7 +8,8 @@
 #   check       every operation on the GPU against the CPU, bf16 and f32, random shapes, poisoned outputs
 #   golden      the golden kit in f32 and in bf16, where it lies in .golden/ (check.py and open/)
 #   quickstart  recipes/quickstart.toml on the GPU against the CPU: what is gained, judged by truth
-#   kernels     each operation at Llama-3-8B's widths: time, floor, share
+#   kernels     each operation at Llama-3-8B's widths: time, floor, share; on compute capability 9.0 the kernels made for it beside
+#               those for every GPU, whatever SELFPLAY_HOPPER says (check compares them as well)
 #   reference, sample, score, train    the stages at Llama-3-8B's and Gemma-2B's shapes, by default settings
 #   train-least, train-small, train-offload    a step that computes all again; one of small micro-batches; one whose optimizer
 #               is the host's, as on a card of 80 GB
@@ -25,6 +26,7 @@
 #
 # What is new beside what was before, in under five minutes: train train-least train-small sample profile-train table.
 # Several GPUs in one command: ranks table (RANKS="2 8" says how many, LAUNCHER=mpirun|torchrun|srun how they are started).
+# Hopper's own kernels, old way against new, in three minutes: check kernels table. With SELFPLAY_HOPPER=all, whole steps: sample train.
 # On a card of 80 GB: check kernels reference train-offload train-offload-gradients sample sample-fp8 score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
@@ -39,7 +41,7 @@ while (($#)); do
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    -*) sed -n '2,36p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    -*) sed -n '2,37p' "${BASH_SOURCE[0]}"; exit 2 ;;
     *) parts+=("$1"); shift ;;
     esac
 done

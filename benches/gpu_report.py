@@ -170,6 +170,32 @@ def against_before(folder, earlier):
     return lines
 
 
+# How the names of lines end that measure one operation in several ways: the free product, the one of a fixed order, and Hopper's.
+HOPPER, BY_ROW, FREE = ", Hopper", ": by row", ": free"
+# A product of a fixed order takes at most so many times the free one's time, to become the default.
+BY_ROW_OVER_FREE = 1.25
+
+
+def ways(measured, row):
+    """Old ways beside Hopper's, and beside what was predicted by count (benches/hopper_predictions.json)."""
+    seconds = {line["name"]: line["seconds"] for line in measured["parts"]["kernels"]}
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "hopper_predictions.json")) as f:
+        predicted = json.load(f)
+    known = predicted["milliseconds"] if measured["model"] == predicted["model"] else {}
+    lines = []
+    for name in seconds:
+        if not name.endswith(HOPPER):
+            continue
+        old, new = seconds[name.removesuffix(HOPPER)] * 1e3, seconds[name] * 1e3
+        said = f"   predicted {known[name]:.3f} ms ({predicted['gpu']})" if name in known else ""
+        lines.append(f"  {name.removesuffix(HOPPER):<58}{old:>9.3f} → {new:>8.3f} ms{old / new:>7.2f} ×{said}")
+    for name in seconds:
+        if name.endswith(BY_ROW + HOPPER):
+            base = name.removesuffix(BY_ROW + HOPPER)
+            row(f"{base}: by row on Hopper over free", seconds[name] / seconds[base + FREE], BY_ROW_OVER_FREE, " ×")
+    return ["old way → Hopper's:", *lines] if lines else []
+
+
 def table(folder, earlier=None):
     lines, missed = [], 0
     peers, first_lines = load(folder, "peers.json") or {}, {}
@@ -232,6 +258,7 @@ def table(folder, earlier=None):
         for line in kernels["parts"]["kernels"]:
             share = line["floor_seconds"] / line["seconds"]
             row(line["name"], share, MEMORY_BOUND if line["flops"] == 0 else None)
+        lines += ways(kernels, row)
     lines.append(f"{missed} bounds missed")
     if earlier and os.path.isdir(earlier) and os.path.abspath(earlier) != os.path.abspath(folder):
         compared = against_before(folder, earlier)

@@ -17,6 +17,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build/main.rs");
     println!("cargo::rerun-if-changed=build/kernel_names.rs");
     println!("cargo::rerun-if-changed={SOURCES}");
+    // Whether the image has the kernels for compute capability 9.0 alone (gpu/cuda/hopper.cuh).
+    println!("cargo::rustc-check-cfg=cfg(selfplay_sm90a)");
     let out_dir = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     if let Err(problem) = list(&out_dir.join("kernel_names.rs")) {
         println!("cargo::error=the kernels' names: {problem}");
@@ -48,9 +50,14 @@ fn list(out: &Path) -> std::io::Result<()> {
 fn compile(out: &Path) -> Result<(), String> {
     let nvcc = nvcc();
     let capability = capability()?;
+    // Hopper's own instructions are in machine code alone: the PTX is for later GPUs, which do not have them.
+    let own = if capability == "90" { "90a" } else { &capability };
+    if own == "90a" {
+        println!("cargo::rustc-cfg=selfplay_sm90a");
+    }
     let output = Command::new(&nvcc)
         .args(["-fatbin", "-std=c++17", "-O3", "-lineinfo"])
-        .arg(format!("-gencode=arch=compute_{capability},code=sm_{capability}"))
+        .arg(format!("-gencode=arch=compute_{own},code=sm_{own}"))
         .arg(format!("-gencode=arch=compute_{capability},code=compute_{capability}"))
         .arg("-o")
         .arg(out)
@@ -101,6 +108,7 @@ fn capability() -> Result<String, String> {
     };
     let number = found.replace('.', "");
     match number.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse::<u32>() {
+        Ok(90) => Ok("90".to_owned()),
         Ok(80..) => Ok(number),
         Ok(older) => {
             Err(format!("compute capability {older} is too old: bf16 and its matrix units begin with 80"))

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use selfplay_model::adapter::{AdapterConfig, AdapterStart};
-use selfplay_model::check::{self, CheckTarget, InputSize, compare_decoders, compare_steps, noise};
+use selfplay_model::check::{
+    self, CheckTarget, InputSize, compare_decoders, compare_hopper, compare_steps, noise,
+};
 use selfplay_model::cpu::storage::with_slice_mut;
 use selfplay_model::decoder::KeepPlan;
 use selfplay_model::ops::elementwise::scale_assign;
@@ -39,6 +41,18 @@ fn every_operation() {
         for comparison in &found {
             assert!(comparison.is_ok(), "seed {seed}: {comparison:?}");
         }
+    }
+}
+
+/// Those that are for compute capability 9.0 alone: asynchronous copies and products, as strictly as the emulator has them.
+#[test]
+fn kernels_for_hopper() {
+    let Some(emulator) = Emulator::build() else { return };
+    let target = CheckTarget::Emulator(Arc::new(emulator));
+    let found = compare_hopper(&target, InputSize::Small, 1).unwrap();
+    assert!(found.len() > 35, "{}", found.len());
+    for comparison in &found {
+        assert!(comparison.is_ok(), "{comparison:?}");
     }
 }
 

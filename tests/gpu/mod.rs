@@ -1,3 +1,4 @@
 //! Without a GPU, by the emulator.
 
+mod mistakes;
 mod stages;

@@ -2,7 +2,9 @@
 //! sampling against other steps, bit for bit.
 
 use candle_core::DType;
-use selfplay_model::check::{CheckTarget, InputSize, compare_all, compare_decoders, compare_steps};
+use selfplay_model::check::{
+    CheckTarget, InputSize, compare_all, compare_decoders, compare_hopper, compare_steps,
+};
 
 use super::{Bench, Measurement, fault};
 use crate::error::{EngineError, Result};
@@ -17,6 +19,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
     let start = std::time::Instant::now();
     let target = CheckTarget::Device(bench.device.clone());
     let mut found = compare_all(&target, InputSize::Large, bench.seed).map_err(fault)?;
+    found.extend(compare_hopper(&target, InputSize::Large, bench.seed).map_err(fault)?);
     found.extend(compare_decoders(&target, bench.seed).map_err(fault)?);
     found.extend(compare_steps(&target, bench.seed).map_err(fault)?);
     let wrong: Vec<String> = found

@@ -21,7 +21,7 @@ use crate::error::Result;
 const LAUNCHES: usize = 5;
 
 impl Bench {
-    fn operation(
+    pub(super) fn operation(
         &self,
         name: &str,
         bytes: f64,

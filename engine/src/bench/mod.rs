@@ -7,6 +7,7 @@
 mod ceilings;
 mod check;
 mod floor;
+mod hopper;
 mod kernels;
 mod profile;
 mod sample;
@@ -141,7 +142,11 @@ impl Bench {
     pub fn run(&self, part: BenchPart, on_line: &mut dyn FnMut(Measurement) -> Result<()>) -> Result<()> {
         let lines = match part {
             BenchPart::Check => check::run(self)?,
-            BenchPart::Kernels => kernels::run(self)?,
+            BenchPart::Kernels => {
+                let mut lines = kernels::run(self)?;
+                lines.extend(hopper::run(self)?);
+                lines
+            }
             BenchPart::Reference => step::reference(self)?,
             BenchPart::Sample => return sample::run(self, on_line),
             BenchPart::Score => score::run(self)?,

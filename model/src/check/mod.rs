@@ -5,6 +5,7 @@
 //! a place that is not written shows as NaN.
 
 mod decoders;
+mod hopper;
 mod operations;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use self::decoders::{compare_decoders, compare_steps};
+pub use self::hopper::compare_hopper;
 pub use self::operations::{InputSize, compare_all};
 use crate::gpu::{Launcher, emulate, poison};
 

@@ -36,7 +36,7 @@ pub enum InputSize {
 /// # Errors
 /// An operation that fails; a difference is no error.
 pub fn compare_all(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<Deviation>> {
-    let mut run = OperationChecks { target, size, seed, found: Vec::new() };
+    let mut run = OperationChecks::new(target, size, seed);
     run.norms()?;
     run.norms_of_heads()?;
     run.rotations()?;
@@ -49,14 +49,18 @@ pub fn compare_all(target: &CheckTarget, size: InputSize, seed: u64) -> Result<V
     Ok(run.found)
 }
 
-struct OperationChecks<'a> {
+pub(super) struct OperationChecks<'a> {
     target: &'a CheckTarget,
     size: InputSize,
     seed: u64,
-    found: Vec<Deviation>,
+    pub(super) found: Vec<Deviation>,
 }
 
-impl OperationChecks<'_> {
+impl<'a> OperationChecks<'a> {
+    pub(super) fn new(target: &'a CheckTarget, size: InputSize, seed: u64) -> Self {
+        Self { target, size, seed, found: Vec::new() }
+    }
+
     /// Runs `f` on the CPU in f32 and in its GPU form in both dtypes. Gradients that `f` makes by [`sums`] are f32 in all.
     fn compare(
         &mut self,
@@ -64,7 +68,18 @@ impl OperationChecks<'_> {
         shapes: &[&[usize]],
         f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<()> {
-        for dtype in [DType::F32, DType::BF16] {
+        self.compare_in(&[DType::F32, DType::BF16], name, shapes, f)
+    }
+
+    /// As [`OperationChecks::compare`], in these dtypes alone.
+    pub(super) fn compare_in(
+        &mut self,
+        dtypes: &[DType],
+        name: &str,
+        shapes: &[&[usize]],
+        f: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    ) -> Result<()> {
+        for &dtype in dtypes {
             let inputs = shapes
                 .iter()
                 .enumerate()
@@ -286,19 +301,7 @@ impl OperationChecks<'_> {
 
     /// Sequences of random lengths, longer than a tile, sharing a prompt, and one token long.
     fn attention(&mut self) -> Result<()> {
-        let most = if self.size == InputSize::Small { 130 } else { 900 };
-        let mut state = self.seed;
-        let mut length = |most: usize| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            1 + (state >> 33) as usize % most
-        };
-        let mut batch = PackedBatch::new();
-        batch.push(&[1; 1]);
-        let prompt = batch.push(&vec![1; most / 2 + length(most / 2)]);
-        for most in [most / 4, most, 1] {
-            batch.push_after(prompt, &vec![1; length(most)]);
-        }
-        batch.push(&vec![1; length(most)]);
+        let batch = ragged_batch(if self.size == InputSize::Small { 130 } else { 900 }, self.seed);
         let t = batch.tokens();
         let cases = [
             (64, None, None),
@@ -403,4 +406,21 @@ impl OperationChecks<'_> {
 /// Zeros for a sum of gradients: f32 on the device of `like`.
 fn sums(like: &Tensor, shape: &[usize]) -> Result<Tensor> {
     Tensor::zeros(shape, DType::F32, like.device())
+}
+
+/// Sequences of random lengths up to `most`, some after one prompt, and some of one token.
+pub(super) fn ragged_batch(most: usize, seed: u64) -> PackedBatch {
+    let mut state = seed;
+    let mut length = |most: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        1 + (state >> 33) as usize % most
+    };
+    let mut batch = PackedBatch::new();
+    batch.push(&[1; 1]);
+    let prompt = batch.push(&vec![1; most / 2 + length(most / 2)]);
+    for most in [most / 4, most, 1] {
+        batch.push_after(prompt, &vec![1; length(most)]);
+    }
+    batch.push(&vec![1; length(most)]);
+    batch
 }

@@ -124,6 +124,8 @@ struct Cuda {
     stream: Arc<CudaStream>,
     blas: Arc<cublas::CudaBlas>,
     functions: Mutex<HashMap<String, CudaFunction>>,
+    /// Compute capability 9.0, and kernels compiled for it.
+    has_hopper: bool,
     /// cuBLAS's own room: one that it need not ask for while a recording runs, so that what is recorded is what would run.
     /// cuBLASLt's products use it too: all work is on one stream.
     _workspace: CudaSlice<u8>,
@@ -182,6 +184,7 @@ impl Cuda {
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
         let module = stream.context().load_module(Ptx::from_binary(IMAGE.to_vec())).w()?;
+        let has_hopper = cfg!(selfplay_sm90a) && stream.context().compute_capability().w()? == (9, 0);
         let blas = device.cublas_handle();
         // SAFETY: cuBLAS reads nothing of it that it has not written.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
@@ -192,7 +195,16 @@ impl Cuda {
         drop(_read);
         let room = Room { address, bytes: WORKSPACE };
         let fp8 = OnceLock::new();
-        Ok(Self { module, stream, blas, functions: Mutex::default(), _workspace: workspace, room, fp8 })
+        Ok(Self {
+            module,
+            stream,
+            blas,
+            functions: Mutex::default(),
+            has_hopper,
+            _workspace: workspace,
+            room,
+            fp8,
+        })
     }
 
     /// The kernel, allowed as much shared memory as it asks for.
@@ -223,10 +235,20 @@ impl Launcher for Cuda {
     fn launch(&self, launch: &Launch) -> Result<()> {
         self.stream.context().bind_to_thread().w()?;
         let function = self.function(launch)?;
+        let mut maps = Vec::new();
+        for argument in launch.arguments {
+            if let Argument::TensorMap(map) = argument {
+                maps.push(map.encode()?);
+            }
+        }
+        let mut map = maps.iter();
         let mut parameters: Vec<*mut c_void> = launch
             .arguments
             .iter()
             .map(|argument| match argument {
+                Argument::TensorMap(_) => map.next().map_or(std::ptr::null_mut(), |map| {
+                    std::ptr::from_ref(map).cast::<c_void>().cast_mut()
+                }),
                 Argument::Pointer(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::I32(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::I64(x) => (&raw const *x).cast::<c_void>().cast_mut(),
@@ -313,6 +335,10 @@ impl Launcher for Cuda {
 
     fn copies(&self) -> Result<Box<dyn HostCopies>> {
         Ok(Box::new(CudaCopies::beside(&self.stream)?))
+    }
+
+    fn has_hopper(&self) -> bool {
+        self.has_hopper
     }
 
     fn mark(&self) -> Result<Box<dyn DeviceMark>> {

@@ -20,6 +20,26 @@ pub enum Argument {
     F32(f32),
     /// `double`.
     F64(f64),
+    /// `TENSOR_MAP` of hopper.cuh.
+    TensorMap(TensorMap),
+}
+
+/// Columns of a tile: 128 bytes of bf16.
+pub const TILE_COLUMNS: usize = 64;
+
+/// A row-major matrix of bf16 in the device's memory, and the box of it that one copy brings to shared memory: `box_rows` rows of
+/// [`TILE_COLUMNS`] columns, in pieces of 16 bytes that are exchanged within each eight rows (`CU_TENSOR_MAP_SWIZZLE_128B`).
+/// What lies outside of the matrix is brought as zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Its first element; a multiple of 16.
+    pub pointer: u64,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Columns of the matrix, and elements between the starts of two rows; a multiple of 8.
+    pub columns: usize,
+    /// Rows of the box, 1 to 256.
+    pub box_rows: usize,
 }
 
 /// One launch of a kernel.
@@ -141,6 +161,11 @@ pub trait Launcher: Send + Sync {
     /// What the device says.
     fn copies(&self) -> Result<Box<dyn HostCopies>> {
         Ok(Box::new(PlainCopies))
+    }
+
+    /// Whether the kernels for compute capability 9.0 alone run here.
+    fn has_hopper(&self) -> bool {
+        false
     }
 
     /// From now on launches and products are recorded instead of started.

@@ -11,10 +11,12 @@ mod cublaslt;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_copies;
+mod hopper;
 mod host_copies;
 pub(crate) mod launcher;
 mod memory;
 mod tensor_copies;
+mod tensor_map;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -22,9 +24,11 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
 pub use cuda::open;
+pub use hopper::HopperKernels;
+pub(crate) use hopper::zero_counts;
 pub use host_copies::{CopyDone, CopyMark, HostCopies, PageLock, PlainCopies};
 pub use launcher::{
-    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
+    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand, TILE_COLUMNS, TensorMap,
 };
 pub use memory::{GpuMemory, memory, take_peak};
 pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies};
@@ -137,6 +141,12 @@ impl Gpu {
     /// Where the tensors lie.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether kernels for compute capability 9.0 alone can run: it is such a GPU, and the build has them.
+    #[must_use]
+    pub fn has_hopper(&self) -> bool {
+        self.launcher.has_hopper()
     }
 
     /// Room for a tensor that a kernel is about to write whole.

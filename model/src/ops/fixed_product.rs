@@ -3,9 +3,11 @@
 //! cuBLAS picks its algorithm, and with it the order of the sums, by the number of rows. Where a candidate's bits must not
 //! depend on its batch (`sample.batch_invariant`), these take its place: every sum runs from the first number to the last.
 
+mod hopper;
+
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::gpu::{Argument, Gpu, Operand, address, int, operand};
+use crate::gpu::{Argument, Gpu, HopperKernels, Operand, address, int, operand};
 
 /// Rows up to which the form for few rows is launched. Both give the same bits.
 const FEW_ROWS: usize = 64;
@@ -50,6 +52,9 @@ pub(crate) fn fixed_product(
     out: &Tensor,
     first: usize,
 ) -> Result<()> {
+    if HopperKernels::on(gpu)?.products && hopper::takes(x, weight, out, first)? {
+        return hopper::product(gpu, x, weight, out, first);
+    }
     let ((t, k), n) = (x.dims2()?, weight.dims2()?.0);
     let form = CompiledProduct::of(x.dtype(), out.dtype(), t)?;
     let Operand { pointer, stride, .. } = operand(out)?.columns_from(first);

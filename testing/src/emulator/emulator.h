@@ -50,6 +50,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
 #define __shared__ static
@@ -72,7 +73,8 @@ struct dim3 {
 namespace emu {
 
 constexpr unsigned WARP_LANES = 32, ALL_LANES = 0xffffffffu, MOST_THREADS = 1024;
-constexpr size_t STACK_BYTES = 256 << 10, GUARD_BYTES = 4096, SHARED_ALIGNMENT = 128;
+// Dynamic shared memory begins 128 bytes past a multiple of 1024: a kernel that needs more must see to it.
+constexpr size_t STACK_BYTES = 256 << 10, GUARD_BYTES = 4096, SHARED_ALIGNMENT = 1024, SHARED_OFFSET = 128;
 constexpr unsigned char GUARD_FILL = 0xa5, NAN_FILL = 0xff;
 
 // What a thread waits at. `detail` tells instances of a template apart.
@@ -152,7 +154,7 @@ inline void prepare_context(Context& context, unsigned char* bottom, unsigned ch
 
 // ---- State of the launch that runs.
 
-enum class State : unsigned char { Ready, WaitsForWarp, WaitsForBlock, Exited };
+enum class State : unsigned char { Ready, WaitsForWarp, WaitsForBlock, WaitsForOther, Exited };
 
 // A copy that cp.async has queued.
 struct Copy {
@@ -191,6 +193,15 @@ static const char* kernel_name = "";
 static void (*kernel_body)(void*) = nullptr;
 static void* kernel_arguments = nullptr;
 static uint64_t random_state = 0;
+
+// What works beside the threads (hopper.h): `begin` before a block, `go_on` when no thread can run, which tells whether it has
+// done anything, `end` after a block.
+struct Units {
+    void (*begin)() = [] {};
+    bool (*go_on)() = [] { return false; };
+    void (*end)() = [] {};
+};
+static Units units;
 
 inline const dim3& thread_index() { return current->thread; }
 inline const dim3& block_index() { return block; }
@@ -325,18 +336,21 @@ inline void fiber_main() {
     abort();  // An exited fiber is never entered again.
 }
 
-inline void run_warp(unsigned w) {
+// Whether any of the warp's threads ran.
+inline bool run_warp(unsigned w) {
     Fiber* lanes = fibers + w * WARP_LANES;
     const unsigned n = warps[w].lanes;
+    bool any = false;
     for (bool ran = true; ran;) {
         ran = false;
         in_some_order(n, [&](unsigned l) {
             if (lanes[l].state != State::Ready) return;
-            ran = true;
+            ran = any = true;
             current = &lanes[l];
             switch_context(scheduler, lanes[l].context);
         });
     }
+    return any;
 }
 
 // Releases the barrier of the block where all threads are at it; false where all have exited.
@@ -344,6 +358,7 @@ inline bool release_block() {
     unsigned waiting = 0, exited = 0;
     bool together = true;
     for (unsigned t = 0; t < threads; t++) {
+        if (fibers[t].state == State::WaitsForOther) fail_stuck("threads wait for what nobody does any more");
         if (fibers[t].state == State::Exited) exited++;
         if (fibers[t].state != State::WaitsForBlock) continue;
         waiting++;
@@ -375,9 +390,15 @@ inline void run_block() {
         // Stacks that begin at one place of their pages would share a few lines of the processor's cache.
         prepare_context(fiber.context, bottom, bottom + STACK_BYTES - t * 320 % 8192, fiber_main);
     }
+    units.begin();
     do {
-        in_some_order(warp_count, run_warp);
-    } while (release_block());
+        bool ran;
+        do {
+            ran = false;
+            in_some_order(warp_count, [&](unsigned w) { ran = run_warp(w) || ran; });
+        } while (ran);
+    } while (units.go_on() || release_block());
+    units.end();
     for (size_t i = 0; i < GUARD_BYTES; i++) {
         const bool below = shared_memory[-1 - static_cast<ptrdiff_t>(i)] != GUARD_FILL;
         if (below || shared_memory[shared_size + i] != GUARD_FILL) {
@@ -420,9 +441,9 @@ inline void run_grid(const char* name, dim3 grid, dim3 block_of, size_t shared_b
     random_state = 1;
     for (unsigned t = 0; t < threads; t++)
         fibers[t].thread = dim3(t % block_of.x, t / block_of.x % block_of.y, t / (block_of.x * block_of.y));
-    std::vector<unsigned char> room(shared_bytes + 2 * GUARD_BYTES + SHARED_ALIGNMENT, GUARD_FILL);
+    std::vector<unsigned char> room(shared_bytes + 2 * GUARD_BYTES + 2 * SHARED_ALIGNMENT, GUARD_FILL);
     const uintptr_t at = reinterpret_cast<uintptr_t>(room.data()) + GUARD_BYTES + SHARED_ALIGNMENT - 1;
-    shared_memory = reinterpret_cast<unsigned char*>(at / SHARED_ALIGNMENT * SHARED_ALIGNMENT);
+    shared_memory = reinterpret_cast<unsigned char*>(at / SHARED_ALIGNMENT * SHARED_ALIGNMENT + SHARED_OFFSET);
     shared_size = shared_bytes;
     for (block.z = 0; block.z < grid.z; block.z++)
         for (block.y = 0; block.y < grid.y; block.y++)
@@ -458,9 +479,11 @@ inline void emulate(void (*kernel)(A...), dim3 grid, dim3 block_of, size_t share
 
 // ---- The table of kernels.
 
-// p a pointer, i a 4-byte integer, l an 8-byte integer, f a float, d a double, ? anything else.
+// p a pointer, i a 4-byte integer, l an 8-byte integer, f a float, d a double, m a matrix as copies of tiles see it, ? anything
+// else.
 template <class T>
 constexpr char kind_of() {
+    if (std::is_class<T>::value && sizeof(T) == 128) return 'm';
     if (std::is_pointer<T>::value) return 'p';
     if (std::is_integral<T>::value && sizeof(T) == 4) return 'i';
     if (std::is_integral<T>::value && sizeof(T) == 8) return 'l';

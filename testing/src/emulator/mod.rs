@@ -4,8 +4,10 @@
 //! fibers and which mistakes abort the process with a report. Tests need no CUDA toolkit; where there is no C++
 //! compiler (`$CXX`, else `c++`) they are to be skipped, unless `SELFPLAY_REQUIRE_CXX` is set.
 
+mod program;
+
 use std::env;
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, OsString, c_char, c_int, c_uint, c_void};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,8 +17,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{DType, Result, bail};
 use half::bf16;
 use libloading::Library;
-use selfplay_model::gpu::{Argument, Captured, Emulation, Gemm, KERNELS, Launch, Launcher, Operand, emulate};
+use selfplay_model::gpu::{
+    Argument, Captured, Emulation, Gemm, KERNELS, Launch, Launcher, Operand, TensorMap, emulate,
+};
 use selfplay_records::atomic;
+
+pub use self::program::KernelProgram;
 
 /// The emulator runs in one thread at a time.
 static LAUNCH: Mutex<()> = Mutex::new(());
@@ -79,12 +85,7 @@ impl Emulator {
     pub fn build() -> Option<Self> {
         static COMPILED: OnceLock<Option<Arc<Compiled>>> = OnceLock::new();
         let compiled = COMPILED.get_or_init(|| {
-            let Some(compiler) = compiler() else {
-                let how = "set CXX or install a C++ compiler as c++";
-                assert!(env::var_os("SELFPLAY_REQUIRE_CXX").is_none(), "SELFPLAY_REQUIRE_CXX is set: {how}");
-                eprintln!("GPU kernels are not tested: {how}");
-                return None;
-            };
+            let compiler = compiler_or_word()?;
             Some(Arc::new(compile(&compiler)))
         });
         compiled.clone().map(|compiled| Self { compiled, recording: Arc::default() })
@@ -112,6 +113,42 @@ fn compiler() -> Option<Vec<String>> {
     }
 }
 
+/// [`compiler`], or a word on stderr.
+fn compiler_or_word() -> Option<Vec<String>> {
+    let compiler = compiler();
+    if compiler.is_none() {
+        let how = "set CXX or install a C++ compiler as c++";
+        assert!(env::var_os("SELFPLAY_REQUIRE_CXX").is_none(), "SELFPLAY_REQUIRE_CXX is set: {how}");
+        eprintln!("GPU kernels are not tested: {how}");
+    }
+    compiler
+}
+
+/// Compiles one unit against emulator.h.
+fn compile_to(compiler: &[String], source: &Path, out: &Path, options: &[OsString]) {
+    let output = Command::new(&compiler[0])
+        .args(&compiler[1..])
+        .args(["-std=c++17", "-O2", "-DSELFPLAY_EMULATOR"])
+        // Kernels read memory as other types than it was written as. Names of kernels stay within the library.
+        .args(["-fno-strict-aliasing", "-fvisibility=hidden", "-ffp-contract=off"])
+        .arg("-I")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/emulator"))
+        .args(options)
+        .args(["-x", "c++"])
+        .arg(source)
+        .arg("-o")
+        .arg(out)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}, on the kernels ({}):\n{}",
+        compiler.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 /// Compiles and loads all of [`KERNELS`].
 fn compile(compiler: &[String]) -> Compiled {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("model");
@@ -123,26 +160,7 @@ fn compile(compiler: &[String]) -> Compiled {
     let source = folder.path().join("kernels.cpp");
     let library = folder.path().join("libkernels.so");
     atomic::write_bytes(&source, unit.as_bytes()).unwrap();
-    let output = Command::new(&compiler[0])
-        .args(&compiler[1..])
-        .args(["-std=c++17", "-O2", "-shared", "-fPIC", "-DSELFPLAY_EMULATOR"])
-        // Kernels read memory as other types than it was written as. Names of kernels stay within the library.
-        .args(["-fno-strict-aliasing", "-fvisibility=hidden", "-ffp-contract=off"])
-        .arg("-I")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/emulator"))
-        .args(["-x", "c++"])
-        .arg(&source)
-        .arg("-o")
-        .arg(&library)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}, on the kernels ({}):\n{}",
-        compiler.join(" "),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    compile_to(compiler, &source, &library, &["-shared".into(), "-fPIC".into()]);
     // SAFETY: the library was compiled just now from sources of this repository; loading it runs nothing of theirs, and
     // the two types are those of the definitions in emulator.h.
     unsafe {
@@ -163,20 +181,28 @@ fn kind(argument: &Argument) -> u8 {
         Argument::I64(_) => b'l',
         Argument::F64(_) => b'd',
         Argument::F32(_) => b'f',
+        Argument::TensorMap(_) => b'm',
     }
 }
 
 /// The bytes of an argument, at the place where a parameter of its type is read.
-fn slot(argument: &Argument) -> u64 {
+fn slot(argument: &Argument) -> [u64; 16] {
     let mut bytes = [0; 8];
     match argument {
+        // The fields of hopper.h's `TensorMap`.
+        Argument::TensorMap(TensorMap { pointer, rows, columns, box_rows }) => {
+            let fields = [*pointer, *rows as u64, *columns as u64, 2 * *columns as u64, *box_rows as u64];
+            return std::array::from_fn(|i| fields.get(i).copied().unwrap_or(0));
+        }
         Argument::Pointer(x) => bytes = x.to_ne_bytes(),
         Argument::I32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
         Argument::I64(x) => bytes = x.to_ne_bytes(),
         Argument::F64(x) => bytes = x.to_ne_bytes(),
         Argument::F32(x) => bytes[..4].copy_from_slice(&x.to_ne_bytes()),
     }
-    u64::from_ne_bytes(bytes)
+    let mut slot = [0; 16];
+    slot[0] = u64::from_ne_bytes(bytes);
+    slot
 }
 
 impl Launcher for Emulator {
@@ -202,7 +228,7 @@ impl Launcher for Emulator {
             let [given, parameters] = [&given, parameters].map(String::from_utf8_lossy);
             bail!("{}: arguments are {given}, parameters {parameters}", launch.kernel)
         }
-        let mut slots: Vec<u64> = launch.arguments.iter().map(slot).collect();
+        let mut slots: Vec<[u64; 16]> = launch.arguments.iter().map(slot).collect();
         let mut pointers: Vec<*mut c_void> =
             slots.iter_mut().map(|slot| ptr::from_mut(slot).cast()).collect();
         let status = {
@@ -254,6 +280,10 @@ impl Launcher for Emulator {
             }
         }
         write(c, n, &sums)
+    }
+
+    fn has_hopper(&self) -> bool {
+        true
     }
 
     fn begin_capture(&self) -> Result<()> {

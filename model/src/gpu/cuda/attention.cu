@@ -4,40 +4,7 @@
 // D is the head size rounded up to 64, 128 or 256; a block has WARPS warps of sixteen resident rows each and streams S
 // rows at a time past them. The backward has one kernel for keys and values (a block owns keys, queries stream by) and
 // one for queries: nothing is summed by atomics, so that a gradient has the same bits in every run.
-#include "tile.cuh"
-
-// Rows row..row + rows of the packed batch, the first at `position`; its keys at positions before that are the rows from
-// `prefix` on.
-struct __align__(16) Segment {
-    int row, rows, position, prefix;
-};
-
-struct __align__(16) AttentionShape {
-    int heads, kv_heads, d, window;  // window 0: none
-    float scale, cap;                // cap 0: none
-};
-
-// The packed row of the key at position j.
-__device__ __forceinline__ int64_t key_row(const Segment& s, int j) {
-    return j < s.position ? s.prefix + j : s.row + (j - s.position);
-}
-
-__device__ __forceinline__ bool is_visible(const AttentionShape& a, int query, int key) {
-    return key <= query && (a.window == 0 || key > query - a.window);
-}
-
-// The score of a product q·k, and the derivative of the score by the product.
-template <class T>
-__device__ __forceinline__ float score(const AttentionShape& a, float product, float& slope) {
-    const float x = product * a.scale;
-    if (a.cap == 0) {
-        slope = a.scale;
-        return x;
-    }
-    const float t = tanh_of<T>(x / a.cap);
-    slope = (1.0f - t * t) * a.scale;
-    return a.cap * t;
-}
+#include "attention.cuh"
 
 template <class T, int D, int WARPS, int S>
 __device__ void attention_forward(T* __restrict__ out, float* __restrict__ log_sums, const T* __restrict__ qkv,

@@ -13,22 +13,33 @@ use crate::gpu::{Argument, Gpu, all_of, int, pointer, suffix};
 pub struct Places<'a> {
     layout: &'a Layout,
     uploaded: Mutex<HashMap<usize, DeviceTiles>>,
+    ordered: Mutex<HashMap<[usize; 2], DeviceOrder>>,
+}
+
+/// Tiles of keys in the order in which their gradients are computed where queries' gradients are added up in turns.
+#[derive(Clone)]
+pub(super) struct DeviceOrder {
+    /// As [`DeviceTiles`] has them, in [`ordered_table`]'s order.
+    pub(super) tiles: Tensor,
+    pub(super) count: usize,
+    /// The number of each segment's first tile of queries.
+    pub(super) first_tiles: Tensor,
 }
 
 /// Segments, and tiles of some number of rows.
 #[derive(Clone)]
-struct DeviceTiles {
+pub(super) struct DeviceTiles {
     /// {first row, rows, first position, first row of the prefix} each.
-    segments: Tensor,
+    pub(super) segments: Tensor,
     /// {segment, offset of the first row, first follower, end of the followers} each.
-    tiles: Tensor,
-    count: usize,
+    pub(super) tiles: Tensor,
+    pub(super) count: usize,
 }
 
 impl<'a> Places<'a> {
     /// The places of a batch.
     pub fn new(layout: &'a Layout) -> Self {
-        Self { layout, uploaded: Mutex::default() }
+        Self { layout, uploaded: Mutex::default(), ordered: Mutex::default() }
     }
 
     /// Where the segments lie.
@@ -36,7 +47,7 @@ impl<'a> Places<'a> {
         self.layout
     }
 
-    fn on(&self, gpu: &Gpu, rows: usize) -> Result<DeviceTiles> {
+    pub(super) fn on(&self, gpu: &Gpu, rows: usize) -> Result<DeviceTiles> {
         let mut uploaded = self.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = uploaded.get(&rows) {
             return Ok(found.clone());
@@ -50,6 +61,52 @@ impl<'a> Places<'a> {
         uploaded.insert(rows, fresh.clone());
         Ok(fresh)
     }
+}
+
+impl Places<'_> {
+    /// Tiles of `keys` rows in order, and where those of `queries` rows begin.
+    pub(super) fn ordered_on(&self, gpu: &Gpu, keys: usize, queries: usize) -> Result<DeviceOrder> {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = ordered.get(&[keys, queries]) {
+            return Ok(found.clone());
+        }
+        let table = ordered_table(self.layout, keys);
+        let mut tiles = 0;
+        let firsts: Vec<u32> = self
+            .layout
+            .segments()
+            .iter()
+            .map(|segment| {
+                let first = tiles;
+                tiles += segment.rows.len().div_ceil(queries) as u32;
+                first
+            })
+            .collect();
+        let fresh = DeviceOrder {
+            tiles: gpu.upload(&table)?,
+            count: table.len() / 4,
+            first_tiles: gpu.upload(&firsts)?,
+        };
+        ordered.insert([keys, queries], fresh.clone());
+        Ok(fresh)
+    }
+}
+
+/// [`tile_table`] with a group's followers before what they follow, and each segment's tiles from its end to its beginning: what adds
+/// to a tile of queries earlier (`query_turn` in hopper_attention_backward.cu) stands earlier.
+fn ordered_table(layout: &Layout, rows: usize) -> Vec<u32> {
+    let table = tile_table(layout, rows);
+    let group_of: Vec<usize> = layout
+        .groups()
+        .iter()
+        .enumerate()
+        .flat_map(|(group, of)| of.segments.clone().map(move |_| group))
+        .collect();
+    let mut tiles: Vec<&[u32]> = table.chunks(4).collect();
+    // Stable: within a group from its last tile to its first.
+    tiles.reverse();
+    tiles.sort_by_key(|tile| group_of.get(tile[0] as usize).copied());
+    tiles.concat()
 }
 
 fn segment_table(layout: &Layout) -> Vec<u32> {
@@ -150,6 +207,22 @@ impl Attention {
         Ok(AttentionOutput { output, log_sums })
     }
 
+    /// Σ output · d_output of each query and head, \[t, heads].
+    pub(super) fn delta_gpu(&self, gpu: &Gpu, output: &Tensor, d_output: &Tensor) -> Result<Tensor> {
+        let t = output.dims2()?.0;
+        let delta = gpu.unwritten((t, self.heads), DType::F32)?;
+        let items = t * self.heads;
+        let arguments = [
+            pointer(&delta)?,
+            pointer(output)?,
+            pointer(d_output)?,
+            Argument::I64(items as i64),
+            int(self.head_dim)?,
+        ];
+        gpu.launch("attention_delta", output.dtype(), [items.div_ceil(8), 1, 1], 256, 0, &arguments)?;
+        Ok(delta)
+    }
+
     pub(super) fn backward_gpu(
         &self,
         gpu: &Gpu,
@@ -162,18 +235,7 @@ impl Attention {
         all_of(dtype, &[&forward.output, d_output])?;
         let form = TileShape::of(dtype, self.head_dim, true)?;
         let DeviceTiles { segments, tiles, count } = places.on(gpu, form.rows())?;
-
-        let delta = gpu.unwritten((t, self.heads), DType::F32)?;
-        let items = t * self.heads;
-        let arguments = [
-            pointer(&delta)?,
-            pointer(&forward.output)?,
-            pointer(d_output)?,
-            Argument::I64(items as i64),
-            int(self.head_dim)?,
-        ];
-        gpu.launch("attention_delta", dtype, [items.div_ceil(8), 1, 1], 256, 0, &arguments)?;
-
+        let delta = self.delta_gpu(gpu, &forward.output, d_output)?;
         let d_qkv = gpu.unwritten((t, self.width()), dtype)?;
         let mut arguments = vec![
             pointer(&d_qkv)?,
@@ -220,5 +282,8 @@ mod tests {
         let tiles: Vec<&[u32]> = table.chunks(4).collect();
         assert_eq!(tiles, [[0, 0, 1, 3], [0, 64, 1, 3], [1, 0, 2, 2], [2, 0, 3, 3], [3, 0, 4, 4]]);
         assert_eq!(segment_table(batch.layout())[4..8], [70, 5, 70, 0]);
+        let ordered = ordered_table(batch.layout(), 64);
+        let ordered: Vec<&[u32]> = ordered.chunks(4).collect();
+        assert_eq!(ordered, [[2, 0, 3, 3], [1, 0, 2, 2], [0, 64, 1, 3], [0, 0, 1, 3], [3, 0, 4, 4]]);
     }
 }

@@ -7,12 +7,13 @@
 
 mod cpu;
 pub(super) mod gpu;
+mod hopper;
 
 use candle_core::{Result, Tensor, bail};
 
 pub use self::gpu::Places;
 use crate::cpu::by_dtype;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, HopperKernels};
 use crate::profile::{self, OperationCost};
 
 /// The constants of one layer's attention.
@@ -86,6 +87,9 @@ impl Attention {
         self.check(qkv, places.layout().tokens())?;
         let _operation = profile::operation("attention", || self.cost(qkv, places, 1.0));
         match Gpu::of(qkv)? {
+            Some(gpu) if HopperKernels::on(&gpu)?.attention && self.fits_hopper(qkv) => {
+                self.forward_hopper(&gpu, qkv, places)
+            }
             Some(gpu) => self.forward_gpu(&gpu, qkv, places),
             None => by_dtype!(qkv.dtype(), T => self.forward_cpu::<T>(qkv, places.layout())),
         }
@@ -106,6 +110,9 @@ impl Attention {
         // Five products where the forward has two.
         let _operation = profile::operation("attention backward", || self.cost(qkv, places, 2.5));
         match Gpu::of(qkv)? {
+            Some(gpu) if HopperKernels::on(&gpu)?.attention_backward && self.fits_hopper(qkv) => {
+                self.backward_hopper(&gpu, qkv, forward, d_output, places)
+            }
             Some(gpu) => self.backward_gpu(&gpu, qkv, forward, d_output, places),
             None => by_dtype!(qkv.dtype(), T => {
                 self.backward_cpu::<T>(qkv, forward, d_output, places.layout())
