@@ -20,7 +20,7 @@ MEMORY_BOUND = 0.70
 PEER_RATIO = 1.1
 PEAK_GIB = 130
 TOKENS_PER_SECOND = 12_500
-HOST_PERCENT = 10
+HOST_PERCENT = 2
 # Of as many GPUs as many times one's sampling: they share nothing but the host.
 RANKS_SAMPLE = 0.95
 # Three iterations of the published recipe: prompts each, candidates, their tokens; hours at most.
@@ -236,6 +236,7 @@ def table(folder, earlier=None):
                 if one in by_name and other in by_name:
                     row(what, value(by_name[one]) / value(by_name[other]), None)
 
+            over("a step read before the next begins over one begun ahead", "decode step, one by one", "decode step")
             over("a step kernel by kernel over a captured one", "decode step, kernel by kernel", "decode step")
             over("a batch-invariant step over another", "decode step, batch invariant", "decode step")
             own, shared = (f"decode step, long prompts, {way}" for way in ["each its own", "shared"])

@@ -144,6 +144,28 @@ impl Parameters {
         Ok(())
     }
 
+    /// Takes for joined what stands one below the other in one tensor already, all of which its members are.
+    ///
+    /// # Errors
+    /// Members of more or fewer rows than there are.
+    pub(crate) fn adopt_join(&mut self, members: &[ParameterId], whole: Tensor) -> Result<()> {
+        let mut rows = 0;
+        for &id in members {
+            rows += self.get(id).value.dim(0)?;
+        }
+        if rows != whole.dim(0)? {
+            candle_core::bail!("members of {rows} rows of a tensor of {:?}", whole.dims())
+        }
+        self.joins.push(Some(Join { members: members.to_vec(), whole }));
+        Ok(())
+    }
+
+    /// Whether matrices of these numbers of elements may be joined: each begins where kernels can read it.
+    pub(crate) fn is_joinable(elements: impl Iterator<Item = usize>) -> bool {
+        let elements: Vec<usize> = elements.collect();
+        elements.len() > 1 && elements.iter().all(|elements| elements.is_multiple_of(JOIN_ALIGNMENT))
+    }
+
     /// The join of just these, in this order.
     pub(crate) fn find_join(&self, members: &[ParameterId]) -> Option<JoinId> {
         let is_it = |join: &Option<Join>| join.as_ref().is_some_and(|join| join.members == members);

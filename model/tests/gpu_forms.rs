@@ -9,7 +9,8 @@ use selfplay_model::check::{
     self, CheckTarget, InputSize, compare_decoders, compare_hopper, compare_steps, noise,
 };
 use selfplay_model::cpu::storage::with_slice_mut;
-use selfplay_model::decoder::KeepPlan;
+use selfplay_model::decoder::{DecodeGraphs, DeviceStep, KeepPlan};
+use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
 use selfplay_model::ops::elementwise::scale_assign;
 use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
 use selfplay_testing::Emulator;
@@ -161,10 +162,31 @@ fn paged_steps_give_what_the_packed_forward_gives() {
 fn a_token_does_not_depend_on_its_step() {
     let Some(emulator) = Emulator::build() else { return };
     let found = compare_steps(&CheckTarget::Emulator(Arc::new(emulator)), 1).unwrap();
-    assert_eq!(found.len(), FAMILIES.len() * 2 * 2);
+    assert_eq!(found.len(), FAMILIES.len() * 2 * 3);
     for comparison in &found {
         assert!(comparison.is_ok(), "{comparison:?}");
     }
+}
+
+/// As many draws as rows of one token each, and yet not one for each: a candidate that is resumed draws nothing, a prompt of one
+/// token has two candidates. It is no decode step.
+#[test]
+fn single_tokens_are_drawn_from_the_rows_that_are_wanted() {
+    let Some(_gpu) = Emulator::start() else { return };
+    let decoder = decoder("llama", DType::F32);
+    let cache = || KvCache::new(decoder.architecture(), 4, DType::F32, &Device::Cpu).unwrap();
+    let pages = [[0u32], [1], [2]];
+    let rows = [0, 1, 2].map(|row| PagedRow { new_tokens: 1, context: 0, pages: &pages[row], shared: 0 });
+    let rule = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
+    let of_row = |row, sample| RowDraw { row, step: 0, sample, tag: [1, 2], key: [3, 4], rule };
+    let (ids, logit_rows, draws) = ([5, 9, 11], [1, 2], [of_row(0, 0), of_row(0, 1), of_row(1, 0)]);
+    let hidden = decoder.forward_paged(&ids, &rows, &logit_rows, &mut cache()).unwrap();
+    let want = draw(&decoder.logits(&hidden).unwrap(), &draws).unwrap();
+    let step = DeviceStep { ids: &ids, fed: &[], rows: &rows, logit_rows: &logit_rows, draws: &draws };
+    let mut graphs = DecodeGraphs::default();
+    decoder.begin_step(&step, &mut cache(), &mut graphs).unwrap();
+    assert_eq!(graphs.finish().unwrap(), want);
+    assert!(graphs.finish().is_err(), "there was one step");
 }
 
 #[test]

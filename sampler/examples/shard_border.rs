@@ -12,6 +12,7 @@
 //! - b = 11 µs, a row's keys and values (128 KiB a token, 400 tokens in the mean); so a : b·512 = 3.3 : 5.6;
 //! - c = 27 µs, the operations of a prompt's token (16 GFLOP).
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
@@ -52,6 +53,7 @@ struct Seen {
 struct Lengths {
     batch_invariant: bool,
     seen: Arc<Mutex<Seen>>,
+    begun: VecDeque<DrawnTokens>,
 }
 
 /// The number of tokens that a candidate ends with.
@@ -99,11 +101,7 @@ impl Backend for Lengths {
         Err(SampleError::Internal { what: "this model has no logits".to_owned() })
     }
 
-    fn run_and_draw(
-        &mut self,
-        step: BackendStep<'_>,
-        draws: &[RowDraw],
-    ) -> Result<Option<DrawnTokens>, SampleError> {
+    fn begin(&mut self, step: BackendStep<'_>, draws: &[RowDraw]) -> Result<bool, SampleError> {
         let rows = draws.iter().filter(|draw| draw.step > 0).count();
         if let Ok(mut seen) = self.seen.lock() {
             let seconds = STEP + ROW * rows as f64 + PREFILLED * (step.ids.len() - rows) as f64;
@@ -116,7 +114,21 @@ impl Backend for Lengths {
             let is_last = draw.step as usize + 1 == length(draw);
             Some(Drawn { id: if is_last { STOP_ID } else { 2 }, logprob: 0.0 })
         };
-        Ok(Some(draws.iter().map(draw).collect()))
+        self.begun.push_back(draws.iter().map(draw).collect());
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> Result<DrawnTokens, SampleError> {
+        let none = || SampleError::Internal { what: "no step was begun".to_owned() };
+        self.begun.pop_front().ok_or_else(none)
+    }
+
+    fn discard(&mut self) {
+        self.begun.clear();
+    }
+
+    fn runs_ahead(&self) -> bool {
+        false
     }
 }
 
@@ -141,7 +153,7 @@ fn sample(
     let settings =
         SampleSettings { num_samples: SAMPLES, max_new_tokens: LONGEST, ..SampleSettings::default() };
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let backend = Lengths { batch_invariant: across, seen: seen.clone() };
+    let backend = Lengths { batch_invariant: across, seen: seen.clone(), begun: VecDeque::new() };
     let mut sampler = Sampler::with_backend(Box::new(backend), &NoText, &[STOP_ID], &settings)?;
     let shards: Vec<&[EncodedPrompt<'_>]> = prompts.chunks(shard_prompts).collect();
     let mut tokens = 0;

@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod late;
 mod native;
 
 use std::time::Duration;
@@ -10,6 +12,7 @@ use selfplay_model::PagedRow;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
 
 pub use native::NativeBackend;
+pub use selfplay_model::decoder::FedToken;
 
 use crate::{Capacity, SampleError};
 
@@ -18,6 +21,8 @@ use crate::{Capacity, SampleError};
 pub struct BackendStep<'a> {
     /// The new tokens \[t], row after row.
     pub ids: &'a [u32],
+    /// Of `ids`, those that the step begun before this one draws and nobody has read yet; there are none in [`Backend::run`].
+    pub fed: &'a [FedToken],
     /// The rows that they belong to.
     pub rows: &'a [PagedRow<'a>],
     /// The tokens whose logits are wanted \[n]: indices into `ids`, ascending.
@@ -70,13 +75,34 @@ pub trait Backend: Send {
     /// rows are written before any are read.
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError>;
 
-    /// As [`Backend::run`], but draws the tokens on the device that holds the logits. Each of `draws` has its own rule;
-    /// [`RowDraw::row`] is an index into `logit_rows`. Returns `None`, with nothing run, where the backend does not draw.
-    fn run_and_draw(
-        &mut self,
-        _step: BackendStep<'_>,
-        _draws: &[RowDraw],
-    ) -> Result<Option<DrawnTokens>, SampleError> {
-        Ok(None)
+    /// Begins a step and draws the tokens on the device that holds the logits, without waiting for it: [`Backend::finish`]
+    /// gives them. Each of `draws` has its own rule; [`RowDraw::row`] is an index into `logit_rows`. Steps, and copies of
+    /// pages, are done in the order of the calls. Returns false, with nothing begun, where the backend does not draw.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    fn begin(&mut self, _step: BackendStep<'_>, _draws: &[RowDraw]) -> Result<bool, SampleError> {
+        Ok(false)
+    }
+
+    /// The tokens of the oldest step that was begun and not finished, in the order of its draws; waits for the device.
+    ///
+    /// # Errors
+    /// No such step; the error of the device.
+    fn finish(&mut self) -> Result<DrawnTokens, SampleError> {
+        Err(SampleError::internal("a step was finished that was not begun"))
+    }
+
+    /// Drops the tokens of all steps that were begun and not finished.
+    fn discard(&mut self) {}
+
+    /// Whether the next step is to be begun before the last one is finished, so that the device has no gap between them.
+    fn runs_ahead(&self) -> bool {
+        true
+    }
+
+    /// How long the device has had nothing to do between one step and the next so far; `None` where there is no device.
+    fn device_idle(&self) -> Option<Duration> {
+        None
     }
 }

@@ -1,5 +1,10 @@
 //! The engine: requests come at any time, each with its own rules; a step advances all of them by a token or a chunk of a
-//! prompt. Schedule → run → draw → postprocess.
+//! prompt. Schedule → run → draw → take.
+//!
+//! Where a device draws, a step is begun before the tokens of the one before it are read ([`Backend::begin`]): the device feeds
+//! them to itself, the host is a step behind, and its work is done while the device computes. A candidate that turns out to have
+//! ended has then run one step more, whose token is dropped. A step is not begun ahead where a cache page must be taken from
+//! somebody, and where logits are to be read.
 //!
 //! ```no_run
 //! # use selfplay_sampler::{Engine, RequestEvent, Request, SampleError};
@@ -24,7 +29,7 @@
 use std::time::Duration;
 
 use crate::pick::{Slots, row_draws};
-use crate::schedule::{ActiveRequest, Counts, LogitsDraw, PageNeed, Schedule, ScheduleLimits};
+use crate::schedule::{ActiveRequest, BegunStep, Counts, LogitsDraw, PageNeed, Schedule, ScheduleLimits};
 use crate::{Backend, BackendStep, Capacity, Request, RequestEvent, RequestId, SampleError, TextDecoder};
 
 /// Answers requests over one backend, whose cache and steps they share.
@@ -34,6 +39,8 @@ pub struct Engine<'a> {
     capacity: Capacity,
     schedule: Schedule,
     slots: Slots,
+    /// The step that the device was given and whose tokens are not read.
+    begun: Option<BegunStep>,
     next_id: u64,
 }
 
@@ -46,7 +53,8 @@ impl<'a> Engine<'a> {
             backend.max_positions(),
             backend.vocab_size(),
         );
-        Self { backend, text, capacity, schedule: Schedule::new(limits), slots: Slots::default(), next_id: 0 }
+        let schedule = Schedule::new(limits);
+        Self { backend, text, capacity, schedule, slots: Slots::default(), begun: None, next_id: 0 }
     }
 
     /// Queues a request. It begins when there are rows and pages for it, after all requests that were added before.
@@ -62,8 +70,8 @@ impl<'a> Engine<'a> {
         Ok(id)
     }
 
-    /// Advances the requests by one step. Events are in the order of the rows, a candidate's last token before its end.
-    /// Without requests it does nothing.
+    /// Advances the requests by one step. Events are in the order of the rows, a candidate's last token before its end; where
+    /// a device draws, they are those of the step before. Without requests it does nothing.
     ///
     /// # Errors
     /// The backend's; the state of the requests is then undefined, and [`Engine::clear`] must be called. A failure of a
@@ -72,14 +80,31 @@ impl<'a> Engine<'a> {
         if self.is_idle() {
             return Ok(Vec::new());
         }
-        if self.schedule.lacks_pages() {
-            self.reserve(self.schedule.limits().most_pages())?;
+        let mut events = Vec::new();
+        if !self.schedule.can_go_ahead() {
+            self.take_begun(&mut events)?;
         }
-        for copy in self.schedule.next_step()? {
-            self.backend.copy_page(copy.from, copy.to)?;
+        let mut next = None;
+        if self.schedule.has_work() {
+            if self.schedule.lacks_pages() {
+                self.reserve(self.schedule.limits().most_pages())?;
+            }
+            for copy in self.schedule.next_step()? {
+                self.backend.copy_page(copy.from, copy.to)?;
+            }
+            if self.begin()? {
+                next = Some(self.schedule.begun());
+            } else {
+                self.take_begun(&mut events)?;
+                self.run(&mut events)?;
+            }
         }
-        self.run()?;
-        Ok(self.schedule.postprocess(|draw| self.slots.tokens(draw), self.text))
+        self.take_begun(&mut events)?;
+        self.begun = next;
+        if self.schedule.is_idle() || !self.backend.runs_ahead() {
+            self.take_begun(&mut events)?;
+        }
+        Ok(events)
     }
 
     /// Drops a request with all its candidates: no more events of it come, and its pages are free at once. Returns whether
@@ -91,6 +116,8 @@ impl<'a> Engine<'a> {
     /// Drops all requests.
     pub fn clear(&mut self) {
         self.schedule.clear();
+        self.begun = None;
+        self.backend.discard();
     }
 
     /// Whether it has no request.
@@ -131,6 +158,11 @@ impl<'a> Engine<'a> {
     /// How long it has waited for a device so far: [`Backend::waited`].
     pub fn waited(&self) -> Duration {
         self.backend.waited()
+    }
+
+    /// How long the device has had nothing to do between steps: [`Backend::device_idle`].
+    pub fn device_idle(&self) -> Option<Duration> {
+        self.backend.device_idle()
     }
 
     pub(crate) fn is_batch_invariant(&self) -> Result<bool, SampleError> {
@@ -179,19 +211,38 @@ impl<'a> Engine<'a> {
         &self.schedule
     }
 
-    /// Runs the model and draws from its logits.
-    fn run(&mut self) -> Result<(), SampleError> {
+    /// Begins the step that was decided on a device that draws. Returns whether it did.
+    fn begin(&mut self) -> Result<bool, SampleError> {
         let batch = self.schedule.batch();
-        let draws = batch.draws.as_slice();
-        let step = BackendStep { ids: batch.ids, rows: &batch.rows, logit_rows: batch.logit_rows };
         // A device that draws keeps the logits; where more of them is wanted, they are read, and the draws are the same.
-        let drawn = match draws.iter().any(LogitsDraw::reads_logits) {
-            true => None,
-            false => self.backend.run_and_draw(step, &row_draws(draws))?,
-        };
-        if let Some(drawn) = drawn {
-            return self.slots.take_drawn(draws, &drawn);
+        if batch.draws.iter().any(LogitsDraw::reads_logits) {
+            return Ok(false);
         }
+        let step =
+            BackendStep { ids: batch.ids, fed: batch.fed, rows: &batch.rows, logit_rows: batch.logit_rows };
+        self.backend.begin(step, &row_draws(&batch.draws))
+    }
+
+    /// Reads the tokens of the step that was begun, if any.
+    fn take_begun(&mut self, events: &mut Vec<RequestEvent>) -> Result<(), SampleError> {
+        let Some(begun) = self.begun.take() else { return Ok(()) };
+        let drawn = self.backend.finish()?;
+        self.slots.take_drawn(&begun.draws(), &drawn)?;
+        events.extend(self.schedule.take(begun, |draw| self.slots.tokens(draw), self.text));
+        Ok(())
+    }
+
+    /// Runs the step that was decided, all tokens being known by now, and draws from its logits.
+    fn run(&mut self, events: &mut Vec<RequestEvent>) -> Result<(), SampleError> {
+        self.schedule.fill_batch();
+        let batch = self.schedule.batch();
+        if batch.ids.is_empty() {
+            // All that was to go on has ended.
+            return Ok(());
+        }
+        let draws = batch.draws.as_slice();
+        let step =
+            BackendStep { ids: batch.ids, fed: batch.fed, rows: &batch.rows, logit_rows: batch.logit_rows };
         let (slots, vocab_size, mut rows_read) = (&mut self.slots, self.backend.vocab_size(), 0);
         let mut read = |logits: &[f32]| rows_read = slots.draw(draws, logits, vocab_size);
         self.backend.run(step, &mut read)?;
@@ -199,6 +250,8 @@ impl<'a> Engine<'a> {
             let what = format!("{rows_read} rows of logits for {} draws", draws.len());
             return Err(SampleError::internal(what));
         }
+        let begun = self.schedule.begun();
+        events.extend(self.schedule.take(begun, |draw| self.slots.tokens(draw), self.text));
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Prompts → candidates: K sampled responses per prompt, token ids and log-probs, nothing else.
 //!
 //! The sampler takes and returns token ids; text enters only where a stop string has to be seen, and where a candidate
-//! becomes a row. [`Engine::step`] is *schedule → run → draw → postprocess*:
+//! becomes a row. [`Engine::step`] is *schedule → run → draw → take*; where a device draws, the next step is begun before the
+//! tokens of the last one are read:
 //!
 //! | file | holds |
 //! |---|---|
@@ -11,7 +12,7 @@
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | [`Capacity`] (`capacity.rs`) | how many rows, tokens a step and bytes of cache there are |
 //! | `schedule.rs` | the rows of the next step: waiting prompts, prefills, forks, running rows; preemption |
-//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`: its transitions; `active_request.rs`, `sequence.rs`: requests and candidates in progress; `pages.rs`: cache pages with reference counts; `limits.rs`: how many there are |
+//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`, `tokens.rs`: its transitions; `active_request.rs`, `sequence.rs`: requests and candidates in progress; `pages.rs`: cache pages with reference counts; `limits.rs`: how many there are |
 //! | [`Picker`] (`pick/`) | one token from one row of logits; [`PromptStream`], counter-based randomness; all rows of a step |
 //! | [`StopRule`] (`text_stop.rs`) | stop ids and stop strings |
 //! | [`Backend`] (`backend.rs`) | what computes logits; [`NativeBackend`] is our own decoder |
@@ -36,7 +37,7 @@ mod settings;
 mod shards;
 mod text_stop;
 
-pub use backend::{Backend, BackendStep, DrawnTokens, LogitsReader, NativeBackend};
+pub use backend::{Backend, BackendStep, DrawnTokens, FedToken, LogitsReader, NativeBackend};
 pub use capacity::Capacity;
 pub use engine::Engine;
 pub use error::SampleError;

@@ -18,10 +18,13 @@
 //!   prompt begins, oldest first: all but its last token are prefilled again, beside what a sibling still holds of the prompt.
 //!   No token is drawn twice.
 //! - So all that hold pages are older than all that are preempted, and those older than every waiting prompt.
+//! - A step may be decided before the tokens of the one before it are known: a candidate whose next token is awaited goes on as
+//!   if that did not end it. If it does, what the later step drew for it is dropped. Where a page is missing, the tokens are
+//!   known first: nobody is preempted for a candidate that may have ended.
 //! - Requests come at any time and wait behind all others. An aborted one is taken out of every list, and its pages are
 //!   free at once; since candidates share pages with their siblings alone, no other request is affected.
 //!
-//! The transitions are in `admission.rs`, `preemption.rs` and `batch.rs`; the invariants hold between any two of them.
+//! The transitions are in `admission.rs`, `preemption.rs`, `batch.rs` and `tokens.rs`; the invariants hold between any two of them.
 
 mod active_request;
 mod admission;
@@ -30,6 +33,7 @@ mod limits;
 mod pages;
 mod preemption;
 mod sequence;
+mod tokens;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,8 +45,9 @@ pub(crate) use batch::LogitsDraw;
 pub(crate) use limits::{PageNeed, ScheduleLimits};
 use pages::PagePool;
 use sequence::{Sequence, SequenceKey};
+pub(crate) use tokens::BegunStep;
 
-use crate::{RequestId, SampleError, ScoredToken};
+use crate::{FedToken, RequestId, SampleError, ScoredToken};
 
 /// A page's content that goes to another page before the step runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +67,8 @@ pub struct Counts {
     pub preemptions: usize,
     /// Tokens that went through the model again because of that.
     pub recomputed: usize,
+    /// Tokens that a step drew for candidates that were gone when it was read: the step before had ended them.
+    pub dropped: usize,
 }
 
 /// Tokens that are being computed into the cache: a prompt's, or those of a candidate that is resumed.
@@ -75,8 +82,6 @@ struct Prefill {
     resumed: Option<Sequence>,
     /// Of the prompt's tokens from the second on, where the request wants them.
     scored: Vec<ScoredToken>,
-    /// The step's draw that gives the first tokens, where the step ends the prompt.
-    draw: Option<usize>,
 }
 
 impl Prefill {
@@ -116,11 +121,14 @@ pub(crate) struct Schedule {
     prefilling: VecDeque<Prefill>,
     ready: VecDeque<Sequence>,
     running: Vec<Sequence>,
+    /// Those whose last token is awaited; they hold no pages.
+    ending: Vec<Sequence>,
     /// The oldest last, since it is resumed first.
     preempted: Vec<Sequence>,
     /// Tokens that the first prefills have in this step.
     chunks: Vec<usize>,
     ids: Vec<u32>,
+    fed: Vec<FedToken>,
     logit_rows: Vec<usize>,
     counts: Counts,
 }
@@ -135,9 +143,11 @@ impl Schedule {
             prefilling: VecDeque::new(),
             ready: VecDeque::new(),
             running: Vec::new(),
+            ending: Vec::new(),
             preempted: Vec::new(),
             chunks: Vec::new(),
             ids: Vec::new(),
+            fed: Vec::new(),
             logit_rows: Vec::new(),
             counts: Counts::default(),
         }
@@ -175,7 +185,22 @@ impl Schedule {
 
     /// Whether it has no request.
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.preempted.is_empty() && self.holds_no_pages()
+        !self.has_work() && self.ending.is_empty()
+    }
+
+    /// Whether there is anything for a step to do: more than to await last tokens.
+    pub(crate) fn has_work(&self) -> bool {
+        !(self.waiting.is_empty() && self.preempted.is_empty() && self.holds_no_pages())
+    }
+
+    /// Whether the next step can be decided while tokens are awaited: every row has its page without anybody being preempted.
+    pub(crate) fn can_go_ahead(&self) -> bool {
+        let full = self.running.iter().filter(|row| row.needs_page()).count();
+        let forks_find_a_page = self.ready.is_empty()
+            || self.pool.free() > 0
+            || !self.running.is_empty()
+            || !self.prefilling.is_empty();
+        full <= self.pool.free() && forks_find_a_page && !self.lacks_pages()
     }
 
     /// A new pool of so many pages. None of the old one may be held.
@@ -213,6 +238,7 @@ impl Schedule {
         self.prefilling.retain(|prefill| stays(&prefill.request, &prefill.pages));
         self.ready.retain(|fork| stays(&fork.request, &fork.pages));
         self.running.retain(|row| stays(&row.request, &row.pages));
+        self.ending.retain(|row| stays(&row.request, &row.pages));
         self.preempted.retain(|row| stays(&row.request, &row.pages));
         found
     }
@@ -224,6 +250,7 @@ impl Schedule {
         self.prefilling.clear();
         self.ready.clear();
         self.running.clear();
+        self.ending.clear();
         self.preempted.clear();
     }
 

@@ -88,6 +88,11 @@ impl<'a> Sampler<'a> {
         self.engine.waited()
     }
 
+    /// How long the device has had nothing to do between steps: [`Backend::device_idle`].
+    pub fn device_idle(&self) -> Option<Duration> {
+        self.engine.device_idle()
+    }
+
     /// K candidates of every prompt, in the order of the prompts. `on_progress` is called after every step.
     ///
     /// Fails on a prompt that is empty, too long or outside the vocabulary (before the first step), on logits that

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use selfplay_model::gpu::emulate;
 use selfplay_model::{Decoder, ModelError};
 use selfplay_sampler::{
     Backend, Capacity, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample, Sampling, Stop,
     StopRule, TextDecoder, WantedLogProbs,
 };
-use selfplay_testing::Emulator;
 use selfplay_testing::decoder::config;
+use selfplay_testing::{Emulator, LateEmulator};
 use serde_json::json;
 
 const VOCAB: usize = 130;
@@ -59,16 +60,29 @@ fn mixed() -> Vec<Request> {
     ]
 }
 
+/// How steps are run.
+#[derive(Clone, Copy, PartialEq)]
+enum StepForm {
+    Captured,
+    KernelByKernel,
+    /// Each is read before the next one is begun.
+    OneByOne,
+}
+
 /// The samples of every request. Each comes `apart` steps after the one before; `pages` is the memory for keys and values.
 fn answers(
     decoder: &Decoder,
     requests: &[Request],
     apart: usize,
     pages: usize,
-    graphs: bool,
+    steps: StepForm,
 ) -> Vec<Vec<Sample>> {
     let backend = NativeBackend::new(decoder);
-    let backend = if graphs { backend } else { backend.without_graphs() };
+    let backend = match steps {
+        StepForm::Captured => backend,
+        StepForm::KernelByKernel => backend.without_graphs(),
+        StepForm::OneByOne => backend.one_by_one(),
+    };
     let capacity = Capacity { rows: 16, token_budget: 64, cache_bytes: pages * backend.page_bytes() };
     let mut engine = Engine::new(Box::new(backend), &Letters, capacity);
     let mut samples: BTreeMap<RequestId, Vec<Sample>> = BTreeMap::new();
@@ -97,15 +111,20 @@ fn answers(
 #[test]
 fn requests_of_different_rules_share_captured_steps() {
     let (decoder, requests) = (decoder(), mixed());
-    let on_cpu = answers(&decoder, &requests, 0, 100, true);
+    let on_cpu = answers(&decoder, &requests, 0, 100, StepForm::Captured);
     let Some(_gpu) = Emulator::start() else { return };
-    let captured = answers(&decoder, &requests, 0, 100, true);
+    let captured = answers(&decoder, &requests, 0, 100, StepForm::Captured);
     // Kernel by kernel, at other times and with hardly any memory: the same bits.
-    assert_eq!(captured, answers(&decoder, &requests, 0, 100, false), "kernel by kernel");
-    assert_eq!(captured, answers(&decoder, &requests, 2, 100, true), "one after the other");
-    assert_eq!(captured, answers(&decoder, &requests, 0, 8, true), "with pages of one candidate");
+    assert_eq!(captured, answers(&decoder, &requests, 0, 100, StepForm::KernelByKernel), "kernel by kernel");
+    assert_eq!(captured, answers(&decoder, &requests, 0, 100, StepForm::OneByOne), "no step ahead");
+    assert_eq!(captured, answers(&decoder, &requests, 2, 100, StepForm::Captured), "one after the other");
+    assert_eq!(
+        captured,
+        answers(&decoder, &requests, 0, 8, StepForm::Captured),
+        "with pages of one candidate"
+    );
     for (request, want) in requests.iter().zip(&captured) {
-        let alone = answers(&decoder, std::slice::from_ref(request), 0, 100, true);
+        let alone = answers(&decoder, std::slice::from_ref(request), 0, 100, StepForm::Captured);
         assert_eq!(alone, std::slice::from_ref(want), "prompt {} alone", request.prompt_id);
     }
     // The CPU's choices, whose log-probs differ by rounding.
@@ -115,4 +134,35 @@ fn requests_of_different_rules_share_captured_steps() {
     assert_eq!(tokens(&captured), tokens(&on_cpu));
     let lengths: Vec<usize> = captured.iter().flatten().map(|sample| sample.ids.len()).collect();
     assert!(lengths.contains(&8) && lengths.iter().any(|&length| length < 5), "{lengths:?}");
+}
+
+/// A device that has done nothing before somebody waits for it: whatever the host reads too early, or changes while a copy of it
+/// is under way, would show.
+#[test]
+fn a_device_that_is_late_gives_the_same_bits_with_one_wait_a_step() {
+    let (decoder, requests) = (decoder(), mixed());
+    let want = {
+        let Some(_gpu) = Emulator::start() else { return };
+        answers(&decoder, &requests, 0, 100, StepForm::OneByOne)
+    };
+    let Some(late) = LateEmulator::build() else { return };
+    let run = |steps, apart, pages| {
+        let before = late.counts();
+        let _gpu = emulate(Arc::new(late.clone()));
+        assert_eq!(answers(&decoder, &requests, apart, pages, steps), want);
+        let after = late.counts();
+        (after.waits - before.waits, after.drained - before.drained)
+    };
+    let (waits, drained) = run(StepForm::Captured, 0, 100);
+    let tokens: usize = want.iter().flatten().map(|sample| sample.ids.len()).max().unwrap_or(0);
+    // A step for each token of the longest candidate, and those in which prompts are read; only after the last of them is nothing left.
+    assert!(waits >= tokens && waits <= tokens + 5, "{waits} waits for {tokens} tokens");
+    assert_eq!(drained, 1);
+    // One by one, every wait leaves the device without work.
+    let (waits, drained) = run(StepForm::OneByOne, 0, 100);
+    assert_eq!(waits, drained);
+    run(StepForm::KernelByKernel, 0, 100);
+    run(StepForm::Captured, 2, 100);
+    let (waits, drained) = run(StepForm::Captured, 0, 8);
+    assert!(drained < waits, "with hardly any pages some steps are begun ahead");
 }

@@ -34,19 +34,38 @@ struct Load {
     prompt_tokens: usize,
     new_tokens: usize,
     rows: usize,
-    /// Whether decode steps are captured.
-    graphs: bool,
+    steps: StepMode,
+}
+
+/// How steps are run on a GPU.
+#[derive(Clone, Copy)]
+enum StepMode {
+    /// Captured, each begun before the one before it is read.
+    Ahead,
+    /// Captured, each begun when the one before it was read.
+    OneByOne,
+    /// Every kernel is started by itself.
+    KernelByKernel,
 }
 
 /// What a run of a [`Load`] took.
 struct LoadTiming {
     seconds: f64,
-    /// Of it, not spent in waiting for the device.
+    /// Of it, not spent in waiting for the device: the host's work, most of it while the device computes.
     host_seconds: f64,
+    /// Of it, the device had nothing to do; none without a device.
+    idle_seconds: Option<f64>,
     steps: usize,
     tokens: usize,
     /// The median step in which every row decodes and no prompt is prefilled; none, where there was no such step.
     decode_seconds: Option<f64>,
+}
+
+impl LoadTiming {
+    /// The share of the time in which the device waited for the host; without a device, all that is the host's.
+    fn idle_share(&self) -> f64 {
+        self.idle_seconds.unwrap_or(self.host_seconds) / self.seconds
+    }
 }
 
 /// Prompts of a fifth of `max_tokens`, five candidates each of half of it, top-p 0.9, twice as many as run at a time; then
@@ -64,14 +83,16 @@ pub(super) fn run(bench: &Bench, on_line: &mut dyn FnMut(Measurement) -> Result<
         prompt_tokens: bench.max_tokens / 5,
         new_tokens: bench.max_tokens / 2,
         rows: bench.rows,
-        graphs: true,
+        steps: StepMode::Ahead,
     };
     on_line(whole.line(bench, &whole.run(bench, &decoder)?))?;
 
     // A full batch and enough steps for a median.
     let step = Load { prompts: bench.rows.div_ceil(samples), new_tokens: 48.min(whole.new_tokens), ..whole };
     on_line(step.step_line(bench, "decode step", &step.run(bench, &decoder)?))?;
-    let kernels = Load { graphs: false, ..step };
+    let one_by_one = Load { steps: StepMode::OneByOne, ..step };
+    on_line(one_by_one.step_line(bench, "decode step, one by one", &one_by_one.run(bench, &decoder)?))?;
+    let kernels = Load { steps: StepMode::KernelByKernel, ..step };
     on_line(kernels.step_line(bench, "decode step, kernel by kernel", &kernels.run(bench, &decoder)?))?;
     decoder.set_batch_invariant(true);
     on_line(step.step_line(bench, "decode step, batch invariant", &step.run(bench, &decoder)?))?;
@@ -119,9 +140,11 @@ impl Load {
             ..SampleSettings::default()
         };
         let mut backend = NativeBackend::new(decoder);
-        if !self.graphs {
-            backend = backend.without_graphs();
-        }
+        backend = match self.steps {
+            StepMode::Ahead => backend,
+            StepMode::OneByOne => backend.one_by_one(),
+            StepMode::KernelByKernel => backend.without_graphs(),
+        };
         let mut sampler = Sampler::with_backend(Box::new(backend), &NoText, &[], &settings)?;
         let mut draw = WorkRng::new(bench.seed);
         let named = |i: usize| Prompt { prompt_id: i.to_string(), ..Prompt::default() };
@@ -143,7 +166,7 @@ impl Load {
             return Err(error.into());
         }
         bench.device.synchronize().map_err(super::fault)?;
-        let waited_before = sampler.waited();
+        let (waited_before, idle_before) = (sampler.waited(), sampler.device_idle());
         let start = Instant::now();
         let (mut steps, mut last, mut full) = (0, (start, 0), Vec::new());
         let mut on_step = |seen: selfplay_sampler::SamplingProgress| {
@@ -162,6 +185,10 @@ impl Load {
         Ok(LoadTiming {
             seconds,
             host_seconds: seconds - (sampler.waited() - waited_before).as_secs_f64(),
+            idle_seconds: sampler
+                .device_idle()
+                .zip(idle_before)
+                .map(|(now, before)| (now - before).as_secs_f64()),
             steps,
             tokens: rows.iter().map(Candidates::tokens).sum(),
             decode_seconds: (!full.is_empty()).then(|| median(&mut full)),
@@ -201,7 +228,8 @@ impl Load {
             .with("output tokens/s", (run.tokens as f64 / run.seconds).round())
             .with("steps", run.steps)
             .with("ms a step", round(run.seconds / steps * 1e3))
-            .with("host %", round(run.host_seconds / run.seconds * 100.0))
+            .with("host %", round(run.idle_share() * 100.0))
+            .with("host ms a step", round(run.host_seconds / steps * 1e3))
             .with("rows", self.rows)
             .with("prompts", self.prompts)
             .with("prompt tokens", self.prompt_tokens)
@@ -213,7 +241,8 @@ impl Load {
         let line = bench
             .line_of_parts(name, run.decode_seconds.unwrap_or(f64::NAN), &parts)
             .with("rows", self.rows)
-            .with("host %", (run.host_seconds / run.seconds * 1e4).round() / 100.0);
+            .with("host %", (run.idle_share() * 1e4).round() / 100.0)
+            .with("host ms a step", (run.host_seconds / run.steps.max(1) as f64 * 1e5).round() / 100.0);
         match run.decode_seconds {
             Some(_) => line,
             None => line.with("not measured", "no step had all rows decoding"),
@@ -260,7 +289,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 7);
         for line in lines {
             assert!(line.seconds > 0.0 && line.floor_seconds > 0.0, "{line:?}");
             let bytes = line.bytes / bench.ceilings.bytes_per_second;

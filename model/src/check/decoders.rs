@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Architecture, Family, QkNorm};
 use crate::batch::PackedBatch;
-use crate::decoder::{DecodeGraphs, Decoder, KeepPlan, LoadOptions};
+use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
 use crate::kv_cache::{KvCache, PagedRow};
-use crate::ops::draw::{DrawRule, RowDraw};
+use crate::ops::draw::{DrawRule, Drawn, RowDraw};
 use crate::parameters::Gradients;
 
 const VOCAB: u32 = 48;
@@ -158,7 +158,8 @@ pub fn compare_steps(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> 
                 let name = format!("{}: {what}", family.model_type());
                 found.push(Deviation { name, dtype, distance, bound: 0.0 });
             };
-            report("captured steps", target.run(|| captured_apart(&decoder))?);
+            report("captured steps", target.run(|| captured_apart(&decoder, false))?);
+            report("steps begun ahead", target.run(|| captured_apart(&decoder, true))?);
             decoder.set_batch_invariant(true);
             report("the same bits in any step", target.run(|| steps_apart(&decoder))?);
         }
@@ -207,9 +208,9 @@ fn steps_apart(decoder: &Decoder) -> Result<f64> {
     Ok(in_chunks.max(beside))
 }
 
-/// How many tokens and log-probs of captured steps differ from those of steps kernel by kernel, while rows come, go and
-/// grow; infinite where nothing was captured.
-fn captured_apart(decoder: &Decoder) -> Result<f64> {
+/// How many tokens and log-probs of captured steps, `ahead` of their tokens or not, differ from those of steps kernel by kernel,
+/// while rows come, go and grow; infinite where nothing was captured.
+fn captured_apart(decoder: &Decoder, ahead: bool) -> Result<f64> {
     let plain = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 0.9, min_p: 0.0 };
     // Rows of different rules share a step, and a row's rule is another in every step.
     let rules = [
@@ -219,7 +220,7 @@ fn captured_apart(decoder: &Decoder) -> Result<f64> {
         DrawRule { top_p: 1.0, min_p: 0.3, ..plain },
         DrawRule { top_p: 1.0, ..plain },
     ];
-    let run = |graphs: &mut DecodeGraphs| -> Result<Vec<(u32, u32)>> {
+    let run = |graphs: &mut DecodeGraphs, ahead: bool| -> Result<Vec<(u32, u32)>> {
         let mut cache = KvCache::new(decoder.architecture(), 40, decoder.dtype(), decoder.device())?;
         let tables: Vec<Vec<u32>> = (0..4).map(|row| vec![20, 21, row * 4, row * 4 + 1]).collect();
         let prompt: Vec<u32> = (0..32).map(|i| (i * 5 + 1) % VOCAB).collect();
@@ -243,8 +244,21 @@ fn captured_apart(decoder: &Decoder) -> Result<f64> {
             &[1, 3],
             &[0, 1, 2, 3],
         ];
+        let mut read = |drawn: Vec<Option<Drawn>>, running: &[usize], last: &mut [u32; 4]| {
+            for (&r, drawn) in running.iter().zip(drawn) {
+                let Some(drawn) = drawn else { candle_core::bail!("logits that are not finite") };
+                all.push((drawn.id, drawn.logprob.to_bits()));
+                last[r] = drawn.id;
+            }
+            Ok(())
+        };
+        let mut before: &[usize] = &[];
         for (step, running) in steps.into_iter().enumerate() {
-            let ids: Vec<u32> = running.iter().map(|&r| last[r]).collect();
+            let drawn_before = |r: usize| before.iter().position(|&other| ahead && other == r);
+            let fed = |(place, &r): (usize, &usize)| Some(FedToken { place, draw: drawn_before(r)? });
+            let fed: Vec<FedToken> = running.iter().enumerate().filter_map(fed).collect();
+            let mut ids: Vec<u32> = running.iter().map(|&r| last[r]).collect();
+            fed.iter().for_each(|fed| ids[fed.place] = FedToken::UNKNOWN);
             let rows: Vec<PagedRow> = running.iter().map(|&r| row(1, contexts[r], r)).collect();
             let draws: Vec<RowDraw> = (0..running.len() as u32)
                 .map(|row| RowDraw {
@@ -256,18 +270,25 @@ fn captured_apart(decoder: &Decoder) -> Result<f64> {
                     rule: rules[(step + row as usize) % rules.len()],
                 })
                 .collect();
-            let drawn = decoder.decode_and_draw(&ids, &rows, &draws, &mut cache, graphs)?;
-            for (&r, drawn) in running.iter().zip(drawn) {
-                let Some(drawn) = drawn else { candle_core::bail!("logits that are not finite") };
-                all.push((drawn.id, drawn.logprob.to_bits()));
-                last[r] = drawn.id;
-                contexts[r] += 1;
+            let logit_rows: Vec<usize> = (0..running.len()).collect();
+            let begun =
+                DeviceStep { ids: &ids, fed: &fed, rows: &rows, logit_rows: &logit_rows, draws: &draws };
+            decoder.begin_step(&begun, &mut cache, graphs)?;
+            running.iter().for_each(|&r| contexts[r] += 1);
+            match ahead {
+                true if step == 0 => {}
+                true => read(graphs.finish()?, before, &mut last)?,
+                false => read(graphs.finish()?, running, &mut last)?,
             }
+            before = running;
+        }
+        if ahead {
+            read(graphs.finish()?, before, &mut last)?;
         }
         Ok(all)
     };
     let mut graphs = DecodeGraphs::default();
-    let (got, want) = (run(&mut graphs)?, run(&mut DecodeGraphs::off())?);
+    let (got, want) = (run(&mut graphs, ahead)?, run(&mut DecodeGraphs::off(), false)?);
     if graphs.captured() < 2 || graphs.replayed() < 4 {
         return Ok(f64::INFINITY);
     }

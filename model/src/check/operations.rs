@@ -16,7 +16,7 @@ use crate::ops::attention::{Attention, Places};
 use crate::ops::elementwise::{add_assign, scale_assign, sum};
 use crate::ops::embedding::{embedding, embedding_backward};
 use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
-use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::ops::paged_attention::{PageNorms, PagedStep, attend_pages, write_pages};
 use crate::ops::rms_norm::{HeadColumns, RmsNorm};
 use crate::ops::rope::{Direction, Positions, RopeTable};
 use crate::ops::rows::select_rows;
@@ -381,7 +381,8 @@ impl OperationChecks<'_> {
             let columns = attention.width();
             let rope = Rope { theta: 1e4, width, scaling: RopeScaling::None };
             let rope = (width > 0).then(|| RopeTable::new(&rope, d, long + 2));
-            self.compare(&name, &[&[tokens[0], columns], &[tokens[1], columns]], |x| {
+            let shapes: [&[usize]; 4] = [&[tokens[0], columns], &[tokens[1], columns], &[d], &[d]];
+            let run = |x: &[Tensor], is_normed: bool| {
                 let is_gpu = Gpu::of(&x[0])?.is_some();
                 let (rows, columns) = if is_gpu { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
                 let zeros = |shape| Tensor::zeros(shape, x[0].dtype(), x[0].device());
@@ -393,11 +394,21 @@ impl OperationChecks<'_> {
                     .map(|(rows, qkv)| {
                         let step = PagedStep::new(rows);
                         let qkv = qkv.copy()?;
-                        write_pages(&attention, &qkv, rope.as_ref(), &step, &keys, &values)?;
+                        let of_heads = |first, count| HeadColumns { first, count };
+                        let norms = is_normed.then(|| PageNorms {
+                            norm: RmsNorm { epsilon: 1e-5, offset: false },
+                            queries: (&x[2], of_heads(0, heads)),
+                            keys: (&x[3], of_heads(heads * d, kv_heads)),
+                        });
+                        write_pages(&attention, &qkv, rope.as_ref(), &step, (&keys, &values), norms)?;
                         attend_pages(&attention, &qkv, &step, &keys, &values)
                     })
-                    .collect()
-            })?;
+                    .collect::<Result<Vec<Tensor>>>()
+            };
+            self.compare(&name, &shapes, |x| run(x, false))?;
+            if heads <= 4 && softcap.is_none() {
+                self.compare(&format!("{name}, heads normed"), &shapes, |x| run(x, true))?;
+            }
         }
         Ok(())
     }

@@ -11,10 +11,10 @@ use crate::batch::PackedBatch;
 use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
 use crate::ops::attention::{Attention, AttentionOutput, Places};
-use crate::ops::paged_attention::{PagedStep, attend_pages, write_pages};
+use crate::ops::paged_attention::{PageNorms, PagedStep, attend_pages, write_pages};
 use crate::ops::rms_norm::HeadColumns;
 use crate::ops::rope::{Direction, Positions};
-use crate::ops::rows::select_rows;
+use crate::ops::rows::{RowIndex, select_rows};
 use crate::parameters::{Gradients, ParameterId};
 
 /// One block's attention.
@@ -83,29 +83,30 @@ impl SelfAttention {
         weights: &DecoderWeights,
         normed: Tensor,
         sequences: &Sequences,
-        rows: Option<&[usize]>,
+        rows: Option<&RowIndex>,
         keep: bool,
     ) -> Result<Attended> {
         let qkv = weights.forward(&self.qkv, &normed)?;
         drop(normed);
-        let qkv_before_norm = self.norm_qk(weights, &qkv, keep)?;
         let (output, activations) = match sequences {
             Sequences::Packed(packed @ PackedSequences { places, .. }) => {
+                let qkv_before_norm = self.norm_qk(weights, &qkv, keep)?;
                 self.rotate(&qkv, packed, Direction::Forward)?;
                 let attended = self.heads.forward(&qkv, places)?;
                 let output = attended.output.clone();
                 (output, keep.then_some(AttentionActivations { qkv_before_norm, qkv, attended }))
             }
             Sequences::Paged { step, rotary, cache: LayerCache { keys, values } } => {
-                write_pages(&self.heads, &qkv, rotary.of(self.layer), step, keys, values)?;
-                if let Some([]) = rows {
+                let norms = self.page_norms(weights);
+                write_pages(&self.heads, &qkv, rotary.of(self.layer), step, (keys, values), norms)?;
+                if rows.is_some_and(RowIndex::is_empty) {
                     // Keys and values are all that a prefill's last layer is for.
                     return Ok(Attended { output: select_rows(&qkv, &[])?, activations: None });
                 }
                 (attend_pages(&self.heads, &qkv, step, keys, values)?, None)
             }
         };
-        let output = rows.map_or(Ok(output.clone()), |rows| select_rows(&output, rows))?;
+        let output = rows.map_or(Ok(output.clone()), |rows| rows.select(&output))?;
         Ok(Attended { output, activations })
     }
 
@@ -153,6 +154,12 @@ impl SelfAttention {
         };
         let first_key = heads * head_dim;
         Some([columns(queries, 0, first_key), columns(keys, first_key, kv_heads * head_dim)])
+    }
+
+    /// The norms as pages take them.
+    fn page_norms<'w>(&self, weights: &DecoderWeights<'w>) -> Option<PageNorms<'w>> {
+        let [queries, keys] = self.normed_columns(weights)?.map(|(id, columns)| (weights.value(id), columns));
+        Some(PageNorms { norm: weights.norm, queries, keys })
     }
 
     /// Norms fresh queries and keys in place; what the norms saw, where that is to be kept.

@@ -10,7 +10,7 @@ use crate::architecture::Architecture;
 use crate::architecture::layout::{LayerModules, Norm};
 use crate::linear::Linear;
 use crate::ops::attention::Attention;
-use crate::ops::rows::select_rows;
+use crate::ops::rows::{RowIndex, select_rows};
 use crate::parameters::{Gradients, ParameterId, Parameters};
 
 /// One block's parameters and constants.
@@ -92,22 +92,17 @@ impl Block {
         [&mut attention.qkv, &mut attention.output, &mut feed_forward.gate_up, &mut feed_forward.down]
     }
 
-    /// The block's output of the tokens `rows` (all where that is `None`) from the stream \[t, h]; of all rows of a packed batch,
-    /// what `keep` says.
+    /// The block's output from the stream \[t, h] of a packed batch, and what `keep` says.
     pub(super) fn forward(
         &self,
         weights: &DecoderWeights,
         input: &Tensor,
         sequences: &Sequences,
-        rows: Option<&[usize]>,
         keep: Kept,
     ) -> Result<BlockForward> {
         let keeps_attention = keep != Kept::Input;
         let AttentionForward { middle, normed, half } =
-            self.attend(weights, input, sequences, rows, keeps_attention)?;
-        if let Some([]) = rows {
-            return Ok(BlockForward { output: middle, saved: None });
-        }
+            self.attend(weights, input, sequences, keeps_attention)?;
         let branch = self.feed_forward.forward(weights, normed, keep == Kept::Everything)?;
         let output = weights.join(&middle, &branch.output, self.feed_forward_post_norm)?;
         let saved = half.map(|attention| match branch.gate_up {
@@ -121,23 +116,54 @@ impl Block {
         Ok(BlockForward { output, saved })
     }
 
-    /// The stream after attention, and its norm. Without any row wanted there is nothing after keys and values: the stream
-    /// then is empty.
+    /// As [`Block::forward`] with nothing kept, of the tokens `rows` (all where that is `None`), between open streams: the last sum
+    /// is left to the norm that follows it, with which a GPU makes it in one pass. The bits are the same.
+    pub(super) fn forward_open(
+        &self,
+        weights: &DecoderWeights,
+        input: OpenStream,
+        sequences: &Sequences,
+        rows: Option<&RowIndex>,
+    ) -> Result<OpenStream> {
+        let (input, normed) = input.close(weights, self.attention_norm)?;
+        let forward = self.attend_normed(weights, &input, normed, sequences, rows, false)?;
+        let AttentionForward { middle: stream, normed, .. } = forward;
+        if rows.is_some_and(RowIndex::is_empty) {
+            return Ok(OpenStream::from(stream));
+        }
+        let branch = self.feed_forward.forward(weights, normed, false)?.output;
+        Ok(OpenStream { stream, branch: Some((branch, self.feed_forward_post_norm)) })
+    }
+
+    /// The stream after attention, and its norm.
     fn attend(
         &self,
         weights: &DecoderWeights,
         input: &Tensor,
         sequences: &Sequences,
-        rows: Option<&[usize]>,
         keep: bool,
     ) -> Result<AttentionForward> {
         let normed = weights.branch_input(input, self.attention_norm)?;
+        self.attend_normed(weights, input, normed, sequences, None, keep)
+    }
+
+    /// As [`Block::attend`] of the tokens `rows`, with what attention reads of `input`. Without any row wanted there is nothing
+    /// after keys and values: the stream then is empty.
+    fn attend_normed(
+        &self,
+        weights: &DecoderWeights,
+        input: &Tensor,
+        normed: Tensor,
+        sequences: &Sequences,
+        rows: Option<&RowIndex>,
+        keep: bool,
+    ) -> Result<AttentionForward> {
         let attended = self.attention.attend(weights, normed, sequences, rows, keep)?;
-        if let Some([]) = rows {
+        if rows.is_some_and(RowIndex::is_empty) {
             let none = select_rows(input, &[])?;
             return Ok(AttentionForward { middle: none.clone(), normed: none, half: None });
         }
-        let stream = rows.map_or(Ok(input.clone()), |rows| select_rows(input, rows))?;
+        let stream = rows.map_or(Ok(input.clone()), |rows| rows.select(input))?;
         let projected = self.attention.project(weights, &attended.output)?;
         let (middle, normed) =
             weights.join_and_norm(&stream, &projected, self.attention_post_norm, self.feed_forward_norm)?;
@@ -166,7 +192,7 @@ impl Block {
             }
             SavedBlock::Input(input) => {
                 let AttentionForward { normed, half: Some(half), .. } =
-                    self.attend(weights, &input, sequences, None, true)?
+                    self.attend(weights, &input, sequences, true)?
                 else {
                     bail!("a block's backward needs a packed batch")
                 };
@@ -208,6 +234,36 @@ impl Block {
         let d_normed =
             self.attention.backward(weights, attention, normed, d_projected, sequences, gradients)?;
         weights.branch_input_backward(&input, self.attention_norm, &d_normed, gradients, d_stream)
+    }
+}
+
+/// A stream \[t, h] and a branch that is not added to it yet.
+pub(super) struct OpenStream {
+    stream: Tensor,
+    /// The branch's output \[t, h], and the norm after it, where the family has one.
+    branch: Option<(Tensor, Option<ParameterId>)>,
+}
+
+impl From<Tensor> for OpenStream {
+    fn from(stream: Tensor) -> Self {
+        Self { stream, branch: None }
+    }
+}
+
+impl OpenStream {
+    /// The whole stream, and what reads it by `norm`: its norm, or itself.
+    pub(super) fn close(
+        self,
+        weights: &DecoderWeights,
+        norm: Option<ParameterId>,
+    ) -> Result<(Tensor, Tensor)> {
+        match self.branch {
+            Some((branch, post_norm)) => weights.join_and_norm(&self.stream, &branch, post_norm, norm),
+            None => {
+                let normed = weights.branch_input(&self.stream, norm)?;
+                Ok((self.stream, normed))
+            }
+        }
     }
 }
 

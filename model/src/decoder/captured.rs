@@ -1,29 +1,37 @@
-//! Decode steps on a GPU as captured graphs: one call starts all kernels of a step, instead of a call for each.
+//! Steps that a GPU draws from by itself, begun without a wait; those that only decode as captured graphs: one call starts all
+//! kernels of a step, instead of a call for each.
 //!
 //! Steps in which every row has one new token are filled up to one of a few sizes. A size's first step runs kernel by
 //! kernel, over the same memory and in the same shapes as those that follow, the second is captured, the others are
 //! replayed: the tokens do not tell which. What changes from step to step (ids, positions, pages, draws and their rules) lies
-//! in buffers that are written before.
+//! in one buffer that is written before. Other steps run kernel by kernel; their kernels are started while the step before runs,
+//! so that the GPU sees no gap either.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::Decoder;
+use super::device_step::DeviceStep;
 use super::inference::check_pages;
 use super::rotary::RotaryTables;
+use super::step_inputs::{InputSizes, StepInputs};
+use super::step_queue::StepQueue;
 use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
 use crate::ops::paged_attention::{DeviceTables, PagedStep, PartResults, TableCapacity};
+use crate::ops::rows::RowIndex;
 
-/// The steps that were captured, for one decoder and one cache.
+/// The steps that were captured, and those that are under way, for one decoder and one cache.
 #[derive(Default)]
 pub struct DecodeGraphs {
+    /// The first to go: what is under way uses the rest.
+    queue: StepQueue,
     steps: HashMap<TableCapacity, DecodeStep>,
     /// By the number of parts, common to all steps.
     results: HashMap<usize, PartResults>,
@@ -31,12 +39,11 @@ pub struct DecodeGraphs {
     /// Why nothing is captured any more.
     refused: Option<String>,
     replayed: usize,
-    last_wait: Duration,
 }
 
 /// One size.
 struct DecodeStep {
-    ids: Tensor,
+    inputs: StepInputs,
     step: PagedStep<'static>,
     draws: DrawPlaces,
     /// Whether it has run kernel by kernel.
@@ -50,15 +57,36 @@ impl DecodeGraphs {
         Self { refused: Some("switched off".to_owned()), ..Self::default() }
     }
 
-    /// An empty one in the place of this, for another cache.
+    /// An empty one in the place of this, for another cache. Steps that are under way are waited for and forgotten.
     #[must_use]
-    pub fn renewed(&self) -> Self {
-        Self { refused: self.refused.clone(), ..Self::default() }
+    pub fn renewed(&mut self) -> Self {
+        self.queue.discard();
+        let queue = std::mem::take(&mut self.queue);
+        Self { refused: self.refused.clone(), queue, ..Self::default() }
     }
 
-    /// How long the last step waited for the GPU.
-    pub fn last_wait(&self) -> Duration {
-        self.last_wait
+    /// The tokens of the oldest step that was begun and not finished, in the order of its draws; `None` in the place of a row
+    /// of logits that are not finite. Waits for that step alone.
+    ///
+    /// # Errors
+    /// No such step; the error of the device.
+    pub fn finish(&mut self) -> Result<Vec<Option<Drawn>>> {
+        self.queue.finish()
+    }
+
+    /// Waits for all steps that were begun, and forgets what they drew.
+    pub fn discard(&mut self) {
+        self.queue.discard();
+    }
+
+    /// How long the host has waited for steps so far.
+    pub fn waited(&self) -> Duration {
+        self.queue.waited()
+    }
+
+    /// How long the GPU has had nothing to do between steps so far, by its own clock.
+    pub fn device_idle(&self) -> Duration {
+        self.queue.idle()
     }
 
     /// Steps that were replayed.
@@ -70,6 +98,20 @@ impl DecodeGraphs {
     pub(crate) fn captured(&self) -> usize {
         self.steps.values().filter(|step| step.graph.is_some()).count()
     }
+
+    /// The rotary tables of a step. Graphs know them by their addresses: they are made once, for every position of the model that
+    /// a row comes near.
+    fn rotary(&mut self, decoder: &Decoder, rows: &[PagedRow]) -> Result<Arc<RotaryTables>> {
+        let positions = rows.iter().map(|row| row.context + row.new_tokens).max().unwrap_or(0);
+        if let Some(rotary) = self.rotary.as_ref().filter(|rotary| rotary.positions() >= positions) {
+            return Ok(rotary.clone());
+        }
+        self.steps.clear();
+        let ahead = positions.next_power_of_two().max(4096).min(decoder.architecture.max_positions);
+        let rotary = decoder.rotary(ahead.max(positions))?;
+        self.rotary = Some(rotary.clone());
+        Ok(rotary)
+    }
 }
 
 /// The size that so many rows are filled up to: at most an eighth more.
@@ -78,12 +120,38 @@ fn filled_up(rows: usize) -> usize {
 }
 
 impl Decoder {
-    /// One token of each row, and the next one drawn from its logits, on a GPU: [`Decoder::forward_paged`],
-    /// [`Decoder::logits`] and [`crate::ops::draw::draw`] in one. `ids` \[n] and `draws` \[n] belong to the `n` rows in
-    /// order. `graphs` must have seen no other decoder or cache.
+    /// Begins a step of many running sequences on a GPU and the draws from its logits, and waits for nothing:
+    /// [`DecodeGraphs::finish`] gives the tokens. The same as [`Decoder::forward_paged`], [`Decoder::logits`] and
+    /// [`crate::ops::draw::draw`] in one, with tokens of the step before among its own. `graphs` must have seen no other decoder
+    /// or cache.
     ///
     /// # Errors
-    /// A row with more than one token; what the three say.
+    /// What the three say; a token of a step that was not begun just before.
+    pub fn begin_step(
+        &self,
+        step: &DeviceStep,
+        cache: &mut KvCache,
+        graphs: &mut DecodeGraphs,
+    ) -> Result<()> {
+        let Some(gpu) = Gpu::at(&self.device)? else { bail!("tokens are drawn by a GPU here") };
+        check_pages(step.ids, step.rows, cache)?;
+        if let Some(id) = step.ids.iter().find(|&&id| id as usize >= self.architecture.vocab_size) {
+            bail!("token id {id} is outside the vocabulary of {}", self.architecture.vocab_size)
+        }
+        if let Some(row) = step.logit_rows.iter().find(|&&row| row >= step.ids.len()) {
+            bail!("logits of token {row} of {}", step.ids.len())
+        }
+        match step.only_decodes() {
+            true => self.begin_decode(&gpu, step, cache, graphs),
+            false => self.begin_mixed(&gpu, step, cache, graphs),
+        }
+    }
+
+    /// One token of each row, and the next one drawn from its logits, on a GPU: [`Decoder::begin_step`] and
+    /// [`DecodeGraphs::finish`] in one. `ids` \[n] and `draws` \[n] belong to the `n` rows in order.
+    ///
+    /// # Errors
+    /// A row with more than one token; what the two say.
     pub fn decode_and_draw(
         &self,
         ids: &[u32],
@@ -92,53 +160,55 @@ impl Decoder {
         cache: &mut KvCache,
         graphs: &mut DecodeGraphs,
     ) -> Result<Vec<Option<Drawn>>> {
-        let Some(gpu) = Gpu::at(&self.device)? else { bail!("decode steps are captured on a GPU alone") };
-        check_pages(ids, rows, cache)?;
-        if draws.len() != rows.len() || rows.iter().any(|row| row.new_tokens != 1) {
+        let logit_rows: Vec<usize> = (0..rows.len()).collect();
+        let step = DeviceStep { ids, fed: &[], rows, logit_rows: &logit_rows, draws };
+        if !step.only_decodes() {
             bail!("a decode step has one token and one draw for each row")
         }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.architecture.vocab_size) {
-            bail!("token id {id} is outside the vocabulary of {}", self.architecture.vocab_size)
-        }
+        self.begin_step(&step, cache, graphs)?;
+        graphs.finish()
+    }
+
+    fn begin_decode(
+        &self,
+        gpu: &Gpu,
+        begun: &DeviceStep,
+        cache: &KvCache,
+        graphs: &mut DecodeGraphs,
+    ) -> Result<()> {
         let Some(attention) = self.blocks.first().map(|block| &block.attention.heads) else {
             bail!("a model without blocks")
         };
-        // Graphs know the tables by their addresses: they are made once, for every position of the model that a row comes near.
-        let positions = rows.iter().map(|row| row.context + 1).max().unwrap_or(0);
-        if graphs.rotary.as_ref().is_none_or(|rotary| rotary.positions() < positions) {
-            graphs.steps.clear();
-            let ahead = positions.next_power_of_two().max(4096).min(self.architecture.max_positions);
-            graphs.rotary = Some(self.rotary(ahead.max(positions))?);
-        }
-        let Some(rotary) = graphs.rotary.clone() else { bail!("no rotary tables") };
-
-        let tables = PagedStep::new(rows).gpu_tables(attention, self.dtype)?;
-        let capacity = tables.capacity().rounded(filled_up(rows.len()));
+        let rotary = graphs.rotary(self, begun.rows)?;
+        let tables = PagedStep::new(begun.rows).gpu_tables(attention, self.dtype)?;
+        let capacity = tables.capacity().rounded(filled_up(begun.rows.len()));
         let results = match graphs.results.entry(capacity.parts()) {
             Entry::Occupied(results) => results.get().clone(),
-            Entry::Vacant(place) => place.insert(PartResults::new(&gpu, &capacity, attention)?).clone(),
+            Entry::Vacant(place) => place.insert(PartResults::new(gpu, &capacity, attention)?).clone(),
         };
         let step = match graphs.steps.entry(capacity) {
             Entry::Occupied(step) => step.into_mut(),
-            Entry::Vacant(place) => place.insert(DecodeStep {
-                ids: gpu.upload(&vec![0; capacity.tokens()])?,
-                step: PagedStep::prepared(
-                    capacity.tokens(),
-                    DeviceTables::new(&gpu, &tables, capacity, results)?,
-                ),
-                draws: DrawPlaces::new(&gpu, capacity.tokens())?,
-                has_run: false,
-                graph: None,
-            }),
+            Entry::Vacant(place) => {
+                let inputs = StepInputs::new(
+                    gpu,
+                    InputSizes { draws: capacity.tokens(), wanted: 0, tables: capacity },
+                )?;
+                let tables = DeviceTables::at(inputs.tables()?, capacity, results);
+                place.insert(DecodeStep {
+                    step: PagedStep::prepared(capacity.tokens(), tables),
+                    draws: DrawPlaces::new(gpu, inputs.draws()?, capacity.tokens())?,
+                    inputs,
+                    has_run: false,
+                    graph: None,
+                })
+            }
         };
-        let Some(uploaded) = step.step.tables() else { bail!("a step without tables") };
-        uploaded.update(&gpu, &tables)?;
-        let mut filled = ids.to_vec();
-        filled.resize(capacity.tokens(), 0);
-        step.ids.slice_set(&gpu.upload(&filled)?, 0, 0)?;
-        step.draws.put(&gpu, draws, capacity.tokens())?;
-
-        let run = |step: &DecodeStep| self.decode_step(&gpu, step, &rotary, cache);
+        let sent = graphs.queue.send(gpu, &step.inputs, begun, &tables)?;
+        let run = |step: &DecodeStep| {
+            let x = self.embedded(gpu, &step.inputs, capacity.tokens())?;
+            let hidden = self.paged_layers(x, &step.step, &rotary, None, cache)?;
+            self.draw_from(gpu, &hidden, &step.draws)
+        };
         if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
@@ -156,26 +226,53 @@ impl Decoder {
             None => run(step)?,
         }
         step.has_run = true;
-        let started = Instant::now();
-        let drawn = step.draws.read(draws.len());
-        graphs.last_wait = started.elapsed();
-        drawn
+        graphs.queue.push(gpu, sent, Some(step.draws.drawn()), capacity.tokens(), begun.draws.len())
     }
 
-    fn decode_step(
+    /// A step with prompts in it: its kernels are started one by one.
+    fn begin_mixed(
         &self,
         gpu: &Gpu,
-        step: &DecodeStep,
-        rotary: &RotaryTables,
+        begun: &DeviceStep,
         cache: &KvCache,
+        graphs: &mut DecodeGraphs,
     ) -> Result<()> {
-        let count = step.ids.elem_count();
+        let Some(attention) = self.blocks.first().map(|block| &block.attention.heads) else {
+            bail!("a model without blocks")
+        };
+        let rotary = graphs.rotary(self, begun.rows)?;
+        let tables = PagedStep::new(begun.rows).gpu_tables(attention, self.dtype)?;
+        let (capacity, draws) = (tables.capacity(), begun.draws.len());
+        // While all tokens are wanted, none is picked.
+        let picked = Some(begun.logit_rows).filter(|rows| rows.len() < begun.ids.len());
+        let wanted = picked.map_or(0, <[usize]>::len);
+        let inputs = StepInputs::new(gpu, InputSizes { draws, wanted, tables: capacity })?;
+        let results = PartResults::new(gpu, &capacity, attention)?;
+        let device_tables = DeviceTables::at(inputs.tables()?, capacity, results);
+        let step = PagedStep::prepared(capacity.tokens(), device_tables);
+        let sent = graphs.queue.send(gpu, &inputs, begun, &tables)?;
+        let x = self.embedded(gpu, &inputs, capacity.tokens())?;
+        let index = inputs.wanted()?;
+        let picked = picked.map(|rows| RowIndex::uploaded(rows, index));
+        let hidden = self.paged_layers(x, &step, &rotary, picked.as_ref(), cache)?;
+        if draws == 0 {
+            return graphs.queue.push(gpu, sent, None, 0, 0);
+        }
+        let places = DrawPlaces::new(gpu, inputs.draws()?, draws)?;
+        self.draw_from(gpu, &hidden, &places)?;
+        graphs.queue.push(gpu, sent, Some(places.drawn()), draws, draws)
+    }
+
+    /// The embedded tokens of a step.
+    fn embedded(&self, gpu: &Gpu, inputs: &StepInputs, count: usize) -> Result<Tensor> {
         let scale = self.architecture.embedding_scale;
-        let x = embedding_at(gpu, self.weights().value(self.embedding), &step.ids, count, scale)?;
-        let hidden = self.paged_layers(x, &step.step, rotary, None, cache)?;
-        let logits = self.logits(&hidden)?;
+        embedding_at(gpu, self.weights().value(self.embedding), &inputs.ids()?, count, scale)
+    }
+
+    fn draw_from(&self, gpu: &Gpu, hidden: &Tensor, draws: &DrawPlaces) -> Result<()> {
+        let logits = self.logits(hidden)?;
         debug_assert_eq!(logits.dtype(), DType::F32);
-        step.draws.draw(gpu, &logits)
+        draws.draw(gpu, &logits)
     }
 }
 

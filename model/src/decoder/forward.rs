@@ -4,14 +4,14 @@ use candle_core::{Result, Tensor};
 
 use super::Decoder;
 use super::attention::{PackedSequences, Sequences};
-use super::block::SavedBlock;
-use super::kept::{KeepPlan, Kept};
+use super::block::{OpenStream, SavedBlock};
+use super::kept::KeepPlan;
 use super::segments::{DecoderPass, Segment};
 use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
 use crate::linear::lora::dropout::StepDropout;
 use crate::ops::embedding::embedding;
-use crate::ops::rows::select_rows;
+use crate::ops::rows::RowIndex;
 use crate::profile;
 
 /// What a forward leaves for its backward.
@@ -61,18 +61,20 @@ impl Decoder {
         let dropout = self.step_dropout(batch);
         let weights = DecoderWeights { dropout: dropout.as_ref(), ..self.weights() };
         let visit = self.visit(DecoderPass::Forward)?;
-        let mut x = visit.within(Segment::Embedding, || self.embed(batch.ids()))?;
+        let index = rows.map(RowIndex::new);
+        let mut stream = OpenStream::from(visit.within(Segment::Embedding, || self.embed(batch.ids()))?);
         for (layer, block) in self.blocks.iter().enumerate() {
             // A mask is of all rows.
-            let rows = rows.filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
-            x = visit.within(Segment::Block(layer), || {
-                Ok(block.forward(&weights, &x, &sequences, rows, Kept::Input)?.output)
+            let rows = index.as_ref().filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
+            stream = visit.within(Segment::Block(layer), || {
+                block.forward_open(&weights, stream, &sequences, rows)
             })?;
         }
-        if let Some(rows) = rows.filter(|_| dropout.is_some()) {
-            x = select_rows(&x, rows)?;
+        let hidden = stream.close(&weights, Some(self.final_norm))?.1;
+        match index.filter(|_| dropout.is_some()) {
+            Some(rows) => rows.select(&hidden),
+            None => Ok(hidden),
         }
-        weights.normed(&x, self.final_norm)
     }
 
     /// As [`Decoder::hidden`], keeping what [`Decoder::backward`] needs, or so much of it as `keep` says: the backward computes
@@ -91,8 +93,8 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (layer, block) in self.blocks.iter().enumerate() {
             let keep = keep.of_block(layer, self.blocks.len());
-            let forward = visit
-                .within(Segment::Block(layer), || block.forward(&weights, &x, &sequences, None, keep))?;
+            let forward =
+                visit.within(Segment::Block(layer), || block.forward(&weights, &x, &sequences, keep))?;
             blocks.push(forward.saved.unwrap_or(SavedBlock::Input(x)));
             x = forward.output;
         }

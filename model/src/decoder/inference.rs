@@ -4,12 +4,13 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::Decoder;
 use super::attention::Sequences;
-use super::kept::Kept;
+use super::block::OpenStream;
 use super::rotary::RotaryTables;
 use crate::gpu::{Gpu, NO_FP8};
 use crate::kv_cache::{KvCache, PAGE_TOKENS, PagedRow};
 use crate::linear::Linear;
 use crate::ops::paged_attention::PagedStep;
+use crate::ops::rows::RowIndex;
 
 impl Decoder {
     /// Packs the weights, adapters folded in, for products with few rows. Takes their size again in memory; weights must not be
@@ -103,28 +104,27 @@ impl Decoder {
         let step = PagedStep::new(rows);
         // While a step only decodes, every token is wanted.
         let all_wanted = wanted.len() == ids.len() && wanted.iter().enumerate().all(|(i, &row)| i == row);
-        let wanted = if all_wanted { None } else { Some(wanted) };
-        self.paged_layers(self.embed(ids)?, &step, &rotary, wanted, cache)
+        let wanted = if all_wanted { None } else { Some(RowIndex::new(wanted)) };
+        self.paged_layers(self.embed(ids)?, &step, &rotary, wanted.as_ref(), cache)
     }
 
     /// The blocks and the final norm on embedded tokens; `wanted` `None` are all.
     pub(super) fn paged_layers(
         &self,
-        mut x: Tensor,
+        x: Tensor,
         step: &PagedStep,
         rotary: &RotaryTables,
-        wanted: Option<&[usize]>,
+        wanted: Option<&RowIndex>,
         cache: &KvCache,
     ) -> Result<Tensor> {
+        let (weights, mut stream) = (self.weights(), OpenStream::from(x));
         for (layer, block) in self.blocks.iter().enumerate() {
             let sequences = Sequences::Paged { step, rotary, cache: &cache.layers[layer] };
             let wanted = wanted.filter(|_| layer + 1 == self.blocks.len());
-            x = block.forward(&self.weights(), &x, &sequences, wanted, Kept::Input)?.output;
+            stream = block.forward_open(&weights, stream, &sequences, wanted)?;
         }
-        match wanted {
-            Some([]) => Ok(x),
-            _ => self.weights().normed(&x, self.final_norm),
-        }
+        let norm = Some(self.final_norm).filter(|_| !wanted.is_some_and(RowIndex::is_empty));
+        Ok(stream.close(&weights, norm)?.1)
     }
 }
 

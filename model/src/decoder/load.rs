@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
 use super::Decoder;
 use super::block::Block;
 use super::rotary::RotaryTables;
 use crate::architecture::layout::{ModuleSpec, Modules};
-use crate::architecture::{Architecture, TensorSpec};
+use crate::architecture::{Architecture, ParameterKind, TensorSpec};
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::{Linear, Nf4Matrix};
 use crate::parameters::{Parameter, ParameterId, Parameters};
 use crate::preference::load_heads;
-use crate::weights::{self, WeightFiles, random_tensor};
+use crate::weights::{self, StagedWeights, WeightFiles, random_tensor};
 
 /// How weights are brought in.
 #[derive(Clone, Debug)]
@@ -94,6 +94,87 @@ impl<'a> Joins<'a> {
     }
 }
 
+/// Dense tensors from files: what a GPU can take as it is stored goes there together at the end, maps that one product computes
+/// into one tensor at once; everything else is decoded tensor by tensor.
+struct DenseLoad<'a> {
+    files: &'a WeightFiles,
+    dtype: DType,
+    device: &'a Device,
+    staged: Option<StagedWeights<'a>>,
+    joins: Joins<'a>,
+    /// Rows of joined tensors, by the names of the matrices that go there.
+    rows: BTreeMap<String, Tensor>,
+    /// Joined tensors, by the name of their last matrix.
+    wholes: BTreeMap<String, Tensor>,
+}
+
+impl<'a> DenseLoad<'a> {
+    fn new(
+        files: &'a WeightFiles,
+        modules: &'a Modules,
+        dtype: DType,
+        options: &'a LoadOptions,
+    ) -> Result<Self, ModelError> {
+        let (device, joins) = (&options.device, Joins::of(modules));
+        let staged = StagedWeights::new(files, dtype, device)?;
+        let (mut rows, mut wholes) = (BTreeMap::new(), BTreeMap::new());
+        if let Some(staged) = staged.as_ref().filter(|_| options.quantize.is_none()) {
+            for (last, map) in &joins.0 {
+                let specs = map.iter().map(|module| TensorSpec {
+                    name: module.weight(),
+                    shape: vec![module.outputs, module.inputs],
+                    kind: ParameterKind::Matrix,
+                });
+                let specs: Vec<TensorSpec> = specs.collect();
+                let mut is_staged = Parameters::is_joinable(map.iter().map(|m| m.outputs * m.inputs));
+                for spec in &specs {
+                    is_staged = is_staged && staged.takes(spec)?;
+                }
+                if !is_staged {
+                    continue;
+                }
+                let all_rows = map.iter().map(|module| module.outputs).sum();
+                let whole = staged.room(&[all_rows, map[0].inputs])?;
+                let mut first = 0;
+                for spec in specs {
+                    rows.insert(spec.name, whole.narrow(0, first, spec.shape[0])?);
+                    first += spec.shape[0];
+                }
+                wholes.insert(last.clone(), whole);
+            }
+        }
+        Ok(Self { files, dtype, device, staged, joins, rows, wholes })
+    }
+
+    /// The tensor of `spec`, whose numbers may come with [`DenseLoad::finish`].
+    fn tensor(&mut self, spec: &TensorSpec) -> Result<Tensor, ModelError> {
+        let Some(staged) = &mut self.staged else { return self.files.get(spec, self.dtype, self.device) };
+        if !staged.takes(spec)? {
+            return self.files.get(spec, self.dtype, self.device);
+        }
+        let room = match self.rows.remove(&spec.name) {
+            Some(rows) => rows,
+            None => staged.room(&spec.shape)?,
+        };
+        staged.add(spec, &room)?;
+        Ok(room)
+    }
+
+    /// As [`Joins::after`].
+    fn join(&mut self, parameters: &mut Parameters, id: ParameterId) -> Result<(), ModelError> {
+        let name = parameters.get(id).name.clone();
+        let Some(whole) = self.wholes.remove(&name) else { return self.joins.after(parameters, id) };
+        let map = self.joins.0.remove(&name).unwrap_or_default();
+        let members: Vec<_> = map.iter().filter_map(|module| parameters.find(&module.weight())).collect();
+        Ok(parameters.adopt_join(&members, whole)?)
+    }
+
+    /// Brings what is not there yet.
+    fn finish(self) -> Result<(), ModelError> {
+        self.staged.map_or(Ok(()), StagedWeights::load)
+    }
+}
+
 impl Decoder {
     /// Loads a model folder in Hugging Face layout, or a GGUF.
     ///
@@ -110,7 +191,7 @@ impl Decoder {
         let dtype = options.compute_dtype(stored);
         let mut parameters = Parameters::default();
         let modules = architecture.modules();
-        let mut joins = Joins::of(&modules);
+        let mut dense = DenseLoad::new(&files, &modules, dtype, options)?;
         for spec in modules.tensors() {
             if modules.is_of_head(&spec.name) && !files.contains(&spec.name) {
                 continue;
@@ -121,10 +202,11 @@ impl Decoder {
                 parameters.push_quantized(spec.name, matrix);
                 continue;
             }
-            let value = files.get(&spec, dtype, &options.device)?;
+            let value = dense.tensor(&spec)?;
             let id = parameters.push(Parameter::new(spec.name, value, spec.kind));
-            joins.after(&mut parameters, id)?;
+            dense.join(&mut parameters, id)?;
         }
+        dense.finish()?;
         if options.heads {
             load_heads(&files, &architecture, dtype, &options.device, &mut parameters)?;
         }

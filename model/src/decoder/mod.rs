@@ -19,6 +19,7 @@ mod backward;
 mod beside;
 mod block;
 mod captured;
+mod device_step;
 mod feed_forward;
 mod forward;
 mod head;
@@ -28,6 +29,8 @@ mod kept;
 mod load;
 mod rotary;
 mod segments;
+mod step_inputs;
+mod step_queue;
 mod weights;
 
 use std::collections::HashSet;
@@ -37,6 +40,7 @@ use std::sync::{Arc, RwLock};
 use candle_core::{DType, Device, Result, bail};
 
 pub use captured::DecodeGraphs;
+pub use device_step::{DeviceStep, FedToken};
 pub use forward::Tape;
 pub use head::head_chunk_rows;
 pub use head_pass::head_bytes;

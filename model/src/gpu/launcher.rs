@@ -1,11 +1,13 @@
 //! What stands behind the GPU forms: launches of kernels and products, by addresses and numbers alone.
 
 use std::any::Any;
+use std::ops::Range;
 use std::time::Instant;
 
 use candle_core::{DType, Result, bail};
 
 use super::host_copies::{HostCopies, PlainCopies};
+use super::staging::StagingBuffer;
 
 /// One argument of a kernel, by value.
 #[derive(Clone, Copy, Debug)]
@@ -187,6 +189,42 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// What the device says.
     fn end_capture(&self) -> Result<Box<dyn Captured>>;
+
+    /// Host memory of `bytes` bytes or a few more, which [`Launcher::copy_in`] and [`Launcher::copy_out`] need not wait for.
+    ///
+    /// # Errors
+    /// Out of memory that the device can reach.
+    fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
+        Ok(StagingBuffer::plain(bytes))
+    }
+
+    /// Starts a copy of some bytes of `from` to the address `to` on the device. They must stay as they are until a moment after
+    /// this ([`Launcher::mark`]) has come.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn copy_in(&self, from: &StagingBuffer, bytes: Range<usize>, to: u64) -> Result<()> {
+        // SAFETY: the caller vouches, as to a GPU, that a tensor of so many bytes lies there and nobody else uses it.
+        unsafe { from.copy_to(bytes, to) };
+        Ok(())
+    }
+
+    /// Starts a copy of `bytes` bytes from the address `from` on the device to the begin of `to`, which has them, and must be left
+    /// alone, until a moment after this has come.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn copy_out(&self, from: u64, bytes: usize, to: &mut StagingBuffer) -> Result<()> {
+        // SAFETY: the caller vouches, as to a GPU, that a tensor of so many bytes lies there and nobody writes it.
+        unsafe { to.copy_from(from, bytes) };
+        Ok(())
+    }
+
+    /// Whether nothing that it was told is done before somebody waits for a moment after it. Tensors in the host's memory must then
+    /// live until that; a device's own memory is given back in the order of its work.
+    fn is_late(&self) -> bool {
+        false
+    }
 }
 
 /// A moment on a device's clock.
@@ -196,6 +234,14 @@ pub trait DeviceMark: Send {
     /// # Errors
     /// What the device says; a moment of another clock.
     fn seconds_until(&self, later: &dyn DeviceMark) -> Result<f64>;
+
+    /// Waits until it has come.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// For the launcher that made it.
     fn as_any(&self) -> &dyn Any;

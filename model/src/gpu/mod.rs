@@ -15,10 +15,12 @@ mod hopper;
 mod host_copies;
 pub(crate) mod launcher;
 mod memory;
+mod staging;
 mod tensor_copies;
 mod tensor_map;
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
@@ -31,6 +33,7 @@ pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand, TILE_COLUMNS, TensorMap,
 };
 pub use memory::{GpuMemory, memory, take_peak};
+pub use staging::{StagingBuffer, StagingMemory};
 pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies};
 
 use crate::profile::{self, ProfileRecording};
@@ -62,6 +65,11 @@ thread_local! {
 }
 
 thread_local! {
+    /// Tensors that an emulator which is late will write or read.
+    static AWAITED: RefCell<Vec<Tensor>> = const { RefCell::new(Vec::new()) };
+}
+
+thread_local! {
     static POISON: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -83,6 +91,7 @@ pub struct Emulation(());
 impl Drop for Emulation {
     fn drop(&mut self) {
         EMULATOR.with(|emulator| *emulator.borrow_mut() = None);
+        AWAITED.with_borrow_mut(Vec::clear);
     }
 }
 
@@ -163,7 +172,50 @@ impl Gpu {
         if self.device.is_cpu() {
             RECORDED.with_borrow_mut(|recorded| recorded.iter_mut().for_each(|r| r.push(fresh.clone())));
         }
+        self.keep_if_late(&fresh);
         Ok(fresh)
+    }
+
+    fn keep_if_late(&self, tensor: &Tensor) {
+        if self.launcher.is_late() {
+            AWAITED.with_borrow_mut(|awaited| awaited.push(tensor.clone()));
+        }
+    }
+
+    /// Memory for [`Gpu::copy_in`] and [`Gpu::copy_out`].
+    ///
+    /// # Errors
+    /// What [`Launcher::staging`] refuses.
+    pub(crate) fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
+        self.launcher.staging(bytes)
+    }
+
+    /// [`Launcher::copy_in`]; the device has a tensor of so many bytes at `to`.
+    ///
+    /// # Errors
+    /// As that.
+    pub(crate) fn copy_in(&self, from: &StagingBuffer, bytes: Range<usize>, to: u64) -> Result<()> {
+        self.launcher.copy_in(from, bytes, to)
+    }
+
+    /// [`Launcher::copy_out`] of a contiguous tensor.
+    ///
+    /// # Errors
+    /// As that; a tensor that is not contiguous or larger than `to`.
+    pub(crate) fn copy_out(&self, from: &Tensor, to: &mut StagingBuffer) -> Result<()> {
+        let bytes = from.elem_count() * from.dtype().size_in_bytes();
+        if bytes > to.size() {
+            bail!("{bytes} bytes to memory of {}", to.size())
+        }
+        self.launcher.copy_out(address(from)?, bytes, to)
+    }
+
+    /// A moment after all that was started.
+    ///
+    /// # Errors
+    /// As [`Launcher::mark`].
+    pub(crate) fn mark(&self) -> Result<Box<dyn DeviceMark>> {
+        self.launcher.mark()
     }
 
     /// Records what `f` starts, to be run by [`Graph::replay`]; `f` itself runs nothing. All it reads must be on the device
@@ -188,7 +240,10 @@ impl Gpu {
     /// Out of memory.
     pub(crate) fn upload(&self, values: &[u32]) -> Result<Tensor> {
         // An empty copy is no copy: CUDA refuses it.
-        Tensor::from_slice(if values.is_empty() { &[0] } else { values }, values.len().max(1), &self.device)
+        let values = if values.is_empty() { &[0] } else { values };
+        let fresh = Tensor::from_slice(values, values.len(), &self.device)?;
+        self.keep_if_late(&fresh);
+        Ok(fresh)
     }
 
     /// Launches `name`_bf16 or `name`_f32. A grid without blocks is no launch.

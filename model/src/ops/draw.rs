@@ -88,10 +88,53 @@ impl RowDraw {
 /// Logits that are not on a GPU, not f32 or not contiguous; a row that is not there.
 pub fn draw(logits: &Tensor, draws: &[RowDraw]) -> Result<Vec<Option<Drawn>>> {
     let Some(gpu) = Gpu::of(logits)? else { bail!("tokens are drawn from logits on a GPU here") };
-    let places = DrawPlaces::new(&gpu, draws.len())?;
-    places.put(&gpu, draws, logits.dims2()?.0)?;
+    let mut words = vec![0; table_words(draws.len())];
+    fill_table(&mut words, draws, logits.dims2()?.0)?;
+    let places = DrawPlaces::new(&gpu, gpu.upload(&words)?, draws.len())?;
     places.draw(&gpu, logits)?;
-    places.read(draws.len())
+    Ok(drawn_tokens(&places.drawn.to_vec1::<u32>()?, draws.len(), draws.len()))
+}
+
+/// The first `count` tokens of what `capacity` draws gave.
+pub(crate) fn drawn_tokens(drawn: &[u32], capacity: usize, count: usize) -> Vec<Option<Drawn>> {
+    let (ids, logprobs) = drawn.split_at(capacity.min(drawn.len()));
+    let token =
+        |(&id, &bits): (&u32, &u32)| (id != NONE).then_some(Drawn { id, logprob: f32::from_bits(bits) });
+    ids.iter().zip(logprobs).take(count).map(token).collect()
+}
+
+/// A token of `ids` that none of the draws of the step before gives.
+pub(crate) const NO_SOURCE: u32 = u32::MAX;
+
+/// Puts tokens that the step before drew into `ids` \[n], on a GPU: the i-th is that of draw `source`\[i], where that is not
+/// [`NO_SOURCE`]. A draw without a token gives token 0.
+///
+/// # Errors
+/// What the launch refuses.
+pub(crate) fn feed_drawn(gpu: &Gpu, ids: &Tensor, source: &Tensor, drawn: &Tensor) -> Result<()> {
+    let n = ids.elem_count();
+    let arguments = [pointer(ids)?, pointer(source)?, pointer(drawn)?, int(n)?];
+    gpu.launch_single("feed_drawn", [n.div_ceil(256), 1, 1], 256, 0, &arguments)
+}
+
+/// Words of a table of `capacity` draws, whose address must be a multiple of 8.
+pub(crate) fn table_words(capacity: usize) -> usize {
+    capacity * WORDS
+}
+
+/// Fills a table with what is to be drawn from `rows` rows of logits. Unused slots draw row 0 again; the result is ignored.
+pub(crate) fn fill_table(table: &mut [u32], draws: &[RowDraw], rows: usize) -> Result<()> {
+    if let Some(draw) = draws.iter().find(|draw| draw.row as usize >= rows) {
+        bail!("row {} of {rows}", draw.row)
+    }
+    let Some((used, rest)) = table.split_at_mut_checked(table_words(draws.len())) else {
+        bail!("{} draws where there is room for {}", draws.len(), table.len() / WORDS)
+    };
+    for (slot, draw) in used.chunks_exact_mut(WORDS).zip(draws) {
+        slot.copy_from_slice(&draw.words());
+    }
+    rest.fill(0);
+    Ok(())
 }
 
 /// A GPU's memory for some draws and for what they give.
@@ -103,26 +146,14 @@ pub(crate) struct DrawPlaces {
 }
 
 impl DrawPlaces {
-    /// Memory for `capacity` draws.
-    pub(crate) fn new(gpu: &Gpu, capacity: usize) -> Result<Self> {
-        Ok(Self {
-            capacity,
-            words: gpu.upload(&vec![0; capacity * WORDS])?,
-            drawn: gpu.upload(&vec![NONE; capacity * 2])?,
-        })
+    /// Memory for what `capacity` draws give, by a table \[`table_words`] that is on the GPU.
+    pub(crate) fn new(gpu: &Gpu, words: Tensor, capacity: usize) -> Result<Self> {
+        Ok(Self { capacity, words, drawn: gpu.unwritten(2 * capacity, DType::U32)? })
     }
 
-    /// What is to be drawn from `rows` rows of logits. Unused slots draw row 0 again; the result is ignored.
-    pub(crate) fn put(&self, gpu: &Gpu, draws: &[RowDraw], rows: usize) -> Result<()> {
-        if let Some(draw) = draws.iter().find(|draw| draw.row as usize >= rows) {
-            bail!("row {} of {rows}", draw.row)
-        }
-        if draws.len() > self.capacity {
-            bail!("{} draws where there is room for {}", draws.len(), self.capacity)
-        }
-        let mut words: Vec<u32> = draws.iter().flat_map(RowDraw::words).collect();
-        words.resize((self.capacity * WORDS).max(1), 0);
-        self.words.slice_set(&gpu.upload(&words)?, 0, 0)
+    /// What the draws gave: ids \[capacity], then the bits of log-probs \[capacity].
+    pub(crate) fn drawn(&self) -> &Tensor {
+        &self.drawn
     }
 
     /// Starts the draws.
@@ -141,14 +172,5 @@ impl DrawPlaces {
             int(vocab)?,
         ];
         gpu.launch_single("draw", [self.capacity, 1, 1], THREADS, SHARED, &arguments)
-    }
-
-    /// The first `count` tokens, when all is done: the one wait of a step.
-    pub(crate) fn read(&self, count: usize) -> Result<Vec<Option<Drawn>>> {
-        let drawn = self.drawn.to_vec1::<u32>()?;
-        let (ids, logprobs) = drawn.split_at(self.capacity.min(drawn.len()));
-        let token =
-            |(&id, &bits): (&u32, &u32)| (id != NONE).then_some(Drawn { id, logprob: f32::from_bits(bits) });
-        Ok(ids.iter().zip(logprobs).take(count).map(token).collect())
     }
 }

@@ -1,5 +1,7 @@
 //! Rows by index: some rows of a matrix as a new one, and sums of rows into others.
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::cpu::storage::{tensor_of, with_slice, with_slice_mut};
@@ -27,6 +29,52 @@ pub(crate) fn select_rows(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
         })?;
         tensor_of(out, (rows.len(), width))
     })
+}
+
+/// Rows of a matrix by index, which are the same for several; a GPU has them from the first use on, or has them already.
+pub(crate) struct RowIndex<'a> {
+    rows: &'a [usize],
+    uploaded: OnceLock<Tensor>,
+}
+
+impl<'a> RowIndex<'a> {
+    /// These rows.
+    pub(crate) fn new(rows: &'a [usize]) -> Self {
+        Self { rows, uploaded: OnceLock::new() }
+    }
+
+    /// These rows, which a GPU has in `uploaded` \[rows].
+    pub(crate) fn uploaded(rows: &'a [usize], uploaded: Tensor) -> Self {
+        Self { rows, uploaded: OnceLock::from(uploaded) }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// These rows of a tensor \[t, n], in their order.
+    ///
+    /// # Errors
+    /// As [`select_rows`].
+    pub(crate) fn select(&self, tensor: &Tensor) -> Result<Tensor> {
+        let (t, width) = tensor.dims2()?;
+        let Some(gpu) = Gpu::of(tensor)?.filter(|_| !self.rows.is_empty()) else {
+            return select_rows(tensor, self.rows);
+        };
+        if let Some(row) = self.rows.iter().find(|&&row| row >= t) {
+            bail!("row {row} of {t}")
+        }
+        let _operation = profile::operation("rows", || row_cost(self.rows.len() * width * 2, tensor));
+        let index = match self.uploaded.get() {
+            Some(index) => index.clone(),
+            None => {
+                let index = gpu.upload(&self.rows.iter().map(|&row| row as u32).collect::<Vec<_>>())?;
+                self.uploaded.get_or_init(|| index).clone()
+            }
+        };
+        gather_rows_at(&gpu, tensor, &index, self.rows.len(), None)
+    }
 }
 
 /// sums\[rows\[i]] += scale · x\[i], in the order of i; `sums` \[t, n] has the dtype of `x` \[rows, n], or, on a GPU, f32.

@@ -4,9 +4,12 @@ mod encoding;
 mod heads;
 mod mapped;
 mod nf4;
+mod pipeline;
+mod plain;
 mod random;
 mod read;
 pub mod safetensors;
+mod staged;
 mod stored;
 mod write;
 
@@ -16,6 +19,7 @@ pub(crate) use mapped::{map, release};
 pub(crate) use random::normal;
 pub use random::random_tensor;
 pub use read::WeightFiles;
+pub(crate) use staged::StagedWeights;
 pub use stored::Stored;
 pub use write::save;
 

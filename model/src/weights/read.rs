@@ -18,6 +18,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
 use super::encoding::decode;
+use super::plain::PlainTensor;
 use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4, release};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
@@ -167,13 +168,7 @@ impl WeightFiles {
         }
         self.stored_dtype_at(place)?;
         let bytes = self.bytes(place);
-        let bad = |index: usize| {
-            ModelError::input(
-                &shard.path,
-                format!("tensor {} holds a NaN or an infinity at flat index {index}", place.stored_name),
-                "weights must be finite: take another checkpoint or fetch the file again",
-            )
-        };
+        let bad = |index| not_finite(&shard.path, &place.stored_name, index);
         let shape = spec.shape.as_slice();
         let tensor = match dtype {
             DType::F32 => Tensor::from_vec(decode(place, bytes, |x| x).map_err(bad)?, shape, &Device::Cpu)?,
@@ -197,6 +192,25 @@ impl WeightFiles {
         };
         release(&shard.map, &place.bytes);
         Ok(tensor.to_device(device)?)
+    }
+
+    /// The tensor of `spec`, where its numbers are stored one by one in `dtype` as a folder has them. Errors: it is missing or of
+    /// another shape.
+    pub(super) fn plain(
+        &self,
+        spec: &TensorSpec,
+        dtype: DType,
+    ) -> Result<Option<PlainTensor<'_>>, ModelError> {
+        let place = self.checked_place(spec)?;
+        let is_plain = matches!(place.encoding, Encoding::Plain(stored) if stored.dtype() == dtype)
+            && place.adjustment == Adjustment::None;
+        let shard = &self.shards[place.shard];
+        Ok(is_plain.then(|| PlainTensor {
+            path: &shard.path,
+            file_bytes: shard.map.len(),
+            stored_name: &place.stored_name,
+            bytes: place.bytes.clone(),
+        }))
     }
 
     /// The matrix of this name, where it is stored as NF4. Errors: another shape than `spec` says, scales that are not
@@ -319,6 +333,15 @@ impl WeightFiles {
             )
         })
     }
+}
+
+/// The error of a number that nothing can be computed with.
+pub(super) fn not_finite(path: &Path, stored_name: &str, index: usize) -> ModelError {
+    ModelError::input(
+        path,
+        format!("tensor {stored_name} holds a NaN or an infinity at flat index {index}"),
+        "weights must be finite: take another checkpoint or fetch the file again",
+    )
 }
 
 /// The bytes of a tensor, whose place was checked against its file when that was opened.

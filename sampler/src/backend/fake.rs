@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
 
-use crate::{Backend, BackendStep, Capacity, DrawnTokens, LogitsReader, SampleError, TextDecoder};
+use crate::{Backend, BackendStep, Capacity, LogitsReader, SampleError, TextDecoder};
 
 /// One token per byte.
 pub(crate) struct FakeText;
@@ -184,7 +184,8 @@ impl Backend for FakeModel {
     }
 
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
-        let BackendStep { ids, rows, logit_rows } = step;
+        let BackendStep { ids, fed, rows, logit_rows } = step;
+        assert_eq!(fed, [], "all tokens are known here");
         // All writes go before all reads, so that a page written by two rows shows.
         let (mut places, mut written, mut next) = (HashMap::new(), HashSet::new(), 0);
         for (number, row) in rows.iter().enumerate() {
@@ -225,12 +226,8 @@ impl Backend for FakeModel {
     }
 
     /// Draws nothing, but records the draws for the checks in [`Backend::run`].
-    fn run_and_draw(
-        &mut self,
-        _step: BackendStep<'_>,
-        draws: &[RowDraw],
-    ) -> Result<Option<DrawnTokens>, SampleError> {
+    fn begin(&mut self, _step: BackendStep<'_>, draws: &[RowDraw]) -> Result<bool, SampleError> {
         self.draws = draws.to_vec();
-        Ok(None)
+        Ok(false)
     }
 }

@@ -1,12 +1,12 @@
 //! Our own decoder as a backend.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
-use selfplay_model::decoder::DecodeGraphs;
+use selfplay_model::decoder::{DecodeGraphs, DeviceStep};
 use selfplay_model::gpu::{Gpu, GpuMemory, memory};
-use selfplay_model::ops::draw::{RowDraw, draw};
+use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{Decoder, KvCache};
 
 use super::{Backend, BackendStep, DrawnTokens, LogitsReader};
@@ -21,7 +21,7 @@ pub struct NativeBackend<'a> {
     cache: Option<KvCache>,
     /// Of this decoder and this cache.
     graphs: DecodeGraphs,
-    waited: Duration,
+    runs_ahead: bool,
 }
 
 impl<'a> NativeBackend<'a> {
@@ -37,7 +37,7 @@ impl<'a> NativeBackend<'a> {
             token_budget,
             cache: None,
             graphs: DecodeGraphs::default(),
-            waited: Duration::ZERO,
+            runs_ahead: true,
         }
     }
 
@@ -53,6 +53,13 @@ impl<'a> NativeBackend<'a> {
     #[must_use]
     pub fn without_graphs(mut self) -> Self {
         self.graphs = DecodeGraphs::off();
+        self
+    }
+
+    /// Without steps that are begun before the last one is read: the host and the GPU wait for each other, for comparison.
+    #[must_use]
+    pub fn one_by_one(mut self) -> Self {
+        self.runs_ahead = false;
         self
     }
 
@@ -86,10 +93,11 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn waited(&self) -> Duration {
-        self.waited
+        self.graphs.waited()
     }
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
+        self.graphs.discard();
         if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
             // The old one is freed first: both together might not fit.
             self.cache = None;
@@ -105,7 +113,7 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {
-        let BackendStep { ids, rows, logit_rows } = step;
+        let BackendStep { ids, rows, logit_rows, .. } = step;
         let decoder = self.decoder;
         let cache = self.cache()?;
         let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
@@ -116,33 +124,34 @@ impl Backend for NativeBackend<'_> {
         Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
     }
 
-    fn run_and_draw(
-        &mut self,
-        step: BackendStep<'_>,
-        draws: &[RowDraw],
-    ) -> Result<Option<DrawnTokens>, SampleError> {
-        let BackendStep { ids, rows, logit_rows } = step;
+    fn begin(&mut self, step: BackendStep<'_>, draws: &[RowDraw]) -> Result<bool, SampleError> {
         let decoder = self.decoder;
         if Gpu::at(decoder.device())?.is_none() {
-            return Ok(None);
+            return Ok(false);
         }
-        let Self { cache, graphs, waited, .. } = self;
+        let BackendStep { ids, fed, rows, logit_rows } = step;
+        let Self { cache, graphs, .. } = self;
         let cache = cache
             .as_mut()
             .ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))?;
-        if rows.len() == draws.len() && rows.iter().all(|row| row.new_tokens == 1) {
-            let drawn = decoder.decode_and_draw(ids, rows, draws, cache, graphs)?;
-            *waited += graphs.last_wait();
-            return Ok(Some(drawn));
-        }
-        let hidden = decoder.forward_paged(ids, rows, logit_rows, cache)?; // [n, h]
-        if logit_rows.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        let logits = decoder.logits(&hidden)?; // [n, vocab]
-        let started = Instant::now();
-        let drawn = draw(&logits, draws)?;
-        *waited += started.elapsed();
-        Ok(Some(drawn))
+        decoder.begin_step(&DeviceStep { ids, fed, rows, logit_rows, draws }, cache, graphs)?;
+        Ok(true)
+    }
+
+    fn finish(&mut self) -> Result<DrawnTokens, SampleError> {
+        Ok(self.graphs.finish()?)
+    }
+
+    fn discard(&mut self) {
+        self.graphs.discard();
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.runs_ahead
+    }
+
+    fn device_idle(&self) -> Option<Duration> {
+        let on_gpu = matches!(Gpu::at(self.decoder.device()), Ok(Some(_)));
+        on_gpu.then(|| self.graphs.device_idle())
     }
 }

@@ -79,6 +79,8 @@ fn engine(capacity: Capacity) -> Engine<'static> {
     Engine::new(Box::new(FakeModel::new(VOCAB, CONTEXT)), &FakeText, capacity)
 }
 
+mod late;
+
 /// What the events of some steps said, request by request.
 #[derive(Default)]
 struct Seen {

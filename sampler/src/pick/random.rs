@@ -47,6 +47,12 @@ impl PromptStream {
         Self { key: [a, b], tag: [c, d] }
     }
 
+    /// The stream of these words.
+    #[cfg(test)]
+    pub(crate) fn of_words(key: [u32; 2], tag: [u32; 2]) -> Self {
+        Self { key, tag }
+    }
+
     /// The Philox key and the prompt's part of the counter, for a device that makes the numbers itself.
     pub fn words(&self) -> ([u32; 2], [u32; 2]) {
         (self.key, self.tag)

@@ -48,6 +48,13 @@ impl PickRule {
         }
     }
 
+    /// The rule that [`PickRule::on_device`] made this of.
+    #[cfg(test)]
+    pub(crate) fn of_device(rule: &DrawRule) -> Self {
+        let DrawRule { temperature, top_p, top_k, min_p, .. } = *rule;
+        Self { temperature: (temperature > 0.0).then_some(temperature), top_p, top_k, min_p }
+    }
+
     /// The same rule as a GPU takes it.
     pub fn on_device(&self) -> DrawRule {
         DrawRule {

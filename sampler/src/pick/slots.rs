@@ -71,15 +71,15 @@ impl Slots {
         rows
     }
 
-    /// Takes what a device drew, in the order of [`row_draws`].
+    /// Takes what a device drew, in the order of [`row_draws`]; `samples` are the tokens of each draw.
     pub(crate) fn take_drawn(
         &mut self,
-        draws: &[LogitsDraw<'_>],
+        samples: &[usize],
         drawn: &[Option<Drawn>],
     ) -> Result<(), SampleError> {
         let mut rest = drawn;
-        for (slot, draw) in self.of(draws.len()).iter_mut().zip(draws) {
-            let Some((own, others)) = rest.split_at_checked(draw.samples) else {
+        for (slot, &samples) in self.of(samples.len()).iter_mut().zip(samples) {
+            let Some((own, others)) = rest.split_at_checked(samples) else {
                 return Err(SampleError::internal("the device drew too few tokens"));
             };
             rest = others;

@@ -75,7 +75,6 @@ impl Schedule {
             pages,
             resumed: Some(resumed),
             scored: Vec::new(),
-            draw: None,
         });
         Some(1)
     }
@@ -108,14 +107,7 @@ impl Schedule {
         let page_need = if need.private > 0 { request.samples } else { 0 };
         let pages = self.take_pages(need.prompt, spare + page_need)?;
         let request = self.waiting.pop_front()?;
-        self.prefilling.push_back(Prefill {
-            request,
-            done: 0,
-            pages,
-            resumed: None,
-            scored: Vec::new(),
-            draw: None,
-        });
+        self.prefilling.push_back(Prefill { request, done: 0, pages, resumed: None, scored: Vec::new() });
         Some(page_need)
     }
 }

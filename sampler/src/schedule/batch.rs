@@ -1,14 +1,9 @@
-//! A step's batch, and the processing of the tokens that are drawn from it.
-
-use std::ops::Range;
+//! A step's batch.
 
 use selfplay_model::{PAGE_TOKENS, PagedRow};
-use selfplay_records::FinishReason;
 
-use super::sequence::Sequence;
-use super::{ActiveRequest, Prefill, Schedule};
-use crate::pick::RowTokens;
-use crate::{RequestEvent, SampleError, ScoredToken, TextDecoder};
+use super::{ActiveRequest, Schedule};
+use crate::FedToken;
 
 /// Which tokens are drawn from one row of logits: one for a running row, K for a prompt, none where a prompt's next token
 /// is only scored.
@@ -32,6 +27,8 @@ impl LogitsDraw<'_> {
 /// One step's work: running rows first, then chunks of prefills.
 pub(crate) struct Batch<'s> {
     pub ids: &'s [u32],
+    /// Of `ids`, those that only the device knows.
+    pub fed: &'s [FedToken],
     pub rows: Vec<PagedRow<'s>>,
     /// Indices into `ids`, one per entry of `draws`.
     pub logit_rows: &'s [usize],
@@ -51,7 +48,7 @@ impl Schedule {
                 pages: &row.pages,
                 shared: whole_pages(request.tokens()),
             });
-            let (first_sample, step) = (row.sample, row.ids.len());
+            let (first_sample, step) = (row.sample, row.length());
             draws.push(LogitsDraw { request, first_sample, samples: 1, step, scored: None });
         }
         for (prefill, &new_tokens) in self.prefilling.iter().zip(&self.chunks) {
@@ -68,114 +65,24 @@ impl Schedule {
                 draws.push(LogitsDraw { samples: request.samples, ..drawn });
             }
         }
-        Batch { ids: &self.ids, rows, logit_rows: &self.logit_rows, draws }
-    }
-
-    /// Processes the drawn tokens: `tokens` gives what the batch's n-th draw gave, or `None` where its logits were not finite.
-    pub(crate) fn postprocess<'p>(
-        &mut self,
-        tokens: impl Fn(usize) -> Option<RowTokens<'p>>,
-        text: &dyn TextDecoder,
-    ) -> Vec<RequestEvent> {
-        let rows = std::mem::take(&mut self.running);
-        let mut draw = rows.len();
-        self.running.reserve(draw);
-        let (mut events, mut failures) = (Vec::with_capacity(draw), Vec::new());
-        for (row, mut sequence) in rows.into_iter().enumerate() {
-            match self.accept(&mut sequence, tokens(row), 0, text, &mut events) {
-                Ok(Some(reason)) => self.finish(sequence, reason, &mut events),
-                Ok(None) => self.running.push(sequence),
-                Err(error) => {
-                    failures.push((sequence.request.id, error));
-                    self.running.push(sequence);
-                }
-            }
-        }
-        for (prefill, &chunk) in self.prefilling.iter_mut().zip(&self.chunks) {
-            let begin = prefill.done;
-            prefill.done += chunk;
-            if prefill.resumed.is_some() {
-                self.counts.recomputed += chunk;
-                continue;
-            }
-            if prefill.is_scored() {
-                let places = (prefill.done + 1).min(prefill.tokens()).saturating_sub(begin + 1);
-                match scored(&tokens, draw..draw + places) {
-                    Some(found) => prefill.scored.extend(found),
-                    None => {
-                        let prompt_id = prefill.request.prompt_id.clone();
-                        failures.push((prefill.request.id, SampleError::NotFinite { prompt_id, step: 0 }));
-                    }
-                }
-                draw += places;
-            }
-            if prefill.done == prefill.tokens() {
-                prefill.draw = Some(draw);
-                draw += 1;
-            }
-        }
-        while let Some(mut prefill) = self.pop_prefilled() {
-            match prefill.resumed.take() {
-                Some(mut resumed) => {
-                    resumed.pages = prefill.pages;
-                    self.run(resumed);
-                }
-                None => {
-                    let request = prefill.request.id;
-                    if prefill.is_scored() {
-                        let tokens = std::mem::take(&mut prefill.scored);
-                        events.push(RequestEvent::Prompt { request, tokens });
-                    }
-                    let first = prefill.draw.and_then(&tokens);
-                    if let Err(error) = self.fork(prefill, first, text, &mut events) {
-                        failures.push((request, error));
-                    }
-                }
-            }
-        }
-        let mut failed = Vec::new();
-        for (request, error) in failures {
-            self.abort(request);
-            // A request fails once, with its first error.
-            if !failed.contains(&request) {
-                failed.push(request);
-                events.push(RequestEvent::Failed { request, error });
-            }
-        }
-        events
-    }
-
-    /// Gives a candidate its next token, the one at `place`; returns why it is the last one, if it is.
-    fn accept(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: Option<RowTokens<'_>>,
-        place: usize,
-        text: &dyn TextDecoder,
-        events: &mut Vec<RequestEvent>,
-    ) -> Result<Option<FinishReason>, SampleError> {
-        let Some(RowTokens { picks, top, .. }) = tokens else {
-            let prompt_id = sequence.request.prompt_id.clone();
-            return Err(SampleError::NotFinite { prompt_id, step: sequence.ids.len() });
-        };
-        let pick = picks.get(place).copied();
-        let pick = pick.ok_or_else(|| SampleError::internal("a row without a token drawn"))?;
-        self.counts.tokens += 1;
-        let (request, sample) = (sequence.request.id, sequence.sample);
-        let top = top.to_vec();
-        events.push(RequestEvent::Token { request, sample, id: pick.id, logprob: pick.logprob, top });
-        sequence.accept(pick, text)
+        Batch { ids: &self.ids, fed: &self.fed, rows, logit_rows: &self.logit_rows, draws }
     }
 
     /// Lays out the tokens of the step: running rows first.
-    pub(super) fn fill_batch(&mut self) {
+    pub(crate) fn fill_batch(&mut self) {
         self.ids.clear();
+        self.fed.clear();
         self.logit_rows.clear();
         self.chunks.clear();
         let mut scored_left = self.limits.scored_rows;
         for row in &self.running {
             self.logit_rows.push(self.ids.len());
-            self.ids.extend(row.ids.last());
+            if row.awaited > 0 {
+                self.fed.push(FedToken { place: self.ids.len(), draw: row.drawn_at });
+                self.ids.push(FedToken::UNKNOWN);
+            } else {
+                self.ids.extend(row.ids.last());
+            }
         }
         for prefill in &self.prefilling {
             let mut left = self.limits.token_budget - self.ids.len();
@@ -208,54 +115,6 @@ impl Schedule {
             }
         }
     }
-
-    fn pop_prefilled(&mut self) -> Option<Prefill> {
-        let front = self.prefilling.front()?;
-        if front.done == front.tokens() { self.prefilling.pop_front() } else { None }
-    }
-
-    /// K candidates with their first tokens; those that are not finished hold the prompt's pages.
-    fn fork(
-        &mut self,
-        prefill: Prefill,
-        tokens: Option<RowTokens<'_>>,
-        text: &dyn TextDecoder,
-        events: &mut Vec<RequestEvent>,
-    ) -> Result<(), SampleError> {
-        let Prefill { request, pages, .. } = prefill;
-        let forked = (0..request.samples).try_for_each(|sample| {
-            let mut fork = Sequence::new(request.clone(), sample);
-            match self.accept(&mut fork, tokens, sample, text, events)? {
-                Some(reason) => self.finish(fork, reason, events),
-                None => {
-                    pages.iter().for_each(|&page| self.pool.retain(page));
-                    fork.pages.clone_from(&pages);
-                    self.ready.push_back(fork);
-                }
-            }
-            Ok(())
-        });
-        self.release(&pages);
-        forked
-    }
-
-    fn finish(&mut self, sequence: Sequence, reason: FinishReason, events: &mut Vec<RequestEvent>) {
-        self.release(&sequence.pages);
-        self.counts.finished += 1;
-        events.push(RequestEvent::Finished { request: sequence.request.id, sample: sequence.finish(reason) });
-    }
-}
-
-/// The given tokens of some draws with their log-probs; `None` where logits were not finite.
-fn scored<'p>(
-    tokens: &impl Fn(usize) -> Option<RowTokens<'p>>,
-    draws: Range<usize>,
-) -> Option<Vec<ScoredToken>> {
-    let of_row = |draw| {
-        let row = tokens(draw)?;
-        Some(ScoredToken { token: row.scored?, top: row.top.to_vec() })
-    };
-    draws.map(of_row).collect()
 }
 
 /// Tokens of a prompt in pages that they fill, which its candidates hold together.

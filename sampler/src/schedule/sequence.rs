@@ -29,6 +29,10 @@ pub(crate) struct Sequence {
     pub logprobs: Vec<f32>,
     /// Pages of the cached positions, each held; none while it is preempted.
     pub pages: Vec<u32>,
+    /// Tokens that steps were begun to draw and whose ids are not known yet: two at most.
+    pub awaited: usize,
+    /// The place of the last awaited token among the tokens that its step draws.
+    pub drawn_at: usize,
     text: TextStop,
 }
 
@@ -41,13 +45,28 @@ impl Sequence {
             ids: Vec::new(),
             logprobs: Vec::new(),
             pages: Vec::new(),
+            awaited: 0,
+            drawn_at: 0,
             text: TextStop::default(),
         }
     }
 
-    /// Positions in the cache.
+    /// Its tokens, the awaited ones included.
+    pub(crate) fn length(&self) -> usize {
+        self.ids.len() + self.awaited
+    }
+
+    /// Positions in the cache, when the steps that were begun are done.
     pub(crate) fn context(&self) -> usize {
-        self.request.tokens() + self.ids.len().saturating_sub(1)
+        self.request.tokens() + self.length().saturating_sub(1)
+    }
+
+    /// A step was begun that draws its next token, as the one at `place` among all that the step draws. Returns whether that
+    /// is its last token, whatever it will be.
+    pub(crate) fn await_token(&mut self, place: usize) -> bool {
+        self.awaited += 1;
+        self.drawn_at = place;
+        self.length() >= self.request.limit
     }
 
     /// Its place among all candidates; a lesser one is older.
@@ -73,12 +92,13 @@ impl Sequence {
         [prompt, &self.ids[response(from)..response(to)]]
     }
 
-    /// Appends a token. Returns why it is the last one, if it is; a stop has priority over the length.
+    /// Appends the oldest awaited token. Returns why it is the last one, if it is; a stop has priority over the length.
     pub(crate) fn accept(
         &mut self,
         pick: SampledToken,
         text: &dyn TextDecoder,
     ) -> Result<Option<FinishReason>, SampleError> {
+        self.awaited = self.awaited.saturating_sub(1);
         self.ids.push(pick.id);
         self.logprobs.push(pick.logprob);
         let stop = &self.request.stop;

@@ -10,9 +10,19 @@ use crate::pick::RowTokens;
 use crate::{Request, RequestEvent, Sample, SampledToken, Sampling, StopRule, WantedLogProbs};
 
 impl Schedule {
+    /// The step that was decided, and its tokens at once.
+    fn postprocess<'p>(
+        &mut self,
+        tokens: impl Fn(usize) -> Option<RowTokens<'p>>,
+        text: &FakeText,
+    ) -> Vec<RequestEvent> {
+        let step = self.begun();
+        self.take(step, tokens, text)
+    }
+
     /// Requests whose pages are held, or that are preempted.
     pub(crate) fn begun(&self) -> Vec<RequestId> {
-        let candidates = self.running.iter().chain(&self.ready).chain(&self.preempted);
+        let candidates = self.running.iter().chain(&self.ready).chain(&self.preempted).chain(&self.ending);
         let mut ids: Vec<RequestId> = candidates.map(|one| one.request.id).collect();
         ids.extend(self.prefilling.iter().map(|prefill| prefill.request.id));
         ids.sort_unstable();
@@ -30,6 +40,11 @@ impl Schedule {
         assert_eq!(holders, self.pool.holders());
         assert_eq!(self.pool.free(), holders.iter().filter(|&&count| count == 0).count());
         assert!(self.preempted.iter().all(|one| one.pages.is_empty()));
+        // Nobody who may have ended already is preempted, and the host is no more than a step behind.
+        let resuming = self.prefilling.iter().filter_map(|prefill| prefill.resumed.as_ref());
+        assert!(self.preempted.iter().chain(resuming).all(|one| one.awaited == 0));
+        assert!(self.running.iter().chain(&self.ready).all(|one| one.awaited <= 1));
+        assert!(self.ending.iter().all(|one| one.pages.is_empty() && (1..=2).contains(&one.awaited)));
 
         assert!(self.running.len() + self.resuming() <= self.limits.rows);
         let running: Vec<SequenceKey> = self.running.iter().map(Sequence::key).collect();
@@ -58,7 +73,8 @@ impl Schedule {
     fn unfinished(&self) -> usize {
         let waiting: usize = self.waiting.iter().map(|request| request.samples).sum();
         let prefills: usize = self.prefilling.iter().map(Prefill::rows).sum();
-        self.running.len() + self.ready.len() + self.preempted.len() + prefills + waiting
+        let ending = self.ending.len();
+        self.running.len() + self.ready.len() + self.preempted.len() + ending + prefills + waiting
     }
 }
 

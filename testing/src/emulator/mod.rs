@@ -4,6 +4,7 @@
 //! fibers and which mistakes abort the process with a report. Tests need no CUDA toolkit; where there is no C++
 //! compiler (`$CXX`, else `c++`) they are to be skipped, unless `SELFPLAY_REQUIRE_CXX` is set.
 
+mod late;
 mod program;
 
 use std::env;
@@ -22,6 +23,7 @@ use selfplay_model::gpu::{
 };
 use selfplay_records::atomic;
 
+pub use self::late::{DeviceCounts, LateEmulator};
 pub use self::program::KernelProgram;
 
 /// The emulator runs in one thread at a time.
@@ -64,16 +66,15 @@ struct Recording {
 
 impl Captured for Recording {
     fn replay(&self) -> Result<()> {
-        for step in &self.steps {
-            match step {
-                Recorded::Launch { kernel, grid, block, shared, arguments } => {
-                    let (grid, block, shared) = (*grid, *block, *shared);
-                    self.emulator.launch(&Launch { kernel, grid, block, shared, arguments })?;
-                }
-                Recorded::Gemm(gemm) => self.emulator.gemm(gemm)?,
-            }
-        }
-        Ok(())
+        self.steps.iter().try_for_each(|step| self.emulator.start_recorded(step))
+    }
+}
+
+impl Recorded {
+    fn of(launch: &Launch) -> Self {
+        let Launch { kernel, grid, block, shared, arguments } = *launch;
+        let (kernel, arguments) = (kernel.to_owned(), arguments.to_vec());
+        Self::Launch { kernel, grid, block, shared, arguments }
     }
 }
 
@@ -89,6 +90,25 @@ impl Emulator {
             Some(Arc::new(compile(&compiler)))
         });
         compiled.clone().map(|compiled| Self { compiled, recording: Arc::default() })
+    }
+
+    /// Runs one step of a recording.
+    fn start_recorded(&self, step: &Recorded) -> Result<()> {
+        match step {
+            Recorded::Launch { kernel, grid, block, shared, arguments } => {
+                let (grid, block, shared) = (*grid, *block, *shared);
+                self.launch(&Launch { kernel, grid, block, shared, arguments })
+            }
+            Recorded::Gemm(gemm) => self.gemm(gemm),
+        }
+    }
+
+    /// Ends the recording and takes what it has.
+    fn take_recorded(&self) -> Result<Vec<Recorded>> {
+        match self.recording.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(steps) => Ok(steps),
+            None => bail!("no recording was begun"),
+        }
     }
 
     /// This thread's operations take their GPU forms while the guard lives; `None` as for [`Emulator::build`].
@@ -209,9 +229,7 @@ impl Launcher for Emulator {
     /// Also fails where the arguments are not of the kernel's parameters' number and types, which a GPU does not see.
     fn launch(&self, launch: &Launch) -> Result<()> {
         if let Some(recording) = &mut *self.recording.lock().unwrap_or_else(PoisonError::into_inner) {
-            let Launch { kernel, grid, block, shared, arguments } = *launch;
-            let (kernel, arguments) = (kernel.to_owned(), arguments.to_vec());
-            recording.push(Recorded::Launch { kernel, grid, block, shared, arguments });
+            recording.push(Recorded::of(launch));
             return Ok(());
         }
         let Ok(name) = CString::new(launch.kernel) else { bail!("{:?} is no kernel's name", launch.kernel) };
@@ -295,10 +313,7 @@ impl Launcher for Emulator {
     }
 
     fn end_capture(&self) -> Result<Box<dyn Captured>> {
-        match self.recording.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(steps) => Ok(Box::new(Recording { emulator: self.clone(), steps })),
-            None => bail!("no recording was begun"),
-        }
+        Ok(Box::new(Recording { emulator: self.clone(), steps: self.take_recorded()? }))
     }
 }
 

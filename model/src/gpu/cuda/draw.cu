@@ -362,3 +362,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     draw(uint32_t* ids, float* log_probs, const float* logits, const Draw* draws, int vocab) {
     draw_token(ids, log_probs, logits, draws, vocab);
 }
+
+// A draw without a token, and a token that no draw gives: `NONE` and `NO_SOURCE` of ops/draw.rs.
+#define NO_TOKEN 0xffffffffu
+
+// ids[i] = the token of draw source[i] of the step before, where there is one; a draw without a token gives token 0.
+extern "C" __global__ void feed_drawn(uint32_t* __restrict__ ids, const uint32_t* __restrict__ source,
+                                      const uint32_t* __restrict__ drawn, int n) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n || source[i] == NO_TOKEN) return;
+    const uint32_t id = drawn[source[i]];
+    ids[i] = id == NO_TOKEN ? 0 : id;
+}

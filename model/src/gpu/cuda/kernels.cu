@@ -11,6 +11,7 @@
 #include "log_prob.cu"
 #include "nf4_product.cu"
 #include "norm.cu"
+#include "norm_rope_pages.cu"
 #include "optimizer.cu"
 #include "paged_attention.cu"
 #include "random.cu"

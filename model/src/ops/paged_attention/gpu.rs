@@ -3,8 +3,9 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::norms::PageNorms;
 use super::step::{Query, StepTables, TableCapacity};
-use crate::gpu::{Argument, Gpu, int, pointer, pointer_or_null, suffix};
+use crate::gpu::{Argument, Gpu, all_of, int, pointer, pointer_or_null, suffix};
 use crate::ops::attention::Attention;
 use crate::ops::attention::gpu::{TileShape, compiled_head_dim};
 use crate::ops::rope::RopeTable;
@@ -40,22 +41,21 @@ pub(crate) struct DeviceTables {
 }
 
 impl DeviceTables {
-    /// Some tables, filled up to `capacity`, which `results` must have too.
-    pub(crate) fn new(
+    /// Some tables.
+    pub(super) fn upload(
         gpu: &Gpu,
         tables: &StepTables,
         capacity: TableCapacity,
         results: PartResults,
     ) -> Result<Self> {
-        Ok(Self { words: gpu.upload(&tables.words(&capacity))?, capacity, results })
+        let mut words = vec![0; capacity.words()];
+        tables.fill(&capacity, &mut words);
+        Ok(Self::at(gpu.upload(&words)?, capacity, results))
     }
 
-    /// Another step's tables in the place of these; they must fit.
-    pub(crate) fn update(&self, gpu: &Gpu, tables: &StepTables) -> Result<()> {
-        if !self.capacity.holds(&tables.capacity()) {
-            bail!("tables of {:?} where {:?} fit", tables.capacity(), self.capacity)
-        }
-        self.words.slice_set(&gpu.upload(&tables.words(&self.capacity))?, 0, 0)
+    /// Tables of `capacity`, which `results` must have too, at these words of the GPU.
+    pub(crate) fn at(words: Tensor, capacity: TableCapacity, results: PartResults) -> Self {
+        Self { words, capacity, results }
     }
 
     /// The address of a table, by its place in [`StepTables`].
@@ -68,25 +68,27 @@ impl DeviceTables {
         }
     }
 
-    /// Rope, if any, and the new tokens' keys and values into their pages, in one pass.
+    /// Norms of heads, if any, rope, if any, and the new tokens' keys and values into their pages, in one pass.
     pub(super) fn write(
         &self,
         gpu: &Gpu,
         attention: &Attention,
         qkv: &Tensor,
         rope: Option<&RopeTable>,
-        keys: &Tensor,
-        values: &Tensor,
+        (keys, values): (&Tensor, &Tensor),
+        norms: Option<PageNorms>,
     ) -> Result<()> {
         let rotation = rope.map(|rope| rope.on(gpu)).transpose()?;
         let [cos, sin] = match &rotation {
             Some([cos, sin]) => [Some(cos), Some(sin)],
             None => [None, None],
         };
-        let arguments = [
-            pointer(qkv)?,
-            pointer(keys)?,
-            pointer(values)?,
+        let mut arguments = vec![pointer(qkv)?, pointer(keys)?, pointer(values)?];
+        if let Some(PageNorms { queries, keys, .. }) = norms {
+            all_of(qkv.dtype(), &[queries.0, keys.0])?;
+            arguments.extend([pointer(queries.0)?, pointer(keys.0)?]);
+        }
+        arguments.extend([
             pointer_or_null(cos)?,
             pointer_or_null(sin)?,
             self.table(1)?,
@@ -95,8 +97,18 @@ impl DeviceTables {
             int(attention.kv_heads)?,
             int(attention.head_dim)?,
             int(rope.map_or(0, RopeTable::half))?,
-        ];
-        gpu.launch("rope_pages", qkv.dtype(), [self.capacity.tokens(), 1, 1], 256, 0, &arguments)
+        ]);
+        const THREADS: usize = 256;
+        let grid = [self.capacity.tokens(), 1, 1];
+        match norms {
+            Some(norms) => {
+                arguments.extend(norms.norm.constants());
+                // A head's numbers for each warp.
+                let shared = THREADS / 32 * attention.head_dim * size_of::<f32>();
+                gpu.launch("norm_rope_pages", qkv.dtype(), grid, THREADS, shared, &arguments)
+            }
+            None => gpu.launch("rope_pages", qkv.dtype(), grid, THREADS, 0, &arguments),
+        }
     }
 
     /// The tokens' results \[t, heads · d].

@@ -6,6 +6,7 @@
 
 mod cpu;
 mod gpu;
+mod norms;
 mod step;
 
 use std::collections::HashSet;
@@ -14,8 +15,9 @@ use std::sync::OnceLock;
 use candle_core::{DType, Result, Tensor, bail};
 
 pub(crate) use self::gpu::{DeviceTables, PartResults};
-pub(crate) use self::step::TableCapacity;
-use self::step::{Query, StepTables};
+pub(crate) use self::norms::PageNorms;
+use self::step::Query;
+pub(crate) use self::step::{StepTables, TableCapacity};
 use super::attention::Attention;
 use super::rope::{Direction, Positions, RopeTable};
 use crate::cpu::by_dtype;
@@ -65,11 +67,6 @@ impl<'a> PagedStep<'a> {
         OperationCost { bytes: (read * token) as f64, flops: 4.0 * width * attended as f64 }
     }
 
-    /// The tables that this step has on the GPU.
-    pub(crate) fn tables(&self) -> Option<&DeviceTables> {
-        self.uploaded.get()
-    }
-
     /// Its tables for a GPU, by the heads of `attention`.
     pub(crate) fn gpu_tables(&self, attention: &Attention, dtype: DType) -> Result<StepTables> {
         gpu::tables_of(&self.queries, attention, dtype)
@@ -82,15 +79,15 @@ impl<'a> PagedStep<'a> {
             None => {
                 let tables = self.gpu_tables(attention, dtype)?;
                 let capacity = tables.capacity();
-                let fresh =
-                    DeviceTables::new(gpu, &tables, capacity, PartResults::new(gpu, &capacity, attention)?)?;
+                let results = PartResults::new(gpu, &capacity, attention)?;
+                let fresh = DeviceTables::upload(gpu, &tables, capacity, results)?;
                 Ok(self.uploaded.get_or_init(|| fresh))
             }
         }
     }
 }
 
-/// Rotates the new tokens' queries in place by `rope`, if any, and puts their keys, rotated too, and values into their rows' pages. `qkv`
+/// Norms queries and keys where there are `norms`, rotates the new tokens' queries in place by `rope`, if any, and puts their keys, rotated too, and values into their rows' pages. `qkv`
 /// \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined afterwards; `keys` \[pages, kv_heads, d, 16] (on a
 /// GPU \[pages, kv_heads, 16, d]) and `values` \[pages, kv_heads, 16, d].
 ///
@@ -101,18 +98,27 @@ pub(crate) fn write_pages(
     qkv: &Tensor,
     rope: Option<&RopeTable>,
     step: &PagedStep,
-    keys: &Tensor,
-    values: &Tensor,
+    (keys, values): (&Tensor, &Tensor),
+    norms: Option<PageNorms>,
 ) -> Result<()> {
     let queries = &step.queries;
     check(attention, qkv, queries.len(), keys, values)?;
+    // A GPU norms heads on the way.
+    let (on_the_way, before) = match norms {
+        Some(norms) if Gpu::of(qkv)?.is_some() && norms.are_of_heads(attention) => (Some(norms), None),
+        other => (None, other),
+    };
+    if let Some(norms) = before {
+        norms.apply(qkv)?;
+    }
     let _operation = profile::operation("rope and pages", || OperationCost::moving(&[qkv, qkv]));
     if let Some(gpu) = Gpu::of(qkv)? {
         if let Some(rope) = rope {
             rope.covers(&step.positions)?;
         }
         all_of(qkv.dtype(), &[keys, values])?;
-        return step.on(&gpu, attention, qkv.dtype())?.write(&gpu, attention, qkv, rope, keys, values);
+        let tables = step.on(&gpu, attention, qkv.dtype())?;
+        return tables.write(&gpu, attention, qkv, rope, (keys, values), on_the_way);
     }
     if let Some(rope) = rope {
         rope.rotate(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;

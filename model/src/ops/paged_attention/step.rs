@@ -86,7 +86,12 @@ impl TableCapacity {
         self.tokens
     }
 
-    pub(super) fn holds(&self, other: &Self) -> bool {
+    /// Words of all tables together.
+    pub(crate) fn words(&self) -> usize {
+        self.starts()[7].max(1)
+    }
+
+    pub(crate) fn holds(&self, other: &Self) -> bool {
         self.tokens >= other.tokens
             && self.own >= other.own
             && self.common >= other.common
@@ -179,10 +184,11 @@ impl StepTables {
         }
     }
 
-    /// All tables one after the other, each filled up to its capacity by what does nothing.
-    pub(super) fn words(&self, capacity: &TableCapacity) -> Vec<u32> {
+    /// Fills [`TableCapacity::words`] words with all tables one after the other, each filled up to its capacity by what does
+    /// nothing.
+    pub(crate) fn fill(&self, capacity: &TableCapacity, words: &mut [u32]) {
         let starts = capacity.starts();
-        let mut words = vec![0; starts[7].max(1)];
+        words.fill(0);
         let mut put = |table: usize, values: &mut dyn Iterator<Item = u32>| {
             words[starts[table]..].iter_mut().zip(values).for_each(|(word, value)| *word = value);
         };
@@ -195,7 +201,6 @@ impl StepTables {
         put(4, &mut self.own.iter().flatten().map(|&number| number as u32));
         put(5, &mut self.common.iter().flatten().map(|&number| number as u32));
         put(6, &mut self.tables.iter().copied());
-        words
     }
 }
 

@@ -34,6 +34,11 @@ impl RmsNorm {
         Ok((sum.unwrap_or_else(|| x.clone()), normed))
     }
 
+    /// What kernels take of a norm: ε, and what is added to a weight.
+    pub(crate) fn constants(self) -> [Argument; 2] {
+        [Argument::F32(self.epsilon as f32), self.offset_argument()]
+    }
+
     fn offset_argument(self) -> Argument {
         Argument::F32(if self.offset { 1.0 } else { 0.0 })
     }

@@ -51,7 +51,7 @@ fn the_youngest_is_preempted_and_resumed_beside_its_siblings_prompt() {
     answer(&mut schedule);
     assert_eq!(
         schedule.counts(),
-        Counts { tokens: 3 + 32 * 3 + 2 + 1, finished: 1, preemptions: 1, recomputed: 32 }
+        Counts { tokens: 3 + 32 * 3 + 2 + 1, finished: 1, preemptions: 1, recomputed: 32, dropped: 0 }
     );
     schedule.next_step().unwrap();
     assert_eq!(shape(&schedule), [(98, 1), (96, 1)]);
@@ -79,7 +79,10 @@ fn candidates_that_are_resumed_together_prefill_their_prompt_once() {
     assert_eq!((running(&schedule), schedule.preempted.len()), (vec![(0, 0)], 2));
     schedule.next_step().unwrap();
     assert_eq!(running(&schedule), [(0, 0), (0, 1), (0, 2)]);
-    assert_eq!(schedule.counts(), Counts { tokens: 3, finished: 0, preemptions: 3, recomputed: 32 });
+    assert_eq!(
+        schedule.counts(),
+        Counts { tokens: 3, finished: 0, preemptions: 3, recomputed: 32, dropped: 0 }
+    );
 }
 
 #[test]
@@ -90,7 +93,10 @@ fn a_preempted_prompt_waits_again() {
     answer(&mut schedule);
     assert_eq!(schedule.preempt_youngest().unwrap(), key(1, 0));
     assert_eq!(schedule.waiting.front().unwrap().id, RequestId(1));
-    assert_eq!(schedule.counts(), Counts { tokens: 1, finished: 0, preemptions: 1, recomputed: 10 });
+    assert_eq!(
+        schedule.counts(),
+        Counts { tokens: 1, finished: 0, preemptions: 1, recomputed: 10, dropped: 0 }
+    );
     schedule.next_step().unwrap();
     assert_eq!(shape(&schedule), [(10, 1), (0, 19)]);
     schedule.check_invariants();

@@ -79,11 +79,41 @@ fn tables_are_filled_up_by_what_does_nothing() {
     let pages = [4, 5];
     let tables = StepTables::new(&queries(&[(1, 20, &pages, 16)]), 4);
     let capacity = TableCapacity { tokens: 3, own: 2, common: 2, parts: 5, tables: 4 };
-    let words = tables.words(&capacity);
+    let mut words = vec![7; capacity.words()];
+    tables.fill(&capacity, &mut words);
     let starts = capacity.starts();
     assert_eq!(words[starts[0]..starts[1]], [5 * 16 + 4, NO_SLOT, NO_SLOT]);
     assert_eq!(words[starts[3]..starts[4]], [0, 2, 2, 2]);
     assert_eq!(words[starts[4] + ITEM..starts[5]], [0; ITEM]);
     assert_eq!(words[starts[6]..], [4, 5, 0, 0]);
     assert_eq!(tables.capacity(), TableCapacity { tokens: 1, own: 1, common: 1, parts: 2, tables: 2 });
+}
+
+/// A token's cuts are the same alone and among 1,024 or 2,048 rows of other lengths: its bits know nothing of its company.
+#[test]
+fn a_tokens_parts_are_its_own_among_any_number_of_rows() {
+    let pages: Vec<Vec<u32>> =
+        (0..2048u32).map(|row| (0..130).map(|page| row * 130 + page).collect()).collect();
+    let mut random = Random::new(9);
+    let rows: Vec<_> = pages
+        .iter()
+        .map(|pages| (1, random.below(2000), &pages[..], random.below(125) * PAGE_TOKENS))
+        .collect();
+    /// From, to and part of what a token reads.
+    fn parts_of(tables: &StepTables, token: usize) -> [Vec<[i32; 3]>; 2] {
+        let of = |items: &[[i32; ITEM]]| {
+            let holds = |item: &&[i32; ITEM]| (item[0]..item[0] + item[1]).contains(&(token as i32));
+            items.iter().filter(holds).map(|item| [item[2], item[3], item[4]]).collect()
+        };
+        [of(&tables.own), of(&tables.common)]
+    }
+    for count in [1024, 2048] {
+        let tables = StepTables::new(&queries(&rows[..count]), 16);
+        let rounded = tables.capacity().rounded(count);
+        assert!(rounded.holds(&tables.capacity()) && rounded.tokens() == count);
+        for token in (0..count).step_by(37) {
+            let alone = StepTables::new(&queries(&rows[token..=token]), 16);
+            assert_eq!(parts_of(&tables, token), parts_of(&alone, 0), "token {token} of {count}");
+        }
+    }
 }
