@@ -66,9 +66,8 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             // A mask is of all rows.
             let rows = index.as_ref().filter(|_| layer + 1 == self.blocks.len() && dropout.is_none());
-            stream = visit.within(Segment::Block(layer), || {
-                block.forward_open(&weights, stream, &sequences, rows)
-            })?;
+            stream = visit
+                .within(Segment::Block(layer), || block.forward_open(&weights, stream, &sequences, rows))?;
         }
         let hidden = stream.close(&weights, Some(self.final_norm))?.1;
         match index.filter(|_| dropout.is_some()) {

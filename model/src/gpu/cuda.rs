@@ -284,9 +284,9 @@ impl Launcher for Cuda {
             .arguments
             .iter()
             .map(|argument| match argument {
-                Argument::TensorMap(_) => map.next().map_or(std::ptr::null_mut(), |map| {
-                    std::ptr::from_ref(map).cast::<c_void>().cast_mut()
-                }),
+                Argument::TensorMap(_) => map
+                    .next()
+                    .map_or(std::ptr::null_mut(), |map| std::ptr::from_ref(map).cast::<c_void>().cast_mut()),
                 Argument::Pointer(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::I32(x) => (&raw const *x).cast::<c_void>().cast_mut(),
                 Argument::I64(x) => (&raw const *x).cast::<c_void>().cast_mut(),

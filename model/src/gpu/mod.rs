@@ -30,7 +30,8 @@ pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
 pub use host_copies::{CopyDone, CopyMark, HostCopies, PageLock, PlainCopies};
 pub use launcher::{
-    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand, TILE_COLUMNS, TensorMap,
+    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
+    TILE_COLUMNS, TensorMap,
 };
 pub use memory::{GpuMemory, memory, take_peak};
 pub use staging::{StagingBuffer, StagingMemory};

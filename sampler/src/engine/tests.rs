@@ -374,7 +374,7 @@ fn a_cleared_engine_begins_anew() {
     }
     let mut seen = Seen::default();
     (0..5).for_each(|_| seen.step(&mut engine));
-    assert!(!engine.schedule().begun().is_empty());
+    assert!(!engine.schedule().begun_requests().is_empty());
     engine.clear();
     engine.schedule().check_invariants();
     assert!(engine.is_idle());

@@ -21,7 +21,7 @@ impl Schedule {
     }
 
     /// Requests whose pages are held, or that are preempted.
-    pub(crate) fn begun(&self) -> Vec<RequestId> {
+    pub(crate) fn begun_requests(&self) -> Vec<RequestId> {
         let candidates = self.running.iter().chain(&self.ready).chain(&self.preempted).chain(&self.ending);
         let mut ids: Vec<RequestId> = candidates.map(|one| one.request.id).collect();
         ids.extend(self.prefilling.iter().map(|prefill| prefill.request.id));

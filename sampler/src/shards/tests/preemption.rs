@@ -31,6 +31,7 @@ fn sample_with_pages(
         finished: after.finished - before.finished,
         preemptions: after.preemptions - before.preemptions,
         recomputed: after.recomputed - before.recomputed,
+        dropped: after.dropped - before.dropped,
     };
     (samples(rows), counts)
 }
