@@ -321,7 +321,7 @@ fn a_sweep_begins_at_one_and_loses_where_a_step_cannot_be_divided_further() {
         work: OutlookWork { prompts: 20_000, shard_prompts: None, disk: 5e9 },
     };
     let rows = sweep(&plan, "8..1024".parse().unwrap());
-    assert_eq!(rows.iter().map(|row| (row.gpus, row.nodes)).last(), Some((1024, 128)));
+    assert_eq!(rows.iter().map(|row| (row.gpus, row.nodes)).next_back(), Some((1024, 128)));
     let strong: Vec<&SweepPoint> = rows.iter().map(|row| row.strong.as_ref().unwrap()).collect();
     assert_eq!((strong[0].efficiency, strong[0].bends), (1.0, None));
     for pair in strong.windows(2) {
