@@ -4,26 +4,26 @@
 #include "warp_product.cuh"
 
 // Numbers of k to a stage, and stages on the way.
-#define DEPTH 32
-#define STAGES 4
+#define FIXED_DEPTH 32
+#define FIXED_STAGES 4
 
 // One block to ROWS × COLUMNS of C, its warps side by side in tiles of WM × WN.
 template <class T, class Out, int ROWS, int COLUMNS, int WM, int WN>
 __device__ void fixed_product(Out* __restrict__ c, const T* __restrict__ a, const T* __restrict__ b, int m, int n, int k,
                               int64_t c_stride) {
-    constexpr int STRIDE = Tile<T, DEPTH>::STRIDE, STAGE = (ROWS + COLUMNS) * STRIDE;
+    constexpr int STRIDE = Tile<T, FIXED_DEPTH>::STRIDE, STAGE = (ROWS + COLUMNS) * STRIDE;
     DYNAMIC_SHARED(dynamic);
     T* stages = reinterpret_cast<T*>(dynamic);
     const int row = blockIdx.x * ROWS, column = blockIdx.y * COLUMNS;
     const int warp = threadIdx.x / WARP;
     const int warp_row = warp / (COLUMNS / WN) * WM, warp_column = warp % (COLUMNS / WN) * WN;
-    const int steps = (k + DEPTH - 1) / DEPTH;
+    const int steps = (k + FIXED_DEPTH - 1) / FIXED_DEPTH;
     const auto load = [&](int step) {
         if (step < steps) {
-            T* to = stages + step % STAGES * STAGE;
-            const int first = step * DEPTH, live = min(DEPTH, k - first);
-            load_tile<T, DEPTH, ROWS>(to, a + first, k, live, m - row, [&](int r) { return (int64_t)row + r; });
-            load_tile<T, DEPTH, COLUMNS>(to + ROWS * STRIDE, b + first, k, live, n - column,
+            T* to = stages + step % FIXED_STAGES * STAGE;
+            const int first = step * FIXED_DEPTH, live = min(FIXED_DEPTH, k - first);
+            load_tile<T, FIXED_DEPTH, ROWS>(to, a + first, k, live, m - row, [&](int r) { return (int64_t)row + r; });
+            load_tile<T, FIXED_DEPTH, COLUMNS>(to + ROWS * STRIDE, b + first, k, live, n - column,
                                          [&](int r) { return (int64_t)column + r; });
         }
         cp_async_commit();
@@ -31,14 +31,14 @@ __device__ void fixed_product(Out* __restrict__ c, const T* __restrict__ a, cons
     float acc[WM / 16][WN / 8][4];
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) clear(acc[i]);
-    for (int step = 0; step < STAGES - 1; step++) load(step);
+    for (int step = 0; step < FIXED_STAGES - 1; step++) load(step);
     for (int step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
+        cp_async_wait<FIXED_STAGES - 2>();
         __syncthreads();
         // The stage that all warps have just left.
-        load(step + STAGES - 1);
-        const T* stage = stages + step % STAGES * STAGE;
-        warp_product<DEPTH, WM, WN>(acc, stage + warp_row * STRIDE, stage + (ROWS + warp_column) * STRIDE);
+        load(step + FIXED_STAGES - 1);
+        const T* stage = stages + step % FIXED_STAGES * STAGE;
+        warp_product<FIXED_DEPTH, WM, WN>(acc, stage + warp_row * STRIDE, stage + (ROWS + warp_column) * STRIDE);
     }
     cp_async_wait<0>();
     store_sums<WM, WN>(c, acc, row + warp_row, column + warp_column, m, n, c_stride);
