@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use selfplay_trainer::TrainError;
-use selfplay_trainer::collective::Collective;
+use selfplay_trainer::collective::{Collective, Sliced};
 
 use super::pulse::Pulse;
 
@@ -51,6 +51,23 @@ impl Collective for WatchedCollective {
 
     fn broadcast(&self, tensors: &[&Tensor], root: usize) -> Result<(), TrainError> {
         self.wait(|inner| inner.broadcast(tensors, root))
+    }
+
+    fn reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.wait(|inner| inner.reduce_scatter(tensors))
+    }
+
+    fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.wait(|inner| inner.all_gather_slices(tensors))
+    }
+
+    fn settle(&self) -> Result<(), TrainError> {
+        self.wait(|inner| inner.settle())
+    }
+
+    fn handle(&self) -> Option<Arc<dyn Collective>> {
+        let inner = self.inner.handle()?;
+        Some(Arc::new(Self { inner, pulse: Arc::clone(&self.pulse) }))
     }
 
     fn leave(&self) {
