@@ -20,7 +20,7 @@ use crate::WriteError;
 use crate::fault::operation;
 use crate::temporaries::{hold, temporary_sibling};
 
-pub use crate::temporaries::{number_writer, remove_leftovers, remove_temporaries};
+pub use crate::temporaries::{number_writer, remove_leftovers, remove_temporaries, remove_unheld};
 
 /// Bytes gathered before one write to the file.
 const BUFFER_BYTES: usize = 256 * 1024;

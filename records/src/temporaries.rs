@@ -45,6 +45,14 @@ pub fn remove_leftovers(path: &Path) -> usize {
     leftovers.filter(|entry| remove_unlocked(&entry.path()).is_ok_and(|removed| removed)).count()
 }
 
+/// Removes the temporaries in `folder` (not below it) that no live process holds, as far as that is possible: in a folder into which
+/// several processes write, one of them may have been killed. Returns how many were removed.
+pub fn remove_unheld(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let temporaries = entries.flatten().filter(|entry| is_temporary(&entry.file_name()));
+    temporaries.filter(|entry| remove_unlocked(&entry.path()).is_ok_and(|removed| removed)).count()
+}
+
 /// Whether a temporary was removed: no process held it.
 fn remove_unlocked(path: &Path) -> io::Result<bool> {
     let found = path.symlink_metadata()?;
@@ -161,6 +169,12 @@ mod tests {
         assert_eq!(names, [".o.jsonl.tmp-1", ".o.jsonl.tmp-x", ".other.jsonl.tmp-1", ".p.o.jsonl.tmp-1"]);
         drop(live);
         assert_eq!(remove_leftovers(&path("o.jsonl")), 1);
+        let live = File::open(path(".other.jsonl.tmp-1")).unwrap();
+        hold(&live);
+        assert_eq!(remove_unheld(folder.path()), 1, "of every output, but not what is held");
+        assert!(path(".other.jsonl.tmp-1").exists() && path(".o.jsonl.tmp-x").exists());
+        drop(live);
+        assert_eq!(remove_unheld(folder.path()), 1);
         assert_eq!(remove_leftovers(&path("absent/o.jsonl")), 0);
     }
 

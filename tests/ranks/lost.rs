@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use selfplay_testing::Outcome;
 
-use super::{Launch, MORE, ON_FIRST, reference, same_as, until_it_has_a_shard};
+use super::{LONGER, Launch, ON_FIRST, reference, same_as, until_it_has_a_shard};
 
 #[test]
 fn a_killed_rank_loses_a_shard_s_work_and_not_the_run() {
     let world = crate::run_world();
-    let whole = reference(&world);
-    let line = [&["run", "recipe.toml", "-o", "killed"], &MORE[..], &ON_FIRST].concat();
+    let whole = reference(&world, &LONGER);
+    let line = [&["run", "recipe.toml", "-o", "killed"], &LONGER[..], &ON_FIRST].concat();
     let launch = Launch::of(&world, 2, &line);
     until_it_has_a_shard(&world.path("killed"), 1);
     launch.signal(1, "-KILL");
@@ -25,10 +25,10 @@ fn a_killed_rank_loses_a_shard_s_work_and_not_the_run() {
 #[test]
 fn a_rank_that_stands_still_is_named_and_its_shard_taken_over() {
     let world = crate::run_world();
-    let whole = reference(&world);
+    let whole = reference(&world, &LONGER);
     // It is named before its shard is taken over, so before rank 0 can come to its end.
     let times = ["--set", "ranks.timeout=2", "--set", "ranks.stale_after=2.5"];
-    let line = [&["run", "recipe.toml", "-o", "still"], &MORE[..], &ON_FIRST, &times].concat();
+    let line = [&["run", "recipe.toml", "-o", "still"], &LONGER[..], &ON_FIRST, &times].concat();
     let launch = Launch::of(&world, 2, &line);
     until_it_has_a_shard(&world.path("still"), 1);
     launch.signal(1, "-STOP");
@@ -53,8 +53,8 @@ fn a_rank_that_stands_still_is_named_and_its_shard_taken_over() {
 #[test]
 fn what_a_killed_launch_left_is_no_hindrance_whoever_goes_on() {
     let world = crate::run_world();
-    let whole = reference(&world);
-    let line = [&["run", "recipe.toml", "-o", "left"], &MORE[..], &ON_FIRST].concat();
+    let whole = reference(&world, &LONGER);
+    let line = [&["run", "recipe.toml", "-o", "left"], &LONGER[..], &ON_FIRST].concat();
     let run = world.path("left");
     let launch = Launch::of(&world, 2, &line);
     until_it_has_a_shard(&run, 1);

@@ -20,6 +20,16 @@ use serde_json::Value;
 /// as many ranks as one likes compute the same bits as one process.
 const MORE: [&str; 4] = ["--set", "sample.num_samples=24", "--set", "sample.shard_prompts=2"];
 
+/// Shards that take long enough to be hit in the middle.
+const LONGER: [&str; 6] = [
+    "--set",
+    "sample.num_samples=100",
+    "--set",
+    "sample.max_new_tokens=40",
+    "--set",
+    "sample.shard_prompts=2",
+];
+
 /// Ranks sample and score together, the first trains: needs no MPI.
 const ON_FIRST: [&str; 2] = ["--set", "ranks.train_on=first"];
 
@@ -93,8 +103,8 @@ impl Drop for Launch {
 }
 
 /// A finished run of one process to hold others against.
-fn reference(world: &World) -> PathBuf {
-    let line = [&["run", "recipe.toml", "-o", "whole", "-q"], &MORE[..], &ON_FIRST].concat();
+fn reference(world: &World, work: &[&str]) -> PathBuf {
+    let line = [&["run", "recipe.toml", "-o", "whole", "-q"], work, &ON_FIRST].concat();
     Outcome::of(world.command(&line).env("RAYON_NUM_THREADS", "1")).ok();
     world.path("whole")
 }

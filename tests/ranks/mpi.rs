@@ -47,7 +47,7 @@ fn two_ranks_train_together_and_repeat_their_bytes() {
         return;
     }
     let world = crate::run_world();
-    let whole = reference(&world);
+    let whole = reference(&world, &MORE);
     let outcome = Outcome::of(&mut mpirun(&world, 2, &run("two", &[]))).ok();
     assert!(outcome.stderr.contains("by 2 ranks") && outcome.stdout.contains("iteration"), "{outcome:?}");
     let two = world.path("two");

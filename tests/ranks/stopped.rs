@@ -7,7 +7,7 @@ use super::{Launch, MORE, ON_FIRST, reference, same_as, until_it_has_a_shard};
 #[test]
 fn a_scheduler_s_signal_to_one_rank_stops_all_and_more_ranks_go_on() {
     let world = crate::run_world();
-    let whole = reference(&world);
+    let whole = reference(&world, &MORE);
     let run = world.path("stopped");
     let line = [&["run", "recipe.toml", "-o", "stopped"], &MORE[..], &ON_FIRST].concat();
     let launch = Launch::of(&world, 2, &line);

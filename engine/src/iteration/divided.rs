@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use selfplay_records::Candidates;
+use selfplay_records::{Candidates, atomic};
 use selfplay_scorer::PreferenceModel;
 
 use super::opponents::Opponents;
@@ -312,6 +312,10 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
         let seconds = (all - sampling).max(0.0);
         iteration.record(Event::ScoringDrained { iteration: number, seconds })?;
         claims.close();
+        // Of ranks that were killed while they wrote.
+        for product in [Product::Candidates, Product::Preferences] {
+            atomic::remove_unheld(&iteration.path(product));
+        }
         let shards = iteration.shards(Product::Candidates).count();
         task.finish(&format!(
             "{} prompts × {} candidates in {shards} shards by {} ranks, {sampled} of them by this one",
