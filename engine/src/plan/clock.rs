@@ -97,7 +97,7 @@ impl<'a> StageClock<'a> {
 
     /// Bytes that the optimizer reads and writes for a number: zeros and the norm, the gradient, the masters read and
     /// written, the state as well, and the weight.
-    pub(super) fn update_bytes(&self) -> f64 {
+    fn update_bytes(&self) -> f64 {
         let state = self.job.recipe.train.state_bytes(1_000_000) as f64 / 1e6;
         let width = self.job.models.policy_dtype.size_in_bytes() as f64;
         4.0 + 4.0 + 4.0 + 8.0 + 2.0 * state + width

@@ -142,6 +142,9 @@ pub(super) fn notes(asked: &Asked<'_>, cluster: &Cluster, found: &Outlook) -> Ve
     let mut notes = Vec::new();
     let marked: Vec<&FormOutlook> =
         found.forms.iter().filter(|one| one.fits && !one.set.is_empty()).collect();
+    if found.forms.iter().any(|one| one.on_host > 0) {
+        notes.push("host: masters and the optimizer's state are in the host's memory (train.offload); more: the blocks' gradients too.".to_owned());
+    }
     for one in marked {
         notes.push(format!("* {} fits with {}", one.form.title(), one.set_text()));
     }

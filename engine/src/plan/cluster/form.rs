@@ -18,8 +18,12 @@ pub(crate) enum TrainingForm {
     Zero2,
     /// And the weights.
     Zero3,
+    /// And the host has a rank's masters and optimizer state.
+    Zero3Offload,
     /// As data parallel; the host has masters and the optimizer's state.
     Offload,
+    /// And the gradients of the blocks: of one GPU alone.
+    OffloadGradients,
     /// An adapter alone is trained.
     Lora,
     /// And the weights below it have four bits.
@@ -28,14 +32,18 @@ pub(crate) enum TrainingForm {
 
 impl TrainingForm {
     /// Those that are tried for a recipe, the simplest first. A recipe that trains an adapter has nothing to divide.
-    pub(super) fn of(recipe: &Recipe) -> Vec<Self> {
+    pub(super) fn of(recipe: &Recipe, ranks: usize) -> Vec<Self> {
         match (&recipe.train.lora, recipe.policy.quantize) {
+            (None, None) if ranks <= 1 => {
+                vec![Self::DataParallel, Self::Offload, Self::OffloadGradients, Self::Lora, Self::Qlora]
+            }
             (None, None) => vec![
                 Self::DataParallel,
                 Self::Zero1,
                 Self::Zero2,
                 Self::Zero3,
                 Self::Offload,
+                Self::Zero3Offload,
                 Self::Lora,
                 Self::Qlora,
             ],
@@ -51,7 +59,9 @@ impl TrainingForm {
             Self::Zero1 => "ZeRO-1",
             Self::Zero2 => "ZeRO-2",
             Self::Zero3 => "ZeRO-3",
-            Self::Offload => "offload",
+            Self::Zero3Offload => "ZeRO-3, host",
+            Self::Offload => "host",
+            Self::OffloadGradients => "host, more",
             Self::Lora => "LoRA",
             Self::Qlora => "QLoRA",
         }
@@ -67,7 +77,9 @@ impl TrainingForm {
             Self::Zero1 => vec![key("train.zero", "1")],
             Self::Zero2 => vec![key("train.zero", "2")],
             Self::Zero3 => vec![key("train.zero", "3")],
+            Self::Zero3Offload => vec![key("train.zero", "3"), key("train.offload", "optimizer")],
             Self::Offload => vec![key("train.offload", "optimizer")],
+            Self::OffloadGradients => vec![key("train.offload", "optimizer+gradients")],
             Self::Lora => rank.into_iter().collect(),
             Self::Qlora => quantize.into_iter().chain(rank).collect(),
         }
@@ -82,7 +94,8 @@ impl TrainingForm {
     pub(super) fn apply(self, recipe: &Recipe) -> Recipe {
         let mut recipe = recipe.clone();
         match self {
-            Self::Offload => recipe.train.offload = Offload::Optimizer,
+            Self::Offload | Self::Zero3Offload => recipe.train.offload = Offload::Optimizer,
+            Self::OffloadGradients => recipe.train.offload = Offload::OptimizerAndGradients,
             Self::DataParallel | Self::Zero1 | Self::Zero2 | Self::Zero3 => {
                 recipe.train.offload = Offload::None;
             }
@@ -99,18 +112,24 @@ impl TrainingForm {
         recipe
     }
 
+    /// Whether weights are gathered for every pass.
+    pub(super) fn divides_weights(self) -> bool {
+        matches!(self, Self::Zero3 | Self::Zero3Offload)
+    }
+
     /// By how many a rank's share of masters and optimizer state is divided.
     pub(super) fn state_shares(self, ranks: usize) -> u64 {
-        if matches!(self, Self::Zero1 | Self::Zero2 | Self::Zero3) { ranks as u64 } else { 1 }
+        let divides = matches!(self, Self::Zero1 | Self::Zero2 | Self::Zero3 | Self::Zero3Offload);
+        if divides { ranks as u64 } else { 1 }
     }
 
     /// The same of gradients.
     pub(super) fn gradient_shares(self, ranks: usize) -> u64 {
-        if matches!(self, Self::Zero2 | Self::Zero3) { ranks as u64 } else { 1 }
+        if matches!(self, Self::Zero2 | Self::Zero3 | Self::Zero3Offload) { ranks as u64 } else { 1 }
     }
 
     /// The same of weights.
     pub(super) fn weight_shares(self, ranks: usize) -> u64 {
-        if self == Self::Zero3 { ranks as u64 } else { 1 }
+        if self.divides_weights() { ranks as u64 } else { 1 }
     }
 }

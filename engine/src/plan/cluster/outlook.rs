@@ -59,7 +59,7 @@ pub(crate) fn outlook(planned: &Planned<'_>, cluster: &Cluster, rates: &Rates, w
         ShardDivision { ranks: cluster.gpus, ..ShardDivision::even(work.prompts, groups.max(1), full) };
     let shard_prompts = work.shard_prompts.unwrap_or(even.shard_prompts);
     let shards = ShardDivision { prompts: work.prompts, shard_prompts, ranks: cluster.gpus };
-    let forms: Vec<FormOutlook> = TrainingForm::of(planned.recipe)
+    let forms: Vec<FormOutlook> = TrainingForm::of(planned.recipe, cluster.gpus)
         .into_iter()
         .map(|form| form_outlook(planned, cluster, rates, form, (shards, work.disk)))
         .collect();

@@ -77,7 +77,7 @@ pub(super) fn rank_memory(
     let keep = memory::keep_beside(models, &part, bytes.total(), Some(memory));
     bytes.add("kept for the backward pass", memory::activations(models, &part, keep));
     bytes.add("the head's chunk and the program", memory::passing(models, &part));
-    let on_host = memory::offloaded_bytes(models, &part, Some(memory));
+    let on_host = divided(memory::offloaded_bytes(models, &part, Some(memory)), form.state_shares(ranks));
     RankMemory { bytes, keep, on_host }
 }
 

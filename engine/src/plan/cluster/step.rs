@@ -7,22 +7,18 @@
 //!   the longer of a block's computing and its wire. Embedding and head are taken as part of the blocks, but that the head is
 //!   gathered once more;
 //! - the update of a rank's share of the numbers, as far as the measured rate, which is of a whole step of one GPU, does not
-//!   have it already; where the host makes it, by what crosses to it and back, and by its own memory's speed.
+//!   have it already; where the host makes it, as [`host_update`] counts it, by as many GPUs as share the host's memory.
+
+use selfplay_trainer::StatePlace;
 
 use super::form::TrainingForm;
-use super::links::REACHED;
 use super::parts::micro_batches;
 use super::topology::{Cluster, Collecting};
 use super::traffic::StepTraffic;
 use crate::plan::clock::StageClock;
+use crate::plan::host_update;
 use crate::plan::memory::{self, Models};
 use crate::recipe::Recipe;
-
-/// Bytes a second between a GPU and its host: PCIe 5, sixteen lanes, as far as links are assumed to be reached.
-const HOST_LINK: f64 = REACHED * 63e9;
-
-/// Bytes a second of a host's memory, which its GPUs share: two sockets of eight channels of DDR5-4800, as far as that.
-const HOST_MEMORY: f64 = REACHED * 614e9;
 
 /// One GPU's share of the training on a cluster.
 pub(super) struct StepPlan<'a> {
@@ -68,20 +64,24 @@ impl StepPlan<'_> {
             0 | 1 => 0.0,
             _ => self.waiting(&self.traffic(pairs), compute),
         };
-        Some(StepTime { seconds: compute + waiting + self.update_beside(part / pairs), waiting })
+        let host = self.on_host(pairs, compute);
+        let update = if host > 0.0 { host } else { self.update_beside(part / pairs) };
+        Some(StepTime { seconds: compute + waiting + update, waiting })
     }
 
     /// What a step waits for the wire.
     fn waiting(&self, traffic: &StepTraffic, compute: f64) -> f64 {
         let of = |what, bytes| self.cluster.seconds(what, bytes);
         match self.form {
-            TrainingForm::DataParallel | TrainingForm::Lora | TrainingForm::Qlora | TrainingForm::Offload => {
-                of(Collecting::AllReduce, traffic.gradients)
-            }
+            TrainingForm::DataParallel
+            | TrainingForm::Lora
+            | TrainingForm::Qlora
+            | TrainingForm::Offload
+            | TrainingForm::OffloadGradients => of(Collecting::AllReduce, traffic.gradients),
             TrainingForm::Zero1 | TrainingForm::Zero2 => {
                 of(Collecting::ReduceScatter, traffic.gradients) + of(Collecting::AllGather, traffic.weights)
             }
-            TrainingForm::Zero3 => {
+            TrainingForm::Zero3 | TrainingForm::Zero3Offload => {
                 let passes = self.clock.passes();
                 let micro = traffic.micro_batches;
                 let block = compute / (passes.total() * micro * self.layers());
@@ -107,7 +107,7 @@ impl StepPlan<'_> {
 
     /// What the gathers of a forward pass over `pairs` pairs alone wait, which takes `compute` seconds by one GPU.
     pub(super) fn forward_waiting(&self, pairs: f64, compute: f64) -> f64 {
-        if self.form != TrainingForm::Zero3 || self.cluster.gpus <= 1 || pairs <= 0.0 {
+        if !self.form.divides_weights() || self.cluster.gpus <= 1 || pairs <= 0.0 {
             return 0.0;
         }
         let micro = self.micro_batches(pairs);
@@ -119,14 +119,25 @@ impl StepPlan<'_> {
     /// The update, beside the share of it that the time of a part of the batch has.
     fn update_beside(&self, part: f64) -> f64 {
         let numbers = memory::trained_numbers(self.models.policy, &self.recipe.train) as f64;
-        if self.form == TrainingForm::Offload {
-            let width = self.models.policy_dtype.size_in_bytes() as f64;
-            let host = HOST_MEMORY / self.cluster.per_node() as f64;
-            // Gradients down, weights up; the host reads and writes what a GPU would.
-            return numbers * ((4.0 + width) / HOST_LINK + self.clock.update_bytes() / host);
-        }
         let update = self.clock.update(numbers);
         let own = update / self.form.state_shares(self.cluster.gpus) as f64;
         (own - update * part).max(0.0)
+    }
+
+    /// The host's part of a step whose passes take `compute` seconds of a rank; nothing where the host has none.
+    fn on_host(&self, pairs: f64, compute: f64) -> f64 {
+        let (train, dtype) = (&self.recipe.train, self.models.policy_dtype);
+        let place = memory::state_place(self.models, train, Some(self.cluster.memory));
+        if place == StatePlace::Device {
+            return 0.0;
+        }
+        let shares = self.form.state_shares(self.cluster.gpus);
+        let numbers = memory::trained_numbers(self.models.policy, train).div_ceil(shares);
+        // The GPUs of a node share its memory's speed.
+        let update =
+            host_update::update_seconds(numbers, train, place, dtype) * self.cluster.per_node() as f64;
+        let micro = self.traffic(pairs).micro_batches;
+        let backward = compute * self.clock.passes().backward / self.clock.passes().total() / micro;
+        update + micro * host_update::exposed_seconds(self.models.policy, place, backward)
     }
 }

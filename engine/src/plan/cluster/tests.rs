@@ -137,6 +137,15 @@ fn ranks_divide_what_their_form_divides() {
     for form in [TrainingForm::Zero1, TrainingForm::Zero2, TrainingForm::Zero3] {
         assert_eq!(state(form, 1), 14 * numbers, "{form:?}");
     }
+    // What the host has of a rank: masters and squares of its share.
+    let recipe = TrainingForm::Zero3Offload.apply(&recipe);
+    let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+    let on = RankGpu { ranks: 4, memory: 1 << 40 };
+    let rank = rank_memory(&models, &recipe, &recipe.train, TrainingForm::Zero3Offload, on);
+    assert_eq!(rank.on_host, 2 * numbers);
+    assert!(
+        rank.bytes.items.iter().all(|item| !item.what.contains("master") && !item.what.contains("optimizer"))
+    );
 }
 
 #[test]
@@ -190,7 +199,8 @@ fn what_published_systems_trained_fits_where_they_did() {
     // One card of 80 GB: all numbers with the host's help, or an adapter.
     let one = of_8b("h100-80gb", 1, 1);
     let fitting = fits(&one);
-    assert_eq!(fitting, [TrainingForm::Offload, TrainingForm::Lora, TrainingForm::Qlora]);
+    let hosts = [TrainingForm::Offload, TrainingForm::OffloadGradients];
+    assert_eq!(fitting, [&hosts[..], &[TrainingForm::Lora, TrainingForm::Qlora]].concat());
     assert_eq!(one.choice.form, Some(TrainingForm::Offload));
     assert!(of(&one, TrainingForm::Offload).on_host > 60_000_000_000);
 

@@ -49,11 +49,13 @@ impl StepTraffic {
         let gathered = |bytes: f64| cluster.wire_bytes(Collecting::AllGather, bytes);
         let scattered = cluster.wire_bytes(Collecting::ReduceScatter, self.gradients);
         match form {
-            TrainingForm::DataParallel | TrainingForm::Lora | TrainingForm::Qlora | TrainingForm::Offload => {
-                cluster.wire_bytes(Collecting::AllReduce, self.gradients)
-            }
+            TrainingForm::DataParallel
+            | TrainingForm::Lora
+            | TrainingForm::Qlora
+            | TrainingForm::Offload
+            | TrainingForm::OffloadGradients => cluster.wire_bytes(Collecting::AllReduce, self.gradients),
             TrainingForm::Zero1 | TrainingForm::Zero2 => scattered + gathered(self.weights),
-            TrainingForm::Zero3 => {
+            TrainingForm::Zero3 | TrainingForm::Zero3Offload => {
                 scattered + self.micro_batches * gathered(self.gathers * self.weights + self.head)
             }
         }
