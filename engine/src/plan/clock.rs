@@ -19,7 +19,7 @@ pub(super) struct StageClock<'a> {
 /// A GPU, and what a training step keeps on it.
 #[derive(Clone, Copy)]
 pub(super) struct ClockGpu {
-    /// Bytes.
+    /// Bytes that sampling has.
     pub(super) memory: u64,
     /// Another one than the rates were measured on.
     pub(super) other: Option<GpuModel>,

@@ -1,5 +1,6 @@
 //! What a recipe needs of a cluster and how long it takes there, for every way to train.
 
+use selfplay_model::decoder::KeepPlan;
 use selfplay_trainer::TrainSettings;
 
 use super::choice::{Choice, choose};
@@ -52,9 +53,11 @@ impl Outlook {
 pub(crate) fn outlook(planned: &Planned<'_>, cluster: &Cluster, rates: &Rates, work: OutlookWork) -> Outlook {
     let models = Models::of(planned.recipe, planned.device, planned.policy, planned.preference);
     let place = sampling_place(planned.recipe, &models, cluster);
-    let clock = StageClock::new(planned.recipe, &models, rates, clock_gpu(cluster, rates, &models, planned));
+    let together = place.unwrap_or(SamplingPlace::Ranks);
+    let gpu = clock_gpu(cluster, rates, together, KeepPlan::LEAST);
+    let clock = StageClock::new(planned.recipe, &models, rates, gpu);
     let full = (clock.rows() as usize).div_ceil(planned.recipe.sample.num_samples.max(1));
-    let groups = cluster.gpus / place.map_or(1, SamplingPlace::group).max(1);
+    let groups = cluster.gpus / together.group();
     let even =
         ShardDivision { ranks: cluster.gpus, ..ShardDivision::even(work.prompts, groups.max(1), full) };
     let shard_prompts = work.shard_prompts.unwrap_or(even.shard_prompts);
@@ -72,9 +75,9 @@ fn other(cluster: &Cluster, rates: &Rates) -> Option<GpuModel> {
     (!rates.are_given() && cluster.gpu != GpuModel::MEASURED).then_some(cluster.gpu)
 }
 
-fn clock_gpu(cluster: &Cluster, rates: &Rates, models: &Models<'_>, planned: &Planned<'_>) -> ClockGpu {
-    let keep = memory::keep_plan(models, &planned.recipe.train, Some(cluster.memory));
-    ClockGpu { memory: cluster.memory, other: other(cluster, rates), keep }
+/// Those that sample together have the memory of all of them for keys and values.
+fn clock_gpu(cluster: &Cluster, rates: &Rates, place: SamplingPlace, keep: KeepPlan) -> ClockGpu {
+    ClockGpu { memory: cluster.memory * place.group() as u64, other: other(cluster, rates), keep }
 }
 
 fn form_outlook(
@@ -102,13 +105,13 @@ fn form_outlook(
         }
     }
     let recipe = Recipe { train, ..recipe.clone() };
-    let gpu = ClockGpu { memory: cluster.memory, other: other(cluster, rates), keep: rank.keep };
+    let sampling = sampling_place(&recipe, &models, cluster);
+    let place = sampling.unwrap_or(SamplingPlace::Ranks);
+    let gpu = clock_gpu(cluster, rates, place, rank.keep);
     let clock = StageClock::new(&recipe, &models, rates, gpu);
     let plan = StepPlan { clock: &clock, cluster, form, models: &models, recipe: &recipe };
     let batch = recipe.train.batch_size as f64;
     let step = plan.time(batch);
-    let sampling = sampling_place(&recipe, &models, cluster);
-    let place = sampling.unwrap_or(SamplingPlace::Ranks);
     let iteration = iteration(&plan, &IterationWork { shards, place, disk });
     let runs = planned.recipe.iterations as f64;
     // The starting policy answers the held-out prompts too.
