@@ -19,7 +19,7 @@
 #   profile-sample, profile-train    where the time of a step goes, kernel by kernel
 #   ranks       two and eight GPUs of this machine, or as many as it has: what the links reach through our own collective, a training
 #               step at Llama-3-8B's shape with train.zero 0, 1, 2 and 3, and sampling by shards, a process for each GPU. With one
-#               GPU, or a binary that lacks a piece, it says what it leaves out
+#               GPU, or without trainer/examples/gpu_ranks, it says what it leaves out. train.zero = 0 at 8B wants more than 80 GB
 #   peer-reference, peer-sample, peer-score, peer-train    PyTorch on the same work (benches/peers/gpu_peer.py); sampling with 64
 #               rows, which transformers gets through
 #   table       all of it beside what it must be, and beside the run before (BEFORE, by default benches/runs/2026-11-28-h200)
@@ -149,11 +149,6 @@ launched() {
     esac
 }
 
-# Whether `selfplay bench` has a part or a flag.
-bench_has() {
-    "$bin" bench --help 2>/dev/null | grep -qw -- "$1"
-}
-
 # sample_by_shards N: as many processes, one for each GPU, each at its own shard; their rates go to DIR/ranks-N-sample.json.
 sample_by_shards() {
     local count=$1 gpu status=0 pids=()
@@ -169,6 +164,8 @@ sample_by_shards() {
         $(seq -f "$work/sample-%g.json" 0 $((count - 1))) && return $status
 }
 
+ranks_bin=${RANKS_BIN:-target/release/examples/gpu_ranks}
+
 # Everything about several GPUs. Each piece has a time limit of its own, and what it measured stays.
 ranks() {
     local have count stage
@@ -179,20 +176,14 @@ ranks() {
             continue
         fi
         part "ranks-$count-sample" sample_by_shards "$count"
-        if bench_has collective; then
-            part "ranks-$count-collective" launched "$count" timeout "$limit" "$bin" bench collective --device cuda \
-                --repeats "$repeats" --json "$out/ranks-$count-collective.json"
-        else
-            echo "left out with $count GPUs: collectives; this binary's bench has no such part"
+        if [[ ! -x $ranks_bin ]]; then
+            echo "left out with $count GPUs: collectives, training steps by train.zero; there is no $ranks_bin (its head says how to build it)"
+            continue
         fi
+        part "ranks-$count-collective" launched "$count" timeout "$limit" "$ranks_bin" collective 1024 "$out/ranks-$count-collective.json"
         for stage in 0 1 2 3; do
-            if bench_has --zero; then
-                part "ranks-$count-zero$stage" launched "$count" timeout "$limit" "$bin" bench train --zero "$stage" --pairs 32 \
-                    --device cuda --repeats "$repeats" --json "$out/ranks-$count-zero$stage.json" "${shapes[@]}"
-            else
-                echo "left out with $count GPUs: training steps by train.zero; this binary's bench has no --zero"
-                break
-            fi
+            part "ranks-$count-zero$stage" launched "$count" timeout "$limit" "$ranks_bin" step "$stage" 64 "${RANKS_SHAPE:-llama-3-8b}" \
+                "$out/ranks-$count-zero$stage.json"
         done
     done
 }
