@@ -1,7 +1,7 @@
-"""Multiple choice of a real model on questions written here: ours against lm-eval with transformers; also that AlpacaEval's and FastChat's
-programs read our files.
+"""Multiple choice and GSM8K of a real model on questions written here: ours against lm-eval with transformers. That AlpacaEval's and FastChat's
+programs read our files is published_programs.py.
 
-    python tests/by_hand/evaluation_parity.py SELFPLAY MODEL.gguf FOLDER       (SELFPLAY -: lm-eval's half alone, which FOLDER keeps)
+    python tests/by_hand/evaluation_parity.py SELFPLAY MODEL.gguf FOLDER [SUITE …]     (SELFPLAY -: lm-eval's half alone, which FOLDER keeps)
 
 MODEL is a GGUF (transformers dequantises it as we do) or a folder. Ran with lm-eval 0.4.13, transformers 5.23, torch 2.15 on a CPU.
 """
@@ -125,6 +125,8 @@ def theirs_of(name, tasks, examples):
 
 worst, wrong = 0.0, 0
 for name, (make, file, overridden, figures, examples) in SUITES.items():
+    if sys.argv[4:] and name not in sys.argv[4:]:
+        continue
     rows = [make(number) for number in range(20)]
     test, train = write(f"{name}.jsonl", rows[:16] if examples else rows), write(f"{name}_train.jsonl", rows[16:])
     source = (TASKS / file)
