@@ -11,13 +11,14 @@ pub(super) fn bytes_of(tensor: &Tensor, bytes: &mut Vec<u8>) -> Result<()> {
     let flat =
         if flat.device().is_cpu() { flat } else { flat.force_contiguous()?.to_device(&Device::Cpu)? };
     match flat.dtype() {
-        DType::F32 => with_slice(&flat, |numbers: &[f32]| append(bytes, numbers, |x| x.to_ne_bytes())),
-        DType::F64 => with_slice(&flat, |numbers: &[f64]| append(bytes, numbers, |x| x.to_ne_bytes())),
-        DType::BF16 => Ok(append(bytes, &flat.to_vec1::<bf16>()?, |x| x.to_ne_bytes())),
-        DType::F16 => Ok(append(bytes, &flat.to_vec1::<f16>()?, |x| x.to_ne_bytes())),
-        DType::U8 => Ok(bytes.extend(flat.to_vec1::<u8>()?)),
+        DType::F32 => with_slice(&flat, |numbers: &[f32]| append(bytes, numbers, |x| x.to_ne_bytes()))?,
+        DType::F64 => with_slice(&flat, |numbers: &[f64]| append(bytes, numbers, |x| x.to_ne_bytes()))?,
+        DType::BF16 => append(bytes, &flat.to_vec1::<bf16>()?, |x| x.to_ne_bytes()),
+        DType::F16 => append(bytes, &flat.to_vec1::<f16>()?, |x| x.to_ne_bytes()),
+        DType::U8 => bytes.extend(flat.to_vec1::<u8>()?),
         other => bail!("tensors of {other:?} do not travel between ranks"),
     }
+    Ok(())
 }
 
 /// Writes the bytes of as many numbers into a tensor, wherever it is.
