@@ -78,7 +78,7 @@ mod tests {
                 proptest::prop_assert_eq!(next, numbers);
             }
             let (most, least) = (shares.iter().max().unwrap(), shares.iter().min().unwrap());
-            proptest::prop_assert!(most - least <= 3 * UNIT, "{:?}", shares);
+            proptest::prop_assert!(most - least <= 2 * UNIT, "{:?}", shares);
         }
     }
 }
