@@ -60,7 +60,10 @@ fn adapters_answer_by_their_names_as_their_merged_models_do() {
     refused("x=absent", &["absent"]);
     refused("x=policy", &["adapter_config.json"]);
     refused("policy=plain/adapter", &["--adapter policy=plain/adapter", "another model has this name"]);
-    refused("plain/adapter", &["expected NAME=DIR"]);
+    let unnamed =
+        world.selfplay(&["serve", "--model", "policy", "--port", "0", "--adapter", "plain/adapter"]);
+    assert_eq!(unnamed.status, Some(2));
+    assert!(unnamed.stderr.contains("expected NAME=DIR"), "{}", unnamed.stderr);
     // One that belongs on a narrower model.
     world.edit_json("policy/config.json", |config| {
         config["hidden_size"] = json!(config["hidden_size"].as_u64().unwrap() * 2);

@@ -59,10 +59,10 @@ pub struct Args {
     /// What a backward computes again: with auto as little as the memory allows.
     #[arg(long, value_name = "RULE", default_value = "auto")]
     pub recompute: Recompute,
-    /// none, optimizer or optimizer+gradients
+    /// optimizer, optimizer+gradients [none]
     ///
     /// What of a training's state the host keeps.
-    #[arg(long, value_name = "RULE", default_value = "none")]
+    #[arg(long, value_name = "RULE", default_value = "none", hide_default_value = true)]
     pub offload: Offload,
     /// Sample with FP8 weights
     ///

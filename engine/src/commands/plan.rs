@@ -21,13 +21,11 @@ pub struct Args {
     /// The recipe
     pub recipe: PathBuf,
     /// What needs more memory is refused; absent: what the device has.
-    #[arg(
-        long,
-        value_name = "SIZE",
-        help = "Refuse what needs more memory, as in 141GB or 24GiB [default: what the device has]"
-    )]
+    #[arg(long, value_name = "SIZE", help = "Refuse what needs more: 141GB, 24GiB [what there is]")]
     pub memory: Option<ByteSize>,
-    /// Take times from here too: what `selfplay bench --json` wrote, or a folder of benches/gpu.sh
+    /// Times from here too: of bench --json, or of gpu.sh
+    ///
+    /// What `selfplay bench --json` wrote, or a folder of benches/gpu.sh.
     #[arg(long, value_name = "PATH")]
     pub rates: Vec<PathBuf>,
     #[command(flatten)]

@@ -27,8 +27,8 @@ Examples:
   selfplay serve --model runs/mine --only iteration_03 --only base
   selfplay serve --model ORG/NAME --adapter mine=path/to/adapter --port 8080
   SELFPLAY_API_KEY=… selfplay serve --model DIR --host 0.0.0.0
-  curl http://127.0.0.1:8000/v1/chat/completions -H content-type:application/json \\
-    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'    # the arena: /arena";
+  curl http://127.0.0.1:8000/v1/completions -H content-type:application/json \\
+    -d '{\"prompt\": \"Hi\"}'        # the arena: http://127.0.0.1:8000/arena";
 
 /// The flags of `selfplay serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,13 +45,13 @@ pub struct Args {
     /// An adapter over it, under its own name; repeats
     #[arg(long, value_name = "NAME=DIR", value_parser = name_and_folder)]
     pub adapter: Vec<(String, String)>,
-    /// Of a run: this policy (iteration_02, base); repeats
+    /// Of a run: a policy, as iteration_02; repeats
     ///
     /// No others are served; the first answers requests that name none.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Where to listen; others than this need a key
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    /// Where to listen [127.0.0.1]; others need a key
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", hide_default_value = true)]
     pub host: String,
     /// The port; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 8000)]
@@ -64,8 +64,8 @@ pub struct Args {
     /// The arena's preference model
     #[arg(long, value_name = "DIR")]
     pub preference_model: Option<String>,
-    /// For the arena's votes, as rows of pairs
-    #[arg(long, value_name = "FILE", default_value = "votes.jsonl")]
+    /// The arena's votes, as pairs [votes.jsonl]
+    #[arg(long, value_name = "FILE", default_value = "votes.jsonl", hide_default_value = true)]
     pub votes: PathBuf,
     /// Read its [policy], [sample] and [score]
     ///
@@ -75,7 +75,9 @@ pub struct Args {
     /// Tokens of a response at most [what fits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
-    /// Prompts in work or waiting; then 429
+    /// Prompts at a time; then 429
+    ///
+    /// In work or waiting.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     pub queue: u32,
     /// Connections at a time
@@ -90,7 +92,7 @@ pub struct Args {
     /// That a head, then a body, may take
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     pub read_timeout: u32,
-    /// For answers in progress at a signal
+    /// For answers in work at a signal
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub grace: u32,
 }

@@ -37,19 +37,22 @@ pub(crate) struct TuningChoice {
     pub(crate) on_host: u64,
 }
 
-/// A way to train, and whether the host may keep the optimizer's state.
+/// A way to train, and what the host keeps.
 #[derive(Clone, Copy)]
 struct Candidate {
     tuning: Tuning,
-    offloads: bool,
+    offload: Offload,
 }
 
-const CANDIDATES: [Candidate; 5] = [
-    Candidate { tuning: Tuning::Full, offloads: false },
-    Candidate { tuning: Tuning::Full, offloads: true },
-    Candidate { tuning: Tuning::Lora, offloads: false },
-    Candidate { tuning: Tuning::Lora, offloads: true },
-    Candidate { tuning: Tuning::Qlora, offloads: true },
+/// Gradients on the host make all parameters fit into small cards, at many times an adapter's pace: last, and so taken only where
+/// all parameters are asked for.
+const CANDIDATES: [Candidate; 6] = [
+    Candidate { tuning: Tuning::Full, offload: Offload::None },
+    Candidate { tuning: Tuning::Full, offload: Offload::Optimizer },
+    Candidate { tuning: Tuning::Lora, offload: Offload::None },
+    Candidate { tuning: Tuning::Lora, offload: Offload::Optimizer },
+    Candidate { tuning: Tuning::Qlora, offload: Offload::Optimizer },
+    Candidate { tuning: Tuning::Full, offload: Offload::OptimizerAndGradients },
 ];
 
 /// The first way to train that fits, of `asked` alone where it is given. Where the device's memory is not known nothing is
@@ -132,9 +135,8 @@ struct Fit {
 impl Fit {
     fn of(goal: InitGoal, planned: Planned<'_>, candidate: Candidate, bytes: u64) -> Option<Self> {
         let mut recipe = planned.recipe.clone();
-        if !candidate.offloads {
-            train_settings(goal, &mut recipe).offload = Offload::None;
-        }
+        // The recipe leaves it to be decided where it runs, by the same arithmetic.
+        train_settings(goal, &mut recipe).offload = candidate.offload;
         let planned = Planned { recipe: &recipe, ..planned };
         match goal {
             InitGoal::SelfPlay => Self::of_run(&planned, bytes),

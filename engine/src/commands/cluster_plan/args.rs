@@ -16,17 +16,23 @@ pub struct ClusterArgs {
     /// In so many nodes of as many GPUs each [default: 1]
     #[arg(long, value_name = "M", requires = "gpus", value_parser = clap::value_parser!(u32).range(1..))]
     pub nodes: Option<u32>,
-    /// Which: h100-80gb, h200, a100-80gb, … [default: h200, whose rates are measured]
+    /// h100-80gb, h200, a100-80gb, … [default: h200]
+    ///
+    /// Of the H200 the rates are measured.
     #[arg(long, value_name = "NAME")]
     pub gpu: Option<GpuModel>,
-    /// What joins GPUs, once within a node and once between nodes: nvlink4, pcie5, ib-ndr400, 100gbe, … or 40GB/s
-    /// [default: nvlink4 and ib-ndr400]
+    /// Between GPUs, then nodes: nvlink4, 100gbe, … or 40GB/s
+    ///
+    /// What joins GPUs, once within a node and once between nodes: nvlink4, pcie5, ib-ndr400, 100gbe, … or 40GB/s. Absent: nvlink4 and
+    /// ib-ndr400.
     #[arg(long, value_name = "LINK")]
     pub link: Vec<LinkModel>,
     /// What a node reads and writes in a second, as in 5GB [default: 200MB]
     #[arg(long, value_name = "SIZE")]
     pub disk: Option<ByteSize>,
-    /// From so many GPUs to so many, each twice as many as before, in nodes of 8: 8..1024
+    /// From so many GPUs to so many, doubling: 8..1024
+    ///
+    /// In nodes of 8.
     #[arg(long, value_name = "A..B", conflicts_with_all = ["gpus", "nodes"])]
     pub sweep: Option<SweepRange>,
     /// The plan for several GPUs as JSON
