@@ -1,13 +1,15 @@
 """Multiple choice and GSM8K of a real model on questions written here: ours against lm-eval with transformers. That AlpacaEval's and FastChat's
 programs read our files is published_programs.py.
 
-    python tests/by_hand/evaluation_parity.py SELFPLAY MODEL.gguf FOLDER [SUITE …]     (SELFPLAY -: lm-eval's half alone, which FOLDER keeps)
+    python tests/by_hand/evaluation_parity.py SELFPLAY MODEL.gguf FOLDER [SUITE …]     (SELFPLAY -: lm-eval's half alone, which FOLDER keeps;
+                                                                                        ROWS=5: so many rows of a suite, not 20)
 
 MODEL is a GGUF (transformers dequantises it as we do) or a folder. Ran with lm-eval 0.4.13, transformers 5.23, torch 2.15 on a CPU.
 """
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +130,8 @@ for name, (make, file, overridden, figures, examples) in SUITES.items():
     if sys.argv[4:] and name not in sys.argv[4:]:
         continue
     rows = [make(number) for number in range(20)]
-    test, train = write(f"{name}.jsonl", rows[:16] if examples else rows), write(f"{name}_train.jsonl", rows[16:])
+    test = write(f"{name}.jsonl", (rows[:16] if examples else rows)[: int(os.environ.get("ROWS", 20))])
+    train = write(f"{name}_train.jsonl", rows[16:])
     source = (TASKS / file)
     tasks = FOLDER / "tasks" / name
     tasks.mkdir(parents=True, exist_ok=True)
