@@ -54,13 +54,17 @@ impl EndpointLook<'_> {
         found
     }
 
-    /// Looks at an endpoint; brings nothing.
+    /// Looks at an endpoint that had the policy's weights; brings nothing. One that cannot be asked any more is no problem: nothing
+    /// says that it had others before it died.
     pub(super) fn again(&self, endpoint: usize) -> LookFound {
         let mut found = LookFound::default();
         found.problem = match self.probe(endpoint, &mut found) {
             Ok(None) => None,
             Ok(Some(problem)) => Some(EngineError::input(format!("{}: {problem}", key(endpoint)))),
-            Err(error) => Some(error),
+            Err(error) => {
+                tracing::debug!("{error}");
+                None
+            }
         };
         found
     }
