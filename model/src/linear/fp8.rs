@@ -185,14 +185,14 @@ mod tests {
         let got = out.to_vec2::<f32>().unwrap();
         let (rows, all) = (quantize(&x, k), quantize(&weights.concat(), k));
         for i in 0..t {
-            for j in 0..12 {
+            for (j, &got) in got[i].iter().enumerate() {
                 let codes =
                     (0..k).map(|p| f64::from(rows.numbers[i * k + p]) * f64::from(all.numbers[j * k + p]));
                 let scale = f64::from(rows.scales[i]) * f64::from(all.scales[j]);
                 let (want, size) =
                     codes.fold((0.0, 0.0), |(sum, size): (f64, f64), x| (sum + x, size + x.abs()));
-                let apart = (f64::from(got[i][j]) - want * scale).abs();
-                assert!(apart <= size * scale * 1e-5, "{i}, {j}: {} for {}", got[i][j], want * scale);
+                let apart = (f64::from(got) - want * scale).abs();
+                assert!(apart <= size * scale * 1e-5, "{i}, {j}: {got} for {}", want * scale);
             }
             // Alone it has the same bits.
             let one = Tensor::zeros((1, 12), DType::F32, &Device::Cpu).unwrap();
