@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOK_OF_EACH: Duration = Duration::from_millis(5);
 
 /// How long the main thread has to leave by itself once a rank is lost or has failed.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why a launch has to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
