@@ -8,7 +8,7 @@ use selfplay_records::{Candidates, FinishReason, read_rows};
 use selfplay_testing::{Outcome, World};
 use serde_json::json;
 
-use crate::world;
+use crate::{root, world};
 
 /// A script that answers from files of `answers`: the next line of the one that is named by the prompt's ids, or `text` to every conversation.
 fn write_script(world: &World, text: &str) {
@@ -169,42 +169,66 @@ fn built_companion() -> Option<String> {
 fn the_companion_for_mistral_rs_draws_judges_and_writes_where_it_is_built() {
     let Some(program) = built_companion() else { return };
     let world = world();
+    let (model, tasks) =
+        (root().join("recipes/quickstart/policy"), root().join("recipes/quickstart/prompts"));
+    let tasks = fs::read_to_string(tasks.join("held_out.jsonl")).unwrap();
+    world.write("tasks.jsonl", &tasks.lines().take(4).map(|line| format!("{line}\n")).collect::<String>());
     let companion = |key: &str| format!("{key}={}", json!([program]));
-    let (of_sample, of_score) = (companion("sample.companion"), companion("score.companion"));
-    let draw = |output: &str| {
-        let sets = ["--recipe", "recipe.toml", "--set", "sample.backend=mistralrs", "--set", &of_sample];
-        world.sample("prompts.jsonl", output, &sets).ok();
-        let rows: Vec<Candidates> = read_rows(&world.path(output)).unwrap();
-        rows
+    let draw = |output: &str, concurrency: &str| {
+        let mut line = vec![
+            "sample",
+            "--prompts",
+            "tasks.jsonl",
+            "--output",
+            output,
+            "--model",
+            model.to_str().unwrap(),
+        ];
+        let (of_sample, at_a_time) =
+            (companion("sample.companion"), format!("sample.concurrency={concurrency}"));
+        let sets = [
+            "sample.backend=mistralrs",
+            "sample.temperature=1.0",
+            "sample.max_new_tokens=12",
+            &of_sample,
+            &at_a_time,
+        ];
+        sets.iter().for_each(|set| line.extend(["--set", set]));
+        world.selfplay(&line).ok();
+        world.bytes(output)
     };
-    // Its log-probs are ours, or the command would have refused it as another model; its draws follow from the seed.
-    let drawn = draw("drawn.jsonl");
-    assert!(
-        drawn
-            .iter()
-            .flat_map(|row| &row.responses)
-            .all(|one| one.ids.as_ref().is_some_and(|ids| !ids.is_empty()))
-    );
-    let ids = |rows: &[Candidates]| -> Vec<Option<Vec<u32>>> {
-        rows.iter().flat_map(|row| row.responses.iter().map(|one| one.ids.clone())).collect()
-    };
-    assert_eq!(ids(&draw("again.jsonl")), ids(&drawn));
-    // As a judge, by log-probs: no model that was not trained for it prefers the same one in both orders by much, but it answers.
-    let line = ["score", "--candidates", "drawn.jsonl", "--output", "preferences.jsonl"];
-    let sets =
-        ["score.kind=judge", "score.model=policy", "score.verdict=text", "score.verdict_tokens=4", &of_score];
-    let sets = sets.iter().flat_map(|set| ["--set", set]);
-    world.selfplay(&line.into_iter().chain(sets).collect::<Vec<_>>()).ok();
-    assert_eq!(world.rows("preferences.jsonl").len(), drawn.len());
+    // Its log-probs are ours, or the command would have refused it as another model. Its draws follow from their seeds, whoever else asks.
+    let drawn = draw("drawn.jsonl", "8");
+    assert_eq!(draw("again.jsonl", "1"), drawn);
+    let rows: Vec<Candidates> = read_rows(&world.path("drawn.jsonl")).unwrap();
+    let ids = rows.iter().flat_map(|row| &row.responses).map(|one| one.ids.as_deref().unwrap_or_default());
+    assert!(rows.len() == 4 && ids.clone().all(|ids| !ids.is_empty()));
+    assert!(ids.collect::<std::collections::BTreeSet<_>>().len() > 4, "draws differ");
+    // As a judge. The model has 256 positions, too few for our own rubric.
+    world.write("rubric.jinja", "{{ prompt }} {{ response_a }} or {{ response_b }}?");
+    let of_model = format!("score.model={}", model.display());
+    let mut line = vec!["score", "--candidates", "drawn.jsonl", "--output", "preferences.jsonl"];
+    let of_score = companion("score.companion");
+    let sets = [
+        "score.kind=judge",
+        "score.template=rubric.jinja",
+        "score.verdict=text",
+        "score.verdict_tokens=4",
+        &of_model,
+        &of_score,
+    ];
+    sets.iter().for_each(|set| line.extend(["--set", set]));
+    world.selfplay(&line).ok();
+    assert_eq!(world.rows("preferences.jsonl").len(), 4);
     // As the generator of a synthesis.
-    world.write(
-        "s.toml",
-        &format!(
-            "name = \"s\"\nseed = 3\n[policy]\nmodel = \"policy\"\n\
-             [synthesize]\nmethod = \"reference-answers\"\nseeds = \"prompts.jsonl\"\n\
-             [synthesize.generator]\nbackend = \"mistralrs\"\ncompanion = {}\nmax_new_tokens = 6\n",
-            json!([program])
-        ),
+    let recipe = format!(
+        "name = \"s\"\nseed = 3\n[policy]\nmodel = {}\n[synthesize]\nmethod = \"reference-answers\"\nseeds = \"tasks.jsonl\"\n\
+         [synthesize.generator]\nbackend = \"mistralrs\"\ncompanion = {}\ntemperature = 1.0\nmax_new_tokens = 12\n\
+         [synthesize.filter]\nduplicate_similarity = 1.0\n",
+        json!(model),
+        json!([program])
     );
+    world.write("s.toml", &recipe);
     world.selfplay(&["synthesize", "--recipe", "s.toml", "-o", "out"]).ok();
+    assert_eq!(world.json("out/counts.json")["made"], 4);
 }
