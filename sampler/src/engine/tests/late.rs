@@ -64,7 +64,7 @@ fn a_request_is_the_same_when_its_tokens_are_read_a_step_late() {
         read += counts.runs;
     }
     println!("{preempted} preemptions, {aborted} aborts, {dropped} tokens dropped, {read} steps of logits");
-    assert!(preempted > 300 && aborted > 80 && dropped > 1000 && read > 300);
+    assert!(preempted > 100 && aborted > 80 && dropped > 1000 && read > 300);
 }
 
 /// One wait a step, always with another step under way: but for the last step, after which there is nothing to do.
