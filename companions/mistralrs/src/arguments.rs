@@ -10,7 +10,7 @@ Runs a model with mistral.rs for selfplay, which starts this program and speaks 
 Usage: selfplay-mistralrs --model PATH [OPTIONS]
 
   --model PATH           a folder in Hugging Face layout, or FILE.gguf
-  --max-seqs N           responses that are written at the same time at most [16]
+  --max-seqs N           responses that are written at the same time at most [1]; see companions/README.md before you set more
   --dtype TYPE           f32, bf16, f16 or auto: what weights of a folder are computed in [f32 on a CPU, else auto]
   --chat-template FILE   a .jinja or .json file in the place of the model's own template
 ";
@@ -34,7 +34,7 @@ impl Arguments {
     /// # Errors
     /// What is wrong.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let (mut model, mut max_seqs, mut dtype, mut chat_template) = (None, 16, None, None);
+        let (mut model, mut max_seqs, mut dtype, mut chat_template) = (None, 1, None, None);
         while let Some(word) = words.next() {
             let (name, inline) = match word.split_once('=') {
                 Some((name, value)) => (name.to_owned(), Some(value.to_owned())),

@@ -1,7 +1,7 @@
 //! `selfplay-mistralrs`: runs a model with mistral.rs for selfplay, spoken to over pipes.
 //!
 //! ```text
-//! selfplay-mistralrs --model FOLDER|FILE.gguf [--max-seqs 16] [--dtype f32|bf16|f16|auto] [--chat-template FILE]
+//! selfplay-mistralrs --model FOLDER|FILE.gguf [--max-seqs 1] [--dtype f32|bf16|f16|auto] [--chat-template FILE]
 //! ```
 //!
 //! A line of JSON each way, as `companions/README.md` says: requests with numbers come in, answers go out as they are ready. Standard output
@@ -23,6 +23,8 @@ mod wire;
 use std::io::{BufRead, stdin};
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::arguments::Arguments;
 use crate::model::LoadedModel;
@@ -65,6 +67,8 @@ fn serve(arguments: &Arguments, wire: &Arc<Wire>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
     let model = Arc::new(runtime.block_on(LoadedModel::load(arguments))?);
     wire.ready(arguments);
+    // Its own limit does not keep sequences apart (`companions/README.md`), so no more are handed to it.
+    let turns = Arc::new(Semaphore::new(arguments.max_seqs));
     for line in stdin().lock().lines() {
         let line = line?;
         if line.trim().is_empty() {
@@ -72,8 +76,12 @@ fn serve(arguments: &Arguments, wire: &Arc<Wire>) -> anyhow::Result<()> {
         }
         match Request::read(&line) {
             Ok(request) => {
-                let (model, wire) = (Arc::clone(&model), Arc::clone(wire));
-                runtime.spawn(async move { answer::answer(&model, &wire, request).await });
+                let (model, wire, turns) = (Arc::clone(&model), Arc::clone(wire), Arc::clone(&turns));
+                runtime.spawn(async move {
+                    // It is never closed.
+                    let _turn = turns.acquire().await;
+                    answer::answer(&model, &wire, request).await;
+                });
             }
             Err(unreadable) => wire.refuse_line(&unreadable),
         }
