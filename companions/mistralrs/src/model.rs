@@ -45,7 +45,7 @@ impl LoadedModel {
         let pipeline = pipeline.with_context(|| format!("{}: mistral.rs cannot load it", path.display()))?;
         let at_a_time = NonZeroUsize::new(arguments.max_seqs).unwrap_or(NonZeroUsize::MIN);
         let method = SchedulerConfig::DefaultScheduler { method: DefaultSchedulerMethod::Fixed(at_a_time) };
-        // Without its prefix cache, which counts a prompt's tokens without those that it has, and keeps buffers that others write into.
+        // Without its prefix cache: where that has a beginning of the prompt, the rest alone is told and counted as the prompt.
         let engine =
             MistralRsBuilder::new(pipeline, method, false, None).with_no_prefix_cache(true).build().await;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
