@@ -75,6 +75,11 @@ pub trait Backend: Send {
     /// rows are written before any are read.
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError>;
 
+    /// Whether [`Backend::begin`] may begin a step: where it never does, nobody makes draws for it.
+    fn can_begin(&self) -> bool {
+        true
+    }
+
     /// Begins a step and draws the tokens on the device that holds the logits, without waiting for it: [`Backend::finish`]
     /// gives them. Each of `draws` has its own rule; [`RowDraw::row`] is an index into `logit_rows`. Steps, and copies of
     /// pages, are done in the order of the calls. Returns false, with nothing begun, where the backend does not draw.

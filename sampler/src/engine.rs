@@ -92,10 +92,14 @@ impl<'a> Engine<'a> {
             for copy in self.schedule.next_step()? {
                 self.backend.copy_page(copy.from, copy.to)?;
             }
-            if self.begin()? {
+            if self.backend.can_begin() && self.begin()? {
                 next = Some(self.schedule.begun());
             } else {
-                self.take_begun(&mut events)?;
+                if self.begun.is_some() {
+                    self.take_begun(&mut events)?;
+                    // What has ended is not run, and what was awaited is known.
+                    self.schedule.fill_batch();
+                }
                 self.run(&mut events)?;
             }
         }
@@ -234,7 +238,6 @@ impl<'a> Engine<'a> {
 
     /// Runs the step that was decided, all tokens being known by now, and draws from its logits.
     fn run(&mut self, events: &mut Vec<RequestEvent>) -> Result<(), SampleError> {
-        self.schedule.fill_batch();
         let batch = self.schedule.batch();
         if batch.ids.is_empty() {
             // All that was to go on has ended.

@@ -63,6 +63,10 @@ impl<'a> NativeBackend<'a> {
         self
     }
 
+    fn is_on_gpu(&self) -> bool {
+        matches!(Gpu::at(self.decoder.device()), Ok(Some(_)))
+    }
+
     fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
         self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
     }
@@ -124,9 +128,13 @@ impl Backend for NativeBackend<'_> {
         Ok(with_slice::<f32, _>(&logits, |logits| read(logits))?)
     }
 
+    fn can_begin(&self) -> bool {
+        self.is_on_gpu()
+    }
+
     fn begin(&mut self, step: BackendStep<'_>, draws: &[RowDraw]) -> Result<bool, SampleError> {
         let decoder = self.decoder;
-        if Gpu::at(decoder.device())?.is_none() {
+        if !self.is_on_gpu() {
             return Ok(false);
         }
         let BackendStep { ids, fed, rows, logit_rows } = step;
@@ -151,7 +159,6 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn device_idle(&self) -> Option<Duration> {
-        let on_gpu = matches!(Gpu::at(self.decoder.device()), Ok(Some(_)));
-        on_gpu.then(|| self.graphs.device_idle())
+        self.is_on_gpu().then(|| self.graphs.device_idle())
     }
 }
