@@ -131,6 +131,13 @@ fn a_signal_in_training_leaves_a_checkpoint_and_another_number_of_ranks_goes_on(
     let world = crate::run_world();
     let child = start(mpirun(&world, 2, &run("stopped", &LONG)));
     in_training(&world, "stopped", 2);
+    // Before the first step are the reference log-probs, which need no checkpoint.
+    let metrics = world.path("stopped/iteration_01/train/metrics.jsonl");
+    let begun = Instant::now();
+    while std::fs::metadata(&metrics).map_or(0, |found| found.len()) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it makes no step");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     // mpirun passes SIGUSR1 on to all ranks.
     signal(child.id(), "-USR1");
     let outcome = Outcome::from(child.wait_with_output().unwrap());
