@@ -18,7 +18,7 @@ use crate::gpu::{DeviceMark, Gpu, StagingBuffer, address};
 
 /// Bytes of a piece: what a thread reads and looks through while it is in the processor's cache, and enough for a copy to run at
 /// the bus's rate.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 1 << 20;
 
 /// Buffers in all, and those of them that may be on their way to the GPU.
 const BUFFERS: usize = 16;
