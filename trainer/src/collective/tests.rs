@@ -1,6 +1,8 @@
 //! The calls by themselves: order of sums, ranks that leave, calls that differ.
 
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 
@@ -110,4 +112,48 @@ fn calls_that_differ_fail_on_every_rank() {
     let given = on_ranks(2, |rank| same_on_all(&rank, "data", ["00", "01"][rank.rank()]));
     assert!(given.iter().all(|end| matches!(end, Err(TrainError::RanksDiffer { what: "data" }))));
     assert!(on_ranks(2, |rank| same_on_all(&rank, "data", "00")).iter().all(Result::is_ok));
+}
+
+#[test]
+fn ranges_are_summed_for_their_owners_and_gathered_from_them() {
+    // Empty, short and long ranges; (1 + 1e8) − 1e8 is 0 in f32.
+    let ranges = [0..1, 1..1, 1..5];
+    let terms = [1.0f32, 1e8, -1e8];
+    let all = on_ranks(3, |rank| {
+        let own = tensor(&[terms[rank.rank()]; 5]);
+        let sliced = [Sliced { tensor: &own, ranges: &ranges }];
+        rank.reduce_scatter(&sliced).unwrap();
+        let summed = values(&own)[ranges[rank.rank()].clone()].to_vec();
+        rank.all_gather_slices(&sliced).unwrap();
+        rank.settle().unwrap();
+        (summed, values(&own))
+    });
+    for (rank, (summed, gathered)) in all.into_iter().enumerate() {
+        assert_eq!(summed, vec![0.0; ranges[rank].len()]);
+        assert_eq!(gathered, [0.0; 5]);
+    }
+}
+
+/// Ranks that copy from each other at the same time, again and again.
+#[test]
+fn ranks_do_not_wait_for_each_other_s_tensors() {
+    let (done, finished) = channel();
+    thread::spawn(move || {
+        for world in [2, 3] {
+            let numbers = 3000 * world;
+            let ranges: Vec<_> = (0..world).map(|rank| 3000 * rank..3000 * (rank + 1)).collect();
+            let all = on_ranks(world, |rank| {
+                let own = tensor(&vec![rank.rank() as f32; numbers]);
+                let sliced = [Sliced { tensor: &own, ranges: &ranges }];
+                for _ in 0..2000 {
+                    rank.all_gather_slices(&sliced).unwrap();
+                }
+                values(&own)
+            });
+            let want: Vec<f32> = (0..numbers).map(|place| (place / 3000) as f32).collect();
+            assert!(all.into_iter().all(|own| own == want));
+        }
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(120)).expect("ranks wait for each other for ever");
 }

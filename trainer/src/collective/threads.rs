@@ -213,13 +213,17 @@ impl Collective for Threads {
         })
     }
 
-    /// Every rank copies the others' ranges into its own tensors.
+    /// Every rank copies the others' ranges into its own tensors, through memory that no other rank knows: a copy from tensor to
+    /// tensor holds the one while it waits for the other, and two ranks that copy from each other would wait for ever.
     fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
         let whole: Vec<&Tensor> = tensors.iter().map(|sliced| sliced.tensor).collect();
         self.0.on_places(&whole, 0..tensors.len(), |place, each| {
             let ranges = tensors[place].ranges.iter().enumerate();
             for (owner, range) in ranges.filter(|&(owner, range)| owner != self.0.rank && !range.is_empty()) {
-                part(each[self.0.rank], range)?.slice_set(&part(each[owner], range)?, 0, 0)?;
+                for piece in pieces(range, PIECE) {
+                    let theirs = part(each[owner], &piece)?.force_contiguous()?;
+                    part(each[self.0.rank], &piece)?.slice_set(&theirs, 0, 0)?;
+                }
             }
             Ok(())
         })
