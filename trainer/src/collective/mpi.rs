@@ -81,21 +81,25 @@ impl Mpi {
 
     /// Sends each rank its part of `bytes` and returns what all have sent to this one, by rank; the lengths are known to both.
     fn all_to_all(&self, bytes: &[u8], sends: &[usize], receives: &[usize]) -> Result<Vec<u8>, TrainError> {
-        let mut received = vec![0u8; receives.iter().sum()];
+        let total = receives.iter().sum();
+        let mut received = room(total);
         let (sends, send_places) = layout(sends)?;
         let (receives, receive_places) = layout(receives)?;
-        let from = Partition::new(bytes, sends, send_places);
+        let from = Partition::new(placed(bytes), sends, send_places);
         let mut into = PartitionMut::new(&mut received[..], receives, receive_places);
         self.0.all.all_to_all_varcount_into(&from, &mut into);
+        received.truncate(total);
         Ok(received)
     }
 
     /// The bytes of all ranks, by rank; the lengths are known to all.
     fn gather_bytes(&self, own: &[u8], lengths: &[usize]) -> Result<Vec<u8>, TrainError> {
-        let mut received = vec![0u8; lengths.iter().sum()];
+        let total = lengths.iter().sum();
+        let mut received = room(total);
         let (lengths, places) = layout(lengths)?;
         let mut into = PartitionMut::new(&mut received[..], lengths, places);
-        self.0.all.all_gather_varcount_into(own, &mut into);
+        self.0.all.all_gather_varcount_into(placed(own), &mut into);
+        received.truncate(total);
         Ok(received)
     }
 
@@ -269,6 +273,18 @@ fn failed(problem: impl Into<String>) -> TrainError {
     TrainError::Exchange { library: "MPI", problem: problem.into() }
 }
 
+/// Memory for so many bytes, which is somewhere also where they are none: the address that Rust gives an empty list of bytes is 1,
+/// and to Open MPI this is `MPI_IN_PLACE`.
+fn room(bytes: usize) -> Vec<u8> {
+    vec![0u8; bytes.max(1)]
+}
+
+/// The same bytes, at an address of a memory: see [`room`].
+fn placed(bytes: &[u8]) -> &[u8] {
+    static SOMEWHERE: [u8; 1] = [0];
+    if bytes.is_empty() { &SOMEWHERE[..0] } else { bytes }
+}
+
 /// Lengths and places of parts that lie one behind the other, as MPI takes them.
 fn layout(lengths: &[usize]) -> Result<(Vec<i32>, Vec<i32>), TrainError> {
     let mut next = 0i32;
@@ -295,6 +311,14 @@ fn even_ranges(numbers: usize, ranks: usize) -> Vec<std::ops::Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_at_an_address_too() {
+        let empty: Vec<u8> = Vec::new();
+        assert!(placed(&empty).is_empty() && placed(&empty).as_ptr() as usize > 1);
+        assert!(room(0).as_ptr() as usize > 1);
+        assert_eq!(placed(&[7, 8]), [7, 8]);
+    }
 
     #[test]
     fn ranges_are_even_and_layouts_follow() {
