@@ -1,5 +1,5 @@
 //! The comparisons of a training. Their tokens are in memory up to a bound and in a file without a name beyond it: what a large data set
-//! takes in memory is some 100 bytes for each of its comparisons.
+//! takes in memory is some 100 bytes for each of its comparisons, and as much again for the order of an epoch.
 
 use std::borrow::Cow;
 use std::path::Path;
