@@ -122,7 +122,7 @@ def ranks_rows(folder, row):
             lines = (load(folder, f"ranks-{count}-zero{stage}.json") or {}).get("parts", {}).get("train", [])
             if lines and lines[0]["seconds"]:
                 row(f"{count} GPUs: step with train.zero = {stage}", lines[0]["seconds"], None, " s")
-                if "peak GiB" in lines[0].get("facts", {}):
+                if lines[0].get("facts", {}).get("peak GiB") is not None:
                     row(f"{count} GPUs: its peak memory", lines[0]["facts"]["peak GiB"], None, " GiB")
 
 

@@ -95,7 +95,9 @@ fn write(ranks: &dyn Collective, out: &Path, part: &str, lines: &[Value]) -> Res
     if ranks.rank() > 0 {
         return Ok(());
     }
-    lines.iter().for_each(|line| println!("{line}"));
+    if let Some(last) = lines.last() {
+        println!("{last}");
+    }
     let report = json!({"ranks": ranks.world(), "parts": {part: lines}});
     atomic::write_bytes(out, format!("{report:#}\n").as_bytes()).map_err(text)
 }
