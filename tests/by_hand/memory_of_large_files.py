@@ -5,9 +5,9 @@
     tests/by_hand/memory_of_large_files.py                        # 20 and 80 MB, the quickstart's models
     tests/by_hand/memory_of_large_files.py --megabytes 10,160 --folder /tmp/large
 
-Rows are made by a counter: about a kilobyte each, with reference log-probs, so that no pass over the whole file is needed before the first
-step. Each command makes --steps steps of 8 examples of at most 64 tokens; what it reads, makes tokens of, checks and hashes is the whole
-file. Printed is the largest resident set of the process, and by how many bytes it grows for each further example.
+Rows are made by a counter: pairs of about a kilobyte, with reference log-probs, so that no pass over the whole file is needed before the
+first step, and instructions of 200 bytes, which the model's 256 positions hold. Each command makes --steps steps of 8 examples, pairs cut to 64 tokens; what it
+reads, makes tokens of, checks and hashes is the whole file. Printed is the largest resident set of the process, and by how many bytes it grows for each further example.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def pair(number):
 
 
 def instruction(number):
-    return {"prompt": words(2 * number, 50), "response": words(2 * number + 1, 100)}
+    return {"prompt": words(2 * number, 8), "response": words(2 * number + 1, 16)}
 
 
 def peak(command):
@@ -74,7 +74,7 @@ def main():
     models = os.path.join(ROOT, "recipes", "quickstart")
     commands = {
         "train": ("train", "--pairs", pair, os.path.join(models, "policy"), ["train.loss=dpo"]),
-        "train-preference": ("preference", "--pairs", pair, os.path.join(models, "policy"), ["preference.kind=gpm", "preference.holdout=0.001"]),
+        "train-preference": ("preference", "--pairs", pair, os.path.join(models, "policy"), ["preference.kind=gpm", "preference.holdout=0"]),
         "sft": ("sft", "--data", instruction, os.path.join(models, "policy"), []),
     }
     sizes = [int(size) for size in given.megabytes.split(",")]
@@ -91,7 +91,11 @@ def main():
                 count = write(rows, size * 1_000_000, row)
                 shutil.rmtree(output, ignore_errors=True)
                 line = [given.program, name, "--model", model, flag, rows, "--output", output, "-q"]
-                limits = [f"max_steps={given.steps}", "batch_size=8", "max_length=64"] + (["max_prompt_length=32"] if name == "train" else [])
+                limits = [f"max_steps={given.steps}", "batch_size=8"] + {
+                    "train": ["max_length=64", "max_prompt_length=32"],
+                    "train-preference": ["max_length=64"],
+                    "sft": ["max_length=256"],
+                }[name]
                 for one in [f"{section}.{limit}" for limit in limits] + sets:
                     line += ["--set", one]
                 bytes_, seconds = peak(line)
