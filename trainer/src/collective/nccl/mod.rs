@@ -39,7 +39,7 @@ pub type Nccl = GpuRank<Cuda>;
 
 /// Numbers of one type in a device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Numbers {
+pub struct Numbers {
     address: u64,
     count: usize,
     dtype: DType,
@@ -47,7 +47,7 @@ pub(super) struct Numbers {
 
 /// One of the library's collectives, in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub enum Call {
     /// All ranks get the sum.
     AllReduce(Numbers),
     /// `root` gets the sum.
@@ -61,7 +61,7 @@ pub(super) enum Call {
 }
 
 /// The library, and the streams that its calls run on.
-pub(super) trait Library: Send + Sync {
+pub trait Library: Send + Sync {
     /// Begins the calls as one group, after all that was computed so far.
     fn run(&self, rank: usize, calls: &[Call]) -> Result<(), TrainError>;
 
