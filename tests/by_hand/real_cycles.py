@@ -6,6 +6,7 @@
 PANDALM_TESTSET is PandaLM's test set as it is published: among its 381 triads one goes in a circle, by all annotators (bloom > cerebras >
 llama > bloom). AUTHORS_CYCLE is the GPM authors' A > B > C > D > A. The quickstart's policy is trained on each by itself, with each kind of
 head, and measured on the same pairs (cut at the policy's positions): it is asked what the kinds can hold, not what they generalise. A ranking gets 2 of 3 and 3 of 4.
+At a rate of 1e-3 all vectors of a GPM became one in three of five seeds (a loss of ln 2): hence 2e-4.
 The standard library is enough; exit 1 where GPM or HRC misses a pair, or Bradley-Terry beats a ranking.
 """
 import json
@@ -52,8 +53,8 @@ def main():
                 rates = []
                 for seed in range(1, seeds + 1):
                     out = f"{name}-{kind}-{seed}"
-                    line = [f"preference.kind={kind}", "preference.optimizer=adamw", "preference.learning_rate=1e-3", f"preference.batch_size={len(pairs)}",
-                            "preference.epochs=150", "preference.holdout=0", "preference.max_length=256", f"seed={seed}", *keys]
+                    line = [f"preference.kind={kind}", "preference.optimizer=adamw", "preference.learning_rate=2e-4", f"preference.batch_size={len(pairs)}",
+                            "preference.epochs=200", "preference.holdout=0", "preference.max_length=256", f"seed={seed}", *keys]
                     flags = [word for key in line for word in ("--set", key)]
                     run("train-preference", "--model", f"{recipes}/policy", "--pairs", f"{name}.jsonl", "--output", out, "-q", *flags)
                     own = [f"score.kind={kind}", *(key.replace("preference.", "score.") for key in keys)]
