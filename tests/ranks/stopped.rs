@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Launch, MORE, ON_FIRST, reference, same_as, until_it_has_a_shard};
+use super::{LONGER, Launch, MORE, ON_FIRST, reference, same_as, until_it_has_a_shard};
 
 #[test]
 fn a_scheduler_s_signal_to_one_rank_stops_all_and_more_ranks_go_on() {
     let world = crate::run_world();
-    let whole = reference(&world, &MORE);
+    let whole = reference(&world, &LONGER);
     let run = world.path("stopped");
-    let line = [&["run", "recipe.toml", "-o", "stopped"], &MORE[..], &ON_FIRST].concat();
+    let line = [&["run", "recipe.toml", "-o", "stopped"], &LONGER[..], &ON_FIRST].concat();
     let launch = Launch::of(&world, 2, &line);
     until_it_has_a_shard(&run, 1);
     // Twice, as from launcher and scheduler.

@@ -1,12 +1,12 @@
 //! What several ranks make is what one makes.
 
-use super::{Launch, MORE, ON_FIRST, reference, same_as, shards_of};
+use super::{LONGER, Launch, ON_FIRST, reference, same_as, shards_of};
 
 #[test]
 fn ranks_share_the_shards_and_make_the_bytes_of_one() {
     let world = crate::run_world();
-    let whole = reference(&world, &MORE);
-    let line = [&["run", "recipe.toml", "-o", "three"], &MORE[..], &ON_FIRST].concat();
+    let whole = reference(&world, &LONGER);
+    let line = [&["run", "recipe.toml", "-o", "three"], &LONGER[..], &ON_FIRST].concat();
     let outcomes = Launch::of(&world, 3, &line).all_well();
     let run = world.path("three");
     same_as(&whole, &run);

@@ -123,7 +123,7 @@ fn answers_are_what_their_fields_say() {
         assert_eq!(got, text[..text.find(stop).unwrap()]);
     }
     server.await_metric("selfplay_model_outstanding", 0);
-    assert_eq!(server.metric("selfplay_model_free_pages"), server.metric("selfplay_model_pages"));
+    server.await_metric("selfplay_model_free_pages", server.metric("selfplay_model_pages"));
     assert_eq!(server.end(libc::SIGINT), 130);
 }
 

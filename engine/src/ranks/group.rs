@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ struct Together {
     /// Number of the newest shared work that this rank has told or taken up.
     work: Mutex<u64>,
     claimants: Mutex<Claimants>,
+    /// Whether rank 0 has seen that all others are ready.
+    all_are_ready: AtomicBool,
     _lock: Option<FileLock>,
 }
 
@@ -118,6 +121,7 @@ impl Ranks {
             collective: Mutex::new(None),
             work: Mutex::new(0),
             claimants: Mutex::default(),
+            all_are_ready: AtomicBool::new(false),
             _lock: lock,
         };
         let group = Arc::new(Self { rank, together: Some(together) });
@@ -196,11 +200,41 @@ impl Ranks {
     /// A lost rank that this work needs; a file that cannot be written.
     pub(crate) fn announce(&self, work: SharedWork) -> Result<()> {
         let Some(together) = self.together.as_ref().filter(|_| self.is_first()) else { return Ok(()) };
+        if matches!(work, SharedWork::Shards { .. } | SharedWork::Training { .. }) {
+            self.await_ready(together)?;
+        }
         together.monitor.need_all(matches!(work, SharedWork::Training { .. }));
         self.check()?;
         let mut number = together.work.lock().unwrap_or_else(PoisonError::into_inner);
         *number += 1;
         tell(&together.launch.work(), &NumberedWork { number: *number, work })
+    }
+
+    /// This rank has read what the run reads, and found it to be what rank 0 has begun with.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub(crate) fn ready(&self) -> Result<()> {
+        match &self.together {
+            Some(together) => tell(&together.launch.ready(self.rank.rank), &self.rank.rank),
+            None => Ok(()),
+        }
+    }
+
+    /// Before the first work that is shared: waits until all other ranks are ready or lost, so that one with another recipe ends the launch
+    /// before anything is made.
+    fn await_ready(&self, together: &Together) -> Result<()> {
+        if together.all_are_ready.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut patience = Patience::default();
+        let is_ready =
+            |rank: usize| together.launch.ready(rank).exists() || together.monitor.lost().contains(&rank);
+        while !(1..self.rank.world).all(is_ready) {
+            self.pause(&mut patience)?;
+        }
+        together.pulse.moved();
+        Ok(())
     }
 
     /// Work that needs all ranks is done.

@@ -7,6 +7,7 @@
 //!   launch.json                the token: the launch's name and who is in it
 //!   <launch>/
 //!     rank_0003.json           what a rank tells of itself, again and again
+//!     ready_NNNN.json          that a rank has read what the run reads
 //!     work.json                what rank 0 has all ranks work on
 //!     events_0003.jsonl        shards of other ranks than 0, until they stand in events.jsonl
 //!     claims/iteration_01/     who has which shard: sample_00004.0, score_00004.0
@@ -122,6 +123,11 @@ impl LaunchPlace {
 
     pub(crate) fn state(&self, rank: usize) -> PathBuf {
         self.root.join(format!("rank_{rank:04}.json"))
+    }
+
+    /// There once a rank has read what the run reads.
+    pub(crate) fn ready(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("ready_{rank:04}.json"))
     }
 
     pub(crate) fn work(&self) -> PathBuf {

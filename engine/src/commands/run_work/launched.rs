@@ -100,6 +100,7 @@ fn work_along(
     check_unchanged(&manifest.inputs, &inputs.files, false)?;
     manifest.check_prompts(&run.manifest_file(), inputs.training.iter().map(Vec::len))?;
     let session = Session::follow(recipe, run.clone(), manifest, inputs, Arc::clone(ranks), runtime)?;
+    ranks.ready()?;
     follow(&session, work)
 }
 
