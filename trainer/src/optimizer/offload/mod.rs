@@ -26,13 +26,13 @@ use super::Rule;
 use crate::TrainError;
 use piece::Piece;
 pub(super) use piece::{GradientPlace, OffloadedParameter};
+use staging::PieceBuffer;
 pub(super) use staging::Staging;
-use staging::StagingBuffer;
 
 /// A piece with the buffer that it is in.
 struct Staged<'a> {
     piece: Piece,
-    buffer: &'a StagingBuffer,
+    buffer: &'a PieceBuffer,
 }
 
 /// Updates all parameters.
@@ -78,7 +78,7 @@ fn update<'a>(
 /// The copies' part, in the thread that the device belongs to.
 struct Lanes<'a> {
     copies: &'a dyn HostCopies,
-    free: Vec<&'a StagingBuffer>,
+    free: Vec<&'a PieceBuffer>,
     /// Gradients on their way, in order.
     downloads: VecDeque<(Staged<'a>, Option<Box<dyn CopyMark>>)>,
     /// Weights on their way, in order.
@@ -86,7 +86,7 @@ struct Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn new(copies: &'a dyn HostCopies, buffers: &'a [StagingBuffer]) -> Self {
+    fn new(copies: &'a dyn HostCopies, buffers: &'a [PieceBuffer]) -> Self {
         let free = buffers.iter().collect();
         Self { copies, free, downloads: VecDeque::new(), uploads: VecDeque::new() }
     }
@@ -132,7 +132,7 @@ impl<'a> Lanes<'a> {
         &mut self,
         to_update: &Sender<Staged<'a>>,
         updated: &Receiver<Staged<'a>>,
-    ) -> Result<Option<&'a StagingBuffer>, TrainError> {
+    ) -> Result<Option<&'a PieceBuffer>, TrainError> {
         loop {
             if let Some(buffer) = self.free.pop() {
                 return Ok(Some(buffer));

@@ -8,12 +8,9 @@ use super::super::fused::StateTensors;
 use super::super::state::ParameterState;
 use super::super::{Rule, StepScalars, step_cpu};
 use super::rounding::round_into;
-use super::staging::StagingBuffer;
+use super::staging::{PIECE, PieceBuffer};
 use crate::TrainError;
 
-/// Numbers of a piece: its gradient, weights and state are some tens of megabytes. State in eight bits stands in blocks of
-/// which this is a multiple.
-pub(super) const PIECE: usize = 4 << 20;
 const _: () = assert!(PIECE.is_multiple_of(BLOCK));
 
 /// Where a gradient is.
@@ -82,7 +79,7 @@ impl OffloadedParameter<'_> {
 
 impl Piece {
     /// Moves the weights, and rounds them into the buffer where a copy follows them.
-    pub(super) fn update(&self, rule: &Rule, buffer: &StagingBuffer) -> Result<(), TrainError> {
+    pub(super) fn update(&self, rule: &Rule, buffer: &PieceBuffer) -> Result<(), TrainError> {
         let staged = buffer.gradient(self.count)?;
         let gradient = match &self.gradient {
             GradientPlace::Device(_) => &staged,

@@ -5,21 +5,24 @@ use candle_core::{DType, Device, Tensor};
 use selfplay_model::gpu::{HostCopies, LockedTensor};
 
 use super::OffloadedParameter;
-use super::piece::PIECE;
 use crate::TrainError;
 
 /// Pieces that are under way: one comes, one is updated, one goes back, and one waits between each two.
 pub(super) const BUFFERS: usize = 4;
 
+/// Numbers of a piece: its gradient, weights and state are some tens of megabytes. State in eight bits stands in blocks of
+/// which this is a multiple.
+pub(super) const PIECE: usize = 4 << 20;
+
 /// One piece's room on the host.
-pub(super) struct StagingBuffer {
+pub(super) struct PieceBuffer {
     /// f32.
     gradient: LockedTensor,
     /// Bytes of rounded weights.
     rounded: LockedTensor,
 }
 
-impl StagingBuffer {
+impl PieceBuffer {
     fn new(copies: &dyn HostCopies, numbers: usize, bytes: usize) -> Result<Self, TrainError> {
         let room = |count: usize, dtype: DType| {
             LockedTensor::new(copies, Tensor::zeros(count, dtype, &Device::Cpu)?)
@@ -41,7 +44,7 @@ impl StagingBuffer {
 /// All buffers, and what copies.
 pub(in super::super) struct Staging {
     pub(super) copies: Box<dyn HostCopies>,
-    pub(super) buffers: Vec<StagingBuffer>,
+    pub(super) buffers: Vec<PieceBuffer>,
     numbers: usize,
     bytes: usize,
 }
@@ -63,7 +66,7 @@ impl Staging {
         if self.buffers.is_empty() || self.numbers < numbers || self.bytes < bytes {
             self.buffers = Vec::new();
             for _ in 0..BUFFERS {
-                self.buffers.push(StagingBuffer::new(&*self.copies, numbers, bytes)?);
+                self.buffers.push(PieceBuffer::new(&*self.copies, numbers, bytes)?);
             }
             (self.numbers, self.bytes) = (numbers, bytes);
         }
