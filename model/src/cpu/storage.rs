@@ -31,7 +31,7 @@ pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&mut [T]) -> R
     }
 }
 
-/// Runs `f` over the bytes of a contiguous CPU tensor of u8, in place.
+/// Runs `f` over the bytes of the numbers of a contiguous CPU tensor, in place and in the machine's own order.
 ///
 /// # Errors
 /// As [`with_slice`].
@@ -55,11 +55,22 @@ impl<R, F: FnOnce(&mut [u8]) -> R> InplaceOp1 for BytesInPlace<F, R> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::U8(bytes), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            bail!("an in-place operation on bytes needs a contiguous tensor of u8")
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("an in-place operation needs a contiguous tensor, not {layout:?}")
+        };
+        fn range<T: bytemuck::Pod>(numbers: &mut [T], start: usize, end: usize) -> Result<&mut [u8]> {
+            numbers.get_mut(start..end).map(bytemuck::cast_slice_mut).ok_or_else(without_memory)
+        }
+        let bytes = match storage {
+            CpuStorage::U8(numbers) => range(numbers, start, end)?,
+            CpuStorage::F16(numbers) => range(numbers, start, end)?,
+            CpuStorage::BF16(numbers) => range(numbers, start, end)?,
+            CpuStorage::F32(numbers) => range(numbers, start, end)?,
+            CpuStorage::F64(numbers) => range(numbers, start, end)?,
+            other => bail!("an in-place operation on bytes has no form for {}", other.dtype_name()),
         };
         if let Some(f) = self.f.take() {
-            *self.result.borrow_mut() = Some(f(&mut bytes[start..end]));
+            *self.result.borrow_mut() = Some(f(bytes));
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Ranks that are processes started by `mpirun`, `srun` or what else starts MPI programs, with the order of sums of
 //! [`crate::collective`].
 //!
-//! Tensors travel as bytes through the host's memory, in pieces: of each tensor a rank gets its own range from all others, adds
-//! the ranges from the left and, where all are to have the sum, gathers what the others have added. So a rank sends and
-//! receives twice the tensors' bytes times (n − 1) / n, and a piece of each rank is in memory besides them.
+//! Tensors travel as bytes, between the tensors' own memory where that is the host's: of each tensor a rank gets its own range
+//! from all others, piece by piece, adds the ranges from the left and, where all are to have the sum, gathers what the others
+//! have added. So a rank sends and receives twice the tensors' bytes times (n − 1) / n, and a piece of each rank is in memory
+//! besides them.
 //!
 //! MPI ends a job in which a process ends without saying so. [`Collective::leave`] says so in time: the process has a grace
 //! period to print its error and to end; where all ranks leave together MPI is ended in order, and otherwise the job is aborted.
@@ -13,19 +14,21 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use mpi::collective::CommunicatorCollectives;
-use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::{Threading, Universe};
+use mpi::point_to_point::{Destination, Source};
+use mpi::request::multiple_scope;
 use mpi::topology::{Communicator, SimpleCommunicator};
 
-use super::bytes::{add_bytes, bytes_of, put_bytes};
-use super::sliced::{part, pieces};
+use super::bytes::{add_bytes, on_bytes, split};
 use super::{Collective, Sliced};
 use crate::TrainError;
 
-/// Numbers of a piece of all ranks together.
-const PIECE: usize = 1 << 20;
+/// Bytes of a piece that is summed at a time: with one of each other rank in a processor's cache.
+const PIECE: usize = 1 << 18;
+/// Bytes of one message at most.
+const MESSAGE: usize = 1 << 26;
 /// How long other ranks are waited for when this one leaves.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a rank that has left may live on.
@@ -79,44 +82,74 @@ impl Mpi {
         Ok(Self(world))
     }
 
-    /// Sends each rank its part of `bytes` and returns what all have sent to this one, by rank; the lengths are known to both.
-    fn all_to_all(&self, bytes: &[u8], sends: &[usize], receives: &[usize]) -> Result<Vec<u8>, TrainError> {
-        let total = receives.iter().sum();
-        let mut received = room(total);
-        let (sends, send_places) = layout(sends)?;
-        let (receives, receive_places) = layout(receives)?;
-        let from = Partition::new(placed(bytes), sends, send_places);
-        let mut into = PartitionMut::new(&mut received[..], receives, receive_places);
-        self.0.all.all_to_all_varcount_into(&from, &mut into);
-        received.truncate(total);
-        Ok(received)
+    /// Sends each other rank its bytes and receives its bytes for this one, of lengths that both know; by rank, this rank's own
+    /// and empty ones are left out.
+    fn exchange(&self, sends: &[&[u8]], receives: &mut [&mut [u8]]) {
+        let others = |rank: &usize| *rank != self.0.rank;
+        let count = sends.len() + receives.len();
+        multiple_scope(count, |scope, requests| {
+            for (rank, bytes) in
+                receives.iter_mut().enumerate().filter(|(rank, bytes)| others(rank) && !bytes.is_empty())
+            {
+                requests
+                    .add(self.0.all.process_at_rank(rank as i32).immediate_receive_into(scope, &mut **bytes));
+            }
+            for (rank, bytes) in
+                sends.iter().enumerate().filter(|(rank, bytes)| others(rank) && !bytes.is_empty())
+            {
+                requests.add(self.0.all.process_at_rank(rank as i32).immediate_send(scope, *bytes));
+            }
+            requests.wait_all(&mut Vec::with_capacity(count));
+        });
     }
 
-    /// The bytes of all ranks, by rank; the lengths are known to all.
-    fn gather_bytes(&self, own: &[u8], lengths: &[usize]) -> Result<Vec<u8>, TrainError> {
-        let total = lengths.iter().sum();
-        let mut received = room(total);
-        let (lengths, places) = layout(lengths)?;
-        let mut into = PartitionMut::new(&mut received[..], lengths, places);
-        self.0.all.all_gather_varcount_into(placed(own), &mut into);
-        received.truncate(total);
-        Ok(received)
+    /// Of each rank's part, the pieces that travel together, as many bytes at most: one of each rank, some of them empty.
+    fn rounds(parts: &[&mut [u8]], most: usize) -> usize {
+        parts.iter().map(|part| part.len().div_ceil(most)).max().unwrap_or(0)
     }
 
-    /// Runs `work` with the pieces of a tensor's ranges that travel together: one of each rank, some of them empty.
-    fn over_pieces(
+    /// Sums each rank's part of one tensor for it. A term's place in a sum is its rank's.
+    fn sum_parts(
         &self,
-        sliced: &Sliced<'_>,
-        mut work: impl FnMut(&[std::ops::Range<usize>]) -> Result<(), TrainError>,
-    ) -> Result<(), TrainError> {
-        let most = (PIECE / self.0.size).max(1);
-        let of_ranks: Vec<Vec<_>> = sliced.ranges.iter().map(|range| pieces(range, most).collect()).collect();
-        let rounds = of_ranks.iter().map(Vec::len).max().unwrap_or(0);
-        for round in 0..rounds {
-            let piece = |of_rank: &Vec<std::ops::Range<usize>>| of_rank.get(round).cloned().unwrap_or(0..0);
-            work(&of_ranks.iter().map(piece).collect::<Vec<_>>())?;
+        dtype: DType,
+        parts: &mut [&mut [u8]],
+        scratch: &mut Vec<u8>,
+    ) -> candle_core::Result<()> {
+        let (own, size) = (self.0.rank, self.0.size);
+        scratch.resize(size * PIECE, 0);
+        for round in 0..Self::rounds(parts, PIECE) {
+            let piece = |part: &[u8]| (round * PIECE).min(part.len())..((round + 1) * PIECE).min(part.len());
+            let place = piece(parts[own]);
+            let mut terms: Vec<&mut [u8]> =
+                scratch.chunks_exact_mut(PIECE).map(|term| &mut term[..place.len()]).collect();
+            let sends: Vec<&[u8]> = parts.iter().map(|part| &part[piece(part)]).collect();
+            self.exchange(&sends, &mut terms);
+            let sum = &mut parts[own][place];
+            let (first, others) = terms.split_at_mut(own);
+            // Before the own term, those of lower ranks; two numbers have one sum in either order.
+            if let [first, lower @ ..] = first {
+                lower.iter().try_for_each(|term| add_bytes(dtype, first, term))?;
+                add_bytes(dtype, sum, first)?;
+            }
+            others.iter().skip(1).try_for_each(|term| add_bytes(dtype, sum, term))?;
         }
         Ok(())
+    }
+
+    /// Brings each rank's part of one tensor to all.
+    fn gather_parts(&self, parts: &mut [&mut [u8]]) {
+        for round in 0..Self::rounds(parts, MESSAGE) {
+            let mut own: &[u8] = &[];
+            let mut receives: Vec<&mut [u8]> = Vec::with_capacity(parts.len());
+            for (rank, part) in parts.iter_mut().enumerate() {
+                let piece = (round * MESSAGE).min(part.len())..((round + 1) * MESSAGE).min(part.len());
+                match rank == self.0.rank {
+                    true => (own, _) = (&part[piece], receives.push(&mut [])),
+                    false => receives.push(&mut part[piece]),
+                }
+            }
+            self.exchange(&vec![own; self.0.size], &mut receives);
+        }
     }
 }
 
@@ -177,27 +210,12 @@ impl Collective for Mpi {
         if self.0.size == 1 {
             return Ok(());
         }
-        for sliced in tensors {
-            let dtype = sliced.tensor.dtype();
-            let width = dtype.size_in_bytes();
-            self.over_pieces(sliced, |pieces| {
-                let mut bytes = Vec::new();
-                for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-                    bytes_of(&part(sliced.tensor, piece)?, &mut bytes)?;
-                }
-                let own = &pieces[self.0.rank];
-                let sends: Vec<usize> = pieces.iter().map(|piece| width * piece.len()).collect();
-                let terms = self.all_to_all(&bytes, &sends, &vec![width * own.len(); self.0.size])?;
-                if own.is_empty() {
-                    return Ok(());
-                }
-                let mut terms = terms.chunks_exact(width * own.len());
-                let mut sum = terms.next().unwrap_or_default().to_vec();
-                for term in terms {
-                    add_bytes(dtype, &mut sum, term)?;
-                }
-                Ok(put_bytes(&part(sliced.tensor, own)?, &sum)?)
-            })?;
+        let mut scratch = Vec::new();
+        for Sliced { tensor, ranges } in tensors {
+            let dtype = tensor.dtype();
+            on_bytes(tensor, |bytes| {
+                self.sum_parts(dtype, &mut split(bytes, ranges, dtype.size_in_bytes())?, &mut scratch)
+            })??;
         }
         Ok(())
     }
@@ -206,26 +224,11 @@ impl Collective for Mpi {
         if self.0.size == 1 {
             return Ok(());
         }
-        for sliced in tensors {
-            let width = sliced.tensor.dtype().size_in_bytes();
-            self.over_pieces(sliced, |pieces| {
-                let mut bytes = Vec::new();
-                let own = &pieces[self.0.rank];
-                if !own.is_empty() {
-                    bytes_of(&part(sliced.tensor, own)?, &mut bytes)?;
-                }
-                let lengths: Vec<usize> = pieces.iter().map(|piece| width * piece.len()).collect();
-                let all = self.gather_bytes(&bytes, &lengths)?;
-                let mut rest = &all[..];
-                for (rank, (piece, &length)) in pieces.iter().zip(&lengths).enumerate() {
-                    let (theirs, others) = rest.split_at(length);
-                    rest = others;
-                    if rank != self.0.rank && !piece.is_empty() {
-                        put_bytes(&part(sliced.tensor, piece)?, theirs)?;
-                    }
-                }
+        for Sliced { tensor, ranges } in tensors {
+            on_bytes(tensor, |bytes| -> candle_core::Result<()> {
+                self.gather_parts(&mut split(bytes, ranges, tensor.dtype().size_in_bytes())?);
                 Ok(())
-            })?;
+            })??;
         }
         Ok(())
     }
@@ -273,34 +276,6 @@ fn failed(problem: impl Into<String>) -> TrainError {
     TrainError::Exchange { library: "MPI", problem: problem.into() }
 }
 
-/// Memory for so many bytes, which is somewhere also where they are none: the address that Rust gives an empty list of bytes is 1,
-/// and to Open MPI this is `MPI_IN_PLACE`.
-fn room(bytes: usize) -> Vec<u8> {
-    vec![0u8; bytes.max(1)]
-}
-
-/// The same bytes, at an address of a memory: see [`room`].
-fn placed(bytes: &[u8]) -> &[u8] {
-    static SOMEWHERE: [u8; 1] = [0];
-    if bytes.is_empty() { &SOMEWHERE[..0] } else { bytes }
-}
-
-/// Lengths and places of parts that lie one behind the other, as MPI takes them.
-fn layout(lengths: &[usize]) -> Result<(Vec<i32>, Vec<i32>), TrainError> {
-    let mut next = 0i32;
-    let (mut counts, mut places) = (Vec::with_capacity(lengths.len()), Vec::with_capacity(lengths.len()));
-    for &length in lengths {
-        let count = i32::try_from(length).ok();
-        let Some((count, end)) = count.and_then(|count| Some((count, next.checked_add(count)?))) else {
-            return Err(failed("a piece of a tensor is too large for its counts"));
-        };
-        counts.push(count);
-        places.push(next);
-        next = end;
-    }
-    Ok((counts, places))
-}
-
 /// So many numbers in as many ranges as ranks, the first ones one longer where they do not come out even.
 fn even_ranges(numbers: usize, ranks: usize) -> Vec<std::ops::Range<usize>> {
     let (each, longer) = (numbers / ranks, numbers % ranks);
@@ -313,18 +288,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_at_an_address_too() {
-        let empty: Vec<u8> = Vec::new();
-        assert!(placed(&empty).is_empty() && placed(&empty).as_ptr() as usize > 1);
-        assert!(room(0).as_ptr() as usize > 1);
-        assert_eq!(placed(&[7, 8]), [7, 8]);
-    }
-
-    #[test]
-    fn ranges_are_even_and_layouts_follow() {
+    fn ranges_are_even() {
         assert_eq!(even_ranges(10, 3), [0..4, 4..7, 7..10]);
         assert_eq!(even_ranges(2, 3), [0..1, 1..2, 2..2]);
-        assert_eq!(layout(&[4, 0, 3]).unwrap(), (vec![4, 0, 3], vec![0, 4, 4]));
-        assert!(layout(&[usize::MAX]).is_err() && layout(&[1 << 30, 1 << 30]).is_err());
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn step(
         let (gradient, device) = (shards.gradient(place)?, shards.owned[place].value.device());
         Some(Moved { weight: &own.full, copy: own.copy.as_ref(), gradient, device })
     })?;
+    shards.end_gradient()?;
     shards.spread_weights()
 }
 

@@ -155,12 +155,15 @@ impl Shards {
     /// A rank is lost; out of memory.
     pub(crate) fn close(&self, decoder: &mut Decoder) -> Result<(), TrainError> {
         decoder.set_segment_hooks(None);
-        for group in 0..self.groups.len() {
-            if !self.groups[group].away.is_empty() {
-                self.gather_group(group)?;
+        self.end_gradient()?;
+        // Group by group: a rank's own ranges of one go before the next comes whole.
+        for (place, group) in self.groups.iter().enumerate().filter(|(_, group)| !group.away.is_empty()) {
+            self.gather_group(place)?;
+            self.collective.settle()?;
+            for own in group.away.iter().filter_map(|&place| self.owned[place].own.as_ref()) {
+                tensor_memory::release(own.computed())?;
             }
         }
-        self.collective.settle()?;
         for (place, owned) in self.owned.iter().enumerate().filter(|(_, owned)| owned.has_master) {
             let master = gather(&*self.collective, &self.weight_item(place), owned.value.device())?;
             if owned.had_master {
@@ -206,11 +209,22 @@ impl Shards {
             }
         }
         passes.is_reduced = false;
-        for &place in self.groups.iter().flat_map(|group| &group.members) {
-            self.gradients[place].iter().try_for_each(tensor_memory::release)?;
-        }
+        self.end_gradient()?;
         for &place in &self.rest {
             zero(&self.whole[place])?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the memory of this rank's ranges of the gradients, once the optimizer has moved the weights by them.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn end_gradient(&self) -> Result<(), TrainError> {
+        if self.has_gradients_by_rank() {
+            for &place in self.groups.iter().flat_map(|group| &group.members) {
+                self.gradients[place].iter().try_for_each(tensor_memory::release)?;
+            }
         }
         Ok(())
     }
