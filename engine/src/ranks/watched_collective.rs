@@ -57,6 +57,14 @@ impl Collective for WatchedCollective {
         self.wait(|inner| inner.reduce_scatter(tensors))
     }
 
+    fn begin_reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.wait(|inner| inner.begin_reduce_scatter(tensors))
+    }
+
+    fn settle_sums(&self) -> Result<(), TrainError> {
+        self.wait(|inner| inner.settle_sums())
+    }
+
     fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
         self.wait(|inner| inner.all_gather_slices(tensors))
     }

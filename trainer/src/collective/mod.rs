@@ -110,6 +110,22 @@ pub trait Collective: Send + Sync {
         self.all_reduce(&tensors.iter().map(|sliced| sliced.tensor).collect::<Vec<_>>())
     }
 
+    /// Begins [`Collective::reduce_scatter`]: the tensors must be left alone until [`Collective::settle_sums`] was called.
+    ///
+    /// # Errors
+    /// As [`Collective::all_reduce`].
+    fn begin_reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.reduce_scatter(tensors)
+    }
+
+    /// Has what is computed from now on wait for the sums that were begun: where they run beside the computation.
+    ///
+    /// # Errors
+    /// A rank is lost, or the device fails.
+    fn settle_sums(&self) -> Result<(), TrainError> {
+        Ok(())
+    }
+
     /// Copies each range of each tensor from the rank that owns it to all others, in place. The tensors may be read once
     /// [`Collective::settle`] was called, and their own ranges must not be written before.
     ///

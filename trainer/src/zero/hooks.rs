@@ -49,7 +49,7 @@ impl SegmentHooks for Shards {
                 self.collective.settle()?;
             }
             let next = passes.program.get(passes.next).copied();
-            match next.filter(|_| self.gathers_ahead.load(Ordering::Relaxed)) {
+            match next.filter(|_| self.exchanges_beside.load(Ordering::Relaxed)) {
                 Some(ahead @ Exchange::Gather(_)) => {
                     passes.next += 1;
                     self.make(passes, ahead)
@@ -84,7 +84,8 @@ impl SegmentHooks for Shards {
                 self.let_go(passes)?;
                 self.make(passes, exchange)?;
             }
-            self.let_go(passes)
+            self.let_go(passes)?;
+            self.end_reduce(passes)
         });
         passes.takes_gradients = false;
     }

@@ -48,6 +48,15 @@ impl Collective for Lockstep<'_> {
         self.inner.reduce_scatter(tensors)
     }
 
+    fn begin_reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.shards.serve_all()?;
+        self.inner.begin_reduce_scatter(tensors)
+    }
+
+    fn settle_sums(&self) -> Result<(), TrainError> {
+        self.inner.settle_sums()
+    }
+
     fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
         self.shards.serve_all()?;
         self.inner.all_gather_slices(tensors)

@@ -21,13 +21,14 @@
 //!    segment by segment in the last micro-batch's backward, right after the segment's gradient is complete, and its memory is
 //!    given back. Before the last micro-batch the accumulated gradient is whole: the sum of micro-batches is taken number by
 //!    number into the place of the one before, which no other rank can go on with. With one micro-batch to a part a rank never
-//!    holds more than a segment's gradient beside its ranges.
+//!    holds more than a segment's gradient, on a GPU those of two, beside its ranges.
 //! 3. The norm is that of all ranks: on a CPU partial sums of 64 Ki numbers, added in the order of tensors as for one rank (ranges
 //!    begin where such a partial sum does).
 //! 4. The optimizer moves the ranges. In stages 1 and 2 the weights are then gathered, in the dtype of computation.
 //!
 //! In stage 3 a block's weights are gathered before its forward and again before its backward, and their memory is given back
-//! after. On a GPU the next block's gather is begun before the block computes, and runs beside it.
+//! after. On a GPU the next block's gather is begun before the block computes, and runs beside it; and a block's gradients are
+//! summed beside the backward of the one below, after which their memory is given back.
 //!
 //! # Ranks whose passes differ
 //!
@@ -40,16 +41,16 @@
 //!
 //! With P trained numbers, n ranks, c bytes of a number that is computed with (4 on a CPU, 2 in bf16), s bytes of optimizer state
 //! a number, m = 4 where c < 4 and 0 else (masters), B numbers of the largest block, E of the embedding, H of an own head, and
-//! R the numbers outside all of these; M micro-batches to a part:
+//! R the numbers outside all of these; M micro-batches to a part; a = 2 on a GPU, where exchanges run beside what is computed, 1 on a CPU:
 //!
 //! | | weights | masters and state | gradients, f32 |
 //! |---|---|---|---|
 //! | 0 | c P | (m + s) P | 4 P |
 //! | 1 | c P | (m + s) P / n | 4 P |
-//! | 2 | c P | (m + s) P / n | 4 P / n + 4 max(B, E, H) with M = 1; 4 P / n + 4 P else |
-//! | 3 | c (P / n + R + max(a B, E, H)), a = 2 on a GPU, 1 on a CPU | (m + s) P / n; on a CPU 4 P / n is the weights' own | as 2 |
+//! | 2 | c P | (m + s) P / n | 4 P / n + 4 (max(B, E, H) + (a − 1) B) with M = 1; 4 P / n + 4 P else |
+//! | 3 | c (P / n + R + max(a B, E, H)) | (m + s) P / n; on a CPU 4 P / n is the weights' own | as 2 |
 //!
-//! A rank's ranges of the gradients have memory from their sum to the next step. A tied head is the embedding: its gradient is there from the head's pass to the end of the backward, 4 E more. On a CPU
+//! A rank's ranges of the gradients have memory from their sum to the optimizer's step. A tied head is the embedding: its gradient is there from the head's pass to the end of the backward, 4 E more. On a CPU
 //! with c = 4 the range that the optimizer moves is the range of the weights: it counts once.
 //!
 //! # Bytes over the wire, sent by each rank in one step

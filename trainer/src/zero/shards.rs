@@ -35,8 +35,8 @@ pub(crate) struct Shards {
     whole: Vec<Tensor>,
     /// This rank's ranges of their sum, flat; where they are no views of the whole, without memory until they are summed.
     gradients: Vec<Option<Tensor>>,
-    /// Whether a gather runs beside what is computed.
-    pub(super) gathers_ahead: AtomicBool,
+    /// Whether gathers and sums run beside what is computed.
+    pub(super) exchanges_beside: AtomicBool,
     pub(super) passes: Mutex<Passes>,
 }
 
@@ -62,6 +62,8 @@ pub(super) struct Passes {
     pub(super) has_weights: Vec<bool>,
     /// By group: whether its gradients are.
     has_gradients: Vec<bool>,
+    /// The group whose sums were begun and not yet waited for.
+    reducing: Option<usize>,
     /// Whether this step's gradients were summed by its last backward.
     is_reduced: bool,
     /// Whether gradients are taken that no other rank gets.
@@ -132,7 +134,7 @@ impl Shards {
             rest,
             whole,
             gradients: own,
-            gathers_ahead: AtomicBool::new(!decoder.device().is_cpu()),
+            exchanges_beside: AtomicBool::new(!decoder.device().is_cpu()),
             passes: Mutex::new(Passes {
                 has_weights: vec![false; groups.len()],
                 has_gradients: vec![false; groups.len()],
@@ -185,11 +187,12 @@ impl Shards {
     }
 
     /// Bytes that a step's passes take beside what is there before: this rank's ranges of the gradients, and the largest segment's
-    /// gradients and weights.
+    /// gradients and weights, twice: those of the next come while those of the one before are summed.
     pub(crate) fn coming_bytes(&self) -> u64 {
         let bytes = |tensor: &Tensor| (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
         let of_all = |tensors: &[Tensor]| tensors.iter().map(bytes).sum::<u64>();
-        let segment = |group: &Group| of_all(&group.gradients) + 2 * of_all(&group.weights);
+        let at_once = if self.exchanges_beside.load(Ordering::Relaxed) { 2 } else { 1 };
+        let segment = |group: &Group| at_once * (of_all(&group.gradients) + of_all(&group.weights));
         let own = match self.has_gradients_by_rank() {
             true => self.gradients.iter().flatten().map(bytes).sum(),
             false => 0,
@@ -202,7 +205,11 @@ impl Shards {
     /// # Errors
     /// The device fails.
     pub(crate) fn begin_gradient(&self) -> Result<(), TrainError> {
-        let mut passes = self.lock();
+        let mut guard = self.lock();
+        let passes = &mut *guard;
+        if passes.reducing.take().is_some() {
+            self.collective.settle_sums()?;
+        }
         for (group, there) in self.groups.iter().zip(&mut passes.has_gradients) {
             if std::mem::take(there) {
                 group.gradients.iter().try_for_each(tensor_memory::release)?;
@@ -250,6 +257,7 @@ impl Shards {
                 self.reduce_group(&mut passes, group)?;
             }
         }
+        self.end_reduce(&mut passes)?;
         let rest: Vec<Sliced<'_>> = self.rest.iter().map(|&place| self.sliced_gradient(place)).collect();
         self.collective.reduce_scatter(&rest)
     }
@@ -363,7 +371,7 @@ impl Shards {
                 reduce(last, is_last).into_iter().chain(blocks).chain(reduce(0, is_last)).collect()
             }
         };
-        if self.gathers_ahead.load(Ordering::Relaxed) {
+        if self.exchanges_beside.load(Ordering::Relaxed) {
             for place in 1..program.len() {
                 // One block ahead: beside the block that computes.
                 if let [Exchange::Reduce(_), Exchange::Gather(_)] = program[place - 1..=place] {
@@ -395,7 +403,7 @@ impl Shards {
             self.make(passes, exchange)?;
             self.let_go(passes)?;
         }
-        Ok(())
+        self.end_reduce(passes)
     }
 
     /// The pass is this rank's own.
@@ -453,13 +461,22 @@ impl Shards {
         Ok(())
     }
 
-    /// Sums a group's gradients over the ranks and keeps this rank's ranges of them.
+    /// Begins to sum a group's gradients over the ranks; those of the group before are kept first.
     fn reduce_group(&self, passes: &mut Passes, group: usize) -> Result<(), TrainError> {
+        self.end_reduce(passes)?;
         self.make_room(passes, group)?;
-        let members = &self.groups[group].members;
-        let sliced: Vec<Sliced<'_>> = members.iter().map(|&place| self.sliced_gradient(place)).collect();
-        self.collective.reduce_scatter(&sliced)?;
-        for &place in members {
+        let members = self.groups[group].members.iter();
+        self.collective
+            .begin_reduce_scatter(&members.map(|&place| self.sliced_gradient(place)).collect::<Vec<_>>())?;
+        passes.reducing = Some(group);
+        if self.exchanges_beside.load(Ordering::Relaxed) { Ok(()) } else { self.end_reduce(passes) }
+    }
+
+    /// Keeps this rank's ranges of the sums that were begun, and gives back the memory of the rest.
+    pub(super) fn end_reduce(&self, passes: &mut Passes) -> Result<(), TrainError> {
+        let Some(group) = passes.reducing.take() else { return Ok(()) };
+        self.collective.settle_sums()?;
+        for &place in &self.groups[group].members {
             if let Some(own) = &self.gradients[place] {
                 let range = &self.owned[place].ranges[self.collective.rank()];
                 tensor_memory::provide(own)?;

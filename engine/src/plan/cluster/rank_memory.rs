@@ -35,7 +35,7 @@ fn of_part(settings: &TrainSettings, ranks: usize) -> TrainSettings {
 /// recipe's, or take less.
 ///
 /// Ranks divide what `train.zero` says. Gradients are accumulated whole where a part of a batch has several micro-batches, since no
-/// other rank can go on with the sum of some; with one a rank holds those of a segment (a block, the embedding, the head)
+/// other rank can go on with the sum of some; with one a rank holds those of a segment (a block and the one that is summed meanwhile, the embedding, the head)
 /// beside its share. Weights come block by block, one ahead.
 pub(super) fn rank_memory(
     models: &Models<'_>,
@@ -71,7 +71,7 @@ pub(super) fn rank_memory(
         let micro = micro_batches(part.batch_size as f64, pairs, part.micro_batch_tokens);
         match micro > 1.0 {
             true => bytes.add("all gradients, undivided", state.gradients),
-            false => bytes.add("a segment's gradients, undivided", 4 * segments.gradients()),
+            false => bytes.add("gradients of two segments, undivided", 4 * segments.gradients()),
         }
     }
     let keep = memory::keep_beside(models, &part, bytes.total(), Some(memory));
@@ -100,8 +100,8 @@ impl Segments {
         Self { block: blocks / policy.num_layers.max(1) as u64, table, is_tied }
     }
 
-    /// Of the largest gradient; a tied table's is there from the head's pass to the end besides.
+    /// Of the largest gradients of two segments in a row; a tied table's is there from the head's pass to the end.
     fn gradients(&self) -> u64 {
-        self.block.max(self.table) + if self.is_tied { self.table } else { 0 }
+        self.block + if self.is_tied { self.table + self.block } else { self.table.max(self.block) }
     }
 }

@@ -114,12 +114,12 @@ fn ranks_divide_what_their_form_divides() {
     // bf16 weights; masters, gradients and squares in f32.
     assert_eq!(state(TrainingForm::DataParallel, 4), 14 * numbers);
     assert_eq!(state(TrainingForm::Zero1, 4), 6 * numbers + 2 * numbers);
-    // One pair to a rank: a block's gradient beside the share, and the tied table's of 32 × 16.
+    // One pair to a rank: the gradients of two blocks beside the share, and the tied table's of 32 × 16.
     let (table, block) = (32 * 16, numbers - 32 * 16);
-    assert_eq!(state(TrainingForm::Zero2, 4), 2 * numbers + 3 * numbers + 4 * (block + table));
+    assert_eq!(state(TrainingForm::Zero2, 4), 2 * numbers + 3 * numbers + 4 * (2 * block + table));
     assert_eq!(
         state(TrainingForm::Zero3, 4),
-        (2 * numbers).div_ceil(4) + 3 * numbers + 2 * 2 * block + 4 * (block + table)
+        (2 * numbers).div_ceil(4) + 3 * numbers + 2 * 2 * block + 4 * (2 * block + table)
     );
     // Two pairs to a rank, a micro-batch each: all gradients are there until the last one.
     let recipe = crate::plan::memory::tests::recipe(&[

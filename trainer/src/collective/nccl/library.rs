@@ -1,16 +1,16 @@
 //! NCCL itself, by candle's cudarc, which links it: a build with `nccl` and the program need libnccl.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaStream, result::event};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, result::event};
 use candle_core::cuda_backend::cudarc::nccl::{result, sys};
 use candle_core::{DType, Device};
 
-use super::{Call, Library, Numbers};
+use super::{Beside, Call, Library, Numbers};
 use crate::TrainError;
 use crate::collective::id_exchange::{IdExchange, RankId};
 
@@ -23,6 +23,8 @@ pub struct Cuda {
     computing: Arc<CudaStream>,
     /// What is exchanged.
     exchanging: Arc<CudaStream>,
+    /// Where the last gathers end, and the last sums.
+    marks: Mutex<[Option<CudaEvent>; 2]>,
 }
 
 // SAFETY: a communicator may be used from any thread, one at a time, which is how a `Collective` is called.
@@ -60,7 +62,14 @@ impl Cuda {
         nccl("joining the ranks", unsafe { result::comm_init_rank(&mut communicator, count, id, number) })?;
         let exchanging = computing.fork().map_err(failed)?;
         let is_aborted = AtomicBool::new(false);
-        Ok(Self { device: device.clone(), communicator, is_aborted, computing, exchanging })
+        Ok(Self {
+            device: device.clone(),
+            communicator,
+            is_aborted,
+            computing,
+            exchanging,
+            marks: Mutex::default(),
+        })
     }
 
     fn begin(&self, rank: usize, call: Call) -> Result<result::NcclStatus, result::NcclError> {
@@ -73,7 +82,7 @@ impl Cuda {
         };
         let world = self.world();
         // SAFETY: the numbers are a tensor's, on this communicator's device; its memory is freed in the order of the computing
-        // stream, which waits for the exchanging one before (`order`).
+        // stream, which waits for the exchanging one before (`order`, `order_marked`).
         unsafe {
             match call {
                 Call::AllReduce(n) => result::all_reduce(
@@ -155,6 +164,19 @@ impl Library for Cuda {
 
     fn order(&self) -> Result<(), TrainError> {
         self.computing.join(&self.exchanging).map_err(failed)
+    }
+
+    fn mark(&self, beside: Beside) -> Result<(), TrainError> {
+        let end = self.exchanging.record_event(None).map_err(failed)?;
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)[beside as usize] = Some(end);
+        Ok(())
+    }
+
+    fn order_marked(&self, beside: Beside) -> Result<(), TrainError> {
+        match &self.marks.lock().unwrap_or_else(PoisonError::into_inner)[beside as usize] {
+            Some(end) => self.computing.wait(end).map_err(failed),
+            None => Ok(()),
+        }
     }
 
     fn wait(&self) -> Result<(), TrainError> {

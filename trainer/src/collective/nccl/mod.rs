@@ -9,7 +9,8 @@
 //! | `all_gather` | `ncclAllGather` of a small tensor, then the host waits |
 //!
 //! The tensors of one call go in one group. Exchanges run on a stream of their own, in the order of the calls, each after what was
-//! computed before it. What is computed after a call waits for it, but for `all_gather_slices`: there `settle` has it wait.
+//! computed before it. What is computed after a call waits for it, but for `all_gather_slices` and `begin_reduce_scatter`: there
+//! `settle` and `settle_sums` have it wait, each for the last of its own calls, so that neither waits for the other.
 //!
 //! A peer that is gone shows as an error of the communicator, which the host asks for while it waits; ranks exchange some numbers
 //! before each pass and after each step, so that no rank goes on for longer than that.
@@ -60,6 +61,15 @@ pub enum Call {
     Broadcast(Numbers, usize),
 }
 
+/// Calls that run beside what is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Of weights.
+    Gathers,
+    /// Of gradients.
+    Sums,
+}
+
 /// The library, and the streams that its calls run on.
 pub trait Library: Send + Sync {
     /// Begins the calls as one group, after all that was computed so far.
@@ -67,6 +77,12 @@ pub trait Library: Send + Sync {
 
     /// Has what is computed from now on wait for the calls so far.
     fn order(&self) -> Result<(), TrainError>;
+
+    /// Marks the calls so far as the last ones of a kind.
+    fn mark(&self, beside: Beside) -> Result<(), TrainError>;
+
+    /// Has what is computed from now on wait for the calls up to the mark of a kind, if there is one.
+    fn order_marked(&self, beside: Beside) -> Result<(), TrainError>;
 
     /// Waits on the host until all calls are done, or a peer is gone.
     fn wait(&self) -> Result<(), TrainError>;
@@ -110,6 +126,15 @@ impl<L: Library> GpuRank<L> {
     fn run_in_order(&self, calls: &[Call]) -> Result<(), TrainError> {
         self.run(calls)?;
         if self.world == 1 { Ok(()) } else { self.library.order() }
+    }
+
+    fn run_beside(&self, calls: &[Call], beside: Beside) -> Result<(), TrainError> {
+        self.run(calls)?;
+        if self.world == 1 { Ok(()) } else { self.library.mark(beside) }
+    }
+
+    fn settle_marked(&self, beside: Beside) -> Result<(), TrainError> {
+        if self.world == 1 { Ok(()) } else { self.library.order_marked(beside) }
     }
 }
 
@@ -181,12 +206,20 @@ impl<L: Library + 'static> Collective for GpuRank<L> {
         self.run_in_order(&calls_of(tensors, Call::ReduceScatter, Call::Reduce)?)
     }
 
+    fn begin_reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
+        self.run_beside(&calls_of(tensors, Call::ReduceScatter, Call::Reduce)?, Beside::Sums)
+    }
+
+    fn settle_sums(&self) -> Result<(), TrainError> {
+        self.settle_marked(Beside::Sums)
+    }
+
     fn all_gather_slices(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
-        self.run(&calls_of(tensors, Call::AllGather, Call::Broadcast)?)
+        self.run_beside(&calls_of(tensors, Call::AllGather, Call::Broadcast)?, Beside::Gathers)
     }
 
     fn settle(&self) -> Result<(), TrainError> {
-        if self.world == 1 { Ok(()) } else { self.library.order() }
+        self.settle_marked(Beside::Gathers)
     }
 
     fn handle(&self) -> Option<Arc<dyn Collective>> {
@@ -245,6 +278,16 @@ mod tests {
             Ok(())
         }
 
+        fn mark(&self, beside: Beside) -> Result<(), TrainError> {
+            self.log.lock().unwrap().push(format!("mark {beside:?}"));
+            Ok(())
+        }
+
+        fn order_marked(&self, beside: Beside) -> Result<(), TrainError> {
+            self.log.lock().unwrap().push(format!("order {beside:?}"));
+            Ok(())
+        }
+
         fn wait(&self) -> Result<(), TrainError> {
             self.log.lock().unwrap().push("wait".into());
             Ok(())
@@ -277,7 +320,9 @@ mod tests {
             rank.all_reduce(&[&a, &b]).unwrap();
             rank.reduce_scatter(&sliced).unwrap();
             rank.all_gather_slices(&sliced).unwrap();
+            rank.begin_reduce_scatter(&sliced[..1]).unwrap();
             rank.settle().unwrap();
+            rank.settle_sums().unwrap();
             rank.broadcast(&[&b], 0).unwrap();
             rank.handle().unwrap().leave();
         });
@@ -295,7 +340,12 @@ mod tests {
                 "group of 2 by 1",
                 "all-gather 0+10",
                 "broadcast 10+9 from 1",
-                "order",
+                "mark Gathers",
+                "group of 1 by 1",
+                "reduce-scatter 0+10",
+                "mark Sums",
+                "order Gathers",
+                "order Sums",
                 "group of 1 by 1",
                 "broadcast 10+9 from 0",
                 "order",
