@@ -63,16 +63,33 @@ struct Draw {
     double top_p, min_p;
 };
 
+// Tokens from the greatest logit on down, and their mass.
+struct Prefix {
+    unsigned long long mass;
+    unsigned tokens;
+};
+
+__device__ __forceinline__ Prefix operator+(Prefix a, Prefix b) { return {a.mass + b.mass, a.tokens + b.tokens}; }
+
+// A bucket's mass in three parts, of bits 0, 12 and 24 on: a 64-bit sum in shared memory is a loop of compare-and-swap, one of
+// 32 bits is a single instruction. A part is below 2¹², so that no sum over 2²⁰ tokens overflows.
+struct Buckets {
+    unsigned low[BUCKETS], middle[BUCKETS], high[BUCKETS], counts[BUCKETS];
+};
+
 struct DrawScratch {
-    unsigned long long masses[BUCKETS];
-    unsigned counts[BUCKETS];
-    unsigned long long keys[SORTED];
-    unsigned long long partial[THREADS];
+    // The buckets are done with before the keys are written.
+    union {
+        Buckets buckets;
+        unsigned long long keys[SORTED];
+    };
+    Prefix warps[THREADS / WARP];
     double room[32];
     float float_room[32];
     // What one thread finds for all.
-    unsigned long long prefix, above_mass, floor;
-    unsigned above_count, found, members, chosen;
+    Prefix above;
+    unsigned long long floor;
+    unsigned found, members, chosen;
 };
 
 // What the filters go by.
@@ -82,81 +99,100 @@ struct RowOfLogits {
     float greatest, inverse, scale;
 };
 
-// The rank of the last token that is kept: the shortest prefix, of tokens with rank ≤ floor, that has `count` tokens (by_count)
-// or a mass of `target`. Where no prefix reaches it, floor itself. All threads get it.
-__device__ unsigned long long last_kept(DrawScratch& s, const RowOfLogits& row, unsigned long long floor, bool by_count,
-                                        unsigned count, double target) {
+// What the last kept token is found by: the number of tokens, or their mass.
+struct Target {
+    bool by_count;
+    unsigned count;
+    double mass;
+
+    __device__ __forceinline__ bool is_reached(Prefix prefix) const {
+        return by_count ? prefix.tokens >= count : (double)prefix.mass / UNIT >= mass;
+    }
+};
+
+__device__ __forceinline__ void clear(Buckets& buckets) {
+    for (int b = threadIdx.x; b < BUCKETS; b += THREADS)
+        buckets.low[b] = buckets.middle[b] = buckets.high[b] = buckets.counts[b] = 0;
+}
+
+__device__ __forceinline__ void count_token(Buckets& buckets, int b, unsigned long long mass, bool by_count) {
+    atomicAdd(&buckets.counts[b], 1u);
+    if (by_count) return;
+    atomicAdd(&buckets.low[b], (unsigned)mass & 0xFFFu);
+    atomicAdd(&buckets.middle[b], (unsigned)(mass >> 12) & 0xFFFu);
+    if (mass >> 24) atomicAdd(&buckets.high[b], (unsigned)(mass >> 24));
+}
+
+__device__ __forceinline__ Prefix bucket_at(const Buckets& buckets, int b) {
+    return {buckets.low[b] + ((unsigned long long)buckets.middle[b] << 12) + ((unsigned long long)buckets.high[b] << 24),
+            buckets.counts[b]};
+}
+
+// The sum of what the threads before this one have.
+__device__ Prefix before_thread(DrawScratch& s, Prefix own) {
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    Prefix sum = own;
+    for (int step = 1; step < WARP; step *= 2) {
+        const Prefix other = {__shfl_up_sync(FULL_WARP, sum.mass, step), __shfl_up_sync(FULL_WARP, sum.tokens, step)};
+        if (lane >= step) sum = sum + other;
+    }
+    __syncthreads();
+    if (lane == WARP - 1) s.warps[warp] = sum;
+    __syncthreads();
+    Prefix before = {sum.mass - own.mass, sum.tokens - own.tokens};
+    for (int w = 0; w < warp; w++) before = before + s.warps[w];
+    return before;
+}
+
+// The rank of the last token that is kept: the shortest prefix, of tokens with rank ≤ floor, that reaches the target. Where no
+// prefix does, floor itself. All threads get it. `is_counted`: the buckets of distance hold all tokens already.
+__device__ unsigned long long last_kept(DrawScratch& s, const RowOfLogits& row, unsigned long long floor, Target target,
+                                        bool is_counted) {
     const int thread = threadIdx.x;
-    const auto reached = [&](unsigned long long mass, unsigned tokens) {
-        return by_count ? tokens >= count : (double)mass / UNIT >= target;
-    };
     // Level 0: buckets of distance. Then, where a bucket holds too many, digits of the rank, eight bits at a time.
     int shift = 64;
     unsigned long long prefix = 0;
     int first_bucket = -1;
-    __syncthreads();
-    if (thread == 0) {
-        s.above_mass = 0;
-        s.above_count = 0;
-    }
+    Prefix above = {0, 0};
     for (;;) {
-        const int buckets = first_bucket < 0 ? BUCKETS : 256;
-        for (int b = thread; b < BUCKETS; b += THREADS) {
-            s.masses[b] = 0;
-            s.counts[b] = 0;
-        }
-        __syncthreads();
         const int next = first_bucket < 0 ? 64 : shift - 8;
-        for (int i = thread; i < row.vocab; i += THREADS) {
-            const float logit = row.logits[i];
-            const unsigned long long mass = mass_of(logit, row.greatest, row.inverse), rank = rank_of(logit, i);
-            if (mass == 0 || rank > floor) continue;
-            int b = bucket_of(logit, row.greatest, row.scale);
-            if (first_bucket >= 0) {
-                if (b != first_bucket || (shift < 64 && rank >> shift != prefix)) continue;
-                b = (int)(rank >> next & 255);
+        if (!is_counted) {
+            __syncthreads();
+            clear(s.buckets);
+            __syncthreads();
+            for (int i = thread; i < row.vocab; i += THREADS) {
+                const float logit = row.logits[i];
+                int b = bucket_of(logit, row.greatest, row.scale);
+                if (first_bucket >= 0 && b != first_bucket) continue;
+                const unsigned long long rank = rank_of(logit, i);
+                if (rank > floor || (shift < 64 && rank >> shift != prefix)) continue;
+                const unsigned long long mass = mass_of(logit, row.greatest, row.inverse);
+                if (mass == 0) continue;
+                if (first_bucket >= 0) b = (int)(rank >> next & 255);
+                count_token(s.buckets, b, mass, target.by_count);
             }
-            atomicAdd(&s.masses[b], mass);
-            atomicAdd(&s.counts[b], 1u);
         }
+        is_counted = false;
+        if (thread == 0) s.found = BUCKETS;
         __syncthreads();
-        // Each thread sums its share of the buckets; then one walks over the shares.
+        // Each thread has a share of the buckets; in one of the shares the target is reached.
+        const int buckets = first_bucket < 0 ? BUCKETS : 256;
         const int share = (buckets + THREADS - 1) / THREADS;
-        unsigned long long mine = 0;
-        unsigned my_count = 0;
-        for (int b = thread * share; b < min((thread + 1) * share, buckets); b++) {
-            mine += s.masses[b];
-            my_count += s.counts[b];
-        }
-        s.partial[thread] = by_count ? my_count : mine;
-        __syncthreads();
-        if (thread == 0) {
-            s.found = BUCKETS;
-            unsigned long long so_far = by_count ? s.above_count : s.above_mass;
-            int part = 0;
-            while (part < THREADS && !reached(so_far + s.partial[part], (unsigned)(so_far + s.partial[part])))
-                so_far += s.partial[part++];
-            unsigned long long mass = s.above_mass;
-            unsigned tokens = s.above_count;
-            for (int b = 0; b < min(part * share, buckets); b++) {
-                mass += s.masses[b];
-                tokens += s.counts[b];
-            }
-            for (int b = part * share; b < buckets; b++) {
-                if (reached(mass + s.masses[b], tokens + s.counts[b]) && s.counts[b] > 0) {
-                    s.found = b;
-                    s.members = s.counts[b];
-                    break;
-                }
-                mass += s.masses[b];
-                tokens += s.counts[b];
-            }
-            s.above_mass = mass;
-            s.above_count = tokens;
+        const int begin = min(thread * share, buckets), end = min(begin + share, buckets);
+        Prefix mine = {0, 0};
+        for (int b = begin; b < end; b++) mine = mine + bucket_at(s.buckets, b);
+        Prefix so_far = above + before_thread(s, mine);
+        if (!target.is_reached(so_far) && target.is_reached(so_far + mine)) {
+            int b = begin;
+            while (!target.is_reached(so_far + bucket_at(s.buckets, b))) so_far = so_far + bucket_at(s.buckets, b++);
+            s.found = b;
+            s.members = s.buckets.counts[b];
+            s.above = so_far;
         }
         __syncthreads();
         // Rounding alone can bring it about that all tokens together do not reach the target.
         if (s.found == BUCKETS) return floor;
+        above = s.above;
         if (first_bucket < 0) {
             first_bucket = s.found;
         } else {
@@ -164,24 +200,30 @@ __device__ unsigned long long last_kept(DrawScratch& s, const RowOfLogits& row, 
             shift = next;
         }
         if (s.members <= SORTED || shift == 0) break;
-        __syncthreads();
     }
     // The bucket's tokens in the order of rank.
-    if (thread == 0) s.chosen = 0;
-    for (int i = thread; i < SORTED; i += THREADS) s.keys[i] = ~0ull;
+    if (thread == 0) {
+        s.chosen = 0;
+        s.floor = floor;
+    }
     __syncthreads();
     for (int i = thread; i < row.vocab; i += THREADS) {
         const float logit = row.logits[i];
+        if (bucket_of(logit, row.greatest, row.scale) != first_bucket) continue;
         const unsigned long long rank = rank_of(logit, i);
-        if (rank > floor || bucket_of(logit, row.greatest, row.scale) != first_bucket) continue;
-        if (shift < 64 && rank >> shift != prefix) continue;
+        if (rank > floor || (shift < 64 && rank >> shift != prefix)) continue;
         if (mass_of(logit, row.greatest, row.inverse) == 0) continue;
         s.keys[atomicAdd(&s.chosen, 1u)] = rank;
     }
     __syncthreads();
-    for (int size = 2; size <= SORTED; size *= 2) {
+    const int chosen = (int)s.chosen;
+    int sorted = 2;
+    while (sorted < chosen) sorted *= 2;
+    for (int i = chosen + thread; i < sorted; i += THREADS) s.keys[i] = ~0ull;
+    __syncthreads();
+    for (int size = 2; size <= sorted; size *= 2) {
         for (int step = size / 2; step > 0; step /= 2) {
-            for (int i = thread; i < SORTED; i += THREADS) {
+            for (int i = thread; i < sorted; i += THREADS) {
                 const int other = i ^ step;
                 if (other > i) {
                     const bool rising = (i & size) == 0;
@@ -195,21 +237,17 @@ __device__ unsigned long long last_kept(DrawScratch& s, const RowOfLogits& row, 
             __syncthreads();
         }
     }
-    for (unsigned i = thread; i < s.chosen; i += THREADS)
-        s.masses[i] = mass_of(logit_of(s.keys[i]), row.greatest, row.inverse);
-    __syncthreads();
-    if (thread == 0) {
-        s.floor = floor;
-        unsigned long long mass = s.above_mass;
-        unsigned tokens = s.above_count;
-        for (unsigned i = 0; i < s.chosen; i++) {
-            mass += s.masses[i];
-            tokens++;
-            if (reached(mass, tokens)) {
-                s.floor = s.keys[i];
-                break;
-            }
-        }
+    // As with the buckets.
+    const int share = SORTED / THREADS;
+    const int begin = min(thread * share, chosen), end = min(begin + share, chosen);
+    const auto member = [&](int i) { return Prefix{mass_of(logit_of(s.keys[i]), row.greatest, row.inverse), 1}; };
+    Prefix mine = {0, 0};
+    for (int i = begin; i < end; i++) mine = mine + member(i);
+    Prefix so_far = above + before_thread(s, mine);
+    if (!target.is_reached(so_far) && target.is_reached(so_far + mine)) {
+        int i = begin;
+        while (!target.is_reached(so_far + member(i))) so_far = so_far + member(i++);
+        s.floor = s.keys[i];
     }
     __syncthreads();
     return s.floor;
@@ -264,13 +302,24 @@ __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_p
     }
     // Past this distance a mass rounds to 0: 35 ln 2, and a little.
     row.scale = (float)BUCKETS * inverse / 24.4f;
-    double plain = 0, total = 0;
+    const bool by_count = top_k > 0 && top_k < vocab;
+    const bool is_counted = temperature != 0 && (by_count || top_p < 1.0);
+    if (is_counted) {
+        clear(s.buckets);
+        __syncthreads();
+    }
+    double plain = 0;
+    unsigned long long all_mass = 0;
     for (int i = thread; i < vocab; i += THREADS) {
-        plain += (double)mass_exp(__fsub_rn(row.logits[i], row.greatest));
-        total += (double)mass_of(row.logits[i], row.greatest, inverse) / UNIT;
+        const float logit = row.logits[i];
+        plain += (double)mass_exp(__fsub_rn(logit, row.greatest));
+        const unsigned long long mass = mass_of(logit, row.greatest, inverse);
+        all_mass += mass;
+        if (is_counted && mass > 0)
+            count_token(s.buckets, bucket_of(logit, row.greatest, row.scale), mass, by_count);
     }
     plain = block_sum(plain, s.room);
-    total = block_sum(total, s.room);
+    double total = block_sum((double)all_mass / UNIT, s.room);
 
     int chosen = -1;
     if (temperature == 0) {
@@ -287,59 +336,71 @@ __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_p
         chosen = (int)least;
     } else {
         unsigned long long floor = ~0ull;
-        const auto kept = [&](int i, unsigned long long& mass) {
-            mass = mass_of(row.logits[i], row.greatest, inverse);
-            return mass > 0 && rank_of(row.logits[i], i) <= floor && (double)mass / UNIT >= min_p;
+        const unsigned long long least = (unsigned long long)ceil(min_p * UNIT);
+        const auto kept_mass = [&](int i) -> unsigned long long {
+            const float logit = row.logits[i];
+            if (rank_of(logit, i) > floor) return 0;
+            const unsigned long long mass = mass_of(logit, row.greatest, inverse);
+            return mass >= least ? mass : 0;
         };
-        const auto sum_down_to_floor = [&]() {
-            double sum = 0;
-            for (int i = thread; i < vocab; i += THREADS) {
-                const unsigned long long mass = mass_of(row.logits[i], row.greatest, inverse);
-                if (rank_of(row.logits[i], i) <= floor) sum += (double)mass / UNIT;
-            }
-            return block_sum(sum, s.room);
-        };
-        if (top_k > 0 && top_k < vocab) {
-            floor = last_kept(s, row, floor, true, (unsigned)top_k, 0);
-            total = sum_down_to_floor();
+        if (by_count) {
+            floor = last_kept(s, row, floor, {true, (unsigned)top_k, 0}, true);
+            unsigned long long mine = 0;
+            for (int i = thread; i < vocab; i += THREADS)
+                if (rank_of(row.logits[i], i) <= floor) mine += mass_of(row.logits[i], row.greatest, inverse);
+            total = block_sum((double)mine / UNIT, s.room);
         }
-        if (top_p < 1.0) floor = last_kept(s, row, floor, false, 0, top_p * total);
-        // Every warp sums a stretch of its own; the draw walks over the stretches, then through one.
+        if (top_p < 1.0) floor = last_kept(s, row, floor, {false, 0, top_p * total}, !by_count);
+        // Every warp sums a stretch of its own, then a part of the stretch that holds the draw; one warp walks through that part.
         const int warp = thread / WARP, lane = thread % WARP, warps = THREADS / WARP;
-        const int stretch = (vocab + warps - 1) / warps;
-        const int begin = warp * stretch, end = min(begin + stretch, vocab);
-        double mine = 0;
-        unsigned long long mass;
-        for (int i = begin + lane; i < end; i += WARP)
-            if (kept(i, mass)) mine += (double)mass / UNIT;
-        mine = warp_sum(mine);
-        __syncthreads();
-        if (lane == 0) s.room[warp] = mine;
-        __syncthreads();
-        double all = 0;
-        for (int w = 0; w < warps; w++) all += s.room[w];
-        const double target = uniform_of(draw.step, draw.sample, draw.tag[0], draw.tag[1], draw.key[0], draw.key[1]) * all;
-        double below = 0;
-        int at = 0, last_with_mass = 0;
-        for (; at < warps; at++) {
-            if (s.room[at] > 0) last_with_mass = at;
-            if (below + s.room[at] > target) break;
-            below += s.room[at];
-        }
+        int begin = 0, end = vocab;
+        double below = 0, target = 0;
         // Nothing is above the target: the last token that is kept.
-        const bool wants_last = at == warps;
-        if (wants_last) at = last_with_mass;
-        if (warp == at) {
+        bool wants_last = false;
+        for (int level = 0; level < 2; level++) {
+            const int stretch = (end - begin + warps - 1) / warps;
+            const int first = min(begin + warp * stretch, end), last = min(first + stretch, end);
+            unsigned long long mine = 0;
+            for (int i = first + lane; i < last; i += WARP) mine += kept_mass(i);
+            const double sum = warp_sum((double)mine / UNIT);
+            __syncthreads();
+            if (lane == 0) s.room[warp] = sum;
+            __syncthreads();
+            if (level == 0) {
+                double all = 0;
+                for (int w = 0; w < warps; w++) all += s.room[w];
+                target = uniform_of(draw.step, draw.sample, draw.tag[0], draw.tag[1], draw.key[0], draw.key[1]) * all;
+            }
+            int at = 0, last_with_mass = 0;
+            double up_to = below, up_to_last = below;
+            for (; at < warps; at++) {
+                if (s.room[at] > 0) {
+                    last_with_mass = at;
+                    up_to_last = up_to;
+                }
+                if (!wants_last && up_to + s.room[at] > target) break;
+                up_to += s.room[at];
+            }
+            if (at == warps) {
+                wants_last = true;
+                at = last_with_mass;
+                up_to = up_to_last;
+            }
+            below = up_to;
+            begin = min(begin + at * stretch, end);
+            end = min(begin + stretch, end);
+        }
+        if (warp == 0) {
             for (int start = begin; start < end; start += WARP) {
                 const int i = start + lane;
-                const bool is_kept = i < end && kept(i, mass);
+                const unsigned long long mass = i < end ? kept_mass(i) : 0;
                 // The kept mass up to and with this lane.
-                double sum = is_kept ? (double)mass / UNIT : 0;
+                double sum = (double)mass / UNIT;
                 for (int step = 1; step < WARP; step *= 2) {
                     const double other = __shfl_up_sync(FULL_WARP, sum, step);
                     if (lane >= step) sum += other;
                 }
-                const unsigned hits = __ballot_sync(FULL_WARP, is_kept && (wants_last || below + sum > target));
+                const unsigned hits = __ballot_sync(FULL_WARP, mass > 0 && (wants_last || below + sum > target));
                 if (hits) chosen = start + (wants_last ? 31 - __clz(hits) : __ffs(hits) - 1);
                 if (hits && !wants_last) break;
                 below += __shfl_sync(FULL_WARP, sum, WARP - 1);
@@ -358,7 +419,7 @@ __device__ void draw_token(uint32_t* __restrict__ ids, float* __restrict__ log_p
 static_assert(sizeof(DrawScratch) <= 40960, "ops/draw.rs asks for as much shared memory");
 static_assert(sizeof(Draw) == 14 * sizeof(uint32_t), "ops/draw.rs writes as many words");
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     draw(uint32_t* ids, float* log_probs, const float* logits, const Draw* draws, int vocab) {
     draw_token(ids, log_probs, logits, draws, vocab);
 }
