@@ -79,11 +79,11 @@ fn products(run: &mut OperationChecks, size: InputSize) -> Result<()> {
     Ok(())
 }
 
-/// Ragged rows after a prompt, windows and caps, both head sizes, several query heads to a key head and one.
+/// Ragged rows after a prompt, windows and caps, all head sizes, several query heads to a key head and one.
 fn attention(run: &mut OperationChecks, size: InputSize, seed: u64) -> Result<()> {
     let batch = ragged_batch(if size == InputSize::Small { 290 } else { 1500 }, seed);
     let t = batch.tokens();
-    for d in [64, 128] {
+    for d in [64, 128, 256] {
         for (heads, kv_heads, window, softcap) in
             [(4, 2, None, None), (2, 2, Some(9), Some(2.0)), (2, 1, Some(150), None), (2, 1, None, Some(5.0))]
         {

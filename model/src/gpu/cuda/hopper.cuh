@@ -260,9 +260,11 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 8][4], uint64_t a, uint64_t
 template <int N, int TRANSPOSED_B>
 __device__ __forceinline__ void wgmma_from_registers(float (&d)[N / 8][4], const uint32_t (&a)[4], uint64_t b,
                                                      int accumulate) {
-    static_assert(N == 64 || N == 128, "no such product here");
+    static_assert(N == 64 || N == 128 || N == 256, "no such product here");
     if constexpr (N == 64) WGMMA_REGISTERS(64, OPERANDS32, SUMS8(0), 32, 33, 34, 35, 36, 37, 38);
     if constexpr (N == 128) WGMMA_REGISTERS(128, OPERANDS64, SUMS16(0), 64, 65, 66, 67, 68, 69, 70);
+    if constexpr (N == 256)
+        WGMMA_REGISTERS(256, OPERANDS128, SUMS32(0), 128, 129, 130, 131, 132, 133, 134);
 }
 
 #endif

@@ -1,8 +1,8 @@
 // The forward of attention.cu by Hopper's asynchronous units, as FlashAttention-3 orders the work (Shah et al., arXiv 2407.08608):
-// the same segments, prefixes, windows and caps, in bf16, for heads of 64 and 128.
+// the same segments, prefixes, windows and caps, in bf16, for heads of 64, 128 and 256.
 //
-// A block has 128 queries of one head. One thread of its first warp group copies keys and values, 128 at a time, into rings of two
-// stages; the other two warp groups have 64 queries each and take turns at the products, so that one's exponentials are computed
+// A block has 128 queries of one head. One thread of its first warp group copies keys and values, 128 at a time (64 where a head has
+// 256 numbers, for whose sums a warp group has registers then), into rings of two stages; the other two warp groups have 64 queries each and take turns at the products, so that one's exponentials are computed
 // while the other's products run; within a group the values' product of one tile runs beside the softmax of the next. A tile's keys
 // are of the prefix or of the segment itself, never of both. Rows of the box past them are other rows of the batch: their weight is
 // exactly 0. A query's sums run over its tiles in their order.
@@ -10,8 +10,9 @@
 #include "hopper.cuh"
 
 #define ATTENTION_ROWS 128
-#define ATTENTION_KEYS 128
 #define ATTENTION_STAGES 2
+
+__device__ __forceinline__ constexpr int attention_keys(int head_dim) { return head_dim > 128 ? 64 : 128; }
 
 // Keys that go together: rows of the batch from `row` on, at positions from `first` on, `count` of them.
 struct KeyTile {
@@ -23,21 +24,22 @@ struct KeyTiles {
     int first_of_prefix, prefix_tiles, first_own, own_tiles;
 };
 
+template <int KEYS>
 __device__ __forceinline__ KeyTiles key_tiles(const Segment& segment, int oldest, int last) {
     KeyTiles tiles;
     tiles.first_of_prefix = min(oldest, segment.position);
-    tiles.prefix_tiles = (segment.position - tiles.first_of_prefix + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+    tiles.prefix_tiles = (segment.position - tiles.first_of_prefix + KEYS - 1) / KEYS;
     tiles.first_own = max(oldest, segment.position);
-    tiles.own_tiles = (last - tiles.first_own + ATTENTION_KEYS) / ATTENTION_KEYS;
+    tiles.own_tiles = (last - tiles.first_own + KEYS) / KEYS;
     return tiles;
 }
 
+template <int KEYS>
 __device__ __forceinline__ KeyTile key_tile(const KeyTiles& tiles, const Segment& segment, int last, int i) {
     const bool own = i >= tiles.prefix_tiles;
-    const int first = own ? tiles.first_own + (i - tiles.prefix_tiles) * ATTENTION_KEYS
-                          : tiles.first_of_prefix + i * ATTENTION_KEYS;
+    const int first = own ? tiles.first_own + (i - tiles.prefix_tiles) * KEYS : tiles.first_of_prefix + i * KEYS;
     const int end = own ? last + 1 : segment.position;
-    return {(int)key_row(segment, first), first, min(ATTENTION_KEYS, end - first)};
+    return {(int)key_row(segment, first), first, min(KEYS, end - first)};
 }
 
 #if HAS_HOPPER
@@ -92,8 +94,8 @@ template <int D>
 __device__ __forceinline__ void hopper_attention_forward(bf16* __restrict__ out, float* __restrict__ log_sums,
                                                          const TensorMap& qkv, const Segment* __restrict__ segments,
                                                          const int* __restrict__ tiles, const AttentionShape a) {
-    constexpr int Q_BYTES = tile_bytes(ATTENTION_ROWS, D), KV_BYTES = tile_bytes(ATTENTION_KEYS, D);
-    constexpr int STAGES = ATTENTION_STAGES, N = ATTENTION_KEYS / 8;
+    constexpr int KEYS = attention_keys(D), STAGES = ATTENTION_STAGES, N = KEYS / 8;
+    constexpr int Q_BYTES = tile_bytes(ATTENTION_ROWS, D), KV_BYTES = tile_bytes(KEYS, D);
     DYNAMIC_SHARED(dynamic);
     unsigned char* q = first_tile(dynamic);
     unsigned char* k = q + Q_BYTES;
@@ -110,7 +112,7 @@ __device__ __forceinline__ void hopper_attention_forward(bf16* __restrict__ out,
     const int live = min(ATTENTION_ROWS, segment.rows - offset);
     const int first = segment.position + offset, last = first + live - 1;
     const int oldest = a.window ? max(0, first + 1 - a.window) : 0;
-    const KeyTiles keys = key_tiles(segment, oldest, last);
+    const KeyTiles keys = key_tiles<KEYS>(segment, oldest, last);
     const int count = keys.prefix_tiles + keys.own_tiles;
 
     if (threadIdx.x == 0) {
@@ -131,16 +133,17 @@ __device__ __forceinline__ void hopper_attention_forward(bf16* __restrict__ out,
         if (threadIdx.x == 0) {
             const int key_column = (a.heads + kv_head) * D, value_column = key_column + a.kv_heads * D;
             barrier_expect(q_full, Q_BYTES);
-            copy_columns(q, &qkv, q_full, ATTENTION_ROWS, segment.row + offset, head * D, D);
+            for (int r = 0; r < ATTENTION_ROWS; r += KEYS)
+                copy_columns(q + r * SWIZZLED_ROW_BYTES, &qkv, q_full, ATTENTION_ROWS, segment.row + offset + r, head * D, D);
             for (int i = 0; i < count; i++) {
                 const int stage = stage_of<STAGES>(i), parity = parity_of<STAGES>(i) ^ 1;
-                const int row = key_tile(keys, segment, last, i).row;
+                const int row = key_tile<KEYS>(keys, segment, last, i).row;
                 barrier_wait(k_empty + stage, parity);
                 barrier_expect(k_full + stage, KV_BYTES);
-                copy_columns(k + stage * KV_BYTES, &qkv, k_full + stage, ATTENTION_KEYS, row, key_column, D);
+                copy_columns(k + stage * KV_BYTES, &qkv, k_full + stage, KEYS, row, key_column, D);
                 barrier_wait(v_empty + stage, parity);
                 barrier_expect(v_full + stage, KV_BYTES);
-                copy_columns(v + stage * KV_BYTES, &qkv, v_full + stage, ATTENTION_KEYS, row, value_column, D);
+                copy_columns(v + stage * KV_BYTES, &qkv, v_full + stage, KEYS, row, value_column, D);
             }
         }
         return;
@@ -162,22 +165,22 @@ __device__ __forceinline__ void hopper_attention_forward(bf16* __restrict__ out,
     const auto multiply_keys = [&](int stage) {
 #pragma unroll
         for (int i = 0; i < D; i += 16)
-            wgmma<ATTENTION_KEYS, 0, 0>(p, along_rows(q, ATTENTION_ROWS, part * 64, i),
-                                        along_rows(k + stage * KV_BYTES, ATTENTION_KEYS, 0, i), i > 0);
+            wgmma<KEYS, 0, 0>(p, along_rows(q, ATTENTION_ROWS, part * 64, i),
+                                        along_rows(k + stage * KV_BYTES, KEYS, 0, i), i > 0);
         wgmma_commit();
     };
     const auto multiply_values = [&](int stage) {
 #pragma unroll
         for (int i = 0; i < N / 2; i++)
-            wgmma_from_registers<D, 1>(o, weights[i], across_rows(v + stage * KV_BYTES, ATTENTION_KEYS, 0, i * 16), 1);
+            wgmma_from_registers<D, 1>(o, weights[i], across_rows(v + stage * KV_BYTES, KEYS, 0, i * 16), 1);
         wgmma_commit();
     };
     const auto release = [&](Barrier* empty) {
         if (lane == 0) barrier_arrive(empty);
     };
     const auto softmax = [&](int i) {
-        const KeyTile tile = key_tile(keys, segment, last, i);
-        const bool all_seen = tile.count == ATTENTION_KEYS && tile.first + ATTENTION_KEYS - 1 <= first_of_group &&
+        const KeyTile tile = key_tile<KEYS>(keys, segment, last, i);
+        const bool all_seen = tile.count == KEYS && tile.first + KEYS - 1 <= first_of_group &&
                               (a.window == 0 || tile.first > first_of_group + 63 - a.window);
         softmax_tile(p, largest, sum, shrink, a, unit, first_of_thread, tile, all_seen);
     };
@@ -259,3 +262,4 @@ __device__ __forceinline__ void hopper_attention_forward(bf16* __restrict__ out,
     }
 HOPPER_FORWARD(64)
 HOPPER_FORWARD(128)
+HOPPER_FORWARD(256)

@@ -7,20 +7,31 @@ use super::gpu::{DeviceOrder, DeviceTiles, Places};
 use super::{Attention, AttentionOutput};
 use crate::gpu::{Argument, Gpu, TensorMap, all_of, int, pointer, zero_counts};
 
-/// Queries to a block, and keys that go together: `ATTENTION_ROWS` and `ATTENTION_KEYS`.
+/// Queries to a block: `ATTENTION_ROWS`.
 const ROWS: usize = 128;
+/// Keys to a block of the backward.
 const KEYS: usize = 128;
 /// Tiles of keys, and of values, that are under way: `ATTENTION_STAGES`.
 const STAGES: usize = 2;
+/// Keys that go together in the forward: `attention_keys`.
+fn forward_keys(head_dim: usize) -> usize {
+    if head_dim > 128 { 64 } else { 128 }
+}
+
 /// Three warp groups.
 const THREADS: usize = 384;
 /// Numbers of a tile of queries' gradient: twice `PART_NUMBERS`.
 const QUERY_NUMBERS: usize = 8192;
 
 impl Attention {
-    /// Whether there is a form for this attention.
-    pub(super) fn fits_hopper(&self, qkv: &Tensor) -> bool {
-        qkv.dtype() == DType::BF16 && matches!(self.head_dim, 64 | 128) && self.scale > 0.0
+    /// Whether there is a forward for this attention.
+    pub(super) fn has_hopper_forward(&self, qkv: &Tensor) -> bool {
+        qkv.dtype() == DType::BF16 && matches!(self.head_dim, 64 | 128 | 256) && self.scale > 0.0
+    }
+
+    /// Whether there is a backward for it. The sums of heads of 256 are more than a block's registers.
+    pub(super) fn has_hopper_backward(&self, qkv: &Tensor) -> bool {
+        self.has_hopper_forward(qkv) && self.head_dim <= 128
     }
 
     pub(super) fn forward_hopper(&self, gpu: &Gpu, qkv: &Tensor, places: &Places) -> Result<AttentionOutput> {
@@ -31,21 +42,23 @@ impl Attention {
         if count == 0 {
             return Ok(AttentionOutput { output, log_sums });
         }
+        let keys = forward_keys(self.head_dim);
         let mut arguments = vec![
             pointer(&output)?,
             pointer(&log_sums)?,
-            Argument::TensorMap(TensorMap::of(qkv, KEYS)?),
+            Argument::TensorMap(TensorMap::of(qkv, keys)?),
             pointer(&segments)?,
             pointer(&tiles)?,
         ];
         arguments.extend(self.shape_arguments()?);
         // Queries, keys and values from a multiple of 1024 on, and the barriers.
         let tile = 2 * self.head_dim;
-        let shared = 1024 + tile * (ROWS + 2 * STAGES * KEYS) + 8 * (1 + 4 * STAGES);
+        let shared = 1024 + tile * (ROWS + 2 * STAGES * keys) + 8 * (1 + 4 * STAGES);
         let kernel = format!("hopper_attention_forward_{}", self.head_dim);
         gpu.launch_single(&kernel, [count, self.heads, 1], THREADS, shared, &arguments)?;
         Ok(AttentionOutput { output, log_sums })
     }
+
     /// dq is added up in f32 beside the result: as many bytes as queries have in f32, in tiles.
     pub(super) fn backward_hopper(
         &self,

@@ -87,7 +87,7 @@ impl Attention {
         self.check(qkv, places.layout().tokens())?;
         let _operation = profile::operation("attention", || self.cost(qkv, places, 1.0));
         match Gpu::of(qkv)? {
-            Some(gpu) if HopperKernels::on(&gpu)?.attention && self.fits_hopper(qkv) => {
+            Some(gpu) if HopperKernels::on(&gpu)?.attention && self.has_hopper_forward(qkv) => {
                 self.forward_hopper(&gpu, qkv, places)
             }
             Some(gpu) => self.forward_gpu(&gpu, qkv, places),
@@ -110,7 +110,7 @@ impl Attention {
         // Five products where the forward has two.
         let _operation = profile::operation("attention backward", || self.cost(qkv, places, 2.5));
         match Gpu::of(qkv)? {
-            Some(gpu) if HopperKernels::on(&gpu)?.attention_backward && self.fits_hopper(qkv) => {
+            Some(gpu) if HopperKernels::on(&gpu)?.attention_backward && self.has_hopper_backward(qkv) => {
                 self.backward_hopper(&gpu, qkv, forward, d_output, places)
             }
             Some(gpu) => self.backward_gpu(&gpu, qkv, forward, d_output, places),
