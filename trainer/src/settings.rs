@@ -190,8 +190,8 @@ pub struct TrainSettings {
     pub offload: Offload,
     /// What each of several ranks holds by itself (ZeRO): 0 all; 1 its share of the optimizer's state and of the f32 masters; 2 of the
     /// gradients too; 3 of the weights too, which are gathered block by block. The result is the same, and so are checkpoints.
-    /// Absent: 0.
-    #[serde(skip_serializing_if = "ZeroStage::is_off")]
+    /// Absent: 1.
+    #[serde(skip_serializing_if = "ZeroStage::is_default")]
     pub zero: ZeroStage,
     /// Steps between checkpoints; 0: one at the end only.
     pub checkpoint_every: usize,
@@ -258,7 +258,7 @@ impl Default for TrainSettings {
             shuffle: true,
             recompute: Recompute::Auto,
             offload: Offload::Auto,
-            zero: ZeroStage::Off,
+            zero: ZeroStage::default(),
             checkpoint_every: 200,
             save_initial_gradients: false,
             data: Vec::new(),

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "u8", into = "u8")]
 pub enum ZeroStage {
     /// 0: every rank holds everything.
-    #[default]
     Off,
-    /// 1: the optimizer's state, and the f32 masters.
+    /// 1: the optimizer's state, and the f32 masters. As many bytes travel as with 0, and no number is moved twice.
+    #[default]
     OptimizerState,
     /// 2: and the gradients.
     Gradients,
@@ -24,8 +24,8 @@ pub enum ZeroStage {
 
 impl ZeroStage {
     /// Whether it is the default, which recipes leave out.
-    pub(super) fn is_off(&self) -> bool {
-        *self == Self::Off
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

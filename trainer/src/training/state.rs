@@ -344,7 +344,7 @@ fn save_gradients(path: &Path, decoder: &Decoder, grads: &StepGradient) -> Resul
 /// A hash of every key, but for `zero`.
 fn settings_fingerprint(settings: &TrainSettings) -> Result<String, TrainError> {
     // Which rank holds what changes no bit, and a checkpoint of one stage is gone on from in any other.
-    let settings = TrainSettings { zero: ZeroStage::Off, ..settings.clone() };
+    let settings = TrainSettings { zero: ZeroStage::default(), ..settings.clone() };
     let json = serde_json::to_vec(&settings).map_err(|e| TrainError::Data {
         problem: format!("settings can't be written down: {e}"),
         want: "finite numbers".into(),

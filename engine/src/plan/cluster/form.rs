@@ -31,15 +31,15 @@ pub(crate) enum TrainingForm {
 }
 
 impl TrainingForm {
-    /// Those that are tried for a recipe, the simplest first. A recipe that trains an adapter has nothing to divide.
+    /// Those that are tried for a recipe: as it is, then the simplest first. A recipe that trains an adapter has nothing to divide.
     pub(super) fn of(recipe: &Recipe, ranks: usize) -> Vec<Self> {
         match (&recipe.train.lora, recipe.policy.quantize) {
             (None, None) if ranks <= 1 => {
                 vec![Self::DataParallel, Self::Offload, Self::OffloadGradients, Self::Lora, Self::Qlora]
             }
             (None, None) => vec![
-                Self::DataParallel,
                 Self::Zero1,
+                Self::DataParallel,
                 Self::Zero2,
                 Self::Zero3,
                 Self::Offload,
@@ -67,14 +67,14 @@ impl TrainingForm {
         }
     }
 
-    /// The keys that the recipe lacks for it.
-    pub(super) fn keys(self, recipe: &Recipe) -> Vec<Override> {
+    /// The keys that the recipe lacks for it on so many GPUs.
+    pub(super) fn keys(self, recipe: &Recipe, ranks: usize) -> Vec<Override> {
         let key = |key: &str, value: &str| Override::new(key, value);
         let rank = recipe.train.lora.is_none().then(|| key("train.lora.rank", "16"));
         let quantize = recipe.policy.quantize.is_none().then(|| key("policy.quantize", "nf4"));
         match self {
-            Self::DataParallel => Vec::new(),
-            Self::Zero1 => vec![key("train.zero", "1")],
+            Self::DataParallel if ranks > 1 => vec![key("train.zero", "0")],
+            Self::DataParallel | Self::Zero1 => Vec::new(),
             Self::Zero2 => vec![key("train.zero", "2")],
             Self::Zero3 => vec![key("train.zero", "3")],
             Self::Zero3Offload => vec![key("train.zero", "3"), key("train.offload", "optimizer")],

@@ -120,7 +120,7 @@ fn form_outlook(
     let run = iteration.zip(start).map(|(time, start)| clock.start() + start / group + time.total() * runs);
     FormOutlook {
         form,
-        own_keys: form.keys(planned.recipe),
+        own_keys: form.keys(planned.recipe, cluster.gpus),
         fits: rank.bytes.total() <= cluster.memory,
         memory: rank.bytes,
         on_host: rank.on_host,
