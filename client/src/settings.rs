@@ -56,6 +56,17 @@ impl ClientSettings {
         Self { endpoints: vec![endpoint.into()], ..Self::default() }
     }
 
+    /// The default settings, but for what a section's keys say of how patiently a service is asked.
+    pub fn patient(concurrency: Option<usize>, timeout_s: Option<f64>, retries: Option<u32>) -> Self {
+        let default = Self::default();
+        Self {
+            concurrency: concurrency.unwrap_or(default.concurrency),
+            timeout_s: timeout_s.unwrap_or(default.timeout_s),
+            retries: retries.unwrap_or(default.retries),
+            ..default
+        }
+    }
+
     /// Every wrong value, without the section's name; empty when all is well. Opens nothing and does not look into the environment.
     /// What may be a key or hold a password is not repeated.
     pub fn validate(&self) -> Problems {
@@ -133,5 +144,12 @@ mod tests {
         assert_eq!(problems.keys(), keys);
         assert!(!problems.to_string().contains("hunter2"), "{problems}");
         assert_eq!(ClientSettings::default().validate().keys(), ["endpoints"]);
+    }
+
+    #[test]
+    fn what_keys_do_not_say_is_as_by_default() {
+        assert_eq!(ClientSettings::patient(None, None, None), ClientSettings::default());
+        let own = ClientSettings::patient(Some(3), Some(2.5), Some(0));
+        assert_eq!((own.concurrency, own.timeout_s, own.retries), (3, 2.5, 0));
     }
 }

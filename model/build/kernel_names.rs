@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 /// A function-like macro: the names of its parameters, and of the kernels that its body declares, in terms of them.
-struct Macro {
+struct KernelMacro {
     parameters: Vec<String>,
     kernels: Vec<String>,
 }
@@ -23,14 +23,14 @@ pub fn kernel_names(sources: &[String]) -> Vec<String> {
     }
     let names: Vec<&str> = definitions.iter().map(|(name, _, _)| name.as_str()).collect();
     let mut found = declared(&code, &names);
-    let macros: BTreeMap<&str, Macro> = definitions
+    let macros: BTreeMap<&str, KernelMacro> = definitions
         .iter()
         .map(|(name, parameters, body)| {
             let kernels = declared(body, &names);
-            (name.as_str(), Macro { parameters: parameters.clone(), kernels })
+            (name.as_str(), KernelMacro { parameters: parameters.clone(), kernels })
         })
         .collect();
-    for (name, Macro { parameters, kernels }) in macros {
+    for (name, KernelMacro { parameters, kernels }) in macros {
         for arguments in calls(&code, name) {
             found.extend(kernels.iter().map(|kernel| expanded(kernel, parameters.as_slice(), &arguments)));
         }

@@ -17,7 +17,7 @@ pub struct PackedBatch {
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     segments: Vec<SegmentRows>,
-    groups: Vec<Group>,
+    groups: Vec<SegmentGroup>,
 }
 
 /// The rows of one segment.
@@ -42,7 +42,7 @@ pub struct Prefix {
 
 /// Segments that exchange keys: one made by [`PackedBatch::push`] and those that follow it.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct SegmentGroup {
     /// Indices into the layout's segments.
     pub segments: Range<usize>,
     /// Rows of all of them.
@@ -61,7 +61,7 @@ impl Layout {
     }
 
     /// All groups, in packed order.
-    pub fn groups(&self) -> &[Group] {
+    pub fn groups(&self) -> &[SegmentGroup] {
         &self.groups
     }
 }
@@ -75,7 +75,7 @@ impl PackedBatch {
     /// Adds a sequence of its own, positions from 0; returns its segment's index.
     pub fn push(&mut self, ids: &[u32]) -> usize {
         let rows = self.append(ids, 0);
-        self.layout.groups.push(Group {
+        self.layout.groups.push(SegmentGroup {
             segments: self.layout.segments.len()..self.layout.segments.len() + 1,
             rows: rows.clone(),
         });

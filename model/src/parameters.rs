@@ -1,4 +1,4 @@
-//! The weights of a model under their Hugging Face names, and the gradients that belong to them.
+//! The weights of a model under their Hugging Face names.
 
 use std::sync::Arc;
 
@@ -6,10 +6,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::ParameterKind;
 use crate::linear::nf4::Nf4Matrix;
-use crate::ops::elementwise::zero;
 use crate::tensor_memory;
 
-/// A parameter's index, the same in [`Parameters`] and [`Gradients`].
+/// A parameter's index, the same in [`Parameters`] and [`Gradients`](crate::Gradients).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ParameterId(pub(crate) usize);
 
@@ -70,9 +69,9 @@ struct Join {
     whole: Tensor,
 }
 
-/// A join's place in [`Parameters`] and [`Gradients`].
+/// A join's place in [`Parameters`] and [`Gradients`](crate::Gradients).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct JoinId(usize);
+pub(crate) struct JoinId(pub(crate) usize);
 
 /// A tensor that owns its memory, with the parameters that lie in it: a joined one has several.
 #[derive(Clone, Debug)]
@@ -339,6 +338,11 @@ impl Parameters {
         Ok(())
     }
 
+    /// All joins by their ids: the members and the tensor; `None` of one that a member has left.
+    pub(crate) fn joins(&self) -> impl ExactSizeIterator<Item = Option<(&[ParameterId], &Tensor)>> {
+        self.joins.iter().map(|join| join.as_ref().map(|join| (&join.members[..], &join.whole)))
+    }
+
     /// Numbers in all.
     pub fn element_count(&self) -> usize {
         self.entries.iter().map(|p| p.value.elem_count()).sum()
@@ -346,7 +350,7 @@ impl Parameters {
 }
 
 /// The owners of some parameters' tensors, out of the joins with their members and the tensors of each one.
-fn owners<'a>(
+pub(crate) fn owners<'a>(
     ids: &[ParameterId],
     joins: impl Iterator<Item = (&'a Vec<ParameterId>, &'a Tensor)>,
     tensor_of: impl Fn(ParameterId) -> Option<&'a Tensor>,
@@ -362,127 +366,4 @@ fn owners<'a>(
         owners.extend(tensor_of(id).map(|tensor| Owner { tensor: tensor.clone(), members: vec![id] }));
     }
     owners
-}
-
-/// Sums of gradients, one tensor for each trainable parameter, in f32 (f64 where the model computes in f64).
-#[derive(Debug)]
-pub struct Gradients {
-    slots: Vec<Option<Tensor>>,
-    /// Of joined matrices, all of which are trained; the slots of these are views of it.
-    joins: Vec<Option<Tensor>>,
-    /// The members of those.
-    members: Vec<Vec<ParameterId>>,
-    is_last: bool,
-}
-
-impl Gradients {
-    /// Zeros for every trainable parameter.
-    ///
-    /// # Errors
-    /// Out of memory on the device.
-    pub fn zeros(parameters: &Parameters) -> Result<Self> {
-        Self::made(parameters, |_| Ok(()))
-    }
-
-    /// As [`Gradients::zeros`], without any memory ([`tensor_memory`]): whoever owns them provides it while it is needed.
-    ///
-    /// # Errors
-    /// Out of memory on the device for the largest one of them.
-    pub fn without_memory(parameters: &Parameters) -> Result<Self> {
-        Self::made(parameters, tensor_memory::release)
-    }
-
-    /// Zeros, of which each tensor goes through `finish` before the next one is made.
-    fn made(parameters: &Parameters, finish: impl Fn(&Tensor) -> Result<()>) -> Result<Self> {
-        let zeros = |value: &Tensor| -> Result<Tensor> {
-            let dtype = if value.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-            let zeros = Tensor::zeros(value.shape(), dtype, value.device())?;
-            finish(&zeros)?;
-            Ok(zeros)
-        };
-        let mut slots = vec![None; parameters.len()];
-        let mut joins = Vec::with_capacity(parameters.joins.len());
-        for join in &parameters.joins {
-            let trained = |join: &&Join| join.members.iter().all(|&id| parameters.get(id).trainable);
-            let Some(join) = join.as_ref().filter(trained) else {
-                joins.push(None);
-                continue;
-            };
-            let whole = zeros(&join.whole)?;
-            let mut first = 0;
-            for &id in &join.members {
-                let rows = parameters.get(id).value.dim(0)?;
-                slots[id.0] = Some(whole.narrow(0, first, rows)?);
-                first += rows;
-            }
-            joins.push(Some(whole));
-        }
-        for ((_, parameter), slot) in parameters.iter().zip(&mut slots) {
-            if parameter.trainable && slot.is_none() {
-                *slot = Some(zeros(&parameter.value)?);
-            }
-        }
-        let members = parameters.joins.iter().map(|join| match join {
-            Some(join) => join.members.clone(),
-            None => Vec::new(),
-        });
-        Ok(Self { slots, joins, members: members.collect(), is_last: false })
-    }
-
-    /// The tensors in whose memory the gradients of just these parameters lie, each once.
-    pub fn owners(&self, ids: &[ParameterId]) -> Vec<Owner> {
-        let joins = self.members.iter().zip(&self.joins);
-        let joins = joins.filter_map(|(members, whole)| Some((members, whole.as_ref()?)));
-        owners(ids, joins, |id| self.get(id))
-    }
-
-    /// Says whether what is added next, by one forward and backward pass, is the last of an optimizer batch: what a backward
-    /// has passed is complete then.
-    pub fn set_last(&mut self, is_last: bool) {
-        self.is_last = is_last;
-    }
-
-    /// What was said last; at first that more follows.
-    pub fn is_last(&self) -> bool {
-        self.is_last
-    }
-
-    /// The gradient of joined matrices as one tensor; `None` where not all of them are trained.
-    pub(crate) fn joined(&self, id: JoinId) -> Option<&Tensor> {
-        self.joins.get(id.0)?.as_ref()
-    }
-
-    /// The gradient of one parameter; `None` where it is frozen.
-    pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
-        self.slots[id.0].as_ref()
-    }
-
-    /// All gradients with their parameters' ids.
-    pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Tensor)> {
-        self.slots.iter().enumerate().filter_map(|(i, g)| Some((ParameterId(i), g.as_ref()?)))
-    }
-
-    /// The same gradients, with what `other` gives in the place of tensors here; none are joined.
-    pub fn replaced(&self, other: impl Fn(ParameterId) -> Option<Tensor>) -> Self {
-        let slots = self.slots.iter().enumerate().map(|(place, slot)| {
-            slot.as_ref().map(|tensor| other(ParameterId(place)).unwrap_or_else(|| tensor.clone()))
-        });
-        Self {
-            slots: slots.collect(),
-            joins: vec![None; self.joins.len()],
-            members: self.members.clone(),
-            ..*self
-        }
-    }
-
-    /// Sets all sums to 0 in place.
-    ///
-    /// # Errors
-    /// A device without a form of this operation.
-    pub fn zero(&mut self) -> Result<()> {
-        for gradient in self.slots.iter().flatten() {
-            zero(gradient)?;
-        }
-        Ok(())
-    }
 }

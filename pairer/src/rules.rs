@@ -19,24 +19,24 @@ pub(crate) const MIN_SPREAD: f64 = 1e-6;
 pub(crate) struct PairIndices {
     pub(crate) chosen: usize,
     pub(crate) rejected: usize,
-    pub(crate) numbers_of: Numbers,
+    pub(crate) numbers_of: NumbersOf,
 }
 
 /// The two responses whose scores and probabilities a pair has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Numbers {
+pub(crate) struct NumbersOf {
     pub(crate) chosen: usize,
     pub(crate) rejected: usize,
 }
 
 impl PairIndices {
     fn new(chosen: usize, rejected: usize) -> Self {
-        Self { chosen, rejected, numbers_of: Numbers { chosen, rejected } }
+        Self { chosen, rejected, numbers_of: NumbersOf { chosen, rejected } }
     }
 }
 
 /// The pairs of a prompt.
-pub(crate) enum Choice {
+pub(crate) enum PairChoice {
     Pairs(Vec<PairIndices>),
     None(Reason),
 }
@@ -69,13 +69,13 @@ pub(crate) fn choose(
     settings: &PairSettings,
     prompt_id: &str,
     rng: &mut PromptRng,
-) -> Result<Choice, PairingError> {
+) -> Result<PairChoice, PairingError> {
     if candidates.responses.len() < 2 {
-        return Ok(Choice::None(Reason::Single));
+        return Ok(PairChoice::None(Reason::Single));
     }
     let eligible = eligible(&candidates.responses, settings, prompt_id)?;
     if eligible.len() < 2 {
-        return Ok(Choice::None(Reason::Length));
+        return Ok(PairChoice::None(Reason::Length));
     }
     let means = &preference.mean_scores;
     let by_means =
@@ -93,13 +93,13 @@ pub(crate) fn choose(
     })
 }
 
-fn single(pair: PairIndices, difference: f64, margin: f64) -> Choice {
+fn single(pair: PairIndices, difference: f64, margin: f64) -> PairChoice {
     if difference < MIN_SPREAD {
-        Choice::None(Reason::Tie)
+        PairChoice::None(Reason::Tie)
     } else if difference <= margin {
-        Choice::None(Reason::Margin)
+        PairChoice::None(Reason::Margin)
     } else {
-        Choice::Pairs(vec![pair])
+        PairChoice::Pairs(vec![pair])
     }
 }
 
@@ -133,30 +133,30 @@ fn random(numbers: PairIndices, eligible: &[usize], rng: &mut PromptRng) -> Pair
 }
 
 /// Every (i, j) with s(i ≻ j) > margin, by i, then by j.
-fn all_above_margin(scores: &[Vec<f64>], eligible: &[usize], margin: f64) -> Choice {
+fn all_above_margin(scores: &[Vec<f64>], eligible: &[usize], margin: f64) -> PairChoice {
     let ordered = || eligible.iter().flat_map(|&i| eligible.iter().map(move |&j| PairIndices::new(i, j)));
     let score = |pair: &PairIndices| scores[pair.chosen][pair.rejected];
     let pairs: Vec<PairIndices> =
         ordered().filter(|p| p.chosen != p.rejected && score(p) > margin && score(p) >= MIN_SPREAD).collect();
     if !pairs.is_empty() {
-        Choice::Pairs(pairs)
+        PairChoice::Pairs(pairs)
     } else if ordered().any(|pair| score(&pair) >= MIN_SPREAD) {
-        Choice::None(Reason::Margin)
+        PairChoice::None(Reason::Margin)
     } else {
-        Choice::None(Reason::Tie)
+        PairChoice::None(Reason::Tie)
     }
 }
 
 /// Every two responses, the one with the higher mean score chosen; of equal ones the lower index. A tie is a pair too: a loss over the
 /// whole table reads how close two are.
-fn all(means: &[f64], eligible: &[usize]) -> Choice {
+fn all(means: &[f64], eligible: &[usize]) -> PairChoice {
     let two = |(place, &i): (usize, &usize)| {
         let ordered = move |&j: &usize| {
             if means[j] > means[i] { PairIndices::new(j, i) } else { PairIndices::new(i, j) }
         };
         eligible[place + 1..].iter().map(ordered).collect::<Vec<_>>()
     };
-    Choice::Pairs(eligible.iter().enumerate().flat_map(two).collect())
+    PairChoice::Pairs(eligible.iter().enumerate().flat_map(two).collect())
 }
 
 /// Indices of the responses within the length filter.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::PairingFault;
 use crate::join::{conversation, join};
 use crate::prompt_rng::PromptRng;
-use crate::rules::{Choice, PairIndices, choose};
+use crate::rules::{PairChoice, PairIndices, choose};
 use crate::{PairSettings, PairingError};
 
 /// What a selection made.
@@ -72,12 +72,12 @@ pub fn select(
         let (candidates, preference, prompt_id) = (prompt.candidates, prompt.preference, prompt.prompt_id);
         let mut rng = PromptRng::new(seed, iteration, &prompt_id);
         match choose(candidates, preference, settings, &prompt_id, &mut rng)? {
-            Choice::Pairs(pairs) => {
+            PairChoice::Pairs(pairs) => {
                 selected
                     .pairs
                     .extend(pairs.iter().map(|indices| pair(candidates, preference, &prompt_id, indices)));
             }
-            Choice::None(reason) => *reason.counter(&mut selected.dropped) += 1,
+            PairChoice::None(reason) => *reason.counter(&mut selected.dropped) += 1,
         }
     }
     Ok(selected)

@@ -1,16 +1,16 @@
 //! Files of rows: JSON Lines, JSON or Parquet, by the file's ending; tables of text are read too.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value};
 
+use crate::ids::Ids;
 use crate::jsonl::{self, Take};
 use crate::limits::{Budget, ROW_BYTES};
 use crate::raw_row::RawRow;
@@ -107,19 +107,10 @@ fn rows_of<R: Row>(path: &Path, places: RowPlaces<'_>) -> Result<Vec<R>, RecordE
     let mut rows: Vec<R> = Vec::new();
     // Of each row, and whether its id is to be that.
     let mut numbers = Vec::new();
-    let wanted = match R::columns() {
-        Some(names) => Wanted::only(names),
-        None => Wanted::all(R::schema(&[]).into_iter().map(|column| column.name)),
-    };
+    let wanted = Wanted::of::<R>();
     each_row_of(path, R::MOST_BYTES, &wanted, places, &mut |number, raw| {
-        let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
-        numbers.push((number, row.identity() == Some("")));
-        row.number(number);
-        row.check().map_err(|problem| RecordError::Field {
-            path: path.to_path_buf(),
-            row: number,
-            problem,
-        })?;
+        let TypedRow { row, is_numbered } = TypedRow::of(path, number, raw)?;
+        numbers.push((number, is_numbered));
         rows.push(row);
         Ok(ControlFlow::Continue(()))
     })?;
@@ -133,6 +124,53 @@ fn rows_of<R: Row>(path: &Path, places: RowPlaces<'_>) -> Result<Vec<R>, RecordE
         }
     }
     Ok(rows)
+}
+
+/// Hands each row of a file with its number, from 0, to `take`, and holds no more than one of them; of rows that have ids of their own
+/// all ids are kept.
+///
+/// # Errors
+/// As [`read_rows`], and an error of `take`, at which the reading ends.
+pub fn stream_rows<R: Row, E: From<RecordError>>(
+    path: &Path,
+    take: &mut dyn FnMut(usize, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut ids, mut is_empty, mut refused) = (Ids::default(), true, None);
+    each_row_of(path, R::MOST_BYTES, &Wanted::of::<R>(), RowPlaces::All, &mut |number, raw| {
+        let TypedRow { row, is_numbered } = TypedRow::<R>::of(path, number, raw)?;
+        is_empty = false;
+        if let Some(id) = row.identity() {
+            ids.add(path, number, id, is_numbered)?;
+        }
+        refused = take(number, row).err();
+        Ok(if refused.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    match refused {
+        Some(error) => Err(error),
+        None if is_empty => Err(RecordError::Empty { path: path.to_path_buf(), noun: R::NOUN }.into()),
+        None => Ok(()),
+    }
+}
+
+/// A row that was read and checked.
+struct TypedRow<R> {
+    row: R,
+    /// Whether its id is its number, because it had none.
+    is_numbered: bool,
+}
+
+impl<R: Row> TypedRow<R> {
+    fn of(path: &Path, number: usize, raw: RawRow<'_>) -> Result<Self, RecordError> {
+        let mut row: R = raw.into_row().map_err(|problem| problem.at(path, number))?;
+        let is_numbered = row.identity() == Some("");
+        row.number(number);
+        row.check().map_err(|problem| RecordError::Field {
+            path: path.to_path_buf(),
+            row: number,
+            problem,
+        })?;
+        Ok(Self { row, is_numbered })
+    }
 }
 
 /// Writes rows in their order: whole or not at all.
@@ -211,6 +249,14 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
+    /// What a kind of row reads.
+    fn of<R: Row>() -> Self {
+        match R::columns() {
+            Some(names) => Self::only(names),
+            None => Self::all(R::schema(&[]).into_iter().map(|column| column.name)),
+        }
+    }
+
     /// These columns alone.
     pub(crate) fn only(names: impl IntoIterator<Item = String>) -> Self {
         Self { names: names.into_iter().collect(), carries: false }
@@ -274,46 +320,4 @@ fn gzip(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -
         fill(&mut encoder)?;
         encoder.finish().map(drop)
     })
-}
-
-/// The ids seen so far in one or several files, to find the second of two.
-#[derive(Default)]
-pub(crate) struct Ids {
-    rows: HashMap<String, Identified>,
-    files: Vec<PathBuf>,
-}
-
-/// A row with an id.
-#[derive(Clone, Copy)]
-struct Identified {
-    /// The file's place among those read.
-    file: usize,
-    row: usize,
-    /// Whether the id is the row's number, because the file has none.
-    numbered: bool,
-}
-
-impl Ids {
-    /// Notes the id of a row; `numbered` where it is the row's number.
-    pub(crate) fn add(
-        &mut self,
-        path: &Path,
-        row: usize,
-        id: &str,
-        numbered: bool,
-    ) -> Result<(), RecordError> {
-        if self.files.last().is_none_or(|last| last != path) {
-            self.files.push(path.to_path_buf());
-        }
-        let this = Identified { file: self.files.len() - 1, row, numbered };
-        let Some(first) = self.rows.insert(id.to_owned(), this) else { return Ok(()) };
-        let (path, id) = (path.to_path_buf(), id.to_owned());
-        Err(if first.file == this.file {
-            let numbered = [first, this].into_iter().find(|one| one.numbered).map(|one| one.row);
-            RecordError::Duplicate { path, row, first: first.row, id, numbered }
-        } else {
-            let first_path = self.files[first.file].clone();
-            RecordError::DuplicateAcross { path, row, first_path, first: first.row, id }
-        })
-    }
 }

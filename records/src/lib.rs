@@ -19,6 +19,7 @@ mod error;
 mod extra;
 mod fault;
 pub mod guard;
+mod ids;
 mod instruction;
 mod io;
 mod jsonl;
@@ -54,7 +55,7 @@ pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
 pub use io::{
     count_rows, each_columns, read_columns, read_list_lengths, read_rows, read_rows_at, read_values,
-    write_rows,
+    stream_rows, write_rows,
 };
 pub use kind::{HasKind, Kind};
 pub use limits::COLUMNS as MOST_COLUMNS;

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
-use crate::io::{Ids, Wanted, each_row};
+use crate::ids::Ids;
+use crate::io::{Wanted, each_row};
 use crate::layout::{self, SYSTEM, alpaca_prompt, present};
 use crate::prompt::id_of;
 use crate::raw_row::found;

@@ -189,7 +189,19 @@ fn round_trip<R: Row + PartialEq + std::fmt::Debug>(mut rows: Vec<R>, name: impl
         let path = folder.path().join(format!("rows.{ending}"));
         write_rows(&path, &rows).unwrap();
         assert_eq!(read_rows::<R>(&path).unwrap(), rows, "{ending}");
+        assert_eq!(streamed::<R>(&path).unwrap(), rows, "{ending}, one by one");
     }
+}
+
+/// The rows of a file, read one by one.
+fn streamed<R: Row>(path: &Path) -> Result<Vec<R>, RecordError> {
+    let mut rows = Vec::new();
+    stream_rows(path, &mut |number, row| {
+        assert_eq!(number, rows.len());
+        rows.push(row);
+        Ok(())
+    })
+    .map(|()| rows)
 }
 
 /// A test for each kind of row: files of some generated ones give the same back. The closure sets what makes a row unlike others.
@@ -265,6 +277,7 @@ fn no_rows_are_written_but_not_read() {
         write_rows::<Pair>(&path, &[]).unwrap();
         let error = error_of(read_rows::<Pair>(&path));
         assert!(error.ends_with("no rows, expected at least one row of pairs"), "{error}");
+        assert_eq!(error, error_of(streamed::<Pair>(&path)));
         error_of(read_pairs(&path));
         error_of(read_values(&path));
         error_of(read_prompts(&path, "prompt", OnBadPrompt::Error));
@@ -358,11 +371,27 @@ fn one_id_twice_is_refused() {
     let rows = "{\"prompt\": \"a\", \"prompt_id\": \"1\"}\n{\"prompt\": \"b\"}\n";
     let path = file(&folder, "p.jsonl", rows.as_bytes());
     let expected = "row 1: field \"prompt_id\": expected an id of its own, found \"1\" again (row 0)";
-    for error in
-        [error_of(read_rows::<Prompt>(&path)), error_of(read_prompts(&path, "prompt", OnBadPrompt::Skip))]
-    {
+    for error in [
+        error_of(read_rows::<Prompt>(&path)),
+        error_of(streamed::<Prompt>(&path)),
+        error_of(read_prompts(&path, "prompt", OnBadPrompt::Skip)),
+    ] {
         assert!(error.contains(expected) && error.contains("row 1 has no prompt_id"), "{error}");
     }
+}
+
+#[test]
+fn an_error_of_the_taker_ends_the_reading() {
+    let folder = TempDir::new().unwrap();
+    let line = "{\"prompt_ids\": [1], \"completion_ids\": [2]}\n";
+    let path = file(&folder, "c.jsonl", [line, line, "not JSON\n"].concat().as_bytes());
+    let mut taken = 0;
+    let error = stream_rows(&path, &mut |number, _: Completion| {
+        taken += 1;
+        if number < 1 { Ok(()) } else { Err(RecordError::Empty { path: path.clone(), noun: "end" }) }
+    });
+    assert!(error_of(error).contains("end") && taken == 2);
+    assert!(error_of(streamed::<Completion>(&path)).contains("row 2: not JSON"));
 }
 
 #[test]

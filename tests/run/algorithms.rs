@@ -80,6 +80,17 @@ fn every_algorithm_runs_to_its_end() {
         let plan = Outcome::of(&mut command(&world, &["plan", "recipe.toml"], set)).ok().stdout;
         assert!(plan.contains("training"), "{name}: {plan}");
     }
+    // The command reads the file of the first iteration's rows one by one, and comes to the same weights.
+    for (name, loss, rows) in
+        [("kto", "kto", "unpaired"), ("best", "best-of-k", "best"), ("grpo", "grpo", "groups")]
+    {
+        let (file, output) = (format!("{name}/iteration_01/{rows}.parquet"), format!("{name}-by-command"));
+        let line =
+            ["train", "--recipe", "recipe.toml", "--model", "policy", "--pairs", &file, "--output", &output];
+        Outcome::of(&mut command(&world, &line, &[&format!("train.loss={loss}")])).ok();
+        let got = weights(&world, &format!("{output}/policy"));
+        assert!(got == weights(&world, &format!("{name}/iteration_01/policy")), "{name}");
+    }
     // The second iteration's divergence is from the first policy, whose log-probs are taken before training.
     assert!(world.path("grpo/iteration_02/train/reference").is_dir());
     assert!(

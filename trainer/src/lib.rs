@@ -44,12 +44,12 @@ pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
 pub use objectives::{
-    AnchorPolicy, Anchors, AxisDrift, BatchReport, ComparisonData, ComparisonLabel, Example, Examples,
-    GroupObjective, GroupResponse, MicroBatches, Objective, PairData, PairObjective, Part,
-    PreferenceHeadKind, PreferenceObjective, PreferenceSettings, PreferenceTrainSettings, REFERENCE_SHARD,
-    ReadsPolicies, SftData, SftExample, SftObjective, SftSettings, SftTrainSettings, TokenComparison,
-    TokenGroup, TokenPair, axis_shares, best_examples, load_anchors, pair_gradients, sft_example,
-    sft_examples, token_groups, token_pair, unpaired_examples,
+    AnchorPolicy, Anchors, AxisDrift, AxisShares, BatchReport, ComparisonData, ComparisonLabel, Example,
+    Examples, GroupBuilder, GroupData, GroupObjective, GroupResponse, MicroBatches, Objective, PairData,
+    PairObjective, Part, PreferenceHeadKind, PreferenceObjective, PreferenceSettings,
+    PreferenceTrainSettings, REFERENCE_SHARD, ReadsPolicies, SftData, SftExample, SftObjective, SftSettings,
+    SftTrainSettings, TokenComparison, TokenGroup, TokenPair, UnpairedBuilder, best_example, load_anchors,
+    pair_gradients, sft_example, sft_examples, token_pair,
 };
 pub use offload::{BLOCKS_THERE, BatchGradients, PagedGradients, StatePlace};
 pub use settings::{

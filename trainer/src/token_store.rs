@@ -1,4 +1,4 @@
-//! Token ids of many examples: in memory up to a bound, in a file without a name beyond it.
+//! Token ids of many examples, and numbers that go with them: in memory up to a bound, in a file without a name beyond it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

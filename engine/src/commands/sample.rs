@@ -63,7 +63,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     if let Some(note) = without_stop(&source.stop_ids, &recipe.sample) {
         command.progress.line(note);
     }
-    let Asked { prompts, others } = Asked::of(found.kept);
+    let AskedRows { prompts, others } = AskedRows::of(found.kept);
     check_columns(&args.output, &others)?;
 
     let mut settings = command.settings(&["sample", "prompts", "policy"])?;
@@ -87,12 +87,12 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
 }
 
 /// Prompts, and the other fields of their rows in the same order.
-struct Asked {
+struct AskedRows {
     prompts: Vec<Prompt>,
     others: Vec<Map<String, Value>>,
 }
 
-impl Asked {
+impl AskedRows {
     fn of(rows: Vec<PromptRow>) -> Self {
         let (prompts, others) = rows.into_iter().map(|row| (row.prompt, row.others)).unzip();
         Self { prompts, others }
@@ -184,7 +184,7 @@ mod tests {
             responses: vec![Response { text: "x".into(), ..Response::default() }],
         };
         let read = read_prompt_rows(&prompts, "prompt", OnBadPrompt::Error, None).unwrap();
-        let rows = with_other_fields(vec![row("0", "a"), row("1", "b")], Asked::of(read.rows).others);
+        let rows = with_other_fields(vec![row("0", "a"), row("1", "b")], AskedRows::of(read.rows).others);
         for name in ["out.jsonl", "out.parquet"] {
             let output = folder.path().join(name);
             write_rows(&output, &rows).unwrap();

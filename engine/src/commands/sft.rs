@@ -7,7 +7,7 @@ use selfplay_trainer::{SftData, SftObjective, TurnRules, sft_example};
 use super::training::{Training, TrainingArgs, TrainingData, TrainingKind};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
-use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
+use crate::inputs::data_sets::{DataSets, LayoutArgs};
 
 const KIND: TrainingKind =
     TrainingKind { name: "sft", section: "sft", rows_flag: "--data", model_folder: "policy", heads: false };
@@ -34,12 +34,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let training = Training::open(KIND, &args.training, common)?;
     let command = &training.command;
     let settings = &command.recipe.sft;
-    let flag = DataFlag {
-        flag: KIND.rows_flag,
-        section: KIND.section,
-        file: args.data.as_deref(),
-        layout: &args.layout,
-    };
+    let flag = KIND.data_flag(args.data.as_deref(), &args.layout);
     let sets: DataSets<Instruction> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
     let rules =

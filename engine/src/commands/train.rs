@@ -1,10 +1,10 @@
 //! `selfplay train`: pairs, or single responses, to a policy.
 
 use candle_core::Device;
-use selfplay_records::{Completion, ExampleKind, Pair, read_rows};
+use selfplay_records::{Completion, ExampleKind, Pair, stream_rows};
 use selfplay_trainer::{
-    GroupObjective, PairData, PairObjective, ReadsPolicies, SftObjective, TrainError, TrainSettings,
-    TurnRules, best_examples, token_groups, token_pair, unpaired_examples,
+    GroupBuilder, GroupObjective, PairData, PairObjective, ReadsPolicies, SftData, SftObjective, TrainError,
+    TrainSettings, TurnRules, UnpairedBuilder, best_example, token_pair,
 };
 
 use super::anchors::{AnchorArgs, NamedPolicies};
@@ -50,12 +50,7 @@ pub struct Args {
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let training = Training::open(KIND, &args.training, common)?;
     let settings = &training.command.recipe.train;
-    let flag = DataFlag {
-        flag: KIND.rows_flag,
-        section: KIND.section,
-        file: args.pairs.as_deref(),
-        layout: &args.layout,
-    };
+    let flag = KIND.data_flag(args.pairs.as_deref(), &args.layout);
     if settings.loss.examples() != ExampleKind::Pairs {
         return without_pairs(args, training, flag);
     }
@@ -87,25 +82,34 @@ fn without_pairs(args: &Args, training: Training, flag: DataFlag<'_>) -> Result<
     args.anchors.check_reference(settings)?;
     let source = training.source()?;
     let named = policies(args, &training, &source)?;
-    let rows: Vec<Completion> = read_rows(&file)?;
     let rules = rules(settings, &source);
+    let folder = training.command.output.folder();
     let wrong = |error: TrainError| EngineError::in_file(&file, error);
+    let each = |take: &mut dyn FnMut(usize, &Completion) -> std::result::Result<(), TrainError>| {
+        stream_rows(&file, &mut |row, completion: Completion| take(row, &completion).map_err(wrong))
+    };
     let data = TrainingData::of_file(file.clone());
     match loss.examples() {
         ExampleKind::Groups => {
-            let groups = token_groups(&rows, rules, loss, None).map_err(wrong)?;
+            let mut groups = GroupBuilder::new(rules, loss, None, &folder);
+            each(&mut |row, completion| groups.push(row, completion))?;
+            let groups = groups.finish().map_err(wrong)?;
             let objective =
                 GroupObjective::new(groups, settings).with_reference(named.anchors.reference.clone());
             train_on(training, &source, data, objective, &named)
         }
         ExampleKind::Best => {
-            let examples = best_examples(&rows, rules, settings.loss_tokens).map_err(wrong)?;
+            let mut examples = SftData::new(&folder);
+            each(&mut |row, completion| {
+                examples.push(row, &best_example(row, completion, rules, settings.loss_tokens)?)
+            })?;
             let objective = SftObjective::new(examples, settings);
             train_on(training, &source, data, objective, &named)
         }
         ExampleKind::Unpaired | ExampleKind::Pairs => {
-            let folder = training.command.output.folder();
-            let examples = unpaired_examples(&rows, rules, loss, &folder).map_err(wrong)?;
+            let mut examples = UnpairedBuilder::new(rules, loss, &folder);
+            each(&mut |row, completion| examples.push(row, completion))?;
+            let examples = examples.finish().map_err(wrong)?;
             let objective = PairObjective::new(examples, settings).with_anchors(named.anchors.clone());
             train_on(training, &source, data, objective, &named)
         }

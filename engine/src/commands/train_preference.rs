@@ -13,7 +13,7 @@ use super::training::{ReadSets, Training, TrainingArgs, TrainingKind, read_sets}
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::inputs::compared_rows::{ComparedRow, LabelFiles};
-use crate::inputs::data_sets::{DataFlag, DataSets, LayoutArgs};
+use crate::inputs::data_sets::{DataSets, LayoutArgs};
 use crate::inputs::policy::PolicySource;
 
 const KIND: TrainingKind = TrainingKind {
@@ -45,12 +45,7 @@ pub struct Args {
 pub fn run(args: &Args, common: &Common) -> Result<()> {
     let training = Training::open(KIND, &args.training, common)?;
     let settings = &training.command.recipe.preference;
-    let flag = DataFlag {
-        flag: KIND.rows_flag,
-        section: KIND.section,
-        file: args.pairs.as_deref(),
-        layout: &args.layout,
-    };
+    let flag = KIND.data_flag(args.pairs.as_deref(), &args.layout);
     let sets: DataSets<Pair> = DataSets::find(flag, &settings.train.data)?;
     let source = training.source()?;
     let mut label_files = LabelFiles::default();

@@ -14,7 +14,7 @@ use crate::card::{CardBase, MadeBy, ModelCard, ModelForm, ParentCard, of_trainin
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::Hub;
-use crate::inputs::data_sets::{DataSet, DataSets};
+use crate::inputs::data_sets::{DataFlag, DataSet, DataSets, LayoutArgs};
 use crate::inputs::policy::PolicySource;
 use crate::recipe::DataSource;
 use crate::run::leaves::Leaves;
@@ -47,6 +47,13 @@ pub(super) struct TrainingKind {
     pub(super) model_folder: &'static str,
     /// Whether the model has preference heads.
     pub(super) heads: bool,
+}
+
+impl TrainingKind {
+    /// The flag that names the rows, as it was given.
+    pub(super) fn data_flag<'a>(&self, file: Option<&'a str>, layout: &'a LayoutArgs) -> DataFlag<'a> {
+        DataFlag { flag: self.rows_flag, section: self.section, file, layout }
+    }
 }
 
 /// What is done before the model that is trained is in memory.

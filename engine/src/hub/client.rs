@@ -11,7 +11,7 @@ use super::address::Address;
 use super::body::RequestBody;
 use super::environment::{self, Endpoint};
 use super::error::shown;
-use super::exchange::{Exchange, HttpRequest, Interruption, ResponseHead, TICK};
+use super::exchange::{HttpRequest, HubExchange, Interruption, ResponseHead, TICK};
 use crate::signals::StopFlag;
 
 /// Failed tries after which the error is reported.
@@ -49,7 +49,7 @@ pub(super) struct HttpResponse {
     pub(super) head: ResponseHead,
     /// The address that it came from, after redirects.
     pub(super) address: Address,
-    exchange: Exchange,
+    exchange: HubExchange,
 }
 
 /// What is asked of an address.
@@ -119,7 +119,7 @@ impl HubClient {
         }
         let path = body.path().unwrap_or_else(|| "a thread".into());
         let request = HttpRequest { method, url: address.url(), headers, body };
-        let exchange = Exchange::start(&self.agent, request, &self.stop, self.patience)
+        let exchange = HubExchange::start(&self.agent, request, &self.stop, self.patience)
             .map_err(|source| HubError::Io { path, source })?;
         let head = exchange.head().map_err(|problem| self.failure(what, &address, problem))?;
         Ok(HttpResponse { head, address, exchange })

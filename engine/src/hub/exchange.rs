@@ -91,7 +91,7 @@ pub(super) struct HttpRequest {
 }
 
 /// A request on its way.
-pub(super) struct Exchange {
+pub(super) struct HubExchange {
     pieces: Receiver<ExchangeMessage>,
     /// Bytes of the request's body that were sent.
     sent: Arc<AtomicU64>,
@@ -99,7 +99,7 @@ pub(super) struct Exchange {
     patience: Duration,
 }
 
-impl Exchange {
+impl HubExchange {
     /// Sends a request.
     pub(super) fn start(
         agent: &ureq::Agent,

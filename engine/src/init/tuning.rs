@@ -39,20 +39,20 @@ pub(crate) struct TuningChoice {
 
 /// A way to train, and what the host keeps.
 #[derive(Clone, Copy)]
-struct Candidate {
+struct TuningCandidate {
     tuning: Tuning,
     offload: Offload,
 }
 
 /// Gradients on the host make all parameters fit into small cards, at many times an adapter's pace: last, and so taken only where
 /// all parameters are asked for.
-const CANDIDATES: [Candidate; 6] = [
-    Candidate { tuning: Tuning::Full, offload: Offload::None },
-    Candidate { tuning: Tuning::Full, offload: Offload::Optimizer },
-    Candidate { tuning: Tuning::Lora, offload: Offload::None },
-    Candidate { tuning: Tuning::Lora, offload: Offload::Optimizer },
-    Candidate { tuning: Tuning::Qlora, offload: Offload::Optimizer },
-    Candidate { tuning: Tuning::Full, offload: Offload::OptimizerAndGradients },
+const CANDIDATES: [TuningCandidate; 6] = [
+    TuningCandidate { tuning: Tuning::Full, offload: Offload::None },
+    TuningCandidate { tuning: Tuning::Full, offload: Offload::Optimizer },
+    TuningCandidate { tuning: Tuning::Lora, offload: Offload::None },
+    TuningCandidate { tuning: Tuning::Lora, offload: Offload::Optimizer },
+    TuningCandidate { tuning: Tuning::Qlora, offload: Offload::Optimizer },
+    TuningCandidate { tuning: Tuning::Full, offload: Offload::OptimizerAndGradients },
 ];
 
 /// The first way to train that fits, of `asked` alone where it is given. Where the device's memory is not known nothing is
@@ -133,7 +133,7 @@ struct Fit {
 }
 
 impl Fit {
-    fn of(goal: InitGoal, planned: Planned<'_>, candidate: Candidate, bytes: u64) -> Option<Self> {
+    fn of(goal: InitGoal, planned: Planned<'_>, candidate: TuningCandidate, bytes: u64) -> Option<Self> {
         let mut recipe = planned.recipe.clone();
         // The recipe leaves it to be decided where it runs, by the same arithmetic.
         train_settings(goal, &mut recipe).offload = candidate.offload;

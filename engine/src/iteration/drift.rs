@@ -3,20 +3,25 @@
 //! It is a function of the rows and of the first iteration's file, so that a resume has the same one.
 
 use selfplay_records::Completion;
-use selfplay_trainer::{AxisDrift, axis_shares};
+use selfplay_trainer::{AxisDrift, AxisShares};
 
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::{read_json, write_json};
 use crate::run::dir::make_folder;
-use crate::stages::Workspace;
+use crate::stages::{TrainingRows, Workspace};
 
 /// What the axes of the iteration's rows say, written down.
 ///
 /// # Errors
 /// Rows without axes, or with others than the first iteration's; a file that does not read or cannot be written.
-pub fn drift(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<AxisDrift, EngineError> {
-    let Some(shares) = axis_shares(rows) else {
+pub fn drift(iteration: &Iteration<'_>, rows: &TrainingRows) -> Result<AxisDrift, EngineError> {
+    let mut shares = AxisShares::default();
+    rows.each(&mut |_, row: Completion| {
+        shares.push(&row);
+        Ok(())
+    })?;
+    let Some(shares) = shares.shares() else {
         return Err(EngineError::input(format!(
             "iteration {}: no `axis_rewards` in its groups, which loss = \"gprl\" takes its advantages' axes from: the preferences were \
              made without score.advantages = \"per-axis\"",

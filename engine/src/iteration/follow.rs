@@ -34,7 +34,7 @@ pub fn follow(session: &Session, mut work: SharedWork) -> Result<(), EngineError
                     _ => Policy::after(number - 1),
                 };
                 let kind = session.recipe.train.loss.examples();
-                let rows = TrainingRows::read(&iteration.dir.rows_file(kind), kind)?;
+                let rows = TrainingRows::of_file(&iteration.dir.rows_file(kind), kind);
                 train(&iteration, policy, &rows)?;
             }
         }

@@ -8,10 +8,10 @@ use crate::error::EngineError;
 use crate::run::events::Event;
 use crate::stages::{self, Shards, TrainingRows, Workspace};
 
-/// Selects the iteration's rows, or reads those that are there; none when the policy is written already.
+/// Selects the iteration's rows, or takes those that are there; none when the policy is written already.
 ///
 /// # Errors
-/// When a file does not read or cannot be written, or no prompt gives a row.
+/// When a shard does not read, the file cannot be written, or no prompt gives a row.
 pub fn pair(
     iteration: &Iteration<'_>,
     candidates: &Shards,
@@ -23,7 +23,7 @@ pub fn pair(
         return Ok(TrainingRows::none(kind));
     }
     if !iteration.left.pair {
-        return TrainingRows::read(&file, kind);
+        return Ok(TrainingRows::of_file(&file, kind));
     }
     iteration.check_stop()?;
     let started = Instant::now();
@@ -47,5 +47,5 @@ pub fn pair(
     rows.write(&file)?;
     let seconds = started.elapsed().as_secs_f64();
     iteration.record(Event::Paired { iteration: number, pairs: rows.len(), without_pair, seconds })?;
-    Ok(rows)
+    Ok(TrainingRows::of_file(&file, kind))
 }

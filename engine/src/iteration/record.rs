@@ -73,12 +73,13 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
     let trained: TrainRecord = read_present(&dir.train().join("summary.json"))?.unwrap_or_default();
     let kind = session.recipe.train.loss.examples();
     let file = dir.rows_file(kind);
-    let rows = if file.is_file() { TrainingRows::read(&file, kind)? } else { TrainingRows::none(kind) };
+    let rows = if file.is_file() { TrainingRows::of_file(&file, kind) } else { TrainingRows::none(kind) };
+    let rows = rows.figures()?;
     let shards = ShardTotals::read(iteration)?;
     let lines = events::read(&session.run.events_file());
     Ok(IterationSummary {
         iteration: number,
-        mean_score: rows.mean_score(),
+        mean_score: rows.mean_score,
         win_rate_start: evaluation.as_ref().and_then(|eval| eval.win_rate_start),
         win_rate_first: evaluation.as_ref().and_then(|eval| eval.win_rate_first),
         win_rate_error: evaluation.as_ref().and_then(|eval| eval.win_rate_error),
@@ -102,7 +103,7 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         candidates: shards.candidates,
         candidate_characters: shards.characters,
         candidate_tokens: shards.tokens,
-        pairs: rows.len(),
+        pairs: rows.count,
         truncated_pairs: trained.truncated,
         skipped_pairs: trained.skipped,
         identical_pairs: trained.identical,

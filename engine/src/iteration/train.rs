@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use selfplay_records::{Completion, ExampleKind, Pair, atomic};
 use selfplay_trainer::{
-    GroupObjective, LossKind, PairData, PairObjective, ReadsPolicies, SftObjective, TrainSettings,
-    TrainSummary, TurnRules, best_examples, token_groups, token_pair, unpaired_examples,
+    GroupBuilder, GroupObjective, LossKind, PairData, PairObjective, ReadsPolicies, SftData, SftObjective,
+    TrainSettings, TrainSummary, TurnRules, UnpairedBuilder, best_example, token_pair,
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,15 +76,11 @@ pub fn train(iteration: &Iteration<'_>, policy: Policy, rows: &TrainingRows) -> 
         ranks.announce(SharedWork::Training { iteration: iteration.number })?;
     }
     ranks.enter("train");
-    match rows {
-        TrainingRows::Pairs(pairs) => train_on(iteration, policy, of_pairs(iteration, pairs)?),
-        TrainingRows::Completions(ExampleKind::Best, rows) => {
-            train_on(iteration, policy, of_best(iteration, rows)?)
-        }
-        TrainingRows::Completions(ExampleKind::Groups, rows) => {
-            train_on(iteration, policy, of_groups(iteration, rows)?)
-        }
-        TrainingRows::Completions(_, rows) => train_on(iteration, policy, of_unpaired(iteration, rows)?),
+    match rows.kind() {
+        ExampleKind::Pairs => train_on(iteration, policy, of_pairs(iteration, rows)?),
+        ExampleKind::Unpaired => train_on(iteration, policy, of_unpaired(iteration, rows)?),
+        ExampleKind::Best => train_on(iteration, policy, of_best(iteration, rows)?),
+        ExampleKind::Groups => train_on(iteration, policy, of_groups(iteration, rows)?),
     }
 }
 
@@ -151,38 +147,45 @@ fn own_settings(iteration: &Iteration<'_>) -> TrainSettings {
 }
 
 /// The iteration's pairs in tokens, with the policies that the loss reads them by.
-fn of_pairs(iteration: &Iteration<'_>, pairs: &[Pair]) -> Result<PairObjective, EngineError> {
+fn of_pairs(iteration: &Iteration<'_>, rows: &TrainingRows) -> Result<PairObjective, EngineError> {
     let settings = own_settings(iteration);
     let mut data = PairData::new(iteration.dir.root());
-    for (row, pair) in pairs.iter().enumerate() {
-        data.push(token_pair(row, pair, rules(iteration), settings.loss)?)?;
-    }
+    rows.each(&mut |row, pair: Pair| {
+        Ok(data.push(token_pair(row, &pair, rules(iteration), settings.loss)?)?)
+    })?;
     Ok(PairObjective::new(data, &settings).with_anchors(anchors(&settings, iteration.number)))
 }
 
 /// Desirable and undesirable responses.
-fn of_unpaired(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<PairObjective, EngineError> {
+fn of_unpaired(iteration: &Iteration<'_>, rows: &TrainingRows) -> Result<PairObjective, EngineError> {
     let settings = own_settings(iteration);
-    let data = unpaired_examples(rows, rules(iteration), settings.loss, iteration.dir.root())?;
-    Ok(PairObjective::new(data, &settings).with_anchors(anchors(&settings, iteration.number)))
+    let mut data = UnpairedBuilder::new(rules(iteration), settings.loss, iteration.dir.root());
+    rows.each(&mut |row, completion: Completion| Ok(data.push(row, &completion)?))?;
+    Ok(PairObjective::new(data.finish()?, &settings).with_anchors(anchors(&settings, iteration.number)))
 }
 
 /// Each prompt's best response, to be imitated.
-fn of_best(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<SftObjective, EngineError> {
+fn of_best(iteration: &Iteration<'_>, rows: &TrainingRows) -> Result<SftObjective, EngineError> {
     let settings = own_settings(iteration);
-    Ok(SftObjective::new(best_examples(rows, rules(iteration), settings.loss_tokens)?, &settings))
+    let mut data = SftData::new(iteration.dir.root());
+    rows.each(&mut |row, completion: Completion| {
+        let example = best_example(row, &completion, rules(iteration), settings.loss_tokens)?;
+        Ok(data.push(row, &example)?)
+    })?;
+    Ok(SftObjective::new(data, &settings))
 }
 
 /// Groups, with the axes' weights by the monitor.
-fn of_groups(iteration: &Iteration<'_>, rows: &[Completion]) -> Result<GroupObjective, EngineError> {
+fn of_groups(iteration: &Iteration<'_>, rows: &TrainingRows) -> Result<GroupObjective, EngineError> {
     let settings = own_settings(iteration);
     let drift = match settings.loss {
         LossKind::Gprl => Some(drift(iteration, rows)?),
         _ => None,
     };
     let axis_weights = drift.as_ref().map(|drift| drift.axis_weights.as_slice());
-    let groups = token_groups(rows, rules(iteration), settings.loss, axis_weights)?;
-    Ok(GroupObjective::new(groups, &settings)
+    let mut groups = GroupBuilder::new(rules(iteration), settings.loss, axis_weights, iteration.dir.root());
+    rows.each(&mut |row, completion: Completion| Ok(groups.push(row, &completion)?))?;
+    Ok(GroupObjective::new(groups.finish()?, &settings)
         .with_reference(anchors(&settings, iteration.number).reference)
         .with_kl_factor(drift.map_or(1.0, |drift| drift.kl_factor)))
 }

@@ -7,7 +7,8 @@
 //! | MPICH, Intel MPI | PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS |
 //! | srun | SLURM_PROCID, SLURM_STEP_NUM_TASKS (SLURM_NTASKS), SLURM_LOCALID, SLURM_STEP_TASKS_PER_NODE, SLURM_NODEID |
 //!
-//! The innermost launcher counts: torchrun, else mpirun, else srun. Slurm sets SLURM_PROCID and SLURM_NTASKS in the shell of a batch
+//! The innermost launcher counts: torchrun, else mpirun, else srun, which is also meant where it sets PMI's two numbers and nothing names
+//! the place on the machine (`--mpi=pmi2`). Slurm sets SLURM_PROCID and SLURM_NTASKS in the shell of a batch
 //! script too, which is one process: only a step of srun's is a launch, and it has a step id of its own. `SELFPLAY_LAUNCHER=none` says
 //! that there is none, whatever the variables say.
 
@@ -30,9 +31,10 @@ pub(super) fn read(variables: Variables<'_>) -> Result<Rank> {
         Some("none") => return Ok(Rank::ALONE),
         Some(other) => return Err(wrong("SELFPLAY_LAUNCHER", other, "none, or no such variable")),
     }
-    let by_rank = Pair { rank: "RANK", world: "WORLD_SIZE" }.read(variables)?;
-    let by_open_mpi = Pair { rank: "OMPI_COMM_WORLD_RANK", world: "OMPI_COMM_WORLD_SIZE" }.read(variables)?;
-    let by_pmi = Pair { rank: "PMI_RANK", world: "PMI_SIZE" }.read(variables)?;
+    let by_rank = RankVariables { rank: "RANK", world: "WORLD_SIZE" }.read(variables)?;
+    let by_open_mpi =
+        RankVariables { rank: "OMPI_COMM_WORLD_RANK", world: "OMPI_COMM_WORLD_SIZE" }.read(variables)?;
+    let by_pmi = RankVariables { rank: "PMI_RANK", world: "PMI_SIZE" }.read(variables)?;
     // torchrun on several machines may itself be started by mpirun, once on each of them.
     if variables("TORCHELASTIC_RUN_ID").is_none() {
         agree(by_rank, by_open_mpi)?;
@@ -47,27 +49,35 @@ pub(super) fn read(variables: Variables<'_>) -> Result<Rank> {
         return found.local(variables, LaunchedBy::OpenMpi, rank, world);
     }
     if let Some(found) = by_pmi {
+        // `srun --mpi=pmi2` sets these as well; the place on the machine is then Slurm's to name.
+        if variables("MPI_LOCALRANKID").is_none()
+            && let Ok(step) = by_slurm(variables)
+            && step.launcher == LaunchedBy::Slurm
+            && (step.rank, step.world) == (found.rank, found.world)
+        {
+            return Ok(step);
+        }
         return found.local(variables, LaunchedBy::Pmi, "MPI_LOCALRANKID", "MPI_LOCALNRANKS");
     }
     by_slurm(variables)
 }
 
 /// Names of the two variables that every launcher has.
-struct Pair {
+struct RankVariables {
     rank: &'static str,
     world: &'static str,
 }
 
 /// What they say.
 #[derive(Clone, Copy)]
-struct FoundPair {
+struct FoundRank {
     names: (&'static str, &'static str),
     rank: usize,
     world: usize,
 }
 
-impl Pair {
-    fn read(self, variables: Variables<'_>) -> Result<Option<FoundPair>> {
+impl RankVariables {
+    fn read(self, variables: Variables<'_>) -> Result<Option<FoundRank>> {
         let Self { rank, world } = self;
         match (number(variables, rank)?, number(variables, world)?) {
             (None, None) => Ok(None),
@@ -82,16 +92,16 @@ impl Pair {
             (Some(at), Some(of)) if at >= of => {
                 Err(wrong(rank, &at.to_string(), &format!("a number from 0 to below {world}={of}")))
             }
-            (Some(at), Some(of)) => Ok(Some(FoundPair { names: (rank, world), rank: at, world: of })),
+            (Some(at), Some(of)) => Ok(Some(FoundRank { names: (rank, world), rank: at, world: of })),
         }
     }
 }
 
 /// That two launchers, where both are there, say the same.
-fn agree(one: Option<FoundPair>, other: Option<FoundPair>) -> Result<()> {
+fn agree(one: Option<FoundRank>, other: Option<FoundRank>) -> Result<()> {
     match (one, other) {
         (Some(one), Some(other)) if (one.rank, one.world) != (other.rank, other.world) => {
-            let text = |found: FoundPair| {
+            let text = |found: FoundRank| {
                 format!("{}={} of {}={}", found.names.0, found.rank, found.names.1, found.world)
             };
             Err(EngineError::input(format!(
@@ -104,7 +114,7 @@ fn agree(one: Option<FoundPair>, other: Option<FoundPair>) -> Result<()> {
     }
 }
 
-impl FoundPair {
+impl FoundRank {
     /// With the place among the machine's processes.
     fn local(
         self,
@@ -153,7 +163,7 @@ fn by_slurm(variables: Variables<'_>) -> Result<Rank> {
         Some(_) => "SLURM_STEP_NUM_TASKS",
         None => "SLURM_NTASKS",
     };
-    let Some(found) = (Pair { rank: "SLURM_PROCID", world: tasks }).read(variables)? else {
+    let Some(found) = (RankVariables { rank: "SLURM_PROCID", world: tasks }).read(variables)? else {
         return Ok(Rank::ALONE);
     };
     let local_rank = number(variables, "SLURM_LOCALID")?;

@@ -20,7 +20,7 @@ use crate::signals::StopFlag;
 
 /// `launch.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Token {
+struct LaunchToken {
     /// By rank.
     ranks: Vec<RankIdentity>,
 }
@@ -86,7 +86,7 @@ impl Appointment<'_> {
         let ranks: Vec<RankIdentity> = ranks.into_iter().flatten().collect();
         let launch = self.place.launch(&identity.nonce);
         launch.create()?;
-        tell(&self.place.token(), &Token { ranks: ranks.clone() })?;
+        tell(&self.place.token(), &LaunchToken { ranks: ranks.clone() })?;
         Ok(Met { identity, ranks, launch, lock })
     }
 
@@ -96,7 +96,7 @@ impl Appointment<'_> {
         let hello = self.place.hello(self.rank.rank);
         let mut met = None;
         self.until(|| {
-            let token = hear::<Token>(&self.place.token());
+            let token = hear::<LaunchToken>(&self.place.token());
             met = token.filter(|token| token.ranks.get(identity.rank) == Some(&identity));
             if met.is_none()
                 && self.place.is_there()
@@ -182,7 +182,7 @@ impl Appointment<'_> {
         let first =
             self.rank.master.as_ref().map_or_else(String::new, |host| format!(", which is on {host}"));
         let waited = format!("{:.0} s (ranks.timeout)", waited.as_secs_f64());
-        let token: Option<Token> = hear(&self.place.token());
+        let token: Option<LaunchToken> = hear(&self.place.token());
         if let Some(other) = token.and_then(|token| token.ranks.into_iter().next()) {
             return EngineError::input(format!(
                 "{}: within {waited} rank 0 left no token for this launch; there is one of another launch, on {}: end that one, or \
@@ -242,7 +242,7 @@ mod tests {
             pid: u32::MAX,
             ..RankIdentity::of(&Rank { rank, world: 3, ..Rank::ALONE })
         };
-        tell(&place.token(), &Token { ranks: (0..3).map(old).collect() }).unwrap();
+        tell(&place.token(), &LaunchToken { ranks: (0..3).map(old).collect() }).unwrap();
         tell(&place.hello(1), &old(1)).unwrap();
         let met = meet(&[run.path(); 3], Duration::from_secs(20));
         let met: Vec<Met> = met.into_iter().map(Result::unwrap).collect();

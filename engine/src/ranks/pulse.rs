@@ -48,10 +48,12 @@ impl Pulse {
         before
     }
 
-    /// What it was at before it waited.
+    /// What it was at before it waited. Where it waited before, as another thread still does or did, what it is at now stays.
     pub(super) fn go_on(&self, activity: Activity) {
         self.moved.fetch_add(1, Ordering::Relaxed);
-        self.set(|at| at.activity = activity);
+        if activity != Activity::Waiting {
+            self.set(|at| at.activity = activity);
+        }
     }
 
     /// How often it has got on, and what it is at.
@@ -81,5 +83,17 @@ mod tests {
         assert_eq!(pulse.read(), (2, at("train", Activity::Waiting)));
         pulse.go_on(before);
         assert_eq!(pulse.read(), (3, at("train", Activity::Working)));
+    }
+
+    #[test]
+    fn waits_of_two_threads_end_in_any_order() {
+        for first_ends_first in [true, false] {
+            let pulse = Pulse::new();
+            pulse.moved();
+            let (first, second) = (pulse.wait(), pulse.wait());
+            let ends = if first_ends_first { [first, second] } else { [second, first] };
+            ends.into_iter().for_each(|before| pulse.go_on(before));
+            assert_eq!(pulse.read().1.activity, Activity::Working, "{first_ends_first}");
+        }
     }
 }

@@ -11,7 +11,6 @@ const CONCURRENCY: usize = 64;
 
 /// How the servers of `sample.endpoints` are reached, or the companion of `sample.companion`, which runs `model`.
 pub fn sample_client(sample: &SampleSettings, model: &Path) -> ClientSettings {
-    let default = ClientSettings::default();
     let endpoints = sample.endpoints.iter().flatten();
     let is_sglang = sample.backend == BackendKind::Sglang;
     // SGLang's own calls are not below OpenAI's, which the address of such a server often names.
@@ -26,11 +25,7 @@ pub fn sample_client(sample: &SampleSettings, model: &Path) -> ClientSettings {
         endpoints: endpoints.map(own).collect(),
         companion,
         api_key_env: sample.api_key_env.clone(),
-        concurrency: sample.concurrency.unwrap_or(CONCURRENCY),
-        timeout_s: sample.timeout_s.unwrap_or(default.timeout_s),
-        retries: sample.retries.unwrap_or(default.retries),
-        price_prompt: None,
-        price_completion: None,
+        ..ClientSettings::patient(sample.concurrency.or(Some(CONCURRENCY)), sample.timeout_s, sample.retries)
     }
 }
 

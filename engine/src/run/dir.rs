@@ -8,7 +8,7 @@
 //!   events.jsonl                   what happened, with seconds
 //!   transcript.jsonl               where a service compares: every answer of its
 //!   answers.jsonl                  where a judge, a pair-lm, a pair-ranker or a program compares: what it answered
-//!   ranks/                         while several ranks work: where they meet (`ranks/place.rs`)
+//!   ranks/                         while several ranks work: where they meet (`ranks_place.rs`)
 //!   start/                         the starting policy on the held-out prompts
 //!     eval_samples.parquet
 //!     eval.json

@@ -6,7 +6,7 @@
 //! workspace   where a stage works                  shards   rows on disk, shard by shard
 //! sample      prompts → candidates                 sampling_file   what sampling's bits depend on
 //! score       candidates → preferences             pair     preferences → what the loss learns from
-//! training_rows   pairs, or single responses
+//! picked_rows   those, in memory                   training_rows   those, in their file
 //! train       pairs, instructions, comparisons → a model, and how it is written
 //! anchors     log-probs of pairs under other policies, before training
 //! ```
@@ -15,6 +15,7 @@ mod anchors;
 mod endpoint;
 mod finished_shards;
 mod pair;
+mod picked_rows;
 mod sample;
 mod sampling_file;
 mod score;

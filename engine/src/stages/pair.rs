@@ -5,14 +5,14 @@ use std::time::Instant;
 use selfplay_pairer::{DropCounts, Selected, SelectedCompletions, select, select_completions};
 use selfplay_records::{Candidates, ExampleKind, Preference};
 
-use super::training_rows::TrainingRows;
+use super::picked_rows::PickedRows;
 use super::workspace::Workspace;
 use crate::error::EngineError;
 use crate::recipe::Stage;
 
 /// The rows that an iteration trains on, and the prompts that gave none.
 pub struct SelectedRows {
-    pub rows: TrainingRows,
+    pub rows: PickedRows,
     pub dropped: DropCounts,
 }
 
@@ -42,9 +42,9 @@ pub fn pair(
         }
     }
     let selected = match kind {
-        ExampleKind::Pairs => SelectedRows { rows: TrainingRows::Pairs(pairs.pairs), dropped: pairs.dropped },
+        ExampleKind::Pairs => SelectedRows { rows: PickedRows::Pairs(pairs.pairs), dropped: pairs.dropped },
         kind => SelectedRows {
-            rows: TrainingRows::Completions(kind, completions.rows),
+            rows: PickedRows::Completions(kind, completions.rows),
             dropped: completions.dropped,
         },
     };

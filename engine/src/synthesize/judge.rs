@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::filter::Filtered;
 use super::methods::Synthesis;
-use super::question::Question;
+use super::question::ModelQuestion;
 use super::row::{LeftOut, LeftOutReason, SynthesizedRow, Verdict};
 use crate::error::Result;
 use crate::recipe::JudgeSection;
@@ -25,7 +25,7 @@ pub(super) fn judge(
                 (json!(row.prompt), json!(answer.text), json!(row.reference));
             let values = [("messages", &messages), ("response", &response), ("reference", &reference)];
             let text = work.templates.render("judge.jinja", &values)?;
-            questions.push(Question::user(format!("{}/{place}", row.id), text));
+            questions.push(ModelQuestion::user(format!("{}/{place}", row.id), text));
         }
     }
     let mut replies = work.steps.ask("judge", "judge", &questions)?.into_iter();

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 /// Something to be answered.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
+pub(super) struct ModelQuestion {
     /// Of its own within its step: decides the answer's randomness.
     pub(super) id: String,
     pub(super) messages: Vec<Message>,
 }
 
-impl Question {
+impl ModelQuestion {
     /// A question of one turn.
     pub(super) fn user(id: String, text: String) -> Self {
         Self { id, messages: vec![Message::user(text)] }

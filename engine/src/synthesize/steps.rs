@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::SynthesisSetting;
 use super::folder::{CLOCK_KEY, SynthesisFolder};
 use super::generator::{self, Asker, Generator};
-use super::question::{AskedCount, ModelReply, Question};
+use super::question::{AskedCount, ModelQuestion, ModelReply};
 use super::templates::Templates;
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
@@ -102,12 +102,12 @@ impl<'a> SynthesisSteps<'a> {
         &mut self,
         role: &'static str,
         name: &str,
-        questions: &[Question],
+        questions: &[ModelQuestion],
     ) -> Result<Vec<ModelReply>> {
         let steps = self.folder.join("steps");
         atomic::create_dir_all(&steps)?;
         atomic::remove_temporaries(&steps)?;
-        let shards: Vec<&[Question]> = questions.chunks(SHARD).collect();
+        let shards: Vec<&[ModelQuestion]> = questions.chunks(SHARD).collect();
         let path = |shard: usize| steps.join(format!("{name}-{shard:05}.jsonl"));
         let mut replies: Vec<Option<Vec<ModelReply>>> = Vec::new();
         for (shard, questions) in shards.iter().enumerate() {
@@ -117,7 +117,7 @@ impl<'a> SynthesisSteps<'a> {
         if !missing.is_empty()
             && let Some((_, generator)) = self.generators.iter_mut().find(|(known, _)| *known == role)
         {
-            let asked: Vec<&[Question]> = missing.iter().map(|&shard| shards[shard]).collect();
+            let asked: Vec<&[ModelQuestion]> = missing.iter().map(|&shard| shards[shard]).collect();
             let mut keep = |place: usize, answered: Vec<ModelReply>| {
                 let shard = missing[place];
                 write_shard(&path(shard), &answered)?;
@@ -147,7 +147,7 @@ impl<'a> SynthesisSteps<'a> {
 }
 
 /// The replies of a finished shard, if it is there.
-fn read_shard(path: &Path, questions: &[Question]) -> Result<Option<Vec<ModelReply>>> {
+fn read_shard(path: &Path, questions: &[ModelQuestion]) -> Result<Option<Vec<ModelReply>>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

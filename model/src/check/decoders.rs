@@ -7,9 +7,9 @@ use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Architecture, Family, QkNorm};
 use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
+use crate::gradients::Gradients;
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::draw::{DrawRule, Drawn, RowDraw};
-use crate::parameters::Gradients;
 
 const VOCAB: u32 = 48;
 

@@ -10,6 +10,7 @@ use super::{CheckTarget, Deviation, distance, noise};
 use crate::architecture::{Activation, Rope, RopeScaling};
 use crate::batch::PackedBatch;
 use crate::gpu::Gpu;
+use crate::gradients::Gradients;
 use crate::kv_cache::{PAGE_TOKENS, PagedRow};
 use crate::linear::{Linear, Matrix, NewModule, Nf4Matrix, SumOrder};
 use crate::ops::attention::{Attention, Places};
@@ -20,7 +21,7 @@ use crate::ops::paged_attention::{PageNorms, PagedStep, attend_pages, write_page
 use crate::ops::rms_norm::{HeadColumns, RmsNorm};
 use crate::ops::rope::{Direction, Positions, RopeTable};
 use crate::ops::rows::select_rows;
-use crate::parameters::{Gradients, Parameters};
+use crate::parameters::Parameters;
 
 /// How large the inputs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use candle_core::{Result, Tensor};
 use super::rotary::RotaryTables;
 use super::weights::DecoderWeights;
 use crate::batch::PackedBatch;
+use crate::gradients::Gradients;
 use crate::kv_cache::LayerCache;
 use crate::linear::Linear;
 use crate::ops::attention::{Attention, AttentionOutput, Places};
@@ -15,7 +16,7 @@ use crate::ops::paged_attention::{PageNorms, PagedStep, attend_pages, write_page
 use crate::ops::rms_norm::HeadColumns;
 use crate::ops::rope::{Direction, Positions};
 use crate::ops::rows::{RowIndex, select_rows};
-use crate::parameters::{Gradients, ParameterId};
+use crate::parameters::ParameterId;
 
 /// One block's attention.
 pub(super) struct SelfAttention {

@@ -9,8 +9,8 @@ use super::attention::{PackedSequences, Sequences};
 use super::segments::{DecoderPass, Segment};
 use super::weights::DecoderWeights;
 use super::{Decoder, Tape};
+use crate::gradients::Gradients;
 use crate::ops::embedding::embedding_backward;
-use crate::parameters::Gradients;
 use crate::profile;
 
 impl Decoder {

@@ -8,10 +8,11 @@ use super::kept::Kept;
 use super::weights::DecoderWeights;
 use crate::architecture::Architecture;
 use crate::architecture::layout::{LayerModules, Norm};
+use crate::gradients::Gradients;
 use crate::linear::Linear;
 use crate::ops::attention::Attention;
 use crate::ops::rows::{RowIndex, select_rows};
-use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::parameters::{ParameterId, Parameters};
 
 /// One block's parameters and constants.
 pub(super) struct Block {

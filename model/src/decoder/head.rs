@@ -5,10 +5,10 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::Decoder;
 use super::segments::{DecoderPass, Segment};
 use crate::gpu::Gpu;
+use crate::gradients::Gradients;
 use crate::linear::Linear;
 use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward, soft_cap};
 use crate::ops::rows::{add_rows, select_rows};
-use crate::parameters::Gradients;
 use crate::profile;
 
 /// Logits that are held at once (64 MB in f32). A chunk's products read the whole head, so that it should have

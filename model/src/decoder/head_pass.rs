@@ -15,10 +15,10 @@ use super::Decoder;
 use super::head::{check_rows, head_chunk_rows};
 use super::segments::{DecoderPass, Segment};
 use crate::gpu::Gpu;
+use crate::gradients::Gradients;
 use crate::linear::Linear;
 use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward};
 use crate::ops::rows::{add_rows, select_rows};
-use crate::parameters::Gradients;
 use crate::profile;
 
 /// Chunks whose logits are held at once, at most.

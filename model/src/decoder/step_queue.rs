@@ -112,7 +112,11 @@ impl StepQueue {
     pub(super) fn finish(&mut self) -> Result<Vec<Option<Drawn>>> {
         let Some(step) = self.queued.pop_front() else { bail!("no step is under way") };
         let started = Instant::now();
-        step.end.wait()?;
+        if let Err(error) = step.end.wait() {
+            // Nobody knows whether the GPU still writes there.
+            std::mem::forget(step.room);
+            return Err(error);
+        }
         self.waited += started.elapsed();
         if let Some(last) = &self.last_end {
             self.idle += Duration::try_from_secs_f64(last.seconds_until(&*step.begin)?).unwrap_or_default();

@@ -2,11 +2,12 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::gradients::Gradients;
 use crate::linear::lora::dropout::StepDropout;
 use crate::linear::{Linear, Pass, SumOrder};
 use crate::ops::elementwise;
 use crate::ops::rms_norm::RmsNorm;
-use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::parameters::{ParameterId, Parameters};
 
 /// A decoder's parameters with the arithmetic that its parts share.
 #[derive(Clone, Copy)]

@@ -13,8 +13,9 @@ use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
 use super::call_arguments::CallArguments;
 use super::context::RenderContext;
 use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, step};
-use super::value::{Function, LoopContext, Range, TemplateValue, TextBuffer, pairs_of, sequence};
-use super::{checks, filters, methods, names, operators, print};
+use super::text_buffer::TextBuffer;
+use super::value::{Function, LoopContext, Range, TemplateValue, pairs_of, sequence};
+use super::{checks, filters, methods, names, operators, print, subscripts};
 
 /// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
 const MOST_DEPTH: usize = 350;
@@ -505,7 +506,7 @@ impl<'t> Interpreter<'t> {
         if let TemplateValue::Undefined(missing) = &object {
             return fail(missing.0.clone());
         }
-        let found = operators::slice(&object, &values)?;
+        let found = subscripts::slice(&object, &values)?;
         Ok(found.unwrap_or_else(|| {
             TemplateValue::undefined(format!("{} has no element slice(…)", methods::described(&object)))
         }))
@@ -816,7 +817,7 @@ impl RenderContext for Interpreter<'_> {
         if let TemplateValue::Undefined(missing) = object {
             return fail(missing.0.clone());
         }
-        if let Some(value) = operators::subscript(object, key)? {
+        if let Some(value) = subscripts::subscript(object, key)? {
             return Ok(value);
         }
         match key {

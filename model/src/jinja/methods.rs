@@ -5,7 +5,8 @@ use super::context::RenderContext;
 use super::fault::{RenderResult, fail, step, touch};
 use super::lexer::is_space;
 use super::operators::is_equal;
-use super::value::{Dict, LoopContext, TemplateValue, TextBuffer, ViewKind};
+use super::text_buffer::TextBuffer;
+use super::value::{Dict, LoopContext, TemplateValue, ViewKind};
 use super::{print, strings};
 
 /// A value in messages: `dict object`.

@@ -16,14 +16,18 @@ mod context;
 pub(crate) mod fault;
 mod filters;
 mod format;
+mod format_spec;
 mod interpreter;
 mod lexer;
 mod methods;
 mod names;
+mod number_filters;
 mod operators;
 mod parser;
 mod print;
 mod strings;
+mod subscripts;
+mod text_buffer;
 mod text_filters;
 mod value;
 

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::context::RenderContext;
 use super::fault::{RenderResult, fail, touch};
-use super::value::{TemplateValue, TextBuffer, quoted_type};
+use super::text_buffer::TextBuffer;
+use super::value::{TemplateValue, quoted_type};
 
 /// Values in one another that are written: a namespace may hold itself.
 const MOST_DEPTH: usize = 200;

@@ -2,7 +2,8 @@
 
 use super::fault::{RenderResult, fail, room};
 use super::lexer::is_space;
-use super::value::{TemplateValue, TextBuffer};
+use super::text_buffer::TextBuffer;
+use super::value::TemplateValue;
 
 /// What a part of a text takes before it is a value.
 const PART_BYTES: usize = 16;

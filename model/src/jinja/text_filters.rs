@@ -6,7 +6,8 @@ use super::call_arguments::CallArguments;
 use super::context::RenderContext;
 use super::fault::{RenderResult, fail, room, touch};
 use super::lexer::is_space;
-use super::value::{TemplateValue, TextBuffer, pairs_of};
+use super::text_buffer::TextBuffer;
+use super::value::{TemplateValue, pairs_of};
 use super::{print, strings};
 
 fn given(value: Option<TemplateValue>) -> TemplateValue {

@@ -1,6 +1,7 @@
 use candle_core::{DType, Device};
 
 use super::*;
+use crate::gradients::Gradients;
 
 fn matrix(rows: usize, columns: usize, seed: usize) -> Tensor {
     let values: Vec<f32> =

@@ -8,9 +8,10 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
+use crate::gradients::Gradients;
 use crate::linear::{Linear, NewModule, SumOrder};
 use crate::ops::rows::{add_rows, select_rows};
-use crate::parameters::{Gradients, Parameter, Parameters};
+use crate::parameters::{Parameter, Parameters};
 use crate::weights::{WeightFiles, random_tensor};
 
 const VALUE: &str = "value_head";

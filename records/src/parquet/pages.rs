@@ -42,7 +42,7 @@ impl Pages {
         let mut left = length;
         while left > 0 {
             let mut header = Compact::new(&mut reader);
-            let page = Page::read(&mut header).map_err(told)?;
+            let page = DataPage::read(&mut header).map_err(told)?;
             if page.unpacked > PAGE_BYTES {
                 return Err(format!(
                     "a page of {} MiB, and at most {} MiB are unpacked; write the file again with smaller pages",
@@ -81,7 +81,7 @@ impl Pages {
 
 /// What a page's header says.
 #[derive(Default)]
-struct Page {
+struct DataPage {
     unpacked: u64,
     packed: u64,
     values: u64,
@@ -89,7 +89,7 @@ struct Page {
     dictionary: u64,
 }
 
-impl Page {
+impl DataPage {
     fn read<R: Read>(header: &mut Compact<R>) -> std::io::Result<Self> {
         let mut page = Self::default();
         let mut last = 0;

@@ -104,7 +104,7 @@ impl Pool {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<T>, ScoreError> {
         let (done, replies) = channel();
-        let mut call = Call {
+        let mut call = PooledCall {
             pool: self,
             called_off: Arc::new(AtomicBool::new(false)),
             done,
@@ -159,7 +159,7 @@ impl Drop for Pool {
 }
 
 /// One call of [`Pool::ask`].
-struct Call<'a> {
+struct PooledCall<'a> {
     pool: &'a Pool,
     called_off: Arc<AtomicBool>,
     done: Sender<Done>,
@@ -170,7 +170,7 @@ struct Call<'a> {
     used: Vec<bool>,
 }
 
-impl Call<'_> {
+impl PooledCall<'_> {
     fn all<T>(
         &mut self,
         rows: &[Candidates],

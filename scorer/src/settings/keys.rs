@@ -233,18 +233,16 @@ impl ScoreKeys {
     }
 
     fn service(&self) -> ClientSettings {
-        let default = ClientSettings::default();
+        let retries = self.retries.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         ClientSettings {
             endpoints: self.endpoint.iter().cloned().collect(),
             companion: self.companion.as_deref().map(|words| {
                 CompanionSettings::of("score.companion", Some(words), self.model.clone().unwrap_or_default())
             }),
             api_key_env: self.api_key_env.clone(),
-            concurrency: self.concurrency.unwrap_or(default.concurrency),
-            timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
-            retries: self.retries.map_or(default.retries, |count| u32::try_from(count).unwrap_or(u32::MAX)),
             price_prompt: self.price_prompt,
             price_completion: self.price_completion,
+            ..ClientSettings::patient(self.concurrency, self.timeout_s, retries)
         }
     }
 

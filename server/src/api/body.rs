@@ -38,7 +38,7 @@ pub(crate) async fn json(state: &ServerState, request: Request) -> ApiResult<Byt
 }
 
 async fn read(state: &ServerState, mut body: Body, most: usize) -> ApiResult<Bytes> {
-    let mut held = Held { all: &state.body_bytes, own: 0 };
+    let mut held = HeldBytes { all: &state.body_bytes, own: 0 };
     let mut bytes = Vec::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let cut = |_| ApiError::new(StatusCode::BAD_REQUEST, "the body ended early");
@@ -57,12 +57,12 @@ fn too_long(most: usize) -> ApiError {
 }
 
 /// Bytes that a body being read holds of the sum of all.
-struct Held<'a> {
+struct HeldBytes<'a> {
     all: &'a AtomicUsize,
     own: usize,
 }
 
-impl Held<'_> {
+impl HeldBytes<'_> {
     fn add(&mut self, bytes: usize) -> ApiResult<()> {
         self.own += bytes;
         if self.all.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_AT_ONCE {
@@ -73,7 +73,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldBytes<'_> {
     fn drop(&mut self) {
         self.all.fetch_sub(self.own, Ordering::Relaxed);
     }

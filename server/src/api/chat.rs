@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::answer::{ShownToken, logprob};
 use super::fields::BodyFields;
-use super::form::{AnswerForm, EchoedPrompt, Piece, PromptTokens};
+use super::form::{AnswerForm, EchoedPrompt, PromptTokens, TextPiece};
 use super::generation::RequestOptions;
 use super::token_text::TokenTexts;
 use crate::error::{ApiError, ApiResult};
@@ -64,7 +64,7 @@ impl AnswerForm for ChatForm {
         false
     }
 
-    fn choice(&self, _: Option<&EchoedPrompt<'_>>, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value {
+    fn choice(&self, _: Option<&EchoedPrompt<'_>>, piece: &TextPiece<'_>, texts: &TokenTexts<'_>) -> Value {
         json!({
             "message": {"role": "assistant", "content": piece.text},
             "logprobs": self.logprobs(piece.tokens, texts),
@@ -75,7 +75,7 @@ impl AnswerForm for ChatForm {
         Some(json!({"delta": {"role": "assistant", "content": ""}, "logprobs": null}))
     }
 
-    fn delta(&self, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value {
+    fn delta(&self, piece: &TextPiece<'_>, texts: &TokenTexts<'_>) -> Value {
         let delta = if piece.text.is_empty() { json!({}) } else { json!({"content": piece.text}) };
         json!({"delta": delta, "logprobs": self.logprobs(piece.tokens, texts)})
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{ShownToken, logprob};
 use super::fields::{BodyFields, wrong};
-use super::form::{AnswerForm, EchoedPrompt, Piece, PromptTokens};
+use super::form::{AnswerForm, EchoedPrompt, PromptTokens, TextPiece};
 use super::generation::{RequestOptions, token_ids};
 use super::token_text::TokenTexts;
 use crate::error::{ApiError, ApiResult};
@@ -82,7 +82,12 @@ impl AnswerForm for CompletionForm {
         self.echo
     }
 
-    fn choice(&self, prompt: Option<&EchoedPrompt<'_>>, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value {
+    fn choice(
+        &self,
+        prompt: Option<&EchoedPrompt<'_>>,
+        piece: &TextPiece<'_>,
+        texts: &TokenTexts<'_>,
+    ) -> Value {
         let mut rows = LogProbRows::default();
         let mut text = String::new();
         if let Some(prompt) = prompt {
@@ -101,7 +106,7 @@ impl AnswerForm for CompletionForm {
         Some(json!({"text": prompt.text, "logprobs": self.logprobs.map(|top| rows.json(top))}))
     }
 
-    fn delta(&self, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value {
+    fn delta(&self, piece: &TextPiece<'_>, texts: &TokenTexts<'_>) -> Value {
         let mut rows = LogProbRows { offset: piece.offset, ..LogProbRows::default() };
         rows.add(piece.tokens, texts);
         json!({"text": piece.text, "logprobs": self.logprobs.map(|top| rows.json(top))})

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::form::{AnswerForm, Prepared};
+use super::form::{AnswerForm, PreparedRequest};
 use crate::error::ApiError;
 use crate::state::ServerState;
 use crate::worker::PolicyHandle;
@@ -40,6 +40,6 @@ pub(super) fn out_of_time() -> ApiError {
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took longer than the server's time limit")
 }
 
-pub(super) fn prompt_tokens<F>(prepared: &Prepared<F>) -> usize {
+pub(super) fn prompt_tokens<F>(prepared: &PreparedRequest<F>) -> usize {
     prepared.prompts.iter().map(|prompt| prompt.request.prompt_ids.len()).sum()
 }

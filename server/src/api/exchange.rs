@@ -14,7 +14,7 @@ use super::answer::{CollectedAnswer, reason, stop_reason, usage};
 use super::body;
 use super::envelope::{Envelope, out_of_time, prompt_tokens};
 use super::fields::BodyFields;
-use super::form::{AnswerForm, EchoedPrompt, Piece, Prepared, PreparedPrompt};
+use super::form::{AnswerForm, EchoedPrompt, PreparedPrompt, PreparedRequest, TextPiece};
 use super::generation::RequestOptions;
 use super::stream;
 use super::token_text::TokenTexts;
@@ -81,13 +81,13 @@ async fn exchange<F: AnswerForm>(state: &Arc<ServerState>, request: Request) -> 
 async fn prepare<F: AnswerForm>(
     state: &Arc<ServerState>,
     bytes: axum::body::Bytes,
-) -> ApiResult<Prepared<F>> {
+) -> ApiResult<PreparedRequest<F>> {
     let _turn = state.preparing.acquire().await.map_err(ApiError::internal)?;
     let of_thread = state.clone();
     tokio::task::spawn_blocking(move || prepare_now(&of_thread, &bytes)).await.map_err(ApiError::internal)?
 }
 
-fn prepare_now<F: AnswerForm>(state: &ServerState, bytes: &[u8]) -> ApiResult<Prepared<F>> {
+fn prepare_now<F: AnswerForm>(state: &ServerState, bytes: &[u8]) -> ApiResult<PreparedRequest<F>> {
     let mut fields = BodyFields::parse(bytes)?;
     let policy = state.policy(fields.text("model")?.as_deref())?;
     let mut options = RequestOptions::read(&mut fields, F::MAX_TOKENS, &state.limits)?;
@@ -107,16 +107,16 @@ fn prepare_now<F: AnswerForm>(state: &ServerState, bytes: &[u8]) -> ApiResult<Pr
         let request = options.request(&policy.shape, prompt.ids, &stop, logprobs, &state.limits)?;
         prepared.push(PreparedPrompt { request, echo });
     }
-    Ok(Prepared { policy, options, stop, prompts: prepared, form })
+    Ok(PreparedRequest { policy, options, stop, prompts: prepared, form })
 }
 
 /// The answer as one object, and its tokens.
 fn whole<F: AnswerForm>(
-    prepared: &Prepared<F>,
+    prepared: &PreparedRequest<F>,
     answers: &[CollectedAnswer],
     envelope: &Envelope,
 ) -> ApiResult<(Value, usize)> {
-    let Prepared { policy, options, stop, prompts, form } = prepared;
+    let PreparedRequest { policy, options, stop, prompts, form } = prepared;
     let shape = &policy.shape;
     let texts = TokenTexts::new(&shape.codec, options.tokens_as_ids);
     let (mut choices, mut tokens) = (Vec::new(), 0);
@@ -130,7 +130,7 @@ fn whole<F: AnswerForm>(
                 if none { (&[][..], &[][..]) } else { (response.ids.as_slice(), response.tokens.as_slice()) };
             let codec: &selfplay_model::Codec = &shape.codec;
             let text = text_of(codec, stop, own, finish.unwrap_or(FinishReason::Length))?;
-            let piece = Piece { text, tokens: drawn, offset: 0 };
+            let piece = TextPiece { text, tokens: drawn, offset: 0 };
             let mut choice = form.choice(echoed.as_ref(), &piece, &texts);
             choice["index"] = json!(choices.len());
             choice["finish_reason"] = reason(finish);

@@ -27,7 +27,7 @@ pub(crate) struct PreparedPrompt {
 }
 
 /// A request that was read and found right.
-pub(crate) struct Prepared<F> {
+pub(crate) struct PreparedRequest<F> {
     pub(crate) policy: Arc<PolicyHandle>,
     pub(crate) options: RequestOptions,
     pub(crate) stop: Arc<StopRule>,
@@ -36,7 +36,7 @@ pub(crate) struct Prepared<F> {
 }
 
 /// A part of a response, or all of it.
-pub(crate) struct Piece<'a> {
+pub(crate) struct TextPiece<'a> {
     /// Text that is to be shown.
     pub(crate) text: String,
     /// Tokens that came since the last piece.
@@ -74,13 +74,18 @@ pub(crate) trait AnswerForm: Sized + Send + Sync + 'static {
     fn echoes(&self) -> bool;
 
     /// A choice of a whole answer: `prompt` before `piece` where the prompt is echoed.
-    fn choice(&self, prompt: Option<&EchoedPrompt<'_>>, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value;
+    fn choice(
+        &self,
+        prompt: Option<&EchoedPrompt<'_>>,
+        piece: &TextPiece<'_>,
+        texts: &TokenTexts<'_>,
+    ) -> Value;
 
     /// What a stream begins a choice with, before any token.
     fn opening(&self, prompt: Option<&EchoedPrompt<'_>>, texts: &TokenTexts<'_>) -> Option<Value>;
 
     /// A choice of a stream's chunk.
-    fn delta(&self, piece: &Piece<'_>, texts: &TokenTexts<'_>) -> Value;
+    fn delta(&self, piece: &TextPiece<'_>, texts: &TokenTexts<'_>) -> Value;
 }
 
 /// A prompt as part of an answer.

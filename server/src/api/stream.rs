@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::answer::{ShownToken, lost, reason, stop_reason, usage};
 use super::envelope::{Envelope, out_of_time, prompt_tokens};
-use super::form::{AnswerForm, EchoedPrompt, Piece, Prepared};
+use super::form::{AnswerForm, EchoedPrompt, PreparedRequest, TextPiece};
 use super::token_text::TokenTexts;
 use crate::error::{ApiError, ApiResult};
 use crate::state::{ActiveExchange, ServerState};
@@ -29,7 +29,7 @@ const WAITING_CHUNKS: usize = 64;
 /// Answers as a stream. Its jobs end with it, or when the client leaves.
 pub(super) fn start<F: AnswerForm>(
     active: ActiveExchange,
-    prepared: Prepared<F>,
+    prepared: PreparedRequest<F>,
     jobs: Vec<GenerationJob>,
     envelope: Envelope,
     began: Instant,
@@ -80,7 +80,7 @@ struct OpenChoice {
 }
 
 struct AnswerStream<'a, F> {
-    prepared: &'a Prepared<F>,
+    prepared: &'a PreparedRequest<F>,
     envelope: Envelope,
     sender: &'a Sender<Bytes>,
     began: Instant,
@@ -89,7 +89,7 @@ struct AnswerStream<'a, F> {
 
 impl<F: AnswerForm> AnswerStream<'_, F> {
     async fn run(&self, mut jobs: Vec<GenerationJob>) -> ApiResult<()> {
-        let Prepared { policy, options, prompts, form, .. } = self.prepared;
+        let PreparedRequest { policy, options, prompts, form, .. } = self.prepared;
         let texts = TokenTexts::new(&policy.shape.codec, options.tokens_as_ids);
         let samples = options.sampling.num_samples;
         let mut choices: Vec<OpenChoice> = Vec::new();
@@ -153,7 +153,7 @@ impl<F: AnswerForm> AnswerStream<'_, F> {
         choices: &mut [OpenChoice],
         texts: &TokenTexts<'_>,
     ) -> bool {
-        let Prepared { options, prompts, form, .. } = self.prepared;
+        let PreparedRequest { options, prompts, form, .. } = self.prepared;
         let (samples, prompt) = (options.sampling.num_samples, &prompts[job]);
         let ids = &prompt.request.prompt_ids;
         let echoed = prompt.echo.as_deref().map(|text| EchoedPrompt { text, ids, tokens: scored });
@@ -182,14 +182,14 @@ impl<F: AnswerForm> AnswerStream<'_, F> {
         choice: &mut OpenChoice,
         texts: &TokenTexts<'_>,
     ) -> ApiResult<bool> {
-        let Prepared { policy, options, stop, form, .. } = self.prepared;
+        let PreparedRequest { policy, options, stop, form, .. } = self.prepared;
         let (id, codec): (u32, &selfplay_model::Codec) = (token.token.id, &policy.shape.codec);
         let text = choice.text.push(id, stop, codec)?;
         let wanted = form.top().is_some();
         if text.is_empty() && !wanted && !options.return_token_ids {
             return Ok(true);
         }
-        let piece = Piece { text, tokens: &[token], offset: choice.offset };
+        let piece = TextPiece { text, tokens: &[token], offset: choice.offset };
         if wanted {
             choice.offset += texts.text(id).chars().count();
         }
@@ -207,7 +207,7 @@ impl<F: AnswerForm> AnswerStream<'_, F> {
         choice: OpenChoice,
         texts: &TokenTexts<'_>,
     ) -> ApiResult<bool> {
-        let Prepared { policy, options, stop, form, .. } = self.prepared;
+        let PreparedRequest { policy, options, stop, form, .. } = self.prepared;
         let none = options.max_tokens == Some(0);
         let (ids, finish) = if none {
             (&[][..], FinishReason::Length)
@@ -216,7 +216,7 @@ impl<F: AnswerForm> AnswerStream<'_, F> {
         };
         let codec: &selfplay_model::Codec = &policy.shape.codec;
         let whole = text_of(codec, stop, ids, finish)?;
-        let piece = Piece { text: choice.text.finish(&whole), tokens: &[], offset: choice.offset };
+        let piece = TextPiece { text: choice.text.finish(&whole), tokens: &[], offset: choice.offset };
         let mut value = form.delta(&piece, texts);
         value["stop_reason"] = stop_reason(&policy.shape, stop, ids, Some(finish));
         Ok(self.chunk(index, value, reason(Some(finish))).await)

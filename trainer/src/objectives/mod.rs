@@ -13,8 +13,8 @@ use std::borrow::Cow;
 
 use selfplay_model::{Decoder, Gradients};
 
-pub use completions::{best_examples, unpaired_examples};
-pub use groups::{AxisDrift, GroupObjective, GroupResponse, TokenGroup, axis_shares, token_groups};
+pub use completions::{UnpairedBuilder, best_example};
+pub use groups::{AxisDrift, AxisShares, GroupBuilder, GroupData, GroupObjective, GroupResponse, TokenGroup};
 pub use pairs::{
     AnchorPolicy, Anchors, MicroBatches, PairData, PairObjective, REFERENCE_SHARD, TokenPair, load_anchors,
     pair_gradients, token_pair,

@@ -9,7 +9,7 @@ use crate::settings::{LrSchedule, TrainSettings};
 
 /// How many optimizer steps there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StepPlan {
+pub(crate) struct StepCounts {
     /// ⌈rows / batch_size⌉.
     pub(crate) per_epoch: usize,
     /// Steps that are trained.
@@ -18,12 +18,12 @@ pub(crate) struct StepPlan {
     pub(crate) scheduled: usize,
 }
 
-impl StepPlan {
-    /// The plan for `rows` pairs (or examples).
+impl StepCounts {
+    /// Of `rows` pairs (or examples).
     pub(crate) fn new(settings: &TrainSettings, rows: usize) -> Self {
         let per_epoch = rows.div_ceil(settings.batch_size.max(1));
         let bound = settings.max_steps.unwrap_or(usize::MAX);
-        StepPlan {
+        StepCounts {
             per_epoch,
             trained: per_epoch.saturating_mul(settings.epochs).min(bound),
             scheduled: per_epoch.saturating_mul(settings.scheduled_epochs()).min(bound),
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn step_plan_by_hand() {
         let settings = TrainSettings { batch_size: 4, schedule_epochs: Some(6), ..TrainSettings::default() };
-        assert_eq!(StepPlan::new(&settings, 9), StepPlan { per_epoch: 3, trained: 3, scheduled: 18 });
+        assert_eq!(StepCounts::new(&settings, 9), StepCounts { per_epoch: 3, trained: 3, scheduled: 18 });
         let short = TrainSettings { max_steps: Some(2), ..settings };
-        assert_eq!(StepPlan::new(&short, 9), StepPlan { per_epoch: 3, trained: 2, scheduled: 2 });
-        assert_eq!(StepPlan::new(&TrainSettings::default(), 0).trained, 0);
+        assert_eq!(StepCounts::new(&short, 9), StepCounts { per_epoch: 3, trained: 2, scheduled: 2 });
+        assert_eq!(StepCounts::new(&TrainSettings::default(), 0).trained, 0);
     }
 }

@@ -76,6 +76,26 @@ fn a_step_of_srun_is_a_launch_and_the_shell_of_a_batch_script_is_none() {
 }
 
 #[test]
+fn pmi_of_srun_s_own_has_slurm_s_place_on_the_machine() {
+    let step = [
+        ("SLURM_PROCID", "5"),
+        ("SLURM_NTASKS", "6"),
+        ("SLURM_LOCALID", "1"),
+        ("SLURM_STEP_ID", "0"),
+        ("SLURM_STEP_TASKS_PER_NODE", "2(x3)"),
+        ("SLURM_NODEID", "2"),
+    ];
+    let with = |pmi: &[(&'static str, &'static str)]| -> Vec<_> { step.iter().chain(pmi).copied().collect() };
+    let own = with(&[("PMI_RANK", "5"), ("PMI_SIZE", "6")]);
+    assert_eq!(places(&own), (5, 6, 1, 2, LaunchedBy::Slurm));
+    // mpiexec, whose processes have the variables of the step that started its daemon.
+    let inner = [("PMI_RANK", "1"), ("PMI_SIZE", "2")];
+    assert_eq!(places(&with(&inner)), (1, 2, 1, 2, LaunchedBy::Pmi));
+    let local = with(&[inner[0], inner[1], ("MPI_LOCALRANKID", "0"), ("MPI_LOCALNRANKS", "1")]);
+    assert_eq!(places(&local), (1, 2, 0, 1, LaunchedBy::Pmi));
+}
+
+#[test]
 fn tasks_of_a_node_are_counted() {
     let each: Vec<Option<usize>> = (0..4).map(|node| tasks_on_node("4(x2),1", node)).collect();
     assert_eq!(each, [Some(4), Some(4), Some(1), None]);

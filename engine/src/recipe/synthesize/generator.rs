@@ -73,18 +73,15 @@ pub enum GeneratorBackend {
 impl GeneratorSection {
     /// How the server is reached, or the companion, which runs `model`.
     pub fn client(&self, key: &'static str, model: &str) -> ClientSettings {
-        let default = ClientSettings::default();
         let companion = (self.backend == GeneratorBackend::Mistralrs)
             .then(|| CompanionSettings::of(key, self.companion.as_deref(), model));
         ClientSettings {
             endpoints: self.endpoints.clone().unwrap_or_default(),
             companion,
             api_key_env: self.api_key_env.clone(),
-            concurrency: self.concurrency.unwrap_or(default.concurrency),
-            timeout_s: self.timeout_s.unwrap_or(default.timeout_s),
-            retries: self.retries.unwrap_or(default.retries),
             price_prompt: self.price_prompt,
             price_completion: self.price_completion,
+            ..ClientSettings::patient(self.concurrency, self.timeout_s, self.retries)
         }
     }
 

@@ -3,7 +3,8 @@
 //! Half precision and other kernels move log-probs by hundredths of a nat, and one iteration of training often by no more, so that a distance
 //! alone cannot tell a server that was not updated. The direction can: with d the change from the policy before to ours, over the n tokens of
 //! the text, and e a server's difference from ours, t = ⟨e, d⟩/⟨d, d⟩ is about 0 where it has our weights and about 1 where it has those
-//! before. What is left, e − t d, is noise of size σ; t is believed where |d| > 4σ/√n·√n, which is |d| > 4σ: its standard error is σ/|d|.
+//! before. What is left, e − t d, is noise of size σ a token, so that t has the standard error σ/|d|: a t above ½ is believed where it is above
+//! four of these.
 
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,7 @@ use selfplay_sampler::{BackendKind, SampleSettings};
 use serde::{Deserialize, Serialize};
 
 use super::drawer::DrawnResponse;
-use super::servers::ServerState;
+use super::servers::EndpointState;
 use crate::error::EngineError;
 use crate::json_file::{read_json, write_json};
 
@@ -36,7 +36,7 @@ struct ServersFile {
     mean: Option<f64>,
     /// In the order of `sample.endpoints`.
     #[serde(skip_deserializing)]
-    endpoints: Vec<ServerState>,
+    endpoints: Vec<EndpointState>,
 }
 
 impl DifferenceCounts {
@@ -116,7 +116,7 @@ impl ServersReport {
     ///
     /// # Errors
     /// The file system's.
-    pub(super) fn write(&self, endpoints: &[ServerState]) -> Result<(), EngineError> {
+    pub(super) fn write(&self, endpoints: &[EndpointState]) -> Result<(), EngineError> {
         let file =
             ServersFile { counts: self.counts, mean: self.counts.mean(), endpoints: endpoints.to_vec() };
         write_json(&self.path, &file)

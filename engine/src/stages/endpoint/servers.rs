@@ -25,7 +25,7 @@ const PROBE_FILE: &str = "probe.json";
 
 /// What is known of an endpoint.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct ServerState {
+pub(super) struct EndpointState {
     /// Why it is not asked; null where it is.
     left_out: Option<String>,
     /// How far its log-probs of the probe are from ours, in nats a token; null where it is not probed.
@@ -61,7 +61,7 @@ pub(super) struct Servers<'a> {
     probes: Option<(Probe, Option<Probe>)>,
     /// What the servers call the policy, or the base of its adapter, once it is known.
     name: Option<String>,
-    states: Vec<ServerState>,
+    states: Vec<EndpointState>,
 }
 
 impl<'a> Servers<'a> {
@@ -80,12 +80,12 @@ impl<'a> Servers<'a> {
         let version = format!("selfplay-{}-{:x}", settings.iteration, settings.seed);
         let files =
             PolicyToBring { folder: trained.unwrap_or_else(|| source.folder.clone()), adapter, version };
-        let states = vec![ServerState::default(); count];
+        let states = vec![EndpointState::default(); count];
         Self { place, policy, settings, files, probes: None, name: settings.endpoint_model.clone(), states }
     }
 
     /// What is known of each endpoint, in their order.
-    pub(super) fn states(&self) -> &[ServerState] {
+    pub(super) fn states(&self) -> &[EndpointState] {
         &self.states
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::SynthesisSetting;
-use super::question::{ModelReply, Question};
+use super::question::{ModelQuestion, ModelReply};
 use crate::error::{EngineError, Result};
 use crate::hub::Hub;
 use crate::recipe::{GeneratorBackend, GeneratorSection, Recipe};
@@ -19,7 +19,7 @@ pub(super) trait Generator {
     ///
     /// # Errors
     /// When a question cannot be asked; a stop by a signal.
-    fn answer(&mut self, shards: &[&[Question]], asker: &mut Asker<'_>) -> Result<()>;
+    fn answer(&mut self, shards: &[&[ModelQuestion]], asker: &mut Asker<'_>) -> Result<()>;
 
     /// Whether it is our own sampler.
     fn is_native(&self) -> bool;

@@ -17,7 +17,7 @@ use crate::recipe::{GeneratorSection, ModelSource, PolicySection, Recipe};
 use crate::run::input_files::InputFile;
 use crate::stages::prepare;
 use crate::synthesize::SynthesisSetting;
-use crate::synthesize::question::{ModelReply, Question};
+use crate::synthesize::question::{ModelQuestion, ModelReply};
 
 /// A model of ours. Its weights are in memory while it answers a step.
 pub(super) struct NativeGenerator<'a> {
@@ -62,7 +62,7 @@ impl<'a> NativeGenerator<'a> {
         &self,
         limits: PromptLimits,
         step: &str,
-        questions: &[Question],
+        questions: &[ModelQuestion],
         replies: &mut [Option<ModelReply>],
     ) -> Result<Vec<(usize, Prompt)>> {
         let mut prompts = Vec::new();
@@ -85,7 +85,7 @@ impl<'a> NativeGenerator<'a> {
     }
 }
 
-fn reply(question: &Question, row: Candidates) -> Option<ModelReply> {
+fn reply(question: &ModelQuestion, row: Candidates) -> Option<ModelReply> {
     let prompt_tokens = row.prompt.prompt_ids.as_ref().map_or(0, Vec::len) as u64;
     let completion_tokens = row.tokens() as u64;
     let response = row.responses.into_iter().next()?;
@@ -100,7 +100,7 @@ fn reply(question: &Question, row: Candidates) -> Option<ModelReply> {
 }
 
 impl Generator for NativeGenerator<'_> {
-    fn answer(&mut self, shards: &[&[Question]], asker: &mut Asker<'_>) -> Result<()> {
+    fn answer(&mut self, shards: &[&[ModelQuestion]], asker: &mut Asker<'_>) -> Result<()> {
         asker.check_stop()?;
         let mut model = self.source.load(&self.recipe, self.device, false)?;
         let limits = PromptLimits::of(model.architecture());

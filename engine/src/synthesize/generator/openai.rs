@@ -16,7 +16,7 @@ use crate::error::{EngineError, Result};
 use crate::hub::Hub;
 use crate::recipe::{GeneratorSection, ModelSource, Recipe};
 use crate::run::input_files::InputFile;
-use crate::synthesize::question::{ModelReply, Question};
+use crate::synthesize::question::{ModelQuestion, ModelReply};
 
 /// A model behind a server.
 pub(super) struct OpenAiGenerator {
@@ -105,7 +105,7 @@ impl OpenAiGenerator {
         self.client.as_ref().ok_or_else(|| EngineError::failure("no client"))
     }
 
-    fn request(&self, step: &str, question: &Question) -> ChatRequest {
+    fn request(&self, step: &str, question: &ModelQuestion) -> ChatRequest {
         let name = format!("{step}/{}", question.id);
         let number = counter::key(self.seed, [counter::fnv1a_64(name.as_bytes())]);
         // Servers take a seed of 32 bits at least.
@@ -117,7 +117,7 @@ impl OpenAiGenerator {
 /// What a server reports of an answer that its filter has stopped.
 const FILTERED: &str = "content_filter";
 
-fn reply(question: &Question, answer: std::result::Result<ChatAnswer, String>) -> ModelReply {
+fn reply(question: &ModelQuestion, answer: std::result::Result<ChatAnswer, String>) -> ModelReply {
     let answer = match answer {
         Ok(answer) => answer,
         Err(words) => return ModelReply::refused(&question.id, words),
@@ -138,7 +138,7 @@ fn reply(question: &Question, answer: std::result::Result<ChatAnswer, String>) -
 }
 
 impl Generator for OpenAiGenerator {
-    fn answer(&mut self, shards: &[&[Question]], asker: &mut Asker<'_>) -> Result<()> {
+    fn answer(&mut self, shards: &[&[ModelQuestion]], asker: &mut Asker<'_>) -> Result<()> {
         asker.check_stop()?;
         let requests: Vec<ChatRequest> =
             shards.iter().flat_map(|shard| shard.iter()).map(|one| self.request(asker.step, one)).collect();

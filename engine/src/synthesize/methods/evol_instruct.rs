@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{NewRequest, Synthesis, answered, problem_of};
 use crate::error::Result;
-use crate::synthesize::question::Question;
+use crate::synthesize::question::ModelQuestion;
 use crate::synthesize::row::SynthesizedRow;
 use crate::synthesize::seeds::Seed;
 use crate::synthesize::templates::EVOLUTIONS;
@@ -28,9 +28,9 @@ pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<Synth
             let key = counter::key(work.seed, [counter::fnv1a_64(seed.id.as_bytes()), round as u64]);
             let way = EVOLUTIONS[counter::CounterRng::new(key).below(EVOLUTIONS.len())];
             let text = work.templates.render(way, &[("instruction", &json!(text))])?;
-            Ok(Question::user(seed.id.clone(), text))
+            Ok(ModelQuestion::user(seed.id.clone(), text))
         });
-        let questions: Vec<Question> = questions.collect::<Result<_>>()?;
+        let questions: Vec<ModelQuestion> = questions.collect::<Result<_>>()?;
         let replies = work.steps.ask("generator", &format!("round_{round}"), &questions)?;
         for ((seed, current), reply) in seeds.iter().zip(&mut current).zip(replies) {
             let problem = problem_of(&reply);

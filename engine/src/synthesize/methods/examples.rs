@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{NewRequest, Synthesis, answered, problem_of};
 use crate::error::Result;
-use crate::synthesize::question::Question;
+use crate::synthesize::question::ModelQuestion;
 use crate::synthesize::row::{Answer, SynthesizedRow};
 use crate::synthesize::seeds::Seed;
 
@@ -17,7 +17,7 @@ pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<Synth
     let per_question = work.section.per_question.unwrap_or(1).min(wanted.max(1));
     let questions = (0..wanted.div_ceil(per_question))
         .map(|place| question(work, seeds, place, per_question.min(wanted - place * per_question)));
-    let questions: Vec<Question> = questions.collect::<Result<_>>()?;
+    let questions: Vec<ModelQuestion> = questions.collect::<Result<_>>()?;
     let replies = work.steps.ask("generator", "requests", &questions)?;
     let mut requests = Vec::new();
     for (question, reply) in questions.iter().zip(replies) {
@@ -49,7 +49,7 @@ pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<Synth
 }
 
 /// The question at a place: its examples are drawn by the recipe's seed, its topic comes in turn.
-fn question(work: &Synthesis<'_>, seeds: &[Seed], place: usize, count: usize) -> Result<Question> {
+fn question(work: &Synthesis<'_>, seeds: &[Seed], place: usize, count: usize) -> Result<ModelQuestion> {
     let shown = work.section.examples.unwrap_or(EXAMPLES).min(seeds.len());
     let mut random = counter::CounterRng::new(counter::key(work.seed, [place as u64]));
     let mut left: Vec<usize> = (0..seeds.len()).collect();
@@ -62,7 +62,7 @@ fn question(work: &Synthesis<'_>, seeds: &[Seed], place: usize, count: usize) ->
     let topic = topics.get(place % topics.len().max(1)).map_or(Value::Null, |topic| topic.as_str().into());
     let (examples, count) = (json!(examples), json!(count));
     let values = [("examples", &examples), ("topic", &topic), ("count", &count)];
-    Ok(Question::user(place.to_string(), work.templates.render("examples.jinja", &values)?))
+    Ok(ModelQuestion::user(place.to_string(), work.templates.render("examples.jinja", &values)?))
 }
 
 /// The requests in a reply: between tags; without any, all of it is one where one was asked for.

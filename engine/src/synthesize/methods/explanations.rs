@@ -4,7 +4,7 @@ use selfplay_records::{Message, counter};
 
 use super::Synthesis;
 use crate::error::Result;
-use crate::synthesize::question::Question;
+use crate::synthesize::question::ModelQuestion;
 use crate::synthesize::row::{Answer, SynthesizedRow};
 use crate::synthesize::seeds::Seed;
 
@@ -17,9 +17,9 @@ pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<Synth
         let mut messages = vec![Message::new("system", system)];
         // A seed's own system message gives way: it asks for another manner of answering.
         messages.extend(seed.messages.iter().filter(|turn| turn.role != "system").cloned());
-        Question { id: seed.id.clone(), messages }
+        ModelQuestion { id: seed.id.clone(), messages }
     };
-    let questions: Vec<Question> = seeds.iter().map(question).collect();
+    let questions: Vec<ModelQuestion> = seeds.iter().map(question).collect();
     let replies = work.steps.ask("generator", "explanations", &questions)?;
     let rows = seeds.iter().zip(questions).zip(replies).map(|((seed, question), reply)| SynthesizedRow {
         id: seed.id.clone(),

@@ -6,7 +6,7 @@ mod explanations;
 mod reference_answers;
 mod strong_weak;
 
-use super::question::{ModelReply, Question};
+use super::question::{ModelQuestion, ModelReply};
 use super::row::{Answer, SynthesizedRow};
 use super::seeds::Seed;
 use super::steps::SynthesisSteps;
@@ -38,8 +38,8 @@ pub(super) fn make(work: &mut Synthesis<'_>, seeds: &[Seed]) -> Result<Vec<Synth
 }
 
 /// A question for each seed, as it stands.
-fn questions_of(seeds: &[Seed]) -> Vec<Question> {
-    seeds.iter().map(|seed| Question { id: seed.id.clone(), messages: seed.messages.clone() }).collect()
+fn questions_of(seeds: &[Seed]) -> Vec<ModelQuestion> {
+    seeds.iter().map(|seed| ModelQuestion { id: seed.id.clone(), messages: seed.messages.clone() }).collect()
 }
 
 /// A request that was made, before it is answered.
@@ -53,10 +53,10 @@ struct NewRequest {
 
 /// The generator's answers to requests that were made, as rows. Requests with a problem become rows with it, unanswered.
 fn answered(work: &mut Synthesis<'_>, requests: Vec<NewRequest>) -> Result<Vec<SynthesizedRow>> {
-    let questions: Vec<Question> = requests
+    let questions: Vec<ModelQuestion> = requests
         .iter()
         .filter(|request| request.problem.is_none())
-        .map(|request| Question::user(request.id.clone(), request.text.clone()))
+        .map(|request| ModelQuestion::user(request.id.clone(), request.text.clone()))
         .collect();
     let mut replies = work.steps.ask("generator", "answers", &questions)?.into_iter();
     let row = |request: NewRequest| {
@@ -65,7 +65,7 @@ fn answered(work: &mut Synthesis<'_>, requests: Vec<NewRequest>) -> Result<Vec<S
             None => replies.next().map(Answer::of).unwrap_or_default(),
         };
         SynthesizedRow {
-            prompt: Question::user(String::new(), request.text).messages,
+            prompt: ModelQuestion::user(String::new(), request.text).messages,
             id: request.id,
             response,
             rejected: None,

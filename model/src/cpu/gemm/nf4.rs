@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{
     Element, L2_ELEMENTS, MC, MatrixRef, OutputMatrix, PACK_B, PARALLEL_WORK, PackedPanels, Store, multiply,
-    shares, with_buffer, with_rows,
+    packed_matrix::shares, with_buffer, with_rows,
 };
 use crate::cpu::parallel::{SharedMut, for_each};
 use crate::cpu::simd::{Level, level};

@@ -4,9 +4,9 @@ use candle_core::{Result, Tensor};
 
 use crate::architecture::Activation;
 use crate::decoder::weights::DecoderWeights;
+use crate::gradients::Gradients;
 use crate::linear::Linear;
 use crate::ops::gated_unit::{gated_unit, gated_unit_backward};
-use crate::parameters::Gradients;
 
 /// One block's gated feed-forward part.
 pub(in crate::decoder) struct Gated {

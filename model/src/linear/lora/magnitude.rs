@@ -10,9 +10,10 @@
 use candle_core::{Result, Tensor};
 
 use super::{AdaptedModule, Digits, Lora, unwritten};
+use crate::gradients::Gradients;
 use crate::linear::{SumOrder, dense};
 use crate::ops::elementwise::{add_assign, add_bias_backward};
-use crate::parameters::{Gradients, ParameterId};
+use crate::parameters::ParameterId;
 
 /// Rows of length 1, and the lengths that they had.
 pub(super) struct UnitRows {

@@ -21,9 +21,10 @@ use self::dropout::StepDropout;
 use super::{Matrix, SumOrder, dense};
 use crate::cpu::storage::unwritten_tensor;
 use crate::gpu::Gpu;
+use crate::gradients::Gradients;
 use crate::ops::elementwise::{add_assign, scale_assign};
 use crate::ops::fixed_product::fixed_product;
-use crate::parameters::{Gradients, ParameterId, Parameters};
+use crate::parameters::{ParameterId, Parameters};
 
 /// The adapter of one module.
 #[derive(Clone, Debug)]

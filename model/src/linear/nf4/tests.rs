@@ -3,7 +3,8 @@ use candle_core::{DType, Device, Tensor};
 use super::super::{Linear, SumOrder, Weight};
 use super::*;
 use crate::architecture::layout::ModuleSpec;
-use crate::parameters::{Gradients, Parameters};
+use crate::gradients::Gradients;
+use crate::parameters::Parameters;
 
 fn matrix(rows: usize, columns: usize) -> Tensor {
     let values: Vec<f32> =

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::{Attention, AttentionOutput};
-use crate::batch::{Group, Layout, SegmentRows};
+use crate::batch::{Layout, SegmentGroup, SegmentRows};
 use crate::cpu::Real;
 use crate::cpu::gemm::{Element, MatrixRef, Store, gemm_serial};
 use crate::cpu::parallel::{SharedMut, for_each};
@@ -300,7 +300,7 @@ impl Attention {
         &self,
         inputs: BackwardInputs<T>,
         layout: &Layout,
-        group: &Group,
+        group: &SegmentGroup,
         kv_head: usize,
         out: &SharedMut<T>,
     ) {

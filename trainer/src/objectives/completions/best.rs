@@ -7,24 +7,22 @@ use crate::objectives::SftExample;
 use crate::turn::TurnRules;
 use crate::{LossTokens, TrainError};
 
-/// Each row's response after its prompt, to be imitated.
+/// A row's response after its prompt, to be imitated.
 ///
 /// # Errors
 /// A row that has no tokens, with its name.
-pub fn best_examples(
-    rows: &[Completion],
+pub fn best_example(
+    row: usize,
+    completion: &Completion,
     rules: TurnRules<'_>,
     loss_tokens: LossTokens,
-) -> Result<Vec<SftExample>, TrainError> {
-    let example = |(row, completion): (usize, &Completion)| {
-        let tokens = completion_tokens(row, completion, rules)?;
-        let first = match loss_tokens {
-            LossTokens::Responses => tokens.prompt.len(),
-            LossTokens::All => 0,
-        };
-        let ids = [tokens.prompt, tokens.response].concat();
-        let spans = std::iter::once(first..ids.len()).collect();
-        Ok(SftExample { name: tokens.name, ids, spans })
+) -> Result<SftExample, TrainError> {
+    let tokens = completion_tokens(row, completion, rules)?;
+    let first = match loss_tokens {
+        LossTokens::Responses => tokens.prompt.len(),
+        LossTokens::All => 0,
     };
-    rows.iter().enumerate().map(example).collect()
+    let ids = [tokens.prompt, tokens.response].concat();
+    let spans = std::iter::once(first..ids.len()).collect();
+    Ok(SftExample { name: tokens.name, ids, spans })
 }

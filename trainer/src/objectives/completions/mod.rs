@@ -4,6 +4,6 @@ mod best;
 mod tokens;
 mod unpaired;
 
-pub use best::best_examples;
+pub use best::best_example;
 pub(super) use tokens::{CompletionTokens, completion_tokens};
-pub use unpaired::unpaired_examples;
+pub use unpaired::UnpairedBuilder;

@@ -55,17 +55,31 @@ impl AxisDrift {
     }
 }
 
-/// α of an iteration's rows, equal shares where nothing varies; `None` where the rows have no axes, or not as many each.
-pub fn axis_shares(rows: &[Completion]) -> Option<Vec<f64>> {
-    let axes = rows.first()?.axis_rewards.as_ref()?.len();
-    let mut sums = vec![0.0; axes];
-    for row in rows {
-        let rewards = row.axis_rewards.as_ref().filter(|rewards| rewards.len() == axes)?;
+/// α of an iteration's rows, which are given one by one.
+#[derive(Clone, Debug, Default)]
+pub struct AxisShares {
+    /// Σ r² by axis; `None` before the first row.
+    sums: Option<Vec<f64>>,
+    /// Whether a row has no axes, or not as many as the first.
+    is_uneven: bool,
+}
+
+impl AxisShares {
+    /// Takes in a row.
+    pub fn push(&mut self, row: &Completion) {
+        let rewards = row.axis_rewards.as_deref().unwrap_or_default();
+        let sums = self.sums.get_or_insert_with(|| vec![0.0; rewards.len()]);
+        self.is_uneven |= row.axis_rewards.is_none() || rewards.len() != sums.len();
         sums.iter_mut().zip(rewards).for_each(|(sum, reward)| *sum += reward * reward);
     }
-    let total: f64 = sums.iter().sum();
-    let share = |sum: f64| if total > 0.0 { sum / total } else { 1.0 / axes as f64 };
-    Some(sums.into_iter().map(share).collect())
+
+    /// The shares, equal ones where nothing varies; `None` where there are no rows, or they have no axes, or not as many each.
+    pub fn shares(self) -> Option<Vec<f64>> {
+        let sums = self.sums.filter(|_| !self.is_uneven)?;
+        let (axes, total) = (sums.len(), sums.iter().sum::<f64>());
+        let share = |sum: f64| if total > 0.0 { sum / total } else { 1.0 / axes as f64 };
+        Some(sums.into_iter().map(share).collect())
+    }
 }
 
 #[cfg(test)]
@@ -80,9 +94,15 @@ mod tests {
     fn shares_are_of_the_squares() {
         let row =
             |rewards: &[f64]| Completion { axis_rewards: Some(rewards.to_vec()), ..Completion::default() };
+        let axis_shares = |rows: &[Completion]| {
+            let mut shares = AxisShares::default();
+            rows.iter().for_each(|row| shares.push(row));
+            shares.shares()
+        };
         assert_eq!(axis_shares(&[row(&[1.0, 2.0]), row(&[-1.0, -4.0])]).unwrap(), [2.0 / 22.0, 20.0 / 22.0]);
         assert_eq!(axis_shares(&[row(&[0.0, 0.0])]).unwrap(), [0.5, 0.5]);
         assert_eq!(axis_shares(&[row(&[1.0]), row(&[1.0, 2.0])]), None);
+        assert_eq!(axis_shares(&[row(&[1.0]), Completion::default()]), None);
         assert_eq!(axis_shares(&[Completion::default()]), None);
         assert_eq!(axis_shares(&[]), None);
     }

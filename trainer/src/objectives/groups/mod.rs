@@ -1,17 +1,23 @@
 //! Groups: all responses to a prompt, each with its advantage, under a clipped surrogate that is taken token by token.
 //!
 //! ```text
-//! token_group   rows → groups in tokens, with advantages        surrogate   a token's loss and its derivative
-//! objective     the gradient of a batch of groups               reference   log-probs under other policies, token by token
+//! builder       rows → groups in tokens, with advantages        token_group   one of them
+//! data          the groups of a training: a bounded part in memory, the rest in a file without a name
+//! objective     the gradient of a batch of groups               surrogate     a token's loss and its derivative
+//! reference     log-probs under other policies, token by token
 //! drift         which axes of a GPM the advantages come from, and what is done when that changes
 //! ```
 
+mod builder;
+mod data;
 mod drift;
 mod objective;
 mod reference;
 mod surrogate;
 mod token_group;
 
-pub use drift::{AxisDrift, axis_shares};
+pub use builder::GroupBuilder;
+pub use data::GroupData;
+pub use drift::{AxisDrift, AxisShares};
 pub use objective::GroupObjective;
-pub use token_group::{GroupResponse, TokenGroup, token_groups};
+pub use token_group::{GroupResponse, TokenGroup};

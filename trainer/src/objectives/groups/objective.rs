@@ -6,9 +6,10 @@
 
 use selfplay_model::{Decoder, Gradients};
 
-use super::reference::{GroupLogProbs, TokenPass};
+use super::data::{CutGroups, GroupData, LogProbList};
+use super::reference::TokenPass;
 use super::surrogate::{Surrogate, TokenLogProbs};
-use super::token_group::TokenGroup;
+use super::token_group::{GroupResponse, TokenGroup};
 use crate::batch::{micro_batches, pack_responses};
 use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
@@ -22,30 +23,26 @@ use crate::{TrainError, TrainSettings};
 /// The decoder must hold the weights that the iteration starts from, also when a run resumes: log-probs that responses do not bring
 /// are computed with them.
 pub struct GroupObjective {
-    groups: Vec<TokenGroup>,
+    groups: GroupData,
     settings: TrainSettings,
     reference: AnchorPolicy,
     surrogate: Surrogate,
     cut: Option<CutGroups>,
 }
 
-/// What the cut to `max_length` did.
-#[derive(Clone, Copy, Debug, Default)]
-struct CutGroups {
-    truncated: usize,
-    skipped: usize,
-}
-
-/// A response by its group's place in the batch, and its own in the group.
+/// A response of a part of a batch.
 #[derive(Clone, Copy)]
-struct Member {
+struct Member<'a> {
+    /// Its group's place in the batch.
     place: usize,
-    response: usize,
+    group: &'a TokenGroup,
+    response: &'a GroupResponse,
 }
 
 impl GroupObjective {
     /// Groups to train on, and how.
-    pub fn new(groups: Vec<TokenGroup>, settings: &TrainSettings) -> Self {
+    pub fn new(groups: impl Into<GroupData>, settings: &TrainSettings) -> Self {
+        let groups = groups.into();
         let (below, above) = settings.clip_range();
         let surrogate = Surrogate { below, above, kl_weight: settings.kl_weight() };
         let (settings, reference) = (settings.clone(), AnchorPolicy::Start);
@@ -72,22 +69,9 @@ impl GroupObjective {
             return Ok(());
         }
         let (limit, before) = (self.settings.max_length, self.groups.len());
-        let first = self.groups.first().map(|group| group.name.clone()).unwrap_or_default();
-        self.groups.retain(|group| group.prompt.len() < limit);
-        let skipped = before - self.groups.len();
-        let mut truncated = 0;
-        for group in &mut self.groups {
-            let room = limit - group.prompt.len();
-            let long = group.responses.iter_mut().filter(|response| response.ids.len() > room);
-            let mut is_cut = false;
-            for response in long {
-                is_cut = true;
-                response.ids.truncate(room);
-                let lists = response.old.iter_mut().chain(&mut response.reference);
-                lists.for_each(|list| list.truncate(room));
-            }
-            truncated += usize::from(is_cut);
-        }
+        let first = self.groups.first_name().unwrap_or_default().to_owned();
+        let cut = self.groups.cut(limit);
+        let skipped = cut.skipped;
         if skipped > 0 {
             tracing::warn!(
                 "{skipped} of {before} groups left out: their prompts have max_length = {limit} tokens or more"
@@ -101,7 +85,7 @@ impl GroupObjective {
                 want: "a higher train.max_length: a group's prompt is not cut".into(),
             });
         }
-        self.cut = Some(CutGroups { truncated, skipped });
+        self.cut = Some(cut);
         Ok(())
     }
 
@@ -113,10 +97,9 @@ impl GroupObjective {
         }
     }
 
-    fn fill(&mut self, values: Vec<GroupLogProbs>, put: fn(&mut super::GroupResponse, Vec<f32>)) {
-        for (group, values) in self.groups.iter_mut().zip(values) {
-            group.responses.iter_mut().zip(values).for_each(|(response, own)| put(response, own));
-        }
+    /// That the decoder can read every group.
+    fn check_groups(&self, decoder: &Decoder) -> Result<(), TrainError> {
+        (0..self.groups.len()).try_for_each(|index| check_group(decoder, &self.groups.get(index)?))
     }
 
     fn pass<'a>(&self, policy: &'a str, run: &'a TrainRun<'_>, folder: &'a std::path::Path) -> TokenPass<'a> {
@@ -144,19 +127,20 @@ impl ReadsPolicies for GroupObjective {
         let Some(name) = self.other_reference().map(str::to_owned) else { return Ok(Preparation::Complete) };
         let folder = run.folder.join("reference");
         let pass = self.pass(&name, run, &folder);
-        let values = match pass.read_all(&self.groups)? {
+        let groups = self.groups.all()?;
+        let values = match pass.read_all(&groups)? {
             Some(values) => values,
             None if (run.stop)() => return Ok(Preparation::Stopped),
             None => {
                 let decoder = load(&name)?;
-                self.groups.iter().try_for_each(|group| check_group(&decoder, group))?;
-                match pass.log_probs(&decoder, &self.groups)? {
+                self.check_groups(&decoder)?;
+                match pass.log_probs(&decoder, &groups)? {
                     Some(values) => values,
                     None => return Ok(Preparation::Stopped),
                 }
             }
         };
-        self.fill(values, |response, own| response.reference = Some(own));
+        self.groups.fill_all(LogProbList::Reference, &values)?;
         Ok(Preparation::Complete)
     }
 }
@@ -182,36 +166,32 @@ impl Objective for GroupObjective {
     }
 
     fn check(&mut self, decoder: &mut Decoder, _seed: u64) -> Result<(), TrainError> {
-        for group in &self.groups {
-            let is_empty = group.prompt.is_empty() || group.responses.iter().any(|one| one.ids.is_empty());
-            if is_empty || group.responses.len() < 2 {
-                let want = "a prompt and two responses or more, each of one token or more";
-                return Err(TrainError::example(group.name.clone(), "an incomplete group", want));
-            }
+        if let Some(name) = self.groups.first_incomplete() {
+            let want = "a prompt and two responses or more, each of one token or more";
+            return Err(TrainError::example(name, "an incomplete group", want));
         }
         self.cut()?;
-        self.groups.iter().try_for_each(|group| check_group(decoder, group))
+        self.check_groups(decoder)
     }
 
     fn prepare(&mut self, decoder: &Decoder, run: &TrainRun<'_>) -> Result<Preparation, TrainError> {
-        let lacks = |has: fn(&super::GroupResponse) -> bool| {
-            self.groups.iter().flat_map(|group| &group.responses).any(|response| !has(response))
-        };
         if let Some(name) = self.other_reference()
-            && lacks(|response| response.reference.is_some())
+            && !self.groups.have(LogProbList::Reference)
         {
             return Err(TrainError::AnchorNotLoaded { policy: name.to_owned() });
         }
-        if lacks(|response| response.old.is_some()) {
-            let folder = run.folder.join("reference");
-            match self.pass("", run, &folder).log_probs(decoder, &self.groups)? {
-                None => return Ok(Preparation::Stopped),
-                Some(values) => self.fill(values, |response, own| {
-                    response.old.get_or_insert(own);
-                }),
+        if self.groups.have(LogProbList::Old) {
+            return Ok(Preparation::Complete);
+        }
+        let folder = run.folder.join("reference");
+        let groups = self.groups.all()?;
+        match self.pass("", run, &folder).log_probs(decoder, &groups)? {
+            None => Ok(Preparation::Stopped),
+            Some(values) => {
+                self.groups.fill_all(LogProbList::Old, &values)?;
+                Ok(Preparation::Complete)
             }
         }
-        Ok(Preparation::Complete)
     }
 
     fn examples(&self) -> &dyn Examples {
@@ -221,7 +201,8 @@ impl Objective for GroupObjective {
     fn fingerprint(&self) -> Result<String, TrainError> {
         let mut hash = Fingerprint::new();
         hash.bytes(b"groups").real(self.surrogate.kl_weight);
-        for group in &self.groups {
+        for index in 0..self.groups.len() {
+            let group = self.groups.get(index)?;
             group.fingerprint(&mut hash);
             for response in &group.responses {
                 hash.real(response.advantage);
@@ -237,34 +218,33 @@ impl Objective for GroupObjective {
     }
 
     fn accumulate(&mut self, part: Part<'_>, grads: &mut Gradients) -> Result<BatchReport, TrainError> {
-        let group = |place: usize| &self.groups[part.batch[place]];
-        let members: Vec<Member> = part
+        let groups: Vec<TokenGroup> =
+            part.examples().map(|index| self.groups.get(index)).collect::<Result<_, _>>()?;
+        let members: Vec<Member<'_>> = part
             .places
             .iter()
-            .flat_map(|&place| {
-                (0..group(place).responses.len()).map(move |response| Member { place, response })
+            .zip(&groups)
+            .flat_map(|(&place, group)| {
+                group.responses.iter().map(move |response| Member { place, group, response })
             })
             .collect();
         let lengths: Vec<usize> = members
             .iter()
-            .map(|&Member { place, response }| {
-                group(place).prompt.len() + group(place).responses[response].ids.len()
-            })
+            .map(|Member { group, response, .. }| group.prompt.len() + response.ids.len())
             .collect();
         let mut report = BatchReport {
             logp_chosen: Some(0.0),
             kl: Some(0.0),
             clipped: Some(0.0),
-            tokens: part.places.iter().map(|&place| group(place).tokens()).sum(),
+            tokens: groups.iter().map(TokenGroup::tokens).sum(),
             ..BatchReport::default()
         };
         let micros = micro_batches(&lengths, self.settings.micro_batch_tokens);
         for (number, micro) in micros.iter().enumerate() {
             grads.set_last(number + 1 == micros.len());
-            let own: Vec<Member> = micro.iter().map(|&member| members[member]).collect();
-            let items = own.iter().map(|&Member { place, response }| {
-                (&group(place).prompt[..], &group(place).responses[response].ids[..])
-            });
+            let own: Vec<Member<'_>> = micro.iter().map(|&member| members[member]).collect();
+            let items =
+                own.iter().map(|Member { group, response, .. }| (&group.prompt[..], &response.ids[..]));
             let packed = pack_responses(items);
             let (rows, targets) = (&packed.targets.rows, &packed.targets.targets);
             let decoder = part.decoder;
@@ -304,12 +284,11 @@ impl GroupObjective {
     fn of_response(
         &self,
         part: &Part<'_>,
-        member: Member,
+        member: Member<'_>,
         log_probs: &[f32],
         slopes: &mut [f32],
     ) -> BatchReport {
-        let group = &self.groups[part.batch[member.place]];
-        let response = &group.responses[member.response];
+        let Member { place, group, response } = member;
         // Of the batch's mean over groups, the group's over responses.
         let of_batch = 1.0 / (part.batch.len().max(1) * group.responses.len().max(1)) as f64;
         let share = of_batch / response.ids.len().max(1) as f64;
@@ -333,7 +312,7 @@ impl GroupObjective {
             logp_chosen: Some(of_batch * sum),
             kl: Some(share * kl),
             clipped: Some(share * clipped as f64),
-            not_finite: (!is_finite).then_some(member.place),
+            not_finite: (!is_finite).then_some(place),
             ..BatchReport::default()
         }
     }

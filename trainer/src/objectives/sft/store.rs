@@ -12,7 +12,7 @@ pub struct SftData {
     tokens: TokenStore,
     entries: Vec<StoredExample>,
     /// The first example of each file, and its name.
-    files: Vec<NamedFile>,
+    files: Vec<ExampleFile>,
     sets: Vec<StoredSet>,
 }
 
@@ -25,7 +25,7 @@ struct StoredExample {
     row: u64,
 }
 
-struct NamedFile {
+struct ExampleFile {
     first: usize,
     /// Empty where there is only one.
     name: String,
@@ -55,7 +55,7 @@ impl SftData {
 
     /// Begins a file, whose name is put before those of its examples.
     pub fn begin_file(&mut self, name: String) {
-        self.files.push(NamedFile { first: self.entries.len(), name });
+        self.files.push(ExampleFile { first: self.entries.len(), name });
     }
 
     /// Adds the example of a row. Its name is that of the row from now on.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::batch::pack_responses;
+use crate::token_store::TokenStore;
 
 /// Groups of three uneven responses, one of which is the best; log-probs of the sampling policy where `sampled`.
 fn groups(count: u32, sampled: bool) -> Vec<TokenGroup> {
@@ -196,6 +197,24 @@ fn a_run_over_groups_resumes_bit_identical_and_reads_another_policy_once() {
     let folder = tempfile::tempdir().unwrap();
     let error = run(folder.path(), 1, |run| train(&mut decoder(13), objective(), run)).unwrap_err();
     assert!(error.to_string().contains("the first"), "{error}");
+}
+
+#[test]
+fn groups_in_a_file_train_the_same_weights() {
+    let settings = TrainSettings { epochs: 2, max_length: 6, ..group_settings() };
+    let train_over = |data: GroupData| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut decoder = decoder(18);
+        let outcome =
+            train_groups(&mut decoder, GroupObjective::new(data, &settings), folder.path(), usize::MAX);
+        (weights(&decoder), summary(outcome))
+    };
+    for sampled in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut filed = GroupData::over(TokenStore::bounded(folder.path(), 12));
+        groups(5, sampled).iter().for_each(|group| filed.push(group).unwrap());
+        assert!(train_over(filed) == train_over(groups(5, sampled).into()), "sampled {sampled}");
+    }
 }
 
 #[test]
