@@ -138,7 +138,7 @@ def hours(first):
 
 # What measures the same work another way, and which file of an earlier run that is held against.
 WAYS = {"train-least": "train", "train-small": "train", "train-offload": "train",
-        "train-offload-gradients": "train", "rows-1024": "sample",
+        "train-offload-gradients": "train", "rows-1024": "sample", "rows-2048": "sample",
         "sample-fp8": "sample"}
 
 
@@ -225,8 +225,10 @@ def table(folder, earlier=None):
             row(f"{name}, share of the floor", share, MUST.get(name, MEMORY_BOUND if is_memory else None))
             if "peak GiB" in line.get("facts", {}):
                 row(f"{name}, peak memory", line["facts"]["peak GiB"], PEAK_GIB, " GiB")
-            if name == "decode step":
-                row(f"{name}, host's time", line["facts"]["host %"], HOST_PERCENT, " %")
+            if name.startswith("decode step"):
+                # Captured, each begun before the one before it is read; the others are what that is held against.
+                is_own = name in ["decode step", "decode step, long prompts, shared", "decode step, long prompts, each its own"]
+                row(f"{name}, host's time", line["facts"]["host %"], HOST_PERCENT if is_own else None, " %")
         if part == "sample":
             row("our tokens/s", first["facts"]["output tokens/s"], TOKENS_PER_SECOND)
             # A part that was ended has fewer lines.
@@ -237,6 +239,8 @@ def table(folder, earlier=None):
                     row(what, value(by_name[one]) / value(by_name[other]), None)
 
             over("a step read before the next begins over one begun ahead", "decode step, one by one", "decode step")
+            over("long prompts: one by one over begun ahead, all", "decode step, long prompts, shared, one by one",
+                 "decode step, long prompts, shared", lambda line: line["facts"]["all seconds"])
             over("a step kernel by kernel over a captured one", "decode step, kernel by kernel", "decode step")
             over("a batch-invariant step over another", "decode step, batch invariant", "decode step")
             own, shared = (f"decode step, long prompts, {way}" for way in ["each its own", "shared"])

@@ -6,6 +6,7 @@ use crate::architecture::Architecture;
 use crate::cpu::by_dtype;
 use crate::cpu::storage::with_slice_mut;
 use crate::gpu::{Argument, Gpu, int, pointer};
+use crate::page_memory::PageMemory;
 
 /// Tokens of one page.
 pub const PAGE_TOKENS: usize = 16;
@@ -29,6 +30,8 @@ pub struct PagedRow<'a> {
 pub struct KvCache {
     pub(crate) layers: Vec<LayerCache>,
     pages: usize,
+    /// Of a cache that grows: its tensors have addresses for more pages than `pages`.
+    memory: Option<PageMemory>,
 }
 
 /// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`; on a GPU \[pages, kv_heads, 16, d]),
@@ -44,17 +47,51 @@ impl KvCache {
     /// # Errors
     /// Out of memory on the device.
     pub fn new(architecture: &Architecture, pages: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let (heads, d) = (architecture.num_kv_heads, architecture.head_dim);
-        let (rows, columns) = if Gpu::at(device)?.is_some() { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
-        let layers = (0..architecture.num_layers)
-            .map(|_| {
-                Ok(LayerCache {
-                    keys: Tensor::zeros((pages, heads, rows, columns), dtype, device)?,
-                    values: Tensor::zeros((pages, heads, PAGE_TOKENS, d), dtype, device)?,
-                })
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self { layers, pages })
+        let layers =
+            layers(architecture, device, |page| Tensor::zeros([&[pages][..], page].concat(), dtype, device))?;
+        Ok(Self { layers, pages, memory: None })
+    }
+
+    /// An empty cache of `pages` pages or a few more, which [`KvCache::grow_to`] makes up to `most` without moving any; `None` where
+    /// the device has no such memory, or not enough of it.
+    ///
+    /// # Errors
+    /// The error of the device.
+    pub fn growing(
+        architecture: &Architecture,
+        pages: usize,
+        most: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        let Some(mut memory) = PageMemory::new(most.max(pages), device)? else { return Ok(None) };
+        let layers = layers(architecture, device, |page| memory.tensor(page, dtype))?;
+        let mut cache = Self { layers, pages: 0, memory: Some(memory) };
+        Ok((cache.grow_to(pages)? >= pages).then_some(cache))
+    }
+
+    /// Makes `pages` pages or a few more out of fewer; what the others hold and where they are stays, also for steps that are
+    /// under way. Returns how many there are then: as many as before where there is no memory, or where this cache does not grow.
+    ///
+    /// # Errors
+    /// The error of the device.
+    pub fn grow_to(&mut self, pages: usize) -> Result<usize> {
+        if let Some(memory) = &mut self.memory {
+            self.pages = memory.grow(self.pages, pages)?;
+        }
+        Ok(self.pages)
+    }
+
+    /// Gives the memory of all pages back when the device is done with what was started; where they were, they are again after
+    /// [`KvCache::grow_to`], without their content. Returns false, with nothing changed, where this cache does not grow.
+    ///
+    /// # Errors
+    /// The error of the device.
+    pub fn release(&mut self) -> Result<bool> {
+        let Some(memory) = &mut self.memory else { return Ok(false) };
+        self.pages = 0;
+        memory.release()?;
+        Ok(true)
     }
 
     /// How many pages there are.
@@ -74,7 +111,7 @@ impl KvCache {
         for layer in &self.layers {
             if let Some(gpu) = Gpu::of(&layer.keys)? {
                 // Sixteen slots to a page: a whole number of 16-byte accesses.
-                let size = layer.keys.elem_count() / self.pages;
+                let size = page_numbers(&layer.keys)?;
                 let arguments = [
                     pointer(&layer.keys)?,
                     pointer(&layer.values)?,
@@ -87,7 +124,7 @@ impl KvCache {
                 continue;
             }
             for tensor in [&layer.keys, &layer.values] {
-                let len = tensor.elem_count() / self.pages;
+                let len = page_numbers(tensor)?;
                 by_dtype!(tensor.dtype(), T => with_slice_mut::<T, _>(tensor, |x| {
                     x.copy_within(from * len..(from + 1) * len, to * len);
                 }))?;
@@ -95,4 +132,22 @@ impl KvCache {
         }
         Ok(())
     }
+}
+
+/// The tensors of every layer; `room` makes one, given the shape of a page.
+fn layers(
+    architecture: &Architecture,
+    device: &Device,
+    mut room: impl FnMut(&[usize]) -> Result<Tensor>,
+) -> Result<Vec<LayerCache>> {
+    let (heads, d) = (architecture.num_kv_heads, architecture.head_dim);
+    let (rows, columns) = if Gpu::at(device)?.is_some() { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
+    let layer =
+        |_| Ok(LayerCache { keys: room(&[heads, rows, columns])?, values: room(&[heads, PAGE_TOKENS, d])? });
+    (0..architecture.num_layers).map(layer).collect()
+}
+
+/// Numbers of a page of a tensor \[pages, …].
+fn page_numbers(tensor: &Tensor) -> Result<usize> {
+    Ok(tensor.elem_count() / tensor.dim(0)?.max(1))
 }

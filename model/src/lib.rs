@@ -22,6 +22,7 @@ mod json;
 mod kv_cache;
 pub mod linear;
 pub mod ops;
+mod page_memory;
 mod parameters;
 pub mod preference;
 pub mod profile;

@@ -1,6 +1,8 @@
 //! The GPU forms of all operations against the CPU's, without a GPU: the very kernels, launches and arguments, run thread by
 //! thread by an emulator. On a GPU, `benches/gpu.sh` makes the same comparisons at full size.
 
+mod gpu_steps;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};

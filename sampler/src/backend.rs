@@ -64,8 +64,23 @@ pub trait Backend: Send {
         Duration::ZERO
     }
 
-    /// Allocates pages numbered from 0; what was cached before may be lost.
+    /// Makes pages numbered from 0, or leaves as many or more as there are; what was cached before may be lost.
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError>;
+
+    /// Makes `pages` pages or more out of fewer, also beside a step that was begun; what those that there were hold stays. `most` is
+    /// what will ever be asked for. Returns how many there are now: fewer than `pages` where there is no memory for them.
+    ///
+    /// # Errors
+    /// The error of the device.
+    fn grow_pages(&mut self, pages: usize, most: usize) -> Result<usize, SampleError>;
+
+    /// Gives the memory of all pages back until the next call of [`Backend::reserve_pages`] or [`Backend::grow_pages`].
+    ///
+    /// # Errors
+    /// The error of the device.
+    fn release_pages(&mut self) -> Result<(), SampleError> {
+        Ok(())
+    }
 
     /// Copies a page's keys and values.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError>;

@@ -81,12 +81,18 @@ impl<'a> Engine<'a> {
             return Ok(Vec::new());
         }
         let mut events = Vec::new();
+        self.grow()?;
         if !self.schedule.can_go_ahead() {
             self.take_begun(&mut events)?;
         }
         let mut next = None;
         if self.schedule.has_work() {
             if self.schedule.lacks_pages() {
+                self.schedule.open_pages();
+                self.grow()?;
+            }
+            if self.schedule.lacks_pages() {
+                // What there is does not grow.
                 self.reserve(self.schedule.limits().most_pages())?;
             }
             for copy in self.schedule.next_step()? {
@@ -139,7 +145,20 @@ impl<'a> Engine<'a> {
         self.schedule.running()
     }
 
-    /// Cache pages that it has; none before its first request.
+    /// Gives the memory of all cache pages back, which the next request takes again. Nothing is done while there are requests.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub fn release_pages(&mut self) -> Result<(), SampleError> {
+        if self.is_idle() && self.begun.is_none() {
+            self.schedule.set_pages(0)?;
+            self.schedule.open_pages();
+            self.backend.release_pages()?;
+        }
+        Ok(())
+    }
+
+    /// Cache pages that it has: none before its first request, more as requests come to need them.
     pub fn pages(&self) -> usize {
         self.schedule.pages()
     }
@@ -186,10 +205,30 @@ impl<'a> Engine<'a> {
         }))
     }
 
-    /// Replaces the cache by one of so many pages. No request may hold any.
+    /// Has the cache be of so many pages. No request may hold any.
     pub(crate) fn reserve(&mut self, pages: usize) -> Result<(), SampleError> {
         self.schedule.set_pages(pages)?;
         self.backend.reserve_pages(pages)
+    }
+
+    /// More cache pages where they would be missed and there is memory for them.
+    fn grow(&mut self) -> Result<(), SampleError> {
+        let Some(wanted) = self.schedule.wanted_pages() else { return Ok(()) };
+        let (now, most) = (self.schedule.pages(), self.schedule.limits().most_pages());
+        let (mut more, mut pages) = (wanted - now, self.backend.grow_pages(wanted, most)?);
+        while pages < now + more && more > 1 {
+            more /= 2;
+            pages = self.backend.grow_pages(now + more, most)?;
+        }
+        if pages < wanted {
+            tracing::warn!(
+                "the device has no memory for {wanted} cache pages of {} bytes: requests share {pages}",
+                self.backend.page_bytes()
+            );
+            self.schedule.close_pages();
+        }
+        self.schedule.add_pages(pages.min(most));
+        Ok(())
     }
 
     /// Checks that the model can answer a prompt.

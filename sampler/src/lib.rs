@@ -12,7 +12,7 @@
 //! | [`SampleSettings`] (`settings.rs`) | the `[sample]` keys, their defaults and their check |
 //! | [`Capacity`] (`capacity.rs`) | how many rows, tokens a step and bytes of cache there are |
 //! | `schedule.rs` | the rows of the next step: waiting prompts, prefills, forks, running rows; preemption |
-//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`, `tokens.rs`: its transitions; `active_request.rs`, `sequence.rs`: requests and candidates in progress; `pages.rs`: cache pages with reference counts; `limits.rs`: how many there are |
+//! | `schedule/` | `admission.rs`, `preemption.rs`, `batch.rs`, `tokens.rs`: its transitions; `active_request.rs`, `sequence.rs`: requests and candidates in progress; `pages.rs`: cache pages with reference counts; `limits.rs`, `growth.rs`: how many there are |
 //! | [`Picker`] (`pick/`) | one token from one row of logits; [`PromptStream`], counter-based randomness; all rows of a step |
 //! | [`StopRule`] (`text_stop.rs`) | stop ids and stop strings |
 //! | [`Backend`] (`backend.rs`) | what computes logits; [`NativeBackend`] is our own decoder |

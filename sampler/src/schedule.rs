@@ -24,11 +24,15 @@
 //! - Requests come at any time and wait behind all others. An aborted one is taken out of every list, and its pages are
 //!   free at once; since candidates share pages with their siblings alone, no other request is affected.
 //!
+//! - An open pool grows before a page is missing (`growth.rs`): whatever is decided is decided as if it had all its pages from
+//!   the start.
+//!
 //! The transitions are in `admission.rs`, `preemption.rs`, `batch.rs` and `tokens.rs`; the invariants hold between any two of them.
 
 mod active_request;
 mod admission;
 mod batch;
+mod growth;
 mod limits;
 mod pages;
 mod preemption;
@@ -116,6 +120,8 @@ impl Prefill {
 pub(crate) struct Schedule {
     limits: ScheduleLimits,
     pool: PagePool,
+    /// Whether the pool may grow.
+    is_open: bool,
     /// The oldest first; younger than all others.
     waiting: VecDeque<Arc<ActiveRequest>>,
     prefilling: VecDeque<Prefill>,
@@ -139,6 +145,7 @@ impl Schedule {
         Self {
             limits,
             pool: PagePool::new(0),
+            is_open: true,
             waiting: VecDeque::new(),
             prefilling: VecDeque::new(),
             ready: VecDeque::new(),
@@ -203,12 +210,13 @@ impl Schedule {
         full <= self.pool.free() && forks_find_a_page && !self.lacks_pages()
     }
 
-    /// A new pool of so many pages. None of the old one may be held.
+    /// A new pool of so many pages, which does not grow. None of the old one may be held.
     pub(crate) fn set_pages(&mut self, pages: usize) -> Result<(), SampleError> {
         if !self.holds_no_pages() {
             return Err(SampleError::internal("cache pages were exchanged while requests hold some"));
         }
         self.pool = PagePool::new(pages);
+        self.is_open = false;
         Ok(())
     }
 

@@ -170,7 +170,7 @@ impl<'a> Sampler<'a> {
         };
         let pages: Vec<usize> = shards.chunks(at_once).map(pages_of).collect();
         tracing::debug!(?pages, requests = prompts().count(), "cache pages");
-        // The largest number first: to grow a cache is to allocate another one.
+        // The largest number first: where a cache does not grow, it is made once.
         self.engine.reserve(pages.iter().copied().max().unwrap_or(0))?;
         let (before, total) = (self.engine.counts(), prompts().count() * num_samples);
         for (place, span) in shards.chunks(at_once).enumerate() {

@@ -1,13 +1,15 @@
 //! The engine over the GPU's forms, run by the emulator: requests of different rules in the same captured steps.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use selfplay_model::gpu::emulate;
 use selfplay_model::{Decoder, ModelError};
+use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{
-    Backend, Capacity, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample, Sampling, Stop,
-    StopRule, TextDecoder, WantedLogProbs,
+    Backend, Capacity, EncodedPrompt, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample,
+    SampleSettings, Sampler, Sampling, Stop, StopRule, TextDecoder, WantedLogProbs,
 };
 use selfplay_testing::decoder::config;
 use selfplay_testing::{Emulator, LateEmulator};
@@ -165,4 +167,41 @@ fn a_device_that_is_late_gives_the_same_bits_with_one_wait_a_step() {
     run(StepForm::Captured, 2, 100);
     let (waits, drained) = run(StepForm::Captured, 0, 8);
     assert!(drained < waits, "with hardly any pages some steps are begun ahead");
+}
+
+/// One sampler for prompts of any length: what was captured for short ones is there after the cache grew for long ones.
+#[test]
+fn a_cache_that_grows_costs_no_captures() {
+    let decoder = decoder();
+    let Some(late) = LateEmulator::build() else { return };
+    let _gpu = emulate(Arc::new(late.clone()));
+    let backend = || Box::new(NativeBackend::new(&decoder));
+    let settings = SampleSettings {
+        num_samples: 2,
+        max_new_tokens: 6,
+        capacity: Some(Capacity { rows: 8, token_budget: 40, cache_bytes: 1000 * backend().page_bytes() }),
+        ..SampleSettings::default()
+    };
+    let sampler = || Sampler::with_backend(backend(), &Letters, &[2], &settings).unwrap();
+    let prompts: Vec<Prompt> =
+        (0..6).map(|i| Prompt { prompt_id: i.to_string(), ..Prompt::default() }).collect();
+    let mut lasting = sampler();
+    let sample = |sampler: &mut Sampler<'_>, tokens: usize| -> Vec<Candidates> {
+        let ids = |i: usize| (0..tokens).map(|place| ((i * 31 + place * 7) % VOCAB) as u32).collect();
+        let encode = |(i, prompt)| EncodedPrompt { prompt, prompt_ids: ids(i) };
+        let encoded: Vec<EncodedPrompt<'_>> = prompts.iter().enumerate().map(encode).collect();
+        sampler.generate(&encoded, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let captures = || late.counts().captures;
+    let short = sample(&mut lasting, 10);
+    // A size is captured when it is seen for the third time at the latest.
+    (0..2).for_each(|_| drop(sample(&mut lasting, 10)));
+    let settled = captures();
+    assert_eq!(sample(&mut lasting, 10), short);
+    assert!(settled > 0 && captures() == settled, "{settled} captures, then {}", captures());
+    let long = sample(&mut lasting, 30);
+    let of_long = captures();
+    assert_eq!(sample(&mut lasting, 10), short);
+    assert_eq!(captures(), of_long, "the short ones were captured again");
+    assert_eq!((sample(&mut sampler(), 10), sample(&mut sampler(), 30)), (short, long));
 }

@@ -9,9 +9,11 @@ mod check;
 mod floor;
 mod hopper;
 mod kernels;
+mod mixed;
 mod profile;
 mod sample;
 mod score;
+mod shared_rows;
 mod step;
 pub(crate) mod work;
 

@@ -6,10 +6,9 @@ use std::fmt::Write;
 use selfplay_model::decoder::DecodeGraphs;
 use selfplay_model::gpu::Gpu;
 use selfplay_model::gpu::start_profile;
-use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
+use selfplay_model::ops::draw::draw;
 use selfplay_model::profile::Profile;
-use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PagedRow};
-use selfplay_sampler::SampleSettings;
+use selfplay_model::{Decoder, LoadOptions};
 use selfplay_trainer::loss::LossSettings;
 use selfplay_trainer::optimizer::{Optimizer, grad_clip};
 use selfplay_trainer::{
@@ -18,6 +17,8 @@ use selfplay_trainer::{
 use serde::Serialize;
 
 use super::floor::floor_seconds;
+use super::mixed::{AheadTiming, begun_ahead};
+use super::shared_rows::{SharedRows, StepKind, draws, last_tokens};
 use super::step::keep_masters;
 use super::work::{WorkRng, pairs};
 use super::{Bench, BenchPart, fault};
@@ -59,7 +60,7 @@ pub struct ProfileTable {
     pub lines: Vec<ProfileLine>,
 }
 
-/// Profiles what these parts are about, each once after a run that is not counted: sampling a decode and a prefill step,
+/// Profiles what these parts are about, each once after a run that is not counted: sampling a decode, a mixed and a prefill step,
 /// training a step; `on_table` is given each table when it is done.
 ///
 /// # Errors
@@ -75,13 +76,20 @@ pub fn profile(
         let mut decoder = Decoder::random(bench.policy.clone(), bench.seed, &options)?;
         bench.prepare(&mut decoder)?;
         let rows = SharedRows::of(bench);
-        let decode = rows.profile(bench, &decoder, Step::Decode)?;
+        let decode = step_of(bench, &decoder, &rows, StepKind::Decode)?;
         let busy = decode.seconds - decode.gap_seconds;
         on_table(decode)?;
-        if Gpu::at(&bench.device).map_err(fault)?.is_some() {
-            on_table(rows.captured(bench, &decoder, busy)?)?;
+        let is_gpu = Gpu::at(&bench.device).map_err(fault)?.is_some();
+        if is_gpu {
+            on_table(captured(bench, &decoder, &rows, busy)?)?;
         }
-        on_table(rows.profile(bench, &decoder, Step::Prefill)?)?;
+        let mixed = step_of(bench, &decoder, &rows, StepKind::Mixed)?;
+        let launches = mixed.launches;
+        on_table(mixed)?;
+        if is_gpu {
+            on_table(ahead(bench, &decoder, &rows, launches)?)?;
+        }
+        on_table(step_of(bench, &decoder, &rows, StepKind::Prefill)?)?;
     }
     if parts.contains(&BenchPart::Train) {
         on_table(training_step(bench)?)?;
@@ -135,116 +143,63 @@ fn table_of(bench: &Bench, name: String, profile: &Profile) -> ProfileTable {
     }
 }
 
-/// Which step of sampling.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// A token of every row.
-    Decode,
-    /// Whole prompts.
-    Prefill,
-}
-
-/// Candidates of some prompts, each halfway through its answer, that share their prompts' pages.
-struct SharedRows {
-    samples: usize,
-    prompt: usize,
-    answered: usize,
-    /// Pages of each row, its prompt's first.
-    pages: Vec<Vec<u32>>,
-    /// Pages in all.
-    count: usize,
-}
-
-impl SharedRows {
-    /// As many as `bench sample` has: prompts of a fifth of `max_tokens`, answers of half of it.
-    fn of(bench: &Bench) -> Self {
-        let samples = SampleSettings::default().num_samples;
-        let (prompt, answered) = (bench.max_tokens / 5, bench.max_tokens / 4);
-        let (whole, all) = (prompt / PAGE_TOKENS, (prompt + answered + 1).div_ceil(PAGE_TOKENS));
-        let mut next = 0u32;
-        let mut take = |count: usize| -> Vec<u32> {
-            next += count as u32;
-            (next - count as u32..next).collect()
-        };
-        let mut pages: Vec<Vec<u32>> = Vec::with_capacity(bench.rows);
-        for row in 0..bench.rows {
-            let mut own = if row % samples == 0 { take(whole) } else { pages[row - 1][..whole].to_vec() };
-            own.extend(take(all - whole));
-            pages.push(own);
+/// Profiles a step of these rows, kernel by kernel.
+fn step_of(bench: &Bench, decoder: &Decoder, shared: &SharedRows, step: StepKind) -> Result<ProfileTable> {
+    let mut cache = shared.cache(bench)?;
+    let rows = shared.step(step, bench.micro_batch_tokens.min(8192));
+    let wanted = last_tokens(&rows);
+    let tokens = wanted.last().map_or(0, |last| last + 1);
+    let name = match step {
+        StepKind::Decode => format!("decode step, {} rows at {} tokens", rows.len(), rows[0].context),
+        StepKind::Mixed => {
+            format!("mixed step, {} rows and {} tokens of a prompt", rows.len() - 1, shared.prompt)
         }
-        Self { samples, prompt, answered, pages, count: next as usize }
-    }
-
-    /// What a step computes: each row's new tokens, its tokens before them, its pages and how many tokens of these are shared.
-    fn step(&self, step: Step, budget: usize) -> Vec<PagedRow<'_>> {
-        let row = |pages, new_tokens, context, shared| PagedRow { new_tokens, context, pages, shared };
-        match step {
-            Step::Decode => {
-                let shared = self.prompt / PAGE_TOKENS * PAGE_TOKENS;
-                self.pages.iter().map(|pages| row(pages, 1, self.prompt + self.answered, shared)).collect()
-            }
-            Step::Prefill => {
-                let first_of_each = self.pages.iter().step_by(self.samples);
-                let most = (budget / self.prompt).max(1);
-                first_of_each.take(most).map(|pages| row(pages, self.prompt, 0, 0)).collect()
-            }
+        StepKind::Prefill => format!("prefill step, {} prompts of {} tokens", rows.len(), shared.prompt),
+    };
+    let ids = WorkRng::new(bench.seed).ids(tokens, bench.policy.vocab_size);
+    twice(bench, name, || {
+        let hidden = decoder.forward_paged(&ids, &rows, &wanted, &mut cache).map_err(fault)?;
+        let logits = decoder.logits(&hidden).map_err(fault)?;
+        // A CPU's draw is the sampler's own.
+        if Gpu::at(&bench.device).map_err(fault)?.is_some() {
+            draw(&logits, &draws(wanted.len())).map_err(fault)?;
         }
-    }
-
-    fn profile(&self, bench: &Bench, decoder: &Decoder, step: Step) -> Result<ProfileTable> {
-        let mut cache = self.cache(bench)?;
-        let rows = self.step(step, bench.micro_batch_tokens.min(8192));
-        let mut tokens = 0;
-        let ends = rows.iter().map(|row| {
-            tokens += row.new_tokens;
-            tokens - 1
-        });
-        let wanted: Vec<usize> = ends.collect();
-        let name = match step {
-            Step::Decode => format!("decode step, {} rows at {} tokens", rows.len(), rows[0].context),
-            Step::Prefill => format!("prefill step, {} prompts of {} tokens", rows.len(), self.prompt),
-        };
-        let ids = WorkRng::new(bench.seed).ids(tokens, bench.policy.vocab_size);
-        twice(bench, name, || {
-            let hidden = decoder.forward_paged(&ids, &rows, &wanted, &mut cache).map_err(fault)?;
-            let logits = decoder.logits(&hidden).map_err(fault)?;
-            // A CPU's draw is the sampler's own.
-            if Gpu::at(&bench.device).map_err(fault)?.is_some() {
-                draw(&logits, &draws(wanted.len())).map_err(fault)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// The decode step as it is replayed, with nothing between two of its events; `busy` seconds of it are the kernels', by the
-    /// profile of the same step.
-    fn captured(&self, bench: &Bench, decoder: &Decoder, busy: f64) -> Result<ProfileTable> {
-        let (mut cache, mut graphs) = (self.cache(bench)?, DecodeGraphs::default());
-        let rows = self.step(Step::Decode, 0);
-        let ids = WorkRng::new(bench.seed).ids(rows.len(), bench.policy.vocab_size);
-        let draws = draws(rows.len());
-        let mut run = || {
-            decoder.decode_and_draw(&ids, &rows, &draws, &mut cache, &mut graphs).map_err(fault)?;
-            Ok(())
-        };
-        // Kernel by kernel, then captured.
-        run()?;
-        run()?;
-        let seconds = bench.time(run)?;
-        let (name, gap_seconds) = ("decode step, captured".to_owned(), (seconds - busy).max(0.0));
-        Ok(ProfileTable { name, seconds, gap_seconds, launches: 1, lines: Vec::new() })
-    }
-
-    fn cache(&self, bench: &Bench) -> Result<KvCache> {
-        KvCache::new(&bench.policy, self.count, bench.dtype, &bench.device).map_err(fault)
-    }
+        Ok(())
+    })
 }
 
-/// One draw of each row, by top-p at temperature 1.
-fn draws(rows: usize) -> Vec<RowDraw> {
-    let rule = DrawRule { temperature: 1.0, inverse: 1.0, top_k: 0, top_p: 0.9, min_p: 0.0 };
-    let row = |row: u32| RowDraw { row, step: 1, sample: row % 5, tag: [row / 5, 0], key: [42, 0], rule };
-    (0..rows as u32).map(row).collect()
+/// The decode step as it is replayed, with nothing between two of its events; `busy` seconds of it are the kernels', by the
+/// profile of the same step.
+fn captured(bench: &Bench, decoder: &Decoder, shared: &SharedRows, busy: f64) -> Result<ProfileTable> {
+    let (mut cache, mut graphs) = (shared.cache(bench)?, DecodeGraphs::default());
+    let rows = shared.step(StepKind::Decode, 0);
+    let ids = WorkRng::new(bench.seed).ids(rows.len(), bench.policy.vocab_size);
+    let draws = draws(rows.len());
+    let mut run = || {
+        decoder.decode_and_draw(&ids, &rows, &draws, &mut cache, &mut graphs).map_err(fault)?;
+        Ok(())
+    };
+    // Kernel by kernel, then captured.
+    run()?;
+    run()?;
+    let seconds = bench.time(run)?;
+    let (name, gap_seconds) = ("decode step, captured".to_owned(), (seconds - busy).max(0.0));
+    Ok(ProfileTable { name, seconds, gap_seconds, launches: 1, lines: Vec::new() })
+}
+
+/// The mixed step as the engine begins it; `launches` are those of the same step kernel by kernel.
+fn ahead(bench: &Bench, decoder: &Decoder, rows: &SharedRows, launches: usize) -> Result<ProfileTable> {
+    let AheadTiming { seconds, idle_seconds, host_seconds, steps, counts } =
+        begun_ahead(bench, decoder, rows)?;
+    let name = format!(
+        "mixed step, begun ahead: {:.2} ms of the host, {:.2} waits a step, {} of {steps} replayed, {} started before the device came to them",
+        host_seconds * 1e3,
+        counts.waits as f64 / steps as f64,
+        counts.replayed,
+        counts.ahead,
+    );
+    let launches = if counts.replayed == steps { 1 } else { launches };
+    Ok(ProfileTable { name, seconds, gap_seconds: idle_seconds, launches, lines: Vec::new() })
 }
 
 /// One optimizer step, as `bench train` has it.
@@ -371,8 +326,9 @@ mod tests {
 
     #[test]
     fn every_operation_of_a_step_is_there() {
-        let [decode, prefill, train] = &tables()[..] else { panic!("three tables") };
-        for step in [decode, prefill] {
+        let [decode, mixed, prefill, train] = &tables()[..] else { panic!("four tables") };
+        assert_eq!(mixed.name, "mixed step, 5 rows and 16 tokens of a prompt");
+        for step in [decode, mixed, prefill] {
             for name in ["q_proj+k_proj+v_proj", "o_proj", "gate_proj+up_proj", "down_proj"] {
                 assert_eq!(calls(step, name), 3, "{name}: {step:?}");
             }
@@ -387,7 +343,7 @@ mod tests {
         assert_eq!(calls(train, "recomputation: gated unit"), 0);
         assert_eq!(calls(train, "backward: down_proj, backward"), 3 * micro);
         assert!(calls(train, "optimizer") > 20 && calls(train, "gradient norm") == 1);
-        for table in [decode, prefill, train] {
+        for table in [decode, mixed, prefill, train] {
             let busy: f64 = table.lines.iter().filter(|line| !line.is_kernel).map(|line| line.seconds).sum();
             assert!(busy <= table.seconds && table.gap_seconds <= table.seconds);
             let text = profile_text(table);

@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use selfplay_model::gpu::memory;
 use selfplay_model::profile::OperationCost;
 use selfplay_model::{Decoder, LoadOptions, ModelError, PAGE_TOKENS};
 use selfplay_records::{Candidates, Prompt};
-use selfplay_sampler::{EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
+use selfplay_sampler::{Backend, EncodedPrompt, NativeBackend, SampleSettings, Sampler, TextDecoder};
 
 use super::floor::{StepKeys, decode_step};
 use super::work::WorkRng;
@@ -107,9 +108,20 @@ pub(super) fn run(bench: &Bench, on_line: &mut dyn FnMut(Measurement) -> Result<
     let long = most.min(bench.policy.max_positions.saturating_sub(new_tokens)).max(PAGE_TOKENS);
     let together = Load { prompts, prompt_tokens: long, new_tokens, rows, ..step };
     let apart = Load { prompts: rows, samples: 1, ..together };
-    for (name, load) in [("long prompts, shared", together), ("long prompts, each its own", apart)] {
-        let run = load.run(bench, &decoder)?;
+    let late = Load { steps: StepMode::OneByOne, ..together };
+    let loads = [
+        ("long prompts, shared", together),
+        ("long prompts, shared, one by one", late),
+        ("long prompts, each its own", apart),
+    ];
+    for (name, load) in loads {
         let gib = load.pages() as f64 * bench.policy.page_bytes(bench.dtype) as f64 / f64::from(1 << 30);
+        if load.cache_bytes(bench, &decoder)? < load.pages() * bench.policy.page_bytes(bench.dtype) {
+            let line = bench.line(format!("decode step, {name}"), f64::NAN, 0.0, 0.0);
+            on_line(line.with("not measured", format!("no memory for a cache of {gib:.0} GiB")))?;
+            continue;
+        }
+        let run = load.run(bench, &decoder)?;
         on_line(
             load.step_line(bench, &format!("decode step, {name}"), &run)
                 .with("cache GiB", (gib * 100.0).round() / 100.0)
@@ -126,7 +138,6 @@ fn token_budget(bench: &Bench, rows: usize) -> usize {
 
 impl Load {
     fn run(&self, bench: &Bench, decoder: &Decoder) -> Result<LoadTiming> {
-        let page = bench.policy.page_bytes(bench.dtype);
         let settings = SampleSettings {
             num_samples: self.samples,
             temperature: 1.0,
@@ -134,8 +145,7 @@ impl Load {
             max_new_tokens: self.new_tokens,
             max_batch_rows: Some(self.rows),
             token_budget: Some(token_budget(bench, self.rows)),
-            // For every row, and for the prompt that is ahead of them.
-            cache_mib: Some(((self.pages() + 64) * page).div_ceil(1 << 20)),
+            cache_mib: Some(self.cache_bytes(bench, decoder)?.div_ceil(1 << 20)),
             seed: bench.seed,
             ..SampleSettings::default()
         };
@@ -193,6 +203,17 @@ impl Load {
             tokens: rows.iter().map(Candidates::tokens).sum(),
             decode_seconds: (!full.is_empty()).then(|| median(&mut full)),
         })
+    }
+
+    /// For every row, and for the prompt that is ahead of them; or what a GPU has.
+    fn cache_bytes(&self, bench: &Bench, decoder: &Decoder) -> Result<usize> {
+        let wanted = (self.pages() + 64) * bench.policy.page_bytes(bench.dtype);
+        if memory(&bench.device).map_err(super::fault)?.is_none() {
+            return Ok(wanted);
+        }
+        let backend =
+            NativeBackend::new(decoder).with_step(Some(self.rows), Some(token_budget(bench, self.rows)));
+        Ok(wanted.min(backend.capacity()?.cache_bytes))
     }
 
     /// Pages of all rows at their longest.
@@ -289,7 +310,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(lines.len(), 7);
+        assert_eq!(lines.len(), 8);
         for line in lines {
             assert!(line.seconds > 0.0 && line.floor_seconds > 0.0, "{line:?}");
             let bytes = line.bytes / bench.ceilings.bytes_per_second;

@@ -1,11 +1,11 @@
-//! Steps that a GPU draws from by itself, begun without a wait; those that only decode as captured graphs: one call starts all
-//! kernels of a step, instead of a call for each.
+//! Steps that a GPU draws from by itself, begun without a wait; those that only decode, and small ones with prompts in them, as
+//! captured graphs: one call starts all kernels of a step, instead of a call for each.
 //!
-//! Steps in which every row has one new token are filled up to one of a few sizes. A size's first step runs kernel by
-//! kernel, over the same memory and in the same shapes as those that follow, the second is captured, the others are
-//! replayed: the tokens do not tell which. What changes from step to step (ids, positions, pages, draws and their rules) lies
-//! in one buffer that is written before. Other steps run kernel by kernel; their kernels are started while the step before runs,
-//! so that the GPU sees no gap either.
+//! Such steps are filled up to one of a few sizes. A size's first steps run kernel by kernel, over the same memory and in the same
+//! shapes as those that follow, a later one is captured, the others are replayed: the tokens do not tell which. What changes
+//! from step to step (ids, positions, pages, draws and their rules) lies in one buffer that is written before. Other steps run
+//! kernel by kernel; their kernels are started while the step before runs, and take the GPU longer than the host
+//! (`launch_time.rs`), so that the GPU sees no gap either.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,38 +17,64 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::Decoder;
 use super::device_step::DeviceStep;
 use super::inference::check_pages;
+use super::launch_time::small_step_tokens;
 use super::rotary::RotaryTables;
 use super::step_inputs::{InputSizes, StepInputs};
-use super::step_queue::StepQueue;
+use super::step_queue::{StepCounts, StepQueue};
 use crate::gpu::{Gpu, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
+use crate::ops::attention::Attention;
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
 use crate::ops::embedding::embedding_at;
-use crate::ops::paged_attention::{DeviceTables, PagedStep, PartResults, TableCapacity};
+use crate::ops::paged_attention::{DeviceTables, PagedStep, PartResults, StepTables, TableCapacity};
 use crate::ops::rows::RowIndex;
+
+/// Sizes of steps with prompts that are kept at most: each has some memory, and there may be very many.
+const MOST_MIXED_SIZES: usize = 128;
+/// Positions that rotary tables are made for at once: longer ones are made when a row comes near, and all captures anew.
+const ROTARY_POSITIONS: usize = 1 << 15;
 
 /// The steps that were captured, and those that are under way, for one decoder and one cache.
 #[derive(Default)]
 pub struct DecodeGraphs {
     /// The first to go: what is under way uses the rest.
     queue: StepQueue,
-    steps: HashMap<TableCapacity, DecodeStep>,
+    steps: HashMap<InputSizes, FilledStep>,
     /// By the number of parts, common to all steps.
     results: HashMap<usize, PartResults>,
     rotary: Option<Arc<RotaryTables>>,
+    /// The decoder's [`small_step_tokens`].
+    small_step_tokens: Option<usize>,
     /// Why nothing is captured any more.
     refused: Option<String>,
     replayed: usize,
 }
 
 /// One size.
-struct DecodeStep {
+struct FilledStep {
     inputs: StepInputs,
     step: PagedStep<'static>,
+    /// As many as tokens are picked for their logits; which they are is on the device.
+    wanted: Vec<usize>,
     draws: DrawPlaces,
-    /// Whether it has run kernel by kernel.
-    has_run: bool,
+    /// How often it has run kernel by kernel.
+    runs: usize,
     graph: Option<Graph>,
+}
+
+impl FilledStep {
+    fn new(gpu: &Gpu, sizes: InputSizes, results: PartResults) -> Result<Self> {
+        let inputs = StepInputs::new(gpu, sizes)?;
+        let tables = DeviceTables::at(inputs.tables()?, sizes.tables, results);
+        Ok(Self {
+            step: PagedStep::prepared(sizes.tables.tokens(), tables),
+            wanted: vec![0; sizes.wanted],
+            draws: DrawPlaces::new(gpu, inputs.draws()?, sizes.draws)?,
+            inputs,
+            runs: 0,
+            graph: None,
+        })
+    }
 }
 
 impl DecodeGraphs {
@@ -62,7 +88,7 @@ impl DecodeGraphs {
     pub fn renewed(&mut self) -> Self {
         self.queue.discard();
         let queue = std::mem::take(&mut self.queue);
-        Self { refused: self.refused.clone(), queue, ..Self::default() }
+        Self { refused: self.refused.clone(), queue, replayed: self.replayed, ..Self::default() }
     }
 
     /// The tokens of the oldest step that was begun and not finished, in the order of its draws; `None` in the place of a row
@@ -84,6 +110,11 @@ impl DecodeGraphs {
         self.queue.waited()
     }
 
+    /// How steps were begun so far.
+    pub fn counts(&self) -> StepCounts {
+        StepCounts { replayed: self.replayed, ..self.queue.counts() }
+    }
+
     /// How long the GPU has had nothing to do between steps so far, by its own clock.
     pub fn device_idle(&self) -> Duration {
         self.queue.idle()
@@ -99,6 +130,14 @@ impl DecodeGraphs {
         self.steps.values().filter(|step| step.graph.is_some()).count()
     }
 
+    /// Memory for the results of parts, which all steps of this capacity share.
+    fn results(&mut self, gpu: &Gpu, capacity: &TableCapacity, attention: &Attention) -> Result<PartResults> {
+        Ok(match self.results.entry(capacity.parts()) {
+            Entry::Occupied(results) => results.get().clone(),
+            Entry::Vacant(place) => place.insert(PartResults::new(gpu, capacity, attention)?).clone(),
+        })
+    }
+
     /// The rotary tables of a step. Graphs know them by their addresses: they are made once, for every position of the model that
     /// a row comes near.
     fn rotary(&mut self, decoder: &Decoder, rows: &[PagedRow]) -> Result<Arc<RotaryTables>> {
@@ -107,16 +146,12 @@ impl DecodeGraphs {
             return Ok(rotary.clone());
         }
         self.steps.clear();
-        let ahead = positions.next_power_of_two().max(4096).min(decoder.architecture.max_positions);
+        let ahead =
+            positions.next_power_of_two().max(ROTARY_POSITIONS).min(decoder.architecture.max_positions);
         let rotary = decoder.rotary(ahead.max(positions))?;
         self.rotary = Some(rotary.clone());
         Ok(rotary)
     }
-}
-
-/// The size that so many rows are filled up to: at most an eighth more.
-fn filled_up(rows: usize) -> usize {
-    rows.next_multiple_of((rows.next_power_of_two() / 16).max(1))
 }
 
 impl Decoder {
@@ -141,9 +176,18 @@ impl Decoder {
         if let Some(row) = step.logit_rows.iter().find(|&&row| row >= step.ids.len()) {
             bail!("logits of token {row} of {}", step.ids.len())
         }
-        match step.only_decodes() {
-            true => self.begin_decode(&gpu, step, cache, graphs),
-            false => self.begin_mixed(&gpu, step, cache, graphs),
+        let Some(attention) = self.blocks.first().map(|block| &block.attention.heads) else {
+            bail!("a model without blocks")
+        };
+        let tables = PagedStep::new(step.rows).gpu_tables(attention, self.dtype)?;
+        let small = graphs.small_step_tokens;
+        let small =
+            small.unwrap_or_else(|| small_step_tokens(&self.architecture, self.dtype.size_in_bytes()));
+        graphs.small_step_tokens = Some(small);
+        let draws_any = !step.draws.is_empty() && !step.logit_rows.is_empty();
+        match step.only_decodes() || (draws_any && step.ids.len() <= small) {
+            true => self.begin_filled(&gpu, step, &tables, cache, graphs),
+            false => self.begin_by_kernels(&gpu, step, &tables, cache, graphs),
         }
     }
 
@@ -169,10 +213,12 @@ impl Decoder {
         graphs.finish()
     }
 
-    fn begin_decode(
+    /// A step of one of a few sizes: it is captured.
+    fn begin_filled(
         &self,
         gpu: &Gpu,
         begun: &DeviceStep,
+        tables: &StepTables,
         cache: &KvCache,
         graphs: &mut DecodeGraphs,
     ) -> Result<()> {
@@ -180,40 +226,34 @@ impl Decoder {
             bail!("a model without blocks")
         };
         let rotary = graphs.rotary(self, begun.rows)?;
-        let tables = PagedStep::new(begun.rows).gpu_tables(attention, self.dtype)?;
-        let capacity = tables.capacity().rounded(filled_up(begun.rows.len()));
-        let results = match graphs.results.entry(capacity.parts()) {
-            Entry::Occupied(results) => results.get().clone(),
-            Entry::Vacant(place) => place.insert(PartResults::new(gpu, &capacity, attention)?).clone(),
-        };
-        let step = match graphs.steps.entry(capacity) {
-            Entry::Occupied(step) => step.into_mut(),
-            Entry::Vacant(place) => {
-                let inputs = StepInputs::new(
-                    gpu,
-                    InputSizes { draws: capacity.tokens(), wanted: 0, tables: capacity },
-                )?;
-                let tables = DeviceTables::at(inputs.tables()?, capacity, results);
-                place.insert(DecodeStep {
-                    step: PagedStep::prepared(capacity.tokens(), tables),
-                    draws: DrawPlaces::new(gpu, inputs.draws()?, capacity.tokens())?,
-                    inputs,
-                    has_run: false,
-                    graph: None,
-                })
+        let sizes = InputSizes::filled_up(begun, tables.capacity());
+        let results = graphs.results(gpu, &sizes.tables, attention)?;
+        let mixed = graphs.steps.keys().filter(|kept| kept.wanted > 0);
+        let has_room = sizes.wanted == 0 || mixed.count() < MOST_MIXED_SIZES;
+        let mut passing;
+        let (step, is_kept) = match graphs.steps.entry(sizes) {
+            Entry::Occupied(step) => (step.into_mut(), true),
+            Entry::Vacant(place) if has_room => (place.insert(FilledStep::new(gpu, sizes, results)?), true),
+            Entry::Vacant(_) => {
+                passing = FilledStep::new(gpu, sizes, results)?;
+                (&mut passing, false)
             }
         };
-        let sent = graphs.queue.send(gpu, &step.inputs, begun, &tables)?;
-        let run = |step: &DecodeStep| {
-            let x = self.embedded(gpu, &step.inputs, capacity.tokens())?;
-            let hidden = self.paged_layers(x, &step.step, &rotary, None, cache)?;
+        let sent = graphs.queue.send(gpu, &step.inputs, begun, tables)?;
+        let run = |step: &FilledStep| {
+            let x = self.embedded(gpu, &step.inputs, sizes.tables.tokens())?;
+            let index = step.inputs.wanted()?;
+            let picked = (sizes.wanted > 0).then(|| RowIndex::uploaded(&step.wanted, index));
+            let hidden = self.paged_layers(x, &step.step, &rotary, picked.as_ref(), cache)?;
             self.draw_from(gpu, &hidden, &step.draws)
         };
-        if step.graph.is_none() && step.has_run && graphs.refused.is_none() {
+        // Sizes of steps with prompts are many, and some of them are seen but once or twice.
+        let runs_before = if sizes.wanted == 0 { 1 } else { 2 };
+        if step.graph.is_none() && step.runs >= runs_before && is_kept && graphs.refused.is_none() {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
                 Err(error) => {
-                    tracing::warn!("decode steps are not captured: {error}");
+                    tracing::warn!("steps are not captured: {error}");
                     graphs.refused = Some(error.to_string());
                 }
             }
@@ -223,17 +263,21 @@ impl Decoder {
                 graph.replay()?;
                 graphs.replayed += 1;
             }
-            None => run(step)?,
+            None => {
+                run(step)?;
+                graphs.queue.started_by_kernels(&sent);
+            }
         }
-        step.has_run = true;
-        graphs.queue.push(gpu, sent, Some(step.draws.drawn()), capacity.tokens(), begun.draws.len())
+        step.runs += 1;
+        graphs.queue.push(gpu, sent, Some(step.draws.drawn()), sizes.draws, begun.draws.len())
     }
 
-    /// A step with prompts in it: its kernels are started one by one.
-    fn begin_mixed(
+    /// A step that takes the GPU longer than its launches take the host: its kernels are started one by one.
+    fn begin_by_kernels(
         &self,
         gpu: &Gpu,
         begun: &DeviceStep,
+        tables: &StepTables,
         cache: &KvCache,
         graphs: &mut DecodeGraphs,
     ) -> Result<()> {
@@ -241,7 +285,6 @@ impl Decoder {
             bail!("a model without blocks")
         };
         let rotary = graphs.rotary(self, begun.rows)?;
-        let tables = PagedStep::new(begun.rows).gpu_tables(attention, self.dtype)?;
         let (capacity, draws) = (tables.capacity(), begun.draws.len());
         // While all tokens are wanted, none is picked.
         let picked = Some(begun.logit_rows).filter(|rows| rows.len() < begun.ids.len());
@@ -250,16 +293,18 @@ impl Decoder {
         let results = PartResults::new(gpu, &capacity, attention)?;
         let device_tables = DeviceTables::at(inputs.tables()?, capacity, results);
         let step = PagedStep::prepared(capacity.tokens(), device_tables);
-        let sent = graphs.queue.send(gpu, &inputs, begun, &tables)?;
+        let sent = graphs.queue.send(gpu, &inputs, begun, tables)?;
         let x = self.embedded(gpu, &inputs, capacity.tokens())?;
         let index = inputs.wanted()?;
         let picked = picked.map(|rows| RowIndex::uploaded(rows, index));
         let hidden = self.paged_layers(x, &step, &rotary, picked.as_ref(), cache)?;
         if draws == 0 {
+            graphs.queue.started_by_kernels(&sent);
             return graphs.queue.push(gpu, sent, None, 0, 0);
         }
         let places = DrawPlaces::new(gpu, inputs.draws()?, draws)?;
         self.draw_from(gpu, &hidden, &places)?;
+        graphs.queue.started_by_kernels(&sent);
         graphs.queue.push(gpu, sent, Some(places.drawn()), draws, draws)
     }
 
@@ -273,21 +318,5 @@ impl Decoder {
         let logits = self.logits(hidden)?;
         debug_assert_eq!(logits.dtype(), DType::F32);
         draws.draw(gpu, &logits)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::filled_up;
-
-    #[test]
-    fn sizes_are_few_and_near() {
-        let sizes: std::collections::BTreeSet<usize> = (1..=1024).map(filled_up).collect();
-        assert!(sizes.len() < 70, "{}", sizes.len());
-        for rows in 1..=1024usize {
-            let filled = filled_up(rows);
-            assert!(filled >= rows && filled as f64 <= rows as f64 * 1.125 + 1.0, "{rows}: {filled}");
-        }
-        assert_eq!([1, 9, 17, 500, 512, 513].map(filled_up), [1, 9, 18, 512, 512, 576]);
     }
 }

@@ -33,7 +33,7 @@ pub struct DeviceStep<'a> {
 }
 
 impl DeviceStep<'_> {
-    /// Whether every row has one new token and draws one from its logits: a step that is captured.
+    /// Whether every row has one new token and draws one from its logits: a step that is always captured.
     pub(super) fn only_decodes(&self) -> bool {
         let rows = self.rows.len();
         self.rows.iter().all(|row| row.new_tokens == 1)

@@ -26,6 +26,7 @@ mod head;
 mod head_pass;
 mod inference;
 mod kept;
+mod launch_time;
 mod load;
 mod rotary;
 mod segments;
@@ -47,6 +48,7 @@ pub use head_pass::head_bytes;
 pub use kept::{KeepPlan, Kept};
 pub use load::{LoadOptions, Quantization};
 pub use segments::{DecoderPass, Segment, SegmentHooks};
+pub use step_queue::StepCounts;
 
 use self::rotary::RotaryTables;
 use self::weights::DecoderWeights;

@@ -7,8 +7,13 @@ use crate::gpu::Gpu;
 use crate::ops::draw::{NO_SOURCE, fill_table, table_words};
 use crate::ops::paged_attention::{StepTables, TableCapacity};
 
+/// The size that so many rows or tokens are filled up to: at most an eighth more.
+fn filled_up(count: usize) -> usize {
+    count.next_multiple_of((count.next_power_of_two() / 16).max(1))
+}
+
 /// How much of each there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InputSizes {
     pub(super) draws: usize,
     /// Tokens that are picked for their logits; none where all are wanted.
@@ -17,6 +22,18 @@ pub(super) struct InputSizes {
 }
 
 impl InputSizes {
+    /// The sizes that a step is filled up to, so that few of them are captured.
+    pub(super) fn filled_up(step: &DeviceStep, tables: TableCapacity) -> Self {
+        let tokens = filled_up(step.ids.len());
+        let tables = tables.rounded(tokens);
+        match step.only_decodes() {
+            true => Self { draws: tokens, wanted: 0, tables },
+            false => {
+                Self { draws: filled_up(step.draws.len()), wanted: filled_up(step.logit_rows.len()), tables }
+            }
+        }
+    }
+
     /// Where each begins among the words: the table of draws, ids, the draws of the step before that give them, the tokens
     /// picked for their logits, the tables of attention; and their number. The first has numbers of 8 bytes.
     fn starts(&self) -> [usize; 6] {
@@ -49,7 +66,9 @@ impl InputSizes {
         for fed in step.fed {
             sources[fed.place] = fed.draw as u32;
         }
-        for (word, &row) in words[wanted..first_table].iter_mut().zip(step.logit_rows) {
+        let picked = &mut words[wanted..first_table];
+        picked.fill(0);
+        for (word, &row) in picked.iter_mut().zip(step.logit_rows) {
             *word = row as u32;
         }
         tables.fill(&self.tables, &mut words[first_table..end]);
@@ -97,5 +116,22 @@ impl StepInputs {
     /// The tables of attention.
     pub(super) fn tables(&self) -> Result<Tensor> {
         self.part(4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filled_up;
+
+    #[test]
+    fn sizes_are_few_and_near() {
+        let sizes: std::collections::BTreeSet<usize> = (1..=2048).map(filled_up).collect();
+        assert!(sizes.len() < 80, "{}", sizes.len());
+        for rows in 1..=2048usize {
+            let filled = filled_up(rows);
+            assert!(filled >= rows && filled as f64 <= rows as f64 * 1.125 + 1.0, "{rows}: {filled}");
+        }
+        assert_eq!([1, 9, 17, 500, 512, 513].map(filled_up), [1, 9, 18, 512, 512, 576]);
+        assert_eq!([1000, 1024, 1025, 2000, 2048].map(filled_up), [1024, 1024, 1152, 2048, 2048]);
     }
 }

@@ -15,6 +15,24 @@ use crate::gpu::{DeviceMark, Gpu, StagingBuffer, address};
 use crate::ops::draw::{Drawn, drawn_tokens, feed_drawn};
 use crate::ops::paged_attention::StepTables;
 
+/// Bytes that a step's inputs have room for at least, and what it drew: asking the driver for pinned memory, and giving it back,
+/// waits for the device, and steps of 8,192 tokens and of a thousand rows want no more.
+const INPUTS_ROOM: usize = 1 << 20;
+const DRAWN_ROOM: usize = 1 << 14;
+
+/// How steps were begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepCounts {
+    /// All of them.
+    pub begun: usize,
+    /// Of them, those that were started by one call.
+    pub replayed: usize,
+    /// Of the others, those whose last kernel was started before the GPU came to their first one: it saw no gap in them.
+    pub ahead: usize,
+    /// How often the host waited for a step.
+    pub waits: usize,
+}
+
 /// Pinned memory of a step: what it is told, and what it drew.
 struct HostRoom {
     inputs: StagingBuffer,
@@ -49,13 +67,14 @@ pub(super) struct StepQueue {
     last_end: Option<Box<dyn DeviceMark>>,
     waited: Duration,
     idle: Duration,
+    counts: StepCounts,
 }
 
-/// Memory of at least `bytes` bytes; that of an earlier step, where it is enough.
-fn room_of(gpu: &Gpu, earlier: Option<StagingBuffer>, bytes: usize) -> Result<StagingBuffer> {
+/// Memory of at least `bytes` bytes and `least`; that of an earlier step, where it is enough.
+fn room_of(gpu: &Gpu, earlier: Option<StagingBuffer>, bytes: usize, least: usize) -> Result<StagingBuffer> {
     match earlier.filter(|buffer| buffer.size() >= bytes) {
         Some(buffer) => Ok(buffer),
-        None => gpu.staging(bytes.next_power_of_two().max(4096)),
+        None => gpu.staging(bytes.next_power_of_two().max(least)),
     }
 }
 
@@ -78,8 +97,8 @@ impl StepQueue {
         let bytes = 4 * inputs.sizes.words();
         let (inputs_room, drawn_room) = self.rooms.pop().map(|room| (room.inputs, room.drawn)).unzip();
         let mut room = HostRoom {
-            inputs: room_of(gpu, inputs_room, bytes)?,
-            drawn: room_of(gpu, drawn_room, 8 * inputs.sizes.draws)?,
+            inputs: room_of(gpu, inputs_room, bytes, INPUTS_ROOM)?,
+            drawn: room_of(gpu, drawn_room, 8 * inputs.sizes.draws, DRAWN_ROOM)?,
         };
         inputs.sizes.fill(&mut room.inputs.words_mut()[..inputs.sizes.words()], step, tables)?;
         let begin = gpu.mark()?;
@@ -88,6 +107,11 @@ impl StepQueue {
             feed_drawn(gpu, &inputs.ids()?, &inputs.source()?, drawn)?;
         }
         Ok(SentStep { room, begin })
+    }
+
+    /// A step's kernels were all started, one by one.
+    pub(super) fn started_by_kernels(&mut self, sent: &SentStep) {
+        self.counts.ahead += usize::from(!sent.begin.has_come());
     }
 
     /// Takes in a step that was started whole: `drawn` has what its draws give, of a table of `capacity`.
@@ -104,6 +128,7 @@ impl StepQueue {
             gpu.copy_out(drawn, &mut room.drawn)?;
         }
         self.last = drawn.map(|drawn| (drawn.clone(), draws));
+        self.counts.begun += 1;
         self.queued.push_back(QueuedStep { room, begin, end: gpu.mark()?, capacity, draws });
         Ok(())
     }
@@ -118,6 +143,7 @@ impl StepQueue {
             return Err(error);
         }
         self.waited += started.elapsed();
+        self.counts.waits += 1;
         if let Some(last) = &self.last_end {
             self.idle += Duration::try_from_secs_f64(last.seconds_until(&*step.begin)?).unwrap_or_default();
         }
@@ -139,6 +165,11 @@ impl StepQueue {
         }
         self.last = None;
         self.last_end = None;
+    }
+
+    /// How steps were begun; which of them were replayed is not known here.
+    pub(super) fn counts(&self) -> StepCounts {
+        self.counts
     }
 
     /// How long the host has waited for steps.

@@ -74,9 +74,24 @@ fn pool_bytes(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute) -> R
     Ok(value as usize)
 }
 
-/// All and free memory of a GPU.
+/// Gives what the pool keeps unused back to the driver, when all that was started is done.
+pub(super) fn trim(device: &CudaDevice) -> Result<()> {
+    device.cuda_stream().synchronize().w()?;
+    match pool(device) {
+        // SAFETY: the pool is the device's. What tensors have stays.
+        Some(pool) => unsafe { sys::cuMemPoolTrimTo(pool, 0) }.result().w(),
+        None => Ok(()),
+    }
+}
+
+/// All and free memory of a GPU, when all that was started is done.
 pub(super) fn memory(cuda: &CudaDevice) -> Result<GpuMemory> {
     cuda.cuda_stream().synchronize().w()?;
+    memory_now(cuda)
+}
+
+/// All and free memory of a GPU at this moment.
+pub(super) fn memory_now(cuda: &CudaDevice) -> Result<GpuMemory> {
     let (mut free, total) = cuda.cuda_stream().context().mem_get_info().w()?;
     if let Some(pool) = pool(cuda) {
         let kept = pool_bytes(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
@@ -180,6 +195,10 @@ impl DeviceMark for CudaMark {
 
     fn wait(&self) -> Result<()> {
         self.0.synchronize().w()
+    }
+
+    fn has_come(&self) -> bool {
+        self.0.is_complete()
     }
 
     fn as_any(&self) -> &dyn Any {

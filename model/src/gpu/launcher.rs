@@ -243,6 +243,11 @@ pub trait DeviceMark: Send {
         Ok(())
     }
 
+    /// Whether it has come, without waiting.
+    fn has_come(&self) -> bool {
+        true
+    }
+
     /// For the launcher that made it.
     fn as_any(&self) -> &dyn Any;
 }

@@ -23,6 +23,18 @@ pub fn memory(device: &Device) -> Result<Option<GpuMemory>> {
     }
 }
 
+/// As [`memory`], without waiting: what running work is yet to give back is not free.
+///
+/// # Errors
+/// The error of the driver.
+pub fn memory_now(device: &Device) -> Result<Option<GpuMemory>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => super::cuda::memory_now(cuda).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// The peak of the tensors' bytes since the last call; `None` where it is not counted.
 ///
 /// # Errors

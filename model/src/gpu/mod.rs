@@ -11,6 +11,9 @@ mod cublaslt;
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_copies;
+#[cfg(feature = "cuda")]
+mod cuda_range;
+mod growing_tensor;
 mod hopper;
 mod host_copies;
 pub(crate) mod launcher;
@@ -26,6 +29,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 #[cfg(feature = "cuda")]
 pub use cuda::open;
+pub(crate) use growing_tensor::GrowingTensor;
 pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
 pub use host_copies::{CopyDone, CopyMark, HostCopies, PageLock, PlainCopies};
@@ -33,7 +37,7 @@ pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
     TILE_COLUMNS, TensorMap,
 };
-pub use memory::{GpuMemory, memory, take_peak};
+pub use memory::{GpuMemory, memory, memory_now, take_peak};
 pub use staging::{StagingBuffer, StagingMemory};
 pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies};
 

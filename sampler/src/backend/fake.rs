@@ -51,6 +51,8 @@ pub(crate) struct FakeModel {
     pub max_positions: usize,
     /// Logits of this last token of a context are NaN.
     pub broken_after: Option<u32>,
+    /// Pages that there is memory for, where they grow.
+    pub memory_pages: usize,
     batch_invariant: bool,
     pages: Vec<[CachedToken; PAGE_TOKENS]>,
     /// Of the step to come, the draws by row.
@@ -75,6 +77,7 @@ impl FakeModel {
             vocab_size,
             max_positions,
             broken_after: None,
+            memory_pages: usize::MAX,
             batch_invariant: true,
             pages: Vec::new(),
             draws: Vec::new(),
@@ -176,6 +179,18 @@ impl Backend for FakeModel {
         self.fed.clear();
         self.has_untold = false;
         Ok(())
+    }
+
+    fn grow_pages(&mut self, pages: usize, most: usize) -> Result<usize, SampleError> {
+        assert!(pages > self.pages.len() && pages <= most, "{pages} pages of {most}");
+        if pages <= self.memory_pages {
+            self.pages.resize(pages, [CachedToken::default(); PAGE_TOKENS]);
+        }
+        Ok(self.pages.len())
+    }
+
+    fn release_pages(&mut self) -> Result<(), SampleError> {
+        self.reserve_pages(0)
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {

@@ -78,6 +78,15 @@ impl Backend for LateModel {
         self.model.reserve_pages(pages)
     }
 
+    fn grow_pages(&mut self, pages: usize, most: usize) -> Result<usize, SampleError> {
+        self.model.grow_pages(pages, most)
+    }
+
+    fn release_pages(&mut self) -> Result<(), SampleError> {
+        assert!(self.begun.is_empty(), "pages are given back under a step");
+        self.model.release_pages()
+    }
+
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
         self.model.copy_page(from, to)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::{DecodeGraphs, DeviceStep};
-use selfplay_model::gpu::{Gpu, GpuMemory, memory};
+use selfplay_model::gpu::{Gpu, GpuMemory, memory, memory_now};
 use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{Decoder, KvCache};
 
@@ -67,6 +67,36 @@ impl<'a> NativeBackend<'a> {
         matches!(Gpu::at(self.decoder.device()), Ok(Some(_)))
     }
 
+    /// What a step on a GPU makes beside the cache.
+    fn step_bytes(&self) -> usize {
+        self.decoder.architecture().step_bytes(self.rows, self.token_budget, self.dtype, true)
+    }
+
+    /// Pages that a cache of `pages` pages has addresses for. On a GPU addresses cost nothing, and requests that need more pages
+    /// than those before find room without another cache.
+    fn addressed_pages(&self, pages: usize) -> Result<usize, SampleError> {
+        Ok(match memory(self.decoder.device())? {
+            Some(GpuMemory { total, .. }) => pages.max(total / self.page_bytes().max(1)),
+            None if self.is_on_gpu() => 2 * pages,
+            None => pages,
+        })
+    }
+
+    fn fresh_cache(&self, pages: usize, most: usize) -> Result<KvCache, SampleError> {
+        let (arch, device) = (self.decoder.architecture(), self.decoder.device());
+        if most > pages
+            && let Some(cache) = KvCache::growing(arch, pages, most, self.dtype, device)?
+        {
+            return Ok(cache);
+        }
+        Ok(KvCache::new(arch, pages, self.dtype, device)?)
+    }
+
+    fn drop_cache(&mut self) {
+        self.cache = None;
+        self.graphs = self.graphs.renewed();
+    }
+
     fn cache(&mut self) -> Result<&mut KvCache, SampleError> {
         self.cache.as_mut().ok_or_else(|| SampleError::internal("a step before any cache page was reserved"))
     }
@@ -88,8 +118,8 @@ impl Backend for NativeBackend<'_> {
     fn capacity(&self) -> Result<Capacity, SampleError> {
         let Some(GpuMemory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
         let (rows, token_budget) = (self.rows, self.token_budget);
-        let step = self.decoder.architecture().step_bytes(rows, token_budget, self.dtype, true);
-        Ok(Capacity { rows, token_budget, cache_bytes: Capacity::gpu_cache_bytes(free, step) })
+        let cache_bytes = Capacity::gpu_cache_bytes(free, self.step_bytes());
+        Ok(Capacity { rows, token_budget, cache_bytes })
     }
 
     fn is_batch_invariant(&self) -> Result<bool, SampleError> {
@@ -102,12 +132,46 @@ impl Backend for NativeBackend<'_> {
 
     fn reserve_pages(&mut self, pages: usize) -> Result<(), SampleError> {
         self.graphs.discard();
-        if self.cache.as_ref().map_or(0, KvCache::pages) < pages {
+        let there = self.cache.as_mut().map_or(Ok(0), |cache| cache.grow_to(pages))?;
+        if there < pages {
             // The old one is freed first: both together might not fit.
-            self.cache = None;
-            self.graphs = self.graphs.renewed();
-            let (arch, device) = (self.decoder.architecture(), self.decoder.device());
-            self.cache = Some(KvCache::new(arch, pages, self.dtype, device)?);
+            self.drop_cache();
+            self.cache = Some(self.fresh_cache(pages, self.addressed_pages(pages)?)?);
+        }
+        Ok(())
+    }
+
+    fn grow_pages(&mut self, pages: usize, most: usize) -> Result<usize, SampleError> {
+        let there = self.cache.as_ref().map_or(0, KvCache::pages);
+        if let Some(GpuMemory { free, .. }) = memory_now(self.decoder.device())? {
+            // A step needs memory too.
+            let room = free.saturating_sub(self.step_bytes()) / self.page_bytes().max(1);
+            if pages > there + room {
+                return Ok(there);
+            }
+        }
+        if let Some(cache) = &mut self.cache {
+            return Ok(cache.grow_to(pages)?);
+        }
+        // A cache that does not grow is all that it may come to be at once.
+        let (arch, device) = (self.decoder.architecture(), self.decoder.device());
+        let cache = match KvCache::growing(arch, pages, most, self.dtype, device)? {
+            Some(cache) => cache,
+            None => KvCache::new(arch, most, self.dtype, device)?,
+        };
+        Ok(self.cache.insert(cache).pages())
+    }
+
+    fn release_pages(&mut self) -> Result<(), SampleError> {
+        let is_on_gpu = self.is_on_gpu();
+        self.graphs.discard();
+        // A GPU's captured steps stay right, since the addresses do.
+        let keeps_addresses = match &mut self.cache {
+            Some(cache) if is_on_gpu => cache.release()?,
+            _ => false,
+        };
+        if !keeps_addresses {
+            self.drop_cache();
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Schedule {
     }
 
     /// How many pages the rows, forks and prefills may take next.
-    fn pages_soon(&self) -> usize {
+    pub(super) fn pages_soon(&self) -> usize {
         let rows = self.running.iter().filter(|row| row.may_need_page()).count();
         rows + self.ready.len() + self.prefilling.iter().map(Prefill::rows).sum::<usize>()
     }

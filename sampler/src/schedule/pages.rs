@@ -5,7 +5,7 @@
 //! A row takes a page when it reaches it, so that no memory is reserved for tokens that never come; the schedule decides
 //! what happens when none is free.
 
-/// Reference counts of a fixed number of pages.
+/// Reference counts of pages.
 #[derive(Clone, Debug)]
 pub(crate) struct PagePool {
     holders: Vec<u32>,
@@ -17,6 +17,15 @@ impl PagePool {
     /// A pool of free pages numbered from 0.
     pub(crate) fn new(pages: usize) -> Self {
         Self { holders: vec![0; pages], free: (0..pages as u32).rev().collect() }
+    }
+
+    /// A pool of `pages` pages out of one of fewer: the others come after those that are free now.
+    pub(crate) fn grow_to(&mut self, pages: usize) {
+        let now = self.holders.len();
+        if pages > now {
+            self.holders.resize(pages, 0);
+            self.free.splice(0..0, (now as u32..pages as u32).rev());
+        }
     }
 
     /// All pages.
@@ -91,6 +100,30 @@ mod tests {
         assert_eq!(pool.free(), 0);
         pool.release(page);
         assert_eq!(pool.free(), 1);
+    }
+
+    /// Pages are taken in the order of a pool that had all of them from the start.
+    #[test]
+    fn a_pool_that_grows_gives_what_a_larger_one_gives() {
+        let (mut grown, mut whole) = (PagePool::new(3), PagePool::new(60));
+        let (mut held, mut random) = (Vec::new(), Random::new(3));
+        for _ in 0..2000 {
+            if held.is_empty() || (held.len() < 55 && random.below(2) == 0) {
+                if grown.free() == 0 {
+                    grown.grow_to((grown.pages() + 1 + random.below(9)).min(60));
+                }
+                let page = whole.take().unwrap();
+                assert_eq!(grown.take(), Some(page));
+                held.push(page);
+            } else {
+                let page = held.swap_remove(random.below(held.len()));
+                grown.release(page);
+                whole.release(page);
+            }
+        }
+        assert!(grown.pages() > 40);
+        grown.grow_to(5);
+        assert!(grown.pages() > 40);
     }
 
     /// A million operations against a plain list of holdings.

@@ -5,8 +5,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use selfplay_records::HasKind;
 use selfplay_sampler::{Engine, NativeBackend, RequestEvent, RequestId, SampleError, SampledToken};
@@ -15,6 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::handle::{PolicyHandle, PolicyShape, WorkerGauges};
 use super::job::{JobEvent, NewJob, WorkerCommand};
 use crate::policy::ServedPolicy;
+
+/// How long a policy keeps the memory of its cache without a request.
+const KEEPS_PAGES: Duration = Duration::from_secs(60);
 
 /// Starts a policy's thread. It ends when the handle and all jobs are gone.
 ///
@@ -79,9 +83,9 @@ impl StepLoop<'_> {
             let command = match commands.try_recv() {
                 Err(TryRecvError::Empty) if self.engine.is_idle() => {
                     self.show();
-                    match commands.recv() {
-                        Ok(command) => command,
-                        Err(_) => return false,
+                    match self.wait(commands) {
+                        Some(command) => command,
+                        None => return false,
                     }
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -97,6 +101,20 @@ impl StepLoop<'_> {
                 }
             }
         }
+    }
+
+    /// The next command; `None` when nobody is left to send any. After a while without, others may have the cache's memory.
+    fn wait(&mut self, commands: &Receiver<WorkerCommand>) -> Option<WorkerCommand> {
+        match commands.recv_timeout(KEEPS_PAGES) {
+            Ok(command) => return Some(command),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Err(error) = self.engine.release_pages() {
+            tracing::warn!("the memory of the cache is kept: {error}");
+        }
+        self.show();
+        commands.recv().ok()
     }
 
     fn add(&mut self, job: NewJob) {

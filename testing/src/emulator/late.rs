@@ -33,6 +33,10 @@ pub struct DeviceCounts {
     pub waits: usize,
     /// Of these, how often nothing was left to do afterwards.
     pub drained: usize,
+    /// Memory of the host that was asked for, to copy from and to.
+    pub staging: usize,
+    /// Recordings.
+    pub captures: usize,
 }
 
 #[derive(Default)]
@@ -132,7 +136,13 @@ impl Launcher for LateEmulator {
         Ok(())
     }
 
+    fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
+        self.work().counts.staging += 1;
+        Ok(StagingBuffer::plain(bytes))
+    }
+
     fn begin_capture(&self) -> Result<()> {
+        self.work().counts.captures += 1;
         self.emulator.begin_capture()
     }
 
@@ -178,6 +188,10 @@ impl DeviceMark for LateMark {
 
     fn wait(&self) -> Result<()> {
         self.late.catch_up(self.told)
+    }
+
+    fn has_come(&self) -> bool {
+        self.late.work().done >= self.told
     }
 
     fn as_any(&self) -> &dyn Any {
