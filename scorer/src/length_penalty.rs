@@ -101,6 +101,10 @@ impl PreferenceModel for LengthPenalised {
         self.model.win_probabilities(contests)
     }
 
+    fn contest_runs(&self, contests: &[Contest]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        self.model.contest_runs(contests)
+    }
+
     fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {
         self.model.outcomes(contests)
     }

@@ -8,6 +8,7 @@
 //! This file decides; it holds no tensors. [`PackedGroup`] turns a decision into segments and rows.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use selfplay_model::PackedBatch;
 
@@ -56,6 +57,34 @@ pub(crate) fn plan(rows: &[&[Vec<u32>]], batch_tokens: usize) -> Vec<BatchPlan> 
         }
     }
     batches
+}
+
+/// The rows that go through the decoder together, apart from all others: those of each batch, and of neighbouring batches that share a
+/// row. The rows of neighbouring runs, planned without the rest, make the same batches: a batch is full when the next group does not fit,
+/// whatever comes after.
+pub(crate) fn runs(rows: &[&[Vec<u32>]], batch_tokens: usize) -> Vec<Vec<usize>> {
+    let batches = plan(rows, batch_tokens);
+    let mut last = vec![0; rows.len()];
+    for (number, group) in batches
+        .iter()
+        .enumerate()
+        .flat_map(|(number, batch)| batch.groups.iter().map(move |group| (number, group)))
+    {
+        last[group.row] = number;
+    }
+    let (mut runs, mut open, mut end) = (Vec::new(), BTreeSet::new(), 0);
+    for (number, batch) in batches.iter().enumerate() {
+        open.extend(batch.groups.iter().map(|group| group.row));
+        end = batch.groups.iter().map(|group| last[group.row]).fold(end, usize::max);
+        if end == number {
+            runs.push(std::mem::take(&mut open).into_iter().collect());
+            end = number + 1;
+        }
+    }
+    // Rows without a sequence pass no model.
+    let empty: Vec<usize> = (0..rows.len()).filter(|&row| rows[row].is_empty()).collect();
+    runs.extend((!empty.is_empty()).then_some(empty));
+    runs
 }
 
 struct SizedGroup {
@@ -298,6 +327,25 @@ mod tests {
                 prop_assert!(batch.tokens <= budget || alone);
             }
             prop_assert_eq!(seen.len(), rows.iter().map(|row| row.len()).sum::<usize>());
+
+            // Every row is in one run, and neighbouring runs by themselves make the batches that they make among all.
+            let all: Vec<&[Vec<u32>]> = rows.iter().map(Vec::as_slice).collect();
+            let runs = runs(&all, budget);
+            let mut of_runs: Vec<usize> = runs.concat();
+            of_runs.sort_unstable();
+            prop_assert_eq!(of_runs, (0..rows.len()).collect::<Vec<_>>());
+            for (first, end) in (0..runs.len()).flat_map(|first| (first..runs.len()).map(move |end| (first, end))) {
+                let mut some = runs[first..=end].concat();
+                some.sort_unstable();
+                let own: Vec<&[Vec<u32>]> = some.iter().map(|&row| all[row]).collect();
+                let mut made = super::plan(&own, budget);
+                for group in made.iter_mut().flat_map(|batch| &mut batch.groups) {
+                    group.row = some[group.row];
+                }
+                let among: Vec<&BatchPlan> =
+                    batches.iter().filter(|batch| batch.groups.iter().any(|group| some.contains(&group.row))).collect();
+                prop_assert_eq!(made.iter().collect::<Vec<_>>(), among);
+            }
         }
     }
 }

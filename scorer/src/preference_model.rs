@@ -37,6 +37,16 @@ pub trait PreferenceModel: Send + Sync {
     /// Those of [`PreferenceModel::compare`].
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError>;
 
+    /// The contests that pass the model together, apart from all others, by place: asked for the contests of one of these runs, or of
+    /// neighbouring ones, in the order of their places, [`PreferenceModel::win_probabilities`] gives each the bits that it has among all of
+    /// them. Every contest is in one run. A model that knows no such borders has one run.
+    ///
+    /// # Errors
+    /// Those of [`PreferenceModel::compare`].
+    fn contest_runs(&self, contests: &[Contest]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        Ok(vec![(0..contests.len()).collect()])
+    }
+
     /// The same contests with all that the model says of each: what `eval-preference` measures.
     ///
     /// # Errors

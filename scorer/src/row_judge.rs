@@ -24,6 +24,14 @@ pub(crate) trait RowJudge: Send + Sync {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Self::Judgement>, ScoreError>;
 
+    /// As [`PreferenceModel::contest_runs`], of rows.
+    ///
+    /// # Errors
+    /// As [`RowJudge::judge`].
+    fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        Ok(vec![(0..rows.len()).collect()])
+    }
+
     /// s(i ≻ j) of a row.
     fn score(&self, judged: &Self::Judgement, i: usize, j: usize) -> f64;
 
@@ -61,6 +69,10 @@ impl<J: RowJudge> PreferenceModel for J {
 
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
         Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    }
+
+    fn contest_runs(&self, contests: &[Contest]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        self.runs(&contests.iter().map(Contest::candidates).collect::<Vec<_>>())
     }
 
     fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {

@@ -1,6 +1,8 @@
 //! Runs by several processes, as a launcher starts them: here each by hand, with RANK and WORLD_SIZE; by mpirun in `mpi.rs`.
 
 mod environment;
+mod evaluation;
+mod judge;
 mod lost;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -136,6 +138,13 @@ fn same_as(whole: &Path, run: &Path) {
         assert!(other[name] == *bytes, "{name} differs");
     }
     selfplay_testing::run_results::assert_same_results(whole, run);
+    for place in ["start", "iteration_01", "iteration_02"] {
+        for name in ["eval_samples.parquet", "eval.json", "eval_wins.json"] {
+            let bytes = |run: &Path| fs::read(run.join(place).join(name)).ok();
+            assert!(bytes(whole) == bytes(run), "{place}/{name} differs");
+        }
+        assert!(!run.join(place).join("eval_parts").exists(), "{place}: shards of answers go");
+    }
     assert!(!run.join("ranks").exists(), "where ranks met is gone with the run's end");
 }
 
@@ -146,22 +155,29 @@ fn shards_of(run: &Path, rank: Option<u64>) -> usize {
     lines.filter(|line| line["event"] == "sampled" && line["rank"].as_u64() == rank).count()
 }
 
-/// Waits until a rank has a claim in a run's folder.
+/// Waits until a rank has a shard of an iteration's candidates or preferences.
 #[track_caller]
 fn until_it_has_a_shard(run: &Path, rank: usize) {
+    until_it_has_one_of(run, rank, "iteration_");
+}
+
+/// Waits until a rank has a claim in a folder of claims whose name begins so.
+#[track_caller]
+fn until_it_has_one_of(run: &Path, rank: usize, list: &str) {
     let start = Instant::now();
     let wanted = format!("{{\"rank\": {rank}}}");
-    while !claims(run).iter().any(|claim| claim.trim() == wanted) {
-        assert!(start.elapsed() < Duration::from_secs(20), "rank {rank} takes no shard");
+    while !claims(run, list).iter().any(|claim| claim.trim() == wanted) {
+        assert!(start.elapsed() < Duration::from_secs(20), "rank {rank} takes no shard of {list}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// What the claims of a run hold now.
-fn claims(run: &Path) -> Vec<String> {
+/// What the claims of a run hold now, of lists whose name begins so.
+fn claims(run: &Path, of: &str) -> Vec<String> {
     let list =
         |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let launches = list(run.join("ranks"));
-    let iterations = launches.flat_map(|launch| list(launch.join("claims")));
-    iterations.flat_map(list).filter_map(|claim| fs::read_to_string(claim).ok()).collect()
+    let lists = launches.flat_map(|launch| list(launch.join("claims")));
+    let wanted = |list: &PathBuf| list.file_name().is_some_and(|name| name.to_string_lossy().starts_with(of));
+    lists.filter(wanted).flat_map(list).filter_map(|claim| fs::read_to_string(claim).ok()).collect()
 }

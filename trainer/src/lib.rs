@@ -39,7 +39,7 @@ pub use activation_memory::ActivationMemory;
 pub use batch::micro_batches;
 pub use error::{Quantity, TrainError};
 pub use log_prob_rows::log_prob_rows;
-pub use log_probs::{PromptResponse, ResponseLogProbs, log_probs};
+pub use log_probs::{PromptResponse, ResponseLogProbs, log_prob_chunks, log_probs};
 pub use lora::{check_adapter, check_fresh_adapter};
 pub use loss::{PairLogProbs, PreferenceTarget};
 pub use mixture::{Pick, mixture};
@@ -58,6 +58,7 @@ pub use settings::{
     ReferenceRule, TrainSettings, ZeroStage, validate_data,
 };
 pub use training::{
-    EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, train,
+    EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, prepare,
+    train,
 };
 pub use turn::{TurnRules, response_ids};

@@ -2,6 +2,8 @@
 //!
 //! Rows are packed by tokens; neighbours with the same prompt share it. Logits are never whole in memory.
 
+use std::ops::Range;
+
 use selfplay_model::{Decoder, PackedBatch};
 
 use crate::TrainError;
@@ -50,18 +52,28 @@ pub fn log_probs(
         check_vocabulary(decoder, &row.name, [&row.prompt[..], &row.response[..]])?;
     }
     let mut results = Vec::with_capacity(rows.len());
-    let mut start = 0;
-    while start < rows.len() {
-        let end = chunk_end(rows, start, batch_tokens);
-        let packed = pack_responses(rows[start..end].iter().map(|r| (&r.prompt[..], &r.response[..])));
+    for chunk in log_prob_chunks(rows, batch_tokens) {
+        let packed = pack_responses(rows[chunk].iter().map(|r| (&r.prompt[..], &r.response[..])));
         let all = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
         results.extend(packed.spans.into_iter().map(|span| {
             let tokens = all[span].to_vec();
             ResponseLogProbs { sum: sum(&tokens), tokens }
         }));
-        start = end;
     }
     Ok(results)
+}
+
+/// The rows of each forward pass of [`log_probs`], in order. Those of neighbouring passes, computed without the rest, make the same passes:
+/// their numbers have the same bits.
+pub fn log_prob_chunks(rows: &[PromptResponse], batch_tokens: usize) -> Vec<Range<usize>> {
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    while start < rows.len() {
+        let end = chunk_end(rows, start, batch_tokens);
+        chunks.push(start..end);
+        start = end;
+    }
+    chunks
 }
 
 /// The targets' log-probs in one forward pass that keeps nothing.
@@ -109,5 +121,7 @@ mod tests {
         assert_eq!(chunk_end(&rows, 0, 7), 1);
         assert_eq!(chunk_end(&rows, 2, 5), 3);
         assert_eq!(chunk_end(&rows, 2, 12), 4);
+        assert_eq!(log_prob_chunks(&rows, 8), [0..2, 2..3, 3..4]);
+        assert_eq!(log_prob_chunks(&rows[2..], 8), [0..1, 1..2]);
     }
 }

@@ -4,7 +4,6 @@
 //! stays on rank 0: one process asks them at once, and keeps one transcript. Where both models fit on the device, or share a processor's memory,
 //! a shard is scored as soon as it is there, by whoever comes first; else a rank scores when no shard is left to sample.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -13,16 +12,17 @@ use selfplay_scorer::PreferenceModel;
 
 use super::opponents::Opponents;
 use super::policy::Policy;
+use super::shared_shards::{ShardKind, SharedShards};
 use super::workspace::Iteration;
 use crate::console::progress::Task;
 use crate::error::EngineError;
 use crate::inputs::other_fields;
-use crate::ranks::claims::{Claims, ShardTask, Taken};
+use crate::ranks::claims::{Claims, ShardTask};
 use crate::ranks::patience::Patience;
 use crate::recipe::Stage;
 use crate::run::dir::make_folder;
 use crate::run::events::Event;
-use crate::stages::{Product, Workspace, sample, sample_taken, score_shard, shard_path};
+use crate::stages::{Product, Workspace, sample, sample_taken, score_shard};
 
 /// Samples and compares shards of the iteration until all of them are on disk, whoever made them.
 ///
@@ -30,7 +30,7 @@ use crate::stages::{Product, Workspace, sample, sample_taken, score_shard, shard
 /// When a shard cannot be sampled, scored or written; another rank's failure; a signal. Whole shards stay.
 pub fn sample_and_compare(iteration: &Iteration<'_>, policy: &mut Policy) -> Result<(), EngineError> {
     let ranks = &iteration.session.ranks;
-    let Some(claims) = ranks.claims(iteration.number) else {
+    let Some(claims) = ranks.claims(&format!("iteration_{:02}", iteration.number)) else {
         return Err(EngineError::failure("a process by itself has nobody to share shards with"));
     };
     ranks.enter("sample");
@@ -61,6 +61,8 @@ pub fn sample_and_compare(iteration: &Iteration<'_>, policy: &mut Policy) -> Res
 struct ShardWorker<'a, 'b> {
     iteration: &'a Iteration<'b>,
     claims: Claims,
+    candidates: SharedShards<'a>,
+    preferences: SharedShards<'a>,
     task: Task,
     /// Whether this rank samples, and whether it compares.
     samples: bool,
@@ -88,8 +90,15 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
             || asks_judge
             || runtime.has_room(inputs.preference_bytes(recipe)? + inputs.policy_bytes()?)?;
         let prompts = inputs.training[iteration.number - 1].len();
+        let shared = |task: ShardTask, product: Product, stage: Stage| {
+            let (folder, count) = (iteration.path(product), iteration.shards(product).count());
+            let kind = ShardKind { task, folder, ending: ".parquet", count, title: iteration.title(stage) };
+            SharedShards::new(session, Some(claims.clone()), kind)
+        };
         let mut worker = Self {
             iteration,
+            candidates: shared(ShardTask::Sample, Product::Candidates, Stage::Candidates),
+            preferences: shared(ShardTask::Score, Product::Preferences, Stage::Preferences),
             claims,
             task: iteration.task(Stage::Candidates, "prompts", prompts),
             samples: !asks_server,
@@ -123,7 +132,7 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
             return Ok(());
         }
         self.claims.open()?;
-        let missing: Vec<usize> = self.missing(ShardTask::Sample)?;
+        let missing: Vec<usize> = self.candidates.missing()?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -157,7 +166,7 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
             }
         } else if !session.ranks.is_first() {
             return Ok(());
-        } else if self.missing(ShardTask::Sample)?.is_empty() {
+        } else if self.candidates.missing()?.is_empty() {
             return self.claims.open();
         }
         if !self.beside {
@@ -235,69 +244,28 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
     }
 
     /// Takes a shard of a task that is not on disk.
-    fn take(&mut self, task: ShardTask) -> Result<Option<usize>, EngineError> {
-        let iteration = self.iteration;
-        let left = match task {
-            ShardTask::Sample => self.missing(task)?,
-            ShardTask::Score => self.ready_to_compare()?,
-        };
-        self.show_progress(task, left.len());
-        let mut left: BTreeSet<usize> = left.into_iter().collect();
-        loop {
-            match iteration.session.ranks.take(&self.claims, task, left.iter().copied())? {
-                Taken::Nothing => return Ok(None),
-                Taken::Mine { shard, from } => {
-                    left.remove(&shard);
-                    // It may have come since the folder was listed.
-                    if shard_path(&self.folder(task), shard).is_file() {
-                        continue;
-                    }
-                    if let Some(rank) = from {
-                        let title = iteration.title(stage_of(task));
-                        iteration
-                            .progress()
-                            .line(format!("{title}: shard {shard} is taken over from rank {rank}"));
-                    }
-                    iteration.moved();
-                    return Ok(Some(shard));
-                }
-            }
+    fn take(&self, task: ShardTask) -> Result<Option<usize>, EngineError> {
+        if task == ShardTask::Score {
+            return self.preferences.take(self.ready_to_compare()?);
         }
-    }
-
-    fn show_progress(&self, task: ShardTask, left: usize) {
-        if task == ShardTask::Sample {
-            let recipe = self.iteration.recipe();
-            let prompts = self.iteration.session.inputs.training[self.iteration.number - 1].len();
-            self.task.set(prompts.saturating_sub(left * recipe.sample.shard_prompts) as u64, "");
-        }
-    }
-
-    fn folder(&self, task: ShardTask) -> std::path::PathBuf {
-        self.iteration.path(match task {
-            ShardTask::Sample => Product::Candidates,
-            ShardTask::Score => Product::Preferences,
-        })
-    }
-
-    /// Numbers of the shards that are not on disk, ascending.
-    fn missing(&self, task: ShardTask) -> Result<Vec<usize>, EngineError> {
-        let whole = crate::run::dir::shards_in(&self.folder(task))?;
-        let all = 0..self.iteration.shards(Product::Candidates).count();
-        Ok(all.filter(|shard| !whole.contains(shard)).collect())
+        let left = self.candidates.missing()?;
+        let recipe = self.iteration.recipe();
+        let prompts = self.iteration.session.inputs.training[self.iteration.number - 1].len();
+        self.task.set(prompts.saturating_sub(left.len() * recipe.sample.shard_prompts) as u64, "");
+        self.candidates.take(left)
     }
 
     /// Numbers of the shards whose candidates are on disk and whose preferences are not, ascending.
     fn ready_to_compare(&self) -> Result<Vec<usize>, EngineError> {
-        let sampled = crate::run::dir::shards_in(&self.folder(ShardTask::Sample))?;
-        let missing = self.missing(ShardTask::Score)?;
+        let sampled = self.candidates.done()?;
+        let missing = self.preferences.missing()?;
         Ok(missing.into_iter().filter(|shard| sampled.contains(shard)).collect())
     }
 
     /// Whether nothing is left for this rank.
     fn is_over(&self) -> Result<bool, EngineError> {
-        let is_sampled = self.missing(ShardTask::Sample)?.is_empty();
-        Ok(is_sampled && (!self.compares || self.missing(ShardTask::Score)?.is_empty()))
+        let is_sampled = self.candidates.missing()?.is_empty();
+        Ok(is_sampled && (!self.compares || self.preferences.missing()?.is_empty()))
     }
 
     /// Rank 0's end: what the others have noted, and the lines that stay.
@@ -328,13 +296,5 @@ impl<'a, 'b> ShardWorker<'a, 'b> {
             iteration.title(Stage::Preferences),
         ));
         Ok(())
-    }
-}
-
-/// The stage of a task, for messages.
-fn stage_of(task: ShardTask) -> Stage {
-    match task {
-        ShardTask::Sample => Stage::Candidates,
-        ShardTask::Score => Stage::Preferences,
     }
 }

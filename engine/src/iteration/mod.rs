@@ -10,12 +10,14 @@
 //! record     an iteration's line in `show`        log_prob_difference  sampler against trainer
 //! opponents  candidates of earlier iterations     drift                GPRL's axes, against the first iteration's
 //! divided    sampling and scoring by several ranks   follow            what another rank than 0 does
+//! shared_shards   shards of any kind that ranks share   log_prob_claims   log-probs before a training by one rank, by all
 //! ```
 
 mod divided;
 mod drift;
 mod evaluate;
 mod follow;
+mod log_prob_claims;
 mod log_prob_difference;
 mod opponents;
 mod overlap;
@@ -23,6 +25,7 @@ mod pair;
 mod policy;
 mod record;
 pub(crate) mod session;
+mod shared_shards;
 mod train;
 mod workspace;
 

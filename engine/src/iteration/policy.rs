@@ -19,6 +19,11 @@ impl Policy {
         Self { after: iteration, decoder: None }
     }
 
+    /// The iteration that it is the result of.
+    pub fn iteration(&self) -> usize {
+        self.after
+    }
+
     /// What an iteration's training left: kept where its weights are, bit for bit, those that were written, so that a run
     /// goes on as its resume would.
     pub(super) fn trained(iteration: usize, mut decoder: Decoder, session: &Session) -> Self {
@@ -79,6 +84,17 @@ impl Policy {
             self.decoder = None;
         }
         Ok(())
+    }
+
+    /// Gives its memory back unless the device has room for another one as large beside it.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn make_room_for_another(&mut self, session: &Session) -> Result<(), EngineError> {
+        match self.decoder.as_ref().map(|decoder| decoder.footprint() as u64) {
+            Some(bytes) => self.make_room(session, bytes),
+            None => Ok(()),
+        }
     }
 
     /// Gives its memory back; it loads again when asked for.

@@ -60,12 +60,14 @@ pub(crate) struct RunHold {
 }
 
 impl Session {
-    /// The preference model as it is in an iteration, from 1; its answers are kept in the run's folder.
+    /// The preference model as it is in an iteration, from 1; its answers are kept in the run's folder. Another rank than 0 keeps none: a
+    /// log of answers is one process's, which knows where each line of it begins.
     ///
     /// # Errors
     /// When it does not load.
     pub fn preference_model(&self, iteration: usize) -> Result<Box<dyn PreferenceModel>, EngineError> {
-        self.inputs.preference_model(&self.recipe, &self.runtime, iteration, Some(self.run.root()))
+        let folder = self.ranks.is_first().then(|| self.run.root());
+        self.inputs.preference_model(&self.recipe, &self.runtime, iteration, folder)
     }
 
     /// Takes up work in a folder whose recipe and manifest are written.

@@ -13,6 +13,7 @@ use selfplay_trainer::{
 use serde::{Deserialize, Serialize};
 
 use super::drift::drift;
+use super::log_prob_claims::divides_log_probs;
 use super::log_prob_difference;
 use super::policy::Policy;
 use super::workspace::Iteration;
@@ -24,7 +25,8 @@ use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};
 use crate::run::policy_files;
 use crate::stages::{
-    Product, TrainingRows, Workspace, save_adapter, save_model, take_anchors, train as train_steps,
+    Product, TrainingRows, Workspace, prepare_training, save_adapter, save_model, take_anchors,
+    train as train_steps,
 };
 
 /// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
@@ -62,7 +64,8 @@ impl From<&TrainSummary> for TrainRecord {
     }
 }
 
-/// Trains what is left, writes the policy and gives it on; trains nothing when it is there. Of several ranks the first writes.
+/// Trains what is left, writes the policy and gives it on; trains nothing when it is there. Of several ranks the first writes; where it
+/// trains alone, the others compute log-probs for it and end before the first step.
 ///
 /// # Errors
 /// When training fails, the policy cannot be written, or a signal asks for a stop (a checkpoint is then written).
@@ -74,6 +77,8 @@ pub fn train(iteration: &Iteration<'_>, policy: Policy, rows: &TrainingRows) -> 
     let ranks = &iteration.session.ranks;
     if ranks.train_together() {
         ranks.announce(SharedWork::Training { iteration: iteration.number })?;
+    } else if divides_log_probs(iteration.session) {
+        ranks.announce(SharedWork::Reference { iteration: iteration.number })?;
     }
     ranks.enter("train");
     match rows.kind() {
@@ -99,6 +104,10 @@ fn train_on(
         })?;
     }
     let mut decoder = policy.for_training(session)?;
+    if !iteration.is_first() && !session.ranks.train_together() {
+        prepare_training(iteration, &mut decoder, &mut objective)?;
+        return Ok(Policy::after(number - 1));
+    }
     if iteration.is_first() {
         log_prob_difference::report(iteration, &decoder)?;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use selfplay_trainer::collective::Collective;
 
+use super::log_prob_claims::{LogProbClaims, divides_log_probs};
 use super::session::Session;
 use crate::console::progress::Progress;
 use crate::error::EngineError;
@@ -114,7 +115,9 @@ impl Workspace for Iteration<'_> {
     }
 
     fn collective(&self) -> Option<Arc<dyn Collective>> {
-        self.session.ranks.collective()
+        let ranks = &self.session.ranks;
+        let claims = || Arc::new(LogProbClaims::new(Arc::clone(ranks), self.number)) as Arc<dyn Collective>;
+        ranks.collective().or_else(|| divides_log_probs(self.session).then(claims))
     }
 
     fn moved(&self) {

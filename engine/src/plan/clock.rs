@@ -111,14 +111,14 @@ impl<'a> StageClock<'a> {
         numbers * self.update_bytes() / speed * slower
     }
 
-    /// Measuring a policy on the held-out prompts.
-    pub(super) fn held_out(&self) -> Option<f64> {
-        time::held_out(&self.job, &self.measured).seconds
+    /// Measuring a policy on the held-out prompts, which so many GPUs divide.
+    pub(super) fn held_out(&self, gpus: usize) -> Option<f64> {
+        time::held_out_by(&self.job, &self.measured, gpus).seconds
     }
 
     /// The same of all iterations and of the starting policy.
-    pub(super) fn held_out_of_run(&self) -> Option<f64> {
-        time::held_out(&self.job, &self.measured).whole
+    pub(super) fn held_out_of_run(&self, gpus: usize) -> Option<f64> {
+        time::held_out_by(&self.job, &self.measured, gpus).whole
     }
 
     /// What an iteration takes besides, where files are read and written at so many bytes a second.

@@ -409,8 +409,13 @@ pub(crate) fn times(
 /// Measuring a policy on the held-out prompts: its answers, log-probs by two policies, two comparisons of each answer. The
 /// starting policy answers too.
 pub(super) fn held_out(job: &Job<'_>, measured: &Measured<'_>) -> StageTime {
+    held_out_by(job, measured, 1)
+}
+
+/// The same by so many GPUs, each with as many of the prompts.
+pub(super) fn held_out_by(job: &Job<'_>, measured: &Measured<'_>, gpus: usize) -> StageTime {
     let eval = &job.recipe.eval;
-    let (prompts, samples) = (eval.max_prompts as f64, eval.num_samples as f64);
+    let (prompts, samples) = (eval.max_prompts.div_ceil(gpus.max(1)) as f64, eval.num_samples as f64);
     let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
     let lengths = (job.lengths.prompt, job.lengths.response);
     let answers = seconds(RatedStage::Sample, job.sample(samples, prompts, job.weights()));

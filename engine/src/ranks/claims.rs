@@ -1,4 +1,4 @@
-//! Claims: which rank has which shard of an iteration. A file a claim, made by the one rank that succeeds in making it.
+//! Claims: which rank has which shard of some work. A file a claim, made by the one rank that succeeds in making it.
 //!
 //! `sample_00004.0` is the first claim on the sampling of shard 4. Where its rank is lost, another rank makes `sample_00004.1`, and so
 //! on: the last claim counts, and nothing is ever changed or removed while the iteration is in work, so that no two ranks can both
@@ -20,6 +20,25 @@ pub(crate) enum ShardTask {
     Sample,
     /// Candidates to preferences.
     Score,
+    /// Held-out prompts to answers.
+    Answer,
+    /// Numbers of held-out answers by a model: [`HeldOutFigure`].
+    Figure(HeldOutFigure),
+    /// Examples to log-probs, before a training by one rank.
+    LogProbs,
+}
+
+/// What a model says of held-out answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum HeldOutFigure {
+    /// Log-probs under the policy that has given them.
+    NewLogProbs,
+    /// Log-probs under the policy before it.
+    OldLogProbs,
+    /// P(they win) against the answers of the policy before.
+    AgainstBefore,
+    /// P(they win) against those of the run's first policy.
+    AgainstFirst,
 }
 
 impl ShardTask {
@@ -27,6 +46,21 @@ impl ShardTask {
         match self {
             Self::Sample => "sample",
             Self::Score => "score",
+            Self::Answer => "answer",
+            Self::Figure(figure) => figure.name(),
+            Self::LogProbs => "log_probs",
+        }
+    }
+}
+
+impl HeldOutFigure {
+    /// As files are called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NewLogProbs => "new_log_probs",
+            Self::OldLogProbs => "old_log_probs",
+            Self::AgainstBefore => "against_before",
+            Self::AgainstFirst => "against_first",
         }
     }
 }
@@ -51,7 +85,7 @@ pub(crate) enum Taken {
     Nothing,
 }
 
-/// The claims of an iteration.
+/// The claims of an iteration's candidates, or of another list of shards.
 #[derive(Clone, Debug)]
 pub(crate) struct Claims {
     folder: PathBuf,

@@ -200,7 +200,7 @@ impl Ranks {
     /// A lost rank that this work needs; a file that cannot be written.
     pub(crate) fn announce(&self, work: SharedWork) -> Result<()> {
         let Some(together) = self.together.as_ref().filter(|_| self.is_first()) else { return Ok(()) };
-        if matches!(work, SharedWork::Shards { .. } | SharedWork::Training { .. }) {
+        if !matches!(work, SharedWork::Begun | SharedWork::Finished) {
             self.await_ready(together)?;
         }
         together.monitor.need_all(matches!(work, SharedWork::Training { .. }));
@@ -288,10 +288,15 @@ impl Ranks {
         }
     }
 
-    /// The claims of an iteration; `None` of a process by itself.
-    pub(crate) fn claims(&self, iteration: usize) -> Option<Claims> {
+    /// The claims of a list of shards, which has a name of its own in the launch; `None` of a process by itself.
+    pub(crate) fn claims(&self, of: &str) -> Option<Claims> {
         let launch = &self.together.as_ref()?.launch;
-        Some(Claims::new(launch.claims(iteration), self.rank.rank))
+        Some(Claims::new(launch.claims(of), self.rank.rank))
+    }
+
+    /// Where ranks leave for each other what nobody needs after the launch; `None` of a process by itself.
+    pub(crate) fn shared_folder(&self, of: &str) -> Option<PathBuf> {
+        Some(self.together.as_ref()?.launch.shared(of))
     }
 
     /// Takes a shard, also that of a rank that is lost.

@@ -235,7 +235,7 @@ mod tests {
     fn ranks_meet_whatever_an_earlier_launch_left() {
         let run = tempfile::tempdir().unwrap();
         let place = RanksPlace::of(run.path());
-        make_folder(&place.launch("old").claims(1)).unwrap();
+        make_folder(&place.launch("old").claims("iteration_01")).unwrap();
         make_folder(place.root()).unwrap();
         selfplay_records::atomic::write_bytes(&place.lock(), b"").unwrap();
         let old = |rank| RankIdentity {
@@ -250,7 +250,7 @@ mod tests {
             assert_eq!((one.identity.rank, &one.ranks), (number, &met[0].ranks));
             assert_eq!(one.launch, met[0].launch);
         }
-        assert!(!place.launch("old").claims(1).exists() && met[0].lock.is_some());
+        assert!(!place.launch("old").claims("iteration_01").exists() && met[0].lock.is_some());
         // A second launch is refused while this one works.
         let rank = Rank { rank: 0, world: 3, ..Rank::ALONE };
         let (stop, timeout) = (StopFlag::default(), Duration::from_secs(1));

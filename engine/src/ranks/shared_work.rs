@@ -13,6 +13,16 @@ pub(crate) enum SharedWork {
         /// From 1.
         iteration: usize,
     },
+    /// Log-probs of an iteration's examples, shard by shard, before rank 0 trains on them.
+    Reference {
+        /// From 1.
+        iteration: usize,
+    },
+    /// Answers to the held-out prompts by the policy of an iteration, and what models say of them, shard by shard.
+    Evaluation {
+        /// From 1; 0 is the starting policy.
+        iteration: usize,
+    },
     /// An iteration's training, all ranks together.
     Training {
         /// From 1.

@@ -10,7 +10,7 @@ use selfplay_records::atomic::{self, Shared};
 use crate::error::EngineError;
 use crate::recipe::{Recipe, Stage, stage_of};
 use crate::run::branch_point::{BranchPoint, SharedStage};
-use crate::run::dir::{IterationDir, RunDir, make_folder};
+use crate::run::dir::{EVAL_PARTS, IterationDir, RunDir, make_folder};
 use crate::run::events::{self, Event};
 use crate::run::input_files::InputKind;
 use crate::run::manifest::{BranchOrigin, Manifest};
@@ -153,7 +153,10 @@ fn share_files(
     for iteration in 1..from.iteration {
         let (there, here) = (source.iteration(iteration), branch.iteration(iteration));
         let is_measure = |name: &str| {
-            matches!(name, "eval.json" | "eval_wins.json" | "eval_samples.parquet" | "summary.json")
+            matches!(
+                name,
+                "eval.json" | "eval_wins.json" | "eval_samples.parquet" | EVAL_PARTS | "summary.json"
+            )
         };
         share_folder(there.root(), here.root(), &|name| measured || !is_measure(name), sharing)?;
     }

@@ -11,6 +11,7 @@
 //!   ranks/                         while several ranks work: where they meet (`ranks_place.rs`)
 //!   start/                         the starting policy on the held-out prompts
 //!     eval_samples.parquet
+//!     eval_parts/                  while several ranks draw them
 //!     eval.json
 //!   iteration_01/
 //!     sampling.json                device, rows, tokens a step and bytes of cache of sampling
@@ -40,6 +41,9 @@ use selfplay_records::{ExampleKind, atomic};
 
 use crate::error::EngineError;
 use crate::run::stages_left::IterationState;
+
+/// A folder beside [`EvalDir::samples_file`].
+pub(crate) const EVAL_PARTS: &str = "eval_parts";
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,9 +102,10 @@ impl RunDir {
     /// # Errors
     /// When a folder cannot be listed or a file not removed.
     pub fn remove_temporaries(&self, iterations: usize) -> Result<(), EngineError> {
-        let mut folders = vec![self.root.clone(), self.start().root];
+        let mut folders = vec![self.root.clone(), self.start().root, self.start().parts()];
         for iteration in (1..=iterations).map(|number| self.iteration(number)) {
             folders.extend([
+                iteration.evaluation().parts(),
                 iteration.candidates(),
                 iteration.preferences(),
                 iteration.train(),
@@ -112,6 +117,11 @@ impl RunDir {
         }
         for folder in folders {
             atomic::remove_temporaries(&folder)?;
+        }
+        for evaluation in (0..=iterations).map(|number| self.evaluation(number)) {
+            if evaluation.samples_file().is_file() {
+                evaluation.remove_parts();
+            }
         }
         Ok(())
     }
@@ -173,6 +183,11 @@ impl EvalDir {
         self.root.join("eval_samples.parquet")
     }
 
+    /// `eval_parts/`: finished shards of the answers while several ranks draw them.
+    pub fn parts(&self) -> PathBuf {
+        self.root.join(EVAL_PARTS)
+    }
+
     /// `eval.json`.
     pub fn result_file(&self) -> PathBuf {
         self.root.join("eval.json")
@@ -181,6 +196,11 @@ impl EvalDir {
     /// `eval_wins.json`.
     pub fn wins_file(&self) -> PathBuf {
         self.root.join("eval_wins.json")
+    }
+
+    /// Removes the shards of answers, as far as that is possible: the whole file is there.
+    pub(crate) fn remove_parts(&self) {
+        let _ = std::fs::remove_dir_all(self.parts());
     }
 
     /// Whether both are there; `eval.json` is the later one.
@@ -339,7 +359,15 @@ fn refuse_links_from(path: &Path) -> Result<(), EngineError> {
 /// # Errors
 /// When the folder cannot be listed.
 pub(crate) fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
-    let number = |name: &String| match name.strip_suffix(".parquet") {
+    numbers_in(folder, ".parquet")
+}
+
+/// Numbers of the files in a folder that are called as shards are, with an ending; none where the folder is absent.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub(crate) fn numbers_in(folder: &Path, ending: &str) -> Result<BTreeSet<usize>, EngineError> {
+    let number = |name: &String| match name.strip_suffix(ending) {
         Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok()
         }

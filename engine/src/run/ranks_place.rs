@@ -11,6 +11,8 @@
 //!     work.json                what rank 0 has all ranks work on
 //!     events_0003.jsonl        shards of other ranks than 0, until they stand in events.jsonl
 //!     claims/iteration_01/     who has which shard: sample_00004.0, score_00004.0
+//!     claims/evaluation_01/    the same of held-out prompts; reference_01_NAME: of log-probs before a training
+//!     shared/evaluation_01/    what models say of held-out answers, until rank 0 has all of it
 //!     nccl_id                  where NCCL is used: how its ranks find each other
 //! ```
 
@@ -139,8 +141,14 @@ impl LaunchPlace {
         self.root.join(format!("events_{rank:04}.jsonl"))
     }
 
-    pub(crate) fn claims(&self, iteration: usize) -> PathBuf {
-        self.root.join("claims").join(format!("iteration_{iteration:02}"))
+    /// The claims of a list of shards.
+    pub(crate) fn claims(&self, of: &str) -> PathBuf {
+        self.root.join("claims").join(of)
+    }
+
+    /// What ranks leave for each other of some work.
+    pub(crate) fn shared(&self, of: &str) -> PathBuf {
+        self.root.join("shared").join(of)
     }
 
     /// Where NCCL's ranks find their common id.
@@ -166,7 +174,7 @@ mod tests {
         let lock = FileLock::take(&place.lock()).unwrap();
         let launch = place.launch("a1");
         launch.create().unwrap();
-        atomic::create_dir_all(&launch.claims(1)).unwrap();
+        atomic::create_dir_all(&launch.claims("iteration_01")).unwrap();
         let error = place.remove_leftovers(run.path()).unwrap_err();
         assert!(matches!(error, EngineError::InUse { .. }), "{error}");
         place.clear().unwrap();

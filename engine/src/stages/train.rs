@@ -9,7 +9,9 @@ use std::time::Instant;
 use selfplay_model::{Codec, Decoder};
 use selfplay_records::atomic;
 use selfplay_trainer::collective::{Alone, Collective};
-use selfplay_trainer::{Objective, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary};
+use selfplay_trainer::{
+    Objective, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary,
+};
 
 use super::workspace::{Product, Workspace};
 use crate::card::{CARD, ModelCard};
@@ -61,6 +63,27 @@ pub fn train(
             place.settle();
             place.check_stop()?;
             Err(EngineError::TrainingStopped { title, step, kept: place.kept() })
+        }
+    }
+}
+
+/// All that a training does before its first step, and no step: of a rank that shares this work and does not train.
+///
+/// # Errors
+/// As [`train`].
+pub fn prepare_training(
+    place: &dyn Workspace,
+    decoder: &mut Decoder,
+    objective: &mut impl Objective,
+) -> Result<(), EngineError> {
+    let ended = in_training(place, &mut |_| {}, |run| selfplay_trainer::prepare(decoder, objective, run))??;
+    match ended {
+        Preparation::Complete => Ok(()),
+        Preparation::Stopped => {
+            place.settle();
+            place.check_stop()?;
+            let title = place.title(Stage::Policy);
+            Err(EngineError::TrainingStopped { title, step: 0, kept: place.kept() })
         }
     }
 }

@@ -11,7 +11,7 @@ use selfplay_records::Candidates;
 use super::Embedding;
 use super::backbone::footprint_of;
 use super::tokenise::{ConversationForm, PromptEnd, TokenisedRow, Tokeniser};
-use crate::packing::{BatchPlan, PackedGroup, run_passes};
+use crate::packing::{BatchPlan, PackedGroup, run_passes, runs};
 use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A decoder with the heads of a preference model and the tokenizer that belongs to it.
@@ -61,6 +61,10 @@ impl Embedder {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError> {
         let tokenised = self.tokenise(rows)?;
+        let cut: usize = tokenised.iter().map(|row| row.cut).sum();
+        if cut > 0 {
+            tracing::warn!("{cut} responses were cut at {} tokens to be scored", self.reading.max_length);
+        }
         let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
         let outputs =
             run_passes(&sequences, self.reading.batch_tokens, progress, |batch| self.run(batch, &tokenised))?;
@@ -76,13 +80,14 @@ impl Embedder {
         let tokeniser =
             Tokeniser::new(&self.codec, &self.folder, self.reading.form, self.reading.max_length)?;
         let prompt_end = if self.heads.prompt.is_some() { PromptEnd::Find } else { PromptEnd::Skip };
-        let rows =
-            rows.iter().map(|row| tokeniser.row(row, prompt_end)).collect::<Result<Vec<_>, ScoreError>>()?;
-        let cut: usize = rows.iter().map(|row| row.cut).sum();
-        if cut > 0 {
-            tracing::warn!("{cut} responses were cut at {} tokens to be scored", self.reading.max_length);
-        }
-        Ok(rows)
+        rows.iter().map(|row| tokeniser.row(row, prompt_end)).collect()
+    }
+
+    /// The rows that pass the decoder together, apart from all others.
+    pub(super) fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        let tokenised = self.tokenise(rows)?;
+        let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
+        Ok(runs(&sequences, self.reading.batch_tokens))
     }
 
     /// One forward pass: the outputs for each of its sequences, in the order of its groups' members.

@@ -34,6 +34,10 @@ impl Embeds for EmbeddingModel {
         Ok(rows)
     }
 
+    fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        self.embedder.runs(rows)
+    }
+
     fn score(&self, a: &Embedding, b: &Embedding) -> f64 {
         let score = match self.kind {
             EmbeddingKind::Gpm => gpm::score(a, b),

@@ -54,6 +54,14 @@ pub(crate) trait Embeds: Send + Sync {
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<Vec<Embedding>>, ScoreError>;
 
+    /// As [`PreferenceModel::contest_runs`], of rows.
+    ///
+    /// # Errors
+    /// As [`Embeds::embed`].
+    fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        Ok(vec![(0..rows.len()).collect()])
+    }
+
     /// The paper's s(a ≻ b), antisymmetric.
     fn score(&self, a: &Embedding, b: &Embedding) -> f64;
 
@@ -109,6 +117,10 @@ impl<E: Embeds> PreferenceModel for Embedded<E> {
 
     fn win_probabilities(&self, contests: &[Contest]) -> Result<Vec<f64>, ScoreError> {
         Ok(self.outcomes(contests)?.iter().map(|outcome| sigmoid(outcome.score)).collect())
+    }
+
+    fn contest_runs(&self, contests: &[Contest]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        self.model.runs(&contests.iter().map(Contest::candidates).collect::<Vec<_>>())
     }
 
     fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {

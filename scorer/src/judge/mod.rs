@@ -206,6 +206,11 @@ impl RowJudge for Judge {
         self.ask(rows, progress)
     }
 
+    /// Each question is answered by itself.
+    fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        Ok((0..rows.len()).map(|row| vec![row]).collect())
+    }
+
     fn score(&self, judged: &JudgedRow, i: usize, j: usize) -> f64 {
         logit(judged.probability(i, j))
     }

@@ -19,10 +19,10 @@ use selfplay_model::{Codec, Decoder, PackedBatch};
 use selfplay_records::{Candidates, Preference};
 use serde_json::json;
 
-use self::question::Questions;
+use self::question::{AskedRow, Questions};
 use crate::kept_answers::KeptAnswers;
 use crate::logit::logit;
-use crate::packing::{BatchPlan, PackedGroup, PrefixGroup, run_passes};
+use crate::packing::{BatchPlan, PackedGroup, PrefixGroup, run_passes, runs};
 use crate::preference_model::preference;
 use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
@@ -64,8 +64,7 @@ impl PairLm {
         rows: &[Candidates],
         progress: &mut CompareProgress<'_>,
     ) -> Result<Vec<AnsweredRow>, ScoreError> {
-        let questions = Questions { codec: &self.codec, max_length: self.max_length, form: &self.form };
-        let asked = rows.iter().map(|row| questions.of(row)).collect::<Result<Vec<_>, ScoreError>>()?;
+        let asked = self.questions(rows)?;
         let cut: usize = asked.iter().map(|row| row.cut).sum();
         if cut > 0 {
             tracing::warn!("{cut} pairs of responses were cut to fit {} tokens", self.max_length);
@@ -86,6 +85,11 @@ impl PairLm {
             Ok(AnsweredRow { p_first, responses: row.responses.len() })
         })
         .collect()
+    }
+
+    fn questions(&self, rows: &[Candidates]) -> Result<Vec<AskedRow>, ScoreError> {
+        let questions = Questions { codec: &self.codec, max_length: self.max_length, form: &self.form };
+        rows.iter().map(|row| questions.of(row)).collect()
     }
 
     /// P(A) of each sequence of a pass, in the order of its groups' members: computed, or as it was kept.
@@ -140,6 +144,13 @@ impl PreferenceModel for PairLm {
         let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
         let answered = self.ask(&rows, &mut |_| std::ops::ControlFlow::Continue(()))?;
         Ok(answered.iter().map(|row| row.probability(0, 1)).collect())
+    }
+
+    fn contest_runs(&self, contests: &[Contest]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        let rows: Vec<Candidates> = contests.iter().map(Contest::candidates).collect();
+        let asked = self.questions(&rows)?;
+        let sequences: Vec<&[Vec<u32>]> = asked.iter().map(|row| row.sequences.as_slice()).collect();
+        Ok(runs(&sequences, self.batch_tokens))
     }
 
     fn outcomes(&self, contests: &[Contest]) -> Result<Vec<ContestOutcome>, ScoreError> {

@@ -48,6 +48,27 @@ const PASS_TOKENS: usize = 2048;
 /// M of every ordered pair of a row's responses, \[K]\[K] with 0 on the diagonal.
 type RowLogits = Vec<Vec<f64>>;
 
+/// The rows, by the tokens of each of their sequences, that go through the encoder together: a run begins where a pass begins with a row's
+/// first sequence.
+fn pass_runs(lengths: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    let (mut runs, mut tokens) = (Vec::<Vec<usize>>::new(), 0);
+    for (number, row) in lengths.iter().enumerate() {
+        let mut begins = false;
+        for (place, &length) in row.iter().enumerate() {
+            if tokens + length > PASS_TOKENS && tokens > 0 {
+                begins |= place == 0;
+                tokens = 0;
+            }
+            tokens += length;
+        }
+        match runs.last_mut().filter(|_| !begins) {
+            Some(run) => run.push(number),
+            None => runs.push(vec![number]),
+        }
+    }
+    runs
+}
+
 /// A sequence on its way, with the place of its M.
 struct Question {
     row: usize,
@@ -138,6 +159,15 @@ impl RowJudge for PairRanker {
         self.logits(rows, progress)
     }
 
+    fn runs(&self, rows: &[Candidates]) -> Result<Vec<Vec<usize>>, ScoreError> {
+        let lengths = |row: &Candidates| -> Result<Vec<usize>, ScoreError> {
+            let (parts, k) = (self.sequences.of(row)?, row.responses.len());
+            let pairs = (0..k).flat_map(|i| (0..k).map(move |j| (i, j))).filter(|(i, j)| i != j);
+            Ok(pairs.map(|(i, j)| parts.pair(i, j).ids.len()).collect())
+        };
+        Ok(pass_runs(&rows.iter().map(lengths).collect::<Result<Vec<_>, ScoreError>>()?))
+    }
+
     fn score(&self, logits: &RowLogits, i: usize, j: usize) -> f64 {
         (logits[i][j] - logits[j][i]) / 2.0
     }
@@ -163,5 +193,25 @@ impl RowJudge for PairRanker {
 
     fn footprint(&self) -> Footprint {
         self.footprint.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_begins_where_a_pass_begins_with_a_row() {
+        // 1000 + 1000 | 700 + 700 + 600 | 700 + 1300 | 1300 | 2048 | 3000 | 1 + 1.
+        let lengths =
+            [[1000, 1000], [700, 700], [600, 700], [1300, 1300], [2048, 3000], [1, 1]].map(Vec::from);
+        let runs = pass_runs(&lengths);
+        assert_eq!(runs, [vec![0], vec![1, 2, 3], vec![4], vec![5]]);
+        // Each run by itself has the same borders.
+        for run in &runs {
+            let own: Vec<Vec<usize>> = run.iter().map(|&row| lengths[row].clone()).collect();
+            assert_eq!(pass_runs(&own).len(), 1);
+        }
+        assert!(pass_runs(&[]).is_empty());
     }
 }

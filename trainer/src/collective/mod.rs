@@ -50,6 +50,7 @@ mod id_exchange;
 mod mpi;
 #[cfg(any(test, feature = "nccl"))]
 mod nccl;
+mod shard_claims;
 pub(crate) mod sliced;
 mod threads;
 
@@ -66,6 +67,7 @@ pub use id_exchange::{ExchangeFile, ExchangeSocket, ID_BYTES, IdExchange, RankId
 pub use mpi::Mpi;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
+pub use shard_claims::ShardClaims;
 pub use sliced::Sliced;
 pub use threads::Threads;
 
@@ -152,6 +154,11 @@ pub trait Collective: Send + Sync {
 
     /// Another handle to this same rank; `None` where there is none to be had. `train.zero` past 1 needs one.
     fn handle(&self) -> Option<Arc<dyn Collective>> {
+        None
+    }
+
+    /// How ranks of which one trains divide the log-probs that are taken before. `None`: those that train divide them, by rounds.
+    fn shard_claims(&self) -> Option<&dyn ShardClaims> {
         None
     }
 

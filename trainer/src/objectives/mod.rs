@@ -4,6 +4,7 @@
 mod checked_lines;
 mod completions;
 mod groups;
+mod log_prob_shards;
 mod pairs;
 mod policies;
 mod preference;

@@ -19,7 +19,7 @@ mod validation;
 
 pub use metrics::{EpochAccuracy, StepMetrics};
 pub use run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
-pub use training_loop::train;
+pub use training_loop::{prepare, train};
 pub use validation::ValidationRule;
 
 pub(crate) use lr_schedule::StepCounts;

@@ -8,6 +8,7 @@ mod other_objectives;
 mod pairs;
 mod ranks;
 mod sft;
+mod shared_log_probs;
 mod zero;
 
 use std::cell::Cell;

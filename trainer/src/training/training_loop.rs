@@ -38,6 +38,31 @@ pub fn train(
     outcome
 }
 
+/// All that a training does before its first step, and no step: for a rank that shares this work and does not train
+/// ([`Collective::shard_claims`](crate::collective::Collective::shard_claims)).
+///
+/// # Errors
+/// As [`train`].
+pub fn prepare(
+    decoder: &mut Decoder,
+    objective: &mut impl Objective,
+    run: &TrainRun<'_>,
+) -> Result<Preparation, TrainError> {
+    let settings = objective.settings().clone();
+    check_and_prepare(decoder, objective, &settings, run)
+}
+
+fn check_and_prepare(
+    decoder: &mut Decoder,
+    objective: &mut dyn Objective,
+    settings: &TrainSettings,
+    run: &TrainRun<'_>,
+) -> Result<Preparation, TrainError> {
+    agree(run.collective, check(decoder, objective, settings, run.seed))?;
+    decoder.drop_inference();
+    objective.prepare(decoder, run)
+}
+
 fn train_objective(
     decoder: &mut Decoder,
     objective: &mut dyn Objective,
@@ -45,9 +70,7 @@ fn train_objective(
 ) -> Result<TrainOutcome, TrainError> {
     let collective = run.collective;
     let settings = objective.settings().clone();
-    agree(collective, check(decoder, objective, &settings, run.seed))?;
-    decoder.drop_inference();
-    if objective.prepare(decoder, run)? == Preparation::Stopped {
+    if check_and_prepare(decoder, objective, &settings, run)? == Preparation::Stopped {
         return Ok(TrainOutcome::Interrupted { step: 0 });
     }
     let stage = settings.zero.to_string();

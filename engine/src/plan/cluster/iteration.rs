@@ -27,6 +27,14 @@ impl SamplingPlace {
             Self::Servers { gpus } => gpus,
         }
     }
+
+    /// Those of `ranks` that divide the held-out prompts: one group where none by itself can answer.
+    pub(super) fn evaluating(self, ranks: usize) -> usize {
+        match self {
+            Self::Ranks => ranks,
+            Self::Servers { .. } => 1,
+        }
+    }
 }
 
 /// Seconds of an iteration.
@@ -38,7 +46,7 @@ pub(crate) struct IterationTime {
     pub(crate) training: f64,
     /// Of training, waiting for the wire.
     pub(crate) waiting: f64,
-    /// Answers to the held-out prompts and their comparison, by one rank while the others wait.
+    /// Answers to the held-out prompts, their log-probs and their comparison.
     pub(crate) held_out: f64,
     /// Files.
     pub(crate) files: f64,
@@ -90,7 +98,7 @@ pub(super) fn iteration(plan: &StepPlan<'_>, work: &IterationWork) -> Option<Ite
             + clock.policies() * plan.forward_waiting(busiest, alone / clock.policies().max(1.0)),
         training: clock.over_steps(prompts, |pairs| step(pairs).seconds),
         waiting: clock.over_steps(prompts, |pairs| step(pairs).waiting),
-        held_out: clock.held_out()? / group as f64,
+        held_out: clock.held_out(work.place.evaluating(work.shards.ranks))? / group as f64,
         files: clock.overhead(prompts, work.disk),
     })
 }

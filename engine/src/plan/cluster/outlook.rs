@@ -115,7 +115,9 @@ fn form_outlook(
     let iteration = iteration(&plan, &IterationWork { shards, place, disk });
     let runs = planned.recipe.iterations as f64;
     // The starting policy answers the held-out prompts too.
-    let start = clock.held_out_of_run().zip(clock.held_out()).map(|(whole, each)| whole - each * runs);
+    let evaluating = place.evaluating(cluster.gpus);
+    let held_out = clock.held_out_of_run(evaluating).zip(clock.held_out(evaluating));
+    let start = held_out.map(|(whole, each)| whole - each * runs);
     let group = place.group() as f64;
     let run = iteration.zip(start).map(|(time, start)| clock.start() + start / group + time.total() * runs);
     FormOutlook {

@@ -173,6 +173,19 @@ fn one_gpu_takes_what_the_plan_of_one_says() {
 }
 
 #[test]
+fn held_out_prompts_are_divided_among_ranks() {
+    let (policy, preference) = (Architecture::named("llama-3-8b").unwrap(), footprint());
+    let recipe = published(&["eval.max_prompts=1600"]);
+    let held_out = |gpus: usize| {
+        let outlook = found(&recipe, &policy, &preference, &cluster("h200", gpus, 1), 20_000);
+        of(&outlook, TrainingForm::DataParallel).iteration.unwrap().held_out
+    };
+    let (one, eight) = (held_out(1), held_out(8));
+    // Two hundred answers take as long as a full step of sampling does.
+    assert!(eight > one / 8.0 && eight < one / 2.0, "{one} {eight}");
+}
+
+#[test]
 fn what_published_systems_trained_fits_where_they_did() {
     let preference = footprint();
     let of_8b = |gpu: &str, gpus: usize, nodes: usize| {

@@ -1,8 +1,8 @@
 //! Log-probs of groups, token by token: under the starting weights for responses that bring none, and under another policy.
 //!
-//! Where one process trains alone they are kept in `reference/` of the run's folder, a shard of JSON Lines at a time (a line has the
-//! lists of a group's responses; an f32 survives JSON bit for bit), so that an interruption loses one shard at most. A shard's name has a
-//! hash of the policy's name and of its groups' tokens. Several ranks compute all of them each, and have the same bits.
+//! They are kept in `reference/` of the run's folder, a shard of JSON Lines at a time (a line has the lists of a group's responses; an f32
+//! survives JSON bit for bit), so that an interruption loses one shard a rank at most. A shard's name has a hash of the policy's name and
+//! of its groups' tokens. Which rank computes which shard is [`take_all`]'s business.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,12 @@ use selfplay_records::atomic;
 use super::token_group::TokenGroup;
 use crate::TrainError;
 use crate::batch::{micro_batches, pack_responses};
-use crate::collective::{Collective, agree_to_stop};
+use crate::collective::Collective;
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::forward_log_probs;
 use crate::objectives::checked_lines::{sealed, whole_lines};
+use crate::objectives::log_prob_shards::{LogProbShards, read_all, take_all};
 
 /// Groups of a shard.
 const SHARD: usize = 16;
@@ -35,46 +36,91 @@ pub(super) struct TokenPass<'a> {
     pub(super) collective: &'a dyn Collective,
 }
 
-impl TokenPass<'_> {
+/// The groups of a pass, in shards.
+struct GroupShards<'a> {
+    pass: TokenPass<'a>,
+    groups: &'a [TokenGroup],
+    paths: Vec<PathBuf>,
+}
+
+impl GroupShards<'_> {
+    fn groups_of(&self, shard: usize) -> &[TokenGroup] {
+        self.groups.chunks(SHARD).nth(shard).unwrap_or_default()
+    }
+
+    fn lengths(&self, shard: usize) -> impl Iterator<Item = usize> {
+        self.groups_of(shard).iter().flat_map(|group| &group.responses).map(|response| response.ids.len())
+    }
+}
+
+impl LogProbShards for GroupShards<'_> {
+    type Values = Vec<GroupLogProbs>;
+
+    fn count(&self) -> usize {
+        self.paths.len()
+    }
+
+    fn path(&self, shard: usize) -> &Path {
+        &self.paths[shard]
+    }
+
+    fn read(&self, shard: usize) -> Result<Option<Self::Values>, TrainError> {
+        read_shard(&self.paths[shard], self.groups_of(shard))
+    }
+
+    fn write(&self, shard: usize, values: &Self::Values) -> Result<(), TrainError> {
+        write_shard(&self.paths[shard], values)
+    }
+
+    fn compute(&self, shard: usize, decoder: &Decoder) -> Result<Option<Self::Values>, TrainError> {
+        self.pass.compute(decoder, self.groups_of(shard))
+    }
+
+    fn numbers(&self, shard: usize) -> usize {
+        self.lengths(shard).sum()
+    }
+
+    fn numbers_of(&self, values: &Self::Values) -> Vec<f64> {
+        values.iter().flatten().flatten().map(|&value| f64::from(value)).collect()
+    }
+
+    fn values_of(&self, shard: usize, numbers: &[f64]) -> Self::Values {
+        let mut numbers = numbers.iter().map(|&number| number as f32);
+        let groups = self.groups_of(shard).iter();
+        groups
+            .map(|group| {
+                let responses = group.responses.iter();
+                responses.map(|response| numbers.by_ref().take(response.ids.len()).collect()).collect()
+            })
+            .collect()
+    }
+}
+
+impl<'a> TokenPass<'a> {
     /// The log-probs of all groups, those on disk and those computed with the decoder; `None` when asked to stop.
     pub(super) fn log_probs(
         &self,
         decoder: &Decoder,
-        groups: &[TokenGroup],
+        groups: &'a [TokenGroup],
     ) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
-        if self.is_kept() {
-            atomic::create_dir_all(self.folder)?;
-        }
-        let mut all = Vec::with_capacity(groups.len());
-        for (number, shard) in groups.chunks(SHARD).enumerate() {
-            let path = self.path(number, shard);
-            if let Some(values) = self.read(&path, shard)? {
-                all.extend(values);
-                continue;
-            }
-            let Some(values) = self.compute(decoder, shard)? else { return Ok(None) };
-            if self.is_kept() {
-                write(&path, &values)?;
-            }
-            all.extend(values);
-        }
-        Ok(Some(all))
+        Ok(take_all(&self.shards(groups), decoder, self.collective)?.map(|shards| shards.concat()))
     }
 
     /// The log-probs of all groups where every shard of them is on disk.
-    pub(super) fn read_all(&self, groups: &[TokenGroup]) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
-        let mut all = Vec::with_capacity(groups.len());
-        for (number, shard) in groups.chunks(SHARD).enumerate() {
-            match self.read(&self.path(number, shard), shard)? {
-                Some(values) => all.extend(values),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(all))
+    pub(super) fn read_all(
+        &self,
+        groups: &'a [TokenGroup],
+    ) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
+        Ok(read_all(&self.shards(groups), self.collective)?.map(|shards| shards.concat()))
     }
 
-    fn is_kept(&self) -> bool {
-        self.collective.world() == 1
+    fn shards(&self, groups: &'a [TokenGroup]) -> GroupShards<'a> {
+        let shards = groups.chunks(SHARD).enumerate();
+        GroupShards {
+            pass: *self,
+            groups,
+            paths: shards.map(|(number, shard)| self.path(number, shard)).collect(),
+        }
     }
 
     fn path(&self, number: usize, shard: &[TokenGroup]) -> PathBuf {
@@ -82,25 +128,6 @@ impl TokenPass<'_> {
         hash.bytes(b"tokens of groups").bytes(self.policy.as_bytes());
         shard.iter().for_each(|group| group.fingerprint(&mut hash));
         self.folder.join(format!("{number:05}-{}.jsonl", &hash.hex()[..16]))
-    }
-
-    /// A whole shard of these groups, if it is there.
-    fn read(&self, path: &Path, shard: &[TokenGroup]) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
-        if !self.is_kept() {
-            return Ok(None);
-        }
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(TrainError::io(path)(e)),
-        };
-        let Some(lines) = whole_lines(&bytes) else {
-            tracing::warn!("{}: is damaged; its log-probs are computed again", path.display());
-            return Ok(None);
-        };
-        let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        let values: Result<Vec<GroupLogProbs>, _> = lines.map(serde_json::from_slice).collect();
-        Ok(values.ok().filter(|values| fits(values, shard)))
     }
 
     /// The shard's log-probs, or `None` when asked to stop.
@@ -119,8 +146,7 @@ impl TokenPass<'_> {
         let mut values: Vec<GroupLogProbs> =
             shard.iter().map(|group| vec![Vec::new(); group.responses.len()]).collect();
         for micro in micro_batches(&tokens, self.micro_batch_tokens) {
-            let ((), stop) = agree_to_stop(self.collective, Ok(()), (self.stop)())?;
-            if stop {
+            if (self.stop)() {
                 return Ok(None);
             }
             let items = micro.iter().map(|&member| {
@@ -143,6 +169,22 @@ impl TokenPass<'_> {
     }
 }
 
+/// A whole shard of these groups, if it is there.
+fn read_shard(path: &Path, shard: &[TokenGroup]) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(TrainError::io(path)(e)),
+    };
+    let Some(lines) = whole_lines(&bytes) else {
+        tracing::warn!("{}: is damaged; its log-probs are computed again", path.display());
+        return Ok(None);
+    };
+    let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let values: Result<Vec<GroupLogProbs>, _> = lines.map(serde_json::from_slice).collect();
+    Ok(values.ok().filter(|values| fits(values, shard)))
+}
+
 /// Whether there is a number for each token.
 fn fits(values: &[GroupLogProbs], shard: &[TokenGroup]) -> bool {
     let of_group = |(values, group): (&GroupLogProbs, &TokenGroup)| {
@@ -155,7 +197,7 @@ fn fits(values: &[GroupLogProbs], shard: &[TokenGroup]) -> bool {
     values.len() == shard.len() && values.iter().zip(shard).all(of_group)
 }
 
-fn write(path: &Path, values: &[GroupLogProbs]) -> Result<(), TrainError> {
+fn write_shard(path: &Path, values: &[GroupLogProbs]) -> Result<(), TrainError> {
     let mut text = Vec::new();
     for group in values {
         serde_json::to_writer(&mut text, group).map_err(|e| TrainError::io(path)(e.into()))?;

@@ -7,7 +7,7 @@
 //! reads the shards; one that is absent is computed again, which is why the caller hands over the starting weights, and the
 //! loop loads a checkpoint's only afterwards.
 //!
-//! Ranks take one shard each at a time; rank 0 reads what there is, and writes what all have computed.
+//! Which rank computes which shard is [`take_all`]'s business.
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +19,12 @@ use super::TokenPair;
 use super::data::PairMembers;
 use super::gradients::pair_log_probs;
 use crate::batch::micro_batches;
-use crate::collective::{Collective, agree, from_first, is_first};
+use crate::collective::{Collective, agree};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::loss::PairLogProbs;
 use crate::objectives::checked_lines::{sealed, whole_lines};
+use crate::objectives::log_prob_shards::{LogProbShards, read_all, take_all};
 use crate::{LossTokens, TrainError};
 
 /// Pairs of a shard of reference log-probs.
@@ -48,48 +49,73 @@ struct ReferenceShard {
     path: PathBuf,
 }
 
-impl ReferencePass<'_> {
+/// The pairs of a pass, in shards.
+struct PairShards<'a> {
+    pass: ReferencePass<'a>,
+    pairs: PairMembers<'a>,
+    shards: Vec<ReferenceShard>,
+}
+
+impl LogProbShards for PairShards<'_> {
+    type Values = Vec<PairLogProbs>;
+
+    fn count(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn path(&self, shard: usize) -> &Path {
+        &self.shards[shard].path
+    }
+
+    fn read(&self, shard: usize) -> Result<Option<Self::Values>, TrainError> {
+        let ReferenceShard { members, path } = &self.shards[shard];
+        read_shard(path, members.len())
+    }
+
+    fn write(&self, shard: usize, values: &Self::Values) -> Result<(), TrainError> {
+        let ReferenceShard { members, path } = &self.shards[shard];
+        write_shard(path, &self.pairs.at(members)?, values)
+    }
+
+    fn compute(&self, shard: usize, decoder: &Decoder) -> Result<Option<Self::Values>, TrainError> {
+        self.pass.compute(decoder, &self.pairs.at(&self.shards[shard].members)?)
+    }
+
+    fn numbers(&self, shard: usize) -> usize {
+        2 * self.shards[shard].members.len()
+    }
+
+    fn numbers_of(&self, values: &Self::Values) -> Vec<f64> {
+        values.iter().flat_map(|value| [value.chosen, value.rejected]).collect()
+    }
+
+    fn values_of(&self, _: usize, numbers: &[f64]) -> Self::Values {
+        let pairs = numbers.chunks_exact(2);
+        pairs.map(|pair| PairLogProbs { chosen: pair[0], rejected: pair[1] }).collect()
+    }
+}
+
+impl<'a> ReferencePass<'a> {
     /// The pairs' log-probs: those of the shards on disk, the others computed and kept there. `None` when asked to stop;
     /// whole shards are kept.
     pub(crate) fn log_probs(
         &self,
         decoder: &Decoder,
-        pairs: PairMembers<'_>,
+        pairs: PairMembers<'a>,
     ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-        if pairs.len() == 0 {
-            return Ok(Some(Vec::new()));
-        }
-        let first = is_first(self.collective);
-        let made = if first { atomic::create_dir_all(self.folder).map_err(TrainError::from) } else { Ok(()) };
-        agree(self.collective, made)?;
-        let mut all = Vec::with_capacity(pairs.len());
-        for round in self.shards(pairs)?.chunks(self.collective.world()) {
-            match self.round(decoder, pairs, round)? {
-                Some(values) => all.extend(values),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(all))
+        let taken = take_all(&self.shards(pairs)?, decoder, self.collective)?;
+        Ok(taken.map(|shards| shards.concat()))
     }
 
     /// The pairs' log-probs where every shard of them is on disk.
-    pub(super) fn read_all(&self, pairs: PairMembers<'_>) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-        let mut all = Vec::with_capacity(pairs.len());
-        for round in self.shards(pairs)?.chunks(self.collective.world()) {
-            for shard in self.read(round)? {
-                match shard {
-                    Some(values) => all.extend(values),
-                    None => return Ok(None),
-                }
-            }
-        }
-        Ok(Some(all))
+    pub(super) fn read_all(&self, pairs: PairMembers<'a>) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
+        Ok(read_all(&self.shards(pairs)?, self.collective)?.map(|shards| shards.concat()))
     }
 
-    fn shards(&self, pairs: PairMembers<'_>) -> Result<Vec<ReferenceShard>, TrainError> {
+    fn shards(&self, pairs: PairMembers<'a>) -> Result<PairShards<'a>, TrainError> {
         let places: Vec<usize> = (0..pairs.len()).collect();
         let shards = places.chunks(REFERENCE_SHARD).enumerate();
-        let named = shards
+        let named: Result<Vec<ReferenceShard>, TrainError> = shards
             .map(|(number, members)| {
                 let mut hash = Fingerprint::new();
                 hash.bytes(self.policy.as_bytes());
@@ -101,48 +127,7 @@ impl ReferencePass<'_> {
                 Ok(ReferenceShard { members: members.to_vec(), path })
             })
             .collect();
-        agree(self.collective, named)
-    }
-
-    /// One shard for every rank, or for some of them at the end; their values in order, or `None` when asked to stop.
-    fn round(
-        &self,
-        decoder: &Decoder,
-        pairs: PairMembers<'_>,
-        round: &[ReferenceShard],
-    ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
-        let known = self.read(round)?;
-        let own = match round.get(self.collective.rank()) {
-            Some(shard) if known[self.collective.rank()].is_none() => {
-                pairs.at(&shard.members).and_then(|members| self.compute(decoder, &members))
-            }
-            _ => Ok(None),
-        };
-        let own = agree(self.collective, own)?;
-        let computed = unpack(&self.collective.all_gather(&pack(&[own]))?, round);
-
-        let mut all = Some(Vec::new());
-        let mut written = Ok(());
-        for ((shard, known), computed) in round.iter().zip(known).zip(computed) {
-            if let (None, Some(values), true) = (&known, &computed, is_first(self.collective)) {
-                written = written.and_then(|()| write_shard(&shard.path, &pairs.at(&shard.members)?, values));
-                tracing::debug!("reference log-probs: {}", shard.path.display());
-            }
-            all = all.zip(known.or(computed)).map(|(all, values)| [all, values].concat());
-        }
-        agree(self.collective, written)?;
-        Ok(all)
-    }
-
-    /// The shards that rank 0 finds on disk.
-    fn read(&self, round: &[ReferenceShard]) -> Result<Vec<Option<Vec<PairLogProbs>>>, TrainError> {
-        let read = if is_first(self.collective) {
-            round.iter().map(|shard| read_shard(&shard.path, shard.members.len())).collect()
-        } else {
-            Ok(Vec::new())
-        };
-        let found: Vec<Option<Vec<PairLogProbs>>> = agree(self.collective, read)?;
-        Ok(unpack(&from_first(self.collective, &pack(&found))?, round))
+        Ok(PairShards { pass: *self, pairs, shards: agree(self.collective, named)? })
     }
 
     /// The pairs' log-probs, or `None` when asked to stop.
@@ -171,34 +156,6 @@ impl ReferencePass<'_> {
         }
         Ok(Some(values))
     }
-}
-
-/// Numbers of one shard in a message: whether it is there, then its log-probs, filled up with zeros.
-const PACKED: usize = 1 + 2 * REFERENCE_SHARD;
-
-/// Shards as numbers for the ranks to exchange.
-fn pack(shards: &[Option<Vec<PairLogProbs>>]) -> Vec<f64> {
-    let mut packed = vec![0.0; PACKED * shards.len()];
-    for (numbers, values) in packed.chunks_exact_mut(PACKED).zip(shards) {
-        let Some(values) = values else { continue };
-        numbers[0] = 1.0;
-        for (pair, value) in numbers[1..].chunks_exact_mut(2).zip(values) {
-            pair.copy_from_slice(&[value.chosen, value.rejected]);
-        }
-    }
-    packed
-}
-
-/// The shards of a round out of [`pack`]'s numbers.
-fn unpack(packed: &[f64], round: &[ReferenceShard]) -> Vec<Option<Vec<PairLogProbs>>> {
-    let shards = packed.chunks_exact(PACKED).zip(round);
-    shards
-        .map(|(numbers, shard)| {
-            let pairs = numbers[1..].chunks_exact(2).take(shard.members.len());
-            let values = pairs.map(|pair| PairLogProbs { chosen: pair[0], rejected: pair[1] }).collect();
-            (numbers[0] != 0.0).then_some(values)
-        })
-        .collect()
 }
 
 /// A line of a shard.

@@ -5,7 +5,7 @@ use crate::batch::pack_responses;
 use crate::token_store::TokenStore;
 
 /// Groups of three uneven responses, one of which is the best; log-probs of the sampling policy where `sampled`.
-fn groups(count: u32, sampled: bool) -> Vec<TokenGroup> {
+pub(super) fn groups(count: u32, sampled: bool) -> Vec<TokenGroup> {
     let number = |i: u32, place: u32| 3 + (i * 7919 + place * 104_729 + (i * place) % 13) % (VOCAB - 3);
     let response = |group: u32, place: u32, advantage: f64| {
         let ids: Vec<u32> =
@@ -22,7 +22,7 @@ fn groups(count: u32, sampled: bool) -> Vec<TokenGroup> {
         .collect()
 }
 
-fn group_settings() -> TrainSettings {
+pub(super) fn group_settings() -> TrainSettings {
     TrainSettings { loss: LossKind::Grpo, batch_size: 2, learning_rate: 5e-3, ..settings() }
 }
 
