@@ -1,64 +1,148 @@
 #!/usr/bin/env python3
 """Ranks that are processes: memory of each under ZeRO-3, speed of two against one with two threads, cost of the launcher.
 
+    cargo build --release --workspace --features selfplay/mpi --bin selfplay
     cargo build --release --workspace --features selfplay-trainer/mpi --example mpi_ranks
-    python3 benches/ranks.py [--steps 5] [--tokens 512] [--binary target/release/examples/mpi_ranks]
+    python3 benches/ranks.py [--steps 5] [--tokens 512] [--alternations 5] [--only steps|launcher]
 
-A model of 110 million weights with RMSProp on a CPU; a batch is two pairs in any case. One line of JSON for each measurement, then the three
-ratios with their bounds: memory of a rank of two with train.zero = 3 against one process, at most 0.6 of it; steps a second of two ranks
-of one thread each (train.zero = 1, the default) against one process of two threads, at least 0.9; of one rank under mpirun against none, within 1 %. Medians of --repeats.
+`steps`: a model of 110 million weights with RMSProp on a CPU; a batch is two pairs in any case. Memory of a rank of two with train.zero = 3
+against one process, at most 0.6 of it; steps a second of two ranks of one thread each (train.zero = 1, the
+default) against one process of two threads, at least 0.9; and,
+for knowledge, one process under mpirun that trains without MPI, as `selfplay run` does, and one that starts it.
+
+`launcher`: `mpirun -n 1 selfplay run` against `selfplay run`, of --recipe (about half a minute on two cores), as anybody would type it: within 1 %.
+The time of the work is that from the first to the last line of events.jsonl; the wall-clock time also has what mpirun takes to start a
+process and to end, which does not grow with the run.
+
+All of them in turns, the order of each turn the reverse of the last, so that what else the machine does, and its getting warm, falls on all alike.
+A ratio is the median of the turns' own ratios, with the lowest and the highest. A line of JSON for each measurement. The machine should be
+quiet: the spread tells whether it was.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
+import tempfile
+import time
+
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
-def measure(arguments, ranks, threads, zero, alone=False):
-    """The JSON lines of one training, by rank."""
-    command = [arguments.binary, "step", str(zero), str(arguments.steps), str(arguments.tokens)]
-    command += ["alone"] if alone else []
-    if not alone:
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] + command
-    environment = dict(
-        os.environ, RAYON_NUM_THREADS=str(threads), OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"
-    )
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def environment(threads=None):
+    found = dict(os.environ, **AS_ROOT)
+    found.pop("RAYON_NUM_THREADS", None)
+    return found if threads is None else dict(found, RAYON_NUM_THREADS=str(threads))
+
+
+def finished(command, env):
+    """What a command prints, and its wall-clock seconds."""
+    begun = time.perf_counter()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - begun
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: status {done.returncode}\n{done.stderr}")
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return done.stdout, took
+
+
+def steps_of(arguments, ranks, threads, zero=0, launched=True, alone=False):
+    """The JSON lines of one training, by rank."""
+    command = [arguments.example, "step", str(zero), str(arguments.steps), str(arguments.tokens)] + ["alone"] * alone
+    if launched:
+        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] + command
+    lines = [json.loads(line) for line in finished(command, environment(threads))[0].splitlines() if line.startswith("{")]
     for line in sorted(lines, key=lambda line: line["rank"]):
-        print(json.dumps({**line, "threads": threads, "alone": alone}), flush=True)
-    return lines
+        print(json.dumps({**line, "threads": threads, "mpirun": launched, "mpi": not alone}), flush=True)
+    return {"step": max(line["step_seconds"] for line in lines), "peak_mib": max(line["peak_mib"] for line in lines)}
 
 
-def seconds(measured):
-    """The slowest rank's step."""
-    return max(line["step_seconds"] for line in measured)
+def run_of(arguments, launched):
+    """Seconds of the work of a whole run, and of all of it by the clock on the wall."""
+    folder = tempfile.mkdtemp(prefix="selfplay-ranks-")
+    try:
+        run = os.path.join(folder, "run")
+        settings = [word for one in arguments.set for word in ("--set", one)]
+        command = [arguments.selfplay, "run", arguments.recipe, "-o", run, "-q", *settings]
+        if launched:
+            command = ["mpirun", "-n", "1", *command]
+        wall = finished(command, environment())[1]
+        with open(os.path.join(run, "events.jsonl")) as file:
+            events = [json.loads(line) for line in file]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    measured = {"work": events[-1]["time"] - events[0]["time"], "wall": wall, "threads": events[0]["threads"]}
+    print(json.dumps({"mpirun": launched, **{key: round(value, 3) for key, value in measured.items()}}), flush=True)
+    return measured
+
+
+def in_turns(turns, ways):
+    """Measures each of several ways once a turn; the turns' results by way."""
+    found = {name: [] for name in ways}
+    for turn in range(turns):
+        for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            found[name].append(ways[name]())
+    return found
+
+
+def ratio(found, one, other, key):
+    """The median of the turns' ratios, the lowest and the highest."""
+    ratios = [a[key] / b[key] for a, b in zip(found[one], found[other])]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def percent(ratios):
+    middle, low, high = ratios
+    return f"{middle - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%})"
+
+
+def steps(arguments):
+    found = in_turns(arguments.alternations, {
+        "process": lambda: steps_of(arguments, 1, 2, launched=False, alone=True),
+        "two": lambda: steps_of(arguments, 2, 1),
+        "one": lambda: steps_of(arguments, 1, 2, alone=True),
+        "one with MPI": lambda: steps_of(arguments, 1, 2),
+    })
+    shards = steps_of(arguments, 2, 1, zero=3)
+    memory = shards["peak_mib"] / found["process"][0]["peak_mib"]
+    print(f"memory of a rank of two, train.zero = 3: {memory:.3f} of one process (at most 0.6)")
+    middle, low, high = ratio(found, "process", "two", "step")
+    print(f"two ranks of one thread: {middle:.3f} ({low:.3f} to {high:.3f}) of one process of two threads (at least 0.9)")
+    print(f"a step of one process under mpirun: {percent(ratio(found, 'one', 'process', 'step'))} of the time without")
+    print(f"a step of one that starts MPI: {percent(ratio(found, 'one with MPI', 'process', 'step'))} of the time without")
+
+
+def launcher(arguments):
+    ways = {"plain": lambda: run_of(arguments, False), "mpirun": lambda: run_of(arguments, True)}
+    # The first run reads everything from the disk.
+    ways["plain"]()
+    found = in_turns(arguments.alternations, ways)
+    start = statistics.median(finished(["mpirun", "-n", "1", "true"], environment())[1] for _ in range(5))
+    beside = {name: statistics.median(one["wall"] - one["work"] for one in runs) for name, runs in found.items()}
+    plain = statistics.median(one["work"] for one in found["plain"])
+    if len({one["threads"] for runs in found.values() for one in runs}) > 1:
+        print("the two have other numbers of threads: mpirun has bound the process")
+    print(f"mpirun -n 1, the work of {plain:.1f} s: {percent(ratio(found, 'mpirun', 'plain', 'work'))} of the time without (within 1 %)")
+    print(f"by the clock on the wall: {percent(ratio(found, 'mpirun', 'plain', 'wall'))}")
+    print(f"beside the work: {beside['mpirun']:.2f} s, without mpirun {beside['plain']:.2f} s; mpirun -n 1 true takes {start:.2f} s")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--binary", default="target/release/examples/mpi_ranks")
+    parser.add_argument("--alternations", type=int, default=5)
+    parser.add_argument("--example", default="target/release/examples/mpi_ranks")
+    parser.add_argument("--selfplay", default="target/release/selfplay")
+    parser.add_argument("--recipe", default="recipes/quickstart.toml")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--only", choices=["steps", "launcher"])
     arguments = parser.parse_args()
-
-    alone, one, two = [], [], []
-    for _ in range(arguments.repeats):
-        # In turns, so that what else the machine does falls on all of them.
-        alone.append(measure(arguments, 1, 2, 0, alone=True))
-        one.append(measure(arguments, 1, 2, 0))
-        two.append(measure(arguments, 2, 1, 1))
-    shards = measure(arguments, 2, 1, 3)
-    median = lambda runs: statistics.median(seconds(run) for run in runs)
-    memory = max(line["peak_mib"] for line in shards) / max(line["peak_mib"] for line in alone[0])
-    print(f"memory of a rank of two, train.zero = 3: {memory:.3f} of one process (at most 0.6)")
-    print(f"two ranks of one thread: {median(alone) / median(two):.3f} of one process of two threads (at least 0.9)")
-    print(f"one rank under mpirun: {median(one) / median(alone) - 1:+.2%} of the time without (within 1 %)")
+    if arguments.only != "launcher":
+        steps(arguments)
+    if arguments.only != "steps":
+        launcher(arguments)
 
 
 if __name__ == "__main__":

@@ -75,3 +75,34 @@ fn what_a_killed_launch_left_is_no_hindrance_whoever_goes_on() {
     Outcome::of(world.command(&["resume", "left", "-q"]).env("RAYON_NUM_THREADS", "1")).ok();
     same_as(&whole, &run);
 }
+
+#[test]
+fn rank_0_that_stands_still_is_named_by_the_others_which_end() {
+    let world = crate::run_world();
+    let whole = reference(&world, &LONGER);
+    let times = ["--set", "ranks.timeout=2", "--set", "ranks.stale_after=1"];
+    let line = [&["run", "recipe.toml", "-o", "first"], &LONGER[..], &ON_FIRST, &times].concat();
+    let mut launch = Launch::of(&world, 3, &line);
+    until_it_has_a_shard(&world.path("first"), 2);
+    launch.signal(0, "-STOP");
+    let start = Instant::now();
+    for other in [1, 2] {
+        while launch.0[other].try_wait().unwrap().is_none() {
+            assert!(start.elapsed().as_secs() < 15, "rank {other} does not find it out");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    launch.signal(0, "-CONT");
+    let outcomes = launch.wait();
+    for (rank, outcome) in outcomes.iter().enumerate().skip(1) {
+        assert_eq!(outcome.status, Some(1), "{}", outcome.stderr);
+        let said = &outcome.stderr;
+        assert!(said.contains(&format!("selfplay: rank {rank} (")) && said.contains("rank 0 ("), "{said}");
+        assert!(said.contains("has not moved for 2 s in `"), "{said}");
+    }
+    // Once it goes on, it finds that the others have left, and why.
+    assert_eq!(outcomes[0].status, Some(1), "{}", outcomes[0].stderr);
+    assert!(outcomes[0].stderr.contains("failed: rank 0 ("), "{}", outcomes[0].stderr);
+    Launch::of(&world, 2, &["resume", "first"]).all_well();
+    same_as(&whole, &world.path("first"));
+}

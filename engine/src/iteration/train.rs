@@ -19,7 +19,6 @@ use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
-use crate::ranks::shared_work::SharedWork;
 use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};
@@ -76,7 +75,7 @@ pub fn train(iteration: &Iteration<'_>, policy: Policy, rows: &TrainingRows) -> 
     iteration.check_stop()?;
     let ranks = &iteration.session.ranks;
     if ranks.train_together() {
-        ranks.announce(SharedWork::Training { iteration: iteration.number })?;
+        ranks.gather_for_training(iteration.number)?;
     } else if divides_log_probs(iteration.session) {
         ranks.announce(SharedWork::Reference { iteration: iteration.number })?;
     }

@@ -1,6 +1,8 @@
-//! All that the loop needs of the ranks, in one value; of a process by itself it does nothing and costs nothing.
+//! All that the loop needs of the ranks, in one value; of a process by itself it does nothing and costs nothing. How ranks come to a
+//! piece of work is in `group/coming.rs`.
 
-use std::collections::BTreeMap;
+mod coming;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,16 +11,17 @@ use std::time::{Duration, Instant};
 use candle_core::Device;
 use selfplay_trainer::collective::Collective;
 
+use super::claimants::Claimants;
 use super::claims::{Claims, ShardTask, Taken};
 use super::collective::CollectiveBackend;
 use super::meeting::{Appointment, Met};
 use super::monitor::{Monitor, MonitorSetup};
+use super::parting::{PARTING, Parting};
 use super::patience::Patience;
 use super::pulse::Pulse;
 use super::rank::Rank;
-use super::rank_state::{RankEnding, RankIdentity, RankState, hear, tell};
+use super::rank_state::{RankEnding, RankIdentity, tell};
 use super::shared_work::{NumberedWork, SharedWork};
-use super::watch::{RankHealth, Watch};
 use super::watched_collective::WatchedCollective;
 use crate::error::{EngineError, Result};
 use crate::process::file_lock::FileLock;
@@ -26,9 +29,6 @@ use crate::recipe::{RanksSection, TrainOn};
 use crate::run::dir::RunDir;
 use crate::run::ranks_place::{LaunchPlace, RanksPlace};
 use crate::signals::StopFlag;
-
-/// How long rank 0 waits for the others to leave before it takes the meeting place away.
-const PARTING: Duration = Duration::from_secs(10);
 
 /// This process and the ranks that it works with.
 pub(crate) struct Ranks {
@@ -55,14 +55,6 @@ struct Together {
     /// Whether rank 0 has seen that all others are ready.
     all_are_ready: AtomicBool,
     _lock: Option<FileLock>,
-}
-
-/// What this rank knows of those that have shards.
-#[derive(Default)]
-struct Claimants {
-    watch: Watch,
-    /// When claims without a name were first seen.
-    nameless: BTreeMap<usize, Instant>,
 }
 
 impl Ranks {
@@ -210,17 +202,6 @@ impl Ranks {
         tell(&together.launch.work(), &NumberedWork { number: *number, work })
     }
 
-    /// This rank has read what the run reads, and found it to be what rank 0 has begun with.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub(crate) fn ready(&self) -> Result<()> {
-        match &self.together {
-            Some(together) => tell(&together.launch.ready(self.rank.rank), &self.rank.rank),
-            None => Ok(()),
-        }
-    }
-
     /// Before the first work that is shared: waits until all other ranks are ready or lost, so that one with another recipe ends the launch
     /// before anything is made.
     fn await_ready(&self, together: &Together) -> Result<()> {
@@ -241,25 +222,6 @@ impl Ranks {
     pub(crate) fn spare(&self) {
         if let Some(together) = &self.together {
             together.monitor.need_all(false);
-        }
-    }
-
-    /// Waits for what rank 0 has all ranks work on next.
-    ///
-    /// # Errors
-    /// Another rank's failure; a signal.
-    pub(crate) fn next_work(&self) -> Result<SharedWork> {
-        let Some(together) = &self.together else { return Ok(SharedWork::Finished) };
-        let mut patience = Patience::default();
-        loop {
-            let told: Option<NumberedWork> = hear(&together.launch.work());
-            let mut taken = together.work.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(next) = told.filter(|told| told.number > *taken) {
-                *taken = next.number;
-                return Ok(next.work);
-            }
-            drop(taken);
-            self.pause(&mut patience)?;
         }
     }
 
@@ -311,7 +273,10 @@ impl Ranks {
     ) -> Result<Taken> {
         let Some(together) = &self.together else { return Ok(Taken::Nothing) };
         let mut claimants = together.claimants.lock().unwrap_or_else(PoisonError::into_inner);
-        claims.take(task, left, &mut |shard, rank| together.is_lost(&mut claimants, shard, rank))
+        let patience = together.settings.stale_after();
+        claims.take(task, left, &mut |shard, rank| {
+            claimants.is_lost(shard, rank, &together.launch, &together.ranks, patience)
+        })
     }
 
     /// Where another rank than 0 notes what it has done; `None` of rank 0.
@@ -342,18 +307,29 @@ impl Ranks {
             let _ = self.announce(SharedWork::Finished);
         }
         let collective = together.collective.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if outcome.is_err() {
-            // To end it is to wait for all ranks, of which some may not come.
-            std::mem::forget(collective);
-        } else {
-            drop(collective);
+        let parting = together.parting(self.rank.rank);
+        if let Some(collective) = collective {
+            together.pulse.enter("the end");
+            if outcome.is_ok() && parting.all_come() {
+                // It waits for all of them.
+                together.monitor.need_all(true);
+                drop(collective);
+                together.monitor.need_all(false);
+            } else {
+                // To end it is to wait for all ranks, of which some may not come.
+                std::mem::forget(collective);
+            }
         }
-        together.monitor.close(ending);
+        let is_stopped = ending.signal.is_some();
+        // Of another rank than 0 a trouble that nobody has told is the loss of rank 0.
+        let first_is_lost = together.monitor.trouble().is_some_and(|trouble| !trouble.is_told);
+        let is_told = together.monitor.close(ending);
         if self.is_first() {
-            together.part();
+            parting.await_others();
             leave_no_trace(&together.place, &together.run, together.made_run);
-        } else if outcome.is_err() {
-            together.await_first();
+        } else if outcome.is_err() && is_told && !first_is_lost {
+            // What a signal stops may have a large checkpoint to write first.
+            parting.await_first(if is_stopped { together.settings.timeout() } else { PARTING });
         }
     }
 }
@@ -368,46 +344,9 @@ impl Drop for Ranks {
 }
 
 impl Together {
-    /// Whether the rank that has a shard does not get on with it.
-    fn is_lost(&self, claimants: &mut Claimants, shard: usize, rank: Option<usize>) -> bool {
-        let (now, patience) = (Instant::now(), self.settings.stale_after());
-        let Some(rank) = rank else {
-            let since = *claimants.nameless.entry(shard).or_insert(now);
-            return now.duration_since(since) > patience;
-        };
-        let state: Option<RankState> = hear(&self.launch.state(rank));
-        let of_launch = |state: &RankState| self.ranks.get(rank) == Some(&state.identity);
-        if let Some(state) = state.filter(of_launch) {
-            claimants.watch.look(state, now);
-        }
-        !matches!(claimants.watch.health(rank, patience, now), RankHealth::Well)
-    }
-
-    /// Waits until rank 0 has left, too: a launcher kills those that are left when one fails, and rank 0 has the last word.
-    fn await_first(&self) {
-        let (start, mut patience) = (Instant::now(), Patience::default());
-        let is_there = || {
-            let state: Option<RankState> = hear(&self.launch.state(0));
-            state.is_some_and(|state| state.ending.is_none() && !state.identity.is_gone())
-        };
-        while start.elapsed() < PARTING && is_there() {
-            std::thread::sleep(patience.step());
-        }
-    }
-
-    /// Waits until the other ranks have left, or will not.
-    fn part(&self) {
-        let (start, mut patience) = (Instant::now(), Patience::default());
-        let lost = self.monitor.lost();
-        let is_away = |identity: &RankIdentity| {
-            let state: Option<RankState> = hear(&self.launch.state(identity.rank));
-            lost.contains(&identity.rank)
-                || state.is_some_and(|state| state.ending.is_some())
-                || identity.is_gone()
-        };
-        while start.elapsed() < PARTING && !self.ranks.iter().skip(1).all(is_away) {
-            std::thread::sleep(patience.step());
-        }
+    /// This rank, about to leave.
+    fn parting(&self, rank: usize) -> Parting<'_> {
+        Parting { rank, ranks: &self.ranks, launch: &self.launch, monitor: &self.monitor }
     }
 }
 

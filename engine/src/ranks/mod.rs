@@ -7,21 +7,25 @@
 //!
 //! ```text
 //! rank        this process among all              launch_environment   what a launcher says of it
-//! threads     how many of the cores it takes      rank_state           what a rank tells of itself
-//! pulse       what its main thread has got to
+//! binding     cores that a launcher took away     threads              how many of the cores it takes
+//! pulse       what its main thread has got to     rank_state           what a rank tells of itself
 //! watch       who is alive, judged from that      monitor              the thread that tells and looks
 //! shared_work what rank 0 has all work on         meeting              finding each other
-//! claims      who has which shard                 patience             waiting for files
+//! claims      who has which shard                 claimants            whose shard may be taken over
+//! patience    waiting for files                   parting              leaving each other
 //! collective  which backend trains                watched_collective   a collective that shows who waits
-//! group       all of it, for the loop          take_up              the process's rank, read at its start
+//! group       all of it, for the loop             take_up              the process's rank, read at its start
 //! ```
 
+mod binding;
+mod claimants;
 pub(crate) mod claims;
 mod collective;
 pub(crate) mod group;
 mod launch_environment;
 mod meeting;
 mod monitor;
+mod parting;
 pub(crate) mod patience;
 mod pulse;
 pub(crate) mod rank;

@@ -1,7 +1,7 @@
 //! The thread of a rank that tells the others that it is alive, and looks whether they are: rank 0 at all, every other at rank 0.
 //!
 //! The main thread asks it between two pieces of work. Where it cannot ask, as it stands in a call that a lost rank will never answer,
-//! the monitor ends the process: no rank outlives its launch.
+//! or one that has left after a signal, the monitor ends the process: no rank outlives its launch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::pulse::Pulse;
-use super::rank_state::{RankEnding, RankIdentity, RankState, hear, tell};
+use super::rank_state::{Activity, RankEnding, RankIdentity, RankState, hear, tell};
 use super::watch::{RankHealth, Watch};
 use crate::console::terminal;
 use crate::error::EngineError;
@@ -79,10 +79,13 @@ struct Findings {
     trouble: Option<(RankTrouble, Instant)>,
     /// Ranks that do not get on, and what to say of them.
     lost: BTreeMap<usize, String>,
+    /// Since when a rank is away that a signal has stopped.
+    stopped_without: Option<Instant>,
     /// Whether the work cannot go on without any of them.
     needs_all: bool,
     /// How this rank ends.
     ending: Option<RankEnding>,
+    ending_is_told: bool,
 }
 
 impl Findings {
@@ -138,8 +141,8 @@ impl Monitor {
         self.shared.lock().ending.is_none()
     }
 
-    /// Tells how this rank ends, and ends the thread.
-    pub(super) fn close(&self, ending: RankEnding) {
+    /// Tells how this rank ends, and ends the thread. Returns whether it could be told.
+    pub(super) fn close(&self, ending: RankEnding) -> bool {
         self.shared.lock().ending.get_or_insert(ending);
         self.shared.woken.notify_all();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -147,6 +150,7 @@ impl Monitor {
             // A panic of it has been reported by the hook.
             let _ = thread.join();
         }
+        self.shared.lock().ending_is_told
     }
 }
 
@@ -172,7 +176,8 @@ impl MonitorShared {
             });
             if is_due {
                 beat += 1;
-                self.tell(beat, ending.clone());
+                let is_written = self.tell(beat, ending.clone());
+                self.lock().ending_is_told = is_written && ending.is_some();
                 told = Some((now, signal));
             }
             if ending.is_some() {
@@ -188,12 +193,15 @@ impl MonitorShared {
         }
     }
 
-    /// Writes this rank's state. A file that cannot be written now may be written at the next beat; if none can, the others see it.
-    fn tell(&self, beat: u64, ending: Option<RankEnding>) {
+    /// Writes this rank's state; returns whether that succeeded. A file that cannot be written now may be written at the next beat; if
+    /// none can, the others see it.
+    fn tell(&self, beat: u64, ending: Option<RankEnding>) -> bool {
         let state = self.state(beat, ending);
-        if let Err(error) = tell(&self.setup.launch.state(self.setup.identity.rank), &state) {
+        let written = tell(&self.setup.launch.state(self.setup.identity.rank), &state);
+        if let Err(error) = &written {
             tracing::debug!("signs of life: {error}");
         }
+        written.is_ok()
     }
 
     fn state(&self, beat: u64, ending: Option<RankEnding>) -> RankState {
@@ -255,6 +263,9 @@ impl MonitorShared {
         let signal = state.signal.as_deref().or(of_ending);
         if let Some(signal) = signal.and_then(StopSignal::by_name) {
             self.setup.stop.raise(signal);
+            if state.ending.is_some() {
+                found.stopped_without.get_or_insert(now);
+            }
             return;
         }
         if let Some(ending) = state.ending.as_ref().filter(|ending| ending.status != 0) {
@@ -265,22 +276,47 @@ impl MonitorShared {
         }
     }
 
+    /// What the process is to end with, where its main thread has not ended it in time.
+    fn overdue(&self) -> Option<Overdue> {
+        let found = self.lock();
+        let advice = &self.setup.advice;
+        if let Some((trouble, since)) = &found.trouble
+            && since.elapsed() > GRACE
+        {
+            let RankTrouble { message, status, is_told } = trouble.clone();
+            let ending = RankEnding { status, signal: None, message: message.clone() };
+            return Some(Overdue { ending, said: (!is_told).then(|| format!("{message}\n  {advice}")) });
+        }
+        // Whoever computes comes to see the signal; whoever waits for a rank that is away never does.
+        let waits = self.pulse.read().1.activity == Activity::Waiting;
+        let is_late = found.stopped_without.is_some_and(|since| since.elapsed() > GRACE);
+        let signal = self.setup.stop.requested().filter(|_| waits && is_late)?;
+        let message = EngineError::Stopped { signal, kept: advice.clone() }.to_string();
+        let name = Some(signal.name().to_owned());
+        let ending = RankEnding { status: signal.exit_status(), signal: name, message: message.clone() };
+        Some(Overdue { ending, said: (self.setup.identity.rank == 0).then_some(message) })
+    }
+
     /// Ends the process where its main thread has not done so in time.
     fn leave_if_stuck(&self) {
-        let trouble = match &self.lock().trouble {
-            Some((trouble, since)) if since.elapsed() > GRACE => trouble.clone(),
-            _ => return,
-        };
-        let message = format!("{}\n  {}", trouble.message, self.setup.advice);
-        let ending = RankEnding { status: trouble.status, signal: None, message: trouble.message };
+        let Some(Overdue { ending, said }) = self.overdue() else { return };
+        let status = i32::from(ending.status);
         self.tell(u64::MAX, Some(ending));
-        if !trouble.is_told {
-            terminal::error_line(&message);
+        if let Some(said) = said {
+            terminal::error_line(&said);
         }
         // Not `exit`, whose handlers may wait for the main thread.
         // SAFETY: ends the process; files are whole or absent at every moment.
-        unsafe { libc::_exit(i32::from(trouble.status)) }
+        unsafe { libc::_exit(status) }
     }
+}
+
+/// How the monitor ends the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Overdue {
+    ending: RankEnding,
+    /// What is printed; nothing where rank 0 has the word.
+    said: Option<String>,
 }
 
 /// A rank of which nothing but its coming is known.
@@ -290,7 +326,7 @@ fn unheard(identity: RankIdentity) -> RankState {
         beat: 0,
         moved: 0,
         stage: "the start".to_owned(),
-        activity: super::rank_state::Activity::Quiet,
+        activity: Activity::Quiet,
         signal: None,
         ending: None,
     }
@@ -311,124 +347,4 @@ fn describe(health: &RankHealth, identity: &RankIdentity, stage: &str) -> Option
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::rank::Rank;
-    use super::super::rank_state::Activity;
-    use super::*;
-    use crate::run::ranks_place::RanksPlace;
-
-    const TIMEOUT: Duration = Duration::from_millis(300);
-
-    fn identity(rank: usize) -> RankIdentity {
-        RankIdentity::of(&Rank { rank, world: 2, ..Rank::ALONE })
-    }
-
-    /// The monitor of one of two ranks in a folder; the other is the test.
-    fn monitor(
-        folder: &std::path::Path,
-        own: usize,
-        ranks: &[RankIdentity],
-    ) -> (Monitor, LaunchPlace, Arc<Pulse>) {
-        let launch = RanksPlace::of(folder).launch("test");
-        launch.create().unwrap();
-        let pulse = Arc::new(Pulse::new());
-        let setup = MonitorSetup {
-            identity: ranks[own].clone(),
-            ranks: ranks.to_vec(),
-            launch: launch.clone(),
-            timeout: TIMEOUT,
-            interval: Duration::from_millis(10),
-            stop: StopFlag::default(),
-            advice: String::new(),
-        };
-        (Monitor::start(setup, Arc::clone(&pulse)).unwrap(), launch, pulse)
-    }
-
-    fn until<T>(mut found: impl FnMut() -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            if let Some(found) = found() {
-                return found;
-            }
-            assert!(start.elapsed() < Duration::from_secs(8), "it never came");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn state(identity: &RankIdentity, beat: u64, activity: Activity) -> RankState {
-        RankState { beat, activity, stage: "train".into(), ..unheard(identity.clone()) }
-    }
-
-    fn ended() -> RankEnding {
-        RankEnding { status: 0, signal: None, message: String::new() }
-    }
-
-    #[test]
-    fn a_rank_that_stands_still_is_named_once_the_work_needs_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let ranks = [identity(0), identity(1)];
-        let (monitor, launch, _pulse) = monitor(folder.path(), 0, &ranks);
-        let start = Instant::now();
-        // It lives, and its main thread does not get on.
-        let mut beat = 0;
-        until(|| {
-            beat += 1;
-            tell(&launch.state(1), &state(&ranks[1], beat, Activity::Working)).unwrap();
-            (!monitor.shared.lock().lost.is_empty()).then_some(())
-        });
-        assert!(start.elapsed() >= TIMEOUT);
-        assert_eq!(monitor.trouble(), None, "sampling goes on without it");
-        monitor.need_all(true);
-        let trouble = monitor.trouble().unwrap();
-        assert!(trouble.message.contains(&ranks[1].name()), "{}", trouble.message);
-        assert!(trouble.message.contains("has not moved for") && trouble.message.contains("`train`"));
-        assert_eq!(trouble.error().exit_status(), 1);
-        monitor.close(ended());
-        assert_eq!(hear::<RankState>(&launch.state(0)).unwrap().ending, Some(ended()));
-    }
-
-    #[test]
-    fn a_failure_elsewhere_ends_the_launch_and_a_signal_is_passed_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let ranks = [identity(0), identity(1)];
-        let (first, launch, _pulse) = monitor(folder.path(), 0, &ranks);
-        let mut told = state(&ranks[1], 1, Activity::Working);
-        told.signal = Some("SIGTERM".into());
-        tell(&launch.state(1), &told).unwrap();
-        let signal = until(|| first.shared.setup.stop.requested());
-        assert_eq!(signal.name(), "SIGTERM");
-        told.signal = None;
-        told.ending = Some(RankEnding { status: 2, signal: None, message: "a wrong file".into() });
-        tell(&launch.state(1), &told).unwrap();
-        let trouble = until(|| first.trouble());
-        assert!(trouble.message.contains("failed: a wrong file"), "{}", trouble.message);
-        assert_eq!(trouble.error().exit_status(), 2);
-        first.close(ended());
-
-        // The other way round: what rank 0 ends with is on its screen.
-        let (second, launch, _pulse) = monitor(folder.path(), 1, &ranks);
-        let mut told = state(&ranks[0], 1, Activity::Working);
-        told.ending = Some(RankEnding { status: 1, signal: None, message: "a full disk".into() });
-        tell(&launch.state(0), &told).unwrap();
-        let trouble = until(|| second.trouble());
-        assert!(trouble.is_told);
-        assert!(matches!(trouble.error(), EngineError::EndedElsewhere { status: 1 }));
-        second.close(ended());
-    }
-
-    #[test]
-    fn ranks_that_all_wait_for_each_other_are_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let ranks = [identity(0), identity(1)];
-        let (monitor, launch, pulse) = monitor(folder.path(), 0, &ranks);
-        pulse.wait();
-        let mut beat = 0;
-        let trouble = until(|| {
-            beat += 1;
-            tell(&launch.state(1), &state(&ranks[1], beat, Activity::Waiting)).unwrap();
-            monitor.trouble()
-        });
-        assert!(trouble.message.contains("waited for each other"), "{}", trouble.message);
-        monitor.close(ended());
-    }
-}
+mod tests;

@@ -87,10 +87,12 @@ impl RankIdentity {
 
     /// Whether the process is known to have ended; one of another machine never is.
     pub(super) fn is_gone(&self) -> bool {
-        cfg!(target_os = "linux")
-            && self.processes == processes()
-            && self.host == host_name()
-            && !is_running(self.pid)
+        self.is_here() && !is_running(self.pid)
+    }
+
+    /// Whether it can be seen from this process whether that one runs.
+    pub(super) fn is_here(&self) -> bool {
+        cfg!(target_os = "linux") && self.processes == processes() && self.host == host_name()
     }
 
     /// `rank 3 (host)`.
@@ -162,7 +164,7 @@ mod tests {
     #[test]
     fn processes_that_have_ended_are_known_to_be_gone() {
         let mut own = RankIdentity::of(&Rank::ALONE);
-        assert!(!own.is_gone());
+        assert!(own.is_here() && !own.is_gone());
         assert_ne!(own.nonce, RankIdentity::of(&Rank::ALONE).nonce);
         let mut child = std::process::Command::new("true").spawn().unwrap();
         own.pid = child.id();
@@ -174,6 +176,6 @@ mod tests {
         child.wait().unwrap();
         assert!(own.is_gone());
         own.host = "elsewhere".into();
-        assert!(!own.is_gone());
+        assert!(!own.is_here() && !own.is_gone());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::thread::available_parallelism;
 
+use super::binding;
 use super::rank::{LaunchedBy, Rank};
 
 /// Sets the number of threads of this process. Nothing may have computed before.
@@ -17,7 +18,7 @@ pub(super) fn share(rank: &Rank) {
         LaunchedBy::Slurm => std::env::var("SLURM_CPUS_ON_NODE").ok().and_then(|text| text.parse().ok()),
         _ => None,
     };
-    let of_machine = slurm.or_else(parent_cores).unwrap_or(own);
+    let of_machine = slurm.or_else(|| binding::parent_cores().map(|cores| cores.len())).unwrap_or(own);
     let threads = threads_of(own, of_machine, rank.local_world);
     // Fails where a pool is there already, which then keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -28,26 +29,6 @@ fn threads_of(own: usize, of_machine: usize, local_world: usize) -> usize {
     // A mask of all cores says nothing about the others; a smaller one may still be shared.
     let share = of_machine.max(own) / local_world.max(1);
     own.min(share).max(1)
-}
-
-/// Cores that the process may run on which started this one.
-#[cfg(target_os = "linux")]
-fn parent_cores() -> Option<usize> {
-    // SAFETY: a set of bits, for which zeros are a value; the call writes at most its size.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    let status =
-        unsafe { libc::sched_getaffinity(libc::getppid(), size_of::<libc::cpu_set_t>(), &raw mut set) };
-    if status != 0 {
-        return None;
-    }
-    // SAFETY: counts bits of a whole set.
-    usize::try_from(unsafe { libc::CPU_COUNT(&set) }).ok().filter(|&cores| cores > 0)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn parent_cores() -> Option<usize> {
-    None
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@
 //!   <launch>/
 //!     rank_0003.json           what a rank tells of itself, again and again
 //!     ready_NNNN.json          that a rank has read what the run reads
+//!     training_NNNN.json       the number of the training for which a rank has come
+//!     training.json            the number of the training that rank 0 has begun, as all have come
+//!     end_NNNN.json            that a rank has come to its end
+//!     parting.json             whether all have, by rank 0
 //!     work.json                what rank 0 has all ranks work on
 //!     events_0003.jsonl        shards of other ranks than 0, until they stand in events.jsonl
 //!     claims/iteration_01/     who has which shard: sample_00004.0, score_00004.0
@@ -130,6 +134,26 @@ impl LaunchPlace {
     /// There once a rank has read what the run reads.
     pub(crate) fn ready(&self, rank: usize) -> PathBuf {
         self.root.join(format!("ready_{rank:04}.json"))
+    }
+
+    /// Which training, by the number of its work, a rank has come for last.
+    pub(crate) fn at_training(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("training_{rank:04}.json"))
+    }
+
+    /// Which training, by the number of its work, rank 0 has begun last.
+    pub(crate) fn training(&self) -> PathBuf {
+        self.root.join("training.json")
+    }
+
+    /// There once a rank has come to its end.
+    pub(crate) fn at_end(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("end_{rank:04}.json"))
+    }
+
+    /// There once rank 0 knows whether all ranks come to their end.
+    pub(crate) fn parting(&self) -> PathBuf {
+        self.root.join("parting.json")
     }
 
     pub(crate) fn work(&self) -> PathBuf {

@@ -256,7 +256,7 @@ impl Collective for Mpi {
 impl Drop for World {
     fn drop(&mut self) {
         let Some(farewells) = self.farewells.take() else { return };
-        if self.has_left.load(Ordering::SeqCst) {
+        if self.has_left.load(Ordering::SeqCst) || thread::panicking() {
             // MPI's end waits for all ranks: is that to be had?
             let mut request = farewells.immediate_barrier();
             let deadline = Instant::now() + FAREWELL;
