@@ -5,9 +5,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
-use selfplay_model::StoredDtype;
 use selfplay_model::architecture::{Architecture, TensorSpec};
 use selfplay_model::weights::{WeightFiles, random_tensor, safetensors, save};
+use selfplay_model::{Decoder, LoadOptions, StoredDtype};
 use selfplay_records::{HasKind, Kind, atomic};
 use selfplay_testing::json_file::read_json;
 use selfplay_testing::{decoder, refusal};
@@ -90,6 +90,29 @@ fn whole_and_sharded_files_read_as_written() {
         model.assert_read_back(folder.path());
         let again = Architecture::load(folder.path()).unwrap();
         assert_eq!(again.tensors(), model.specs);
+    }
+}
+
+#[test]
+fn maps_of_one_product_are_read_into_one_tensor() {
+    let model = Model::new();
+    for dtype in [DType::F32, DType::BF16] {
+        let folder = tempfile::tempdir().unwrap();
+        model.save(folder.path(), dtype, usize::MAX);
+        let files = WeightFiles::open(folder.path()).unwrap();
+        let decoder = Decoder::load(folder.path(), &LoadOptions::default()).unwrap();
+        let parameters = decoder.parameters();
+        for spec in &model.specs {
+            let id = parameters.find(&spec.name).unwrap();
+            let alone = files.get(spec, DType::F32, &CPU).unwrap();
+            assert_eq!(flat(&parameters.get(id).value), flat(&alone), "{}", spec.name);
+        }
+        let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
+        let owners = parameters.owners(&ids);
+        let of = |members: usize| owners.iter().filter(|owner| owner.members.len() == members).count();
+        // Queries, keys and values, and gate and up, of two layers.
+        assert_eq!((of(3), of(2)), (2, 2));
+        assert_eq!(owners.iter().map(|owner| owner.members.len()).sum::<usize>(), model.specs.len());
     }
 }
 

@@ -6,7 +6,7 @@ use crate::conversation::conversation;
 use crate::{KindSettings, ModelPlace, ScoreError};
 
 /// The requirements of a preference model on prompts.
-pub trait PromptCheck {
+pub trait PromptCheck: Send + Sync {
     /// Checks that the model accepts this prompt with an answer.
     ///
     /// # Errors

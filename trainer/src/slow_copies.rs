@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Result, bail};
-use selfplay_model::gpu::{CopyMark, HostCopies, PageLock};
+use selfplay_model::gpu::{CopyMark, HostCopies, PageLock, PageLocker};
 
 /// The copies, and what became of them.
 #[derive(Clone, Default)]
@@ -72,12 +72,14 @@ impl SlowCopies {
     }
 }
 
-impl HostCopies for SlowCopies {
+impl PageLocker for SlowCopies {
     fn lock(&self, _host: u64, _bytes: usize) -> Option<Box<dyn PageLock>> {
         self.seen.locked.fetch_add(1, Ordering::Relaxed);
         Some(Box::new(CountedLock(self.seen.clone())))
     }
+}
 
+impl HostCopies for SlowCopies {
     fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
         self.start(device, host, bytes)
     }

@@ -9,28 +9,32 @@ pub(crate) mod data_sets;
 pub(crate) mod judge_writer;
 pub(crate) mod model_files;
 pub(crate) mod other_fields;
+mod pending_hashes;
 pub(crate) mod policy;
+mod run_prompts;
 mod scorable;
 mod splits;
 pub(crate) mod usable_prompts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use candle_core::DType;
 use model_files::ModelFiles;
+use pending_hashes::PendingHashes;
 use policy::PolicySource;
+use run_prompts::RunPrompts;
 use scorable::Scorable;
 use selfplay_model::{Architecture, ChatTemplate, Decoder, StoredDtype};
-use selfplay_records::{OnBadPrompt, Prompt, read_columns};
+use selfplay_records::Prompt;
 use selfplay_scorer::{Footprint, KindSettings, ModelFolders, ModelPlace, PreferenceModel, prompt_check};
-use serde_json::Value;
-use usable_prompts::{PromptLimits, usable};
+use usable_prompts::PromptLimits;
 
 use crate::error::EngineError;
-use crate::hub::{self, Hub, HubPin};
-use crate::recipe::{DataSource, ModelSource, OnBadPromptRule, Recipe};
-use crate::run::input_files::{InputFile, InputKind};
+use crate::hub::{Hub, HubPin};
+use crate::recipe::{ModelSource, Recipe};
+use crate::run::input_files::{InputFile, InputKind, model_paths};
 use crate::runtime::Runtime;
 
 /// Everything that the stages read, in memory; weights are not.
@@ -66,88 +70,28 @@ impl Inputs {
         policy.check_training(&recipe.train)?;
         let kind = &recipe.score.settings.kind;
         let preference = find_preference_model(recipe, &hub)?;
-        let place = preference_place(preference.as_ref());
-        let whole = recipe.asks_program();
-        let codec = &policy.codec;
-        let architecture = Architecture::load(&policy.folder)?;
-        let limits = PromptLimits::of(&architecture);
-        let on_bad = recipe.prompts.on_bad_prompt.to_records();
-
-        let mut files = BTreeMap::new();
-        let check = prompt_check(place, kind)?;
-        let scorable = Scorable(&*check);
-        let reads_clock =
-            codec.template.as_ref().is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
-        let policy_files = policy.folders().map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?;
-        files.insert(InputKind::Policy, policy_files.concat());
-        files.insert(InputKind::PreferenceModel, preference_files(preference.as_ref(), kind)?);
+        let limits = PromptLimits::of(&Architecture::load(&policy.folder)?);
+        let policy_files = policy.folders().map(model_paths).collect::<Result<Vec<_>, _>>()?;
         let rubric = kind.judge().and_then(|own| own.template.as_deref()).filter(|_| kind.names_model());
         let templates = [recipe.policy.chat_template.as_deref(), kind.chat_template(), rubric];
         let templates = templates.into_iter().flatten().filter(|file| !ChatTemplate::is_shipped(file));
-        files.insert(InputKind::Template, hash_files(templates)?);
-
-        let mut splits = Vec::new();
-        let mut skipped = Vec::new();
-        let mut split_files = Vec::new();
-        for source in recipe.prompts.splits.iter().take(recipe.iterations) {
-            let source_files = hub.data_files(source)?;
-            let mut read = hub::prompts(&source_files, &recipe.prompts.column, on_bad, whole)?;
-            split_files.extend(source_files);
-            if read.prompts.is_empty() {
-                return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
-            }
-            let rule = recipe.prompts.on_bad_prompt;
-            read.skipped += scorable.keep(&mut read.prompts, rule, &source.to_string())?;
-            if read.prompts.is_empty() {
-                let problem = format!("{source}: the preference model's chat template refuses every prompt");
-                return Err(EngineError::Input(problem));
-            }
-            splits.push(read.prompts);
-            skipped.push(read.skipped);
-        }
-        files.insert(InputKind::Prompts, hash_files(&split_files)?);
-
-        let mut held_out = HeldOut::read(recipe, &hub, splits.first().map_or(&[], Vec::as_slice))?;
-        scorable.keep(&mut held_out.prompts, OnBadPromptRule::Error, "[eval] prompts")?;
-        let program = recipe.eval.program().map_or(Vec::new(), |program| program.files());
-        files.insert(InputKind::Eval, hash_files(held_out.files.iter().chain(&program))?);
-        let mut training = Vec::new();
-        for (index, split) in splits.into_iter().enumerate() {
-            let prompts = splits::training(split, &held_out.prompts, None);
-            if prompts.is_empty() {
-                let source = &recipe.prompts.splits[index];
-                let problem = format!(
-                    "{source}: every prompt is held out by [eval]; name other prompts in eval.prompts"
-                );
-                return Err(EngineError::Input(problem));
-            }
-            let place = recipe.prompts.splits[index].to_string();
-            let found = usable(limits, codec, prompts, &place, on_bad, recipe.prompts.max_prompts)?;
-            skipped[index] += found.skipped;
-            training.push(found.kept);
-        }
-        // Those of a file of their own have answers beside them, and each is wanted.
-        let of_eval = if recipe.eval.prompts.is_some() { OnBadPrompt::Error } else { on_bad };
-        let place = match &recipe.eval.prompts {
-            Some(source) => format!("eval.prompts {source}"),
-            None => format!("held-out prompts of {}", recipe.prompts.splits[0]),
-        };
-        let found = usable(limits, codec, held_out.prompts, &place, of_eval, None)?;
-        if let Some(first) = skipped.first_mut() {
-            *first += found.skipped;
-        }
-        let held_out_prompts = found.kept;
-        let answers = held_out.answers;
-        Ok(Self {
-            policy,
-            preference,
-            training,
-            skipped,
-            held_out: held_out_prompts,
-            answers,
-            reads_clock,
-            files,
-            hub: hub.used(),
+        let named = vec![
+            (InputKind::Policy, policy_files.concat()),
+            (InputKind::PreferenceModel, preference_paths(preference.as_ref(), kind)?),
+            (InputKind::Template, templates.map(Path::to_path_buf).collect()),
+        ];
+        thread::scope(|scope| {
+            let hashes = PendingHashes::start(scope, named);
+            let check = prompt_check(preference_place(preference.as_ref()), kind)?;
+            let template = policy.codec.template.as_ref();
+            let reads_clock = template.is_some_and(ChatTemplate::reads_clock) || check.reads_clock();
+            let prompts = RunPrompts::read(recipe, &hub, &Scorable(&*check), limits, &policy.codec)?;
+            let mut files = hashes.finish()?;
+            files.insert(InputKind::Prompts, InputFile::of_all(&prompts.split_files)?);
+            files.insert(InputKind::Eval, InputFile::of_all(&prompts.eval_files)?);
+            let RunPrompts { training, skipped, held_out, answers, .. } = prompts;
+            let hub = hub.used();
+            Ok(Self { policy, preference, training, skipped, held_out, answers, reads_clock, files, hub })
         })
     }
 
@@ -252,19 +196,18 @@ pub(crate) fn preference_files(
     files: Option<&ModelFiles>,
     kind: &KindSettings,
 ) -> Result<Vec<InputFile>, EngineError> {
-    match files {
-        Some(files) => {
-            let folders = std::iter::once(files.folder.as_path()).chain(files.adapter.as_deref());
-            Ok(folders.map(InputFile::of_model).collect::<Result<Vec<_>, _>>()?.concat())
-        }
-        None => {
-            let mut files = hash_files(kind.files())?;
-            for folder in kind.member_folders() {
-                files.extend(InputFile::of_model(&folder)?);
-            }
-            Ok(files)
-        }
+    InputFile::of_all(&preference_paths(files, kind)?)
+}
+
+fn preference_paths(files: Option<&ModelFiles>, kind: &KindSettings) -> Result<Vec<PathBuf>, EngineError> {
+    let (mut paths, folders) = match files {
+        Some(files) => (Vec::new(), std::iter::once(&files.folder).chain(&files.adapter).cloned().collect()),
+        None => (kind.files(), kind.member_folders()),
+    };
+    for folder in folders {
+        paths.extend(model_paths(&folder)?);
     }
+    Ok(paths)
 }
 
 fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
@@ -282,68 +225,4 @@ fn weight_bytes(folder: &Path) -> Result<u64, EngineError> {
         }
     }
     Ok(bytes)
-}
-
-fn hash_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Vec<InputFile>, EngineError> {
-    paths.into_iter().map(|path| InputFile::of(path.as_ref())).collect()
-}
-
-/// The held-out prompts before tokenisation.
-struct HeldOut {
-    prompts: Vec<Prompt>,
-    answers: Option<Vec<String>>,
-    files: Vec<PathBuf>,
-}
-
-impl HeldOut {
-    fn read(recipe: &Recipe, hub: &Hub, first_split: &[Prompt]) -> Result<Self, EngineError> {
-        let Some(source) = &recipe.eval.prompts else {
-            let prompts = splits::hold_out(first_split, recipe.eval.max_prompts);
-            return Ok(Self { prompts, answers: None, files: Vec::new() });
-        };
-        let files = hub.data_files(source)?;
-        let mut prompts =
-            hub::prompts(&files, &recipe.prompts.column, OnBadPrompt::Error, recipe.asks_program())?.prompts;
-        let answers = match &recipe.eval.answers {
-            Some(column) => Some(answers_of(source, &files, column, prompts.len())?),
-            None => None,
-        };
-        prompts.truncate(recipe.eval.max_prompts);
-        if prompts.is_empty() {
-            return Err(EngineError::Input(format!("{source}: no prompts; one row or more is wanted")));
-        }
-        Ok(Self { prompts, answers, files })
-    }
-}
-
-/// The answer column of every row, in order.
-fn answers_of(
-    source: &DataSource,
-    files: &[PathBuf],
-    column: &str,
-    rows: usize,
-) -> Result<Vec<String>, EngineError> {
-    let mut answers = Vec::with_capacity(rows);
-    for file in files {
-        for (row, values) in read_columns(file, &[column])?.iter().enumerate() {
-            match values.get(column) {
-                Some(Value::String(text)) => answers.push(text.clone()),
-                Some(Value::Number(number)) => answers.push(number.to_string()),
-                Some(Value::Bool(truth)) => answers.push(truth.to_string()),
-                found => {
-                    let found = found.map_or("no such field", |_| "another type");
-                    let problem = format!(
-                        "{}: row {row}: eval.answers = {column:?}: expected a string or a number, found {found}",
-                        file.display()
-                    );
-                    return Err(EngineError::Input(problem));
-                }
-            }
-        }
-    }
-    if answers.len() == rows {
-        return Ok(answers);
-    }
-    let problem = format!("{source}: {} answers for {rows} prompts; one per prompt is wanted", answers.len());
-    Err(EngineError::Input(problem))
 }

@@ -1,6 +1,7 @@
 //! Prompts that the preference model accepts, determined before the first is answered: its chat template may refuse what the
 //! policy's accepts (a system turn, in Gemma's).
 
+use rayon::prelude::*;
 use selfplay_records::Prompt;
 use selfplay_scorer::PromptCheck;
 
@@ -23,9 +24,11 @@ impl Scorable<'_> {
     ) -> Result<usize, EngineError> {
         let before = prompts.len();
         let mut wrong = None;
-        prompts.retain(|prompt| match self.0.check(prompt) {
-            Ok(()) => true,
-            Err(error) => {
+        let mut checked =
+            prompts.par_iter().map(|prompt| self.0.check(prompt)).collect::<Vec<_>>().into_iter();
+        prompts.retain(|_| match checked.next() {
+            Some(Ok(())) | None => true,
+            Some(Err(error)) => {
                 // What is wrong with the model is wrong with every row: no reason to skip them all.
                 if rule == OnBadPromptRule::Error || !error.is_of_row() {
                     wrong.get_or_insert(error);

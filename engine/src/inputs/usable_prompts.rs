@@ -3,11 +3,15 @@
 //! `prompts.on_bad_prompt` decides about the others, whatever the reason: an error that names the first and the number of
 //! them, or all are left out and counted.
 
+use rayon::prelude::*;
 use selfplay_model::{Architecture, Codec, ModelError};
 use selfplay_records::{HasKind, Kind, OnBadPrompt, Prompt};
 use selfplay_sampler::SampleSettings;
 
 use crate::error::EngineError;
+
+/// Rows that are tokenised at a time, by all threads.
+const TOGETHER: usize = 4096;
 
 /// What the policy takes.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +69,7 @@ pub struct Usable<T> {
 }
 
 /// A row with a prompt.
-pub trait HasPrompt {
+pub trait HasPrompt: Send {
     /// The prompt.
     fn prompt(&mut self) -> &mut Prompt;
     /// What messages call the row.
@@ -108,23 +112,29 @@ pub fn usable<T: HasPrompt>(
         |error: ModelError| EngineError::At { place: place.to_owned(), source: Box::new(error.into()) };
     let mut found = Usable { kept: Vec::new(), skipped: 0, first_skipped: None };
     let most = most.unwrap_or(usize::MAX);
-    for (taken, mut row) in rows.into_iter().enumerate() {
+    let (mut rows, mut taken) = (rows.into_iter(), 0);
+    loop {
         let enough = match on_bad {
             OnBadPrompt::Skip => found.kept.len(),
             OnBadPrompt::Error => taken,
         };
-        if enough >= most {
+        let mut some: Vec<T> = rows.by_ref().take(TOGETHER.min(most - enough)).collect();
+        if some.is_empty() {
             break;
         }
-        match limits.ids(codec, row.prompt()).map_err(wrong_model)? {
-            Ok(ids) => {
-                row.prompt().prompt_ids = Some(ids);
-                found.kept.push(row);
-            }
-            Err(problem) => {
-                found.skipped += 1;
-                let name = row.name();
-                found.first_skipped.get_or_insert_with(|| format!("{name}: {problem}"));
+        taken += some.len();
+        let ids: Vec<_> = some.par_iter_mut().map(|row| limits.ids(codec, row.prompt())).collect();
+        for (mut row, ids) in some.into_iter().zip(ids) {
+            match ids.map_err(wrong_model)? {
+                Ok(ids) => {
+                    row.prompt().prompt_ids = Some(ids);
+                    found.kept.push(row);
+                }
+                Err(problem) => {
+                    found.skipped += 1;
+                    let name = row.name();
+                    found.first_skipped.get_or_insert_with(|| format!("{name}: {problem}"));
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A process at work in a run folder: its lock, recipe, inputs, log and stop flag.
 
 use std::sync::Arc;
+use std::thread;
 
 use selfplay_model::Decoder;
 use selfplay_scorer::PreferenceModel;
@@ -202,11 +203,18 @@ impl Session {
             return self.inputs.starting_policy(&self.recipe, &self.runtime);
         }
         let dir = self.run.iteration(iteration);
-        policy_files::check(&dir)?;
-        if !goes_on_merged(&self.recipe.train) {
-            return self.inputs.adapted_policy(&self.recipe, &self.runtime, &dir.adapter());
-        }
-        Ok(Decoder::load(&dir.policy(), &load_options(&self.recipe, &self.runtime.device))?)
+        thread::scope(|scope| {
+            // A load takes less time than the hashes of what it reads.
+            let checked = scope.spawn(|| policy_files::check(&dir));
+            let policy = match goes_on_merged(&self.recipe.train) {
+                true => Decoder::load(&dir.policy(), &load_options(&self.recipe, &self.runtime.device))
+                    .map_err(EngineError::from),
+                false => self.inputs.adapted_policy(&self.recipe, &self.runtime, &dir.adapter()),
+            };
+            // Of a damaged file the hash tells more than what fails to load.
+            checked.join().unwrap_or(Err(EngineError::ThreadLost { thread: "hashing" }))?;
+            policy
+        })
     }
 
     /// What names the model that an iteration's adapter belongs on, and at which revision.

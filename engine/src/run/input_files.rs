@@ -81,20 +81,17 @@ impl InputFile {
     /// # Errors
     /// When the folder cannot be read.
     pub fn of_model(folder: &Path) -> Result<Vec<Self>, EngineError> {
-        let failed = |source| EngineError::io(folder, "list the folder", source);
-        if folder.is_file() {
-            return Ok(vec![Self::of(folder)?]);
-        }
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if (is_model_ending(&path) || is_vocabulary(&path)) && path.is_file() {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        // Large models come in several files.
-        paths.par_iter().map(|path| Self::of(path)).collect()
+        Self::of_all(&model_paths(folder)?)
+    }
+
+    /// Hashes files, several at a time: a large model comes in several.
+    ///
+    /// # Errors
+    /// The first of them that cannot be read.
+    pub fn of_all<P: AsRef<Path> + Sync>(paths: &[P]) -> Result<Vec<Self>, EngineError> {
+        // One file a task: the largest ones take seconds.
+        let hashed = paths.par_iter().with_max_len(1).map(|path| Self::of(path.as_ref()));
+        hashed.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// The hashes of a model's files by their names.
@@ -169,6 +166,26 @@ pub fn check_unchanged(
         }
     }
     Ok(())
+}
+
+/// The files of a model folder that decide what the model does, in the order of their names; or the one file that a model is.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn model_paths(folder: &Path) -> Result<Vec<PathBuf>, EngineError> {
+    let failed = |source| EngineError::io(folder, "list the folder", source);
+    if folder.is_file() {
+        return Ok(vec![folder.to_path_buf()]);
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if (is_model_ending(&path) || is_vocabulary(&path)) && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn is_model_ending(path: &Path) -> bool {

@@ -176,7 +176,7 @@ fn settings_of(place: &dyn Workspace, policy: &Decoder) -> Result<SampleSettings
 mod tests {
     use std::sync::Arc;
 
-    use selfplay_model::gpu::{Captured, Gemm, Launch, Launcher, emulate};
+    use selfplay_model::gpu::{Captured, Gemm, Launch, Launcher, PageLocker, emulate};
     use selfplay_records::{HasKind, Kind, Response};
     use selfplay_sampler::WeightDelivery;
 
@@ -184,6 +184,8 @@ mod tests {
 
     /// A GPU of before FP8, which does nothing.
     struct OldGpu;
+
+    impl PageLocker for OldGpu {}
 
     impl Launcher for OldGpu {
         fn launch(&self, _: &Launch) -> candle_core::Result<()> {

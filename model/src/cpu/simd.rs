@@ -76,27 +76,27 @@ pub(crate) fn prefetch<T>(address: *const T) {
 /// Declares functions whose bodies are compiled per [`Level`] and dispatched at run time. Each stays a function of its own:
 /// amid the code of a caller the compiler may keep its sums in memory, one number at a time.
 macro_rules! simd {
-    ($( $(#[$meta:meta])* $vis:vis fn $name:ident<$t:ident : Real $(, const $c:ident : usize)?>( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block )*) => { $(
+    ($( $(#[$meta:meta])* $vis:vis fn $name:ident$(<$t:ident : Real $(, const $c:ident : usize)?>)?( $($arg:ident : $ty:ty),* $(,)? ) $(-> $ret:ty)? $body:block )*) => { $(
         $(#[$meta])*
-        $vis fn $name<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name$(<$t: $crate::cpu::Real $(, const $c: usize)?>)?($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? $body
+            fn body$(<$t: $crate::cpu::Real $(, const $c: usize)?>)?($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             #[inline(never)]
-            fn avx512<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
+            fn avx512$(<$t: $crate::cpu::Real $(, const $c: usize)?>)?($($arg: $ty),*) $(-> $ret)? { body$(::<$t $(, $c)?>)?($($arg),*) }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[inline(never)]
-            fn avx2<$t: $crate::cpu::Real $(, const $c: usize)?>($($arg: $ty),*) $(-> $ret)? { body::<$t $(, $c)?>($($arg),*) }
+            fn avx2$(<$t: $crate::cpu::Real $(, const $c: usize)?>)?($($arg: $ty),*) $(-> $ret)? { body$(::<$t $(, $c)?>)?($($arg),*) }
             match $crate::cpu::simd::level() {
                 // SAFETY: `level` found these instruction sets on this machine.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Level::Avx512 => unsafe { avx512::<$t $(, $c)?>($($arg),*) },
+                $crate::cpu::simd::Level::Avx512 => unsafe { avx512$(::<$t $(, $c)?>)?($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Level::Avx2 => unsafe { avx2::<$t $(, $c)?>($($arg),*) },
-                _ => body::<$t $(, $c)?>($($arg),*),
+                $crate::cpu::simd::Level::Avx2 => unsafe { avx2$(::<$t $(, $c)?>)?($($arg),*) },
+                _ => body$(::<$t $(, $c)?>)?($($arg),*),
             }
         }
     )* };

@@ -11,6 +11,7 @@ use super::block::Block;
 use super::rotary::RotaryTables;
 use crate::architecture::layout::{ModuleSpec, Modules};
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
+use crate::cpu::huge_pages::weight_room;
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::{Linear, Nf4Matrix};
@@ -94,8 +95,8 @@ impl<'a> Joins<'a> {
     }
 }
 
-/// Dense tensors from files: what a GPU can take as it is stored goes there together at the end, maps that one product computes
-/// into one tensor at once; everything else is decoded tensor by tensor.
+/// Dense tensors from files: what a GPU takes piece by piece goes there together at the end, everything else is read tensor by tensor. Maps
+/// that one product computes go into one tensor at once.
 struct DenseLoad<'a> {
     files: &'a WeightFiles,
     dtype: DType,
@@ -118,7 +119,8 @@ impl<'a> DenseLoad<'a> {
         let (device, joins) = (&options.device, Joins::of(modules));
         let staged = StagedWeights::new(files, dtype, device)?;
         let (mut rows, mut wholes) = (BTreeMap::new(), BTreeMap::new());
-        if let Some(staged) = staged.as_ref().filter(|_| options.quantize.is_none()) {
+        // Another device gets tensors that were read on the host.
+        if options.quantize.is_none() && (staged.is_some() || device.is_cpu()) {
             for (last, map) in &joins.0 {
                 let specs = map.iter().map(|module| TensorSpec {
                     name: module.weight(),
@@ -126,15 +128,22 @@ impl<'a> DenseLoad<'a> {
                     kind: ParameterKind::Matrix,
                 });
                 let specs: Vec<TensorSpec> = specs.collect();
-                let mut is_staged = Parameters::is_joinable(map.iter().map(|m| m.outputs * m.inputs));
+                let mut is_one = Parameters::is_joinable(map.iter().map(|m| m.outputs * m.inputs));
                 for spec in &specs {
-                    is_staged = is_staged && staged.takes(spec)?;
+                    is_one = is_one
+                        && match &staged {
+                            Some(staged) => staged.takes(spec)?,
+                            None => files.is_numbers(spec)?,
+                        };
                 }
-                if !is_staged {
+                if !is_one {
                     continue;
                 }
-                let all_rows = map.iter().map(|module| module.outputs).sum();
-                let whole = staged.room(&[all_rows, map[0].inputs])?;
+                let shape = [map.iter().map(|module| module.outputs).sum::<usize>(), map[0].inputs];
+                let whole = match &staged {
+                    Some(staged) => staged.room(&shape)?,
+                    None => weight_room(&shape, dtype)?,
+                };
                 let mut first = 0;
                 for spec in specs {
                     rows.insert(spec.name, whole.narrow(0, first, spec.shape[0])?);
@@ -148,16 +157,24 @@ impl<'a> DenseLoad<'a> {
 
     /// The tensor of `spec`, whose numbers may come with [`DenseLoad::finish`].
     fn tensor(&mut self, spec: &TensorSpec) -> Result<Tensor, ModelError> {
-        let Some(staged) = &mut self.staged else { return self.files.get(spec, self.dtype, self.device) };
-        if !staged.takes(spec)? {
-            return self.files.get(spec, self.dtype, self.device);
+        let rows = self.rows.remove(&spec.name);
+        match &mut self.staged {
+            Some(staged) if staged.takes(spec)? => {
+                let room = match rows {
+                    Some(rows) => rows,
+                    None => staged.room(&spec.shape)?,
+                };
+                staged.add(spec, &room)?;
+                Ok(room)
+            }
+            _ => match rows {
+                Some(rows) => {
+                    self.files.read_into(spec, &rows)?;
+                    Ok(rows)
+                }
+                None => self.files.get(spec, self.dtype, self.device),
+            },
         }
-        let room = match self.rows.remove(&spec.name) {
-            Some(rows) => rows,
-            None => staged.room(&spec.shape)?,
-        };
-        staged.add(spec, &room)?;
-        Ok(room)
     }
 
     /// As [`Joins::after`].

@@ -4,12 +4,11 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, RwLock};
 
 use candle_core::cuda_backend::cudarc::cublas::{self, result::gemm_ex, sys as blas};
 use candle_core::cuda_backend::cudarc::driver::{
-    self, CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, sys,
+    self, CudaEvent, CudaFunction, CudaGraph, CudaModule, CudaSlice, CudaStream, DevicePtr, sys,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice, DeviceId, WrapErr};
@@ -17,8 +16,10 @@ use candle_core::{DType, Device, Result, bail};
 
 use super::cublaslt::{Fp8Library, Room};
 use super::cuda_copies::CudaCopies;
+use super::cuda_page_lock;
 use super::host_copies::HostCopies;
-use super::staging::{StagingBuffer, StagingMemory};
+use super::page_lock::{PageLock, PageLocker};
+use super::staging::StagingBuffer;
 use super::{Argument, Captured, DeviceMark, Fp8Gemm, Gemm, GpuMemory, Launch, Launcher, Operand};
 
 /// Machine code and PTX of `gpu/cuda/kernels.cu`.
@@ -206,37 +207,6 @@ impl DeviceMark for CudaMark {
     }
 }
 
-/// Host memory that is never moved or paged out, so that the device copies from and to it by itself.
-struct Pinned {
-    start: NonNull<u8>,
-    size: usize,
-    context: Arc<CudaContext>,
-}
-
-// SAFETY: it is memory of the process, which any thread may use; freeing binds the context.
-unsafe impl Send for Pinned {}
-
-// SAFETY: the driver gave so many bytes, at a page's begin; they were set to 0 and belong to this alone.
-unsafe impl StagingMemory for Pinned {
-    fn address(&self) -> NonNull<u8> {
-        self.start
-    }
-
-    fn size(&self) -> usize {
-        self.size
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // A refusal costs memory alone.
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: it came from `malloc_host`, and nobody has it any more.
-            let _ = unsafe { driver::result::free_host(self.start.as_ptr().cast()) };
-        }
-    }
-}
-
 impl Cuda {
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
@@ -285,6 +255,12 @@ impl Cuda {
             })?;
         }
         Ok(function.cu_function())
+    }
+}
+
+impl PageLocker for Cuda {
+    fn lock(&self, host: u64, bytes: usize) -> Option<Box<dyn PageLock>> {
+        cuda_page_lock::lock(self.stream.context(), host, bytes)
     }
 }
 
@@ -396,18 +372,6 @@ impl Launcher for Cuda {
 
     fn has_hopper(&self) -> bool {
         self.has_hopper
-    }
-
-    fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
-        let context = self.stream.context().clone();
-        context.bind_to_thread().w()?;
-        let size = bytes.max(8).next_multiple_of(8);
-        // SAFETY: the context is bound; no flag changes how the memory is used.
-        let start = unsafe { driver::result::malloc_host(size, 0) }.w()?;
-        let Some(start) = NonNull::new(start.cast::<u8>()) else { bail!("no {size} bytes of pinned memory") };
-        // SAFETY: so many bytes are there.
-        unsafe { start.as_ptr().write_bytes(0, size) };
-        Ok(StagingBuffer::new(Box::new(Pinned { start, size, context })))
     }
 
     fn copy_in(&self, from: &StagingBuffer, bytes: Range<usize>, to: u64) -> Result<()> {

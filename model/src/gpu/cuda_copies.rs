@@ -1,13 +1,14 @@
 //! Copies beside the device's work on CUDA: a stream for each direction, ordered by events against the one that computes.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 
-use super::host_copies::{CopyMark, HostCopies, PageLock};
+use super::cuda_page_lock;
+use super::host_copies::{CopyMark, HostCopies};
+use super::page_lock::{PageLock, PageLocker};
 
 /// The streams of a device.
 pub(super) struct CudaCopies {
@@ -53,41 +54,13 @@ impl CopyMark for CudaCopyMark {
     }
 }
 
-/// Registered memory.
-struct CudaPageLock {
-    context: Arc<CudaContext>,
-    host: u64,
-}
-
-impl PageLock for CudaPageLock {}
-
-impl Drop for CudaPageLock {
-    fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
-            // SAFETY: it was registered, once, and its owner has waited for all copies.
-            let unlocked = unsafe { sys::cuMemHostUnregister(self.host as *mut c_void) }.result();
-            if let Err(error) = unlocked {
-                tracing::debug!("memory of the host stays page-locked: {error}");
-            }
-        }
+impl PageLocker for CudaCopies {
+    fn lock(&self, host: u64, bytes: usize) -> Option<Box<dyn PageLock>> {
+        cuda_page_lock::lock(&self.context, host, bytes)
     }
 }
 
 impl HostCopies for CudaCopies {
-    fn lock(&self, host: u64, bytes: usize) -> Option<Box<dyn PageLock>> {
-        self.context.bind_to_thread().ok()?;
-        // SAFETY: the memory is the caller's until the lock is dropped.
-        match unsafe { sys::cuMemHostRegister_v2(host as *mut c_void, bytes, 0) }.result() {
-            Ok(()) => Some(Box::new(CudaPageLock { context: self.context.clone(), host })),
-            Err(error) => {
-                tracing::debug!(
-                    "{bytes} bytes of the host's memory are not page-locked, copies are slower: {error}"
-                );
-                None
-            }
-        }
-    }
-
     fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
         self.context.bind_to_thread().w()?;
         self.after_work(&self.down)?;

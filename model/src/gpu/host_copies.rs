@@ -2,12 +2,12 @@
 //!
 //! A copy to the host begins when all work that was started before it is done, and so does one to the device: what it
 //! overwrites is then no longer read. Work that is started later does not wait for either, unless [`CopyMark::device_waits`]
-//! says so. Whoever asked for a copy keeps both memories until it is done.
+//! says so. Whoever asked for a copy keeps both memories until it is done. Copies from and to locked pages (`page_lock.rs`) alone run
+//! beside the host's work too.
 
 use candle_core::Result;
 
-/// Page-locked memory, until it is dropped: a copy from or to it runs at the bus's full rate and beside the host's work.
-pub trait PageLock: Send + Sync {}
+use super::page_lock::PageLocker;
 
 /// A copy that was started.
 pub trait CopyMark: Send {
@@ -25,11 +25,7 @@ pub trait CopyMark: Send {
 }
 
 /// What copies between a device and the host.
-pub trait HostCopies: Send {
-    /// Locks the pages of `bytes` bytes of the host's memory; `None` where the system refuses, or copies gain nothing by it: they
-    /// are right all the same.
-    fn lock(&self, host: u64, bytes: usize) -> Option<Box<dyn PageLock>>;
-
+pub trait HostCopies: PageLocker + Send {
     /// Starts a copy from the device to the host.
     ///
     /// # Errors
@@ -73,11 +69,9 @@ impl PlainCopies {
     }
 }
 
-impl HostCopies for PlainCopies {
-    fn lock(&self, _host: u64, _bytes: usize) -> Option<Box<dyn PageLock>> {
-        None
-    }
+impl PageLocker for PlainCopies {}
 
+impl HostCopies for PlainCopies {
     fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
         Ok(Self::copy(device, host, bytes))
     }

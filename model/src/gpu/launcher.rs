@@ -7,6 +7,7 @@ use std::time::Instant;
 use candle_core::{DType, Result, bail};
 
 use super::host_copies::{HostCopies, PlainCopies};
+use super::page_lock::PageLocker;
 use super::staging::StagingBuffer;
 
 /// One argument of a kernel, by value.
@@ -127,7 +128,7 @@ pub struct Fp8Gemm {
 }
 
 /// What runs kernels and products, one after the other in the order of the calls.
-pub trait Launcher: Send + Sync {
+pub trait Launcher: PageLocker + Send + Sync {
     /// Starts a kernel.
     ///
     /// # Errors
@@ -189,14 +190,6 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// What the device says.
     fn end_capture(&self) -> Result<Box<dyn Captured>>;
-
-    /// Host memory of `bytes` bytes or a few more, which [`Launcher::copy_in`] and [`Launcher::copy_out`] need not wait for.
-    ///
-    /// # Errors
-    /// Out of memory that the device can reach.
-    fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
-        Ok(StagingBuffer::plain(bytes))
-    }
 
     /// Starts a copy of some bytes of `from` to the address `to` on the device. They must stay as they are until a moment after
     /// this ([`Launcher::mark`]) has come.

@@ -12,12 +12,15 @@ mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_copies;
 #[cfg(feature = "cuda")]
+mod cuda_page_lock;
+#[cfg(feature = "cuda")]
 mod cuda_range;
 mod growing_tensor;
 mod hopper;
 mod host_copies;
 pub(crate) mod launcher;
 mod memory;
+mod page_lock;
 mod staging;
 mod tensor_copies;
 mod tensor_map;
@@ -32,13 +35,14 @@ pub use cuda::open;
 pub(crate) use growing_tensor::GrowingTensor;
 pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
-pub use host_copies::{CopyDone, CopyMark, HostCopies, PageLock, PlainCopies};
+pub use host_copies::{CopyDone, CopyMark, HostCopies, PlainCopies};
 pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
     TILE_COLUMNS, TensorMap,
 };
 pub use memory::{GpuMemory, memory, memory_now, take_peak};
-pub use staging::{StagingBuffer, StagingMemory};
+pub use page_lock::{PageLock, PageLocker};
+pub use staging::StagingBuffer;
 pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies};
 
 use crate::profile::{self, ProfileRecording};
@@ -187,12 +191,12 @@ impl Gpu {
         }
     }
 
-    /// Memory for [`Gpu::copy_in`] and [`Gpu::copy_out`].
+    /// Memory for [`Gpu::copy_in`] and [`Gpu::copy_out`], which need not wait for copies from and to it.
     ///
     /// # Errors
-    /// What [`Launcher::staging`] refuses.
+    /// As [`StagingBuffer::new`].
     pub(crate) fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
-        self.launcher.staging(bytes)
+        StagingBuffer::new(&*self.launcher, bytes)
     }
 
     /// [`Launcher::copy_in`]; the device has a tensor of so many bytes at `to`.

@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::host_copies::{CopyMark, HostCopies, PageLock, PlainCopies};
+use super::host_copies::{CopyMark, HostCopies, PlainCopies};
+use super::page_lock::{PageLock, PageLocker};
 use super::{Gpu, address};
 
 /// What copies between the memory of `device` and the host's. Where there is no GPU both are one memory, and a copy is done when
@@ -32,13 +33,13 @@ impl LockedTensor {
     ///
     /// # Errors
     /// A tensor of a device, or one that is not contiguous.
-    pub fn new(copies: &dyn HostCopies, tensor: Tensor) -> Result<Self> {
+    pub fn new(locker: &dyn PageLocker, tensor: Tensor) -> Result<Self> {
         if !tensor.device().is_cpu() {
             bail!("the pages of {:?} are no memory of the host", tensor.device().location())
         }
         let bytes = bytes_of(&tensor);
         let lock = match bytes >= Self::LEAST {
-            true => copies.lock(address(&tensor)?, bytes),
+            true => locker.lock(address(&tensor)?, bytes),
             false => None,
         };
         Ok(Self { _lock: lock, tensor })

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use candle_core::CpuStorage;
 use candle_core::quantized::GgmlDType;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::nf4::Nf4Parts;
@@ -12,6 +13,8 @@ use crate::architecture::StoredDtype;
 
 /// Numbers decoded by one task: 64 Ki are large enough to hide its cost, and whole blocks of every format.
 const DECODE_CHUNK: usize = 1 << 16;
+/// Numbers that are looked at together, without a branch among them.
+const TOGETHER: usize = 256;
 
 /// Where a tensor is in its file, and how its numbers are written there.
 #[derive(Clone, Debug)]
@@ -88,79 +91,149 @@ impl Encoding {
 pub(crate) fn decode_ggml(bytes: &[u8], format: GgmlDType) -> Vec<f32> {
     let count = bytes.len() / format.type_size() * format.block_size();
     let mut values = vec![0.0; count];
-    match Encoding::of_ggml(format) {
-        Encoding::Plain(dtype) => plain(bytes, dtype, &mut values),
-        _ => blocks(bytes, format, &mut values),
-    }
+    decode_chunk(&Encoding::of_ggml(format), bytes, &mut values, &|x| x);
     values
 }
 
-/// A tensor's numbers, converted; the error is the flat index of the first one that is not finite.
-pub(super) fn decode<T: Clone + Default + Send>(
+/// Writes a tensor's numbers, converted, to `values`, which has room for just these; the error is the flat index of the first one that is
+/// not finite.
+pub(super) fn decode_into<T: Copy + Default + Send>(
     place: &TensorLocation,
     bytes: &[u8],
+    values: &mut [T],
     convert: impl Fn(f32) -> T + Sync,
-) -> Result<Vec<T>, usize> {
-    let shift = if place.adjustment == Adjustment::MinusOne { -1.0 } else { 0.0 };
-    let read = |bytes: &[u8], out: &mut [f32]| match &place.encoding {
-        Encoding::Plain(dtype) => plain(bytes, *dtype, out),
-        Encoding::Blocks(format) => blocks(bytes, *format, out),
-        // They have readers of their own.
-        Encoding::Nf4(_) | Encoding::Other(_) => out.fill(f32::NAN),
+) -> Result<(), usize> {
+    match place.adjustment {
+        Adjustment::None => decode_chunks(&place.encoding, bytes, values, &convert),
+        Adjustment::MinusOne => decode_chunks(&place.encoding, bytes, values, &|x| convert(x - 1.0)),
+        Adjustment::UnpairRows { heads } => {
+            let mut paired = vec![T::default(); values.len()];
+            decode_chunks(&place.encoding, bytes, &mut paired, &convert)?;
+            unpair(&paired, values, heads, place.shape[1..].iter().product());
+            Ok(())
+        }
+    }
+}
+
+/// The bytes in the file of some of a tensor's numbers; they begin and end with a block, where numbers stand in blocks.
+pub(super) fn part_bytes(place: &TensorLocation, numbers: Range<usize>) -> Range<usize> {
+    let at = |number: usize| match &place.encoding {
+        Encoding::Plain(dtype) => number * dtype.dtype().size_in_bytes(),
+        Encoding::Blocks(format) => number / format.block_size() * format.type_size(),
+        Encoding::Nf4(_) | Encoding::Other(_) => 0,
     };
-    let chunk_bytes = match &place.encoding {
+    place.bytes.start + at(numbers.start)..place.bytes.start + at(numbers.end)
+}
+
+/// Writes some of a tensor's numbers, converted, whose bytes are [`part_bytes`]; its rows must stand as a folder has them. The index of the
+/// first one among them that is not finite.
+pub(super) fn decode_part<T>(
+    place: &TensorLocation,
+    bytes: &[u8],
+    values: &mut [T],
+    convert: impl Fn(f32) -> T,
+) -> Option<usize> {
+    match place.adjustment {
+        Adjustment::MinusOne => decode_chunk(&place.encoding, bytes, values, &|x| convert(x - 1.0)),
+        Adjustment::None | Adjustment::UnpairRows { .. } => {
+            decode_chunk(&place.encoding, bytes, values, &convert)
+        }
+    }
+}
+
+/// Chunk by chunk, by all threads.
+fn decode_chunks<T: Send>(
+    encoding: &Encoding,
+    bytes: &[u8],
+    values: &mut [T],
+    convert: &(impl Fn(f32) -> T + Sync),
+) -> Result<(), usize> {
+    let chunk_bytes = match encoding {
         Encoding::Plain(dtype) => DECODE_CHUNK * dtype.dtype().size_in_bytes(),
         Encoding::Blocks(format) => DECODE_CHUNK / format.block_size() * format.type_size(),
+        // They have readers of their own.
         Encoding::Nf4(_) | Encoding::Other(_) => return Err(0),
     };
-    let mut values = vec![T::default(); place.element_count()];
-    let first_bad = values
-        .par_chunks_mut(DECODE_CHUNK)
-        .zip(bytes.par_chunks(chunk_bytes))
-        .enumerate()
-        .filter_map(|(chunk, (values, bytes))| {
-            let mut numbers = vec![0.0; values.len()];
-            read(bytes, &mut numbers);
-            let mut bad = None;
-            for (index, (value, number)) in values.iter_mut().zip(numbers).enumerate() {
-                if !number.is_finite() && bad.is_none() {
-                    bad = Some(chunk * DECODE_CHUNK + index);
-                }
-                *value = convert(if shift == 0.0 { number } else { number + shift });
-            }
-            bad
-        })
-        .min();
-    match (first_bad, place.adjustment) {
-        (Some(bad), _) => Err(bad),
-        (None, Adjustment::UnpairRows { heads }) => {
-            Ok(unpaired(&values, heads, place.shape[1..].iter().product()))
+    let chunks = values.par_chunks_mut(DECODE_CHUNK).zip(bytes.par_chunks(chunk_bytes)).enumerate();
+    let bad = chunks.filter_map(|(chunk, (values, bytes))| {
+        decode_chunk(encoding, bytes, values, convert).map(|index| chunk * DECODE_CHUNK + index)
+    });
+    bad.min().map_or(Ok(()), Err)
+}
+
+/// Writes all numbers; the index of the first one that is not finite.
+fn decode_chunk<T>(
+    encoding: &Encoding,
+    bytes: &[u8],
+    values: &mut [T],
+    convert: &impl Fn(f32) -> T,
+) -> Option<usize> {
+    match encoding {
+        Encoding::Plain(StoredDtype::F32) => {
+            convert_all(bytes.as_chunks::<4>().0, values, f32::from_le_bytes, convert)
         }
-        (None, _) => Ok(values),
+        // The upper half of the same number in f32.
+        Encoding::Plain(StoredDtype::Bf16) => {
+            let read = |number| f32::from_bits(u32::from(u16::from_le_bytes(number)) << 16);
+            convert_all(bytes.as_chunks::<2>().0, values, read, convert)
+        }
+        Encoding::Plain(StoredDtype::F16) => {
+            let (mut halves, mut numbers) = ([half::f16::ZERO; TOGETHER], [0.0; TOGETHER]);
+            let mut first = None;
+            let blocks = values.chunks_mut(TOGETHER).zip(bytes.chunks(2 * TOGETHER)).enumerate();
+            for (block, (values, bytes)) in blocks {
+                for (half, number) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *half = half::f16::from_le_bytes(*number);
+                }
+                halves.convert_to_f32_slice(&mut numbers);
+                let bad = convert_all(&numbers, values, |number| number, convert);
+                first = first.or(bad.map(|index| block * TOGETHER + index));
+            }
+            first
+        }
+        Encoding::Blocks(format) => {
+            let mut numbers = vec![0.0; values.len()];
+            blocks(bytes, *format, &mut numbers);
+            convert_all(&numbers, values, |number| number, convert)
+        }
+        Encoding::Nf4(_) | Encoding::Other(_) => Some(0),
     }
+}
+
+/// Reads, checks and converts numbers in one pass; the index of the first one that is not finite.
+fn convert_all<N: Copy, T>(
+    numbers: &[N],
+    values: &mut [T],
+    read: impl Fn(N) -> f32,
+    convert: &impl Fn(f32) -> T,
+) -> Option<usize> {
+    let mut first = None;
+    let blocks = values.chunks_mut(TOGETHER).zip(numbers.chunks(TOGETHER)).enumerate();
+    for (block, (values, numbers)) in blocks {
+        let mut bad = 0;
+        for (value, &number) in values.iter_mut().zip(numbers) {
+            let number = read(number);
+            // No `bool`, for which vectors are narrowed number by number.
+            bad |= u32::from(!number.is_finite());
+            *value = convert(number);
+        }
+        if bad != 0 && first.is_none() {
+            let at = numbers[..values.len().min(numbers.len())].iter().position(|&n| !read(n).is_finite());
+            first = at.map(|at| block * TOGETHER + at);
+        }
+    }
+    first
 }
 
 /// Rows 2i and 2i + 1 of each head, `width` numbers each, as its rows i and i + d/2.
-fn unpaired<T: Clone>(values: &[T], heads: usize, width: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(values.len() / heads) {
-        for half in 0..2 {
-            let rows = head.chunks_exact(width).skip(half).step_by(2);
-            rows.for_each(|row| out.extend_from_slice(row));
+fn unpair<T: Copy>(paired: &[T], values: &mut [T], heads: usize, width: usize) {
+    let size = paired.len() / heads;
+    for (head, values) in paired.chunks_exact(size).zip(values.chunks_exact_mut(size)) {
+        let rows = head.chunks_exact(width);
+        let unpaired = rows.clone().step_by(2).chain(rows.skip(1).step_by(2));
+        for (row, to) in unpaired.zip(values.chunks_exact_mut(width)) {
+            to.copy_from_slice(row);
         }
-    }
-    out
-}
-
-fn plain(bytes: &[u8], dtype: StoredDtype, out: &mut [f32]) {
-    let width = dtype.dtype().size_in_bytes();
-    for (value, bytes) in out.iter_mut().zip(bytes.chunks_exact(width)) {
-        *value = match (dtype, bytes) {
-            (StoredDtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-            (StoredDtype::Bf16, &[a, b]) => half::bf16::from_le_bytes([a, b]).to_f32(),
-            (StoredDtype::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
-            _ => f32::NAN,
-        };
     }
 }
 
@@ -174,5 +247,59 @@ fn blocks(bytes: &[u8], format: GgmlDType, out: &mut [f32]) {
     match format.from_data(Cow::Borrowed(bytes)).dequantize(count) {
         Ok(CpuStorage::F32(numbers)) if numbers.len() == out.len() => out.copy_from_slice(&numbers),
         _ => out.fill(f32::NAN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(dtype: StoredDtype, count: usize, adjustment: Adjustment, shape: &[usize]) -> TensorLocation {
+        let encoding = Encoding::Plain(dtype);
+        let bytes = 0..count * dtype.dtype().size_in_bytes();
+        TensorLocation { shard: 0, stored_name: "x".into(), shape: shape.into(), encoding, bytes, adjustment }
+    }
+
+    /// Every number of 16 bits, over and over, with its number in f32 by the crate `half`.
+    fn every_number(dtype: StoredDtype, count: usize) -> (Vec<u8>, Vec<f32>) {
+        let number = |bits: u16| match dtype {
+            StoredDtype::Bf16 => half::bf16::from_bits(bits).to_f32(),
+            _ => half::f16::from_bits(bits).to_f32(),
+        };
+        let finite: Vec<u16> = (0..=u16::MAX).filter(|&bits| number(bits).is_finite()).collect();
+        let bits: Vec<u16> = finite.iter().copied().cycle().take(count).collect();
+        (bits.iter().flat_map(|bits| bits.to_le_bytes()).collect(), bits.into_iter().map(number).collect())
+    }
+
+    #[test]
+    fn numbers_of_16_bits_are_read_as_they_are_and_the_first_bad_one_is_named() {
+        let count = 3 * DECODE_CHUNK + 77;
+        for (dtype, bad) in [(StoredDtype::Bf16, 0xFF80u16), (StoredDtype::F16, 0x7C01)] {
+            let place = of(dtype, count, Adjustment::None, &[count]);
+            let (mut bytes, want) = every_number(dtype, count);
+            let mut values = vec![0f32; count];
+            decode_into(&place, &bytes, &mut values, |x| x).unwrap();
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(bits(&values) == bits(&want));
+            for at in [count - 1, DECODE_CHUNK, DECODE_CHUNK - 1, 300, 0] {
+                bytes[2 * at..2 * at + 2].copy_from_slice(&bad.to_le_bytes());
+                assert_eq!(decode_into(&place, &bytes, &mut values, |x| x), Err(at));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_container_changes_is_changed_back() {
+        let bytes: Vec<u8> = (0..24).flat_map(|n| (n as f32).to_le_bytes()).collect();
+        let mut values = [0f64; 24];
+        let minus_one = of(StoredDtype::F32, 24, Adjustment::MinusOne, &[24]);
+        decode_into(&minus_one, &bytes, &mut values, f64::from).unwrap();
+        assert_eq!(values[..3], [-1.0, 0.0, 1.0]);
+        // Two heads of six rows of two numbers.
+        let unpair = of(StoredDtype::F32, 24, Adjustment::UnpairRows { heads: 2 }, &[12, 2]);
+        decode_into(&unpair, &bytes, &mut values, f64::from).unwrap();
+        let rows = |first: u32| [0, 2, 4, 1, 3, 5].map(move |row| f64::from(first + 2 * row));
+        let firsts: Vec<f64> = values.iter().copied().step_by(2).collect();
+        assert_eq!(firsts, [rows(0), rows(12)].concat());
     }
 }

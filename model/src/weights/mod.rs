@@ -1,16 +1,17 @@
 //! A model's weights: read from a folder or a GGUF, drawn, written to a folder.
 
 mod encoding;
+mod finite;
 mod heads;
 mod mapped;
 mod nf4;
 mod pipeline;
-mod plain;
 mod random;
 mod read;
 pub mod safetensors;
 mod staged;
 mod stored;
+mod streamed;
 mod write;
 
 pub(crate) use encoding::{Adjustment, Encoding, TensorLocation, decode_ggml};

@@ -66,9 +66,10 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::gpu::PlainCopies;
 
     fn buffers(count: usize) -> Vec<StagingBuffer> {
-        (0..count).map(|_| StagingBuffer::plain(8)).collect()
+        (0..count).map(|_| StagingBuffer::new(&PlainCopies, 8).unwrap()).collect()
     }
 
     fn number(buffer: &StagingBuffer) -> u32 {

@@ -17,11 +17,13 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
-use super::encoding::decode;
-use super::plain::PlainTensor;
+use super::encoding::decode_into;
+use super::streamed::StreamedTensor;
 use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4, release};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
+use crate::cpu::huge_pages::weight_room;
+use crate::cpu::storage::with_slice_mut;
 use crate::error::ModelError;
 use crate::gguf::{self, Gguf};
 use crate::json::read_json;
@@ -161,28 +163,19 @@ impl WeightFiles {
     /// that is not finite.
     pub fn get(&self, spec: &TensorSpec, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
         let place = self.checked_place(spec)?;
-        let shard = &self.shards[place.shard];
         if let Encoding::Nf4(_) = place.encoding {
             let matrix = self.nf4_at(place)?;
             return Ok(matrix.dense(dtype)?.reshape(spec.shape.as_slice())?.to_device(device)?);
         }
-        self.stored_dtype_at(place)?;
-        let bytes = self.bytes(place);
-        let bad = |index| not_finite(&shard.path, &place.stored_name, index);
         let shape = spec.shape.as_slice();
         let tensor = match dtype {
-            DType::F32 => Tensor::from_vec(decode(place, bytes, |x| x).map_err(bad)?, shape, &Device::Cpu)?,
-            DType::F64 => {
-                Tensor::from_vec(decode(place, bytes, f64::from).map_err(bad)?, shape, &Device::Cpu)?
+            DType::F32 | DType::F64 => {
+                let room = weight_room(shape, dtype)?;
+                self.read_into(spec, &room)?;
+                room
             }
-            DType::BF16 => {
-                let values = decode(place, bytes, half::bf16::from_f32).map_err(bad)?;
-                Tensor::from_vec(values, shape, &Device::Cpu)?
-            }
-            DType::F16 => {
-                let values = decode(place, bytes, half::f16::from_f32).map_err(bad)?;
-                Tensor::from_vec(values, shape, &Device::Cpu)?
-            }
+            DType::BF16 => Tensor::from_vec(self.decoded(place, half::bf16::from_f32)?, shape, &Device::Cpu)?,
+            DType::F16 => Tensor::from_vec(self.decoded(place, half::f16::from_f32)?, shape, &Device::Cpu)?,
             other => {
                 return Err(ModelError::value(
                     format!("weights cannot be computed in {other:?}"),
@@ -190,27 +183,63 @@ impl WeightFiles {
                 ));
             }
         };
-        release(&shard.map, &place.bytes);
         Ok(tensor.to_device(device)?)
     }
 
-    /// The tensor of `spec`, where its numbers are stored one by one in `dtype` as a folder has them. Errors: it is missing or of
+    /// Whether [`WeightFiles::read_into`] can read the tensor of `spec`. Errors: it is missing or of another shape.
+    pub(crate) fn is_numbers(&self, spec: &TensorSpec) -> Result<bool, ModelError> {
+        Ok(!matches!(self.checked_place(spec)?.encoding, Encoding::Nf4(_) | Encoding::Other(_)))
+    }
+
+    /// Reads the tensor of `spec` into memory of f32 or f64 on the host.
+    ///
+    /// Errors: as [`WeightFiles::get`]; it is stored in the blocks of NF4.
+    pub(crate) fn read_into(&self, spec: &TensorSpec, room: &Tensor) -> Result<(), ModelError> {
+        let place = self.checked_place(spec)?;
+        self.stored_dtype_at(place)?;
+        let bytes = self.bytes(place);
+        let read = match room.dtype() {
+            DType::F64 => with_slice_mut(room, |values| decode_into(place, bytes, values, f64::from))?,
+            _ => with_slice_mut(room, |values: &mut [f32]| decode_into(place, bytes, values, |x| x))?,
+        };
+        self.read_out(place, read)
+    }
+
+    /// A tensor's numbers, converted.
+    fn decoded<T: Copy + Default + Send>(
+        &self,
+        place: &TensorLocation,
+        convert: impl Fn(f32) -> T + Sync,
+    ) -> Result<Vec<T>, ModelError> {
+        self.stored_dtype_at(place)?;
+        let mut values = vec![T::default(); place.element_count()];
+        let read = decode_into(place, self.bytes(place), &mut values, convert);
+        self.read_out(place, read)?;
+        Ok(values)
+    }
+
+    /// Lets go of the pages of a tensor that was read, and names the number that is not finite.
+    fn read_out(&self, place: &TensorLocation, read: Result<(), usize>) -> Result<(), ModelError> {
+        let shard = &self.shards[place.shard];
+        read.map_err(|index| not_finite(&shard.path, &place.stored_name, index))?;
+        release(&shard.map, &place.bytes);
+        Ok(())
+    }
+
+    /// The tensor of `spec`, where its numbers can be read piece by piece, to be computed with in `dtype`. Errors: it is missing or of
     /// another shape.
-    pub(super) fn plain(
+    pub(super) fn streamed(
         &self,
         spec: &TensorSpec,
         dtype: DType,
-    ) -> Result<Option<PlainTensor<'_>>, ModelError> {
+    ) -> Result<Option<StreamedTensor<'_>>, ModelError> {
         let place = self.checked_place(spec)?;
+        let is_streamed = matches!(place.encoding, Encoding::Plain(_) | Encoding::Blocks(_))
+            && !matches!(place.adjustment, Adjustment::UnpairRows { .. });
         let is_plain = matches!(place.encoding, Encoding::Plain(stored) if stored.dtype() == dtype)
             && place.adjustment == Adjustment::None;
-        let shard = &self.shards[place.shard];
-        Ok(is_plain.then(|| PlainTensor {
-            path: &shard.path,
-            file_bytes: shard.map.len(),
-            stored_name: &place.stored_name,
-            bytes: place.bytes.clone(),
-        }))
+        let MappedShard { path, map } = &self.shards[place.shard];
+        Ok(is_streamed.then_some(StreamedTensor { path, map, place, is_plain }))
     }
 
     /// The matrix of this name, where it is stored as NF4. Errors: another shape than `spec` says, scales that are not

@@ -1,31 +1,36 @@
 //! Weights from files to a GPU without a detour: threads read pieces of the files into pinned memory, from which the GPU copies
-//! them to where they are computed with, while others are read. Only for numbers that are stored as they are computed with; what
-//! must be decoded is decoded on the host (`WeightFiles::get`).
+//! them to where they are computed with, while others are read. Numbers that are not stored as they are computed with are decoded by the
+//! threads that read them. What the whole of a tensor is needed for (NF4, rows that change places) is left to `WeightFiles::get`.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::finite::first_not_finite;
 use super::pipeline::stream;
-use super::plain::PlainTensor;
 use super::read::{WeightFiles, not_finite};
+use super::streamed::StreamedTensor;
 use crate::architecture::TensorSpec;
 use crate::error::ModelError;
-use crate::gpu::{DeviceMark, Gpu, StagingBuffer, address};
+use crate::gpu::{DeviceMark, Gpu, StagingBuffer, address, bytes_of};
 
-/// Bytes of a piece: what a thread reads and looks through while it is in the processor's cache, and enough for a copy to run at
-/// the bus's rate.
+/// Bytes of a piece: enough for a copy to run at the bus's rate, and whole blocks of every format.
 const PIECE: usize = 1 << 20;
+
+/// Bytes that a thread reads and then looks through: a quarter of the smallest second-level cache of a server's core, so that they are
+/// still there.
+const STRIDE: usize = 1 << 18;
 
 /// Buffers in all, and those of them that may be on their way to the GPU.
 const BUFFERS: usize = 16;
 const UNDER_WAY: usize = 8;
 
-/// Threads that read: four copy out of the page cache as fast as a PCIe bus takes it.
-const READERS: usize = 4;
+/// Threads that read at most where nothing is decoded: four copy out of the page cache as fast as a PCIe bus takes it.
+const MOST_READERS: usize = 4;
 
 /// Tensors that are to be brought to a GPU.
 pub(crate) struct StagedWeights<'f> {
@@ -33,8 +38,7 @@ pub(crate) struct StagedWeights<'f> {
     gpu: Gpu,
     dtype: DType,
     sources: Vec<SourceFile>,
-    /// Stored names, and the tensors' files.
-    tensors: Vec<(String, usize)>,
+    tensors: Vec<StagedTensor<'f>>,
     pieces: Vec<StagedPiece>,
 }
 
@@ -43,19 +47,24 @@ struct SourceFile {
     file: File,
 }
 
-/// Some bytes of a tensor, and their address on the GPU.
+/// A tensor, and which of the files it is in.
+struct StagedTensor<'f> {
+    stored: StreamedTensor<'f>,
+    source: usize,
+}
+
+/// Some bytes of a tensor as it is computed with, and their address on the GPU.
 struct StagedPiece {
     tensor: usize,
     /// In the tensor.
     first: usize,
-    /// In the file.
-    offset: u64,
     length: usize,
     to: u64,
 }
 
 /// Why a piece did not arrive.
 enum LoadTrouble {
+    /// Of which file.
     Read(usize, std::io::Error),
     Device(candle_core::Error),
 }
@@ -74,9 +83,9 @@ impl<'f> StagedWeights<'f> {
         Ok((is_known && cfg!(target_endian = "little")).then_some(fresh))
     }
 
-    /// Whether the tensor of `spec` can be brought as it is stored. Errors: it is missing or of another shape.
+    /// Whether the tensor of `spec` can be brought piece by piece. Errors: it is missing or of another shape.
     pub(crate) fn takes(&self, spec: &TensorSpec) -> Result<bool, ModelError> {
-        Ok(self.files.plain(spec, self.dtype)?.is_some())
+        Ok(self.files.streamed(spec, self.dtype)?.is_some())
     }
 
     /// Memory for some tensors, one below the other, that [`StagedWeights::load`] writes.
@@ -86,12 +95,10 @@ impl<'f> StagedWeights<'f> {
 
     /// Plans the tensor of `spec`, which [`StagedWeights::takes`], for the rows `room`.
     pub(crate) fn add(&mut self, spec: &TensorSpec, room: &Tensor) -> Result<(), ModelError> {
-        let plain = self.files.plain(spec, self.dtype)?;
-        let Some(PlainTensor { path, file_bytes, stored_name, bytes }) = plain else {
-            return Err(
-                candle_core::Error::Msg(format!("{} is not stored as {:?}", spec.name, self.dtype)).into()
-            );
+        let Some(stored) = self.files.streamed(spec, self.dtype)? else {
+            return Err(candle_core::Error::Msg(format!("{} is not stored in pieces", spec.name)).into());
         };
+        let (path, file_bytes) = (stored.path, stored.map.len());
         let source = match self.sources.iter().position(|source| source.path == path) {
             Some(source) => source,
             None => {
@@ -107,11 +114,15 @@ impl<'f> StagedWeights<'f> {
             }
         };
         let (tensor, to) = (self.tensors.len(), address(room)?);
-        self.tensors.push((stored_name.to_owned(), source));
-        for first in (0..bytes.len()).step_by(PIECE) {
-            let length = PIECE.min(bytes.len() - first);
-            let (offset, to) = ((bytes.start + first) as u64, to + first as u64);
-            self.pieces.push(StagedPiece { tensor, first, offset, length, to });
+        let bytes = bytes_of(room);
+        self.tensors.push(StagedTensor { stored, source });
+        for first in (0..bytes).step_by(PIECE) {
+            self.pieces.push(StagedPiece {
+                tensor,
+                first,
+                length: PIECE.min(bytes - first),
+                to: to + first as u64,
+            });
         }
         Ok(())
     }
@@ -130,14 +141,26 @@ impl<'f> StagedWeights<'f> {
         let buffers = (0..count).map(|_| gpu.staging(size)).collect::<candle_core::Result<Vec<_>>>()?;
         // The first number that is not finite, by its piece: later pieces may be read earlier.
         let bad = Mutex::new(None::<(usize, usize)>);
+        let found_bad = |piece: &StagedPiece, index: usize| {
+            let found = (piece.tensor, piece.first / dtype.size_in_bytes() + index);
+            let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
+            *bad = Some(bad.map_or(found, |before| before.min(found)));
+        };
         let read = |piece: &StagedPiece, bytes: &mut [u8]| {
-            let bytes = &mut bytes[..piece.length];
-            let SourceFile { file, .. } = &sources[tensors[piece.tensor].1];
-            read_at(file, bytes, piece.offset).map_err(|error| LoadTrouble::Read(piece.tensor, error))?;
-            if let Some(index) = first_not_finite(bytes, dtype) {
-                let found = (piece.tensor, piece.first / dtype.size_in_bytes() + index);
-                let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
-                *bad = Some(bad.map_or(found, |before| before.min(found)));
+            let (StagedTensor { stored, source }, room) =
+                (&tensors[piece.tensor], &mut bytes[..piece.length]);
+            if !stored.is_plain {
+                let bad = stored.decode(piece.first / dtype.size_in_bytes(), room, dtype);
+                bad.into_iter().for_each(|index| found_bad(piece, index));
+                return Ok(());
+            }
+            let offset = stored.bytes().start + piece.first;
+            for (stride, bytes) in room.chunks_mut(STRIDE).enumerate() {
+                let first = stride * STRIDE;
+                read_at(&sources[*source].file, bytes, (offset + first) as u64)
+                    .map_err(|error| LoadTrouble::Read(*source, error))?;
+                let bad = first_not_finite(bytes, dtype);
+                bad.into_iter().for_each(|index| found_bad(piece, first / dtype.size_in_bytes() + index));
             }
             Ok(())
         };
@@ -154,18 +177,22 @@ impl<'f> StagedWeights<'f> {
             }
             Ok(())
         };
-        let outcome = stream(&pieces, buffers, READERS, read, sink);
+        // The thread that hands pieces to the GPU waits for most of the time.
+        let most_readers =
+            if tensors.iter().all(|tensor| tensor.stored.is_plain) { MOST_READERS } else { BUFFERS };
+        let readers = thread::available_parallelism().map_or(1, |cores| cores.get().min(most_readers));
+        let outcome = stream(&pieces, buffers, readers, read, sink);
         // Also after an error: the GPU still reads them.
         let arrived = under_way.iter().try_for_each(|(mark, _)| mark.wait());
         outcome.map_err(|trouble| match trouble {
-            LoadTrouble::Read(tensor, error) => ModelError::io(&sources[tensors[tensor].1].path, error),
+            LoadTrouble::Read(source, error) => ModelError::io(&sources[source].path, error),
             LoadTrouble::Device(error) => error.into(),
         })?;
         arrived?;
         match bad.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((tensor, index)) => {
-                let (stored_name, source) = &tensors[tensor];
-                Err(not_finite(&sources[*source].path, stored_name, index))
+                let stored = &tensors[tensor].stored;
+                Err(not_finite(stored.path, &stored.place.stored_name, index))
             }
             None => Ok(()),
         }
@@ -188,54 +215,84 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
     file.read_exact(bytes)
 }
 
-/// The place of the first NaN or infinity among numbers of `dtype`: those whose exponent has all its bits.
-fn first_not_finite(bytes: &[u8], dtype: DType) -> Option<usize> {
-    /// Numbers that are looked at together, without a branch among them.
-    const TOGETHER: usize = 256;
-    fn first<const N: usize>(bytes: &[u8], is_bad: impl Fn([u8; N]) -> bool + Copy) -> Option<usize> {
-        let numbers = bytes.as_chunks::<N>().0;
-        let blocks = numbers.chunks(TOGETHER).enumerate();
-        let any = |block: &[[u8; N]]| block.iter().fold(false, |any, &number| any | is_bad(number));
-        for (place, block) in blocks {
-            if any(block) {
-                return block.iter().position(|&number| is_bad(number)).map(|at| place * TOGETHER + at);
-            }
-        }
-        None
-    }
-    let all_ones = |mask: u16| move |number| u16::from_le_bytes(number) & mask == mask;
-    match dtype {
-        DType::BF16 => first(bytes, all_ones(0x7F80)),
-        DType::F16 => first(bytes, all_ones(0x7C00)),
-        _ => first(bytes, |number| u32::from_le_bytes(number) & 0x7F80_0000 == 0x7F80_0000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use candle_core::{Result, bail};
+
     use super::*;
+    use crate::architecture::{ParameterKind, StoredDtype};
+    use crate::gpu::{Captured, Gemm, Launch, Launcher, PageLocker, emulate};
+    use crate::weights::safetensors;
+
+    /// A device of the host's memory.
+    struct CopyingDevice;
+
+    impl PageLocker for CopyingDevice {}
+
+    impl Launcher for CopyingDevice {
+        fn launch(&self, launch: &Launch) -> Result<()> {
+            bail!("no {} here", launch.kernel)
+        }
+
+        fn gemm(&self, _: &Gemm) -> Result<()> {
+            bail!("no product here")
+        }
+
+        fn begin_capture(&self) -> Result<()> {
+            bail!("nothing is recorded")
+        }
+
+        fn end_capture(&self) -> Result<Box<dyn Captured>> {
+            bail!("nothing is recorded")
+        }
+    }
+
+    /// Numbers of three pieces in f32, two in bf16.
+    const COUNT: usize = 2 * (PIECE / 4) + 1000;
+
+    fn staged(path: &std::path::Path, dtype: DType) -> std::result::Result<Tensor, ModelError> {
+        let files = WeightFiles::open_file(path)?;
+        let spec = TensorSpec { name: "x".to_owned(), shape: vec![COUNT], kind: ParameterKind::Matrix };
+        let _device = emulate(Arc::new(CopyingDevice));
+        let mut weights = StagedWeights::new(&files, dtype, &Device::Cpu)?.unwrap();
+        assert!(weights.takes(&spec)?);
+        let room = weights.room(&spec.shape)?;
+        weights.add(&spec, &room)?;
+        weights.load()?;
+        Ok(room)
+    }
 
     #[test]
-    fn numbers_that_are_not_finite_are_found_where_they_are() {
-        let mut numbers: Vec<half::bf16> =
-            (0..5000).map(|i| half::bf16::from_f32(i as f32 - 2500.0)).collect();
-        let bytes = |numbers: &[half::bf16]| -> Vec<u8> {
-            numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
-        };
-        numbers[7] = half::bf16::MAX;
-        assert_eq!(first_not_finite(&bytes(&numbers), DType::BF16), None);
-        for (place, bad) in
-            [(4999, half::bf16::NAN), (1023, half::bf16::NEG_INFINITY), (0, half::bf16::INFINITY)]
-        {
-            numbers[place] = bad;
-            assert_eq!(first_not_finite(&bytes(&numbers), DType::BF16), Some(place));
-        }
-        for (dtype, bad, good) in [
-            (DType::F32, f32::NAN.to_le_bytes().to_vec(), f32::MAX.to_le_bytes().to_vec()),
-            (DType::F16, half::f16::NAN.to_le_bytes().to_vec(), half::f16::MAX.to_le_bytes().to_vec()),
-        ] {
-            assert_eq!(first_not_finite(&[good.clone(), good.clone()].concat(), dtype), None);
-            assert_eq!(first_not_finite(&[good, bad].concat(), dtype), Some(1));
+    fn numbers_arrive_as_they_are_computed_with_however_they_are_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut numbers: Vec<f32> = (0..COUNT).map(|index| (index as f32).sin()).collect();
+        for stored in [StoredDtype::F32, StoredDtype::Bf16, StoredDtype::F16] {
+            for bad in [None, Some(3), Some(COUNT - 1), Some(PIECE / 4 + STRIDE / 4)] {
+                let path = folder.path().join(format!("{}.safetensors", stored.safetensors_name()));
+                let before = bad.map(|bad| std::mem::replace(&mut numbers[bad], f32::INFINITY));
+                let tensor = Tensor::from_slice(&numbers, COUNT, &Device::Cpu).unwrap();
+                safetensors::write(&path, &[("x", &tensor)], stored).unwrap();
+                for dtype in [DType::F32, DType::BF16] {
+                    match bad {
+                        None => {
+                            let want = tensor.to_dtype(stored.dtype()).unwrap().to_dtype(DType::F32).unwrap();
+                            let want = want.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+                            let found = staged(&path, dtype).unwrap().to_dtype(DType::F32).unwrap();
+                            assert!(found.to_vec1::<f32>().unwrap() == want.to_vec1::<f32>().unwrap());
+                        }
+                        Some(bad) => {
+                            let error = staged(&path, dtype).unwrap_err().to_string();
+                            let words = format!("tensor x holds a NaN or an infinity at flat index {bad}");
+                            assert!(error.contains(&words), "{error}");
+                        }
+                    }
+                }
+                if let (Some(bad), Some(before)) = (bad, before) {
+                    numbers[bad] = before;
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Result, bail};
-use selfplay_model::gpu::{Captured, DeviceMark, Gemm, Launch, Launcher, StagingBuffer};
+use selfplay_model::gpu::{Captured, DeviceMark, Gemm, Launch, Launcher, PageLocker, StagingBuffer};
 
 use super::{Emulator, Recorded};
 
@@ -118,6 +118,8 @@ impl LateEmulator {
         }
     }
 }
+
+impl PageLocker for LateEmulator {}
 
 impl Launcher for LateEmulator {
     fn launch(&self, launch: &Launch) -> Result<()> {

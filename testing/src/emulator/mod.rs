@@ -19,7 +19,7 @@ use candle_core::{DType, Result, bail};
 use half::bf16;
 use libloading::Library;
 use selfplay_model::gpu::{
-    Argument, Captured, Emulation, Gemm, KERNELS, Launch, Launcher, Operand, TensorMap, emulate,
+    Argument, Captured, Emulation, Gemm, KERNELS, Launch, Launcher, Operand, PageLocker, TensorMap, emulate,
 };
 use selfplay_records::atomic;
 
@@ -224,6 +224,8 @@ fn slot(argument: &Argument) -> [u64; 16] {
     slot[0] = u64::from_ne_bytes(bytes);
     slot
 }
+
+impl PageLocker for Emulator {}
 
 impl Launcher for Emulator {
     /// Also fails where the arguments are not of the kernel's parameters' number and types, which a GPU does not see.

@@ -55,30 +55,12 @@ FOR_BOTH(fp8_quantize, fp8_quantize, (uint8_t* codes, float* scales, const bf16*
 #define FP8_DEPTH 64
 #define FP8_STAGES 4
 
-// acc [WM, WN] += a [WM, K_STEP] · b [WN, K_STEP]ᵀ for one warp. In bytes the matrices lie as those of 16-bit numbers do.
-template <int K_STEP, int WM, int WN>
-__device__ __forceinline__ void warp_product(float (&acc)[WM / 16][WN / 8][4], const uint8_t* a, const uint8_t* b) {
-    constexpr int STRIDE = Tile<uint8_t, K_STEP>::STRIDE;
-    const int lane = threadIdx.x % WARP;
-    a += lane % 16 * STRIDE + lane / 16 * 16;
-    b += (lane % 8 + lane / 16 * 8) * STRIDE + lane / 8 % 2 * 16;
-#pragma unroll
-    for (int k = 0; k < K_STEP; k += 32) {
-        uint32_t fa[WM / 16][4];
-#pragma unroll
-        for (int i = 0; i < WM / 16; i++) ldmatrix_x4(fa[i], a + i * 16 * STRIDE + k);
-#pragma unroll
-        for (int n = 0; n < WN / 16; n++) {
-            uint32_t fb[4];
-            ldmatrix_x4(fb, b + n * 16 * STRIDE + k);
-#pragma unroll
-            for (int i = 0; i < WM / 16; i++) {
-                mma_e4m3_16x8x32(acc[i][2 * n], fa[i], fb[0], fb[1]);
-                mma_e4m3_16x8x32(acc[i][2 * n + 1], fa[i], fb[2], fb[3]);
-            }
-        }
+template <>
+struct MatrixUnit<uint8_t> {
+    static __device__ __forceinline__ void add_product(float (&acc)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+        mma_e4m3_16x8x32(acc, a, b0, b1);
     }
-}
+};
 
 // One block to ROWS × COLUMNS of C, its warps side by side in tiles of WM × WN; k is a multiple of 32.
 template <class Out, int ROWS, int COLUMNS, int WM, int WN>
