@@ -3,6 +3,7 @@
 
 mod gpu_steps;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -12,10 +13,14 @@ use selfplay_model::check::{
 };
 use selfplay_model::cpu::storage::with_slice_mut;
 use selfplay_model::decoder::{DecodeGraphs, DeviceStep, KeepPlan};
+use selfplay_model::gpu::{HopperKernels, start_profile};
 use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
 use selfplay_model::ops::elementwise::scale_assign;
-use selfplay_model::{Decoder, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads};
+use selfplay_model::{
+    Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads,
+};
 use selfplay_testing::Emulator;
+use selfplay_testing::decoder::{config, decoder_in};
 use selfplay_testing::families::{self, FAMILIES, decoder, gradients, numbers};
 
 /// The same numbers in another dtype, in memory of its own.
@@ -56,6 +61,59 @@ fn kernels_for_hopper() {
     assert!(found.len() > 35, "{}", found.len());
     for comparison in &found {
         assert!(comparison.is_ok(), "{comparison:?}");
+    }
+}
+
+/// The names of the kernels with "attention" in them that `work` launches.
+fn attention_kernels(work: impl FnOnce()) -> Vec<String> {
+    let recording = start_profile(&Device::Cpu).unwrap();
+    work();
+    let rows = recording.finish().unwrap().rows;
+    let names: BTreeSet<String> = rows.into_iter().flat_map(|row| row.kernels.into_keys()).collect();
+    names.into_iter().filter(|name| name.contains("attention")).collect()
+}
+
+/// Log-probs under a policy, scores (rows of the last block alone) and a training step go through the same attention, that for Hopper
+/// where it is chosen, and have the same hidden states.
+#[test]
+fn every_pass_over_a_packed_batch_takes_the_same_kernels() {
+    let Some(_gpu) = Emulator::start() else { return };
+    let keys = serde_json::json!({"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1});
+    let decoder = decoder_in(&config(keys), 3, DType::BF16);
+    let mut batch = PackedBatch::new();
+    let prompt = batch.push(&[5, 6, 7, 8, 9]);
+    batch.push_after(prompt, &[10, 11, 12]);
+    batch.push_after(prompt, &[13, 14]);
+    let rows = [4, 6, 9];
+    for (chosen, forward, backward) in [
+        (HopperKernels::ALL, "hopper_attention_forward_64", "hopper_attention_backward_64"),
+        (HopperKernels::NONE, "attention_forward_bf16_64", "attention_backward_keys_values_bf16_64"),
+    ] {
+        chosen.run(|| {
+            let mut hidden = Vec::new();
+            let kept = |keep| decoder.forward_train(&batch, keep).unwrap();
+            let mut of = |work: &dyn Fn() -> Tensor| {
+                assert_eq!(attention_kernels(|| hidden.push(wide(&work()))), [forward]);
+            };
+            of(&|| kept(KeepPlan::LEAST).hidden().clone());
+            of(&|| kept(KeepPlan::ALL).hidden().clone());
+            of(&|| decoder.hidden(&batch).unwrap());
+            of(&|| decoder.hidden_rows(&batch, &rows).unwrap());
+            assert!(hidden[0] == hidden[1] && hidden[0] == hidden[2], "{chosen:?}");
+            for (some, &row) in hidden[3].chunks(128).zip(&rows) {
+                assert_eq!(some, &hidden[0][128 * row..][..128], "{chosen:?}");
+            }
+            let mut gradients = Gradients::zeros(decoder.parameters()).unwrap();
+            let all = attention_kernels(|| {
+                let tape = kept(KeepPlan::LEAST);
+                let d_hidden = tape.hidden().clone();
+                decoder.backward(tape, &d_hidden, &mut gradients).unwrap();
+            });
+            assert!(all.iter().any(|name| name == backward), "{all:?}");
+            let mut others =
+                all.iter().filter(|name| name.contains("hopper") != (chosen == HopperKernels::ALL));
+            assert!(others.all(|name| name.starts_with("attention_delta")), "{all:?}");
+        });
     }
 }
 

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 
 use selfplay_model::decoder::{KeepPlan, head_bytes};
+use selfplay_model::ops::attention::backward_bytes;
 use selfplay_model::{Decoder, PackedBatch, gpu, host_memory};
 
 use crate::TrainError;
@@ -79,6 +80,7 @@ impl ActivationMemory {
             }
         };
         let (shape, tokens, dtype) = (decoder.architecture(), batch.tokens(), decoder.dtype());
+        let bytes = bytes.saturating_sub(attention_bytes(decoder, tokens)?);
         let plan = KeepPlan::fitting(shape, tokens, dtype, bytes);
         let taken = |plan| (tokens * shape.training_values(plan) * dtype.size_in_bytes()) as u64;
         let least = taken(KeepPlan::LEAST);
@@ -103,6 +105,12 @@ impl ActivationMemory {
         );
         true
     }
+}
+
+/// Bytes that a backward over so many tokens makes for attention beside what is counted of a pass.
+pub(crate) fn attention_bytes(decoder: &Decoder, tokens: usize) -> Result<u64, TrainError> {
+    let shape = decoder.architecture();
+    Ok(backward_bytes(decoder.device(), shape.num_heads, shape.head_dim, decoder.dtype(), tokens)?)
 }
 
 /// Bytes that a pass of training may keep and make at present.

@@ -51,7 +51,7 @@ pub use objectives::{
     SftTrainSettings, TokenComparison, TokenGroup, TokenPair, UnpairedBuilder, best_example, load_anchors,
     pair_gradients, sft_example, sft_examples, token_pair,
 };
-pub use offload::{BLOCKS_THERE, BatchGradients, PagedGradients, StatePlace};
+pub use offload::{BLOCKS_THERE, BatchGradients, HostUpdates, PagedGradients, StatePlace};
 pub use settings::{
     BadOffload, BadRecompute, BadReferenceRule, BadZeroStage, DataEntry, EachIteration, LoraBias, LoraInit,
     LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, PairWeight, Recompute,

@@ -1,10 +1,10 @@
 //! A device whose copies are not done before somebody waits for them: who reads too early finds other numbers.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Result, bail};
-use selfplay_model::gpu::{CopyMark, HostCopies, PageLock, PageLocker};
+use selfplay_model::gpu::{CopyDone, CopyMark, CopyStart, HostCopies, PageLock, PageLocker};
 
 /// The copies, and what became of them.
 #[derive(Clone, Default)]
@@ -30,13 +30,16 @@ struct SlowMark {
     from: u64,
     to: u64,
     bytes: usize,
-    is_done: AtomicBool,
+    /// Whoever waits second finds it done.
+    is_done: Mutex<bool>,
     seen: Arc<SeenCopies>,
 }
 
 impl CopyMark for SlowMark {
     fn wait(&self) -> Result<()> {
-        if !self.is_done.swap(true, Ordering::Relaxed) {
+        let mut is_done = self.is_done.lock().unwrap();
+        if !*is_done {
+            *is_done = true;
             self.seen.under_way.fetch_sub(1, Ordering::Relaxed);
             // SAFETY: both memories are tensors', which whoever asked for the copy keeps until now.
             unsafe { std::ptr::copy(self.from as *const u8, self.to as *mut u8, self.bytes) };
@@ -68,7 +71,7 @@ impl SlowCopies {
         }
         let under_way = seen.under_way.fetch_add(1, Ordering::Relaxed) + 1;
         seen.most.fetch_max(under_way, Ordering::Relaxed);
-        Ok(Box::new(SlowMark { from, to, bytes, is_done: AtomicBool::new(false), seen }))
+        Ok(Box::new(SlowMark { from, to, bytes, is_done: Mutex::new(false), seen }))
     }
 }
 
@@ -80,12 +83,22 @@ impl PageLocker for SlowCopies {
 }
 
 impl HostCopies for SlowCopies {
-    fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+    fn to_host(&self, device: u64, host: u64, bytes: usize, _start: CopyStart) -> Result<Box<dyn CopyMark>> {
         self.start(device, host, bytes)
     }
 
-    fn to_device(&self, host: u64, device: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+    fn to_device(
+        &self,
+        host: u64,
+        device: u64,
+        bytes: usize,
+        _start: CopyStart,
+    ) -> Result<Box<dyn CopyMark>> {
         self.start(host, device, bytes)
+    }
+
+    fn work_mark(&self) -> Result<Box<dyn CopyMark>> {
+        Ok(Box::new(CopyDone))
     }
 
     fn finish(&self) -> Result<()> {

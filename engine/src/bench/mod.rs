@@ -4,6 +4,7 @@
 //! line has its time, its floor (operations over the measured rate of a large product, or bytes over the measured rate
 //! of a large copy, whichever is longer) and the share of the floor in the time.
 
+mod beside;
 mod ceilings;
 mod check;
 mod floor;

@@ -10,6 +10,7 @@ use selfplay_trainer::{
     PromptResponse, StatePlace, TokenPair, TrainSettings, log_probs, pair_gradients,
 };
 
+use super::beside::BesideSteps;
 use super::work::pairs;
 use super::{Bench, Measurement, fault, median, timed};
 use crate::error::{EngineError, Result};
@@ -87,8 +88,11 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
     let pairs = pairs(bench);
     let batch: Vec<&TokenPair> = pairs.iter().collect();
     let memory = ActivationMemory::new(bench.recompute);
-    let (tokens, loss_tokens) = (bench.micro_batch_tokens, LossTokens::Responses);
-    let pass = MicroBatches { tokens, memory: &memory, loss_tokens };
+    let pass = MicroBatches {
+        tokens: bench.micro_batch_tokens,
+        memory: &memory,
+        loss_tokens: LossTokens::Responses,
+    };
     let mut optimizer = Optimizer::placed(&settings, decoder.parameters(), place.is_host())?;
     let mut stages: [Vec<f64>; 4] = Default::default();
     take_peak(&bench.device).map_err(fault)?;
@@ -143,12 +147,24 @@ pub(super) fn train(bench: &Bench) -> Result<Vec<Measurement>> {
         let [everything, attention, input] = plan.counts(bench.policy.num_layers);
         line = line.with("blocks kept", format!("{everything} whole, {attention} attention, {input} input"));
     }
-    Ok(vec![
+    let mut lines = vec![
         line,
         bench.line("  forward and backward of all micro-batches", passes, 0.0, flops),
         bench.line("  gradients to zero", zeroing, 4.0 * parameters, 0.0),
         bench.line("  gradient norm", norm, 4.0 * parameters, 0.0),
         // Gradient read; weight and square average read and written; the copy written.
         bench.line("  clip, RMSProp and copy", update, (20.0 + copy) * parameters, 0.0),
-    ])
+    ];
+    if place.is_host() {
+        for (name, max_norm) in [
+            ("training step, updates beside the passes", 1.0),
+            ("training step, the same without clipping", 0.0),
+        ] {
+            let steps = BesideSteps { pairs: &batch, settings: &settings, pass, max_norm };
+            let seconds = steps.seconds(bench, &mut decoder, &mut gradients, &mut optimizer)?;
+            let line = bench.line_of_parts(name, seconds, &parts);
+            lines.push(line.with("tokens/s", (tokens as f64 / seconds).round()));
+        }
+    }
+    Ok(lines)
 }

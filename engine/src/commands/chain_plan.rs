@@ -15,6 +15,7 @@ use crate::commands::print;
 use crate::console::units::{count, size, size_at_least};
 use crate::error::{EngineError, Result};
 use crate::inputs::model_files::config_folder;
+use crate::plan::host_room::HostPlan;
 use crate::plan::memory::{self, Models};
 use crate::plan::smaller::smaller;
 use crate::recipe::{LinkCommand, ModelSource, Recipe};
@@ -93,14 +94,19 @@ fn training(
     let _ = writeln!(text, "  {} parameters", count(policy.parameter_count() as u64));
     run_plan::section(text, "memory while training", &bytes);
     let offloaded = memory::offloaded_bytes(&models, settings, bound);
-    if offloaded > 0 {
-        run_plan::line(text, "in the host's memory, while training", &size(offloaded));
-    }
+    run_plan::host_section(text, offloaded, asked.host.as_ref());
     run_plan::available(text, asked.memory.as_ref(), asked.device);
     let as_trained = Recipe { train: settings.clone(), ..recipe.clone() };
     disk(text, &policy, &as_trained);
     let Some(memory) = asked.memory.as_ref().filter(|memory| bytes.total() > memory.bytes) else {
-        return Ok(None);
+        let plan = HostPlan {
+            name: &format!("link {}", link.name),
+            models: &models,
+            settings,
+            section: &format!("{}.{section}", link.key()),
+            device: bound,
+        };
+        return Ok(asked.host.as_ref().and_then(|host| plan.refusal(host)));
     };
     let need = format!(
         "link {} needs about {} for training, more than the {} of {}",

@@ -23,6 +23,9 @@ pub struct Args {
     /// What needs more memory is refused; absent: what the device has.
     #[arg(long, value_name = "SIZE", help = "Refuse what needs more: 141GB, 24GiB [what there is]")]
     pub memory: Option<ByteSize>,
+    /// What a training leaves to the host of a GPU must fit into it; absent: what this machine has, unless --memory is given.
+    #[arg(long, value_name = "SIZE", help = "Memory of the GPU's machine: 128GB [this one's]")]
+    pub host_memory: Option<ByteSize>,
     /// Times from here too: of bench --json, or of gpu.sh
     ///
     /// What `selfplay bench --json` wrote, or a folder of benches/gpu.sh.
@@ -45,8 +48,12 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             args.recipe.display()
         )));
     }
-    let asked =
-        PlanTarget { device, memory: device::memory(args.memory, device), rates: Rates::load(&args.rates)? };
+    let asked = PlanTarget {
+        device,
+        memory: device::memory(args.memory, device),
+        host: device::host(args.host_memory, args.memory),
+        rates: Rates::load(&args.rates)?,
+    };
     if let Some(text) = ChainText::read(&args.recipe, &common.set)? {
         return chain_plan::plan(text, &asked);
     }

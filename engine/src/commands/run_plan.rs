@@ -15,6 +15,7 @@ use crate::inputs::model_files::config_folder;
 use crate::inputs::usable_prompts::without_stop;
 use crate::plan::device::AvailableMemory;
 use crate::plan::fit::{self, Planned};
+use crate::plan::host_room::HostPlan;
 use crate::plan::lengths::Lengths;
 use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
 use crate::plan::rates::Rates;
@@ -27,6 +28,8 @@ pub(super) struct PlanTarget {
     pub(super) device: DeviceChoice,
     /// What there is, where it is known.
     pub(super) memory: Option<AvailableMemory>,
+    /// What its host has, where it is known.
+    pub(super) host: Option<AvailableMemory>,
     pub(super) rates: Rates,
 }
 
@@ -69,10 +72,7 @@ pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Optio
     let times = time::times(recipe, &models, &asked.rates, prompts, bound);
     let mut text = head(recipe, &models);
     memory_section(&mut text, &needs, memory, device);
-    let offloaded = memory::offloaded_bytes(&models, &recipe.train, bound);
-    if offloaded > 0 {
-        line(&mut text, "in the host's memory, while training", &size(offloaded));
-    }
+    host_section(&mut text, memory::offloaded_bytes(&models, &recipe.train, bound), asked.host.as_ref());
     disk_section(&mut text, recipe, policy, prompts);
     let lengths = Lengths::of(recipe, policy);
     time_section(&mut text, &times, lengths, prompts, device);
@@ -85,7 +85,26 @@ pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Optio
     }
     let planned = Planned { recipe, policy, preference, device };
     let refusal = memory.and_then(|memory| fit::refusal(&planned, &needs, memory));
+    let host_plan = HostPlan {
+        name: &recipe.name,
+        models: &models,
+        settings: &recipe.train,
+        section: "train",
+        device: bound,
+    };
+    let refusal = refusal.or_else(|| host_plan.refusal(asked.host.as_ref()?));
     Ok((text, refusal))
+}
+
+/// What a training leaves to the host's memory, and what that has.
+pub(super) fn host_section(text: &mut String, offloaded: u64, host: Option<&AvailableMemory>) {
+    if offloaded == 0 {
+        return;
+    }
+    line(text, "in the host's memory, while training", &size(offloaded));
+    if let Some(host) = host {
+        line(text, &format!("there is ({})", host.owner), &size(host.bytes));
+    }
 }
 
 /// The recipe with the form that its policy, whose configuration is in `folder`, is stored in.

@@ -19,6 +19,7 @@ use super::policy::Policy;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
+use crate::ranks::shared_work::SharedWork;
 use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};

@@ -64,6 +64,16 @@ pub(crate) fn memory(given: Option<ByteSize>, device: DeviceChoice) -> Option<Av
     }
 }
 
+/// What the host of a device has: `--host-memory`, else this machine's memory, if the device is this machine's and not one whose
+/// memory was given. `None` where that is not known.
+pub(crate) fn host(given: Option<ByteSize>, device: Option<ByteSize>) -> Option<AvailableMemory> {
+    match (given, device) {
+        (Some(ByteSize(bytes)), _) => Some(AvailableMemory { bytes, owner: "--host-memory".to_owned() }),
+        (None, Some(_)) => None,
+        (None, None) => of_machine(),
+    }
+}
+
 /// All memory of a GPU, where this build can open one and it is there.
 fn of_gpu(device: DeviceChoice) -> Option<AvailableMemory> {
     let memory = gpu::memory(&device.open().ok()?).ok()??;
@@ -105,5 +115,8 @@ mod tests {
     fn what_is_given_goes_before_what_the_device_has() {
         let given = memory(Some(ByteSize(5)), DeviceChoice::Cuda(0));
         assert_eq!(given, Some(AvailableMemory { bytes: 5, owner: "--memory".to_owned() }));
+        assert_eq!(host(Some(ByteSize(7)), Some(ByteSize(5))).map(|host| host.bytes), Some(7));
+        assert_eq!(host(None, Some(ByteSize(5))), None);
+        assert_eq!(host(None, None), memory(None, DeviceChoice::Cpu));
     }
 }

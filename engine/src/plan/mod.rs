@@ -7,7 +7,7 @@
 //! lengths  what times are given for          cluster        all of it over several GPUs
 //! clock    seconds of a rank's part          gpu            what is published of GPUs
 //! smaller  settings that take less           state_bytes    what a training holds
-//! host_update  what an optimizer on the host adds
+//! host_update  what an optimizer on the host adds   host_room   whether the host has room
 //! ```
 
 mod clock;
@@ -15,6 +15,7 @@ pub(crate) mod cluster;
 pub(crate) mod device;
 pub(crate) mod fit;
 pub(crate) mod gpu;
+pub(crate) mod host_room;
 mod host_update;
 pub(crate) mod lengths;
 pub(crate) mod memory;

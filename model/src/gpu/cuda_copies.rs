@@ -7,7 +7,7 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStream, result};
 
 use super::cuda_page_lock;
-use super::host_copies::{CopyMark, HostCopies};
+use super::host_copies::{CopyMark, CopyStart, HostCopies};
 use super::page_lock::{PageLock, PageLocker};
 
 /// The streams of a device.
@@ -28,9 +28,13 @@ impl CudaCopies {
         Ok(Self { context, work: work.clone(), down, up })
     }
 
-    /// Has a copy's stream wait for all work that was started.
-    fn after_work(&self, copies: &CudaStream) -> Result<()> {
-        copies.wait(&self.work.record_event(None).w()?).w()
+    /// Has a copy's stream wait for all work that was started, if the copy is to.
+    fn begin(&self, copies: &CudaStream, start: CopyStart) -> Result<()> {
+        self.context.bind_to_thread().w()?;
+        match start {
+            CopyStart::AfterWork => copies.wait(&self.work.record_event(None).w()?).w(),
+            CopyStart::Now => Ok(()),
+        }
     }
 
     fn mark(&self, copies: &CudaStream) -> Result<Box<dyn CopyMark>> {
@@ -61,9 +65,8 @@ impl PageLocker for CudaCopies {
 }
 
 impl HostCopies for CudaCopies {
-    fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
-        self.context.bind_to_thread().w()?;
-        self.after_work(&self.down)?;
+    fn to_host(&self, device: u64, host: u64, bytes: usize, start: CopyStart) -> Result<Box<dyn CopyMark>> {
+        self.begin(&self.down, start)?;
         // SAFETY: the caller keeps both memories, and reads the host's only after the mark.
         unsafe {
             let to = std::slice::from_raw_parts_mut(host as *mut u8, bytes);
@@ -73,9 +76,8 @@ impl HostCopies for CudaCopies {
         self.mark(&self.down)
     }
 
-    fn to_device(&self, host: u64, device: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
-        self.context.bind_to_thread().w()?;
-        self.after_work(&self.up)?;
+    fn to_device(&self, host: u64, device: u64, bytes: usize, start: CopyStart) -> Result<Box<dyn CopyMark>> {
+        self.begin(&self.up, start)?;
         // SAFETY: as above.
         unsafe {
             let from = std::slice::from_raw_parts(host as *const u8, bytes);
@@ -83,6 +85,11 @@ impl HostCopies for CudaCopies {
         }
         .w()?;
         self.mark(&self.up)
+    }
+
+    fn work_mark(&self) -> Result<Box<dyn CopyMark>> {
+        self.context.bind_to_thread().w()?;
+        self.mark(&self.work)
     }
 
     fn finish(&self) -> Result<()> {

@@ -55,10 +55,15 @@ impl HopperKernels {
     /// # Errors
     /// Words in the variable that name none.
     pub(crate) fn on(gpu: &Gpu) -> Result<Self> {
+        if gpu.has_hopper() { Self::on_hopper() } else { Ok(Self::NONE) }
+    }
+
+    /// Those that would run on a GPU of compute capability 9.0, for whoever plans for one.
+    ///
+    /// # Errors
+    /// Words in the variable that name none.
+    pub fn on_hopper() -> Result<Self> {
         static FROM_ENVIRONMENT: OnceLock<std::result::Result<HopperKernels, String>> = OnceLock::new();
-        if !gpu.has_hopper() {
-            return Ok(Self::NONE);
-        }
         if let Some(chosen) = CHOSEN.get() {
             return Ok(chosen);
         }

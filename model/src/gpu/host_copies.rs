@@ -1,16 +1,25 @@
 //! Copies between a device's memory and the host's that run beside the device's work, by addresses alone.
 //!
-//! A copy to the host begins when all work that was started before it is done, and so does one to the device: what it
-//! overwrites is then no longer read. Work that is started later does not wait for either, unless [`CopyMark::device_waits`]
-//! says so. Whoever asked for a copy keeps both memories until it is done. Copies from and to locked pages (`page_lock.rs`) alone run
-//! beside the host's work too.
+//! A copy begins when all work that was started before it is done: what it reads is then written, and what it overwrites is no
+//! longer read. One whose caller has seen to that by itself may begin at once ([`CopyStart`]), however much work was started in
+//! the meantime. Work that is started later does not wait for either, unless [`CopyMark::device_waits`] says so. Whoever asked for
+//! a copy keeps both memories until it is done. Copies from and to locked pages (`page_lock.rs`) alone run beside the host's work too.
 
 use candle_core::Result;
 
 use super::page_lock::PageLocker;
 
-/// A copy that was started.
-pub trait CopyMark: Send {
+/// When a copy begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyStart {
+    /// When all work that was started before is done.
+    AfterWork,
+    /// At once: no work that is under way writes what it reads, or uses what it writes.
+    Now,
+}
+
+/// A copy that was started, or work.
+pub trait CopyMark: Send + Sync {
     /// Waits until it is done.
     ///
     /// # Errors
@@ -30,13 +39,19 @@ pub trait HostCopies: PageLocker + Send {
     ///
     /// # Errors
     /// What the device says.
-    fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>>;
+    fn to_host(&self, device: u64, host: u64, bytes: usize, start: CopyStart) -> Result<Box<dyn CopyMark>>;
 
     /// Starts a copy from the host to the device.
     ///
     /// # Errors
     /// What the device says.
-    fn to_device(&self, host: u64, device: u64, bytes: usize) -> Result<Box<dyn CopyMark>>;
+    fn to_device(&self, host: u64, device: u64, bytes: usize, start: CopyStart) -> Result<Box<dyn CopyMark>>;
+
+    /// A mark of all work that was started on the device until now.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn work_mark(&self) -> Result<Box<dyn CopyMark>>;
 
     /// Waits for all copies that were started: before memory goes that an error has left one on the way to.
     ///
@@ -45,7 +60,7 @@ pub trait HostCopies: PageLocker + Send {
     fn finish(&self) -> Result<()>;
 }
 
-/// Copies within one memory.
+/// Copies within one memory, where work is done when its call returns.
 pub struct PlainCopies;
 
 /// A copy that is done.
@@ -72,12 +87,22 @@ impl PlainCopies {
 impl PageLocker for PlainCopies {}
 
 impl HostCopies for PlainCopies {
-    fn to_host(&self, device: u64, host: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+    fn to_host(&self, device: u64, host: u64, bytes: usize, _start: CopyStart) -> Result<Box<dyn CopyMark>> {
         Ok(Self::copy(device, host, bytes))
     }
 
-    fn to_device(&self, host: u64, device: u64, bytes: usize) -> Result<Box<dyn CopyMark>> {
+    fn to_device(
+        &self,
+        host: u64,
+        device: u64,
+        bytes: usize,
+        _start: CopyStart,
+    ) -> Result<Box<dyn CopyMark>> {
         Ok(Self::copy(host, device, bytes))
+    }
+
+    fn work_mark(&self) -> Result<Box<dyn CopyMark>> {
+        Ok(Box::new(CopyDone))
     }
 
     fn finish(&self) -> Result<()> {

@@ -35,7 +35,7 @@ pub use cuda::open;
 pub(crate) use growing_tensor::GrowingTensor;
 pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
-pub use host_copies::{CopyDone, CopyMark, HostCopies, PlainCopies};
+pub use host_copies::{CopyDone, CopyMark, CopyStart, HostCopies, PlainCopies};
 pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
     TILE_COLUMNS, TensorMap,

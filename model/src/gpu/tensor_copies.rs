@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::host_copies::{CopyMark, HostCopies, PlainCopies};
+use super::host_copies::{CopyMark, CopyStart, HostCopies, PlainCopies};
 use super::page_lock::{PageLock, PageLocker};
 use super::{Gpu, address};
 
@@ -60,18 +60,28 @@ pub fn bytes_of(tensor: &Tensor) -> usize {
 ///
 /// # Errors
 /// Tensors that are not; what the device says.
-pub fn copy_to_host(copies: &dyn HostCopies, device: &Tensor, host: &Tensor) -> Result<Box<dyn CopyMark>> {
+pub fn copy_to_host(
+    copies: &dyn HostCopies,
+    device: &Tensor,
+    host: &Tensor,
+    start: CopyStart,
+) -> Result<Box<dyn CopyMark>> {
     same_size(device, host)?;
-    copies.to_host(address(device)?, address(host)?, bytes_of(host))
+    copies.to_host(address(device)?, address(host)?, bytes_of(host), start)
 }
 
 /// As [`copy_to_host`], the other way.
 ///
 /// # Errors
 /// As [`copy_to_host`].
-pub fn copy_to_device(copies: &dyn HostCopies, host: &Tensor, device: &Tensor) -> Result<Box<dyn CopyMark>> {
+pub fn copy_to_device(
+    copies: &dyn HostCopies,
+    host: &Tensor,
+    device: &Tensor,
+    start: CopyStart,
+) -> Result<Box<dyn CopyMark>> {
     same_size(device, host)?;
-    copies.to_device(address(host)?, address(device)?, bytes_of(host))
+    copies.to_device(address(host)?, address(device)?, bytes_of(host), start)
 }
 
 fn same_size(one: &Tensor, other: &Tensor) -> Result<()> {
@@ -85,6 +95,7 @@ fn same_size(one: &Tensor, other: &Tensor) -> Result<()> {
 mod tests {
     use candle_core::DType;
 
+    use super::CopyStart::{AfterWork, Now};
     use super::*;
 
     #[test]
@@ -92,14 +103,14 @@ mod tests {
         let device = Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap();
         let host = Tensor::zeros(12, DType::F32, &Device::Cpu).unwrap();
         let copies = host_copies(&Device::Cpu).unwrap();
-        copy_to_host(&*copies, &device, &host).unwrap().wait().unwrap();
+        copy_to_host(&*copies, &device, &host, AfterWork).unwrap().wait().unwrap();
         assert_eq!(host.to_vec1::<f32>().unwrap(), device.to_vec1::<f32>().unwrap());
         let part = device.narrow(0, 4, 2).unwrap();
         let two = Tensor::from_vec(vec![-1f32, -2.0], 2, &Device::Cpu).unwrap();
-        copy_to_device(&*copies, &two, &part).unwrap().device_waits().unwrap();
+        copy_to_device(&*copies, &two, &part, Now).unwrap().device_waits().unwrap();
         assert_eq!(device.narrow(0, 3, 4).unwrap().to_vec1::<f32>().unwrap(), [3.0, -1.0, -2.0, 6.0]);
-        assert!(copy_to_host(&*copies, &device, &two).is_err());
-        assert!(copy_to_host(&*copies, &part, &two.to_dtype(DType::F64).unwrap()).is_err());
+        assert!(copy_to_host(&*copies, &device, &two, Now).is_err());
+        assert!(copy_to_host(&*copies, &part, &two.to_dtype(DType::F64).unwrap(), Now).is_err());
         let locked = LockedTensor::new(&*copies, host.clone()).unwrap();
         assert_eq!(locked.tensor().dims(), [12]);
     }

@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Result, bail};
-use selfplay_model::gpu::{Captured, DeviceMark, Gemm, Launch, Launcher, PageLocker, StagingBuffer};
+use selfplay_model::gpu::{
+    Captured, DeviceMark, Gemm, Launch, Launcher, PageLock, PageLocker, StagingBuffer,
+};
 
 use super::{Emulator, Recorded};
 
@@ -119,7 +121,12 @@ impl LateEmulator {
     }
 }
 
-impl PageLocker for LateEmulator {}
+impl PageLocker for LateEmulator {
+    fn lock(&self, _host: u64, _bytes: usize) -> Option<Box<dyn PageLock>> {
+        self.work().counts.staging += 1;
+        None
+    }
+}
 
 impl Launcher for LateEmulator {
     fn launch(&self, launch: &Launch) -> Result<()> {
@@ -136,11 +143,6 @@ impl Launcher for LateEmulator {
         }
         self.tell(LateTask::Start(Recorded::Gemm(*gemm)));
         Ok(())
-    }
-
-    fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
-        self.work().counts.staging += 1;
-        Ok(StagingBuffer::plain(bytes))
     }
 
     fn begin_capture(&self) -> Result<()> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use selfplay_model::decoder::SegmentHooks;
 use selfplay_model::{Decoder, Gradients};
 
-use super::StatePlace;
 use super::pages::PagedGradients;
+use super::place::StatePlace;
 use crate::TrainError;
 
 /// The sums of all micro-batches' gradients.
@@ -50,6 +50,14 @@ impl BatchGradients {
         match self {
             Self::Device(sum) => sum,
             Self::Paged(paged) => &mut paged.device,
+        }
+    }
+
+    /// What passes add to, to look at.
+    pub(super) fn there(&self) -> &Gradients {
+        match self {
+            Self::Device(sum) => sum,
+            Self::Paged(paged) => &paged.device,
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{Device, Result, Tensor};
 use selfplay_model::decoder::{DecoderPass, Segment, SegmentHooks};
 use selfplay_model::gpu::{
-    CopyMark, HostCopies, LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies,
+    CopyMark, CopyStart, HostCopies, LockedTensor, bytes_of, copy_to_device, copy_to_host, host_copies,
 };
 use selfplay_model::ops::elementwise::zero;
 use selfplay_model::{Decoder, Gradients, Owner, ParameterId, tensor_memory};
@@ -48,7 +48,7 @@ impl PagedGradients {
     }
 
     /// As [`PagedGradients::zeros`], with these copies.
-    fn by(decoder: &Decoder, copies: Box<dyn HostCopies>) -> Result<Self> {
+    pub(super) fn by(decoder: &Decoder, copies: Box<dyn HostCopies>) -> Result<Self> {
         let device = Gradients::without_memory(decoder.parameters())?;
         let (mut blocks, mut of_blocks, mut hosts) = (Vec::new(), HashSet::new(), HashMap::new());
         for segment in decoder.segments().filter(|segment| matches!(segment, Segment::Block(_))) {
@@ -111,7 +111,7 @@ struct BlockPages {
     /// Copies to the device that its backward must wait for.
     coming: Vec<Box<dyn CopyMark>>,
     /// Copies to the host that its reader must wait for.
-    going: Vec<Box<dyn CopyMark>>,
+    going: Vec<Arc<dyn CopyMark>>,
 }
 
 /// A tensor of gradients on the device, and its sum on the host.
@@ -152,10 +152,24 @@ impl GradientPages {
     /// # Errors
     /// What the device says.
     pub(super) fn zero(&self) -> Result<()> {
+        self.zero_blocks()?;
+        self.residents.iter().try_for_each(zero)
+    }
+
+    /// Sets the blocks' sums to 0, which changes no number in the host's memory before the next backward.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(super) fn zero_blocks(&self) -> Result<()> {
         let mut state = self.state();
         state.arrive()?;
         state.blocks.iter_mut().for_each(|block| block.is_zero = true);
-        self.residents.iter().try_for_each(zero)
+        Ok(())
+    }
+
+    /// The copies to the host that a block's reader must wait for.
+    pub(super) fn arrival(&self, block: usize) -> Vec<Arc<dyn CopyMark>> {
+        self.state().blocks.get(block).map_or_else(Vec::new, |block| block.going.clone())
     }
 
     /// Waits until the sums on the host are whole.
@@ -203,7 +217,9 @@ impl PageState {
         for page in &block.pages {
             tensor_memory::provide(&page.device)?;
             if !block.is_zero {
-                block.coming.push(copy_to_device(&**copies, page.host.tensor(), &page.device)?);
+                let coming =
+                    copy_to_device(&**copies, page.host.tensor(), &page.device, CopyStart::AfterWork)?;
+                block.coming.push(coming);
             }
         }
         let there = self.blocks.iter().filter(|block| block.is_there).count();
@@ -216,7 +232,8 @@ impl PageState {
         let Self { copies, blocks, leaving, .. } = self;
         let Some(block) = blocks.get_mut(number) else { return Ok(()) };
         for page in &block.pages {
-            block.going.push(copy_to_host(&**copies, &page.device, page.host.tensor())?);
+            let going = copy_to_host(&**copies, &page.device, page.host.tensor(), CopyStart::AfterWork)?;
+            block.going.push(going.into());
         }
         block.is_zero = false;
         leaving.push_back(number);

@@ -11,7 +11,7 @@ use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::gpu::{Argument, Gpu, address, pointer};
 use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
 use selfplay_model::profile::{self, OperationCost};
-use selfplay_model::{Gradients, Parameters};
+use selfplay_model::{Gradients, ParameterId, Parameters};
 
 use crate::TrainError;
 
@@ -39,19 +39,28 @@ pub fn global_norm(
     gradients: &Gradients,
     max_norm: f64,
 ) -> Result<GradientNorm, TrainError> {
-    let mut total = 0.0;
     let _operation = profile::operation("gradient norm", || {
         OperationCost::moving(&gradients.iter().map(|(_, gradient)| gradient).collect::<Vec<_>>())
     });
     let all: Vec<&Tensor> = gradients.iter().map(|(_, gradient)| gradient).collect();
-    let all_squares = squares(&all)?;
-    for ((id, _), squares) in gradients.iter().zip(all_squares) {
-        let parameter = parameters.get(id);
+    let squares = squares(&all)?;
+    norm_of(parameters, gradients.iter().map(|(id, _)| id).zip(squares), max_norm)
+}
+
+/// The norm of gradients whose Σ g² are given, in the parameters' order.
+///
+/// # Errors
+/// One that is not finite, by its parameter's name.
+pub(crate) fn norm_of(
+    parameters: &Parameters,
+    squares: impl Iterator<Item = (ParameterId, f64)>,
+    max_norm: f64,
+) -> Result<GradientNorm, TrainError> {
+    let mut total = 0.0;
+    for (id, squares) in squares {
         if !squares.is_finite() {
-            return Err(TrainError::GradientNotFinite {
-                parameter: parameter.name.clone(),
-                norm: squares.sqrt(),
-            });
+            let parameter = parameters.get(id).name.clone();
+            return Err(TrainError::GradientNotFinite { parameter, norm: squares.sqrt() });
         }
         total += squares;
     }
@@ -83,28 +92,42 @@ fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>, TrainError> {
 
 /// Σ g² of every gradient on a GPU: one pass over each, and one copy to the host for all of them.
 pub(crate) fn squares_gpu(gpu: &Gpu, gradients: &[&Tensor]) -> candle_core::Result<Vec<f64>> {
-    /// Partial sums of one gradient at most.
-    const BLOCKS: usize = 1024;
-    let blocks: Vec<usize> =
-        gradients.iter().map(|gradient| stream_blocks(gradient.elem_count()).min(BLOCKS)).collect();
+    let blocks: Vec<usize> = gradients.iter().map(|gradient| square_blocks(gradient.elem_count())).collect();
     let partial = gpu.unwritten(blocks.iter().sum::<usize>().max(1), DType::F64)?;
-    let mut at = address(&partial)?;
-    for (gradient, &blocks) in gradients.iter().zip(&blocks) {
-        let arguments =
-            [Argument::Pointer(at), pointer(gradient)?, Argument::I64(gradient.elem_count() as i64)];
+    launch_squares(gpu, gradients.iter().copied(), &partial)?;
+    let partial = partial.to_vec1::<f64>()?;
+    let mut rest = partial.as_slice();
+    Ok(blocks.iter().map(|&blocks| take_sum(&mut rest, blocks)).collect())
+}
+
+/// Partial sums that a GPU makes of so many numbers' squares.
+pub(super) fn square_blocks(numbers: usize) -> usize {
+    /// Of one gradient at most.
+    const BLOCKS: usize = 1024;
+    stream_blocks(numbers).min(BLOCKS)
+}
+
+/// Starts the partial sums of gradients, one after the other from the beginning of `partial`, f64.
+pub(super) fn launch_squares<'a>(
+    gpu: &Gpu,
+    gradients: impl Iterator<Item = &'a Tensor>,
+    partial: &Tensor,
+) -> candle_core::Result<()> {
+    let mut at = address(partial)?;
+    for gradient in gradients {
+        let (numbers, blocks) = (gradient.elem_count(), square_blocks(gradient.elem_count()));
+        let arguments = [Argument::Pointer(at), pointer(gradient)?, Argument::I64(numbers as i64)];
         gpu.launch_single("sum_of_squares", [blocks, 1, 1], STREAM_THREADS, 0, &arguments)?;
         at += (blocks * DType::F64.size_in_bytes()) as u64;
     }
-    let partial = partial.to_vec1::<f64>()?;
-    let mut rest = partial.as_slice();
-    Ok(blocks
-        .iter()
-        .map(|&blocks| {
-            let (own, others) = rest.split_at(blocks);
-            rest = others;
-            own.iter().sum()
-        })
-        .collect())
+    Ok(())
+}
+
+/// The sum of the next `blocks` partial sums, in their order.
+pub(super) fn take_sum(rest: &mut &[f64], blocks: usize) -> f64 {
+    let (own, others) = rest.split_at(blocks.min(rest.len()));
+    *rest = others;
+    own.iter().sum()
 }
 
 /// torch's coefficient: min(1, max_norm / (norm + 1e-6)); 1 where `max_norm` is 0.
@@ -112,7 +135,8 @@ pub(crate) fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 
-fn sum_of_squares(values: &[f32]) -> f64 {
+/// Σ x², by all threads.
+pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     partial_squares(values).iter().sum()
 }
 

@@ -15,12 +15,14 @@ mod gpu;
 pub mod grad_clip;
 mod offload;
 mod rmsprop;
+mod squares;
 mod state;
+mod tensor_checks;
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
-use selfplay_model::gpu::{Gpu, host_copies};
+use candle_core::{Device, Tensor};
+use selfplay_model::gpu::{CopyStart, Gpu, host_copies};
 use selfplay_model::profile::{self, OperationCost};
 use selfplay_model::{Decoder, Gradients, ParameterId, ParameterKind, Parameters};
 
@@ -29,10 +31,13 @@ use crate::settings::{OptimizerKind, TrainSettings};
 use crate::trained::trained;
 use adamw::AdamW;
 use eight_bit::{CodeTables, Place};
-use offload::{GradientPlace, OffloadedParameter, Staging};
+use offload::{GradientPlace, OffloadedParameter};
+pub(crate) use offload::{HostStep, HostUpdate, Staging};
 use rmsprop::RmsProp;
+pub(crate) use squares::{MeasuredGradient, Squares, SquaresRoom};
 pub(crate) use state::StateTensor;
 use state::{ParameterState, is_coded};
+use tensor_checks::{check, check_as};
 
 /// The update rule with its constants.
 #[derive(Clone, Copy, Debug)]
@@ -199,12 +204,7 @@ impl Optimizer {
             let Some(Moved { weight, copy, gradient, device }) = moved(slot.id) else { continue };
             check(&slot.name, "value", weight, weight.dims())?;
             check(&slot.name, "gradient", gradient, weight.dims())?;
-            let scalars = StepScalars {
-                rate,
-                clip_scale,
-                weight_decay: if slot.decays { self.weight_decay } else { 0.0 },
-                step: self.steps,
-            };
+            let scalars = self.scalars(slot, rate, clip_scale);
             let _operation = profile::operation("optimizer", || {
                 let named = slot.state.named(self.rule.state_names(), "");
                 let state: Vec<&Tensor> = named.iter().map(|(_, tensor)| tensor).collect();
@@ -213,14 +213,14 @@ impl Optimizer {
                 OperationCost::moving(&moved)
             });
             if self.is_offloaded {
-                let state = &slot.state;
                 on = on.or(Some(device));
-                let is_host_s = gradient.device().is_cpu() && !device.is_cpu();
-                let gradient = match is_host_s {
-                    true => GradientPlace::Host(gradient),
-                    false => GradientPlace::Device(gradient),
-                };
-                offloaded.push(OffloadedParameter { scalars, weight, copy, gradient, state });
+                offloaded.push(OffloadedParameter {
+                    scalars,
+                    weight: weight.clone(),
+                    copy: copy.cloned(),
+                    gradient: GradientPlace::of(gradient, device),
+                    state: slot.state.clone(),
+                });
                 continue;
             }
             match (Gpu::of(weight)?, &slot.state, &self.tables) {
@@ -244,9 +244,47 @@ impl Optimizer {
             Some(staging) => staging,
             None => Staging::new(host_copies(device)?),
         };
-        let stepped = offload::step(&self.rule, &offloaded, &mut staging);
+        let stepped = offload::step(&self.rule, &offloaded, &mut staging, CopyStart::AfterWork);
         self.staging = Some(staging);
         stepped
+    }
+
+    /// Begins a step that others make on the host, of every trainable parameter that has a gradient: what it moves. Its state is on
+    /// the host.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`]; nothing has moved then.
+    pub(crate) fn host_step(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        rate: f64,
+    ) -> Result<HostStep, TrainError> {
+        self.steps += 1;
+        let mut moved = HashMap::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let (parameter, Some(gradient)) = (parameters.get(slot.id), gradients.get(slot.id)) else {
+                continue;
+            };
+            let weight = parameter.full();
+            check(&slot.name, "value", weight, weight.dims())?;
+            check(&slot.name, "gradient", gradient, weight.dims())?;
+            let one = OffloadedParameter {
+                scalars: self.scalars(slot, rate, 1.0),
+                weight: weight.clone(),
+                copy: parameter.master.as_ref().map(|_| parameter.value.clone()),
+                gradient: GradientPlace::of(gradient, parameter.value.device()),
+                state: slot.state.clone(),
+            };
+            moved.insert(slot.id, one);
+        }
+        Ok(HostStep { rule: self.rule, parameters: moved })
+    }
+
+    /// Of the step that was begun last.
+    fn scalars(&self, slot: &Slot, rate: f64, clip_scale: f64) -> StepScalars {
+        let weight_decay = if slot.decays { self.weight_decay } else { 0.0 };
+        StepScalars { rate, clip_scale, weight_decay, step: self.steps }
     }
 
     /// The state tensors that a file has of a parameter of this name and shape, in the order of [`Optimizer::state`], with what
@@ -311,38 +349,6 @@ impl Rule {
         match self {
             Rule::RmsProp(rule) => rule.state_names(),
             Rule::AdamW(rule) => rule.state_names(),
-        }
-    }
-}
-
-fn check(parameter: &str, what: &'static str, tensor: &Tensor, want: &[usize]) -> Result<(), TrainError> {
-    if tensor.dtype() != DType::F32 {
-        return Err(TrainError::OptimizerDType {
-            parameter: parameter.to_owned(),
-            what,
-            dtype: tensor.dtype(),
-        });
-    }
-    if tensor.dims() != want {
-        return Err(TrainError::OptimizerShape {
-            parameter: parameter.to_owned(),
-            what,
-            got: tensor.dims().to_vec(),
-            want: want.to_vec(),
-        });
-    }
-    Ok(())
-}
-
-/// Whether a tensor is of another's shape and type.
-fn check_as(parameter: &str, what: &'static str, tensor: &Tensor, want: &Tensor) -> Result<(), TrainError> {
-    if want.dtype() == DType::F32 || tensor.dims() != want.dims() {
-        return check(parameter, what, tensor, want.dims());
-    }
-    match tensor.dtype() == want.dtype() {
-        true => Ok(()),
-        false => {
-            Err(TrainError::OptimizerDType { parameter: parameter.to_owned(), what, dtype: tensor.dtype() })
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::TrainError;
 /// Names of the state tensors that a rule keeps, by place.
 type StateNames = [Option<&'static str>; 3];
 
-/// A parameter's state; the update rule defines what its tensors are.
+/// A parameter's state; the update rule defines what its tensors are. A clone has the same tensors.
+#[derive(Clone)]
 pub(super) enum ParameterState {
     /// f32, of the parameter's shape.
     Wide(StateTensors),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use super::*;
 

@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Offload {
-    /// What does not fit into the device's memory beside the rest: the optimizer's state and the f32 masters, then the gradients.
+    /// What does not fit into the device's memory beside the rest: the optimizer's state and the f32 masters, then the gradients. A
+    /// training that the host has no memory for either ends before it begins.
     #[default]
     Auto,
     /// Nothing.
     None,
-    /// The optimizer's state and the f32 masters: the update runs on the host, in pieces beside the copies.
+    /// The optimizer's state and the f32 masters: the update runs on the host, in pieces beside the copies and, on one rank, beside the
+    /// device's passes (with max_grad_norm = 0 while the backward goes on).
     Optimizer,
     /// These, and the sums of the blocks' gradients, which come to the device and go beside its work. For one rank.
     #[serde(rename = "optimizer+gradients")]

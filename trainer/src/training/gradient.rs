@@ -12,7 +12,7 @@ use crate::activation_memory::ActivationMemory;
 use crate::collective::{Collective, add_to, agree};
 use crate::loss::PairLogProbs;
 use crate::objectives::{BatchReport, Objective, Part};
-use crate::offload::{BatchGradients, StatePlace};
+use crate::offload::{BatchGradients, HostUpdates, StatePlace};
 use crate::settings::Recompute;
 use crate::zero::Shards;
 
@@ -25,6 +25,8 @@ pub(super) struct StepGradient {
     memory: ActivationMemory,
     /// Where ranks hold some of it each.
     shards: Option<Arc<Shards>>,
+    /// Where the host moves weights beside the passes.
+    updates: Option<Arc<HostUpdates>>,
 }
 
 /// A batch, its model, and what passes may keep.
@@ -67,17 +69,25 @@ impl StepGradient {
         decoder: &Decoder,
         recompute: Recompute,
         place: StatePlace,
+        collective: &dyn Collective,
     ) -> Result<Self, TrainError> {
         let sum = BatchGradients::zeros(decoder, place)?;
+        // A gradient that is a sum over parts is not complete with a backward.
+        let is_alone = collective.world() == 1 && collective.parts() == 1;
+        let updates = match place.is_host() && is_alone {
+            true => Some(Arc::new(HostUpdates::new(decoder, &sum)?)),
+            false => None,
+        };
         let memory = ActivationMemory::new(recompute).reserving(sum.coming_bytes());
-        Ok(Self { sum, part: None, memory, shards: None })
+        Ok(Self { sum, part: None, memory, shards: None, updates })
     }
 
     /// As [`StepGradient::new`], of ranks that hold some of it each; `sum` as [`Shards::open`] has made it.
     pub(super) fn of_shards(shards: Arc<Shards>, sum: Gradients, recompute: Recompute) -> Self {
         // What the next passes take: this rank's ranges, and the largest segment whole.
         let memory = ActivationMemory::new(recompute).reserving(shards.coming_bytes());
-        Self { sum: BatchGradients::Device(sum), part: None, memory, shards: Some(shards) }
+        let sum = BatchGradients::Device(sum);
+        Self { sum, part: None, memory, shards: Some(shards), updates: None }
     }
 
     /// Of the whole batch, once [`StepGradient::take`] is done; where ranks hold some of it each, it is theirs.
@@ -87,7 +97,15 @@ impl StepGradient {
 
     /// What the decoder must tell of its passes, where gradients come and go with them.
     pub(super) fn hooks(&self) -> Option<Arc<dyn SegmentHooks>> {
-        self.sum.hooks()
+        match &self.updates {
+            Some(updates) => Some(updates.clone()),
+            None => self.sum.hooks(),
+        }
+    }
+
+    /// Where the host moves weights beside the passes: what does.
+    pub(super) fn updates(&self) -> Option<&Arc<HostUpdates>> {
+        self.updates.as_ref()
     }
 
     /// Takes the batch's gradient. All ranks get the same report, and the same gradients where the report is finite.
@@ -99,8 +117,8 @@ impl StepGradient {
         batch: &[usize],
     ) -> Result<BatchReport, TrainError> {
         let division = Division::of(objective, collective, batch);
-        let Self { sum, part, memory, shards } = self;
-        let shards = shards.as_deref();
+        let Self { sum, part, memory, shards, updates } = self;
+        let keepers = Keepers { shards: shards.as_deref(), updates: updates.as_deref() };
         let whole = WholeBatch { decoder, batch, memory };
         let log_probs = match division.parts.len() > 1 && objective.needs_whole_batch() {
             true => Some(batch_log_probs(objective, collective, &whole, &division)?),
@@ -110,11 +128,12 @@ impl StepGradient {
             .own
             .clone()
             .map(|number| Part { log_probs: log_probs.as_deref(), ..division.part(&whole, number) });
-        let reports = accumulate(objective, own, Sums { sum: &mut *sum, room: part, shards });
-        let reports = reports.and_then(|reports| sum.settle().map(|()| reports));
+        let reports = accumulate(objective, own, Sums { sum: &mut *sum, room: part, keepers });
+        let reports = reports.and_then(|reports| keepers.settle(sum).map(|()| reports));
+        let reports = reports.map_err(|error| keepers.explain(error));
         let report = total(collective, agree(collective, reports)?)?;
         if report.not_finite.is_none() && report.loss.is_finite() {
-            match shards {
+            match keepers.shards {
                 Some(shards) => shards.finish_gradient()?,
                 None => {
                     let all: Vec<_> = sum.whole().iter().map(|(_, gradient)| gradient).collect();
@@ -135,9 +154,10 @@ impl StepGradient {
         is_finite: impl Fn(&Gradients) -> bool,
     ) -> Result<Option<usize>, TrainError> {
         let memory = &self.memory;
+        let keepers = Keepers { shards: None, updates: self.updates.as_deref() };
         let mut find = |sum: &mut BatchGradients| -> Result<Option<usize>, TrainError> {
             for (place, example) in batch.iter().enumerate() {
-                sum.zero()?;
+                keepers.clear(sum)?;
                 let alone = Part {
                     decoder,
                     batch: std::slice::from_ref(example),
@@ -147,7 +167,7 @@ impl StepGradient {
                     log_probs: None,
                 };
                 let report = objective.accumulate(alone, sum.added_to())?;
-                sum.settle()?;
+                keepers.settle(sum)?;
                 if report.not_finite.is_some() || !is_finite(sum.whole()) {
                     return Ok(Some(place));
                 }
@@ -170,7 +190,45 @@ struct Sums<'a> {
     sum: &'a mut BatchGradients,
     /// For the second part and those after it.
     room: &'a mut Option<BatchGradients>,
+    keepers: Keepers<'a>,
+}
+
+/// Who else has a part in the gradients: other ranks, or the host.
+#[derive(Clone, Copy)]
+struct Keepers<'a> {
     shards: Option<&'a Shards>,
+    updates: Option<&'a HostUpdates>,
+}
+
+impl Keepers<'_> {
+    /// Sets all gradients to 0.
+    fn clear(self, gradients: &mut BatchGradients) -> Result<(), TrainError> {
+        match (self.shards.filter(|shards| shards.has_gradients_by_rank()), self.updates) {
+            (Some(shards), _) => shards.begin_gradient(),
+            (None, Some(updates)) => updates.zero(),
+            (None, None) => gradients.zero(),
+        }
+    }
+
+    /// Whether they can be taken again from zero, after an error.
+    fn can_begin_again(self) -> bool {
+        self.shards.is_none_or(Shards::can_begin_again)
+            && self.updates.is_none_or(HostUpdates::can_begin_again)
+    }
+
+    /// Waits until they are whole.
+    fn settle(self, gradients: &BatchGradients) -> Result<(), TrainError> {
+        self.updates.map_or(Ok(()), HostUpdates::settle_gradients)?;
+        gradients.settle()
+    }
+
+    /// The error behind `error`, which a pass had in words only.
+    fn explain(self, error: TrainError) -> TrainError {
+        match self.updates {
+            Some(updates) => updates.explain(error),
+            None => error,
+        }
+    }
 }
 
 /// The sum of some parts' gradients, each taken from zero and added from the left.
@@ -179,12 +237,12 @@ fn accumulate<'p>(
     parts: impl Iterator<Item = Part<'p>>,
     sums: Sums<'_>,
 ) -> Result<Vec<BatchReport>, TrainError> {
-    let Sums { sum, room, shards } = sums;
-    clear(sum, shards)?;
+    let Sums { sum, room, keepers } = sums;
+    keepers.clear(sum)?;
     let mut reports = Vec::new();
     for part in parts {
         if reports.is_empty() {
-            reports.push(part_gradient(objective, part, sum, shards)?);
+            reports.push(part_gradient(objective, part, sum, keepers)?);
             continue;
         }
         let term = match &mut *room {
@@ -192,7 +250,7 @@ fn accumulate<'p>(
             none => none.insert(BatchGradients::Device(Gradients::zeros(part.decoder.parameters())?)),
         };
         term.zero()?;
-        reports.push(part_gradient(objective, part, term, shards)?);
+        reports.push(part_gradient(objective, part, term, keepers)?);
         for ((_, sum), (_, term)) in sum.whole().iter().zip(term.whole().iter()) {
             add_to(sum, term)?;
         }
@@ -201,28 +259,20 @@ fn accumulate<'p>(
 }
 
 /// The gradient of one part, into zeros. Out of memory, it is taken again from zero with less kept, as long as there is less
-/// to keep, and no other rank has any of it yet.
+/// to keep, no other rank has any of it yet, and no weight has moved by it.
 fn part_gradient(
     objective: &mut dyn Objective,
     part: Part<'_>,
     zeros: &mut BatchGradients,
-    shards: Option<&Shards>,
+    keepers: Keepers<'_>,
 ) -> Result<BatchReport, TrainError> {
     loop {
         match objective.accumulate(part, zeros.added_to()) {
-            Err(error) if shards.is_none_or(Shards::can_begin_again) && part.memory.back_off(&error) => {
-                clear(zeros, shards)?
+            Err(error) if keepers.can_begin_again() && part.memory.back_off(&error) => {
+                keepers.clear(zeros)?
             }
             other => return other,
         }
-    }
-}
-
-/// Sets all gradients to 0.
-fn clear(gradients: &mut BatchGradients, shards: Option<&Shards>) -> Result<(), TrainError> {
-    match shards.filter(|shards| shards.has_gradients_by_rank()) {
-        Some(shards) => shards.begin_gradient(),
-        None => gradients.zero(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::collective::{Collective, agree, from_first, is_first, same_on_all};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::objectives::{BatchReport, Objective};
-use crate::offload::StatePlace;
+use crate::offload::{HostUpdates, StatePlace};
 use crate::optimizer::Optimizer;
 use crate::optimizer::grad_clip::{self, GradientNorm};
 use crate::trained::trained_tensors;
@@ -44,6 +44,8 @@ pub(super) struct LoopState {
     order: Option<EpochOrder>,
     /// Where ranks hold some of the training's state each.
     shards: Option<Arc<Shards>>,
+    /// Where the host moves weights beside the passes: what does, from the first step on.
+    pub(super) updates: Option<Arc<HostUpdates>>,
 }
 
 /// What the optimizer moves, and where it is.
@@ -94,6 +96,7 @@ impl LoopState {
             saved: None,
             order: None,
             shards,
+            updates: None,
         };
         if let Some(shards) = state.shards.clone() {
             state.resume_shards(&shards, decoder, run)?;
@@ -168,6 +171,12 @@ impl LoopState {
         let started = Instant::now();
         let step = self.done + 1;
         let batch = self.batch(objective.examples().count(), settings, run.seed);
+        let (max_norm, learning_rate) = (settings.max_grad_norm, self.schedule.rate(step));
+        let updates = self.updates.clone();
+        if let Some(updates) = &updates {
+            let (parameters, optimizer) = (decoder.parameters(), &mut self.optimizer);
+            updates.begin(optimizer, parameters, grads.sum(), learning_rate, max_norm)?;
+        }
         let report = grads.take(decoder, objective, run.collective, &batch)?;
         if report.not_finite.is_some() || !report.loss.is_finite() {
             return Err(not_finite(objective, &batch, step, Quantity::Loss, report.not_finite));
@@ -187,13 +196,16 @@ impl LoopState {
             };
             agree(run.collective, saved)?;
         }
-        let max_norm = settings.max_grad_norm;
-        let measured = match &self.shards {
-            Some(shards) => shards.global_norm(max_norm),
-            None => grad_clip::global_norm(decoder.parameters(), grads.sum(), max_norm),
+        let measured = match (&self.shards, &updates) {
+            (Some(shards), _) => shards.global_norm(max_norm),
+            (None, Some(updates)) => updates.norm(decoder.parameters(), max_norm),
+            (None, None) => grad_clip::global_norm(decoder.parameters(), grads.sum(), max_norm),
         };
         let measured = match measured {
             Err(TrainError::GradientNotFinite { .. }) => {
+                if let Some(updates) = &updates {
+                    updates.cancel();
+                }
                 let at = grads.culprit(decoder, objective, &batch, |grads| {
                     let norm = grad_clip::global_norm(decoder.parameters(), grads, 0.0);
                     !matches!(norm, Err(TrainError::GradientNotFinite { .. }))
@@ -203,10 +215,13 @@ impl LoopState {
             measured => measured?,
         };
         let GradientNorm { norm: grad_norm, clip_scale } = measured;
-        let learning_rate = self.schedule.rate(step);
-        match &self.shards {
-            Some(shards) => zero::step(&mut self.optimizer, shards, learning_rate, clip_scale)?,
-            None => self.optimizer.step(decoder.parameters(), grads.sum(), learning_rate, clip_scale)?,
+        match (&self.shards, &updates) {
+            (Some(shards), _) => zero::step(&mut self.optimizer, shards, learning_rate, clip_scale)?,
+            // The weights are those of this step once [`LoopState::settle`] is done, and where a pass reads them.
+            (None, Some(updates)) => updates.commit(clip_scale)?,
+            (None, None) => {
+                self.optimizer.step(decoder.parameters(), grads.sum(), learning_rate, clip_scale)?
+            }
         }
         self.done = step;
         Ok(step_metrics(step, &report, grad_norm, learning_rate, started))
@@ -234,6 +249,7 @@ impl LoopState {
             logged?;
         }
         if ends_epoch {
+            self.settle()?;
             let epoch = self.done.div_ceil(self.plan.per_epoch);
             let ended = objective.end_epoch(decoder, run.collective, epoch, self.done);
             match (is_due, &self.shards) {
@@ -245,6 +261,14 @@ impl LoopState {
             self.checkpoint(decoder, run)?;
         }
         Ok(())
+    }
+
+    /// Waits until weights and optimizer are those of the steps done, for whoever reads them outside of the decoder's passes.
+    ///
+    /// # Errors
+    /// An update that has failed.
+    pub(super) fn settle(&self) -> Result<(), TrainError> {
+        self.updates.as_ref().map_or(Ok(()), |updates| updates.settle())
     }
 
     /// The examples of the next step.
@@ -269,6 +293,7 @@ impl LoopState {
         if let Some(shards) = self.shards.clone() {
             return self.checkpoint_shards(&shards, decoder, run);
         }
+        self.settle()?;
         let Some(log) = &self.log else { return Ok(()) };
         if self.done == 0 || self.saved == Some(self.done) {
             return Ok(());

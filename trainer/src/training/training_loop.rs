@@ -135,10 +135,12 @@ fn train_opened(
         let grads = match &mut grads {
             Some(grads) => grads,
             none => {
-                let made = agree(collective, StepGradient::new(decoder, settings.recompute, place))?;
+                let made = StepGradient::new(decoder, settings.recompute, place, collective);
+                let made = agree(collective, made)?;
                 if let Some(hooks) = made.hooks() {
                     decoder.set_segment_hooks(Some(hooks));
                 }
+                state.updates = made.updates().cloned();
                 none.insert(made)
             }
         };

@@ -101,6 +101,7 @@ impl Validation {
         if !step.is_multiple_of(rule.every) && step != self.planned {
             return Ok(None);
         }
+        state.settle()?;
         let loss = objective.validate(decoder, run.collective)?;
         if !loss.is_finite() {
             return Err(TrainError::NotFinite {

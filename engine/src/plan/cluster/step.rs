@@ -16,7 +16,7 @@ use super::parts::micro_batches;
 use super::topology::{Cluster, Collecting};
 use super::traffic::StepTraffic;
 use crate::plan::clock::StageClock;
-use crate::plan::host_update;
+use crate::plan::host_update::{self, StepOnHost};
 use crate::plan::memory::{self, Models};
 use crate::recipe::Recipe;
 
@@ -126,18 +126,23 @@ impl StepPlan<'_> {
 
     /// The host's part of a step whose passes take `compute` seconds of a rank; nothing where the host has none.
     fn on_host(&self, pairs: f64, compute: f64) -> f64 {
-        let (train, dtype) = (&self.recipe.train, self.models.policy_dtype);
+        let (train, policy, dtype) = (&self.recipe.train, self.models.policy, self.models.policy_dtype);
         let place = memory::state_place(self.models, train, Some(self.cluster.memory));
         if place == StatePlace::Device {
             return 0.0;
         }
-        let shares = self.form.state_shares(self.cluster.gpus);
-        let numbers = memory::trained_numbers(self.models.policy, train).div_ceil(shares);
-        // The GPUs of a node share its memory's speed.
-        let update =
-            host_update::update_seconds(numbers, train, place, dtype) * self.cluster.per_node() as f64;
-        let micro = self.traffic(pairs).micro_batches;
-        let backward = compute * self.clock.passes().backward / self.clock.passes().total() / micro;
-        update + micro * host_update::exposed_seconds(self.models.policy, place, backward)
+        let numbers = memory::trained_numbers(policy, train);
+        let micro_batches = self.traffic(pairs).micro_batches;
+        let passes = self.clock.passes();
+        let pass = compute / passes.total() / micro_batches;
+        let (forward, backward) = (passes.forward * pass, passes.backward * pass);
+        if self.cluster.gpus <= 1 {
+            let step = StepOnHost { policy, train, numbers, place, dtype, micro_batches, forward, backward };
+            return host_update::added_seconds(&step);
+        }
+        // Several ranks sum their gradients first, and the GPUs of a node share its memory's speed.
+        let own = numbers.div_ceil(self.form.state_shares(self.cluster.gpus));
+        let update = host_update::update_seconds(own, train, place, dtype) * self.cluster.per_node() as f64;
+        update + micro_batches * host_update::exposed_seconds(policy, place, backward)
     }
 }

@@ -1,7 +1,14 @@
 //! Bytes counted by hand for a model of one layer; and what other tests of the plan work with.
 
+use candle_core::DType;
+use selfplay_model::Architecture;
+use selfplay_model::gpu::HopperKernels;
+use selfplay_scorer::Footprint;
+use selfplay_trainer::{Offload, TrainSettings};
+
 use super::*;
-use crate::recipe::{Override, Purpose, load};
+use crate::device::DeviceChoice;
+use crate::recipe::{Override, Purpose, Recipe, load};
 
 /// One layer: embedding 32 × 16 (tied), norms 3 × 16, q 16 × 16, k and v 8 × 16, o 16 × 16, three of 16 × 24.
 pub(crate) fn tiny() -> Architecture {
@@ -110,6 +117,24 @@ fn what_does_not_fit_is_offloaded() {
     // By itself where the gradients don't fit either: a card of 48 GB.
     let (device, host) = of(&["train.micro_batch_tokens=2048"], 50_000_000_000);
     assert!(device <= 50_000_000_000 && host == 8 * numbers + 4 * blocks, "{device} {host}");
+}
+
+/// Four bytes for each number of an 8B's queries in a micro-batch: 268 MB, of a GPU alone, and less is kept beside them.
+#[test]
+fn the_sums_of_attention_s_backward_count_where_its_kernel_is_chosen() {
+    let (policy, preference) = (Architecture::named("llama-3-8b").unwrap(), footprint());
+    let recipe = recipe(&["policy.dtype=bf16", "train.offload=none"]);
+    let total = |device, chosen: HopperKernels| {
+        let models = Models::of(&recipe, device, &policy, &preference);
+        chosen.run(|| training(&models, &recipe.train, None).total())
+    };
+    let gpu = DeviceChoice::Cuda(0);
+    assert_eq!(total(gpu, HopperKernels::ALL) - total(gpu, HopperKernels::NONE), 268_435_456);
+    assert_eq!(total(DeviceChoice::Cpu, HopperKernels::ALL), total(DeviceChoice::Cpu, HopperKernels::NONE));
+    let models = Models::of(&recipe, gpu, &policy, &preference);
+    let memory = 150_120_000_000;
+    let fitted = HopperKernels::ALL.run(|| training(&models, &recipe.train, Some(memory)).total());
+    assert!(fitted <= memory - memory / 32, "{fitted}");
 }
 
 #[test]

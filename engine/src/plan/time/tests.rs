@@ -1,8 +1,16 @@
+use selfplay_model::Architecture;
+use selfplay_model::decoder::KeepPlan;
 use selfplay_scorer::Footprint;
 
+use super::files::overhead;
+use super::job::prompt_and_responses;
 use super::*;
 use crate::device::DeviceChoice;
+use crate::plan::lengths::Lengths;
+use crate::plan::memory::Models;
 use crate::plan::memory::tests::{footprint, recipe, tiny};
+use crate::plan::rates::{RatedStage, Rates, Work};
+use crate::recipe::Recipe;
 
 fn models<'a>(recipe: &Recipe, model: &'a Architecture, preference: &'a Footprint) -> Models<'a> {
     Models::of(recipe, DeviceChoice::Cpu, model, preference)

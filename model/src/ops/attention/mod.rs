@@ -9,9 +9,10 @@ mod cpu;
 pub(super) mod gpu;
 mod hopper;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 pub use self::gpu::Places;
+pub use self::hopper::hopper_backward_bytes;
 use crate::cpu::by_dtype;
 use crate::gpu::{Gpu, HopperKernels};
 use crate::profile::{self, OperationCost};
@@ -39,6 +40,23 @@ pub struct AttentionOutput {
     pub output: Tensor,
     /// log Σ exp of each query's scores, \[t, heads].
     pub log_sums: Tensor,
+}
+
+/// Bytes that a backward over `tokens` rows makes for attention beside its result, on a device: those of
+/// [`hopper_backward_bytes`], if it takes that form.
+///
+/// # Errors
+/// Words in `SELFPLAY_HOPPER` that name no kernels.
+pub fn backward_bytes(
+    device: &Device,
+    heads: usize,
+    head_dim: usize,
+    dtype: DType,
+    tokens: usize,
+) -> Result<u64> {
+    let takes_it = Gpu::at(device)?
+        .map_or(Ok(false), |gpu| HopperKernels::on(&gpu).map(|kernels| kernels.attention_backward))?;
+    Ok(if takes_it { hopper_backward_bytes(heads, head_dim, dtype, tokens) } else { 0 })
 }
 
 impl Attention {

@@ -5,14 +5,19 @@
 //! the bus among them. Updates are elementwise, so that pieces change no bit; the device's own pass rounds as this one does
 //! (`model/src/gpu/cuda/optimizer.cu`).
 //!
+//! A step is made at once ([`step`]), or handed out by parameters for another thread to make while the device goes on
+//! ([`HostStep`]; `crate::offload::HostUpdates`).
+//!
 //! What crosses the bus goes through page-locked buffers (`staging.rs`), a few of them, whatever the model is. Masters and state
 //! never cross it: they are plain memory.
 //!
 //! ```text
-//! mod      the pipeline: two threads over the buffers        piece     a part of a parameter, and its update
-//! staging  the buffers                                       rounding  f32 weights to those that are computed with
+//! mod        the pipeline: two threads over the buffers        piece     a part of a parameter, and its update
+//! staging    the buffers                                       rounding  f32 weights to those that are computed with
+//! host_step  a step that others make
 //! ```
 
+mod host_step;
 mod piece;
 mod rounding;
 mod staging;
@@ -20,14 +25,15 @@ mod staging;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use selfplay_model::gpu::{CopyMark, HostCopies, bytes_of, copy_to_device, copy_to_host};
+use selfplay_model::gpu::{CopyMark, CopyStart, HostCopies, bytes_of, copy_to_device, copy_to_host};
 
 use super::Rule;
 use crate::TrainError;
+pub(crate) use host_step::{HostStep, HostUpdate};
 use piece::Piece;
 pub(super) use piece::{GradientPlace, OffloadedParameter};
 use staging::PieceBuffer;
-pub(super) use staging::Staging;
+pub(crate) use staging::Staging;
 
 /// A piece with the buffer that it is in.
 struct Staged<'a> {
@@ -35,11 +41,12 @@ struct Staged<'a> {
     buffer: &'a PieceBuffer,
 }
 
-/// Updates all parameters.
+/// Updates all parameters; copies begin as `start` says.
 pub(super) fn step(
     rule: &Rule,
-    parameters: &[OffloadedParameter<'_>],
+    parameters: &[OffloadedParameter],
     staging: &mut Staging,
+    start: CopyStart,
 ) -> Result<(), TrainError> {
     staging.fit(parameters)?;
     let Staging { copies, buffers, .. } = &*staging;
@@ -48,7 +55,7 @@ pub(super) fn step(
         let (to_update, fresh) = channel();
         let (to_upload, updated) = channel();
         let updater = scope.spawn(move || update(rule, fresh, &to_upload));
-        let mut lanes = Lanes::new(&**copies, buffers);
+        let mut lanes = Lanes::new(&**copies, buffers, start);
         let mut copied = lanes.run(parameters, to_update, &updated);
         // No copy outlives this step: the next one takes the same buffers.
         copied = copied.and(lanes.finish());
@@ -75,9 +82,10 @@ fn update<'a>(
     Ok(())
 }
 
-/// The copies' part, in the thread that the device belongs to.
+/// The copies' part.
 struct Lanes<'a> {
     copies: &'a dyn HostCopies,
+    start: CopyStart,
     free: Vec<&'a PieceBuffer>,
     /// Gradients on their way, in order.
     downloads: VecDeque<(Staged<'a>, Option<Box<dyn CopyMark>>)>,
@@ -86,15 +94,15 @@ struct Lanes<'a> {
 }
 
 impl<'a> Lanes<'a> {
-    fn new(copies: &'a dyn HostCopies, buffers: &'a [PieceBuffer]) -> Self {
+    fn new(copies: &'a dyn HostCopies, buffers: &'a [PieceBuffer], start: CopyStart) -> Self {
         let free = buffers.iter().collect();
-        Self { copies, free, downloads: VecDeque::new(), uploads: VecDeque::new() }
+        Self { copies, start, free, downloads: VecDeque::new(), uploads: VecDeque::new() }
     }
 
     /// Ends early, without an error of its own, where the updater has ended.
     fn run(
         &mut self,
-        parameters: &[OffloadedParameter<'_>],
+        parameters: &[OffloadedParameter],
         to_update: Sender<Staged<'a>>,
         updated: &Receiver<Staged<'a>>,
     ) -> Result<(), TrainError> {
@@ -103,7 +111,8 @@ impl<'a> Lanes<'a> {
             let Some(buffer) = self.free_buffer(&to_update, updated)? else { return Ok(()) };
             let download = match &piece.gradient {
                 GradientPlace::Device(gradient) => {
-                    Some(copy_to_host(self.copies, gradient, &buffer.gradient(piece.count)?)?)
+                    let room = buffer.gradient(piece.count)?;
+                    Some(copy_to_host(self.copies, gradient, &room, self.start)?)
                 }
                 GradientPlace::Host(_) => None,
             };
@@ -165,7 +174,7 @@ impl<'a> Lanes<'a> {
             None => self.free.push(staged.buffer),
             Some(copy) => {
                 let rounded = staged.buffer.bytes(bytes_of(copy))?;
-                let mark = copy_to_device(self.copies, &rounded, copy)?;
+                let mark = copy_to_device(self.copies, &rounded, copy, self.start)?;
                 self.uploads.push_back((staged, mark));
             }
         }

@@ -1,6 +1,6 @@
 //! A part of a parameter on its way through an optimizer's step on the host.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use selfplay_model::cpu::storage::{with_bytes_mut, with_slice};
 
 use super::super::eight_bit::BLOCK;
@@ -15,22 +15,32 @@ const _: () = assert!(PIECE.is_multiple_of(BLOCK));
 
 /// Where a gradient is.
 #[derive(Clone, Debug)]
-pub(in super::super) enum GradientPlace<T> {
+pub(in super::super) enum GradientPlace {
     /// In the device's memory.
-    Device(T),
+    Device(Tensor),
     /// In the host's.
-    Host(T),
+    Host(Tensor),
 }
 
-/// One parameter's step; f32 weights and state are on the host.
-pub(in super::super) struct OffloadedParameter<'a> {
+impl GradientPlace {
+    /// Where the gradient of a weight is that is computed with on `device`.
+    pub(in super::super) fn of(gradient: &Tensor, device: &Device) -> Self {
+        match gradient.device().is_cpu() && !device.is_cpu() {
+            true => Self::Host(gradient.clone()),
+            false => Self::Device(gradient.clone()),
+        }
+    }
+}
+
+/// One parameter's step; f32 weights and state are on the host. It has the parameter's own tensors.
+pub(in super::super) struct OffloadedParameter {
     pub(in super::super) scalars: StepScalars,
     /// The f32 weights.
-    pub(in super::super) weight: &'a Tensor,
+    pub(in super::super) weight: Tensor,
     /// The device's weights that follow them; absent where the host's are the ones that are computed with.
-    pub(in super::super) copy: Option<&'a Tensor>,
-    pub(in super::super) gradient: GradientPlace<&'a Tensor>,
-    pub(in super::super) state: &'a ParameterState,
+    pub(in super::super) copy: Option<Tensor>,
+    pub(in super::super) gradient: GradientPlace,
+    pub(in super::super) state: ParameterState,
 }
 
 /// A part of a parameter, flat.
@@ -38,13 +48,13 @@ pub(super) struct Piece {
     scalars: StepScalars,
     weight: Tensor,
     pub(super) copy: Option<Tensor>,
-    pub(super) gradient: GradientPlace<Tensor>,
+    pub(super) gradient: GradientPlace,
     state: ParameterState,
     /// Numbers.
     pub(super) count: usize,
 }
 
-impl OffloadedParameter<'_> {
+impl OffloadedParameter {
     /// Its parts, from the first number to the last.
     pub(super) fn pieces(&self) -> impl Iterator<Item = Result<Piece, TrainError>> {
         let numbers = self.weight.elem_count();
@@ -53,7 +63,7 @@ impl OffloadedParameter<'_> {
 
     fn piece(&self, first: usize, count: usize) -> Result<Piece, TrainError> {
         let part = |tensor: &Tensor| tensor.flatten_all()?.narrow(0, first, count);
-        let state = match self.state {
+        let state = match &self.state {
             ParameterState::Wide(whole) => {
                 let mut state: StateTensors = [None, None, None];
                 for (whole, part_of) in whole.iter().zip(&mut state) {
@@ -65,9 +75,9 @@ impl OffloadedParameter<'_> {
         };
         Ok(Piece {
             scalars: self.scalars,
-            weight: part(self.weight)?,
-            copy: self.copy.map(part).transpose()?,
-            gradient: match self.gradient {
+            weight: part(&self.weight)?,
+            copy: self.copy.as_ref().map(part).transpose()?,
+            gradient: match &self.gradient {
                 GradientPlace::Device(gradient) => GradientPlace::Device(part(gradient)?),
                 GradientPlace::Host(gradient) => GradientPlace::Host(part(gradient)?),
             },

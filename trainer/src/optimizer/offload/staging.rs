@@ -42,7 +42,7 @@ impl PieceBuffer {
 }
 
 /// All buffers, and what copies.
-pub(in super::super) struct Staging {
+pub(crate) struct Staging {
     pub(super) copies: Box<dyn HostCopies>,
     pub(super) buffers: Vec<PieceBuffer>,
     numbers: usize,
@@ -51,17 +51,17 @@ pub(in super::super) struct Staging {
 
 impl Staging {
     /// None yet.
-    pub(in super::super) fn new(copies: Box<dyn HostCopies>) -> Self {
+    pub(crate) fn new(copies: Box<dyn HostCopies>) -> Self {
         Self { copies, buffers: Vec::new(), numbers: 0, bytes: 0 }
     }
 
     /// Makes buffers for the largest pieces of these parameters, where those that are there are too small.
-    pub(super) fn fit(&mut self, parameters: &[OffloadedParameter<'_>]) -> Result<(), TrainError> {
+    pub(super) fn fit(&mut self, parameters: &[OffloadedParameter]) -> Result<(), TrainError> {
         let (mut numbers, mut bytes) = (1, 1);
         for parameter in parameters {
             let piece = parameter.weight.elem_count().min(PIECE);
             numbers = numbers.max(piece);
-            bytes = bytes.max(parameter.copy.map_or(0, |copy| piece * copy.dtype().size_in_bytes()));
+            bytes = bytes.max(parameter.copy.as_ref().map_or(0, |copy| piece * copy.dtype().size_in_bytes()));
         }
         if self.buffers.is_empty() || self.numbers < numbers || self.bytes < bytes {
             self.buffers = Vec::new();

@@ -33,17 +33,17 @@ impl Numbers {
         Self { weight: numbers(count, 1), copy, gradient: numbers(count, 2), state }
     }
 
-    fn offloaded(&self, on_host: bool) -> OffloadedParameter<'_> {
+    fn offloaded(&self, on_host: bool) -> OffloadedParameter {
         let gradient = match on_host {
-            true => GradientPlace::Host(&self.gradient),
-            false => GradientPlace::Device(&self.gradient),
+            true => GradientPlace::Host(self.gradient.clone()),
+            false => GradientPlace::Device(self.gradient.clone()),
         };
         OffloadedParameter {
             scalars: SCALARS,
-            weight: &self.weight,
-            copy: Some(&self.copy),
+            weight: self.weight.clone(),
+            copy: Some(self.copy.clone()),
             gradient,
-            state: &self.state,
+            state: self.state.clone(),
         }
     }
 
@@ -78,7 +78,7 @@ fn pieces_change_no_bit_and_all_weights_go_back() {
         let copies = SlowCopies::default();
         let mut staging = Staging::new(Box::new(copies.clone()));
         let offloaded: Vec<_> = parts.iter().map(|one| one.offloaded(on_host)).collect();
-        step(&rmsprop(), &offloaded, &mut staging).unwrap();
+        step(&rmsprop(), &offloaded, &mut staging, CopyStart::AfterWork).unwrap();
         for (want, got) in whole.iter().zip(&parts) {
             assert!(bits(&want.weight) == bits(&got.weight), "{copied:?}");
             assert!(bits(&want.weight.to_dtype(copied).unwrap()) == bits(&got.copy), "{copied:?}");
@@ -91,7 +91,7 @@ fn pieces_change_no_bit_and_all_weights_go_back() {
         // Two rooms to a buffer, both large enough to be locked; kept for the next step, then given back.
         let locked = copies.seen.locked.load(Relaxed);
         assert_eq!((locked, copies.seen.unlocked.load(Relaxed)), (2 * BUFFERS, 0));
-        step(&rmsprop(), &offloaded[..1], &mut staging).unwrap();
+        step(&rmsprop(), &offloaded[..1], &mut staging, CopyStart::AfterWork).unwrap();
         assert_eq!(copies.seen.locked.load(Relaxed), locked);
         drop(staging);
         assert_eq!(copies.seen.unlocked.load(Relaxed), locked);
@@ -112,7 +112,7 @@ fn state_in_eight_bits_is_cut_between_its_blocks() {
     }
     let mut staging = Staging::new(Box::new(SlowCopies::default()));
     for _ in 0..2 {
-        step(&rule, &[parts.offloaded(false)], &mut staging).unwrap();
+        step(&rule, &[parts.offloaded(false)], &mut staging, CopyStart::AfterWork).unwrap();
     }
     assert!(bits(&whole.weight) == bits(&parts.weight) && whole.state_bytes() == parts.state_bytes());
     assert!(bits(&whole.weight.to_dtype(DType::BF16).unwrap()) == bits(&parts.copy));
@@ -125,7 +125,7 @@ fn an_error_of_the_update_is_the_step_s() {
     let good: Vec<Numbers> = (0..9).map(|_| Numbers::new(5, DType::BF16, wide(5))).collect();
     let mut staging = Staging::new(Box::new(SlowCopies::default()));
     let all: Vec<_> = [&broken].into_iter().chain(&good).map(|one| one.offloaded(false)).collect();
-    assert!(step(&rmsprop(), &all, &mut staging).is_err());
+    assert!(step(&rmsprop(), &all, &mut staging, CopyStart::Now).is_err());
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_lost_copy_is_the_step_s_error_wherever_it_is() {
         copies.seen.refused.store(lost, Relaxed);
         let mut staging = Staging::new(Box::new(copies));
         let all: Vec<_> = parameters.iter().map(|one| one.offloaded(false)).collect();
-        let error = step(&rmsprop(), &all, &mut staging).unwrap_err().to_string();
+        let error = step(&rmsprop(), &all, &mut staging, CopyStart::Now).unwrap_err().to_string();
         assert!(error.contains(&format!("copy {lost} is lost")), "{error}");
     }
 }
