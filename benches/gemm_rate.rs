@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use selfplay_model::cpu::gemm::{MatrixRef, PackedMatrix, Store, gemm};
 use selfplay_model::ops::attention::Attention;
 use selfplay_model::ops::paged_attention::{PagedStep, attend_pages};
-use selfplay_model::{PAGE_TOKENS, PagedRow};
+use selfplay_model::{Architecture, KvCache, KvFormat, PAGE_TOKENS, PagedRow};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,7 +50,13 @@ fn main() -> Result<()> {
         );
     }
     println!("decoding step, products: {:.1} GFLOP/s", decoding_products());
-    println!("decoding step, attention: {:.1} GB/s", decoding_attention()?);
+    for (name, format) in [("f32", DType::F32.into()), ("FP8", KvFormat::Fp8)] {
+        let (seconds, rate) = decoding_attention(format)?;
+        println!(
+            "decoding step, attention over keys and values in {name}: {:.2} ms, {rate:.1} GB/s",
+            seconds * 1e3
+        );
+    }
     Ok(())
 }
 
@@ -72,8 +78,8 @@ fn decoding_products() -> f64 {
     })
 }
 
-/// GB/s of the same step's attention at 128 cached tokens a row: keys and values read from memory.
-fn decoding_attention() -> Result<f64> {
+/// Seconds of the same step's attention at 128 cached tokens a row, and the GB/s at which keys and values are read from memory.
+fn decoding_attention(format: KvFormat) -> Result<(f64, f64)> {
     const ROWS: usize = 32;
     const CONTEXT: usize = 128;
     let attention =
@@ -87,25 +93,22 @@ fn decoding_attention() -> Result<f64> {
         .map(|pages| PagedRow { new_tokens: 1, context: CONTEXT - 1, pages, shared: 0 })
         .collect();
     let (heads, d) = (attention.kv_heads, attention.head_dim);
-    let filled = |shape| Tensor::full(0.5f32, shape, &Device::Cpu)?.contiguous();
-    let layers = (0..12)
-        .map(|_| {
-            Ok((
-                filled((ROWS * row_pages, heads, d, PAGE_TOKENS))?,
-                filled((ROWS * row_pages, heads, PAGE_TOKENS, d))?,
-            ))
-        })
-        .collect::<Result<Vec<(Tensor, Tensor)>>>()?;
+    let shape =
+        Architecture::named("llama-110m").map_err(|error| candle_core::Error::Msg(error.to_string()))?;
+    let mut cache = KvCache::new(&shape, ROWS * row_pages, format, &Device::Cpu)?;
+    // Memory that nobody has written is not there.
+    (1..cache.pages() as u32).try_for_each(|page| cache.copy_page(0, page))?;
+    let layers: Vec<_> = (0..shape.num_layers).filter_map(|layer| cache.layer(layer)).collect();
     let qkv = Tensor::ones((ROWS, 3 * heads * d), DType::F32, &Device::Cpu)?;
     let mut best = f64::INFINITY;
     for _ in 0..20 {
         let start = now();
-        for (keys, values) in &layers {
-            attend_pages(&attention, &qkv, &PagedStep::new(&rows), keys, values)?;
+        for layer in &layers {
+            attend_pages(&attention, &qkv, &PagedStep::new(&rows), layer)?;
         }
         best = best.min(now() - start);
     }
-    Ok((layers.len() * ROWS * CONTEXT * 2 * heads * d * size_of::<f32>()) as f64 / best / 1e9)
+    Ok((best, (ROWS * CONTEXT * shape.key_value_bytes(format)) as f64 / best / 1e9))
 }
 
 /// The best of several timings, in GFLOP/s.

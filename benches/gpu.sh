@@ -15,6 +15,7 @@
 #               is the host's, as on a card of 80 GB
 #   train-offload-gradients    the same with the blocks' gradients on the host too
 #   sample-fp8  sampling with the blocks' weights in FP8
+#   sample-fp8-kv    sampling with keys and values in FP8: against `sample`, the lines of long prompts above all
 #   rows-1024, rows-2048    sampling with twice and four times as many rows
 #   profile-sample, profile-train    where the time of a step goes, kernel by kernel
 #   ranks       two and eight GPUs of this machine, or as many as it has: what the links reach through our own collective, a training
@@ -29,7 +30,7 @@
 # More rows: rows-1024 rows-2048 table.
 # Several GPUs in one command: ranks table (RANKS="2 8" says how many, LAUNCHER=mpirun|torchrun|srun how they are started).
 # Hopper's own kernels, old way against new, in three minutes: check kernels table. With SELFPLAY_HOPPER=all, whole steps: sample train.
-# On a card of 80 GB: check kernels reference train-offload train-offload-gradients sample sample-fp8 score table.
+# On a card of 80 GB: check kernels reference train-offload train-offload-gradients sample sample-fp8 sample-fp8-kv score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.
 # Writes into DIR (default benches/runs/<date>-<gpu>): a file for each part that measures, peers.json, log.txt, summary.txt. No
@@ -43,7 +44,7 @@ while (($#)); do
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    -*) sed -n '2,39p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    -*) sed -n '2,40p' "${BASH_SOURCE[0]}"; exit 2 ;;
     *) parts+=("$1"); shift ;;
     esac
 done
@@ -52,7 +53,7 @@ libraries=$(python3 -c 'import glob, os, sysconfig
 found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recursive=True)
 print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
 [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload train-offload-gradients sample-fp8 rows-1024 rows-2048
+((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload train-offload-gradients sample-fp8 sample-fp8-kv rows-1024 rows-2048
     profile-sample profile-train ranks peer-reference peer-sample peer-score peer-train table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
@@ -202,6 +203,7 @@ for name in "${parts[@]}"; do
     train-offload) bench train-offload train --offload optimizer ;;
     train-offload-gradients) bench train-offload-gradients train --offload optimizer+gradients ;;
     sample-fp8) bench sample-fp8 sample --fp8 ;;
+    sample-fp8-kv) bench sample-fp8-kv sample --fp8-kv ;;
     rows-1024 | rows-2048) bench "$name" sample --rows "${name#rows-}" ;;
     profile-sample) bench profile-sample sample --profile ;;
     profile-train) bench profile-train train --profile --pairs 16 ;;

@@ -139,7 +139,7 @@ def hours(first):
 # What measures the same work another way, and which file of an earlier run that is held against.
 WAYS = {"train-least": "train", "train-small": "train", "train-offload": "train",
         "train-offload-gradients": "train", "rows-1024": "sample", "rows-2048": "sample",
-        "sample-fp8": "sample"}
+        "sample-fp8": "sample", "sample-fp8-kv": "sample"}
 
 
 def rate(line):
@@ -151,10 +151,10 @@ def rate(line):
     return (1 / line["seconds"], "a second") if line["seconds"] else (None, "")
 
 
-def against_before(folder, earlier):
-    """Each line of every part beside the same line of an earlier run."""
+def against_before(folder, earlier, parts):
+    """Each line of some parts beside the same line of an earlier run, or of this one's usual way."""
     lines = []
-    for part in ["reference", "sample", "score", "train", *WAYS, "kernels"]:
+    for part in parts:
         now, before = load(folder, f"{part}.json"), load(earlier, f"{WAYS.get(part, part)}.json")
         if not now or not before:
             continue
@@ -265,8 +265,10 @@ def table(folder, earlier=None):
             row(line["name"], share, MEMORY_BOUND if line["flops"] == 0 else None)
         lines += ways(kernels, row)
     lines.append(f"{missed} bounds missed")
+    other_ways = against_before(folder, folder, WAYS)
+    lines += ["the usual way and others, in this run, in work a second:", *other_ways] if other_ways else []
     if earlier and os.path.isdir(earlier) and os.path.abspath(earlier) != os.path.abspath(folder):
-        compared = against_before(folder, earlier)
+        compared = against_before(folder, earlier, ["reference", "sample", "score", "train", *WAYS, "kernels"])
         lines += [f"before ({earlier}) and now, in work a second:", *compared] if compared else []
     text = "\n".join(lines)
     print(text)

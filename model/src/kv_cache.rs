@@ -4,8 +4,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::Architecture;
 use crate::cpu::by_dtype;
-use crate::cpu::storage::with_slice_mut;
+use crate::cpu::storage::{with_bytes_mut, with_slice_mut};
 use crate::gpu::{Argument, Gpu, int, pointer};
+use crate::kv_format::KvFormat;
 use crate::page_memory::PageMemory;
 
 /// Tokens of one page.
@@ -36,20 +37,96 @@ pub struct KvCache {
 
 /// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`; on a GPU \[pages, kv_heads, 16, d]),
 /// values \[pages, kv_heads, 16, d].
-pub(crate) struct LayerCache {
+pub struct LayerCache {
+    pub(crate) keys: Tensor,
+    pub(crate) values: Tensor,
+    /// Where keys and values are codes of E4M3.
+    pub(crate) scales: Option<PageScales>,
+}
+
+/// What the codes of each token and head are multiplied by: f32 \[pages, kv_heads, 16].
+pub(crate) struct PageScales {
     pub(crate) keys: Tensor,
     pub(crate) values: Tensor,
 }
 
+impl LayerCache {
+    /// Empty pages of `kv_heads` heads of `d`.
+    pub(crate) fn new(
+        pages: usize,
+        (kv_heads, d): (usize, usize),
+        format: KvFormat,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut room = |page: &[usize], dtype| Tensor::zeros([&[pages][..], page].concat(), dtype, device);
+        Self::of((kv_heads, d), format, device, &mut room)
+    }
+
+    /// As [`LayerCache::new`], of tensors that `room` makes, given the shape of a page and a dtype.
+    fn of(
+        (kv_heads, d): (usize, usize),
+        format: KvFormat,
+        device: &Device,
+        room: &mut dyn FnMut(&[usize], DType) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let (rows, columns) = if Gpu::at(device)?.is_some() { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
+        let scales = [kv_heads, PAGE_TOKENS];
+        Ok(Self {
+            keys: room(&[kv_heads, rows, columns], format.dtype())?,
+            values: room(&[kv_heads, PAGE_TOKENS, d], format.dtype())?,
+            scales: match format {
+                KvFormat::Plain(_) => None,
+                KvFormat::Fp8 => {
+                    Some(PageScales { keys: room(&scales, DType::F32)?, values: room(&scales, DType::F32)? })
+                }
+            },
+        })
+    }
+
+    fn copy_page(&self, from: usize, to: usize) -> Result<()> {
+        let Some(gpu) = Gpu::of(&self.keys)? else {
+            let scales = self.scales.iter().flat_map(|scales| [&scales.keys, &scales.values]);
+            return [&self.keys, &self.values].into_iter().chain(scales).try_for_each(|tensor| {
+                let len = page_numbers(tensor)?;
+                let range = from * len..(from + 1) * len;
+                if tensor.dtype() == DType::U8 {
+                    return with_bytes_mut(tensor, |x| x.copy_within(range, to * len));
+                }
+                by_dtype!(tensor.dtype(), T => with_slice_mut::<T, _>(tensor, |x| x.copy_within(range, to * len)))
+            });
+        };
+        let copy = |keys: &Tensor, values: &Tensor| {
+            // Sixteen slots to a page: a whole number of 16-byte accesses. Codes are moved as four to an f32.
+            let (dtype, packed) = if keys.dtype() == DType::U8 { (DType::F32, 4) } else { (keys.dtype(), 1) };
+            let size = page_numbers(keys)? / packed;
+            let arguments = [
+                pointer(keys)?,
+                pointer(values)?,
+                Argument::I64(from as i64),
+                Argument::I64(to as i64),
+                int(size)?,
+            ];
+            let blocks = (size / 8).div_ceil(256);
+            gpu.launch("copy_page", dtype, [blocks, 2, 1], 256, 0, &arguments)
+        };
+        copy(&self.keys, &self.values)?;
+        self.scales.as_ref().map_or(Ok(()), |scales| copy(&scales.keys, &scales.values))
+    }
+}
+
 impl KvCache {
-    /// An empty cache of `pages` pages of [`PAGE_TOKENS`] tokens.
+    /// An empty cache of `pages` pages of [`PAGE_TOKENS`] tokens, whose numbers are of the layers' dtype or in another format.
     ///
     /// # Errors
     /// Out of memory on the device.
-    pub fn new(architecture: &Architecture, pages: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let layers =
-            layers(architecture, device, |page| Tensor::zeros([&[pages][..], page].concat(), dtype, device))?;
-        Ok(Self { layers, pages, memory: None })
+    pub fn new(
+        architecture: &Architecture,
+        pages: usize,
+        format: impl Into<KvFormat>,
+        device: &Device,
+    ) -> Result<Self> {
+        let room = |page: &[usize], dtype| Tensor::zeros([&[pages][..], page].concat(), dtype, device);
+        Ok(Self { layers: layers(architecture, format.into(), device, room)?, pages, memory: None })
     }
 
     /// An empty cache of `pages` pages or a few more, which [`KvCache::grow_to`] makes up to `most` without moving any; `None` where
@@ -61,11 +138,11 @@ impl KvCache {
         architecture: &Architecture,
         pages: usize,
         most: usize,
-        dtype: DType,
+        format: impl Into<KvFormat>,
         device: &Device,
     ) -> Result<Option<Self>> {
         let Some(mut memory) = PageMemory::new(most.max(pages), device)? else { return Ok(None) };
-        let layers = layers(architecture, device, |page| memory.tensor(page, dtype))?;
+        let layers = layers(architecture, format.into(), device, |page, dtype| memory.tensor(page, dtype))?;
         let mut cache = Self { layers, pages: 0, memory: Some(memory) };
         Ok((cache.grow_to(pages)? >= pages).then_some(cache))
     }
@@ -94,6 +171,11 @@ impl KvCache {
         Ok(true)
     }
 
+    /// The pages of a layer.
+    pub fn layer(&self, layer: usize) -> Option<&LayerCache> {
+        self.layers.get(layer)
+    }
+
     /// How many pages there are.
     pub fn pages(&self) -> usize {
         self.pages
@@ -108,46 +190,57 @@ impl KvCache {
         if from >= self.pages || to >= self.pages {
             candle_core::bail!("page {} of a cache of {}", from.max(to), self.pages)
         }
-        for layer in &self.layers {
-            if let Some(gpu) = Gpu::of(&layer.keys)? {
-                // Sixteen slots to a page: a whole number of 16-byte accesses.
-                let size = page_numbers(&layer.keys)?;
-                let arguments = [
-                    pointer(&layer.keys)?,
-                    pointer(&layer.values)?,
-                    Argument::I64(from as i64),
-                    Argument::I64(to as i64),
-                    int(size)?,
-                ];
-                let blocks = (size / 8).div_ceil(256);
-                gpu.launch("copy_page", layer.keys.dtype(), [blocks, 2, 1], 256, 0, &arguments)?;
-                continue;
-            }
-            for tensor in [&layer.keys, &layer.values] {
-                let len = page_numbers(tensor)?;
-                by_dtype!(tensor.dtype(), T => with_slice_mut::<T, _>(tensor, |x| {
-                    x.copy_within(from * len..(from + 1) * len, to * len);
-                }))?;
-            }
-        }
-        Ok(())
+        self.layers.iter().try_for_each(|layer| layer.copy_page(from, to))
     }
 }
 
-/// The tensors of every layer; `room` makes one, given the shape of a page.
+/// The tensors of every layer; `room` makes one, given the shape of a page and a dtype.
 fn layers(
     architecture: &Architecture,
+    format: KvFormat,
     device: &Device,
-    mut room: impl FnMut(&[usize]) -> Result<Tensor>,
+    mut room: impl FnMut(&[usize], DType) -> Result<Tensor>,
 ) -> Result<Vec<LayerCache>> {
-    let (heads, d) = (architecture.num_kv_heads, architecture.head_dim);
-    let (rows, columns) = if Gpu::at(device)?.is_some() { (PAGE_TOKENS, d) } else { (d, PAGE_TOKENS) };
-    let layer =
-        |_| Ok(LayerCache { keys: room(&[heads, rows, columns])?, values: room(&[heads, PAGE_TOKENS, d])? });
-    (0..architecture.num_layers).map(layer).collect()
+    let heads = (architecture.num_kv_heads, architecture.head_dim);
+    (0..architecture.num_layers).map(|_| LayerCache::of(heads, format, device, &mut room)).collect()
 }
 
 /// Numbers of a page of a tensor \[pages, …].
 fn page_numbers(tensor: &Tensor) -> Result<usize> {
     Ok(tensor.elem_count() / tensor.dim(0)?.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What `page_bytes` says is what the tensors hold, in every format.
+    #[test]
+    fn a_page_has_the_bytes_that_are_counted() {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 10, "max_position_embeddings": 64,
+        });
+        let shape = Architecture::from_json(&config, "config.json".as_ref()).unwrap();
+        for (format, page) in [
+            // Two heads of ten numbers, keys and values, sixteen slots, three layers.
+            (KvFormat::Plain(DType::F32), 2 * 10 * 4 * 2 * 16 * 3),
+            (KvFormat::Plain(DType::BF16), 2 * 10 * 2 * 2 * 16 * 3),
+            (KvFormat::Fp8, 2 * (10 + 4) * 2 * 16 * 3),
+        ] {
+            let cache = KvCache::new(&shape, 5, format, &Device::Cpu).unwrap();
+            let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+            let scales = |layer: &LayerCache| {
+                layer.scales.as_ref().map_or(0, |scales| bytes(&scales.keys) + bytes(&scales.values))
+            };
+            let held: usize = cache
+                .layers
+                .iter()
+                .map(|layer| bytes(&layer.keys) + bytes(&layer.values) + scales(layer))
+                .sum();
+            assert_eq!((held, shape.page_bytes(format)), (5 * page, page), "{format:?}");
+        }
+    }
 }

@@ -222,7 +222,8 @@ fn paged_steps_give_what_the_packed_forward_gives() {
 fn a_token_does_not_depend_on_its_step() {
     let Some(emulator) = Emulator::build() else { return };
     let found = compare_steps(&CheckTarget::Emulator(Arc::new(emulator)), 1).unwrap();
-    assert_eq!(found.len(), FAMILIES.len() * 2 * 3);
+    // Three ways in two dtypes; keys and values in FP8 in one.
+    assert_eq!(found.len(), FAMILIES.len() * (2 * 3 + 1));
     for comparison in &found {
         assert!(comparison.is_ok(), "{comparison:?}");
     }

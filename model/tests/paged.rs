@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
-use selfplay_model::{Decoder, KvCache, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_model::{Decoder, KvCache, KvFormat, PAGE_TOKENS, PackedBatch, PagedRow};
 use selfplay_testing::decoder::{config, extend};
 use serde_json::json;
 
@@ -41,7 +41,12 @@ fn ids(n: usize, seed: usize) -> Vec<u32> {
 /// Runs sequences together, each cut into pieces of its own size, on interleaved pages; returns each one's hidden
 /// states, row by row.
 fn run(decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>> {
-    let mut cache = KvCache::new(decoder.architecture(), 64, DType::F32, &Device::Cpu).unwrap();
+    run_in(DType::F32.into(), decoder, sequences)
+}
+
+/// [`run`] over a cache of this format.
+fn run_in(format: KvFormat, decoder: &Decoder, sequences: &[(Vec<u32>, usize)]) -> Vec<Vec<Vec<f32>>> {
+    let mut cache = KvCache::new(decoder.architecture(), 64, format, &Device::Cpu).unwrap();
     let n = sequences.len();
     let pages: Vec<Vec<u32>> = (0..n)
         .map(|i| (0..sequences[i].0.len().div_ceil(PAGE_TOKENS)).map(|p| (p * n + i) as u32).collect())
@@ -94,15 +99,67 @@ fn agrees_with_the_packed_forward() {
 
 #[test]
 fn bits_do_not_depend_on_batch_pieces_or_packing() {
-    for family in FAMILIES {
+    for (family, format) in FAMILIES.iter().flat_map(|f| [(f, DType::F32.into()), (f, KvFormat::Fp8)]) {
         let mut decoder = decoder(family);
+        let run = |decoder: &Decoder, sequences: &[(Vec<u32>, usize)]| run_in(format, decoder, sequences);
         let alone = run(&decoder, &[(ids(45, 2), 45)]).remove(0);
         let stepwise = run(&decoder, &[(ids(45, 2), 1)]).remove(0);
-        assert_eq!(alone, stepwise, "{family}: token by token");
+        assert_eq!(alone, stepwise, "{family} {format:?}: token by token");
         let crowd = [(ids(17, 3), 5), (ids(45, 2), 7), (ids(70, 4), 1), (ids(3, 5), 2)];
-        assert_eq!(alone, run(&decoder, &crowd)[1], "{family}: in a crowd");
+        assert_eq!(alone, run(&decoder, &crowd)[1], "{family} {format:?}: in a crowd");
         decoder.prepare_inference().unwrap();
-        assert_eq!(alone, run(&decoder, &crowd)[1], "{family}: over packed weights");
+        assert_eq!(alone, run(&decoder, &crowd)[1], "{family} {format:?}: over packed weights");
+    }
+}
+
+/// Rounding is there, and is small: four digits of each number of keys and values, in three layers or so.
+#[test]
+fn keys_and_values_in_fp8_are_near_the_exact_ones() {
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let sequence = [(ids(53, 1), 9)];
+        let exact = run(&decoder, &sequence).remove(0).concat();
+        let rounded = run_in(KvFormat::Fp8, &decoder, &sequence).remove(0).concat();
+        let off: f32 = exact.iter().zip(&rounded).map(|(a, b)| (a - b) * (a - b)).sum();
+        let size: f32 = exact.iter().map(|x| x * x).sum();
+        let share = (off / size).sqrt();
+        assert!(share > 1e-5 && share < 5e-2, "{family}: {share}");
+    }
+}
+
+/// Rows that share a prompt's pages, and hold a copy of its last one, see what they would see on pages of their own, in every
+/// format: copies bring scales along.
+#[test]
+fn shared_and_copied_pages_are_as_ones_of_their_own() {
+    for (family, format) in FAMILIES.iter().flat_map(|f| [(f, DType::F32.into()), (f, KvFormat::Fp8)]) {
+        let decoder = decoder(family);
+        let (prompt, responses) = (ids(21, 1), [ids(13, 2), ids(30, 3)]);
+        let mut cache = KvCache::new(decoder.architecture(), 12, format, &Device::Cpu).unwrap();
+        // What pages held before must not be seen.
+        let stale = [5, 3, 8, 1, 4, 7, 2];
+        let row = |new_tokens, context, pages| PagedRow { new_tokens, context, pages, shared: 0 };
+        decoder.forward_paged(&ids(112, 9), &[row(112, 0, &stale)], &[], &mut cache).unwrap();
+        let pages = [vec![5, 3, 8, 1], vec![5, 4, 7, 2]];
+        decoder.forward_paged(&prompt, &[row(21, 0, &pages[0])], &[], &mut cache).unwrap();
+        cache.copy_page(3, 4).unwrap();
+        for token in 0..30 {
+            let running: Vec<usize> = (0..2).filter(|&i| token < responses[i].len()).collect();
+            let step: Vec<u32> = running.iter().map(|&i| responses[i][token]).collect();
+            let rows: Vec<PagedRow> = running
+                .iter()
+                .map(|&i| PagedRow { new_tokens: 1, context: 21 + token, pages: &pages[i], shared: 16 })
+                .collect();
+            let wanted: Vec<usize> = (0..running.len()).collect();
+            let hidden = numbers(&decoder.forward_paged(&step, &rows, &wanted, &mut cache).unwrap());
+            let h = decoder.architecture().hidden_size;
+            for (got, i) in hidden.chunks_exact(h).zip(running) {
+                if token + 1 == responses[i].len() {
+                    let whole = [prompt.clone(), responses[i].clone()].concat();
+                    let want = run_in(format, &decoder, &[(whole, 64)]).remove(0);
+                    assert_eq!(got, want[21 + token], "{family} {format:?}: response {i}");
+                }
+            }
+        }
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Response {
     /// Log-probability of each id under the unmodified distribution, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<Vec<f32>>,
-    /// The same under rounded weights, where those drew the response (`sample.weights = "fp8"`); `logprobs` is then absent until
-    /// somebody computes the policy's own.
+    /// The same under rounded weights, or from rounded keys and values, where those drew the response (`sample.weights`,
+    /// `sample.kv_cache_dtype = "fp8"`); `logprobs` is then absent until somebody computes the policy's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler_logprobs: Option<Vec<f32>>,
     /// Absent where the row was not sampled by selfplay.

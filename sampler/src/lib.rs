@@ -47,6 +47,6 @@ pub use request::{
 };
 pub use response::text_of;
 pub use schedule::Counts;
-pub use settings::{BackendKind, SampleSettings, Stop, WeightDelivery};
+pub use settings::{BackendKind, KvCacheDtype, SampleSettings, Stop, WeightDelivery};
 pub use shards::{Sampler, SamplingProgress};
 pub use text_stop::{StopRule, TextDecoder};

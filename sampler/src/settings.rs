@@ -4,7 +4,9 @@
 //! ([`Capacity`]). They change no candidate where its bits don't depend on its batch: on a CPU, and on a GPU with
 //! `batch_invariant`. `seed`, `iteration` and `capacity` are the run's and no keys of the section.
 
+use candle_core::DType;
 use schemars::JsonSchema;
+use selfplay_model::KvFormat;
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +78,9 @@ pub struct SampleSettings {
     /// weights = "command": a program and its arguments that has a server load the policy; it finds the policy's folder in `SELFPLAY_POLICY` and the server's address in `SELFPLAY_ENDPOINT`. Absent: command needs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_command: Option<Vec<String>>,
+    /// native: how keys and values are kept; `logprobs` with fp8 are left to the pass that computes the policy's own before training, as with weights = "fp8". Absent: auto.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache_dtype: Option<KvCacheDtype>,
     /// vllm, sglang, mistralrs: nats a token by which a server's log-probs may differ from ours on average. Absent: 0.15, which half precision and other kernels stay far below.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -128,6 +133,7 @@ impl Default for SampleSettings {
             companion: None,
             weights: None,
             weights_command: None,
+            kv_cache_dtype: None,
             log_prob_tolerance: None,
             batch_invariant: false,
             max_batch_rows: None,
@@ -190,16 +196,42 @@ pub enum WeightDelivery {
     Fp8,
 }
 
+/// `sample.kv_cache_dtype`: the numbers of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KvCacheDtype {
+    /// As they are computed.
+    Auto,
+    /// E4M3 with a scale for each token and head: half of the memory that bf16 takes, a quarter of f32's. On every GPU, and on a CPU.
+    Fp8,
+}
+
 impl SampleSettings {
     /// Whether candidates are drawn in FP8.
     pub fn is_fp8(&self) -> bool {
         self.weights == Some(WeightDelivery::Fp8)
     }
 
-    /// These settings with the policy's own weights, for what is to be said of the policy itself.
+    /// Whether keys and values are kept in FP8.
+    pub fn has_fp8_cache(&self) -> bool {
+        self.kv_cache_dtype == Some(KvCacheDtype::Fp8)
+    }
+
+    /// Whether candidates are drawn with rounded weights, or from rounded keys and values: their log-probs are then not the policy's.
+    pub fn is_rounded(&self) -> bool {
+        self.is_fp8() || self.has_fp8_cache()
+    }
+
+    /// How a decoder that computes in `dtype` keeps keys and values.
+    pub fn kv_format(&self, dtype: DType) -> KvFormat {
+        if self.has_fp8_cache() { KvFormat::Fp8 } else { dtype.into() }
+    }
+
+    /// These settings with the policy's own weights, keys and values, for what is to be said of the policy itself.
     #[must_use]
     pub fn with_own_weights(self) -> Self {
-        Self { weights: self.weights.filter(|&weights| weights != WeightDelivery::Fp8), ..self }
+        let weights = self.weights.filter(|&weights| weights != WeightDelivery::Fp8);
+        Self { weights, kv_cache_dtype: None, ..self }
     }
 
     /// How a server gets the policy's weights.
@@ -267,6 +299,22 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         assert!(SampleSettings::default().validate().is_empty());
+    }
+
+    #[test]
+    fn what_is_said_of_the_policy_itself_is_said_without_rounding() {
+        let settings = SampleSettings {
+            weights: Some(WeightDelivery::Fp8),
+            kv_cache_dtype: Some(KvCacheDtype::Fp8),
+            ..SampleSettings::default()
+        };
+        assert!(settings.is_rounded() && settings.kv_format(DType::F32) == KvFormat::Fp8);
+        let own = settings.clone().with_own_weights();
+        assert!(!own.is_rounded() && own.kv_format(DType::F32) == KvFormat::Plain(DType::F32));
+        let cache_alone = SampleSettings { weights: None, ..settings };
+        assert!(cache_alone.is_rounded() && !cache_alone.is_fp8());
+        let auto = SampleSettings { kv_cache_dtype: Some(KvCacheDtype::Auto), ..SampleSettings::default() };
+        assert!(!auto.is_rounded() && auto.kv_format(DType::BF16) == KvFormat::Plain(DType::BF16));
     }
 
     #[test]

@@ -52,7 +52,9 @@ impl<'a> Sampler<'a> {
         stop_ids: &[u32],
         settings: &SampleSettings,
     ) -> Result<Self, SampleError> {
-        let backend = NativeBackend::new(decoder).with_step(settings.max_batch_rows, settings.token_budget);
+        let backend = NativeBackend::new(decoder)
+            .with_step(settings.max_batch_rows, settings.token_budget)
+            .with_kv_format(settings.kv_format(decoder.dtype()));
         Self::with_backend(Box::new(backend), codec, stop_ids, settings)
     }
 

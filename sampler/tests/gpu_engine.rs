@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use selfplay_model::gpu::emulate;
-use selfplay_model::{Decoder, ModelError};
+use selfplay_model::{Decoder, KvFormat, ModelError};
 use selfplay_records::{Candidates, Prompt};
 use selfplay_sampler::{
     Backend, Capacity, EncodedPrompt, Engine, NativeBackend, Request, RequestEvent, RequestId, Sample,
@@ -79,7 +79,19 @@ fn answers(
     pages: usize,
     steps: StepForm,
 ) -> Vec<Vec<Sample>> {
-    let backend = NativeBackend::new(decoder);
+    answers_over(decoder.dtype().into(), decoder, requests, apart, pages, steps)
+}
+
+/// [`answers`] over keys and values of this format.
+fn answers_over(
+    format: KvFormat,
+    decoder: &Decoder,
+    requests: &[Request],
+    apart: usize,
+    pages: usize,
+    steps: StepForm,
+) -> Vec<Vec<Sample>> {
+    let backend = NativeBackend::new(decoder).with_kv_format(format);
     let backend = match steps {
         StepForm::Captured => backend,
         StepForm::KernelByKernel => backend.without_graphs(),
@@ -136,6 +148,29 @@ fn requests_of_different_rules_share_captured_steps() {
     assert_eq!(tokens(&captured), tokens(&on_cpu));
     let lengths: Vec<usize> = captured.iter().flatten().map(|sample| sample.ids.len()).collect();
     assert!(lengths.contains(&8) && lengths.iter().any(|&length| length < 5), "{lengths:?}");
+}
+
+/// Keys and values in FP8: the CPU's choices, and the same bits captured or not, and whoever is preempted.
+#[test]
+fn an_fp8_cache_gives_the_same_bits_in_any_step() {
+    let (decoder, requests) = (decoder(), mixed());
+    let run = |pages, steps| answers_over(KvFormat::Fp8, &decoder, &requests, 0, pages, steps);
+    let on_cpu = run(100, StepForm::Captured);
+    let exact = answers(&decoder, &requests, 0, 100, StepForm::Captured);
+    assert!(on_cpu != exact, "nothing was rounded");
+    let Some(_gpu) = Emulator::start() else { return };
+    let captured = run(100, StepForm::Captured);
+    assert_eq!(captured, run(100, StepForm::KernelByKernel), "kernel by kernel");
+    assert_eq!(captured, run(8, StepForm::Captured), "with pages of one candidate");
+    let tokens = |answers: &[Vec<Sample>]| -> Vec<Vec<u32>> {
+        answers.iter().flatten().map(|sample| sample.ids.clone()).collect()
+    };
+    assert_eq!(tokens(&captured), tokens(&on_cpu));
+    for (got, want) in captured.iter().flatten().zip(on_cpu.iter().flatten()) {
+        for (got, want) in got.logprobs.iter().zip(&want.logprobs) {
+            assert!((got - want).abs() < 1e-4, "{got} for {want}");
+        }
+    }
 }
 
 /// A device that has done nothing before somebody waits for it: whatever the host reads too early, or changes while a copy of it

@@ -1,4 +1,5 @@
-//! `sample.weights = "fp8"`: candidates drawn with rounded weights, training and answers with the policy's own.
+//! `sample.weights` and `sample.kv_cache_dtype = "fp8"`: candidates drawn with rounded weights, or from rounded keys and values, training
+//! and answers with the policy's own.
 
 use std::process::Command;
 
@@ -7,12 +8,13 @@ use selfplay_testing::{World, killed_at_operations};
 use serde_json::{Value, json};
 
 const FP8: &str = "sample.weights=fp8";
+const FP8_CACHE: &str = "sample.kv_cache_dtype=fp8";
 
-fn command(world: &World, name: &str) -> Command {
+fn command(world: &World, name: &str, set: &str) -> Command {
     if world.path(name).join("manifest.json").is_file() {
         world.command(&["resume", name, "-q"])
     } else {
-        world.command(&["run", "recipe.toml", "-o", name, "-q", "--set", FP8])
+        world.command(&["run", "recipe.toml", "-o", name, "-q", "--set", set])
     }
 }
 
@@ -35,9 +37,54 @@ fn a_run_in_fp8_tells_how_far_it_is_from_the_policy_and_dies_without_a_trace() {
     assert_eq!(compared.len(), 2);
     assert_eq!(compared[0]["kl"], shown["iterations"][0]["logprob_difference_kl"]);
 
-    let deaths = killed_at_operations((5..400).step_by(23), || command(&world, "killed"));
+    let deaths = killed_at_operations((5..400).step_by(23), || command(&world, "killed", FP8));
     assert!(deaths >= 3, "{deaths} deaths");
     assert_same_results(&world.path("whole"), &world.path("killed"));
+}
+
+/// The cache alone is rounded: the difference is told, what is trained on has the policy's own log-probs, and a death leaves no trace.
+#[test]
+fn a_run_over_an_fp8_cache_tells_how_far_it_is_from_the_policy() {
+    let world = crate::run_world();
+    let output = world.selfplay(&["run", "recipe.toml", "-o", "whole", "--set", FP8_CACHE]).ok();
+    let said = "sampler with keys and values in FP8 and trainer differ by";
+    assert!(output.stderr.contains(said) && output.stderr.contains("KL about"), "{}", output.stderr);
+    let shown: Value =
+        serde_json::from_str(&world.selfplay(&["show", "whole", "--json"]).ok().stdout).unwrap();
+    for one in shown["iterations"].as_array().unwrap() {
+        let of = |key: &str| one[key].as_f64().unwrap_or_else(|| panic!("{key}: {one}"));
+        assert!(of("logprob_difference") > 1e-5 && of("logprob_difference") < 0.5, "{one}");
+        assert!(of("logprob_difference_mean") > 1e-6 && of("logprob_difference_mean") < 0.1, "{one}");
+    }
+    let deaths = killed_at_operations((5..400).step_by(67), || command(&world, "killed", FP8_CACHE));
+    assert!(deaths >= 2, "{deaths} deaths");
+    assert_same_results(&world.path("whole"), &world.path("killed"));
+}
+
+/// Whatever the rows of a step, the shards and the memory are; and together with rounded weights.
+#[test]
+fn candidates_over_an_fp8_cache_are_the_same_in_any_batch() {
+    let world = crate::run_world();
+    let sample = |output: &str, more: &[&str]| {
+        let set = [&["--set", "sample.max_new_tokens=10"][..], more].concat();
+        world.sample("split_0.jsonl", output, &set).ok();
+        world.rows(output)
+    };
+    let exact = sample("exact.jsonl", &[]);
+    let rounded = sample("cache.jsonl", &["--set", FP8_CACHE]);
+    let small = ["sample.shard_prompts=3", "sample.max_batch_rows=5", "sample.cache_mib=1"];
+    let small: Vec<&str> = small.iter().flat_map(|one| ["--set", one]).collect();
+    assert_eq!(rounded, sample("small.jsonl", &[&["--set", FP8_CACHE][..], &small].concat()));
+    assert!(exact != rounded && rounded != sample("both.jsonl", &["--set", FP8_CACHE, "--set", FP8]));
+    for response in rounded.iter().flat_map(|row| row["responses"].as_array().unwrap()) {
+        assert!(response.get("logprobs").is_none_or(Value::is_null), "{response}");
+        assert_eq!(
+            response["sampler_logprobs"].as_array().map(Vec::len),
+            response["ids"].as_array().map(Vec::len)
+        );
+    }
+    // As it is computed, by name.
+    assert_eq!(exact, sample("auto.jsonl", &["--set", "sample.kv_cache_dtype=auto"]));
 }
 
 /// The rounded weights' log-probs are theirs, and the policy's own are near; no pass before training is lost on a second copy.
@@ -112,4 +159,9 @@ fn servers_round_weights_their_own_way() {
     ];
     let arguments = [&["check", "recipe.toml"][..], &set].concat();
     world.selfplay(&arguments).refused(&["sample.weights", "native"]);
+    let set = [&["--set", FP8_CACHE][..], &set[2..]].concat();
+    let arguments = [&["check", "recipe.toml"][..], &set].concat();
+    world.selfplay(&arguments).refused(&["sample.kv_cache_dtype", "native"]);
+    let arguments = ["check", "recipe.toml", "--set", "sample.kv_cache_dtype=int8"];
+    world.selfplay(&arguments).refused(&["kv_cache_dtype", "fp8"]);
 }

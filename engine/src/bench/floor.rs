@@ -2,8 +2,8 @@
 //! part begins when the one before is done.
 
 use candle_core::DType;
-use selfplay_model::Architecture;
 use selfplay_model::profile::OperationCost;
+use selfplay_model::{Architecture, KvFormat};
 
 use super::Ceilings;
 
@@ -39,6 +39,8 @@ pub(super) struct StepKeys {
     pub(super) read: f64,
     /// Attended to, over all rows.
     pub(super) attended: f64,
+    /// How pages keep them.
+    pub(super) format: KvFormat,
 }
 
 /// Seconds of these parts at the ceilings, one after the other.
@@ -71,7 +73,7 @@ pub(super) fn decode_step(
     let (heads, qkv) = (a.num_heads * a.head_dim, (a.num_heads + 2 * a.num_kv_heads) * a.head_dim);
     let moved = |numbers: usize| OperationCost { bytes: (rows * numbers * width) as f64, flops: 0.0 };
     let layers = a.num_layers as f64;
-    let token = (2 * a.num_kv_heads * a.head_dim * width) as f64;
+    let token = (2 * a.num_kv_heads * keys.format.head_bytes(a.head_dim)) as f64;
     let block = [
         maps.product(rows, qkv, h, width),
         // Rotated, and into the pages.
@@ -111,7 +113,8 @@ mod tests {
     fn a_decode_step_of_few_rows_is_bound_by_bytes_and_of_many_by_arithmetic() {
         let a = Architecture::named("llama-3-8b").unwrap();
         let floor = |rows: usize| {
-            let keys = StepKeys { read: rows as f64 * 70.0, attended: rows as f64 * 230.0 };
+            let format = DType::BF16.into();
+            let keys = StepKeys { read: rows as f64 * 70.0, attended: rows as f64 * 230.0, format };
             let parts = decode_step(&a, rows, keys, DType::BF16, SampledMaps::Own);
             let all = total(&parts);
             (floor_seconds(&parts, &CEILINGS), all.bytes / 4.0e12, all.flops / 750.0e12)
@@ -124,7 +127,7 @@ mod tests {
         let arithmetic = 512.0 * 2.0 * products / 750.0e12;
         assert!((flops / arithmetic - 1.0).abs() < 0.02, "{flops} {arithmetic}");
         assert!(flops > bytes && whole > flops && whole < flops + bytes, "{whole} {flops} {bytes}");
-        let keys = StepKeys { read: 512.0 * 70.0, attended: 512.0 * 230.0 };
+        let keys = StepKeys { read: 512.0 * 70.0, attended: 512.0 * 230.0, format: DType::BF16.into() };
         let fp8 = total(&decode_step(&a, 512, keys, DType::BF16, SampledMaps::Fp8));
         let own = total(&decode_step(&a, 512, keys, DType::BF16, SampledMaps::Own));
         let maps = a.map_numbers() as f64;
@@ -135,5 +138,10 @@ mod tests {
             "{}",
             own.bytes - fp8.bytes
         );
+        // Keys and values in FP8: of the keys read, 128 numbers of two bytes are codes and a scale, for 8 heads of both, in 32 layers.
+        let codes = StepKeys { format: KvFormat::Fp8, ..keys };
+        let cached = total(&decode_step(&a, 512, codes, DType::BF16, SampledMaps::Own));
+        assert_eq!(own.bytes - cached.bytes, 512.0 * 70.0 * (2 * 8 * (256 - 132) * 32) as f64);
+        assert_eq!(own.flops, cached.flops);
     }
 }

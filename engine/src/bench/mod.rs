@@ -24,7 +24,7 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use clap::ValueEnum;
 use selfplay_model::profile::OperationCost;
-use selfplay_model::{Architecture, Decoder};
+use selfplay_model::{Architecture, Decoder, KvFormat};
 use selfplay_trainer::{Offload, Recompute};
 use serde::Serialize;
 
@@ -75,6 +75,8 @@ pub struct Bench {
     pub offload: Offload,
     /// The weights that sample.
     pub maps: SampledMaps,
+    /// How sampling keeps keys and values.
+    pub kv_format: KvFormat,
     /// How often each thing is timed; the median counts.
     pub repeats: usize,
     /// Draws lengths, ids and weights.

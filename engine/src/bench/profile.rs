@@ -303,6 +303,7 @@ mod tests {
             recompute: Recompute::Always,
             offload: Offload::Auto,
             maps: SampledMaps::Own,
+            kv_format: DType::F32.into(),
             repeats: 1,
             seed: 1,
             ceilings: Ceilings { bytes_per_second: 1e10, flops_per_second: 1e11 },

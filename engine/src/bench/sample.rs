@@ -115,8 +115,8 @@ pub(super) fn run(bench: &Bench, on_line: &mut dyn FnMut(Measurement) -> Result<
         ("long prompts, each its own", apart),
     ];
     for (name, load) in loads {
-        let gib = load.pages() as f64 * bench.policy.page_bytes(bench.dtype) as f64 / f64::from(1 << 30);
-        if load.cache_bytes(bench, &decoder)? < load.pages() * bench.policy.page_bytes(bench.dtype) {
+        let gib = load.pages() as f64 * bench.policy.page_bytes(bench.kv_format) as f64 / f64::from(1 << 30);
+        if load.cache_bytes(bench, &decoder)? < load.pages() * bench.policy.page_bytes(bench.kv_format) {
             let line = bench.line(format!("decode step, {name}"), f64::NAN, 0.0, 0.0);
             on_line(line.with("not measured", format!("no memory for a cache of {gib:.0} GiB")))?;
             continue;
@@ -149,7 +149,7 @@ impl Load {
             seed: bench.seed,
             ..SampleSettings::default()
         };
-        let mut backend = NativeBackend::new(decoder);
+        let mut backend = NativeBackend::new(decoder).with_kv_format(bench.kv_format);
         backend = match self.steps {
             StepMode::Ahead => backend,
             StepMode::OneByOne => backend.one_by_one(),
@@ -207,12 +207,13 @@ impl Load {
 
     /// For every row, and for the prompt that is ahead of them; or what a GPU has.
     fn cache_bytes(&self, bench: &Bench, decoder: &Decoder) -> Result<usize> {
-        let wanted = (self.pages() + 64) * bench.policy.page_bytes(bench.dtype);
+        let wanted = (self.pages() + 64) * bench.policy.page_bytes(bench.kv_format);
         if memory(&bench.device).map_err(super::fault)?.is_none() {
             return Ok(wanted);
         }
-        let backend =
-            NativeBackend::new(decoder).with_step(Some(self.rows), Some(token_budget(bench, self.rows)));
+        let backend = NativeBackend::new(decoder)
+            .with_kv_format(bench.kv_format)
+            .with_step(Some(self.rows), Some(token_budget(bench, self.rows)));
         Ok(wanted.min(backend.capacity()?.cache_bytes))
     }
 
@@ -230,6 +231,7 @@ impl Load {
         let keys = StepKeys {
             read: rows * (shared / self.samples as f64 + own),
             attended: rows * (self.prompt_tokens as f64 + new),
+            format: bench.kv_format,
         };
         decode_step(&bench.policy, rows.round() as usize, keys, bench.dtype, bench.maps)
     }
@@ -300,6 +302,7 @@ mod tests {
             recompute: Recompute::Auto,
             offload: Offload::Auto,
             maps: SampledMaps::Own,
+            kv_format: DType::F32.into(),
             repeats: 1,
             seed: 1,
             ceilings: Ceilings { bytes_per_second: 1e10, flops_per_second: 1e11 },

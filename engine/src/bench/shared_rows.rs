@@ -71,7 +71,7 @@ impl SharedRows {
     }
 
     pub(super) fn cache(&self, bench: &Bench) -> Result<KvCache> {
-        KvCache::new(&bench.policy, self.count, bench.dtype, &bench.device).map_err(fault)
+        KvCache::new(&bench.policy, self.count, bench.kv_format, &bench.device).map_err(fault)
     }
 }
 

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
-use selfplay_model::Architecture;
 use selfplay_model::architecture::NAMES;
+use selfplay_model::{Architecture, KvFormat};
 use selfplay_records::atomic;
 use selfplay_trainer::{Offload, Recompute};
 use serde_json::{Value, json};
@@ -69,6 +69,11 @@ pub struct Args {
     /// As sample.weights = "fp8".
     #[arg(long)]
     pub fp8: bool,
+    /// Sample with FP8 keys and values
+    ///
+    /// As sample.kv_cache_dtype = "fp8".
+    #[arg(long)]
+    pub fp8_kv: bool,
     /// As --recompute false
     #[arg(long, conflicts_with = "recompute")]
     pub no_recompute: bool,
@@ -144,6 +149,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         recompute: if args.no_recompute { Recompute::Never } else { args.recompute },
         offload: args.offload,
         maps: if args.fp8 { SampledMaps::Fp8 } else { SampledMaps::Own },
+        kv_format: if args.fp8_kv { KvFormat::Fp8 } else { dtype.into() },
         repeats: args.repeats,
         seed: args.seed,
         ceilings: Ceilings { bytes_per_second: f64::NAN, flops_per_second: f64::NAN },
@@ -166,7 +172,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             "dtype": format!("{dtype:?}"), "model": args.model, "preference_model": args.preference_model,
             "pairs": args.pairs, "rows": args.rows, "max_tokens": args.max_tokens,
             "micro_batch_tokens": args.micro_batch_tokens, "recompute": bench.recompute, "offload": bench.offload,
-            "fp8": args.fp8,
+            "fp8": args.fp8, "fp8_kv": args.fp8_kv,
             "repeats": args.repeats, "seed": args.seed, "ceilings": ceilings, "parts": results,
             "profile": profiles,
         });

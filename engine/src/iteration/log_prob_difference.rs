@@ -1,11 +1,13 @@
 //! The sampler's log-probs against the trainer's, on the iteration's real candidates and the same weights.
 //!
 //! They come from two code paths (paged cache against packed forward) and must agree within 1e-4 in f32: a larger
-//! difference means that the policy is trained on other probabilities than it was sampled with. Where rounded weights draw
-//! (`sample.weights = "fp8"`), the difference is theirs, and says what the rounding changes.
+//! difference means that the policy is trained on other probabilities than it was sampled with. Where rounded weights draw, or from
+//! rounded keys and values (`sample.weights`, `sample.kv_cache_dtype = "fp8"`), the difference is theirs, and says what the rounding
+//! changes.
 
 use selfplay_model::Decoder;
 use selfplay_records::Candidates;
+use selfplay_sampler::SampleSettings;
 use selfplay_trainer::{PromptResponse, log_probs};
 
 use super::workspace::Iteration;
@@ -34,16 +36,24 @@ pub fn report(iteration: &Iteration<'_>, policy: &Decoder) -> Result<(), EngineE
     let difference = compare(theirs.zip(computed.iter().flat_map(|row| &row.tokens)));
     write_json(&path, &difference)?;
     let LogProbDifference { tokens, mean, max, kl } = difference;
-    let is_fp8 = iteration.recipe().sample.is_fp8();
-    let (sampler, also) = match is_fp8 {
-        true => ("sampler in FP8", format!(", KL about {kl:.1e}")),
-        false => ("sampler", String::new()),
-    };
+    let settings = &iteration.recipe().sample;
+    let also = if settings.is_rounded() { format!(", KL about {kl:.1e}") } else { String::new() };
+    let sampler = sampler_name(settings);
     iteration.progress().line(format!(
         "iteration {}: {sampler} and trainer differ by {mean:.1e} nats a token on average, {max:.1e} at most{also} ({tokens} tokens)",
         iteration.number
     ));
     iteration.record(Event::LogProbsCompared { iteration: iteration.number, tokens, mean, max, kl })
+}
+
+/// The sampler, with what it rounds.
+fn sampler_name(settings: &SampleSettings) -> &'static str {
+    match (settings.is_fp8(), settings.has_fp8_cache()) {
+        (false, false) => "sampler",
+        (true, false) => "sampler in FP8",
+        (false, true) => "sampler with keys and values in FP8",
+        (true, true) => "sampler in FP8, keys and values too,",
+    }
 }
 
 /// A response with the sampler's log-probs.

@@ -64,6 +64,13 @@ pub(super) fn validate(sample: &SampleSettings) -> Problems {
             "no such key without weights = \"command\"".to_owned(),
         ),
         (
+            "kv_cache_dtype",
+            sample.kv_cache_dtype.is_some(),
+            backend == BackendKind::Native,
+            "no such key without backend = \"native\": a server keeps keys and values in its own way"
+                .to_owned(),
+        ),
+        (
             "log_prob_tolerance",
             sample.log_prob_tolerance.is_some(),
             has_ids || backend == BackendKind::Mistralrs,
@@ -119,6 +126,8 @@ pub(super) fn check_iterations(sample: &SampleSettings, iterations: usize) -> Pr
 
 #[cfg(test)]
 mod tests {
+    use selfplay_sampler::KvCacheDtype;
+
     use super::*;
 
     #[test]
@@ -150,6 +159,13 @@ mod tests {
         let native = |weights| SampleSettings { weights: Some(weights), ..SampleSettings::default() };
         assert!(validate(&native(WeightDelivery::Fp8)).is_empty());
         assert_eq!(validate(&native(WeightDelivery::Served)).keys(), ["weights"]);
+        for dtype in [KvCacheDtype::Auto, KvCacheDtype::Fp8] {
+            let kv_cache_dtype = Some(dtype);
+            let problems = validate(&SampleSettings { kv_cache_dtype, ..vllm.clone() });
+            assert_eq!(problems.keys(), ["kv_cache_dtype"]);
+            assert!(problems.list[0].to_string().contains("native"), "{problems:?}");
+            assert!(validate(&SampleSettings { kv_cache_dtype, ..SampleSettings::default() }).is_empty());
+        }
         assert_eq!(validate(&of(WeightDelivery::Command)).keys(), ["weights_command"]);
         assert!(validate(&of(WeightDelivery::Adapter)).is_empty());
         let companion = Some(vec!["x".to_owned()]);

@@ -55,10 +55,10 @@ fn no_fp8(fault: &str) -> EngineError {
     ))
 }
 
-/// Rows as they are written: what rounded weights drew has their log-probs apart. The policy's own are computed by the pass before
-/// training, of those responses that are trained on.
+/// Rows as they are written: what was drawn with rounded weights, or from rounded keys and values, has its log-probs apart. The policy's
+/// own are computed by the pass before training, of those responses that are trained on.
 fn named_log_probs(settings: &SampleSettings, mut rows: Vec<Candidates>) -> Vec<Candidates> {
-    if settings.is_fp8() {
+    if settings.is_rounded() {
         for response in rows.iter_mut().flat_map(|row| &mut row.responses) {
             response.sampler_logprobs = response.logprobs.take();
         }
@@ -178,7 +178,7 @@ mod tests {
 
     use selfplay_model::gpu::{Captured, Gemm, Launch, Launcher, PageLocker, emulate};
     use selfplay_records::{HasKind, Kind, Response};
-    use selfplay_sampler::WeightDelivery;
+    use selfplay_sampler::{KvCacheDtype, WeightDelivery};
 
     use super::*;
 
@@ -224,13 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn rounded_weights_log_probs_go_by_another_name() {
+    fn log_probs_of_what_is_rounded_go_by_another_name() {
         let response = Response { logprobs: Some(vec![-1.0]), ..Response::default() };
         let rows = vec![Candidates { responses: vec![response], ..Candidates::default() }];
-        let fp8 = SampleSettings { weights: Some(WeightDelivery::Fp8), ..SampleSettings::default() };
-        assert_eq!(named_log_probs(&SampleSettings::default(), rows.clone()), rows);
-        let named = named_log_probs(&fp8, rows);
-        let response = &named[0].responses[0];
-        assert_eq!((&response.logprobs, &response.sampler_logprobs), (&None, &Some(vec![-1.0])));
+        let default = SampleSettings::default;
+        assert_eq!(named_log_probs(&default(), rows.clone()), rows);
+        for rounded in [
+            SampleSettings { weights: Some(WeightDelivery::Fp8), ..default() },
+            SampleSettings { kv_cache_dtype: Some(KvCacheDtype::Fp8), ..default() },
+        ] {
+            let named = named_log_probs(&rounded, rows.clone());
+            let response = &named[0].responses[0];
+            assert_eq!((&response.logprobs, &response.sampler_logprobs), (&None, &Some(vec![-1.0])));
+        }
     }
 }

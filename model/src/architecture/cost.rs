@@ -10,6 +10,7 @@ use super::Architecture;
 use crate::batch::PackedBatch;
 use crate::decoder::KeepPlan;
 use crate::kv_cache::PAGE_TOKENS;
+use crate::kv_format::KvFormat;
 
 /// Numbers of a token that the backward of a block reads beside its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,14 +146,14 @@ impl Architecture {
         (self.vocab_size * self.hidden_size * dtype.size_in_bytes()) as u64
     }
 
-    /// Bytes of a token's keys and values over all layers.
-    pub fn key_value_bytes(&self, dtype: DType) -> usize {
-        2 * self.num_layers * self.num_kv_heads * self.head_dim * dtype.size_in_bytes()
+    /// Bytes of a token's keys and values over all layers, in a dtype or another format.
+    pub fn key_value_bytes(&self, format: impl Into<KvFormat>) -> usize {
+        2 * self.num_layers * self.num_kv_heads * format.into().head_bytes(self.head_dim)
     }
 
     /// Bytes of a page of keys and values over all layers.
-    pub fn page_bytes(&self, dtype: DType) -> usize {
-        self.key_value_bytes(dtype) * PAGE_TOKENS
+    pub fn page_bytes(&self, format: impl Into<KvFormat>) -> usize {
+        self.key_value_bytes(format) * PAGE_TOKENS
     }
 
     /// What the widest part of a block makes of a token in inference, in numbers: the stream before and after, normalised;
@@ -298,6 +299,8 @@ mod tests {
             (a.key_value_bytes(DType::BF16), a.page_bytes(DType::F32)),
             (2 * 2 * 16 * 2, 16 * 2 * 2 * 16 * 4)
         );
+        // A code a number, and a scale for each head of both.
+        assert_eq!(a.key_value_bytes(KvFormat::Fp8), 2 * 2 * (16 + 2 * 4));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
 use crate::gradients::Gradients;
 use crate::kv_cache::{KvCache, PagedRow};
+use crate::kv_format::KvFormat;
 use crate::ops::draw::{DrawRule, Drawn, RowDraw};
 
 const VOCAB: u32 = 48;
@@ -161,7 +162,12 @@ pub fn compare_steps(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> 
             report("captured steps", target.run(|| captured_apart(&decoder, false))?);
             report("steps begun ahead", target.run(|| captured_apart(&decoder, true))?);
             decoder.set_batch_invariant(true);
-            report("the same bits in any step", target.run(|| steps_apart(&decoder))?);
+            report("the same bits in any step", target.run(|| steps_apart(&decoder, dtype.into()))?);
+            // The kernels that a GPU computes with; those of f32 are for the comparison of operations.
+            if dtype == DType::BF16 {
+                let apart = target.run(|| steps_apart(&decoder, KvFormat::Fp8))?;
+                report("the same bits in any step, keys and values in FP8", apart);
+            }
         }
     }
     Ok(found)
@@ -172,9 +178,9 @@ const PROMPT: usize = 37;
 const SHARED: usize = 32;
 
 /// How far a sequence's hidden states are from those in other chunks, and from those beside others.
-fn steps_apart(decoder: &Decoder) -> Result<f64> {
+fn steps_apart(decoder: &Decoder, format: KvFormat) -> Result<f64> {
     let ids: Vec<u32> = (0..52).map(|i| (i * 17 + 3) % VOCAB).collect();
-    let fresh = || KvCache::new(decoder.architecture(), 12, decoder.dtype(), decoder.device());
+    let fresh = || KvCache::new(decoder.architecture(), 12, format, decoder.device());
     let run = |cache: &mut KvCache, pages: &[u32], from: usize, to: usize| {
         let row = PagedRow { new_tokens: to - from, context: from, pages, shared: SHARED };
         let wanted: Vec<usize> = (0..to - from).collect();

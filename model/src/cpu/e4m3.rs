@@ -12,6 +12,8 @@ const NAN: u8 = 0x7f;
 const SMALLEST_NORMAL: f32 = 1.0 / 64.0;
 /// Codes below the smallest normal number are multiples of 1/512.
 const SUBNORMAL_STEPS: f32 = 512.0;
+/// 2¹²⁰, by f32's exponent of 247.
+const EXPONENTS_APART: f32 = f32::from_bits(247 << 23);
 /// Adding it to a number below 2²² rounds that to an integer, ties to even.
 const ROUND_TO_INTEGER: f32 = 8_388_608.0;
 
@@ -36,16 +38,14 @@ pub fn to_e4m3(x: f32) -> u8 {
     sign | code
 }
 
-/// What a code means.
-#[inline]
+/// What a code means. Without branches, so that loops over it vectorise.
+#[inline(always)]
 pub fn from_e4m3(code: u8) -> f32 {
-    let (exponent, mantissa) = (u32::from((code >> 3) & 15), u32::from(code & 7));
-    let size = match (exponent, mantissa) {
-        (15, 7) => f32::NAN,
-        (0, steps) => steps as f32 / SUBNORMAL_STEPS,
-        _ => f32::from_bits(((exponent + (127 - 7)) << 23) | (mantissa << 20)),
-    };
-    if code & 0x80 == 0 { size } else { -size }
+    let bits = u32::from(code);
+    // Exponent and mantissa at their places in f32, whose exponent counts from −127, not from −7: 2⁻¹²⁰ times the number, exactly.
+    let size = f32::from_bits((bits & 0x7f) << 20) * EXPONENTS_APART;
+    let size = if code & NAN == NAN { f32::NAN } else { size };
+    f32::from_bits(size.to_bits() | (bits & 0x80) << 24)
 }
 
 #[cfg(test)]

@@ -31,6 +31,18 @@ pub fn with_slice_mut<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&mut [T]) -> R
     }
 }
 
+/// Runs `f` over the bytes of a contiguous CPU tensor of u8.
+///
+/// # Errors
+/// As [`with_slice`].
+pub fn with_bytes<R>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::U8(bytes)) => Ok(f(contiguous(bytes, layout)?)),
+        _ => bail!("bytes of {:?} on {:?}", tensor.dtype(), tensor.device()),
+    }
+}
+
 /// Runs `f` over the bytes of the numbers of a contiguous CPU tensor, in place and in the machine's own order.
 ///
 /// # Errors

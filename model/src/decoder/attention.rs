@@ -97,14 +97,14 @@ impl SelfAttention {
                 let output = attended.output.clone();
                 (output, keep.then_some(AttentionActivations { qkv_before_norm, qkv, attended }))
             }
-            Sequences::Paged { step, rotary, cache: LayerCache { keys, values } } => {
+            Sequences::Paged { step, rotary, cache } => {
                 let norms = self.page_norms(weights);
-                write_pages(&self.heads, &qkv, rotary.of(self.layer), step, (keys, values), norms)?;
+                write_pages(&self.heads, &qkv, rotary.of(self.layer), step, cache, norms)?;
                 if rows.is_some_and(RowIndex::is_empty) {
                     // Keys and values are all that a prefill's last layer is for.
                     return Ok(Attended { output: select_rows(&qkv, &[])?, activations: None });
                 }
-                (attend_pages(&self.heads, &qkv, step, keys, values)?, None)
+                (attend_pages(&self.heads, &qkv, step, cache)?, None)
             }
         };
         let output = rows.map_or(Ok(output.clone()), |rows| rows.select(&output))?;

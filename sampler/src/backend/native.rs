@@ -7,7 +7,7 @@ use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::{DecodeGraphs, DeviceStep};
 use selfplay_model::gpu::{Gpu, GpuMemory, memory, memory_now};
 use selfplay_model::ops::draw::RowDraw;
-use selfplay_model::{Decoder, KvCache};
+use selfplay_model::{Decoder, KvCache, KvFormat};
 
 use super::{Backend, BackendStep, DrawnTokens, LogitsReader};
 use crate::{Capacity, SampleError};
@@ -15,7 +15,9 @@ use crate::{Capacity, SampleError};
 /// The policy's own decoder on the trainer's own weights.
 pub struct NativeBackend<'a> {
     decoder: &'a Decoder,
+    /// What the layers compute in.
     dtype: DType,
+    kv_format: KvFormat,
     rows: usize,
     token_budget: usize,
     cache: Option<KvCache>,
@@ -27,12 +29,12 @@ pub struct NativeBackend<'a> {
 impl<'a> NativeBackend<'a> {
     /// A backend without a cache yet.
     pub fn new(decoder: &'a Decoder) -> Self {
-        // The cache keeps what the layers compute.
         let dtype = decoder.dtype();
         let (rows, token_budget) = (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET);
         Self {
             decoder,
             dtype,
+            kv_format: dtype.into(),
             rows,
             token_budget,
             cache: None,
@@ -46,6 +48,13 @@ impl<'a> NativeBackend<'a> {
     pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
         self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
         self.token_budget = token_budget.unwrap_or(Capacity::GPU_TOKEN_BUDGET);
+        self
+    }
+
+    /// Sets how the cache keeps keys and values; without it, as the layers compute them.
+    #[must_use]
+    pub fn with_kv_format(mut self, format: KvFormat) -> Self {
+        self.kv_format = format;
         self
     }
 
@@ -85,11 +94,11 @@ impl<'a> NativeBackend<'a> {
     fn fresh_cache(&self, pages: usize, most: usize) -> Result<KvCache, SampleError> {
         let (arch, device) = (self.decoder.architecture(), self.decoder.device());
         if most > pages
-            && let Some(cache) = KvCache::growing(arch, pages, most, self.dtype, device)?
+            && let Some(cache) = KvCache::growing(arch, pages, most, self.kv_format, device)?
         {
             return Ok(cache);
         }
-        Ok(KvCache::new(arch, pages, self.dtype, device)?)
+        Ok(KvCache::new(arch, pages, self.kv_format, device)?)
     }
 
     fn drop_cache(&mut self) {
@@ -112,7 +121,7 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn page_bytes(&self) -> usize {
-        self.decoder.architecture().page_bytes(self.dtype)
+        self.decoder.architecture().page_bytes(self.kv_format)
     }
 
     fn capacity(&self) -> Result<Capacity, SampleError> {
@@ -155,9 +164,9 @@ impl Backend for NativeBackend<'_> {
         }
         // A cache that does not grow is all that it may come to be at once.
         let (arch, device) = (self.decoder.architecture(), self.decoder.device());
-        let cache = match KvCache::growing(arch, pages, most, self.dtype, device)? {
+        let cache = match KvCache::growing(arch, pages, most, self.kv_format, device)? {
             Some(cache) => cache,
-            None => KvCache::new(arch, most, self.dtype, device)?,
+            None => KvCache::new(arch, most, self.kv_format, device)?,
         };
         Ok(self.cache.insert(cache).pages())
     }

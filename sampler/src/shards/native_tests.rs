@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::tests::samples;
 use super::*;
-use crate::Sample;
 use crate::backend::fake::FakeText;
+use crate::{KvCacheDtype, Sample};
 
 const VOCAB: usize = 130;
 
@@ -35,8 +35,18 @@ fn encoded(prompts: &[Prompt]) -> Vec<EncodedPrompt<'_>> {
     prompts.iter().enumerate().map(encode).collect()
 }
 
+/// A backend that keeps keys and values as the settings want it.
+fn backend<'a>(decoder: &'a Decoder, settings: &SampleSettings) -> NativeBackend<'a> {
+    NativeBackend::new(decoder).with_kv_format(settings.kv_format(decoder.dtype()))
+}
+
+/// Weights that are packed or not, and keys and values as they are computed or in FP8.
+fn forms() -> [(bool, Option<KvCacheDtype>); 3] {
+    [(false, None), (true, None), (true, Some(KvCacheDtype::Fp8))]
+}
+
 fn sample(decoder: &Decoder, settings: &SampleSettings, prompts: &[EncodedPrompt<'_>]) -> Vec<Vec<Sample>> {
-    let backend = Box::new(NativeBackend::new(decoder));
+    let backend = Box::new(backend(decoder, settings));
     let mut sampler = Sampler::with_backend(backend, &FakeText, &[2], settings).unwrap();
     samples(sampler.generate(prompts, &mut |_| ControlFlow::Continue(())).unwrap())
 }
@@ -53,9 +63,10 @@ fn a_processor_is_batch_invariant_and_has_a_fixed_capacity() {
 fn a_candidate_has_the_same_bits_in_every_batch() {
     let prompts = prompts();
     let prompts = encoded(&prompts);
-    for packed in [false, true] {
+    for (packed, kv_cache_dtype) in forms() {
         let decoder = decoder(packed);
-        let settings = SampleSettings { num_samples: 3, max_new_tokens: 30, ..SampleSettings::default() };
+        let default = SampleSettings::default();
+        let settings = SampleSettings { num_samples: 3, max_new_tokens: 30, kv_cache_dtype, ..default };
         let together = sample(&decoder, &settings, &prompts);
         for (rows, budget) in [(1, 1), (1, 7), (3, 10), (64, 33)] {
             let other =
@@ -63,12 +74,13 @@ fn a_candidate_has_the_same_bits_in_every_batch() {
             assert_eq!(
                 sample(&decoder, &other, &prompts),
                 together,
-                "packed {packed}, {rows} rows of {budget}"
+                "packed {packed}, cache {kv_cache_dtype:?}, {rows} rows of {budget}"
             );
         }
         for (prompt, want) in prompts.iter().zip(&together) {
             let alone = sample(&decoder, &settings, std::slice::from_ref(prompt));
-            assert_eq!(&alone[0], want, "packed {packed}, prompt {} alone", prompt.prompt.prompt_id);
+            let id = &prompt.prompt.prompt_id;
+            assert_eq!(&alone[0], want, "packed {packed}, cache {kv_cache_dtype:?}, prompt {id} alone");
         }
     }
 }
@@ -78,13 +90,14 @@ fn a_candidate_has_the_same_bits_in_every_batch() {
 fn a_preempted_candidate_has_the_same_bits() {
     let prompts = prompts();
     let prompts = encoded(&prompts);
-    for packed in [false, true] {
+    for (packed, kv_cache_dtype) in forms() {
         let decoder = decoder(packed);
-        let settings = SampleSettings { num_samples: 3, max_new_tokens: 40, ..SampleSettings::default() };
+        let default = SampleSettings::default();
+        let settings = SampleSettings { num_samples: 3, max_new_tokens: 40, kv_cache_dtype, ..default };
         let ample = sample(&decoder, &settings, &prompts);
         for token_budget in [5, 1024] {
             // A page of this decoder is far below the MiB that a recipe counts in.
-            let backend = NativeBackend::new(&decoder);
+            let backend = backend(&decoder, &settings);
             let cache_bytes = 9 * backend.page_bytes();
             let capacity = Some(Capacity { rows: 64, token_budget, cache_bytes });
             let tight = SampleSettings { capacity, ..settings.clone() };
@@ -94,10 +107,45 @@ fn a_preempted_candidate_has_the_same_bits() {
                 last = progress;
                 ControlFlow::Continue(())
             };
-            assert_eq!(samples(sampler.generate(&prompts, &mut note).unwrap()), ample, "packed {packed}");
+            let tight = samples(sampler.generate(&prompts, &mut note).unwrap());
+            assert_eq!(tight, ample, "packed {packed}, cache {kv_cache_dtype:?}");
             assert!(last.preemptions > 0 && last.recomputed > 0, "{last:?}");
         }
     }
+}
+
+/// The sampler's log-probs over keys and values in FP8: apart from the policy's own, and near them.
+#[test]
+fn log_probs_over_an_fp8_cache_are_near_the_trainers() {
+    let prompts = prompts();
+    let prompts = encoded(&prompts);
+    let decoder = decoder(true);
+    let kv_cache_dtype = Some(KvCacheDtype::Fp8);
+    let settings =
+        SampleSettings { num_samples: 2, max_new_tokens: 30, kv_cache_dtype, ..SampleSettings::default() };
+    let (mut off, mut most, mut tokens) = (0.0f32, 0.0f32, 0);
+    for (prompt, samples) in prompts.iter().zip(sample(&decoder, &settings, &prompts)) {
+        for sample in samples {
+            for (got, want) in sample.logprobs.iter().zip(own_log_probs(&decoder, prompt, &sample)) {
+                off += (got - want).abs();
+                most = most.max((got - want).abs());
+                tokens += 1;
+            }
+        }
+    }
+    let mean = off / tokens as f32;
+    // More than two ways to compute the same numbers differ by.
+    assert!(tokens > 100 && mean > 1e-5 && mean < 5e-3 && most < 5e-2, "{mean} {most} of {tokens}");
+}
+
+/// The policy's log-probs of a response, as the trainer computes them.
+fn own_log_probs(decoder: &Decoder, prompt: &EncodedPrompt<'_>, sample: &Sample) -> Vec<f32> {
+    let mut batch = PackedBatch::new();
+    batch.push(&[prompt.prompt_ids.clone(), sample.ids.clone()].concat());
+    let hidden = decoder.hidden(&batch).unwrap();
+    let first = prompt.prompt_ids.len() - 1;
+    let rows: Vec<usize> = (first..first + sample.ids.len()).collect();
+    decoder.token_log_probs(&hidden, &rows, &sample.ids).unwrap()
 }
 
 /// The trainer's log-probs come from [`Decoder::token_log_probs`] on packed sequences without a cache.
@@ -110,13 +158,7 @@ fn log_probs_are_the_trainers() {
         let settings = SampleSettings { num_samples: 2, max_new_tokens: 30, ..SampleSettings::default() };
         for (prompt, samples) in prompts.iter().zip(sample(&decoder, &settings, &prompts)) {
             for sample in samples {
-                let mut batch = PackedBatch::new();
-                batch.push(&[prompt.prompt_ids.clone(), sample.ids.clone()].concat());
-                let hidden = decoder.hidden(&batch).unwrap();
-                let first = prompt.prompt_ids.len() - 1;
-                let rows: Vec<usize> = (first..first + sample.ids.len()).collect();
-                let want = decoder.token_log_probs(&hidden, &rows, &sample.ids).unwrap();
-                for (got, want) in sample.logprobs.iter().zip(&want) {
+                for (got, want) in sample.logprobs.iter().zip(own_log_probs(&decoder, prompt, &sample)) {
                     assert!((got - want).abs() < 1e-4, "{got} for {want}");
                 }
             }

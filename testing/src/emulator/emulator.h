@@ -817,6 +817,12 @@ inline bf16 float_to_bf16(float x) {
     return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
 }
 
+// fma.rn.bf16x2 with −0: the products of both halves.
+inline uint32_t times_bf16_pair(uint32_t a, uint32_t b) {
+    const uint32_t low = float_to_bf16(emu::low_half(a) * emu::low_half(b)).bits;
+    return low | static_cast<uint32_t>(float_to_bf16(emu::high_half(a) * emu::high_half(b)).bits) << 16;
+}
+
 // Macros: some C libraries declare functions of these names and do not define them.
 #define __expf(x) expf(x)
 #define __exp2f(x) exp2f(x)

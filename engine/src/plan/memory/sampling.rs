@@ -87,7 +87,8 @@ fn sampling_step(models: &Models<'_>, limits: BatchLimits) -> u64 {
 /// Keys and values of one candidate at full length with its prompt.
 pub(crate) fn candidate_pages(models: &Models<'_>, recipe: &Recipe) -> u64 {
     let most = recipe.sample.max_new_tokens.saturating_add(recipe.train.max_prompt_length);
-    models.policy.max_positions.min(most) as u64 * models.policy.key_value_bytes(models.policy_dtype) as u64
+    let format = recipe.sample.kv_format(models.policy_dtype);
+    models.policy.max_positions.min(most) as u64 * models.policy.key_value_bytes(format) as u64
 }
 
 /// As many candidates as run at a time, within the recipe's bound or, where it gives none, within what is `left`; one

@@ -186,6 +186,35 @@ fn pages_stay_within_their_bound() {
     assert_eq!(policy_folder(&policy, &recipe), 2 * policy.parameter_count() as u64);
 }
 
+/// A byte a number and a scale for each head: more rows where the memory bounds them, less memory where the rows do.
+#[test]
+fn keys_and_values_in_fp8_take_fewer_bytes() {
+    let (policy, preference) = (tiny(), footprint());
+    let of = |set: &[&str], left: u64| {
+        let recipe = recipe(set);
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+        let pages = key_value_pages(
+            &models,
+            &recipe,
+            batch_limits(&recipe.sample, DeviceChoice::Cuda(0)),
+            Some(left),
+        );
+        (pages, candidate_pages(&models, &recipe))
+    };
+    let (fp8, two) = ("sample.kv_cache_dtype=fp8", "sample.max_batch_rows=2");
+    // 64 positions, keys and values of one head of 8 numbers.
+    let (bf16, codes) = (64 * 2 * 8 * 2, 64 * 2 * (8 + 4));
+    assert_eq!(of(&[two], 1_000_000), (2 * bf16, bf16));
+    assert_eq!(of(&["sample.kv_cache_dtype=auto", two], 1_000_000), (2 * bf16, bf16));
+    assert_eq!(of(&[two, fp8], 1_000_000), (2 * codes, codes));
+    let rows = |set: &[&str]| {
+        let (pages, one) = of(set, 20_000);
+        pages / one
+    };
+    // 18,000 bytes, of 2,048 or 1,536 a candidate.
+    assert_eq!((rows(&[]), rows(&[fp8])), (8, 11));
+}
+
 #[test]
 fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
     let (policy, preference) = (tiny(), footprint());

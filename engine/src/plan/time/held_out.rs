@@ -17,7 +17,7 @@ pub(in crate::plan) fn held_out_by(job: &Job<'_>, measured: &Measured<'_>, gpus:
     let (prompts, samples) = (eval.max_prompts.div_ceil(gpus.max(1)) as f64, eval.num_samples as f64);
     let seconds = |stage, work: Work| measured.of(stage).map(|rate| job.seconds(stage, rate, work));
     let lengths = (job.lengths.prompt, job.lengths.response);
-    let answers = seconds(RatedStage::Sample, job.sample(samples, prompts, job.weights()));
+    let answers = seconds(RatedStage::Sample, job.sample(samples, prompts, job.own_bytes()));
     let log_probs = seconds(RatedStage::Reference, job.log_probs(lengths, samples) * (2.0 * prompts));
     let comparisons = if job.models.preference.is_elsewhere() {
         Some(0.0)

@@ -35,6 +35,15 @@ pub(in crate::plan) struct Job<'a> {
     pub(in crate::plan) gpu: Option<GpuModel>,
 }
 
+/// Bytes that steps of sampling read.
+#[derive(Clone, Copy)]
+pub(super) struct StepBytes {
+    /// Of the weights, once for all rows of a step.
+    weights: u64,
+    /// Of the keys and values of a token, for each token after it.
+    token: u64,
+}
+
 /// A prompt once and `times` responses to it, with the logits of every token of the responses.
 pub(super) fn prompt_and_responses(model: &Architecture, lengths: (usize, usize), times: f64) -> f64 {
     let (prompt, response) = lengths;
@@ -44,8 +53,8 @@ pub(super) fn prompt_and_responses(model: &Architecture, lengths: (usize, usize)
 
 impl Job<'_> {
     /// `samples` responses to each of `prompts`. Bytes: a step reads the weights once for all rows, each token the keys and
-    /// values before it. `weights`: bytes of the weights.
-    pub(super) fn sample(&self, samples: f64, prompts: f64, weights: u64) -> Work {
+    /// values before it.
+    pub(super) fn sample(&self, samples: f64, prompts: f64, read: StepBytes) -> Work {
         let Lengths { prompt, response, .. } = self.lengths;
         let sequences = samples * prompts;
         // As many prompts as give a full batch, where there are fewer.
@@ -54,25 +63,32 @@ impl Job<'_> {
         let rows = (self.rows as f64).min(samples * prompts.min(shard.max(FULL_BATCH / samples.max(1.0))));
         let tokens = samples * response as f64;
         let context = prompt as f64 + response as f64 / 2.0;
-        let keys = self.models.policy.key_value_bytes(self.models.policy_dtype) as f64;
+        let StepBytes { weights, token } = read;
         let each = Work {
             flops: prompt_and_responses(self.models.policy, (prompt, response), samples),
-            bytes: tokens / rows.max(1.0) * weights as f64 + tokens * context * keys,
+            bytes: tokens / rows.max(1.0) * weights as f64 + tokens * context * token as f64,
         };
         each * prompts
     }
 
-    /// Bytes of the policy's own weights.
-    pub(super) fn weights(&self) -> u64 {
-        self.models.policy.parameter_bytes(self.models.policy_dtype)
+    /// What the policy itself reads: its own weights, and keys and values as they are computed.
+    pub(super) fn own_bytes(&self) -> StepBytes {
+        let (policy, dtype) = (self.models.policy, self.models.policy_dtype);
+        StepBytes { weights: policy.parameter_bytes(dtype), token: policy.key_value_bytes(dtype) as u64 }
     }
 
-    /// Bytes of the weights that draw candidates: in FP8 the maps' are the codes'. Operations are counted at the rate that was
-    /// measured, whatever it was measured of.
-    fn sampled_weights(&self) -> u64 {
-        let is_fp8 = self.recipe.sample.is_fp8() && self.models.policy_dtype.size_in_bytes() < 4;
-        let maps = self.models.policy.map_numbers() * self.models.policy_dtype.size_in_bytes() as u64;
-        if is_fp8 { self.weights() - maps + self.models.fp8_maps() } else { self.weights() }
+    /// What draws candidates: in FP8 the maps' bytes are the codes', and so are those of keys and values. Operations are counted at the
+    /// rate that was measured, whatever it was measured of. A CPU has f32's numbers to compute of codes, and is counted as with those.
+    fn sampled_bytes(&self) -> StepBytes {
+        let (own, dtype, sample) = (self.own_bytes(), self.models.policy_dtype, &self.recipe.sample);
+        if dtype.size_in_bytes() >= 4 {
+            return own;
+        }
+        let maps = self.models.policy.map_numbers() * dtype.size_in_bytes() as u64;
+        StepBytes {
+            weights: if sample.is_fp8() { own.weights - maps + self.models.fp8_maps() } else { own.weights },
+            token: self.models.policy.key_value_bytes(sample.kv_format(dtype)) as u64,
+        }
     }
 
     /// `responses` to a prompt, embedded.
@@ -173,7 +189,7 @@ impl Job<'_> {
         let pairs = prompts * self.pairs();
         match stage {
             RatedStage::Sample => {
-                self.sample(self.recipe.sample.num_samples as f64, prompts, self.sampled_weights())
+                self.sample(self.recipe.sample.num_samples as f64, prompts, self.sampled_bytes())
             }
             RatedStage::Score => {
                 self.score(self.recipe.sample.num_samples as f64 + self.opponents()) * prompts

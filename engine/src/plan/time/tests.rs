@@ -71,6 +71,15 @@ fn stages_do_what_they_do() {
         let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
         assert_eq!(job.work(RatedStage::Sample, 8.0).bytes, bytes);
     });
+    // A CPU has f32's numbers to compute of codes; a GPU reads 8 codes and a scale of each head, of keys and of values.
+    let fp8 = recipe(&[&set[..], &["sample.kv_cache_dtype=fp8", "policy.dtype=bf16"]].concat());
+    job(&fp8, &|job| {
+        let bytes = 120.0 * 4.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 64.0;
+        assert_eq!(job.work(RatedStage::Sample, 8.0).bytes, bytes);
+        let on_gpu = Models::of(&fp8, DeviceChoice::Cuda(0), &model, &preference);
+        let bytes = 120.0 * 2.0 * model.parameter_count() as f64 + 960.0 * 35.0 * 24.0;
+        assert_eq!(Job { models: &on_gpu, ..*job }.work(RatedStage::Sample, 8.0).bytes, bytes);
+    });
     // Three iterations of INPO: the starting policy, then it and the iteration's own.
     job(&recipe(&[&set[..3], &["train.loss=inpo"]].concat()), &|job| {
         assert_eq!(job.work(RatedStage::Reference, 3.0).flops, 3.0 * (5.0 / 3.0) * pair);

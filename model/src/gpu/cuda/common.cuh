@@ -49,6 +49,13 @@ __device__ __forceinline__ void mma_bf16_16x8x16(float (&c)[4], const uint32_t (
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Two products of bf16, each rounded once; subnormal numbers are kept.
+__device__ __forceinline__ uint32_t times_bf16_pair(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+    return product;
+}
+
 // c += a · b for a 16 × 32 (row by row), b 32 × 8 (column by column) of E4M3. GPUs before sm_89 have none, and are refused before a
 // launch (`Launcher::has_fp8`).
 __device__ __forceinline__ void mma_e4m3_16x8x32(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

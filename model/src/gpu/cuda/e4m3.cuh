@@ -30,6 +30,14 @@ __device__ __forceinline__ float from_e4m3(uint8_t code) {
     return __uint_as_float(__float_as_uint(size) | sign);
 }
 
+// The scale of numbers of which the largest has this size: largest / 448, so that it has the largest code. 1 for zeros; NaN where the
+// size is infinite, by which whoever asks also means NaN. As `scale_of` in ops/paged_attention/fp8_pages.rs.
+__device__ __forceinline__ float e4m3_scale(float largest) {
+    const float smallest = 1.17549435e-38f;
+    if (largest == INFINITY) return NAN;
+    return largest > 0 ? fmaxf(largest / E4M3_MAX, smallest) : 1.0f;
+}
+
 template <>
 __device__ __forceinline__ uint8_t of_float<uint8_t>(float x) {
     return to_e4m3(x);

@@ -3,6 +3,7 @@
 #include "draw.cu"
 #include "elementwise.cu"
 #include "fixed_product.cu"
+#include "fp8_pages.cu"
 #include "fp8_product.cu"
 #include "gated_unit.cu"
 #include "hopper_attention.cu"

@@ -1,40 +1,8 @@
 // Attention of new tokens over the paged cache, keys and values [pages, kv_heads, 16, d]; see ops/paged_attention/ for
-// how a step is cut into items, and why a token's bits do not depend on the other tokens of its step.
+// how a step is cut into items, and why a token's bits do not depend on the other tokens of its step. Pages hold numbers of T, or
+// codes of E4M3 with scales (fp8_pages.cu writes those).
+#include "paged.cuh"
 #include "rope.cuh"
-#include "tile.cuh"
-
-#define PAGE 16
-// A token without a place: one that fills a captured step up.
-#define NO_SLOT 0xffffffffu
-
-// Tokens token..token + count of the step over the keys at positions from..to. `part` is the place of the result among those of
-// each token, −1 where it is the whole. Nothing to do where count is 0.
-struct PageItem {
-    int token, count, from, to, part;
-};
-
-// What all kernels of a step share.
-struct PagedStep {
-    const uint32_t *tables, *table_start, *position, *part_start;
-    float *parts, *stats;  // [parts, heads, d]; [parts, heads, 2]: the greatest score and the sum of the weights
-    int heads, kv_heads, d, window;
-    float scale, cap;
-};
-
-template <class T>
-__device__ __forceinline__ float paged_score(const PagedStep& s, float product) {
-    const float x = product * s.scale;
-    return s.cap > 0 ? s.cap * tanh_of<T>(x / s.cap) : x;
-}
-
-__device__ __forceinline__ int oldest_of(const PagedStep& s, int position) {
-    return s.window ? max(0, position + 1 - s.window) : 0;
-}
-
-// The row of `keys` as of `values`, in rows of d, of the key at position j.
-__device__ __forceinline__ int64_t page_row(const PagedStep& s, const uint32_t* pages, int kv_head, int j) {
-    return ((int64_t)pages[j / PAGE] * s.kv_heads + kv_head) * PAGE + j % PAGE;
-}
 
 // Token blockIdx.x: rotates its queries in place, and puts its keys, rotated, and its values into their slot. Of each head of d
 // the first 2 half numbers are rotated; half may be 0, and cos and sin null then.
@@ -107,19 +75,22 @@ FOR_BOTH(copy_page, copy_page, (bf16 * keys, bf16* values, int64_t from, int64_t
 // One block to a token and a key head: its query heads (sixteen at most at a time) are the rows of one tile, so that keys and
 // values are read once for all of them. Warps take the tiles of S keys in turn, each with a running maximum of its own, and are
 // joined in their order at the end.
-template <class T, int D, int S, int WARPS>
-__device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, const T* __restrict__ keys,
-                             const T* __restrict__ values, const PageItem* __restrict__ items, const PagedStep step) {
-    constexpr int ROWS = 16, STRIDE = Tile<T, D>::STRIDE;
-    static_assert(ROWS * D * 4 <= 2 * S * STRIDE * (int)sizeof(T), "a warp's part takes the place of its tiles");
+template <class T, class Pages, int D, int S, int WARPS>
+__device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, const typename Pages::Number* __restrict__ keys,
+                             const typename Pages::Number* __restrict__ values, const Pages pages_of,
+                             const PageItem* __restrict__ items, const PagedStep step) {
+    typedef typename Pages::Number Number;
+    constexpr int ROWS = 16, STRIDE = Tile<T, D>::STRIDE, TILE = Pages::template TILE<D, S>;
+    static_assert(ROWS * D * 4 <= 2 * TILE * (int)sizeof(Number), "a warp's part takes the place of its tiles");
     DYNAMIC_SHARED(dynamic);
     const PageItem item = items[blockIdx.x];
     if (item.count == 0) return;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     T* q = reinterpret_cast<T*>(dynamic);
-    T* k = q + ROWS * STRIDE + warp * 2 * S * STRIDE;
-    T* v = k + S * STRIDE;
-    float* largests = reinterpret_cast<float*>(q + (ROWS + WARPS * 2 * S) * STRIDE);  // [WARPS, ROWS]
+    Number* tiles = reinterpret_cast<Number*>(q + ROWS * STRIDE);
+    Number* k = tiles + warp * 2 * TILE;
+    Number* v = k + TILE;
+    float* largests = reinterpret_cast<float*>(tiles + WARPS * 2 * TILE);  // [WARPS, ROWS]
     float* sums = largests + WARPS * ROWS;
     const int token = item.token, kv_head = blockIdx.y, heads = step.heads, d = step.d, repeat = heads / step.kv_heads;
     const int oldest = oldest_of(step, step.position[token]), from = max(item.from, oldest);
@@ -127,8 +98,8 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
     for (int first = 0; first < repeat; first += ROWS) {
         const int live = min(ROWS, repeat - first), head = kv_head * repeat + first;
         __syncthreads();
-        load_tile<T, D, ROWS>(q, qkv + ((int64_t)token * (heads + 2 * step.kv_heads) + head) * d, d, d, live,
-                              [](int r) { return (int64_t)r; });
+        Pages::template load_queries<D, ROWS>(q, qkv + ((int64_t)token * (heads + 2 * step.kv_heads) + head) * d, d, live,
+                                              [](int r) { return (int64_t)r; });
         cp_async_commit();
         cp_async_wait<0>();
         __syncthreads();
@@ -141,22 +112,24 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
             const auto key_row = [&](int r) { return page_row(step, pages, kv_head, j + r); };
             // The warp has read its last tiles.
             __syncwarp();
-            load_tile<T, D, S>(k, keys, d, d, count, key_row, lane, WARP);
+            pages_of.template load_keys<D, S>(k, keys, d, count, key_row, lane, WARP);
             cp_async_commit();
-            load_tile<T, D, S>(v, values, d, d, count, key_row, lane, WARP);
+            pages_of.template load_values<D, S>(v, values, d, count, key_row, lane, WARP);
             cp_async_commit();
             cp_async_wait<1>();
             __syncwarp();
             float p[S / 8][4];
             clear(p);
             product_transposed<D, S>(p, q, k);
+            Pages::template scale<D, S>(p, k, count);
             softmax_step<T, S>(p, acc, largest, sum, [&](float product, int, int column) {
                 const int key = j + column;
                 return key >= from && key < item.to ? paged_score<T>(step, product) : -INFINITY;
             });
             cp_async_wait<0>();
             __syncwarp();
-            product<D, S>(acc, p, v);
+            Pages::template scale<D, S>(p, v, count);
+            Pages::template weighted<D, S>(acc, p, v);
         }
         __syncwarp();
         float* part = reinterpret_cast<float*>(k);  // [ROWS, D]
@@ -170,8 +143,8 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
             }
 #pragma unroll
             for (int c = 0; c < D / 8; c++) {
-                part[r * D + c * 8 + lane % 4 * 2] = acc[c][half * 2];
-                part[r * D + c * 8 + lane % 4 * 2 + 1] = acc[c][half * 2 + 1];
+                part[r * D + Pages::column(c)] = acc[c][half * 2];
+                part[r * D + Pages::column(c) + Pages::STEP] = acc[c][half * 2 + 1];
             }
         }
         __syncthreads();
@@ -182,9 +155,8 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
             const float shift = most == -INFINITY ? 0.0f : most;
             for (int w = 0; w < WARPS; w++) {
                 const float weight = exp_of<T>(largests[w * ROWS + r] - shift);
-                const T* tiles = q + ROWS * STRIDE + w * 2 * S * STRIDE;
                 total += sums[w * ROWS + r] * weight;
-                x += reinterpret_cast<const float*>(tiles)[r * D + c] * weight;
+                x += reinterpret_cast<const float*>(tiles + w * 2 * TILE)[r * D + c] * weight;
             }
             if (item.part < 0) {
                 out[((int64_t)token * heads + head + r) * d + c] = of_float<T>(x / total);
@@ -202,16 +174,19 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
 
 // One block to some tokens with common keys and a key head: pages that the candidates of a prompt share, or a prompt's own. Every
 // query head of every token is a row; the keys stream by once for all of them.
-template <class T, int D, int WARPS, int S>
-__device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ qkv, const T* __restrict__ keys,
-                                    const T* __restrict__ values, const PageItem* __restrict__ items, const PagedStep step) {
+template <class T, class Pages, int D, int WARPS, int S>
+__device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ qkv,
+                                    const typename Pages::Number* __restrict__ keys,
+                                    const typename Pages::Number* __restrict__ values, const Pages pages_of,
+                                    const PageItem* __restrict__ items, const PagedStep step) {
+    typedef typename Pages::Number Number;
     constexpr int ROWS = WARPS * 16, STRIDE = Tile<T, D>::STRIDE;
     DYNAMIC_SHARED(dynamic);
     const PageItem item = items[blockIdx.x];
     if (item.count == 0) return;
     T* q = reinterpret_cast<T*>(dynamic);
-    T* k = q + ROWS * STRIDE;
-    T* v = k + S * STRIDE;
+    Number* k = reinterpret_cast<Number*>(q + ROWS * STRIDE);
+    Number* v = k + Pages::template TILE<D, S>;
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int kv_head = blockIdx.y, heads = step.heads, d = step.d, repeat = heads / step.kv_heads;
     const uint32_t* pages = step.tables + step.table_start[item.token];
@@ -235,46 +210,53 @@ __device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ q
             position[half] = r < live ? (int)step.position[item.token + r / together] : -1;
             oldest[half] = oldest_of(step, position[half]);
         }
-        const auto load_keys = [&](T* tile, const T* base, int j) {
-            load_tile<T, D, S>(tile, base, d, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); });
+        const auto load_keys = [&](int j) {
+            pages_of.template load_keys<D, S>(
+                k, keys, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); }, threadIdx.x, blockDim.x);
+        };
+        const auto load_values = [&](int j) {
+            pages_of.template load_values<D, S>(
+                v, values, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); }, threadIdx.x, blockDim.x);
         };
         float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
         clear(acc);
         __syncthreads();
-        load_tile<T, D, ROWS>(q, qkv, d, d, live, query_row);
-        if (begin < item.to) load_keys(k, keys, begin);
+        Pages::template load_queries<D, ROWS>(q, qkv, d, live, query_row);
+        if (begin < item.to) load_keys(begin);
         cp_async_commit();
         for (int j = begin; j < item.to; j += S) {
             cp_async_wait<0>();
             __syncthreads();
-            load_keys(v, values, j);
+            load_values(j);
             cp_async_commit();
             float p[S / 8][4];
             clear(p);
             product_transposed<D, S>(p, q + warp * 16 * STRIDE, k);
+            Pages::template scale<D, S>(p, k, item.to - j);
             cp_async_wait<0>();
             __syncthreads();
             // All warps have read k: the next keys come while the values are used.
-            if (j + S < item.to) load_keys(k, keys, j + S);
+            if (j + S < item.to) load_keys(j + S);
             cp_async_commit();
             softmax_step<T, S>(p, acc, largest, sum, [&](float product, int half, int column) {
                 const int key = j + column;
                 return key >= oldest[half] && key <= position[half] && key < item.to ? paged_score<T>(step, product)
                                                                                      : -INFINITY;
             });
-            product<D, S>(acc, p, v);
+            Pages::template scale<D, S>(p, v, item.to - j);
+            Pages::template weighted<D, S>(acc, p, v);
         }
         cp_async_wait<0>();
         join_sums(sum);
         if (item.part < 0) {
             divide(acc, sum);
-            store_rows<T, D>(out, acc, d, d, warp * 16, live,
-                             [&](int r) { return (int64_t)(item.token + r / together) * heads + head_of(r); });
+            Pages::template store<T, D>(out, acc, d, warp * 16, live,
+                                        [&](int r) { return (int64_t)(item.token + r / together) * heads + head_of(r); });
         } else {
             const auto part_row = [&](int r) {
                 return (int64_t)(step.part_start[item.token + r / together] + item.part) * heads + head_of(r);
             };
-            store_rows<float, D>(step.parts, acc, d, d, warp * 16, live, part_row);
+            Pages::template store<float, D>(step.parts, acc, d, warp * 16, live, part_row);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const int r = warp * 16 + lane / 4 + half * 8;
@@ -318,15 +300,30 @@ FOR_BOTH(join_parts, join_parts,
          int heads, int kv_heads, int d, int window, float scale, float cap) {                                          \
         const PagedStep step = {tables, table_start, position, part_start, parts, stats, heads, kv_heads,               \
                                 d,      window,      scale,    cap};                                                    \
-        call(out, qkv, keys, values, items, step);                                                                      \
+        call(out, qkv, keys, values, PlainPages<T>(), items, step);                                                     \
+    }
+#define ATTEND_FP8(name, T, call)                                                                                       \
+    name(T* out, float* parts, float* stats, const T* qkv, const uint8_t* keys, const uint8_t* values,                  \
+         const float* key_scales, const float* value_scales, const PageItem* items, const uint32_t* tables,             \
+         const uint32_t* table_start, const uint32_t* position, const uint32_t* part_start, int heads, int kv_heads,    \
+         int d, int window, float scale, float cap) {                                                                   \
+        const PagedStep step = {tables, table_start, position, part_start, parts, stats, heads, kv_heads,               \
+                                d,      window,      scale,    cap};                                                    \
+        const Fp8Pages<T> pages_of = {key_scales, value_scales};                                                        \
+        call(out, qkv, keys, values, pages_of, items, step);                                                            \
     }
 #define ATTEND_PAGES(name, T, D, S, WARPS)                                                                              \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
-        ATTEND(attend_pages_##name, T, (attend_pages<T, D, S, WARPS>))
+        ATTEND(attend_pages_##name, T, (attend_pages<T, PlainPages<T>, D, S, WARPS>))
+#define ATTEND_FP8_PAGES(name, T, D, S, WARPS)                                                                          \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
+        ATTEND_FP8(attend_fp8_pages_##name, T, (attend_pages<T, Fp8Pages<T>, D, S, WARPS>))
 // WARPS and S as `TileShape::of` in ops/attention/gpu.rs has them for the forward.
 #define ATTEND_COMMON_PAGES(name, T, D, WARPS, S)                                                                       \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
-        ATTEND(attend_common_pages_##name, T, (attend_common_pages<T, D, WARPS, S>))
+        ATTEND(attend_common_pages_##name, T, (attend_common_pages<T, PlainPages<T>, D, WARPS, S>))                     \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
+        ATTEND_FP8(attend_common_fp8_pages_##name, T, (attend_common_pages<T, Fp8Pages<T>, D, WARPS, S>))
 
 // S and WARPS as `OwnForm::of` in ops/paged_attention/gpu.rs has them.
 ATTEND_PAGES(bf16_64, bf16, 64, 32, 4)
@@ -335,6 +332,13 @@ ATTEND_PAGES(bf16_256, bf16, 256, 16, 4)
 ATTEND_PAGES(f32_64, float, 64, 16, 2)
 ATTEND_PAGES(f32_128, float, 128, 16, 2)
 ATTEND_PAGES(f32_256, float, 256, 16, 2)
+
+ATTEND_FP8_PAGES(bf16_64, bf16, 64, 32, 4)
+ATTEND_FP8_PAGES(bf16_128, bf16, 128, 32, 4)
+ATTEND_FP8_PAGES(bf16_256, bf16, 256, 32, 4)
+ATTEND_FP8_PAGES(f32_64, float, 64, 32, 2)
+ATTEND_FP8_PAGES(f32_128, float, 128, 32, 2)
+ATTEND_FP8_PAGES(f32_256, float, 256, 32, 2)
 
 ATTEND_COMMON_PAGES(bf16_64, bf16, 64, 4, 64)
 ATTEND_COMMON_PAGES(bf16_128, bf16, 128, 4, 64)

@@ -8,12 +8,13 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
+use super::cpu_pages::{PageBlock, PageNumbers, PageReader, with_pages};
 use super::step::Query;
 use crate::cpu::Real;
 use crate::cpu::parallel::{SharedMut, for_each};
 use crate::cpu::simd::{prefetch, simd};
 use crate::cpu::storage::{tensor_of, unwritten, with_slice, with_slice_mut};
-use crate::kv_cache::PAGE_TOKENS;
+use crate::kv_cache::{LayerCache, PAGE_TOKENS};
 use crate::ops::attention::Attention;
 
 /// Queries of one task at most.
@@ -63,8 +64,7 @@ struct Cache<'a, T> {
     attention: &'a Attention,
     /// \[t, (heads + 2·kv_heads)·d].
     qkv: &'a [T],
-    keys: &'a [T],
-    values: &'a [T],
+    pages: PageNumbers<'a, T>,
     scale: T,
     cap: T,
 }
@@ -120,17 +120,26 @@ simd! {
             kv_heads.clone().map(move |kv_head| cache.block(page, kv_head))
         };
         let mut ahead = items.iter().flat_map(blocks).skip(AHEAD);
+        let mut reader = PageReader::new(&cache.pages, d, kv_heads.len());
         for &(i, page) in &items {
             let (oldest, page_start) = (visible[i].start, page * PAGE_TOKENS);
             let live = oldest.saturating_sub(page_start)..(visible[i].end - page_start).min(PAGE_TOKENS);
             for (block, kv_head) in blocks(&(i, page)).zip(kv_heads.clone()) {
-                let (k, v) = (&cache.keys[block..][..d * PAGE_TOKENS], &cache.values[block..][..d * PAGE_TOKENS]);
                 let next = ahead.next().unwrap_or(block);
+                let PageBlock { keys: k, values: v, scales, next_keys, next_values } =
+                    reader.block(kv_head - kv_heads.start, block, next);
                 for head in kv_head * repeat..(kv_head + 1) * repeat {
                     let q = &cache.qkv[(first + i) * width + head * d..][..d];
                     // Once is enough for all heads of a group.
-                    let next = if head == kv_head * repeat { next } else { block };
-                    let mut p = scores(q, k, cache.keys[next..].as_ptr());
+                    let is_first = head == kv_head * repeat;
+                    let next_keys = if is_first { next_keys } else { k.as_ptr() };
+                    let next_values = if is_first { next_values } else { v.as_ptr() };
+                    let mut p = scores(q, k, next_keys);
+                    if let Some(scales) = scales {
+                        for (s, &scale) in p.iter_mut().zip(scales.keys) {
+                            *s *= T::of(f64::from(scale));
+                        }
+                    }
                     for s in &mut p {
                         *s *= cache.scale;
                     }
@@ -158,8 +167,13 @@ simd! {
                         *s = (*s - max).exp_fast();
                         *lane += *s;
                     }
+                    if let Some(scales) = scales {
+                        for (s, &scale) in p.iter_mut().zip(scales.values) {
+                            *s *= T::of(f64::from(scale));
+                        }
+                    }
                     for (n, out) in out.chunks_mut(64).enumerate() {
-                        let columns = ValueColumns { v, d, first: n * 64, next: cache.values[next..].as_ptr() };
+                        let columns = ValueColumns { v, d, first: n * 64, next: next_values };
                         match out.len() {
                             64 => columns.add::<64>(&p, &live, out),
                             48 => columns.add::<48>(&p, &live, out),
@@ -287,8 +301,7 @@ pub(super) fn attend_all<T: Real>(
     attention: &Attention,
     qkv: &Tensor,
     queries: &[Query],
-    keys: &Tensor,
-    values: &Tensor,
+    cache: &LayerCache,
 ) -> Result<Tensor> {
     let (d, heads, kv_heads) = (attention.head_dim, attention.heads, attention.kv_heads);
     let t = queries.len();
@@ -299,17 +312,15 @@ pub(super) fn attend_all<T: Real>(
     let chunk = (t / wanted).clamp(1, QUERIES);
     let splits = wanted.div_ceil(t.div_ceil(chunk).max(1)).min(kv_heads);
     with_slice::<T, _>(qkv, |qkv| {
-        with_slice::<T, _>(keys, |keys| {
-            with_slice::<T, _>(values, |values| {
-                let out = SharedMut::new(&mut output);
-                let cache = Cache { attention, qkv, keys, values, scale, cap };
-                for_each(t.div_ceil(chunk) * splits, |task| {
-                    let (first, split) = (task / splits * chunk, task % splits);
-                    let heads = split * kv_heads / splits..(split + 1) * kv_heads / splits;
-                    attend(&cache, &queries[first..(first + chunk).min(t)], first, heads, &out);
-                });
-            })
+        with_pages::<T, _>(cache, |pages| {
+            let out = SharedMut::new(&mut output);
+            let cache = Cache { attention, qkv, pages, scale, cap };
+            for_each(t.div_ceil(chunk) * splits, |task| {
+                let (first, split) = (task / splits * chunk, task % splits);
+                let heads = split * kv_heads / splits..(split + 1) * kv_heads / splits;
+                attend(&cache, &queries[first..(first + chunk).min(t)], first, heads, &out);
+            });
         })
-    })???;
+    })??;
     tensor_of(output, (t, heads * d))
 }

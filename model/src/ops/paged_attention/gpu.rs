@@ -6,6 +6,7 @@ use candle_core::{DType, Result, Tensor, bail};
 use super::norms::PageNorms;
 use super::step::{Query, StepTables, TableCapacity};
 use crate::gpu::{Argument, Gpu, all_of, int, pointer, pointer_or_null, suffix};
+use crate::kv_cache::{LayerCache, PageScales};
 use crate::ops::attention::Attention;
 use crate::ops::attention::gpu::{TileShape, compiled_head_dim};
 use crate::ops::rope::RopeTable;
@@ -75,7 +76,7 @@ impl DeviceTables {
         attention: &Attention,
         qkv: &Tensor,
         rope: Option<&RopeTable>,
-        (keys, values): (&Tensor, &Tensor),
+        cache: &LayerCache,
         norms: Option<PageNorms>,
     ) -> Result<()> {
         let rotation = rope.map(|rope| rope.on(gpu)).transpose()?;
@@ -83,10 +84,15 @@ impl DeviceTables {
             Some([cos, sin]) => [Some(cos), Some(sin)],
             None => [None, None],
         };
-        let mut arguments = vec![pointer(qkv)?, pointer(keys)?, pointer(values)?];
+        let mut arguments = vec![pointer(qkv)?, pointer(&cache.keys)?, pointer(&cache.values)?];
+        if let Some(PageScales { keys, values }) = &cache.scales {
+            arguments.extend([pointer(keys)?, pointer(values)?]);
+        }
         if let Some(PageNorms { queries, keys, .. }) = norms {
             all_of(qkv.dtype(), &[queries.0, keys.0])?;
             arguments.extend([pointer(queries.0)?, pointer(keys.0)?]);
+        } else if cache.scales.is_some() {
+            arguments.extend([Argument::Pointer(0); 2]);
         }
         arguments.extend([
             pointer_or_null(cos)?,
@@ -100,14 +106,19 @@ impl DeviceTables {
         ]);
         const THREADS: usize = 256;
         let grid = [self.capacity.tokens(), 1, 1];
-        match norms {
-            Some(norms) => {
+        // A head's numbers for each warp.
+        let shared = THREADS / 32 * attention.head_dim * size_of::<f32>();
+        match (norms, &cache.scales) {
+            (Some(norms), None) => {
                 arguments.extend(norms.norm.constants());
-                // A head's numbers for each warp.
-                let shared = THREADS / 32 * attention.head_dim * size_of::<f32>();
                 gpu.launch("norm_rope_pages", qkv.dtype(), grid, THREADS, shared, &arguments)
             }
-            None => gpu.launch("rope_pages", qkv.dtype(), grid, THREADS, 0, &arguments),
+            (None, None) => gpu.launch("rope_pages", qkv.dtype(), grid, THREADS, 0, &arguments),
+            (norms, Some(_)) => {
+                let without = [Argument::F32(0.0); 2];
+                arguments.extend(norms.map_or(without, |norms| norms.norm.constants()));
+                gpu.launch("write_fp8_pages", qkv.dtype(), grid, THREADS, shared, &arguments)
+            }
         }
     }
 
@@ -117,8 +128,7 @@ impl DeviceTables {
         gpu: &Gpu,
         attention: &Attention,
         qkv: &Tensor,
-        keys: &Tensor,
-        values: &Tensor,
+        cache: &LayerCache,
     ) -> Result<Tensor> {
         let (t, d, heads, dtype) = (qkv.dims2()?.0, attention.head_dim, attention.heads, qkv.dtype());
         let out = gpu.unwritten((t, heads * d), dtype)?;
@@ -128,23 +138,33 @@ impl DeviceTables {
                 pointer(&self.results.parts)?,
                 pointer(&self.results.stats)?,
                 pointer(qkv)?,
-                pointer(keys)?,
-                pointer(values)?,
+                pointer(&cache.keys)?,
+                pointer(&cache.values)?,
+            ];
+            if let Some(PageScales { keys, values }) = &cache.scales {
+                arguments.extend([pointer(keys)?, pointer(values)?]);
+            }
+            arguments.extend([
                 self.table(table)?,
                 self.table(6)?,
                 self.table(2)?,
                 self.table(1)?,
                 self.table(3)?,
-            ];
+            ]);
             arguments.extend(attention.shape_arguments()?);
             let kernel = format!("{kernel}_{}_{d}", suffix(dtype)?);
             gpu.launch_single(&kernel, [items, attention.kv_heads, 1], 32 * warps, shared, &arguments)
         };
         let form = TileShape::of(dtype, d, false)?;
-        let shared = form.tile(dtype, form.rows() + 2 * form.stream);
-        launch("attend_common_pages", form.d, self.capacity.common, 5, form.warps, shared)?;
-        let own = OwnForm::of(dtype, d)?;
-        launch("attend_pages", own.d, self.capacity.own, 4, own.warps, own.shared(dtype))?;
+        // Codes of E4M3, or numbers as the queries'.
+        let (common, alone, numbers) = match &cache.scales {
+            None => ("attend_common_pages", "attend_pages", dtype),
+            Some(_) => ("attend_common_fp8_pages", "attend_fp8_pages", DType::U8),
+        };
+        let shared = form.tile(dtype, form.rows()) + 2 * form.stream * tile_row(form.d, numbers);
+        launch(common, form.d, self.capacity.common, 5, form.warps, shared)?;
+        let own = OwnForm::of(dtype, numbers, d)?;
+        launch(alone, own.d, self.capacity.own, 4, own.warps, own.shared(dtype, numbers))?;
         if self.capacity.parts() > 0 {
             let arguments = [
                 pointer(&out)?,
@@ -160,13 +180,19 @@ impl DeviceTables {
     }
 }
 
+/// Bytes of a key or a value of `d` numbers in shared memory, codes with their scale: `TILE` of paged.cuh's pages.
+fn tile_row(d: usize, numbers: DType) -> usize {
+    let scale = if numbers == DType::U8 { size_of::<f32>() } else { 0 };
+    d * numbers.size_in_bytes() + 16 + scale
+}
+
 /// Tokens whose query heads of one key head fill a block of `attend_common_pages`.
 fn tokens_together(attention: &Attention, dtype: DType) -> Result<usize> {
     let rows = TileShape::of(dtype, attention.head_dim, false)?.rows();
     Ok((rows / (attention.heads / attention.kv_heads)).max(1))
 }
 
-/// The compiled form of `attend_pages`: `ATTEND_PAGES` of paged_attention.cu has the same numbers.
+/// The compiled form of `attend_pages`: `ATTEND_PAGES` and `ATTEND_FP8_PAGES` of paged_attention.cu have the same numbers.
 struct OwnForm {
     /// Head size that is compiled for.
     d: usize,
@@ -176,17 +202,21 @@ struct OwnForm {
 }
 
 impl OwnForm {
-    fn of(dtype: DType, head_dim: usize) -> Result<Self> {
+    /// For queries of `dtype` and pages of `numbers`.
+    fn of(dtype: DType, numbers: DType, head_dim: usize) -> Result<Self> {
         let d = compiled_head_dim(head_dim)?;
-        Ok(match (dtype, d) {
-            (DType::BF16, 256) => Self { d, keys: 16, warps: 4 },
-            (DType::BF16, _) => Self { d, keys: 32, warps: 4 },
+        Ok(match (dtype, numbers, d) {
+            (DType::BF16, DType::U8, _) => Self { d, keys: 32, warps: 4 },
+            (_, DType::U8, _) => Self { d, keys: 32, warps: 2 },
+            (DType::BF16, _, 256) => Self { d, keys: 16, warps: 4 },
+            (DType::BF16, _, _) => Self { d, keys: 32, warps: 4 },
             _ => Self { d, keys: 16, warps: 2 },
         })
     }
 
     /// Bytes of shared memory: sixteen query heads, a tile of keys and one of values for each warp, maxima and sums.
-    fn shared(&self, dtype: DType) -> usize {
-        (16 + self.warps * 2 * self.keys) * (self.d * dtype.size_in_bytes() + 16) + self.warps * 16 * 2 * 4
+    fn shared(&self, dtype: DType, numbers: DType) -> usize {
+        let tiles = self.warps * 2 * self.keys * tile_row(self.d, numbers);
+        16 * tile_row(self.d, dtype) + tiles + self.warps * 16 * 2 * 4
     }
 }

@@ -5,6 +5,8 @@
 //! nor on where a prefill was cut.
 
 mod cpu;
+mod cpu_pages;
+mod fp8_pages;
 mod gpu;
 mod norms;
 mod step;
@@ -21,8 +23,9 @@ pub(crate) use self::step::{StepTables, TableCapacity};
 use super::attention::Attention;
 use super::rope::{Direction, Positions, RopeTable};
 use crate::cpu::by_dtype;
-use crate::gpu::{Gpu, all_of};
-use crate::kv_cache::{PAGE_TOKENS, PagedRow};
+use crate::gpu::Gpu;
+use crate::kv_cache::{LayerCache, PAGE_TOKENS, PageScales, PagedRow};
+use crate::kv_format::KvFormat;
 use crate::profile::{self, OperationCost};
 
 /// The rows of a step as attention sees them, the same for all layers.
@@ -51,7 +54,7 @@ impl<'a> PagedStep<'a> {
     }
 
     /// Of attending: pages that rows share are read once, what a token has past them by itself.
-    fn cost(&self, attention: &Attention, qkv: &Tensor) -> OperationCost {
+    fn cost(&self, attention: &Attention, format: KvFormat) -> OperationCost {
         let most = attention.window.unwrap_or(usize::MAX);
         let (mut read, mut attended) = (0, 0);
         let mut shared = HashSet::new();
@@ -62,7 +65,7 @@ impl<'a> PagedStep<'a> {
             let common = if shared.insert((first, query.shared)) { 0 } else { query.shared };
             read += keys.saturating_sub(common);
         }
-        let token = 2 * attention.kv_heads * attention.head_dim * qkv.dtype().size_in_bytes();
+        let token = 2 * attention.kv_heads * format.head_bytes(attention.head_dim);
         let width = (attention.heads * attention.head_dim) as f64;
         OperationCost { bytes: (read * token) as f64, flops: 4.0 * width * attended as f64 }
     }
@@ -87,22 +90,22 @@ impl<'a> PagedStep<'a> {
     }
 }
 
-/// Norms queries and keys where there are `norms`, rotates the new tokens' queries in place by `rope`, if any, and puts their keys, rotated too, and values into their rows' pages. `qkv`
-/// \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined afterwards; `keys` \[pages, kv_heads, d, 16] (on a
-/// GPU \[pages, kv_heads, 16, d]) and `values` \[pages, kv_heads, 16, d].
+/// Norms queries and keys where there are `norms`, rotates the new tokens' queries in place by `rope`, if any, and puts their keys,
+/// rotated too, and values into their rows' pages of `cache`. `qkv` \[t, (heads + 2·kv_heads)·d] before rope, whose keys are undefined
+/// afterwards.
 ///
 /// # Errors
-/// A position past the rotary table, a tensor that is not contiguous.
+/// A position past the rotary table, a tensor that is not contiguous, a cache of other heads or of another dtype.
 pub(crate) fn write_pages(
     attention: &Attention,
     qkv: &Tensor,
     rope: Option<&RopeTable>,
     step: &PagedStep,
-    (keys, values): (&Tensor, &Tensor),
+    cache: &LayerCache,
     norms: Option<PageNorms>,
 ) -> Result<()> {
     let queries = &step.queries;
-    check(attention, qkv, queries.len(), keys, values)?;
+    check(attention, qkv, queries.len(), cache)?;
     // A GPU norms heads on the way.
     let (on_the_way, before) = match norms {
         Some(norms) if Gpu::of(qkv)?.is_some() && norms.are_of_heads(attention) => (Some(norms), None),
@@ -116,14 +119,16 @@ pub(crate) fn write_pages(
         if let Some(rope) = rope {
             rope.covers(&step.positions)?;
         }
-        all_of(qkv.dtype(), &[keys, values])?;
         let tables = step.on(&gpu, attention, qkv.dtype())?;
-        return tables.write(&gpu, attention, qkv, rope, (keys, values), on_the_way);
+        return tables.write(&gpu, attention, qkv, rope, cache, on_the_way);
     }
     if let Some(rope) = rope {
         rope.rotate(qkv, attention.rotated_heads(), &step.positions, Direction::Forward)?;
     }
-    by_dtype!(qkv.dtype(), T => cpu::write::<T>(attention, qkv, queries, keys, values))
+    by_dtype!(qkv.dtype(), T => match &cache.scales {
+        None => cpu::write::<T>(attention, qkv, queries, &cache.keys, &cache.values),
+        Some(scales) => fp8_pages::write::<T>(attention, qkv, queries, cache, scales),
+    })
 }
 
 /// The new tokens' heads' outputs \[t, heads · d]; their own keys and values must be in the pages already.
@@ -134,22 +139,22 @@ pub fn attend_pages(
     attention: &Attention,
     qkv: &Tensor,
     step: &PagedStep,
-    keys: &Tensor,
-    values: &Tensor,
+    cache: &LayerCache,
 ) -> Result<Tensor> {
     let queries = &step.queries;
-    check(attention, qkv, queries.len(), keys, values)?;
-    let _operation = profile::operation("attention over pages", || step.cost(attention, qkv));
+    check(attention, qkv, queries.len(), cache)?;
+    let format = if cache.scales.is_some() { KvFormat::Fp8 } else { qkv.dtype().into() };
+    let _operation = profile::operation("attention over pages", || step.cost(attention, format));
     if let Some(gpu) = Gpu::of(qkv)? {
-        all_of(qkv.dtype(), &[keys, values])?;
-        return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, keys, values);
+        return step.on(&gpu, attention, qkv.dtype())?.attend(&gpu, attention, qkv, cache);
     }
-    by_dtype!(qkv.dtype(), T => cpu::attend_all::<T>(attention, qkv, queries, keys, values))
+    by_dtype!(qkv.dtype(), T => cpu::attend_all::<T>(attention, qkv, queries, cache))
 }
 
-/// Refuses tensors of other shapes than the loops rely on.
-fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+/// Refuses tensors of other shapes and dtypes than the loops rely on.
+fn check(attention: &Attention, qkv: &Tensor, tokens: usize, cache: &LayerCache) -> Result<()> {
     attention.check(qkv, tokens)?;
+    let LayerCache { keys, values, scales } = cache;
     let (pages, kv_heads, slots, d) = values.dims4()?;
     // The CPU keeps keys transposed.
     let want =
@@ -157,6 +162,17 @@ fn check(attention: &Attention, qkv: &Tensor, tokens: usize, keys: &Tensor, valu
     if (kv_heads, slots, d) != (attention.kv_heads, PAGE_TOKENS, attention.head_dim) || keys.dims4()? != want
     {
         bail!("a cache of keys {:?} and values {:?} is another model's", keys.dims(), values.dims())
+    }
+    let dtype = if scales.is_some() { KvFormat::Fp8.dtype() } else { qkv.dtype() };
+    if let Some(other) = [keys, values].into_iter().find(|tensor| tensor.dtype() != dtype) {
+        bail!("a cache of {:?} in the place of one of {dtype:?}", other.dtype())
+    }
+    if let Some(PageScales { keys, values }) = scales
+        && [keys, values]
+            .iter()
+            .any(|tensor| tensor.dims() != [pages, kv_heads, slots] || tensor.dtype() != DType::F32)
+    {
+        bail!("scales {:?} and {:?} of a cache of {pages} pages", keys.dims(), values.dims())
     }
     Ok(())
 }
