@@ -85,6 +85,6 @@ mod tests {
         let mut bytes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
         let parts = split(&mut bytes, &[0..2, 2..2, 2..5], 2).unwrap();
         assert_eq!(parts, [&[0, 1, 2, 3][..], &[], &[4, 5, 6, 7, 8, 9]]);
-        assert!(split(&mut bytes, &[0..6], 2).is_err());
+        assert!(split(&mut bytes, &[0..2, 2..6], 2).is_err());
     }
 }

@@ -105,11 +105,14 @@ fn pass(decoder: &Decoder, gradients: &mut Gradients, seed: u32) -> (Vec<u32>, V
     (hidden, known)
 }
 
+/// A tensor, and by rank the ranges of its sum.
+type BegunSum = (Tensor, Vec<Range<usize>>);
+
 /// Ranks whose sums are not there before they are waited for.
 #[derive(Clone)]
 struct Late {
     inner: Arc<Threads>,
-    begun: Arc<Mutex<Vec<(Tensor, Vec<Range<usize>>)>>>,
+    begun: Arc<Mutex<Vec<BegunSum>>>,
 }
 
 impl Late {
