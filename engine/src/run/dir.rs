@@ -34,16 +34,14 @@
 //!
 //! Every file and every folder with a name of its own is whole or absent.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::{ExampleKind, atomic};
+use selfplay_records::atomic;
 
+pub use super::iteration_dir::{EvalDir, IterationDir};
+use super::listing::names_in;
+pub(crate) use super::listing::{numbers_in, shard_name, shards_in};
 use crate::error::EngineError;
-use crate::run::stages_left::IterationState;
-
-/// A folder beside [`EvalDir::samples_file`].
-pub(crate) const EVAL_PARTS: &str = "eval_parts";
 
 /// Paths below a run folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,167 +164,6 @@ impl RunDir {
     }
 }
 
-/// Where samples on the held-out prompts and what was measured on them lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EvalDir {
-    root: PathBuf,
-}
-
-impl EvalDir {
-    /// The folder itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// `eval_samples.parquet`.
-    pub fn samples_file(&self) -> PathBuf {
-        self.root.join("eval_samples.parquet")
-    }
-
-    /// `eval_parts/`: finished shards of the answers while several ranks draw them.
-    pub fn parts(&self) -> PathBuf {
-        self.root.join(EVAL_PARTS)
-    }
-
-    /// `eval.json`.
-    pub fn result_file(&self) -> PathBuf {
-        self.root.join("eval.json")
-    }
-
-    /// `eval_wins.json`.
-    pub fn wins_file(&self) -> PathBuf {
-        self.root.join("eval_wins.json")
-    }
-
-    /// Removes the shards of answers, as far as that is possible: the whole file is there.
-    pub(crate) fn remove_parts(&self) {
-        let _ = std::fs::remove_dir_all(self.parts());
-    }
-
-    /// Whether both are there; `eval.json` is the later one.
-    pub fn is_done(&self) -> bool {
-        self.result_file().is_file()
-    }
-}
-
-/// Paths of one iteration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IterationDir {
-    root: PathBuf,
-}
-
-impl IterationDir {
-    /// The folder itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// `sampling.json`.
-    pub fn sampling_file(&self) -> PathBuf {
-        self.root.join("sampling.json")
-    }
-
-    /// Folder of the candidates' shards.
-    pub fn candidates(&self) -> PathBuf {
-        self.root.join("candidates")
-    }
-
-    /// A shard of candidates, from 0.
-    pub fn candidates_shard(&self, shard: usize) -> PathBuf {
-        self.candidates().join(shard_name(shard))
-    }
-
-    /// Folder of the preferences' shards.
-    pub fn preferences(&self) -> PathBuf {
-        self.root.join("preferences")
-    }
-
-    /// What the iteration trains on: `pairs.parquet`, or the file of another kind of examples.
-    pub fn rows_file(&self, kind: ExampleKind) -> PathBuf {
-        self.root.join(format!("{}.parquet", kind.name()))
-    }
-
-    /// `train/drift.json`.
-    pub fn drift_file(&self) -> PathBuf {
-        self.train().join("drift.json")
-    }
-
-    /// `log_prob_difference.json`.
-    pub fn log_prob_difference_file(&self) -> PathBuf {
-        self.root.join("log_prob_difference.json")
-    }
-
-    /// The trainer's folder.
-    pub fn train(&self) -> PathBuf {
-        self.root.join("train")
-    }
-
-    /// The policy that the iteration ends with.
-    pub fn policy(&self) -> PathBuf {
-        self.root.join("policy")
-    }
-
-    /// The adapter that the iteration ends with.
-    pub fn adapter(&self) -> PathBuf {
-        self.root.join("adapter")
-    }
-
-    /// `policy_files.json`.
-    pub fn policy_files(&self) -> PathBuf {
-        self.root.join("policy_files.json")
-    }
-
-    /// Where the policy's evaluation lies.
-    pub fn evaluation(&self) -> EvalDir {
-        EvalDir { root: self.root.clone() }
-    }
-
-    /// `summary.json`.
-    pub fn summary_file(&self) -> PathBuf {
-        self.root.join("summary.json")
-    }
-
-    /// What is on disk.
-    ///
-    /// # Errors
-    /// When a folder cannot be listed.
-    pub fn state(&self) -> Result<IterationState, EngineError> {
-        Ok(IterationState {
-            candidates: shards_in(&self.candidates())?,
-            preferences: shards_in(&self.preferences())?,
-            paired: ExampleKind::ALL.into_iter().filter(|&kind| self.rows_file(kind).is_file()).collect(),
-            checkpoint: self.checkpoints()?.last().copied(),
-            adapter: self.adapter().is_dir(),
-            policy: self.policy().is_dir(),
-            evaluated: self.evaluation().is_done(),
-            summarized: self.summary_file().is_file(),
-        })
-    }
-
-    /// Steps of the training checkpoints, ascending.
-    ///
-    /// # Errors
-    /// When the folder cannot be listed.
-    pub fn checkpoints(&self) -> Result<Vec<u64>, EngineError> {
-        let mut steps: Vec<u64> = names_in(&self.train())?
-            .iter()
-            .filter_map(|name| name.strip_prefix("step_")?.parse().ok())
-            .collect();
-        steps.sort_unstable();
-        Ok(steps)
-    }
-
-    /// Folder of the training checkpoint of a step.
-    pub fn checkpoint(&self, step: u64) -> PathBuf {
-        self.train().join(format!("step_{step:06}"))
-    }
-}
-
-/// `00000.parquet`.
-pub fn shard_name(shard: usize) -> String {
-    format!("{shard:05}.parquet")
-}
-
 /// Makes a folder and its parents.
 ///
 /// # Errors
@@ -354,52 +191,17 @@ fn refuse_links_from(path: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Numbers of the whole shards in a folder; none where the folder is absent.
-///
-/// # Errors
-/// When the folder cannot be listed.
-pub(crate) fn shards_in(folder: &Path) -> Result<BTreeSet<usize>, EngineError> {
-    numbers_in(folder, ".parquet")
-}
-
-/// Numbers of the files in a folder that are called as shards are, with an ending; none where the folder is absent.
-///
-/// # Errors
-/// When the folder cannot be listed.
-pub(crate) fn numbers_in(folder: &Path, ending: &str) -> Result<BTreeSet<usize>, EngineError> {
-    let number = |name: &String| match name.strip_suffix(ending) {
-        Some(digits) if digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok()
-        }
-        _ => None,
-    };
-    Ok(names_in(folder)?.iter().filter_map(number).collect())
-}
-
-/// Names in a folder; none where it is absent.
-fn names_in(folder: &Path) -> Result<Vec<String>, EngineError> {
-    let failed = |source| EngineError::io(folder, "list the folder", source);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed(source)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::stages_left::IterationState;
 
     #[test]
     fn an_absent_folder_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::new(folder.path().join("none"));
         assert!(!run.start().is_done());
+        assert_eq!(run.iteration(1).root(), folder.path().join("none/iteration_01"));
         assert_eq!(run.iteration(1).state().unwrap(), IterationState::default());
     }
 
@@ -431,24 +233,5 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
         }
         run.refuse_links().unwrap();
-    }
-
-    #[test]
-    fn only_whole_things_count() {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunDir::new(folder.path());
-        let iteration = run.iteration(1);
-        assert_eq!(iteration.root(), folder.path().join("iteration_01"));
-        for sub in [iteration.candidates(), iteration.checkpoint(200), iteration.checkpoint(400)] {
-            make_folder(&sub).unwrap();
-        }
-        make_folder(&iteration.train().join(".step_000600.tmp")).unwrap();
-        for name in ["00000.parquet", "00003.parquet", ".00001.parquet.tmp", "1.parquet", "00002.jsonl"] {
-            atomic::write_bytes(&iteration.candidates().join(name), b"x").unwrap();
-        }
-        let state = iteration.state().unwrap();
-        assert_eq!(state.candidates, BTreeSet::from([0, 3]));
-        assert_eq!(state.checkpoint, Some(400));
-        assert!(state.paired.is_empty() && !state.policy && state.preferences.is_empty());
     }
 }

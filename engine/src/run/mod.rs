@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! dir           paths of a run folder          manifest       what a run was begun with
+//! iteration_dir paths of an iteration         listing        what is in a folder
 //! stages_left   what is left, from the disk    input_files    the files that it reads, hashed
 //! lock          one process per folder         policy_files   the files of a finished policy, hashed
 //! events        what happened, with seconds    branch         a run that shares another's stages
@@ -17,8 +18,10 @@ pub(crate) mod branch_point;
 pub(crate) mod dir;
 pub(crate) mod events;
 pub(crate) mod input_files;
+mod iteration_dir;
 pub(crate) mod leaves;
 pub(crate) mod length_growth;
+mod listing;
 pub(crate) mod lock;
 pub(crate) mod manifest;
 pub(crate) mod policy_files;

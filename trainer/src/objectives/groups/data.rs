@@ -164,12 +164,11 @@ impl GroupData {
         (0..self.len()).zip(values).try_for_each(|(group, values)| self.fill(group, list, values))
     }
 
-    /// All groups, cut.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub(super) fn all(&self) -> Result<Vec<TokenGroup>, TrainError> {
-        (0..self.len()).map(|index| self.get(index)).collect()
+    /// Tokens of each of a group's responses, after the cut.
+    pub(super) fn response_lengths(&self, group: usize) -> Vec<usize> {
+        let group = &self.groups[group];
+        let room = self.room(group);
+        self.responses_of(group).iter().map(|response| (response.ids.count as usize).min(room)).collect()
     }
 
     /// A group, cut.
@@ -239,11 +238,7 @@ impl Examples for GroupData {
     }
 
     fn tokens(&self, example: usize) -> usize {
-        let group = &self.groups[example];
-        let room = self.room(group);
-        let responses =
-            self.responses_of(group).iter().map(|response| (response.ids.count as usize).min(room));
-        group.prompt.count as usize + responses.sum::<usize>()
+        self.groups[example].prompt.count as usize + self.response_lengths(example).iter().sum::<usize>()
     }
 }
 

@@ -127,14 +127,13 @@ impl ReadsPolicies for GroupObjective {
         let Some(name) = self.other_reference().map(str::to_owned) else { return Ok(Preparation::Complete) };
         let folder = run.folder.join("reference");
         let pass = self.pass(&name, run, &folder);
-        let groups = self.groups.all()?;
-        let values = match pass.read_all(&groups)? {
+        let values = match pass.read_all(&self.groups)? {
             Some(values) => values,
             None if (run.stop)() => return Ok(Preparation::Stopped),
             None => {
                 let decoder = load(&name)?;
                 self.check_groups(&decoder)?;
-                match pass.log_probs(&decoder, &groups)? {
+                match pass.log_probs(&decoder, &self.groups)? {
                     Some(values) => values,
                     None => return Ok(Preparation::Stopped),
                 }
@@ -184,8 +183,7 @@ impl Objective for GroupObjective {
             return Ok(Preparation::Complete);
         }
         let folder = run.folder.join("reference");
-        let groups = self.groups.all()?;
-        match self.pass("", run, &folder).log_probs(decoder, &groups)? {
+        match self.pass("", run, &folder).log_probs(decoder, &self.groups)? {
             None => Ok(Preparation::Stopped),
             Some(values) => {
                 self.groups.fill_all(LogProbList::Old, &values)?;

@@ -4,15 +4,17 @@
 //! survives JSON bit for bit), so that an interruption loses one shard a rank at most. A shard's name has a hash of the policy's name and
 //! of its groups' tokens. Which rank computes which shard is [`take_all`]'s business.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::Decoder;
 use selfplay_records::atomic;
 
+use super::data::GroupData;
 use super::token_group::TokenGroup;
 use crate::TrainError;
 use crate::batch::{micro_batches, pack_responses};
-use crate::collective::Collective;
+use crate::collective::{Collective, agree};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
 use crate::log_probs::forward_log_probs;
@@ -39,18 +41,25 @@ pub(super) struct TokenPass<'a> {
 /// The groups of a pass, in shards.
 struct GroupShards<'a> {
     pass: TokenPass<'a>,
-    groups: &'a [TokenGroup],
+    groups: &'a GroupData,
     paths: Vec<PathBuf>,
 }
 
 impl GroupShards<'_> {
-    fn groups_of(&self, shard: usize) -> &[TokenGroup] {
-        self.groups.chunks(SHARD).nth(shard).unwrap_or_default()
+    /// Tokens of each response of a shard's groups.
+    fn lengths(&self, shard: usize) -> impl Iterator<Item = Vec<usize>> {
+        places(shard, self.groups.len()).map(|group| self.groups.response_lengths(group))
     }
+}
 
-    fn lengths(&self, shard: usize) -> impl Iterator<Item = usize> {
-        self.groups_of(shard).iter().flat_map(|group| &group.responses).map(|response| response.ids.len())
-    }
+/// The groups of a shard, of so many.
+fn places(shard: usize, groups: usize) -> Range<usize> {
+    groups.min(shard * SHARD)..groups.min((shard + 1) * SHARD)
+}
+
+/// A shard's groups in tokens.
+fn groups_of(groups: &GroupData, shard: usize) -> Result<Vec<TokenGroup>, TrainError> {
+    places(shard, groups.len()).map(|group| groups.get(group)).collect()
 }
 
 impl LogProbShards for GroupShards<'_> {
@@ -65,7 +74,8 @@ impl LogProbShards for GroupShards<'_> {
     }
 
     fn read(&self, shard: usize) -> Result<Option<Self::Values>, TrainError> {
-        read_shard(&self.paths[shard], self.groups_of(shard))
+        let lengths: Vec<Vec<usize>> = self.lengths(shard).collect();
+        read_shard(&self.paths[shard], &lengths)
     }
 
     fn write(&self, shard: usize, values: &Self::Values) -> Result<(), TrainError> {
@@ -73,11 +83,11 @@ impl LogProbShards for GroupShards<'_> {
     }
 
     fn compute(&self, shard: usize, decoder: &Decoder) -> Result<Option<Self::Values>, TrainError> {
-        self.pass.compute(decoder, self.groups_of(shard))
+        self.pass.compute(decoder, &groups_of(self.groups, shard)?)
     }
 
     fn numbers(&self, shard: usize) -> usize {
-        self.lengths(shard).sum()
+        self.lengths(shard).flatten().sum()
     }
 
     fn numbers_of(&self, values: &Self::Values) -> Vec<f64> {
@@ -86,13 +96,10 @@ impl LogProbShards for GroupShards<'_> {
 
     fn values_of(&self, shard: usize, numbers: &[f64]) -> Self::Values {
         let mut numbers = numbers.iter().map(|&number| number as f32);
-        let groups = self.groups_of(shard).iter();
-        groups
-            .map(|group| {
-                let responses = group.responses.iter();
-                responses.map(|response| numbers.by_ref().take(response.ids.len()).collect()).collect()
-            })
-            .collect()
+        let mut of_group = |lengths: Vec<usize>| -> GroupLogProbs {
+            lengths.into_iter().map(|length| numbers.by_ref().take(length).collect()).collect()
+        };
+        self.lengths(shard).map(&mut of_group).collect()
     }
 }
 
@@ -101,26 +108,20 @@ impl<'a> TokenPass<'a> {
     pub(super) fn log_probs(
         &self,
         decoder: &Decoder,
-        groups: &'a [TokenGroup],
+        groups: &'a GroupData,
     ) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
-        Ok(take_all(&self.shards(groups), decoder, self.collective)?.map(|shards| shards.concat()))
+        Ok(take_all(&self.shards(groups)?, decoder, self.collective)?.map(|shards| shards.concat()))
     }
 
     /// The log-probs of all groups where every shard of them is on disk.
-    pub(super) fn read_all(
-        &self,
-        groups: &'a [TokenGroup],
-    ) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
-        Ok(read_all(&self.shards(groups), self.collective)?.map(|shards| shards.concat()))
+    pub(super) fn read_all(&self, groups: &'a GroupData) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
+        Ok(read_all(&self.shards(groups)?, self.collective)?.map(|shards| shards.concat()))
     }
 
-    fn shards(&self, groups: &'a [TokenGroup]) -> GroupShards<'a> {
-        let shards = groups.chunks(SHARD).enumerate();
-        GroupShards {
-            pass: *self,
-            groups,
-            paths: shards.map(|(number, shard)| self.path(number, shard)).collect(),
-        }
+    fn shards(&self, groups: &'a GroupData) -> Result<GroupShards<'a>, TrainError> {
+        let path = |shard: usize| Ok(self.path(shard, &groups_of(groups, shard)?));
+        let paths = (0..groups.len().div_ceil(SHARD)).map(path).collect();
+        Ok(GroupShards { pass: *self, groups, paths: agree(self.collective, paths)? })
     }
 
     fn path(&self, number: usize, shard: &[TokenGroup]) -> PathBuf {
@@ -169,8 +170,8 @@ impl<'a> TokenPass<'a> {
     }
 }
 
-/// A whole shard of these groups, if it is there.
-fn read_shard(path: &Path, shard: &[TokenGroup]) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
+/// A whole shard of groups whose responses have so many tokens, if it is there.
+fn read_shard(path: &Path, lengths: &[Vec<usize>]) -> Result<Option<Vec<GroupLogProbs>>, TrainError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -182,19 +183,15 @@ fn read_shard(path: &Path, shard: &[TokenGroup]) -> Result<Option<Vec<GroupLogPr
     };
     let lines = lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let values: Result<Vec<GroupLogProbs>, _> = lines.map(serde_json::from_slice).collect();
-    Ok(values.ok().filter(|values| fits(values, shard)))
+    Ok(values.ok().filter(|values| fits(values, lengths)))
 }
 
 /// Whether there is a number for each token.
-fn fits(values: &[GroupLogProbs], shard: &[TokenGroup]) -> bool {
-    let of_group = |(values, group): (&GroupLogProbs, &TokenGroup)| {
-        values.len() == group.responses.len()
-            && values
-                .iter()
-                .zip(&group.responses)
-                .all(|(values, response)| values.len() == response.ids.len())
+fn fits(values: &[GroupLogProbs], lengths: &[Vec<usize>]) -> bool {
+    let of_group = |(values, lengths): (&GroupLogProbs, &Vec<usize>)| {
+        values.iter().map(Vec::len).eq(lengths.iter().copied())
     };
-    values.len() == shard.len() && values.iter().zip(shard).all(of_group)
+    values.len() == lengths.len() && values.iter().zip(lengths).all(of_group)
 }
 
 fn write_shard(path: &Path, values: &[GroupLogProbs]) -> Result<(), TrainError> {
