@@ -38,9 +38,10 @@ use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
 
+pub(crate) use super::iteration_dir::EVAL_PARTS;
 pub use super::iteration_dir::{EvalDir, IterationDir};
 use super::listing::names_in;
-pub(crate) use super::listing::{numbers_in, shard_name, shards_in};
+pub(crate) use super::listing::{numbers_in, shard_name};
 use crate::error::EngineError;
 
 /// Paths below a run folder.
