@@ -220,13 +220,13 @@ impl MonitorShared {
     /// Looks at the others.
     fn look(&self, watch: &mut Watch, now: Instant) {
         let own = self.setup.identity.rank;
-        let watched: Vec<&RankIdentity> = match own {
-            0 => self.setup.ranks.iter().filter(|one| one.rank != 0).collect(),
-            _ => self.setup.ranks.iter().filter(|one| one.rank == 0).collect(),
-        };
+        let is_watched = |one: &&RankIdentity| (one.rank == 0) != (own == 0);
+        let watched = self.setup.ranks.iter().filter(is_watched);
+        // Read before anything is locked, which the main thread would wait for.
+        let told: Vec<(&RankIdentity, Option<RankState>)> =
+            watched.map(|one| (one, hear(&self.setup.launch.state(one.rank)))).collect();
         let mut found = self.lock();
-        for identity in watched {
-            let state: Option<RankState> = hear(&self.setup.launch.state(identity.rank));
+        for (identity, state) in told {
             if let Some(state) = state.filter(|state| state.identity == *identity) {
                 self.heed(&state, &mut found, now);
                 watch.look(state, now);

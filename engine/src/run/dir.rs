@@ -41,7 +41,7 @@ use selfplay_records::atomic;
 pub(crate) use super::iteration_dir::EVAL_PARTS;
 pub use super::iteration_dir::{EvalDir, IterationDir};
 use super::listing::names_in;
-pub(crate) use super::listing::{numbers_in, shard_name};
+pub(crate) use super::listing::{numbers_in, shard_name, shards_in};
 use crate::error::EngineError;
 
 /// Paths below a run folder.
