@@ -201,8 +201,11 @@ fn bf16_weights_move_by_their_masters_and_resume_to_the_same_bits() {
 
 #[test]
 fn an_offloaded_optimizer_gives_the_same_bits() {
-    for settings in cases() {
+    for (number, settings) in cases().into_iter().enumerate() {
         let Some(_gpu) = Emulator::start() else { return };
+        // Without clipping weights move while the backward goes on.
+        let max_grad_norm = if number % 2 == 0 { settings.max_grad_norm } else { 0.0 };
+        let settings = TrainSettings { max_grad_norm, ..settings };
         for offload in [Offload::Optimizer, Offload::OptimizerAndGradients] {
             let host = TrainSettings { offload, ..settings.clone() };
             let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
