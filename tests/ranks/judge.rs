@@ -1,9 +1,9 @@
-//! A judge of ours that writes its answers: each rank asks its own, and one log of answers is one rank's.
+//! A judge of ours: each rank asks its own, and one log of answers is one rank's.
 
 use super::{Launch, ON_FIRST, reference, same_as};
 
 /// Short responses, and a question of nothing else, so that questions come again and again.
-const JUDGED: [&str; 18] = [
+const JUDGED: [&str; 16] = [
     "--set",
     "sample.num_samples=6",
     "--set",
@@ -17,9 +17,8 @@ const JUDGED: [&str; 18] = [
     "--set",
     "score.template=rubric.jinja",
     "--set",
-    "score.verdict=text",
-    "--set",
-    "score.verdict_tokens=2",
+    // A question a pass.
+    "score.batch_tokens=8",
     "--set",
     "eval.num_samples=4",
 ];
@@ -28,6 +27,13 @@ const JUDGED: [&str; 18] = [
 fn ranks_ask_a_judge_of_ours_and_get_the_answers_of_one() {
     let world = crate::run_world();
     world.write("rubric.jinja", "{{ response_a }} d {{ response_b }}");
+    world.edit_json("policy/tokenizer.json", |tokenizer| {
+        let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+        for (from, to) in [("p", "A"), ("q", "B")] {
+            let id = vocabulary.remove(from).unwrap();
+            vocabulary.insert(to.to_owned(), id);
+        }
+    });
     let whole = reference(&world, &JUDGED);
     let line = [&["run", "recipe.toml", "-o", "three"], &JUDGED[..], &ON_FIRST].concat();
     Launch::of(&world, 3, &line).all_well();
