@@ -295,6 +295,15 @@ impl EngineError {
         }
     }
 
+    /// Whether it is that another rank of a training has failed, which says itself why.
+    pub(crate) fn is_of_another_rank(&self) -> bool {
+        match self {
+            Self::Train(TrainError::RankLost { .. }) => true,
+            Self::Interrupted { source, .. } | Self::At { source, .. } => source.is_of_another_rank(),
+            _ => false,
+        }
+    }
+
     /// The exit status of the process: 2 for wrong input, 128 + signal for a stop (75 where it asks to be queued again), 1 for anything
     /// else.
     pub fn exit_status(&self) -> u8 {

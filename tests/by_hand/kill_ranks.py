@@ -37,7 +37,7 @@ SIGNALS = [signal.SIGKILL] * 7 + [signal.SIGSTOP, signal.SIGTERM, signal.SIGUSR1
 SHARDS = 10
 SETTINGS = [
     "iterations=2", "prompts.max_prompts=150", "sample.shard_prompts=15", "eval.max_prompts=100", "train.batch_size=32",
-    "train.checkpoint_every=2", "policy.dtype=f32", "ranks.timeout=5", "ranks.stale_after=2",
+    "train.checkpoint_every=2", "policy.dtype=f32", "ranks.timeout=15", "ranks.stale_after=4",
 ]
 # Seconds for a launch or a resume to end; a busy machine is slow.
 BOUND = 240

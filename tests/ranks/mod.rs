@@ -1,4 +1,4 @@
-//! Runs by several processes, as a launcher starts them: here each by hand, with RANK and WORLD_SIZE; by mpirun in `mpi.rs`.
+//! Runs by several processes, as a launcher starts them: here each by hand, with RANK and WORLD_SIZE; by mpirun in `mpi/`.
 
 mod environment;
 mod evaluation;

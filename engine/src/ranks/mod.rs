@@ -14,7 +14,8 @@
 //! claims      who has which shard                 claimants            whose shard may be taken over
 //! patience    waiting for files                   parting              leaving each other
 //! collective  which backend trains                watched_collective   a collective that shows who waits
-//! group       all of it, for the loop             take_up              the process's rank, read at its start
+//! own_time    without what one slept oneself      group                all of it, for the loop
+//! take_up     the process's rank, read at its start
 //! ```
 
 mod binding;
@@ -25,6 +26,7 @@ pub(crate) mod group;
 mod launch_environment;
 mod meeting;
 mod monitor;
+mod own_time;
 mod parting;
 pub(crate) mod patience;
 mod pulse;

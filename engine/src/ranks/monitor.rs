@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::own_time::OwnTime;
 use super::pulse::Pulse;
 use super::rank_state::{Activity, RankEnding, RankIdentity, RankState, hear, tell};
 use super::watch::{RankHealth, Watch};
@@ -89,17 +90,15 @@ struct Findings {
 }
 
 impl Findings {
-    fn put(&mut self, trouble: RankTrouble, now: Instant) {
-        if self.trouble.is_none() {
-            self.trouble = Some((trouble, now));
-        }
+    fn put(&mut self, trouble: RankTrouble) {
+        self.trouble.get_or_insert_with(|| (trouble, Instant::now()));
     }
 
     /// Lost ranks end the work that needs all of them.
-    fn weigh_losses(&mut self, now: Instant) {
+    fn weigh_losses(&mut self) {
         if self.needs_all && !self.lost.is_empty() {
             let message = self.lost.values().cloned().collect::<Vec<_>>().join("; ");
-            self.put(RankTrouble { message, status: 1, is_told: false }, now);
+            self.put(RankTrouble { message, status: 1, is_told: false });
         }
     }
 }
@@ -128,7 +127,7 @@ impl Monitor {
     pub(super) fn need_all(&self, all: bool) {
         let mut found = self.shared.lock();
         found.needs_all = all;
-        found.weigh_losses(Instant::now());
+        found.weigh_losses();
     }
 
     /// Ranks that do not get on.
@@ -166,6 +165,7 @@ impl MonitorShared {
             watch.look(unheard(identity.clone()), now);
         }
         let look = LOOK.max(LOOK_OF_EACH * self.setup.identity.world as u32).min(self.setup.interval);
+        let mut own_time = OwnTime::new(look, now);
         let mut beat = 0;
         let mut told: Option<(Instant, Option<StopSignal>)> = None;
         loop {
@@ -183,7 +183,7 @@ impl MonitorShared {
             if ending.is_some() {
                 return;
             }
-            self.look(&mut watch, now);
+            self.look(&mut watch, own_time.at(now));
             self.leave_if_stuck();
             let found = self.lock();
             if found.ending.is_none() {
@@ -217,7 +217,7 @@ impl MonitorShared {
         }
     }
 
-    /// Looks at the others.
+    /// Looks at the others, at a time of [`OwnTime`].
     fn look(&self, watch: &mut Watch, now: Instant) {
         let own = self.setup.identity.rank;
         let is_watched = |one: &&RankIdentity| (one.rank == 0) != (own == 0);
@@ -228,7 +228,7 @@ impl MonitorShared {
         let mut found = self.lock();
         for (identity, state) in told {
             if let Some(state) = state.filter(|state| state.identity == *identity) {
-                self.heed(&state, &mut found, now);
+                self.heed(&state, &mut found);
                 watch.look(state, now);
             }
             let health = watch.health(identity.rank, self.setup.timeout, now);
@@ -242,29 +242,29 @@ impl MonitorShared {
                     terminal::line(&format!("warning: {what}"));
                 }
             } else {
-                found.put(RankTrouble { message: what, status: 1, is_told: false }, now);
+                found.put(RankTrouble { message: what, status: 1, is_told: false });
             }
         }
-        found.weigh_losses(now);
+        found.weigh_losses();
         if own == 0 {
             watch.look(self.state(0, None), now);
             let waited = watch.all_wait(self.setup.ranks.len(), now);
             if let Some(seconds) = waited.filter(|&waited| waited > self.setup.timeout.saturating_mul(2)) {
                 let message =
                     format!("all ranks have waited for each other for {:.0} s", seconds.as_secs_f64());
-                found.put(RankTrouble { message, status: 1, is_told: false }, now);
+                found.put(RankTrouble { message, status: 1, is_told: false });
             }
         }
     }
 
     /// A signal that another rank was sent, or how it has ended.
-    fn heed(&self, state: &RankState, found: &mut Findings, now: Instant) {
+    fn heed(&self, state: &RankState, found: &mut Findings) {
         let of_ending = state.ending.as_ref().and_then(|ending| ending.signal.as_deref());
         let signal = state.signal.as_deref().or(of_ending);
         if let Some(signal) = signal.and_then(StopSignal::by_name) {
             self.setup.stop.raise(signal);
             if state.ending.is_some() {
-                found.stopped_without.get_or_insert(now);
+                found.stopped_without.get_or_insert_with(Instant::now);
             }
             return;
         }
@@ -272,7 +272,7 @@ impl MonitorShared {
             let message = format!("{} failed: {}", state.identity.name(), ending.message);
             // Rank 0 has the screen: what it ends with is there.
             let is_told = state.identity.rank == 0;
-            found.put(RankTrouble { message, status: ending.status, is_told }, now);
+            found.put(RankTrouble { message, status: ending.status, is_told });
         }
     }
 

@@ -8,6 +8,9 @@ use std::thread::available_parallelism;
 use super::binding;
 use super::rank::{LaunchedBy, Rank};
 
+/// The variable by which candle is told how many threads it has; without it RAYON_NUM_THREADS counts.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
 /// Sets the number of threads of this process. Nothing may have computed before.
 pub(super) fn share(rank: &Rank) {
     if std::env::var_os("RAYON_NUM_THREADS").is_some_and(|text| text != "0" && !text.is_empty()) {
@@ -20,6 +23,11 @@ pub(super) fn share(rank: &Rank) {
     };
     let of_machine = slurm.or_else(|| binding::parent_cores().map(|cores| cores.len())).unwrap_or(own);
     let threads = threads_of(own, of_machine, rank.local_world);
+    // candle has a pool besides, of a thread for each core of the machine, that spins while it waits.
+    if std::env::var_os(CANDLE_THREADS).is_none() {
+        // SAFETY: the process has this one thread yet.
+        unsafe { std::env::set_var(CANDLE_THREADS, threads.to_string()) };
+    }
     // Fails where a pool is there already, which then keeps its size.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }

@@ -69,6 +69,7 @@ pub use mpi::Mpi;
 pub use nccl::Nccl;
 pub use shard_claims::ShardClaims;
 pub use sliced::Sliced;
+use sliced::{at_a_time, part, pieces};
 pub use threads::Threads;
 
 /// One rank's view of all ranks.
@@ -233,9 +234,13 @@ pub(crate) fn same_on_all(
     Ok(())
 }
 
-/// Adds `term` to `sum` in place, element by element.
+/// Adds `term` to `sum` in place, element by element; both are contiguous.
 pub(crate) fn add_to(sum: &Tensor, term: &Tensor) -> candle_core::Result<()> {
-    sum.slice_set(&(sum + term)?, 0, 0)
+    for piece in pieces(&(0..sum.elem_count()), at_a_time(sum.device())) {
+        let place = part(sum, &piece)?;
+        place.slice_set(&(&place + part(term, &piece)?)?, 0, 0)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

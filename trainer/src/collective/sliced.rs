@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// A contiguous tensor, and by rank the ranges of its numbers that the ranks own, one behind the other; a range may be empty.
 /// Together they are all of the tensor.
@@ -36,6 +36,12 @@ pub(crate) fn part(tensor: &Tensor, range: &Range<usize>) -> candle_core::Result
 pub(crate) fn pieces(range: &Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
     let end = range.end;
     range.clone().step_by(most.max(1)).map(move |first| first..end.min(first + most.max(1)))
+}
+
+/// How many numbers are added or copied at a time. On a CPU few enough for a core's cache, and for candle to add them on the thread that
+/// asks: from 64 Ki numbers on it hands them to a pool of its own, which serves one caller at a time and is waited for by spinning.
+pub(crate) fn at_a_time(device: &Device) -> usize {
+    if device.is_cpu() { 32 << 10 } else { 1 << 20 }
 }
 
 #[cfg(test)]

@@ -41,6 +41,16 @@ fn sums_are_taken_from_the_left_in_place_and_are_the_same_everywhere() {
 }
 
 #[test]
+fn long_tensors_are_added_piece_by_piece_and_whole() {
+    let count = 2 * at_a_time(&Device::Cpu) + 3;
+    let numbers = |shift: usize| (0..count).map(|n| (n * 31 + shift) as f32 * 0.1).collect::<Vec<_>>();
+    let sum = tensor(&numbers(0));
+    add_to(&sum, &tensor(&numbers(7))).unwrap();
+    let want: Vec<f32> = numbers(0).iter().zip(numbers(7)).map(|(a, b)| a + b).collect();
+    assert!(values(&sum) == want);
+}
+
+#[test]
 fn values_come_by_rank_and_tensors_from_the_root() {
     let all = on_ranks(3, |rank| {
         let number = rank.rank() as f64;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use candle_core::Tensor;
 
-use super::sliced::{part, pieces};
+use super::sliced::{at_a_time, part, pieces};
 use super::{Collective, Sliced, add_to};
 use crate::TrainError;
 
@@ -19,9 +19,6 @@ struct ThreadRank {
     rank: usize,
     group: Arc<ThreadGroup>,
 }
-
-/// Numbers of a range that are summed or copied at a time.
-const PIECE: usize = 1 << 20;
 
 struct ThreadGroup {
     world: usize,
@@ -197,7 +194,8 @@ impl Collective for Threads {
     fn reduce_scatter(&self, tensors: &[Sliced<'_>]) -> Result<(), TrainError> {
         let whole: Vec<&Tensor> = tensors.iter().map(|sliced| sliced.tensor).collect();
         self.0.on_places(&whole, 0..tensors.len(), |place, each| {
-            for piece in pieces(&tensors[place].ranges[self.0.rank], PIECE) {
+            let most = at_a_time(tensors[place].tensor.device());
+            for piece in pieces(&tensors[place].ranges[self.0.rank], most) {
                 let part = |tensor: &Tensor| part(tensor, &piece);
                 let Some((first, rest)) = each.split_first() else { return Ok(()) };
                 let mut sum = part(first)?;
@@ -219,8 +217,9 @@ impl Collective for Threads {
         let whole: Vec<&Tensor> = tensors.iter().map(|sliced| sliced.tensor).collect();
         self.0.on_places(&whole, 0..tensors.len(), |place, each| {
             let ranges = tensors[place].ranges.iter().enumerate();
+            let most = at_a_time(tensors[place].tensor.device());
             for (owner, range) in ranges.filter(|&(owner, range)| owner != self.0.rank && !range.is_empty()) {
-                for piece in pieces(range, PIECE) {
+                for piece in pieces(range, most) {
                     let theirs = part(each[owner], &piece)?.force_contiguous()?;
                     part(each[self.0.rank], &piece)?.slice_set(&theirs, 0, 0)?;
                 }

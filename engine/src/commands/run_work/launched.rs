@@ -104,11 +104,12 @@ fn work_along(
     follow(&session, work)
 }
 
-/// Tells the other ranks how this one ends. What the user asked for by a signal is said by rank 0 alone.
+/// Tells the other ranks how this one ends. What the user asked for by a signal is said by rank 0 alone, and a failure by the rank that has
+/// met it and by rank 0.
 fn part(ranks: &Ranks, outcome: Result<()>) -> Result<()> {
     ranks.end(&outcome);
     match outcome {
-        Err(error) if !ranks.is_first() && error.signal().is_some() => {
+        Err(error) if !ranks.is_first() && (error.signal().is_some() || error.is_of_another_rank()) => {
             Err(EngineError::EndedElsewhere { status: error.exit_status() })
         }
         outcome => outcome,

@@ -12,28 +12,6 @@ use crate::collective::Threads;
 const STAGES: [ZeroStage; 4] =
     [ZeroStage::Off, ZeroStage::OptimizerState, ZeroStage::Gradients, ZeroStage::Weights];
 
-/// Ranks, and how many threads compute for each of them; with 0 all share those of the process.
-#[derive(Clone, Copy)]
-struct Group {
-    world: usize,
-    threads: usize,
-}
-
-impl From<usize> for Group {
-    fn from(world: usize) -> Self {
-        Self { world, threads: 0 }
-    }
-}
-
-/// Does a rank's work on threads of its own. Ranks that share threads hand each operation over to them, which takes most of the time
-/// where the machine has other things to do.
-fn computing<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    match threads {
-        0 => work(),
-        _ => rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work),
-    }
-}
-
 /// What a training leaves: its outcome, the weights of every rank, and the files of its last checkpoint.
 #[derive(PartialEq)]
 struct Left {
@@ -59,26 +37,27 @@ fn checkpoint_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// Trains on the ranks of a group; all of them are told to stop once `limit` steps were made.
+/// Trains on `world` ranks; all of them are told to stop once `limit` steps were made.
 fn on_ranks<O: Objective>(
-    group: impl Into<Group>,
+    world: usize,
     folder: &Path,
     limit: usize,
     decoder: impl Fn() -> Decoder + Sync,
     objective: impl Fn(usize) -> O + Sync,
 ) -> Vec<(Result<TrainOutcome, TrainError>, Option<Decoder>)> {
-    let Group { world, threads } = group.into();
     thread::scope(|scope| {
         let (decoder, objective) = (&decoder, &objective);
-        let work = move |collective: Threads| {
-            let (mut decoder, objective) = (decoder(), objective(collective.rank()));
-            let outcome = run_on(&collective, folder, limit, |run| train(&mut decoder, objective, run));
-            let decoder = outcome.is_ok().then_some(decoder);
-            (outcome, decoder)
-        };
         let threads: Vec<_> = Threads::group(world)
             .into_iter()
-            .map(|collective| scope.spawn(move || computing(threads, || work(collective))))
+            .map(|collective| {
+                scope.spawn(move || {
+                    let (mut decoder, objective) = (decoder(), objective(collective.rank()));
+                    let outcome =
+                        run_on(&collective, folder, limit, |run| train(&mut decoder, objective, run));
+                    let decoder = outcome.is_ok().then_some(decoder);
+                    (outcome, decoder)
+                })
+            })
             .collect();
         let ended = || TrainError::Data { problem: "the thread ended".into(), want: "an outcome".into() };
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| (Err(ended()), None))).collect()
@@ -86,12 +65,12 @@ fn on_ranks<O: Objective>(
 }
 
 fn left<O: Objective>(
-    group: impl Into<Group>,
+    world: usize,
     folder: &Path,
     decoder: impl Fn() -> Decoder + Sync,
     objective: impl Fn(usize) -> O + Sync,
 ) -> Left {
-    let ranks = on_ranks(group, folder, usize::MAX, decoder, objective);
+    let ranks = on_ranks(world, folder, usize::MAX, decoder, objective);
     let weights = ranks
         .into_iter()
         .map(|(outcome, decoder)| {
@@ -103,39 +82,29 @@ fn left<O: Objective>(
 }
 
 /// The same by one rank in as many parts.
-fn in_parts(
-    group: impl Into<Group>,
-    folder: &Path,
-    decoder: impl Fn() -> Decoder + Sync,
-    objective: impl Objective + Send,
-) -> Left {
-    let Group { world: parts, threads } = group.into();
-    let decoder = computing(threads, || {
-        let mut decoder = decoder();
-        let outcome =
-            run_on(&Alone::in_parts(parts), folder, usize::MAX, |run| train(&mut decoder, objective, run));
-        summary(outcome.unwrap());
-        decoder
-    });
+fn in_parts(parts: usize, folder: &Path, decoder: impl Fn() -> Decoder, objective: impl Objective) -> Left {
+    let mut decoder = decoder();
+    let outcome =
+        run_on(&Alone::in_parts(parts), folder, usize::MAX, |run| train(&mut decoder, objective, run));
+    summary(outcome.unwrap());
     let weights = vec![weights(&decoder); parts];
     Left { weights, lines: lines(folder), files: checkpoint_files(folder) }
 }
 
-/// Checks that all stages on the ranks of a group leave what one rank leaves that takes the same parts.
+/// Checks that all stages on `world` ranks leave what one rank leaves that takes the same parts.
 #[track_caller]
-fn same_in_all_stages<O: Objective + Send>(
+fn same_in_all_stages<O: Objective>(
     what: &str,
-    group: impl Into<Group>,
+    world: usize,
     decoder: impl Fn() -> Decoder + Sync,
     objective: impl Fn(ZeroStage) -> O + Sync,
 ) {
-    let group = group.into();
     let one = tempfile::tempdir().unwrap();
-    let want = in_parts(group, one.path(), &decoder, objective(ZeroStage::Off));
+    let want = in_parts(world, one.path(), &decoder, objective(ZeroStage::Off));
     assert!(want.lines.len() >= 3 && want.files.len() == 3, "{what}");
     for stage in STAGES {
         let many = tempfile::tempdir().unwrap();
-        let got = left(group, many.path(), &decoder, |_| objective(stage));
+        let got = left(world, many.path(), &decoder, |_| objective(stage));
         assert_eq!(got.lines, want.lines, "{what}, zero = {stage}");
         assert!(got.weights == want.weights, "{what}, zero = {stage}: other weights");
         for ((name, got), (_, want)) in got.files.iter().zip(&want.files) {
@@ -160,18 +129,17 @@ fn few_steps(optimizer: OptimizerKind) -> TrainSettings {
 
 #[test]
 fn all_stages_have_the_bits_of_plain_data_parallelism() {
-    // Ranks with a thread each, but the first ones; a checkpoint in the middle too with every other.
-    for (world, threads, optimizer, tied, micro_batch_tokens, checkpoint_every) in [
-        (2, 0, OptimizerKind::AdamW, false, 10_000, 2),
-        (2, 1, OptimizerKind::RmsProp, true, 20, 0),
-        (2, 1, OptimizerKind::AdamW8Bit, false, 20, 2),
-        (3, 1, OptimizerKind::RmsProp8Bit, true, 10_000, 0),
+    for (world, optimizer, tied, micro_batch_tokens) in [
+        (2, OptimizerKind::AdamW, false, 10_000),
+        (2, OptimizerKind::RmsProp, true, 20),
+        (2, OptimizerKind::AdamW8Bit, false, 20),
+        (3, OptimizerKind::RmsProp8Bit, true, 10_000),
     ] {
-        let settings = TrainSettings { micro_batch_tokens, checkpoint_every, ..few_steps(optimizer) };
+        let settings = TrainSettings { micro_batch_tokens, ..few_steps(optimizer) };
         let what = format!("{world} ranks, {optimizer}, tied {tied}");
         same_in_all_stages(
             &what,
-            Group { world, threads },
+            world,
             || wide(tied),
             |zero| PairObjective::new(pairs(10), &TrainSettings { zero, ..settings.clone() }),
         );
