@@ -6,7 +6,6 @@
 pub mod e4m3;
 pub mod encoder;
 pub mod gemm;
-pub(crate) mod huge_pages;
 pub mod parallel;
 mod real;
 pub mod simd;

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::{Real, by_dtype};
 
@@ -92,7 +92,7 @@ impl<R, F: FnOnce(&mut [u8]) -> R> InplaceOp1 for BytesInPlace<F, R> {
 ///
 /// # Errors
 /// The shape's element count is not `data`'s.
-pub(crate) fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<candle_core::Shape>) -> Result<Tensor> {
+pub(crate) fn tensor_of<T: Real>(data: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(data, shape, &candle_core::Device::Cpu)
 }
 
@@ -109,12 +109,13 @@ pub(crate) fn unwritten<T: Real>(len: usize) -> Vec<T> {
     room
 }
 
-/// [`unwritten`] numbers of `dtype` as a tensor \[rows, columns].
+/// [`unwritten`] numbers of `dtype` as a tensor.
 ///
 /// # Errors
 /// A dtype that the CPU does not compute in.
-pub(crate) fn unwritten_tensor(shape: (usize, usize), dtype: DType) -> Result<Tensor> {
-    by_dtype!(dtype, T => tensor_of(unwritten::<T>(shape.0 * shape.1), shape))
+pub(crate) fn unwritten_tensor(shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+    let shape = shape.into();
+    by_dtype!(dtype, T => tensor_of(unwritten::<T>(shape.elem_count()), shape))
 }
 
 struct InPlace<T, F, R> {

@@ -11,7 +11,7 @@ use super::block::Block;
 use super::rotary::RotaryTables;
 use crate::architecture::layout::{ModuleSpec, Modules};
 use crate::architecture::{Architecture, ParameterKind, TensorSpec};
-use crate::cpu::huge_pages::weight_room;
+use crate::cpu::storage::unwritten_tensor;
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::{Linear, Nf4Matrix};
@@ -142,7 +142,7 @@ impl<'a> DenseLoad<'a> {
                 let shape = [map.iter().map(|module| module.outputs).sum::<usize>(), map[0].inputs];
                 let whole = match &staged {
                     Some(staged) => staged.room(&shape)?,
-                    None => weight_room(&shape, dtype)?,
+                    None => unwritten_tensor(&shape, dtype)?,
                 };
                 let mut first = 0;
                 for spec in specs {

@@ -22,8 +22,7 @@ use super::streamed::StreamedTensor;
 use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4, release};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
-use crate::cpu::huge_pages::weight_room;
-use crate::cpu::storage::with_slice_mut;
+use crate::cpu::storage::{unwritten_tensor, with_slice_mut};
 use crate::error::ModelError;
 use crate::gguf::{self, Gguf};
 use crate::json::read_json;
@@ -170,7 +169,7 @@ impl WeightFiles {
         let shape = spec.shape.as_slice();
         let tensor = match dtype {
             DType::F32 | DType::F64 => {
-                let room = weight_room(shape, dtype)?;
+                let room = unwritten_tensor(shape, dtype)?;
                 self.read_into(spec, &room)?;
                 room
             }
