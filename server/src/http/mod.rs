@@ -52,8 +52,10 @@ pub fn serve(options: ServeOptions) -> io::Result<bool> {
     let ServeOptions { listener, policies, api_key, limits, arena, stops } = options;
     let mut handles = Vec::with_capacity(policies.len());
     let mut threads = Vec::with_capacity(policies.len());
+    let mut turns = worker::DeviceTurns::default();
     for policy in policies {
-        let (handle, thread) = worker::start(policy)?;
+        let turn = turns.of(policy.decoder.device().location());
+        let (handle, thread) = worker::start(policy, turn)?;
         handles.push(handle);
         threads.push(thread);
     }

@@ -10,7 +10,9 @@ mod handle;
 mod job;
 mod outstanding;
 mod step_loop;
+mod turns;
 
 pub(crate) use handle::{PolicyHandle, PolicyShape};
 pub(crate) use job::{GenerationJob, JobEvent};
 pub(crate) use step_loop::start;
+pub(crate) use turns::DeviceTurns;

@@ -15,16 +15,17 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::handle::{PolicyHandle, PolicyShape, WorkerGauges};
 use super::job::{JobEvent, NewJob, WorkerCommand};
+use super::turns::DeviceTurn;
 use crate::policy::ServedPolicy;
 
 /// How long a policy keeps the memory of its cache without a request.
 const KEEPS_PAGES: Duration = Duration::from_secs(60);
 
-/// Starts a policy's thread. It ends when the handle and all jobs are gone.
+/// Starts the thread of a policy, which begins a step when it is its turn. It ends when the handle and all jobs are gone.
 ///
 /// # Errors
 /// The operating system's, where no thread is to be had.
-pub(crate) fn start(policy: ServedPolicy) -> io::Result<(PolicyHandle, JoinHandle<()>)> {
+pub(crate) fn start(policy: ServedPolicy, turn: DeviceTurn) -> io::Result<(PolicyHandle, JoinHandle<()>)> {
     let (commands, receiver) = channel();
     let gauges = Arc::new(WorkerGauges::default());
     let of_thread = gauges.clone();
@@ -39,7 +40,7 @@ pub(crate) fn start(policy: ServedPolicy) -> io::Result<(PolicyHandle, JoinHandl
     };
     let name = format!("serve {}", policy.name);
     let thread = thread::Builder::new().name(name).spawn(move || {
-        let work = AssertUnwindSafe(|| run(&policy, &receiver, &of_thread));
+        let work = AssertUnwindSafe(|| run(&policy, turn, &receiver, &of_thread));
         if catch_unwind(work).is_err() {
             // The panic's own message was printed. Its jobs' channels are closed, and their requests end with 500.
             of_thread.is_lost.store(true, Ordering::Relaxed);
@@ -49,12 +50,17 @@ pub(crate) fn start(policy: ServedPolicy) -> io::Result<(PolicyHandle, JoinHandl
     Ok((PolicyHandle { shape, gauges, commands, next, outstanding }, thread))
 }
 
-fn run(policy: &ServedPolicy, commands: &Receiver<WorkerCommand>, gauges: &WorkerGauges) {
+fn run(
+    policy: &ServedPolicy,
+    turn: DeviceTurn,
+    commands: &Receiver<WorkerCommand>,
+    gauges: &WorkerGauges,
+) {
     let backend = NativeBackend::new(&policy.decoder)
         .with_step(Some(policy.capacity.rows), Some(policy.capacity.token_budget));
     let codec: &selfplay_model::Codec = &policy.codec;
     let engine = Engine::new(Box::new(backend), codec, policy.capacity);
-    let mut work = StepLoop { engine, jobs: HashMap::new(), requests: HashMap::new(), gauges };
+    let mut work = StepLoop { engine, turn, jobs: HashMap::new(), requests: HashMap::new(), gauges };
     while work.take_commands(commands) {
         work.step();
     }
@@ -70,6 +76,7 @@ struct OpenJob {
 
 struct StepLoop<'a> {
     engine: Engine<'a>,
+    turn: DeviceTurn,
     jobs: HashMap<RequestId, OpenJob>,
     requests: HashMap<u64, RequestId>,
     gauges: &'a WorkerGauges,
@@ -110,7 +117,10 @@ impl StepLoop<'_> {
             Err(RecvTimeoutError::Disconnected) => return None,
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Err(error) = self.engine.release_pages() {
+        let turn = self.turn.take();
+        let released = self.engine.release_pages();
+        drop(turn);
+        if let Err(error) = released {
             tracing::warn!("the memory of the cache is kept: {error}");
         }
         self.show();
@@ -143,7 +153,10 @@ impl StepLoop<'_> {
     }
 
     fn step(&mut self) {
-        match self.engine.step() {
+        let turn = self.turn.take();
+        let stepped = self.engine.step();
+        drop(turn);
+        match stepped {
             Ok(events) => events.into_iter().for_each(|event| self.hand_on(event)),
             Err(error) => {
                 tracing::error!("a step failed, and all its requests with it: {error}");
