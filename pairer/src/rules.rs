@@ -19,19 +19,19 @@ pub(crate) const MIN_SPREAD: f64 = 1e-6;
 pub(crate) struct PairIndices {
     pub(crate) chosen: usize,
     pub(crate) rejected: usize,
-    pub(crate) numbers_of: NumbersOf,
+    pub(crate) numbers_of: NumberSource,
 }
 
 /// The two responses whose scores and probabilities a pair has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NumbersOf {
+pub(crate) struct NumberSource {
     pub(crate) chosen: usize,
     pub(crate) rejected: usize,
 }
 
 impl PairIndices {
     fn new(chosen: usize, rejected: usize) -> Self {
-        Self { chosen, rejected, numbers_of: NumbersOf { chosen, rejected } }
+        Self { chosen, rejected, numbers_of: NumberSource { chosen, rejected } }
     }
 }
 

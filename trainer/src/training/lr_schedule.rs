@@ -9,7 +9,7 @@ use crate::settings::{LrSchedule, TrainSettings};
 
 /// How many optimizer steps there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StepCounts {
+pub(crate) struct PlannedSteps {
     /// ⌈rows / batch_size⌉.
     pub(crate) per_epoch: usize,
     /// Steps that are trained.
@@ -18,12 +18,12 @@ pub(crate) struct StepCounts {
     pub(crate) scheduled: usize,
 }
 
-impl StepCounts {
+impl PlannedSteps {
     /// Of `rows` pairs (or examples).
     pub(crate) fn new(settings: &TrainSettings, rows: usize) -> Self {
         let per_epoch = rows.div_ceil(settings.batch_size.max(1));
         let bound = settings.max_steps.unwrap_or(usize::MAX);
-        StepCounts {
+        PlannedSteps {
             per_epoch,
             trained: per_epoch.saturating_mul(settings.epochs).min(bound),
             scheduled: per_epoch.saturating_mul(settings.scheduled_epochs()).min(bound),
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn step_plan_by_hand() {
         let settings = TrainSettings { batch_size: 4, schedule_epochs: Some(6), ..TrainSettings::default() };
-        assert_eq!(StepCounts::new(&settings, 9), StepCounts { per_epoch: 3, trained: 3, scheduled: 18 });
+        assert_eq!(PlannedSteps::new(&settings, 9), PlannedSteps { per_epoch: 3, trained: 3, scheduled: 18 });
         let short = TrainSettings { max_steps: Some(2), ..settings };
-        assert_eq!(StepCounts::new(&short, 9), StepCounts { per_epoch: 3, trained: 2, scheduled: 2 });
-        assert_eq!(StepCounts::new(&TrainSettings::default(), 0).trained, 0);
+        assert_eq!(PlannedSteps::new(&short, 9), PlannedSteps { per_epoch: 3, trained: 2, scheduled: 2 });
+        assert_eq!(PlannedSteps::new(&TrainSettings::default(), 0).trained, 0);
     }
 }

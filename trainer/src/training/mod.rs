@@ -22,7 +22,7 @@ pub use run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
 pub use training_loop::{prepare, train};
 pub use validation::ValidationRule;
 
-pub(crate) use lr_schedule::StepCounts;
+pub(crate) use lr_schedule::PlannedSteps;
 pub(crate) use metrics::{StepLog, read_lines};
 pub(crate) use shuffle::epoch_order;
 pub(crate) use training_loop::first_problem;

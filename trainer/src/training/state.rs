@@ -9,7 +9,7 @@ use selfplay_model::weights::safetensors::NamedTensor;
 
 use super::checkpoint::{self, CheckpointState, RunIdentity, write_tensors};
 use super::gradient::StepGradient;
-use super::lr_schedule::{RateSchedule, StepCounts};
+use super::lr_schedule::{PlannedSteps, RateSchedule};
 use super::metrics::{StepLog, StepMetrics};
 use super::run::TrainRun;
 use super::shuffle::epoch_order;
@@ -30,7 +30,7 @@ pub(super) fn metrics_path(folder: &Path) -> PathBuf {
 
 /// What the loop keeps between steps besides weights and gradients.
 pub(super) struct LoopState {
-    pub(super) plan: StepCounts,
+    pub(super) plan: PlannedSteps,
     schedule: RateSchedule,
     pub(super) identity: RunIdentity,
     pub(super) optimizer: Optimizer,
@@ -85,7 +85,7 @@ impl LoopState {
             Some(shards) => zero::optimizer_of(settings, shards, offloaded),
             None => Optimizer::placed(settings, decoder.parameters(), offloaded),
         };
-        let plan = StepCounts::new(settings, objective.examples().count());
+        let plan = PlannedSteps::new(settings, objective.examples().count());
         let mut state = Self {
             schedule: RateSchedule::new(settings, plan.scheduled),
             plan,

@@ -15,7 +15,7 @@ use crate::context::{LengthRemedy, check_context};
 use crate::fingerprint::Fingerprint;
 use crate::loss::{LossSettings, PairLogProbs, needs_initial, needs_reference, needs_whole_batch};
 use crate::objectives::{BatchReport, Examples, Objective, Part};
-use crate::training::{Preparation, StepCounts, TrainRun, TrainSummary, epoch_order};
+use crate::training::{PlannedSteps, Preparation, TrainRun, TrainSummary, epoch_order};
 use crate::{PairWeight, TrainError, TrainSettings};
 
 /// Training on preference pairs with one of the losses.
@@ -306,7 +306,7 @@ impl Objective for PairObjective {
 
 /// Which pairs some step trains on: all, unless `max_steps` ends the run within its first epoch.
 fn trained_pairs(settings: &TrainSettings, pairs: usize, seed: u64) -> Vec<bool> {
-    let plan = StepCounts::new(settings, pairs);
+    let plan = PlannedSteps::new(settings, pairs);
     if plan.trained >= plan.per_epoch {
         return vec![true; pairs];
     }
