@@ -409,6 +409,10 @@ impl OperationChecks<'_> {
             if can_norm {
                 self.compare(&format!("{name}, heads normed"), &shapes, |x| run(x, computed(x), true))?;
             }
+            // An emulator takes seconds for each: one of every way that a kernel may go is enough.
+            if self.size == InputSize::Small && (heads > 8 || (width != d && d > 10)) {
+                continue;
+            }
             let name = format!("{name}, keys and values in FP8");
             self.compare(&name, &shapes, |x| run(x, KvFormat::Fp8, false))?;
             if can_norm {
