@@ -92,8 +92,8 @@ def ranks_of(run):
     return found
 
 
-def processes_of(run):
-    """Processes whose command line names the run's folder."""
+def processes_of(given, run):
+    """Ranks, and launchers of ranks, whose command line names the run's folder."""
     found = []
     for path in glob.glob("/proc/[0-9]*/cmdline"):
         try:
@@ -101,7 +101,7 @@ def processes_of(run):
                 words = file.read().split(b"\0")
         except OSError:
             continue
-        if run.encode() in words and int(path.split("/")[2]) != os.getpid():
+        if run.encode() in words and given.selfplay.encode() in words:
             found.append(int(path.split("/")[2]))
     return found
 
@@ -254,7 +254,11 @@ def strike(given, number, stage, folder, options):
     if given.signal:
         plan["signal"] = signal.Signals[given.signal]
     run = f"{folder}/run-{number}"
+    # Of a script that was ended in the middle.
+    behind(given, run)
     shutil.rmtree(run, ignore_errors=True)
+    if os.path.exists(f"{run}.log"):
+        os.remove(f"{run}.log")
     launch = Launch(given, plan["ranks"], [given.selfplay, "run", given.recipe, "-o", run, *options], f"{folder}/run-{number}.log")
     one = f"{run}/iteration_{plan['iteration']:02}"
     ranks = {}
@@ -299,18 +303,18 @@ def strike(given, number, stage, folder, options):
         problems.append("the rank that stands still is not named")
     if "defect" in said or "panicked" in said:
         problems.append("a defect is told")
-    plan["left"] = behind(run)
+    plan["left"] = behind(given, run)
     if plan["left"]:
         problems.append(f"{plan['left']} processes were left behind")
     return plan
 
 
-def behind(run):
+def behind(given, run):
     """How many processes of a run are left, soon after its end; they are killed."""
     limit = time.time() + 15
-    while processes_of(run) and time.time() < limit:
+    while processes_of(given, run) and time.time() < limit:
         time.sleep(0.05)
-    left = processes_of(run)
+    left = processes_of(given, run)
     for pid in left:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -339,7 +343,7 @@ def go_on(given, plan, world, folder, options, references):
         problems.append("the resumed run is not whole")
     else:
         problems += references.compare(given, run, plan["ranks"], world, both=world == plan["ranks"])
-    left = behind(run)
+    left = behind(given, run)
     if left:
         problems.append(f"{left} processes were left behind by the resume")
 
