@@ -169,6 +169,11 @@ impl Process {
         self.is_gone || has_exited(&self.child)
     }
 
+    /// Whether it was seen to end by itself and well: with status 0.
+    pub fn has_left(&mut self) -> bool {
+        self.is_gone && self.child.wait().is_ok_and(|status| status.success())
+    }
+
     /// The last lines on its standard error.
     pub fn last_words(&self) -> Vec<String> {
         if self.is_gone {

@@ -316,6 +316,11 @@ impl Hand {
                     let problem = "answered with a line of more than 16 MiB".to_owned();
                     return Err(self.failed(prompt_id, problem, &process));
                 }
+                // It had answered and left while this row was on its way: it was asked nothing either.
+                Reply::Ended(_) if !is_new && process.has_left() => {
+                    asked -= 1;
+                    continue;
+                }
                 Reply::Ended(what) => what,
                 Reply::Silent => format!(
                     "no answer within {} s; it is to answer each row before it reads the next, and to flush its standard \

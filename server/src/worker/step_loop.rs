@@ -50,12 +50,7 @@ pub(crate) fn start(policy: ServedPolicy, turn: DeviceTurn) -> io::Result<(Polic
     Ok((PolicyHandle { shape, gauges, commands, next, outstanding }, thread))
 }
 
-fn run(
-    policy: &ServedPolicy,
-    turn: DeviceTurn,
-    commands: &Receiver<WorkerCommand>,
-    gauges: &WorkerGauges,
-) {
+fn run(policy: &ServedPolicy, turn: DeviceTurn, commands: &Receiver<WorkerCommand>, gauges: &WorkerGauges) {
     let backend = NativeBackend::new(&policy.decoder)
         .with_step(Some(policy.capacity.rows), Some(policy.capacity.token_budget));
     let codec: &selfplay_model::Codec = &policy.codec;
