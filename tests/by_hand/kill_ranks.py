@@ -7,7 +7,7 @@
 Each kill is a run of its own, of two short iterations, by two or three ranks under mpirun that all train. The stages take turns; iteration,
 rank and signal are drawn: SIGKILL mostly, SIGSTOP (a rank that stands still), SIGTERM and SIGUSR1 (it is to leave). Then:
 
-- the launch ends in bounded time, with 75 after SIGTERM and SIGUSR1, with the rank's name after SIGSTOP, and leaves no process behind;
+- the launch ends in bounded time, with 75 after SIGTERM and SIGUSR1 (unless the run was finished before they were heard), with the rank's name after SIGSTOP, and leaves no process behind;
 - the run is resumed by 1, 2 or 3 ranks in turn, which ends with status 0 and leaves no temporary and no meeting place;
 - iteration 1's candidates, preferences and pairs are the bytes of an uninterrupted run; with the same number of ranks from start to end
   every file of rows and every policy is; with another number iteration 1's policy is as near as those of 1, 2 and 3 ranks are to each other,
@@ -294,7 +294,9 @@ def strike(given, number, stage, folder, options):
     if plan["status"] is None:
         problems.append(f"the launch did not end within {BOUND} s")
     is_whole = os.path.exists(f"{run}/iteration_02/summary.json")
-    if plan["signal"] in (signal.SIGTERM, signal.SIGUSR1) and not (is_whole and plan["status"] == 0):
+    # Rank 0 may have done what was left before it heard of another rank's signal.
+    may_be_whole = is_whole and (plan["status"] == 0 or plan["rank"] != 0)
+    if plan["signal"] in (signal.SIGTERM, signal.SIGUSR1) and not may_be_whole:
         if plan["status"] != 75:
             problems.append(f"status {plan['status']} after {plan['signal'].name}")
         if f"stopped by {plan['signal'].name}" not in said:
