@@ -109,6 +109,31 @@ fn of_three_vllm_servers_one_dies_one_is_slow_and_one_lags() {
 }
 
 #[test]
+fn a_command_that_does_not_end_is_ended_with_what_it_started() {
+    let world = run_world();
+    let policy = world.path("policy");
+    let (server, _) = ModelServer::start(Protocol::Vllm, 0, &policy, &[]);
+    let command = r#"sample.weights_command=["sh", "-c", "sleep 600 & echo $! > started; wait"]"#;
+    let keys = [
+        "sample.backend=vllm",
+        &endpoints(&[&server], "/v1"),
+        "sample.weights=command",
+        command,
+        "sample.timeout_s=1",
+    ];
+    let pairs: Vec<&str> = keys.iter().flat_map(|key| ["--set", key]).collect();
+    let failed = world.selfplay(&[&["run", "recipe.toml", "-o", "drawn"][..], &pairs].concat());
+    assert_eq!(failed.status, Some(1), "{}", failed.stderr);
+    assert!(failed.stderr.contains("sample.weights_command: has not ended in time"), "{}", failed.stderr);
+    let started: u32 = std::fs::read_to_string(world.path("started")).unwrap().trim().parse().unwrap();
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while Path::new(&format!("/proc/{started}")).exists() {
+        assert!(std::time::Instant::now() < until, "what the command started is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn a_command_starts_a_server_anew_and_one_that_turns_back_within_a_shard_is_not_believed() {
     let world = run_world();
     let policy = world.path("policy");

@@ -295,8 +295,8 @@ fn has_exited(child: &Child) -> bool {
     status == -1 || unsafe { info.si_pid() } != 0
 }
 
-/// Ends the child and what it has started.
-fn kill_group(child: &Child) {
+/// Ends a program that leads a group, with everything that it started in it. The program was not waited for yet.
+pub fn kill_group(child: &Child) {
     if let Ok(group) = libc::pid_t::try_from(child.id()) {
         // SAFETY: a system call without memory of ours. The child leads the group of its own number and has not been waited for, so that
         // the number is nobody else's.

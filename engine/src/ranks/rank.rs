@@ -66,10 +66,9 @@ impl Rank {
     }
 
     /// Number of the GPU that is this rank's among those that it sees: its place on the machine. Slurm may show each task its own GPUs
-    /// alone (`--gpus-per-task`), of which the first is taken.
+    /// alone (`--gpus-per-task`, `--gpu-bind`), of which the first is taken.
     pub(crate) fn gpu(&self) -> usize {
-        let is_set = |name: &str| std::env::var(name).is_ok_and(|text| !text.is_empty());
-        let own_alone = self.launcher == LaunchedBy::Slurm && is_set("SLURM_GPUS_PER_TASK");
+        let own_alone = self.launcher == LaunchedBy::Slurm && sees_its_own(|name| std::env::var(name).ok());
         if own_alone { 0 } else { self.local_rank }
     }
 
@@ -82,6 +81,15 @@ impl Rank {
     pub(crate) fn is_first(&self) -> bool {
         self.rank == 0
     }
+}
+
+/// Whether a task of Slurm sees fewer GPUs of its machine than its step, or else its job, has there.
+fn sees_its_own(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let listed =
+        |name: &str| variable(name).filter(|text| !text.is_empty()).map(|text| text.split(',').count());
+    let of_step = listed("SLURM_STEP_GPUS").or_else(|| listed("SLURM_JOB_GPUS"));
+    let fewer = listed("CUDA_VISIBLE_DEVICES").zip(of_step).is_some_and(|(visible, all)| visible < all);
+    fewer || listed("SLURM_GPUS_PER_TASK").is_some()
 }
 
 /// This machine's name.
@@ -99,6 +107,23 @@ pub(crate) fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_of_slurm_knows_whether_it_sees_its_own_gpus_alone() {
+        let sees = |variables: &[(&str, &str)]| {
+            sees_its_own(|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+            })
+        };
+        let all = ("SLURM_STEP_GPUS", "0,1,2,3");
+        assert!(sees(&[("SLURM_GPUS_PER_TASK", "1")]));
+        assert!(sees(&[("CUDA_VISIBLE_DEVICES", "2"), all]));
+        assert!(sees(&[("CUDA_VISIBLE_DEVICES", "0"), ("SLURM_JOB_GPUS", "4,5")]));
+        assert!(!sees(&[("CUDA_VISIBLE_DEVICES", "0,1,2,3"), all]));
+        // One GPU that tasks share.
+        assert!(!sees(&[("CUDA_VISIBLE_DEVICES", "0"), ("SLURM_STEP_GPUS", "0")]));
+        assert!(!sees(&[("CUDA_VISIBLE_DEVICES", "0")]) && !sees(&[("SLURM_GPUS_PER_TASK", "")]));
+    }
 
     #[test]
     fn a_process_that_read_no_environment_is_alone() {

@@ -1,11 +1,12 @@
 //! Bringing the policy's weights to a server.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use selfplay_client::Client;
+use selfplay_client::{Client, kill_group};
 use selfplay_records::shown::quoted;
 use selfplay_sampler::{SampleSettings, WeightDelivery};
 use serde_json::{Value, json};
@@ -112,6 +113,7 @@ impl PolicyToBring {
             .env("SELFPLAY_ENDPOINT", address)
             .stdin(Stdio::null())
             .stdout(std::io::stderr())
+            .process_group(0)
             .spawn()
             .map_err(|error| told(format!("cannot be started: {error}")))?;
         let until = Instant::now() + patience(settings);
@@ -125,7 +127,7 @@ impl PolicyToBring {
             let is_late = Instant::now() > until;
             let is_stopped = stop.requested().is_some();
             if is_late || is_stopped {
-                let _ = child.kill();
+                kill_group(&child);
                 let _ = child.wait();
                 if is_stopped {
                     return Err(told("was stopped by a signal".to_owned()));
