@@ -103,7 +103,7 @@ impl Mpi {
         });
     }
 
-    /// Of each rank's part, the pieces that travel together, as many bytes at most: one of each rank, some of them empty.
+    /// In how many rounds the parts travel, a piece of at most so many bytes of each in a round.
     fn rounds(parts: &[&mut [u8]], most: usize) -> usize {
         parts.iter().map(|part| part.len().div_ceil(most)).max().unwrap_or(0)
     }
@@ -143,9 +143,11 @@ impl Mpi {
             let mut receives: Vec<&mut [u8]> = Vec::with_capacity(parts.len());
             for (rank, part) in parts.iter_mut().enumerate() {
                 let piece = (round * MESSAGE).min(part.len())..((round + 1) * MESSAGE).min(part.len());
-                match rank == self.0.rank {
-                    true => (own, _) = (&part[piece], receives.push(&mut [])),
-                    false => receives.push(&mut part[piece]),
+                if rank == self.0.rank {
+                    own = &part[piece];
+                    receives.push(&mut []);
+                } else {
+                    receives.push(&mut part[piece]);
                 }
             }
             self.exchange(&vec![own; self.0.size], &mut receives);

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use candle_core::{Error, Result};
 use selfplay_model::decoder::{DecoderPass, Segment, SegmentHooks};
 
+use super::passes::{Exchange, Passes};
 use super::rendezvous::meet;
-use super::shards::{Exchange, Passes, Shards};
+use super::shards::Shards;
 use crate::TrainError;
 
 impl SegmentHooks for Shards {

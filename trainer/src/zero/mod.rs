@@ -67,6 +67,7 @@
 //! With `Mpi` and `Nccl` alike; besides, some numbers before each pass (8 bytes a rank) and the norm's partial sums (8 bytes for
 //! each 64 Ki numbers).
 
+mod exchanges;
 mod gathered;
 mod groups;
 mod hooks;
@@ -75,6 +76,7 @@ mod norm;
 mod optimizing;
 mod owned;
 mod ownership;
+mod passes;
 mod rendezvous;
 mod shards;
 
