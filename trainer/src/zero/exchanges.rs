@@ -10,7 +10,6 @@ use super::passes::{Exchange, Passes};
 use super::rendezvous::meet;
 use super::shards::Shards;
 use crate::TrainError;
-use crate::collective::Sliced;
 use crate::collective::sliced::part;
 
 impl Shards {
