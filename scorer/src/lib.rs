@@ -43,6 +43,7 @@ mod prompt_check;
 mod reading;
 mod remote;
 mod row_judge;
+mod row_texts;
 mod settings;
 mod win;
 

@@ -12,6 +12,7 @@ use super::Embedding;
 use super::backbone::footprint_of;
 use super::tokenise::{ConversationForm, PromptEnd, TokenisedRow, Tokeniser};
 use crate::packing::{BatchPlan, PackedGroup, run_passes, runs};
+use crate::row_texts::tokenise_rows;
 use crate::{CompareProgress, Footprint, ScoreError};
 
 /// A decoder with the heads of a preference model and the tokenizer that belongs to it.
@@ -80,7 +81,7 @@ impl Embedder {
         let tokeniser =
             Tokeniser::new(&self.codec, &self.folder, self.reading.form, self.reading.max_length)?;
         let prompt_end = if self.heads.prompt.is_some() { PromptEnd::Find } else { PromptEnd::Skip };
-        rows.iter().map(|row| tokeniser.row(row, prompt_end)).collect()
+        tokenise_rows(rows, |row| tokeniser.row(row, prompt_end))
     }
 
     /// The rows that pass the decoder together, apart from all others.

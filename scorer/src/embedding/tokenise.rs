@@ -57,7 +57,7 @@ pub(super) enum PromptEnd {
 }
 
 /// Templated text as ids, with special tokens as its form has them.
-trait TemplatedText {
+trait TemplatedText: Sync {
     fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, ModelError>;
 }
 

@@ -24,6 +24,7 @@ use crate::kept_answers::KeptAnswers;
 use crate::logit::logit;
 use crate::packing::{BatchPlan, PackedGroup, PrefixGroup, run_passes, runs};
 use crate::preference_model::preference;
+use crate::row_texts::tokenise_rows;
 use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
 
 /// A loaded model.
@@ -89,7 +90,7 @@ impl PairLm {
 
     fn questions(&self, rows: &[Candidates]) -> Result<Vec<AskedRow>, ScoreError> {
         let questions = Questions { codec: &self.codec, max_length: self.max_length, form: &self.form };
-        rows.iter().map(|row| questions.of(row)).collect()
+        tokenise_rows(rows, |row| questions.of(row))
     }
 
     /// P(A) of each sequence of a pass, in the order of its groups' members: computed, or as it was kept.
