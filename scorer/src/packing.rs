@@ -153,39 +153,116 @@ impl<'a> PackedGroup<'a> {
     }
 }
 
-/// Computes something for each sequence, pass by pass: `pass` gives it for each sequence of a batch, in the order of the groups'
-/// members. `progress` is called before each pass; after a stop the complete rows at the front are returned.
+/// Computes something for each sequence of a batch, in the order of the groups' members.
+pub(crate) trait Passes {
+    /// A pass under way.
+    type Started;
+    /// What a sequence gets.
+    type Output;
+
+    /// Gives the device the pass to do.
+    ///
+    /// # Errors
+    /// A pass that fails.
+    fn start(&mut self, batch: &BatchPlan) -> Result<Self::Started, ScoreError>;
+
+    /// Whether its outputs are there. If not, the next pass is started before they are waited for, so that the device goes on.
+    fn is_done(&self, started: &Self::Started) -> bool;
+
+    /// The outputs.
+    ///
+    /// # Errors
+    /// A pass that fails.
+    fn finish(&mut self, started: Self::Started) -> Result<Vec<Self::Output>, ScoreError>;
+}
+
+/// Passes that are done when they have been started.
+pub(crate) struct AtOnce<F>(pub(crate) F);
+
+impl<T, F: FnMut(&BatchPlan) -> Result<Vec<T>, ScoreError>> Passes for AtOnce<F> {
+    type Started = Vec<T>;
+    type Output = T;
+
+    fn start(&mut self, batch: &BatchPlan) -> Result<Vec<T>, ScoreError> {
+        (self.0)(batch)
+    }
+
+    fn is_done(&self, _: &Vec<T>) -> bool {
+        true
+    }
+
+    fn finish(&mut self, started: Vec<T>) -> Result<Vec<T>, ScoreError> {
+        Ok(started)
+    }
+}
+
+/// Runs the passes of some rows. `progress` is called before each pass; after a stop the complete rows at the front are returned.
 ///
 /// # Errors
 /// That of the first pass that fails.
-pub(crate) fn run_passes<T>(
+pub(crate) fn run_passes<P: Passes>(
     rows: &[&[Vec<u32>]],
     batch_tokens: usize,
     progress: &mut CompareProgress<'_>,
-    mut pass: impl FnMut(&BatchPlan) -> Result<Vec<T>, ScoreError>,
-) -> Result<Vec<Vec<T>>, ScoreError> {
-    let mut outputs: Vec<Vec<Option<T>>> =
-        rows.iter().map(|row| row.iter().map(|_| None).collect()).collect();
-    let mut missing: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+    passes: &mut P,
+) -> Result<Vec<Vec<P::Output>>, ScoreError> {
+    let mut outputs = RowOutputs::new(rows);
+    let mut under_way: Option<(BatchPlan, P::Started)> = None;
     for batch in plan(rows, batch_tokens) {
-        let complete = missing.iter().filter(|&&sequences| sequences == 0).count();
-        if progress(complete).is_break() {
+        if progress(outputs.complete()).is_break() {
             break;
         }
-        let places =
-            batch.groups.iter().flat_map(|group| group.members.iter().map(|&member| (group.row, member)));
-        for ((row, member), output) in places.zip(pass(&batch)?) {
-            outputs[row][member] = Some(output);
-            missing[row] -= 1;
+        let started = passes.start(&batch)?;
+        if let Some((batch, started)) = under_way.take() {
+            outputs.put(&batch, passes.finish(started)?);
+        }
+        match passes.is_done(&started) {
+            true => outputs.put(&batch, passes.finish(started)?),
+            false => under_way = Some((batch, started)),
         }
     }
-    let complete = outputs.into_iter().map_while(|row| row.into_iter().collect::<Option<Vec<T>>>());
-    let complete: Vec<Vec<T>> = complete.collect();
+    if let Some((batch, started)) = under_way {
+        outputs.put(&batch, passes.finish(started)?);
+    }
+    let complete: Vec<Vec<P::Output>> = outputs.into_complete_rows();
     if complete.len() == rows.len() {
         // All rows are complete, so a stop has no effect.
         let _ = progress(rows.len());
     }
     Ok(complete)
+}
+
+/// What the sequences of some rows have got so far.
+struct RowOutputs<T> {
+    outputs: Vec<Vec<Option<T>>>,
+    /// Sequences of each row that have got nothing.
+    missing: Vec<usize>,
+}
+
+impl<T> RowOutputs<T> {
+    fn new(rows: &[&[Vec<u32>]]) -> Self {
+        let outputs = rows.iter().map(|row| row.iter().map(|_| None).collect()).collect();
+        Self { outputs, missing: rows.iter().map(|row| row.len()).collect() }
+    }
+
+    /// How many rows are complete.
+    fn complete(&self) -> usize {
+        self.missing.iter().filter(|&&sequences| sequences == 0).count()
+    }
+
+    fn put(&mut self, batch: &BatchPlan, outputs: Vec<T>) {
+        let places =
+            batch.groups.iter().flat_map(|group| group.members.iter().map(|&member| (group.row, member)));
+        for ((row, member), output) in places.zip(outputs) {
+            self.outputs[row][member] = Some(output);
+            self.missing[row] -= 1;
+        }
+    }
+
+    /// Those of the rows at the front that are complete.
+    fn into_complete_rows(self) -> Vec<Vec<T>> {
+        self.outputs.into_iter().map_while(|row| row.into_iter().collect()).collect()
+    }
 }
 
 #[cfg(test)]

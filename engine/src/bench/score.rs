@@ -1,5 +1,6 @@
 //! Embeddings of a general preference model: K responses to a prompt, each embedded once.
 
+use selfplay_model::gpu::{LateRead, LateReads};
 use selfplay_model::{Decoder, LoadOptions, PackedBatch, PreferenceHeads};
 
 use super::work::WorkRng;
@@ -44,14 +45,29 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Measurement>> {
         tokens += batch.tokens();
         responses += ends.len();
     }
+    // As the scorer does it: a batch's outputs are read when the next one is under way.
+    let mut reads = LateReads::default();
+    let start = |reads: &mut LateReads,
+                 (batch, prompts, ends): &(PackedBatch, Vec<usize>, Vec<usize>)|
+     -> candle_core::Result<[LateRead; 2]> {
+        let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
+        let hidden = decoder.hidden_rows(batch, &rows)?;
+        let of_prompts: Vec<usize> = (0..prompts.len()).collect();
+        let of_ends: Vec<usize> = (prompts.len()..rows.len()).collect();
+        let gates = prompt.forward_on_device(&decoder, &hidden, &of_prompts)?;
+        let values = value.forward_on_device(&decoder, &hidden, &of_ends)?;
+        Ok([reads.start(&gates)?, reads.start(&values)?])
+    };
     let seconds = bench.time(|| {
-        for (batch, prompts, ends) in &batches {
-            let rows: Vec<usize> = prompts.iter().chain(ends).copied().collect();
-            let hidden = decoder.hidden_rows(batch, &rows).map_err(fault)?;
-            let of_prompts: Vec<usize> = (0..prompts.len()).collect();
-            let of_ends: Vec<usize> = (prompts.len()..rows.len()).collect();
-            prompt.forward(&decoder, &hidden, &of_prompts).map_err(fault)?;
-            value.forward(&decoder, &hidden, &of_ends).map_err(fault)?;
+        let mut under_way = Vec::new();
+        for batch in &batches {
+            let started = start(&mut reads, batch).map_err(fault)?;
+            for read in std::mem::replace(&mut under_way, started.into()) {
+                reads.finish(read).map_err(fault)?;
+            }
+        }
+        for read in under_way {
+            reads.finish(read).map_err(fault)?;
         }
         Ok(())
     })?;

@@ -18,6 +18,7 @@ mod cuda_range;
 mod growing_tensor;
 mod hopper;
 mod host_copies;
+mod late_reads;
 pub(crate) mod launcher;
 mod memory;
 mod page_lock;
@@ -36,6 +37,7 @@ pub(crate) use growing_tensor::GrowingTensor;
 pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
 pub use host_copies::{CopyDone, CopyMark, CopyStart, HostCopies, PlainCopies};
+pub use late_reads::{LateRead, LateReads};
 pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
     TILE_COLUMNS, TensorMap,

@@ -114,8 +114,16 @@ impl PreferenceHead {
     /// # Errors
     /// A row outside `hidden` \[t, h].
     pub fn forward(&self, decoder: &Decoder, hidden: &Tensor, rows: &[usize]) -> Result<Vec<Vec<f32>>> {
+        self.forward_on_device(decoder, hidden, rows)?.to_vec2()
+    }
+
+    /// As [`PreferenceHead::forward`], f32 \[n, d] where `hidden` is.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn forward_on_device(&self, decoder: &Decoder, hidden: &Tensor, rows: &[usize]) -> Result<Tensor> {
         let x = select_rows(hidden, rows)?;
-        self.0.forward_wide(decoder.parameters(), &x, SumOrder::Fastest)?.to_dtype(DType::F32)?.to_vec2()
+        self.0.forward_wide(decoder.parameters(), &x, SumOrder::Fastest)?.to_dtype(DType::F32)
     }
 
     /// The backward of [`PreferenceHead::forward`]: adds to `d_hidden` \[t, h] in place and to the head's gradient.

@@ -3,15 +3,18 @@
 //! Each different response is computed once, whatever K is: two responses of a prompt with the same tokens share one
 //! computation, and so tie exactly.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use selfplay_model::{Codec, Decoder, PackedBatch, PreferenceHeads};
+use candle_core::Tensor;
+use selfplay_model::gpu::{LateRead, LateReads};
+use selfplay_model::{Codec, Decoder, PackedBatch, PreferenceHead, PreferenceHeads};
 use selfplay_records::Candidates;
 
 use super::Embedding;
 use super::backbone::footprint_of;
 use super::tokenise::{ConversationForm, PromptEnd, TokenisedRow, Tokeniser};
-use crate::packing::{BatchPlan, PackedGroup, run_passes, runs};
+use crate::packing::{BatchPlan, PackedGroup, Passes, run_passes, runs};
 use crate::row_texts::tokenise_rows;
 use crate::{CompareProgress, Footprint, ScoreError};
 
@@ -67,8 +70,9 @@ impl Embedder {
             tracing::warn!("{cut} responses were cut at {} tokens to be scored", self.reading.max_length);
         }
         let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
-        let outputs =
-            run_passes(&sequences, self.reading.batch_tokens, progress, |batch| self.run(batch, &tokenised))?;
+        let mut passes =
+            EmbeddingPasses { embedder: self, tokenised: &tokenised, reads: LateReads::default() };
+        let outputs = run_passes(&sequences, self.reading.batch_tokens, progress, &mut passes)?;
         let rows = rows.iter().zip(&tokenised).zip(outputs);
         rows.map(|((row, tokenised), outputs)| {
             let of_response = tokenised.of_response.iter().map(|&sequence| outputs[sequence].clone());
@@ -90,13 +94,47 @@ impl Embedder {
         let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
         Ok(runs(&sequences, self.reading.batch_tokens))
     }
+}
 
-    /// One forward pass: the outputs for each of its sequences, in the order of its groups' members.
-    fn run(&self, batch: &BatchPlan, tokenised: &[TokenisedRow]) -> Result<Vec<Embedding>, ScoreError> {
+/// The forward passes over some rows.
+struct EmbeddingPasses<'a> {
+    embedder: &'a Embedder,
+    tokenised: &'a [TokenisedRow],
+    reads: LateReads,
+}
+
+/// The outputs of a pass on their way to the host.
+struct StartedPass {
+    /// \[n, d].
+    values: LateRead,
+    /// \[n, d/2], of a model with a prompt head.
+    gates: Option<LateRead>,
+}
+
+impl EmbeddingPasses<'_> {
+    /// Starts to bring the outputs of a head.
+    fn read(
+        &mut self,
+        head: &PreferenceHead,
+        hidden: &Tensor,
+        rows: Range<usize>,
+    ) -> Result<LateRead, ScoreError> {
+        let rows: Vec<usize> = rows.collect();
+        let outputs = head.forward_on_device(&self.embedder.decoder, hidden, &rows)?;
+        Ok(self.reads.start(&outputs)?)
+    }
+}
+
+impl Passes for EmbeddingPasses<'_> {
+    type Started = StartedPass;
+    type Output = Embedding;
+
+    fn start(&mut self, batch: &BatchPlan) -> Result<StartedPass, ScoreError> {
+        let embedder = self.embedder;
         let mut packed = PackedBatch::new();
         let (mut value_rows, mut prompt_rows) = (Vec::new(), Vec::new());
         for group in &batch.groups {
-            let row = &tokenised[group.row];
+            let row = &self.tokenised[group.row];
             let rows = PackedGroup::push(&mut packed, group, &row.sequences);
             for (member, &sequence) in group.members.iter().enumerate() {
                 let last = row.sequences[sequence].len() - 1;
@@ -105,18 +143,31 @@ impl Embedder {
             }
         }
         let rows = [value_rows.as_slice(), &prompt_rows].concat();
-        let hidden = self.decoder.hidden_rows(&packed, &rows)?; // [n + gates, h]
-        let of_values: Vec<usize> = (0..value_rows.len()).collect();
-        let values = self.heads.value.forward(&self.decoder, &hidden, &of_values)?; // [n][d]
+        let hidden = embedder.decoder.hidden_rows(&packed, &rows)?; // [n + gates, h]
+        let heads = &embedder.heads;
+        let values = self.read(&heads.value, &hidden, 0..value_rows.len())?;
+        let gates = match &heads.prompt {
+            Some(head) => Some(self.read(head, &hidden, value_rows.len()..rows.len())?),
+            None => None,
+        };
+        Ok(StartedPass { values, gates })
+    }
+
+    fn is_done(&self, started: &StartedPass) -> bool {
+        started.values.is_here()
+    }
+
+    fn finish(&mut self, started: StartedPass) -> Result<Vec<Embedding>, ScoreError> {
+        let heads = &self.embedder.heads;
+        let values = self.reads.finish(started.values)?;
         let mut gates = Vec::new();
-        if let Some(head) = &self.heads.prompt {
-            let of_gates: Vec<usize> = (value_rows.len()..rows.len()).collect();
-            gates = head.forward(&self.decoder, &hidden, &of_gates)?; // [n][d/2]
+        if let (Some(read), Some(head)) = (started.gates, &heads.prompt) {
+            let numbers = self.reads.finish(read)?;
+            gates = numbers.chunks(head.outputs()).map(widen).collect();
         }
+        let values = values.chunks(heads.value.outputs());
         gates.resize(values.len(), Vec::new());
-        let embedding =
-            |(value, gate): (&Vec<f32>, &Vec<f32>)| Embedding { value: widen(value), gate: widen(gate) };
-        Ok(values.iter().zip(&gates).map(embedding).collect())
+        Ok(values.zip(gates).map(|(value, gate)| Embedding { value: widen(value), gate }).collect())
     }
 }
 
@@ -156,6 +207,7 @@ mod tests {
     use selfplay_testing::tiny_model::{Heads, word};
 
     use super::*;
+    use crate::packing::AtOnce;
 
     /// A prompt of 12 words with `k` different responses of three.
     fn row(k: usize) -> Candidates {
@@ -183,11 +235,16 @@ mod tests {
             let tokenised = embedder.tokenise(&rows).unwrap();
             let sequences: Vec<&[Vec<u32>]> = tokenised.iter().map(|row| row.sequences.as_slice()).collect();
             let mut embedded = 0;
-            let outputs = run_passes(&sequences, 40, &mut |_| std::ops::ControlFlow::Continue(()), |batch| {
-                let outputs = embedder.run(batch, &tokenised)?;
+            let mut passes =
+                EmbeddingPasses { embedder: &embedder, tokenised: &tokenised, reads: LateReads::default() };
+            let mut counted = AtOnce(|batch: &BatchPlan| {
+                let started = passes.start(batch)?;
+                let outputs = passes.finish(started)?;
                 embedded += outputs.len();
                 Ok(outputs)
             });
+            let outputs =
+                run_passes(&sequences, 40, &mut |_| std::ops::ControlFlow::Continue(()), &mut counted);
             assert_eq!(embedded, 2 * k, "K = {k}");
             assert_eq!(outputs.unwrap()[1].len(), k);
         }

@@ -22,7 +22,7 @@ use serde_json::json;
 use self::question::{AskedRow, Questions};
 use crate::kept_answers::KeptAnswers;
 use crate::logit::logit;
-use crate::packing::{BatchPlan, PackedGroup, PrefixGroup, run_passes, runs};
+use crate::packing::{AtOnce, BatchPlan, PackedGroup, PrefixGroup, run_passes, runs};
 use crate::preference_model::preference;
 use crate::row_texts::tokenise_rows;
 use crate::{CompareProgress, Compared, Contest, ContestOutcome, Footprint, PreferenceModel, ScoreError};
@@ -71,8 +71,12 @@ impl PairLm {
             tracing::warn!("{cut} pairs of responses were cut to fit {} tokens", self.max_length);
         }
         let sequences: Vec<&[Vec<u32>]> = asked.iter().map(|row| row.sequences.as_slice()).collect();
-        let answers =
-            run_passes(&sequences, self.batch_tokens, progress, |batch| self.pass(batch, &sequences))?;
+        let answers = run_passes(
+            &sequences,
+            self.batch_tokens,
+            progress,
+            &mut AtOnce(|batch: &BatchPlan| self.pass(batch, &sequences)),
+        )?;
         let rows = rows.iter().zip(answers);
         rows.map(|(row, p_first)| {
             if let Some(place) = p_first.iter().position(|p| !p.is_finite()) {
