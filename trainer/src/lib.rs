@@ -18,6 +18,7 @@ pub mod collective;
 mod context;
 mod error;
 mod fingerprint;
+mod log_prob_passes;
 mod log_prob_rows;
 mod log_probs;
 mod lora;

@@ -8,6 +8,7 @@ use selfplay_model::{Decoder, PackedBatch};
 
 use crate::TrainError;
 use crate::batch::{Targets, pack_responses};
+use crate::log_prob_passes::LogProbPasses;
 use crate::objectives::check_vocabulary;
 
 /// A prompt and a response to it, in tokens, neither empty.
@@ -52,13 +53,21 @@ pub fn log_probs(
         check_vocabulary(decoder, &row.name, [&row.prompt[..], &row.response[..]])?;
     }
     let mut results = Vec::with_capacity(rows.len());
-    for chunk in log_prob_chunks(rows, batch_tokens) {
-        let packed = pack_responses(rows[chunk].iter().map(|r| (&r.prompt[..], &r.response[..])));
-        let all = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
-        results.extend(packed.spans.into_iter().map(|span| {
+    let mut take = |spans: Vec<Range<usize>>, all: &[f32]| {
+        results.extend(spans.into_iter().map(|span| {
             let tokens = all[span].to_vec();
             ResponseLogProbs { sum: sum(&tokens), tokens }
         }));
+    };
+    let mut passes = LogProbPasses::new(decoder);
+    for chunk in log_prob_chunks(rows, batch_tokens) {
+        let packed = pack_responses(rows[chunk].iter().map(|r| (&r.prompt[..], &r.response[..])));
+        if let Some((spans, all)) = passes.start(packed.spans, &packed.batch, &packed.targets)? {
+            take(spans, &all);
+        }
+    }
+    if let Some((spans, all)) = passes.finish()? {
+        take(spans, &all);
     }
     Ok(results)
 }
@@ -82,9 +91,10 @@ pub(crate) fn forward_log_probs(
     batch: &PackedBatch,
     targets: &Targets,
 ) -> Result<Vec<f32>, TrainError> {
-    let hidden = decoder.hidden_rows(batch, &targets.rows)?; // [n, h]
-    let rows: Vec<usize> = (0..targets.rows.len()).collect();
-    Ok(decoder.token_log_probs(&hidden, &rows, &targets.targets)?)
+    let mut passes = LogProbPasses::new(decoder);
+    let done = passes.start((), batch, targets)?;
+    let last = passes.finish()?;
+    Ok(done.or(last).map(|((), log_probs)| log_probs).unwrap_or_default())
 }
 
 /// The end of the longest run of rows from `start` that fits, one row at least.

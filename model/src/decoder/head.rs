@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Decoder;
 use super::segments::{DecoderPass, Segment};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, LateRead, LateReads};
 use crate::gradients::Gradients;
 use crate::linear::Linear;
 use crate::ops::log_prob::{ChunkLogits, check_targets, log_probs, log_probs_backward, soft_cap};
@@ -79,6 +79,31 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::token_log_probs`].
     pub fn token_log_probs_f64(&self, hidden: &Tensor, rows: &[usize], targets: &[u32]) -> Result<Vec<f64>> {
+        // Read when all are under way.
+        let mut out = Vec::with_capacity(rows.len());
+        for part in self.log_prob_parts(hidden, rows, targets)? {
+            out.extend(part.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+        }
+        Ok(out)
+    }
+
+    /// As [`Decoder::token_log_probs`], of rows that the device is still at: the parts of the result, in order, on their way to the host.
+    ///
+    /// # Errors
+    /// As [`Decoder::token_log_probs`].
+    pub fn start_token_log_probs(
+        &self,
+        hidden: &Tensor,
+        rows: &[usize],
+        targets: &[u32],
+        reads: &mut LateReads,
+    ) -> Result<Vec<LateRead>> {
+        let parts = self.log_prob_parts(hidden, rows, targets)?;
+        parts.iter().map(|part| reads.start(&part.to_dtype(DType::F32)?)).collect()
+    }
+
+    /// The log-probs of each chunk of rows, where `hidden` is.
+    fn log_prob_parts(&self, hidden: &Tensor, rows: &[usize], targets: &[u32]) -> Result<Vec<Tensor>> {
         let _stage = profile::stage("head");
         let head = self.head()?;
         check_rows(hidden, rows)?;
@@ -92,12 +117,7 @@ impl Decoder {
             }
             Ok(())
         })?;
-        // Read when all are under way.
-        let mut out = Vec::with_capacity(rows.len());
-        for part in parts {
-            out.extend(part.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
-        }
-        Ok(out)
+        Ok(parts)
     }
 
     /// Adds the head's gradient of Σ `d_log_probs`\[i] · log_prob\[i] to `gradients`; returns d_hidden \[t, h], 0 in

@@ -4,6 +4,9 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::{DeviceMark, Gpu, StagingBuffer};
 
+/// Bytes of a room at least: a buffer takes as many in any case, and a pass has some thousand numbers.
+const LEAST_ROOM: usize = 64 << 10;
+
 /// Memory that numbers come to, used again: asking a driver for such memory waits for the device.
 #[derive(Default)]
 pub struct LateReads {
@@ -45,7 +48,7 @@ impl LateReads {
         let bytes = numbers * size_of::<f32>();
         let mut room = match self.rooms.iter().position(|room| room.size() >= bytes) {
             Some(place) => self.rooms.swap_remove(place),
-            None => gpu.staging(bytes.next_power_of_two())?,
+            None => gpu.staging(bytes.next_power_of_two().max(LEAST_ROOM))?,
         };
         gpu.copy_out(tensor, &mut room)?;
         let (tensor, end) = (tensor.clone(), gpu.mark()?);

@@ -17,7 +17,7 @@ use crate::batch::{micro_batches, pack_responses};
 use crate::collective::{Collective, agree};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
-use crate::log_probs::forward_log_probs;
+use crate::log_prob_passes::LogProbPasses;
 use crate::objectives::checked_lines::{sealed, whole_lines};
 use crate::objectives::log_prob_shards::{LogProbShards, read_all, take_all};
 
@@ -146,6 +146,19 @@ impl<'a> TokenPass<'a> {
             .collect();
         let mut values: Vec<GroupLogProbs> =
             shard.iter().map(|group| vec![Vec::new(); group.responses.len()]).collect();
+        let mut take = |micro: &[usize], spans: Vec<Range<usize>>, all: &[f32]| {
+            for (&member, span) in micro.iter().zip(spans) {
+                let (group, response) = places[member];
+                let own = &all[span];
+                if own.iter().any(|x| !x.is_finite()) {
+                    let (step, quantity) = (0, Quantity::ReferenceLogProb);
+                    return Err(TrainError::NotFinite { step, quantity, example: shard[group].name.clone() });
+                }
+                values[group][response] = own.to_vec();
+            }
+            Ok(())
+        };
+        let mut passes = LogProbPasses::new(decoder);
         for micro in micro_batches(&tokens, self.micro_batch_tokens) {
             if (self.stop)() {
                 return Ok(None);
@@ -155,16 +168,13 @@ impl<'a> TokenPass<'a> {
                 (&shard[group].prompt[..], &shard[group].responses[response].ids[..])
             });
             let packed = pack_responses(items);
-            let all = forward_log_probs(decoder, &packed.batch, &packed.targets)?;
-            for (&member, span) in micro.iter().zip(packed.spans) {
-                let (group, response) = places[member];
-                let own = &all[span];
-                if own.iter().any(|x| !x.is_finite()) {
-                    let (step, quantity) = (0, Quantity::ReferenceLogProb);
-                    return Err(TrainError::NotFinite { step, quantity, example: shard[group].name.clone() });
-                }
-                values[group][response] = own.to_vec();
+            let pass = (micro, packed.spans);
+            if let Some(((micro, spans), all)) = passes.start(pass, &packed.batch, &packed.targets)? {
+                take(&micro, spans, &all)?;
             }
+        }
+        if let Some(((micro, spans), all)) = passes.finish()? {
+            take(&micro, spans, &all)?;
         }
         Ok(Some(values))
     }

@@ -239,7 +239,7 @@ impl<'a> MicroBatchLoss<'a> {
 const NONE: PairLogProbs = PairLogProbs { chosen: 0.0, rejected: 0.0 };
 
 /// Summed log-probs of the pairs' responses (over all tokens: with the prompt's), in one forward pass.
-pub(crate) fn pair_log_probs(
+fn pair_log_probs(
     decoder: &Decoder,
     pairs: &[&TokenPair],
     loss_tokens: LossTokens,
@@ -253,7 +253,8 @@ fn select<'a>(pairs: &[&'a TokenPair], indexes: &[usize]) -> Vec<&'a TokenPair> 
     indexes.iter().map(|&index| pairs[index]).collect()
 }
 
-fn summed(spans: &[PairSpans], log_probs: &[f32]) -> Vec<PairLogProbs> {
+/// The log-probs of packed pairs from those of their tokens.
+pub(super) fn summed(spans: &[PairSpans], log_probs: &[f32]) -> Vec<PairLogProbs> {
     spans
         .iter()
         .map(|span| {

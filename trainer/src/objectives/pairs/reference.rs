@@ -17,11 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenPair;
 use super::data::PairMembers;
-use super::gradients::pair_log_probs;
-use crate::batch::micro_batches;
+use super::gradients::summed;
+use crate::batch::{PairSpans, micro_batches, pack_pairs};
 use crate::collective::{Collective, agree};
 use crate::error::Quantity;
 use crate::fingerprint::Fingerprint;
+use crate::log_prob_passes::LogProbPasses;
 use crate::loss::PairLogProbs;
 use crate::objectives::checked_lines::{sealed, whole_lines};
 use crate::objectives::log_prob_shards::{LogProbShards, read_all, take_all};
@@ -138,12 +139,8 @@ impl<'a> ReferencePass<'a> {
     ) -> Result<Option<Vec<PairLogProbs>>, TrainError> {
         let tokens: Vec<usize> = pairs.iter().map(TokenPair::tokens).collect();
         let mut values = vec![PairLogProbs { chosen: 0.0, rejected: 0.0 }; pairs.len()];
-        for micro in micro_batches(&tokens, self.micro_batch_tokens) {
-            if (self.stop)() {
-                return Ok(None);
-            }
-            let members: Vec<&TokenPair> = micro.iter().map(|&i| &pairs[i]).collect();
-            for (&index, value) in micro.iter().zip(pair_log_probs(decoder, &members, self.loss_tokens)?) {
+        let mut take = |micro: &[usize], spans: &[PairSpans], log_probs: &[f32]| {
+            for (&index, value) in micro.iter().zip(summed(spans, log_probs)) {
                 if !(value.chosen.is_finite() && value.rejected.is_finite()) {
                     return Err(TrainError::NotFinite {
                         step: 0,
@@ -153,6 +150,21 @@ impl<'a> ReferencePass<'a> {
                 }
                 values[index] = value;
             }
+            Ok(())
+        };
+        let mut passes = LogProbPasses::new(decoder);
+        for micro in micro_batches(&tokens, self.micro_batch_tokens) {
+            if (self.stop)() {
+                return Ok(None);
+            }
+            let packed = pack_pairs(micro.iter().map(|&i| &pairs[i]), self.loss_tokens);
+            let pass = (micro, packed.spans);
+            if let Some(((micro, spans), log_probs)) = passes.start(pass, &packed.batch, &packed.targets)? {
+                take(&micro, &spans, &log_probs)?;
+            }
+        }
+        if let Some(((micro, spans), log_probs)) = passes.finish()? {
+            take(&micro, &spans, &log_probs)?;
         }
         Ok(Some(values))
     }
