@@ -133,8 +133,8 @@ impl TextStop {
         let known = text.decode(&ids[self.from..self.read])?;
         let longer = text.decode(&ids[self.from..])?;
         let fresh = &longer[common_prefix(&known, &longer)..];
-        let mut seen = format!("{}{}", self.tail, fresh.trim_end_matches(BROKEN));
-        if rule.find(&seen).is_some() {
+        let mut seen = format!("{}{fresh}", self.tail);
+        if rule.find(seen.trim_end_matches(BROKEN)).is_some() {
             return Ok(true);
         }
         if fresh.ends_with(BROKEN) && ids.len() - self.read < PENDING {
@@ -191,6 +191,9 @@ mod tests {
         assert_eq!(stops_after(&["€"], "10 €".as_bytes()), Some(6));
         // Bytes that never become a character do not hide what follows them.
         assert_eq!(stops_after(&["ab"], b"\xff\xff\xff\xff\xff\xffab"), Some(8));
+        // They stand between what is before and after them.
+        assert_eq!(stops_after(&["ab"], b"a\xff\xff\xff\xffb"), None);
+        assert_eq!(stops_after(&["ab"], b"a\xff\xff\xff\xffbab"), Some(8));
     }
 
     #[test]
