@@ -65,8 +65,22 @@ fn text_to_ids_and_back() {
     assert_eq!(tokenizer.decode(&[1, 4, 5, 2], false).unwrap(), "<s>ab</s>");
     assert_eq!(tokenizer.decode(&[4, 999], false).unwrap(), "a");
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.vocab_size()), (Some(1), Some(2), 8));
+    assert_eq!(tokenizer.id_count(), 8);
     assert_eq!((tokenizer.bos_token(), tokenizer.eos_token()), (Some("<s>"), Some("</s>")));
     assert_eq!((tokenizer.token_to_id("c"), tokenizer.token_to_id("d")), (Some(6), None));
+}
+
+/// A vocabulary may leave ids out, and a folder without a configuration has none but the tokenizer's.
+#[test]
+fn ids_beyond_the_number_of_tokens_are_the_vocabulary_s() {
+    let mut json = tokenizer_json();
+    json["model"]["vocab"]["c"] = json!(40);
+    let folder = folder(&[("tokenizer.json", json)]);
+    let codec = Codec::load(folder.path(), None).unwrap();
+    assert_eq!((codec.tokenizer.vocab_size(), codec.vocab_size()), (8, 41));
+    assert_eq!(codec.rendered_ids("abc").unwrap(), [1, 4, 5, 40]);
+    codec.check_ids(&[40], "prompt_ids").unwrap();
+    assert!(codec.check_ids(&[41], "prompt_ids").is_err());
 }
 
 #[test]

@@ -163,6 +163,23 @@ fn other_forms_are_refused_by_name() {
     });
     refused(&["head_layer.4.weight"]);
     world.edit_json("ranker/config.json", |config| config["n_tasks"] = json!(1));
+    for (size, wrong, right) in [
+        ("hidden_size", 0_u64, HIDDEN),
+        ("hidden_size", 1 << 40, HIDDEN),
+        ("n_tasks", 0, 1),
+        ("vocab_size", 0, vocabulary().len()),
+    ] {
+        world.edit_json("ranker/config.json", |config| config[size] = json!(wrong));
+        refused(&["config.json", "a size is 0, or larger"]);
+        world.edit_json("ranker/config.json", |config| config[size] = json!(right));
+    }
+    // Fewer tokens than vocab_size has, and an id beyond it.
+    let give_id = |word: &str, id: usize| {
+        world.edit_json("ranker/tokenizer.json", |tokenizer| tokenizer["model"]["vocab"][word] = json!(id));
+    };
+    give_id(WORDS[1], 4000);
+    refused(&["ids up to 4000", "vocab_size is"]);
+    give_id(WORDS[1], 1);
     world.edit_json("ranker/tokenizer.json", |tokenizer| {
         tokenizer["added_tokens"].as_array_mut().unwrap().remove(3);
         tokenizer["model"]["vocab"].as_object_mut().unwrap().remove("<|candidate1|>");

@@ -32,7 +32,7 @@ impl Codec {
         // A folder that holds a tokenizer alone will do for tokenising.
         let config = files.json_if_there("config.json")?;
         let vocab_size =
-            config["vocab_size"].as_u64().map_or_else(|| tokenizer.vocab_size(), |size| size as usize);
+            config["vocab_size"].as_u64().map_or_else(|| tokenizer.id_count(), |size| size as usize);
         Ok(Self { tokenizer, template, vocab_size })
     }
 

@@ -244,6 +244,11 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// One more than the largest id: as many as there are tokens, where no id is left out.
+    pub fn id_count(&self) -> usize {
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
     /// The special tokens' texts.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special

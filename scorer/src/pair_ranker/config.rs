@@ -9,6 +9,9 @@ use serde::Deserialize;
 /// Configurations are small.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// Vocabularies are the largest sizes, of some hundred thousand.
+const MOST_SIZE: usize = 1 << 22;
+
 /// The shape of the encoder, and what makes sequences.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct RankerConfig {
@@ -117,6 +120,7 @@ impl RankerConfig {
                 "hidden_size is no multiple of num_attention_heads",
             ),
             (config.max_distance() > 1 && config.buckets() > 1, "no relative positions"),
+            (config.has_sizes(), "a size is 0, or larger than any model's"),
         ] {
             if !holds {
                 let want =
@@ -125,6 +129,20 @@ impl RankerConfig {
             }
         }
         Ok(config)
+    }
+
+    /// Whether all sizes are there, and none is so large that products of them are no numbers.
+    fn has_sizes(&self) -> bool {
+        let sizes = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            self.vocab_size,
+            self.max_distance(),
+            self.buckets(),
+            self.n_tasks,
+        ];
+        sizes.iter().all(|size| (1..=MOST_SIZE).contains(size))
     }
 
     /// The largest distance that has an embedding of its own.

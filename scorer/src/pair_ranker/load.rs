@@ -36,14 +36,11 @@ pub(crate) fn load(
 ) -> Result<Box<dyn PreferenceModel>, ScoreError> {
     let config = RankerConfig::read(folder)?;
     let tokenizer = Tokenizer::load(folder)?;
-    if tokenizer.vocab_size() > config.vocab_size {
+    let ids = tokenizer.id_count();
+    if ids > config.vocab_size {
         return Err(ScoreError::Model(ModelError::input(
             folder,
-            format!(
-                "its tokenizer has {} tokens, and vocab_size is {}",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            ),
+            format!("its tokenizer has ids up to {}, and vocab_size is {}", ids - 1, config.vocab_size),
             "tokenizer and weights must be of one model",
         )));
     }
