@@ -489,6 +489,7 @@ fn unique(
     let mut seen = HashSet::new();
     let mut out = Vec::new();
     for item in &value.items()?.items {
+        step(1)?;
         if seen.insert(folded(path.get(context, item, None)?, case_sensitive)?.key()?) {
             out.push(item.clone());
         }

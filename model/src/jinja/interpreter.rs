@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
 use super::call_arguments::CallArguments;
 use super::context::RenderContext;
-use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, step};
+use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, room, step};
 use super::text_buffer::TextBuffer;
 use super::value::{Function, LoopContext, Range, TemplateValue, pairs_of, sequence};
 use super::{checks, filters, methods, names, operators, print, subscripts};
@@ -192,7 +192,10 @@ impl<'t> Interpreter<'t> {
         step(entries.len() as u64 / 8)?;
         match entries.iter_mut().find(|(known, _)| known.as_str() == Some(attribute)) {
             Some(entry) => entry.1 = value,
-            None => entries.push((key, value)),
+            None => {
+                self.tables.grow(2 * size_of::<TemplateValue>())?;
+                entries.push((key, value));
+            }
         }
         Ok(())
     }
@@ -520,12 +523,15 @@ impl<'t> Interpreter<'t> {
         }
         if let Some(more) = &arguments.more {
             let more = self.eval(more, scope)?.items()?;
+            room(more.items.len().saturating_mul(size_of::<TemplateValue>()))?;
+            step(more.items.len() as u64 / 8)?;
             args.positional.extend(more.items.iter().cloned());
         }
         if let Some(more) = &arguments.more_named {
             let TemplateValue::Dict(dict) = self.eval(more, scope)? else {
                 return fail("argument after ** must be a mapping");
             };
+            step(dict.entries.len() as u64)?;
             for (key, value) in &dict.entries {
                 let Some(name) = key.as_str() else { return fail("keywords must be strings") };
                 args.named.push((name.to_owned(), value.clone()));
@@ -708,6 +714,7 @@ impl<'t> Interpreter<'t> {
                 let TemplateValue::Dict(first) = self.call_function(Function::Dict, args)? else {
                     return fail("namespace() takes a mapping");
                 };
+                self.tables.grow(first.entries.len() * 2 * size_of::<TemplateValue>())?;
                 self.namespaces[place] = first.entries.clone();
                 Ok(TemplateValue::Namespace(place))
             }
@@ -715,7 +722,7 @@ impl<'t> Interpreter<'t> {
                 if args.positional.is_empty() {
                     return fail("at least one item has to be provided");
                 }
-                self.tables.grow(ENTRY_BYTES)?;
+                self.tables.grow(ENTRY_BYTES + args.positional.len() * size_of::<TemplateValue>())?;
                 self.cyclers.push((args.positional, 0));
                 Ok(TemplateValue::Cycler(self.cyclers.len() - 1))
             }

@@ -184,6 +184,7 @@ fn text_method(
             let Some(TemplateValue::Dict(dict)) = mapping else {
                 return fail("format_map() takes a mapping");
             };
+            step(dict.entries.len() as u64)?;
             let named: Vec<(String, TemplateValue)> = dict
                 .entries
                 .iter()

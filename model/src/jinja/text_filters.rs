@@ -2,6 +2,8 @@
 //!
 //! Past 400 lines: one table of what a template may call.
 
+use std::collections::VecDeque;
+
 use super::call_arguments::CallArguments;
 use super::context::RenderContext;
 use super::fault::{RenderResult, fail, room, touch};
@@ -330,8 +332,9 @@ fn word_wrap(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
     if width == 0 {
         return fail("invalid width 0 (must be > 0)");
     }
-    // Words are taken apart into characters.
+    // Words are taken apart into characters, and each row may have but one.
     room(text.len().saturating_mul(40))?;
+    touch(text.len().saturating_mul(100))?;
     let break_long = break_long.is_none_or(|value| value.is_true());
     let on_hyphens = hyphens.is_none_or(|value| value.is_true());
     let wrap = given(wrap);
@@ -352,33 +355,36 @@ fn word_wrap(args: CallArguments, text: &str) -> RenderResult<TemplateValue> {
 }
 
 /// Words and the white space between them; words end after a hyphen between letters as well.
-fn chunks(line: &str, on_hyphens: bool) -> Vec<Vec<char>> {
-    let characters: Vec<char> = line.chars().collect();
-    let mut chunks: Vec<Vec<char>> = Vec::new();
-    for (place, character) in characters.iter().copied().enumerate() {
-        let splits = match place.checked_sub(1).map(|before| characters[before]) {
-            None => true,
-            Some(before) if is_space(before) != is_space(character) => true,
-            Some('-') if on_hyphens => {
-                let letter = |place: Option<usize>| {
-                    place.and_then(|place| characters.get(place)).is_some_and(|c| c.is_alphabetic())
-                };
-                letter(place.checked_sub(2)) && letter(Some(place))
-            }
-            Some(_) => false,
-        };
-        match chunks.last_mut() {
-            Some(last) if !splits => last.push(character),
-            _ => chunks.push(vec![character]),
+fn chunks(characters: &[char], on_hyphens: bool) -> VecDeque<&[char]> {
+    let splits = |place: usize| match place.checked_sub(1).map(|before| characters[before]) {
+        None => false,
+        Some(before) if is_space(before) != is_space(characters[place]) => true,
+        Some('-') if on_hyphens => {
+            let letter = |place: Option<usize>| {
+                place.and_then(|place| characters.get(place)).is_some_and(|c| c.is_alphabetic())
+            };
+            letter(place.checked_sub(2)) && letter(Some(place))
         }
+        Some(_) => false,
+    };
+    let (mut chunks, mut start) = (VecDeque::new(), 0);
+    for place in 0..characters.len() {
+        if splits(place) {
+            chunks.push_back(&characters[start..place]);
+            start = place;
+        }
+    }
+    if start < characters.len() {
+        chunks.push_back(&characters[start..]);
     }
     chunks
 }
 
 fn wrapped(line: &str, width: usize, break_long: bool, on_hyphens: bool) -> Vec<String> {
     let mut rows: Vec<String> = Vec::new();
-    let mut pending: std::collections::VecDeque<Vec<char>> = chunks(line, on_hyphens).into();
-    let is_blank = |chunk: &Vec<char>| chunk.iter().all(|c| is_space(*c));
+    let characters: Vec<char> = line.chars().collect();
+    let mut pending = chunks(&characters, on_hyphens);
+    let is_blank = |chunk: &&[char]| chunk.iter().all(|c| is_space(*c));
     while !pending.is_empty() {
         if !rows.is_empty() && pending.front().is_some_and(is_blank) {
             pending.pop_front();
@@ -394,8 +400,8 @@ fn wrapped(line: &str, width: usize, break_long: bool, on_hyphens: bool) -> Vec<
                 let space = width.saturating_sub(length).max(usize::from(width == 0));
                 if break_long && space > 0 {
                     let (head, tail) = chunk.split_at(space);
-                    row.push(head.to_vec());
-                    pending.push_front(tail.to_vec());
+                    row.push(head);
+                    pending.push_front(tail);
                     break;
                 }
                 if row.is_empty() {
