@@ -183,7 +183,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
         while let Some(mut value) = sequence.next_element::<Value>()? {
-            large_integer::restore(&mut value, &mut self.meter.large_integers());
+            large_integer::restore(&mut value, self.meter.large_integers());
             let taken = self
                 .budget
                 .take(self.path, *self.row, self.meter.next_row())

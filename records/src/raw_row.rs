@@ -69,7 +69,7 @@ fn parse(bytes: &[u8]) -> Result<Value, RowProblem> {
         };
         RowProblem::NotJson(format!("not JSON: {reason}{hint}; expected one JSON object a line"))
     })?;
-    large_integer::restore(&mut value, &mut large_integer::find(bytes));
+    large_integer::restore(&mut value, large_integer::find(bytes));
     Ok(value)
 }
 
