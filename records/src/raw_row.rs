@@ -1,7 +1,9 @@
 //! One row before its type is known: from text to a typed row, or to the field that is wrong.
 //!
 //! serde reports what is wrong but not where. [`field_at_fault`] finds it by trying the row again without each field:
-//! the one whose absence changes the complaint is the one complained about.
+//! the one whose absence changes the complaint is the one complained about. Of a list, beginnings of it are tried.
+
+use std::cell::Cell;
 
 use serde_json::{Map, Value};
 
@@ -88,7 +90,7 @@ pub(crate) fn json_fault(error: &serde_json::Error) -> String {
 fn field_at_fault<R: Row>(
     map: &Map<String, Value>,
     complaint: &str,
-    again: &dyn Fn(&Map<String, Value>) -> Option<String>,
+    complaint_of: &dyn Fn(&Map<String, Value>) -> Option<String>,
 ) -> RowProblem {
     if let Some(problem) = FieldProblem::from_text(complaint) {
         return problem.into();
@@ -96,6 +98,11 @@ fn field_at_fault<R: Row>(
     let columns = R::schema(&[]);
     let described =
         |name: &str| columns.iter().find(|column| column.name == name).map(|column| column.kind.describe());
+    let trials = Cell::new(most_trials(map));
+    let again = |row: &Map<String, Value>| {
+        trials.set(trials.get().saturating_sub(1));
+        complaint_of(row)
+    };
     let missing = complaint.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     // A name that is no column is missing further in.
     if let Some(name) = missing
@@ -105,18 +112,14 @@ fn field_at_fault<R: Row>(
         return FieldProblem::new(name, expected, "no such field").into();
     }
     for (name, value) in map {
-        let with = |value: Option<Value>| {
-            let mut other = map.clone();
-            match value {
-                Some(value) => drop(other.insert(name.clone(), value)),
-                None => drop(other.remove(name)),
-            }
-            again(&other)
-        };
+        if trials.get() == 0 {
+            break;
+        }
+        let with = |value: Option<Value>| again(&exchanged(map, name, value));
         if with(None).as_deref() == Some(complaint) {
             continue;
         }
-        let part = part_at_fault(value, complaint, &|value| with(Some(value)));
+        let part = part_at_fault(value, complaint, &trials, &|value| with(Some(value)));
         if let Some(missing) = missing {
             let field = format!("{name}{}", part.path);
             return FieldProblem::new(field, format!("an object with {missing:?}"), "none in it").into();
@@ -137,36 +140,77 @@ struct FaultyPart {
     value: Value,
 }
 
-fn part_at_fault(value: &Value, complaint: &str, again: &dyn Fn(Value) -> Option<String>) -> FaultyPart {
+/// How often a row is tried again: fewer times where it has many values, so that a large row takes seconds and not hours.
+fn most_trials(row: &Map<String, Value>) -> usize {
+    const VALUES: usize = 1 << 23;
+    fn count(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(count).sum::<usize>(),
+            Value::Object(fields) => 1 + fields.values().map(count).sum::<usize>(),
+            _ => 1,
+        }
+    }
+    (VALUES / row.values().map(count).sum::<usize>().max(1)).clamp(64, 4096)
+}
+
+/// The same fields in their order, but that `name` is `value`, or is not there.
+fn exchanged(fields: &Map<String, Value>, name: &str, mut value: Option<Value>) -> Map<String, Value> {
+    let one = |(known, held): (&String, &Value)| {
+        let held = if known == name { value.take()? } else { held.clone() };
+        Some((known.clone(), held))
+    };
+    fields.iter().filter_map(one).collect()
+}
+
+fn part_at_fault(
+    value: &Value,
+    complaint: &str,
+    trials: &Cell<usize>,
+    again: &dyn Fn(Value) -> Option<String>,
+) -> FaultyPart {
+    let complains = |value: Value| again(value).as_deref() == Some(complaint);
     let inner = match value {
-        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+        Value::Array(items) => first_at_fault(items, &complains).and_then(|index| {
             let alone = |item: Value| again(Value::Array(vec![item]));
+            let item = &items[index];
             (alone(item.clone()).as_deref() == Some(complaint)).then(|| {
-                let part = part_at_fault(item, complaint, &alone);
+                let part = part_at_fault(item, complaint, trials, &alone);
                 FaultyPart { path: format!("[{index}]{}", part.path), value: part.value }
             })
         }),
         Value::Object(fields) => fields.iter().find_map(|(name, field)| {
-            let with = |field: Option<Value>| {
-                let mut other = fields.clone();
-                match field {
-                    Some(field) => drop(other.insert(name.clone(), field)),
-                    None => drop(other.remove(name)),
-                }
-                again(Value::Object(other))
-            };
+            if trials.get() == 0 {
+                return None;
+            }
+            let with = |field: Option<Value>| again(Value::Object(exchanged(fields, name, field)));
             let without = with(None);
             // A field that is missing is not found by taking away one that this object needs as well.
             let needed = complaint.starts_with("missing field `")
                 && without.as_deref() == Some(format!("missing field `{name}`").as_str());
             (without.as_deref() != Some(complaint) && !needed).then(|| {
-                let part = part_at_fault(field, complaint, &|field| with(Some(field)));
+                let part = part_at_fault(field, complaint, trials, &|field| with(Some(field)));
                 FaultyPart { path: format!(".{name}{}", part.path), value: part.value }
             })
         }),
         _ => None,
     };
     inner.unwrap_or_else(|| FaultyPart { path: String::new(), value: value.clone() })
+}
+
+/// The place of the first item at fault: items are read in their order, up to the first of which there is something to complain. `None`
+/// where the complaint is none of an item's.
+fn first_at_fault(items: &[Value], complains: &dyn Fn(Value) -> bool) -> Option<usize> {
+    let of_first = |count: usize| complains(Value::Array(items[..count].to_vec()));
+    if of_first(0) {
+        return None;
+    }
+    // The first `low` items are right, and the first `high` are not.
+    let (mut low, mut high) = (0, items.len());
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if of_first(middle) { high = middle } else { low = middle }
+    }
+    high.checked_sub(1)
 }
 
 /// serde's "…, expected Y" in our words.

@@ -343,6 +343,29 @@ fn the_wrong_field_is_named() {
     assert!(error_of(read_rows::<Candidates>(&path)).contains("row 2: not JSON"));
 }
 
+/// What is wrong in a long row is found by some trials, not by one for each of its values.
+#[test]
+fn the_last_of_many_values_is_named_soon() {
+    let folder = TempDir::new().unwrap();
+    let ids = "7,".repeat(200_000);
+    let fields: String = (0..20_000).map(|n| format!("\"f{n}\": {n}, ")).collect();
+    for (row, field) in [
+        (format!("{{\"prompt_ids\": [{ids}-1], \"responses\": []}}"), "field \"prompt_ids[200000]\""),
+        (
+            format!("{{\"prompt\": \"q\", \"responses\": [{{\"text\": \"x\", \"ids\": [{ids}0.5]}}]}}"),
+            "field \"responses[0].ids[200000]\"",
+        ),
+        // So many fields that not each of them is tried.
+        (format!("{{{fields}\"prompt\": \"q\", \"responses\": 7}}"), "row 0: "),
+    ] {
+        let path = file(&folder, "c.jsonl", format!("{row}\n").as_bytes());
+        let started = std::time::Instant::now();
+        let error = error_of(read_rows::<Candidates>(&path));
+        assert!(error.contains(field), "{error}");
+        assert!(started.elapsed().as_secs() < 10, "{field}: {:?}", started.elapsed());
+    }
+}
+
 #[test]
 fn bytes_that_are_no_rows_are_refused() {
     let folder = TempDir::new().unwrap();
