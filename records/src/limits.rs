@@ -98,8 +98,9 @@ impl RowMeter {
         Self { row_bytes, bytes: Cell::new(row_bytes), values, integers: RefCell::default() }
     }
 
-    /// Bytes of the row that ends here; the next one begins.
+    /// Bytes of the row that ends here; the next one begins. Large integers that nobody has asked for are forgotten.
     pub(crate) fn next_row(&self) -> usize {
+        self.integers.borrow_mut().take();
         self.values.set(self.row_bytes / BYTES_OF_A_VALUE);
         self.row_bytes - self.bytes.replace(self.row_bytes)
     }
@@ -149,6 +150,16 @@ mod tests {
         assert!(error.to_string().starts_with("x.parquet: row 16 "), "{error}");
         let error = Budget::of(u64::MAX, ROW_BYTES).take(path, 3, ROW_BYTES + 1).unwrap_err();
         assert!(error.to_string().contains("row 3 has more than 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_meter_keeps_nothing_of_a_row_that_has_ended() {
+        let meter = RowMeter::new(1000);
+        meter.count(b"123456789012345678901, ").unwrap();
+        assert_eq!(meter.next_row(), 23);
+        assert!(meter.large_integers().is_empty());
+        meter.count(b"[123456789012345678901]").unwrap();
+        assert_eq!(meter.large_integers(), ["123456789012345678901"]);
     }
 
     #[test]
