@@ -34,13 +34,12 @@ pub(crate) fn turns(text: &str) -> Option<TranscriptTurns> {
         return None;
     }
     let whole = format!("\n\n{}", text.trim_start());
-    let mut rest = whole.as_str();
     let mut turns: Vec<Message> = Vec::new();
     let mut is_joined = false;
-    while let Some(mark) = next_mark(rest) {
-        let after = &rest[mark.at + mark.length..];
-        let end = next_mark(after).map_or(after.len(), |next| next.at);
-        let content = after[..end].trim();
+    let mut marks = marks(&whole).peekable();
+    while let Some(mark) = marks.next() {
+        let end = marks.peek().map_or(whole.len(), |next| next.at);
+        let content = whole[mark.at + mark.length..end].trim();
         match turns.last_mut() {
             Some(last) if last.role == mark.role => {
                 is_joined = true;
@@ -51,7 +50,6 @@ pub(crate) fn turns(text: &str) -> Option<TranscriptTurns> {
             }
             _ => turns.push(Message::new(mark.role, content)),
         }
-        rest = &after[end..];
     }
     Some(TranscriptTurns { turns, is_joined })
 }
@@ -62,11 +60,12 @@ struct Mark {
     role: &'static str,
 }
 
-fn next_mark(text: &str) -> Option<Mark> {
-    SPEAKERS
-        .iter()
-        .filter_map(|(mark, role)| text.find(mark).map(|at| Mark { at, length: mark.len(), role }))
-        .min_by_key(|mark| mark.at)
+/// The marks of a text, in their order.
+fn marks(text: &str) -> impl Iterator<Item = Mark> + '_ {
+    text.match_indices('\n').filter_map(move |(at, _)| {
+        let (mark, role) = SPEAKERS.iter().find(|(mark, _)| text[at..].starts_with(mark))?;
+        Some(Mark { at, length: mark.len(), role })
+    })
 }
 
 #[cfg(test)]
@@ -100,6 +99,21 @@ mod tests {
         assert_eq!(prompt_turns("\n\nHuman: hi"), Some(vec![Message::user("hi")]));
         let turns = vec![Message::user("hi"), Message::assistant("")];
         assert_eq!(prompt_turns("Human: hi\n\nAssistant:"), Some(turns));
+    }
+
+    #[test]
+    fn a_blank_line_more_belongs_to_no_mark() {
+        let turns = turns("Human: a\n\n\nAssistant:\n\nHuman:b").unwrap().turns;
+        assert_eq!(turns, [Message::user("a"), Message::assistant(""), Message::user("b")]);
+    }
+
+    /// One speaker is looked for as often as the other, wherever there is only one of them.
+    #[test]
+    fn many_turns_are_read_in_one_pass() {
+        let text = "\n\nHuman:a".repeat(1 << 18);
+        let started = std::time::Instant::now();
+        assert_eq!(turns(&text).unwrap().turns.len(), 1);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     }
 
     #[test]
