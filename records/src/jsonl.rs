@@ -66,7 +66,9 @@ pub(crate) fn each_element(
         let mut bytes = Vec::new();
         let most = budget.row_bytes() as u64;
         (&mut reader).take(most).read_to_end(&mut bytes).map_err(|source| RecordError::read(path, source))?;
-        return match lone_object(&bytes) {
+        // What has more values than a row may have is not looked into.
+        let lone = (!budget.has_too_many_values(&bytes)).then(|| lone_object(&bytes)).flatten();
+        return match lone {
             Some(problem) => Err(RecordError::NotJson { path: path.to_path_buf(), row: 0, problem }),
             None => each_line(path, bytes.as_slice().chain(reader), budget, take),
         };
