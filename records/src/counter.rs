@@ -123,7 +123,12 @@ implement_rand_core!(CounterRng, SplitMix64);
 
 /// FNV-1a of 64 bits (Fowler, Noll and Vo): fixed for ever, unlike the standard library's hasher.
 pub fn fnv1a_64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+    fnv1a_64_of([bytes])
+}
+
+/// [`fnv1a_64`] of some pieces one after the other.
+pub(crate) fn fnv1a_64_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    pieces.into_iter().flatten().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
