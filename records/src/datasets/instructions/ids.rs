@@ -1,13 +1,10 @@
 //! Token ids: `prompt_ids`, `response_ids`, taken as they are. A conversation may stand beside them.
 
-use serde::Deserialize;
-
 use super::super::conversation::has_any;
 use super::super::layout::{DataLayout, IDS, RowFields, RowReading};
 use super::super::oddity::Oddity;
 use crate::error::RowProblem;
-use crate::layout::{messages, present, with_system};
-use crate::raw_row::found;
+use crate::layout::{messages, present, token_ids, with_system};
 use crate::{FieldProblem, Instruction, Row};
 
 pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
@@ -33,7 +30,7 @@ fn read(fields: &RowFields, _: &mut Vec<Oddity>) -> Result<Vec<Instruction>, Row
 }
 
 fn ids(fields: &RowFields, name: &str) -> Result<Vec<u32>, FieldProblem> {
-    let expected = "an array of token ids";
-    let value = present(fields, name).ok_or_else(|| FieldProblem::new(name, expected, "no such field"))?;
-    Vec::deserialize(value).map_err(|_| FieldProblem::new(name, expected, found(value)))
+    let value = present(fields, name)
+        .ok_or_else(|| FieldProblem::new(name, "an array of token ids", "no such field"))?;
+    token_ids(name, value)
 }

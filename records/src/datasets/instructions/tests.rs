@@ -68,8 +68,8 @@ fn what_is_wrong_is_named() {
             "field \"output\": expected a string, found no such field",
         ),
         (
-            json!({"prompt_ids": [1], "response_ids": [-1]}),
-            "field \"response_ids\": expected an array of token ids",
+            json!({"prompt_ids": [1], "response_ids": [3, -1]}),
+            "field \"response_ids[1]\": expected an integer from 0 to 4294967295, found -1",
         ),
         (
             json!({"prompt_ids": [1]}),
