@@ -48,6 +48,15 @@ impl ColumnType {
         Self::List(Box::new(self))
     }
 
+    /// Columns of Parquet's lowest level.
+    pub(crate) fn leaves(&self) -> usize {
+        match self {
+            Self::List(item) => item.leaves(),
+            Self::Struct(fields) => fields.iter().map(|field| field.kind.leaves()).sum(),
+            _ => 1,
+        }
+    }
+
     /// What is expected, in words.
     pub(crate) fn describe(&self) -> String {
         match self {

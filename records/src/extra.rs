@@ -1,15 +1,19 @@
 //! Column types of a row's other fields, which some kinds of rows carry along.
 //!
 //! A column takes the type that all its values agree on; integers and other numbers agree on floats. Where they don't agree,
-//! or no column of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields, nulls
-//! beside lists or objects), the column is text: a string as it stands, anything else as its JSON. So no value changes, and
+//! or no column of Parquet could hold them as they are (integers of both signs beyond 64 bits, objects without fields, or of more
+//! fields than a file has columns, nulls beside lists or objects), the column is text: a string as it stands, anything else as its JSON. So no value changes, and
 //! nothing fails after hours of work.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Number, Value};
 
+use crate::limits::COLUMNS;
 use crate::{ColumnSpec, ColumnType};
+
+/// Columns, those inside of objects each by itself, beside the few that are ours.
+const MOST_LEAVES: usize = COLUMNS - 32;
 
 /// A column of fields that are not ours.
 pub(crate) struct ExtraColumn {
@@ -55,13 +59,29 @@ pub(crate) fn columns(rows: &[&Map<String, Value>]) -> Vec<ExtraColumn> {
                 .push(value);
         }
     }
-    names
-        .into_iter()
-        .map(|name| {
-            let kind = kind(values.get(name).map_or(&[], Vec::as_slice));
-            ExtraColumn { name: name.to_owned(), kind }
-        })
-        .collect()
+    let column = |name: &str| {
+        let kind = kind(values.get(name).map_or(&[], Vec::as_slice));
+        ExtraColumn { name: name.to_owned(), kind }
+    };
+    let mut columns: Vec<ExtraColumn> = names.into_iter().map(column).collect();
+    narrow(&mut columns, MOST_LEAVES);
+    columns
+}
+
+/// Objects of very many fields become text, the widest first, until there are no more columns in all than a file is read with.
+fn narrow(columns: &mut [ExtraColumn], most: usize) {
+    let leaves = |column: &ExtraColumn| match &column.kind {
+        ExtraType::Typed(kind) => kind.leaves(),
+        ExtraType::Text => 1,
+    };
+    let mut total: usize = columns.iter().map(leaves).sum();
+    while total > most {
+        // Of equals the first.
+        let widest = columns.iter_mut().rev().max_by_key(|column| leaves(column));
+        let Some(widest) = widest.filter(|column| leaves(column) > 1) else { return };
+        total -= leaves(widest) - 1;
+        widest.kind = ExtraType::Text;
+    }
 }
 
 /// A value of a text column.
@@ -165,8 +185,10 @@ impl Shape {
             (Self::List(a), Self::List(b)) => Self::List(Box::new(a.with(*b)?)),
             (Self::Object(mut a), Self::Object(b)) => {
                 for (name, shape) in b {
+                    let is_full = a.len() >= COLUMNS;
                     match a.iter_mut().find(|(known, _)| *known == name) {
                         Some((_, known)) => *known = std::mem::replace(known, Self::Unknown).with(shape)?,
+                        None if is_full => return None,
                         None => a.push((name, shape)),
                     }
                 }
@@ -226,6 +248,26 @@ mod tests {
         ];
         let objects = [json!({"a": 1, "n": null}), json!({"b": "x"})];
         assert_eq!(kind_of(&objects), Some(ColumnType::Struct(fields)));
+    }
+
+    #[test]
+    fn the_widest_objects_are_text_where_there_are_too_many_columns() {
+        let row = |n: usize| {
+            let names = |count: usize| (0..count).map(move |i| (format!("{n}_{i}"), json!(1)));
+            let field = |count| Value::Object(names(count).collect());
+            Map::from_iter([("a".to_owned(), field(2)), ("b".to_owned(), field(3)), ("c".to_owned(), field(3))])
+        };
+        let rows: Vec<_> = (0..10).map(row).collect();
+        let text = |most| {
+            let mut columns = columns(&rows.iter().collect::<Vec<_>>());
+            narrow(&mut columns, most);
+            columns.iter().filter_map(ExtraColumn::as_text).collect::<String>()
+        };
+        assert_eq!([80, 79, 51, 50, 22, 21, 2].map(text), ["", "b", "b", "bc", "bc", "abc", "abc"]);
+        // Keys of their own in each row, as of objects that are tables.
+        let rows: Vec<_> = (0..COLUMNS / 3).map(row).collect();
+        let columns = columns(&rows.iter().collect::<Vec<_>>());
+        assert_eq!(columns.iter().filter_map(ExtraColumn::as_text).collect::<String>(), "bc");
     }
 
     #[test]

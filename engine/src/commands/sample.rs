@@ -101,8 +101,8 @@ impl AskedRows {
 
 /// That the output can hold a column for each field, asked before the first prompt is answered.
 fn check_columns(output: &Path, others: &[Map<String, Value>]) -> Result<()> {
-    /// Columns of candidates.
-    const OURS: usize = 5;
+    /// Columns of candidates and their responses, and some room.
+    const OURS: usize = 32;
     if !output.to_string_lossy().to_lowercase().ends_with(".parquet") {
         return Ok(());
     }

@@ -91,8 +91,8 @@ impl From<ParquetError> for EncodeFailure {
 
 fn encode<R: Row>(rows: &[R], sink: &mut Vec<u8>) -> Result<(), EncodeFailure> {
     let columns = R::schema(rows);
-    if columns.len() > COLUMNS {
-        let found = columns.len();
+    let found: usize = columns.iter().map(|column| column.kind.leaves()).sum();
+    if found > COLUMNS {
         return Err(EncodeFailure::Encode(format!(
             "{found} columns, and Parquet takes at most {COLUMNS} here"
         )));
