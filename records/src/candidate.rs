@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::counter::fnv1a_64_of;
-use crate::row::{self, Columns};
+use crate::row::{self, Columns, finite};
 use crate::{ColumnSpec, ColumnType, FieldProblem, Prompt, Row};
 
 /// Why a response ended.
@@ -91,15 +91,15 @@ impl Row for Candidates {
             for (name, logprobs) in
                 [("logprobs", &response.logprobs), ("sampler_logprobs", &response.sampler_logprobs)]
             {
-                if let (Some(ids), Some(logprobs)) = (&response.ids, logprobs)
+                let Some(logprobs) = logprobs else { continue };
+                let field = format!("responses[{index}].{name}");
+                if let Some(ids) = &response.ids
                     && ids.len() != logprobs.len()
                 {
-                    return Err(FieldProblem::new(
-                        format!("responses[{index}].{name}"),
-                        format!("one for each of the {} ids", ids.len()),
-                        logprobs.len(),
-                    ));
+                    let expected = format!("one for each of the {} ids", ids.len());
+                    return Err(FieldProblem::new(field, expected, logprobs.len()));
                 }
+                finite(&field, logprobs)?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::row::{self, Columns};
+use crate::row::{self, Columns, finite};
 use crate::{ColumnSpec, ColumnType, FieldProblem, Message, Row};
 
 /// One response to a prompt, with what a loss without pairs reads of it.
@@ -127,6 +127,9 @@ impl Row for Completion {
             let expected = format!("one for each of the {} ids", ids.len());
             return Err(FieldProblem::new("logprobs", expected, logprobs.len()));
         }
+        if let Some(logprobs) = &self.logprobs {
+            finite("logprobs", logprobs)?;
+        }
         let lists = [("axis_advantages", &self.axis_advantages), ("axis_rewards", &self.axis_rewards)];
         let all = lists.iter().flat_map(|(name, list)| list.iter().flatten().map(|&value| (*name, value)));
         let single = [("score", self.score), ("advantage", self.advantage)];
@@ -184,6 +187,8 @@ mod tests {
         let field = |row: Completion| row.check().unwrap_err().field;
         assert!(field(Completion { completion_ids: None, ..good.clone() }).contains("completion_ids"));
         assert!(field(Completion { logprobs: Some(vec![0.0]), ..good.clone() }).contains("logprobs"));
+        let infinite = Completion { logprobs: Some(vec![-1.0, f32::NEG_INFINITY]), ..good.clone() };
+        assert_eq!(field(infinite), "logprobs[1]");
         assert!(field(Completion { advantage: Some(f64::NAN), ..good.clone() }).contains("advantage"));
         assert!(
             field(Completion { axis_rewards: Some(vec![f64::INFINITY]), ..good }).contains("axis_rewards")

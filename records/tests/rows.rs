@@ -319,6 +319,10 @@ fn the_wrong_field_is_named() {
             "field \"responses[0].logprobs\": expected one for each of the 2 ids, found 1",
         ),
         (
+            r#"{"prompt": "q", "responses": [{"text": "x", "logprobs": [-1.0, -1e39]}]}"#,
+            "field \"responses[0].logprobs[1]\": expected a finite number of 32 bits, found -inf",
+        ),
+        (
             r#"{"messages": [{"role": "user"}], "responses": []}"#,
             "field \"messages[0]\": expected an object with \"content\", found none in it",
         ),
