@@ -7,7 +7,7 @@
 use selfplay_records::{Completion, ExampleKind, Message};
 
 use crate::error::PairingFault;
-use crate::join::{JoinedPrompt, conversation, join};
+use crate::join::{JoinedPrompt, check_learnable, conversation, join};
 use crate::rules::{MIN_SPREAD, Reason, best_worst, eligible};
 use crate::{DropCounts, PairSettings, PairingError};
 
@@ -72,43 +72,54 @@ fn choose(
         close if close <= settings.margin => Err(Reason::Margin),
         _ => Ok(()),
     };
-    Ok(match kind {
+    let farthest = eligible.iter().map(|&i| means[i].abs()).fold(0.0, f64::max);
+    let difference = match kind {
+        ExampleKind::Pairs => return Ok(Ok(Vec::new())),
+        ExampleKind::Best | ExampleKind::Groups => spread,
+        ExampleKind::Unpaired => farthest,
+    };
+    if let Err(reason) = enough(difference) {
+        return Ok(Err(reason));
+    }
+    let labelled = |i: usize| -> Result<Completion, PairingError> {
+        Ok(Completion { label: Some(means[i] > 0.0), ..completion(prompt, i)? })
+    };
+    let rows = match kind {
         ExampleKind::Pairs => Ok(Vec::new()),
-        ExampleKind::Best => enough(spread).map(|()| vec![completion(prompt, ends.chosen)]),
-        ExampleKind::Groups => enough(spread).map(|()| group(prompt, &eligible)),
+        ExampleKind::Best => completion(prompt, ends.chosen).map(|best| vec![best]),
+        ExampleKind::Groups => group(prompt, &eligible),
         ExampleKind::Unpaired => {
-            let far: Vec<&usize> = eligible.iter().filter(|&&i| enough(means[i].abs()).is_ok()).collect();
-            let farthest = eligible.iter().map(|&i| means[i].abs()).fold(0.0, f64::max);
-            enough(farthest).map(|()| {
-                let labelled =
-                    |&&i: &&usize| Completion { label: Some(means[i] > 0.0), ..completion(prompt, i) };
-                far.iter().map(labelled).collect()
-            })
+            let far = eligible.iter().copied().filter(|&i| enough(means[i].abs()).is_ok());
+            far.map(labelled).collect()
         }
-    })
+    };
+    rows.map(Ok)
 }
 
 /// All eligible responses, each with its advantages over all.
-fn group(prompt: &JoinedPrompt<'_>, eligible: &[usize]) -> Vec<Completion> {
+fn group(prompt: &JoinedPrompt<'_>, eligible: &[usize]) -> Result<Vec<Completion>, PairingError> {
     let (means, preference) = (&prompt.preference.mean_scores, prompt.preference);
     let n = means.len().max(1) as f64;
     let mean = means.iter().sum::<f64>() / n;
     let deviation = (means.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n).sqrt();
     let of = |table: &Option<Vec<Vec<f64>>>, i: usize| table.as_ref().and_then(|table| table.get(i).cloned());
-    let one = |&i: &usize| Completion {
-        advantage: Some((means[i] - mean) / (deviation + MIN_SPREAD)),
-        axis_advantages: of(&preference.axis_advantages, i),
-        axis_rewards: of(&preference.axis_rewards, i),
-        logprobs: prompt.candidates.responses[i].logprobs.clone(),
-        ..completion(prompt, i)
+    let one = |&i: &usize| -> Result<Completion, PairingError> {
+        Ok(Completion {
+            advantage: Some((means[i] - mean) / (deviation + MIN_SPREAD)),
+            axis_advantages: of(&preference.axis_advantages, i),
+            axis_rewards: of(&preference.axis_rewards, i),
+            logprobs: prompt.candidates.responses[i].logprobs.clone(),
+            ..completion(prompt, i)?
+        })
     };
     eligible.iter().map(one).collect()
 }
 
-fn completion(prompt: &JoinedPrompt<'_>, i: usize) -> Completion {
+fn completion(prompt: &JoinedPrompt<'_>, i: usize) -> Result<Completion, PairingError> {
+    check_learnable(prompt.candidates, &prompt.prompt_id, i)?;
     let response = &prompt.candidates.responses[i];
     let turns = conversation(&prompt.candidates.prompt);
-    Completion {
+    Ok(Completion {
         prompt_id: Some(prompt.prompt_id.clone()),
         completion: turns.is_some().then(|| vec![Message::assistant(response.text.as_str())]),
         prompt: turns,
@@ -116,5 +127,5 @@ fn completion(prompt: &JoinedPrompt<'_>, i: usize) -> Completion {
         completion_ids: response.ids.clone(),
         score: Some(prompt.preference.mean_scores[i]),
         ..Completion::default()
-    }
+    })
 }

@@ -79,6 +79,21 @@ pub(crate) enum PairingFault {
         /// 0-based number of the response.
         response: usize,
     },
+    /// A response to a prompt of token ids that has none itself, or an empty list of them.
+    #[error(
+        "candidates of prompt_id {prompt_id:?}, response {response}: {found}, and it is to be learnt from; give its `ids`{}",
+        if *has_text { ", or leave them out" } else { ", or the prompt as text" }
+    )]
+    NotLearnable {
+        /// The prompt.
+        prompt_id: String,
+        /// 0-based number of the response.
+        response: usize,
+        /// What it has in their place.
+        found: &'static str,
+        /// Whether the prompt and the response are there as text.
+        has_text: bool,
+    },
     /// A row without any prompt.
     #[error(
         "candidates of prompt_id {prompt_id:?}: no `prompt`, `messages` or `prompt_ids`; expected one of them"

@@ -45,6 +45,24 @@ pub(crate) fn conversation(prompt: &Prompt) -> Option<Vec<Message>> {
     prompt.messages.clone().or_else(|| prompt.prompt.as_deref().map(|text| vec![Message::user(text)]))
 }
 
+/// That a response that was picked can be learnt from: by its ids, or by its text after a prompt that is text.
+///
+/// # Errors
+/// It has neither, or an empty list of ids.
+pub(crate) fn check_learnable(
+    candidates: &Candidates,
+    prompt_id: &str,
+    response: usize,
+) -> Result<(), PairingError> {
+    let has_text = candidates.prompt.prompt.is_some() || candidates.prompt.messages.is_some();
+    let found = match &candidates.responses[response].ids {
+        Some(ids) if ids.is_empty() => "no token in `ids`",
+        None if !has_text => "no `ids` after a prompt of ids",
+        _ => return Ok(()),
+    };
+    Err(PairingFault::NotLearnable { prompt_id: prompt_id.to_owned(), response, found, has_text }.into())
+}
+
 fn id_or_row(prompt_id: &str, row: usize) -> String {
     if prompt_id.is_empty() { row.to_string() } else { prompt_id.to_owned() }
 }

@@ -4,7 +4,7 @@ use selfplay_records::{Candidates, Message, Pair, Preference, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PairingFault;
-use crate::join::{conversation, join};
+use crate::join::{check_learnable, conversation, join};
 use crate::prompt_rng::PromptRng;
 use crate::rules::{PairChoice, PairIndices, choose};
 use crate::{PairSettings, PairingError};
@@ -73,9 +73,11 @@ pub fn select(
         let mut rng = PromptRng::new(seed, iteration, &prompt_id);
         match choose(candidates, preference, settings, &prompt_id, &mut rng)? {
             PairChoice::Pairs(pairs) => {
-                selected
-                    .pairs
-                    .extend(pairs.iter().map(|indices| pair(candidates, preference, &prompt_id, indices)));
+                for indices in &pairs {
+                    check_learnable(candidates, &prompt_id, indices.chosen)?;
+                    check_learnable(candidates, &prompt_id, indices.rejected)?;
+                    selected.pairs.push(pair(candidates, preference, &prompt_id, indices));
+                }
             }
             PairChoice::None(reason) => *reason.counter(&mut selected.dropped) += 1,
         }

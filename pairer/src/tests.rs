@@ -3,9 +3,9 @@
 mod completions;
 
 use proptest::prelude::*;
-use selfplay_records::{Candidates, HasKind, Kind, Message, Pair, Preference, Prompt, Response};
+use selfplay_records::{Candidates, ExampleKind, HasKind, Kind, Message, Pair, Preference, Prompt, Response};
 
-use crate::{DropCounts, PairRule, PairSettings, Selected, select};
+use crate::{DropCounts, PairRule, PairSettings, Selected, select, select_completions};
 
 /// K responses "r0", "r1", … of the given token counts.
 fn candidates(prompt_id: &str, lengths: &[usize]) -> Candidates {
@@ -308,4 +308,38 @@ fn preferences_of_other_responses_are_refused_and_old_files_are_read() {
     );
     compared.candidates_digest = None;
     assert_eq!(select(&[other], &[compared], &settings, 42, 1).unwrap().pairs.len(), 1);
+}
+
+/// What could not be stored as an example is the input's fault, told before anything is made of it, and only of what is picked.
+#[test]
+fn responses_without_ids_or_text_to_learn_from_are_refused() {
+    let settings = PairSettings::default();
+    let refused = |change: &dyn Fn(&mut Candidates), words: &[&str]| {
+        let mut row = candidates("p", &[1, 1, 1]);
+        change(&mut row);
+        let (rows, compared) = ([row], [of_rewards("p", &[1.0, 0.5, 0.0])]);
+        let pairs = select(&rows, &compared, &settings, 42, 1).map(|selected| selected.pairs.len());
+        let best = select_completions(&rows, &compared, &settings, ExampleKind::Best).map(|best| best.rows.len());
+        for (of, count) in [pairs, best].into_iter().zip([1, 1]) {
+            match of {
+                Ok(found) => assert!(words.is_empty() && found == count),
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Input);
+                    let text = error.to_string();
+                    assert!(!words.is_empty() && words.iter().all(|word| text.contains(word)), "{text}");
+                }
+            }
+        }
+    };
+    refused(&|row| row.responses[0].ids = Some(Vec::new()), &["\"p\"", "response 0", "no token", "leave them out"]);
+    refused(&|row| row.responses[0].ids = None, &[]);
+    let only_ids = |row: &mut Candidates| row.prompt.prompt = None;
+    refused(&only_ids, &[]);
+    let without = |row: &mut Candidates| {
+        only_ids(row);
+        row.responses[0].ids = None;
+    };
+    refused(&without, &["response 0", "no `ids`", "the prompt as text"]);
+    // It is in the middle, and nobody picks it.
+    refused(&|row| row.responses[1].ids = Some(Vec::new()), &[]);
 }
