@@ -134,6 +134,9 @@ impl<'a> LoraInit<'a> {
     }
 }
 
+/// Modules that a preference model's adapter saves by itself.
+const HEADS: [&str; 2] = ["value_head", "prompt_head"];
+
 impl LoraSettings {
     /// What `init` says.
     pub fn init(&self) -> LoraInit<'_> {
@@ -173,14 +176,19 @@ impl LoraSettings {
                 keys.push((key, asked, found));
             }
         };
+        let listed = |names: &[String]| {
+            let mut names = names.to_vec();
+            names.sort_unstable();
+            names.dedup();
+            format!("{names:?}")
+        };
         let targets = |config: &AdapterConfig| match &config.target_modules {
-            TargetModules::Names(names) => {
-                let mut names = names.clone();
-                names.sort_unstable();
-                format!("{names:?}")
-            }
+            TargetModules::Names(names) => listed(names),
             TargetModules::Pattern(text) => format!("{text:?}"),
         };
+        // A preference model's heads are saved whether or not they are asked for.
+        let is_asked = |name: &&String| !HEADS.contains(&name.as_str()) || asked.modules_to_save.contains(*name);
+        let saved: Vec<String> = found.modules_to_save.iter().filter(is_asked).cloned().collect();
         compare(self.rank.is_some(), "rank", asked.rank.to_string(), found.rank.to_string());
         compare(self.alpha.is_some(), "alpha", asked.alpha.to_string(), found.alpha.to_string());
         compare(self.rslora.is_some(), "rslora", asked.rslora.to_string(), found.rslora.to_string());
@@ -190,7 +198,7 @@ impl LoraSettings {
         let (a, b) = (format!("{:?}", asked.alpha_pattern), format!("{:?}", found.alpha_pattern));
         compare(self.alpha_pattern.is_some(), "alpha_pattern", a, b);
         compare(self.bias.is_some(), "bias", asked.bias.name().to_owned(), found.bias.name().to_owned());
-        let (a, b) = (format!("{:?}", asked.modules_to_save), format!("{:?}", found.modules_to_save));
+        let (a, b) = (listed(&asked.modules_to_save), listed(&saved));
         compare(self.modules_to_save.is_some(), "modules_to_save", a, b);
         // A written adapter names the modules of "all-linear" one by one: the trainer compares what both mean.
         let is_list = !asked.target_modules.is_all_linear() && !found.target_modules.is_all_linear();

@@ -1,5 +1,7 @@
 //! Defaults, names, and what `validate` finds.
 
+use selfplay_model::adapter::{AdapterConfig, TargetModules};
+
 use super::*;
 
 fn keys(settings: &TrainSettings) -> Vec<String> {
@@ -122,6 +124,23 @@ fn smoothing_is_for_the_losses_that_smooth() {
     assert_eq!(keys(&half), ["label_smoothing"]);
     assert_eq!(LossKind::readers(LossKey::LabelSmoothing), "dpo, robust, exo-pair and dpo-norm");
     assert_eq!(LossKind::readers(LossKey::Inpo), "inpo");
+}
+
+/// An adapter's lists are sets, and a preference model's has its heads besides.
+#[test]
+fn an_adapter_goes_on_whatever_the_order_of_its_modules() {
+    let asked: LoraSettings =
+        serde_json::from_str(r#"{"target_modules": ["v_proj", "q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}"#)
+            .unwrap();
+    let found = |saved: &[&str]| AdapterConfig {
+        target_modules: TargetModules::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
+        modules_to_save: saved.iter().map(|name| (*name).to_owned()).collect(),
+        ..asked.config()
+    };
+    let keys = |saved: &[&str]| asked.differing(&found(saved)).into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
+    assert_eq!(keys(&["embed_tokens", "lm_head"]), [""; 0]);
+    assert_eq!(keys(&["embed_tokens", "lm_head", "value_head"]), [""; 0]);
+    assert_eq!(keys(&["embed_tokens"]), ["modules_to_save"]);
 }
 
 #[test]
