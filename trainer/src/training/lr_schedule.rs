@@ -62,9 +62,15 @@ impl RateSchedule {
         self.peak * self.share(index)
     }
 
-    /// Whether any of the first `steps` steps has a rate above 0.
+    /// Whether any of the first `steps` steps has a rate above 0: the rate rises to the end of the warm-up and falls from there on.
     pub(crate) fn moves(&self, steps: usize) -> bool {
-        (1..=steps).any(|step| self.rate(step) > 0.0)
+        let highest = [self.warmup_steps, self.warmup_steps.saturating_add(1)];
+        steps > 0 && highest.iter().any(|&step| self.rate(step.min(steps)) > 0.0)
+    }
+
+    /// The rate at the end of the warm-up.
+    pub(crate) fn peak(&self) -> f64 {
+        self.peak
     }
 
     /// What share of the peak the step of this 0-based index has.
@@ -135,6 +141,22 @@ mod tests {
         assert!(schedule(0.0, 1).moves(1));
         assert!(schedule(0.1, 2).moves(2));
         assert!(schedule(1.0, 4).moves(4));
+        for (ratio, scheduled) in [(0.0, 1), (0.3, 7), (1.0, 1), (1.0, 5)] {
+            for shape in [LrSchedule::Linear, LrSchedule::Cosine, LrSchedule::Constant] {
+                for steps in 0..9 {
+                    let any = rates(shape, ratio, scheduled, steps).iter().any(|&rate| rate > 0.0);
+                    let settings =
+                        TrainSettings { lr_schedule: shape, warmup_ratio: ratio, ..TrainSettings::default() };
+                    assert_eq!(RateSchedule::new(&settings, scheduled).moves(steps), any);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_rate_of_0_moves_nothing_however_many_steps_there_are() {
+        let settings = TrainSettings { learning_rate: 0.0, ..TrainSettings::default() };
+        assert!(!RateSchedule::new(&settings, usize::MAX).moves(usize::MAX));
     }
 
     #[test]

@@ -111,7 +111,9 @@ impl LoopState {
     /// Warns of a warm-up that takes the whole training.
     pub(super) fn warn_of_no_rate(&self, warmup_ratio: f64) {
         let steps = self.plan.trained;
-        if !self.schedule.moves(steps) {
+        if self.schedule.peak() == 0.0 {
+            tracing::warn!("learning_rate is 0: this training changes nothing");
+        } else if !self.schedule.moves(steps) {
             tracing::warn!(
                 "every learning rate is 0: {} steps of warm-up (warmup_ratio = {warmup_ratio}) take all {steps} steps of this \
                  training, which changes nothing; set warmup_ratio=0, or give it more examples, more epochs or a smaller \
