@@ -76,6 +76,13 @@ impl Objective for SftObjective {
             check_context(decoder, &cut.name, cut.ids.len(), seen, key)
         };
         self.set.arrange(&self.settings, seed, &mut check)?;
+        if before > 0 && self.set.skipped == before {
+            let max_length = self.settings.train.max_length;
+            return Err(TrainError::Data {
+                problem: format!("none of {before} examples has a token to learn within max_length = {max_length}"),
+                want: format!("a higher {section_key}, or examples whose replies begin earlier"),
+            });
+        }
         let val_split = self.settings.sft.val_split;
         if val_split > 0.0 && self.set.holdout.is_empty() && self.set.examples() > 0 {
             return Err(TrainError::Data {

@@ -105,6 +105,17 @@ fn the_held_out_loss_ends_training_and_the_best_weights_stay() {
 }
 
 #[test]
+fn examples_that_are_all_cut_to_nothing_are_told_with_the_cause() {
+    let settings = sft(SftSettings::default(), TrainSettings { max_length: 3, ..settings() });
+    let folder = tempfile::tempdir().unwrap();
+    let mut decoder = decoder(3);
+    let objective = SftObjective::new(examples(20), &settings);
+    let error = run(folder.path(), usize::MAX, |run| train(&mut decoder, objective, run)).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("none of 20 examples") && text.contains("sft.max_length"), "{text}");
+}
+
+#[test]
 fn held_out_examples_are_another_training_s_data() {
     let with = |val_split: f64| {
         sft(
