@@ -102,7 +102,8 @@ impl Questions<'_> {
                     "raise score.max_length, or leave the prompt out",
                 ));
             }
-            // A token is a character or more, so that this never takes more than is needed.
+            // A character for each token too many: rounds follow where a token has more of them, and where one character is several
+            // tokens a few more go than need to.
             let kept = characters.saturating_sub(over);
             let end = longer.char_indices().nth(kept).map_or(longer.len(), |(place, _)| place);
             *longer = &longer[..end];
