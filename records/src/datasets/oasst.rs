@@ -18,6 +18,8 @@ pub(super) const FIELDS: [&str; 8] =
 
 /// Levels of a tree at most; published ones have some twelve.
 const MOST_LEVELS: usize = 256;
+/// Bytes of all conversations of a tree at most; published ones have some hundred thousand.
+const MOST_BYTES: usize = 1 << 30;
 
 /// Whether a row is a message of a tree, or a tree.
 pub(super) fn fits(fields: &RowFields) -> bool {
@@ -152,16 +154,24 @@ impl Tree {
     }
 
     /// The conversations that take the best reply to each question.
-    pub(super) fn conversations(&self) -> Vec<Vec<Message>> {
-        let mut all = Vec::new();
+    ///
+    /// # Errors
+    /// They take too many bytes.
+    pub(super) fn conversations(&self) -> Result<Vec<Vec<Message>>, GroupProblem> {
+        let mut all = Gathered::new(MOST_BYTES);
         if !self.0.is_empty() {
-            self.follow(0, &mut Vec::new(), &mut all);
+            self.follow(0, &mut Vec::new(), &mut all)?;
         }
-        all
+        Ok(all.examples)
     }
 
     /// Whether a conversation through this question was found.
-    fn follow(&self, question: usize, path: &mut Vec<Message>, all: &mut Vec<Vec<Message>>) -> bool {
+    fn follow(
+        &self,
+        question: usize,
+        path: &mut Vec<Message>,
+        all: &mut Gathered<Vec<Message>>,
+    ) -> Result<bool, GroupProblem> {
         let before = path.len();
         path.push(self.0[question].message.clone());
         let best = self.replies(question, "assistant").first().copied();
@@ -169,26 +179,34 @@ impl Tree {
             path.push(self.0[best].message.clone());
             let mut goes_on = false;
             for question in self.replies(best, "user") {
-                goes_on |= self.follow(question, path, all);
+                goes_on |= self.follow(question, path, all)?;
             }
             if !goes_on {
-                all.push(path.clone());
+                all.add(path, |path| path.to_vec())?;
             }
         }
         path.truncate(before);
-        best.is_some()
+        Ok(best.is_some())
     }
 
     /// The best and the worst of the ranked replies to each question.
-    pub(super) fn ranked(&self) -> Vec<Ranked> {
-        let mut all = Vec::new();
+    ///
+    /// # Errors
+    /// They take too many bytes with the conversations before them.
+    pub(super) fn ranked(&self) -> Result<Vec<Ranked>, GroupProblem> {
+        let mut all = Gathered::new(MOST_BYTES);
         if !self.0.is_empty() {
-            self.rank_below(0, &mut Vec::new(), &mut all);
+            self.rank_below(0, &mut Vec::new(), &mut all)?;
         }
-        all
+        Ok(all.examples)
     }
 
-    fn rank_below(&self, question: usize, path: &mut Vec<Message>, all: &mut Vec<Ranked>) {
+    fn rank_below(
+        &self,
+        question: usize,
+        path: &mut Vec<Message>,
+        all: &mut Gathered<Ranked>,
+    ) -> Result<(), GroupProblem> {
         let before = path.len();
         path.push(self.0[question].message.clone());
         let replies = self.replies(question, "assistant");
@@ -198,21 +216,89 @@ impl Tree {
             && self.0[*best].rank != self.0[*worst].rank
         {
             let text = |place: usize| self.0[place].message.content.clone();
-            all.push(Ranked { prompt: path.clone(), chosen: text(*best), rejected: text(*worst) });
+            let (chosen, rejected) = (text(*best), text(*worst));
+            all.add(path, |path| Ranked { prompt: path.to_vec(), chosen, rejected })?;
         }
         for reply in replies {
             path.push(self.0[reply].message.clone());
             for question in self.replies(reply, "user") {
-                self.rank_below(question, path, all);
+                self.rank_below(question, path, all)?;
             }
             path.pop();
         }
         path.truncate(before);
+        Ok(())
+    }
+}
+
+/// What is made of a tree: each example repeats the conversation before it.
+struct Gathered<T> {
+    examples: Vec<T>,
+    left: usize,
+}
+
+impl<T> Gathered<T> {
+    fn new(most_bytes: usize) -> Self {
+        Self { examples: Vec::new(), left: most_bytes }
+    }
+
+    /// Adds what is made of a conversation, if there is room for it.
+    fn add(&mut self, path: &[Message], make: impl FnOnce(&[Message]) -> T) -> Result<(), GroupProblem> {
+        let bytes: usize = path.iter().map(|message| message.content.len() + size_of::<Message>()).sum();
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                self.examples.push(make(path));
+                Ok(())
+            }
+            None => {
+                let most = format!("a tree whose conversations take at most {} MiB in all", MOST_BYTES >> 20);
+                let problem = FieldProblem::new("text", most, "a larger one").into();
+                Err(GroupProblem { place: 0, problem })
+            }
+        }
     }
 }
 
 impl From<RowProblem> for GroupProblem {
     fn from(problem: RowProblem) -> Self {
         Self { place: 0, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_of_many_conversations_takes_so_much_memory_and_no_more() {
+        let text = "x".repeat(1000);
+        let rows = (0..21).map(|number| {
+            // A question, a reply to it, and nineteen questions after that.
+            let (parent, role) = match number {
+                0 => (None, "prompter"),
+                1 => (Some(0), "assistant"),
+                _ => (Some(1), "prompter"),
+            };
+            let parent = parent.map(|id: usize| id.to_string());
+            let row = serde_json::json!({"message_id": number.to_string(), "parent_id": parent, "message_tree_id": "0",
+                "text": text, "role": role});
+            row.as_object().unwrap().clone()
+        });
+        let mut rows: Vec<RowFields> = rows.collect();
+        for number in 2..21 {
+            let id = (100 + number).to_string();
+            let reply = serde_json::json!({"message_id": id, "parent_id": number.to_string(), "message_tree_id": "0",
+                "text": text, "role": "assistant"});
+            rows.push(reply.as_object().unwrap().clone());
+        }
+        let Ok(tree) = tree(&rows) else { panic!("a tree") };
+        let within = |most: usize| {
+            let mut all = Gathered::new(most);
+            tree.follow(0, &mut Vec::new(), &mut all).map(|_| all.examples.len()).map_err(|fault| fault.problem.to_string())
+        };
+        assert_eq!(within(MOST_BYTES), Ok(19));
+        assert_eq!(within(19 * 4 * (1000 + size_of::<Message>())), Ok(19));
+        assert!(within(19 * 4 * 1000).unwrap_err().contains("1024 MiB in all"));
     }
 }

@@ -17,7 +17,7 @@ pub(super) static LAYOUT: DataLayout<Instruction> = DataLayout {
 };
 
 fn read(rows: &[RowFields], odd: &mut Vec<Oddity>) -> Result<Vec<Instruction>, GroupProblem> {
-    let conversations = oasst::tree(rows)?.conversations();
+    let conversations = oasst::tree(rows)?.conversations()?;
     if conversations.is_empty() {
         odd.push(Oddity::NoReply);
     }

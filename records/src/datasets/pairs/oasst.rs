@@ -15,7 +15,7 @@ pub(super) static LAYOUT: DataLayout<Pair> = DataLayout {
 };
 
 fn read(rows: &[RowFields], odd: &mut Vec<Oddity>) -> Result<Vec<Pair>, GroupProblem> {
-    let ranked = oasst::tree(rows)?.ranked();
+    let ranked = oasst::tree(rows)?.ranked()?;
     if ranked.is_empty() {
         odd.push(Oddity::NothingToCompare);
     }
