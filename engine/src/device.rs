@@ -98,7 +98,7 @@ impl FromStr for DeviceChoice {
 }
 
 fn wanted() -> String {
-    "expected cpu or cuda:N, as in cuda:0".to_owned()
+    "expected cpu, cuda or cuda:N, as in cuda:0".to_owned()
 }
 
 #[cfg(test)]

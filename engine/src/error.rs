@@ -339,12 +339,7 @@ impl HasKind for EngineError {
             | Self::InputChanged { .. }
             | Self::BadFile { .. } => Kind::Input,
             // A path that is not there, or not of the right sort, was named by the user.
-            Self::Named { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-                    Kind::Input
-                }
-                _ => Kind::Machine,
-            },
+            Self::Named { source, .. } => Kind::of_named_path(source),
             Self::Failure(_) | Self::Io { .. } | Self::Tensor(_) => Kind::Machine,
             Self::ThreadLost { .. } | Self::TrainingStopped { .. } => Kind::Defect,
             Self::Stopped { .. } | Self::EndedElsewhere { .. } => Kind::Stopped,

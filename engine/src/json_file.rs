@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use selfplay_records::atomic;
+use selfplay_records::{atomic, read_regular};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -23,9 +23,11 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EngineError
 /// # Errors
 /// [`EngineError::BadFile`] when it does not read.
 pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, EngineError> {
-    let bytes = std::fs::read(path).map_err(|source| EngineError::io(path, "read", source))?;
+    let bytes = read_regular(path, u64::MAX).map_err(|source| EngineError::io(path, "read", source))?;
     serde_json::from_slice(&bytes).map_err(|error| EngineError::BadFile {
         path: path.to_path_buf(),
-        problem: format!("{error}; remove the file and resume, then it is made again"),
+        problem: format!(
+            "is not what selfplay wrote ({error}); remove it: what made it makes it again, `resume` of a run, else the same command"
+        ),
     })
 }

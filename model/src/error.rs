@@ -82,11 +82,11 @@ impl ModelError {
         use std::io::ErrorKind;
         match source.kind() {
             ErrorKind::NotFound => Self::input(path, "there is no such file", remedy),
-            ErrorKind::PermissionDenied | ErrorKind::IsADirectory | ErrorKind::NotADirectory => {
-                Self::input(path, format!("it cannot be read ({source})"), remedy)
-            }
             ErrorKind::InvalidData | ErrorKind::InvalidInput => {
                 Self::input(path, format!("it cannot be read: {source}"), remedy)
+            }
+            _ if Kind::of_named_path(&source) == Kind::Input => {
+                Self::input(path, format!("it cannot be read ({source})"), remedy)
             }
             _ => Self::io(path, source),
         }

@@ -46,21 +46,29 @@ pub(crate) fn check_links(folder: &Path) -> Result<(), ModelError> {
 
 /// [`check_links`] of one file.
 pub(crate) fn check_link(folder: &Path, name: &str) -> Result<(), ModelError> {
+    match outward_link(folder, name) {
+        None => Ok(()),
+        Some(target) => Err(ModelError::input(
+            folder.join(name),
+            format!("it is a link that leaves the model's folder, to {}", target.display()),
+            "put the file itself in its place if it belongs to the model: it is copied into policy/",
+        )),
+    }
+}
+
+/// Where a file of a folder leads if it is a link that leaves the folder. In a snapshot of the hub's cache, links into the same
+/// repository's folder stay.
+pub fn outward_link(folder: &Path, name: &str) -> Option<PathBuf> {
     let path = folder.join(name);
     if !path.is_symlink() {
-        return Ok(());
+        return None;
     }
     // A link to nothing is a file that is not there; a folder that cannot be resolved holds nothing that could be read.
-    let (Ok(target), Ok(home)) = (path.canonicalize(), folder.canonicalize()) else { return Ok(()) };
+    let (target, home) = (path.canonicalize().ok()?, folder.canonicalize().ok()?);
     let repository = hub_repository(&home);
-    if target.starts_with(&home) || repository.is_some_and(|repository| target.starts_with(repository)) {
-        return Ok(());
-    }
-    Err(ModelError::input(
-        path,
-        format!("it is a link that leaves the model's folder, to {}", target.display()),
-        "put the file itself in its place if it belongs to the model: it is copied into policy/",
-    ))
+    let stays =
+        target.starts_with(&home) || repository.is_some_and(|repository| target.starts_with(repository));
+    (!stays).then_some(target)
 }
 
 /// `models--ORG--NAME` of a snapshot `models--ORG--NAME/snapshots/COMMIT`.

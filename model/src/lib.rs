@@ -35,7 +35,7 @@ pub use architecture::{Architecture, Family, ParameterKind, StoredDtype};
 pub use batch::PackedBatch;
 pub use decoder::{Decoder, LoadOptions, Quantization, Tape};
 pub use error::ModelError;
-pub use folder::is_model_file;
+pub use folder::{is_model_file, outward_link};
 pub use gradients::Gradients;
 pub use kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
 pub use kv_format::KvFormat;

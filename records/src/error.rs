@@ -167,17 +167,7 @@ impl HasKind for RecordError {
         match self {
             Self::Write(source) => source.kind(),
             Self::Encode { .. } => Kind::Defect,
-            Self::Read { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound
-                | io::ErrorKind::PermissionDenied
-                | io::ErrorKind::InvalidData
-                | io::ErrorKind::InvalidInput
-                | io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::IsADirectory
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::InvalidFilename => Kind::Input,
-                _ => Kind::Machine,
-            },
+            Self::Read { source, .. } => Kind::of_named_path(source),
             Self::Ending { .. }
             | Self::Empty { .. }
             | Self::NotJson { .. }

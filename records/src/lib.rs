@@ -69,6 +69,7 @@ pub use prompt_file::{
     PromptRow, ReadPromptRows, ReadPrompts, read_prompt_files, read_prompt_files_whole, read_prompt_rows,
     read_prompts,
 };
+pub use delimited::read_csv_texts;
 pub use regular::{open_regular, read_regular, read_regular_text};
 pub use row::Row;
 pub use scratch::scratch_file;

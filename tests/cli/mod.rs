@@ -4,4 +4,5 @@ mod first_hour;
 mod flags;
 mod help;
 mod messages;
+mod named_paths;
 mod streams;

@@ -325,6 +325,17 @@ fn what_must_not_leave_this_machine_does_not() {
     site.world.write("policy/notes.txt", "key: hf_abcdefghijklmnopqrstuv\n");
     let outcome = site.push(&[]).refused(&["notes.txt", "secret", "hf_"]);
     assert!(!outcome.stderr.contains("abcdefghij"), "{}", outcome.stderr);
+    std::fs::remove_file(site.world.path("policy/notes.txt")).unwrap();
+    // Whatever a text file is called.
+    for name in ["train.py", "NOTES", "log.csv"] {
+        site.world.write(&format!("policy/{name}"), "key = \"hf_abcdefghijklmnopqrstuv\"\n");
+        site.push(&["--dry-run"]).refused(&[name, "secret"]);
+        std::fs::remove_file(site.world.path(&format!("policy/{name}"))).unwrap();
+    }
+    // What a link leads to is seen by nobody who looks at the folder.
+    site.world.write("diary", "mine");
+    std::os::unix::fs::symlink(site.world.path("diary"), site.world.path("policy/notes.txt")).unwrap();
+    site.push(&["--dry-run"]).refused(&["policy/notes.txt", "link that leaves the folder", "diary"]);
     assert!(site.hub.requests().is_empty());
 }
 

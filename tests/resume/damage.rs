@@ -62,3 +62,35 @@ fn a_run_s_own_files_are_no_links() {
     assert_eq!(fs::read(&diary).unwrap(), b"line 1\nlast line without an end");
     world.selfplay(&["resume", "killed", "-q"]).ok();
 }
+
+/// What the messages advise: a file that is damaged is removed, and a resume makes it again, also in a run that is finished.
+#[test]
+fn what_was_measured_is_measured_again_where_it_was_removed() {
+    let world = crate::run_world();
+    world.selfplay(&["run", "recipe.toml", "-o", "whole", "-q"]).ok();
+    world.selfplay(&["run", "recipe.toml", "-o", "out", "-q"]).ok();
+    atomic::write_bytes(&world.path("out/start/eval.json"), b"null\n").unwrap();
+    world.selfplay(&["show", "out"]).refused(&["out/start/eval.json", "remove it"]);
+    for name in [
+        "start/eval.json",
+        "start/eval_samples.parquet",
+        "iteration_01/eval.json",
+        "iteration_02/eval_samples.parquet",
+        "iteration_02/summary.json",
+    ] {
+        let path = world.path("out").join(name);
+        fs::remove_file(&path).unwrap();
+        world.selfplay(&["resume", "out", "-q"]).ok();
+        assert!(path.is_file(), "{name}");
+    }
+    // The sums of a policy are made with the policy alone.
+    let sums = world.path("out/iteration_02/policy_files.json");
+    atomic::write_bytes(&sums, b"null\n").unwrap();
+    let push = ["push", "out", "--to", "o/n", "--dry-run"];
+    world.selfplay(&push).refused(&["policy_files.json", "together with", "iteration_02/policy"]);
+    fs::remove_file(&sums).unwrap();
+    fs::remove_dir_all(world.path("out/iteration_02/policy")).unwrap();
+    world.selfplay(&["resume", "out", "-q"]).ok();
+    world.selfplay(&push).ok();
+    assert_same_results(&world.path("whole"), &world.path("out"));
+}

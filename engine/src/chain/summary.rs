@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use selfplay_records::read_regular;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -151,7 +152,7 @@ fn of_training(summary: LinkSummary, folder: &Path) -> Result<LinkSummary> {
 
 /// The lines of a log that are whole; none where it is absent. A line in work is no error.
 fn lines(path: &Path) -> Result<Vec<Value>> {
-    match std::fs::read(path) {
+    match read_regular(path, u64::MAX) {
         Ok(bytes) => Ok(bytes
             .split(|&byte| byte == b'\n')
             .filter_map(|line| serde_json::from_slice(line).ok())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::DType;
 use selfplay_model::architecture::NAMES;
 use selfplay_model::{Architecture, KvFormat};
-use selfplay_records::atomic;
+use selfplay_records::{atomic, read_regular};
 use selfplay_trainer::{Offload, Recompute};
 use serde_json::{Value, json};
 
@@ -209,7 +209,7 @@ fn check_report(path: &Path) -> Result<()> {
         return refused("there is no such folder; make it first");
     }
     atomic::remove_leftovers(&target);
-    let bytes = match std::fs::read(&target) {
+    let bytes = match read_regular(&target, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(EngineError::named(path, error)),

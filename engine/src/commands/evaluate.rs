@@ -1,10 +1,11 @@
 //! `selfplay evaluate`: published suites over a model, or over every policy of a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::stage::flag;
+use crate::chain::dir::refuse_chain;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::evaluate::against::{SuiteDifference, compare};
@@ -80,6 +81,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     if args.temperature.is_some_and(|temperature| !(temperature >= 0.0 && temperature.is_finite())) {
         return Err(EngineError::input("--temperature: a number of 0 or more is wanted"));
     }
+    refuse_chain(Path::new(&args.model), "a run or a model is evaluated: name a link's folder, or the policy in it")?;
     let entries = table::find(&args.suite)?;
     let settings = SuiteSettings {
         num_fewshot: args.num_fewshot,

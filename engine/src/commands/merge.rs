@@ -7,7 +7,7 @@ use selfplay_records::atomic;
 
 use super::stage::{Output, StageArgs, StageCommand, flag};
 use crate::card::{CardBase, MadeBy, ModelCard, ModelForm, ParentCard};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::hub::Hub;
 use crate::inputs::policy::PolicySource;
@@ -46,11 +46,15 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let command = StageCommand::open("merge", output, &args.stage, common, flags)?;
     let device = command.device()?;
     let source = PolicySource::find(&command.recipe, &Hub::default())?;
-    // An adapter of a preference model brings its heads.
-    let heads = match &source.adapter {
-        Some(folder) => AdapterConfig::load(folder)?.modules_to_save.iter().any(|name| name == "value_head"),
-        None => false,
+    let Some(adapter) = &source.adapter else {
+        return Err(EngineError::input(format!(
+            "--adapter {}: a whole model, which has nothing to merge; the folder of a PEFT adapter (adapter_config.json and \
+             adapter_model.safetensors) is wanted",
+            args.adapter
+        )));
     };
+    // An adapter of a preference model brings its heads.
+    let heads = AdapterConfig::load(adapter)?.modules_to_save.iter().any(|name| name == "value_head");
     let policy = source.load(&command.recipe, &device, heads)?;
     command.check_stop()?;
     let card = ModelCard {

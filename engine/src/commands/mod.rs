@@ -20,6 +20,7 @@ pub mod merge;
 pub mod pair;
 pub mod plan;
 pub mod push;
+mod replaced;
 pub mod report;
 pub mod resume;
 pub mod run;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
 
+use super::replaced::check_replaced;
 use crate::chain::{ChainDir, reported_links};
 use crate::console::terminal;
 use crate::error::{EngineError, Result};
@@ -77,19 +78,8 @@ fn folders(named: &[PathBuf]) -> Result<Vec<ReportedFolder>> {
 
 /// A report is replaced, another file only where that is asked for.
 fn check_output(output: &Path, force: bool) -> Result<()> {
-    if output.is_dir() {
-        return Err(EngineError::input(format!("{}: is a folder; name a file", output.display())));
-    }
-    if force || !output.exists() {
+    if force && !output.is_dir() {
         return Ok(());
     }
-    let bytes = std::fs::read(output).map_err(|source| EngineError::named(output, source))?;
-    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]);
-    if head.contains(GENERATOR) {
-        return Ok(());
-    }
-    let output = output.display();
-    Err(EngineError::input(format!(
-        "{output}: exists and is no report of selfplay; name another file, or add --force"
-    )))
+    check_replaced(output, GENERATOR, "no report of selfplay; name another file, or add --force")
 }

@@ -9,6 +9,7 @@ use selfplay_client::Secret;
 use selfplay_server::{Arena, ServeOptions, ServerLimits, serve};
 
 use super::stage::flag;
+use crate::chain::dir::refuse_chain;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
@@ -109,7 +110,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let progress = Progress::new(common.verbosity());
     let device = common.device.open()?;
     let (recipe, places) = places(args, common)?;
-    let arena = Arena::new(preference_model(args, &recipe, &device)?, &args.votes);
+    let arena = Arena::new(preference_model(args, &recipe, &device)?, &args.votes)?;
     let policies = load_policies(&places, &device, &progress)?;
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();
     let address = listener
@@ -158,6 +159,7 @@ fn limits(args: &Args) -> ServerLimits {
 /// The recipe that says how, and the policies that it or the run has.
 fn places(args: &Args, common: &Common) -> Result<(Recipe, Vec<PolicyPlace>)> {
     let folder = Path::new(&args.model);
+    refuse_chain(folder, "a run or a model is served: name a link's folder, or the policy in it")?;
     let mut overrides = common.set.clone();
     overrides.extend(flag("score.model", args.preference_model.as_ref()));
     if !folder.join("manifest.json").is_file() || folder.join("config.json").is_file() {

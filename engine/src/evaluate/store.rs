@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use selfplay_model::template_clock;
-use selfplay_records::atomic;
+use selfplay_records::{atomic, read_regular_text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -96,7 +96,7 @@ impl AnswerStore {
         ids: &[String],
     ) -> Result<Option<Vec<T>>> {
         let path = self.path(step, shard);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_regular_text(&path, u64::MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(EngineError::io(&path, "read", source)),

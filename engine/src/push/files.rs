@@ -6,24 +6,20 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use selfplay_model::adapter::CONFIG_FILE;
+use selfplay_model::outward_link;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::evaluations::evaluations;
 use super::model_folder::PushedModel;
+use super::secrets::secret_in;
 use crate::card::{CARD, EVALUATIONS, named, with_evaluations};
 use crate::error::{EngineError, Result};
 use crate::hub::{FileContent, LocalFile};
 use crate::run::input_files::InputFile;
 
-/// Text files up to this size are looked through for secrets and paths.
+/// Cards and JSON files up to this size are looked through for paths.
 const MOST_READ: u64 = 64 << 20;
-
-/// Beginnings of secrets: tokens of hubs and services.
-const SECRETS: [&str; 5] = ["hf_", "sk-", "ghp_", "github_pat_", "AKIA"];
-
-/// Letters and digits that follow in a real one.
-const SECRET_LENGTH: usize = 16;
 
 /// What is pushed.
 #[derive(Debug)]
@@ -66,6 +62,9 @@ pub(crate) fn collect(model: &PushedModel, id: &str, base: Option<&str>) -> Resu
 }
 
 /// Names of the folder's files, sorted; hidden ones, folders and what is no regular file stay here.
+///
+/// # Errors
+/// A link out of the folder: people push what they see, and don't see what a link leads to.
 fn names(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<String>> {
     let failed = |source| EngineError::named(folder, source);
     let mut names = Vec::new();
@@ -75,6 +74,14 @@ fn names(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<String>> {
             notes.push(format!("{}: left out: its name is no UTF-8", entry.path().display()));
             continue;
         };
+        if let Some(target) = outward_link(folder, &name) {
+            return Err(EngineError::input(format!(
+                "{}: it is a link that leaves the folder, to {}: nothing from outside of the folder is pushed; put the file itself \
+                 in its place, or take the link away",
+                entry.path().display(),
+                target.display()
+            )));
+        }
         if name.starts_with('.') || !entry.path().is_file() {
             notes.push(format!("{name}: left out: a hidden file, a folder, or no regular file"));
         } else {
@@ -96,20 +103,23 @@ fn changed(
     notes: &mut Vec<String>,
 ) -> Result<Option<Vec<u8>>> {
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    let is_text = matches!(ending, "json" | "jsonl" | "md" | "txt" | "jinja" | "toml" | "yaml" | "yml");
-    let length = path.metadata().map_err(|source| EngineError::io(path, "read", source))?.len();
-    if !is_text || length > MOST_READ {
-        return Ok(None);
-    }
-    let bytes = fs::read(path).map_err(|source| EngineError::io(path, "read", source))?;
-    // A tokenizer's vocabulary has every beginning of a secret, and no secret.
-    let is_vocabulary = matches!(name, "tokenizer.json" | "vocab.json" | "merges.txt" | "vocab.txt");
-    if !is_vocabulary && let Some(start) = secret(&bytes) {
+    let failed = |source| EngineError::io(path, "read", source);
+    // A tokenizer's vocabulary has every beginning of a secret, and no secret; weights are no text.
+    let is_vocabulary = matches!(
+        name,
+        "tokenizer.json" | "vocab.json" | "merges.txt" | "vocab.txt" | "tokenizer.model" | "spiece.model"
+    );
+    let is_searched = !is_vocabulary && !matches!(ending, "safetensors" | "gguf");
+    if is_searched && let Some(start) = secret_in(path).map_err(failed)? {
         return Err(EngineError::input(format!(
             "{}: looks as if it held a secret ({start}…): it is not pushed; take it out of the file, and make another token",
             path.display()
         )));
     }
+    if !matches!(ending, "json" | "md") || path.metadata().map_err(failed)?.len() > MOST_READ {
+        return Ok(None);
+    }
+    let bytes = fs::read(path).map_err(failed)?;
     if name == CARD {
         let text = String::from_utf8_lossy(&bytes);
         let results = evaluations(&model.beside)?;
@@ -204,19 +214,6 @@ fn is_local(text: &str) -> bool {
         || text.matches('/').count() > 1 && path.exists()
 }
 
-/// The beginning of what looks like a secret.
-fn secret(bytes: &[u8]) -> Option<&'static str> {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    SECRETS.into_iter().find(|start| {
-        bytes.windows(start.len()).enumerate().any(|(at, window)| {
-            window == start.as_bytes()
-                && (at == 0 || !is_part(bytes[at - 1]))
-                && bytes[at + start.len()..].iter().take_while(|byte| is_part(**byte)).count()
-                    >= SECRET_LENGTH
-        })
-    })
-}
-
 fn of_bytes(name: String, bytes: Vec<u8>) -> LocalFile {
     let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     LocalFile { name, bytes: bytes.len() as u64, content: FileContent::Bytes(bytes), sha256 }
@@ -227,15 +224,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn secrets_are_seen_and_words_are_not() {
-        assert_eq!(secret(b"token: hf_abcdefghijklmnopqrstuvwx\n"), Some("hf_"));
-        assert_eq!(secret(b"\"sk-proj-0123456789abcdef\""), Some("sk-"));
-        for text in ["hf_token", "task-driven-and-much-longer-than-that", "uses hf_hub_download here", ""] {
-            assert_eq!(secret(text.as_bytes()), None, "{text}");
-        }
-    }
 
     #[test]
     fn a_card_without_a_base_gets_the_one_that_is_named() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::adapter::is_adapter;
 
+use crate::chain::dir::refuse_chain;
 use crate::error::{EngineError, Result};
 use crate::run::dir::RunDir;
 use crate::run::policy_files;
@@ -32,6 +33,7 @@ pub(crate) fn find(place: &Path, iteration: Option<usize>, adapter: bool) -> Res
             place.display()
         )));
     }
+    refuse_chain(place, "what one of its links has made is pushed: name that link's folder")?;
     let run = RunDir::new(place);
     if run.manifest_file().is_file() && run.recipe_file().is_file() {
         return of_run(&run, iteration, adapter);

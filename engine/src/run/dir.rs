@@ -145,9 +145,11 @@ impl RunDir {
     /// That a run has begun here, and that [`RunDir::refuse_links`] finds nothing.
     ///
     /// # Errors
-    /// [`EngineError::NotARun`]; the first link.
+    /// [`EngineError::NotARun`], of a file in a folder's place too; the first link.
     pub fn check_begun(&self) -> Result<(), EngineError> {
-        self.refuse_links()?;
+        if self.root.is_dir() {
+            self.refuse_links()?;
+        }
         for (file, name) in [(self.manifest_file(), "manifest.json"), (self.recipe_file(), "recipe.toml")] {
             if !file.is_file() {
                 return Err(EngineError::NotARun { directory: self.root.clone(), missing: name.to_owned() });

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use selfplay_records::atomic::{self, AppendLog};
+use selfplay_records::read_regular;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EngineError;
@@ -195,7 +196,7 @@ impl Events {
 
 /// Every whole line of the log; an absent log is empty.
 pub fn read(path: &Path) -> Vec<EventLine> {
-    let text = std::fs::read(path).unwrap_or_default();
+    let text = read_regular(path, u64::MAX).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -225,6 +226,16 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn a_pipe_in_the_log_s_place_is_an_empty_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the name is a C string; a pipe is made in a folder of this test.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        assert!(read(&path).is_empty());
+    }
 
     #[test]
     fn lines_survive_a_torn_one_and_add_up() {

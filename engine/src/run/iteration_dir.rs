@@ -48,9 +48,9 @@ impl EvalDir {
         let _ = std::fs::remove_dir_all(self.parts());
     }
 
-    /// Whether both are there; `eval.json` is the later one.
+    /// Whether the answers and what was measured on them are there.
     pub fn is_done(&self) -> bool {
-        self.result_file().is_file()
+        self.result_file().is_file() && self.samples_file().is_file()
     }
 }
 

@@ -68,7 +68,18 @@ pub fn check(dir: &IterationDir) -> Result<(), EngineError> {
     if !dir.policy_files().is_file() {
         return Ok(());
     }
-    let written: Hashes = read_json(&dir.policy_files())?;
+    let written: Hashes = read_json(&dir.policy_files()).map_err(|error| match error {
+        // Made again with the policy alone.
+        EngineError::BadFile { path, .. } => EngineError::BadFile {
+            path,
+            problem: format!(
+                "is damaged: it holds the SHA-256 sums of the policy; remove it together with {} and resume, then the policy is \
+                 trained again from the same pairs",
+                dir.policy().display()
+            ),
+        },
+        other => other,
+    })?;
     let now = hashes(dir)?;
     match written.iter().find(|(name, sha256)| now.get(*name) != Some(*sha256)) {
         None => Ok(()),

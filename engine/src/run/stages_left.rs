@@ -25,7 +25,7 @@ pub struct IterationState {
     pub adapter: bool,
     /// `policy/`.
     pub policy: bool,
-    /// `eval.json`.
+    /// `eval.json` and `eval_samples.parquet`.
     pub evaluated: bool,
     /// `summary.json`.
     pub summarized: bool,
@@ -70,7 +70,9 @@ pub struct IterationWork {
 pub fn stages_left(work: IterationWork, state: &IterationState) -> Option<StagesLeft> {
     let IterationWork { shards, evaluates, leaves, examples } = work;
     let train = !state.has(leaves);
-    if state.summarized && !train {
+    // What was measured may have been damaged, and removed by hand to be measured again.
+    let evaluate = evaluates && !state.evaluated;
+    if state.summarized && !train && !evaluate {
         return None;
     }
     let pair = train && !state.paired.contains(&examples);
@@ -84,7 +86,7 @@ pub fn stages_left(work: IterationWork, state: &IterationState) -> Option<Stages
         score: missing(&state.preferences),
         pair,
         train,
-        evaluate: evaluates && !state.evaluated,
+        evaluate,
     })
 }
 
@@ -172,7 +174,11 @@ mod tests {
             ),
             // The record alone.
             (IterationState { policy: true, evaluated: true, ..base.clone() }, nothing.clone()),
-            // A summary without its policy (removed by hand) is no finished iteration.
+            // A summary without what was measured, or without its policy (removed by hand), is no finished iteration.
+            (
+                IterationState { policy: true, summarized: true, ..base.clone() },
+                StagesLeft { evaluate: true, ..StagesLeft::default() },
+            ),
             (
                 IterationState {
                     evaluated: true,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use selfplay_records::read_regular;
 use selfplay_trainer::{EpochAccuracy, StepMetrics};
 use serde::de::DeserializeOwned;
 
@@ -16,6 +17,6 @@ pub(crate) fn accuracies(folder: &Path) -> Vec<EpochAccuracy> {
 }
 
 fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
-    let text = std::fs::read(path).unwrap_or_default();
+    let text = read_regular(path, u64::MAX).unwrap_or_default();
     text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }

@@ -13,7 +13,7 @@
 
 use std::path::{Path, PathBuf};
 
-use selfplay_records::atomic;
+use selfplay_records::{atomic, read_regular};
 use serde_json::{Map, Value};
 
 use super::counts::SynthesisCounts;
@@ -171,7 +171,7 @@ fn clear(root: &Path) -> Result<()> {
 
 fn settings(root: &Path) -> Result<Option<Map<String, Value>>> {
     let path = root.join(SETTINGS);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match read_regular(&path, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(EngineError::io(&path, "read", source)),

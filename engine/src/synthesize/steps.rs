@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::template_clock;
-use selfplay_records::atomic;
+use selfplay_records::{atomic, read_regular_text};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -148,7 +148,7 @@ impl<'a> SynthesisSteps<'a> {
 
 /// The replies of a finished shard, if it is there.
 fn read_shard(path: &Path, questions: &[ModelQuestion]) -> Result<Option<Vec<ModelReply>>> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match read_regular_text(path, u64::MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(EngineError::io(path, "read", source)),

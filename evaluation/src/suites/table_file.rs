@@ -1,10 +1,8 @@
 //! Data files of the suites: JSON Lines, JSON and Parquet as everywhere, and CSV.
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
-use selfplay_records::{RecordError, read_values};
+use selfplay_records::{RecordError, read_csv_texts, read_values};
 use serde_json::Value;
 
 use super::data_row::DataRow;
@@ -23,23 +21,17 @@ pub fn read_table(path: &Path) -> Result<Vec<DataRow>, RecordError> {
 }
 
 fn read_csv(path: &Path) -> Result<Vec<DataRow>, RecordError> {
-    let failed = |source: io::Error| RecordError::Read { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(failed)?;
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(file);
-    let lines = reader.records().collect::<Result<Vec<_>, _>>();
-    let mut lines = lines.map_err(|error| failed(io::Error::other(error)))?.into_iter().peekable();
+    let mut lines = read_csv_texts(path)?.into_iter().peekable();
     let is_nameless = lines.peek().is_some_and(|first| {
         first.len() == NAMELESS.len()
-            && first.get(5).is_some_and(|last| matches!(last, "A" | "B" | "C" | "D"))
+            && first.get(5).is_some_and(|last| matches!(last.as_str(), "A" | "B" | "C" | "D"))
     });
     let names: Vec<String> = if is_nameless {
         NAMELESS.map(str::to_owned).to_vec()
     } else {
-        lines.next().map(|first| first.iter().map(str::to_owned).collect()).unwrap_or_default()
+        lines.next().unwrap_or_default()
     };
-    let row = |line: csv::StringRecord| {
-        names.iter().cloned().zip(line.iter().map(|cell| Value::from(cell.to_owned()))).collect::<DataRow>()
-    };
+    let row = |line: Vec<String>| names.iter().cloned().zip(line.into_iter().map(Value::from)).collect::<DataRow>();
     let rows: Vec<DataRow> = lines.map(row).collect();
     if rows.is_empty() {
         return Err(RecordError::Empty { path: path.to_path_buf(), noun: "questions" });

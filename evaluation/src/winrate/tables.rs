@@ -2,11 +2,9 @@
 //! own verbose and concise answers. Both are files of the hub's dataset `tatsu-lab/alpaca_eval`.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
-use selfplay_records::{FieldProblem, RecordError};
+use selfplay_records::{FieldProblem, RecordError, read_csv_texts};
 
 /// The difficulty of each instruction, and the gamed baselines' rows.
 #[derive(Clone, Debug)]
@@ -92,26 +90,21 @@ fn read_gamed(path: &Path) -> Result<Vec<GamedRow>, RecordError> {
 /// A CSV file with names in its first line.
 struct CsvTable<'p> {
     path: &'p Path,
-    names: csv::StringRecord,
-    rows: Vec<csv::StringRecord>,
+    names: Vec<String>,
+    rows: Vec<Vec<String>>,
 }
 
 impl<'p> CsvTable<'p> {
     fn read(path: &'p Path) -> Result<Self, RecordError> {
-        let read = |source: io::Error| RecordError::Read { path: path.to_path_buf(), source };
-        let mut reader = csv::Reader::from_reader(File::open(path).map_err(read)?);
-        let rows = reader.headers().cloned().and_then(|names| {
-            let rows = reader.records().collect::<Result<Vec<_>, _>>()?;
-            Ok((names, rows))
-        });
-        match rows {
-            Ok((_, rows)) if rows.is_empty() => Err(RecordError::Empty {
+        let mut lines = read_csv_texts(path)?.into_iter();
+        let (names, rows) = (lines.next().unwrap_or_default(), lines.collect::<Vec<_>>());
+        if rows.is_empty() {
+            return Err(RecordError::Empty {
                 path: path.to_path_buf(),
                 noun: "a table with names in its first line",
-            }),
-            Ok((names, rows)) => Ok(Self { path, names, rows }),
-            Err(error) => Err(read(io::Error::other(error))),
+            });
         }
+        Ok(Self { path, names, rows })
     }
 
     fn column(&self, name: &str) -> Result<usize, RecordError> {
@@ -122,7 +115,7 @@ impl<'p> CsvTable<'p> {
     }
 
     fn cell(&self, row: usize, column: usize) -> &str {
-        self.rows[row].get(column).unwrap_or_default()
+        self.rows[row].get(column).map(String::as_str).unwrap_or_default()
     }
 
     fn number(&self, row: usize, column: usize) -> Result<f64, RecordError> {

@@ -4,7 +4,7 @@ mod votes;
 
 use std::path::Path;
 
-use selfplay_records::{HasKind, Kind, Prompt};
+use selfplay_records::{HasKind, Kind, Prompt, RecordError};
 use selfplay_scorer::{Contest, PreferenceModel};
 
 use votes::Votes;
@@ -20,9 +20,13 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// An arena whose votes go to a file, which is made with the first vote.
-    pub fn new(model: Option<Box<dyn PreferenceModel>>, votes: &Path) -> Self {
-        Self { model, votes: Votes::new(votes) }
+    /// An arena whose votes go to a file, which is made with the first vote, or to the end of an earlier arena's.
+    ///
+    /// # Errors
+    /// A file of something else than votes.
+    pub fn new(model: Option<Box<dyn PreferenceModel>>, votes: &Path) -> Result<Self, RecordError> {
+        Votes::check(votes)?;
+        Ok(Self { model, votes: Votes::new(votes) })
     }
 
     /// Whether it has a preference model.

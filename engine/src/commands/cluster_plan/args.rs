@@ -39,6 +39,8 @@ pub struct ClusterArgs {
     #[arg(long)]
     pub json: bool,
     /// Draw the efficiency of a sweep into this file
+    ///
+    /// An earlier drawing is replaced, another file is not.
     #[arg(long, value_name = "FILE", requires = "sweep")]
     pub svg: Option<PathBuf>,
 }

@@ -13,6 +13,7 @@ use self::asked::Asked;
 use self::json::{one_json, sweep_json};
 use self::sweep::{efficiencies, sweep_text};
 use self::text::one_text;
+use super::replaced::check_replaced;
 use super::run_plan::{RunShapes, prompts};
 use crate::commands::print;
 use crate::device::DeviceChoice;
@@ -24,7 +25,7 @@ use crate::plan::gpu::GpuModel;
 use crate::plan::rates::Rates;
 use crate::plan::time::{DISK, UNIT};
 use crate::recipe::Recipe;
-use crate::report::page::efficiency_svg;
+use crate::report::page::{EFFICIENCY_TITLE, efficiency_svg};
 
 pub use self::args::ClusterArgs;
 
@@ -92,6 +93,9 @@ fn one_report(asked: &Asked<'_>, args: &ClusterArgs, gpus: usize) -> Result<()> 
 }
 
 fn sweep_report(asked: &Asked<'_>, args: &ClusterArgs, range: SweepRange) -> Result<()> {
+    if let Some(path) = &args.svg {
+        check_replaced(path, EFFICIENCY_TITLE, "no drawing of a sweep; name another file")?;
+    }
     let plan = SweepPlan {
         planned: asked.planned,
         gpu: asked.gpu,

@@ -109,12 +109,16 @@ fn begun(run: &RunDir, known: usize) -> Result<usize> {
     Ok(last)
 }
 
-/// Whether every finished iteration still has its policy and summary.
+/// Whether every finished iteration still has its policy, its summary and what was measured on held-out prompts, as the start has.
 fn is_complete(run: &RunDir, manifest: &Manifest, recipe: &Recipe) -> Result<bool> {
+    let evaluates = manifest.held_out > 0;
+    if evaluates && !run.start().is_done() {
+        return Ok(false);
+    }
     for number in 1..=manifest.iterations() {
         let state = run.iteration(number).state()?;
         let leaves = Leaves::of(&recipe.train, number >= recipe.iterations);
-        if !state.has(leaves) || !state.summarized {
+        if !state.has(leaves) || !state.summarized || evaluates && !state.evaluated {
             return Ok(false);
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
-use selfplay_records::read_regular_text;
+use selfplay_records::{read_regular, read_regular_text};
 use selfplay_scorer::{ANSWERS, TRANSCRIPT};
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ impl OwnFolder {
 
 /// Whether a folder that is nothing but ours by its names was left by a training: its log of steps says so.
 pub(super) fn has_step_log(folder: &Path) -> bool {
-    let Ok(text) = fs::read(folder.join("metrics.jsonl")) else { return false };
+    let Ok(text) = read_regular(&folder.join("metrics.jsonl"), u64::MAX) else { return false };
     let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     serde_json::from_slice::<Value>(first)
         .is_ok_and(|line| line["step"].is_u64() && line.get("loss").is_some())

@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use selfplay_records::{HasKind, Kind, atomic};
+use selfplay_records::{HasKind, Kind, atomic, read_regular};
 use selfplay_trainer::TrainError;
 use serde_json::{Map, Value};
 
@@ -148,7 +148,7 @@ fn of_rows(file: &Path, error: EngineError) -> EngineError {
 
 /// One of the settings of the command whose finished parts lie beside `output`, where there are any.
 pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
-    let bytes = fs::read(folder_of(output).join(SETTINGS)).ok()?;
+    let bytes = read_regular(&folder_of(output).join(SETTINGS), u64::MAX).ok()?;
     let settings: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
     settings.get(key).cloned()
 }
@@ -189,7 +189,7 @@ fn check_own(folder: &Path) -> Result<()> {
 /// What the shards in the folder were made with; `None` where its command was killed before it wrote that down.
 fn earlier_settings(folder: &Path) -> Result<Option<Map<String, Value>>> {
     let file = folder.join(SETTINGS);
-    let bytes = match fs::read(&file) {
+    let bytes = match read_regular(&file, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(EngineError::named(&file, source)),
@@ -344,7 +344,7 @@ mod tests {
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("settings.json", &file).unwrap();
         let error = Parts::open(&output, &settings(0.1), true).unwrap_err();
-        assert_eq!(error.exit_status(), 1, "{error}");
+        assert_eq!(error.exit_status(), 2, "{error}");
         assert!(folder.join("00000.parquet").exists());
 
         fs::remove_file(&file).unwrap();

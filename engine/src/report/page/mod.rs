@@ -19,4 +19,4 @@ mod scale_chart;
 
 pub(crate) use gather::{ReportedFolder, gather};
 pub(crate) use html::{GENERATOR, render};
-pub(crate) use scale_chart::{ScaleSeries, efficiency_svg};
+pub(crate) use scale_chart::{EFFICIENCY_TITLE, ScaleSeries, efficiency_svg};

@@ -8,6 +8,9 @@ const STYLE: &str = "text{font:12px sans-serif;fill:#6a7078}.axis{stroke:#6a7078
     .c0{stroke:#3390cf}.c0 circle{fill:#3390cf}.c1{stroke:#e0702a}.c1 rect{fill:#e0702a}\
     .c2{stroke:#12a57c}.c2 .mark{fill:#12a57c}.c3{stroke:#b96aa5}.c3 .mark{fill:#b96aa5}";
 
+/// The chart's title, at the head of the file: what an earlier drawing is known by.
+pub(crate) const EFFICIENCY_TITLE: &str = "Efficiency over GPUs";
+
 /// A line of the chart.
 pub(crate) struct ScaleSeries {
     /// In the chart.
@@ -26,7 +29,7 @@ pub(crate) fn efficiency_svg(series: &[ScaleSeries]) -> String {
         points: one.points.iter().map(|&(gpus, share)| ((gpus as f64).log2(), share)).collect(),
     };
     let plot = Plot {
-        title: "Efficiency over GPUs",
+        title: EFFICIENCY_TITLE,
         meaning: "an iteration's time by as many GPUs, against the first number's in proportion".to_owned(),
         x_title: "GPUs",
         x_form: NumberForm::PowerOfTwo,

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use selfplay_records::atomic::AppendLog;
+use selfplay_records::read_regular;
 
 use super::protobuf::{WireMessage, whole_in};
 use super::scalars::TrackedScalar;
@@ -42,7 +43,7 @@ impl EventFile {
     /// The error of the file system.
     pub(crate) fn open(folder: &Path, next_step: usize) -> Result<Self, EngineError> {
         let path = folder.join(EVENT_FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match read_regular(&path, u64::MAX) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(EngineError::io(&path, "read", source)),
