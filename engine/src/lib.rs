@@ -18,6 +18,7 @@
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
 //! command_line/  examples and completions of all commands      differing   which settings an output was begun with, and are others now
+//! own_names    names by which a command knows its own files
 //! ```
 //!
 //! # As a library
@@ -140,6 +141,7 @@ mod init;
 mod inputs;
 mod iteration;
 mod json_file;
+mod own_names;
 mod plan;
 pub mod process;
 mod push;

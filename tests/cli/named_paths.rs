@@ -69,3 +69,28 @@ fn what_a_command_writes_replaces_nothing_else() {
     world.selfplay(&[&serve[..], &["pipe"]].concat()).refused(&["pipe", "not a regular file"]);
     assert_eq!(fs::read_to_string(world.path("diary")).unwrap(), diary);
 }
+
+#[test]
+fn an_evaluation_removes_and_replaces_only_what_one_has_written() {
+    let world = crate::world();
+    world.write("q.jsonl", "{\"question\": \"a b\", \"answer\": \"#### 2\"}\n");
+    let line = ["evaluate", "--model", "policy", "--suite", "gsm8k", "--data", "gsm8k=q.jsonl", "-q"];
+    let line = [&line[..], &["--num-fewshot", "0", "--max-new-tokens", "2", "-o", "mine"]].concat();
+    for name in ["parts/train.jsonl", "samples.jsonl", "results.json"] {
+        let path = world.path("mine/gsm8k").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        world.write(&format!("mine/gsm8k/{name}"), "{}\n");
+        for force in [&[][..], &["--force"]] {
+            world.selfplay(&[&line[..], force].concat()).refused(&[name, "in the way"]);
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{}\n");
+        fs::remove_dir_all(world.path("mine")).unwrap();
+    }
+    for force in [&[][..], &[], &["--force"]] {
+        world.selfplay(&[&line[..], force].concat()).ok();
+    }
+    // What a message advises: without its results, the same command makes them again.
+    fs::remove_file(world.path("mine/gsm8k/results.json")).unwrap();
+    world.selfplay(&line).ok();
+    assert!(world.path("mine/gsm8k/results.json").is_file());
+}

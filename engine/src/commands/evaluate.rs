@@ -11,7 +11,9 @@ use crate::error::{EngineError, Result};
 use crate::evaluate::against::{SuiteDifference, compare};
 use crate::evaluate::places::{self, EvaluatedPlace};
 use crate::evaluate::results::SuiteResults;
-use crate::evaluate::{EvaluationSetting, SuiteData, SuiteSettings, evaluate, fix_clock, open_suites, table};
+use crate::evaluate::{
+    EvaluationSetting, SuiteData, SuiteSettings, check_folders, evaluate, fix_clock, open_suites, table,
+};
 use crate::flags::Common;
 use crate::recipe::{Purpose, load};
 use crate::report::suites::{differences_table, results_table};
@@ -109,6 +111,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             (recipe, vec![place])
         }
     };
+    check_folders(&places, &suites)?;
     let runtime = Runtime::open(common)?;
     let stop = StopFlag::of_process()
         .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;

@@ -7,6 +7,7 @@
 //! policy      the model: answers by the sampler, log-likelihoods by the trainer's forward pass
 //! judge       a preference model, or a judge's texts
 //! outcome     figures and samples     settings   how suites ask     data, suite_files   --data
+//! own_files   what of a suite's folder is an evaluation's: nothing else is replaced or removed
 //! results     results.json, samples.jsonl; read by `show`, `compare` and whoever reports a model
 //! against     the paired bootstrap against another model's results
 //! ```
@@ -27,6 +28,7 @@ mod judge;
 mod lines;
 mod names;
 mod outcome;
+mod own_files;
 pub(crate) mod places;
 mod policy;
 pub(crate) mod results;
@@ -129,6 +131,16 @@ pub(crate) fn evaluate(
         evaluated.push(results);
     }
     Ok(evaluated)
+}
+
+/// That no folder of a suite holds what an evaluation would replace or remove and that none has written.
+///
+/// # Errors
+/// The first thing that is another's, by name.
+pub(crate) fn check_folders(places: &[EvaluatedPlace], suites: &[OpenSuite]) -> Result<()> {
+    let mut folders =
+        places.iter().flat_map(|place| suites.iter().map(|open| place.folder.join(open.entry.name)));
+    folders.try_for_each(|folder| own_files::check(&folder))
 }
 
 /// The time at which templates are rendered: that of an evaluation that goes on, else now.

@@ -17,14 +17,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::lines::json_lines;
+use super::names::{PARTS, PARTS_LOCK, PARTS_SETTINGS};
+use super::own_files::is_part;
 use crate::differing::differing;
 use crate::error::{EngineError, Result};
 use crate::json_file::{read_json, write_json};
 use crate::process::file_lock::FileLock;
 use crate::run::dir::make_folder;
 
-const SETTINGS: &str = "settings.json";
-const LOCK: &str = "lock";
 const CLOCK: &str = "the time that templates read";
 
 /// The folder, locked while it lives.
@@ -43,7 +43,7 @@ struct StoredAnswer<T> {
 
 /// The time at which templates were rendered in an evaluation that is not finished.
 pub(super) fn earlier_clock(suite_folder: &Path) -> Option<String> {
-    let settings: Map<String, Value> = read_json(&suite_folder.join("parts").join(SETTINGS)).ok()?;
+    let settings: Map<String, Value> = read_json(&suite_folder.join(PARTS).join(PARTS_SETTINGS)).ok()?;
     settings.get(CLOCK)?.as_str().map(str::to_owned)
 }
 
@@ -53,13 +53,13 @@ impl AnswerStore {
     /// # Errors
     /// Another process works there; answers that were made with other settings, unless they are to go.
     pub(super) fn open(suite_folder: &Path, depends_on: &Map<String, Value>, force: bool) -> Result<Self> {
-        let folder = suite_folder.join("parts");
+        let folder = suite_folder.join(PARTS);
         make_folder(&folder)?;
         let lock = lock(&folder)?;
         let store = Self { folder, _lock: lock };
         let mut settings = depends_on.clone();
         settings.insert(CLOCK.to_owned(), template_clock::now()?.into());
-        let file = store.folder.join(SETTINGS);
+        let file = store.folder.join(PARTS_SETTINGS);
         if file.is_file() {
             let before: Map<String, Value> = read_json(&file)?;
             let keys = differing(&before, &settings);
@@ -146,7 +146,7 @@ impl AnswerStore {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.ends_with(".jsonl") || name == SETTINGS || name == LOCK && !keeps_lock {
+            if is_part(&name) && !(name == PARTS_LOCK && keeps_lock) {
                 let _ = std::fs::remove_file(&path);
             }
         }
@@ -154,7 +154,7 @@ impl AnswerStore {
 }
 
 fn lock(folder: &Path) -> Result<FileLock> {
-    let path = folder.join(LOCK);
+    let path = folder.join(PARTS_LOCK);
     let lock = FileLock::take(&path).map_err(|source| EngineError::io(&path, "lock", source))?;
     lock.ok_or_else(|| EngineError::InUse { directory: folder.to_path_buf() })
 }

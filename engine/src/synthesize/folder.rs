@@ -20,6 +20,7 @@ use super::counts::SynthesisCounts;
 use super::row::{LeftOut, SynthesizedRow};
 use crate::differing::differing;
 use crate::error::{EngineError, Result};
+use crate::own_names::{finished_name, is_step_shard};
 use crate::process::file_lock::FileLock;
 use crate::recipe::SynthesizeSection;
 
@@ -67,12 +68,20 @@ impl SynthesisFolder {
                 "holds {foreign}, which no synthesis writes; name a folder that does not exist with -o"
             ));
         }
+        let before = settings(root)?;
+        // The settings are written first: what is there without them is another's, whatever it is called.
+        let is_there = |name: &&&str| **name != SETTINGS && root.join(name).symlink_metadata().is_ok();
+        if before.is_none()
+            && let Some(name) = FILES.iter().chain(&FOLDERS).find(is_there)
+        {
+            return input(format!(
+                "holds {name} and no {SETTINGS}, as a synthesis writes it; name a folder that does not exist with -o"
+            ));
+        }
         atomic::create_dir_all(root)?;
         let lock = lock(root)?;
+        // Another process may have begun here since.
         let before = settings(root)?;
-        if before.is_none() && (root.join("steps").exists() || root.join(COUNTS).exists()) {
-            return input(format!("holds replies and no {SETTINGS}; name another folder with -o"));
-        }
         let differing = before.as_ref().map_or_else(Vec::new, |before| differing(before, depends_on));
         if !differing.is_empty() && !force {
             return input(format!(
@@ -138,6 +147,9 @@ fn foreign(root: &Path) -> Result<Option<String>> {
         let (kind, name) = (entry.file_type().map_err(failed)?, entry.file_name());
         let name = name.to_string_lossy().into_owned();
         let ours = if kind.is_dir() {
+            if let Some(below) = foreign_reply(&entry.path(), &name).map_err(failed)? {
+                return Ok(Some(below));
+            }
             FOLDERS.contains(&name.as_str())
         } else {
             kind.is_file()
@@ -147,6 +159,21 @@ fn foreign(root: &Path) -> Result<Option<String>> {
         };
         if !ours {
             return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// The first thing in a folder of replies, of this name, that is not ours: `steps/` holds shards, `transcripts/` logs.
+fn foreign_reply(folder: &Path, name: &str) -> std::io::Result<Option<String>> {
+    let Some(place) = FOLDERS.iter().position(|known| *known == name) else { return Ok(None) };
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let below = entry.file_name().to_string_lossy().into_owned();
+        let file = finished_name(&below);
+        let is_known = if place == 0 { is_step_shard(file) } else { file.ends_with(".jsonl") };
+        if !is_known || !entry.file_type()?.is_file() {
+            return Ok(Some(format!("{name}/{below}")));
         }
     }
     Ok(None)
@@ -227,5 +254,33 @@ mod tests {
             assert!(error.exit_status() == 2 && error.to_string().contains("holds thesis.txt"), "{error}");
         }
         assert!(!world.path().join(LOCK).exists());
+    }
+
+    /// Rows of a user's own bear the same names as ours.
+    #[test]
+    fn rows_without_the_settings_of_a_synthesis_are_another_s() {
+        let world = tempfile::tempdir().unwrap();
+        let root = world.path().join("data");
+        for name in [PROMPTS, PAIRS, INSTRUCTIONS, LEFT_OUT, COUNTS] {
+            atomic::create_dir_all(&root).unwrap();
+            atomic::write_bytes(&root.join(name), b"mine").unwrap();
+            for force in [false, true] {
+                let error = SynthesisFolder::open(&root, &settings_of(1), force).unwrap_err();
+                assert!(error.exit_status() == 2 && error.to_string().contains(name), "{error}");
+            }
+            assert_eq!(std::fs::read(root.join(name)).unwrap(), b"mine");
+            assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1);
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+        // Nor is everything in a synthesis's own folders its own.
+        drop(SynthesisFolder::open(&root, &settings_of(1), false).unwrap());
+        atomic::create_dir_all(&root.join("steps")).unwrap();
+        for name in ["own-00000.jsonl", ".own-00001.jsonl.tmp-7"] {
+            atomic::write_bytes(&root.join("steps").join(name), b"{}").unwrap();
+        }
+        drop(SynthesisFolder::open(&root, &settings_of(1), false).unwrap());
+        atomic::write_bytes(&root.join("steps/notes.txt"), b"mine").unwrap();
+        let error = SynthesisFolder::open(&root, &settings_of(1), true).unwrap_err();
+        assert!(error.to_string().contains("holds steps/notes.txt"), "{error}");
     }
 }

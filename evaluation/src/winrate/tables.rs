@@ -109,7 +109,7 @@ impl<'p> CsvTable<'p> {
 
     fn column(&self, name: &str) -> Result<usize, RecordError> {
         self.names.iter().position(|found| found == name).ok_or_else(|| {
-            let found = self.names.iter().collect::<Vec<_>>().join(", ");
+            let found = self.names.join(", ");
             self.fault(0, name, "a column of that name in the first line", &found)
         })
     }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use selfplay_model::adapter::{CONFIG_FILE, WEIGHTS_FILE};
 use selfplay_model::is_model_file;
 use selfplay_records::{read_regular, read_regular_text};
-use selfplay_scorer::{ANSWERS, TRANSCRIPT};
 use serde_json::Value;
 
 use crate::card::{CARD, EVALUATIONS};
+use crate::own_names::{finished_name, is_digits, is_transcript};
 use crate::tracking::EVENT_FILE;
 
 /// A card has some kilobytes.
@@ -150,30 +150,6 @@ pub(super) fn remove_parts(folder: &Path, keep: Option<&str>) -> io::Result<bool
         fs::remove_dir(folder)?;
     }
     Ok(whole)
-}
-
-/// The name that an unfinished file or folder will have, `.NAME.tmp-PID`; any other name as it is.
-fn finished_name(name: &str) -> &str {
-    let unfinished = || {
-        let (start, number) = name.strip_prefix('.')?.rsplit_once(".tmp-")?;
-        (!number.is_empty() && is_digits(number)).then_some(start)
-    };
-    unfinished().unwrap_or(name)
-}
-
-fn is_digits(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// What services answered, and what was computed here question by question: `transcript.jsonl`, `answers.jsonl`, and `transcript_0.jsonl`
-/// of an ensemble's member.
-fn is_transcript(name: &str) -> bool {
-    [TRANSCRIPT, ANSWERS].into_iter().any(|log| {
-        let start = log.trim_end_matches(".jsonl");
-        let rest = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(".jsonl"));
-        let number = rest.and_then(|rest| rest.strip_prefix('_'));
-        name == log || number.is_some_and(|digits| !digits.is_empty() && is_digits(digits))
-    })
 }
 
 /// `step_000200`.

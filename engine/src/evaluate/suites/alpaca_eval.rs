@@ -14,6 +14,7 @@ use crate::evaluate::outcome::{SuiteOutcome, SuiteSample};
 use crate::evaluate::policy::GenerationRules;
 use crate::evaluate::settings::SuiteSettings;
 use crate::evaluate::suite::Suite;
+use crate::evaluate::names::{ANNOTATIONS, MODEL_OUTPUTS};
 use crate::evaluate::suite_files::SuiteFiles;
 use crate::evaluate::work::SuiteWork;
 
@@ -99,7 +100,7 @@ impl Suite for AlpacaEval {
             .collect();
         let bytes = array(&annotations)?;
         // Read back as `selfplay winrate` would, so that the figures are those of the file.
-        let path = work.store.folder().join("annotations.json");
+        let path = work.store.folder().join(ANNOTATIONS);
         atomic::write_bytes(&path, &bytes)?;
         let found = Annotations::read(&path).map(|read| win_rate(&read, self.tables.as_ref()));
         let _ = std::fs::remove_file(&path);
@@ -132,8 +133,8 @@ impl Suite for AlpacaEval {
             samples: samples.collect(),
             details: Some(serde_json::to_value(&found).unwrap_or(Value::Null)),
             files: vec![
-                ("model_outputs.json".to_owned(), array(&outputs)?),
-                ("annotations.json".to_owned(), bytes),
+                (MODEL_OUTPUTS.to_owned(), array(&outputs)?),
+                (ANNOTATIONS.to_owned(), bytes),
             ],
             ..SuiteOutcome::default()
         })

@@ -14,6 +14,7 @@ use super::rows::{bad_row, rows_of};
 use crate::error::{EngineError, Result};
 use crate::evaluate::judge::JudgeNeed;
 use crate::evaluate::lines::json_lines;
+use crate::evaluate::names::{MODEL_ANSWERS, PAIR_JUDGMENTS, SINGLE_JUDGMENTS};
 use crate::evaluate::outcome::{NamedAverage, SuiteOutcome, SuiteSample};
 use crate::evaluate::policy::{GenerationInput, GenerationRules};
 use crate::evaluate::settings::SuiteSettings;
@@ -222,7 +223,7 @@ impl Suite for MtBench {
         let mut outcome =
             if self.baseline.is_some() { self.pairs(&judged, &judge) } else { singles(&judged, &judge) };
         let rows = answers.iter().map(ModelAnswer::to_value);
-        outcome.files.push(("model_answer.jsonl".to_owned(), json_lines(rows)));
+        outcome.files.push((MODEL_ANSWERS.to_owned(), json_lines(rows)));
         Ok(outcome)
     }
 }
@@ -284,7 +285,7 @@ fn singles(judged: &[JudgedAnswer<'_>], judge: &str) -> SuiteOutcome {
     }
     let (metrics, by_category) = single_figures(&judgments);
     (outcome.metrics, outcome.categories) = (metrics, categories(by_category, "average"));
-    outcome.files.push(("model_judgment_single.jsonl".to_owned(), json_lines(rows)));
+    outcome.files.push((SINGLE_JUDGMENTS.to_owned(), json_lines(rows)));
     outcome
 }
 
@@ -322,7 +323,7 @@ impl MtBench {
         }
         let (metrics, by_category) = pair_figures(&judgments);
         (outcome.metrics, outcome.categories) = (metrics, categories(by_category, "win_rate_adjusted"));
-        outcome.files.push(("model_judgment_pair.jsonl".to_owned(), json_lines(rows)));
+        outcome.files.push((PAIR_JUDGMENTS.to_owned(), json_lines(rows)));
         outcome
     }
 }
