@@ -11,12 +11,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic::AppendLog;
-use selfplay_records::{Kind, WriteError};
+use selfplay_records::{Kind, WriteError, open_regular};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -86,6 +86,40 @@ fn canonical(value: &Value, out: &mut String) {
     }
 }
 
+const WANTED: &str = "expected an answer of a transcript with \"key\" and \"answer\"";
+/// How every line begins.
+const LINE_START: &[u8] = b"{\"key\"";
+
+/// The key of a whole line, and whether it takes an answer back.
+fn entry(line: &[u8]) -> Option<(RequestKey, bool)> {
+    let line: Value = serde_json::from_slice(line).ok()?;
+    let is_taken_back = line.get("answer")?.is_null();
+    Some((RequestKey::from_hex(line["key"].as_str()?)?, is_taken_back))
+}
+
+/// That a file which is there begins as a transcript: with a line of one, whole or torn by a kill.
+fn refuse_other(path: &Path) -> Result<(), ClientError> {
+    let wrong = |problem: String, kind| Err(ClientError::Transcript { path: path.to_path_buf(), problem, kind });
+    let mut first = Vec::new();
+    let read = open_regular(path).and_then(|file| BufReader::new(file).read_until(b'\n', &mut first));
+    match read {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return wrong(format!("cannot be read: {source}"), Kind::of_named_path(&source)),
+        Ok(_) => {}
+    }
+    let is_ours = match first.ends_with(b"\n") {
+        true => entry(&first).is_some(),
+        false => first.iter().zip(LINE_START).all(|(found, wanted)| found == wanted),
+    };
+    match is_ours {
+        true => Ok(()),
+        false => wrong(
+            format!("row 0: {WANTED}; name a file that is not there yet, or the transcript of an earlier command"),
+            Kind::Input,
+        ),
+    }
+}
+
 /// Where a line stands in the file.
 #[derive(Clone, Copy, Debug)]
 struct TranscriptLine {
@@ -110,6 +144,8 @@ impl Transcript {
     /// # Errors
     /// The file system's, and a whole line that is none of a transcript: the file is another one, or damaged.
     pub fn open(path: &Path) -> Result<Self, ClientError> {
+        // A log's torn last line is removed when it is opened: another's file would lose its own.
+        refuse_other(path)?;
         let log = AppendLog::open(path)?;
         let failed = |source| ClientError::from(WriteError::at(path, "read")(source));
         let reader = File::open(path).map_err(failed)?;
@@ -121,15 +157,8 @@ impl Transcript {
             if lines.read_until(b'\n', &mut text).map_err(failed)? == 0 {
                 break;
             }
-            let found = serde_json::from_slice::<Value>(&text).ok().and_then(|line| {
-                let is_taken_back = line.get("answer")?.is_null();
-                Some((RequestKey::from_hex(line["key"].as_str()?)?, is_taken_back))
-            });
-            let Some((key, is_taken_back)) = found else {
-                let problem = format!(
-                    "row {row}: expected an answer of a transcript with \"key\" and \"answer\"; remove the line, and its \
-                     request is asked again"
-                );
+            let Some((key, is_taken_back)) = entry(&text) else {
+                let problem = format!("row {row}: {WANTED}; remove the line, and its request is asked again");
                 return Err(transcript.wrong(problem, Kind::Input));
             };
             transcript.note(key, text.len());

@@ -57,6 +57,26 @@ fn answers_survive_and_a_torn_line_does_not() {
 }
 
 #[test]
+fn a_file_that_is_no_transcript_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine");
+    // A log that is opened loses a last line without an end; these are not torn logs.
+    for text in ["{\"my\": \"config\"}", "line 1\nline 2", "[1]\n", "{\"key\": \"door\"}\n", "\n"] {
+        atomic::write_bytes(&path, text.as_bytes()).unwrap();
+        let error = Transcript::open(&path).unwrap_err();
+        assert!(error.kind() == Kind::Input && error.to_string().contains("row 0"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+    // The first line, torn by a kill.
+    for text in ["", "{", "{\"key\":\"12ab"] {
+        atomic::write_bytes(&path, text.as_bytes()).unwrap();
+        assert!(Transcript::open(&path).unwrap().is_empty());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+    }
+    assert_eq!(Transcript::open(folder.path()).unwrap_err().kind(), Kind::Input);
+}
+
+#[test]
 fn a_file_that_is_no_transcript_is_refused_with_its_row() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.jsonl");

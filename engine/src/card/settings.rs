@@ -9,8 +9,19 @@ const LEFT_OUT: [&str; 6] =
     ["name", "iterations", "keep_checkpoints", "policy.model", "policy.adapter", "prompts.splits"];
 
 /// Ends of keys whose values are addresses, programs and names of secrets.
-const PRIVATE: [&str; 8] =
-    ["endpoint", "endpoints", "api_key_env", "command", "data", "members", "template", "concurrency"];
+const PRIVATE: [&str; 11] = [
+    "endpoint",
+    "endpoints",
+    "api_key_env",
+    "command",
+    "weights_command",
+    "companion",
+    "data",
+    "members",
+    "template",
+    "transcript",
+    "concurrency",
+];
 
 /// `section.key = value` of every key of `sections` that was set, in the order of recipes.
 pub(super) fn settings(recipe: &Recipe, sections: &[&str]) -> Vec<String> {
@@ -19,9 +30,18 @@ pub(super) fn settings(recipe: &Recipe, sections: &[&str]) -> Vec<String> {
         None => true,
         Some((section, _)) => sections.contains(&section),
     };
+    // A section [score] has the keys of its kind, with their defaults: it is held against another one of the same kind.
+    let of_kind = Recipe { score: recipe.score.with_defaults(), ..Recipe::default() };
+    let of_score = recipe.differing_keys(&of_kind);
+    let is_set = |key: &String| {
+        !key.starts_with("score.")
+            || matches!(key.as_str(), "score.kind" | "score.model")
+            || of_score.contains(key)
+    };
     recipe
         .differing_keys(&Recipe::default())
         .into_iter()
+        .filter(is_set)
         .filter(|key| belongs(key) && !LEFT_OUT.contains(&key.as_str()))
         .filter(|key| !PRIVATE.contains(&key.rsplit('.').next().unwrap_or_default()))
         .filter_map(|key| {
@@ -77,6 +97,36 @@ mod tests {
         let all = found.join("\n");
         for absent in ["/home", "10.0.0.1", "epochs", "train.loss", "name"] {
             assert!(!all.contains(absent), "{absent}: {all}");
+        }
+    }
+
+    #[test]
+    fn defaults_of_a_kind_and_words_of_programs_are_not_listed() {
+        let listed = |score: &str| {
+            let text = format!("name = \"x\"\n[policy]\nmodel = \"/home/me/model\"\n[sample]\nbackend = \"vllm\"\n\
+                    endpoints = [\"http://10.0.0.1/v1\"]\nweights = \"command\"\nweights_command = [\"up\", \"--key=sk-1\"]\n\
+                    [score]\n{score}");
+            let recipe = load_text(&text, "test", None, "x", &[], Purpose::Stage).unwrap();
+            let mut found = settings(&recipe, &["policy", "score", "sample"]);
+            assert!(!found.join("\n").contains("sk-1"), "{found:?}");
+            found.retain(|line| line.starts_with("score."));
+            found
+        };
+        let model = "score.model = \"m\"";
+        for (score, wanted) in [
+            ("model = \"m\"", &[model][..]),
+            ("kind = \"gpm\"\nmodel = \"m\"\ntau = 0.1", &["score.kind = \"gpm\"", model]),
+            (
+                "kind = \"gpm\"\nmodel = \"m\"\ntau = 0.5\nmax_length = 77",
+                &["score.kind = \"gpm\"", model, "score.tau = 0.5", "score.max_length = 77"],
+            ),
+            ("kind = \"command\"\ncommand = [\"a\", \"--key=sk-1\"]", &["score.kind = \"command\""]),
+            (
+                "kind = \"remote\"\nendpoint = \"http://10.0.0.1\"\nretries = 9",
+                &["score.kind = \"remote\"", "score.retries = 9"],
+            ),
+        ] {
+            assert_eq!(listed(score), wanted);
         }
     }
 

@@ -113,6 +113,22 @@ impl ScoreSection {
         }
     }
 
+    /// The same kind with the default of every key that has one.
+    pub(crate) fn with_defaults(&self) -> Self {
+        let keys = ScoreKeys {
+            kind: self.keys.kind,
+            model: self.keys.model.clone(),
+            command: self.keys.command.clone(),
+            endpoint: self.keys.endpoint.clone(),
+            companion: self.keys.companion.clone(),
+            members: self.keys.members.clone(),
+            ..ScoreKeys::default()
+        };
+        let mut section = Self { model: self.model.clone(), settings: ScoreSettings::default(), keys };
+        section.settle();
+        section
+    }
+
     /// Every wrong value, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
         let mut problems = Problems::default();
