@@ -1,6 +1,7 @@
 //! An endpoint's address: `http(s)://HOST[:PORT][/PATH]`, as OpenAI's own clients take it (`https://api.openai.com/v1`).
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// The address of an endpoint, without a `/` at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +22,7 @@ impl EndpointAddress {
         if text.contains(['?', '#']) {
             return Err("an address without ? and #: no key or parameter belongs in it");
         }
-        let name = host.split(':').next().unwrap_or_default();
-        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if !visible || (name.is_empty() && !host.starts_with('[')) {
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) || !is_host(host) {
             return Err(wanted);
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
@@ -33,6 +32,21 @@ impl EndpointAddress {
     pub(crate) fn below(&self, path: &str) -> String {
         if path.is_empty() { self.0.clone() } else { format!("{}/{path}", self.0) }
     }
+}
+
+/// Whether a text is `NAME[:PORT]` or `[IPV6][:PORT]`. What is none would be found out by a connection that fails, again and again.
+fn is_host(host: &str) -> bool {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((name, after)) = rest.split_once(']') else { return false };
+        let name = name.split('%').next().unwrap_or_default();
+        let port = after.strip_prefix(':');
+        return name.parse::<Ipv6Addr>().is_ok() && (after.is_empty() || port.is_some_and(is_port));
+    }
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+    let is_name =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    is_name && port.is_none_or(is_port)
 }
 
 impl fmt::Display for EndpointAddress {
@@ -50,12 +64,23 @@ mod tests {
         let address = EndpointAddress::parse("http://127.0.0.1:8000/v1/").unwrap();
         assert_eq!(address.below("chat/completions"), "http://127.0.0.1:8000/v1/chat/completions");
         assert_eq!(EndpointAddress::parse("https://[::1]:80").unwrap().below(""), "https://[::1]:80");
+        for right in ["http://my_host.example:8000", "https://[fe80::1%25eth0]", "http://[::1]/v1"] {
+            assert!(EndpointAddress::parse(right).is_ok(), "{right}");
+        }
         for (wrong, words) in [
             ("", "http://HOST"),
             ("api.example/v1", "http://HOST"),
             ("http://", "http://HOST"),
             ("http:///v1", "http://HOST"),
             ("http://a b/", "http://HOST"),
+            ("http://[::1", "http://HOST"),
+            ("http://[::1]8000", "http://HOST"),
+            ("http://[host]:80", "http://HOST"),
+            ("http://host:99999/v1", "http://HOST"),
+            ("http://host:0/v1", "http://HOST"),
+            ("http://host:/v1", "http://HOST"),
+            ("http://::1/v1", "http://HOST"),
+            ("http://host\\path", "http://HOST"),
             ("http://user:hunter2@host/v1", "api_key_env"),
             ("http://host/v1?key=hunter2", "no key"),
         ] {
