@@ -58,6 +58,9 @@ fn settings_out_of_range_name_key_and_value() {
         ("policy.dtype=f17", ["policy.dtype", "bf16"]),
         ("prompts.splits=[\"absent.jsonl\"]", ["absent.jsonl", "no such file"]),
         ("policy.model=./absent", ["policy.model", "no such folder"]),
+        ("eval.num_samples=1000000000", ["eval.num_samples = 1000000000", "1 to 1048576"]),
+        ("train.lora.rank=100000000", ["rank 100000000", "at most 1024"]),
+        ("policy.model=", ["policy.model", "absent"]),
     ] {
         world.selfplay(&["run", "recipe.toml", "--set", set]).refused(&words);
     }
@@ -82,6 +85,8 @@ fn contradictions_of_a_recipe_are_told_by_check() {
     let cut = ["--set", "train.max_length=16", "--set", "train.max_prompt_length=16"];
     let check = |more: &[&str]| world.selfplay(&[&["check", "recipe.toml"][..], more].concat());
     check(&cut).refused(&["train.max_prompt_length = 16", "below max_length (16)"]);
+    check(&["--set", "policy.model="]).refused(&["policy.model", "absent"]);
+    check(&["--set", "train.lora.rank=100000000"]).refused(&["rank 100000000", "at most 1024"]);
     check(&["--set", "sample.num_samples=1"]).refused(&["sample.num_samples = 1", "no pair"]);
     world.selfplay(&["run", "recipe.toml", "--set", "sample.num_samples=1"]).refused(&["no pair"]);
     world.sample("prompts.jsonl", "o.jsonl", &["--set", "sample.num_samples=1"]).ok();

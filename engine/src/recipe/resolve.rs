@@ -259,6 +259,7 @@ impl Lookup<'_> {
 
     /// An adapter that goes over the policy, if there is one.
     fn adapter_source(&mut self, key: &str, written: ModelSource) -> ModelSource {
+        let written = written.unless_empty();
         if written.is_unset() {
             return written;
         }
@@ -284,6 +285,7 @@ impl Lookup<'_> {
     }
 
     fn model(&mut self, key: &str, written: ModelSource) -> ModelSource {
+        let written = written.unless_empty();
         if written.is_unset() {
             if !self.purpose.is_stage() {
                 self.problems.key(key, "absent: a model folder, a FILE.gguf, or a hub id ORG/NAME");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use selfplay_records::Problems;
+use selfplay_sampler::SampleSettings;
 use selfplay_scorer::{
     CommandSettings, EnsembleMember, KindSettings, QuantizeForm, ScoreKeys, ScoreSettings,
 };
@@ -221,7 +222,9 @@ impl EvalSection {
             let want = "absent, and eval.checker needs the column that holds the right answers";
             problems.key("answers", want);
         }
-        problems.refuse(self.num_samples == 0, "num_samples", 0, "1 or more");
+        // The sampler's own bound, under this key's name.
+        let samples = SampleSettings { num_samples: self.num_samples, ..SampleSettings::default() };
+        problems.extend(samples.validate());
         problems.refuse(
             !(self.temperature.is_finite() && self.temperature >= 0.0),
             "temperature",

@@ -57,6 +57,14 @@ impl ModelSource {
     pub fn is_unset(&self) -> bool {
         *self == Self::Unset
     }
+
+    /// The same; `Unset` where the text in a recipe is empty, as in `--set policy.adapter=`.
+    pub(super) fn unless_empty(self) -> Self {
+        match &self {
+            Self::Written(text) if text.trim().is_empty() => Self::Unset,
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for ModelSource {

@@ -152,9 +152,10 @@ impl AdapterConfig {
     /// That fresh factors can begin as `start` on a model of this shape.
     ///
     /// # Errors
-    /// A target that the model has not; with pissa a rank above a module's shorter side.
+    /// A target that the model has not; a rank far above every side; with pissa one above a module's shorter side.
     pub fn check_start(&self, start: AdapterStart, architecture: &Architecture) -> Result<(), ModelError> {
         let targets = targets(self, architecture)?;
+        check_ranks(&targets)?;
         let short = |target: &Target| target.inputs.min(target.outputs);
         let beyond = targets.iter().find(|target| target.rank > short(target));
         let Some(target) = beyond.filter(|_| start == AdapterStart::Pissa) else { return Ok(()) };
@@ -167,9 +168,10 @@ impl AdapterConfig {
     /// How many numbers are trained on a model of this shape: factors, magnitudes, and what is saved whole.
     ///
     /// # Errors
-    /// A target that the model has not.
+    /// A target that the model has not, a rank far above every side.
     pub fn trained_numbers(&self, architecture: &Architecture) -> Result<usize, ModelError> {
         let targets = targets(self, architecture)?;
+        check_ranks(&targets)?;
         let factors = |target: &Target| {
             let magnitude = if self.dora { target.outputs } else { 0 };
             target.rank * (target.inputs + target.outputs) + magnitude
@@ -182,6 +184,23 @@ impl AdapterConfig {
             + saved.map(|tensor| tensor.shape.iter().product::<usize>()).sum::<usize>())
     }
 }
+
+/// That no rank is above the longest side of all the modules, or above [`ANY_RANK`]: it would add nothing, and its factors no memory may
+/// hold.
+fn check_ranks(targets: &[Target]) -> Result<(), ModelError> {
+    let longest = targets.iter().map(|target| target.inputs.max(target.outputs)).max().unwrap_or_default();
+    let most = longest.max(ANY_RANK);
+    match targets.iter().find(|target| target.rank > most) {
+        None => Ok(()),
+        Some(target) => Err(ModelError::value(
+            format!("rank {} for {}", target.rank, target.path),
+            format!("at most {most}: a product of factors has no higher rank than the shorter side of its module"),
+        )),
+    }
+}
+
+/// A rank that is never refused, however small the modules are.
+const ANY_RANK: usize = 1024;
 
 #[cfg(test)]
 mod tests;

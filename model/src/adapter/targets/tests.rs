@@ -85,3 +85,16 @@ fn trained_numbers_are_those_of_factors_and_saved_modules() {
     let config = AdapterConfig { dora: true, modules_to_save: vec!["lm_head".to_owned()], ..config };
     assert_eq!(config.trained_numbers(&llama(false)).unwrap(), 3 * (2 * (24 + 32) + 32) + 40 * 24);
 }
+
+#[test]
+fn a_rank_that_no_memory_may_hold_is_refused() {
+    let config = |rank: usize| AdapterConfig { rank, ..of(TargetModules::all_linear()) };
+    for rank in [1, 64, ANY_RANK] {
+        config(rank).check_start(AdapterStart::Default, &llama(true)).unwrap();
+    }
+    for rank in [ANY_RANK + 1, 100_000_000, usize::MAX / 2] {
+        let error = config(rank).check_start(AdapterStart::Gaussian, &llama(true)).unwrap_err();
+        assert!(error.kind() == Kind::Input && error.to_string().contains("at most 1024"), "{error}");
+        assert!(config(rank).trained_numbers(&llama(true)).is_err());
+    }
+}
