@@ -9,11 +9,11 @@ use std::path::Path;
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 use serde_json::{Map, Value};
 
-use crate::{RecordError, open_regular};
 use crate::jsonl::Take;
 use crate::limits::{Budget, COLUMNS, Metered, RowMeter};
 use crate::raw_row::RawRow;
 use crate::shown::quoted;
+use crate::{RecordError, open_regular};
 
 /// A record behind the last one. Where it becomes part of a field, that field's quote is never closed: what follows a stray quote would be
 /// one text to the end of the file.
@@ -137,7 +137,8 @@ pub fn read_csv_texts(path: &Path) -> Result<Vec<Vec<String>>, RecordError> {
             _ => return Ok(texts),
         }
         if let Some(first) = texts.first().filter(|first| first.len() != record.len()) {
-            let problem = format!("has {} fields, expected {} as in the first line", record.len(), first.len());
+            let problem =
+                format!("has {} fields, expected {} as in the first line", record.len(), first.len());
             return Err(wrong(problem));
         }
         let text = |field: &[u8]| match std::str::from_utf8(field) {

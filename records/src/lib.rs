@@ -51,6 +51,7 @@ pub use candidate::{Candidates, FinishReason, Response};
 pub use column_type::{ColumnSpec, ColumnType};
 pub use completion::{Completion, ExampleKind};
 pub use datasets::{ReadPairs, read_pairs};
+pub use delimited::read_csv_texts;
 pub use error::{FieldProblem, RecordError};
 pub use instruction::Instruction;
 pub use io::{
@@ -69,7 +70,6 @@ pub use prompt_file::{
     PromptRow, ReadPromptRows, ReadPrompts, read_prompt_files, read_prompt_files_whole, read_prompt_rows,
     read_prompts,
 };
-pub use delimited::read_csv_texts;
 pub use regular::{open_regular, read_regular, read_regular_text};
 pub use row::Row;
 pub use scratch::scratch_file;

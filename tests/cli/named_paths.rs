@@ -47,7 +47,9 @@ fn circles_of_links_files_for_folders_and_pipes_are_refused() {
 #[test]
 fn a_whole_model_is_no_adapter() {
     let world = crate::world();
-    world.selfplay(&["merge", "--adapter", "policy", "--output", "merged"]).refused(&["--adapter policy", "whole model"]);
+    world
+        .selfplay(&["merge", "--adapter", "policy", "--output", "merged"])
+        .refused(&["--adapter policy", "whole model"]);
     assert!(!world.path("merged").exists());
 }
 

@@ -99,7 +99,8 @@ fn entry(line: &[u8]) -> Option<(RequestKey, bool)> {
 
 /// That a file which is there begins as a transcript: with a line of one, whole or torn by a kill.
 fn refuse_other(path: &Path) -> Result<(), ClientError> {
-    let wrong = |problem: String, kind| Err(ClientError::Transcript { path: path.to_path_buf(), problem, kind });
+    let wrong =
+        |problem: String, kind| Err(ClientError::Transcript { path: path.to_path_buf(), problem, kind });
     let mut first = Vec::new();
     let read = open_regular(path).and_then(|file| BufReader::new(file).read_until(b'\n', &mut first));
     match read {
@@ -114,7 +115,9 @@ fn refuse_other(path: &Path) -> Result<(), ClientError> {
     match is_ours {
         true => Ok(()),
         false => wrong(
-            format!("row 0: {WANTED}; name a file that is not there yet, or the transcript of an earlier command"),
+            format!(
+                "row 0: {WANTED}; name a file that is not there yet, or the transcript of an earlier command"
+            ),
             Kind::Input,
         ),
     }

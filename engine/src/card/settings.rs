@@ -103,9 +103,11 @@ mod tests {
     #[test]
     fn defaults_of_a_kind_and_words_of_programs_are_not_listed() {
         let listed = |score: &str| {
-            let text = format!("name = \"x\"\n[policy]\nmodel = \"/home/me/model\"\n[sample]\nbackend = \"vllm\"\n\
+            let text = format!(
+                "name = \"x\"\n[policy]\nmodel = \"/home/me/model\"\n[sample]\nbackend = \"vllm\"\n\
                     endpoints = [\"http://10.0.0.1/v1\"]\nweights = \"command\"\nweights_command = [\"up\", \"--key=sk-1\"]\n\
-                    [score]\n{score}");
+                    [score]\n{score}"
+            );
             let recipe = load_text(&text, "test", None, "x", &[], Purpose::Stage).unwrap();
             let mut found = settings(&recipe, &["policy", "score", "sample"]);
             assert!(!found.join("\n").contains("sk-1"), "{found:?}");

@@ -83,7 +83,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     if args.temperature.is_some_and(|temperature| !(temperature >= 0.0 && temperature.is_finite())) {
         return Err(EngineError::input("--temperature: a number of 0 or more is wanted"));
     }
-    refuse_chain(Path::new(&args.model), "a run or a model is evaluated: name a link's folder, or the policy in it")?;
+    refuse_chain(
+        Path::new(&args.model),
+        "a run or a model is evaluated: name a link's folder, or the policy in it",
+    )?;
     let entries = table::find(&args.suite)?;
     let settings = SuiteSettings {
         num_fewshot: args.num_fewshot,

@@ -40,7 +40,8 @@ mod tests {
     #[test]
     fn only_what_was_written_by_the_same_command_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let check = |name: &str| check_replaced(&folder.path().join(name), "<svg", "no drawing; name another file");
+        let check =
+            |name: &str| check_replaced(&folder.path().join(name), "<svg", "no drawing; name another file");
         check("absent").unwrap();
         for (name, text) in [("drawing", "<svg>"), ("thesis", "mine"), ("empty", "")] {
             atomic::write_bytes(&folder.path().join(name), text.as_bytes()).unwrap();

@@ -7,13 +7,8 @@ pub(crate) const RESULTS: &str = "results.json";
 /// A line for each row.
 pub(crate) const SAMPLES: &str = "samples.jsonl";
 /// Files of some suites, in the form of their own programs.
-pub(crate) const SUITE_FILES: [&str; 5] = [
-    MODEL_OUTPUTS,
-    ANNOTATIONS,
-    MODEL_ANSWERS,
-    SINGLE_JUDGMENTS,
-    PAIR_JUDGMENTS,
-];
+pub(crate) const SUITE_FILES: [&str; 5] =
+    [MODEL_OUTPUTS, ANNOTATIONS, MODEL_ANSWERS, SINGLE_JUDGMENTS, PAIR_JUDGMENTS];
 /// AlpacaEval's.
 pub(crate) const MODEL_OUTPUTS: &str = "model_outputs.json";
 /// AlpacaEval's.

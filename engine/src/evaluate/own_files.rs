@@ -166,7 +166,13 @@ mod tests {
         write("parts/lock", "");
         write("parts/.settings.json.tmp-7", "{");
         check(world.path()).unwrap();
-        for name in ["settings.json", "choices-00000.jsonl", "transcript_1.jsonl", "answers.jsonl", "annotations.json"] {
+        for name in [
+            "settings.json",
+            "choices-00000.jsonl",
+            "transcript_1.jsonl",
+            "answers.jsonl",
+            "annotations.json",
+        ] {
             write(&format!("parts/{name}"), "{}");
         }
         check(world.path()).unwrap();

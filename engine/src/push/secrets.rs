@@ -135,7 +135,9 @@ mod tests {
         let path = folder.path().join("notes");
         // Across the border of two chunks, at the end, and nowhere.
         for (before, after) in [(CHUNK - 10, 5000), (2 * CHUNK + 77, 0)] {
-            let text = ["x ".repeat(before / 2).as_str(), " hf_abcdefghijklmnopqrstuvwx", &" x".repeat(after)].concat();
+            let text =
+                ["x ".repeat(before / 2).as_str(), " hf_abcdefghijklmnopqrstuvwx", &" x".repeat(after)]
+                    .concat();
             atomic::write_bytes(&path, text.as_bytes()).unwrap();
             assert_eq!(secret_in(&path).unwrap(), Some("hf_"));
         }

@@ -26,12 +26,10 @@ fn read_csv(path: &Path) -> Result<Vec<DataRow>, RecordError> {
         first.len() == NAMELESS.len()
             && first.get(5).is_some_and(|last| matches!(last.as_str(), "A" | "B" | "C" | "D"))
     });
-    let names: Vec<String> = if is_nameless {
-        NAMELESS.map(str::to_owned).to_vec()
-    } else {
-        lines.next().unwrap_or_default()
-    };
-    let row = |line: Vec<String>| names.iter().cloned().zip(line.into_iter().map(Value::from)).collect::<DataRow>();
+    let names: Vec<String> =
+        if is_nameless { NAMELESS.map(str::to_owned).to_vec() } else { lines.next().unwrap_or_default() };
+    let row =
+        |line: Vec<String>| names.iter().cloned().zip(line.into_iter().map(Value::from)).collect::<DataRow>();
     let rows: Vec<DataRow> = lines.map(row).collect();
     if rows.is_empty() {
         return Err(RecordError::Empty { path: path.to_path_buf(), noun: "questions" });

@@ -194,7 +194,9 @@ fn check_ranks(targets: &[Target]) -> Result<(), ModelError> {
         None => Ok(()),
         Some(target) => Err(ModelError::value(
             format!("rank {} for {}", target.rank, target.path),
-            format!("at most {most}: a product of factors has no higher rank than the shorter side of its module"),
+            format!(
+                "at most {most}: a product of factors has no higher rank than the shorter side of its module"
+            ),
         )),
     }
 }

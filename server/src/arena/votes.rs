@@ -81,10 +81,15 @@ impl Votes {
         let wrong = |row, problem: &str| RecordError::NotJson {
             path: path.to_path_buf(),
             row,
-            problem: format!("{problem}; votes are put behind what is there: name a new file, or one that the arena has made"),
+            problem: format!(
+                "{problem}; votes are put behind what is there: name a new file, or one that the arena has made"
+            ),
         };
         if path.is_symlink() {
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is a link; name the file itself")));
+            return Err(failed(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a link; name the file itself",
+            )));
         }
         let mut lines = BufReader::new(open_regular(path).map_err(failed)?);
         let mut line = Vec::new();
@@ -100,7 +105,9 @@ impl Votes {
                 (true, false) => return Err(wrong(row, "the last line has no end; add one")),
                 // A line that a kill tore, behind whole ones.
                 (false, false) if row > 0 && (line.len() as u64) < LONGEST_LINE => return Ok(()),
-                (false, _) => return Err(wrong(row, "expected a pair with \"prompt\", \"chosen\" and \"rejected\"")),
+                (false, _) => {
+                    return Err(wrong(row, "expected a pair with \"prompt\", \"chosen\" and \"rejected\""));
+                }
             }
         }
         Ok(())

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::rows::rows_of;
 use crate::error::{EngineError, Result};
 use crate::evaluate::judge::JudgeNeed;
+use crate::evaluate::names::{ANNOTATIONS, MODEL_OUTPUTS};
 use crate::evaluate::outcome::{SuiteOutcome, SuiteSample};
 use crate::evaluate::policy::GenerationRules;
 use crate::evaluate::settings::SuiteSettings;
 use crate::evaluate::suite::Suite;
-use crate::evaluate::names::{ANNOTATIONS, MODEL_OUTPUTS};
 use crate::evaluate::suite_files::SuiteFiles;
 use crate::evaluate::work::SuiteWork;
 
@@ -132,10 +132,7 @@ impl Suite for AlpacaEval {
             metrics,
             samples: samples.collect(),
             details: Some(serde_json::to_value(&found).unwrap_or(Value::Null)),
-            files: vec![
-                (MODEL_OUTPUTS.to_owned(), array(&outputs)?),
-                (ANNOTATIONS.to_owned(), bytes),
-            ],
+            files: vec![(MODEL_OUTPUTS.to_owned(), array(&outputs)?), (ANNOTATIONS.to_owned(), bytes)],
             ..SuiteOutcome::default()
         })
     }

@@ -107,7 +107,10 @@ impl GeneratorSection {
         problems.refuse(wrong, "temperature", temperature, "0 (greedy) or a positive number");
         let wrong = !(self.top_p() > 0.0 && self.top_p() <= 1.0);
         problems.refuse(wrong, "top_p", self.top_p(), "a number above 0 and at most 1 (1 is off)");
-        problems.refuse(self.max_new_tokens == Some(0), "max_new_tokens", 0, "1 or more");
+        if let Some(tokens) = self.max_new_tokens {
+            let wrong = !(1..=1 << 30).contains(&tokens);
+            problems.refuse(wrong, "max_new_tokens", tokens, "an integer from 1 to 1073741824");
+        }
         let (by_http, is_native) =
             (self.backend == GeneratorBackend::Openai, self.backend == GeneratorBackend::Native);
         let is_companion = self.backend == GeneratorBackend::Mistralrs;

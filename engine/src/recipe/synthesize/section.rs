@@ -113,6 +113,8 @@ impl SynthesizeSection {
 
     /// Every wrong value, without the section's name; empty when all is well.
     pub fn validate(&self) -> Problems {
+        /// Requests that are asked for at most.
+        const MOST_REQUESTS: usize = 10_000_000;
         let mut problems = Problems::default();
         let method = self.method;
         let has_topics = self.topics.as_ref().is_some_and(|topics| !topics.is_empty());
@@ -130,6 +132,13 @@ impl SynthesizeSection {
             ("rounds", self.rounds),
         ] {
             problems.refuse(value == Some(0), key, 0, "1 or more");
+        }
+        if let Some(count) = self.count.filter(|&count| count > MOST_REQUESTS) {
+            problems.value(
+                "count",
+                count,
+                format!("at most {MOST_REQUESTS}: all questions are held in memory"),
+            );
         }
         let examples = [
             ("count", self.count.is_some()),

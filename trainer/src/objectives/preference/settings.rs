@@ -88,10 +88,10 @@ impl PreferenceSettings {
         let dim = self.written_dim();
         match self.kind {
             PreferenceHeadKind::Gpm | PreferenceHeadKind::Hrc => add(
-                dim == 0 || !dim.is_multiple_of(2),
+                dim == 0 || dim > MOST_DIMENSIONS || !dim.is_multiple_of(2),
                 "dim",
                 dim.to_string(),
-                "an even number of 2 or more with kind = \"gpm\" and \"hrc\"",
+                "an even number from 2 to 65536 with kind = \"gpm\" and \"hrc\"",
             ),
             PreferenceHeadKind::BradleyTerry => {
                 add(dim != 1, "dim", dim.to_string(), "1 with kind = \"bradley-terry\"");
@@ -137,6 +137,9 @@ impl PreferenceTrainSettings {
     }
 }
 
+/// Of a value head: published ones have 8 at most, and each is a row as wide as the model.
+const MOST_DIMENSIONS: usize = 65_536;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +164,10 @@ mod tests {
         let hybrid = PreferenceSettings { kind: PreferenceHeadKind::Hrc, ..Default::default() };
         assert!(keys(&hybrid).is_empty() && hybrid.has_prompt_head());
         assert_eq!((hybrid.dimensions(), hybrid.dim_of(7), hybrid.temperature()), (7, 6, 0.1));
-        assert_eq!(keys(&PreferenceSettings { dim: Some(7), ..hybrid }), ["dim"]);
+        assert_eq!(keys(&PreferenceSettings { dim: Some(7), ..hybrid.clone() }), ["dim"]);
+        assert!(keys(&PreferenceSettings { dim: Some(MOST_DIMENSIONS), ..hybrid.clone() }).is_empty());
+        for beyond in [MOST_DIMENSIONS + 2, usize::MAX - 1] {
+            assert_eq!(keys(&PreferenceSettings { dim: Some(beyond), ..hybrid.clone() }), ["dim"]);
+        }
     }
 }
