@@ -18,7 +18,7 @@
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
 //! command_line/  examples and completions of all commands      differing   which settings an output was begun with, and are others now
-//! own_names    names by which a command knows its own files
+//! own_names    names by which a command knows its own files    secrets     what looks like a token
 //! ```
 //!
 //! # As a library
@@ -150,6 +150,7 @@ pub mod recipe;
 mod report;
 mod run;
 mod runtime;
+mod secrets;
 mod serving;
 mod signals;
 mod stages;

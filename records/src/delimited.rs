@@ -107,7 +107,7 @@ enum TableEnd {
 
 fn ends_with(record: &ByteRecord) -> TableEnd {
     let end = &END[1..];
-    match record.iter().last() {
+    match record.iter().next_back() {
         Some(last) if last == end && record.len() == 1 => TableEnd::Here,
         Some(last) if last.ends_with(end) => TableEnd::InQuote,
         _ => TableEnd::Before,

@@ -69,6 +69,24 @@ fn settings_out_of_range_name_key_and_value() {
     unchanged(&world, &before);
 }
 
+/// A recipe is copied into runs, reports and trackers.
+#[test]
+fn a_secret_in_a_recipe_is_refused_and_repeated_nowhere() {
+    let world = crate::world();
+    for set in [
+        "score.command=[\"judge\", \"--key=sk-abcdefgh0123456789\"]",
+        "eval.command=[\"judge\", \"hf_abcdefgh0123456789\"]",
+        "log.project=ghp_abcdefgh0123456789",
+        "policy.model=hf_abcdefgh0123456789",
+    ] {
+        for line in [&["run", "recipe.toml", "-o", "out"][..], &["check", "recipe.toml"]] {
+            let told = world.selfplay(&[line, &["--set", set]].concat()).refused(&["no secret", "environment"]);
+            assert!(!told.stderr.contains("abcdefgh"), "{}", told.stderr);
+        }
+    }
+    assert!(!world.path("out").exists());
+}
+
 #[test]
 fn a_recipe_that_is_no_toml_names_its_line() {
     let world = crate::world();

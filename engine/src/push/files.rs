@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::evaluations::evaluations;
 use super::model_folder::PushedModel;
-use super::secrets::secret_in;
 use crate::card::{CARD, EVALUATIONS, named, with_evaluations};
 use crate::error::{EngineError, Result};
 use crate::hub::{FileContent, LocalFile};
 use crate::run::input_files::InputFile;
+use crate::secrets::secret_in;
 
 /// Cards and JSON files up to this size are looked through for paths.
 const MOST_READ: u64 = 64 << 20;

@@ -3,14 +3,12 @@
 //! ```text
 //! model_folder   the folder that a run, a training's output or a path means
 //! evaluations    figures for the card
-//! secrets        what looks like a token in a text file
 //! files          its files with their hashes, the card, and what must not leave this machine
 //! ```
 
 mod evaluations;
 mod files;
 mod model_folder;
-mod secrets;
 
 pub(crate) use files::{PushFiles, collect};
 pub(crate) use model_folder::find;

@@ -8,6 +8,7 @@
 //! ```text
 //! resolve      text → table → Recipe: models, files and folders looked up, every value checked
 //!   read         each key alone, so that every wrong one is reported   overrides    --set
+//! no_secrets   what looks like a token is refused
 //! recipe       Recipe and its validation      sections, values, source   what it is made of
 //! checker      how an answer is held against the right one
 //! schema       the keys, from the types       json_schema, key_table     for editors, for the docs
@@ -21,6 +22,7 @@ mod json_schema;
 mod key_table;
 mod link;
 mod log;
+mod no_secrets;
 mod overrides;
 pub(crate) mod problems;
 mod ranks;

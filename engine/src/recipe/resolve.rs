@@ -11,6 +11,7 @@ use selfplay_trainer::TrainSettings;
 
 use super::algorithm;
 use super::endpoint;
+use super::no_secrets;
 use super::overrides::Override;
 use super::read::{read, table_of, text_of};
 use super::recipe::Recipe;
@@ -107,6 +108,11 @@ pub(crate) fn resolve_table(
     purpose: Purpose,
     problems: &mut Problems,
 ) -> Recipe {
+    let mut table = table;
+    // A run that has begun may hold what an earlier selfplay took.
+    if !purpose.is_reread() {
+        no_secrets::refuse(&mut table, problems);
+    }
     let mut recipe = read(table, problems);
     let RecipePlaces { folder, to_be_made } = places;
     let mut lookup = Lookup { folder, purpose, to_be_made, problems: Problems::default() };

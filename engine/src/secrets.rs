@@ -1,4 +1,4 @@
-//! What looks like a token or a key in a text file, whatever the file is called.
+//! What looks like a token or a key: in a text file, whatever the file is called, and in a recipe, which is copied into runs.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -54,7 +54,7 @@ fn is_word(byte: u8) -> bool {
 ///
 /// # Errors
 /// A file that does not read.
-pub(super) fn secret_in(path: &Path) -> io::Result<Option<&'static str>> {
+pub(crate) fn secret_in(path: &Path) -> io::Result<Option<&'static str>> {
     let mut file = open_regular(path)?;
     let mut text = Vec::new();
     let mut is_first = true;
@@ -75,7 +75,7 @@ pub(super) fn secret_in(path: &Path) -> io::Result<Option<&'static str>> {
 }
 
 /// The beginning of what looks like a secret.
-pub(super) fn secret(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn secret(bytes: &[u8]) -> Option<&'static str> {
     FORMS.iter().find(|form| form.is_in(bytes)).map(|form| form.start)
 }
 
