@@ -217,6 +217,11 @@ impl AppendLog {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW);
         let mut file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            // A pipe that nobody reads takes some lines, and then waits for ever.
+            let what = "it is a pipe, a socket or a device, which keeps no log";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let whole = match length {
             Some(length) => length,
             None => whole_lines(&mut file)?,

@@ -293,3 +293,17 @@ fn the_published_setting_fits_the_gpu_that_its_recipe_names() {
     here("80GB").refused(&["training", "alone take 112.4 GB", "no setting of this recipe"]);
     here("118GB").refused(&["--set train.micro_batch_tokens=", "is enough"]);
 }
+
+/// What `check` and `run` refuse is not planned as if it fitted.
+#[test]
+fn an_adapter_that_cannot_be_is_not_planned() {
+    let world = crate::world();
+    for (set, words) in [
+        ("train.lora.rank=100000000", "rank 100000000"),
+        ("train.lora.target_modules=[\"nosuch\"]", "nosuch"),
+    ] {
+        world.selfplay(&["plan", "recipe.toml", "--set", set]).refused(&[words]);
+        world.selfplay(&["plan", "recipe.toml", "--gpus", "2", "--set", set]).refused(&[words]);
+    }
+    world.selfplay(&["plan", "recipe.toml", "--set", "train.lora.rank=4"]).ok();
+}

@@ -87,6 +87,7 @@ fn training(
     let folder = config_folder(&recipe.policy.model)?;
     let policy = memory::policy_shape(&folder)?;
     let recipe = &run_plan::as_stored(recipe, &folder);
+    run_plan::check_adapter(recipe, settings, &policy)?;
     let nothing = Footprint::elsewhere();
     let models = Models::of(recipe, asked.device, &policy, &nothing);
     let bound = asked.memory.as_ref().map(|memory| memory.bytes);

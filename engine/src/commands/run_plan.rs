@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use selfplay_model::architecture::is_stored_in_four_bits;
 use selfplay_model::{Architecture, Codec};
 use selfplay_scorer::{Footprint, QuantizeForm};
+use selfplay_trainer::{TrainSettings, check_fresh_adapter};
 
 use crate::console::units::{count, duration, size};
 use crate::device::DeviceChoice;
@@ -50,10 +51,23 @@ impl RunShapes {
         let policy_folder = config_folder(&recipe.policy.model)?;
         let policy = memory::policy_shape(&policy_folder)?;
         let recipe = as_stored(recipe, &policy_folder);
+        check_adapter(&recipe, &recipe.train, &policy)?;
         let kind = &recipe.score.settings.kind;
         let preference_folder = kind.names_model().then(|| config_folder(&recipe.score.model)).transpose()?;
         let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
         Ok(Self { recipe, policy, preference, policy_folder })
+    }
+}
+
+/// That a training can put its adapter over a policy of this shape: what cannot be is not planned.
+///
+/// # Errors
+/// Target modules or ranks that the shape does not have.
+pub(super) fn check_adapter(recipe: &Recipe, settings: &TrainSettings, policy: &Architecture) -> Result<()> {
+    // Over an adapter no fresh one is put.
+    match recipe.policy.adapter.is_unset() {
+        true => Ok(check_fresh_adapter(settings, policy)?),
+        false => Ok(()),
     }
 }
 

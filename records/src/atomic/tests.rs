@@ -267,3 +267,14 @@ fn what_is_published_is_whole_and_leaves_no_temporary() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     assert!(publish(&folder.path().join("absent/state.json"), b"").is_err());
 }
+
+#[test]
+fn a_pipe_is_no_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string; a pipe is made in a folder of this test.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let error = AppendLog::open(&path).unwrap_err();
+    assert_eq!(error.source.kind(), io::ErrorKind::InvalidInput);
+}
