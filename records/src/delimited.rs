@@ -114,6 +114,9 @@ fn ends_with(record: &ByteRecord) -> TableEnd {
     }
 }
 
+/// Bytes of a file that is held in memory whole.
+const MOST_TEXT: u64 = 1 << 30;
+
 /// All records of a CSV file as texts, its first line among them; each has as many fields as the first.
 ///
 /// # Errors
@@ -121,6 +124,11 @@ fn ends_with(record: &ByteRecord) -> TableEnd {
 /// all of it the user's matter, with the line from 1.
 pub fn read_csv_texts(path: &Path) -> Result<Vec<Vec<String>>, RecordError> {
     let file = open_regular(path).map_err(|source| RecordError::read(path, source))?;
+    let bytes = file.metadata().map_err(|source| RecordError::read(path, source))?.len();
+    if bytes > MOST_TEXT {
+        let problem = format!("{bytes} bytes, and a CSV file that is held in memory may have {MOST_TEXT}");
+        return Err(RecordError::read(path, invalid(problem)));
+    }
     let mut table = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file.chain(END));
     let mut record = ByteRecord::new();
     let mut texts: Vec<Vec<String>> = Vec::new();
