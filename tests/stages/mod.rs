@@ -6,6 +6,7 @@ mod fleet;
 pub mod interrupted;
 mod model_server;
 mod outputs;
+mod server_counts;
 mod sglang;
 
 use selfplay_testing::{Outcome, World};

@@ -28,7 +28,7 @@ use crate::process::file_lock::FileLock;
 use crate::recipe::{RanksSection, TrainOn};
 use crate::run::dir::RunDir;
 use crate::run::ranks_place::{LaunchPlace, RanksPlace};
-use crate::signals::StopFlag;
+use crate::signals::{StopFlag, StopSignal};
 
 /// This process and the ranks that it works with.
 pub(crate) struct Ranks {
@@ -54,7 +54,8 @@ struct Together {
     claimants: Mutex<Claimants>,
     /// Whether rank 0 has seen that all others are ready.
     all_are_ready: AtomicBool,
-    _lock: Option<FileLock>,
+    /// Rank 0's, of the meeting place.
+    lock: Mutex<Option<FileLock>>,
 }
 
 impl Ranks {
@@ -85,8 +86,8 @@ impl Ranks {
         let timeout = settings.timeout();
         let appointment = Appointment { rank: &rank, run: run.root(), place: &place, timeout, stop: &stop };
         let met = appointment.keep();
-        if met.is_err() && rank.is_first() && !matches!(met, Err(EngineError::InUse { .. })) {
-            leave_no_trace(&place, run, made_run);
+        if met.is_err() {
+            remove_empty(run, made_run);
         }
         let Met { identity, ranks, launch, lock } = met?;
         let pulse = Arc::new(Pulse::new());
@@ -99,7 +100,13 @@ impl Ranks {
             stop: stop.clone(),
             advice: kept(run),
         };
-        let monitor = Monitor::start(setup, Arc::clone(&pulse))?;
+        let monitor = match Monitor::start(setup, Arc::clone(&pulse)) {
+            Ok(monitor) => monitor,
+            Err(error) => {
+                leave_no_trace(&place, lock, run, made_run);
+                return Err(error);
+            }
+        };
         let together = Together {
             settings: settings.clone(),
             run: run.clone(),
@@ -114,7 +121,7 @@ impl Ranks {
             work: Mutex::new(0),
             claimants: Mutex::default(),
             all_are_ready: AtomicBool::new(false),
-            _lock: lock,
+            lock: Mutex::new(lock),
         };
         let group = Arc::new(Self { rank, together: Some(together) });
         let started = backend.map_or(Ok(()), |backend| group.join(backend, device));
@@ -291,9 +298,28 @@ impl Ranks {
         (1..self.rank.world).map(|rank| (rank, together.launch.events(rank))).collect()
     }
 
-    /// Tells the others how this rank ends. Rank 0 waits for them and takes the meeting place away.
-    pub(crate) fn end<T>(&self, outcome: &Result<T>) {
-        let Some(together) = &self.together else { return };
+    /// How this rank ends, given how its own work has. One that a signal has stopped when nothing was left to do ends as rank 0 does, with
+    /// the run finished: rank 0 may have come to the end before it heard of the signal.
+    pub(crate) fn settled(&self, outcome: Result<()>) -> Result<()> {
+        let Some(together) = self.together.as_ref().filter(|_| !self.is_first()) else { return outcome };
+        match outcome {
+            Err(error) if error.signal().is_some() => {
+                together.pulse.enter("the end");
+                together.pulse.wait();
+                match together.parting(self.rank.rank).is_finished(PARTING) {
+                    true => Ok(()),
+                    false => Err(error),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Tells the others how this rank ends. Rank 0 waits for them and takes the meeting place away. Returns the signal by which another
+    /// rank had left when this one came to its end, so that the collective could not be ended in order: a launcher takes that for a
+    /// failure whatever the status.
+    pub(crate) fn end<T>(&self, outcome: &Result<T>) -> Option<StopSignal> {
+        let together = self.together.as_ref()?;
         let ending = match outcome {
             Ok(_) => RankEnding { status: 0, signal: None, message: String::new() },
             Err(error) => RankEnding {
@@ -308,6 +334,7 @@ impl Ranks {
         }
         let collective = together.collective.lock().unwrap_or_else(PoisonError::into_inner).take();
         let parting = together.parting(self.rank.rank);
+        let mut left_by = None;
         if let Some(collective) = collective {
             together.pulse.enter("the end");
             if outcome.is_ok() && parting.all_come() {
@@ -318,6 +345,7 @@ impl Ranks {
             } else {
                 // To end it is to wait for all ranks, of which some may not come.
                 std::mem::forget(collective);
+                left_by = parting.stopped_by().filter(|_| outcome.is_ok());
             }
         }
         let is_stopped = ending.signal.is_some();
@@ -326,11 +354,13 @@ impl Ranks {
         let is_told = together.monitor.close(ending);
         if self.is_first() {
             parting.await_others();
-            leave_no_trace(&together.place, &together.run, together.made_run);
+            let lock = together.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+            leave_no_trace(&together.place, lock, &together.run, together.made_run);
         } else if outcome.is_err() && is_told && !first_is_lost {
             // What a signal stops may have a large checkpoint to write first.
             parting.await_first(if is_stopped { together.settings.timeout() } else { PARTING });
         }
+        left_by
     }
 }
 
@@ -355,9 +385,16 @@ fn kept(run: &RunDir) -> String {
     format!("everything finished is kept, go on with: selfplay resume {}", run.root().display())
 }
 
-/// Takes the meeting place away, and a run's folder that was made for nothing else.
-fn leave_no_trace(place: &RanksPlace, run: &RunDir, made_run: bool) {
-    place.remove();
+/// Takes the meeting place away, which whoever has its lock does, and a run's folder that was made for nothing else.
+fn leave_no_trace(place: &RanksPlace, lock: Option<FileLock>, run: &RunDir, made_run: bool) {
+    if let Some(lock) = lock {
+        place.remove(lock);
+    }
+    remove_empty(run, made_run);
+}
+
+/// Removes a run's folder that this process made and that nothing is in.
+fn remove_empty(run: &RunDir, made_run: bool) {
     if made_run {
         // Fails where anything is in it.
         let _ = std::fs::remove_dir(run.root());

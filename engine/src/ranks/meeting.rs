@@ -14,7 +14,6 @@ use super::rank::Rank;
 use super::rank_state::{RankIdentity, hear, tell};
 use crate::error::EngineError;
 use crate::process::file_lock::FileLock;
-use crate::run::dir::make_folder;
 use crate::run::ranks_place::{LaunchPlace, RanksPlace};
 use crate::signals::StopFlag;
 
@@ -58,15 +57,23 @@ impl Appointment<'_> {
         }
     }
 
-    /// Rank 0.
+    /// Rank 0. Where the others do not come it takes the place away again, as long as it has the lock.
     fn receive(&self) -> Result<Met, EngineError> {
-        let identity = RankIdentity::of(self.rank);
-        make_folder(self.place.root())?;
-        let path = self.place.lock();
-        let lock = FileLock::take(&path).map_err(|source| EngineError::io(&path, "lock", source))?;
-        if lock.is_none() {
+        let Some(lock) = self.place.occupy()? else {
             return Err(EngineError::InUse { directory: self.run.to_path_buf() });
+        };
+        match self.gather() {
+            Ok(met) => Ok(Met { lock: Some(lock), ..met }),
+            Err(error) => {
+                self.place.remove(lock);
+                Err(error)
+            }
         }
+    }
+
+    /// Rank 0's wait for the others, in the place that it has locked.
+    fn gather(&self) -> Result<Met, EngineError> {
+        let identity = RankIdentity::of(self.rank);
         self.place.clear()?;
         let mut ranks: Vec<Option<RankIdentity>> = vec![None; self.rank.world];
         ranks[0] = Some(identity.clone());
@@ -87,7 +94,7 @@ impl Appointment<'_> {
         let launch = self.place.launch(&identity.nonce);
         launch.create()?;
         tell(&self.place.token(), &LaunchToken { ranks: ranks.clone() })?;
-        Ok(Met { identity, ranks, launch, lock })
+        Ok(Met { identity, ranks, launch, lock: None })
     }
 
     /// Every other rank.
@@ -210,6 +217,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::run::dir::make_folder;
 
     /// Each rank's end of a meeting; a rank may be told to meet elsewhere.
     fn meet(places: &[&Path], timeout: Duration) -> Vec<Result<Met, EngineError>> {

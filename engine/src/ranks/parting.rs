@@ -6,13 +6,18 @@
 //!
 //! After a failure or a signal rank 0 ends first, as it has the last word, and launchers kill what is left when one of their processes
 //! leaves with a status that is not 0.
+//!
+//! A signal to one rank and the end of the run may cross. So a rank that is stopped does not leave before rank 0 has told how the work
+//! ends: where it is finished there is nothing to stop, and all end in order.
 
 use std::time::{Duration, Instant};
 
 use super::monitor::Monitor;
 use super::patience::Patience;
 use super::rank_state::{RankEnding, RankIdentity, RankState, hear, tell};
+use super::shared_work::{NumberedWork, SharedWork};
 use crate::run::ranks_place::LaunchPlace;
+use crate::signals::StopSignal;
 
 /// How long rank 0 waits for the others to leave before it takes the meeting place away, and they for it after a failure.
 pub(super) const PARTING: Duration = Duration::from_secs(10);
@@ -70,6 +75,31 @@ impl Parting<'_> {
             }
             std::thread::sleep(patience.step());
         }
+    }
+
+    /// Whether rank 0 has come to the end of the run, of another rank that a signal has stopped: waits until rank 0 has told of the end or
+    /// how it leaves, `most` at most.
+    pub(super) fn is_finished(&self, most: Duration) -> bool {
+        let (start, mut patience) = (Instant::now(), Patience::default());
+        loop {
+            let told: Option<NumberedWork> = hear(&self.launch.work());
+            if told.is_some_and(|told| told.work == SharedWork::Finished) {
+                return true;
+            }
+            if let Some(ending) = self.ending_of(0) {
+                return ending.status == 0;
+            }
+            if self.monitor.trouble().is_some() || start.elapsed() >= most {
+                return false;
+            }
+            std::thread::sleep(patience.step());
+        }
+    }
+
+    /// The signal by which another rank has left.
+    pub(super) fn stopped_by(&self) -> Option<StopSignal> {
+        let others = (0..self.ranks.len()).filter(|&rank| rank != self.rank);
+        others.filter_map(|rank| StopSignal::by_name(&self.ending_of(rank)?.signal?)).next()
     }
 
     /// How a rank has told that it ends.
@@ -179,6 +209,55 @@ mod tests {
             RankState { identity, beat: 1, moved: 1, stage: "train".into(), activity, signal: None, ending };
         tell(&launch.state(2), &state).unwrap();
         assert_eq!(part(&launch, &ranks, &[0, 1]), [false; 2]);
+    }
+
+    #[test]
+    fn a_signal_that_crosses_the_end_of_the_run_stops_nothing() {
+        let done = RankEnding { status: 0, signal: None, message: String::new() };
+        let (_folder, launch) = place();
+        let ranks = identities();
+        let all = thread::scope(|scope| {
+            let others = [1, 2].map(|rank| {
+                let (launch, ranks, done) = (&launch, &ranks, &done);
+                scope.spawn(move || {
+                    let monitor = monitor(launch, ranks, rank);
+                    let parting = Parting { rank, ranks, launch, monitor: &monitor };
+                    // Rank 1 is stopped by a signal, and rank 0 has not told of the end yet.
+                    let come = (rank == 2 || parting.is_finished(Duration::from_secs(8))) && parting.all_come();
+                    monitor.close(done.clone());
+                    come
+                })
+            });
+            thread::sleep(Duration::from_millis(100));
+            let monitor = monitor(&launch, &ranks, 0);
+            tell(&launch.work(), &NumberedWork { number: 3, work: SharedWork::Finished }).unwrap();
+            let parting = Parting { rank: 0, ranks: &ranks, launch: &launch, monitor: &monitor };
+            let own = parting.all_come();
+            assert_eq!(parting.stopped_by(), None);
+            monitor.close(done.clone());
+            let [one, two] = others.map(|other| other.join().unwrap());
+            [own, one, two]
+        });
+        assert_eq!(all, [true; 3]);
+    }
+
+    #[test]
+    fn one_that_is_stopped_leaves_with_rank_0_or_where_that_says_nothing() {
+        let (_folder, launch) = place();
+        let ranks = identities();
+        let monitor = monitor(&launch, &ranks, 1);
+        let parting = Parting { rank: 1, ranks: &ranks, launch: &launch, monitor: &monitor };
+        tell(&launch.work(), &NumberedWork { number: 3, work: SharedWork::Begun }).unwrap();
+        assert!(!parting.is_finished(Duration::from_millis(50)));
+        let ending = Some(RankEnding { status: 75, signal: Some("SIGTERM".into()), message: String::new() });
+        let (identity, activity) = (ranks[0].clone(), Activity::Quiet);
+        let state =
+            RankState { identity, beat: 1, moved: 1, stage: "train".into(), activity, signal: None, ending };
+        tell(&launch.state(0), &state).unwrap();
+        let start = Instant::now();
+        assert!(!parting.is_finished(Duration::from_secs(8)) && start.elapsed() < Duration::from_secs(5));
+        assert_eq!(parting.stopped_by().map(StopSignal::name), Some("SIGTERM"));
+        monitor.close(RankEnding { status: 75, signal: None, message: String::new() });
     }
 
     #[test]

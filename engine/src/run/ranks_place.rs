@@ -20,6 +20,7 @@
 //!     nccl_id                  where NCCL is used: how its ranks find each other
 //! ```
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use selfplay_records::atomic;
@@ -29,6 +30,9 @@ use crate::process::file_lock::FileLock;
 
 /// The folder's name in a run's.
 const RANKS_FOLDER: &str = "ranks";
+
+/// How often the folder is made anew at most, where others remove it.
+const MOST_TRIES: usize = 1000;
 
 /// Paths of the meeting place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +82,30 @@ impl RanksPlace {
         self.lock().is_file()
     }
 
+    /// Makes the folder and takes its lock; `None` while another launch holds it.
+    ///
+    /// # Errors
+    /// A folder or a lock that cannot be made.
+    pub(crate) fn occupy(&self) -> Result<Option<FileLock>, EngineError> {
+        let path = self.lock();
+        // Another launch may remove the folder, and one more make it, while this one does.
+        let is_between = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match atomic::create_dir_all(&self.root) {
+                Err(error) if tries < MOST_TRIES && is_between(&error.source) => continue,
+                made => made?,
+            }
+            match FileLock::take(&path) {
+                Err(error) if tries < MOST_TRIES && is_between(&error) => {}
+                taken => return taken.map_err(|source| EngineError::io(&path, "lock", source)),
+            }
+        }
+    }
+
     /// Removes everything but the lock, which the caller holds.
     pub(crate) fn clear(&self) -> Result<(), EngineError> {
         let failed = |source| EngineError::io(&self.root, "clear", source);
@@ -107,18 +135,22 @@ impl RanksPlace {
         if !self.is_there() {
             return Ok(());
         }
-        let lock =
-            FileLock::take(&self.lock()).map_err(|source| EngineError::io(&self.lock(), "lock", source))?;
-        if lock.is_none() {
-            return Err(EngineError::InUse { directory: run.to_path_buf() });
+        match self.occupy()? {
+            Some(lock) => self.remove(lock),
+            None => return Err(EngineError::InUse { directory: run.to_path_buf() }),
         }
-        self.remove();
         Ok(())
     }
 
-    /// Removes the folder, as far as that is possible.
-    pub(crate) fn remove(&self) {
-        let _ = std::fs::remove_dir_all(&self.root);
+    /// Removes the folder, as far as that is possible. The lock, which is held until then, goes last: from there on another launch
+    /// may have begun, and nothing of it may go.
+    pub(crate) fn remove(&self, lock: FileLock) {
+        // Again where a rank that still writes was in the way.
+        let _ = (0..3).any(|_| self.clear().is_ok());
+        let _ = std::fs::remove_file(self.lock());
+        // Fails where something is in it: another launch's.
+        let _ = std::fs::remove_dir(&self.root);
+        drop(lock);
     }
 }
 
@@ -205,6 +237,38 @@ mod tests {
         assert!(place.is_there() && !launch.state(0).parent().unwrap().exists());
         drop(lock);
         place.remove_leftovers(run.path()).unwrap();
+        assert!(!place.root().exists());
+    }
+
+    /// Launches that come and go at the same time: whoever holds the place finds in it what it has put there, however others leave.
+    #[test]
+    fn a_launch_that_leaves_takes_nothing_of_the_next_one_away() {
+        let run = tempfile::tempdir().unwrap();
+        let place = RanksPlace::of(run.path());
+        let launch = |number: usize| {
+            for round in 0..150 {
+                let lock = loop {
+                    match place.occupy().unwrap() {
+                        Some(lock) => break lock,
+                        None => std::thread::yield_now(),
+                    }
+                };
+                place.clear().unwrap();
+                let own = place.launch(&format!("{number}_{round}"));
+                own.create().unwrap();
+                atomic::write_bytes(&place.token(), number.to_string().as_bytes()).unwrap();
+                std::thread::yield_now();
+                assert_eq!(std::fs::read_to_string(place.token()).unwrap(), number.to_string());
+                assert!(place.is_there() && own.state(0).parent().unwrap().is_dir());
+                place.remove(lock);
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 0..3 {
+                let launch = &launch;
+                scope.spawn(move || launch(number));
+            }
+        });
         assert!(!place.root().exists());
     }
 }

@@ -35,6 +35,11 @@ impl<'a> FinishedShards<'a> {
         Self { place, folder, missing, hand_on, finished: 0, tokens: 0, started: now, shard_started: now }
     }
 
+    /// The number of the shard at a place of `missing`.
+    pub(super) fn number(&self, index: usize) -> usize {
+        self.missing[index]
+    }
+
     /// Takes the shard at a place of `missing`. `Break` ends the sampling without an error.
     ///
     /// # Errors

@@ -107,11 +107,17 @@ fn work_along(
 /// Tells the other ranks how this one ends. What the user asked for by a signal is said by rank 0 alone, and a failure by the rank that has
 /// met it and by rank 0.
 fn part(ranks: &Ranks, outcome: Result<()>) -> Result<()> {
-    ranks.end(&outcome);
-    match outcome {
-        Err(error) if !ranks.is_first() && (error.signal().is_some() || error.is_of_another_rank()) => {
+    let outcome = ranks.settled(outcome);
+    let left_by = ranks.end(&outcome);
+    match (outcome, left_by.filter(|_| ranks.is_first())) {
+        // A launcher says 0 of no launch one of whose processes has left in the middle.
+        (Ok(()), Some(signal)) => {
+            let kept = "a rank had left by then; the run is finished, and selfplay resume finds nothing left to do".to_owned();
+            Err(EngineError::Stopped { signal, kept })
+        }
+        (Err(error), _) if !ranks.is_first() && (error.signal().is_some() || error.is_of_another_rank()) => {
             Err(EngineError::EndedElsewhere { status: error.exit_status() })
         }
-        outcome => outcome,
+        (outcome, _) => outcome,
     }
 }

@@ -74,7 +74,10 @@ pub(super) fn sample(
         let ids = prompts.iter().map(|prompt| source.codec.prompt_ids(prompt));
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
         let drawn = draw_shard(&mut servers, &drawer, prompts, &ids)?;
-        let rows = rows_of(place, policy, settings, (prompts, ids), drawn, &mut report)?;
+        let mut compare = |drawn: &[DrawnResponse], computed: &[Vec<f32>]| {
+            report.compare(settings, finished.number(index), drawn, computed)
+        };
+        let rows = rows_of(place, policy, settings, (prompts, ids), drawn, &mut compare)?;
         drawer.before += prompts.len();
         report.write(servers.states())?;
         if finished.put(index, rows)?.is_break() {
@@ -134,7 +137,7 @@ fn rows_of(
     settings: &SampleSettings,
     (prompts, ids): (&[Prompt], Vec<Vec<u32>>),
     drawn: Vec<DrawnResponse>,
-    report: &mut ServersReport,
+    compare: &mut dyn FnMut(&[DrawnResponse], &[Vec<f32>]) -> Result<(), EngineError>,
 ) -> Result<Vec<Candidates>, EngineError> {
     let num_samples = settings.num_samples;
     let rows: Vec<PromptResponse> = drawn
@@ -148,7 +151,7 @@ fn rows_of(
         .collect();
     let computed = log_probs(policy, &rows, place.recipe().train.micro_batch_tokens)?;
     let computed: Vec<Vec<f32>> = computed.into_iter().map(|row| row.tokens).collect();
-    report.compare(settings, &drawn, &computed)?;
+    compare(&drawn, &computed)?;
     let mut responses = drawn.into_iter().zip(computed).map(|(one, log_probs)| Response {
         text: one.text,
         ids: Some(one.ids),

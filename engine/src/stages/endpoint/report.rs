@@ -1,5 +1,9 @@
 //! `servers.json`: how far the servers' log-probs were from ours, and what became of each endpoint.
+//!
+//! Differences stand in it shard by shard, and their totals are taken in the order of shards: a shard that is drawn again, as the process
+//! was killed before it was written, takes the place of what was noted of it, so that the totals are those of an uninterrupted run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use selfplay_sampler::{BackendKind, SampleSettings};
@@ -13,10 +17,11 @@ use crate::json_file::{read_json, write_json};
 /// The file, and what is to be written into it.
 pub(super) struct ServersReport {
     path: PathBuf,
-    counts: DifferenceCounts,
+    /// By the shards' numbers.
+    shards: BTreeMap<usize, DifferenceCounts>,
 }
 
-/// Differences between the servers' log-probs and ours, over all tokens of the responses so far.
+/// Differences between the servers' log-probs and ours, over all tokens of some responses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct DifferenceCounts {
     /// Tokens that were compared; 0 where the servers give no log-probs of the model's own distribution.
@@ -27,9 +32,19 @@ struct DifferenceCounts {
     max: f64,
 }
 
+/// Those of a shard's responses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct ShardDifference {
+    /// From 0.
+    shard: usize,
+    #[serde(flatten)]
+    counts: DifferenceCounts,
+}
+
 /// As it is written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ServersFile {
+    /// Of all shards.
     #[serde(flatten)]
     counts: DifferenceCounts,
     /// Mean of |theirs − ours| a token; null where nothing was compared.
@@ -37,6 +52,8 @@ struct ServersFile {
     /// In the order of `sample.endpoints`.
     #[serde(skip_deserializing)]
     endpoints: Vec<EndpointState>,
+    /// What the totals are of.
+    shards: Vec<ShardDifference>,
 }
 
 impl DifferenceCounts {
@@ -57,21 +74,26 @@ impl ServersReport {
     /// # Errors
     /// A file that does not read.
     pub(super) fn open(path: PathBuf) -> Result<Self, EngineError> {
-        let counts = if path.is_file() {
-            read_json::<ServersFile>(&path)?.counts
-        } else {
-            DifferenceCounts::default()
-        };
-        Ok(Self { path, counts })
+        let shards = if path.is_file() { read_json::<ServersFile>(&path)?.shards } else { Vec::new() };
+        let shards = shards.into_iter().map(|one| (one.shard, one.counts)).collect();
+        Ok(Self { path, shards })
     }
 
-    /// Compares a shard's log-probs.
+    /// Of all shards.
+    fn total(&self) -> DifferenceCounts {
+        let mut total = DifferenceCounts::default();
+        self.shards.values().for_each(|&counts| total.add(counts));
+        total
+    }
+
+    /// Compares the log-probs of the shard of this number.
     ///
     /// # Errors
     /// A server that gives none where it must, or whose differ too much on average: it is not this policy.
     pub(super) fn compare(
         &mut self,
         settings: &SampleSettings,
+        shard: usize,
         drawn: &[DrawnResponse],
         computed: &[Vec<f32>],
     ) -> Result<(), EngineError> {
@@ -101,7 +123,7 @@ impl ServersReport {
             counts.tokens
         );
         if mean.is_finite() && mean <= most {
-            self.counts.add(counts);
+            self.shards.insert(shard, counts);
             return Ok(());
         }
         Err(EngineError::input(format!(
@@ -117,18 +139,60 @@ impl ServersReport {
     /// # Errors
     /// The file system's.
     pub(super) fn write(&self, endpoints: &[EndpointState]) -> Result<(), EngineError> {
-        let file =
-            ServersFile { counts: self.counts, mean: self.counts.mean(), endpoints: endpoints.to_vec() };
-        write_json(&self.path, &file)
+        let counts = self.total();
+        let shards = self.shards.iter().map(|(&shard, &counts)| ShardDifference { shard, counts }).collect();
+        write_json(
+            &self.path,
+            &ServersFile { counts, mean: counts.mean(), endpoints: endpoints.to_vec(), shards },
+        )
     }
 
     /// What is added to the stage's line.
     pub(super) fn summary(&self) -> String {
-        self.counts.mean().map_or(String::new(), |mean| {
-            format!(
-                ", theirs differ from our log-probs by {mean:.1e} nats a token, {:.1e} at most",
-                self.counts.max
-            )
+        let total = self.total();
+        total.mean().map_or(String::new(), |mean| {
+            format!(", theirs differ from our log-probs by {mean:.1e} nats a token, {:.1e} at most", total.max)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use selfplay_records::FinishReason;
+
+    use super::*;
+
+    /// One response of two tokens, whose log-probs are as far from ours as these say.
+    fn compare(report: &mut ServersReport, shard: usize, apart: [f64; 2]) {
+        let settings = SampleSettings { backend: BackendKind::Vllm, ..SampleSettings::default() };
+        let one = DrawnResponse {
+            text: String::new(),
+            ids: vec![1, 2],
+            finish_reason: FinishReason::Stop,
+            log_probs: Some(apart.iter().map(|apart| apart - 1.0).collect()),
+        };
+        report.compare(&settings, shard, &[one], &[vec![-1.0, -1.0]]).unwrap();
+        report.write(&[]).unwrap();
+    }
+
+    #[test]
+    fn a_shard_that_is_drawn_again_counts_once_and_the_totals_are_those_of_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut whole = ServersReport::open(path("whole.json")).unwrap();
+        let all = [[1e-3, 3e-4], [2e-3, 7e-5], [1e-5, 5e-4]];
+        all.into_iter().enumerate().for_each(|(shard, apart)| compare(&mut whole, shard, apart));
+
+        let mut first = ServersReport::open(path("two.json")).unwrap();
+        compare(&mut first, 2, all[2]);
+        compare(&mut first, 0, [4e-3, 4e-3]);
+        // The process was killed before shard 0 was on disk.
+        let mut second = ServersReport::open(path("two.json")).unwrap();
+        compare(&mut second, 0, all[0]);
+        compare(&mut second, 1, all[1]);
+        let text = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!(text("two.json"), text("whole.json"));
+        assert_eq!((second.total().tokens, second.total().max), (6, whole.total().max));
+        assert_eq!(second.summary(), whole.summary());
     }
 }
