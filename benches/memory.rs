@@ -194,7 +194,7 @@ fn child(layers: &str, vocab: &str) -> Outcome<()> {
         loss: LossKind::Dpo,
         beta: 0.01,
         batch_size: PAIRS,
-        micro_batch_tokens: TOKENS,
+        micro_batch_tokens: TOKENS.into(),
         epochs: 1_000,
         recompute: Recompute::Always,
         checkpoint_every: 0,

@@ -70,7 +70,7 @@ fn settings(zero: ZeroStage) -> TrainSettings {
         learning_rate: 1e-4,
         warmup_ratio: 0.0,
         batch_size: 4,
-        micro_batch_tokens: 20,
+        micro_batch_tokens: 20.into(),
         epochs: 2,
         checkpoint_every: 2,
         zero,
@@ -191,7 +191,7 @@ fn measure(numbers: &[&str; 3], alone: bool) -> Result<(), String> {
     let settings = TrainSettings {
         optimizer: OptimizerKind::RmsProp,
         batch_size: 2,
-        micro_batch_tokens: 4 * quarter,
+        micro_batch_tokens: (4 * quarter).into(),
         epochs: 1,
         recompute: Recompute::Always,
         ..settings(zero)

@@ -3,7 +3,8 @@
 //! With `auto` the free memory is measured once, before the first pass, when weights, masters, gradients and the optimizer's
 //! state are there; every micro-batch then keeps as much as fits into it, by the arithmetic of `selfplay plan`
 //! ([`KeepPlan::fitting`]). Where the device is out of memory all the same, the part of the batch is taken again from zero and
-//! keeps less (`training/gradient.rs`); its gradient has the same bits.
+//! keeps less (`training/gradient.rs`); its gradient has the same bits. Where there is nothing less to keep, its passes get smaller, and
+//! stay so for the rest of the training; its gradient is the same up to rounding.
 
 use std::cell::Cell;
 
@@ -12,7 +13,7 @@ use selfplay_model::ops::attention::backward_bytes;
 use selfplay_model::{Decoder, PackedBatch, gpu, host_memory};
 
 use crate::TrainError;
-use crate::settings::Recompute;
+use crate::settings::{MicroBatchTokens, Recompute};
 use crate::trained::trained;
 
 /// Tensors of the trained parameters' size, in f32, that an optimizer may still take of a CPU's memory: it gives pages out
@@ -30,12 +31,40 @@ pub struct ActivationMemory {
     /// Bytes of the last plan, where it was not the least.
     planned: Cell<Option<u64>>,
     last: Cell<Option<KeepPlan>>,
+    /// Tokens of the last pass that was planned.
+    passed: Cell<usize>,
+    /// Tokens of a pass at most, where it is not the settings that say so.
+    bound: Cell<Option<usize>>,
 }
 
 impl ActivationMemory {
     /// By the rule of `train.recompute`.
     pub fn new(rule: Recompute) -> Self {
-        Self { rule, bytes: Cell::new(None), reserved: 0, planned: Cell::new(None), last: Cell::new(None) }
+        Self {
+            rule,
+            bytes: Cell::new(None),
+            reserved: 0,
+            planned: Cell::new(None),
+            last: Cell::new(None),
+            passed: Cell::new(0),
+            bound: Cell::new(None),
+        }
+    }
+
+    /// With so many tokens in a pass at most, whatever the settings say.
+    #[must_use]
+    pub(crate) fn bounded(self, tokens: Option<usize>) -> Self {
+        Self { bound: Cell::new(tokens), ..self }
+    }
+
+    /// Tokens of a pass at most, where it is not the settings that say so.
+    pub(crate) fn bound(&self) -> Option<usize> {
+        self.bound.get()
+    }
+
+    /// Tokens of a pass at most.
+    pub(crate) fn tokens(&self, settings: MicroBatchTokens) -> usize {
+        self.bound.get().unwrap_or(settings.or_standard())
     }
 
     /// Leaves so many bytes of what is free to others.
@@ -55,6 +84,7 @@ impl ActivationMemory {
     /// # Errors
     /// The error of the device that is asked for its memory.
     pub fn plan(&self, decoder: &Decoder, batch: &PackedBatch) -> Result<KeepPlan, TrainError> {
+        self.passed.set(batch.tokens());
         let plan = self.make(decoder, batch)?;
         self.last.set(Some(plan));
         Ok(plan)
@@ -92,9 +122,12 @@ impl ActivationMemory {
         Ok(plan)
     }
 
-    /// Whether, after `error`, the pass can be tried again with less kept. Says so.
-    pub(crate) fn back_off(&self, error: &TrainError) -> bool {
-        let Some(planned) = self.planned.get().filter(|_| is_out_of_memory(error)) else { return false };
+    /// Whether, after `error`, the passes can be tried again: with less kept, or with fewer tokens. Says so.
+    pub(crate) fn back_off(&self, error: &TrainError, settings: MicroBatchTokens) -> bool {
+        if !is_out_of_memory(error) {
+            return false;
+        }
+        let Some(planned) = self.planned.get() else { return self.halve(self.tokens(settings)) };
         // A quarter less of what was kept, not of what was free: the next plan is another one.
         let less = planned - planned / 4;
         self.bytes.set(Some(less));
@@ -102,6 +135,22 @@ impl ActivationMemory {
             "out of memory with {:.1} GB kept for the backward pass; it is tried again with {:.1} GB and more recomputation, for the same result",
             planned as f64 / 1e9,
             less as f64 / 1e9,
+        );
+        true
+    }
+
+    /// Halves the passes, of which the last had the least kept and may have `most` tokens; false where they cannot be divided.
+    fn halve(&self, most: usize) -> bool {
+        let passed = self.passed.get();
+        // One that has more is an example by itself.
+        if passed < 2 || passed > most {
+            return false;
+        }
+        let less = passed / 2;
+        self.bound.set(Some(less));
+        tracing::warn!(
+            "out of memory in a pass over {passed} tokens that keeps the least; from here on passes have at most {less} tokens, for the same \
+             result up to rounding (micro_batch_tokens = {less} begins with that)"
         );
         true
     }
@@ -180,7 +229,7 @@ mod tests {
         let values = |plan| decoder.architecture().training_values(plan);
         let mut last = values(memory.plan(&decoder, &batch).unwrap());
         let mut times = 0;
-        while memory.back_off(&full()) {
+        while memory.back_off(&full(), MicroBatchTokens::default()) && memory.bound().is_none() {
             let kept = values(memory.plan(&decoder, &batch).unwrap());
             assert!(kept < last, "{kept} {last}");
             (last, times) = (kept, times + 1);
@@ -189,16 +238,24 @@ mod tests {
     }
 
     #[test]
-    fn other_errors_and_other_rules_end_the_training() {
+    fn passes_are_halved_until_they_are_examples() {
         let (decoder, batch) = (decoder(), batch());
         let memory = ActivationMemory::of_bytes(1 << 30);
-        assert!(!memory.back_off(&full()), "nothing was planned yet");
+        let most = MicroBatchTokens::default();
+        assert!(!memory.back_off(&full(), most), "nothing was planned yet");
         memory.plan(&decoder, &batch).unwrap();
-        assert!(!memory.back_off(&TrainError::Tensor(Error::Msg("an illegal address".into()))));
+        assert!(!memory.back_off(&TrainError::Tensor(Error::Msg("an illegal address".into())), most));
         for rule in [Recompute::Always, Recompute::Never] {
             let memory = ActivationMemory::new(rule);
             memory.plan(&decoder, &batch).unwrap();
-            assert!(!memory.back_off(&full()));
+            assert!(memory.back_off(&full(), most) && memory.tokens(most) == 3);
+            // It could not be divided: there are more tokens than a pass may have.
+            memory.plan(&decoder, &batch).unwrap();
+            assert!(!memory.back_off(&full(), most) && memory.bound() == Some(3));
+            // What is chosen or recorded goes before the settings.
+            let memory = memory.bounded(Some(64));
+            memory.plan(&decoder, &batch).unwrap();
+            assert!(memory.back_off(&full(), MicroBatchTokens::Most(2)) && memory.tokens(most) == 3);
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod optimizer;
 pub mod settings;
 #[cfg(test)]
 mod slow_copies;
+pub mod step_cost;
 mod token_store;
 mod trained;
 mod training;
@@ -55,7 +56,7 @@ pub use objectives::{
 pub use offload::{BLOCKS_THERE, BatchGradients, HostUpdates, PagedGradients, StatePlace};
 pub use settings::{
     BadOffload, BadRecompute, BadReferenceRule, BadZeroStage, DataEntry, EachIteration, LoraBias, LoraInit,
-    LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, Offload, OptimizerKind, PairWeight, Recompute,
+    LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, MicroBatchTokens, Offload, OptimizerKind, PairWeight, Recompute,
     ReferenceRule, TrainSettings, ZeroStage, validate_data,
 };
 pub use training::{

@@ -20,6 +20,7 @@ mod data;
 mod examples;
 mod loss;
 mod loss_tokens;
+mod micro_batch_tokens;
 mod offload;
 mod optimizer_kind;
 mod or_off;
@@ -37,6 +38,7 @@ use crate::optimizer::eight_bit;
 pub use crate::loss::LossKind;
 pub use data::{DataEntry, validate_data};
 pub use loss_tokens::LossTokens;
+pub use micro_batch_tokens::MicroBatchTokens;
 pub use offload::{BadOffload, Offload};
 pub use optimizer_kind::OptimizerKind;
 pub use pair_weight::PairWeight;
@@ -167,9 +169,9 @@ pub struct TrainSettings {
     /// Pairs per optimizer step.
     #[schemars(range(min = 1))]
     pub batch_size: usize,
-    /// Tokens per forward and backward pass: memory against speed, the same result up to rounding.
-    #[schemars(range(min = 1))]
-    pub micro_batch_tokens: usize,
+    /// Tokens per forward and backward pass: memory against speed, the same result up to rounding. `auto` chooses the fastest that fits the
+    /// device when a training begins (on a CPU 4096), and keeps to it. Where a device has not the memory all the same, passes are halved.
+    pub micro_batch_tokens: MicroBatchTokens,
     /// Global gradient norm is clipped to this; 0 turns clipping off.
     #[schemars(range(min = 0))]
     pub max_grad_norm: f64,
@@ -251,7 +253,7 @@ impl Default for TrainSettings {
             schedule_epochs: None,
             max_steps: None,
             batch_size: 64,
-            micro_batch_tokens: 16384,
+            micro_batch_tokens: MicroBatchTokens::default(),
             max_grad_norm: 1.0,
             max_length: 1024,
             max_prompt_length: 512,
@@ -487,7 +489,8 @@ impl TrainSettings {
     fn check_batches(&self, found: &mut Problems) {
         let one_token = "1 token or more";
         found.refuse(self.batch_size == 0, "batch_size", self.batch_size, "1 pair or more");
-        found.refuse(self.micro_batch_tokens == 0, "micro_batch_tokens", self.micro_batch_tokens, one_token);
+        let is_none = self.micro_batch_tokens == MicroBatchTokens::Most(0);
+        found.refuse(is_none, "micro_batch_tokens", self.micro_batch_tokens, "1 token or more, or \"auto\"");
         found.refuse(self.max_length < 2, "max_length", self.max_length, "2 tokens or more");
         found.refuse(self.max_prompt_length == 0, "max_prompt_length", self.max_prompt_length, one_token);
         // The default is allowed with any max_length: a pair of which it leaves nothing is found when the rows are read.

@@ -47,7 +47,7 @@ fn settings(optimizer: OptimizerKind) -> TrainSettings {
         weight_decay: 0.01,
         max_grad_norm: 0.5,
         batch_size: 3,
-        micro_batch_tokens: 20,
+        micro_batch_tokens: 20.into(),
         epochs: 3,
         checkpoint_every: 0,
         ..TrainSettings::default()

@@ -41,7 +41,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let mut rows: Vec<LogProbRow> = read_rows(&args.input)?;
     let source = PolicySource::find(recipe, &Hub::default())?;
     let policy = source.load(recipe, &device, false)?;
-    let batch_tokens = recipe.train.micro_batch_tokens;
+    let batch_tokens = recipe.train.micro_batch_tokens.or_standard();
     log_prob_rows(&policy, &source.codec, &source.stop_ids, &mut rows, batch_tokens)
         .map_err(|error| EngineError::in_file(&args.input, error))?;
     Ok(write_rows(&args.output, &rows)?)

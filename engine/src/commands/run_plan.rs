@@ -19,6 +19,7 @@ use crate::plan::fit::{self, Planned};
 use crate::plan::host_room::HostPlan;
 use crate::plan::lengths::Lengths;
 use crate::plan::memory::{self, MemoryBreakdown, Models, Need};
+use crate::plan::micro_batch;
 use crate::plan::rates::Rates;
 use crate::plan::time::{self, StageTime, Times};
 use crate::recipe::{DataSource, Recipe};
@@ -57,6 +58,15 @@ impl RunShapes {
         let preference = Footprint::of_folder(preference_folder.as_deref(), kind)?;
         Ok(Self { recipe, policy, preference, policy_folder })
     }
+
+    /// Settles how many tokens a pass of the training has, where the recipe leaves that open; what they are. `memory` is the device's.
+    pub(super) fn settle_passes(&mut self, device: DeviceChoice, memory: Option<u64>) -> Option<usize> {
+        let mut settings = self.recipe.train.clone();
+        let models = Models::of(&self.recipe, device, &self.policy, &self.preference);
+        let tokens = micro_batch::settle(&models, &mut settings, memory);
+        self.recipe.train = settings;
+        tokens
+    }
 }
 
 /// That a training can put its adapter over a policy of this shape: what cannot be is not planned.
@@ -77,8 +87,10 @@ pub(super) fn check_adapter(recipe: &Recipe, settings: &TrainSettings, policy: &
 /// A model's configuration or a file of prompts that is wrong.
 pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Option<EngineError>)> {
     let (device, memory) = (asked.device, asked.memory.as_ref());
-    let RunShapes { recipe, policy, preference, policy_folder } = &RunShapes::load(recipe)?;
     let bound = memory.map(|memory| memory.bytes);
+    let mut shapes = RunShapes::load(recipe)?;
+    let pass = shapes.settle_passes(device, bound);
+    let RunShapes { recipe, policy, preference, policy_folder } = &shapes;
 
     let models = Models::of(recipe, device, policy, preference);
     let needs = memory::needs(&models, recipe, bound);
@@ -86,6 +98,7 @@ pub(super) fn plan(recipe: &Recipe, asked: &PlanTarget) -> Result<(String, Optio
     let times = time::times(recipe, &models, &asked.rates, prompts, bound);
     let mut text = head(recipe, &models);
     memory_section(&mut text, &needs, memory, device);
+    pass_line(&mut text, pass);
     host_section(&mut text, memory::offloaded_bytes(&models, &recipe.train, bound), asked.host.as_ref());
     disk_section(&mut text, recipe, policy, prompts);
     let lengths = Lengths::of(recipe, policy);
@@ -154,6 +167,13 @@ fn memory_section(text: &mut String, needs: &[Need], memory: Option<&AvailableMe
     let peak = needs.iter().map(|need| need.bytes.total()).max().unwrap_or(0);
     line(text, "the most of these, about", &size(peak));
     available(text, memory, device);
+}
+
+/// Tokens of a training pass, where `auto` takes them.
+pub(super) fn pass_line(text: &mut String, tokens: Option<usize>) {
+    if let Some(tokens) = tokens {
+        line(text, "micro_batch_tokens = \"auto\" takes", &tokens.to_string());
+    }
 }
 
 /// What the device has.

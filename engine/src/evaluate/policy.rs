@@ -219,7 +219,7 @@ impl<'a> EvaluatedPolicy<'a> {
         }
         let mut decoder = self.take()?;
         decoder.drop_inference();
-        let found = log_probs(&decoder, &rows, self.recipe.train.micro_batch_tokens)?;
+        let found = log_probs(&decoder, &rows, self.recipe.train.micro_batch_tokens.or_standard())?;
         self.decoder = Some(decoder);
         Ok(found.into_iter().map(|one| one.sum).collect())
     }

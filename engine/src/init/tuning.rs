@@ -163,19 +163,20 @@ impl Fit {
         let mut recipe = planned.recipe.clone();
         let settings = train_settings(goal, &mut recipe);
         let written = settings.micro_batch_tokens;
+        let mut tokens = written.or_standard();
         loop {
             let peak = memory::training(&models, settings, Some(bytes)).total();
             if peak <= bytes {
                 let key = format!("{}.micro_batch_tokens", goal.section());
-                let tokens = settings.micro_batch_tokens;
-                let changed = (tokens != written).then(|| Override::new(key, tokens.to_string()));
+                let changed = (settings.micro_batch_tokens != written).then(|| Override::new(key, tokens.to_string()));
                 let on_host = memory::offloaded_bytes(&models, settings, Some(bytes));
                 return Some(Self { settings: changed.into_iter().collect(), peak, on_host });
             }
-            if settings.micro_batch_tokens <= memory::longest_pair(settings) {
+            if tokens <= memory::longest_pair(settings) {
                 return None;
             }
-            settings.micro_batch_tokens /= 2;
+            tokens /= 2;
+            settings.micro_batch_tokens = tokens.into();
         }
     }
 }

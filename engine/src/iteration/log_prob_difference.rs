@@ -31,7 +31,7 @@ pub fn report(iteration: &Iteration<'_>, policy: &Decoder) -> Result<(), EngineE
     }
     let sampled = gather(&iteration.shards(Product::Candidates).read(0)?, TOKENS);
     let rows: Vec<PromptResponse> = sampled.iter().map(|one| one.row.clone()).collect();
-    let computed = log_probs(policy, &rows, iteration.recipe().train.micro_batch_tokens)?;
+    let computed = log_probs(policy, &rows, iteration.recipe().train.micro_batch_tokens.or_standard())?;
     let theirs = sampled.iter().flat_map(|one| &one.log_probs);
     let difference = compare(theirs.zip(computed.iter().flat_map(|row| &row.tokens)));
     write_json(&path, &difference)?;

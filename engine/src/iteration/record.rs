@@ -108,6 +108,7 @@ fn summarise(iteration: &Iteration<'_>) -> Result<IterationSummary, EngineError>
         skipped_pairs: trained.skipped,
         identical_pairs: trained.identical,
         steps: trained.steps,
+        micro_batch_tokens: trained.micro_batch_tokens,
     })
 }
 

@@ -48,6 +48,9 @@ pub struct TrainRecord {
     pub loss_first: Option<f64>,
     /// Loss of the last step.
     pub loss_last: Option<f64>,
+    /// Tokens of a pass at most, where it is not `train.micro_batch_tokens` that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
 }
 
 impl From<&TrainSummary> for TrainRecord {
@@ -60,6 +63,7 @@ impl From<&TrainSummary> for TrainRecord {
             identical: summary.identical,
             loss_first: summary.loss_first,
             loss_last: summary.loss_last,
+            micro_batch_tokens: summary.micro_batch_tokens,
         }
     }
 }

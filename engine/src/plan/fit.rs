@@ -38,7 +38,7 @@ impl Setting {
     fn apply(self, recipe: &mut Recipe) {
         match self {
             Self::Recompute => recipe.train.recompute = Recompute::Always,
-            Self::MicroBatchTokens(tokens) => recipe.train.micro_batch_tokens = tokens,
+            Self::MicroBatchTokens(tokens) => recipe.train.micro_batch_tokens = tokens.into(),
             Self::CacheMib(mib) => recipe.sample.cache_mib = Some(mib),
             Self::ScoreBatchTokens(tokens) => recipe.score.settings.kind.set_batch_tokens(tokens),
             Self::PolicyBf16 => recipe.policy.dtype = Some(WeightDType::Bf16),

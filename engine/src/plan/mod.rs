@@ -8,6 +8,7 @@
 //! clock    seconds of a rank's part          gpu            what is published of GPUs
 //! smaller  settings that take less           state_bytes    what a training holds
 //! host_update  what an optimizer on the host adds   host_room   whether the host has room
+//! micro_batch  tokens of a pass with `auto`
 //! ```
 
 mod clock;
@@ -20,6 +21,7 @@ mod host_update;
 pub(crate) mod lengths;
 pub(crate) mod memory;
 pub(crate) mod memory_check;
+pub(crate) mod micro_batch;
 pub(crate) mod rates;
 pub(crate) mod smaller;
 mod state_bytes;

@@ -14,9 +14,11 @@ pub(crate) fn smaller(settings: &TrainSettings) -> Vec<(Vec<String>, TrainSettin
         set.push("recompute=true".to_owned());
         found.push((set.clone(), settings.clone()));
     }
-    while settings.micro_batch_tokens > memory::longest_pair(&settings).max(1) {
-        settings.micro_batch_tokens /= 2;
-        let tokens = format!("micro_batch_tokens={}", settings.micro_batch_tokens);
+    let mut tokens = settings.micro_batch_tokens.or_standard();
+    while tokens > memory::longest_pair(&settings).max(1) {
+        tokens /= 2;
+        settings.micro_batch_tokens = tokens.into();
+        let tokens = format!("micro_batch_tokens={tokens}");
         found.push((set.iter().cloned().chain([tokens]).collect(), settings.clone()));
     }
     found

@@ -92,6 +92,9 @@ pub fn render(summary: &RunSummary) -> String {
     }
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
+        if let Some(tokens) = one.micro_batch_tokens {
+            text.push_str(&format!("iteration {}: trained in passes of at most {tokens} tokens\n", one.iteration));
+        }
         if let Some(warning) = &one.length_warning {
             text.push_str(&wrapped(&format!("iteration {}: warning: {warning}", one.iteration), 0));
         }
@@ -147,6 +150,7 @@ mod tests {
             iteration: 1,
             win_rate_first: Some(0.625),
             identical_pairs: 3,
+            micro_batch_tokens: Some(8192),
             length_warning: Some("answers grew".into()),
             seconds: 90.0,
             ..Default::default()
@@ -165,6 +169,7 @@ mod tests {
         assert!(text.contains("selfplay resume runs/x"));
         assert!(text.contains("iteration 1: warning: answers grew\n"), "{text}");
         assert!(text.contains("iteration 1: pairs that teach nothing: 3 with the same tokens"), "{text}");
+        assert!(text.contains("iteration 1: trained in passes of at most 8192 tokens\n"), "{text}");
         summary.finished = true;
         assert!(!render(&summary).contains("resume"));
     }

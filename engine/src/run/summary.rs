@@ -134,6 +134,9 @@ pub struct IterationSummary {
     pub identical_pairs: usize,
     /// Optimizer steps.
     pub steps: usize,
+    /// Tokens of a training pass at most, where it is not `train.micro_batch_tokens` that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
 }
 
 /// `start` of `show --json`.

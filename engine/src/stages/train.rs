@@ -146,6 +146,9 @@ fn describe(summary: &TrainSummary) -> String {
     if summary.identical > 0 {
         text.push_str(&format!(", {} with the same tokens twice", summary.identical));
     }
+    if let Some(tokens) = summary.micro_batch_tokens {
+        text.push_str(&format!(", in passes of at most {tokens} tokens"));
+    }
     text
 }
 

@@ -19,5 +19,6 @@ mod worker;
 
 pub use gradients::BatchGradients;
 pub use pages::{BLOCKS_THERE, PagedGradients};
+pub(crate) use need::StateNeed;
 pub use place::StatePlace;
 pub use updates::HostUpdates;

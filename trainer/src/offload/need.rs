@@ -12,15 +12,15 @@ use crate::trained::trained;
 
 /// Bytes of a training beside its weights.
 #[derive(Clone, Debug)]
-pub(super) struct StateNeed {
+pub(crate) struct StateNeed {
     /// State and masters, on the device.
     pub(super) state: u64,
     /// The sums of all gradients.
-    pub(super) gradients: u64,
+    pub(crate) gradients: u64,
     /// Those that the device has where the host keeps the blocks'.
-    pub(super) paged: u64,
-    /// A pass, a chunk of the head.
-    pub(super) pass: u64,
+    pub(crate) paged: u64,
+    /// A pass that keeps the least, a chunk of the head.
+    pub(crate) pass: u64,
     /// State and masters, on the host, which has one of every number.
     pub(super) host_state: u64,
     /// The same with state in eight bits, where it has more; with the key's value.
@@ -34,7 +34,7 @@ impl StateNeed {
     ///
     /// # Errors
     /// As [`attention_bytes`].
-    pub(super) fn of(decoder: &Decoder, settings: &TrainSettings, ranks: u64) -> Result<Self, TrainError> {
+    pub(crate) fn of(decoder: &Decoder, settings: &TrainSettings, ranks: u64) -> Result<Self, TrainError> {
         let (shape, dtype) = (decoder.architecture(), decoder.dtype());
         let parameters = decoder.parameters();
         let numbers = trained(parameters).map(|(_, p)| p.value.elem_count() as u64).sum::<u64>();
@@ -47,8 +47,8 @@ impl StateNeed {
         let there = blocks.iter().max().map_or(0, |largest| largest * BLOCKS_THERE as u64);
         let resident = numbers - blocks.iter().sum::<u64>();
         let masters = if dtype.size_in_bytes() < 4 { 4 } else { 0 };
-        let tokens = settings.micro_batch_tokens as u64;
-        let kept = tokens * (shape.training_values(KeepPlan::LEAST) * dtype.size_in_bytes()) as u64;
+        let tokens = settings.micro_batch_tokens.or_standard();
+        let kept = tokens as u64 * (shape.training_values(KeepPlan::LEAST) * dtype.size_in_bytes()) as u64;
         let logits = head_bytes(shape.vocab_size, usize::MAX, dtype, true);
         let on_host =
             |settings: &TrainSettings| (4 * numbers + settings.state_bytes(numbers)).div_ceil(ranks);
@@ -61,12 +61,26 @@ impl StateNeed {
             state: (numbers * masters + settings.state_bytes(numbers)) / ranks,
             gradients: 4 * numbers,
             paged: 4 * (resident + there).min(numbers),
-            pass: kept + logits + attention_bytes(decoder, settings.micro_batch_tokens)?,
+            pass: kept + logits + attention_bytes(decoder, tokens)?,
             host_state: on_host(settings),
             in_eight_bits: in_eight_bits
                 .map(|optimizer| (optimizer, on_host(&TrainSettings { optimizer, ..settings.clone() }))),
             is_adapter: settings.lora.is_some(),
         })
+    }
+
+    /// Bytes of the device that are taken beside weights and passes, with the state in `place`.
+    pub(crate) fn on_device(&self, place: StatePlace) -> u64 {
+        match place {
+            StatePlace::Device => self.state + self.gradients,
+            StatePlace::Host => self.gradients,
+            StatePlace::HostWithGradients => self.paged,
+        }
+    }
+
+    /// Whether gradients on the host leave the device anything: not where no block is trained.
+    pub(crate) fn has_pages(&self) -> bool {
+        self.paged < self.gradients
     }
 
     /// Where it all goes with so many bytes free on the device.

@@ -52,6 +52,9 @@ pub(crate) struct CheckpointState {
     /// Parts that each batch was cut into (one per rank); another number gives other last bits. One is left out.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub parts: usize,
+    /// Tokens of a pass at most, where it is not the settings that say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
     /// SHA-256 of the tensors' files; an earlier selfplay wrote none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<TensorHashes>,
@@ -89,6 +92,7 @@ impl CheckpointState {
             position: step % per_epoch,
             threads: rayon::current_num_threads(),
             parts,
+            micro_batch_tokens: None,
             sha256: None,
             identity,
         }
@@ -229,6 +233,18 @@ impl<'a> TensorFiles<'a> {
     }
 }
 
+/// Tokens of a pass at most, as the newest checkpoint in `folder` has recorded them; whether it is this run's shows when it is read.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn recorded_pass(folder: &Path) -> Result<Option<usize>, TrainError> {
+    let Some(found) = latest(folder)? else { return Ok(None) };
+    // What is wrong with the file is told by whoever reads all of it.
+    let state = std::fs::read(found.path.join(STATE)).ok();
+    let state: Option<CheckpointState> = state.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(state.and_then(|state| state.micro_batch_tokens))
+}
+
 /// Reads a checkpoint's state; `parts`: of the run's batches.
 ///
 /// # Errors
@@ -325,6 +341,10 @@ mod tests {
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<CheckpointState>(&json).unwrap(), state);
         assert!(!json.contains("parts"));
+        assert!(!json.contains("micro_batch_tokens"));
+        let halved = CheckpointState { micro_batch_tokens: Some(512), ..state };
+        let json = serde_json::to_string(&halved).unwrap();
+        assert_eq!(serde_json::from_str::<CheckpointState>(&json).unwrap(), halved);
         let of_two = CheckpointState::after(7, 3, 2, identity);
         let json = serde_json::to_string(&of_two).unwrap();
         assert_eq!(serde_json::from_str::<CheckpointState>(&json).unwrap(), of_two);

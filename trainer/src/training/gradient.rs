@@ -13,7 +13,7 @@ use crate::collective::{Collective, add_to, agree};
 use crate::loss::PairLogProbs;
 use crate::objectives::{BatchReport, Objective, Part};
 use crate::offload::{BatchGradients, HostUpdates, StatePlace};
-use crate::settings::Recompute;
+use crate::settings::{MicroBatchTokens, Recompute};
 use crate::zero::Shards;
 
 /// The gradients that the loop owns.
@@ -23,10 +23,27 @@ pub(super) struct StepGradient {
     part: Option<BatchGradients>,
     /// What passes may keep for their backward.
     memory: ActivationMemory,
+    /// What the settings say of the passes' size.
+    settings: MicroBatchTokens,
     /// Where ranks hold some of it each.
     shards: Option<Arc<Shards>>,
     /// Where the host moves weights beside the passes.
     updates: Option<Arc<HostUpdates>>,
+}
+
+/// What passes keep, and how large they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PassSizes {
+    pub(super) recompute: Recompute,
+    pub(super) tokens: MicroBatchTokens,
+    /// In the place of the settings' tokens.
+    pub(super) bound: Option<usize>,
+}
+
+impl PassSizes {
+    fn memory(self) -> ActivationMemory {
+        ActivationMemory::new(self.recompute).bounded(self.bound)
+    }
 }
 
 /// A batch, its model, and what passes may keep.
@@ -64,10 +81,10 @@ impl Division {
 }
 
 impl StepGradient {
-    /// Room for the gradients of every trainable parameter, where `place` has them; passes keep what `recompute` says.
+    /// Room for the gradients of every trainable parameter, where `place` has them; passes keep and have what `sizes` say.
     pub(super) fn new(
         decoder: &Decoder,
-        recompute: Recompute,
+        sizes: PassSizes,
         place: StatePlace,
         collective: &dyn Collective,
     ) -> Result<Self, TrainError> {
@@ -78,16 +95,22 @@ impl StepGradient {
             true => Some(Arc::new(HostUpdates::new(decoder, &sum)?)),
             false => None,
         };
-        let memory = ActivationMemory::new(recompute).reserving(sum.coming_bytes());
-        Ok(Self { sum, part: None, memory, shards: None, updates })
+        let memory = sizes.memory().reserving(sum.coming_bytes());
+        let settings = sizes.tokens;
+        Ok(Self { sum, part: None, memory, settings, shards: None, updates })
     }
 
     /// As [`StepGradient::new`], of ranks that hold some of it each; `sum` as [`Shards::open`] has made it.
-    pub(super) fn of_shards(shards: Arc<Shards>, sum: Gradients, recompute: Recompute) -> Self {
+    pub(super) fn of_shards(shards: Arc<Shards>, sum: Gradients, sizes: PassSizes) -> Self {
         // What the next passes take: this rank's ranges, and the largest segment whole.
-        let memory = ActivationMemory::new(recompute).reserving(shards.coming_bytes());
+        let memory = sizes.memory().reserving(shards.coming_bytes());
         let sum = BatchGradients::Device(sum);
-        Self { sum, part: None, memory, shards: Some(shards), updates: None }
+        Self { sum, part: None, memory, settings: sizes.tokens, shards: Some(shards), updates: None }
+    }
+
+    /// Tokens of a pass at most, where it is not the settings that say so: chosen, recorded or halved.
+    pub(super) fn pass_bound(&self) -> Option<usize> {
+        self.memory.bound()
     }
 
     /// Of the whole batch, once [`StepGradient::take`] is done; where ranks hold some of it each, it is theirs.
@@ -117,8 +140,9 @@ impl StepGradient {
         batch: &[usize],
     ) -> Result<BatchReport, TrainError> {
         let division = Division::of(objective, collective, batch);
-        let Self { sum, part, memory, shards, updates } = self;
-        let keepers = Keepers { shards: shards.as_deref(), updates: updates.as_deref() };
+        let Self { sum, part, memory, settings, shards, updates } = self;
+        let keepers =
+            Keepers { shards: shards.as_deref(), updates: updates.as_deref(), settings: *settings };
         let whole = WholeBatch { decoder, batch, memory };
         let log_probs = match division.parts.len() > 1 && objective.needs_whole_batch() {
             true => Some(batch_log_probs(objective, collective, &whole, &division)?),
@@ -154,7 +178,8 @@ impl StepGradient {
         is_finite: impl Fn(&Gradients) -> bool,
     ) -> Result<Option<usize>, TrainError> {
         let memory = &self.memory;
-        let keepers = Keepers { shards: None, updates: self.updates.as_deref() };
+        let keepers =
+            Keepers { shards: None, updates: self.updates.as_deref(), settings: self.settings };
         let mut find = |sum: &mut BatchGradients| -> Result<Option<usize>, TrainError> {
             for (place, example) in batch.iter().enumerate() {
                 keepers.clear(sum)?;
@@ -198,6 +223,8 @@ struct Sums<'a> {
 struct Keepers<'a> {
     shards: Option<&'a Shards>,
     updates: Option<&'a HostUpdates>,
+    /// What the settings say of the passes' size.
+    settings: MicroBatchTokens,
 }
 
 impl Keepers<'_> {
@@ -258,8 +285,8 @@ fn accumulate<'p>(
     Ok(reports)
 }
 
-/// The gradient of one part, into zeros. Out of memory, it is taken again from zero with less kept, as long as there is less
-/// to keep, no other rank has any of it yet, and no weight has moved by it.
+/// The gradient of one part, into zeros. Out of memory, it is taken again from zero with less kept, and then in smaller passes, as long as
+/// there is less to keep or a pass to divide, no other rank has any of it yet, and no weight has moved by it.
 fn part_gradient(
     objective: &mut dyn Objective,
     part: Part<'_>,
@@ -268,7 +295,9 @@ fn part_gradient(
 ) -> Result<BatchReport, TrainError> {
     loop {
         match objective.accumulate(part, zeros.added_to()) {
-            Err(error) if keepers.can_begin_again() && part.memory.back_off(&error) => {
+            Err(error)
+                if keepers.can_begin_again() && part.memory.back_off(&error, keepers.settings) =>
+            {
                 keepers.clear(zeros)?
             }
             other => return other,

@@ -44,6 +44,9 @@ pub struct StepMetrics {
     /// Mean loss over the held-out examples after the step, where it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_loss: Option<f64>,
+    /// Tokens of a pass at most, where it is not `micro_batch_tokens` that says so: with `auto`, or after a device had not the memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_batch_tokens: Option<usize>,
 }
 
 /// Accuracy on held-out comparisons after an epoch; a line of `accuracy.jsonl`.
@@ -152,6 +155,7 @@ mod tests {
             kl: None,
             clipped: None,
             val_loss: None,
+            micro_batch_tokens: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod division;
 mod gradient;
 mod lr_schedule;
 mod metrics;
+mod pass_size;
 mod run;
 mod sharded;
 mod shuffle;

@@ -74,4 +74,6 @@ pub struct TrainSummary {
     pub identical: usize,
     /// Held-out accuracy per epoch (preference models).
     pub accuracy: Vec<EpochAccuracy>,
+    /// Tokens of a pass at most at the end, where it is not `micro_batch_tokens` that says so.
+    pub micro_batch_tokens: Option<usize>,
 }

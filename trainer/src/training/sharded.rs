@@ -86,6 +86,7 @@ impl LoopState {
             true => {
                 let (per_epoch, identity) = (self.plan.per_epoch, self.identity.clone());
                 let state = CheckpointState::after(self.done, per_epoch, collective.parts(), identity);
+                let state = CheckpointState { micro_batch_tokens: self.pass_bound, ..state };
                 checkpoint::save_with(run.folder, &state, |weights, optimizer| {
                     write(Some((weights, optimizer)))
                 })

@@ -46,6 +46,8 @@ pub(super) struct LoopState {
     shards: Option<Arc<Shards>>,
     /// Where the host moves weights beside the passes: what does, from the first step on.
     pub(super) updates: Option<Arc<HostUpdates>>,
+    /// Tokens of a pass at most, where it is not the settings that say so. It is a part of the state: whoever goes on has the same passes.
+    pub(super) pass_bound: Option<usize>,
 }
 
 /// What the optimizer moves, and where it is.
@@ -97,6 +99,7 @@ impl LoopState {
             order: None,
             shards,
             updates: None,
+            pass_bound: None,
         };
         if let Some(shards) = state.shards.clone() {
             state.resume_shards(&shards, decoder, run)?;
@@ -180,6 +183,7 @@ impl LoopState {
             updates.begin(optimizer, parameters, grads.sum(), learning_rate, max_norm)?;
         }
         let report = grads.take(decoder, objective, run.collective, &batch)?;
+        self.pass_bound = grads.pass_bound();
         if report.not_finite.is_some() || !report.loss.is_finite() {
             return Err(not_finite(objective, &batch, step, Quantity::Loss, report.not_finite));
         }
@@ -226,7 +230,8 @@ impl LoopState {
             }
         }
         self.done = step;
-        Ok(step_metrics(step, &report, grad_norm, learning_rate, started))
+        let metrics = step_metrics(step, &report, grad_norm, learning_rate, started);
+        Ok(StepMetrics { micro_batch_tokens: self.pass_bound, ..metrics })
     }
 
     /// Writes the step's line of metrics, on rank 0.
@@ -303,6 +308,7 @@ impl LoopState {
         log.sync()?;
         let parts = run.collective.parts();
         let state = CheckpointState::after(self.done, self.plan.per_epoch, parts, self.identity.clone());
+        let state = CheckpointState { micro_batch_tokens: self.pass_bound, ..state };
         checkpoint::save(run.folder, &state, decoder.parameters(), &optimizer_tensors(&self.optimizer))?;
         self.saved = Some(self.done);
         checkpoint::retain(run.folder, run.keep_checkpoints)
@@ -330,6 +336,7 @@ fn step_metrics(
         tokens: report.tokens,
         seconds: started.elapsed().as_secs_f64(),
         val_loss: None,
+        micro_batch_tokens: None,
     }
 }
 

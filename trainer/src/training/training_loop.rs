@@ -8,8 +8,9 @@
 use selfplay_model::{Decoder, Gradients};
 use selfplay_records::{Problems, atomic};
 
-use super::gradient::StepGradient;
+use super::gradient::{PassSizes, StepGradient};
 use super::metrics::{StepMetrics, read_lines};
+use super::pass_size;
 use super::run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
 use super::state::{LoopState, Placed, metrics_path};
 use super::validation::Validation;
@@ -75,7 +76,14 @@ fn train_objective(
     }
     let stage = settings.zero.to_string();
     same_on_all(collective, "settings", &stage)?;
-    let opened = agree(collective, open(decoder, &settings, run))?;
+    let bound = pass_size::settle(decoder, objective, &settings, run)?;
+    // With the tokens that its passes have.
+    let sized = match bound {
+        Some(tokens) => TrainSettings { micro_batch_tokens: tokens.into(), ..settings.clone() },
+        None => settings.clone(),
+    };
+    let opened = agree(collective, open(decoder, &sized, run))?;
+    let opened = Opened { pass_bound: bound, ..opened };
     let Some(shards) = opened.placed.shards.clone() else {
         let outcome = train_opened(decoder, objective, &settings, run, opened);
         decoder.set_segment_hooks(None);
@@ -107,14 +115,20 @@ fn train_opened(
     opened: Opened,
 ) -> Result<TrainOutcome, TrainError> {
     let collective = run.collective;
-    let Opened { placed, gradients } = opened;
+    let Opened { placed, gradients, pass_bound } = opened;
     let place = placed.place;
+    let sizes = PassSizes {
+        recompute: settings.recompute,
+        tokens: settings.micro_batch_tokens,
+        bound: pass_bound,
+    };
     let mut grads = placed
         .shards
         .clone()
         .zip(gradients)
-        .map(|(shards, gradients)| StepGradient::of_shards(shards, gradients, settings.recompute));
+        .map(|(shards, gradients)| StepGradient::of_shards(shards, gradients, sizes));
     let mut state = LoopState::start(decoder, objective, settings, run, placed)?;
+    state.pass_bound = pass_bound;
     state.warn_of_no_rate(settings.warmup_ratio);
     let begun = if is_first(collective) { objective.begin(run, state.done) } else { Ok(()) };
     agree(collective, begun)?;
@@ -135,7 +149,7 @@ fn train_opened(
         let grads = match &mut grads {
             Some(grads) => grads,
             none => {
-                let made = StepGradient::new(decoder, settings.recompute, place, collective);
+                let made = StepGradient::new(decoder, sizes, place, collective);
                 let made = agree(collective, made)?;
                 if let Some(hooks) = made.hooks() {
                     decoder.set_segment_hooks(Some(hooks));
@@ -156,7 +170,8 @@ fn train_opened(
     }
     agree(collective, state.checkpoint(decoder, run))?;
     validation.restore_best(decoder, run, &state)?;
-    summary(objective, run, state.done).map(TrainOutcome::Finished)
+    let summary = summary(objective, run, state.done)?;
+    Ok(TrainOutcome::Finished(TrainSummary { micro_batch_tokens: state.pass_bound, ..summary }))
 }
 
 /// The checks before anything is computed.
@@ -183,6 +198,8 @@ struct Opened {
     placed: Placed,
     /// Of a step, where ranks hold some of them each.
     gradients: Option<Gradients>,
+    /// Tokens of a pass at most, where it is not the settings that say so.
+    pass_bound: Option<usize>,
 }
 
 /// The run's folder, and what the optimizer moves: whose memory has it, and which rank.
@@ -193,13 +210,13 @@ fn open(decoder: &mut Decoder, settings: &TrainSettings, run: &TrainRun<'_>) -> 
     let place = StatePlace::of(decoder, settings, run.collective)?;
     if let Some((shards, gradients)) = Shards::open(decoder, settings, run.collective, place.is_host())? {
         let placed = Placed { place, shards: Some(shards) };
-        return Ok(Opened { placed, gradients: Some(gradients) });
+        return Ok(Opened { placed, gradients: Some(gradients), pass_bound: None });
     }
     match place.is_host() {
         true => decoder.parameters_mut().keep_masters_on_host()?,
         false => decoder.parameters_mut().keep_masters()?,
     }
-    Ok(Opened { placed: Placed { place, shards: None }, gradients: None })
+    Ok(Opened { placed: Placed { place, shards: None }, gradients: None, pass_bound: None })
 }
 
 /// The first of `problems` as an error; a recipe reports all of them before.

@@ -41,11 +41,13 @@ pub(super) struct ClusterTarget {
 /// # Errors
 /// A model's configuration or a file of prompts that is wrong; GPUs that no nodes can have; a number of GPUs that nothing fits.
 pub(super) fn plan(recipe: &Recipe, args: &ClusterArgs, target: &ClusterTarget) -> Result<()> {
-    let shapes = RunShapes::load(recipe)?;
+    let mut shapes = RunShapes::load(recipe)?;
     let counted = prompts(recipe)?;
     let each = counted.map_or(UNIT, |all| all.div_ceil(recipe.iterations.max(1) as u64));
     let gpu = args.gpu.unwrap_or(GpuModel::MEASURED);
     let device = if target.device == DeviceChoice::Cpu { DeviceChoice::Cuda(0) } else { target.device };
+    let memory = target.memory.map_or(gpu.memory, ByteSize::bytes);
+    shapes.settle_passes(device, Some(memory));
     let asked = Asked {
         planned: Planned {
             recipe: &shapes.recipe,
@@ -55,7 +57,7 @@ pub(super) fn plan(recipe: &Recipe, args: &ClusterArgs, target: &ClusterTarget) 
         },
         shapes: &shapes,
         gpu,
-        memory: target.memory.map_or(gpu.memory, ByteSize::bytes),
+        memory,
         rates: &target.rates,
         work: OutlookWork {
             prompts: usize::try_from(each).unwrap_or(usize::MAX),

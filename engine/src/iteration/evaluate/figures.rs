@@ -48,7 +48,7 @@ impl Figures {
         samples: &[Candidates],
     ) -> Result<Self, EngineError> {
         let rows = prompt_responses(samples);
-        let budget = session.recipe.train.micro_batch_tokens;
+        let budget = session.recipe.train.micro_batch_tokens.or_standard();
         let runs: Vec<Vec<usize>> =
             log_prob_chunks(&rows, budget).into_iter().map(Iterator::collect).collect();
         let figure = HeldOutFigure::NewLogProbs;

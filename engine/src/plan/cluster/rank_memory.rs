@@ -68,7 +68,7 @@ pub(super) fn rank_memory(
     }
     if form.gradient_shares(ranks) > 1 {
         let pairs = Lengths::of(recipe, models.policy).pair();
-        let micro = micro_batches(part.batch_size as f64, pairs, part.micro_batch_tokens);
+        let micro = micro_batches(part.batch_size as f64, pairs, part.micro_batch_tokens.or_standard());
         match micro > 1.0 {
             true => bytes.add("all gradients, undivided", state.gradients),
             false => bytes.add("gradients of two segments, undivided", 4 * segments.gradients()),

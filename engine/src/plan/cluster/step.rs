@@ -46,7 +46,7 @@ impl StepPlan<'_> {
 
     /// Micro-batches of `pairs` pairs.
     fn micro_batches(&self, pairs: f64) -> f64 {
-        micro_batches(pairs, self.clock.pair_tokens(), self.recipe.train.micro_batch_tokens)
+        micro_batches(pairs, self.clock.pair_tokens(), self.recipe.train.micro_batch_tokens.or_standard())
     }
 
     /// The collectives of a step over `pairs` pairs.

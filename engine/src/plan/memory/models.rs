@@ -51,7 +51,7 @@ impl<'a> Models<'a> {
         Self { policy, preference, policy_dtype, policy_quantized, preference_dtype, device }
     }
 
-    pub(super) fn on_gpu(&self) -> bool {
+    pub(in crate::plan) fn on_gpu(&self) -> bool {
         self.device != DeviceChoice::Cpu
     }
 

@@ -56,7 +56,7 @@ pub(crate) fn longest_pair(settings: &TrainSettings) -> usize {
 /// Tokens of a forward pass at most: a micro-batch, or one pair that is longer; never more than a batch of pairs.
 pub(crate) fn pass_tokens(settings: &TrainSettings) -> usize {
     let pair = longest_pair(settings);
-    let most = settings.micro_batch_tokens.max(pair);
+    let most = settings.micro_batch_tokens.or_standard().max(pair);
     match settings.loss.examples() {
         // A batch of groups has as many responses as are sampled, each a pass of its own at most.
         ExampleKind::Groups => most,

@@ -119,7 +119,7 @@ impl Job<'_> {
         let train = &self.recipe.train;
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
         // A loss of the whole batch wants all log-probs before the first gradient.
-        let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens;
+        let first = needs_whole_batch(train.loss) && batch > train.micro_batch_tokens.or_standard();
         // Frozen weights pass a gradient on and have none of their own.
         let backward = if train.lora.is_some() { 1.0 } else { 2.0 };
         StepPasses { first: f64::from(u8::from(first)), forward: 1.0, backward: backward + self.again() }

@@ -12,7 +12,7 @@ impl Job<'_> {
         let most = train.max_steps.map_or(f64::INFINITY, |steps| steps as f64);
         let steps = self.steps(prompts).min(most);
         let batch = train.batch_size.saturating_mul(self.lengths.pair());
-        let micro_batches = batch.div_ceil(train.micro_batch_tokens.max(1)).max(1) as f64;
+        let micro_batches = batch.div_ceil(train.micro_batch_tokens.or_standard().max(1)).max(1) as f64;
         let of_step = self.passes();
         let pass = passes.unwrap_or(0.0) / steps.max(1.0) / micro_batches / of_step.total();
         let step = StepOnHost {

@@ -149,7 +149,7 @@ fn rows_of(
             response: one.ids.clone(),
         })
         .collect();
-    let computed = log_probs(policy, &rows, place.recipe().train.micro_batch_tokens)?;
+    let computed = log_probs(policy, &rows, place.recipe().train.micro_batch_tokens.or_standard())?;
     let computed: Vec<Vec<f32>> = computed.into_iter().map(|row| row.tokens).collect();
     compare(&drawn, &computed)?;
     let mut responses = drawn.into_iter().zip(computed).map(|(one, log_probs)| Response {

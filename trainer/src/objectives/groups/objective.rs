@@ -105,7 +105,7 @@ impl GroupObjective {
     fn pass<'a>(&self, policy: &'a str, run: &'a TrainRun<'_>, folder: &'a std::path::Path) -> TokenPass<'a> {
         TokenPass {
             policy,
-            micro_batch_tokens: self.settings.micro_batch_tokens,
+            micro_batch_tokens: self.settings.micro_batch_tokens.or_standard(),
             folder,
             stop: run.stop,
             collective: run.collective,
@@ -237,7 +237,7 @@ impl Objective for GroupObjective {
             tokens: groups.iter().map(TokenGroup::tokens).sum(),
             ..BatchReport::default()
         };
-        let micros = micro_batches(&lengths, self.settings.micro_batch_tokens);
+        let micros = micro_batches(&lengths, part.memory.tokens(self.settings.micro_batch_tokens));
         for (number, micro) in micros.iter().enumerate() {
             grads.set_last(number + 1 == micros.len());
             let own: Vec<Member<'_>> = micro.iter().map(|&member| members[member]).collect();

@@ -108,7 +108,7 @@ impl PairObjective {
     ) -> ReferencePass<'a> {
         ReferencePass {
             policy: "",
-            micro_batch_tokens: self.settings.micro_batch_tokens,
+            micro_batch_tokens: self.settings.micro_batch_tokens.or_standard(),
             loss_tokens: self.settings.loss_tokens,
             folder,
             stop: run.stop,
@@ -190,7 +190,7 @@ impl PairObjective {
             is_first: part.is_first,
             loss: &self.loss,
             pass: MicroBatches {
-                tokens: self.settings.micro_batch_tokens,
+                tokens: part.memory.tokens(self.settings.micro_batch_tokens),
                 memory: part.memory,
                 loss_tokens: self.settings.loss_tokens,
             },

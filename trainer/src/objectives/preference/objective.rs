@@ -140,7 +140,7 @@ impl PreferenceObjective {
         let held_out = self.comparisons.held_out();
         let lengths: Vec<usize> = held_out.clone().map(|place| self.comparisons.tokens(place)).collect();
         let mut scores = vec![0.0; lengths.len()];
-        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens.or_standard());
         for micro in micros.iter().skip(rank).step_by(world) {
             let members = self.comparisons.all(micro.iter().map(|&index| held_out.start + index))?;
             let packed = pack_comparisons(members.iter());
@@ -214,7 +214,7 @@ impl Objective for PreferenceObjective {
         let rewards = self.settings.preference.kind != PreferenceHeadKind::Gpm;
         let (mut chosen_sum, mut rejected_sum) = (0.0, 0.0);
         let mut report = BatchReport { tokens: lengths.iter().sum(), ..BatchReport::default() };
-        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        let micros = micro_batches(&lengths, part.memory.tokens(self.settings.train.micro_batch_tokens));
         for (number, micro) in micros.iter().enumerate() {
             grads.set_last(number + 1 == micros.len());
             let packed = pack_comparisons(micro.iter().map(|&member| &comparisons[member]));

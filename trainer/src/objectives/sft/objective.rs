@@ -42,7 +42,7 @@ impl SftObjective {
     fn holdout_sums(&self, decoder: &Decoder, rank: usize, world: usize) -> Result<Vec<f64>, TrainError> {
         let holdout = &self.set.holdout;
         let lengths: Vec<usize> = holdout.iter().map(|&place| self.set.tokens_of(place)).collect();
-        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens.or_standard());
         let mut sums = vec![0.0; micros.len()];
         for number in (rank..micros.len()).step_by(world) {
             let examples: Vec<SftExample> = micros[number]
@@ -122,7 +122,7 @@ impl Objective for SftObjective {
         let lengths: Vec<usize> = members.iter().map(|&(place, _)| set.tokens_of(place)).collect();
         let mut report =
             BatchReport { tokens: lengths.iter().sum(), logp_chosen: Some(0.0), ..BatchReport::default() };
-        let micros = micro_batches(&lengths, self.settings.train.micro_batch_tokens);
+        let micros = micro_batches(&lengths, part.memory.tokens(self.settings.train.micro_batch_tokens));
         for (number, micro) in micros.iter().enumerate() {
             grads.set_last(number + 1 == micros.len());
             let examples: Vec<SftExample> =

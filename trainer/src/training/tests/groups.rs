@@ -101,7 +101,7 @@ fn the_gradient_is_that_of_a_plain_loop_over_single_responses() {
     let largest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
     assert!(largest > 0.0);
     for micro_batch_tokens in [10_000, 9] {
-        let settings = TrainSettings { micro_batch_tokens, ..settings.clone() };
+        let settings = TrainSettings { micro_batch_tokens: micro_batch_tokens.into(), ..settings.clone() };
         let mut objective = GroupObjective::new(groups.clone(), &settings);
         let memory = ActivationMemory::new(Recompute::Always);
         // Two parts, as two ranks would have them.
@@ -250,7 +250,7 @@ fn unpaired_responses_train_and_resume_bit_identical() {
         loss: LossKind::Kto,
         epochs: 6,
         batch_size: 4,
-        micro_batch_tokens: 30,
+        micro_batch_tokens: 30.into(),
         checkpoint_every: 3,
         undesirable_weight: Some(1.5),
         ..settings()

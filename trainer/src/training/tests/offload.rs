@@ -4,7 +4,7 @@ use super::*;
 
 fn settings_of(offload: Offload, optimizer: OptimizerKind) -> TrainSettings {
     // Several micro-batches to a step.
-    TrainSettings { offload, optimizer, micro_batch_tokens: 24, checkpoint_every: 2, ..settings() }
+    TrainSettings { offload, optimizer, micro_batch_tokens: 24.into(), checkpoint_every: 2, ..settings() }
 }
 
 /// The lines of metrics, without times.
@@ -116,7 +116,7 @@ fn preference_models_are_moved_beside_their_passes_too() {
             let folder = tempfile::tempdir().unwrap();
             let train = TrainSettings {
                 max_grad_norm,
-                micro_batch_tokens: 40,
+                micro_batch_tokens: 40.into(),
                 epochs: 2,
                 ..settings_of(offload, OptimizerKind::AdamW)
             };

@@ -16,7 +16,7 @@ fn sft_learns_a_constant_reply_and_resumes() {
     let settings = TrainSettings {
         batch_size: 6,
         epochs: 15,
-        micro_batch_tokens: 20,
+        micro_batch_tokens: 20.into(),
         learning_rate: 1e-2,
         ..settings()
     };
@@ -53,7 +53,7 @@ fn preference_models_learn_which_token_is_better() {
             train: TrainSettings {
                 batch_size: 12,
                 epochs: 8,
-                micro_batch_tokens: 40,
+                micro_batch_tokens: 40.into(),
                 learning_rate: 3e-3,
                 ..settings()
             },
@@ -97,7 +97,7 @@ fn a_preference_models_gradient_agrees_with_a_directional_difference() {
     let settings = PreferenceTrainSettings {
         train: TrainSettings {
             batch_size: 5,
-            micro_batch_tokens: 16,
+            micro_batch_tokens: 16.into(),
             warmup_ratio: 1.0,
             epochs: 1,
             save_initial_gradients: true,

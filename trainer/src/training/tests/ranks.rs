@@ -136,7 +136,7 @@ pub(super) fn short() -> TrainSettings {
         optimizer: OptimizerKind::AdamW,
         learning_rate: 1e-4,
         epochs: 2,
-        micro_batch_tokens: 20,
+        micro_batch_tokens: 20.into(),
         ..settings()
     }
 }

@@ -28,6 +28,7 @@ fn step(step: usize) -> StepMetrics {
         tokens: 100,
         seconds: 1.5,
         val_loss: None,
+        micro_batch_tokens: None,
         kl: None,
         clipped: None,
     }
