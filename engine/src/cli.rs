@@ -4,32 +4,16 @@
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
+use crate::built;
 use crate::command_line::{COMPLETE, dressed};
 use crate::commands;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
 use crate::ranks;
 
-#[cfg(feature = "cuda")]
-macro_rules! features {
-    () => {
-        "cpu cuda"
-    };
-}
-#[cfg(not(feature = "cuda"))]
-macro_rules! features {
-    () => {
-        "cpu"
-    };
-}
-
-/// The lines that `--version` prints after the number.
-const LONG_VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: ", features!(), "\ntarget: ", env!("SELFPLAY_TARGET"));
-
 /// Iterative self-play alignment of language models: prompts, candidates, preferences, pairs, policy, again.
 #[derive(Debug, Parser)]
-#[command(name = "selfplay", version, long_version = LONG_VERSION, arg_required_else_help = true)]
+#[command(name = "selfplay", version, long_version = built::long_version(), arg_required_else_help = true)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]

@@ -17,7 +17,8 @@
 //! console/     lines, bars, units                      process/    allocator, signals that end a process
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
-//! command_line/  examples and completions of all commands      differing   which settings an output was begun with, and are others now
+//! command_line/  examples and completions of all commands      built        what the binary was built with
+//! differing   which settings an output was begun with, and are others now
 //! own_names    names by which a command knows its own files    secrets     what looks like a token
 //! ```
 //!
@@ -124,6 +125,7 @@
 //! ```
 
 mod bench;
+mod built;
 mod card;
 mod chain;
 pub mod cli;

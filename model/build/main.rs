@@ -55,6 +55,9 @@ fn compile(out: &Path) -> Result<(), String> {
     if own == "90a" {
         println!("cargo::rustc-cfg=selfplay_sm90a");
     }
+    let digits = capability.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    let (major, minor) = digits.split_at(digits.len() - 1);
+    println!("cargo::rustc-env=SELFPLAY_COMPUTE_CAPABILITY={major}.{minor}");
     let output = Command::new(&nvcc)
         .args(["-fatbin", "-std=c++17", "-O3", "-lineinfo"])
         .arg(format!("-gencode=arch=compute_{own},code=sm_{own}"))

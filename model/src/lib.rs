@@ -33,7 +33,7 @@ pub mod weights;
 
 pub use architecture::{Architecture, Family, ParameterKind, StoredDtype};
 pub use batch::PackedBatch;
-pub use decoder::{Decoder, LoadOptions, Quantization, Tape};
+pub use decoder::{Decoder, LoadOptions, LoadPurpose, Quantization, Tape};
 pub use error::ModelError;
 pub use folder::{is_model_file, outward_link};
 pub use gradients::Gradients;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use selfplay_client::ClientSettings;
-use selfplay_model::Architecture;
 use selfplay_model::architecture::is_stored_in_four_bits;
+use selfplay_model::{Architecture, LoadPurpose};
 
 use crate::embedding::{self, EmbeddingKind};
 use crate::ensemble::{Ensemble, LoadedMember};
@@ -289,6 +289,17 @@ impl KindSettings {
     pub fn set_dtype(&mut self, dtype: ScoreDType) {
         if let Some(own) = self.reading_mut() {
             own.dtype = dtype;
+        }
+    }
+
+    /// Loads the model for this purpose: to be checked, its weights are looked through and not kept, and it compares nothing. An encoder's are
+    /// loaded either way.
+    pub fn set_purpose(&mut self, purpose: LoadPurpose) {
+        if let Self::Ensemble(own) = self {
+            own.members.iter_mut().for_each(|member| member.settings.kind.set_purpose(purpose));
+        }
+        if let Some(own) = self.reading_mut() {
+            own.purpose = purpose;
         }
     }
 

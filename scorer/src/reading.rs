@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device};
 use schemars::JsonSchema;
-use selfplay_model::{LoadOptions, Quantization};
+use selfplay_model::{LoadOptions, LoadPurpose, Quantization};
 use selfplay_records::Problems;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,8 @@ pub struct ReadingSettings {
     pub batch_tokens: usize,
     /// A Jinja file, for a preference model whose folder has no chat template.
     pub chat_template: Option<PathBuf>,
+    /// What the model is loaded for.
+    pub purpose: LoadPurpose,
 }
 
 impl Default for ReadingSettings {
@@ -75,6 +77,7 @@ impl Default for ReadingSettings {
             max_length: 4096,
             batch_tokens: 16_384,
             chat_template: None,
+            purpose: LoadPurpose::Compute,
         }
     }
 }
@@ -87,6 +90,7 @@ impl ReadingSettings {
             dtype: self.dtype.tensor_dtype(),
             heads,
             quantize: self.quantize.map(QuantizeForm::quantization),
+            purpose: self.purpose,
         }
     }
 

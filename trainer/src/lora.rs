@@ -58,15 +58,25 @@ fn refuse_quantized(decoder: &Decoder) -> Result<(), TrainError> {
     .into())
 }
 
-/// That a training with these settings can begin on this decoder, which is of no use for anything else afterwards.
+/// That a training with these settings can begin on this decoder, which is of no use for anything else afterwards, and may be one that was
+/// loaded to be checked.
 ///
 /// # Errors
 /// As at the beginning of the training itself.
 pub fn check_adapter(decoder: &mut Decoder, settings: &TrainSettings) -> Result<(), TrainError> {
     let mut settings = settings.clone();
-    if let Some(lora) = settings.lora.as_mut().filter(|lora| lora.init() == LoraInit::Pissa) {
+    let is_fresh = decoder.adapter().is_none();
+    let Some(lora) = settings.lora.as_mut() else {
+        // To merge an adapter refuses nothing, and takes all weights.
+        return refuse_quantized(decoder);
+    };
+    if lora.init() == LoraInit::Pissa {
         // Its beginning takes long, and is as good as another's for this.
         lora.init = None;
+    }
+    if is_fresh && lora.init().folder().is_none() {
+        // Magnitudes are of the weights, which need not be there.
+        lora.dora = None;
     }
     prepare(decoder, &settings, 0)
 }

@@ -7,6 +7,7 @@ use selfplay_model::cpu::simd::{self, Level};
 use selfplay_model::host_memory;
 
 use super::finding::{Finding, Health};
+use crate::built;
 use crate::console::units::size;
 
 /// Memory below which even a small model may not fit.
@@ -14,9 +15,8 @@ const LITTLE_MEMORY: u64 = 2 << 30;
 
 /// The version and what it was built with.
 pub(super) fn build() -> Finding {
-    let cuda = if cfg!(feature = "cuda") { "with CUDA" } else { "without CUDA" };
-    let (version, target) = (env!("CARGO_PKG_VERSION"), env!("SELFPLAY_TARGET"));
-    Finding::ok("selfplay", format!("{version}, {cuda}, {target}"))
+    let (version, features, target) = (env!("CARGO_PKG_VERSION"), built::features(), built::target());
+    Finding::ok("selfplay", format!("{version}, {features}, {target}"))
 }
 
 /// Cores and instruction set.

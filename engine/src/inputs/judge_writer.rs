@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use candle_core::Device;
-use selfplay_model::{Codec, Decoder, LoadOptions};
+use selfplay_model::{Codec, Decoder, LoadOptions, LoadPurpose};
 use selfplay_records::{HasKind, Message, Prompt};
 use selfplay_sampler::{SampleError, SampleSettings, Sampler, encode};
 use selfplay_scorer::{
@@ -35,6 +35,21 @@ pub(crate) fn load_preference_model(
         }
         _ => Ok(load(place, settings, device, None)?),
     }
+}
+
+/// That the preference model at `place` loads, without the memory of its weights.
+///
+/// # Errors
+/// As [`load_preference_model`].
+pub(crate) fn check_preference_model(
+    place: ModelPlace<'_>,
+    settings: &ScoreSettings,
+    device: &Device,
+) -> Result<(), EngineError> {
+    let mut settings = settings.clone();
+    settings.kind.set_purpose(LoadPurpose::Check);
+    settings.kind.set_iteration(1);
+    load_preference_model(place, &settings, device).map(drop)
 }
 
 /// Loads the model at `place` to write, as a judge of these settings; its answers are kept in the file `kept`.
@@ -83,13 +98,16 @@ impl SamplerWriter {
             device: device.clone(),
             dtype: settings.reading.dtype.tensor_dtype(),
             quantize: settings.reading.quantize.map(selfplay_scorer::QuantizeForm::quantization),
+            purpose: settings.reading.purpose,
             ..LoadOptions::default()
         };
         let mut decoder = Decoder::load(folder, &options)?;
         if let Some(adapter) = folders.adapter {
             decoder.load_adapter(adapter)?;
         }
-        decoder.prepare_inference()?;
+        if settings.reading.purpose == LoadPurpose::Compute {
+            decoder.prepare_inference()?;
+        }
         let stop_ids = codec.stop_ids(folder)?;
         let footprint = Footprint::of_folder(folder, kind)?;
         Ok(Self { decoder, codec, stop_ids, footprint })

@@ -95,16 +95,21 @@ impl Inputs {
         })
     }
 
-    /// Loads both models once and drops them: what is wrong with their weights shows before a folder is made. Programs are
-    /// looked up and not started.
+    /// Looks through both models' files: what is wrong with their weights, or with an adapter over them, shows before a folder is made. No
+    /// weights are kept, so that it costs neither memory nor a second load. Programs are looked up and not started.
     ///
     /// # Errors
     /// What does not load.
     pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), EngineError> {
-        let mut policy = self.starting_policy(recipe, runtime)?;
+        let mut policy = self.policy.check(recipe, &runtime.device)?;
         selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
         drop(policy);
-        self.preference_model(recipe, runtime, 1, None)?;
+        let place = preference_place(self.preference.as_ref());
+        judge_writer::check_preference_model(place, &recipe.score.settings, &runtime.device)?;
+        if let Some(files) = self.preference.as_ref().filter(|_| !runtime.device.is_cpu()) {
+            let what = files.folder.display().to_string();
+            policy::refuse_too_large(&what, self.preference_bytes(recipe)?, &runtime.device)?;
+        }
         if let Some(program) = recipe.eval.program() {
             program.check("eval.command")?;
         }

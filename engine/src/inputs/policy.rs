@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, LoadPurpose};
 use selfplay_scorer::QuantizeForm;
 use selfplay_trainer::{TrainSettings, check_fresh_adapter};
 
@@ -61,6 +61,25 @@ impl PolicySource {
         self.load_under(recipe, device, heads, self.adapter.as_deref())
     }
 
+    /// What [`PolicySource::load`] would refuse is refused, without the memory of the weights, with which nothing is computed.
+    ///
+    /// # Errors
+    /// As [`PolicySource::load`].
+    pub fn check(&self, recipe: &Recipe, device: &Device) -> Result<Decoder> {
+        let options = LoadOptions { purpose: LoadPurpose::Check, ..load_options(recipe, device) };
+        let mut decoder = load_with(recipe, &self.folder, &options)?;
+        self.adapter.as_deref().map_or(Ok(()), |folder| decoder.load_adapter(folder))?;
+        if !device.is_cpu() {
+            let shape = Architecture::load(&self.folder)?;
+            let bytes = match decoder.is_quantized() {
+                true => shape.quantized_bytes(decoder.dtype(), true),
+                false => shape.parameter_bytes(decoder.dtype()),
+            };
+            refuse_too_large(&self.folder.display().to_string(), bytes, device)?;
+        }
+        Ok(decoder)
+    }
+
     /// As [`PolicySource::load`], with another adapter over the weights.
     ///
     /// # Errors
@@ -88,13 +107,16 @@ impl PolicySource {
 /// # Errors
 /// As [`PolicySource::load`].
 pub fn load_weights(recipe: &Recipe, folder: &Path, device: &Device, heads: bool) -> Result<Decoder> {
-    let options = LoadOptions { heads, ..load_options(recipe, device) };
+    load_with(recipe, folder, &LoadOptions { heads, ..load_options(recipe, device) })
+}
+
+fn load_with(recipe: &Recipe, folder: &Path, options: &LoadOptions) -> Result<Decoder> {
     Ok(match &recipe.policy.model {
         ModelSource::Random(_) => {
-            refuse_huge(folder, device)?;
-            Decoder::random_from(folder, recipe.seed, &options)?
+            refuse_huge(folder, &options.device)?;
+            Decoder::random_from(folder, recipe.seed, options)?
         }
-        _ => Decoder::load(folder, &options)?,
+        _ => Decoder::load(folder, options)?,
     })
 }
 
@@ -108,13 +130,21 @@ pub fn load_options(recipe: &Recipe, device: &Device) -> LoadOptions {
         dtype,
         heads: false,
         quantize: recipe.policy.quantize.map(QuantizeForm::quantization),
+        purpose: LoadPurpose::Compute,
     }
 }
 
 /// That random weights of the folder's shape fit into memory.
 fn refuse_huge(folder: &Path, device: &Device) -> Result<()> {
     let bytes = random_weights(&Architecture::load(folder)?);
-    let what = format!("random:{}", folder.display());
-    too_large(&what, bytes, DeviceChoice::of(device))
+    refuse_too_large(&format!("random:{}", folder.display()), bytes, device)
+}
+
+/// That a model's weights fit into the memory of a device.
+///
+/// # Errors
+/// What does not.
+pub(super) fn refuse_too_large(what: &str, bytes: u64, device: &Device) -> Result<()> {
+    too_large(what, bytes, DeviceChoice::of(device))
         .map_or(Ok(()), |problem| Err(EngineError::failure(problem)))
 }

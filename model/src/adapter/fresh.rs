@@ -10,12 +10,13 @@
 //! W of before: \[A; A₀], \[B, −B₀]. Here W stays, and −s·B₀·A₀ is a term of its own, not trained, which is written in that
 //! converted form: the adapter of a file always belongs on the base as it is.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
 use selfplay_records::counter::{key, number};
 
 use super::start::AdapterStart;
 use super::svd::{SvdMatrix, leading};
 use super::targets::Target;
+use crate::error::ModelError;
 use crate::weights::normal;
 
 /// A and B of one term.
@@ -32,18 +33,18 @@ pub(super) struct Fresh {
     pub taken: Option<Factors>,
 }
 
-/// Fresh factors for the matrix `weight` of a module, on the CPU in f32 (f64 for a matrix of f64).
+/// Fresh factors for a module, on the CPU in f32; with pissa of its matrix `weight`, and in f64 for one of f64.
 pub(super) fn fresh_factors(
     start: AdapterStart,
     target: &Target,
-    weight: &Tensor,
+    weight: impl FnOnce() -> Result<Tensor, ModelError>,
     seed: u64,
-) -> Result<Fresh> {
+) -> Result<Fresh, ModelError> {
     let Target { rank, inputs, outputs, .. } = *target;
     let stream = key(seed, target.path.bytes().map(u64::from));
     let count = rank * inputs;
     let a: Vec<f32> = match start {
-        AdapterStart::Pissa => return principal(target, weight),
+        AdapterStart::Pissa => return Ok(principal(target, &weight()?)?),
         AdapterStart::Default => {
             let bound = 1.0 / (inputs as f64).sqrt();
             let unit = |place: usize| (number(stream, place as u64) >> 11) as f64 / (1u64 << 53) as f64;
@@ -57,7 +58,7 @@ pub(super) fn fresh_factors(
     Ok(Fresh { trained: Factors { a: Tensor::from_vec(a, (rank, inputs), &Device::Cpu)?, b }, taken: None })
 }
 
-fn principal(target: &Target, weight: &Tensor) -> Result<Fresh> {
+fn principal(target: &Target, weight: &Tensor) -> candle_core::Result<Fresh> {
     let Target { rank, inputs, outputs, scale, .. } = *target;
     let wide = if weight.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     let numbers: Vec<f64> = weight.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;

@@ -69,13 +69,13 @@ impl Decoder {
         }
         let mut parts = Vec::with_capacity(targets.len());
         for target in targets {
-            let weight = self.weight(&target.path)?;
-            let fresh = fresh_factors(start, &target, &weight, seed)?;
+            self.check_weight(&target.path)?;
+            let fresh = fresh_factors(start, &target, || self.weight(&target.path), seed)?;
             let magnitude = match config.dora {
                 false => None,
                 // Of W itself: s·B·A is 0, or taken away again.
                 true => {
-                    let wide = weight.to_dtype(self.wide_dtype())?.to_device(&Device::Cpu)?;
+                    let wide = self.weight(&target.path)?.to_dtype(self.wide_dtype())?.to_device(&Device::Cpu)?;
                     Some(wide.sqr()?.sum(1)?.sqrt()?)
                 }
             };
@@ -269,6 +269,15 @@ impl Decoder {
         }
     }
 
+    /// That a module has a matrix.
+    fn check_weight(&self, path: &str) -> Result<(), ModelError> {
+        let name = format!("{path}.weight");
+        match self.parameters().find_quantized(&name).is_some() || self.parameters().find(&name).is_some() {
+            true => Ok(()),
+            false => Err(no_weight(path)),
+        }
+    }
+
     /// The matrix of a module; a quantised one is decoded.
     fn weight(&self, path: &str) -> Result<Tensor, ModelError> {
         let name = format!("{path}.weight");
@@ -278,10 +287,7 @@ impl Decoder {
         }
         match parameters.find(&name) {
             Some(id) => Ok(parameters.get(id).value.clone()),
-            None => Err(ModelError::value(
-                format!("target_modules: the model has no {path}.weight"),
-                "name modules that it has: a preference model has no output head",
-            )),
+            None => Err(no_weight(path)),
         }
     }
 
@@ -332,6 +338,13 @@ impl Decoder {
             );
         }
     }
+}
+
+fn no_weight(path: &str) -> ModelError {
+    ModelError::value(
+        format!("target_modules: the model has no {path}.weight"),
+        "name modules that it has: a preference model has no output head",
+    )
 }
 
 impl InstalledAdapter {

@@ -31,6 +31,19 @@ pub struct LoadOptions {
     /// Whether the maps of the blocks are quantised as they are loaded: they are frozen then. Those that a checkpoint has
     /// quantised are so without it.
     pub quantize: Option<Quantization>,
+    /// What the decoder is for.
+    pub purpose: LoadPurpose,
+}
+
+/// What a decoder is loaded for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoadPurpose {
+    /// To compute with.
+    #[default]
+    Compute,
+    /// To be refused if anything is wrong with it: all weights are looked through and none is kept. Nothing can be computed with what
+    /// comes of it, whose weights are zeros that take no memory; it tells of its parts and takes adapters as any other.
+    Check,
 }
 
 /// How maps are quantised when they are loaded.
@@ -42,7 +55,13 @@ pub enum Quantization {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, heads: false, quantize: None }
+        Self {
+            device: Device::Cpu,
+            dtype: None,
+            heads: false,
+            quantize: None,
+            purpose: LoadPurpose::Compute,
+        }
     }
 }
 
@@ -78,12 +97,17 @@ fn quantized(
 }
 
 /// The maps that one product each computes (queries, keys and values; gate and up), by the name of their last matrix.
-struct Joins<'a>(BTreeMap<String, &'a [ModuleSpec]>);
+pub(super) struct Joins<'a>(BTreeMap<String, &'a [ModuleSpec]>);
 
 impl<'a> Joins<'a> {
-    fn of(modules: &'a Modules) -> Self {
+    pub(super) fn of(modules: &'a Modules) -> Self {
         let maps = modules.layers.iter().flat_map(|layer| [&layer.qkv[..], &layer.gate_up[..]]);
         Self(maps.filter_map(|map| Some((map.last()?.weight(), map))).collect())
+    }
+
+    /// All of them.
+    pub(super) fn maps(&self) -> impl Iterator<Item = &'a [ModuleSpec]> {
+        self.0.values().copied()
     }
 
     /// Joins a map when the last of its matrices was brought in, so that no more than one map is in memory twice.
@@ -206,6 +230,12 @@ impl Decoder {
         files.check(&architecture, !options.heads)?;
         let stored = files.stored_dtype().or(architecture.stored_dtype).map_or(DType::F32, |d| d.dtype());
         let dtype = options.compute_dtype(stored);
+        if options.purpose == LoadPurpose::Check {
+            let mut decoder = Self::of_shapes(architecture, Some(&files), dtype, options)?;
+            decoder.stored_dtype = stored;
+            decoder.source = Some(folder.to_path_buf());
+            return Ok(decoder);
+        }
         let mut parameters = Parameters::default();
         let modules = architecture.modules();
         let mut dense = DenseLoad::new(&files, &modules, dtype, options)?;
@@ -240,6 +270,11 @@ impl Decoder {
     pub fn random(architecture: Architecture, seed: u64, options: &LoadOptions) -> Result<Self, ModelError> {
         let stored = architecture.stored_dtype.map_or(DType::F32, |d| d.dtype());
         let dtype = options.compute_dtype(stored);
+        if options.purpose == LoadPurpose::Check {
+            let mut decoder = Self::of_shapes(architecture, None, dtype, options)?;
+            decoder.stored_dtype = stored;
+            return Ok(decoder);
+        }
         let mut parameters = Parameters::default();
         let modules = architecture.modules();
         let mut joins = Joins::of(&modules);
@@ -275,7 +310,7 @@ impl Decoder {
         dtype: DType,
     ) -> Result<Self, ModelError> {
         let modules = architecture.modules();
-        for maps in Joins::of(&modules).0.values() {
+        for maps in Joins::of(&modules).maps() {
             Linear::join(&mut parameters, maps)?;
         }
         let find = |name: &str| {

@@ -30,6 +30,7 @@ mod launch_time;
 mod load;
 mod rotary;
 mod segments;
+mod shapes;
 mod step_inputs;
 mod step_queue;
 mod weights;
@@ -46,7 +47,7 @@ pub use forward::Tape;
 pub use head::head_chunk_rows;
 pub use head_pass::head_bytes;
 pub use kept::{KeepPlan, Kept};
-pub use load::{LoadOptions, Quantization};
+pub use load::{LoadOptions, LoadPurpose, Quantization};
 pub use segments::{DecoderPass, Segment, SegmentHooks};
 pub use step_queue::StepCounts;
 

@@ -49,6 +49,9 @@ pub use tensor_copies::{LockedTensor, bytes_of, copy_to_device, copy_to_host, ho
 
 use crate::profile::{self, ProfileRecording};
 
+/// The compute capability that the kernels are compiled for, as `9.0`; `None` in a build without CUDA.
+pub const COMPUTE_CAPABILITY: Option<&str> = option_env!("SELFPLAY_COMPUTE_CAPABILITY");
+
 /// A recording of [`Gpu::capture`].
 pub(crate) struct Graph {
     captured: Box<dyn Captured>,

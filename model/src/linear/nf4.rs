@@ -148,6 +148,12 @@ impl Nf4Matrix {
         fits.then(|| Self { shape, block, levels, form: Form::Host { codes, scales } })
     }
 
+    /// A matrix of this shape without numbers, of which nothing is decoded.
+    pub(crate) fn of_shape(shape: [usize; 2]) -> Self {
+        let form = Form::Host { codes: Vec::new(), scales: Nf4Scales::Plain(Vec::new()) };
+        Self { shape, block: BLOCK, levels: LEVELS, form }
+    }
+
     /// Quantises a matrix \[rows, inputs], twice.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod encoding;
 mod finite;
 mod heads;
+mod look_through;
 mod mapped;
 mod nf4;
 mod pipeline;
@@ -16,6 +17,7 @@ mod write;
 
 pub(crate) use encoding::{Adjustment, Encoding, TensorLocation, decode_ggml};
 pub use heads::HeadSpecs;
+pub(crate) use look_through::StoredNumbers;
 pub(crate) use mapped::{map, release};
 pub(crate) use random::normal;
 pub use random::random_tensor;

@@ -218,7 +218,7 @@ impl WeightFiles {
     }
 
     /// Lets go of the pages of a tensor that was read, and names the number that is not finite.
-    fn read_out(&self, place: &TensorLocation, read: Result<(), usize>) -> Result<(), ModelError> {
+    pub(super) fn read_out(&self, place: &TensorLocation, read: Result<(), usize>) -> Result<(), ModelError> {
         let shard = &self.shards[place.shard];
         read.map_err(|index| not_finite(&shard.path, &place.stored_name, index))?;
         release(&shard.map, &place.bytes);
@@ -251,7 +251,7 @@ impl WeightFiles {
         }
     }
 
-    fn nf4_at(&self, place: &TensorLocation) -> Result<Nf4Matrix, ModelError> {
+    pub(super) fn nf4_at(&self, place: &TensorLocation) -> Result<Nf4Matrix, ModelError> {
         let shard = &self.shards[place.shard];
         let matrix = nf4::matrix(place, |place: &TensorLocation| self.bytes(place)).map_err(|what| {
             let what = format!("tensor {} {what}", place.stored_name);
@@ -307,7 +307,7 @@ impl WeightFiles {
             .map(|(dtype, _)| dtype)
     }
 
-    fn checked_place(&self, spec: &TensorSpec) -> Result<&TensorLocation, ModelError> {
+    pub(super) fn checked_place(&self, spec: &TensorSpec) -> Result<&TensorLocation, ModelError> {
         let Some(place) = self.places.get(&spec.name) else {
             return Err(ModelError::input(
                 &self.folder,
@@ -344,11 +344,11 @@ impl WeightFiles {
         &place.shape
     }
 
-    fn bytes(&self, place: &TensorLocation) -> &[u8] {
+    pub(super) fn bytes(&self, place: &TensorLocation) -> &[u8] {
         bytes_of(&self.shards, place)
     }
 
-    fn stored_dtype_at(&self, place: &TensorLocation) -> Result<StoredDtype, ModelError> {
+    pub(super) fn stored_dtype_at(&self, place: &TensorLocation) -> Result<StoredDtype, ModelError> {
         place.encoding.written_as().ok_or_else(|| {
             let format = match &place.encoding {
                 Encoding::Other(name) => name.as_str(),

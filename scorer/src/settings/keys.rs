@@ -283,6 +283,7 @@ impl ScoreKeys {
             max_length: self.max_length.unwrap_or(default.max_length),
             batch_tokens: self.batch_tokens.unwrap_or(default.batch_tokens),
             chat_template: self.chat_template.clone(),
+            ..default
         }
     }
 

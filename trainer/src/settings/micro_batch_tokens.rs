@@ -85,8 +85,10 @@ impl serde::de::Visitor<'_> for MicroBatchTokensVisitor {
     }
 
     fn visit_i64<E: serde::de::Error>(self, tokens: i64) -> Result<MicroBatchTokens, E> {
-        let unexpected = serde::de::Unexpected::Signed(tokens);
-        self.visit_u64(u64::try_from(tokens).map_err(|_| E::invalid_value(unexpected, &self))?)
+        match u64::try_from(tokens) {
+            Ok(tokens) => self.visit_u64(tokens),
+            Err(_) => Err(E::invalid_value(serde::de::Unexpected::Signed(tokens), &self)),
+        }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MicroBatchTokens, E> {
