@@ -218,7 +218,9 @@ fn train(options: &Options) -> Outcome<()> {
         warmup_ratio: 0.0,
         max_grad_norm: inputs.max_grad_norm,
         batch_size: pairs.len(),
-        micro_batch_tokens: options.batch_tokens.map_or(TrainSettings::default().micro_batch_tokens, Into::into),
+        micro_batch_tokens: options
+            .batch_tokens
+            .map_or(TrainSettings::default().micro_batch_tokens, Into::into),
         epochs: 1_000_000,
         shuffle: false,
         recompute: if options.recompute { Recompute::Always } else { Recompute::Never },

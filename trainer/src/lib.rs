@@ -56,8 +56,8 @@ pub use objectives::{
 pub use offload::{BLOCKS_THERE, BatchGradients, HostUpdates, PagedGradients, StatePlace};
 pub use settings::{
     BadOffload, BadRecompute, BadReferenceRule, BadZeroStage, DataEntry, EachIteration, LoraBias, LoraInit,
-    LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, MicroBatchTokens, Offload, OptimizerKind, PairWeight, Recompute,
-    ReferenceRule, TrainSettings, ZeroStage, validate_data,
+    LoraSettings, LossKind, LossTokens, LrSchedule, MergeRule, MicroBatchTokens, Offload, OptimizerKind,
+    PairWeight, Recompute, ReferenceRule, TrainSettings, ZeroStage, validate_data,
 };
 pub use training::{
     EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, prepare,

@@ -45,8 +45,7 @@ impl StepWork<'_> {
         let computed = self.batch as f64 * self.shape.token_flops(self.context) * forwards;
         // Weights forward and twice backward, f32 sums of gradients read and written.
         let moved = (3 * self.weight_bytes + 8 * self.trained) as f64;
-        computed
-            + passes * (OPERATIONS_PER_BYTE * moved + OPERATIONS_PER_HOST_BYTE * self.host_bytes as f64)
+        computed + passes * (OPERATIONS_PER_BYTE * moved + OPERATIONS_PER_HOST_BYTE * self.host_bytes as f64)
     }
 
     /// The fastest of [`PASS_SIZES`]: `fitting` says what a pass of a size keeps, `None` where it does not fit. The smallest of those that

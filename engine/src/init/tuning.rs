@@ -168,7 +168,8 @@ impl Fit {
             let peak = memory::training(&models, settings, Some(bytes)).total();
             if peak <= bytes {
                 let key = format!("{}.micro_batch_tokens", goal.section());
-                let changed = (settings.micro_batch_tokens != written).then(|| Override::new(key, tokens.to_string()));
+                let changed =
+                    (settings.micro_batch_tokens != written).then(|| Override::new(key, tokens.to_string()));
                 let on_host = memory::offloaded_bytes(&models, settings, Some(bytes));
                 return Some(Self { settings: changed.into_iter().collect(), peak, on_host });
             }

@@ -7,7 +7,11 @@ use selfplay_trainer::step_cost::{PASS_ON_CPU, PASS_SIZES, StepWork};
 use super::memory::{self, Models};
 
 /// Sets the tokens of a pass where the settings leave them open; what they are. `memory` is the device's, where it is known.
-pub(crate) fn settle(models: &Models<'_>, settings: &mut TrainSettings, memory: Option<u64>) -> Option<usize> {
+pub(crate) fn settle(
+    models: &Models<'_>,
+    settings: &mut TrainSettings,
+    memory: Option<u64>,
+) -> Option<usize> {
     if settings.micro_batch_tokens.number().is_some() {
         return None;
     }
@@ -52,7 +56,8 @@ mod tests {
     #[test]
     fn auto_is_settled_by_the_memory_and_a_number_stays() {
         let (policy, preference) = (tiny(), footprint());
-        let recipe = recipe(&["train.micro_batch_tokens=auto", "train.batch_size=64", "train.max_length=512"]);
+        let recipe =
+            recipe(&["train.micro_batch_tokens=auto", "train.batch_size=64", "train.max_length=512"]);
         assert_eq!(recipe.train.micro_batch_tokens, MicroBatchTokens::Auto);
         let on = |device, memory| {
             let models = Models::of(&recipe, device, &policy, &preference);

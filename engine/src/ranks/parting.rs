@@ -223,7 +223,8 @@ mod tests {
                     let monitor = monitor(launch, ranks, rank);
                     let parting = Parting { rank, ranks, launch, monitor: &monitor };
                     // Rank 1 is stopped by a signal, and rank 0 has not told of the end yet.
-                    let come = (rank == 2 || parting.is_finished(Duration::from_secs(8))) && parting.all_come();
+                    let come =
+                        (rank == 2 || parting.is_finished(Duration::from_secs(8))) && parting.all_come();
                     monitor.close(done.clone());
                     come
                 })

@@ -93,7 +93,10 @@ pub fn render(summary: &RunSummary) -> String {
     for one in &summary.iterations {
         text.push_str(&idle_pairs(one));
         if let Some(tokens) = one.micro_batch_tokens {
-            text.push_str(&format!("iteration {}: trained in passes of at most {tokens} tokens\n", one.iteration));
+            text.push_str(&format!(
+                "iteration {}: trained in passes of at most {tokens} tokens\n",
+                one.iteration
+            ));
         }
         if let Some(warning) = &one.length_warning {
             text.push_str(&wrapped(&format!("iteration {}: warning: {warning}", one.iteration), 0));

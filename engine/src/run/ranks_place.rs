@@ -89,9 +89,8 @@ impl RanksPlace {
     pub(crate) fn occupy(&self) -> Result<Option<FileLock>, EngineError> {
         let path = self.lock();
         // Another launch may remove the folder, and one more make it, while this one does.
-        let is_between = |error: &std::io::Error| {
-            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
-        };
+        let is_between =
+            |error: &std::io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists);
         let mut tries = 0;
         loop {
             tries += 1;

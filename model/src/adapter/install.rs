@@ -75,7 +75,8 @@ impl Decoder {
                 false => None,
                 // Of W itself: s·B·A is 0, or taken away again.
                 true => {
-                    let wide = self.weight(&target.path)?.to_dtype(self.wide_dtype())?.to_device(&Device::Cpu)?;
+                    let wide =
+                        self.weight(&target.path)?.to_dtype(self.wide_dtype())?.to_device(&Device::Cpu)?;
                     Some(wide.sqr()?.sum(1)?.sqrt()?)
                 }
             };

@@ -55,13 +55,7 @@ pub enum Quantization {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self {
-            device: Device::Cpu,
-            dtype: None,
-            heads: false,
-            quantize: None,
-            purpose: LoadPurpose::Compute,
-        }
+        Self { device: Device::Cpu, dtype: None, heads: false, quantize: None, purpose: LoadPurpose::Compute }
     }
 }
 

@@ -48,7 +48,8 @@ impl Decoder {
             parameters.push(Parameter::new(spec.name, value, spec.kind));
         }
         for map in Joins::of(&modules).maps() {
-            let members: Option<Vec<_>> = map.iter().map(|module| parameters.find(&module.weight())).collect();
+            let members: Option<Vec<_>> =
+                map.iter().map(|module| parameters.find(&module.weight())).collect();
             let Some(members) = members else { continue };
             if Parameters::is_joinable(map.iter().map(|module| module.outputs * module.inputs)) {
                 let rows: usize = map.iter().map(|module| module.outputs).sum();

@@ -38,3 +38,21 @@ impl CallArguments {
         Ok(bound)
     }
 }
+
+/// Whether an argument was given and is true.
+pub(super) fn is_set(value: Option<&TemplateValue>) -> bool {
+    value.is_some_and(TemplateValue::is_true)
+}
+
+/// An argument, or none.
+pub(super) fn given(value: Option<TemplateValue>) -> TemplateValue {
+    value.unwrap_or(TemplateValue::None)
+}
+
+/// A number of things; none of them where it is below 0.
+pub(super) fn size(value: &TemplateValue, what: &str) -> RenderResult<usize> {
+    match value.as_int() {
+        Some(number) => Ok(usize::try_from(number).unwrap_or(0)),
+        None => fail(format!("{what} must be an integer, not {}", value.type_name())),
+    }
+}

@@ -3,24 +3,28 @@
 //! Scopes are Jinja's: each turn of a loop, each `with`, block, macro and `call` has one of its own, `if` has none; a macro
 //! sees the scope that it was written in, as it is when it is called.
 //!
-//! Past 400 lines: one arm for each kind of statement and expression.
+//! Names are found in `interpreter/scopes.rs`, what values have in `attributes.rs`, what every template may call in `functions.rs`. Past 400
+//! lines: one arm for each kind of statement and expression, which run each other.
+
+mod attributes;
+mod functions;
+mod scopes;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{Arguments, AssignmentTarget, Expr, ExprKind, For, Macro, Node};
+use self::scopes::Scope;
+use super::ast::{Arguments, Expr, ExprKind, For, Macro, Node};
 use super::call_arguments::CallArguments;
 use super::context::RenderContext;
-use super::fault::{FaultKind, Held, RenderResult, TemplateFault, fail, room, step};
+use super::fault::{Held, RenderResult, TemplateFault, fail, room, step};
 use super::text_buffer::TextBuffer;
-use super::value::{Function, LoopContext, Range, TemplateValue, pairs_of, sequence};
+use super::value::{LoopContext, TemplateValue, sequence};
 use super::{checks, filters, methods, names, operators, print, subscripts};
 
 /// Statements, expressions and macros in one another, while they run. Python gives up at about as many.
 const MOST_DEPTH: usize = 350;
-/// What Jinja's sandbox allows `range` to count.
-const MOST_RANGE: usize = 100_000;
 /// What an entry of one of the tables below takes, roughly.
 const ENTRY_BYTES: usize = 256;
 
@@ -33,14 +37,6 @@ enum Flow {
     Next,
     Break,
     Continue,
-}
-
-#[derive(Debug)]
-struct Scope {
-    parent: Option<usize>,
-    names: Vec<(Arc<str>, TemplateValue)>,
-    /// A macro was made here, or below: it may be called after the scope's end.
-    is_kept: bool,
 }
 
 /// A running template.
@@ -92,112 +88,6 @@ impl<'t> Interpreter<'t> {
         let result = run(self);
         self.depth -= 1;
         result
-    }
-
-    // Scopes.
-
-    fn open(&mut self, parent: usize) -> usize {
-        self.scopes.push(Scope { parent: Some(parent), names: Vec::new(), is_kept: false });
-        self.scopes.len() - 1
-    }
-
-    fn close(&mut self, scope: usize) {
-        if scope + 1 == self.scopes.len() && !self.scopes[scope].is_kept {
-            self.scopes.pop();
-        }
-    }
-
-    /// Runs with a scope of its own.
-    fn scoped<T>(
-        &mut self,
-        parent: usize,
-        run: impl FnOnce(&mut Self, usize) -> RenderResult<T>,
-    ) -> RenderResult<T> {
-        let scope = self.open(parent);
-        let result = run(self, scope);
-        self.close(scope);
-        result
-    }
-
-    fn set(&mut self, scope: usize, name: &Arc<str>, value: TemplateValue) {
-        let names = &mut self.scopes[scope].names;
-        match names.iter_mut().find(|(known, _)| known == name) {
-            Some(place) => place.1 = value,
-            None => names.push((Arc::clone(name), value)),
-        }
-    }
-
-    fn find(&self, scope: usize, name: &str) -> Option<TemplateValue> {
-        let mut scope = Some(scope);
-        while let Some(place) = scope {
-            let found = &self.scopes[place];
-            // What exceeds the bound ends at the next step.
-            let _ = step(found.names.len() as u64 / 16);
-            if let Some((_, value)) = found.names.iter().rev().find(|(known, _)| &**known == name) {
-                return Some(value.clone());
-            }
-            scope = found.parent;
-        }
-        if let Some((_, value)) = self.globals.iter().find(|(known, _)| known == name) {
-            return Some(value.clone());
-        }
-        let function = match name {
-            "range" => Function::Range,
-            "dict" => Function::Dict,
-            "namespace" => Function::Namespace,
-            "cycler" => Function::Cycler,
-            "joiner" => Function::Joiner,
-            "lipsum" => Function::Lipsum,
-            "raise_exception" => Function::RaiseException,
-            "strftime_now" => Function::StrftimeNow,
-            _ => return None,
-        };
-        Some(TemplateValue::Function(function))
-    }
-
-    fn assign(&mut self, target: &AssignmentTarget, value: TemplateValue, scope: usize) -> RenderResult<()> {
-        match target {
-            AssignmentTarget::Name(name) => {
-                self.set(scope, name, value);
-                Ok(())
-            }
-            AssignmentTarget::Attribute(name, attribute, line) => match self.find(scope, name) {
-                Some(TemplateValue::Namespace(place)) => self.set_attribute(place, attribute, value),
-                Some(_) => {
-                    Err(TemplateFault::failed("cannot assign attribute on non-namespace object").at(*line))
-                }
-                None => Err(TemplateFault::failed(format!("'{name}' is undefined")).at(*line)),
-            },
-            AssignmentTarget::Tuple(targets) => {
-                let items = value.items()?;
-                if items.items.len() != targets.len() {
-                    let (wanted, found) = (targets.len(), items.items.len());
-                    return fail(if found > wanted {
-                        format!("ValueError: too many values to unpack (expected {wanted})")
-                    } else {
-                        format!("ValueError: not enough values to unpack (expected {wanted}, got {found})")
-                    });
-                }
-                for (target, item) in targets.iter().zip(&items.items) {
-                    self.assign(target, item.clone(), scope)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn set_attribute(&mut self, place: usize, attribute: &str, value: TemplateValue) -> RenderResult<()> {
-        let key = TemplateValue::text(attribute)?;
-        let entries = &mut self.namespaces[place];
-        step(entries.len() as u64 / 8)?;
-        match entries.iter_mut().find(|(known, _)| known.as_str() == Some(attribute)) {
-            Some(entry) => entry.1 = value,
-            None => {
-                self.tables.grow(2 * size_of::<TemplateValue>())?;
-                entries.push((key, value));
-            }
-        }
-        Ok(())
     }
 
     // Statements.
@@ -691,176 +581,6 @@ impl<'t> Interpreter<'t> {
         }
         Ok(())
     }
-
-    fn call_function(&mut self, function: Function, args: CallArguments) -> RenderResult<TemplateValue> {
-        match function {
-            Function::Range => range(args),
-            Function::Dict => {
-                let [source] = CallArguments::of(args.positional).bind("dict", ["mapping"])?;
-                let mut pairs = match source {
-                    None => Vec::new(),
-                    Some(TemplateValue::Dict(dict)) => dict.entries.clone(),
-                    Some(other) => pairs_of(&other)?,
-                };
-                for (name, value) in args.named {
-                    pairs.push((TemplateValue::text(name)?, value));
-                }
-                TemplateValue::dict(pairs)
-            }
-            Function::Namespace => {
-                self.tables.grow(ENTRY_BYTES)?;
-                self.namespaces.push(Vec::new());
-                let place = self.namespaces.len() - 1;
-                let TemplateValue::Dict(first) = self.call_function(Function::Dict, args)? else {
-                    return fail("namespace() takes a mapping");
-                };
-                self.tables.grow(first.entries.len() * 2 * size_of::<TemplateValue>())?;
-                self.namespaces[place] = first.entries.clone();
-                Ok(TemplateValue::Namespace(place))
-            }
-            Function::Cycler => {
-                if args.positional.is_empty() {
-                    return fail("at least one item has to be provided");
-                }
-                self.tables.grow(ENTRY_BYTES + args.positional.len() * size_of::<TemplateValue>())?;
-                self.cyclers.push((args.positional, 0));
-                Ok(TemplateValue::Cycler(self.cyclers.len() - 1))
-            }
-            Function::Joiner => {
-                let [separator] = args.bind("joiner", ["sep"])?;
-                let separator = match separator {
-                    Some(separator) => separator,
-                    None => TemplateValue::text(", ")?,
-                };
-                self.tables.grow(ENTRY_BYTES)?;
-                self.joiners.push((separator, false));
-                Ok(TemplateValue::Joiner(self.joiners.len() - 1))
-            }
-            Function::Lipsum => fail("lipsum() draws at random, which a chat template must not"),
-            Function::RaiseException => {
-                let [message] = args.bind("raise_exception", ["message"])?;
-                let mut text = TextBuffer::default();
-                print::print(self, &message.unwrap_or(TemplateValue::None), &mut text)?;
-                Err(TemplateFault::new(FaultKind::Refused(text.into_string())))
-            }
-            Function::StrftimeNow => {
-                let [format] = args.bind("strftime_now", ["format"])?;
-                match format.as_ref().and_then(TemplateValue::as_str) {
-                    Some(format) => TemplateValue::text((self.clock)(format).map_err(TemplateFault::failed)?),
-                    None => fail("strftime_now() takes a format"),
-                }
-            }
-        }
-    }
-}
-
-impl RenderContext for Interpreter<'_> {
-    fn attribute(&self, object: &TemplateValue, name: &str) -> RenderResult<TemplateValue> {
-        match object {
-            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
-            TemplateValue::Namespace(place) => {
-                step(self.namespaces[*place].len() as u64 / 8)?;
-                let found = self.namespaces[*place].iter().find(|(known, _)| known.as_str() == Some(name));
-                if let Some((_, value)) = found {
-                    return Ok(value.clone());
-                }
-            }
-            TemplateValue::Loop(state) => {
-                if let Some(value) = methods::loop_attribute(state, name)? {
-                    return Ok(value);
-                }
-            }
-            TemplateValue::Tuple(seq) if seq.is_group && name == "grouper" => return Ok(seq.items[0].clone()),
-            TemplateValue::Tuple(seq) if seq.is_group && name == "list" => return Ok(seq.items[1].clone()),
-            TemplateValue::Cycler(place) if name == "current" => {
-                let (items, at) = &self.cyclers[*place];
-                return Ok(items[*at].clone());
-            }
-            TemplateValue::Macro(place) => {
-                let found = self.macros[*place].0;
-                match name {
-                    "name" => return TemplateValue::text(&*found.name),
-                    "caller" => return Ok(TemplateValue::Bool(found.uses_caller)),
-                    "catch_varargs" => return Ok(TemplateValue::Bool(found.uses_varargs)),
-                    "catch_kwargs" => return Ok(TemplateValue::Bool(found.uses_kwargs)),
-                    "arguments" => {
-                        let names = found.parameters.iter().map(|name| TemplateValue::text(&**name));
-                        return TemplateValue::tuple(names.collect::<RenderResult<_>>()?);
-                    }
-                    _ => {}
-                }
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if ["real", "numerator"].contains(&name) => {
-                return Ok(TemplateValue::Int(object.as_int().unwrap_or(0)));
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "imag" => {
-                return Ok(TemplateValue::Int(0));
-            }
-            TemplateValue::Int(_) | TemplateValue::Bool(_) if name == "denominator" => {
-                return Ok(TemplateValue::Int(1));
-            }
-            TemplateValue::Float(_) if name == "real" => return Ok(object.clone()),
-            TemplateValue::Float(_) if name == "imag" => return Ok(TemplateValue::Float(0.0)),
-            _ => {}
-        }
-        if names::is_unsafe(object, name) {
-            return Ok(TemplateValue::undefined(format!(
-                "access to attribute '{name}' of '{}' object is unsafe.",
-                object.type_name()
-            )));
-        }
-        if names::has_method(object, name) {
-            return TemplateValue::method(object.clone(), name);
-        }
-        if let TemplateValue::Dict(dict) = object
-            && let Some(value) = dict.get_str(name)
-        {
-            return Ok(value.clone());
-        }
-        Ok(TemplateValue::undefined(format!("'{}' has no attribute '{name}'", methods::described(object))))
-    }
-
-    fn item(&self, object: &TemplateValue, key: &TemplateValue) -> RenderResult<TemplateValue> {
-        if let TemplateValue::Undefined(missing) = object {
-            return fail(missing.0.clone());
-        }
-        if let Some(value) = subscripts::subscript(object, key)? {
-            return Ok(value);
-        }
-        match key {
-            TemplateValue::Text(name)
-                if matches!(object, TemplateValue::Dict(_)) && !names::has_method(object, name.as_str()) =>
-            {
-                Ok(TemplateValue::undefined(format!("'dict object' has no attribute '{}'", name.as_str())))
-            }
-            TemplateValue::Text(name) => self.attribute(object, name.as_str()),
-            _ => {
-                let mut text = TextBuffer::default();
-                print::repr(self, key, &mut text, 0)?;
-                let what = methods::described(object);
-                Ok(TemplateValue::undefined(format!("{what} has no element {}", text.as_str())))
-            }
-        }
-    }
-
-    fn namespace(&self, place: usize) -> &[(TemplateValue, TemplateValue)] {
-        self.namespaces.get(place).map_or(&[], Vec::as_slice)
-    }
-
-    fn macro_name(&self, place: usize) -> &str {
-        self.macros.get(place).map_or("", |(found, _)| &found.name)
-    }
-
-    fn cycle(&mut self, place: usize) -> TemplateValue {
-        let (items, at) = &mut self.cyclers[place];
-        let value = items[*at].clone();
-        *at = (*at + 1) % items.len();
-        value
-    }
-
-    fn reset(&mut self, place: usize) {
-        self.cyclers[place].1 = 0;
-    }
 }
 
 fn unary(sign: &str, value: &TemplateValue) -> String {
@@ -868,37 +588,4 @@ fn unary(sign: &str, value: &TemplateValue) -> String {
         TemplateValue::Undefined(missing) => missing.0.clone(),
         other => format!("bad operand type for unary {sign}: '{}'", other.type_name()),
     }
-}
-
-fn range(args: CallArguments) -> RenderResult<TemplateValue> {
-    let count = args.positional.len();
-    let bounds = args.bind("range", ["start", "stop", "step"])?;
-    let mut numbers = [0_i64; 3];
-    for (number, bound) in numbers.iter_mut().zip(bounds.iter().flatten()) {
-        *number = match bound {
-            TemplateValue::Undefined(missing) => return fail(missing.0.clone()),
-            other => match other.as_int().and_then(|number| i64::try_from(number).ok()) {
-                Some(number) => number,
-                None => {
-                    return fail(format!(
-                        "'{}' object cannot be interpreted as an integer",
-                        other.type_name()
-                    ));
-                }
-            },
-        };
-    }
-    let range = match count {
-        1 => Range { start: 0, stop: numbers[0], step: 1 },
-        2 => Range { start: numbers[0], stop: numbers[1], step: 1 },
-        3 if numbers[2] == 0 => return fail("range() arg 3 must not be zero"),
-        3 => Range { start: numbers[0], stop: numbers[1], step: numbers[2] },
-        _ => return fail("range expected 1 to 3 arguments"),
-    };
-    if range.len() > MOST_RANGE {
-        return fail(format!(
-            "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({MOST_RANGE})."
-        ));
-    }
-    Ok(TemplateValue::Range(Rc::new(range)))
 }

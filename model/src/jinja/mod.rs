@@ -10,6 +10,7 @@
 //! (`include`, `import`, `extends`) cannot be loaded, as in transformers; generators are run when they are made.
 
 mod ast;
+mod attribute_path;
 mod call_arguments;
 mod checks;
 mod context;
@@ -25,6 +26,7 @@ mod number_filters;
 mod operators;
 mod parser;
 mod print;
+mod sequence_filters;
 mod strings;
 mod subscripts;
 mod text_buffer;

@@ -18,7 +18,7 @@ mod updates;
 mod worker;
 
 pub use gradients::BatchGradients;
-pub use pages::{BLOCKS_THERE, PagedGradients};
 pub(crate) use need::StateNeed;
+pub use pages::{BLOCKS_THERE, PagedGradients};
 pub use place::StatePlace;
 pub use updates::HostUpdates;

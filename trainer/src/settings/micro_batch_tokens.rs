@@ -127,6 +127,9 @@ mod tests {
             let error = serde_json::from_str::<MicroBatchTokens>(json).unwrap_err().to_string();
             assert!(error.contains("\"auto\" or a whole number of tokens"), "{error}");
         }
-        assert_eq!((MicroBatchTokens::Auto.or_standard(), MicroBatchTokens::Most(5).or_standard()), (16_384, 5));
+        assert_eq!(
+            (MicroBatchTokens::Auto.or_standard(), MicroBatchTokens::Most(5).or_standard()),
+            (16_384, 5)
+        );
     }
 }

@@ -3,6 +3,7 @@
 use selfplay_model::adapter::{AdapterConfig, TargetModules};
 
 use super::*;
+use crate::loss::LossKey;
 
 fn keys(settings: &TrainSettings) -> Vec<String> {
     settings.validate().list.into_iter().map(|problem| problem.key).collect()

@@ -141,8 +141,7 @@ impl StepGradient {
     ) -> Result<BatchReport, TrainError> {
         let division = Division::of(objective, collective, batch);
         let Self { sum, part, memory, settings, shards, updates } = self;
-        let keepers =
-            Keepers { shards: shards.as_deref(), updates: updates.as_deref(), settings: *settings };
+        let keepers = Keepers { shards: shards.as_deref(), updates: updates.as_deref(), settings: *settings };
         let whole = WholeBatch { decoder, batch, memory };
         let log_probs = match division.parts.len() > 1 && objective.needs_whole_batch() {
             true => Some(batch_log_probs(objective, collective, &whole, &division)?),
@@ -178,8 +177,7 @@ impl StepGradient {
         is_finite: impl Fn(&Gradients) -> bool,
     ) -> Result<Option<usize>, TrainError> {
         let memory = &self.memory;
-        let keepers =
-            Keepers { shards: None, updates: self.updates.as_deref(), settings: self.settings };
+        let keepers = Keepers { shards: None, updates: self.updates.as_deref(), settings: self.settings };
         let mut find = |sum: &mut BatchGradients| -> Result<Option<usize>, TrainError> {
             for (place, example) in batch.iter().enumerate() {
                 keepers.clear(sum)?;
@@ -295,9 +293,7 @@ fn part_gradient(
 ) -> Result<BatchReport, TrainError> {
     loop {
         match objective.accumulate(part, zeros.added_to()) {
-            Err(error)
-                if keepers.can_begin_again() && part.memory.back_off(&error, keepers.settings) =>
-            {
+            Err(error) if keepers.can_begin_again() && part.memory.back_off(&error, keepers.settings) => {
                 keepers.clear(zeros)?
             }
             other => return other,

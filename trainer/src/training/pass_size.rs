@@ -35,7 +35,8 @@ pub(super) fn settle(
     if recorded > 0 {
         return Ok(Some(recorded));
     }
-    let sizing = Sizing { decoder, settings, batch: BatchLengths::of(objective, settings, collective), collective };
+    let sizing =
+        Sizing { decoder, settings, batch: BatchLengths::of(objective, settings, collective), collective };
     let own = agree(collective, sizing.choose())?;
     let all = collective.all_gather(&[own as f64])?;
     let least = all.into_iter().fold(own as f64, f64::min) as usize;
@@ -162,8 +163,9 @@ impl Sizing<'_> {
     /// What a pass keeps with so many bytes left beside the least; `None` where it does not fit.
     fn keep(&self, tokens: usize, room: u64) -> Option<KeepPlan> {
         let (shape, dtype) = (self.decoder.architecture(), self.decoder.dtype());
-        let bytes =
-            |plan| (tokens as u64).saturating_mul((shape.training_values(plan) * dtype.size_in_bytes()) as u64);
+        let bytes = |plan| {
+            (tokens as u64).saturating_mul((shape.training_values(plan) * dtype.size_in_bytes()) as u64)
+        };
         let all = bytes(KeepPlan::LEAST) + room;
         match self.settings.recompute {
             Recompute::Always => Some(KeepPlan::LEAST),

@@ -117,11 +117,8 @@ fn train_opened(
     let collective = run.collective;
     let Opened { placed, gradients, pass_bound } = opened;
     let place = placed.place;
-    let sizes = PassSizes {
-        recompute: settings.recompute,
-        tokens: settings.micro_batch_tokens,
-        bound: pass_bound,
-    };
+    let sizes =
+        PassSizes { recompute: settings.recompute, tokens: settings.micro_batch_tokens, bound: pass_bound };
     let mut grads = placed
         .shards
         .clone()

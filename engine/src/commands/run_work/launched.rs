@@ -112,7 +112,9 @@ fn part(ranks: &Ranks, outcome: Result<()>) -> Result<()> {
     match (outcome, left_by.filter(|_| ranks.is_first())) {
         // A launcher says 0 of no launch one of whose processes has left in the middle.
         (Ok(()), Some(signal)) => {
-            let kept = "a rank had left by then; the run is finished, and selfplay resume finds nothing left to do".to_owned();
+            let kept =
+                "a rank had left by then; the run is finished, and selfplay resume finds nothing left to do"
+                    .to_owned();
             Err(EngineError::Stopped { signal, kept })
         }
         (Err(error), _) if !ranks.is_first() && (error.signal().is_some() || error.is_of_another_rank()) => {

@@ -151,7 +151,10 @@ impl ServersReport {
     pub(super) fn summary(&self) -> String {
         let total = self.total();
         total.mean().map_or(String::new(), |mean| {
-            format!(", theirs differ from our log-probs by {mean:.1e} nats a token, {:.1e} at most", total.max)
+            format!(
+                ", theirs differ from our log-probs by {mean:.1e} nats a token, {:.1e} at most",
+                total.max
+            )
         })
     }
 }

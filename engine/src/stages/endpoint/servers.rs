@@ -270,7 +270,8 @@ impl<'a> Servers<'a> {
         let (first, rest) = text.split_at(1.min(text.len()));
         let row =
             PromptResponse { name: "the probe".to_owned(), prompt: first.to_vec(), response: rest.to_vec() };
-        let computed = log_probs(self.policy, &[row], self.place.recipe().train.micro_batch_tokens.or_standard())?;
+        let computed =
+            log_probs(self.policy, &[row], self.place.recipe().train.micro_batch_tokens.or_standard())?;
         let logprobs = computed.iter().flat_map(|row| &row.tokens).map(|&value| f64::from(value)).collect();
         let ours = Probe { ids: text, logprobs };
         write_json(&self.place.path(Product::SamplingFile).with_file_name(PROBE_FILE), &ours)?;

@@ -135,7 +135,8 @@ fn all_stages_have_the_bits_of_plain_data_parallelism() {
         (2, OptimizerKind::AdamW8Bit, false, 20),
         (3, OptimizerKind::RmsProp8Bit, true, 10_000),
     ] {
-        let settings = TrainSettings { micro_batch_tokens: micro_batch_tokens.into(), ..few_steps(optimizer) };
+        let settings =
+            TrainSettings { micro_batch_tokens: micro_batch_tokens.into(), ..few_steps(optimizer) };
         let what = format!("{world} ranks, {optimizer}, tied {tied}");
         same_in_all_stages(
             &what,
