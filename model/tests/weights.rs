@@ -5,9 +5,10 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
+use selfplay_model::adapter::{AdapterConfig, AdapterStart};
 use selfplay_model::architecture::{Architecture, TensorSpec};
 use selfplay_model::weights::{WeightFiles, random_tensor, safetensors, save};
-use selfplay_model::{Decoder, LoadOptions, StoredDtype};
+use selfplay_model::{Decoder, LoadOptions, LoadPurpose, Parameter, Quantization, StoredDtype};
 use selfplay_records::{HasKind, Kind, atomic};
 use selfplay_testing::json_file::read_json;
 use selfplay_testing::{decoder, refusal};
@@ -74,7 +75,45 @@ fn failure(folder: &Path, arch: &Architecture) -> String {
         files.check(arch, true)?;
         arch.tensors().iter().try_for_each(|spec| files.get(spec, DType::F32, &CPU).map(drop))
     };
+    same_refusal(folder);
     refusal(all())
+}
+
+/// That a load to check refuses what a load does, in the same words.
+fn same_refusal(folder: &Path) {
+    for heads in [false, true] {
+        let load = |purpose| {
+            let options = LoadOptions { heads, purpose, ..LoadOptions::default() };
+            Decoder::load(folder, &options).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(load(LoadPurpose::Check), load(LoadPurpose::Compute), "heads: {heads}");
+    }
+}
+
+#[test]
+fn a_load_to_check_has_every_part_and_takes_adapters() {
+    for (tied, quantize) in [(false, None), (true, None), (false, Some(Quantization::Nf4))] {
+        let arch = architecture(&[("tie_word_embeddings", json!(tied))]);
+        let folder = tempfile::tempdir().unwrap();
+        Decoder::random(arch, 3, &LoadOptions::default())
+            .unwrap()
+            .save(folder.path(), None, usize::MAX)
+            .unwrap();
+        let load = |purpose| {
+            let options = LoadOptions { quantize, purpose, ..LoadOptions::default() };
+            let mut decoder = Decoder::load(folder.path(), &options).unwrap();
+            assert_eq!(decoder.is_quantized(), quantize.is_some());
+            let config =
+                AdapterConfig { modules_to_save: vec!["lm_head".to_owned()], ..AdapterConfig::default() };
+            decoder.add_adapter(config, AdapterStart::Default, 5).unwrap();
+            decoder.train_adapter();
+            let of = |parameter: &Parameter| {
+                (parameter.name.clone(), parameter.value.dims().to_vec(), parameter.kind, parameter.trainable)
+            };
+            decoder.parameters().iter().map(|(_, parameter)| of(parameter)).collect::<Vec<_>>()
+        };
+        assert_eq!(load(LoadPurpose::Check), load(LoadPurpose::Compute), "{tied} {quantize:?}");
+    }
 }
 
 #[test]
