@@ -35,6 +35,26 @@ fn a_scheduler_s_signal_to_one_rank_stops_all_and_more_ranks_go_on() {
     same_as(&whole, &run);
 }
 
+/// Rank 0 has done the last of the work, and has not heard of the signal when it ends: there is nothing left to stop.
+#[test]
+fn a_signal_that_crosses_the_end_of_the_run_leaves_all_with_one_status() {
+    let world = crate::run_world();
+    let line = [&["run", "recipe.toml", "-o", "end"], &MORE[..], &ON_FIRST].concat();
+    let launch = Launch::of(&world, 2, &line);
+    let start = Instant::now();
+    while !world.path("end/iteration_02/summary.json").exists() {
+        assert!(start.elapsed().as_secs() < 40, "it does not come to its end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    launch.signal(1, "-TERM");
+    let outcomes = launch.wait();
+    let statuses: Vec<Option<i32>> = outcomes.iter().map(|outcome| outcome.status).collect();
+    assert!(statuses == [Some(0); 2] || statuses == [Some(75); 2], "{statuses:?}: {}", outcomes[0].stderr);
+    let outcome = world.selfplay(&["resume", "end"]).ok();
+    assert!(outcome.stderr.contains("nothing is left to do"), "{}", outcome.stderr);
+    assert!(!world.path("end/ranks").exists());
+}
+
 #[test]
 fn sigusr1_asks_one_process_for_its_place_too() {
     let world = crate::run_world();

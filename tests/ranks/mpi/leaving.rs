@@ -36,6 +36,23 @@ fn a_signal_to_one_rank_in_training_stops_all_with_a_checkpoint_and_75() {
 }
 
 #[test]
+fn a_signal_that_crosses_the_end_of_the_run_is_no_failure() {
+    if !has_mpirun() {
+        return;
+    }
+    let world = crate::run_world();
+    let child = start(mpirun(&world, 2, &run("crossed", &[])));
+    let pids = in_training(&world, "crossed", 2);
+    until_there(&world.path("crossed/iteration_02/summary.json"));
+    signal(pids[1], "-TERM");
+    let outcome = ended(&world, child);
+    assert!(matches!(outcome.status, Some(0 | 75)), "{:?}: {}", outcome.status, outcome.stderr);
+    assert!(!world.path("crossed/ranks").exists());
+    let outcome = world.selfplay(&["resume", "crossed"]).ok();
+    assert!(outcome.stderr.contains("nothing is left to do"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_rank_that_a_signal_stops_before_training_is_not_waited_for() {
     if !has_mpirun() {
         return;

@@ -162,16 +162,20 @@ impl Sizing<'_> {
 
     /// What a pass keeps with so many bytes left beside the least; `None` where it does not fit.
     fn keep(&self, tokens: usize, room: u64) -> Option<KeepPlan> {
-        let (shape, dtype) = (self.decoder.architecture(), self.decoder.dtype());
-        let bytes = |plan| {
-            (tokens as u64).saturating_mul((shape.training_values(plan) * dtype.size_in_bytes()) as u64)
-        };
-        let all = bytes(KeepPlan::LEAST) + room;
+        let all = self.kept(tokens, KeepPlan::LEAST) + room;
         match self.settings.recompute {
             Recompute::Always => Some(KeepPlan::LEAST),
-            Recompute::Never => (bytes(KeepPlan::ALL) <= all).then_some(KeepPlan::ALL),
-            Recompute::Auto => Some(KeepPlan::fitting(shape, tokens, dtype, all)),
+            Recompute::Never => (self.kept(tokens, KeepPlan::ALL) <= all).then_some(KeepPlan::ALL),
+            Recompute::Auto => {
+                Some(KeepPlan::fitting(self.decoder.architecture(), tokens, self.decoder.dtype(), all))
+            }
         }
+    }
+
+    /// Bytes that a pass keeps and makes of its blocks.
+    fn kept(&self, tokens: usize, plan: KeepPlan) -> u64 {
+        let token = self.decoder.architecture().training_values(plan) * self.decoder.dtype().size_in_bytes();
+        (tokens as u64).saturating_mul(token as u64)
     }
 
     fn work(&self, place: StatePlace, need: &StateNeed) -> StepWork<'_> {
@@ -194,14 +198,15 @@ impl Sizing<'_> {
         self.decoder.parameters().iter().map(|(_, parameter)| parameter.footprint() as u64).sum()
     }
 
-    /// `tokens`, halved until what a training needs at the least is no more than all memory that there is.
+    /// `tokens`, halved until what a training cannot do without (weights, state, what a pass keeps at the least) is no more than all memory
+    /// that there is.
     fn possible(&self, tokens: usize, total: u64, on_gpu: bool) -> Result<usize, TrainError> {
         let mut most = tokens;
         loop {
             let pass = self.batch.pass(most);
             let need = self.need(pass)?;
             let state = self.places(&need, on_gpu).into_iter().map(|place| need.on_device(place)).min();
-            let least = self.weight_bytes() + state.unwrap_or(0) + need.pass;
+            let least = self.weight_bytes() + state.unwrap_or(0) + self.kept(pass, KeepPlan::LEAST);
             if least <= total || pass <= self.batch.longest || most < 2 {
                 if most < tokens {
                     tracing::warn!(
@@ -302,7 +307,8 @@ mod tests {
             assert_eq!(sizing.possible(16_384, u64::MAX, false).unwrap(), 16_384);
             let need = |tokens| {
                 let need = sizing.need(tokens).unwrap();
-                sizing.weight_bytes() + need.on_device(StatePlace::Device) + need.pass
+                let kept = sizing.kept(tokens, KeepPlan::LEAST);
+                sizing.weight_bytes() + need.on_device(StatePlace::Device) + kept
             };
             assert_eq!(sizing.possible(16_384, need(16_384), false).unwrap(), 16_384);
             assert_eq!(sizing.possible(16_384, need(16_384) - 1, false).unwrap(), 8192);
