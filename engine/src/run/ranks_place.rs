@@ -245,7 +245,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let place = RanksPlace::of(run.path());
         let launch = |number: usize| {
-            for round in 0..150 {
+            for round in 0..40 {
                 let lock = loop {
                     match place.occupy().unwrap() {
                         Some(lock) => break lock,
