@@ -1,11 +1,13 @@
 //! The weights of a model under their Hugging Face names.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::architecture::ParameterKind;
 use crate::linear::nf4::Nf4Matrix;
+use crate::shares::HeldRange;
 use crate::tensor_memory;
 
 /// A parameter's index, the same in [`Parameters`] and [`Gradients`](crate::Gradients).
@@ -92,6 +94,8 @@ pub struct Parameters {
     quantized: Vec<QuantizedWeight>,
     /// `None` where a member was given another tensor.
     joins: Vec<Option<Join>>,
+    /// Where several ranks hold the model: what this one has of parameters without memory.
+    held: Option<BTreeMap<ParameterId, HeldRange>>,
 }
 
 /// Members of a join begin at multiples of so many numbers: at 16 bytes in bf16 as in f32, as the GPU's kernels need it.
@@ -117,7 +121,8 @@ impl Parameters {
             Some(Join { members: members?, whole: join.whole })
         };
         let joins = self.joins.into_iter().map(|join| join.and_then(moved)).collect();
-        Self { entries, quantized: self.quantized, joins }
+        // Nothing is put over a model that ranks divide, and nothing taken away from it.
+        Self { entries, quantized: self.quantized, joins, held: None }
     }
 
     /// Moves matrices of the same number of columns into one tensor, if their sizes let every one begin where kernels can
@@ -178,8 +183,28 @@ impl Parameters {
 
     /// The same weights once more: tensors are shared, not copied. Neither may be updated in place, as a training does.
     pub(crate) fn shared(&self) -> Self {
-        let Self { entries, quantized, joins } = self;
-        Self { entries: entries.clone(), quantized: quantized.clone(), joins: joins.clone() }
+        let Self { entries, quantized, joins, held } = self;
+        Self {
+            entries: entries.clone(),
+            quantized: quantized.clone(),
+            joins: joins.clone(),
+            held: held.clone(),
+        }
+    }
+
+    /// Notes what this rank holds of parameters that have no memory here.
+    pub(crate) fn hold(&mut self, held: BTreeMap<ParameterId, HeldRange>) {
+        self.held = Some(held);
+    }
+
+    /// Whether several ranks hold the model, and this one's ranges were not taken out yet.
+    pub fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Takes out what this rank holds of parameters that have no memory here; `None` where it holds all of them.
+    pub fn take_held(&mut self) -> Option<BTreeMap<ParameterId, HeldRange>> {
+        self.held.take()
     }
 
     /// Gives a parameter another value; a master of the old one goes.
@@ -259,12 +284,12 @@ impl Parameters {
         self.entries.is_empty()
     }
 
-    /// The tensors in whose memory the values of just these parameters lie, each once; those that share memory with others are
-    /// left out.
+    /// The tensors in whose memory the values of just these parameters lie, each once, whether the memory is there or was given back;
+    /// those that share memory with others are left out.
     pub fn owners(&self, ids: &[ParameterId]) -> Vec<Owner> {
         let joins = self.joins.iter().flatten().map(|join| (&join.members, &join.whole));
         let mut owners = owners(ids, joins, |id| Some(&self.get(id).value));
-        owners.retain(|owner| tensor_memory::is_whole(&owner.tensor));
+        owners.retain(|owner| tensor_memory::has_its_own(&owner.tensor));
         owners
     }
 

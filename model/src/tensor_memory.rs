@@ -5,16 +5,30 @@
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
-/// Whether the tensor is all that its memory is of, so that the memory may be given back.
+/// Whether the tensor is all that its memory is of, and the memory is there: it may be given back.
 pub fn is_whole(tensor: &Tensor) -> bool {
-    let (storage, layout) = tensor.storage_and_layout();
-    let numbers = match &*storage {
+    begins_its_memory(tensor) && memory_of(tensor) == Some(tensor.elem_count())
+}
+
+/// Whether the tensor is all that its memory is of, be it there or given back.
+pub fn has_its_own(tensor: &Tensor) -> bool {
+    // Of a tensor among others the memory has more numbers; of one that was given back, none.
+    begins_its_memory(tensor) && memory_of(tensor).is_some_and(|numbers| numbers <= tensor.elem_count())
+}
+
+fn begins_its_memory(tensor: &Tensor) -> bool {
+    tensor.layout().contiguous_offsets() == Some((0, tensor.elem_count()))
+}
+
+/// How many numbers the memory of a tensor has; `None` of a dtype that no weights or gradients have.
+fn memory_of(tensor: &Tensor) -> Option<usize> {
+    let (storage, _) = tensor.storage_and_layout();
+    match &*storage {
         Storage::Cpu(storage) => length(storage),
         #[cfg(feature = "cuda")]
         Storage::Cuda(storage) => gpu::length(storage),
         _ => None,
-    };
-    numbers == Some(tensor.elem_count()) && layout.contiguous_offsets() == Some((0, tensor.elem_count()))
+    }
 }
 
 /// Gives the memory of a tensor back, that of its views with it. Nothing is done where it is not there.
@@ -132,13 +146,16 @@ mod tests {
         let whole =
             Tensor::from_vec((0..12).map(|i| i as f32).collect::<Vec<_>>(), (4, 3), &Device::Cpu).unwrap();
         let view = whole.narrow(0, 1, 2).unwrap();
-        assert!(is_whole(&whole) && !is_whole(&view));
+        let first = whole.narrow(0, 0, 2).unwrap();
+        assert!(is_whole(&whole) && !is_whole(&view) && !is_whole(&first));
+        assert!(has_its_own(&whole) && !has_its_own(&view) && !has_its_own(&first));
         let values = |tensor: &Tensor| crate::cpu::storage::with_slice(tensor, |x: &[f32]| x.to_vec());
         release(&whole).unwrap();
         let refused = values(&view).unwrap_err().to_string();
         assert!(refused.contains("given back"), "{refused}");
         assert!(crate::cpu::storage::with_slice_mut(&view, |_: &mut [f32]| ()).is_err());
         assert_eq!(view.dims(), [2, 3]);
+        assert!(!is_whole(&whole) && has_its_own(&whole) && !has_its_own(&view));
         provide(&whole).unwrap();
         assert_eq!(values(&view).unwrap(), [0.0; 6]);
         whole.slice_set(&Tensor::ones((1, 3), candle_core::DType::F32, &Device::Cpu).unwrap(), 0, 2).unwrap();

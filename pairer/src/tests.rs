@@ -319,7 +319,8 @@ fn responses_without_ids_or_text_to_learn_from_are_refused() {
         change(&mut row);
         let (rows, compared) = ([row], [of_rewards("p", &[1.0, 0.5, 0.0])]);
         let pairs = select(&rows, &compared, &settings, 42, 1).map(|selected| selected.pairs.len());
-        let best = select_completions(&rows, &compared, &settings, ExampleKind::Best).map(|best| best.rows.len());
+        let best =
+            select_completions(&rows, &compared, &settings, ExampleKind::Best).map(|best| best.rows.len());
         for (of, count) in [pairs, best].into_iter().zip([1, 1]) {
             match of {
                 Ok(found) => assert!(words.is_empty() && found == count),
@@ -331,7 +332,10 @@ fn responses_without_ids_or_text_to_learn_from_are_refused() {
             }
         }
     };
-    refused(&|row| row.responses[0].ids = Some(Vec::new()), &["\"p\"", "response 0", "no token", "leave them out"]);
+    refused(
+        &|row| row.responses[0].ids = Some(Vec::new()),
+        &["\"p\"", "response 0", "no token", "leave them out"],
+    );
     refused(&|row| row.responses[0].ids = None, &[]);
     let only_ids = |row: &mut Candidates| row.prompt.prompt = None;
     refused(&only_ids, &[]);

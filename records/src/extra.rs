@@ -255,7 +255,11 @@ mod tests {
         let row = |n: usize| {
             let names = |count: usize| (0..count).map(move |i| (format!("{n}_{i}"), json!(1)));
             let field = |count| Value::Object(names(count).collect());
-            Map::from_iter([("a".to_owned(), field(2)), ("b".to_owned(), field(3)), ("c".to_owned(), field(3))])
+            Map::from_iter([
+                ("a".to_owned(), field(2)),
+                ("b".to_owned(), field(3)),
+                ("c".to_owned(), field(3)),
+            ])
         };
         let rows: Vec<_> = (0..10).map(row).collect();
         let text = |most| {

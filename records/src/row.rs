@@ -111,7 +111,9 @@ impl<'a, R> Columns<'a, R> {
 /// That all of a list's numbers are finite: JSON reads 1e39 into a number of 32 bits as infinite.
 pub(crate) fn finite(field: &str, values: &[f32]) -> Result<(), FieldProblem> {
     match values.iter().position(|value| !value.is_finite()) {
-        Some(at) => Err(FieldProblem::new(format!("{field}[{at}]"), "a finite number of 32 bits", values[at])),
+        Some(at) => {
+            Err(FieldProblem::new(format!("{field}[{at}]"), "a finite number of 32 bits", values[at]))
+        }
         None => Ok(()),
     }
 }

@@ -80,7 +80,8 @@ fn a_secret_in_a_recipe_is_refused_and_repeated_nowhere() {
         "policy.model=hf_abcdefgh0123456789",
     ] {
         for line in [&["run", "recipe.toml", "-o", "out"][..], &["check", "recipe.toml"]] {
-            let told = world.selfplay(&[line, &["--set", set]].concat()).refused(&["no secret", "environment"]);
+            let told =
+                world.selfplay(&[line, &["--set", set]].concat()).refused(&["no secret", "environment"]);
             assert!(!told.stderr.contains("abcdefgh"), "{}", told.stderr);
         }
     }

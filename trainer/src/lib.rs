@@ -61,6 +61,6 @@ pub use settings::{
 };
 pub use training::{
     EpochAccuracy, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSummary, ValidationRule, prepare,
-    train,
+    train, train_after,
 };
 pub use turn::{TurnRules, response_ids};

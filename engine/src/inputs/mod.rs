@@ -26,7 +26,7 @@ use pending_hashes::PendingHashes;
 use policy::PolicySource;
 use run_prompts::RunPrompts;
 use scorable::Scorable;
-use selfplay_model::{Architecture, ChatTemplate, Decoder, StoredDtype};
+use selfplay_model::{Architecture, ChatTemplate, Decoder, ModelShare, StoredDtype};
 use selfplay_records::Prompt;
 use selfplay_scorer::{Footprint, KindSettings, ModelFolders, ModelPlace, PreferenceModel, prompt_check};
 use usable_prompts::PromptLimits;
@@ -96,12 +96,13 @@ impl Inputs {
     }
 
     /// Looks through both models' files: what is wrong with their weights, or with an adapter over them, shows before a folder is made. No
-    /// weights are kept, so that it costs neither memory nor a second load. Programs are looked up and not started.
+    /// weights are kept, so that it costs neither memory nor a second load. Programs are looked up and not started. `shares`: of how many of
+    /// the policy a process is to have one; 1 where it has all of it.
     ///
     /// # Errors
     /// What does not load.
-    pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime) -> Result<(), EngineError> {
-        let mut policy = self.policy.check(recipe, &runtime.device)?;
+    pub fn check_models(&self, recipe: &Recipe, runtime: &Runtime, shares: usize) -> Result<(), EngineError> {
+        let mut policy = self.policy.check(recipe, &runtime.device, shares)?;
         selfplay_trainer::check_adapter(&mut policy, &recipe.train)?;
         drop(policy);
         let place = preference_place(self.preference.as_ref());
@@ -122,6 +123,19 @@ impl Inputs {
     /// When it does not load.
     pub fn starting_policy(&self, recipe: &Recipe, runtime: &Runtime) -> Result<Decoder, EngineError> {
         self.policy.load(recipe, &runtime.device, false)
+    }
+
+    /// One rank's share of the policy that the run starts from.
+    ///
+    /// # Errors
+    /// When it does not load.
+    pub(crate) fn share_of_policy(
+        &self,
+        recipe: &Recipe,
+        runtime: &Runtime,
+        share: ModelShare,
+    ) -> Result<Decoder, EngineError> {
+        self.policy.load_share(recipe, &runtime.device, share)
     }
 
     /// The base of the policy with another adapter over it.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, LoadPurpose};
+use selfplay_model::{Architecture, Codec, Decoder, LoadOptions, LoadPurpose, ModelShare};
 use selfplay_scorer::QuantizeForm;
 use selfplay_trainer::{TrainSettings, check_fresh_adapter};
 
@@ -61,11 +61,12 @@ impl PolicySource {
         self.load_under(recipe, device, heads, self.adapter.as_deref())
     }
 
-    /// What [`PolicySource::load`] would refuse is refused, without the memory of the weights, with which nothing is computed.
+    /// What [`PolicySource::load`] would refuse is refused, without the memory of the weights, with which nothing is computed. `shares`: of
+    /// how many a process is to load one; 1 where it loads all.
     ///
     /// # Errors
     /// As [`PolicySource::load`].
-    pub fn check(&self, recipe: &Recipe, device: &Device) -> Result<Decoder> {
+    pub fn check(&self, recipe: &Recipe, device: &Device, shares: usize) -> Result<Decoder> {
         let options = LoadOptions { purpose: LoadPurpose::Check, ..load_options(recipe, device) };
         let mut decoder = load_with(recipe, &self.folder, &options)?;
         self.adapter.as_deref().map_or(Ok(()), |folder| decoder.load_adapter(folder))?;
@@ -75,6 +76,7 @@ impl PolicySource {
                 true => shape.quantized_bytes(decoder.dtype(), true),
                 false => shape.parameter_bytes(decoder.dtype()),
             };
+            let bytes = bytes / shares.max(1) as u64;
             refuse_too_large(&self.folder.display().to_string(), bytes, device)?;
         }
         Ok(decoder)
@@ -96,6 +98,15 @@ impl PolicySource {
         Ok(decoder)
     }
 
+    /// Loads one rank's share of the weights, over which there must be no adapter.
+    ///
+    /// # Errors
+    /// As [`PolicySource::load`].
+    pub(crate) fn load_share(&self, recipe: &Recipe, device: &Device, share: ModelShare) -> Result<Decoder> {
+        let options = LoadOptions { share: Some(share), ..load_options(recipe, device) };
+        load_with(recipe, &self.folder, &options)
+    }
+
     /// The folders whose files decide what the policy is.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.folder.as_path()).chain(self.adapter.as_deref())
@@ -113,7 +124,7 @@ pub fn load_weights(recipe: &Recipe, folder: &Path, device: &Device, heads: bool
 fn load_with(recipe: &Recipe, folder: &Path, options: &LoadOptions) -> Result<Decoder> {
     Ok(match &recipe.policy.model {
         ModelSource::Random(_) => {
-            refuse_huge(folder, &options.device)?;
+            refuse_huge(folder, options)?;
             Decoder::random_from(folder, recipe.seed, options)?
         }
         _ => Decoder::load(folder, options)?,
@@ -131,13 +142,15 @@ pub fn load_options(recipe: &Recipe, device: &Device) -> LoadOptions {
         heads: false,
         quantize: recipe.policy.quantize.map(QuantizeForm::quantization),
         purpose: LoadPurpose::Compute,
+        share: None,
     }
 }
 
-/// That random weights of the folder's shape fit into memory.
-fn refuse_huge(folder: &Path, device: &Device) -> Result<()> {
-    let bytes = random_weights(&Architecture::load(folder)?);
-    refuse_too_large(&format!("random:{}", folder.display()), bytes, device)
+/// That random weights of the folder's shape, or the share of them that is loaded, fit into memory.
+fn refuse_huge(folder: &Path, options: &LoadOptions) -> Result<()> {
+    let shares = options.share.map_or(1, |share| share.world.max(1));
+    let bytes = random_weights(&Architecture::load(folder)?) / shares as u64;
+    refuse_too_large(&format!("random:{}", folder.display()), bytes, &options.device)
 }
 
 /// That a model's weights fit into the memory of a device.

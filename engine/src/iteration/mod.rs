@@ -11,6 +11,7 @@
 //! opponents  candidates of earlier iterations     drift                GPRL's axes, against the first iteration's
 //! divided    sampling and scoring by several ranks   follow            what another rank than 0 does
 //! shared_shards   shards of any kind that ranks share   log_prob_claims   log-probs before a training by one rank, by all
+//! policy_share    what of the policy a rank loads to train it
 //! ```
 
 mod divided;
@@ -23,6 +24,7 @@ mod opponents;
 mod overlap;
 mod pair;
 mod policy;
+pub(crate) mod policy_share;
 mod record;
 pub(crate) mod session;
 mod shared_shards;

@@ -2,6 +2,7 @@
 
 use selfplay_model::Decoder;
 
+use super::policy_share::agreed_share;
 use super::session::Session;
 use crate::error::EngineError;
 use crate::recipe::WeightDType;
@@ -63,16 +64,19 @@ impl Policy {
         Ok(decoder)
     }
 
-    /// To be trained: the packed weights are dropped.
+    /// To be trained: the packed weights are dropped. Of several ranks each may have its share alone
+    /// ([`Decoder::is_divided`]); all of them ask.
     ///
     /// # Errors
-    /// When it does not load.
-    pub fn for_training(mut self, session: &Session) -> Result<Decoder, EngineError> {
-        self.for_scoring(session)?;
-        match self.decoder {
-            Some(decoder) => Ok(decoder),
-            None => session.policy_after(self.after),
-        }
+    /// When it does not load; a rank that is lost.
+    pub fn for_training(self, session: &Session) -> Result<Decoder, EngineError> {
+        let share = agreed_share(session, self.decoder.is_some())?;
+        let mut decoder = match self.decoder {
+            Some(decoder) => decoder,
+            None => session.load_policy(self.after, share)?,
+        };
+        decoder.drop_inference();
+        Ok(decoder)
     }
 
     /// Gives its memory back unless the device has room for `bytes` beside it; it loads again when asked for.

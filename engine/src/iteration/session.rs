@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use selfplay_model::Decoder;
+use selfplay_model::{Decoder, LoadOptions, ModelShare};
 use selfplay_scorer::PreferenceModel;
 
 use crate::console::progress::Progress;
@@ -199,17 +199,35 @@ impl Session {
     /// # Errors
     /// When it does not load, or is not what was written.
     pub fn policy_after(&self, iteration: usize) -> Result<Decoder, EngineError> {
+        self.load_policy(iteration, None)
+    }
+
+    /// As [`Session::policy_after`]: all of it, or one rank's share.
+    ///
+    /// # Errors
+    /// As [`Session::policy_after`].
+    pub(crate) fn load_policy(
+        &self,
+        iteration: usize,
+        share: Option<ModelShare>,
+    ) -> Result<Decoder, EngineError> {
+        let (inputs, recipe, runtime) = (&self.inputs, &self.recipe, &self.runtime);
         if iteration == 0 {
-            return self.inputs.starting_policy(&self.recipe, &self.runtime);
+            return match share {
+                Some(share) => inputs.share_of_policy(recipe, runtime, share),
+                None => inputs.starting_policy(recipe, runtime),
+            };
         }
         let dir = self.run.iteration(iteration);
         thread::scope(|scope| {
             // A load takes less time than the hashes of what it reads.
             let checked = scope.spawn(|| policy_files::check(&dir));
-            let policy = match goes_on_merged(&self.recipe.train) {
-                true => Decoder::load(&dir.policy(), &load_options(&self.recipe, &self.runtime.device))
-                    .map_err(EngineError::from),
-                false => self.inputs.adapted_policy(&self.recipe, &self.runtime, &dir.adapter()),
+            let policy = match goes_on_merged(&recipe.train) {
+                true => {
+                    let options = LoadOptions { share, ..load_options(recipe, &runtime.device) };
+                    Decoder::load(&dir.policy(), &options).map_err(EngineError::from)
+                }
+                false => inputs.adapted_policy(recipe, runtime, &dir.adapter()),
             };
             // Of a damaged file the hash tells more than what fails to load.
             checked.join().unwrap_or(Err(EngineError::ThreadLost { thread: "hashing" }))?;

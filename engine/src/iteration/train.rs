@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use selfplay_model::Decoder;
 use selfplay_records::{Completion, ExampleKind, Pair, atomic};
 use selfplay_trainer::{
     GroupBuilder, GroupObjective, LossKind, PairData, PairObjective, ReadsPolicies, SftData, SftObjective,
@@ -16,17 +17,19 @@ use super::drift::drift;
 use super::log_prob_claims::divides_log_probs;
 use super::log_prob_difference;
 use super::policy::Policy;
+use super::policy_share::own_share;
 use super::workspace::Iteration;
 use crate::error::EngineError;
 use crate::json_file::write_json;
 use crate::ranks::shared_work::SharedWork;
+use crate::recipe::Stage;
 use crate::run::anchors::{anchors, policy_of};
 use crate::run::events::Event;
 use crate::run::leaves::{Leaves, settings_of};
 use crate::run::policy_files;
 use crate::stages::{
     Product, TrainingRows, Workspace, prepare_training, save_adapter, save_model, take_anchors,
-    train as train_steps,
+    train_after as train_steps,
 };
 
 /// `train/summary.json`: what `summary.json` tells of the training, kept while `policy/` is written.
@@ -102,8 +105,9 @@ fn train_on(
     let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
     if objective.has_other_anchors() {
         policy.put_away();
+        let share = own_share(session);
         take_anchors(iteration, &mut objective, &mut |name| match policy_of(name) {
-            Some(after) => session.policy_after(after),
+            Some(after) => session.load_policy(after, share),
             None => Err(EngineError::failure(format!("no policy of this run is {name}"))),
         })?;
     }
@@ -112,39 +116,71 @@ fn train_on(
         prepare_training(iteration, &mut decoder, &mut objective)?;
         return Ok(Policy::after(number - 1));
     }
-    if iteration.is_first() {
-        log_prob_difference::report(iteration, &decoder)?;
+    if decoder.is_divided() {
+        let title = iteration.title(Stage::Policy);
+        let world = session.ranks.world();
+        iteration
+            .progress()
+            .line(format!("{title}: each of {world} ranks has loaded its share of the policy"));
     }
-    let started = Instant::now();
-    let (recipe, source) = (&session.recipe, &session.inputs.policy);
-    let summary = train_steps(iteration, &mut decoder, objective)?;
+    let mut started = Instant::now();
+    let summary = train_steps(iteration, &mut decoder, objective, &mut |decoder| {
+        if iteration.is_first() {
+            log_prob_difference::report(iteration, decoder)?;
+        }
+        started = Instant::now();
+        Ok(())
+    })?;
+    let is_divided = decoder.is_divided();
+    if !is_divided {
+        session.ranks.spare();
+    }
+    if iteration.is_first() {
+        session.ranks.enter("save the policy");
+    }
+    let saved = match iteration.is_first() {
+        true => save(iteration, &mut decoder, &TrainRecord::from(&summary)),
+        false => Ok(()),
+    };
+    // The others bring what rank 0 writes; they wait for its end also after an error.
+    let ended = decoder.end_division().map_err(EngineError::from);
     session.ranks.spare();
+    saved.and(ended)?;
     if !iteration.is_first() {
         return Ok(Policy::after(number));
     }
-    session.ranks.enter("save the policy");
-    let record = TrainRecord::from(&summary);
-    write_json(&iteration.path(Product::Training).join("summary.json"), &record)?;
+    let seconds = started.elapsed().as_secs_f64();
+    iteration.record(Event::Trained { iteration: number, steps: summary.steps, seconds })?;
+    // Another process would read the adapter, and add its numbers in another order: so does this one. Of a share nothing is left to go on with.
+    let leaves = Leaves::of(&session.recipe.train, number >= session.recipe.iterations);
+    Ok(if leaves.adapter || is_divided {
+        Policy::after(number)
+    } else {
+        Policy::trained(number, decoder, session)
+    })
+}
+
+/// Writes what the training leaves.
+fn save(iteration: &Iteration<'_>, decoder: &mut Decoder, record: &TrainRecord) -> Result<(), EngineError> {
+    let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
+    let (recipe, source) = (&session.recipe, &session.inputs.policy);
+    write_json(&iteration.path(Product::Training).join("summary.json"), record)?;
     policy_files::forget(dir)?;
     let leaves = Leaves::of(&recipe.train, number >= recipe.iterations);
     if leaves.adapter {
         let base = session.base_before(number);
         // One may be there, of a process that was killed before the policy was whole.
-        atomic::replace_dir(&dir.adapter(), |folder| save_adapter(&mut decoder, &base, folder))?;
+        atomic::replace_dir(&dir.adapter(), |folder| save_adapter(decoder, &base, folder))?;
     }
     if leaves.model {
-        let write = |folder: &Path| save_model(recipe, &source.codec, &decoder, folder);
+        let write = |folder: &Path| save_model(recipe, &source.codec, decoder, folder);
         if leaves.adapter {
             atomic::replace_dir(&dir.policy(), write)?;
         } else {
             atomic::write_dir(&dir.policy(), write)?;
         }
     }
-    policy_files::keep(dir)?;
-    let seconds = started.elapsed().as_secs_f64();
-    iteration.record(Event::Trained { iteration: number, steps: summary.steps, seconds })?;
-    // Another process would read the adapter, and add its numbers in another order: so does this one.
-    Ok(if leaves.adapter { Policy::after(number) } else { Policy::trained(number, decoder, session) })
+    policy_files::keep(dir)
 }
 
 /// What makes tokens of the iteration's rows.

@@ -153,6 +153,11 @@ impl Ranks {
         self.rank.is_first()
     }
 
+    /// Its number, from 0.
+    pub(crate) fn rank(&self) -> usize {
+        self.rank.rank
+    }
+
     /// How many there are.
     pub(crate) fn world(&self) -> usize {
         self.rank.world

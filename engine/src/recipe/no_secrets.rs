@@ -51,6 +51,9 @@ mod tests {
         keys.sort_unstable();
         assert_eq!(keys, ["score.command[1]", "sft.data[0].path"]);
         let told = format!("{problems} {table}");
-        assert!(!told.contains("abcdefgh") && told.contains("sk-…") && told.contains("hf_transformers"), "{told}");
+        assert!(
+            !told.contains("abcdefgh") && told.contains("sk-…") && told.contains("hf_transformers"),
+            "{told}"
+        );
     }
 }

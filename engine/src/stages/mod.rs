@@ -29,6 +29,6 @@ pub use pair::pair;
 pub use sample::{check_device, prepare, sample, sample_taken};
 pub use score::score_shard;
 pub use shards::{Collected, Shards, shard_path};
-pub use train::{prepare_training, save_adapter, save_card, save_model, train, training_seed};
+pub use train::{prepare_training, save_adapter, save_card, save_model, train, train_after, training_seed};
 pub use training_rows::TrainingRows;
 pub use workspace::{Product, Workspace};

@@ -10,7 +10,7 @@ use selfplay_model::{Codec, Decoder};
 use selfplay_records::atomic;
 use selfplay_trainer::collective::{Alone, Collective};
 use selfplay_trainer::{
-    Objective, Preparation, StepMetrics, TrainOutcome, TrainRun, TrainSettings, TrainSummary,
+    Objective, Preparation, StepMetrics, TrainError, TrainOutcome, TrainRun, TrainSettings, TrainSummary,
 };
 
 use super::workspace::{Product, Workspace};
@@ -26,11 +26,24 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Trains to the last step, from the newest checkpoint where there is one.
 ///
 /// # Errors
-/// When training fails, or a signal asks for a stop (a checkpoint is then written).
+/// As [`train_after`].
 pub fn train(
     place: &dyn Workspace,
     decoder: &mut Decoder,
     objective: impl Objective,
+) -> Result<TrainSummary, EngineError> {
+    train_after(place, decoder, objective, &mut |_| Ok(()))
+}
+
+/// As [`train`]; `first` is called on every rank before anything else is computed, and may make passes over the starting weights.
+///
+/// # Errors
+/// When training fails, or a signal asks for a stop (a checkpoint is then written); those of `first`.
+pub fn train_after(
+    place: &dyn Workspace,
+    decoder: &mut Decoder,
+    objective: impl Objective,
+    first: &mut dyn FnMut(&Decoder) -> Result<(), EngineError>,
 ) -> Result<TrainSummary, EngineError> {
     let task =
         place.task(Stage::Policy, "steps", most_steps(objective.settings(), objective.examples().count()));
@@ -49,8 +62,22 @@ pub fn train(
         let text = format!("loss {:.5}, {held_out}{:.0} tokens/s", metrics.loss, rate(tokens));
         task.set(metrics.step as u64, &text);
     };
-    let outcome = in_training(place, &mut progress, |run| selfplay_trainer::train(decoder, objective, run))??;
-    match outcome {
+    let mut failed = None;
+    let mut first = |decoder: &Decoder| {
+        first(decoder).map_err(|error| {
+            // The other ranks are told no more than that.
+            let problem = error.to_string();
+            failed = Some(error);
+            TrainError::Internal { problem }
+        })
+    };
+    let outcome = in_training(place, &mut progress, |run| {
+        selfplay_trainer::train_after(decoder, objective, run, &mut first)
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    match outcome? {
         TrainOutcome::Finished(summary) => {
             log.finish();
             let (rate, seconds) = (rate(tokens), started.elapsed().as_secs_f64());

@@ -101,7 +101,7 @@ impl Decoder {
     }
 
     /// Every tensor that the model's folder holds, by its name there, with all its digits and the adapter merged: those
-    /// that have one are made when their turn comes.
+    /// that have one, and those that other ranks hold, are made when their turn comes.
     pub(super) fn tensors(&self) -> Vec<(&str, Stored<'_>)> {
         let adapted = |name: &str| {
             self.maps().find_map(|linear| {
@@ -121,11 +121,15 @@ impl Decoder {
             };
             (weight.name.as_str(), Stored::Made { dims: weight.matrix.dims(), make: Box::new(make) })
         });
-        let dense = own.map(|(_, parameter)| {
+        let elsewhere = |id| self.hooks.as_deref().filter(|hooks| hooks.is_elsewhere(id));
+        let dense = own.map(|(id, parameter)| {
             let held = parameter.full();
-            let stored = match adapted(&parameter.name) {
-                None => Stored::Held(held),
-                Some((linear, number)) => Stored::Made {
+            let stored = match (adapted(&parameter.name), elsewhere(id)) {
+                (None, None) => Stored::Held(held),
+                (None, Some(hooks)) => {
+                    Stored::Made { dims: held.dims(), make: Box::new(move || hooks.fetch(id)) }
+                }
+                (Some((linear, number)), _) => Stored::Made {
                     dims: held.dims(),
                     make: Box::new(move || {
                         Ok(linear.merged(&self.parameters, number)?.unwrap_or_else(|| held.clone()))

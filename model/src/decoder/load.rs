@@ -1,6 +1,5 @@
 //! A decoder from a model folder, or with random weights; and back into a folder.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
@@ -8,15 +7,18 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Decoder;
 use super::block::Block;
+use super::join_rooms::{JoinRooms, Joins};
+use super::load_share::{NumberSource, ShareLoad};
 use super::rotary::RotaryTables;
-use crate::architecture::layout::{ModuleSpec, Modules};
-use crate::architecture::{Architecture, ParameterKind, TensorSpec};
+use crate::architecture::layout::Modules;
+use crate::architecture::{Architecture, TensorSpec};
 use crate::cpu::storage::unwritten_tensor;
 use crate::error::ModelError;
 use crate::gpu::Gpu;
 use crate::linear::{Linear, Nf4Matrix};
-use crate::parameters::{Parameter, ParameterId, Parameters};
+use crate::parameters::{Parameter, Parameters};
 use crate::preference::load_heads;
+use crate::shares::ModelShare;
 use crate::weights::{self, StagedWeights, WeightFiles, random_tensor};
 
 /// How weights are brought in.
@@ -33,6 +35,9 @@ pub struct LoadOptions {
     pub quantize: Option<Quantization>,
     /// What the decoder is for.
     pub purpose: LoadPurpose,
+    /// Where several ranks hold the model, each its own ranges: this one, which loads no other numbers
+    /// ([`Decoder::is_divided`]). A model with maps of four bits is loaded whole all the same.
+    pub share: Option<ModelShare>,
 }
 
 /// What a decoder is loaded for.
@@ -55,7 +60,8 @@ pub enum Quantization {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, dtype: None, heads: false, quantize: None, purpose: LoadPurpose::Compute }
+        let purpose = LoadPurpose::Compute;
+        Self { device: Device::Cpu, dtype: None, heads: false, quantize: None, purpose, share: None }
     }
 }
 
@@ -90,29 +96,6 @@ fn quantized(
     Ok(Some(matrix.placed_on(&options.device)?))
 }
 
-/// The maps that one product each computes (queries, keys and values; gate and up), by the name of their last matrix.
-pub(super) struct Joins<'a>(BTreeMap<String, &'a [ModuleSpec]>);
-
-impl<'a> Joins<'a> {
-    pub(super) fn of(modules: &'a Modules) -> Self {
-        let maps = modules.layers.iter().flat_map(|layer| [&layer.qkv[..], &layer.gate_up[..]]);
-        Self(maps.filter_map(|map| Some((map.last()?.weight(), map))).collect())
-    }
-
-    /// All of them.
-    pub(super) fn maps(&self) -> impl Iterator<Item = &'a [ModuleSpec]> {
-        self.0.values().copied()
-    }
-
-    /// Joins a map when the last of its matrices was brought in, so that no more than one map is in memory twice.
-    fn after(&mut self, parameters: &mut Parameters, id: ParameterId) -> Result<(), ModelError> {
-        match self.0.remove(&parameters.get(id).name) {
-            Some(map) => Ok(Linear::join(parameters, map)?),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Dense tensors from files: what a GPU takes piece by piece goes there together at the end, everything else is read tensor by tensor. Maps
 /// that one product computes go into one tensor at once.
 struct DenseLoad<'a> {
@@ -120,11 +103,7 @@ struct DenseLoad<'a> {
     dtype: DType,
     device: &'a Device,
     staged: Option<StagedWeights<'a>>,
-    joins: Joins<'a>,
-    /// Rows of joined tensors, by the names of the matrices that go there.
-    rows: BTreeMap<String, Tensor>,
-    /// Joined tensors, by the name of their last matrix.
-    wholes: BTreeMap<String, Tensor>,
+    rooms: JoinRooms<'a>,
 }
 
 impl<'a> DenseLoad<'a> {
@@ -134,48 +113,29 @@ impl<'a> DenseLoad<'a> {
         dtype: DType,
         options: &'a LoadOptions,
     ) -> Result<Self, ModelError> {
-        let (device, joins) = (&options.device, Joins::of(modules));
+        let device = &options.device;
         let staged = StagedWeights::new(files, dtype, device)?;
-        let (mut rows, mut wholes) = (BTreeMap::new(), BTreeMap::new());
         // Another device gets tensors that were read on the host.
-        if options.quantize.is_none() && (staged.is_some() || device.is_cpu()) {
-            for (last, map) in &joins.0 {
-                let specs = map.iter().map(|module| TensorSpec {
-                    name: module.weight(),
-                    shape: vec![module.outputs, module.inputs],
-                    kind: ParameterKind::Matrix,
-                });
-                let specs: Vec<TensorSpec> = specs.collect();
-                let mut is_one = Parameters::is_joinable(map.iter().map(|m| m.outputs * m.inputs));
-                for spec in &specs {
-                    is_one = is_one
-                        && match &staged {
-                            Some(staged) => staged.takes(spec)?,
-                            None => files.is_numbers(spec)?,
-                        };
-                }
-                if !is_one {
-                    continue;
-                }
-                let shape = [map.iter().map(|module| module.outputs).sum::<usize>(), map[0].inputs];
-                let whole = match &staged {
-                    Some(staged) => staged.room(&shape)?,
-                    None => unwritten_tensor(&shape, dtype)?,
-                };
-                let mut first = 0;
-                for spec in specs {
-                    rows.insert(spec.name, whole.narrow(0, first, spec.shape[0])?);
-                    first += spec.shape[0];
-                }
-                wholes.insert(last.clone(), whole);
-            }
-        }
-        Ok(Self { files, dtype, device, staged, joins, rows, wholes })
+        let rooms = match options.quantize.is_none() && (staged.is_some() || device.is_cpu()) {
+            false => JoinRooms::none(modules),
+            true => JoinRooms::make(
+                modules,
+                |spec| match &staged {
+                    Some(staged) => staged.takes(spec),
+                    None => files.is_numbers(spec),
+                },
+                |shape| match &staged {
+                    Some(staged) => staged.room(shape),
+                    None => Ok(unwritten_tensor(shape, dtype)?),
+                },
+            )?,
+        };
+        Ok(Self { files, dtype, device, staged, rooms })
     }
 
     /// The tensor of `spec`, whose numbers may come with [`DenseLoad::finish`].
     fn tensor(&mut self, spec: &TensorSpec) -> Result<Tensor, ModelError> {
-        let rows = self.rows.remove(&spec.name);
+        let rows = self.rooms.take(&spec.name);
         match &mut self.staged {
             Some(staged) if staged.takes(spec)? => {
                 let room = match rows {
@@ -195,19 +155,50 @@ impl<'a> DenseLoad<'a> {
         }
     }
 
-    /// As [`Joins::after`].
-    fn join(&mut self, parameters: &mut Parameters, id: ParameterId) -> Result<(), ModelError> {
-        let name = parameters.get(id).name.clone();
-        let Some(whole) = self.wholes.remove(&name) else { return self.joins.after(parameters, id) };
-        let map = self.joins.0.remove(&name).unwrap_or_default();
-        let members: Vec<_> = map.iter().filter_map(|module| parameters.find(&module.weight())).collect();
-        Ok(parameters.adopt_join(&members, whole)?)
-    }
-
     /// Brings what is not there yet.
     fn finish(self) -> Result<(), ModelError> {
         self.staged.map_or(Ok(()), StagedWeights::load)
     }
+}
+
+/// The share that is to be loaded; `None` where all is, as there is a map of four bits among these tensors or one is to be.
+fn share_of(
+    files: &WeightFiles,
+    specs: &[TensorSpec],
+    options: &LoadOptions,
+) -> Result<Option<ModelShare>, ModelError> {
+    let Some(share) = options.share.filter(|_| options.quantize.is_none()) else { return Ok(None) };
+    for spec in specs {
+        if files.is_quantized(spec)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(share))
+}
+
+/// All numbers of these tensors.
+fn whole(
+    files: &WeightFiles,
+    modules: &Modules,
+    specs: Vec<TensorSpec>,
+    dtype: DType,
+    options: &LoadOptions,
+) -> Result<Parameters, ModelError> {
+    let mut parameters = Parameters::default();
+    let mut dense = DenseLoad::new(files, modules, dtype, options)?;
+    for spec in specs {
+        if modules.is_of_block(&spec)
+            && let Some(matrix) = quantized(files, &spec, options)?
+        {
+            parameters.push_quantized(spec.name, matrix);
+            continue;
+        }
+        let value = dense.tensor(&spec)?;
+        let id = parameters.push(Parameter::new(spec.name, value, spec.kind));
+        dense.rooms.after(&mut parameters, id)?;
+    }
+    dense.finish()?;
+    Ok(parameters)
 }
 
 impl Decoder {
@@ -230,24 +221,16 @@ impl Decoder {
             decoder.source = Some(folder.to_path_buf());
             return Ok(decoder);
         }
-        let mut parameters = Parameters::default();
         let modules = architecture.modules();
-        let mut dense = DenseLoad::new(&files, &modules, dtype, options)?;
-        for spec in modules.tensors() {
-            if modules.is_of_head(&spec.name) && !files.contains(&spec.name) {
-                continue;
+        let is_there = |spec: &TensorSpec| !modules.is_of_head(&spec.name) || files.contains(&spec.name);
+        let specs: Vec<TensorSpec> = modules.tensors().into_iter().filter(is_there).collect();
+        let mut parameters = match share_of(&files, &specs, options)? {
+            Some(share) => {
+                let (source, device) = (NumberSource::Files(&files), &options.device);
+                ShareLoad { source, share, dtype, device }.parameters(&modules, specs)?
             }
-            if modules.is_of_block(&spec)
-                && let Some(matrix) = quantized(&files, &spec, options)?
-            {
-                parameters.push_quantized(spec.name, matrix);
-                continue;
-            }
-            let value = dense.tensor(&spec)?;
-            let id = parameters.push(Parameter::new(spec.name, value, spec.kind));
-            dense.join(&mut parameters, id)?;
-        }
-        dense.finish()?;
+            None => whole(&files, &modules, specs, dtype, options)?,
+        };
         if options.heads {
             load_heads(&files, &architecture, dtype, &options.device, &mut parameters)?;
         }
@@ -269,8 +252,17 @@ impl Decoder {
             decoder.stored_dtype = stored;
             return Ok(decoder);
         }
-        let mut parameters = Parameters::default();
         let modules = architecture.modules();
+        if let Some(share) = options.share.filter(|_| options.quantize.is_none()) {
+            let (source, device) =
+                (NumberSource::Fresh { architecture: &architecture, seed }, &options.device);
+            let load = ShareLoad { source, share, dtype, device };
+            let parameters = load.parameters(&modules, modules.tensors())?;
+            let mut decoder = Self::assemble(architecture, parameters, device, dtype)?;
+            decoder.stored_dtype = stored;
+            return Ok(decoder);
+        }
+        let mut parameters = Parameters::default();
         let mut joins = Joins::of(&modules);
         for spec in modules.tensors() {
             let value = random_tensor(&spec, &architecture, seed, dtype, &options.device)?;

@@ -12,10 +12,11 @@
 
 use std::sync::Arc;
 
-use candle_core::Result;
+use candle_core::{Result, Tensor, bail};
 
 use super::Decoder;
 use super::block::Block;
+use crate::error::ModelError;
 use crate::linear::Linear;
 use crate::parameters::ParameterId;
 
@@ -69,6 +70,28 @@ pub trait SegmentHooks: Send + Sync {
 
     /// The pass has ended, maybe early by an error.
     fn end(&self);
+
+    /// Whether the parameter's numbers, with all their digits, are to be asked for ([`SegmentHooks::fetch`]): they are not, or
+    /// not all, in this decoder's memory.
+    fn is_elsewhere(&self, _parameter: ParameterId) -> bool {
+        false
+    }
+
+    /// All numbers of such a parameter with all their digits, in the host's memory.
+    ///
+    /// # Errors
+    /// Another rank is gone; a parameter that is not elsewhere.
+    fn fetch(&self, _parameter: ParameterId) -> Result<Tensor> {
+        bail!("these weights are nowhere else")
+    }
+
+    /// Takes part in what others still compute with the weights or ask for, until none of them does.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A pass that is under way.
@@ -106,6 +129,25 @@ impl Decoder {
     /// Has `hooks` told of every pass from now on, in the place of those before; `None` of no pass.
     pub fn set_segment_hooks(&mut self, hooks: Option<Arc<dyn SegmentHooks>>) {
         self.hooks = hooks;
+    }
+
+    /// Whether several ranks hold its weights, each its own ranges: it was loaded so ([`LoadOptions::share`](super::LoadOptions::share)), or
+    /// a training has it so. Its passes and [`Decoder::save`] then need hooks that bring what others hold, and the others' part in that.
+    pub fn is_divided(&self) -> bool {
+        let is_elsewhere = |hooks: &Arc<dyn SegmentHooks>| hooks.is_elsewhere(self.embedding);
+        self.parameters.has_held() || self.hooks.as_ref().is_some_and(is_elsewhere)
+    }
+
+    /// The end of a decoder that several ranks hold: takes part in what the others still compute with it or save of it, until no rank does.
+    /// It computes nothing afterwards. Without hooks nothing is done.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub fn end_division(&mut self) -> std::result::Result<(), ModelError> {
+        match self.hooks.take() {
+            Some(hooks) => Ok(hooks.finish()?),
+            None => Ok(()),
+        }
     }
 
     /// Its segments, in the order of a forward pass.

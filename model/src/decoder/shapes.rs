@@ -7,7 +7,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::Decoder;
-use super::load::{Joins, LoadOptions};
+use super::join_rooms::Joins;
+use super::load::LoadOptions;
 use crate::architecture::Architecture;
 use crate::error::ModelError;
 use crate::linear::Nf4Matrix;

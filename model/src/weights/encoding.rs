@@ -62,6 +62,18 @@ impl TensorLocation {
     pub fn element_count(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// Whether some of its numbers can be read without the others: they stand in the file one after the other, and begin and end
+    /// with a block where they stand in blocks.
+    pub(super) fn has_part(&self, numbers: &Range<usize>) -> bool {
+        let block = match &self.encoding {
+            Encoding::Plain(_) => 1,
+            Encoding::Blocks(format) => format.block_size(),
+            Encoding::Nf4(_) | Encoding::Other(_) => return false,
+        };
+        !matches!(self.adjustment, Adjustment::UnpairRows { .. })
+            && [numbers.start, numbers.end].iter().all(|border| border.is_multiple_of(block))
+    }
 }
 
 impl Encoding {

@@ -32,7 +32,7 @@ impl WeightFiles {
         }
         self.stored_dtype_at(place)?;
         let bad = first_bad(place, self.bytes(place));
-        self.read_out(place, bad.map_or(Ok(()), Err))?;
+        self.read_out(place, &(0..place.element_count()), bad.map_or(Ok(()), Err))?;
         Ok(StoredNumbers::Dense)
     }
 }

@@ -5,24 +5,23 @@
 //! wrappers of reward models leave (`backbone.`, `pretrained_model.`, …) or lack the leading `model.`; both are
 //! read as the plain Hugging Face name.
 //!
-//! Past 400 lines because every check of a foreign file should be found in one place, beside the reading that it
-//! guards.
+//! Past 400 lines because every check of a foreign file should be found in one place. The reading that they guard is `read/numbers.rs`.
+
+mod numbers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError};
 use serde_json::Value;
 
-use super::encoding::decode_into;
 use super::streamed::StreamedTensor;
 use super::{AGAIN, Adjustment, Encoding, INDEX_FILE, SINGLE_FILE, TensorLocation, map, nf4, release};
 use crate::adapter;
 use crate::architecture::{Architecture, StoredDtype, TensorSpec};
-use crate::cpu::storage::{unwritten_tensor, with_slice_mut};
 use crate::error::ModelError;
 use crate::gguf::{self, Gguf};
 use crate::json::read_json;
@@ -156,73 +155,14 @@ impl WeightFiles {
         Ok(())
     }
 
-    /// The tensor of `spec` as `dtype` (f32, f64, bf16 or f16) on `device`.
-    ///
-    /// Errors: it is missing, of another shape, stored in a format other than f32, bf16 and f16, or holds a number
-    /// that is not finite.
-    pub fn get(&self, spec: &TensorSpec, dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let place = self.checked_place(spec)?;
-        if let Encoding::Nf4(_) = place.encoding {
-            let matrix = self.nf4_at(place)?;
-            return Ok(matrix.dense(dtype)?.reshape(spec.shape.as_slice())?.to_device(device)?);
-        }
-        let shape = spec.shape.as_slice();
-        let tensor = match dtype {
-            DType::F32 | DType::F64 => {
-                let room = unwritten_tensor(shape, dtype)?;
-                self.read_into(spec, &room)?;
-                room
-            }
-            DType::BF16 => Tensor::from_vec(self.decoded(place, half::bf16::from_f32)?, shape, &Device::Cpu)?,
-            DType::F16 => Tensor::from_vec(self.decoded(place, half::f16::from_f32)?, shape, &Device::Cpu)?,
-            other => {
-                return Err(ModelError::value(
-                    format!("weights cannot be computed in {other:?}"),
-                    "use f32, f64, bf16 or f16",
-                ));
-            }
-        };
-        Ok(tensor.to_device(device)?)
-    }
-
     /// Whether [`WeightFiles::read_into`] can read the tensor of `spec`. Errors: it is missing or of another shape.
     pub(crate) fn is_numbers(&self, spec: &TensorSpec) -> Result<bool, ModelError> {
         Ok(!matches!(self.checked_place(spec)?.encoding, Encoding::Nf4(_) | Encoding::Other(_)))
     }
 
-    /// Reads the tensor of `spec` into memory of f32 or f64 on the host.
-    ///
-    /// Errors: as [`WeightFiles::get`]; it is stored in the blocks of NF4.
-    pub(crate) fn read_into(&self, spec: &TensorSpec, room: &Tensor) -> Result<(), ModelError> {
-        let place = self.checked_place(spec)?;
-        self.stored_dtype_at(place)?;
-        let bytes = self.bytes(place);
-        let read = match room.dtype() {
-            DType::F64 => with_slice_mut(room, |values| decode_into(place, bytes, values, f64::from))?,
-            _ => with_slice_mut(room, |values: &mut [f32]| decode_into(place, bytes, values, |x| x))?,
-        };
-        self.read_out(place, read)
-    }
-
-    /// A tensor's numbers, converted.
-    fn decoded<T: Copy + Default + Send>(
-        &self,
-        place: &TensorLocation,
-        convert: impl Fn(f32) -> T + Sync,
-    ) -> Result<Vec<T>, ModelError> {
-        self.stored_dtype_at(place)?;
-        let mut values = vec![T::default(); place.element_count()];
-        let read = decode_into(place, self.bytes(place), &mut values, convert);
-        self.read_out(place, read)?;
-        Ok(values)
-    }
-
-    /// Lets go of the pages of a tensor that was read, and names the number that is not finite.
-    pub(super) fn read_out(&self, place: &TensorLocation, read: Result<(), usize>) -> Result<(), ModelError> {
-        let shard = &self.shards[place.shard];
-        read.map_err(|index| not_finite(&shard.path, &place.stored_name, index))?;
-        release(&shard.map, &place.bytes);
-        Ok(())
+    /// Whether the tensor of `spec` is stored in four bits. Errors: it is missing or of another shape.
+    pub(crate) fn is_quantized(&self, spec: &TensorSpec) -> Result<bool, ModelError> {
+        Ok(matches!(self.checked_place(spec)?.encoding, Encoding::Nf4(_)))
     }
 
     /// The tensor of `spec`, where its numbers can be read piece by piece, to be computed with in `dtype`. Errors: it is missing or of

@@ -295,7 +295,9 @@ mod tests {
         let Ok(tree) = tree(&rows) else { panic!("a tree") };
         let within = |most: usize| {
             let mut all = Gathered::new(most);
-            tree.follow(0, &mut Vec::new(), &mut all).map(|_| all.examples.len()).map_err(|fault| fault.problem.to_string())
+            tree.follow(0, &mut Vec::new(), &mut all)
+                .map(|_| all.examples.len())
+                .map_err(|fault| fault.problem.to_string())
         };
         assert_eq!(within(MOST_BYTES), Ok(19));
         assert_eq!(within(19 * 4 * (1000 + size_of::<Message>())), Ok(19));

@@ -11,12 +11,13 @@ use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::gpu::{Argument, Gpu, address, pointer};
 use selfplay_model::ops::elementwise::{STREAM_THREADS, stream_blocks};
 use selfplay_model::profile::{self, OperationCost};
+use selfplay_model::shares::UNIT;
 use selfplay_model::{Gradients, ParameterId, Parameters};
 
 use crate::TrainError;
 
-/// Elements summed by one task.
-pub(crate) const CHUNK: usize = 64 * 1024;
+/// Elements summed by one task: ranges that ranks own begin at multiples of it.
+pub(crate) const CHUNK: usize = UNIT;
 
 /// Partial sums per chunk, for the compiler to keep in vector registers.
 const LANES: usize = 8;

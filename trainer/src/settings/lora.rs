@@ -187,7 +187,8 @@ impl LoraSettings {
             TargetModules::Pattern(text) => format!("{text:?}"),
         };
         // A preference model's heads are saved whether or not they are asked for.
-        let is_asked = |name: &&String| !HEADS.contains(&name.as_str()) || asked.modules_to_save.contains(*name);
+        let is_asked =
+            |name: &&String| !HEADS.contains(&name.as_str()) || asked.modules_to_save.contains(*name);
         let saved: Vec<String> = found.modules_to_save.iter().filter(is_asked).cloned().collect();
         compare(self.rank.is_some(), "rank", asked.rank.to_string(), found.rank.to_string());
         compare(self.alpha.is_some(), "alpha", asked.alpha.to_string(), found.alpha.to_string());

@@ -130,15 +130,17 @@ fn smoothing_is_for_the_losses_that_smooth() {
 /// An adapter's lists are sets, and a preference model's has its heads besides.
 #[test]
 fn an_adapter_goes_on_whatever_the_order_of_its_modules() {
-    let asked: LoraSettings =
-        serde_json::from_str(r#"{"target_modules": ["v_proj", "q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}"#)
-            .unwrap();
+    let asked: LoraSettings = serde_json::from_str(
+        r#"{"target_modules": ["v_proj", "q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}"#,
+    )
+    .unwrap();
     let found = |saved: &[&str]| AdapterConfig {
         target_modules: TargetModules::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
         modules_to_save: saved.iter().map(|name| (*name).to_owned()).collect(),
         ..asked.config()
     };
-    let keys = |saved: &[&str]| asked.differing(&found(saved)).into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
+    let keys =
+        |saved: &[&str]| asked.differing(&found(saved)).into_iter().map(|(key, ..)| key).collect::<Vec<_>>();
     assert_eq!(keys(&["embed_tokens", "lm_head"]), [""; 0]);
     assert_eq!(keys(&["embed_tokens", "lm_head", "value_head"]), [""; 0]);
     assert_eq!(keys(&["embed_tokens"]), ["modules_to_save"]);

@@ -20,7 +20,7 @@ mod validation;
 
 pub use metrics::{EpochAccuracy, StepMetrics};
 pub use run::{Preparation, TrainOutcome, TrainRun, TrainSummary};
-pub use training_loop::{prepare, train};
+pub use training_loop::{prepare, train, train_after};
 pub use validation::ValidationRule;
 
 pub(crate) use lr_schedule::PlannedSteps;

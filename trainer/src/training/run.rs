@@ -46,7 +46,11 @@ pub enum Preparation {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainOutcome {
-    /// All steps are done; the decoder holds the trained weights, and so does the last checkpoint.
+    /// All steps are done; the decoder holds the trained weights, and so does the last checkpoint. Where ranks have loaded their
+    /// shares of it, the weights stay with them: rank 0 may save it while the others are in [`Decoder::end_division`], which rank 0 calls
+    /// afterwards.
+    ///
+    /// [`Decoder::end_division`]: selfplay_model::Decoder::end_division
     Finished(TrainSummary),
     /// `stop` returned true; the same call with the starting weights resumes from here.
     Interrupted {

@@ -17,7 +17,7 @@ use super::validation::Validation;
 use crate::collective::{agree, agree_to_stop, from_first, is_first, same_on_all};
 use crate::objectives::Objective;
 use crate::offload::StatePlace;
-use crate::zero::{Lockstep, Shards};
+use crate::zero::{Lockstep, Shards, are_divided};
 use crate::{TrainError, TrainSettings, lora};
 
 /// Trains the decoder on an objective, from the latest checkpoint in the run's folder where it has one.
@@ -27,13 +27,27 @@ use crate::{TrainError, TrainSettings, lora};
 /// not finite, a failed write, or another rank that failed; the last checkpoint is whole in any case.
 pub fn train(
     decoder: &mut Decoder,
-    mut objective: impl Objective,
+    objective: impl Objective,
     run: &mut TrainRun<'_>,
 ) -> Result<TrainOutcome, TrainError> {
-    let outcome = train_objective(decoder, &mut objective, run);
-    // They hold this training's gradients.
-    decoder.set_segment_hooks(None);
+    train_after(decoder, objective, run, &mut |_| Ok(()))
+}
+
+/// As [`train`]; first of all that is computed, and on every rank, calls `first`, which may make passes over the starting weights. Ranks may
+/// make different ones, or none.
+///
+/// # Errors
+/// As [`train`]; those of `first`.
+pub fn train_after(
+    decoder: &mut Decoder,
+    mut objective: impl Objective,
+    run: &mut TrainRun<'_>,
+    first: &mut dyn FnMut(&Decoder) -> Result<(), TrainError>,
+) -> Result<TrainOutcome, TrainError> {
+    let outcome = train_objective(decoder, &mut objective, run, first);
     if outcome.is_err() {
+        // They hold this training's gradients.
+        decoder.set_segment_hooks(None);
         run.collective.leave();
     }
     outcome
@@ -50,17 +64,30 @@ pub fn prepare(
     run: &TrainRun<'_>,
 ) -> Result<Preparation, TrainError> {
     let settings = objective.settings().clone();
-    check_and_prepare(decoder, objective, &settings, run)
+    check_all(decoder, objective, &settings, run)?;
+    objective.prepare(decoder, run)
 }
 
-fn check_and_prepare(
+/// Checks, on all ranks; nothing is packed afterwards.
+fn check_all(
     decoder: &mut Decoder,
     objective: &mut dyn Objective,
     settings: &TrainSettings,
     run: &TrainRun<'_>,
-) -> Result<Preparation, TrainError> {
+) -> Result<(), TrainError> {
     agree(run.collective, check(decoder, objective, settings, run.seed))?;
     decoder.drop_inference();
+    Ok(())
+}
+
+/// What is computed with the starting weights.
+fn begin(
+    decoder: &Decoder,
+    objective: &mut dyn Objective,
+    run: &TrainRun<'_>,
+    first: &mut dyn FnMut(&Decoder) -> Result<(), TrainError>,
+) -> Result<Preparation, TrainError> {
+    agree(run.collective, first(decoder))?;
     objective.prepare(decoder, run)
 }
 
@@ -68,10 +95,14 @@ fn train_objective(
     decoder: &mut Decoder,
     objective: &mut dyn Objective,
     run: &mut TrainRun<'_>,
+    first: &mut dyn FnMut(&Decoder) -> Result<(), TrainError>,
 ) -> Result<TrainOutcome, TrainError> {
     let collective = run.collective;
     let settings = objective.settings().clone();
-    if check_and_prepare(decoder, objective, &settings, run)? == Preparation::Stopped {
+    check_all(decoder, objective, &settings, run)?;
+    // Passes with whole weights need no other rank.
+    let are_divided = are_divided(collective, decoder)?;
+    if !are_divided && begin(decoder, objective, run, first)? == Preparation::Stopped {
         return Ok(TrainOutcome::Interrupted { step: 0 });
     }
     let stage = settings.zero.to_string();
@@ -98,9 +129,18 @@ fn train_objective(
         keep_checkpoints: run.keep_checkpoints,
         collective: &lockstep,
     };
-    let outcome = train_opened(decoder, objective, &settings, run, opened);
+    let begun = match are_divided {
+        true => begin(decoder, objective, run, first),
+        false => Ok(Preparation::Complete),
+    };
+    let outcome = match begun {
+        Ok(Preparation::Complete) => train_opened(decoder, objective, &settings, run, opened),
+        Ok(Preparation::Stopped) => Ok(TrainOutcome::Interrupted { step: 0 }),
+        Err(error) => Err(error),
+    };
     decoder.set_segment_hooks(None);
     match outcome {
+        Ok(outcome) if are_divided => shards.stay(decoder).map(|()| outcome),
         Ok(outcome) => shards.close(decoder).map(|()| outcome),
         Err(error) => Err(shards.explain(error)),
     }
@@ -205,7 +245,8 @@ fn open(decoder: &mut Decoder, settings: &TrainSettings, run: &TrainRun<'_>) -> 
         atomic::create_dir_all(run.folder)?;
     }
     let place = StatePlace::of(decoder, settings, run.collective)?;
-    if let Some((shards, gradients)) = Shards::open(decoder, settings, run.collective, place.is_host())? {
+    if let Some((shards, gradients)) = Shards::open(decoder, settings.zero, run.collective, place.is_host())?
+    {
         let placed = Placed { place, shards: Some(shards) };
         return Ok(Opened { placed, gradients: Some(gradients), pass_bound: None });
     }

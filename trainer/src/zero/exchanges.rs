@@ -7,7 +7,7 @@ use selfplay_model::tensor_memory;
 
 use super::owned::Owned;
 use super::passes::{Exchange, Passes};
-use super::rendezvous::meet;
+use super::rendezvous::{JointWork, meet};
 use super::shards::Shards;
 use crate::TrainError;
 use crate::collective::sliced::part;
@@ -52,7 +52,7 @@ impl Shards {
         program
     }
 
-    /// Takes part in the passes of other ranks until none has one left; this rank has none.
+    /// Takes part in the passes of other ranks, and in what they ask for, until none has anything left; this rank has nothing.
     ///
     /// # Errors
     /// A rank is lost.
@@ -60,14 +60,18 @@ impl Shards {
         if !self.has_gradients_by_rank() {
             return Ok(());
         }
-        while let Some(pass) = meet(&*self.collective, None)? {
-            self.serve(&mut self.lock(), pass)?;
+        while let Some(work) = meet(&*self.collective, None)? {
+            self.serve(&mut self.lock(), work)?;
         }
         Ok(())
     }
 
-    /// Makes the exchanges of a pass that other ranks compute.
-    pub(super) fn serve(&self, passes: &mut Passes, pass: DecoderPass) -> Result<(), TrainError> {
+    /// Makes the exchanges of a pass that other ranks compute, or of a parameter that they ask for.
+    pub(super) fn serve(&self, passes: &mut Passes, work: JointWork) -> Result<(), TrainError> {
+        let pass = match work {
+            JointWork::Pass(pass) => pass,
+            JointWork::Fetch(place) => return self.bring(place).map(drop),
+        };
         passes.is_reduced |= pass == DecoderPass::Backward { is_last: true };
         for exchange in self.program(pass) {
             self.make(passes, exchange)?;

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use candle_core::{Error, Result};
+use candle_core::{Device, Error, Result, Tensor};
+use selfplay_model::ParameterId;
 use selfplay_model::decoder::{DecoderPass, Segment, SegmentHooks};
 
 use super::passes::{Exchange, Passes};
-use super::rendezvous::meet;
+use super::rendezvous::{JointWork, meet};
 use super::shards::Shards;
 use crate::TrainError;
 
@@ -29,8 +30,8 @@ impl SegmentHooks for Shards {
         }
         self.exchanged(passes, |passes| {
             loop {
-                match meet(&*self.collective, Some(pass))? {
-                    Some(first) if first != pass => self.serve(passes, first)?,
+                match meet(&*self.collective, Some(JointWork::Pass(pass)))? {
+                    Some(first) if first != JointWork::Pass(pass) => self.serve(passes, first)?,
                     _ => {
                         self.begin_own(passes, pass);
                         return Ok(());
@@ -90,9 +91,46 @@ impl SegmentHooks for Shards {
         });
         passes.takes_gradients = false;
     }
+
+    fn is_elsewhere(&self, parameter: ParameterId) -> bool {
+        self.place_elsewhere(parameter).is_some()
+    }
+
+    fn fetch(&self, parameter: ParameterId) -> Result<Tensor> {
+        let Some(place) = self.place_elsewhere(parameter) else {
+            return Err(Error::Msg("these weights are nowhere else".to_owned()));
+        };
+        let mut guard = self.lock();
+        let passes = &mut *guard;
+        let own = JointWork::Fetch(place);
+        let mut brought = None;
+        self.exchanged(passes, |passes| {
+            loop {
+                match meet(&*self.collective, Some(own))? {
+                    Some(first) if first != own => self.serve(passes, first)?,
+                    _ => break,
+                }
+            }
+            brought = Some(self.bring(place)?);
+            Ok(())
+        })?;
+        match brought {
+            Some(brought) => brought.to_device(&Device::Cpu),
+            None => Err(Error::Msg("nothing was brought".to_owned())),
+        }
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.serve_all().map_err(|error| Error::Msg(error.to_string()))
+    }
 }
 
 impl Shards {
+    /// Where a parameter is among the owned ones, if its numbers are with several ranks or have other digits than what is computed with.
+    fn place_elsewhere(&self, parameter: ParameterId) -> Option<usize> {
+        self.owned.iter().position(|owned| owned.id == parameter && (owned.is_away || owned.has_master))
+    }
+
     /// Makes the exchanges of the pass up to and with this one, if it is still to come.
     fn advance(&self, passes: &mut Passes, to: Exchange) -> std::result::Result<(), TrainError> {
         let Some(count) = passes.program[passes.next..].iter().position(|exchange| *exchange == to) else {

@@ -1,7 +1,7 @@
 //! What of a training's state a rank holds (`train.zero`): ZeRO's three stages (Rajbhandari et al., arXiv 1910.02054), with the
 //! bits of plain data parallelism.
 //!
-//! A trained parameter's numbers are cut into ranges, one for each rank (`ownership.rs`). A rank moves its own ranges and no
+//! A trained parameter's numbers are cut into ranges, one for each rank ([`selfplay_model::shares`]). A rank moves its own ranges and no
 //! others:
 //!
 //! | `train.zero` | by rank | whole on every rank |
@@ -30,6 +30,14 @@
 //! after. On a GPU the next block's gather is begun before the block computes, and runs beside it; and a block's gradients are
 //! summed beside the backward of the one below, after which their memory is given back.
 //!
+//! # Loading and saving
+//!
+//! In stage 3 a rank may load its own ranges and nothing else ([`LoadOptions::share`](selfplay_model::LoadOptions::share)). Then no rank has all of
+//! the model at any time: log-probs before training are passes among the ranks (`passing.rs`), and after it the weights stay with their ranks. Rank 0
+//! saves the model ([`Decoder::save`](selfplay_model::Decoder::save)) tensor by tensor, each of which all ranks bring together when it asks
+//! for it, while the others wait in [`Decoder::end_division`](selfplay_model::Decoder::end_division). Ranks that have the model whole
+//! cut it, and bring it together again at the end; where only some have loaded ranges, all go on as these.
+//!
 //! # Ranks whose passes differ
 //!
 //! Ranks may have different numbers of micro-batches, and one may fail in the middle of a pass. So before a pass that
@@ -39,7 +47,7 @@
 //!
 //! # Memory of a rank
 //!
-//! With P trained numbers, n ranks, c bytes of a number that is computed with (4 on a CPU, 2 in bf16), s bytes of optimizer state
+//! Of a rank that has loaded its own ranges it is never more, from the first number read to the last one written. With P trained numbers, n ranks, c bytes of a number that is computed with (4 on a CPU, 2 in bf16), s bytes of optimizer state
 //! a number, m = 4 where c < 4 and 0 else (masters), B numbers of the largest block, E of the embedding, H of an own head, and
 //! R the numbers outside all of these; M micro-batches to a part; a = 2 on a GPU, where exchanges run beside what is computed, 1 on a CPU:
 //!
@@ -75,15 +83,16 @@ mod lockstep;
 mod norm;
 mod optimizing;
 mod owned;
-mod ownership;
 mod passes;
+mod passing;
 mod rendezvous;
 mod shards;
 
 pub(crate) use gathered::{read_scattered, write_gathered};
 pub(crate) use lockstep::Lockstep;
 pub(crate) use optimizing::{optimizer_of, state_items, step};
-pub use ownership::largest_share;
+pub(crate) use passing::{are_divided, with_passes};
+pub use selfplay_model::shares::largest_share;
 pub(crate) use shards::Shards;
 
 #[cfg(test)]

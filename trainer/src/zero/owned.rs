@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
+use selfplay_model::shares::{HeldRange, divide_parameters};
 use selfplay_model::{ParameterId, ParameterKind, Parameters};
 
-use super::ownership::divide_parameters;
 use crate::TrainError;
 use crate::collective::sliced::part;
 use crate::collective::{Collective, Sliced};
@@ -46,8 +46,8 @@ impl OwnRange {
 }
 
 impl Owned {
-    /// All trained parameters, in the model's order, with their masters moved here. `is_away`: whose weights are held by rank;
-    /// `offloaded`: what the optimizer moves is the host's.
+    /// All trained parameters, in the model's order, with their masters moved here. `is_away`: whose weights are held by rank, and
+    /// may have been loaded so; `offloaded`: what the optimizer moves is the host's.
     pub fn all(
         parameters: &mut Parameters,
         collective: &dyn Collective,
@@ -57,6 +57,7 @@ impl Owned {
         let sizes: Vec<usize> = trained(parameters).map(|(_, p)| p.value.elem_count()).collect();
         let divided = divide_parameters(&sizes, collective.world());
         let ids: Vec<ParameterId> = trained(parameters).map(|(id, _)| id).collect();
+        let mut loaded = parameters.take_held();
         let mut all = Vec::with_capacity(ids.len());
         for (id, ranges) in ids.into_iter().zip(divided) {
             let master = parameters.take_master(id);
@@ -68,13 +69,20 @@ impl Owned {
             let own = match ranges.get(collective.rank()).filter(|range| !range.is_empty()) {
                 None => None,
                 Some(range) => {
-                    let computed = part(&value, range)?;
                     // Not a view of a memory that goes.
-                    let kept = if is_away { computed.force_contiguous()? } else { computed };
+                    let kept = match loaded.as_mut().filter(|_| is_away) {
+                        Some(loaded) => as_loaded(loaded.remove(&id), range, &parameter.name)?,
+                        None if is_away => part(&value, range)?.force_contiguous()?,
+                        None => part(&value, range)?,
+                    };
                     Some(match has_master {
                         true => {
                             let device = if offloaded { &Device::Cpu } else { value.device() };
-                            let held = part(master.as_ref().unwrap_or(&value), range)?.force_contiguous()?;
+                            let held = match &master {
+                                Some(master) => part(master, range)?.force_contiguous()?,
+                                None if is_away => kept.clone(),
+                                None => kept.force_contiguous()?,
+                            };
                             let full = held.to_dtype(DType::F32)?.to_device(device)?;
                             OwnRange { full, copy: Some(kept) }
                         }
@@ -85,7 +93,10 @@ impl Owned {
             let (name, kind, had_master) = (parameter.name.clone(), parameter.kind, master.is_some());
             all.push(Self { id, name, kind, value, ranges, is_away, had_master, has_master, own });
         }
-        Ok(all)
+        match loaded.iter().flatten().next() {
+            Some((&id, _)) => Err(misloaded(&parameters.get(id).name, "nothing of it")),
+            None => Ok(all),
+        }
     }
 
     /// All of it for the calls between ranks.
@@ -107,5 +118,21 @@ impl Owned {
     pub fn round(&self) -> candle_core::Result<()> {
         let Some(OwnRange { full, copy: Some(copy) }) = &self.own else { return Ok(()) };
         copy.slice_set(&full.to_dtype(copy.dtype())?.to_device(copy.device())?, 0, 0)
+    }
+}
+
+/// This rank's range as it was loaded, which must be the one that it owns.
+fn as_loaded(loaded: Option<HeldRange>, range: &Range<usize>, parameter: &str) -> Result<Tensor, TrainError> {
+    match loaded {
+        Some(loaded) if loaded.numbers == *range => Ok(loaded.values),
+        _ => Err(misloaded(parameter, &format!("the numbers {range:?} of it"))),
+    }
+}
+
+fn misloaded(parameter: &str, owned: &str) -> TrainError {
+    TrainError::Internal {
+        problem: format!(
+            "this rank owns {owned} in this training, but has loaded others: {parameter}; ranks that load their shares train all weights with              train.zero = 3"
+        ),
     }
 }

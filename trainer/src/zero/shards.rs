@@ -16,7 +16,7 @@ use crate::TrainError;
 use crate::collective::sliced::part;
 use crate::collective::{Collective, Sliced};
 use crate::optimizer::grad_clip::GradientNorm;
-use crate::settings::{TrainSettings, ZeroStage};
+use crate::settings::ZeroStage;
 
 /// What a rank holds of a training.
 pub(crate) struct Shards {
@@ -47,11 +47,16 @@ impl Shards {
     /// A collective without a handle; out of memory.
     pub(crate) fn open(
         decoder: &mut Decoder,
-        settings: &TrainSettings,
+        stage: ZeroStage,
         collective: &dyn Collective,
         offloaded: bool,
     ) -> Result<Option<(Arc<Self>, Gradients)>, TrainError> {
-        let stage = settings.zero;
+        if decoder.is_divided() && (stage != ZeroStage::Weights || collective.world() == 1) {
+            return Err(TrainError::Internal {
+                problem: "a model of which a rank has loaded its share is trained by several ranks with train.zero = 3"
+                    .to_owned(),
+            });
+        }
         if stage == ZeroStage::Off || collective.world() == 1 {
             return Ok(None);
         }
@@ -115,6 +120,28 @@ impl Shards {
             decoder.set_segment_hooks(Some(shards.clone()));
         }
         Ok(Some((shards, gradients)))
+    }
+
+    /// Leaves the weights with their ranks, where that is how the model was loaded: the decoder is saved, and passes are made with it, as long as
+    /// all ranks take part.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub(crate) fn stay(self: Arc<Self>, decoder: &mut Decoder) -> Result<(), TrainError> {
+        self.end_gradient()?;
+        decoder.set_segment_hooks(Some(self));
+        Ok(())
+    }
+
+    /// All of an owned parameter with all its digits; every rank calls it.
+    ///
+    /// # Errors
+    /// A rank is lost; out of memory.
+    pub(super) fn bring(&self, place: usize) -> Result<Tensor, TrainError> {
+        let Some(owned) = self.owned.get(place) else {
+            return Err(TrainError::Internal { problem: format!("a rank asks for parameter {place}") });
+        };
+        gather(&*self.collective, &self.weight_item(place), owned.value.device())
     }
 
     /// Gives the decoder back all its weights, and the masters that it had; on rank 0 those that training made as well, in the

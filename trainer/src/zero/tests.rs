@@ -12,7 +12,7 @@ use selfplay_testing::decoder::config;
 
 use super::*;
 use crate::collective::{Collective, Sliced, Threads};
-use crate::{TrainError, TrainSettings, ZeroStage};
+use crate::{TrainError, ZeroStage};
 
 fn decoder() -> Decoder {
     let shape = serde_json::json!({
@@ -31,15 +31,16 @@ fn on_ranks<T: Send>(world: usize, work: impl Fn(Threads) -> T + Sync) -> Vec<T>
 }
 
 fn open(decoder: &mut Decoder, zero: ZeroStage, rank: &dyn Collective) -> (Arc<Shards>, Gradients) {
-    let settings = TrainSettings { zero, ..TrainSettings::default() };
-    Shards::open(decoder, &settings, rank, false).unwrap().unwrap()
+    Shards::open(decoder, zero, rank, false).unwrap().unwrap()
 }
 
 /// Numbers of weights and of gradients that have memory.
 fn held(decoder: &Decoder, shards: &Shards, gradients: &Gradients) -> (usize, usize) {
     let parameters = decoder.parameters();
     let ids: Vec<_> = parameters.iter().map(|(id, _)| id).collect();
-    let whole: usize = parameters.owners(&ids).iter().map(|owner| owner.tensor.elem_count()).sum();
+    let of_weights = parameters.owners(&ids);
+    let there = of_weights.iter().filter(|owner| tensor_memory::is_whole(&owner.tensor));
+    let whole: usize = there.map(|owner| owner.tensor.elem_count()).sum();
     let own: usize = shards
         .owned
         .iter()

@@ -7,6 +7,7 @@ use selfplay_model::template_clock as clock;
 use super::finish::{work, write_recipe};
 use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
+use crate::iteration::policy_share::is_never_whole;
 use crate::iteration::session::RunHold;
 use crate::ranks::group::Ranks;
 use crate::recipe::Recipe;
@@ -33,7 +34,8 @@ pub(in crate::commands) fn begin(
     let time = clock::now()?;
     clock::fix(&time)?;
     let inputs = Inputs::read(&recipe, &[])?;
-    inputs.check_models(&recipe, runtime)?;
+    let shares = if is_never_whole(&recipe, &inputs, &ranks) { ranks.world() } else { 1 };
+    inputs.check_models(&recipe, runtime, shares)?;
     let mut manifest = fresh_manifest(&recipe, &inputs, runtime);
     manifest.template_clock = inputs.reads_clock.then_some(time);
     run.create()?;

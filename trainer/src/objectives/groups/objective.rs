@@ -16,6 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::objectives::pairs::check_vocabulary;
 use crate::objectives::{AnchorPolicy, BatchReport, Example, Examples, Objective, Part, ReadsPolicies};
 use crate::training::{Preparation, TrainRun, TrainSummary};
+use crate::zero::with_passes;
 use crate::{TrainError, TrainSettings};
 
 /// Training on groups of responses with one of the losses over groups.
@@ -131,9 +132,12 @@ impl ReadsPolicies for GroupObjective {
             Some(values) => values,
             None if (run.stop)() => return Ok(Preparation::Stopped),
             None => {
-                let decoder = load(&name)?;
+                let mut decoder = load(&name)?;
                 self.check_groups(&decoder)?;
-                match pass.log_probs(&decoder, &self.groups)? {
+                let taken = with_passes(&mut decoder, run.collective, |decoder, collective| {
+                    TokenPass { collective, ..pass }.log_probs(decoder, &self.groups)
+                });
+                match taken? {
                     Some(values) => values,
                     None => return Ok(Preparation::Stopped),
                 }

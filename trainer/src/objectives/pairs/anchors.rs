@@ -9,8 +9,8 @@
 //!
 //! Log-probs under the weights that training starts from are the training's own business ([`super::PairObjective`]'s
 //! `prepare`). Those under any other policy are taken before these weights are loaded: [`load_anchors`] asks for one policy after
-//! the other, each of them only if its shards are not all on disk, and drops it before it asks for the next. Shards are
-//! those of `reference.rs`, with the policy's name in the hash of their names.
+//! the other, each of them only if its shards are not all on disk, and drops it before it asks for the next; ranks may have loaded it by
+//! ranges. Shards are those of `reference.rs`, with the policy's name in the hash of their names.
 
 use selfplay_model::Decoder;
 
@@ -22,6 +22,7 @@ use crate::TrainError;
 use crate::context::{LengthRemedy, check_context};
 use crate::loss::PairLogProbs;
 use crate::training::{Preparation, TrainRun};
+use crate::zero::with_passes;
 
 /// A policy that log-probs are taken under.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,9 +99,12 @@ pub fn load_anchors<E: From<TrainError>>(
             Some(values) => values,
             None if (run.stop)() => return Ok(Preparation::Stopped),
             None => {
-                let decoder = load(&name)?;
+                let mut decoder = load(&name)?;
                 fits(&decoder, pairs)?;
-                match pass.log_probs(&decoder, pairs)? {
+                let taken = with_passes(&mut decoder, run.collective, |decoder, collective| {
+                    ReferencePass { collective, ..pass }.log_probs(decoder, pairs)
+                });
+                match taken? {
                     Some(values) => values,
                     None => return Ok(Preparation::Stopped),
                 }

@@ -79,7 +79,9 @@ impl Objective for SftObjective {
         if before > 0 && self.set.skipped == before {
             let max_length = self.settings.train.max_length;
             return Err(TrainError::Data {
-                problem: format!("none of {before} examples has a token to learn within max_length = {max_length}"),
+                problem: format!(
+                    "none of {before} examples has a token to learn within max_length = {max_length}"
+                ),
                 want: format!("a higher {section_key}, or examples whose replies begin earlier"),
             });
         }

@@ -1,18 +1,36 @@
-//! Which numbers of a parameter each rank owns.
+//! Which numbers of a parameter each of several ranks owns.
 //!
 //! A parameter is cut at multiples of [`UNIT`] numbers, so that a range begins where a partial sum of the gradient's norm
-//! does, and where a block of an eight-bit state does. Each unit goes to the rank that owns the least so far, so that ranks own
-//! about as much of a model as each other, however small its tensors are; a tensor of many units is cut evenly.
+//! does, and where a block of an eight-bit state or of a quantised file does. Each unit goes to the rank that owns the least so far, so that
+//! ranks own about as much of a model as each other, however small its tensors are; a tensor of many units is cut evenly.
 
 use std::ops::Range;
 
-use crate::optimizer::grad_clip::CHUNK;
+use candle_core::Tensor;
 
 /// Numbers that are not cut.
-pub(crate) const UNIT: usize = CHUNK;
+pub const UNIT: usize = 64 * 1024;
+
+/// A rank among those that hold one model, each its own ranges of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelShare {
+    /// From 0.
+    pub rank: usize,
+    /// How many there are.
+    pub world: usize,
+}
+
+/// What a rank holds of a parameter for which it has no memory as a whole.
+#[derive(Clone, Debug)]
+pub struct HeldRange {
+    /// Which numbers, in the order of memory.
+    pub numbers: Range<usize>,
+    /// They, flat, in the dtype of computation; memory of their own.
+    pub values: Tensor,
+}
 
 /// For each parameter, by its number of numbers, the ranges of `world` ranks, one behind the other.
-pub(crate) fn divide_parameters(sizes: &[usize], world: usize) -> Vec<Vec<Range<usize>>> {
+pub fn divide_parameters(sizes: &[usize], world: usize) -> Vec<Vec<Range<usize>>> {
     let mut filled = vec![0usize; world.max(1)];
     sizes.iter().map(|&numbers| ranges(numbers, &mut filled)).collect()
 }
