@@ -3,12 +3,15 @@
 
     cargo build --release --workspace --features selfplay/mpi --bin selfplay
     cargo build --release --workspace --features selfplay-trainer/mpi --example mpi_ranks
-    python3 benches/ranks.py [--steps 5] [--tokens 512] [--alternations 5] [--only steps|launcher]
+    python3 benches/ranks.py [--steps 5] [--tokens 512] [--alternations 5] [--only steps|loading|launcher]
 
 `steps`: a model of 110 million weights with RMSProp on a CPU; a batch is two pairs in any case. Memory of a rank of two with train.zero = 3
 against one process, at most 0.6 of it; steps a second of two ranks of one thread each (train.zero = 1, the
 default) against one process of two threads, at least 0.9; and,
 for knowledge, one process under mpirun that trains without MPI, as `selfplay run` does, and one that starts it.
+
+`loading`: two and four ranks of one thread with train.zero = 3 that load the same model from its folder, train it and save it, each rank loading
+its share or all of it: the largest memory of a rank while it loads and until the end, seconds of loading, a step, and saving.
 
 `launcher`: `mpirun -n 1 selfplay run` against `selfplay run`, of --recipe (about half a minute on two cores), as anybody would type it: within 1 %.
 The time of the work is that from the first to the last line of events.jsonl; the wall-clock time also has what mpirun takes to start a
@@ -56,6 +59,17 @@ def steps_of(arguments, ranks, threads, zero=0, launched=True, alone=False):
     for line in sorted(lines, key=lambda line: line["rank"]):
         print(json.dumps({**line, "threads": threads, "mpirun": launched, "mpi": not alone}), flush=True)
     return {"step": max(line["step_seconds"] for line in lines), "peak_mib": max(line["peak_mib"] for line in lines)}
+
+
+def loading_of(arguments, ranks, model, how):
+    """The JSON lines of one training that begins with loading, by rank; the largest of each number."""
+    command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    command += [arguments.example, "load", "3", str(arguments.steps), str(arguments.tokens), model, how]
+    lines = [json.loads(line) for line in finished(command, environment(1))[0].splitlines() if line.startswith("{")]
+    for line in sorted(lines, key=lambda line: line["rank"]):
+        print(json.dumps({**line, "loads": how}), flush=True)
+    keys = ("load_peak_mib", "peak_mib", "load_seconds", "step_seconds", "save_seconds")
+    return {key: max(line[key] for line in lines) for key in keys}
 
 
 def run_of(arguments, launched):
@@ -113,6 +127,22 @@ def steps(arguments):
     print(f"a step of one that starts MPI: {percent(ratio(found, 'one with MPI', 'process', 'step'))} of the time without")
 
 
+def loading(arguments):
+    model = tempfile.mkdtemp(prefix="selfplay-model-")
+    try:
+        finished([arguments.example, "write", model], environment(2))
+        for ranks in (2, 4):
+            found = in_turns(arguments.alternations, {
+                how: (lambda how=how: loading_of(arguments, ranks, model, how)) for how in ("whole", "shares")
+            })
+            for key in found["whole"][0]:
+                middle, low, high = ratio(found, "shares", "whole", key)
+                values = {how: statistics.median(one[key] for one in turns) for how, turns in found.items()}
+                print(f"{ranks} ranks, {key}: {values['shares']:.4g} with shares, {values['whole']:.4g} whole: {middle:.3f} ({low:.3f} to {high:.3f})")
+    finally:
+        shutil.rmtree(model, ignore_errors=True)
+
+
 def launcher(arguments):
     ways = {"plain": lambda: run_of(arguments, False), "mpirun": lambda: run_of(arguments, True)}
     # The first run reads everything from the disk.
@@ -137,12 +167,11 @@ def main():
     parser.add_argument("--selfplay", default="target/release/selfplay")
     parser.add_argument("--recipe", default="recipes/quickstart.toml")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--only", choices=["steps", "launcher"])
+    parser.add_argument("--only", choices=["steps", "loading", "launcher"])
     arguments = parser.parse_args()
-    if arguments.only != "launcher":
-        steps(arguments)
-    if arguments.only != "steps":
-        launcher(arguments)
+    for name, part in {"steps": steps, "loading": loading, "launcher": launcher}.items():
+        if arguments.only in (None, name):
+            part(arguments)
 
 
 if __name__ == "__main__":

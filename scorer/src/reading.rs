@@ -91,6 +91,7 @@ impl ReadingSettings {
             heads,
             quantize: self.quantize.map(QuantizeForm::quantization),
             purpose: self.purpose,
+            share: None,
         }
     }
 

@@ -6,6 +6,9 @@
 //! mpirun -n 2 target/release/examples/mpi_ranks lose 1         # rank 1 ends in the middle of a step
 //! mpirun -n 2 target/release/examples/mpi_ranks step 3 4 256   # stage 3, 4 steps, 256 tokens a rank: memory and time
 //! target/release/examples/mpi_ranks step 0 4 256 alone         # the same by one process without MPI
+//! target/release/examples/mpi_ranks write MODEL                # a model of 110 million weights, as a folder
+//! mpirun -n 2 target/release/examples/mpi_ranks load 3 4 256 MODEL shares   # as step, each rank having loaded its share; rank 0 saves
+//! mpirun -n 2 target/release/examples/mpi_ranks load 3 4 256 MODEL whole    # the same, each having loaded all of it
 //! ```
 
 use std::cell::Cell;
@@ -14,7 +17,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use selfplay_model::{Architecture, Decoder, LoadOptions};
+use selfplay_model::{Architecture, Decoder, LoadOptions, ModelShare};
 use selfplay_testing::decoder::config;
 use selfplay_testing::pair_ids::{PairIds, pair_ids};
 use selfplay_trainer::collective::{Alone, Collective, Mpi, Threads};
@@ -29,9 +32,15 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["check"] => check(),
         ["lose", rank] => rank.parse().map_err(|_| "lose RANK".to_owned()).and_then(lose),
-        ["step", stage, steps, tokens] => measure(&[stage, steps, tokens], false),
-        ["step", stage, steps, tokens, "alone"] => measure(&[stage, steps, tokens], true),
-        _ => Err("check | lose RANK | step STAGE STEPS TOKENS [alone]".to_owned()),
+        ["step", stage, steps, tokens] => measure(&[stage, steps, tokens], false, None),
+        ["step", stage, steps, tokens, "alone"] => measure(&[stage, steps, tokens], true, None),
+        ["write", model] => write_model(Path::new(model)),
+        ["load", stage, steps, tokens, model, how @ ("shares" | "whole")] => {
+            let from = Stored { folder: Path::new(model), in_shares: how == "shares" };
+            measure(&[stage, steps, tokens], false, Some(from))
+        }
+        _ => Err("check | lose RANK | step STAGE STEPS TOKENS [alone] | write MODEL | load STAGE STEPS TOKENS MODEL shares|whole"
+            .to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,8 +172,27 @@ fn lose(lost: usize) -> Result<(), String> {
     Err(format!("rank {} went on: {outcome:?}", ranks.rank()))
 }
 
-/// Steps of a model of 110 million weights: a line of the largest memory and the time of a step for each rank.
-fn measure(numbers: &[&str; 3], alone: bool) -> Result<(), String> {
+/// A model on disk, and how ranks load it.
+#[derive(Clone, Copy)]
+struct Stored<'a> {
+    folder: &'a Path,
+    in_shares: bool,
+}
+
+/// The shape that is measured.
+fn shape() -> Result<Architecture, String> {
+    Architecture::named("llama-110m").map_err(|error| error.to_string())
+}
+
+fn write_model(folder: &Path) -> Result<(), String> {
+    selfplay_records::atomic::create_dir_all(folder).map_err(|error| error.to_string())?;
+    let decoder = Decoder::random(shape()?, 1, &LoadOptions::default()).map_err(|error| error.to_string())?;
+    decoder.save(folder, None, usize::MAX).map_err(|error| error.to_string())
+}
+
+/// Steps of a model of 110 million weights: a line of the largest memory and the time of a step for each rank. Of a stored one the time
+/// and the memory of its loading as well, and all of them with the model's writing.
+fn measure(numbers: &[&str; 3], alone: bool, stored: Option<Stored<'_>>) -> Result<(), String> {
     let number = |text: &str| text.parse::<usize>().map_err(|e| format!("{text}: {e}"));
     let [stage, steps, tokens] = [number(numbers[0])?, number(numbers[1])?, number(numbers[2])?];
     let zero = ZeroStage::try_from(stage as u8).map_err(|error| error.to_string())?;
@@ -173,8 +201,16 @@ fn measure(numbers: &[&str; 3], alone: bool) -> Result<(), String> {
         false => Box::new(Mpi::start().map_err(|error| error.to_string())?),
     };
     let (rank, world) = (ranks.rank(), ranks.world());
-    let shape = Architecture::named("llama-110m").map_err(|e| e.to_string())?;
-    let mut decoder = Decoder::random(shape, 1, &LoadOptions::default()).map_err(|e| e.to_string())?;
+    let loading = Instant::now();
+    let mut decoder = match stored {
+        None => Decoder::random(shape()?, 1, &LoadOptions::default()),
+        Some(Stored { folder, in_shares }) => {
+            let share = in_shares.then_some(ModelShare { rank, world });
+            Decoder::load(folder, &LoadOptions { share, ..LoadOptions::default() })
+        }
+    }
+    .map_err(|error| error.to_string())?;
+    let (load_seconds, load_mib) = (loading.elapsed().as_secs_f64(), peak_mib());
     // A batch is two pairs of a half of `tokens` each, whatever the number of ranks.
     let ids = |first: usize, count: usize| -> Vec<u32> {
         (0..count).map(|i| 3 + ((first + i) * 7919 % 20_000) as u32).collect()
@@ -203,13 +239,23 @@ fn measure(numbers: &[&str; 3], alone: bool) -> Result<(), String> {
     let mut progress = |metrics: &StepMetrics| seconds.push(metrics.seconds);
     run(&*ranks, folder.path(), &mut decoder, objective, &mut progress).map_err(|error| error.to_string())?;
     let total = begun.elapsed().as_secs_f64();
+    let saving = Instant::now();
+    if stored.is_some() {
+        let policy = folder.path().join("policy");
+        if rank == 0 {
+            selfplay_records::atomic::create_dir_all(&policy).map_err(|error| error.to_string())?;
+            decoder.save(&policy, None, usize::MAX).map_err(|error| error.to_string())?;
+        }
+        decoder.end_division().map_err(|error| error.to_string())?;
+    }
+    let save_seconds = saving.elapsed().as_secs_f64();
     seconds.sort_by(f64::total_cmp);
     let median = seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN);
     println!(
         "{}",
         serde_json::json!({
             "rank": rank, "world": world, "zero": stage, "step_seconds": median, "seconds": total,
-            "peak_mib": peak_mib(),
+            "peak_mib": peak_mib(), "load_seconds": load_seconds, "load_peak_mib": load_mib, "save_seconds": save_seconds,
         })
     );
     Ok(())

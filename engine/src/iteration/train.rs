@@ -102,7 +102,7 @@ fn train_on(
     mut policy: Policy,
     mut objective: impl ReadsPolicies,
 ) -> Result<Policy, EngineError> {
-    let (session, dir, number) = (iteration.session, &iteration.dir, iteration.number);
+    let (session, number) = (iteration.session, iteration.number);
     if objective.has_other_anchors() {
         policy.put_away();
         let share = own_share(session);

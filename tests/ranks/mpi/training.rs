@@ -29,6 +29,53 @@ fn two_ranks_train_together_and_repeat_their_bytes() {
     assert!(results(&two) == results(&world.path("again")), "two ranks make the same bytes each time");
 }
 
+/// Ranks that go on with a run have no policy in memory when they come to train it.
+#[test]
+fn ranks_that_load_their_shares_of_the_policy_make_the_bytes_of_ranks_that_have_it_whole() {
+    if !has_mpirun() {
+        return;
+    }
+    let world = crate::run_world();
+    let shares = ["--set", "train.zero=3", "--set", "train.epochs=30", "--set", "ranks.stale_after=2"];
+    Outcome::of(&mut mpirun(&world, 2, &run("straight", &shares))).ok();
+    let child = start(mpirun(&world, 2, &run("early", &shares)));
+    let pids = in_training(&world, "early", 2);
+    signal(pids[1], "-TERM");
+    let outcome = ended(&world, child);
+    assert_eq!(outcome.status, Some(75), "{}", outcome.stderr);
+    // What is computed before the first step is computed again.
+    for name in ["log_prob_difference.json", "train/reference", "train/metrics.jsonl"] {
+        let path = world.path("early/iteration_01").join(name);
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        assert!(removed.is_ok() || !path.exists(), "{removed:?}");
+    }
+    for step in checkpoint_folders(&world, "early/iteration_01") {
+        std::fs::remove_dir_all(step).unwrap();
+    }
+    let outcome = Outcome::of(&mut mpirun(&world, 2, &["resume", "early"])).ok();
+    assert!(outcome.stderr.contains("each of 2 ranks has loaded its share of the policy"), "{}", outcome.stderr);
+    let (straight, early) = (world.path("straight"), world.path("early"));
+    assert!(results(&straight) == results(&early), "other bytes than of whole policies");
+    for name in ["log_prob_difference.json", "summary.json"] {
+        let json = |run: &std::path::Path| {
+            let bytes = std::fs::read(run.join("iteration_01").join(name)).unwrap();
+            let mut value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            value["seconds"].take();
+            value
+        };
+        assert_eq!(json(&straight), json(&early), "{name}");
+    }
+}
+
+/// The checkpoints of an iteration's training.
+fn checkpoint_folders(world: &selfplay_testing::World, iteration: &str) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(world.path(iteration).join("train")).into_iter().flatten().flatten();
+    let is_one = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("step_"))
+    };
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
 #[test]
 fn a_rank_that_stands_still_in_training_is_named_and_all_end() {
     if !has_mpirun() {

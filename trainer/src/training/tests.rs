@@ -9,6 +9,7 @@ mod pairs;
 mod ranks;
 mod sft;
 mod shared_log_probs;
+mod shares;
 mod zero;
 
 use std::cell::Cell;
