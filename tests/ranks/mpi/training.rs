@@ -46,14 +46,19 @@ fn ranks_that_load_their_shares_of_the_policy_make_the_bytes_of_ranks_that_have_
     // What is computed before the first step is computed again.
     for name in ["log_prob_difference.json", "train/reference", "train/metrics.jsonl"] {
         let path = world.path("early/iteration_01").join(name);
-        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         assert!(removed.is_ok() || !path.exists(), "{removed:?}");
     }
     for step in checkpoint_folders(&world, "early/iteration_01") {
         std::fs::remove_dir_all(step).unwrap();
     }
     let outcome = Outcome::of(&mut mpirun(&world, 2, &["resume", "early"])).ok();
-    assert!(outcome.stderr.contains("each of 2 ranks has loaded its share of the policy"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("each of 2 ranks has loaded its share of the policy"),
+        "{}",
+        outcome.stderr
+    );
     let (straight, early) = (world.path("straight"), world.path("early"));
     assert!(results(&straight) == results(&early), "other bytes than of whole policies");
     for name in ["log_prob_difference.json", "summary.json"] {

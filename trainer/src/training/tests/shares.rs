@@ -174,14 +174,19 @@ fn same(what: &str, got: &Left, want: &Left) {
 
 #[test]
 fn ranks_that_load_their_shares_leave_the_files_of_ranks_that_load_all() {
-    for (world, tied, optimizer) in
-        [(2, false, OptimizerKind::RmsProp), (3, true, OptimizerKind::AdamW8Bit), (4, false, OptimizerKind::AdamW)]
-    {
+    for (world, tied, optimizer) in [
+        (2, false, OptimizerKind::RmsProp),
+        (3, true, OptimizerKind::AdamW8Bit),
+        (4, false, OptimizerKind::AdamW),
+    ] {
         let (model, settings) = (model(tied, 7), three_steps(optimizer));
         let want = left(world, model.path(), |_| false, &settings);
         let begins = |name: &&PathBuf, with: &str| name.starts_with(with);
         assert_eq!(want.files.keys().filter(|name| begins(name, "reference")).count(), 2);
-        assert!(want.files.keys().filter(|name| begins(name, "policy")).count() > 3, "several files of weights");
+        assert!(
+            want.files.keys().filter(|name| begins(name, "policy")).count() > 3,
+            "several files of weights"
+        );
         let what = format!("{world} ranks, tied {tied}, {optimizer}");
         same(&what, &left(world, model.path(), |_| true, &settings), &want);
         if world == 2 {
@@ -207,7 +212,11 @@ fn a_stopped_training_goes_on_with_shares() {
     assert_eq!(lines(folder.path()), want.lines);
     let got = files(folder.path());
     let policy = |files: &BTreeMap<PathBuf, Vec<u8>>| -> BTreeMap<PathBuf, Vec<u8>> {
-        files.iter().filter(|(name, _)| name.starts_with("policy")).map(|(n, b)| (n.clone(), b.clone())).collect()
+        files
+            .iter()
+            .filter(|(name, _)| name.starts_with("policy"))
+            .map(|(n, b)| (n.clone(), b.clone()))
+            .collect()
     };
     assert!(policy(&got) == policy(&want.files) && !policy(&got).is_empty());
 }
@@ -218,14 +227,20 @@ fn log_probs_under_other_policies_are_those_of_whole_ones() {
     let anchors = Anchors { reference: AnchorPolicy::Other("other".into()), ..Anchors::default() };
     let taken = |divides: bool| {
         let folder = tempfile::tempdir().unwrap();
-        on_ranks(2, other.path(), |_| false, |collective, _| {
-            let mut objective = objective(&three_steps(OptimizerKind::AdamW)).with_anchors(anchors.clone());
-            let share = divides.then_some(ModelShare { rank: collective.rank(), world: 2 });
-            let ended = run_on(collective, folder.path(), usize::MAX, |run| {
-                load_anchors::<TrainError>(&mut objective, run, &mut |_| Ok(load(other.path(), share)))
-            });
-            assert_eq!(ended.unwrap(), Preparation::Complete);
-        });
+        on_ranks(
+            2,
+            other.path(),
+            |_| false,
+            |collective, _| {
+                let mut objective =
+                    objective(&three_steps(OptimizerKind::AdamW)).with_anchors(anchors.clone());
+                let share = divides.then_some(ModelShare { rank: collective.rank(), world: 2 });
+                let ended = run_on(collective, folder.path(), usize::MAX, |run| {
+                    load_anchors::<TrainError>(&mut objective, run, &mut |_| Ok(load(other.path(), share)))
+                });
+                assert_eq!(ended.unwrap(), Preparation::Complete);
+            },
+        );
         files(folder.path())
     };
     let want = taken(false);
@@ -238,11 +253,17 @@ fn shares_that_do_not_belong_to_the_training_are_refused() {
     let model = model(false, 7);
     let text = |stage: ZeroStage, share: fn(usize) -> ModelShare| {
         let folder = tempfile::tempdir().unwrap();
-        let settings = TrainSettings { zero: stage, loss: LossKind::Simpo, ..three_steps(OptimizerKind::AdamW) };
-        let ends = on_ranks(2, model.path(), |_| false, |collective, decoder| {
-            *decoder = load(model.path(), Some(share(collective.rank())));
-            run_on(collective, folder.path(), usize::MAX, |run| train(decoder, objective(&settings), run))
-        });
+        let settings =
+            TrainSettings { zero: stage, loss: LossKind::Simpo, ..three_steps(OptimizerKind::AdamW) };
+        let ends = on_ranks(
+            2,
+            model.path(),
+            |_| false,
+            |collective, decoder| {
+                *decoder = load(model.path(), Some(share(collective.rank())));
+                run_on(collective, folder.path(), usize::MAX, |run| train(decoder, objective(&settings), run))
+            },
+        );
         ends.into_iter().map(|end| end.unwrap_err().to_string()).collect::<Vec<_>>().join("; ")
     };
     let own = |rank| ModelShare { rank, world: 2 };
@@ -265,18 +286,23 @@ fn a_rank_that_fails_before_the_first_step_ends_all() {
     let (model, settings) = (model(false, 7), three_steps(OptimizerKind::AdamW));
     for faulty in [0, 1] {
         let folder = tempfile::tempdir().unwrap();
-        let ends = on_ranks(2, model.path(), |_| true, |collective, decoder| {
-            let is_faulty = collective.rank() == faulty;
-            run_on(collective, folder.path(), usize::MAX, |run| {
-                train_after(decoder, objective(&settings), run, &mut |decoder| {
-                    first_log_probs(decoder)?;
-                    match is_faulty {
-                        true => Err(TrainError::Data { problem: "no room".into(), want: "room".into() }),
-                        false => Ok(()),
-                    }
+        let ends = on_ranks(
+            2,
+            model.path(),
+            |_| true,
+            |collective, decoder| {
+                let is_faulty = collective.rank() == faulty;
+                run_on(collective, folder.path(), usize::MAX, |run| {
+                    train_after(decoder, objective(&settings), run, &mut |decoder| {
+                        first_log_probs(decoder)?;
+                        match is_faulty {
+                            true => Err(TrainError::Data { problem: "no room".into(), want: "room".into() }),
+                            false => Ok(()),
+                        }
+                    })
                 })
-            })
-        });
+            },
+        );
         for (rank, end) in ends.into_iter().enumerate() {
             match end.unwrap_err() {
                 TrainError::Data { problem, .. } => assert!(rank == faulty && problem == "no room"),
