@@ -1,17 +1,21 @@
 //! Training by the GPU forms, run by the emulator: the CPU's numbers in f32, and masters in bf16.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
 use candle_core::DType;
-use selfplay_model::Decoder;
+use selfplay_model::gpu::emulate;
+use selfplay_model::{Decoder, LoadOptions, ModelShare};
+use selfplay_records::atomic;
 use selfplay_testing::Emulator;
 use selfplay_testing::decoder::{config, decoder_in};
 use selfplay_testing::pair_ids::{PairIds, pair_ids};
-use selfplay_trainer::collective::Alone;
+use selfplay_trainer::collective::{Alone, Collective, Threads};
 use selfplay_trainer::{
     LossKind, Offload, OptimizerKind, PairObjective, PreferenceHeadKind, PreferenceObjective,
     PreferenceSettings, PreferenceTarget, PreferenceTrainSettings, Recompute, StepMetrics, TokenComparison,
-    TokenPair, TrainOutcome, TrainRun, TrainSettings,
+    TokenPair, TrainOutcome, TrainRun, TrainSettings, ZeroStage,
 };
 
 /// Two blocks, grouped queries, biases; nothing is a multiple of a vector.
@@ -232,4 +236,49 @@ fn an_offloaded_optimizer_gives_the_same_bits() {
             }
         }
     }
+}
+
+/// Two ranks in bf16: what is saved has all digits of the masters, of which each rank holds its own.
+#[test]
+fn ranks_that_have_loaded_their_shares_save_what_ranks_that_have_all_save() {
+    let Some(emulator) = Emulator::build().map(Arc::new) else { return };
+    let model = tempfile::tempdir().unwrap();
+    decoder(DType::F32).save(model.path(), Some(DType::BF16), usize::MAX).unwrap();
+    let settings = TrainSettings { zero: ZeroStage::Weights, epochs: 1, ..settings(OptimizerKind::AdamW) };
+    let saved = |in_shares: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let work = |collective: Threads| {
+            let _gpu = emulate(emulator.clone());
+            let rank = collective.rank();
+            let share = in_shares.then_some(ModelShare { rank, world: 2 });
+            let options = LoadOptions { dtype: Some(DType::BF16), share, ..LoadOptions::default() };
+            let mut decoder = Decoder::load(model.path(), &options).unwrap();
+            assert_eq!((decoder.dtype(), decoder.is_divided()), (DType::BF16, in_shares));
+            let mut run = TrainRun {
+                folder: folder.path(),
+                seed: 42,
+                stop: &|| false,
+                progress: &mut |_| (),
+                keep_checkpoints: 1,
+                collective: &collective,
+            };
+            let objective = PairObjective::new(pairs(), &settings);
+            selfplay_trainer::train(&mut decoder, objective, &mut run).unwrap();
+            if rank == 0 {
+                let policy = folder.path().join("policy");
+                atomic::create_dir_all(&policy).unwrap();
+                decoder.save(&policy, Some(DType::F32), usize::MAX).unwrap();
+            }
+            decoder.end_division().unwrap();
+        };
+        thread::scope(|scope| {
+            let work = &work;
+            for collective in Threads::group(2) {
+                scope.spawn(move || work(collective));
+            }
+        });
+        std::fs::read(folder.path().join("policy/model.safetensors")).unwrap()
+    };
+    let whole = saved(false);
+    assert!(saved(true) == whole);
 }
