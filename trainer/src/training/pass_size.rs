@@ -201,6 +201,10 @@ impl Sizing<'_> {
     /// `tokens`, halved until what a training cannot do without (weights, state, what a pass keeps at the least) is no more than all memory
     /// that there is.
     fn possible(&self, tokens: usize, total: u64, on_gpu: bool) -> Result<usize, TrainError> {
+        // Ranks that divide gradients have all of them between the passes of a step: smaller passes need more.
+        if self.settings.zero >= ZeroStage::Gradients && self.collective.world() > 1 {
+            return Ok(tokens);
+        }
         let mut most = tokens;
         loop {
             let pass = self.batch.pass(most);

@@ -47,7 +47,7 @@ fn three_steps(optimizer: OptimizerKind) -> TrainSettings {
         weight_decay: 0.01,
         max_grad_norm: 0.3,
         batch_size: 24,
-        micro_batch_tokens: 200,
+        micro_batch_tokens: 200.into(),
         epochs: 1,
         checkpoint_every: 2,
         zero: ZeroStage::Weights,
