@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use selfplay_model::cpu::gemm::{MatrixRef, PackedMatrix, Store, gemm};
 use selfplay_model::ops::attention::Attention;
 use selfplay_model::ops::paged_attention::{PagedStep, attend_pages};
-use selfplay_model::{Architecture, KvCache, KvFormat, PAGE_TOKENS, PagedRow};
+use selfplay_model::{Architecture, KvCache, KvFormat, PAGE_TOKENS, PageCopy, PagedRow};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -97,7 +97,8 @@ fn decoding_attention(format: KvFormat) -> Result<(f64, f64)> {
         Architecture::named("llama-110m").map_err(|error| candle_core::Error::Msg(error.to_string()))?;
     let mut cache = KvCache::new(&shape, ROWS * row_pages, format, &Device::Cpu)?;
     // Memory that nobody has written is not there.
-    (1..cache.pages() as u32).try_for_each(|page| cache.copy_page(0, page))?;
+    let copies: Vec<PageCopy> = (1..cache.pages() as u32).map(|to| PageCopy { from: 0, to }).collect();
+    cache.copy_pages(&copies)?;
     let layers: Vec<_> = (0..shape.num_layers).filter_map(|layer| cache.layer(layer)).collect();
     let qkv = Tensor::ones((ROWS, 3 * heads * d), DType::F32, &Device::Cpu)?;
     let mut best = f64::INFINITY;

@@ -1,11 +1,13 @@
 //! The paged cache of keys and values, owned by the caller: rows that share a prompt share its pages.
 
+mod page_copies;
+
 use candle_core::{DType, Device, Result, Tensor};
 
+pub use self::page_copies::PageCopy;
+use self::page_copies::{TensorTable, copy_on_cpu, independent_runs};
 use crate::architecture::Architecture;
-use crate::cpu::by_dtype;
-use crate::cpu::storage::{with_bytes_mut, with_slice_mut};
-use crate::gpu::{Argument, Gpu, int, pointer};
+use crate::gpu::Gpu;
 use crate::kv_format::KvFormat;
 use crate::page_memory::PageMemory;
 
@@ -33,6 +35,8 @@ pub struct KvCache {
     pages: usize,
     /// Of a cache that grows: its tensors have addresses for more pages than `pages`.
     memory: Option<PageMemory>,
+    /// On a GPU, from the first copy on.
+    table: Option<TensorTable>,
 }
 
 /// One layer's pages: keys \[pages, kv_heads, d, 16] (transposed, see `paged_attention`; on a GPU \[pages, kv_heads, 16, d]),
@@ -83,34 +87,10 @@ impl LayerCache {
         })
     }
 
-    fn copy_page(&self, from: usize, to: usize) -> Result<()> {
-        let Some(gpu) = Gpu::of(&self.keys)? else {
-            let scales = self.scales.iter().flat_map(|scales| [&scales.keys, &scales.values]);
-            return [&self.keys, &self.values].into_iter().chain(scales).try_for_each(|tensor| {
-                let len = page_numbers(tensor)?;
-                let range = from * len..(from + 1) * len;
-                if tensor.dtype() == DType::U8 {
-                    return with_bytes_mut(tensor, |x| x.copy_within(range, to * len));
-                }
-                by_dtype!(tensor.dtype(), T => with_slice_mut::<T, _>(tensor, |x| x.copy_within(range, to * len)))
-            });
-        };
-        let copy = |keys: &Tensor, values: &Tensor| {
-            // Sixteen slots to a page: a whole number of 16-byte accesses. Codes are moved as four to an f32.
-            let (dtype, packed) = if keys.dtype() == DType::U8 { (DType::F32, 4) } else { (keys.dtype(), 1) };
-            let size = page_numbers(keys)? / packed;
-            let arguments = [
-                pointer(keys)?,
-                pointer(values)?,
-                Argument::I64(from as i64),
-                Argument::I64(to as i64),
-                int(size)?,
-            ];
-            let blocks = (size / 8).div_ceil(256);
-            gpu.launch("copy_page", dtype, [blocks, 2, 1], 256, 0, &arguments)
-        };
-        copy(&self.keys, &self.values)?;
-        self.scales.as_ref().map_or(Ok(()), |scales| copy(&scales.keys, &scales.values))
+    /// All that a page has a part in.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let scales = self.scales.iter().flat_map(|scales| [&scales.keys, &scales.values]);
+        [&self.keys, &self.values].into_iter().chain(scales)
     }
 }
 
@@ -126,7 +106,8 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self> {
         let room = |page: &[usize], dtype| Tensor::zeros([&[pages][..], page].concat(), dtype, device);
-        Ok(Self { layers: layers(architecture, format.into(), device, room)?, pages, memory: None })
+        let layers = layers(architecture, format.into(), device, room)?;
+        Ok(Self { layers, pages, memory: None, table: None })
     }
 
     /// An empty cache of `pages` pages or a few more, which [`KvCache::grow_to`] makes up to `most` without moving any; `None` where
@@ -143,7 +124,7 @@ impl KvCache {
     ) -> Result<Option<Self>> {
         let Some(mut memory) = PageMemory::new(most.max(pages), device)? else { return Ok(None) };
         let layers = layers(architecture, format.into(), device, |page, dtype| memory.tensor(page, dtype))?;
-        let mut cache = Self { layers, pages: 0, memory: Some(memory) };
+        let mut cache = Self { layers, pages: 0, memory: Some(memory), table: None };
         Ok((cache.grow_to(pages)? >= pages).then_some(cache))
     }
 
@@ -181,16 +162,27 @@ impl KvCache {
         self.pages
     }
 
-    /// Copies a page whole (the last, partly filled page of a shared prompt).
+    /// Copies pages whole, one after the other (the last, partly filled page of a shared prompt). On a GPU all layers' in one launch.
     ///
     /// # Errors
     /// A page that does not exist.
-    pub fn copy_page(&mut self, from: u32, to: u32) -> Result<()> {
-        let (from, to) = (from as usize, to as usize);
-        if from >= self.pages || to >= self.pages {
+    pub fn copy_pages(&mut self, copies: &[PageCopy]) -> Result<()> {
+        if let Some(PageCopy { from, to }) =
+            copies.iter().find(|copy| copy.from.max(copy.to) as usize >= self.pages)
+        {
             candle_core::bail!("page {} of a cache of {}", from.max(to), self.pages)
         }
-        self.layers.iter().try_for_each(|layer| layer.copy_page(from, to))
+        let Some(first) = self.layers.first().filter(|_| !copies.is_empty()) else { return Ok(()) };
+        let Some(gpu) = Gpu::of(&first.keys)? else {
+            let mut tensors = self.layers.iter().flat_map(LayerCache::tensors);
+            return tensors.try_for_each(|tensor| copy_on_cpu(tensor, copies));
+        };
+        let table = match self.table.take() {
+            Some(table) => table,
+            None => TensorTable::new(&gpu, self.layers.iter().flat_map(LayerCache::tensors))?,
+        };
+        let table = self.table.insert(table);
+        independent_runs(copies).into_iter().try_for_each(|run| table.copy(&gpu, run))
     }
 }
 
@@ -203,11 +195,6 @@ fn layers(
 ) -> Result<Vec<LayerCache>> {
     let heads = (architecture.num_kv_heads, architecture.head_dim);
     (0..architecture.num_layers).map(|_| LayerCache::of(heads, format, device, &mut room)).collect()
-}
-
-/// Numbers of a page of a tensor \[pages, …].
-fn page_numbers(tensor: &Tensor) -> Result<usize> {
-    Ok(tensor.elem_count() / tensor.dim(0)?.max(1))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub use decoder::{Decoder, LoadOptions, LoadPurpose, Quantization, Tape};
 pub use error::ModelError;
 pub use folder::{is_model_file, outward_link};
 pub use gradients::Gradients;
-pub use kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PagedRow};
+pub use kv_cache::{KvCache, LayerCache, PAGE_TOKENS, PageCopy, PagedRow};
 pub use kv_format::KvFormat;
 pub use linear::Linear;
 pub use parameters::{Owner, Parameter, ParameterId, Parameters};

@@ -17,7 +17,7 @@ use selfplay_model::gpu::{HopperKernels, start_profile};
 use selfplay_model::ops::draw::{DrawRule, RowDraw, draw};
 use selfplay_model::ops::elementwise::scale_assign;
 use selfplay_model::{
-    Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PagedRow, PreferenceHeads,
+    Decoder, Gradients, KvCache, LoadOptions, PAGE_TOKENS, PackedBatch, PageCopy, PagedRow, PreferenceHeads,
 };
 use selfplay_testing::Emulator;
 use selfplay_testing::decoder::{config, decoder_in};
@@ -195,7 +195,7 @@ fn paged_steps_give_what_the_packed_forward_gives() {
                 let wanted: Vec<usize> = (0..to - from).collect();
                 got.push(decoder.forward_paged(&ids[from..to], &[row], &wanted, &mut cache).unwrap());
             }
-            cache.copy_page(9, 4).unwrap();
+            cache.copy_pages(&[PageCopy { from: 9, to: 4 }]).unwrap();
             assert_eq!(PAGE_TOKENS, 16);
             pages.push(11);
             let rows = [

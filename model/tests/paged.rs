@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
-use selfplay_model::{Decoder, KvCache, KvFormat, PAGE_TOKENS, PackedBatch, PagedRow};
+use selfplay_model::{Decoder, KvCache, KvFormat, PAGE_TOKENS, PackedBatch, PageCopy, PagedRow};
 use selfplay_testing::decoder::{config, extend};
 use serde_json::json;
 
@@ -141,7 +141,7 @@ fn shared_and_copied_pages_are_as_ones_of_their_own() {
         decoder.forward_paged(&ids(112, 9), &[row(112, 0, &stale)], &[], &mut cache).unwrap();
         let pages = [vec![5, 3, 8, 1], vec![5, 4, 7, 2]];
         decoder.forward_paged(&prompt, &[row(21, 0, &pages[0])], &[], &mut cache).unwrap();
-        cache.copy_page(3, 4).unwrap();
+        cache.copy_pages(&[PageCopy { from: 3, to: 4 }]).unwrap();
         for token in 0..30 {
             let running: Vec<usize> = (0..2).filter(|&i| token < responses[i].len()).collect();
             let step: Vec<u32> = running.iter().map(|&i| responses[i][token]).collect();

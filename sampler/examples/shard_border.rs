@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use selfplay_model::ModelError;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
+use selfplay_model::{ModelError, PageCopy};
 use selfplay_records::Prompt;
 use selfplay_sampler::{
     Backend, BackendStep, Capacity, DrawnTokens, EncodedPrompt, LogitsReader, PromptStream, SampleError,
@@ -97,7 +97,7 @@ impl Backend for Lengths {
         Ok(most)
     }
 
-    fn copy_page(&mut self, _from: u32, _to: u32) -> Result<(), SampleError> {
+    fn copy_pages(&mut self, _copies: &[PageCopy]) -> Result<(), SampleError> {
         Ok(())
     }
 

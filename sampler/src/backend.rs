@@ -8,7 +8,7 @@ mod native;
 
 use std::time::Duration;
 
-use selfplay_model::PagedRow;
+use selfplay_model::{PageCopy, PagedRow};
 use selfplay_model::ops::draw::{Drawn, RowDraw};
 
 pub use native::NativeBackend;
@@ -82,8 +82,8 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Copies a page's keys and values.
-    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError>;
+    /// Copies pages' keys and values, one after the other.
+    fn copy_pages(&mut self, copies: &[PageCopy]) -> Result<(), SampleError>;
 
     /// Runs a step and calls `read` with the logits \[n, vocab] of its `logit_rows`, once; `read` is not called where there
     /// are none. A row may attend to what an earlier row of the same step writes: in every layer the keys and values of all

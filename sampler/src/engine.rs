@@ -95,8 +95,9 @@ impl<'a> Engine<'a> {
                 // What there is does not grow.
                 self.reserve(self.schedule.limits().most_pages())?;
             }
-            for copy in self.schedule.next_step()? {
-                self.backend.copy_page(copy.from, copy.to)?;
+            let copies = self.schedule.next_step()?;
+            if !copies.is_empty() {
+                self.backend.copy_pages(&copies)?;
             }
             if self.backend.can_begin() && self.begin()? {
                 next = Some(self.schedule.begun());

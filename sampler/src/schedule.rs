@@ -42,7 +42,7 @@ mod tokens;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use selfplay_model::PAGE_TOKENS;
+use selfplay_model::{PAGE_TOKENS, PageCopy};
 
 pub(crate) use active_request::ActiveRequest;
 pub(crate) use batch::LogitsDraw;
@@ -52,13 +52,6 @@ use sequence::{Sequence, SequenceKey};
 pub(crate) use tokens::BegunStep;
 
 use crate::{FedToken, RequestId, SampleError, ScoredToken};
-
-/// A page's content that goes to another page before the step runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageCopy {
-    pub from: u32,
-    pub to: u32,
-}
 
 /// What an engine has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

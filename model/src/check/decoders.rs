@@ -8,7 +8,7 @@ use crate::architecture::{Architecture, Family, QkNorm};
 use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
 use crate::gradients::Gradients;
-use crate::kv_cache::{KvCache, PagedRow};
+use crate::kv_cache::{KvCache, PageCopy, PagedRow};
 use crate::kv_format::KvFormat;
 use crate::ops::draw::{DrawRule, Drawn, RowDraw};
 
@@ -202,8 +202,7 @@ fn steps_apart(decoder: &Decoder, format: KvFormat) -> Result<f64> {
 
     // The last token again, between two others of its prompt, one of them far behind.
     let last = ids.len() - 1;
-    cache.copy_page(4, 5)?;
-    cache.copy_page(9, 1)?;
+    cache.copy_pages(&[PageCopy { from: 4, to: 5 }, PageCopy { from: 9, to: 1 }])?;
     let (twin, behind) = ([7, 2, 9, 5], [7, 2, 1]);
     let row = |context, pages| PagedRow { new_tokens: 1, context, pages, shared: SHARED };
     let rows = [row(PROMPT, &behind[..]), row(last, &pages), row(last, &twin)];

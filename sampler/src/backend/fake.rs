@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use selfplay_model::ops::draw::RowDraw;
-use selfplay_model::{ModelError, PAGE_TOKENS, PagedRow};
+use selfplay_model::{ModelError, PAGE_TOKENS, PageCopy, PagedRow};
 
 use crate::{Backend, BackendStep, Capacity, LogitsReader, SampleError, TextDecoder};
 
@@ -193,8 +193,8 @@ impl Backend for FakeModel {
         self.reserve_pages(0)
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
-        self.pages[to as usize] = self.pages[from as usize];
+    fn copy_pages(&mut self, copies: &[PageCopy]) -> Result<(), SampleError> {
+        copies.iter().for_each(|copy| self.pages[copy.to as usize] = self.pages[copy.from as usize]);
         Ok(())
     }
 

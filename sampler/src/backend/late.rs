@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use selfplay_model::PageCopy;
 use selfplay_model::ops::draw::{Drawn, RowDraw};
 
 use super::fake::FakeModel;
@@ -87,8 +88,8 @@ impl Backend for LateModel {
         self.model.release_pages()
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
-        self.model.copy_page(from, to)
+    fn copy_pages(&mut self, copies: &[PageCopy]) -> Result<(), SampleError> {
+        self.model.copy_pages(copies)
     }
 
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {

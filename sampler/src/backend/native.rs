@@ -7,7 +7,7 @@ use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::{DecodeGraphs, DeviceStep};
 use selfplay_model::gpu::{Gpu, GpuMemory, memory, memory_now};
 use selfplay_model::ops::draw::RowDraw;
-use selfplay_model::{Decoder, KvCache, KvFormat};
+use selfplay_model::{Decoder, KvCache, KvFormat, PageCopy};
 
 use super::{Backend, BackendStep, DrawnTokens, LogitsReader};
 use crate::{Capacity, SampleError};
@@ -185,8 +185,8 @@ impl Backend for NativeBackend<'_> {
         Ok(())
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), SampleError> {
-        Ok(self.cache()?.copy_page(from, to)?)
+    fn copy_pages(&mut self, copies: &[PageCopy]) -> Result<(), SampleError> {
+        Ok(self.cache()?.copy_pages(copies)?)
     }
 
     fn run(&mut self, step: BackendStep<'_>, read: &mut LogitsReader<'_>) -> Result<(), SampleError> {

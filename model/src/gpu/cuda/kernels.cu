@@ -1,5 +1,6 @@
 // All kernels in one unit: the build script compiles it for a GPU, the tests' emulator for the processor.
 #include "attention.cu"
+#include "common_pages.cu"
 #include "draw.cu"
 #include "elementwise.cu"
 #include "fixed_product.cu"
@@ -14,6 +15,7 @@
 #include "norm.cu"
 #include "norm_rope_pages.cu"
 #include "optimizer.cu"
+#include "page_copies.cu"
 #include "paged_attention.cu"
 #include "random.cu"
 #include "rope.cu"

@@ -60,21 +60,38 @@ FOR_BOTH(rope_pages, rope_pages,
           const uint32_t* slots, int heads, int kv_heads, int d, int half),
          (qkv, keys, values, cos, sin, position, slots, heads, kv_heads, d, half))
 
-// Page `from` of the keys (blockIdx.y 0) or the values (1) to page `to`; a page has `size` elements.
+// Column c of a row whose own sum of weighted values is x, of weights that sum to `total` where the greatest score is `most`, with the
+// `before` parts joined before it, in the order and by the operations of `join_parts`. `row` is the row of the first of them.
 template <class T>
-__device__ void copy_page(T* __restrict__ keys, T* __restrict__ values, int64_t from, int64_t to, int size) {
-    T* cache = blockIdx.y ? values : keys;
-    const int threads = gridDim.x * blockDim.x;
-    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < size / Vec<T>::N; i += threads)
-        store_vec(cache + to * size + i * Vec<T>::N, load_vec(cache + from * size + i * Vec<T>::N));
+__device__ __forceinline__ float join_part(const PagedStep& s, int64_t row, int before, int c, float x, float most, float total) {
+    float greatest = -INFINITY, sum = 0, y = 0;
+    for (int part = 0; part < before; part++) greatest = fmaxf(greatest, __ldg(s.stats + (row + (int64_t)part * s.heads) * 2));
+    greatest = fmaxf(greatest, most);
+    for (int part = 0; part < before; part++) {
+        const int64_t at = row + (int64_t)part * s.heads;
+        const float weight = exp_of<T>(__ldg(s.stats + at * 2) - greatest);
+        sum += __ldg(s.stats + at * 2 + 1) * weight;
+        y += __ldg(s.parts + at * s.d + c) * weight;
+    }
+    const float weight = exp_of<T>(most - greatest);
+    sum += total * weight;
+    y += x * weight;
+    return y / sum;
 }
 
-FOR_BOTH(copy_page, copy_page, (bf16 * keys, bf16* values, int64_t from, int64_t to, int size),
-         (float* keys, float* values, int64_t from, int64_t to, int size), (keys, values, from, to, size))
+// Key heads of a block whose tokens have so many tiles of keys: as many as its warps have a tile for, all query heads in one tile.
+template <int WARPS, int ROWS>
+__device__ __forceinline__ int heads_abreast(int tiles, int repeat, int kv_heads) {
+    for (int abreast = WARPS; abreast > 1; abreast /= 2)
+        if (tiles * abreast <= WARPS && repeat * abreast <= ROWS && kv_heads % abreast == 0) return abreast;
+    return 1;
+}
 
-// One block to a token and a key head: its query heads (sixteen at most at a time) are the rows of one tile, so that keys and
-// values are read once for all of them. Warps take the tiles of S keys in turn, each with a running maximum of its own, and are
-// joined in their order at the end.
+// One block to a token and a key head, or to several key heads where the token's own keys are few: their query heads (sixteen at most
+// at a time) are the rows of one tile, so that keys and values are read once for all of them. Of a key head the warps take the
+// tiles of S keys in turn, each with a running maximum of its own, and are joined in their order at the end; parts that were made
+// before, of keys that come before, are joined then too. A warp's next keys are on their way while it weighs values, its next
+// values while it multiplies keys.
 template <class T, class Pages, int D, int S, int WARPS>
 __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, const typename Pages::Number* __restrict__ keys,
                              const typename Pages::Number* __restrict__ values, const Pages pages_of,
@@ -85,52 +102,79 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
     DYNAMIC_SHARED(dynamic);
     const PageItem item = items[blockIdx.x];
     if (item.count == 0) return;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int heads = step.heads, d = step.d, repeat = heads / step.kv_heads, tiles = (item.to - item.from + S - 1) / S;
+    const int abreast = heads_abreast<WARPS, ROWS>(tiles, repeat, step.kv_heads), first_kv_head = blockIdx.y * abreast;
+    if (first_kv_head >= step.kv_heads) return;
+    // This warp's key head, its place among the warps of that, and their number.
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, turns = WARPS / abreast, turn = warp % turns;
+    const int kv_head = first_kv_head + warp / turns, token = item.token;
     T* q = reinterpret_cast<T*>(dynamic);
-    Number* tiles = reinterpret_cast<Number*>(q + ROWS * STRIDE);
-    Number* k = tiles + warp * 2 * TILE;
+    Number* tile_room = reinterpret_cast<Number*>(q + ROWS * STRIDE);
+    Number* k = tile_room + warp * 2 * TILE;
     Number* v = k + TILE;
-    float* largests = reinterpret_cast<float*>(tiles + WARPS * 2 * TILE);  // [WARPS, ROWS]
+    float* largests = reinterpret_cast<float*>(tile_room + WARPS * 2 * TILE);  // [WARPS, ROWS]
     float* sums = largests + WARPS * ROWS;
-    const int token = item.token, kv_head = blockIdx.y, heads = step.heads, d = step.d, repeat = heads / step.kv_heads;
-    const int oldest = oldest_of(step, step.position[token]), from = max(item.from, oldest);
-    const uint32_t* pages = step.tables + step.table_start[token];
+    const int from = step.window ? max(item.from, oldest_of(step, step.position[token])) : item.from;
+    const uint32_t* table = step.tables + item.table;
+    // Tiles are counted from the item's first key, so that a tile's warp depends on the token's position alone. Those from `begin`
+    // on have keys that are seen.
+    const int begin = (from - item.from) / S, end = from < item.to ? tiles : begin;
+    const int first_tile = begin + ((turn - begin) & (turns - 1));
+    const auto load_keys = [&](const PagedTile<Number, D, S, WARP>& place, int tile) {
+        const int j = item.from + tile * S;
+        pages_of.load_keys(place, k, keys, {step, table, kv_head, j, item.to - j}, lane);
+    };
+    const auto load_values = [&](const PagedTile<Number, D, S, WARP>& place, int tile) {
+        const int j = item.from + tile * S;
+        pages_of.load_values(place, v, values, {step, table, kv_head, j, item.to - j}, lane);
+    };
     for (int first = 0; first < repeat; first += ROWS) {
-        const int live = min(ROWS, repeat - first), head = kv_head * repeat + first;
+        // Rows of the block, and of each of its key heads.
+        const int live = min(ROWS, repeat - first), rows = live * abreast, head = first_kv_head * repeat + first;
+        PagedTile<Number, D, S, WARP> place;
+        place.find(table, item.from + first_tile * S, first_tile < end ? item.to : 0, lane);
         __syncthreads();
-        Pages::template load_queries<D, ROWS>(q, qkv + ((int64_t)token * (heads + 2 * step.kv_heads) + head) * d, d, live,
-                                              [](int r) { return (int64_t)r; });
+        const auto load_queries = [&] {
+            Pages::template load_queries<D, ROWS>(q, qkv + ((int64_t)token * (heads + 2 * step.kv_heads) + head) * d, d, rows,
+                                                  [](int r) { return (int64_t)r; });
+        };
+        if (Pages::COPIES_QUERIES) load_queries();
+        if (first_tile < end) load_keys(place, first_tile);
         cp_async_commit();
-        cp_async_wait<0>();
-        __syncthreads();
+        if (first_tile < end) load_values(place, first_tile);
+        cp_async_commit();
+        if (!Pages::COPIES_QUERIES) load_queries();
         float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
         clear(acc);
-        // Tiles are counted from the item's first key, so that a tile's warp depends on the token's position alone.
-        for (int tile = warp; item.from + tile * S < item.to; tile += WARPS) {
-            const int j = item.from + tile * S, count = min(S, item.to - j);
-            if (j + count <= from) continue;
-            const auto key_row = [&](int r) { return page_row(step, pages, kv_head, j + r); };
-            // The warp has read its last tiles.
-            __syncwarp();
-            pages_of.template load_keys<D, S>(k, keys, d, count, key_row, lane, WARP);
-            cp_async_commit();
-            pages_of.template load_values<D, S>(v, values, d, count, key_row, lane, WARP);
-            cp_async_commit();
-            cp_async_wait<1>();
-            __syncwarp();
+        cp_async_wait<1>();
+        __syncthreads();
+        for (int tile = first_tile; tile < end; tile += turns) {
+            const int j = item.from + tile * S, count = min(S, item.to - j), next = tile + turns;
+            place.find(table, item.from + next * S, next < end ? item.to : 0, lane);
             float p[S / 8][4];
             clear(p);
             product_transposed<D, S>(p, q, k);
             Pages::template scale<D, S>(p, k, count);
+            // The warp has read its keys.
+            __syncwarp();
+            if (next < end) load_keys(place, next);
+            cp_async_commit();
             softmax_step<T, S>(p, acc, largest, sum, [&](float product, int, int column) {
                 const int key = j + column;
                 return key >= from && key < item.to ? paged_score<T>(step, product) : -INFINITY;
             });
-            cp_async_wait<0>();
+            cp_async_wait<1>();
             __syncwarp();
             Pages::template scale<D, S>(p, v, count);
             Pages::template weighted<D, S>(acc, p, v);
+            // And its values.
+            __syncwarp();
+            if (next < end) load_values(place, next);
+            cp_async_commit();
+            cp_async_wait<1>();
+            __syncwarp();
         }
+        cp_async_wait<0>();
         __syncwarp();
         float* part = reinterpret_cast<float*>(k);  // [ROWS, D]
         join_sums(sum);
@@ -148,133 +192,60 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
             }
         }
         __syncthreads();
-        for (int i = threadIdx.x; i < live * d; i += blockDim.x) {
-            const int r = i / d, c = i % d;
-            float most = -INFINITY, total = 0, x = 0;
-            for (int w = 0; w < WARPS; w++) most = fmaxf(most, largests[w * ROWS + r]);
+        // Column c of row r, of all warps of its key head.
+        const auto joined = [&](int r, int c, float& most, float& total) {
+            const int warps = r / live * turns;
+            float x = 0;
+            most = -INFINITY, total = 0;
+            for (int w = warps; w < warps + turns; w++) most = fmaxf(most, largests[w * ROWS + r]);
             const float shift = most == -INFINITY ? 0.0f : most;
-            for (int w = 0; w < WARPS; w++) {
+            for (int w = warps; w < warps + turns; w++) {
                 const float weight = exp_of<T>(largests[w * ROWS + r] - shift);
                 total += sums[w * ROWS + r] * weight;
-                x += reinterpret_cast<const float*>(tiles + w * 2 * TILE)[r * D + c] * weight;
+                x += reinterpret_cast<const float*>(tile_room + w * 2 * TILE)[r * D + c] * weight;
             }
-            if (item.part < 0) {
-                out[((int64_t)token * heads + head + r) * d + c] = of_float<T>(x / total);
-            } else {
-                const int64_t at = (int64_t)(step.part_start[token] + item.part) * heads + head + r;
-                step.parts[at * d + c] = x;
-                if (c == 0) {
-                    step.stats[at * 2] = most;
-                    step.stats[at * 2 + 1] = total;
-                }
+            return x;
+        };
+        const int before = -1 - item.part;
+        const int64_t row_of_out = (int64_t)token * heads + head;
+        if (before > 0) {
+            const int64_t row_of_parts = (int64_t)step.part_start[token] * heads + head;
+#pragma unroll 4
+            for (int i = threadIdx.x; i < rows * D; i += WARPS * WARP) {
+                const int r = i / D, c = i % D;
+                if (c >= d) continue;
+                float most, total;
+                const float x = joined(r, c, most, total);
+                out[(row_of_out + r) * d + c] = of_float<T>(join_part<T>(step, row_of_parts + r, before, c, x, most, total));
             }
-        }
-    }
-}
-
-// One block to some tokens with common keys and a key head: pages that the candidates of a prompt share, or a prompt's own. Every
-// query head of every token is a row; the keys stream by once for all of them.
-template <class T, class Pages, int D, int WARPS, int S>
-__device__ void attend_common_pages(T* __restrict__ out, const T* __restrict__ qkv,
-                                    const typename Pages::Number* __restrict__ keys,
-                                    const typename Pages::Number* __restrict__ values, const Pages pages_of,
-                                    const PageItem* __restrict__ items, const PagedStep step) {
-    typedef typename Pages::Number Number;
-    constexpr int ROWS = WARPS * 16, STRIDE = Tile<T, D>::STRIDE;
-    DYNAMIC_SHARED(dynamic);
-    const PageItem item = items[blockIdx.x];
-    if (item.count == 0) return;
-    T* q = reinterpret_cast<T*>(dynamic);
-    Number* k = reinterpret_cast<Number*>(q + ROWS * STRIDE);
-    Number* v = k + Pages::template TILE<D, S>;
-    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const int kv_head = blockIdx.y, heads = step.heads, d = step.d, repeat = heads / step.kv_heads;
-    const uint32_t* pages = step.tables + step.table_start[item.token];
-    int begin = item.from;
-    if (step.window) {
-        int oldest = item.to;
-        for (int i = 0; i < item.count; i++) oldest = min(oldest, oldest_of(step, step.position[item.token + i]));
-        begin += max(0, oldest - item.from) / S * S;
-    }
-    for (int first = 0; first < repeat; first += ROWS) {
-        const int together = min(ROWS, repeat - first), live = item.count * together;
-        // In rows of d: those of `qkv`, of `out` and of the parts.
-        const auto head_of = [&](int r) { return kv_head * repeat + first + r % together; };
-        const auto query_row = [&](int r) {
-            return (int64_t)(item.token + r / together) * (heads + 2 * step.kv_heads) + head_of(r);
-        };
-        int position[2], oldest[2];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int r = warp * 16 + lane / 4 + half * 8;
-            position[half] = r < live ? (int)step.position[item.token + r / together] : -1;
-            oldest[half] = oldest_of(step, position[half]);
-        }
-        const auto load_keys = [&](int j) {
-            pages_of.template load_keys<D, S>(
-                k, keys, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); }, threadIdx.x, blockDim.x);
-        };
-        const auto load_values = [&](int j) {
-            pages_of.template load_values<D, S>(
-                v, values, d, item.to - j, [&](int r) { return page_row(step, pages, kv_head, j + r); }, threadIdx.x, blockDim.x);
-        };
-        float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-        clear(acc);
-        __syncthreads();
-        Pages::template load_queries<D, ROWS>(q, qkv, d, live, query_row);
-        if (begin < item.to) load_keys(begin);
-        cp_async_commit();
-        for (int j = begin; j < item.to; j += S) {
-            cp_async_wait<0>();
-            __syncthreads();
-            load_values(j);
-            cp_async_commit();
-            float p[S / 8][4];
-            clear(p);
-            product_transposed<D, S>(p, q + warp * 16 * STRIDE, k);
-            Pages::template scale<D, S>(p, k, item.to - j);
-            cp_async_wait<0>();
-            __syncthreads();
-            // All warps have read k: the next keys come while the values are used.
-            if (j + S < item.to) load_keys(j + S);
-            cp_async_commit();
-            softmax_step<T, S>(p, acc, largest, sum, [&](float product, int half, int column) {
-                const int key = j + column;
-                return key >= oldest[half] && key <= position[half] && key < item.to ? paged_score<T>(step, product)
-                                                                                     : -INFINITY;
-            });
-            Pages::template scale<D, S>(p, v, item.to - j);
-            Pages::template weighted<D, S>(acc, p, v);
-        }
-        cp_async_wait<0>();
-        join_sums(sum);
-        if (item.part < 0) {
-            divide(acc, sum);
-            Pages::template store<T, D>(out, acc, d, warp * 16, live,
-                                        [&](int r) { return (int64_t)(item.token + r / together) * heads + head_of(r); });
         } else {
-            const auto part_row = [&](int r) {
-                return (int64_t)(step.part_start[item.token + r / together] + item.part) * heads + head_of(r);
-            };
-            Pages::template store<float, D>(step.parts, acc, d, warp * 16, live, part_row);
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int r = warp * 16 + lane / 4 + half * 8;
-                if (lane % 4 == 0 && r < live) {
-                    step.stats[part_row(r) * 2] = largest[half];
-                    step.stats[part_row(r) * 2 + 1] = sum[half];
+            for (int i = threadIdx.x; i < rows * D; i += WARPS * WARP) {
+                const int r = i / D, c = i % D;
+                if (c >= d) continue;
+                float most, total;
+                const float x = joined(r, c, most, total);
+                if (before == 0) {
+                    out[(row_of_out + r) * d + c] = of_float<T>(x / total);
+                } else {
+                    const int64_t at = (int64_t)(step.part_start[token] + item.part) * heads + head + r;
+                    step.parts[at * d + c] = x;
+                    if (c == 0) {
+                        step.stats[at * 2] = most;
+                        step.stats[at * 2 + 1] = total;
+                    }
                 }
             }
         }
     }
 }
 
-// Token blockIdx.x: its parts become its result, in their order.
+// Token tokens[blockIdx.x], whose own keys have several parts: all its parts become its result, in their order.
 template <class T>
 __device__ void join_parts(T* __restrict__ out, const float* __restrict__ parts, const float* __restrict__ stats,
-                           const uint32_t* __restrict__ part_start, int heads, int d) {
-    const int begin = part_start[blockIdx.x], end = part_start[blockIdx.x + 1];
-    if (begin == end) return;
+                           const uint32_t* __restrict__ part_start, const uint32_t* __restrict__ tokens, int heads, int d) {
+    const uint32_t token = tokens[blockIdx.x];
+    if (token == NO_SLOT) return;
+    const int begin = part_start[token], end = part_start[token + 1];
     for (int i = threadIdx.x; i < heads * d; i += blockDim.x) {
         const int head = i / d;
         float most = -INFINITY, total = 0, x = 0;
@@ -285,45 +256,21 @@ __device__ void join_parts(T* __restrict__ out, const float* __restrict__ parts,
             total += stats[at * 2 + 1] * weight;
             x += parts[at * d + i % d] * weight;
         }
-        out[(int64_t)blockIdx.x * heads * d + i] = of_float<T>(x / total);
+        out[(int64_t)token * heads * d + i] = of_float<T>(x / total);
     }
 }
 
 FOR_BOTH(join_parts, join_parts,
-         (bf16 * out, const float* parts, const float* stats, const uint32_t* part_start, int heads, int d),
-         (float* out, const float* parts, const float* stats, const uint32_t* part_start, int heads, int d),
-         (out, parts, stats, part_start, heads, d))
+         (bf16 * out, const float* parts, const float* stats, const uint32_t* part_start, const uint32_t* tokens, int heads, int d),
+         (float* out, const float* parts, const float* stats, const uint32_t* part_start, const uint32_t* tokens, int heads, int d),
+         (out, parts, stats, part_start, tokens, heads, d))
 
-#define ATTEND(name, T, call)                                                                                           \
-    name(T* out, float* parts, float* stats, const T* qkv, const T* keys, const T* values, const PageItem* items,       \
-         const uint32_t* tables, const uint32_t* table_start, const uint32_t* position, const uint32_t* part_start,     \
-         int heads, int kv_heads, int d, int window, float scale, float cap) {                                          \
-        const PagedStep step = {tables, table_start, position, part_start, parts, stats, heads, kv_heads,               \
-                                d,      window,      scale,    cap};                                                    \
-        call(out, qkv, keys, values, PlainPages<T>(), items, step);                                                     \
-    }
-#define ATTEND_FP8(name, T, call)                                                                                       \
-    name(T* out, float* parts, float* stats, const T* qkv, const uint8_t* keys, const uint8_t* values,                  \
-         const float* key_scales, const float* value_scales, const PageItem* items, const uint32_t* tables,             \
-         const uint32_t* table_start, const uint32_t* position, const uint32_t* part_start, int heads, int kv_heads,    \
-         int d, int window, float scale, float cap) {                                                                   \
-        const PagedStep step = {tables, table_start, position, part_start, parts, stats, heads, kv_heads,               \
-                                d,      window,      scale,    cap};                                                    \
-        const Fp8Pages<T> pages_of = {key_scales, value_scales};                                                        \
-        call(out, qkv, keys, values, pages_of, items, step);                                                            \
-    }
 #define ATTEND_PAGES(name, T, D, S, WARPS)                                                                              \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
         ATTEND(attend_pages_##name, T, (attend_pages<T, PlainPages<T>, D, S, WARPS>))
 #define ATTEND_FP8_PAGES(name, T, D, S, WARPS)                                                                          \
     extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
         ATTEND_FP8(attend_fp8_pages_##name, T, (attend_pages<T, Fp8Pages<T>, D, S, WARPS>))
-// WARPS and S as `TileShape::of` in ops/attention/gpu.rs has them for the forward.
-#define ATTEND_COMMON_PAGES(name, T, D, WARPS, S)                                                                       \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
-        ATTEND(attend_common_pages_##name, T, (attend_common_pages<T, PlainPages<T>, D, WARPS, S>))                     \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32)                                                            \
-        ATTEND_FP8(attend_common_fp8_pages_##name, T, (attend_common_pages<T, Fp8Pages<T>, D, WARPS, S>))
 
 // S and WARPS as `OwnForm::of` in ops/paged_attention/gpu.rs has them.
 ATTEND_PAGES(bf16_64, bf16, 64, 32, 4)
@@ -339,10 +286,3 @@ ATTEND_FP8_PAGES(bf16_256, bf16, 256, 32, 4)
 ATTEND_FP8_PAGES(f32_64, float, 64, 32, 2)
 ATTEND_FP8_PAGES(f32_128, float, 128, 32, 2)
 ATTEND_FP8_PAGES(f32_256, float, 256, 32, 2)
-
-ATTEND_COMMON_PAGES(bf16_64, bf16, 64, 4, 64)
-ATTEND_COMMON_PAGES(bf16_128, bf16, 128, 4, 64)
-ATTEND_COMMON_PAGES(bf16_256, bf16, 256, 4, 32)
-ATTEND_COMMON_PAGES(f32_64, float, 64, 2, 32)
-ATTEND_COMMON_PAGES(f32_128, float, 128, 2, 32)
-ATTEND_COMMON_PAGES(f32_256, float, 256, 2, 32)

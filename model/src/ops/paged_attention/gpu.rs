@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::norms::PageNorms;
-use super::step::{Query, StepTables, TableCapacity};
+use super::step::{ItemTokens, Query, StepTables, TableCapacity};
 use crate::gpu::{Argument, Gpu, all_of, int, pointer, pointer_or_null, suffix};
 use crate::kv_cache::{LayerCache, PageScales};
 use crate::ops::attention::Attention;
@@ -147,7 +147,6 @@ impl DeviceTables {
             arguments.extend([
                 self.table(table)?,
                 self.table(6)?,
-                self.table(2)?,
                 self.table(1)?,
                 self.table(3)?,
             ]);
@@ -155,26 +154,30 @@ impl DeviceTables {
             let kernel = format!("{kernel}_{}_{d}", suffix(dtype)?);
             gpu.launch_single(&kernel, [items, attention.kv_heads, 1], 32 * warps, shared, &arguments)
         };
-        let form = TileShape::of(dtype, d, false)?;
         // Codes of E4M3, or numbers as the queries'.
-        let (common, alone, numbers) = match &cache.scales {
-            None => ("attend_common_pages", "attend_pages", dtype),
-            Some(_) => ("attend_common_fp8_pages", "attend_fp8_pages", DType::U8),
+        let (common, narrow, alone, numbers) = match &cache.scales {
+            None => ("attend_common_pages", "attend_narrow_pages", "attend_pages", dtype),
+            Some(_) => {
+                ("attend_common_fp8_pages", "attend_narrow_fp8_pages", "attend_fp8_pages", DType::U8)
+            }
         };
-        let shared = form.tile(dtype, form.rows()) + 2 * form.stream * tile_row(form.d, numbers);
-        launch(common, form.d, self.capacity.common, 5, form.warps, shared)?;
+        let form = CommonForm::of(dtype, d, self.capacity.is_wide)?;
+        let common = if form.is_narrow { narrow } else { common };
+        launch(common, form.shape.d, self.capacity.common, 5, form.warps, form.shared(dtype, numbers))?;
+        // After what is common: where a token has one item of its own keys, this joins the parts.
         let own = OwnForm::of(dtype, numbers, d)?;
         launch(alone, own.d, self.capacity.own, 4, own.warps, own.shared(dtype, numbers))?;
-        if self.capacity.parts() > 0 {
+        if self.capacity.joins > 0 {
             let arguments = [
                 pointer(&out)?,
                 pointer(&self.results.parts)?,
                 pointer(&self.results.stats)?,
                 self.table(3)?,
+                self.table(2)?,
                 int(heads)?,
                 int(d)?,
             ];
-            gpu.launch("join_parts", dtype, [t, 1, 1], 256, 0, &arguments)?;
+            gpu.launch("join_parts", dtype, [self.capacity.joins, 1, 1], 256, 0, &arguments)?;
         }
         Ok(out)
     }
@@ -186,10 +189,37 @@ fn tile_row(d: usize, numbers: DType) -> usize {
     d * numbers.size_in_bytes() + 16 + scale
 }
 
-/// Tokens whose query heads of one key head fill a block of `attend_common_pages`.
-fn tokens_together(attention: &Attention, dtype: DType) -> Result<usize> {
-    let rows = TileShape::of(dtype, attention.head_dim, false)?.rows();
-    Ok((rows / (attention.heads / attention.kv_heads)).max(1))
+/// Tokens whose query heads of one key head fill a block of `attend_common_pages`, and of its narrow form.
+fn tokens_together(attention: &Attention, dtype: DType) -> Result<ItemTokens> {
+    let repeat = attention.heads / attention.kv_heads;
+    let tokens = |form: CommonForm| 16 * form.warps / repeat;
+    Ok(ItemTokens {
+        most: tokens(CommonForm::of(dtype, attention.head_dim, true)?).max(1),
+        narrow: tokens(CommonForm::of(dtype, attention.head_dim, false)?),
+    })
+}
+
+/// The compiled form of `attend_common_pages`: `ATTEND_COMMON_PAGES` and `ATTEND_NARROW_PAGES` of common_pages.cu. A few candidates of
+/// a prompt do not fill half of a block's rows: with half of them, and half the warps, more blocks have room at a time.
+#[derive(Clone, Copy)]
+struct CommonForm {
+    shape: TileShape,
+    /// Of sixteen rows each.
+    warps: usize,
+    is_narrow: bool,
+}
+
+impl CommonForm {
+    fn of(dtype: DType, head_dim: usize, is_wide: bool) -> Result<Self> {
+        let shape = TileShape::of(dtype, head_dim, false)?;
+        let is_narrow = !is_wide && dtype == DType::BF16;
+        Ok(Self { shape, warps: if is_narrow { shape.warps / 2 } else { shape.warps }, is_narrow })
+    }
+
+    /// Bytes of shared memory: the queries, a tile of keys and one of values.
+    fn shared(&self, dtype: DType, numbers: DType) -> usize {
+        self.shape.tile(dtype, 16 * self.warps) + 2 * self.shape.stream * tile_row(self.shape.d, numbers)
+    }
 }
 
 /// The compiled form of `attend_pages`: `ATTEND_PAGES` and `ATTEND_FP8_PAGES` of paged_attention.cu have the same numbers.
