@@ -868,7 +868,7 @@ inline double max(double a, double b) { return fmax(a, b); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
-inline long long __double2ll_rn(double x) { return llrint(x); }
+inline long long __float2ll_rn(float x) { return llrintf(x); }
 
 // Threads only change places at barriers, so that plain reads and writes are atomic.
 template <class T>
