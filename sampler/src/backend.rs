@@ -8,8 +8,8 @@ mod native;
 
 use std::time::Duration;
 
-use selfplay_model::{PageCopy, PagedRow};
 use selfplay_model::ops::draw::{Drawn, RowDraw};
+use selfplay_model::{PageCopy, PagedRow};
 
 pub use native::NativeBackend;
 pub use selfplay_model::decoder::FedToken;

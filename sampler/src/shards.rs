@@ -52,8 +52,11 @@ impl<'a> Sampler<'a> {
         stop_ids: &[u32],
         settings: &SampleSettings,
     ) -> Result<Self, SampleError> {
+        let rows = settings.max_batch_rows.or(settings.capacity.map(|earlier| earlier.rows));
+        let cache_bytes = settings.cache_mib.map(|mib| mib.saturating_mul(1 << 20));
         let backend = NativeBackend::new(decoder)
-            .with_step(settings.max_batch_rows, settings.token_budget)
+            .with_step(rows, settings.token_budget)
+            .with_responses(settings.max_new_tokens, cache_bytes)
             .with_kv_format(settings.kv_format(decoder.dtype()));
         Self::with_backend(Box::new(backend), codec, stop_ids, settings)
     }

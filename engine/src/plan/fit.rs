@@ -85,7 +85,7 @@ fn savings(planned: &Planned<'_>) -> [Vec<Setting>; 6] {
 
     let pair = memory::longest_pair(&recipe.train);
     let micro_batches = lower_powers(memory::pass_tokens(&recipe.train), pair);
-    let limits = memory::batch_limits(&recipe.sample, planned.device);
+    let limits = memory::batch_limits(&models, &recipe.sample, None);
     let mib = |bytes: u64| usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
     // Where a GPU's memory decides there is nothing to set: keys and values take what is left.
     let caches = match limits.cache_bytes {

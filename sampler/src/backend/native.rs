@@ -18,25 +18,35 @@ pub struct NativeBackend<'a> {
     /// What the layers compute in.
     dtype: DType,
     kv_format: KvFormat,
-    rows: usize,
+    /// Where they are set.
+    rows: Option<usize>,
     token_budget: usize,
+    responses: Option<ResponseLimits>,
     cache: Option<KvCache>,
     /// Of this decoder and this cache.
     graphs: DecodeGraphs,
     runs_ahead: bool,
 }
 
+/// What rows are chosen by where none are set.
+#[derive(Clone, Copy)]
+struct ResponseLimits {
+    max_new_tokens: usize,
+    /// Of the cache, where it is set.
+    cache_bytes: Option<usize>,
+}
+
 impl<'a> NativeBackend<'a> {
     /// A backend without a cache yet.
     pub fn new(decoder: &'a Decoder) -> Self {
         let dtype = decoder.dtype();
-        let (rows, token_budget) = (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET);
         Self {
             decoder,
             dtype,
             kv_format: dtype.into(),
-            rows,
-            token_budget,
+            rows: None,
+            token_budget: Capacity::GPU_TOKEN_BUDGET,
+            responses: None,
             cache: None,
             graphs: DecodeGraphs::default(),
             runs_ahead: true,
@@ -46,8 +56,16 @@ impl<'a> NativeBackend<'a> {
     /// Sets the rows and tokens of a step, whose activations need memory beside the cache; the defaults are a GPU's.
     #[must_use]
     pub fn with_step(mut self, rows: Option<usize>, token_budget: Option<usize>) -> Self {
-        self.rows = rows.unwrap_or(Capacity::GPU_ROWS);
+        self.rows = rows;
         self.token_budget = token_budget.unwrap_or(Capacity::GPU_TOKEN_BUDGET);
+        self
+    }
+
+    /// Sets how long a response may be, and what the cache is set to, if anything: where no rows are set, there are as many as the
+    /// memory of a GPU is enough for ([`Capacity::gpu_rows`]).
+    #[must_use]
+    pub fn with_responses(mut self, max_new_tokens: usize, cache_bytes: Option<usize>) -> Self {
+        self.responses = Some(ResponseLimits { max_new_tokens, cache_bytes });
         self
     }
 
@@ -76,9 +94,31 @@ impl<'a> NativeBackend<'a> {
         matches!(Gpu::at(self.decoder.device()), Ok(Some(_)))
     }
 
-    /// What a step on a GPU makes beside the cache.
-    fn step_bytes(&self) -> usize {
-        self.decoder.architecture().step_bytes(self.rows, self.token_budget, self.dtype, true)
+    /// What a step of so many rows on a GPU makes beside the cache.
+    fn step_bytes(&self, rows: usize) -> usize {
+        self.decoder.architecture().step_bytes(rows, self.token_budget, self.dtype, true)
+    }
+
+    /// What a step makes, at most.
+    fn largest_step_bytes(&self) -> usize {
+        let default = if self.responses.is_some() { Capacity::MOST_GPU_ROWS } else { Capacity::GPU_ROWS };
+        self.step_bytes(self.rows.unwrap_or(default))
+    }
+
+    /// The rows that are set, else those that `free` bytes are enough for.
+    fn rows_of(&self, free: usize) -> usize {
+        match (self.rows, self.responses) {
+            (Some(rows), _) => rows,
+            (None, Some(ResponseLimits { max_new_tokens, cache_bytes })) if !self.decoder.is_quantized() => {
+                let response =
+                    Capacity::response_bytes(max_new_tokens.min(self.max_positions()), self.page_bytes());
+                Capacity::gpu_rows(response, |rows| {
+                    let own = Capacity::gpu_cache_bytes(free, self.step_bytes(rows));
+                    cache_bytes.map_or(own, |set| set.min(own))
+                })
+            }
+            (None, _) => Capacity::GPU_ROWS,
+        }
     }
 
     /// Pages that a cache of `pages` pages has addresses for. On a GPU addresses cost nothing, and requests that need more pages
@@ -126,9 +166,9 @@ impl Backend for NativeBackend<'_> {
 
     fn capacity(&self) -> Result<Capacity, SampleError> {
         let Some(GpuMemory { free, .. }) = memory(self.decoder.device())? else { return Ok(Capacity::CPU) };
-        let (rows, token_budget) = (self.rows, self.token_budget);
-        let cache_bytes = Capacity::gpu_cache_bytes(free, self.step_bytes());
-        Ok(Capacity { rows, token_budget, cache_bytes })
+        let rows = self.rows_of(free);
+        let cache_bytes = Capacity::gpu_cache_bytes(free, self.step_bytes(rows));
+        Ok(Capacity { rows, token_budget: self.token_budget, cache_bytes })
     }
 
     fn is_batch_invariant(&self) -> Result<bool, SampleError> {
@@ -154,7 +194,7 @@ impl Backend for NativeBackend<'_> {
         let there = self.cache.as_ref().map_or(0, KvCache::pages);
         if let Some(GpuMemory { free, .. }) = memory_now(self.decoder.device())? {
             // A step needs memory too.
-            let room = free.saturating_sub(self.step_bytes()) / self.page_bytes().max(1);
+            let room = free.saturating_sub(self.largest_step_bytes()) / self.page_bytes().max(1);
             if pages > there + room {
                 return Ok(there);
             }

@@ -146,6 +146,15 @@ mod tests {
         assert_eq!(private(33, 1), 1);
     }
 
+    /// What rows are chosen by is what the schedule may come to need.
+    #[test]
+    fn a_response_has_the_pages_of_the_worst_prompt() {
+        for tokens in 1..70 {
+            let most = (1..=PAGE_TOKENS).map(|prompt| PageNeed::new(prompt, tokens, 1).private).max();
+            assert_eq!(Some(Capacity::response_bytes(tokens, 1)), most, "{tokens}");
+        }
+    }
+
     #[test]
     fn a_pool_for_anything_holds_the_whole_context() {
         let capacity = Capacity { rows: 4, token_budget: 9, cache_bytes: 700 };

@@ -2,7 +2,7 @@
 
 use super::breakdown::MemoryBreakdown;
 use super::models::Models;
-use super::sampling::{batch_limits, candidate_pages, sampling};
+use super::sampling::{candidate_pages, sampling, sampling_limits};
 use super::scoring::scoring;
 use super::training::training;
 use crate::recipe::Recipe;
@@ -57,11 +57,12 @@ pub(crate) fn needs(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -
 
 /// Candidates at full length that run at a time: as many as the recipe or the device lets, and their pages.
 pub(crate) fn rows_at_a_time(models: &Models<'_>, recipe: &Recipe, memory: Option<u64>) -> u64 {
-    let limits = batch_limits(&recipe.sample, models.device);
+    let needs = needs(models, recipe, memory);
+    let beside = needs.iter().any(|need| need.phase == Phase::SamplingAndScoring);
+    let limits = sampling_limits(models, recipe, beside, memory);
     if limits.cache_bytes.is_none() && memory.is_none() {
         return limits.rows as u64;
     }
-    let needs = needs(models, recipe, memory);
     let pages =
         needs.iter().find(|need| need.phase != Phase::Training).and_then(|need| need.bytes.items.last());
     let pages = pages.map_or(0, |item| item.bytes);

@@ -16,7 +16,25 @@ pub(super) fn sampling(
     beside: bool,
     memory: Option<u64>,
 ) -> MemoryBreakdown {
-    let limits = batch_limits(&recipe.sample, models.device);
+    let mut bytes = sampling_models(models, recipe, beside);
+    let limits = sampling_limits(models, recipe, beside, memory);
+    bytes.add("a step of sampling", sampling_step(models, limits));
+    if models.policy_quantized && models.on_gpu() {
+        bytes.add("maps that are decoded", decoded_maps(models));
+    }
+    bytes.add("the program", PROGRAM);
+    let left = memory.map(|memory| memory.saturating_sub(bytes.total()));
+    let what = match (limits.cache_bytes, left) {
+        (Some(_), _) => "keys and values",
+        (None, Some(_)) => "keys and values, of what is left",
+        (None, None) => "keys and values of one candidate",
+    };
+    bytes.add(what, key_value_pages(models, recipe, limits, left));
+    bytes
+}
+
+/// What is in memory before the first step.
+fn sampling_models(models: &Models<'_>, recipe: &Recipe, beside: bool) -> MemoryBreakdown {
     let mut bytes = MemoryBreakdown::default();
     bytes.add("policy", models.policy_weights());
     let is_fp8 = recipe.sample.is_fp8() && !recipe.sample.backend.is_endpoint();
@@ -35,19 +53,18 @@ pub(super) fn sampling(
         bytes.add("preference model", models.preference_weights());
         bytes.add("a pass of scoring", scoring_pass(models, recipe));
     }
-    bytes.add("a step of sampling", sampling_step(models, limits));
-    if models.policy_quantized && models.on_gpu() {
-        bytes.add("maps that are decoded", decoded_maps(models));
-    }
-    bytes.add("the program", PROGRAM);
-    let left = memory.map(|memory| memory.saturating_sub(bytes.total()));
-    let what = match (limits.cache_bytes, left) {
-        (Some(_), _) => "keys and values",
-        (None, Some(_)) => "keys and values, of what is left",
-        (None, None) => "keys and values of one candidate",
-    };
-    bytes.add(what, key_value_pages(models, recipe, limits, left));
     bytes
+}
+
+/// What bounds a step and its cache in so much memory.
+pub(super) fn sampling_limits(
+    models: &Models<'_>,
+    recipe: &Recipe,
+    beside: bool,
+    memory: Option<u64>,
+) -> BatchLimits {
+    let before = sampling_models(models, recipe, beside).total() + PROGRAM;
+    batch_limits(models, &recipe.sample, memory.map(|memory| memory.saturating_sub(before)))
 }
 
 /// What bounds a sampling step and its cache.
@@ -61,21 +78,38 @@ pub(crate) struct BatchLimits {
     pub(crate) cache_bytes: Option<u64>,
 }
 
-/// What the recipe gives, else what the device has.
-pub(crate) fn batch_limits(sample: &SampleSettings, device: DeviceChoice) -> BatchLimits {
-    let (rows, token_budget, cache_bytes) = match device {
+/// What the recipe gives, else what the device has, of whose memory `free` bytes are left for a step and its cache.
+pub(crate) fn batch_limits(models: &Models<'_>, sample: &SampleSettings, free: Option<u64>) -> BatchLimits {
+    let set = sample.cache_mib.map(|mib| (mib as u64).saturating_mul(1 << 20));
+    let (rows, token_budget, cache_bytes) = match models.device {
         DeviceChoice::Cpu => {
             (Capacity::CPU.rows, Capacity::CPU.token_budget, Some(Capacity::CPU.cache_bytes as u64))
         }
         DeviceChoice::Cuda(_) | DeviceChoice::CudaOfRank => {
-            (Capacity::GPU_ROWS, Capacity::GPU_TOKEN_BUDGET, None)
+            (gpu_rows(models, sample, free, set), Capacity::GPU_TOKEN_BUDGET, None)
         }
     };
     BatchLimits {
         rows: sample.max_batch_rows.unwrap_or(rows),
         token_budget: sample.token_budget.unwrap_or(token_budget),
-        cache_bytes: sample.cache_mib.map(|mib| (mib as u64).saturating_mul(1 << 20)).or(cache_bytes),
+        cache_bytes: set.or(cache_bytes),
     }
+}
+
+/// As the sampler chooses them, by what is free and what the cache is set to, where they are known.
+fn gpu_rows(models: &Models<'_>, sample: &SampleSettings, free: Option<u64>, set: Option<u64>) -> usize {
+    if models.policy_quantized {
+        return Capacity::GPU_ROWS;
+    }
+    let format = sample.kv_format(models.policy_dtype);
+    let longest = sample.max_new_tokens.min(models.policy.max_positions);
+    let response = Capacity::response_bytes(longest, models.policy.page_bytes(format));
+    let token_budget = sample.token_budget.unwrap_or(Capacity::GPU_TOKEN_BUDGET);
+    Capacity::gpu_rows(response, |rows| {
+        let step = models.policy.step_bytes(rows, token_budget, models.policy_dtype, true);
+        let own = free.map(|free| Capacity::gpu_cache_bytes(free as usize, step) as u64);
+        [own, set].into_iter().flatten().min().unwrap_or(0) as usize
+    })
 }
 
 /// One step beside keys and values: a block's inside, and the rows' logits with what the draw makes of them.

@@ -173,7 +173,7 @@ fn pages_stay_within_their_bound() {
     let recipe = recipe(&["sample.max_batch_rows=2"]);
     let pages = |device, left| {
         let models = Models { policy_dtype: DType::F32, ..Models::of(&recipe, device, &policy, &preference) };
-        key_value_pages(&models, &recipe, batch_limits(&recipe.sample, device), left)
+        key_value_pages(&models, &recipe, batch_limits(&models, &recipe.sample, left), left)
     };
     // A row of 64 positions, keys and values of 1 layer × 1 head × 8 values × 4 bytes.
     let one = 64 * 2 * 8 * 4;
@@ -193,12 +193,8 @@ fn keys_and_values_in_fp8_take_fewer_bytes() {
     let of = |set: &[&str], left: u64| {
         let recipe = recipe(set);
         let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
-        let pages = key_value_pages(
-            &models,
-            &recipe,
-            batch_limits(&recipe.sample, DeviceChoice::Cuda(0)),
-            Some(left),
-        );
+        let limits = batch_limits(&models, &recipe.sample, Some(left));
+        let pages = key_value_pages(&models, &recipe, limits, Some(left));
         (pages, candidate_pages(&models, &recipe))
     };
     let (fp8, two) = ("sample.kv_cache_dtype=fp8", "sample.max_batch_rows=2");
@@ -234,6 +230,22 @@ fn on_a_gpu_the_models_take_turns_where_they_do_not_fit_together() {
     // Memory of a CPU is not divided: there both work at the same time.
     let models = Models::of(&recipe, DeviceChoice::Cpu, &policy, &preference);
     assert_eq!(needs(&models, &recipe, Some(1)).len(), 2);
+}
+
+/// The sampler's own choice: 1,024 rows where all their responses fit beside a step of so many, by memory or by what is set.
+#[test]
+fn a_gpu_with_memory_has_twice_the_rows() {
+    let (policy, preference) = (tiny(), footprint());
+    let rows = |set: &[&str], free: Option<u64>| {
+        let recipe = recipe(set);
+        let models = Models::of(&recipe, DeviceChoice::Cuda(0), &policy, &preference);
+        batch_limits(&models, &recipe.sample, free).rows
+    };
+    assert_eq!([rows(&[], None), rows(&[], Some(1 << 40)), rows(&[], Some(1 << 20))], [512, 1024, 512]);
+    assert_eq!([rows(&["sample.cache_mib=1"], None), rows(&["sample.cache_mib=1000000"], None)], [512, 1024]);
+    assert_eq!(rows(&["sample.cache_mib=1"], Some(1 << 40)), 512);
+    assert_eq!(rows(&["sample.max_batch_rows=7"], Some(1 << 40)), 7);
+    assert_eq!(rows(&["policy.quantize=nf4", "train.lora.rank=16"], Some(1 << 40)), 512);
 }
 
 #[test]

@@ -144,12 +144,7 @@ impl DeviceTables {
             if let Some(PageScales { keys, values }) = &cache.scales {
                 arguments.extend([pointer(keys)?, pointer(values)?]);
             }
-            arguments.extend([
-                self.table(table)?,
-                self.table(6)?,
-                self.table(1)?,
-                self.table(3)?,
-            ]);
+            arguments.extend([self.table(table)?, self.table(6)?, self.table(1)?, self.table(3)?]);
             arguments.extend(attention.shape_arguments()?);
             let kernel = format!("{kernel}_{}_{d}", suffix(dtype)?);
             gpu.launch_single(&kernel, [items, attention.kv_heads, 1], 32 * warps, shared, &arguments)
@@ -157,9 +152,7 @@ impl DeviceTables {
         // Codes of E4M3, or numbers as the queries'.
         let (common, narrow, alone, numbers) = match &cache.scales {
             None => ("attend_common_pages", "attend_narrow_pages", "attend_pages", dtype),
-            Some(_) => {
-                ("attend_common_fp8_pages", "attend_narrow_fp8_pages", "attend_fp8_pages", DType::U8)
-            }
+            Some(_) => ("attend_common_fp8_pages", "attend_narrow_fp8_pages", "attend_fp8_pages", DType::U8),
         };
         let form = CommonForm::of(dtype, d, self.capacity.is_wide)?;
         let common = if form.is_narrow { narrow } else { common };

@@ -17,7 +17,8 @@ fn queries<'a>(rows: &[(usize, usize, &'a [u32], usize)]) -> Vec<Query<'a>> {
 #[test]
 fn candidates_of_a_prompt_read_its_pages_together() {
     let (a, b, c) = ([5, 6, 7], [5, 6, 8], [9, 6, 3]);
-    let tables = StepTables::new(&queries(&[(1, 33, &a, 32), (1, 40, &b, 32), (1, 33, &c, 32)]), together(16));
+    let tables =
+        StepTables::new(&queries(&[(1, 33, &a, 32), (1, 40, &b, 32), (1, 33, &c, 32)]), together(16));
     assert_eq!(tables.common, [[0, 2, 0, 32, 0, 0], [2, 1, 0, 32, 0, 6]]);
     // One part before each, which it joins.
     assert_eq!(tables.own, [[0, 1, 32, 34, -2, 0], [1, 1, 32, 41, -2, 3], [2, 1, 32, 34, -2, 6]]);
@@ -72,7 +73,8 @@ fn every_key_is_read_once() {
             assert!(next as usize > query.position);
             let parts = tables.part_start[token + 1] - tables.part_start[token];
             let numbers: Vec<i32> = items.iter().map(|item| item[4]).collect();
-            let is_own = |item: &&&[i32; ITEM]| query.position >= query.shared && item[2] >= query.shared as i32;
+            let is_own =
+                |item: &&&[i32; ITEM]| query.position >= query.shared && item[2] >= query.shared as i32;
             let (own, count) = (items.iter().filter(is_own).count(), items.len() as i32);
             // One own part, the last, makes the whole of those before it; several leave theirs for the pass that joins them.
             let mut want: Vec<i32> = (0..count).collect();
