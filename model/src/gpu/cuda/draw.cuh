@@ -229,7 +229,7 @@ __device__ Kept last_kept(DrawScratch& s, const RowOfLogits& row, unsigned long 
             __syncthreads();
             clear(s.buckets);
             __syncthreads();
-            for_each_token<4>(row.logits, 0, row.vocab, [&](int i, float logit) {
+            for_each_token<2>(row.logits, 0, row.vocab, [&](int i, float logit) {
                 int b = bucket_of(logit, row.greatest, row.scale);
                 if (first_bucket >= 0 && b != first_bucket) return;
                 const unsigned long long rank = rank_of(logit, i);

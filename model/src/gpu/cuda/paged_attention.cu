@@ -60,23 +60,33 @@ FOR_BOTH(rope_pages, rope_pages,
           const uint32_t* slots, int heads, int kv_heads, int d, int half),
          (qkv, keys, values, cos, sin, position, slots, heads, kv_heads, d, half))
 
-// Column c of a row whose own sum of weighted values is x, of weights that sum to `total` where the greatest score is `most`, with the
-// `before` parts joined before it, in the order and by the operations of `join_parts`. `row` is the row of the first of them.
+// One number of a row's weighted values in one part, the greatest score there, and the sum of the weights.
+struct PartNumber {
+    float x, most, total;
+};
+
+__device__ __forceinline__ PartNumber part_number(const PagedStep& s, int64_t row, int c) {
+    return {__ldg(s.parts + row * s.d + c), __ldg(s.stats + row * 2), __ldg(s.stats + row * 2 + 1)};
+}
+
+// What `own` becomes with the `before` parts that come before it, whose first one is known: in the order and by the operations of
+// `join_parts`. `row` is the row of the first one, c the column.
 template <class T>
-__device__ __forceinline__ float join_part(const PagedStep& s, int64_t row, int before, int c, float x, float most, float total) {
-    float greatest = -INFINITY, sum = 0, y = 0;
-    for (int part = 0; part < before; part++) greatest = fmaxf(greatest, __ldg(s.stats + (row + (int64_t)part * s.heads) * 2));
-    greatest = fmaxf(greatest, most);
-    for (int part = 0; part < before; part++) {
-        const int64_t at = row + (int64_t)part * s.heads;
-        const float weight = exp_of<T>(__ldg(s.stats + at * 2) - greatest);
-        sum += __ldg(s.stats + at * 2 + 1) * weight;
-        y += __ldg(s.parts + at * s.d + c) * weight;
-    }
-    const float weight = exp_of<T>(most - greatest);
-    sum += total * weight;
-    y += x * weight;
-    return y / sum;
+__device__ __forceinline__ float join_own(const PagedStep& s, int64_t row, int before, int c, const PartNumber& first,
+                                          const PartNumber& own) {
+    float most = fmaxf(first.most, own.most), total = 0, x = 0;
+#pragma unroll 1
+    for (int part = 1; part < before; part++) most = fmaxf(most, __ldg(s.stats + (row + (int64_t)part * s.heads) * 2));
+    const auto add = [&](const PartNumber& part) {
+        const float weight = exp_of<T>(part.most - most);
+        total += part.total * weight;
+        x += part.x * weight;
+    };
+    add(first);
+#pragma unroll 1
+    for (int part = 1; part < before; part++) add(part_number(s, row + (int64_t)part * s.heads, c));
+    add(own);
+    return x / total;
 }
 
 // Key heads of a block whose tokens have so many tiles of keys: as many as its warps have a tile for, all query heads in one tile.
@@ -116,6 +126,7 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
     float* sums = largests + WARPS * ROWS;
     const int from = step.window ? max(item.from, oldest_of(step, step.position[token])) : item.from;
     const uint32_t* table = step.tables + item.table;
+    const int first_part = step.part_start[token];
     // Tiles are counted from the item's first key, so that a tile's warp depends on the token's position alone. Those from `begin`
     // on have keys that are seen.
     const int begin = (from - item.from) / S, end = from < item.to ? tiles : begin;
@@ -193,46 +204,58 @@ __device__ void attend_pages(T* __restrict__ out, const T* __restrict__ qkv, con
         }
         __syncthreads();
         // Column c of row r, of all warps of its key head.
-        const auto joined = [&](int r, int c, float& most, float& total) {
-            const int warps = r / live * turns;
-            float x = 0;
-            most = -INFINITY, total = 0;
-            for (int w = warps; w < warps + turns; w++) most = fmaxf(most, largests[w * ROWS + r]);
-            const float shift = most == -INFINITY ? 0.0f : most;
-            for (int w = warps; w < warps + turns; w++) {
-                const float weight = exp_of<T>(largests[w * ROWS + r] - shift);
-                total += sums[w * ROWS + r] * weight;
-                x += reinterpret_cast<const float*>(tile_room + w * 2 * TILE)[r * D + c] * weight;
+        const auto joined = [&](int r, int c) {
+            const int its_first = r / live * turns;
+            PartNumber own = {0, -INFINITY, 0};
+#pragma unroll
+            for (int w = 0; w < WARPS; w++)
+                if (w < turns) own.most = fmaxf(own.most, largests[(its_first + w) * ROWS + r]);
+            const float shift = own.most == -INFINITY ? 0.0f : own.most;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                if (w >= turns) break;
+                const int at = (its_first + w) * ROWS + r;
+                const float weight = exp_of<T>(largests[at] - shift);
+                own.total += sums[at] * weight;
+                own.x += reinterpret_cast<const float*>(tile_room + (its_first + w) * 2 * TILE)[r * D + c] * weight;
             }
-            return x;
+            return own;
         };
         const int before = -1 - item.part;
         const int64_t row_of_out = (int64_t)token * heads + head;
+        // The row of the first part, or of this one.
+        const int64_t row_of_part = (int64_t)(first_part + max(0, item.part)) * heads + head;
         if (before > 0) {
-            const int64_t row_of_parts = (int64_t)step.part_start[token] * heads + head;
-#pragma unroll 4
-            for (int i = threadIdx.x; i < rows * D; i += WARPS * WARP) {
-                const int r = i / D, c = i % D;
-                if (c >= d) continue;
-                float most, total;
-                const float x = joined(r, c, most, total);
-                out[(row_of_out + r) * d + c] = of_float<T>(join_part<T>(step, row_of_parts + r, before, c, x, most, total));
+            // So many numbers of the first part are on their way at a time.
+            constexpr int AHEAD = 4, STEP = WARPS * WARP;
+            for (int begin = threadIdx.x; begin < rows * D; begin += AHEAD * STEP) {
+                PartNumber number[AHEAD];
+#pragma unroll
+                for (int e = 0; e < AHEAD; e++) {
+                    const int i = begin + e * STEP;
+                    number[e] = part_number(step, row_of_part + min(i / D, rows - 1), min(i % D, d - 1));
+                }
+#pragma unroll
+                for (int e = 0; e < AHEAD; e++) {
+                    const int i = begin + e * STEP, r = i / D, c = i % D;
+                    if (r >= rows || c >= d) continue;
+                    out[(row_of_out + r) * d + c] =
+                        of_float<T>(join_own<T>(step, row_of_part + r, before, c, number[e], joined(r, c)));
+                }
             }
-        } else {
-            for (int i = threadIdx.x; i < rows * D; i += WARPS * WARP) {
-                const int r = i / D, c = i % D;
-                if (c >= d) continue;
-                float most, total;
-                const float x = joined(r, c, most, total);
-                if (before == 0) {
-                    out[(row_of_out + r) * d + c] = of_float<T>(x / total);
-                } else {
-                    const int64_t at = (int64_t)(step.part_start[token] + item.part) * heads + head + r;
-                    step.parts[at * d + c] = x;
-                    if (c == 0) {
-                        step.stats[at * 2] = most;
-                        step.stats[at * 2 + 1] = total;
-                    }
+            continue;
+        }
+        for (int i = threadIdx.x; i < rows * D; i += WARPS * WARP) {
+            const int r = i / D, c = i % D;
+            if (c >= d) continue;
+            const PartNumber own = joined(r, c);
+            if (before == 0) {
+                out[(row_of_out + r) * d + c] = of_float<T>(own.x / own.total);
+            } else {
+                step.parts[(row_of_part + r) * d + c] = own.x;
+                if (c == 0) {
+                    step.stats[(row_of_part + r) * 2] = own.most;
+                    step.stats[(row_of_part + r) * 2 + 1] = own.total;
                 }
             }
         }
