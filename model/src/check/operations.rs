@@ -367,6 +367,8 @@ impl OperationChecks<'_> {
             (6, 2, 24, 24, Some(9), None),
             (3, 1, 10, 10, Some(40), Some(2.0)),
             (8, 2, 128, 128, None, Some(5.0)),
+            // Four key heads to a block where a token has few keys of its own.
+            (8, 4, 64, 64, Some(70), None),
             (20, 1, 100, 100, Some(64), None),
             (70, 1, 16, 16, None, None),
             (8, 1, 256, 256, None, None),
