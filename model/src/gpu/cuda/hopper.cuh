@@ -75,15 +75,31 @@ __device__ __forceinline__ void barrier_arrive(Barrier* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 
-// Waits until the phase of this parity has ended (mbarrier.try_wait.parity, 9.7.13.15.16). A fresh barrier is in its phase 0;
-// a wait for parity 1 returns at once then.
+// How long a wait may take, in units of 2³² nanoseconds: half a minute, where a kernel that is right ends within a second. A wait for
+// what never comes then writes to address 0, and the launch ends with an illegal access, where it would keep the GPU for ever. A trap
+// would say more, but leaves the compiler in doubt whether a warp stays together; that costs a tenth of the backward's instructions.
+#define LONGEST_WAIT "8"
+
+// Waits until the phase of this parity has ended (mbarrier.try_wait.parity, 9.7.13.15.16), for `LONGEST_WAIT` at most. A fresh
+// barrier is in its phase 0; a wait for parity 1 returns at once then. The clock is read after a try in vain alone, which itself
+// waits for some time.
 __device__ __forceinline__ void barrier_wait(Barrier* barrier, int parity) {
     asm volatile(
         "{\n"
-        ".reg .pred done;\n"
+        ".reg .pred done, late;\n"
+        ".reg .u32 since, now;\n"
+        ".reg .u64 nowhere;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra over;\n"
+        "mov.u32 since, %%globaltimer_hi;\n"
+        "mov.u64 nowhere, 0;\n"
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
         "@done bra over;\n"
+        "mov.u32 now, %%globaltimer_hi;\n"
+        "sub.u32 now, now, since;\n"
+        "setp.ge.u32 late, now, " LONGEST_WAIT ";\n"
+        "@late st.global.u32 [nowhere], now;\n"
         "bra again;\n"
         "over:\n"
         "}" ::"r"(shared_address(barrier)),
@@ -144,11 +160,29 @@ __device__ __forceinline__ void bulk_wait_read() { asm volatile("cp.async.bulk.w
 __device__ __forceinline__ void bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // Waits until another block has published `value`, and for what it did before (ld.acquire; chapter 8); it must have begun earlier. Copies
-// to and from device memory that follow come after it.
+// to and from device memory that follow come after it. For `LONGEST_WAIT` at most, as `barrier_wait`.
 __device__ __forceinline__ void wait_for_count(const int* count, int value) {
-    int found;
-    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(found) : "l"(count) : "memory");
-    while (found < value);
+    asm volatile(
+        "{\n"
+        ".reg .pred done, late;\n"
+        ".reg .s32 found;\n"
+        ".reg .u32 since, now;\n"
+        ".reg .u64 nowhere;\n"
+        "mov.u32 since, %%globaltimer_hi;\n"
+        "mov.u64 nowhere, 0;\n"
+        "again:\n"
+        "ld.acquire.gpu.global.s32 found, [%0];\n"
+        "setp.ge.s32 done, found, %1;\n"
+        "@done bra over;\n"
+        "mov.u32 now, %%globaltimer_hi;\n"
+        "sub.u32 now, now, since;\n"
+        "setp.ge.u32 late, now, " LONGEST_WAIT ";\n"
+        "@late st.global.u32 [nowhere], now;\n"
+        "bra again;\n"
+        "over:\n"
+        "}" ::"l"(count),
+        "r"(value)
+        : "memory");
     asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 __device__ __forceinline__ void publish_count(int* count, int value) {
