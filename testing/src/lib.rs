@@ -23,7 +23,7 @@ pub mod training_memory;
 pub mod world;
 
 pub use decoder::{architecture, decoder};
-pub use emulator::{DeviceCounts, Emulator, KernelProgram, LateEmulator};
+pub use emulator::{DeviceCounts, Emulator, KernelProgram, LateEmulator, RaceWatch};
 pub use killed::killed_at_operations;
 pub use outcome::Outcome;
 pub use random::Random;

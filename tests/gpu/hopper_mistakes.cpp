@@ -24,6 +24,9 @@ enum Mistake {
     ENDS_BEFORE_ITS_COPIES,
     ROOM_OF_A_COPY_WRITTEN,
     COUNT_NEVER_PUBLISHED,
+    BARRIER_NOT_MADE_KNOWN,
+    UNALIGNED_VECTOR,
+    STATIC_ROOM_NOT_WRITTEN,
     MISTAKES
 };
 
@@ -40,7 +43,7 @@ extern "C" __global__ void product_of_tiles(float* out, float* copied, int* coun
     if (threadIdx.x == 0 && mistake != BARRIER_NOT_INITIALISED) {
         barrier_init(full, 1);
         barrier_init(empty, 4);
-        barriers_ready();
+        if (mistake != BARRIER_NOT_MADE_KNOWN) barriers_ready();
     }
     __syncthreads();
     if (threadIdx.x >= WARP_GROUP) {
@@ -95,6 +98,10 @@ extern "C" __global__ void product_of_tiles(float* out, float* copied, int* coun
     for (int i = 0; i < 8; i++)
         for (int e = 0; e < 4; e++)
             out[(warp * 16 + lane / 4 + e / 2 * 8) * 64 + i * 8 + lane % 4 * 2 + e % 2] = sums[i][e];
+    STATIC_SHARED(float[WARP_GROUP], zeros);
+    if (mistake != STATIC_ROOM_NOT_WRITTEN) zeros[threadIdx.x] = 0;
+    if (threadIdx.x == 0) out[0] += zeros[0];
+    if (mistake == UNALIGNED_VECTOR) store_vec(out + 1, load_vec(out + 1));
     // Four numbers to device memory, added to the same four.
     if (threadIdx.x == 0) {
         const float four[4] = {1, 2, 3, 4}, others[4] = {};

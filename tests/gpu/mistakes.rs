@@ -1,9 +1,10 @@
-//! The emulator of Hopper's units is as strict as it says: every kind of mistake is seen (`hopper_mistakes.cpp`).
+//! The emulator is as strict as it says: every kind of mistake is seen, with Hopper's units (`hopper_mistakes.cpp`) and in the order
+//! of accesses to shared memory (`race_mistakes.cpp`).
 
-use selfplay_testing::KernelProgram;
+use selfplay_testing::{KernelProgram, RaceWatch};
 
-/// What the program says of each mistake, in the order of the enumeration there.
-const SEEN: [&str; 21] = [
+/// What `hopper_mistakes.cpp` says of each mistake, in the order of the enumeration there.
+const SEEN: [&str; 24] = [
     "right",
     "more arrivals than the barrier expects",
     "the operand does not begin at the first of eight rows",
@@ -25,19 +26,46 @@ const SEEN: [&str; 21] = [
     "the block ended before its copies to device memory",
     "a copy has not read this yet",
     "it waits for a block that has not begun",
+    "the barrier was not made known",
+    "a vector is not aligned",
+    "wrong",
+];
+
+/// What `race_mistakes.cpp` says.
+const RACES: [&str; 11] = [
+    "right",
+    "which thread",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "and nothing orders the two",
+    "an object in static shared memory",
 ];
 
 #[test]
 fn every_mistake_is_seen() {
-    let Some(program) = KernelProgram::build(include_str!("hopper_mistakes.cpp")) else { return };
-    for (mistake, seen) in SEEN.iter().enumerate() {
+    check(include_str!("hopper_mistakes.cpp"), RaceWatch::Off, &SEEN);
+}
+
+#[test]
+fn every_race_is_seen() {
+    check(include_str!("race_mistakes.cpp"), RaceWatch::On, &RACES);
+}
+
+fn check(source: &str, watch: RaceWatch, expected: &[&str]) {
+    let Some(program) = KernelProgram::build(source, watch) else { return };
+    for (mistake, seen) in expected.iter().enumerate() {
         let output = program.run(&[&mistake.to_string()]);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         assert!(text.contains(seen), "mistake {mistake}: {text}");
         assert_eq!(output.status.success(), ["right", "wrong"].contains(seen), "mistake {mistake}: {text}");
     }
     assert_eq!(
-        program.run(&[&SEEN.len().to_string()]).status.code(),
+        program.run(&[&expected.len().to_string()]).status.code(),
         Some(77),
         "a mistake is not listed here"
     );

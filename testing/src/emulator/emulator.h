@@ -9,10 +9,12 @@
 // library: the state below belongs to the unit.
 //
 // It is stricter than a GPU, so that bugs that a GPU may hide show:
-//  - Threads run in an order that changes from barrier to barrier (and is the same in every run), so that a missing
-//    barrier is likely to give other numbers.
-//  - Dynamic shared memory is NaN before every block, has guards on both sides, and what cp.async will write is NaN until
-//    a wait guarantees it. Static shared memory keeps what the previous block left.
+//  - Threads run in an order that changes from barrier to barrier (and is the same in every run, or another for another number in
+//    the variable SELFPLAY_EMULATOR_SEED), so that a missing barrier is likely to give other numbers. Compiled with EMU_RACES,
+//    it is seen in any order: races.h.
+//  - Shared memory is NaN before every block. The dynamic one has guards on both sides, and what cp.async will write is NaN
+//    until a wait guarantees it.
+//  - A vector is read and written at a multiple of its size.
 //  - Every warp collective needs all 32 lanes at one source line, every __syncthreads all threads of the block at one
 //    source line; anything else prints what each thread waits at and aborts.
 #pragma once
@@ -38,6 +40,8 @@
 #include <utility>
 #include <vector>
 
+#include "races.h"
+
 #if defined(__x86_64__) && defined(__ELF__)
 #define EMU_ASSEMBLY 1
 #else
@@ -53,8 +57,10 @@
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __constant__ static
-#define __shared__ static
 #define DYNAMIC_SHARED(name) unsigned char* const name = ::emu::shared_memory
+#define STATIC_SHARED(type, name)                   \
+    alignas(16) static ::emu::SharedType<type> name; \
+    ::emu::know_shared(&name, sizeof name)
 
 #define threadIdx (::emu::thread_index())
 #define blockIdx (::emu::block_index())
@@ -187,6 +193,8 @@ static Context scheduler;
 static unsigned char* stacks = nullptr;
 static unsigned char* shared_memory = nullptr;
 static size_t shared_size = 0;
+// Objects in static shared memory that threads of the launch have come to.
+static std::vector<std::pair<void*, size_t>> shared_objects;
 static unsigned threads = 0;
 static dim3 block, block_dim, grid_dim;
 static const char* kernel_name = "";
@@ -269,6 +277,50 @@ inline bool same_wait(const Fiber& a, const Fiber& b) {
     abort();
 }
 
+#if EMU_RACES
+[[noreturn]] inline void fail_race(const races::Race& race) {
+    print_head("a race in shared memory");
+    const unsigned char* at = static_cast<const unsigned char*>(race.address);
+    const bool is_dynamic = at >= shared_memory && at < shared_memory + shared_size;
+    const unsigned char* begin = shared_memory;
+    for (const auto& object : shared_objects)
+        if (at >= object.first && at < static_cast<unsigned char*>(object.first) + object.second)
+            begin = static_cast<unsigned char*>(object.first);
+    fprintf(stderr, "  thread %u %s byte %td of %s, which %s %u %s%s, and nothing orders the two\n", races::current,
+            race.is_write ? "writes" : "reads", at - begin,
+            is_dynamic ? "dynamic shared memory" : "an object in static shared memory",
+            race.other < threads ? "thread" : "the copy of slot",
+            race.other < threads ? race.other : race.other - threads, race.other_wrote ? "wrote" : "read",
+            race.other_is_under_way ? " by a copy that it has not waited for" : "");
+    for (const unsigned t : {races::current, race.other})
+        if (t < threads)
+            fprintf(stderr, "  thread %u has last waited at %s (%s:%d)\n", t, fibers[t].place.what,
+                    base_name(fibers[t].place.file), fibers[t].place.line);
+    fflush(stderr);
+    abort();
+}
+#endif
+
+// A whole V at p.
+template <class V, class P>
+inline V* vector_at(P* p, EMU_CALLER) {
+    if (reinterpret_cast<uintptr_t>(p) % alignof(V)) fail_thread({"vector_at", file, line, 0}, "a vector is not aligned", p);
+    return reinterpret_cast<V*>(p);
+}
+
+template <class T>
+using SharedType = T;
+
+// Called by every thread that comes to an object in static shared memory.
+inline void know_shared(void* object, size_t size) {
+    for (const auto& known : shared_objects)
+        if (known.first == object) return;
+    const races::Unwatched own;
+    memset(object, NAN_FILL, size);
+    shared_objects.emplace_back(object, size);
+    races::watch(object, size);
+}
+
 // ---- Waiting.
 
 inline void yield() { switch_context(current->context, scheduler); }
@@ -300,6 +352,7 @@ inline void collective(unsigned mask, const Place& place, Data& data, Run run) {
         fibers[first + l].state = State::Ready;
     }
     warp.arrived = 0;
+    const races::Unwatched own;
     run(lanes);
 }
 
@@ -347,7 +400,10 @@ inline bool run_warp(unsigned w) {
             if (lanes[l].state != State::Ready) return;
             ran = any = true;
             current = &lanes[l];
+            races::current = w * WARP_LANES + l;
+            races::is_watching = true;
             switch_context(scheduler, lanes[l].context);
+            races::is_watching = false;
         });
     }
     return any;
@@ -370,11 +426,14 @@ inline bool release_block() {
     if (exited) fail_stuck("threads exited while others wait at __syncthreads");
     if (!together) fail_stuck("threads wait at different __syncthreads");
     for (unsigned t = 0; t < threads; t++) fibers[t].state = State::Ready;
+    races::meet(0, threads);
     return true;
 }
 
 inline void run_block() {
     memset(shared_memory, NAN_FILL, shared_size);
+    for (const auto& object : shared_objects) memset(object.first, NAN_FILL, object.second);
+    races::begin_block(threads);
     const unsigned warp_count = (threads + WARP_LANES - 1) / WARP_LANES;
     for (unsigned w = 0; w < warp_count; w++) {
         warps[w].lanes = w + 1 < warp_count ? WARP_LANES : threads - w * WARP_LANES;
@@ -438,13 +497,20 @@ inline void run_grid(const char* name, dim3 grid, dim3 block_of, size_t shared_b
     grid_dim = grid;
     block_dim = block_of;
     threads = block_of.x * block_of.y * block_of.z;
-    random_state = 1;
+    const char* seed = getenv("SELFPLAY_EMULATOR_SEED");
+    random_state = seed ? strtoull(seed, nullptr, 10) : 1;
     for (unsigned t = 0; t < threads; t++)
         fibers[t].thread = dim3(t % block_of.x, t / block_of.x % block_of.y, t / (block_of.x * block_of.y));
     std::vector<unsigned char> room(shared_bytes + 2 * GUARD_BYTES + 2 * SHARED_ALIGNMENT, GUARD_FILL);
     const uintptr_t at = reinterpret_cast<uintptr_t>(room.data()) + GUARD_BYTES + SHARED_ALIGNMENT - 1;
     shared_memory = reinterpret_cast<unsigned char*>(at / SHARED_ALIGNMENT * SHARED_ALIGNMENT + SHARED_OFFSET);
     shared_size = shared_bytes;
+    shared_objects.clear();
+    races::forget_ranges();
+    races::watch(shared_memory, shared_size);
+#if EMU_RACES
+    races::report = fail_race;
+#endif
     for (block.z = 0; block.z < grid.z; block.z++)
         for (block.y = 0; block.y < grid.y; block.y++)
             for (block.x = 0; block.x < grid.x; block.x++) run_block();
@@ -564,6 +630,8 @@ inline void load_matrices(uint32_t (&r)[4], const void* p, const Place& place) {
         fail_thread(place, "the row is outside of the dynamic shared memory", p);
     MatrixRows data = {&r, address};
     collective(ALL_LANES, place, data, [](MatrixRows** lanes) {
+        const unsigned first = current_number() / WARP_LANES * WARP_LANES;
+        for (unsigned l = 0; l < WARP_LANES; l++) races::read(first + l, lanes[l]->address, 16);
         for (unsigned l = 0; l < WARP_LANES; l++)
             for (unsigned i = 0; i < 4; i++) {
                 uint16_t pair[2];
@@ -582,20 +650,20 @@ struct Product {
     uint32_t b[2];
 };
 
-inline float low_half(uint32_t pair) {
+EMU_PLAIN inline float low_half(uint32_t pair) {
     const uint32_t bits = pair << 16;
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
-inline float high_half(uint32_t pair) { return low_half(pair >> 16); }
+EMU_PLAIN inline float high_half(uint32_t pair) { return low_half(pair >> 16); }
 
 // Half a row of b or c, in a vector register.
 typedef float Four __attribute__((vector_size(16)));
 
 // a [16, 16], b [16, 8], c [16, 8] in the layouts of the PTX manual for mma.m16n8k16.
-inline void multiply(Product** lanes) {
+EMU_PLAIN inline void multiply(Product** lanes) {
     float a[16][16];
     alignas(16) float b[16][8], c[16][8];
     for (unsigned l = 0; l < WARP_LANES; l++) {
@@ -626,7 +694,7 @@ inline void multiply(Product** lanes) {
 }
 
 // What a code of E4M3 means, by its definition: (1 + m / 8) · 2^(e − 7), without the leading one where e = 0.
-inline float e4m3_number(uint32_t code) {
+EMU_PLAIN inline float e4m3_number(uint32_t code) {
     const int exponent = static_cast<int>(code >> 3 & 15), mantissa = static_cast<int>(code & 7);
     if (exponent == 15 && mantissa == 7) return NAN;
     const float size = exponent == 0 ? ldexpf(static_cast<float>(mantissa), -9) : ldexpf(static_cast<float>(8 + mantissa), exponent - 10);
@@ -634,7 +702,7 @@ inline float e4m3_number(uint32_t code) {
 }
 
 // a [16, 32], b [32, 8] of E4M3, c [16, 8] in the layouts of the PTX manual for mma.m16n8k32.
-inline void multiply_e4m3(Product** lanes) {
+EMU_PLAIN inline void multiply_e4m3(Product** lanes) {
     float a[16][32], b[32][8], c[16][8];
     for (unsigned l = 0; l < WARP_LANES; l++) {
         const unsigned group = l / 4, four = l % 4 * 4;
@@ -659,6 +727,8 @@ __attribute__((noinline)) inline void queue_copy(void* shared, const void* globa
     if (reinterpret_cast<uintptr_t>(shared) % 16) fail_thread(place, "the target is not a multiple of 16 bytes", shared);
     if (reinterpret_cast<uintptr_t>(global) % 16) fail_thread(place, "the source is not a multiple of 16 bytes", global);
     // On a GPU the bytes may change from now on.
+    const races::Unwatched own;
+    races::begin_copy(shared, 16);
     memset(shared, NAN_FILL, 16);
     current->copies.push_back({shared, real ? global : nullptr, current->groups});
 }
@@ -668,12 +738,14 @@ __attribute__((noinline)) inline void finish_copies(unsigned n) {
     Fiber& fiber = *current;
     if (fiber.groups < n) return;
     const unsigned end = fiber.groups - n;
+    const races::Unwatched own;
     for (; fiber.copied < fiber.copies.size() && fiber.copies[fiber.copied].group < end; fiber.copied++) {
         const Copy& copy = fiber.copies[fiber.copied];
         if (copy.from)
             memcpy(copy.to, copy.from, 16);
         else
             memset(copy.to, 0, 16);
+        races::settle(copy.to, 16);
     }
     if (fiber.copied == fiber.copies.size()) {
         fiber.copies.clear();
@@ -683,6 +755,8 @@ __attribute__((noinline)) inline void finish_copies(unsigned n) {
 
 template <class T, class F>
 inline T replace(T* address, F f) {
+    const races::Unwatched own;
+    races::change(address, sizeof *address);
     const T old = *address;
     *address = f(old);
     return old;
@@ -690,13 +764,18 @@ inline T replace(T* address, F f) {
 
 }  // namespace emu
 
+using emu::SharedType;
+using emu::vector_at;
+
 // ---- Barriers and warp collectives.
 
 inline void __syncthreads(EMU_CALLER) { emu::wait_for_block({"__syncthreads", file, line, 0}); }
 
 inline void __syncwarp(unsigned mask = emu::ALL_LANES, EMU_CALLER) {
     int nothing = 0;
-    emu::collective(mask, {"__syncwarp", file, line, 0}, nothing, [](int**) {});
+    emu::collective(mask, {"__syncwarp", file, line, 0}, nothing, [](int**) {
+        emu::races::meet(emu::current_number() / emu::WARP_LANES * emu::WARP_LANES, emu::WARP_LANES);
+    });
 }
 
 // `width` parts the warp into groups that do not see each other.

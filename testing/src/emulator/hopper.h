@@ -3,7 +3,7 @@
 // Everything asynchronous happens as late as it may, and what it is going to change is spoiled at once:
 //  - A copy of a tile makes its target NaN when it starts. The bytes arrive, and are counted by the barrier, when no thread can run
 //    without them; of several copies, in an order that changes.
-//  - A thread that arrives at a barrier goes on when no other can.
+//  - A thread that arrives at a barrier goes on when no other can. A barrier that was initialised and not made known aborts.
 //  - A product reads its operands, and changes its sums, when its warp waits for it, not before. What the kernel overwrites too
 //    early is read as overwritten, what it reads too early is the value before.
 //  - A copy or a store into a tile that an unfinished product reads, a product of bytes that no fence has shown to it, registers of
@@ -25,6 +25,7 @@ inline void begin_units() {
     for (ProductQueue& queue : queues) queue = ProductQueue();
     tile_copies.clear();
     bulk_copies.clear();
+    unready.clear();
     unfenced.assign((shared_size + SHARED_OFFSET) / 4 + 1, false);
     for (std::vector<size_t>& words : written) words.clear();
 }
@@ -90,11 +91,16 @@ inline void barrier_init(Barrier* barrier, int arrivals, EMU_CALLER) {
     if (arrivals < 1 || arrivals > 0x7fff) emu::fail_thread(place, "no such number of arrivals", barrier);
     *barrier = 0;
     emu::barrier_state(barrier, place);
+    emu::unready.push_back({barrier, emu::current_number()});
     const unsigned count = static_cast<unsigned>(arrivals);
     *barrier = static_cast<uint64_t>(count) << 16 | static_cast<uint64_t>(count) << 1;
 }
 
-inline void barriers_ready() {}
+inline void barriers_ready() {
+    const unsigned thread = emu::current_number();
+    const auto is_own = [&](const emu::UnreadyBarrier& one) { return one.thread == thread; };
+    emu::unready.erase(std::remove_if(emu::unready.begin(), emu::unready.end(), is_own), emu::unready.end());
+}
 
 inline void barrier_expect(Barrier* barrier, int bytes, EMU_CALLER) {
     emu::arrive(barrier, bytes, false, {"barrier_expect", file, line, 0});
@@ -109,7 +115,7 @@ inline void barrier_wait(Barrier* barrier, int parity, EMU_CALLER) {
 }
 
 inline void copy_tile(void* tile, const TensorMap* map, Barrier* barrier, int row, int column, EMU_CALLER) {
-    emu::start_copy({*map, static_cast<unsigned char*>(tile), barrier, row, column, {"copy_tile", file, line, 0}});
+    emu::start_copy({*map, static_cast<unsigned char*>(tile), barrier, row, column, {"copy_tile", file, line, 0}, 0});
 }
 
 inline void prefetch_map(const TensorMap*) {}

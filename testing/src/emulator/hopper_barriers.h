@@ -11,7 +11,7 @@ constexpr unsigned char TILE_ROW_BYTES = 128;
 
 // ---- Addresses of shared memory: 18 bits, from the multiple of 1024 below its start.
 
-inline unsigned char* shared_window() { return shared_memory - SHARED_OFFSET; }
+EMU_PLAIN inline unsigned char* shared_window() { return shared_memory - SHARED_OFFSET; }
 
 inline bool is_shared(const void* p, size_t bytes) {
     const unsigned char* at = static_cast<const unsigned char*>(p);
@@ -19,7 +19,7 @@ inline bool is_shared(const void* p, size_t bytes) {
 }
 
 // The place that the hardware takes for an address within a swizzled tile: bits 4 to 6 exchanged by bits 7 to 9.
-inline size_t swizzled(size_t address) { return address ^ ((address >> 7 & 7) << 4); }
+EMU_PLAIN inline size_t swizzled(size_t address) { return address ^ ((address >> 7 & 7) << 4); }
 
 // ---- Collectives of a warp group.
 
@@ -56,6 +56,7 @@ inline void group_collective(const Place& place, Data& data, Run run) {
         fibers[first + l].state = State::Ready;
     }
     group.arrived = 0;
+    const races::Unwatched own;
     run(lanes);
 }
 
@@ -67,7 +68,16 @@ struct BarrierState {
     int32_t bytes;
 };
 
+// Barriers that a thread has initialised and not made known (`barriers_ready`).
+struct UnreadyBarrier {
+    const Barrier* barrier;
+    unsigned thread;
+};
+static std::vector<UnreadyBarrier> unready;
+
 inline BarrierState barrier_state(const Barrier* barrier, const Place& place) {
+    for (const UnreadyBarrier& one : unready)
+        if (one.barrier == barrier) fail_thread(place, "the barrier was not made known", barrier);
     if (!is_shared(barrier, sizeof *barrier) || reinterpret_cast<uintptr_t>(barrier) % 8)
         fail_thread(place, "no barrier can be here", barrier);
     const uint64_t bits = *barrier;
@@ -82,6 +92,7 @@ inline void set_barrier(Barrier* barrier, BarrierState state) {
     if (state.pending == 0 && state.bytes == 0) {
         state.parity = !state.parity;
         state.pending = state.expected;
+        races::end_phase(barrier);
         for (unsigned t = 0; t < threads; t++)
             if (fibers[t].state == State::WaitsForOther && fibers[t].operand == barrier) fibers[t].state = State::Ready;
     }
@@ -93,11 +104,16 @@ inline void set_barrier(Barrier* barrier, BarrierState state) {
 static char others_first;
 
 __attribute__((noinline)) inline void arrive(Barrier* barrier, int bytes, bool lets_others, const Place& place) {
-    BarrierState state = barrier_state(barrier, place);
-    if (state.pending == 0) fail_thread(place, "more arrivals than the barrier expects", barrier);
-    state.bytes += bytes;
-    state.pending--;
-    set_barrier(barrier, state);
+    {
+        const races::Unwatched own;
+        BarrierState state = barrier_state(barrier, place);
+        if (state.pending == 0) fail_thread(place, "more arrivals than the barrier expects", barrier);
+        races::change(barrier, sizeof *barrier);
+        races::arrive(barrier);
+        state.bytes += bytes;
+        state.pending--;
+        set_barrier(barrier, state);
+    }
     if (!lets_others) return;
     // Whoever has waited for this does all it can before this thread does anything more.
     current->place = place;
@@ -106,13 +122,21 @@ __attribute__((noinline)) inline void arrive(Barrier* barrier, int bytes, bool l
     yield();
 }
 
+__attribute__((noinline)) inline bool is_in_phase(const Barrier* barrier, bool parity, const Place& place) {
+    const races::Unwatched own;
+    races::change(barrier, sizeof *barrier);
+    return barrier_state(barrier, place).parity == parity;
+}
+
 __attribute__((noinline)) inline void wait_for_phase(Barrier* barrier, bool parity, const Place& place) {
-    while (barrier_state(barrier, place).parity == parity) {
+    while (is_in_phase(barrier, parity, place)) {
         current->place = place;
         current->operand = barrier;
         current->state = State::WaitsForOther;
         yield();
     }
+    const races::Unwatched own;
+    races::pass(barrier);
 }
 
 // ---- Barriers by number.
@@ -120,6 +144,7 @@ __attribute__((noinline)) inline void wait_for_phase(Barrier* barrier, bool pari
 struct NamedBarrier {
     unsigned arrived = 0, expected = 0;
     std::vector<Fiber*> waiting;
+    races::Clocks known;
 };
 static NamedBarrier named_barriers[NAMED_BARRIERS];
 
@@ -130,10 +155,16 @@ __attribute__((noinline)) inline void named_barrier(int number, int count, bool 
     if (barrier.arrived == 0) barrier.expected = static_cast<unsigned>(count);
     if (barrier.expected != static_cast<unsigned>(count)) fail_thread(place, "threads disagree on their number", nullptr);
     barrier.arrived++;
+    races::release(current_number(), barrier.known);
     if (barrier.arrived == barrier.expected) {
-        for (Fiber* fiber : barrier.waiting) fiber->state = State::Ready;
+        if (waits) barrier.waiting.push_back(current);
+        for (Fiber* fiber : barrier.waiting) {
+            fiber->state = State::Ready;
+            races::acquire(static_cast<unsigned>(fiber - fibers), barrier.known);
+        }
         barrier.waiting.clear();
         barrier.arrived = 0;
+        barrier.known = races::Clocks();
         return;
     }
     if (!waits) return;

@@ -22,10 +22,12 @@ struct TileCopy {
     Barrier* barrier;
     int row, column;
     Place place;
+    unsigned slot;
 };
 static std::vector<TileCopy> tile_copies;
 
 __attribute__((noinline)) inline void start_copy(const TileCopy& copy) {
+    const races::Unwatched own;
     const size_t bytes = static_cast<size_t>(copy.map.box_rows) * TILE_ROW_BYTES;
     if ((copy.tile - shared_window()) % 1024) fail_thread(copy.place, "the tile is not at a multiple of 1024 bytes", copy.tile);
     if (!is_shared(copy.tile, bytes)) fail_thread(copy.place, "the tile is outside of the dynamic shared memory", copy.tile);
@@ -39,8 +41,10 @@ __attribute__((noinline)) inline void start_copy(const TileCopy& copy) {
     for (const TileCopy& other : tile_copies)
         if (copy.tile < other.tile + other.map.box_rows * TILE_ROW_BYTES && other.tile < copy.tile + bytes)
             fail_thread(copy.place, "two copies to one place are under way", copy.tile);
+    races::change(copy.barrier, sizeof *copy.barrier);
     memset(copy.tile, NAN_FILL, bytes);
     tile_copies.push_back(copy);
+    tile_copies.back().slot = races::begin_tile(copy.tile, bytes);
 }
 
 inline void finish_copy(const TileCopy& copy) {
@@ -53,6 +57,7 @@ inline void finish_copy(const TileCopy& copy) {
             const size_t address = static_cast<size_t>(copy.tile - shared_window() + r * TILE_ROW_BYTES + 2 * c);
             memcpy(shared_window() + swizzled(address), &bits, sizeof bits);
         }
+    races::end_tile(copy.slot, copy.barrier);
     BarrierState state = barrier_state(copy.barrier, copy.place);
     state.bytes -= static_cast<int32_t>(copy.map.box_rows * TILE_ROW_BYTES);
     set_barrier(copy.barrier, state);
@@ -79,11 +84,16 @@ __attribute__((noinline)) inline void start_bulk(float* to, const float* from, i
     if (!is_shared(from, static_cast<size_t>(bytes))) fail_thread(place, "the source is not in shared memory", from);
     if (is_unfenced(address, address + static_cast<size_t>(bytes)))
         fail_thread(place, "no fence shows these bytes to the copy", from);
+    const races::Unwatched own;
+    races::read(current_number(), from, static_cast<size_t>(bytes));
     bulk_copies.push_back({current_number(), to, from, count, adds, false, false, {}});
 }
 
 inline void read_bulk(BulkCopy& copy) {
-    if (!copy.is_read) copy.numbers.assign(copy.from, copy.from + copy.count);
+    if (copy.is_read) return;
+    const races::Unwatched own;
+    races::read(copy.thread, copy.from, copy.count * sizeof(float));
+    copy.numbers.assign(copy.from, copy.from + copy.count);
     copy.is_read = true;
 }
 

@@ -43,12 +43,12 @@ inline bool is_unfenced(size_t first, size_t end) {
     return false;
 }
 
-inline size_t descriptor_start(uint64_t descriptor) { return (descriptor & 0x3fff) << 4; }
-inline size_t descriptor_leading(uint64_t descriptor) { return (descriptor >> 16 & 0x3fff) << 4; }
-inline size_t descriptor_stride(uint64_t descriptor) { return (descriptor >> 32 & 0x3fff) << 4; }
+EMU_PLAIN inline size_t descriptor_start(uint64_t descriptor) { return (descriptor & 0x3fff) << 4; }
+EMU_PLAIN inline size_t descriptor_leading(uint64_t descriptor) { return (descriptor >> 16 & 0x3fff) << 4; }
+EMU_PLAIN inline size_t descriptor_stride(uint64_t descriptor) { return (descriptor >> 32 & 0x3fff) << 4; }
 
 // The address of element (`side`, `k`) of an operand, before the exchange: `side` counts rows of A or columns of B.
-inline size_t element_address(uint64_t descriptor, bool transposed, unsigned side, unsigned k) {
+EMU_PLAIN inline size_t element_address(uint64_t descriptor, bool transposed, unsigned side, unsigned k) {
     const size_t start = descriptor_start(descriptor), stride = descriptor_stride(descriptor);
     if (!transposed) return start + side / 8 * stride + side % 8 * TILE_ROW_BYTES + 2 * k;
     return start + side / 64 * descriptor_leading(descriptor) + k / 8 * stride + k % 8 * TILE_ROW_BYTES + 2 * (side % 64);
@@ -77,10 +77,28 @@ inline void check_descriptor(uint64_t descriptor, bool transposed, unsigned side
     if (is_unfenced(first, end)) fail_thread(place, "no fence shows the operand to the product", shared_window() + first);
 }
 
-inline float element(uint64_t descriptor, bool transposed, unsigned side, unsigned k) {
+// That the warp reads the operand, by one byte for each sixteen that lie together, the first of a word in turn: none is written in
+// smaller pieces. `first` and `end` are its rows of A, or all columns of B.
+EMU_PLAIN inline void read_operand(unsigned warp, uint64_t descriptor, bool transposed, unsigned first, unsigned end) {
+    unsigned word = 0;
+    for (unsigned side = first; side < end; side += transposed ? 8 : 1)
+        for (unsigned k = 0; k < 16; k += transposed ? 1 : 8) {
+            const size_t address = swizzled(element_address(descriptor, transposed, side, k));
+            races::read(warp * WARP_LANES, shared_window() + address + word++ % 4 * 4, 1);
+        }
+}
+
+EMU_PLAIN inline float element(uint64_t descriptor, bool transposed, unsigned side, unsigned k) {
     uint16_t bits;
     memcpy(&bits, shared_window() + swizzled(element_address(descriptor, transposed, side, k)), sizeof bits);
     return low_half(bits);
+}
+
+// The operands of a product in shared memory, read by warp `warp` of the block.
+EMU_PLAIN inline void read_operands(unsigned warp, const PendingProduct& product) {
+    const unsigned first = product.warp_of_group * 16;
+    if (!product.from_registers) read_operand(warp, product.a, product.transposed_a, first, first + 16);
+    read_operand(warp, product.b, product.transposed_b, 0, static_cast<unsigned>(product.n));
 }
 
 // Whether an unfinished product reads any of these bytes of shared memory.
@@ -98,7 +116,7 @@ inline bool is_read(size_t first, size_t end) {
 }
 
 // One warp's sixteen rows of a product.
-inline void multiply(const PendingProduct& product) {
+EMU_PLAIN inline void multiply(const PendingProduct& product) {
     alignas(16) static float b[16][256], c[16][256];
     float a[16][16];
     const unsigned n = static_cast<unsigned>(product.n);
@@ -164,6 +182,7 @@ inline void issue(Issue& lane, const Place& place) {
                 product.registers[l] = from.registers;
                 if (from.registers) memcpy(product.values[l], *from.registers, sizeof product.values[l]);
             }
+            if (EMU_RACES) read_operands(first + w, product);
             queue.products.push_back(product);
         }
     });
@@ -177,7 +196,11 @@ __attribute__((noinline)) inline void finish_products(unsigned n, const Place& p
         queue.is_fenced = false;
         const unsigned end = queue.committed < n ? 0 : queue.committed - n;
         size_t done = 0;
-        for (; done < queue.products.size() && queue.products[done].group < end; done++) multiply(queue.products[done]);
+        for (; done < queue.products.size() && queue.products[done].group < end; done++) {
+            // Until now, as at the beginning.
+            if (EMU_RACES) read_operands(current_number() / WARP_LANES, queue.products[done]);
+            multiply(queue.products[done]);
+        }
         queue.products.erase(queue.products.begin(), queue.products.begin() + static_cast<ptrdiff_t>(done));
     });
 }

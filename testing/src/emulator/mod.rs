@@ -144,22 +144,45 @@ fn compiler_or_word() -> Option<Vec<String>> {
     compiler
 }
 
-/// Compiles one unit against emulator.h.
-fn compile_to(compiler: &[String], source: &Path, out: &Path, options: &[OsString]) {
-    let output = Command::new(&compiler[0])
+/// Whether the emulator looks for accesses to shared memory that nothing orders (`races.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RaceWatch {
+    /// It does, and is several times slower.
+    On,
+    /// A race shows where it changes a result.
+    Off,
+}
+
+impl RaceWatch {
+    /// On where `SELFPLAY_EMULATOR_RACES` is set.
+    fn chosen() -> Self {
+        if env::var_os("SELFPLAY_EMULATOR_RACES").is_some() { Self::On } else { Self::Off }
+    }
+}
+
+/// Compiles and links one unit against emulator.h.
+fn compile_to(compiler: &[String], source: &Path, out: &Path, options: &[OsString], watch: RaceWatch) {
+    let object = out.with_extension("o");
+    let mut compilation = Command::new(&compiler[0]);
+    compilation
         .args(&compiler[1..])
         .args(["-std=c++17", "-O2", "-DSELFPLAY_EMULATOR"])
         // Kernels read memory as other types than it was written as. Names of kernels stay within the library.
         .args(["-fno-strict-aliasing", "-fvisibility=hidden", "-ffp-contract=off"])
         .arg("-I")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/emulator"))
-        .args(options)
-        .args(["-x", "c++"])
-        .arg(source)
-        .arg("-o")
-        .arg(out)
-        .output()
-        .unwrap();
+        .args(options);
+    if watch == RaceWatch::On {
+        // The instrumentation alone: what it calls is in races.h, not in the compiler's library.
+        compilation.args(["-fsanitize=thread", "-DEMU_RACES=1"]);
+    }
+    run_compiler(compilation.args(["-c", "-x", "c++"]).arg(source).arg("-o").arg(&object), compiler);
+    let mut linking = Command::new(&compiler[0]);
+    run_compiler(linking.args(&compiler[1..]).args(options).arg(&object).arg("-o").arg(out), compiler);
+}
+
+fn run_compiler(command: &mut Command, compiler: &[String]) {
+    let output = command.output().unwrap();
     assert!(
         output.status.success(),
         "{}, on the kernels ({}):\n{}",
@@ -180,7 +203,7 @@ fn compile(compiler: &[String]) -> Compiled {
     let source = folder.path().join("kernels.cpp");
     let library = folder.path().join("libkernels.so");
     atomic::write_bytes(&source, unit.as_bytes()).unwrap();
-    compile_to(compiler, &source, &library, &["-shared".into(), "-fPIC".into()]);
+    compile_to(compiler, &source, &library, &["-shared".into(), "-fPIC".into()], RaceWatch::chosen());
     // SAFETY: the library was compiled just now from sources of this repository; loading it runs nothing of theirs, and
     // the two types are those of the definitions in emulator.h.
     unsafe {

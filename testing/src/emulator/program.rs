@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use selfplay_records::atomic;
 use tempfile::TempDir;
 
-use super::compile_to;
+use super::{RaceWatch, compile_to};
 
 /// A program that the emulator is part of.
 pub struct KernelProgram {
@@ -21,7 +21,7 @@ impl KernelProgram {
     ///
     /// # Panics
     /// The source does not compile; as [`Emulator::build`](super::Emulator::build).
-    pub fn build(source: &str) -> Option<Self> {
+    pub fn build(source: &str, watch: RaceWatch) -> Option<Self> {
         let compiler = super::compiler_or_word()?;
         let folder = tempfile::tempdir().unwrap();
         let (unit, path) = (folder.path().join("program.cpp"), folder.path().join("program"));
@@ -29,7 +29,7 @@ impl KernelProgram {
         let headers = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("model").join("src/gpu/cuda");
         let mut options = vec!["-I".into(), headers.into_os_string()];
         options.extend(["-Wno-unknown-pragmas".into()]);
-        compile_to(&compiler, &unit, &path, &options);
+        compile_to(&compiler, &unit, &path, &options, watch);
         Some(Self { _folder: folder, path })
     }
 

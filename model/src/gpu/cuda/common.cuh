@@ -21,6 +21,17 @@ __device__ __forceinline__ float plus(float x, float y) { return __fadd_rn(x, y)
 
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
+// One object in shared memory, uninitialised: STATIC_SHARED(float[32], room).
+template <class T>
+using SharedType = T;
+#define STATIC_SHARED(type, name) __shared__ SharedType<type> name
+
+// Where a whole V is read from or written to at once: a multiple of its alignment, which the emulator checks.
+template <class V, class P>
+__device__ __forceinline__ V* vector_at(P* p) {
+    return reinterpret_cast<V*>(p);
+}
+
 __device__ __forceinline__ float bf16_to_float(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ bf16 float_to_bf16(float x) { return __float2bfloat16_rn(x); }
 
@@ -138,12 +149,12 @@ struct __align__(16) Vec {
 
 template <class T>
 __device__ __forceinline__ Vec<T> load_vec(const T* p) {
-    return *reinterpret_cast<const Vec<T>*>(p);
+    return *vector_at<const Vec<T>>(p);
 }
 
 template <class T>
 __device__ __forceinline__ void store_vec(T* p, const Vec<T>& v) {
-    *reinterpret_cast<Vec<T>*>(p) = v;
+    *vector_at<Vec<T>>(p) = v;
 }
 
 // Whether rows of `width` elements keep 16-byte alignment: a kernel then moves vectors, else single elements.

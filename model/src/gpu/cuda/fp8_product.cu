@@ -15,7 +15,7 @@ struct __align__(N) Codes {
 template <class T>
 __device__ void fp8_quantize(uint8_t* __restrict__ codes, float* __restrict__ scales, const T* __restrict__ x, int width,
                              int padded) {
-    __shared__ float room[WARP];
+    STATIC_SHARED(float[WARP], room);
     constexpr int N = Vec<T>::N;
     x += (int64_t)blockIdx.x * width;
     codes += (int64_t)blockIdx.x * padded;
@@ -44,7 +44,7 @@ __device__ void fp8_quantize(uint8_t* __restrict__ codes, float* __restrict__ sc
 #pragma unroll
             for (int e = 0; e < N; e++) out.at[e] = i + e < width ? to_e4m3(to_float(x[i + e]) / scale) : 0;
         }
-        *reinterpret_cast<Codes<N>*>(codes + i) = out;
+        *vector_at<Codes<N>>(codes + i) = out;
     }
 }
 

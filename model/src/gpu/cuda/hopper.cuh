@@ -138,7 +138,7 @@ __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.
 
 // Four numbers to shared memory that a copy to device memory reads.
 __device__ __forceinline__ void store_for_copies(float* at, const float (&four)[4]) {
-    *reinterpret_cast<Vec<float>*>(at) = Vec<float>{{four[0], four[1], four[2], four[3]}};
+    *vector_at<Vec<float>>(at) = Vec<float>{{four[0], four[1], four[2], four[3]}};
 }
 
 // cp.async.bulk (9.7.9.25.4.1) from shared to device memory, and cp.reduce.async.bulk (9.7.9.25.4), which adds f32 numbers to

@@ -39,7 +39,7 @@ __device__ __forceinline__ void row_statistics(const float* z, int vocab, float 
 
 extern "C" __global__ void log_prob(float* __restrict__ out, const float* __restrict__ logits,
                                     const uint32_t* __restrict__ targets, int vocab, float cap) {
-    __shared__ float room[32];
+    STATIC_SHARED(float[32], room);
     const float* z = logits + (int64_t)blockIdx.x * vocab;
     float largest, total;
     row_statistics(z, vocab, cap, room, largest, total);
@@ -53,7 +53,7 @@ extern "C" __global__ void log_prob(float* __restrict__ out, const float* __rest
 template <class T>
 __device__ void log_prob_backward(T* d_logits, const float* logits, const uint32_t* __restrict__ targets,
                                   const float* __restrict__ d, int vocab, float cap) {
-    __shared__ float room[32];
+    STATIC_SHARED(float[32], room);
     const int64_t at = (int64_t)blockIdx.x * vocab;
     float largest, total;
     row_statistics(logits + at, vocab, cap, room, largest, total);

@@ -15,7 +15,7 @@ __device__ __forceinline__ void for_row(int h, F f) {
 template <class T>
 __device__ void rms_norm(T* __restrict__ y, T* __restrict__ sum, const T* __restrict__ x, const T* __restrict__ delta,
                          const T* __restrict__ weight, int h, float epsilon, float offset) {
-    __shared__ float room[32];
+    STATIC_SHARED(float[32], room);
     const int64_t at = (int64_t)blockIdx.x * h;
     constexpr int N = Vec<T>::N;
     float squares = 0;
@@ -64,7 +64,7 @@ template <class T>
 __device__ void rms_norm_backward(T* __restrict__ dx, float* __restrict__ partial, const T* __restrict__ x,
                                   const T* __restrict__ weight, const T* __restrict__ dy, int rows, int rows_per_block,
                                   int h, float epsilon, float offset) {
-    __shared__ float room[32];
+    STATIC_SHARED(float[32], room);
     DYNAMIC_SHARED(dynamic);
     float* d_weight = reinterpret_cast<float*>(dynamic);
     constexpr int N = Vec<T>::N;
@@ -136,7 +136,7 @@ __device__ __forceinline__ void rms_norm_backward_rows(T* __restrict__ dx, float
                                                        const T* __restrict__ dy, int rows, int rows_per_block, int h,
                                                        float epsilon, float offset) {
     constexpr int N = Vec<T>::N;
-    __shared__ float room[2][2 * WARP];
+    STATIC_SHARED(float[2][2 * WARP], room);
     const int first = blockIdx.x * rows_per_block, end = min(first + rows_per_block, rows);
     Vec<T> w[P], next_x[P], next_d[P];
     float d_weight[P][N] = {};
@@ -216,7 +216,7 @@ RMS_NORM_BACKWARD_ROWS(rms_norm_backward_2_f32, float, 2)
 // columns.
 extern "C" __global__ void sum_partials(float* __restrict__ sum, const float* __restrict__ partial, int blocks, int n) {
     constexpr int GROUPS = 16;
-    __shared__ float room[GROUPS][WARP];
+    STATIC_SHARED(float[GROUPS][WARP], room);
     const int group = threadIdx.x / WARP, lane = threadIdx.x % WARP, i = blockIdx.x * WARP + lane;
     float total = 0;
     if (i < n) {

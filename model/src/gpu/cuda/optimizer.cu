@@ -57,7 +57,7 @@ __device__ __forceinline__ void store_copy(bf16* copy, int64_t i, int count, con
         Four four;
 #pragma unroll
         for (int j = 0; j < 4; j++) four.at[j] = float_to_bf16(w.at[j]);
-        *reinterpret_cast<Four*>(copy + i) = four;
+        *vector_at<Four>(copy + i) = four;
     } else {
         for (int j = 0; j < count; j++) copy[i + j] = float_to_bf16(w.at[j]);
     }
@@ -158,7 +158,7 @@ __device__ __forceinline__ void encode(Coded& state, bool is_signed, uint8_t* co
 extern "C" __global__ void rmsprop_8bit(float* weight, bf16* copy, const float* gradient, uint8_t* codes,
                                         float* magnitudes, const float* table, int64_t n, float scale, float decay,
                                         float alpha, float rest, float epsilon, float momentum, float rate) {
-    __shared__ Coded square;
+    STATIC_SHARED(Coded, square);
     const RmsProp o = {scale, decay, alpha, rest, epsilon, momentum, rate};
     const int64_t i = (int64_t)blockIdx.x * CODED_BLOCK + threadIdx.x;
     load_table(square, table);
@@ -178,7 +178,8 @@ extern "C" __global__ void adamw_8bit(float* weight, bf16* copy, const float* gr
                                       float* square_magnitudes, const float* square_table, int64_t n, float scale,
                                       float keep, float rest1, float beta2, float rest2, float epsilon,
                                       float root_correction, float step_size) {
-    __shared__ Coded mean, square;
+    STATIC_SHARED(Coded, mean);
+    STATIC_SHARED(Coded, square);
     const AdamW o = {scale, keep, rest1, beta2, rest2, epsilon, root_correction, step_size};
     const int64_t i = (int64_t)blockIdx.x * CODED_BLOCK + threadIdx.x;
     load_table(mean, table);
@@ -197,7 +198,7 @@ extern "C" __global__ void adamw_8bit(float* weight, bf16* copy, const float* gr
 
 // partial[blockIdx.x] = Σ x² over this block's share, in f64.
 extern "C" __global__ void sum_of_squares(double* __restrict__ partial, const float* __restrict__ x, int64_t n) {
-    __shared__ double room[32];
+    STATIC_SHARED(double[32], room);
     double total = 0;
     for_fours(n, [&](int64_t i, int count) {
         const Vec<float> v = load_some(x, i, count);

@@ -30,7 +30,7 @@ FOR_BOTH(gather_rows, gather_rows,
 // member[place of i among all rows, by index and then by i] = i: every thread counts the rows before its own. n² comparisons of
 // numbers that a block has in shared memory: 16,384 rows are 268 million, a few tens of microseconds of a GPU.
 extern "C" __global__ void order_rows(uint32_t* __restrict__ member, const uint32_t* __restrict__ index, int n) {
-    __shared__ uint32_t tile[256];
+    STATIC_SHARED(uint32_t[256], tile);
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     const uint32_t own = i < n ? index[i] : 0;
     int place = 0;
