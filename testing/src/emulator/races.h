@@ -76,7 +76,7 @@ static bool is_watching = false;
 static unsigned* known = nullptr;  // [actors, actors]: the clocks that each knows of.
 static Range ranges[MOST_RANGES];
 static unsigned range_count = 0;
-static std::vector<std::vector<Moment>> reads;
+static std::vector<unsigned> reads, free_reads;  // [·, actors], and the places that are free.
 static std::unordered_map<const void*, Arrivals> barriers;
 static unsigned copy_clocks[COPIES], next_copy = 0;
 // Ends the process.
@@ -97,7 +97,9 @@ inline void begin_block(unsigned threads) {
     std::fill_n(known, static_cast<size_t>(actors) * actors, 0u);
     for (Actor actor = 0; actor < actors; actor++) clock_known(actor, actor) = 1;
     for (unsigned r = 0; r < range_count; r++) std::fill(ranges[r].bytes, ranges[r].bytes + (ranges[r].end - ranges[r].first), Byte());
-    reads.assign(1, {});
+    // Place 0 is none.
+    reads.assign(actors, 0);
+    free_reads.clear();
     barriers.clear();
     std::fill_n(copy_clocks, COPIES, 0u);
 }
@@ -130,44 +132,56 @@ EMU_PLAIN inline void check(Moment other, bool other_wrote, Actor actor, bool is
     report({address, actor_of(other), is_write, other_wrote, clock_of(other) == NEVER});
 }
 
-inline void remember_one_more(Byte& byte, Actor actor, Moment now) {
+// The clocks of all actors at their last reads of a byte; 0: none since its last write.
+EMU_PLAIN inline unsigned* clocks_of_reads(unsigned place) { return &reads[static_cast<size_t>(place) * actors]; }
+
+EMU_PLAIN inline void remember_read(Byte& byte, Actor actor, unsigned clock) {
     if (byte.more_reads == 0) {
-        byte.more_reads = static_cast<unsigned>(reads.size());
-        reads.push_back({byte.read});
+        if (is_known(byte.read, actor)) {
+            byte.read = moment_of(actor, clock);
+            return;
+        }
+        if (free_reads.empty()) {
+            byte.more_reads = static_cast<unsigned>(reads.size() / actors);
+            reads.resize(reads.size() + actors);
+        } else {
+            byte.more_reads = free_reads.back();
+            free_reads.pop_back();
+        }
+        std::fill_n(clocks_of_reads(byte.more_reads), actors, 0u);
+        clocks_of_reads(byte.more_reads)[actor_of(byte.read)] = clock_of(byte.read);
     }
-    std::vector<Moment>& all = reads[byte.more_reads];
-    all.erase(std::remove_if(all.begin(), all.end(), [&](Moment moment) { return is_known(moment, actor); }), all.end());
-    all.push_back(now);
+    clocks_of_reads(byte.more_reads)[actor] = clock;
 }
 
-inline void check_reads(const Byte& byte, Actor actor, const void* address) {
-    for (const Moment moment : reads[byte.more_reads]) check(moment, false, actor, true, address);
+EMU_PLAIN inline void check_reads(Byte& byte, Actor actor, const void* address) {
+    if (byte.more_reads == 0) return check(byte.read, false, actor, true, address);
+    const unsigned* clocks = clocks_of_reads(byte.more_reads);
+    for (Actor other = 0; other < actors; other++)
+        if (clocks[other]) check(moment_of(other, clocks[other]), false, actor, true, address);
+    free_reads.push_back(byte.more_reads);
 }
 
 enum class Access { Read, Write, Atomic };
 
-// `clock`: that of the actor, or NEVER where it is under way.
+// `clock`: that of the actor, or NEVER where it is under way. Of two bytes that are accessed together the first stands for both.
 EMU_PLAIN inline void access(Actor actor, const void* address, size_t size, Access how, unsigned clock) {
     Byte* byte = byte_at(address);
     if (!byte) return;
-    const Moment now = moment_of(actor, clock);
     const unsigned char* at = static_cast<const unsigned char*>(address);
-    for (size_t i = 0; i < size; i++) {
+    const size_t step = size % 2 ? 1 : 2;
+    for (size_t i = 0; i < size; i += step) {
         Byte& b = byte[i];
         if (how == Access::Read) {
+            if (b.more_reads == 0 && b.read == moment_of(actor, clock)) continue;
             check(b.write, true, actor, false, at + i);
-            if (b.more_reads == 0 && is_known(b.read, actor))
-                b.read = now;
-            else
-                remember_one_more(b, actor, now);
+            remember_read(b, actor, clock);
             continue;
         }
         if (!(how == Access::Atomic && b.is_atomic)) check(b.write, true, actor, true, at + i);
-        if (b.more_reads)
-            check_reads(b, actor, at + i);
-        else
-            check(b.read, false, actor, true, at + i);
-        b = {now, 0, how == Access::Atomic, 0};
+        check_reads(b, actor, at + i);
+        b = {moment_of(actor, clock), 0, how == Access::Atomic, 0};
+        if (step == 2) byte[i + 1] = b;
     }
 }
 
