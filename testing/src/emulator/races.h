@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include <algorithm>
 #include <unordered_map>
 #include <vector>
 
@@ -94,14 +94,15 @@ EMU_PLAIN inline unsigned& clock_known(Actor to, Actor of) { return known[static
 inline void begin_block(unsigned threads) {
     if (!known) known = new unsigned[MOST_ACTORS * MOST_ACTORS];
     actors = threads + COPIES;
-    std::fill_n(known, static_cast<size_t>(actors) * actors, 0u);
+    memset(known, 0, sizeof(unsigned) * actors * actors);
     for (Actor actor = 0; actor < actors; actor++) clock_known(actor, actor) = 1;
-    for (unsigned r = 0; r < range_count; r++) std::fill(ranges[r].bytes, ranges[r].bytes + (ranges[r].end - ranges[r].first), Byte());
+    for (unsigned r = 0; r < range_count; r++)
+        memset(static_cast<void*>(ranges[r].bytes), 0, sizeof(Byte) * static_cast<size_t>(ranges[r].end - ranges[r].first));
     // Place 0 is none.
     reads.assign(actors, 0);
     free_reads.clear();
     barriers.clear();
-    std::fill_n(copy_clocks, COPIES, 0u);
+    memset(copy_clocks, 0, sizeof copy_clocks);
 }
 
 inline void forget_ranges() {
@@ -148,7 +149,7 @@ EMU_PLAIN inline void remember_read(Byte& byte, Actor actor, unsigned clock) {
             byte.more_reads = free_reads.back();
             free_reads.pop_back();
         }
-        std::fill_n(clocks_of_reads(byte.more_reads), actors, 0u);
+        memset(clocks_of_reads(byte.more_reads), 0, sizeof(unsigned) * actors);
         clocks_of_reads(byte.more_reads)[actor_of(byte.read)] = clock_of(byte.read);
     }
     clocks_of_reads(byte.more_reads)[actor] = clock;
@@ -194,9 +195,13 @@ EMU_PLAIN inline void write(Actor actor, const void* address, size_t size) {
 // Such do not race with each other.
 inline void change(const void* address, size_t size) { access(current, address, size, Access::Atomic, clock_known(current, current)); }
 
+EMU_PLAIN inline void raise(unsigned* clocks, const unsigned* to) {
+    for (Actor i = 0; i < actors; i++) clocks[i] = clocks[i] < to[i] ? to[i] : clocks[i];
+}
+
 inline void join(Clocks& into, const unsigned* from) {
     into.resize(actors, 0);
-    for (Actor i = 0; i < actors; i++) into[i] = std::max(into[i], from[i]);
+    raise(into.data(), from);
 }
 
 // A copy that the current thread begins, whose bytes it knows of when it has waited for the copy: `settle`.
@@ -212,7 +217,7 @@ inline void release(Actor actor, Clocks& clocks) {
     clock_known(actor, actor)++;
 }
 inline void acquire(Actor actor, const Clocks& clocks) {
-    for (Actor i = 0; i < clocks.size(); i++) clock_known(actor, i) = std::max(clock_known(actor, i), clocks[i]);
+    if (!clocks.empty()) raise(&clock_known(actor, 0), clocks.data());
 }
 
 // Each of these threads learns of what all of them did.
