@@ -102,3 +102,20 @@ fn a_chain_is_one_process_s_work() {
         assert!(outcome.stderr.contains("a chain is one process's work"), "{}", outcome.stderr);
     }
 }
+
+/// The ranks meet in a folder of the run's, and empty it first.
+#[test]
+fn a_user_s_folder_of_the_meeting_place_s_name_is_left_as_it_is() {
+    let world = crate::run_world();
+    world.write("mine/notes", "mine");
+    std::fs::create_dir_all(world.path("mine/ranks/sub")).unwrap();
+    world.write("mine/ranks/data.csv", "mine");
+    world.write("mine/ranks/sub/data.csv", "mine");
+    for rank in ["0", "1"] {
+        let line = ["run", "recipe.toml", "-o", "mine", "--set", "ranks.train_on=first"];
+        with(&world, &line, &[("RANK", rank), ("WORLD_SIZE", "2")]).refused(&["mine/ranks", "no launch"]);
+    }
+    for name in ["ranks/data.csv", "ranks/sub/data.csv"] {
+        assert_eq!(world.bytes(&format!("mine/{name}")), b"mine");
+    }
+}

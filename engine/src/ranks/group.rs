@@ -83,6 +83,7 @@ impl Ranks {
         stop.serve_launcher();
         let made_run = rank.is_first() && !run.root().exists();
         let place = RanksPlace::of(run.root());
+        place.refuse_foreign()?;
         let timeout = settings.timeout();
         let appointment = Appointment { rank: &rank, run: run.root(), place: &place, timeout, stop: &stop };
         let met = appointment.keep();

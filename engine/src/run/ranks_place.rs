@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use selfplay_records::atomic;
 
 use crate::error::EngineError;
+use crate::own_names::{finished_name, is_digits};
 use crate::process::file_lock::FileLock;
 
 /// The folder's name in a run's.
@@ -105,6 +106,43 @@ impl RanksPlace {
         }
     }
 
+    /// That the folder is free, or a meeting place and nothing else: it is emptied before a launch and gone after it, whatever else is
+    /// wrong with the command.
+    ///
+    /// # Errors
+    /// The first thing in it that no launch has made; a link, or a file, in its place.
+    pub(crate) fn refuse_foreign(&self) -> Result<(), EngineError> {
+        let failed = |source| EngineError::named(&self.root, source);
+        let refused = |path: &Path| {
+            Err(EngineError::input(format!(
+                "{}: is there, and no launch of several ranks has made it: they meet in this folder and empty it; move it away, or name \
+                 another folder with -o",
+                path.display()
+            )))
+        };
+        match self.root.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(failed(source)),
+            Ok(found) if !found.is_dir() => return refused(&self.root),
+            Ok(_) => {}
+        }
+        // Another rank may be taking it away.
+        let Ok(entries) = std::fs::read_dir(&self.root) else { return Ok(()) };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Ok(kind) = entry.file_type() else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_ours = match kind.is_dir() {
+                true => name.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                false => kind.is_file() && is_file_name(finished_name(&name)),
+            };
+            if !is_ours {
+                return refused(&entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// Removes everything but the lock, which the caller holds.
     pub(crate) fn clear(&self) -> Result<(), EngineError> {
         let failed = |source| EngineError::io(&self.root, "clear", source);
@@ -151,6 +189,12 @@ impl RanksPlace {
         let _ = std::fs::remove_dir(&self.root);
         drop(lock);
     }
+}
+
+/// Whether a launch writes a file of this name beside its own folder.
+fn is_file_name(name: &str) -> bool {
+    let hello = name.strip_prefix("hello_").and_then(|rest| rest.strip_suffix(".json"));
+    matches!(name, "lock" | "launch.json") || hello.is_some_and(|rank| rank.len() >= 4 && is_digits(rank))
 }
 
 impl LaunchPlace {
@@ -216,6 +260,35 @@ impl LaunchPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_launch_has_made_is_refused_by_name() {
+        let run = tempfile::tempdir().unwrap();
+        let place = RanksPlace::of(run.path());
+        place.refuse_foreign().unwrap();
+        atomic::create_dir_all(place.root()).unwrap();
+        place.refuse_foreign().unwrap();
+        for name in ["lock", "launch.json", "hello_0003.json", ".hello_0001.json.tmp-7", "a1f/rank_0000.json"] {
+            let path = place.root().join(name);
+            atomic::create_dir_all(path.parent().unwrap()).unwrap();
+            atomic::write_bytes(&path, b"{}").unwrap();
+        }
+        place.refuse_foreign().unwrap();
+        for name in ["data.csv", "results/x", "hello_x.json"] {
+            let path = place.root().join(name);
+            atomic::create_dir_all(path.parent().unwrap()).unwrap();
+            atomic::write_bytes(&path, b"mine").unwrap();
+            let error = place.refuse_foreign().unwrap_err();
+            let first = name.split('/').next().unwrap();
+            assert!(error.exit_status() == 2 && error.to_string().contains(first), "{error}");
+            let top = place.root().join(first);
+            if top.is_dir() { std::fs::remove_dir_all(top).unwrap() } else { std::fs::remove_file(top).unwrap() }
+        }
+        std::fs::remove_dir_all(place.root()).unwrap();
+        let mine = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(mine.path(), place.root()).unwrap();
+        assert_eq!(place.refuse_foreign().unwrap_err().exit_status(), 2);
+    }
 
     #[test]
     fn what_a_killed_launch_left_goes_and_a_user_s_folder_stays() {
