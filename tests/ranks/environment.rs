@@ -107,7 +107,6 @@ fn a_chain_is_one_process_s_work() {
 #[test]
 fn a_user_s_folder_of_the_meeting_place_s_name_is_left_as_it_is() {
     let world = crate::run_world();
-    world.write("mine/notes", "mine");
     std::fs::create_dir_all(world.path("mine/ranks/sub")).unwrap();
     world.write("mine/ranks/data.csv", "mine");
     world.write("mine/ranks/sub/data.csv", "mine");
