@@ -268,7 +268,8 @@ mod tests {
         place.refuse_foreign().unwrap();
         atomic::create_dir_all(place.root()).unwrap();
         place.refuse_foreign().unwrap();
-        for name in ["lock", "launch.json", "hello_0003.json", ".hello_0001.json.tmp-7", "a1f/rank_0000.json"] {
+        for name in ["lock", "launch.json", "hello_0003.json", ".hello_0001.json.tmp-7", "a1f/rank_0000.json"]
+        {
             let path = place.root().join(name);
             atomic::create_dir_all(path.parent().unwrap()).unwrap();
             atomic::write_bytes(&path, b"{}").unwrap();
@@ -282,7 +283,11 @@ mod tests {
             let first = name.split('/').next().unwrap();
             assert!(error.exit_status() == 2 && error.to_string().contains(first), "{error}");
             let top = place.root().join(first);
-            if top.is_dir() { std::fs::remove_dir_all(top).unwrap() } else { std::fs::remove_file(top).unwrap() }
+            if top.is_dir() {
+                std::fs::remove_dir_all(top).unwrap()
+            } else {
+                std::fs::remove_file(top).unwrap()
+            }
         }
         std::fs::remove_dir_all(place.root()).unwrap();
         let mine = tempfile::tempdir().unwrap();
