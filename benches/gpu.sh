@@ -5,6 +5,9 @@
 #
 # Parts, in this order (all of them by default). Each ends within two minutes: what takes longer is ended, and what it had
 # measured is kept, as is all that was measured before it.
+#   contact     each mechanism by itself on small shapes, in a process of its own that is ended after ten seconds: one line for each
+#               (right, wrong, absent, fault or hung), what a failed one said in DIR/contact/; under 90 s in all. What is faulty can be
+#               left out (docs/commands.md, "Going on without a mechanism")
 #   check       every operation on the GPU against the CPU, bf16 and f32, random shapes, poisoned outputs
 #   golden      the golden kit in f32 and in bf16, where it lies in .golden/ (check.py and open/)
 #   quickstart  recipes/quickstart.toml on the GPU against the CPU: what is gained, judged by truth
@@ -25,6 +28,7 @@
 #               rows, which transformers gets through
 #   table       all of it beside what it must be, and beside the run before (BEFORE, by default benches/runs/2026-11-28-h200)
 #
+# A GPU, or a driver, that this program has never met: contact alone.
 # What is new beside what was before, in under five minutes: train train-least train-small sample profile-train table.
 # The host's share with long prompts and in mixed steps, one by one beside begun ahead, in two minutes: sample profile-sample table.
 # More rows: rows-1024 rows-2048 table.
@@ -44,7 +48,7 @@ while (($#)); do
     --bin) bin=$2; shift 2 ;;
     --out) out=$2; shift 2 ;;
     --device) device=$2; shift 2 ;;
-    -*) sed -n '2,40p' "${BASH_SOURCE[0]}"; exit 2 ;;
+    -*) sed -n '2,45p' "${BASH_SOURCE[0]}"; exit 2 ;;
     *) parts+=("$1"); shift ;;
     esac
 done
@@ -53,7 +57,7 @@ libraries=$(python3 -c 'import glob, os, sysconfig
 found = glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/**/lib*.so*", recursive=True)
 print(":".join(sorted({os.path.dirname(file) for file in found})))' 2>/dev/null)
 [[ -z $libraries ]] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-((${#parts[@]})) || parts=(check golden quickstart kernels reference sample score train train-least train-small train-offload train-offload-gradients sample-fp8 sample-fp8-kv rows-1024 rows-2048
+((${#parts[@]})) || parts=(contact check golden quickstart kernels reference sample score train train-least train-small train-offload train-offload-gradients sample-fp8 sample-fp8-kv rows-1024 rows-2048
     profile-sample profile-train ranks peer-reference peer-sample peer-score peer-train table)
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 | sed 's/^NVIDIA *//' | tr 'A-Z ' 'a-z-')
 out=${out:-benches/runs/$(date +%F)-${gpu:-$device}}
@@ -88,6 +92,86 @@ exec "$(realpath "$bin")" "\$@" --device $device --set policy.dtype=$1 --set sco
 WRAPPER
     chmod +x "$work/selfplay-$1"
     echo "$work/selfplay-$1"
+}
+
+# A run of a few prompts that is killed in the middle of its training and resumed: the same weights as one that is not.
+resume_after_a_kill() {
+    local folder=$work/resume program
+    program=$(realpath "$bin")
+    mkdir -p "$folder"
+    head -n 32 recipes/quickstart/prompts/iteration_1.jsonl >"$folder/prompts.jsonl"
+    cat >"$folder/recipe.toml" <<RECIPE
+name = "contact"
+iterations = 1
+seed = 42
+[policy]
+model = "$PWD/recipes/quickstart/policy"
+[prompts]
+splits = ["prompts.jsonl"]
+[sample]
+num_samples = 4
+max_new_tokens = 8
+[score]
+kind = "gpm"
+model = "$PWD/recipes/quickstart/preference_model"
+tau = 0.1
+[pair]
+rule = "best-worst"
+[train]
+loss = "gpo"
+beta = 1.0
+optimizer = "rmsprop"
+learning_rate = 5e-5
+batch_size = 8
+epochs = 1
+max_length = 128
+max_prompt_length = 96
+checkpoint_every = 1
+RECIPE
+    timeout 12 "$program" run "$folder/recipe.toml" -o "$folder/whole" -q --device "$device" || return
+    SELFPLAY_FAULT=kill:${KILL_AT:-90} timeout 12 "$program" run "$folder/recipe.toml" -o "$folder/killed" -q --device "$device"
+    (($? == 137 || $? == 134)) || { echo "the run was not killed: KILL_AT names an earlier file operation"; return 1; }
+    timeout 12 "$program" resume "$folder/killed" -q --device "$device" || return
+    cmp "$folder"/{whole,killed}/iteration_01/policy/model.safetensors && echo "right  a killed run resumed has the weights of a whole one"
+}
+
+# contact_of NAME FILE: runs one mechanism by itself, what it says into FILE; prints how it went.
+contact_of() {
+    local status
+    if [[ $1 == resume ]]; then
+        resume_after_a_kill >"$2" 2>&1
+    else
+        timeout -k 2 "${CONTACT_LIMIT:-10}" "$bin" bench check --only "$1" --device "$device" >"$2" 2>&1
+    fi
+    status=$?
+    case $status in
+    0) grep -oEm1 '^(right|absent)' "$2" || echo fault ;;
+    124 | 137) echo hung ;;
+    *) grep -oEm1 '^wrong' "$2" || echo fault ;;
+    esac
+}
+
+# Each mechanism that the program lists, and a resume after a kill; ONLY="NAME NAME" for some of them.
+contact() {
+    local names name file word remark start tenths faulty=0 begun=$SECONDS
+    names=$("$bin" bench check --only) || return 1
+    mkdir -p "$out/contact"
+    : >"$out/contact.txt"
+    for name in $names resume; do
+        [[ -z ${ONLY:-} || " $ONLY " == *" $name "* ]] || continue
+        file=$out/contact/$name.txt start=$(date +%s%N) word=left remark="no time was left: ONLY=$name $0 contact"
+        if ((SECONDS - begun < ${CONTACT_SECONDS:-75})); then
+            word=$(contact_of "$name" "$file")
+            case $word in
+            right | absent) remark=$(sed -nE 's/^(right|absent) .* s  ?//p' "$file") && rm -f "$file" ;;
+            *) remark=$(grep -vE '^(right|wrong|absent)' "$file" | head -1 | cut -c1-200) faulty=$((faulty + 1)) ;;
+            esac
+        fi
+        tenths=$((($(date +%s%N) - start) / 100000000))
+        printf '%-8s%-28s%4d.%d s  %s\n' "$word" "$name" $((tenths / 10)) $((tenths % 10)) "$remark" | tee -a "$out/contact.txt"
+    done
+    rmdir "$out/contact" 2>/dev/null
+    ((faulty == 0))
 }
 
 golden() {
@@ -194,6 +278,7 @@ ranks() {
 for name in "${parts[@]}"; do
     case $name in
     ranks) ranks ;;
+    contact) part contact contact ;;
     check) part check timeout "$limit" "$bin" bench check --device "$device" "${shapes[@]}" ;;
     golden | quickstart) part "$name" "$name" ;;
     kernels | reference | sample | score) bench "$name" "$name" ;;

@@ -19,6 +19,8 @@ fn main() {
     println!("cargo::rerun-if-changed={SOURCES}");
     // Whether the image has the kernels for compute capability 9.0 alone (gpu/cuda/hopper.cuh).
     println!("cargo::rustc-check-cfg=cfg(selfplay_sm90a)");
+    // Whether its kernels multiply in FP8 (gpu/cuda/common.cuh); for earlier capabilities they end in a trap, on later GPUs too.
+    println!("cargo::rustc-check-cfg=cfg(selfplay_fp8)");
     let out_dir = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
     if let Err(problem) = list(&out_dir.join("kernel_names.rs")) {
         println!("cargo::error=the kernels' names: {problem}");
@@ -58,6 +60,9 @@ fn compile(out: &Path) -> Result<(), String> {
     let digits = capability.trim_end_matches(|c: char| c.is_ascii_lowercase());
     let (major, minor) = digits.split_at(digits.len() - 1);
     println!("cargo::rustc-env=SELFPLAY_COMPUTE_CAPABILITY={major}.{minor}");
+    if digits.parse::<u32>().is_ok_and(|number| number >= 89) {
+        println!("cargo::rustc-cfg=selfplay_fp8");
+    }
     let output = Command::new(&nvcc)
         .args(["-fatbin", "-std=c++17", "-O3", "-lineinfo"])
         .arg(format!("-gencode=arch=compute_{own},code=sm_{own}"))

@@ -7,6 +7,7 @@
 mod beside;
 mod ceilings;
 mod check;
+mod contact;
 mod floor;
 mod hopper;
 mod kernels;
@@ -31,6 +32,7 @@ use serde::Serialize;
 use crate::error::{EngineError, Result};
 
 pub use ceilings::Ceilings;
+pub use contact::{ContactCheck, run_contact};
 pub use floor::SampledMaps;
 pub use profile::{ProfileTable, profile, profile_text};
 

@@ -15,7 +15,7 @@ use super::{Bench, Measurement, median};
 use crate::error::Result;
 
 /// A decoder of no text, which the bench does not need.
-struct NoText;
+pub(super) struct NoText;
 
 impl TextDecoder for NoText {
     fn decode(&self, _: &[u32]) -> std::result::Result<String, ModelError> {

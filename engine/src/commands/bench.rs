@@ -4,13 +4,17 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
+use clap::ValueEnum;
 use selfplay_model::architecture::NAMES;
 use selfplay_model::{Architecture, KvFormat};
 use selfplay_records::{atomic, read_regular};
 use selfplay_trainer::{Offload, Recompute};
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, BenchPart, Ceilings, ProfileTable, SampledMaps, profile, profile_text, table};
+use crate::bench::{
+    Bench, BenchPart, Ceilings, ContactCheck, ProfileTable, SampledMaps, profile, profile_text, run_contact,
+    table,
+};
 use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
@@ -82,6 +86,11 @@ pub struct Args {
     /// Of a decode, a prefill and a training step; of `sample` and `train`, if one of them is named.
     #[arg(long)]
     pub profile: bool,
+    /// Of check: this alone, small; or the names
+    ///
+    /// One mechanism of a GPU on small shapes, for a first contact: a line, and status 1 where it is wrong. Without a name: the names.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, hide_possible_values = true)]
+    pub only: Option<Option<ContactCheck>>,
     /// Timings; the median counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive)]
     pub repeats: usize,
@@ -113,6 +122,14 @@ fn at_least(least: usize, text: &str) -> std::result::Result<usize, String> {
 /// # Errors
 /// A shape that has no name, a device that is not there, an operation that differs from the CPU's.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
+    let only = match only(args)? {
+        None => None,
+        Some(Some(check)) => Some(check),
+        Some(None) => {
+            let names = ContactCheck::value_variants().iter().map(|check| format!("{}\n", check.name()));
+            return print(&names.collect::<String>());
+        }
+    };
     if let Some(path) = &args.json {
         check_report(path)?;
     }
@@ -154,6 +171,9 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         seed: args.seed,
         ceilings: Ceilings { bytes_per_second: f64::NAN, flops_per_second: f64::NAN },
     };
+    if let Some(check) = only {
+        return run_contact(&bench, check, &mut |line| print(line));
+    }
     bench.measure_ceilings()?;
     let ceilings = bench.ceilings;
     print(&format!(
@@ -199,6 +219,16 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// The mechanism that `--only` names, or that names are wanted.
+fn only(args: &Args) -> Result<Option<Option<ContactCheck>>> {
+    if args.only.is_some() && (args.parts != [BenchPart::Check] || args.json.is_some() || args.profile) {
+        return Err(EngineError::input(
+            "--only is of check alone, and writes no report: bench check --only NAME --device cuda:N",
+        ));
+    }
+    Ok(args.only)
 }
 
 /// That a report can be written there: nothing is in its place but an earlier report.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 use serde_json::{Value, json};
 
-use super::{CheckTarget, Deviation, distance, noise};
+use super::{CheckTarget, Deviation, distance, exact, noise};
 use crate::architecture::{Architecture, Family, QkNorm};
 use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
@@ -12,7 +12,7 @@ use crate::kv_cache::{KvCache, PageCopy, PagedRow};
 use crate::kv_format::KvFormat;
 use crate::ops::draw::{DrawRule, Drawn, RowDraw};
 
-const VOCAB: u32 = 48;
+pub(super) const VOCAB: u32 = 48;
 
 /// A small model of the family: grouped queries, a window shorter than the sequences, every bias that it may have.
 fn config(family: &Family) -> Value {
@@ -80,8 +80,23 @@ fn paged(decoder: &Decoder) -> Result<Tensor> {
     Tensor::cat(&steps, 0)
 }
 
+/// Captured steps of one family against steps kernel by kernel, in both dtypes; `ahead` of their tokens or not.
+///
+/// # Errors
+/// As [`compare_steps`].
+pub fn compare_captured(target: &CheckTarget, seed: u64, ahead: bool) -> Result<Vec<Deviation>> {
+    [DType::F32, DType::BF16]
+        .into_iter()
+        .map(|dtype| {
+            let (_, decoder) = decoders(target, Family::ALL[0], dtype, seed)?;
+            let distance = target.run(|| captured_apart(&decoder, ahead))?;
+            Ok(exact(if ahead { "steps begun ahead" } else { "captured steps" }, dtype, distance))
+        })
+        .collect()
+}
+
 /// The same decoder on the CPU in f32 and on the target in `dtype`, whose rounding both have.
-fn decoders(
+pub(super) fn decoders(
     target: &CheckTarget,
     family: &'static Family,
     dtype: DType,
@@ -110,8 +125,20 @@ fn decoders(
 /// # Errors
 /// An operation that fails; a difference is no error.
 pub fn compare_decoders(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> {
+    compare_families(target, seed, Family::ALL)
+}
+
+/// As [`compare_decoders`], of one family.
+///
+/// # Errors
+/// As [`compare_decoders`].
+pub fn compare_gradients(target: &CheckTarget, seed: u64) -> Result<Vec<Deviation>> {
+    compare_families(target, seed, &Family::ALL[..1])
+}
+
+fn compare_families(target: &CheckTarget, seed: u64, families: &[&'static Family]) -> Result<Vec<Deviation>> {
     let mut found = Vec::new();
-    for &family in Family::ALL {
+    for &family in families {
         for dtype in [DType::F32, DType::BF16] {
             let (cpu, on_target) = decoders(target, family, dtype, seed)?;
             let is_over_all_heads = cpu.architecture().qk_norm == Some(QkNorm::AllHeads);

@@ -16,18 +16,40 @@ use crate::parameters::Parameters;
 /// # Errors
 /// An operation that fails; a difference is no error.
 pub fn compare_hopper(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<Deviation>> {
+    compare_hopper_kernels(target, size, seed, HopperKernels::ALL)
+}
+
+/// As [`compare_hopper`], of these alone; forward and backward of attention run one after the other, whichever is among them.
+///
+/// # Errors
+/// As [`compare_hopper`].
+pub fn compare_hopper_kernels(
+    target: &CheckTarget,
+    size: InputSize,
+    seed: u64,
+    kernels: HopperKernels,
+) -> Result<Vec<Deviation>> {
     let gpu = target.run(|| Gpu::at(target.device()))?;
     if !gpu.is_some_and(|gpu| gpu.has_hopper()) {
         return Ok(Vec::new());
     }
-    let mut found = HopperKernels::ALL.run(|| {
+    let mut found = kernels.run(|| {
         let mut run = OperationChecks::new(target, size, seed);
-        products(&mut run, size)?;
-        attention(&mut run, size, seed)?;
+        let attends = kernels.attention || kernels.attention_backward;
+        if kernels.products {
+            products(&mut run, size)?;
+        }
+        if attends {
+            attention(&mut run, size, seed)?;
+        }
         let mut found = run.found;
-        found.extend(rows_alone(target, size, seed)?);
-        found.extend(runs_alike(target, size, seed)?);
-        if size == InputSize::Large {
+        if kernels.products {
+            found.extend(rows_alone(target, size, seed)?);
+        }
+        if attends {
+            found.extend(runs_alike(target, size, seed)?);
+        }
+        if kernels.products && size == InputSize::Large {
             found.extend(compare_steps(target, seed)?);
         }
         Ok::<_, candle_core::Error>(found)

@@ -5,16 +5,22 @@
 //! a place that is not written shows as NaN.
 
 mod decoders;
+mod fp8_library;
 mod hopper;
+mod memory;
+mod mixed_steps;
 mod operations;
 
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-pub use self::decoders::{compare_decoders, compare_steps};
-pub use self::hopper::compare_hopper;
-pub use self::operations::{InputSize, compare_all};
+pub use self::decoders::{compare_captured, compare_decoders, compare_gradients, compare_steps};
+pub use self::fp8_library::compare_fp8_library;
+pub use self::hopper::{compare_hopper, compare_hopper_kernels};
+pub use self::memory::{compare_copies, compare_growing, compare_loading, compare_staging, compare_times};
+pub use self::mixed_steps::{compare_growth, compare_mixed};
+pub use self::operations::{InputSize, OperationGroup, compare_all, compare_group};
 use crate::gpu::{Launcher, emulate, poison};
 
 /// Where the GPU forms run.
@@ -65,6 +71,27 @@ impl Deviation {
     pub fn is_ok(&self) -> bool {
         self.distance <= self.bound
     }
+}
+
+/// What a mechanism does, or why it is not there.
+#[derive(Clone, Debug, Default)]
+pub struct MechanismReport {
+    /// Its results; none where it is not there.
+    pub found: Vec<Deviation>,
+    /// What of it is to be known.
+    pub remark: Option<String>,
+}
+
+impl MechanismReport {
+    /// Of a machine, or a build, without it.
+    fn absent(why: &str) -> Self {
+        Self { found: Vec::new(), remark: Some(why.to_owned()) }
+    }
+}
+
+/// A result that is right or not: of a bound of 0.
+fn exact(name: impl Into<String>, dtype: DType, distance: f64) -> Deviation {
+    Deviation { name: name.into(), dtype, distance, bound: 0.0 }
 }
 
 /// Numbers between −1 and 1 that look random, f32 on the CPU.

@@ -21,7 +21,7 @@ use super::launch_time::small_step_tokens;
 use super::rotary::RotaryTables;
 use super::step_inputs::{InputSizes, StepInputs};
 use super::step_queue::{StepCounts, StepQueue};
-use crate::gpu::{Gpu, Graph};
+use crate::gpu::{Gpu, GpuMechanism, Graph};
 use crate::kv_cache::{KvCache, PagedRow};
 use crate::ops::attention::Attention;
 use crate::ops::draw::{DrawPlaces, Drawn, RowDraw};
@@ -249,7 +249,8 @@ impl Decoder {
         };
         // Sizes of steps with prompts are many, and some of them are seen but once or twice.
         let runs_before = if sizes.wanted == 0 { 1 } else { 2 };
-        if step.graph.is_none() && step.runs >= runs_before && is_kept && graphs.refused.is_none() {
+        let captures = graphs.refused.is_none() && !GpuMechanism::CapturedSteps.is_left_out();
+        if step.graph.is_none() && step.runs >= runs_before && is_kept && captures {
             match gpu.capture(|| run(step)) {
                 Ok(graph) => step.graph = Some(graph),
                 Err(error) => {

@@ -17,7 +17,13 @@ struct ShapeKey {
     sides: [usize; 3],
     stride: usize,
     is_wide: bool,
+    /// All addresses are multiples of [`USUAL_ALIGNMENT`].
+    is_aligned: bool,
 }
+
+/// What an algorithm takes addresses to be multiples of, if it is not told otherwise, and what all products here are.
+const USUAL_ALIGNMENT: u64 = 256;
+const LEAST_ALIGNMENT: u32 = 16;
 
 /// A product's description and the algorithm for it, kept until the process ends as the launcher is.
 struct Plan {
@@ -61,31 +67,34 @@ impl Fp8Library {
     /// Starts a product on `stream`; `false` where there is none of this shape.
     ///
     /// # Errors
-    /// What cuBLASLt says of one that it has planned.
+    /// What cuBLASLt says of a plan's scales.
     pub(super) fn gemm(&self, gemm: &Fp8Gemm, room: Room, stream: *mut c_void) -> Result<bool> {
         let width = gemm.c.dtype.size_in_bytes();
         // What its kernels ask of addresses and strides.
-        let is_aligned = gemm.k.is_multiple_of(16)
+        let is_taken = gemm.k.is_multiple_of(16)
             && gemm.n.is_multiple_of(16)
             && (gemm.c.stride * width).is_multiple_of(16)
-            && [gemm.a, gemm.b, gemm.c.pointer].iter().all(|address| address.is_multiple_of(16));
-        if !is_aligned || !matches!(gemm.c.dtype, DType::BF16 | DType::F32) {
+            && [gemm.a, gemm.b, gemm.c.pointer]
+                .iter()
+                .all(|address| address.is_multiple_of(u64::from(LEAST_ALIGNMENT)));
+        if !is_taken || !matches!(gemm.c.dtype, DType::BF16 | DType::F32) {
             return Ok(false);
         }
         let key = ShapeKey {
             sides: [gemm.m, gemm.n, gemm.k],
             stride: gemm.c.stride,
             is_wide: gemm.c.dtype == DType::F32,
+            is_aligned: [gemm.a, gemm.b, gemm.c.pointer].iter().all(|at| at.is_multiple_of(USUAL_ALIGNMENT)),
         };
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = plans.entry(key).or_insert_with(|| match self.plan(key, room) {
+        let place = plans.entry(key).or_insert_with(|| match self.plan(key, room) {
             Ok(plan) => Some(plan),
             Err(error) => {
                 tracing::debug!("{error}: a product {:?} in FP8 is made by a kernel of ours", key.sides);
                 None
             }
         });
-        let Some(plan) = plan else { return Ok(false) };
+        let Some(plan) = place else { return Ok(false) };
         for (attribute, address) in [
             (sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &gemm.b_scales),
             (sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &gemm.a_scales),
@@ -115,7 +124,15 @@ impl Fp8Library {
                 stream.cast(),
             )
         };
-        started.map_err(told)?;
+        if let Err(error) = started {
+            tracing::warn!(
+                "{}: products {:?} in FP8 are made by a kernel of ours from now on",
+                told(error),
+                key.sides
+            );
+            *place = None;
+            return Ok(false);
+        }
         Ok(true)
     }
 
@@ -155,6 +172,7 @@ impl Fp8Library {
                 (&raw const room.bytes).cast(),
                 size_of::<usize>(),
             )
+            .and_then(|()| if key.is_aligned { Ok(()) } else { align_least(preference) })
             .and_then(|()| {
                 result::get_matmul_algo_heuristic(
                     self.handle,
@@ -171,6 +189,28 @@ impl Fp8Library {
         unsafe { result::destroy_matmul_pref(preference) }.map_err(told)?;
         Ok(Plan { description, weights, rows, out, algorithm: found.map_err(told)?.algo })
     }
+}
+
+/// Has algorithms take addresses for multiples of [`LEAST_ALIGNMENT`] alone.
+///
+/// # Safety
+/// The preference lives.
+unsafe fn align_least(
+    preference: sys::cublasLtMatmulPreference_t,
+) -> std::result::Result<(), result::CublasError> {
+    use sys::cublasLtMatmulPreferenceAttributes_t as Attribute;
+    let least = LEAST_ALIGNMENT;
+    [
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+        Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+    ]
+    .into_iter()
+    // SAFETY: the caller's promise; each is a number of 32 bits.
+    .try_for_each(|attribute| unsafe {
+        result::set_matmul_pref_attribute(preference, attribute, (&raw const least).cast(), size_of::<u32>())
+    })
 }
 
 /// Sets an attribute of a product's description.

@@ -18,6 +18,7 @@ use super::cublaslt::{Fp8Library, Room};
 use super::cuda_copies::CudaCopies;
 use super::cuda_page_lock;
 use super::host_copies::HostCopies;
+use super::left_out::check_left_out;
 use super::page_lock::{PageLock, PageLocker};
 use super::staging::StagingBuffer;
 use super::{Argument, Captured, DeviceMark, Fp8Gemm, Gemm, GpuMemory, Launch, Launcher, Operand};
@@ -41,8 +42,9 @@ fn key(id: DeviceId) -> DeviceKey {
 /// ordering), and a memory pool that keeps what is freed.
 ///
 /// # Errors
-/// No driver, no such GPU, or one that is not usable.
+/// No driver, no such GPU, or one that is not usable; words in `SELFPLAY_WITHOUT` that name nothing.
 pub fn open(ordinal: usize) -> Result<Device> {
+    check_left_out()?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: all work of this device is on its one stream.
@@ -139,10 +141,12 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
 }
 
 struct Cuda {
+    /// Never closed: candle's handles panic where they are closed after the device has failed, on top of the error that tells why.
+    _device: CudaDevice,
     module: Arc<CudaModule>,
     stream: Arc<CudaStream>,
     blas: Arc<cublas::CudaBlas>,
-    functions: Mutex<HashMap<String, CudaFunction>>,
+    functions: Mutex<HashMap<String, LoadedKernel>>,
     /// Compute capability 9.0, and kernels compiled for it.
     has_hopper: bool,
     /// cuBLAS's own room: one that it need not ask for while a recording runs, so that what is recorded is what would run.
@@ -153,11 +157,18 @@ struct Cuda {
     fp8: OnceLock<Option<Fp8Library>>,
 }
 
+/// A kernel, and the bytes of dynamic shared memory that it has been allowed so far. They only grow: a launch that was recorded keeps
+/// what it needs.
+struct LoadedKernel {
+    function: CudaFunction,
+    allowed: u32,
+}
+
 /// A recording.
 struct CudaCaptured {
     /// Absent only while it is dropped.
     graph: Mutex<Option<CudaGraph>>,
-    device: sys::CUdevice,
+    stream: Arc<CudaStream>,
 }
 
 // SAFETY: a graph may be used by any thread, by one at a time, which the mutex sees to; every call binds the context.
@@ -176,10 +187,14 @@ impl Captured for CudaCaptured {
 
 impl Drop for CudaCaptured {
     fn drop(&mut self) {
+        // A replay may be under way: what it runs on goes after it, and only memory that none uses can be trimmed.
+        if let Err(error) = self.stream.synchronize() {
+            tracing::debug!("before a recording is dropped: {error}");
+        }
         *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // Recordings have memory of their own, which the driver keeps until it is trimmed: the trainer needs it.
         // SAFETY: the device is open. A refusal costs memory alone.
-        let _ = unsafe { sys::cuDeviceGraphMemTrim(self.device) };
+        let _ = unsafe { sys::cuDeviceGraphMemTrim(self.stream.context().cu_device()) };
     }
 }
 
@@ -210,8 +225,15 @@ impl DeviceMark for CudaMark {
 impl Cuda {
     fn new(device: &CudaDevice) -> Result<Self> {
         let stream = device.cuda_stream();
-        let module = stream.context().load_module(Ptx::from_binary(IMAGE.to_vec())).w()?;
-        let has_hopper = cfg!(selfplay_sm90a) && stream.context().compute_capability().w()? == (9, 0);
+        let capability = stream.context().compute_capability().w()?;
+        let module = stream.context().load_module(Ptx::from_binary(IMAGE.to_vec())).map_err(|error| {
+            let ((major, minor), of_build) = (capability, super::COMPUTE_CAPABILITY.unwrap_or("another"));
+            candle_core::Error::Msg(format!(
+                "this build's kernels are for compute capability {of_build} and later of its kind, this GPU has {major}.{minor}: build with \
+                 CUDA_COMPUTE_CAP={major}{minor} ({error})"
+            ))
+        })?;
+        let has_hopper = cfg!(selfplay_sm90a) && capability == (9, 0);
         let blas = device.cublas_handle();
         // SAFETY: cuBLAS reads nothing of it that it has not written.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
@@ -223,6 +245,7 @@ impl Cuda {
         let room = Room { address, bytes: WORKSPACE };
         let fp8 = OnceLock::new();
         Ok(Self {
+            _device: device.clone(),
             module,
             stream,
             blas,
@@ -241,11 +264,13 @@ impl Cuda {
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if !functions.contains_key(launch.kernel) {
             let function = self.module.load_function(launch.kernel).w()?;
-            functions.insert(launch.kernel.to_owned(), function);
+            // Some have a little static shared memory beside it.
+            functions.insert(launch.kernel.to_owned(), LoadedKernel { function, allowed: USUAL - 1024 });
         }
-        let Some(function) = functions.get(launch.kernel) else { bail!("no kernel {}", launch.kernel) };
-        // Some have a little static shared memory beside it.
-        if launch.shared + 1024 > USUAL {
+        let Some(LoadedKernel { function, allowed }) = functions.get_mut(launch.kernel) else {
+            bail!("no kernel {}", launch.kernel)
+        };
+        if launch.shared > *allowed {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             function.set_attribute(attribute, launch.shared as i32).map_err(|error| {
                 candle_core::Error::Msg(format!(
@@ -253,6 +278,7 @@ impl Cuda {
                     launch.kernel, launch.shared
                 ))
             })?;
+            *allowed = launch.shared;
         }
         Ok(function.cu_function())
     }
@@ -363,7 +389,7 @@ impl Launcher for Cuda {
     }
 
     fn has_fp8(&self) -> Result<bool> {
-        Ok(self.stream.context().compute_capability().w()? >= (8, 9))
+        Ok(cfg!(selfplay_fp8) && self.stream.context().compute_capability().w()? >= (8, 9))
     }
 
     fn copies(&self) -> Result<Box<dyn HostCopies>> {
@@ -411,8 +437,7 @@ impl Launcher for Cuda {
         match ended.w()? {
             Some(graph) => {
                 graph.upload().w()?;
-                let device = context.cu_device();
-                Ok(Box::new(CudaCaptured { graph: Mutex::new(Some(graph)), device }))
+                Ok(Box::new(CudaCaptured { graph: Mutex::new(Some(graph)), stream: self.stream.clone() }))
             }
             None => bail!("the recording was lost"),
         }

@@ -8,6 +8,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaEvent, CudaStre
 
 use super::cuda_page_lock;
 use super::host_copies::{CopyMark, CopyStart, HostCopies};
+use super::left_out::GpuMechanism;
 use super::page_lock::{PageLock, PageLocker};
 
 /// The streams of a device.
@@ -24,7 +25,10 @@ impl CudaCopies {
     /// What the driver says.
     pub(super) fn beside(work: &Arc<CudaStream>) -> Result<Self> {
         let context = work.context().clone();
-        let (down, up) = (context.new_stream().w()?, context.new_stream().w()?);
+        let (down, up) = match GpuMechanism::CopiesBeside.is_left_out() {
+            true => (work.clone(), work.clone()),
+            false => (context.new_stream().w()?, context.new_stream().w()?),
+        };
         Ok(Self { context, work: work.clone(), down, up })
     }
 

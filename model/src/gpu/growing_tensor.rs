@@ -6,8 +6,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::Gpu;
 #[cfg(feature = "cuda")]
 use super::cuda_range::CudaRange;
+use super::left_out::GpuMechanism;
 
 /// A tensor \[most, row…] whose first rows have memory.
 pub(crate) struct GrowingTensor {
@@ -25,6 +27,9 @@ impl GrowingTensor {
     /// # Errors
     /// The error of the driver.
     pub(crate) fn is_supported(device: &Device) -> Result<bool> {
+        if GpuMechanism::GrowingCache.is_left_out() && Gpu::at(device)?.is_some() {
+            return Ok(false);
+        }
         match device {
             Device::Cpu => Ok(true),
             #[cfg(feature = "cuda")]

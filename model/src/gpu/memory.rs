@@ -2,6 +2,8 @@
 
 use candle_core::{Device, Result};
 
+use super::recorded_memory;
+
 /// A GPU's memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuMemory {
@@ -16,6 +18,7 @@ pub struct GpuMemory {
 /// # Errors
 /// The error of the driver.
 pub fn memory(device: &Device) -> Result<Option<GpuMemory>> {
+    recorded_memory::refuse("a look at the memory")?;
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(cuda) => super::cuda::memory(cuda).map(Some),
@@ -40,6 +43,7 @@ pub fn memory_now(device: &Device) -> Result<Option<GpuMemory>> {
 /// # Errors
 /// The error of the driver.
 pub fn take_peak(device: &Device) -> Result<Option<usize>> {
+    recorded_memory::refuse("a look at the memory")?;
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(cuda) => super::cuda::take_peak(cuda),

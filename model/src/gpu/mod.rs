@@ -20,8 +20,10 @@ mod hopper;
 mod host_copies;
 mod late_reads;
 pub(crate) mod launcher;
+mod left_out;
 mod memory;
 mod page_lock;
+mod recorded_memory;
 mod staging;
 mod tensor_copies;
 mod tensor_map;
@@ -42,6 +44,7 @@ pub use launcher::{
     Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
     TILE_COLUMNS, TensorMap,
 };
+pub use left_out::GpuMechanism;
 pub use memory::{GpuMemory, memory, memory_now, take_peak};
 pub use page_lock::{PageLock, PageLocker};
 pub use staging::StagingBuffer;
@@ -56,7 +59,7 @@ pub const COMPUTE_CAPABILITY: Option<&str> = option_env!("SELFPLAY_COMPUTE_CAPAB
 pub(crate) struct Graph {
     captured: Box<dyn Captured>,
     /// What was made during the recording, where its memory is not the recording's own.
-    _memory: Vec<Tensor>,
+    memory: Vec<Tensor>,
 }
 
 impl Graph {
@@ -65,17 +68,15 @@ impl Graph {
     /// # Errors
     /// What the device says.
     pub(crate) fn replay(&self) -> Result<()> {
-        self.captured.replay()
+        // Neither does it find what was there, nor does anybody find it there later.
+        recorded_memory::poison(&self.memory)?;
+        self.captured.replay()?;
+        recorded_memory::poison(&self.memory)
     }
 }
 
 thread_local! {
     static EMULATOR: RefCell<Option<Arc<dyn Launcher>>> = const { RefCell::new(None) };
-}
-
-thread_local! {
-    /// Tensors that an emulated recording makes. On a GPU a recording owns the memory that it asks for.
-    static RECORDED: RefCell<Option<Vec<Tensor>>> = const { RefCell::new(None) };
 }
 
 thread_local! {
@@ -120,8 +121,8 @@ pub fn start_profile(device: &Device) -> Result<ProfileRecording> {
 }
 
 /// What is wrong with a GPU without products in FP8.
-pub const NO_FP8: &str =
-    "this GPU does not multiply in FP8; Ada, Hopper and later ones do (compute capability 8.9)";
+pub const NO_FP8: &str = "this GPU does not multiply in FP8, or this build has no kernels for it: Ada, Hopper and later ones do, in a build \
+     with CUDA_COMPUTE_CAP=89 or more";
 
 /// Whether a device computes products in FP8: on a CPU by numbers of f32 that mean the same.
 ///
@@ -161,11 +162,6 @@ impl Gpu {
         Ok(launcher.map(|launcher| Self { launcher, device: device.clone() }))
     }
 
-    /// Where the tensors lie.
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Whether kernels for compute capability 9.0 alone can run: it is such a GPU, and the build has them.
     #[must_use]
     pub fn has_hopper(&self) -> bool {
@@ -177,6 +173,11 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub fn unwritten(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        if shape.elem_count() == 0 {
+            // CUDA does not allocate nothing.
+            return self.unwritten(1, dtype)?.narrow(0, 0, 0)?.reshape(shape);
+        }
         let fresh = if POISON.get() {
             Tensor::full(f32::NAN, shape, &self.device)?.to_dtype(dtype)?.contiguous()?
         } else {
@@ -184,7 +185,7 @@ impl Gpu {
             unsafe { Tensor::empty(shape, dtype, &self.device) }?
         };
         if self.device.is_cpu() {
-            RECORDED.with_borrow_mut(|recorded| recorded.iter_mut().for_each(|r| r.push(fresh.clone())));
+            recorded_memory::keep(&fresh);
         }
         self.keep_if_late(&fresh);
         Ok(fresh)
@@ -201,6 +202,7 @@ impl Gpu {
     /// # Errors
     /// As [`StagingBuffer::new`].
     pub(crate) fn staging(&self, bytes: usize) -> Result<StagingBuffer> {
+        recorded_memory::refuse("page-locked memory")?;
         StagingBuffer::new(&*self.launcher, bytes)
     }
 
@@ -209,6 +211,7 @@ impl Gpu {
     /// # Errors
     /// As that.
     pub(crate) fn copy_in(&self, from: &StagingBuffer, bytes: Range<usize>, to: u64) -> Result<()> {
+        recorded_memory::refuse("a copy to the GPU")?;
         self.launcher.copy_in(from, bytes, to)
     }
 
@@ -217,6 +220,7 @@ impl Gpu {
     /// # Errors
     /// As that; a tensor that is not contiguous or larger than `to`.
     pub(crate) fn copy_out(&self, from: &Tensor, to: &mut StagingBuffer) -> Result<()> {
+        recorded_memory::refuse("a copy from the GPU")?;
         let bytes = from.elem_count() * from.dtype().size_in_bytes();
         if bytes > to.size() {
             bail!("{bytes} bytes to memory of {}", to.size())
@@ -229,6 +233,7 @@ impl Gpu {
     /// # Errors
     /// As [`Launcher::mark`].
     pub(crate) fn mark(&self) -> Result<Box<dyn DeviceMark>> {
+        recorded_memory::refuse("a moment to wait for")?;
         self.launcher.mark()
     }
 
@@ -238,14 +243,15 @@ impl Gpu {
     /// # Errors
     /// What `f` or the device says; nothing is being recorded any more then.
     pub(crate) fn capture(&self, f: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        RECORDED.set(Some(Vec::new()));
+        recorded_memory::refuse("another recording")?;
+        recorded_memory::begin();
         let done = self.launcher.begin_capture().and_then(|()| {
             let done = f();
             let captured = self.launcher.end_capture();
             done.and(captured)
         });
-        let memory = RECORDED.take().unwrap_or_default();
-        Ok(Graph { captured: done?, _memory: memory })
+        let memory = recorded_memory::end();
+        Ok(Graph { captured: done?, memory })
     }
 
     /// A copy of `values` on the device.
@@ -253,8 +259,21 @@ impl Gpu {
     /// # Errors
     /// Out of memory.
     pub(crate) fn upload(&self, values: &[u32]) -> Result<Tensor> {
+        recorded_memory::refuse("a copy to the GPU")?;
         // An empty copy is no copy: CUDA refuses it.
         let values = if values.is_empty() { &[0] } else { values };
+        let fresh = Tensor::from_slice(values, values.len(), &self.device)?;
+        self.keep_if_late(&fresh);
+        Ok(fresh)
+    }
+
+    /// As [`Gpu::upload`], of other numbers.
+    ///
+    /// # Errors
+    /// As [`Gpu::upload`].
+    pub(crate) fn upload_numbers(&self, values: &[f32]) -> Result<Tensor> {
+        recorded_memory::refuse("a copy to the GPU")?;
+        let values = if values.is_empty() { &[0.0] } else { values };
         let fresh = Tensor::from_slice(values, values.len(), &self.device)?;
         self.keep_if_late(&fresh);
         Ok(fresh)
@@ -307,6 +326,9 @@ impl Gpu {
     /// # Errors
     /// What the launcher says.
     pub(crate) fn fp8_gemm(&self, gemm: &Fp8Gemm) -> Result<bool> {
+        if GpuMechanism::Fp8Library.is_left_out() {
+            return Ok(false);
+        }
         let mut is_done = false;
         profile::launched(&*self.launcher, "fp8_gemm", || {
             is_done = self.launcher.fp8_gemm(gemm)?;

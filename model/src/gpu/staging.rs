@@ -8,7 +8,7 @@ use std::slice;
 
 use candle_core::{Result, bail};
 
-use super::page_lock::{PageLock, PageLocker};
+use super::page_lock::{PageLock, PageLocker, locked};
 
 /// Bytes that a buffer begins at a multiple of, and takes a multiple of: the largest page that a system has, so that no page is locked for
 /// two buffers.
@@ -17,7 +17,7 @@ const PAGE: usize = 64 << 10;
 /// Memory that a launcher copies from and to; dropping it gives it back.
 pub struct StagingBuffer {
     /// Unlocked before the memory goes.
-    _lock: Option<Box<dyn PageLock>>,
+    lock: Option<Box<dyn PageLock>>,
     pages: WholePages,
     size: usize,
 }
@@ -65,8 +65,13 @@ impl StagingBuffer {
     /// More bytes than an address space has.
     pub fn new(locker: &dyn PageLocker, bytes: usize) -> Result<Self> {
         let pages = WholePages::new(bytes)?;
-        let lock = locker.lock(pages.start.as_ptr() as u64, pages.layout.size());
-        Ok(Self { _lock: lock, pages, size: bytes.max(1).next_multiple_of(8) })
+        let lock = locked(locker, pages.start.as_ptr() as u64, pages.layout.size());
+        Ok(Self { lock, pages, size: bytes.max(1).next_multiple_of(8) })
+    }
+
+    /// Whether its pages are locked.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// How many bytes there are.

@@ -3,8 +3,8 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::host_copies::{CopyMark, CopyStart, HostCopies, PlainCopies};
-use super::page_lock::{PageLock, PageLocker};
-use super::{Gpu, address};
+use super::page_lock::{PageLock, PageLocker, locked};
+use super::{Gpu, address, recorded_memory};
 
 /// What copies between the memory of `device` and the host's. Where there is no GPU both are one memory, and a copy is done when
 /// the call returns.
@@ -12,6 +12,7 @@ use super::{Gpu, address};
 /// # Errors
 /// A device that this build has no kernels for, or what it says.
 pub fn host_copies(device: &Device) -> Result<Box<dyn HostCopies>> {
+    recorded_memory::refuse("a copy beside the work")?;
     match Gpu::at(device)? {
         Some(gpu) => gpu.launcher.copies(),
         None => Ok(Box::new(PlainCopies)),
@@ -21,7 +22,7 @@ pub fn host_copies(device: &Device) -> Result<Box<dyn HostCopies>> {
 /// A contiguous tensor of the host with its pages locked where they can be.
 pub struct LockedTensor {
     /// Unlocked before the tensor's memory goes.
-    _lock: Option<Box<dyn PageLock>>,
+    lock: Option<Box<dyn PageLock>>,
     tensor: Tensor,
 }
 
@@ -39,10 +40,15 @@ impl LockedTensor {
         }
         let bytes = bytes_of(&tensor);
         let lock = match bytes >= Self::LEAST {
-            true => locker.lock(address(&tensor)?, bytes),
+            true => locked(locker, address(&tensor)?, bytes),
             false => None,
         };
-        Ok(Self { _lock: lock, tensor })
+        Ok(Self { lock, tensor })
+    }
+
+    /// Whether its pages are locked.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The tensor.

@@ -200,7 +200,7 @@ pub fn log_probs_backward(
     });
     if let Some(gpu) = Gpu::of(&logits.values)? {
         let out = if dtype == DType::F32 { logits.values.clone() } else { gpu.unwritten((n, vocab), dtype)? };
-        let (targets, d) = (gpu.upload(targets)?, Tensor::from_slice(d, d.len(), gpu.device())?);
+        let (targets, d) = (gpu.upload(targets)?, gpu.upload_numbers(d)?);
         let arguments = [
             pointer(&out)?,
             pointer(&logits.values)?,

@@ -181,10 +181,7 @@ impl RopeTable {
 
     /// cos and sin on a GPU.
     pub(super) fn on(&self, gpu: &Gpu) -> Result<[Tensor; 2]> {
-        uploaded(&self.uploaded, || {
-            let upload = |x: &[f32]| Tensor::from_slice(x, x.len(), gpu.device());
-            Ok([upload(&self.cos)?, upload(&self.sin)?])
-        })
+        uploaded(&self.uploaded, || Ok([gpu.upload_numbers(&self.cos)?, gpu.upload_numbers(&self.sin)?]))
     }
 
     fn rotate_slice<T: Real>(

@@ -16,7 +16,7 @@ use super::read::{WeightFiles, not_finite};
 use super::streamed::StreamedTensor;
 use crate::architecture::TensorSpec;
 use crate::error::ModelError;
-use crate::gpu::{DeviceMark, Gpu, StagingBuffer, address, bytes_of};
+use crate::gpu::{DeviceMark, Gpu, GpuMechanism, StagingBuffer, address, bytes_of};
 
 /// Bytes of a piece: enough for a copy to run at the bus's rate, and whole blocks of every format.
 const PIECE: usize = 1 << 20;
@@ -70,13 +70,16 @@ enum LoadTrouble {
 }
 
 impl<'f> StagedWeights<'f> {
-    /// Of these files, for a GPU; `None` for a device whose memory is the host's.
+    /// Of these files, for a GPU; `None` for a device whose memory is the host's, or where tensors are to come one by one.
     pub(crate) fn new(
         files: &'f WeightFiles,
         dtype: DType,
         device: &Device,
     ) -> Result<Option<Self>, ModelError> {
         let Some(gpu) = Gpu::at(device)? else { return Ok(None) };
+        if GpuMechanism::StagedLoading.is_left_out() {
+            return Ok(None);
+        }
         let is_known = matches!(dtype, DType::BF16 | DType::F16 | DType::F32);
         let (sources, tensors, pieces) = (Vec::new(), Vec::new(), Vec::new());
         let fresh = Self { files, gpu, dtype, sources, tensors, pieces };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use candle_core::{DType, Device};
 use selfplay_model::cpu::storage::with_slice;
 use selfplay_model::decoder::{DecodeGraphs, DeviceStep};
-use selfplay_model::gpu::{Gpu, GpuMemory, memory, memory_now};
+use selfplay_model::gpu::{Gpu, GpuMechanism, GpuMemory, memory, memory_now};
 use selfplay_model::ops::draw::RowDraw;
 use selfplay_model::{Decoder, KvCache, KvFormat, PageCopy};
 
@@ -268,7 +268,7 @@ impl Backend for NativeBackend<'_> {
     }
 
     fn runs_ahead(&self) -> bool {
-        self.runs_ahead
+        self.runs_ahead && !GpuMechanism::StepsAhead.is_left_out()
     }
 
     fn device_idle(&self) -> Option<Duration> {

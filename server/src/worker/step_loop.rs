@@ -40,7 +40,7 @@ pub(crate) fn start(policy: ServedPolicy, turn: DeviceTurn) -> io::Result<(Polic
     };
     let name = format!("serve {}", policy.name);
     let thread = thread::Builder::new().name(name).spawn(move || {
-        let work = AssertUnwindSafe(|| run(&policy, turn, &receiver, &of_thread));
+        let work = AssertUnwindSafe(|| run(policy, turn, &receiver, &of_thread));
         if catch_unwind(work).is_err() {
             // The panic's own message was printed. Its jobs' channels are closed, and their requests end with 500.
             of_thread.is_lost.store(true, Ordering::Relaxed);
@@ -50,15 +50,32 @@ pub(crate) fn start(policy: ServedPolicy, turn: DeviceTurn) -> io::Result<(Polic
     Ok((PolicyHandle { shape, gauges, commands, next, outstanding }, thread))
 }
 
-fn run(policy: &ServedPolicy, turn: DeviceTurn, commands: &Receiver<WorkerCommand>, gauges: &WorkerGauges) {
+fn run(policy: ServedPolicy, turn: DeviceTurn, commands: &Receiver<WorkerCommand>, gauges: &WorkerGauges) {
+    answer(&policy, &turn, commands, gauges);
+    // What a thread gives back while another one records a step would become a part of the recording.
+    let _turn = turn.take();
+    drop(policy);
+}
+
+/// Answers until nobody is left to ask.
+fn answer(
+    policy: &ServedPolicy,
+    turn: &DeviceTurn,
+    commands: &Receiver<WorkerCommand>,
+    gauges: &WorkerGauges,
+) {
     let backend = NativeBackend::new(&policy.decoder)
         .with_step(Some(policy.capacity.rows), Some(policy.capacity.token_budget));
     let codec: &selfplay_model::Codec = &policy.codec;
     let engine = Engine::new(Box::new(backend), codec, policy.capacity);
-    let mut work = StepLoop { engine, turn, jobs: HashMap::new(), requests: HashMap::new(), gauges };
+    let (jobs, requests) = (HashMap::new(), HashMap::new());
+    let mut work = StepLoop { engine, turn: turn.clone(), jobs, requests, gauges };
     while work.take_commands(commands) {
         work.step();
     }
+    // The cache goes back in a turn as well.
+    let _turn = turn.take();
+    drop(work);
 }
 
 /// A job that the engine works on.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, result::event};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream};
 use candle_core::cuda_backend::cudarc::nccl::{result, sys};
 use candle_core::{DType, Device};
 
@@ -184,8 +184,8 @@ impl Library for Cuda {
         self.order()?;
         let done = self.exchanging.record_event(None).map_err(failed)?;
         loop {
-            // SAFETY: the event lives until the loop ends.
-            if unsafe { event::query(done.cu_event()) }.is_ok() {
+            // Not ready is no error; what ended the device's work is, and would be waited for without end.
+            if done.try_is_complete().map_err(failed)? {
                 return Ok(());
             }
             self.check_peers()?;
