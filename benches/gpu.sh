@@ -33,7 +33,8 @@
 # The host's share with long prompts and in mixed steps, one by one beside begun ahead, in two minutes: sample profile-sample table.
 # More rows: rows-1024 rows-2048 table.
 # Several GPUs in one command: ranks table (RANKS="2 8" says how many, LAUNCHER=mpirun|torchrun|srun how they are started).
-# Hopper's own kernels, old way against new, in three minutes: check kernels table. With SELFPLAY_HOPPER=all, whole steps: sample train.
+# Hopper's own kernels, old way against new, in three minutes: check kernels table. Whole steps (sample train) use those that the GPU has
+# shown to be right and faster, which its first command tries, as a run does; SELFPLAY_HOPPER=none or =all beside it shows what they are worth.
 # On a card of 80 GB: check kernels reference train-offload train-offload-gradients sample sample-fp8 sample-fp8-kv score table.
 #
 # Needs the binary (cargo build --release --features cuda), python3 with torch and transformers for the peers, no network.

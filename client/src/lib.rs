@@ -47,7 +47,7 @@ pub use error::ClientError;
 pub use generate::{GenerateAnswer, GenerateRequest};
 pub use options::GenerationOptions;
 pub use probe::{ProbeAnswer, ProbeCall};
-pub use program::{CommandFailure, Process, Reply, UserProgram, kill_group};
+pub use program::{CommandFailure, Process, Reply, UserProgram, has_exited, kill_group};
 pub use request::JsonRequest;
 pub use secret::Secret;
 pub use settings::ClientSettings;

@@ -18,6 +18,7 @@
 //! card/        a model's README.md                     push/       a model into a repository of a hub
 //! init/        a first recipe from a few answers       doctor/     what of a machine works
 //! command_line/  examples and completions of all commands      built        what the binary was built with
+//! hopper/      kernels for compute capability 9.0: tried, kept, chosen
 //! differing   which settings an output was begun with, and are others now
 //! own_names    names by which a command knows its own files    secrets     what looks like a token
 //! ```
@@ -138,6 +139,7 @@ mod doctor;
 pub mod error;
 mod evaluate;
 mod flags;
+mod hopper;
 mod hub;
 mod init;
 mod inputs;

@@ -1,14 +1,17 @@
-//! Lists the kernels by name, for the launcher and the tests' emulator. With the feature `cuda`, compiles them to one image of
-//! machine code and PTX.
+//! Lists the kernels by name, for the launcher and the tests' emulator, with a number for their sources. With the feature `cuda`,
+//! compiles them to one image of machine code and PTX.
 //!
 //! At build time, not by NVRTC at run time: candle's own kernels need nvcc at build time already, so that nothing more has
 //! to be installed; a mistake in a kernel is a build error on any machine, with or without a GPU; and a run starts
 //! without a compiler and without a cache.
 
 mod kernel_names;
+mod source_hash;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use source_hash::SourceHash;
 
 /// Where the kernels' sources are.
 const SOURCES: &str = "src/gpu/cuda";
@@ -16,37 +19,57 @@ const SOURCES: &str = "src/gpu/cuda";
 fn main() {
     println!("cargo::rerun-if-changed=build/main.rs");
     println!("cargo::rerun-if-changed=build/kernel_names.rs");
+    println!("cargo::rerun-if-changed=build/source_hash.rs");
     println!("cargo::rerun-if-changed={SOURCES}");
     // Whether the image has the kernels for compute capability 9.0 alone (gpu/cuda/hopper.cuh).
     println!("cargo::rustc-check-cfg=cfg(selfplay_sm90a)");
     // Whether its kernels multiply in FP8 (gpu/cuda/common.cuh); for earlier capabilities they end in a trap, on later GPUs too.
     println!("cargo::rustc-check-cfg=cfg(selfplay_fp8)");
     let out_dir = std::env::var_os("OUT_DIR").map(PathBuf::from).unwrap_or_default();
-    if let Err(problem) = list(&out_dir.join("kernel_names.rs")) {
+    let image = out_dir.join("kernels.fatbin");
+    let has_cuda = std::env::var_os("CARGO_FEATURE_CUDA").is_some();
+    if has_cuda {
+        make_image(&image);
+    }
+    if let Err(problem) = list(&out_dir, has_cuda.then_some(&image)) {
         println!("cargo::error=the kernels' names: {problem}");
         std::process::exit(1);
     }
-    if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
-        return;
-    }
+}
+
+fn make_image(out: &Path) {
     for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH", "NVCC"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
-    if let Err(problem) = compile(&out_dir.join("kernels.fatbin")) {
+    if let Err(problem) = compile(out) {
         println!("cargo::error={problem}");
         std::process::exit(1);
     }
 }
 
-/// Writes the names as a Rust expression.
-fn list(out: &Path) -> std::io::Result<()> {
+/// Writes the names, and the number for sources and image, as Rust expressions.
+fn list(out_dir: &Path, image: Option<&PathBuf>) -> std::io::Result<()> {
+    let files = std::fs::read_dir(SOURCES)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = files.collect::<std::io::Result<Vec<PathBuf>>>()?;
+    files.sort();
+    let mut hash = SourceHash::new();
     let mut sources = Vec::new();
-    for entry in std::fs::read_dir(SOURCES)? {
-        sources.push(std::fs::read_to_string(entry?.path())?);
+    for file in files {
+        let source = std::fs::read_to_string(file)?;
+        hash.add(source.as_bytes());
+        sources.push(source);
+    }
+    if let Some(image) = image {
+        hash.add(&std::fs::read(image)?);
     }
     let names = kernel_names::kernel_names(&sources);
-    #[allow(clippy::disallowed_methods, reason = "a build script's output is no user's file")]
-    std::fs::write(out, format!("&{names:#?}"))
+    write(&out_dir.join("kernel_names.rs"), &format!("&{names:#?}"))?;
+    write(&out_dir.join("kernels_hash.rs"), &format!("{:?}", hash.digits()))
+}
+
+#[allow(clippy::disallowed_methods, reason = "a build script's output is no user's file")]
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::write(path, text)
 }
 
 fn compile(out: &Path) -> Result<(), String> {

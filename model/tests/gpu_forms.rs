@@ -2,6 +2,7 @@
 //! thread by an emulator. On a GPU, `benches/gpu.sh` makes the same comparisons at full size.
 
 mod gpu_steps;
+mod hopper_trial;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

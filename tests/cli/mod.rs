@@ -3,6 +3,7 @@
 mod first_hour;
 mod flags;
 mod help;
+mod kernels;
 mod messages;
 mod named_paths;
 mod streams;

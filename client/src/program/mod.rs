@@ -12,5 +12,5 @@ mod process;
 mod user_program;
 
 pub use failure::CommandFailure;
-pub use process::{Process, Reply, kill_group};
+pub use process::{Process, Reply, has_exited, kill_group};
 pub use user_program::UserProgram;

@@ -285,7 +285,7 @@ fn is_json(line: &[u8]) -> bool {
 }
 
 /// Whether the child has ended; it is not waited for.
-fn has_exited(child: &Child) -> bool {
+pub fn has_exited(child: &Child) -> bool {
     // SAFETY: `info` is a plain structure that the call fills in, and zeroes are a value of it.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;

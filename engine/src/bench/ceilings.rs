@@ -1,6 +1,7 @@
 //! The two rates that every floor is made of: a large copy and a large product.
 
 use candle_core::{DType, Device, Tensor};
+use selfplay_model::check::repeated_noise;
 use selfplay_model::linear::{NewModule, SumOrder};
 use selfplay_model::{Linear, Parameters};
 
@@ -55,12 +56,5 @@ pub(super) fn measure(device: &Device, dtype: DType, repeats: usize) -> Result<C
 
 /// A tensor whose rows are a random block, repeated.
 pub(super) fn random(rows: usize, columns: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    const BLOCK: usize = 64;
-    let make = || {
-        let block = selfplay_model::check::noise(&[BLOCK.min(rows.max(1)), columns], 3)?
-            .to_dtype(dtype)?
-            .to_device(device)?;
-        block.repeat((rows.div_ceil(BLOCK), 1))?.narrow(0, 0, rows)?.contiguous()?.copy()
-    };
-    make().map_err(fault)
+    repeated_noise(rows, columns, dtype, device).map_err(fault)
 }

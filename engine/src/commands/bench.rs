@@ -19,6 +19,7 @@ use crate::commands::print;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::plan::memory_check::too_large;
 use crate::recipe::WeightDType;
 
@@ -173,6 +174,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     };
     if let Some(check) = only {
         return run_contact(&bench, check, &mut |line| print(line));
+    }
+    if parts.iter().any(|part| !matches!(part, BenchPart::Check | BenchPart::Kernels)) {
+        // As a run computes; these two compare all kernels, whatever is taken.
+        hopper::take(&bench.device, None)?;
     }
     bench.measure_ceilings()?;
     let ceilings = bench.ceilings;

@@ -9,6 +9,7 @@ use crate::console::wrap::lines;
 use crate::doctor::{Finding, Health, examine};
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 
 /// Columns of a line of text.
 const WIDTH: usize = 80;
@@ -22,6 +23,14 @@ pub struct Args {
     /// One JSON object for programs
     #[arg(long)]
     pub json: bool,
+    /// Try this GPU's own kernels again
+    ///
+    /// Those of compute capability 9.0. What they show is kept for runs to come.
+    #[arg(long, conflicts_with = "kernel_trial")]
+    pub try_kernels: bool,
+    /// What the process does that tries them.
+    #[arg(long, hide = true)]
+    pub kernel_trial: bool,
 }
 
 /// Runs the command.
@@ -29,7 +38,10 @@ pub struct Args {
 /// # Errors
 /// Status 1 where something that is needed is broken, after the report.
 pub fn run(args: &Args, common: &Common) -> Result<()> {
-    let findings = examine(common.device);
+    if args.kernel_trial {
+        return hopper::try_here(common.device);
+    }
+    let findings = examine(common.device, args.try_kernels)?;
     let broken: Vec<&str> =
         findings.iter().filter(|one| one.health == Health::Broken).map(|one| one.what).collect();
     if args.json {

@@ -10,6 +10,7 @@ use super::stage::flag;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::hub::Hub;
 use crate::inputs::compared_rows::{self, ComparedRow};
 use crate::inputs::judge_writer::load_preference_model;
@@ -63,6 +64,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     }
     let files = find_preference_model(&recipe, &Hub::default())?;
     let device = common.device.open()?;
+    hopper::take(&device, None)?;
     let place = preference_place(files.as_ref());
     let model = load_preference_model(place, &recipe.score.settings, &device)?;
     let outcomes = outcomes(&*model, &contests, &stop, &progress)

@@ -12,9 +12,11 @@ use crate::evaluate::against::{SuiteDifference, compare};
 use crate::evaluate::places::{self, EvaluatedPlace};
 use crate::evaluate::results::SuiteResults;
 use crate::evaluate::{
-    EvaluationSetting, SuiteData, SuiteSettings, check_folders, evaluate, fix_clock, open_suites, table,
+    EvaluationSetting, SuiteData, SuiteSettings, check_folders, earlier_kernels, evaluate, fix_clock,
+    open_suites, table,
 };
 use crate::flags::Common;
+use crate::hopper;
 use crate::recipe::{Purpose, load};
 use crate::report::suites::{differences_table, results_table};
 use crate::runtime::Runtime;
@@ -120,9 +122,11 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
         .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
     let progress = Progress::new(common.verbosity());
     fix_clock(&places, &suites, args.force)?;
+    let kernels = hopper::take(&runtime.device, earlier_kernels(&places, &suites, args.force))?;
     let setting = EvaluationSetting {
         device: &runtime.device,
         device_name: &runtime.device_name,
+        kernels,
         progress: &progress,
         stop: &stop,
         force: args.force,

@@ -10,6 +10,7 @@ use crate::chain::ChainText;
 use crate::commands::print;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::plan::device::{self, ByteSize};
 use crate::plan::rates::Rates;
 use crate::recipe::{Purpose, load};
@@ -47,6 +48,10 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
             "{}: --gpus and --sweep plan a run's recipe, one at a time; a link of a chain is planned as a recipe of its own",
             args.recipe.display()
         )));
+    }
+    if args.memory.is_none() && !for_cluster {
+        // Of this machine's own GPU it is known what a run takes.
+        hopper::take_kept(device);
     }
     let asked = PlanTarget {
         device,

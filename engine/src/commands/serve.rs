@@ -13,6 +13,7 @@ use crate::chain::dir::refuse_chain;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::hub::Hub;
 use crate::inputs::judge_writer::load_preference_model;
 use crate::inputs::{find_preference_model, preference_place};
@@ -110,6 +111,7 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     let progress = Progress::new(common.verbosity());
     let device = common.device.open()?;
     let (recipe, places) = places(args, common)?;
+    hopper::take(&device, None)?;
     let arena = Arena::new(preference_model(args, &recipe, &device)?, &args.votes)?;
     let policies = load_policies(&places, &device, &progress)?;
     let names: Vec<String> = policies.iter().map(|policy| policy.name.clone()).collect();

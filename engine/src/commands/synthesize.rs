@@ -7,6 +7,7 @@ use selfplay_model::template_clock as clock;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::recipe::{Purpose, load};
 use crate::runtime::Runtime;
 use crate::signals::StopFlag;
@@ -37,11 +38,13 @@ pub fn run(args: &Args, common: &Common) -> Result<()> {
     // A synthesis that goes on renders its templates at the time at which it began.
     let earlier = if args.force { None } else { synthesize::earlier_clock(&output) };
     clock::fix(&earlier.map_or_else(clock::now, Ok)?)?;
+    let earlier = if args.force { None } else { synthesize::earlier_settings(&output) };
     let stop = StopFlag::of_process()
         .map_err(|source| EngineError::failure(format!("signal handlers: {source}")))?;
     let setting = SynthesisSetting {
         device: &runtime.device,
         device_name: &runtime.device_name,
+        kernels: hopper::take(&runtime.device, hopper::earlier_of(earlier.as_ref()))?,
         progress: &Progress::new(common.verbosity()),
         stop: &stop,
         force: args.force,

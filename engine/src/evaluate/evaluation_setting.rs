@@ -1,6 +1,7 @@
 //! What an evaluation is given beside its models.
 
 use candle_core::Device;
+use selfplay_model::gpu::HopperKernels;
 
 use crate::console::progress::Progress;
 use crate::signals::StopFlag;
@@ -11,6 +12,8 @@ pub(crate) struct EvaluationSetting<'a> {
     pub(crate) device: &'a Device,
     /// `cpu` or `cuda:N`.
     pub(crate) device_name: &'a str,
+    /// Kernels for Hopper that operations take there.
+    pub(crate) kernels: HopperKernels,
     /// Standard error.
     pub(crate) progress: &'a Progress,
     /// Raised by SIGINT and SIGTERM.

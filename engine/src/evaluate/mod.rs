@@ -40,6 +40,9 @@ mod suites;
 pub(crate) mod table;
 mod work;
 
+use std::path::PathBuf;
+
+use selfplay_model::gpu::HopperKernels;
 use selfplay_model::template_clock;
 use serde_json::{Map, Value, json};
 
@@ -56,6 +59,7 @@ use self::suite::Suite;
 use self::table::SuiteEntry;
 use self::work::SuiteWork;
 use crate::error::Result;
+use crate::hopper;
 use crate::hub::Hub;
 use crate::recipe::Recipe;
 use crate::run::manifest::flatten;
@@ -154,6 +158,19 @@ pub(crate) fn fix_clock(places: &[EvaluatedPlace], suites: &[OpenSuite], force: 
     Ok(template_clock::fix(&earlier.map_or_else(template_clock::now, Ok)?)?)
 }
 
+/// The kernels for Hopper that an evaluation which goes on, or is finished, was begun with; `None` where there is none.
+pub(crate) fn earlier_kernels(
+    places: &[EvaluatedPlace],
+    suites: &[OpenSuite],
+    force: bool,
+) -> Option<HopperKernels> {
+    let mut folders =
+        places.iter().flat_map(|place| suites.iter().map(|open| place.folder.join(open.entry.name)));
+    let settings = |folder: PathBuf| results::earlier(&folder).or_else(|| store::earlier_settings(&folder));
+    let earlier = if force { None } else { folders.find_map(settings) };
+    hopper::earlier_of(earlier.as_ref())
+}
+
 /// What a suite's results depend on, by name.
 fn depends_on(
     recipe: &Recipe,
@@ -166,6 +183,9 @@ fn depends_on(
     let mut all = Map::new();
     all.insert("selfplay".to_owned(), env!("CARGO_PKG_VERSION").into());
     all.insert("device".to_owned(), setting.device_name.into());
+    if !setting.kernels.is_empty() {
+        all.insert(hopper::KERNELS_KEY.to_owned(), setting.kernels.to_string().into());
+    }
     all.insert("seed".to_owned(), recipe.seed.into());
     all.insert("model".to_owned(), policy.hashes()?.into());
     all.insert("data".to_owned(), open.data.clone().into());

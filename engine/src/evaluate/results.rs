@@ -78,6 +78,11 @@ pub(super) fn write_results(folder: &Path, results: &SuiteResults, outcome: &Sui
     write_json(&folder.join(RESULTS), results)
 }
 
+/// What the results of a suite that is finished depend on.
+pub(super) fn earlier(folder: &Path) -> Option<Map<String, Value>> {
+    read_json::<SuiteResults>(&folder.join(RESULTS)).ok().map(|results| results.depends_on)
+}
+
 /// The results of a suite that is finished.
 ///
 /// # Errors

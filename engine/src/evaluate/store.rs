@@ -43,8 +43,12 @@ struct StoredAnswer<T> {
 
 /// The time at which templates were rendered in an evaluation that is not finished.
 pub(super) fn earlier_clock(suite_folder: &Path) -> Option<String> {
-    let settings: Map<String, Value> = read_json(&suite_folder.join(PARTS).join(PARTS_SETTINGS)).ok()?;
-    settings.get(CLOCK)?.as_str().map(str::to_owned)
+    earlier_settings(suite_folder)?.get(CLOCK)?.as_str().map(str::to_owned)
+}
+
+/// What the answers of an evaluation that is not finished depend on.
+pub(super) fn earlier_settings(suite_folder: &Path) -> Option<Map<String, Value>> {
+    read_json(&suite_folder.join(PARTS).join(PARTS_SETTINGS)).ok()
 }
 
 impl AnswerStore {

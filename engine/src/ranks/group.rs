@@ -1,7 +1,8 @@
 //! All that the loop needs of the ranks, in one value; of a process by itself it does nothing and costs nothing. How ranks come to a
-//! piece of work is in `group/coming.rs`.
+//! piece of work is in `group/coming.rs`, how they come to the same kernels in `group/kernels.rs`.
 
 mod coming;
+mod kernels;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -116,6 +116,7 @@ pub fn make(
     manifest.held_out = parent.held_out;
     manifest.shard_prompts = parent.shard_prompts;
     manifest.template_clock.clone_from(&parent.template_clock);
+    manifest.hopper_kernels = parent.hopper_kernels;
     // With other [eval] keys every shared policy is measured again, so no iteration before is finished.
     let measured = !touches("eval.");
     if measured {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use selfplay_model::gpu::HopperKernels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +45,9 @@ pub struct Manifest {
     /// The time that chat templates read with `strftime_now`, the same for the whole run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_clock: Option<String>,
+    /// The kernels for Hopper that the run keeps to, where a GPU began it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hopper_kernels: Option<HopperKernels>,
     /// Where the run was branched from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branched_from: Option<BranchOrigin>,
@@ -92,6 +96,7 @@ impl Manifest {
             held_out: 0,
             shard_prompts: 1,
             template_clock: None,
+            hopper_kernels: None,
             branched_from: None,
             finished: Vec::new(),
         }
@@ -145,6 +150,12 @@ impl Manifest {
     pub fn iterations(&self) -> usize {
         let wanted = self.recipe.get("iterations").and_then(Value::as_u64);
         wanted.and_then(|wanted| usize::try_from(wanted).ok()).unwrap_or(0)
+    }
+
+    /// The kernels for Hopper that the run began with; `None` where no GPU began it. One from before they were recorded had none.
+    pub fn began_with(&self) -> Option<HopperKernels> {
+        let on_gpu = self.environment.device != "cpu";
+        self.hopper_kernels.or(on_gpu.then_some(HopperKernels::NONE))
     }
 
     /// Number of shards of each iteration that has a split.
@@ -323,6 +334,19 @@ mod tests {
             "name = \"x\"\niterations = 2\n[train]\nbeta = 0.001\nlora = {rank = 8}\n[ranks]\ntimeout = 5",
         );
         assert!(manifest.differing_keys(&elsewhere).is_empty());
+    }
+
+    #[test]
+    fn a_run_on_a_gpu_has_its_kernels_and_one_on_a_cpu_none_to_keep_to() {
+        let mut run = manifest();
+        assert_eq!(run.began_with(), None);
+        assert!(!serde_json::to_string(&run).unwrap().contains("hopper"), "a CPU's manifest is as it was");
+        run.environment.device = "cuda:0".to_owned();
+        assert_eq!(run.began_with(), Some(HopperKernels::NONE));
+        run.hopper_kernels = Some(HopperKernels::ALL);
+        let text = serde_json::to_string(&run).unwrap();
+        assert!(text.contains("\"hopper_kernels\":[\"products\",\"attention-64\","), "{text}");
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap().began_with(), Some(HopperKernels::ALL));
     }
 
     #[test]

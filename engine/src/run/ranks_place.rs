@@ -17,6 +17,7 @@
 //!     claims/iteration_01/     who has which shard: sample_00004.0, score_00004.0
 //!     claims/evaluation_01/    the same of held-out prompts; reference_01_NAME: of log-probs before a training
 //!     shared/evaluation_01/    what models say of held-out answers, until rank 0 has all of it
+//!     kernels_NNNN.json        on GPUs: the kernels for Hopper that a rank would take; kernels.json: those that all take
 //!     nccl_id                  where NCCL is used: how its ranks find each other
 //! ```
 
@@ -209,6 +210,16 @@ impl LaunchPlace {
     /// There once a rank has read what the run reads.
     pub(crate) fn ready(&self, rank: usize) -> PathBuf {
         self.root.join(format!("ready_{rank:04}.json"))
+    }
+
+    /// The kernels for Hopper that another rank than 0 would take.
+    pub(crate) fn kernels(&self, rank: usize) -> PathBuf {
+        self.root.join(format!("kernels_{rank:04}.json"))
+    }
+
+    /// Those that all ranks take.
+    pub(crate) fn agreed_kernels(&self) -> PathBuf {
+        self.root.join("kernels.json")
     }
 
     /// Which training, by the number of its work, a rank has come for last.

@@ -39,8 +39,12 @@ const FOLDERS: [&str; 2] = ["steps", "transcripts"];
 
 /// The time that templates read in an earlier process of this synthesis, where there was one.
 pub(crate) fn earlier_clock(folder: &Path) -> Option<String> {
-    let settings = settings(folder).ok()??;
-    settings.get(CLOCK_KEY)?.as_str().map(str::to_owned)
+    earlier_settings(folder)?.get(CLOCK_KEY)?.as_str().map(str::to_owned)
+}
+
+/// What an earlier process of this synthesis began with, where there was one.
+pub(crate) fn earlier_settings(folder: &Path) -> Option<Map<String, Value>> {
+    settings(folder).ok()?
 }
 
 /// The folder, locked while this lives.

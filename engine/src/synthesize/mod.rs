@@ -35,8 +35,9 @@ mod templates;
 use std::path::Path;
 
 use candle_core::Device;
+use selfplay_model::gpu::HopperKernels;
 
-pub(crate) use self::folder::earlier_clock;
+pub(crate) use self::folder::{earlier_clock, earlier_settings};
 
 use self::counts::SynthesisCounts;
 use self::folder::SynthesisFolder;
@@ -57,6 +58,8 @@ pub struct SynthesisSetting<'a> {
     pub device: &'a Device,
     /// Its name: `cpu` or `cuda:N`.
     pub device_name: &'a str,
+    /// Kernels for Hopper that its operations take there.
+    pub kernels: HopperKernels,
     /// Standard error.
     pub progress: &'a Progress,
     /// Raised by SIGINT and SIGTERM.

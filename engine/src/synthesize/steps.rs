@@ -21,6 +21,7 @@ use super::generator::{self, Asker, Generator};
 use super::question::{AskedCount, ModelQuestion, ModelReply};
 use super::templates::Templates;
 use crate::error::{EngineError, Result};
+use crate::hopper::KERNELS_KEY;
 use crate::hub::Hub;
 use crate::recipe::{Recipe, SynthesizeSection};
 
@@ -66,6 +67,9 @@ impl<'a> SynthesisSteps<'a> {
         all.insert("seed".to_owned(), recipe.seed.into());
         if self.generators.iter().any(|(_, generator)| generator.is_native()) {
             all.insert("device".to_owned(), self.setting.device_name.into());
+            if !self.setting.kernels.is_empty() {
+                all.insert(KERNELS_KEY.to_owned(), self.setting.kernels.to_string().into());
+            }
             all.insert(CLOCK_KEY.to_owned(), template_clock::now()?.into());
         }
         let keys = recipe.synthesize.as_ref().and_then(|section| serde_json::to_value(section).ok());

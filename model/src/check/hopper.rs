@@ -1,55 +1,77 @@
 //! The kernels for compute capability 9.0 alone, against the CPU's forms, and against themselves: the same bits in every run, and
-//! of a product's row in every batch.
+//! of a product's row in every batch. All of them together, or one among the others that every GPU has.
 
 use candle_core::{DType, Result, Tensor};
 
 use super::decoders::compare_steps;
 use super::operations::{InputSize, OperationChecks, ragged_batch};
 use super::{CheckTarget, Deviation, distance, noise};
-use crate::gpu::{Gpu, HopperKernels};
+use crate::gpu::{Gpu, HopperKernel, HopperKernels};
 use crate::linear::{Linear, NewModule, SumOrder};
 use crate::ops::attention::{Attention, Places};
 use crate::parameters::Parameters;
+
+/// Which of attention's results are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AttentionPasses {
+    Forward,
+    Both,
+}
+
+/// Whether the target has them.
+pub(super) fn has_hopper(target: &CheckTarget) -> Result<bool> {
+    Ok(target.run(|| Gpu::at(target.device()))?.is_some_and(|gpu| gpu.has_hopper()))
+}
+
+/// Compares one of them, beside the others that every GPU has; nothing where it doesn't run.
+///
+/// # Errors
+/// An operation that fails; a difference is no error.
+pub fn compare_hopper_kernel(
+    target: &CheckTarget,
+    kernel: HopperKernel,
+    size: InputSize,
+    seed: u64,
+) -> Result<Vec<Deviation>> {
+    if !has_hopper(target)? {
+        return Ok(Vec::new());
+    }
+    HopperKernels::only(kernel).run(|| {
+        let mut run = OperationChecks::new(target, size, seed);
+        let again = match kernel.head_dim() {
+            None => {
+                products(&mut run, size)?;
+                rows_alone(target, size, seed)?
+            }
+            Some(d) => {
+                let passes =
+                    if kernel.is_backward() { AttentionPasses::Both } else { AttentionPasses::Forward };
+                attention(&mut run, size, seed, d, passes)?;
+                runs_alike(target, size, seed, d)?
+            }
+        };
+        Ok([run.found, again].concat())
+    })
+}
 
 /// Compares all of them; none where they don't run. `seed` draws the inputs.
 ///
 /// # Errors
 /// An operation that fails; a difference is no error.
 pub fn compare_hopper(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<Deviation>> {
-    compare_hopper_kernels(target, size, seed, HopperKernels::ALL)
-}
-
-/// As [`compare_hopper`], of these alone; forward and backward of attention run one after the other, whichever is among them.
-///
-/// # Errors
-/// As [`compare_hopper`].
-pub fn compare_hopper_kernels(
-    target: &CheckTarget,
-    size: InputSize,
-    seed: u64,
-    kernels: HopperKernels,
-) -> Result<Vec<Deviation>> {
-    let gpu = target.run(|| Gpu::at(target.device()))?;
-    if !gpu.is_some_and(|gpu| gpu.has_hopper()) {
+    if !has_hopper(target)? {
         return Ok(Vec::new());
     }
-    let mut found = kernels.run(|| {
+    let mut found = HopperKernels::ALL.run(|| {
         let mut run = OperationChecks::new(target, size, seed);
-        let attends = kernels.attention || kernels.attention_backward;
-        if kernels.products {
-            products(&mut run, size)?;
-        }
-        if attends {
-            attention(&mut run, size, seed)?;
+        products(&mut run, size)?;
+        for d in [64, 128, 256] {
+            attention(&mut run, size, seed, d, AttentionPasses::Both)?;
         }
         let mut found = run.found;
-        if kernels.products {
-            found.extend(rows_alone(target, size, seed)?);
-        }
-        if attends {
-            found.extend(runs_alike(target, size, seed)?);
-        }
-        if kernels.products && size == InputSize::Large {
+        found.extend(rows_alone(target, size, seed)?);
+        found.extend(runs_alike(target, size, seed, 128)?);
+        if size == InputSize::Large {
             found.extend(compare_steps(target, seed)?);
         }
         Ok::<_, candle_core::Error>(found)
@@ -101,25 +123,31 @@ fn products(run: &mut OperationChecks, size: InputSize) -> Result<()> {
     Ok(())
 }
 
-/// Ragged rows after a prompt, windows and caps, all head sizes, several query heads to a key head and one.
-fn attention(run: &mut OperationChecks, size: InputSize, seed: u64) -> Result<()> {
+/// Ragged rows after a prompt, windows and caps, several query heads to a key head and one; heads of `d`.
+fn attention(
+    run: &mut OperationChecks,
+    size: InputSize,
+    seed: u64,
+    d: usize,
+    passes: AttentionPasses,
+) -> Result<()> {
     let batch = ragged_batch(if size == InputSize::Small { 290 } else { 1500 }, seed);
     let t = batch.tokens();
-    for d in [64, 128, 256] {
-        for (heads, kv_heads, window, softcap) in
-            [(4, 2, None, None), (2, 2, Some(9), Some(2.0)), (2, 1, Some(150), None), (2, 1, None, Some(5.0))]
-        {
-            let attention = of(d, heads, kv_heads, window, softcap);
-            let name =
-                format!("attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}");
-            let shapes: [&[usize]; 2] = [&[t, attention.width()], &[t, heads * d]];
-            run.compare_in(&[DType::BF16], &name, &shapes, |x| {
-                let places = Places::new(batch.layout());
-                let forward = attention.forward(&x[0], &places)?;
-                let d_qkv = attention.backward(&x[0], &forward, &x[1], &places)?;
-                Ok(vec![forward.output, forward.log_sums, d_qkv])
-            })?;
-        }
+    for (heads, kv_heads, window, softcap) in
+        [(4, 2, None, None), (2, 2, Some(9), Some(2.0)), (2, 1, Some(150), None), (2, 1, None, Some(5.0))]
+    {
+        let attention = of(d, heads, kv_heads, window, softcap);
+        let name = format!("attention, {heads}/{kv_heads} heads of {d}, window {window:?}, cap {softcap:?}");
+        let shapes: [&[usize]; 2] = [&[t, attention.width()], &[t, heads * d]];
+        run.compare_in(&[DType::BF16], &name, &shapes, |x| {
+            let places = Places::new(batch.layout());
+            let forward = attention.forward(&x[0], &places)?;
+            let mut found = vec![forward.output.clone(), forward.log_sums.clone()];
+            if passes == AttentionPasses::Both {
+                found.push(attention.backward(&x[0], &forward, &x[1], &places)?);
+            }
+            Ok(found)
+        })?;
     }
     Ok(())
 }
@@ -155,14 +183,14 @@ fn rows_alone(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<De
     Ok(found)
 }
 
-/// Attention twice: the same bits.
-fn runs_alike(target: &CheckTarget, size: InputSize, seed: u64) -> Result<Vec<Deviation>> {
+/// Attention over heads of `d` twice: the same bits.
+fn runs_alike(target: &CheckTarget, size: InputSize, seed: u64, d: usize) -> Result<Vec<Deviation>> {
     let batch = ragged_batch(if size == InputSize::Small { 290 } else { 1500 }, seed);
-    let attention = of(128, 2, 1, None, None);
+    let attention = of(d, 2, 1, None, None);
     let place =
         |shape: &[usize], seed: u64| noise(shape, seed)?.to_dtype(DType::BF16)?.to_device(target.device());
     let qkv = place(&[batch.tokens(), attention.width()], seed)?;
-    let d_output = place(&[batch.tokens(), 2 * 128], seed + 1)?;
+    let d_output = place(&[batch.tokens(), 2 * d], seed + 1)?;
     let results = || {
         target.run(|| {
             let places = Places::new(batch.layout());

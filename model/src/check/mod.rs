@@ -7,6 +7,8 @@
 mod decoders;
 mod fp8_library;
 mod hopper;
+mod hopper_timing;
+mod hopper_trial;
 mod memory;
 mod mixed_steps;
 mod operations;
@@ -17,7 +19,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 pub use self::decoders::{compare_captured, compare_decoders, compare_gradients, compare_steps};
 pub use self::fp8_library::compare_fp8_library;
-pub use self::hopper::{compare_hopper, compare_hopper_kernels};
+pub use self::hopper::{compare_hopper, compare_hopper_kernel};
+pub use self::hopper_timing::HopperTiming;
+pub use self::hopper_trial::{HopperTrial, hopper_sources, try_hopper};
 pub use self::memory::{compare_copies, compare_growing, compare_loading, compare_staging, compare_times};
 pub use self::mixed_steps::{compare_growth, compare_mixed};
 pub use self::operations::{InputSize, OperationGroup, compare_all, compare_group};
@@ -40,16 +44,23 @@ impl CheckTarget {
         }
     }
 
-    /// Runs `f` where operations on [`CheckTarget::device`] take their GPU forms.
+    /// Runs `f` where operations on [`CheckTarget::device`] take their GPU forms, and what they are to write is poisoned.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.run_plainly(|| {
+            poison(true);
+            let result = f();
+            poison(false);
+            result
+        })
+    }
+
+    /// As [`CheckTarget::run`], with memory as it comes: for timings.
+    fn run_plainly<R>(&self, f: impl FnOnce() -> R) -> R {
         let _emulation = match self {
             CheckTarget::Device(_) => None,
             CheckTarget::Emulator(launcher) => Some(emulate(launcher.clone())),
         };
-        poison(true);
-        let result = f();
-        poison(false);
-        result
+        f()
     }
 }
 
@@ -124,4 +135,14 @@ pub fn distance(got: &Tensor, want: &Tensor) -> Result<f64> {
     let off: f64 = got.iter().zip(&want).map(|(g, w)| (g - w) * (g - w)).sum();
     let size: f64 = want.iter().map(|w| w * w).sum();
     Ok((off / size.max(1e-30)).sqrt())
+}
+
+/// A tensor whose rows are a block of [`noise`], repeated: as much as a timing wants, without as many numbers drawn.
+///
+/// # Errors
+/// Out of memory.
+pub fn repeated_noise(rows: usize, columns: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    const BLOCK: usize = 64;
+    let block = noise(&[BLOCK.min(rows.max(1)), columns], 3)?.to_dtype(dtype)?.to_device(device)?;
+    block.repeat((rows.div_ceil(BLOCK), 1))?.narrow(0, 0, rows)?.contiguous()?.copy()
 }

@@ -396,6 +396,10 @@ impl Launcher for Cuda {
         Ok(Box::new(CudaCopies::beside(&self.stream)?))
     }
 
+    fn name(&self) -> Result<String> {
+        self.stream.context().name().w()
+    }
+
     fn has_hopper(&self) -> bool {
         self.has_hopper
     }

@@ -166,6 +166,14 @@ pub trait Launcher: PageLocker + Send + Sync {
         Ok(Box::new(PlainCopies))
     }
 
+    /// What the device's maker calls it.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn name(&self) -> Result<String> {
+        Ok("a stand-in for a GPU".to_owned())
+    }
+
     /// Whether the kernels for compute capability 9.0 alone run here.
     fn has_hopper(&self) -> bool {
         false
@@ -279,3 +287,6 @@ pub trait Captured: Send + Sync {
 
 /// All kernels by name: the build script reads the sources for them.
 pub const KERNELS: &[&str] = include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));
+
+/// A number for the kernels' sources and the image that was compiled from them, as 16 digits.
+pub const KERNELS_HASH: &str = include!(concat!(env!("OUT_DIR"), "/kernels_hash.rs"));

@@ -17,6 +17,7 @@ mod cuda_page_lock;
 mod cuda_range;
 mod growing_tensor;
 mod hopper;
+mod hopper_choice;
 mod host_copies;
 mod late_reads;
 pub(crate) mod launcher;
@@ -36,13 +37,14 @@ use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bai
 #[cfg(feature = "cuda")]
 pub use cuda::open;
 pub(crate) use growing_tensor::GrowingTensor;
-pub use hopper::HopperKernels;
 pub(crate) use hopper::zero_counts;
+pub use hopper::{HopperKernel, HopperKernels};
+pub use hopper_choice::HOPPER_VARIABLE;
 pub use host_copies::{CopyDone, CopyMark, CopyStart, HostCopies, PlainCopies};
 pub use late_reads::{LateRead, LateReads};
 pub use launcher::{
-    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, Launch, Launcher, Operand,
-    TILE_COLUMNS, TensorMap,
+    Argument, Captured, DeviceMark, Fp8Gemm, Gemm, HostMark, KERNELS, KERNELS_HASH, Launch, Launcher,
+    Operand, TILE_COLUMNS, TensorMap,
 };
 pub use left_out::GpuMechanism;
 pub use memory::{GpuMemory, memory, memory_now, take_peak};
@@ -166,6 +168,14 @@ impl Gpu {
     #[must_use]
     pub fn has_hopper(&self) -> bool {
         self.launcher.has_hopper()
+    }
+
+    /// What its maker calls it.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn name(&self) -> Result<String> {
+        self.launcher.name()
     }
 
     /// Room for a tensor that a kernel is about to write whole.

@@ -52,7 +52,7 @@ pub(crate) fn fixed_product(
     out: &Tensor,
     first: usize,
 ) -> Result<()> {
-    if HopperKernels::on(gpu)?.products && hopper::takes(x, weight, out, first)? {
+    if HopperKernels::on(gpu)?.products() && hopper::takes(x, weight, out, first)? {
         return hopper::product(gpu, x, weight, out, first);
     }
     let ((t, k), n) = (x.dims2()?, weight.dims2()?.0);

@@ -11,9 +11,9 @@ use clap::ValueEnum;
 use selfplay_model::check::{
     CheckTarget, Deviation, InputSize, MechanismReport, OperationGroup, compare_captured, compare_copies,
     compare_fp8_library, compare_gradients, compare_group, compare_growing, compare_growth,
-    compare_hopper_kernels, compare_loading, compare_mixed, compare_staging, compare_times,
+    compare_hopper_kernel, compare_loading, compare_mixed, compare_staging, compare_times,
 };
-use selfplay_model::gpu::{HopperKernels, NO_FP8, has_fp8};
+use selfplay_model::gpu::{HopperKernel, NO_FP8, has_fp8};
 use selfplay_trainer::Offload;
 
 use super::{Bench, fault};
@@ -48,10 +48,21 @@ pub enum ContactCheck {
     Fp8Pages,
     /// Hopper's products
     HopperProducts,
-    /// Hopper's attention, forward
-    HopperAttention,
-    /// Hopper's attention, backward
-    HopperAttentionBackward,
+    /// Hopper's attention, heads of 64
+    #[value(name = "hopper-attention-64")]
+    HopperAttention64,
+    /// Hopper's attention, heads of 128
+    #[value(name = "hopper-attention-128")]
+    HopperAttention128,
+    /// Hopper's attention, heads of 256
+    #[value(name = "hopper-attention-256")]
+    HopperAttention256,
+    /// The backward of Hopper's attention, heads of 64
+    #[value(name = "hopper-attention-backward-64")]
+    HopperAttentionBackward64,
+    /// The backward of Hopper's attention, heads of 128
+    #[value(name = "hopper-attention-backward-128")]
+    HopperAttentionBackward128,
     /// Page-locked memory, to the GPU and back
     PageLocks,
     /// Copies beside the work
@@ -104,8 +115,7 @@ impl ContactCheck {
     fn report(self, target: &CheckTarget, seed: u64) -> Result<MechanismReport> {
         let of = |found: Vec<Deviation>| MechanismReport { found, remark: None };
         let group = |group| compare_group(target, InputSize::Small, seed, group);
-        let hopper = |kernels| compare_hopper_kernels(target, InputSize::Small, seed, kernels);
-        let none = HopperKernels::NONE;
+        let hopper = |kernel| compare_hopper_kernel(target, kernel, InputSize::Small, seed).map(of_hopper);
         let has_fp8 = || target.run(|| has_fp8(target.device()));
         let report = match self {
             Self::EventTimes => compare_times(target),
@@ -124,11 +134,12 @@ impl ContactCheck {
             },
             Self::Fp8Library => compare_fp8_library(target, seed),
             Self::Fp8Pages => group(OperationGroup::Fp8Pages).map(of),
-            Self::HopperProducts => hopper(HopperKernels { products: true, ..none }).map(of_hopper),
-            Self::HopperAttention => hopper(HopperKernels { attention: true, ..none }).map(of_hopper),
-            Self::HopperAttentionBackward => {
-                hopper(HopperKernels { attention_backward: true, ..none }).map(of_hopper)
-            }
+            Self::HopperProducts => hopper(HopperKernel::Products),
+            Self::HopperAttention64 => hopper(HopperKernel::Attention64),
+            Self::HopperAttention128 => hopper(HopperKernel::Attention128),
+            Self::HopperAttention256 => hopper(HopperKernel::Attention256),
+            Self::HopperAttentionBackward64 => hopper(HopperKernel::AttentionBackward64),
+            Self::HopperAttentionBackward128 => hopper(HopperKernel::AttentionBackward128),
             Self::PageLocks => compare_staging(target),
             Self::CopiesBeside => compare_copies(target),
             Self::StagedLoading => {

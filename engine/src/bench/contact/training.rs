@@ -35,7 +35,7 @@ pub(super) fn offloaded(
             warmup_ratio: 0.0,
             max_grad_norm,
             batch_size: 4,
-            micro_batch_tokens: 64,
+            micro_batch_tokens: 64.into(),
             epochs: 2,
             checkpoint_every: 0,
             offload: Offload::None,

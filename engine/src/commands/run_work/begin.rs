@@ -5,6 +5,7 @@ use std::sync::Arc;
 use selfplay_model::template_clock as clock;
 
 use super::finish::{work, write_recipe};
+use super::kernels::settle_kernels;
 use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
 use crate::iteration::policy_share::is_never_whole;
@@ -34,9 +35,11 @@ pub(in crate::commands) fn begin(
     let time = clock::now()?;
     clock::fix(&time)?;
     let inputs = Inputs::read(&recipe, &[])?;
+    let kernels = settle_kernels(None, runtime, &ranks)?;
     let shares = if is_never_whole(&recipe, &inputs, &ranks) { ranks.world() } else { 1 };
     inputs.check_models(&recipe, runtime, shares)?;
     let mut manifest = fresh_manifest(&recipe, &inputs, runtime);
+    manifest.hopper_kernels = kernels;
     manifest.template_clock = inputs.reads_clock.then_some(time);
     run.create()?;
     let lock = RunLock::take(run)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use selfplay_model::template_clock as clock;
 
 use super::finish::{work, write_recipe};
+use super::kernels::settle_kernels;
 use crate::console::progress::Progress;
 use crate::error::{EngineError, Result};
 use crate::hub::HubPin;
@@ -61,6 +62,13 @@ pub(in crate::commands) fn go_on(
     let inputs = Inputs::read(&recipe, &manifest.hub)?;
     check_unchanged(&manifest.inputs, &inputs.files, !unchanged)?;
     manifest.check_prompts(&run.manifest_file(), inputs.training.iter().map(Vec::len))?;
+    let recorded = manifest.began_with();
+    let kernels = settle_kernels(recorded, runtime, &ranks)?;
+    if recorded.is_none() && kernels.is_some() {
+        // A CPU has begun the run: what its first GPU takes is kept from here on.
+        manifest.hopper_kernels = kernels;
+        manifest.write(&run.manifest_file()).map_err(|error| error.in_run(&directory))?;
+    }
     if !unchanged
         || manifest.inputs.len() < inputs.files.len()
         || manifest.prompts.len() < inputs.training.len()

@@ -7,6 +7,7 @@ use selfplay_model::template_clock as clock;
 use super::begin::begin;
 use super::finish::print_table;
 use super::go_on::{go_on, refuse_foreign};
+use super::kernels::{take_settled, tell_kernels};
 use crate::error::{EngineError, Result};
 use crate::inputs::Inputs;
 use crate::iteration::follow;
@@ -85,10 +86,12 @@ fn work_along(
     ranks: &Arc<Ranks>,
     settle: impl FnOnce(&mut Recipe) -> Result<()>,
 ) -> Result<()> {
+    tell_kernels(run, runtime, ranks)?;
     let work = ranks.next_work()?;
     if work == SharedWork::Finished {
         return Ok(());
     }
+    take_settled(runtime, ranks);
     ranks.enter("read the inputs");
     let manifest = Manifest::read(&run.manifest_file())?;
     let mut recipe = load(Some(&run.recipe_file()), &[], Purpose::Reread)?;

@@ -3,6 +3,7 @@
 mod begin;
 mod finish;
 mod go_on;
+mod kernels;
 mod launched;
 
 pub(super) use begin::begin;

@@ -11,8 +11,10 @@ mod parts;
 mod settings;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use candle_core::Device;
+use selfplay_model::gpu::HopperKernels;
 use selfplay_records::datasets::DataReport;
 
 pub(super) use output::Output;
@@ -24,6 +26,7 @@ use crate::console::progress::Progress;
 use crate::device::DeviceChoice;
 use crate::error::{EngineError, Result};
 use crate::flags::Common;
+use crate::hopper;
 use crate::recipe::{Override, Purpose, Recipe, Stage, load};
 use crate::run::events::Event;
 use crate::signals::StopFlag;
@@ -56,6 +59,8 @@ pub(super) struct StageCommand {
     pub(super) output: Output,
     pub(super) progress: Progress,
     device: DeviceChoice,
+    /// What its operations take, once the device is open.
+    kernels: OnceLock<HopperKernels>,
     stop: StopFlag,
 }
 
@@ -88,16 +93,22 @@ impl StageCommand {
             output,
             progress: Progress::new(common.verbosity()),
             device: common.device,
+            kernels: OnceLock::new(),
             stop,
         })
     }
 
-    /// The device of `--device`.
+    /// The device of `--device`, on which operations take the kernels for Hopper that an earlier command for the same output began with,
+    /// else those that this machine has shown to be right and faster.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When it is not there; a variable that names no kernels; a signal while they are tried.
     pub(super) fn device(&self) -> Result<Device> {
-        self.device.open()
+        let device = self.device.open()?;
+        let earlier = if self.output.force { None } else { parts::settings_of(&self.output.path) };
+        let kernels = hopper::take(&device, hopper::earlier_of(earlier.as_ref()))?;
+        self.kernels.get_or_init(|| kernels);
+        Ok(device)
     }
 
     /// What the results depend on: what every command's do, and some sections of the recipe.
@@ -109,6 +120,9 @@ impl StageCommand {
         settings.set("command", self.name);
         settings.set("selfplay", env!("CARGO_PKG_VERSION"));
         settings.set("device", self.device.to_string());
+        if let Some(kernels) = self.kernels.get().filter(|kernels| !kernels.is_empty()) {
+            settings.set(hopper::KERNELS_KEY, kernels.to_string());
+        }
         settings.set("seed", self.recipe.seed);
         settings.set("--iteration", self.iteration);
         settings.clock();

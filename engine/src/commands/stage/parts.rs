@@ -146,11 +146,15 @@ fn of_rows(file: &Path, error: EngineError) -> EngineError {
     }
 }
 
-/// One of the settings of the command whose finished parts lie beside `output`, where there are any.
-pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
+/// The settings of the command whose finished parts lie beside `output`, where there are any.
+pub(super) fn settings_of(output: &Path) -> Option<Map<String, Value>> {
     let bytes = read_regular(&folder_of(output).join(SETTINGS), u64::MAX).ok()?;
-    let settings: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
-    settings.get(key).cloned()
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// One of them.
+pub(super) fn setting(output: &Path, key: &str) -> Option<Value> {
+    settings_of(output)?.get(key).cloned()
 }
 
 /// That a folder which is there is one of ours, whole or killed at its beginning.

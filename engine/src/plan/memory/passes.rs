@@ -27,14 +27,15 @@ pub(in crate::plan) fn passing(models: &Models<'_>, settings: &TrainSettings) ->
     head_chunk(models, settings) + attention_sums(models, settings) + decoded + PROGRAM
 }
 
-/// What attention's backward adds its queries' gradients up in, where `SELFPLAY_HOPPER` chooses the kernels that do.
+/// What attention's backward adds its queries' gradients up in, where the kernel that does is chosen: by `SELFPLAY_HOPPER`, or by what this
+/// machine's GPU has shown.
 pub(super) fn attention_sums(models: &Models<'_>, settings: &TrainSettings) -> u64 {
     // What is wrong with the variable is reported where a GPU is used.
-    let is_chosen = HopperKernels::on_hopper().is_ok_and(|kernels| kernels.attention_backward);
-    if !models.on_gpu() || !is_chosen {
+    let (policy, tokens) = (models.policy, pass_tokens(settings));
+    let is_chosen = |kernels: HopperKernels| kernels.attention_backward(policy.head_dim);
+    if !models.on_gpu() || !HopperKernels::on_hopper().is_ok_and(is_chosen) {
         return 0;
     }
-    let (policy, tokens) = (models.policy, pass_tokens(settings));
     hopper_backward_bytes(policy.num_heads, policy.head_dim, models.policy_dtype, tokens)
 }
 

@@ -54,8 +54,9 @@ pub fn backward_bytes(
     dtype: DType,
     tokens: usize,
 ) -> Result<u64> {
-    let takes_it = Gpu::at(device)?
-        .map_or(Ok(false), |gpu| HopperKernels::on(&gpu).map(|kernels| kernels.attention_backward))?;
+    let takes_it = Gpu::at(device)?.map_or(Ok(false), |gpu| {
+        HopperKernels::on(&gpu).map(|kernels| kernels.attention_backward(head_dim))
+    })?;
     Ok(if takes_it { hopper_backward_bytes(heads, head_dim, dtype, tokens) } else { 0 })
 }
 
@@ -105,7 +106,9 @@ impl Attention {
         self.check(qkv, places.layout().tokens())?;
         let _operation = profile::operation("attention", || self.cost(qkv, places, 1.0));
         match Gpu::of(qkv)? {
-            Some(gpu) if HopperKernels::on(&gpu)?.attention && self.has_hopper_forward(qkv) => {
+            Some(gpu)
+                if HopperKernels::on(&gpu)?.attention(self.head_dim) && self.has_hopper_forward(qkv) =>
+            {
                 self.forward_hopper(&gpu, qkv, places)
             }
             Some(gpu) => self.forward_gpu(&gpu, qkv, places),
@@ -128,7 +131,10 @@ impl Attention {
         // Five products where the forward has two.
         let _operation = profile::operation("attention backward", || self.cost(qkv, places, 2.5));
         match Gpu::of(qkv)? {
-            Some(gpu) if HopperKernels::on(&gpu)?.attention_backward && self.has_hopper_backward(qkv) => {
+            Some(gpu)
+                if HopperKernels::on(&gpu)?.attention_backward(self.head_dim)
+                    && self.has_hopper_backward(qkv) =>
+            {
                 self.backward_hopper(&gpu, qkv, forward, d_output, places)
             }
             Some(gpu) => self.backward_gpu(&gpu, qkv, forward, d_output, places),
