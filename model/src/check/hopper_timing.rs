@@ -68,8 +68,8 @@ fn time_products(target: &CheckTarget, size: InputSize) -> Result<Vec<HopperTimi
         let inputs: Vec<Tensor> = linears.iter().map(|&(_, k)| values(rows, k)).collect::<Result<_>>()?;
         let timed = Timed { target, kernel: HopperKernel::Products, turns: turns(size) };
         found.push(timed.both(format!("a block's products, {rows} rows"), || {
-            let each = linears.iter().zip(&inputs);
-            each.map(|((linear, _), x)| linear.forward(&parameters, x, SumOrder::ByRow).map(drop)).collect()
+            let mut each = linears.iter().zip(&inputs);
+            each.try_for_each(|((linear, _), x)| linear.forward(&parameters, x, SumOrder::ByRow).map(drop))
         })?);
     }
     Ok(found)

@@ -130,6 +130,9 @@ fn whole_model(
     }
 }
 
+/// Holds what servers drew, and said of it, against our own log-probs.
+type Compare<'a> = dyn FnMut(&[DrawnResponse], &[Vec<f32>]) -> Result<(), EngineError> + 'a;
+
 /// The shard's candidates, with log-probs of ours in the place of the servers', which must not be far from them.
 fn rows_of(
     place: &dyn Workspace,
@@ -137,7 +140,7 @@ fn rows_of(
     settings: &SampleSettings,
     (prompts, ids): (&[Prompt], Vec<Vec<u32>>),
     drawn: Vec<DrawnResponse>,
-    compare: &mut dyn FnMut(&[DrawnResponse], &[Vec<f32>]) -> Result<(), EngineError>,
+    compare: &mut Compare<'_>,
 ) -> Result<Vec<Candidates>, EngineError> {
     let num_samples = settings.num_samples;
     let rows: Vec<PromptResponse> = drawn
