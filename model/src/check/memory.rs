@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use super::{CheckTarget, MechanismReport, distance, exact, noise};
 use crate::architecture::{ParameterKind, StoredDtype, TensorSpec};
 use crate::gpu::{
-    CopyStart, Gpu, GrowingTensor, LockedTensor, StagingBuffer, copy_to_device, copy_to_host, host_copies,
+    CopyStart, Gpu, GrowingTensor, LateReads, LockedTensor, StagingBuffer, copy_to_device, copy_to_host,
+    host_copies,
 };
 use crate::ops::elementwise::{add_assign, scale_assign, sum};
 use crate::weights::{StagedWeights, WeightFiles, safetensors};
@@ -19,6 +20,11 @@ fn gpu_of(target: &CheckTarget) -> Result<Gpu> {
         Some(gpu) => Ok(gpu),
         None => bail!("there is no GPU"),
     }
+}
+
+/// So many numbers on a GPU, fewer on an emulator, which runs every thread for itself.
+fn count(device: &Device, on_gpu: usize) -> usize {
+    if device.is_cpu() { on_gpu >> 8 } else { on_gpu }
 }
 
 /// Several page-locked buffers are on their way to a GPU and back at a time, copy after copy over the same memory.
@@ -61,19 +67,19 @@ pub fn compare_staging(target: &CheckTarget) -> Result<MechanismReport> {
 /// # Errors
 /// As [`compare_staging`].
 pub fn compare_copies(target: &CheckTarget) -> Result<MechanismReport> {
-    const NUMBERS: usize = 1 << 20;
     const ROUNDS: usize = 6;
     target.run(|| {
         let device = target.device();
         let copies = host_copies(device)?;
-        let start = noise(&[NUMBERS], 3)?;
+        let numbers = count(device, 1 << 20);
+        let start = noise(&[numbers], 3)?;
         let host = |values: Tensor| LockedTensor::new(&*copies, values);
         let (mut down, mut up) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            down.push(host(Tensor::zeros(NUMBERS, DType::F32, &Device::Cpu)?)?);
-            up.push(host(noise(&[NUMBERS], 10 + round as u64)?)?);
+            down.push(host(Tensor::zeros(numbers, DType::F32, &Device::Cpu)?)?);
+            up.push(host(noise(&[numbers], 10 + round as u64)?)?);
         }
-        let (x, y) = (start.to_device(device)?.copy()?, Tensor::zeros(NUMBERS, DType::F32, device)?);
+        let (x, y) = (start.to_device(device)?.copy()?, Tensor::zeros(numbers, DType::F32, device)?);
         let mut marks = Vec::new();
         for (down, up) in down.iter().zip(&up) {
             // Powers of two: exact.
@@ -106,37 +112,62 @@ pub fn compare_copies(target: &CheckTarget) -> Result<MechanismReport> {
     })
 }
 
+/// Numbers that are read when the GPU has been given more to do, each as it was when its read began.
+///
+/// # Errors
+/// As [`compare_staging`].
+pub fn compare_late_reads(target: &CheckTarget) -> Result<MechanismReport> {
+    const ROUNDS: usize = 5;
+    target.run(|| {
+        let numbers = count(target.device(), 1 << 16);
+        let mut want = noise(&[numbers], 4)?;
+        let x = want.to_device(target.device())?.copy()?;
+        let (mut reads, mut begun, mut found) = (LateReads::default(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            // Powers of two: exact.
+            scale_assign(&x, 0.5)?;
+            begun.push(reads.start(&x)?);
+        }
+        for (round, read) in begun.into_iter().enumerate() {
+            want = (want * 0.5)?;
+            let got = Tensor::from_vec(reads.finish(read)?, numbers, &Device::Cpu)?;
+            found.push(exact(format!("what was read of round {round}"), DType::F32, distance(&got, &want)?));
+        }
+        Ok(MechanismReport { found, remark: None })
+    })
+}
+
 /// A tensor that grows where it stands, gives its memory back and grows again.
 ///
 /// # Errors
 /// As [`compare_staging`].
 pub fn compare_growing(target: &CheckTarget) -> Result<MechanismReport> {
-    /// 64 KiB to a row: a driver's piece is some tens of rows.
-    const COLUMNS: usize = 1 << 14;
     const MOST: usize = 300;
     target.run(|| {
         let device = target.device();
         if !GrowingTensor::is_supported(device)? {
             return Ok(MechanismReport::absent("this driver maps no memory to addresses, or it is left out"));
         }
-        let mut growing = GrowingTensor::new(MOST, &[COLUMNS], DType::F32, device)?;
+        // 64 KiB to a row of a GPU: a driver's piece is some tens of rows.
+        let columns = count(device, 1 << 14);
+        let mut growing = GrowingTensor::new(MOST, &[columns], DType::F32, device)?;
         let address = crate::gpu::address(growing.tensor())?;
         let (mut rows, mut found) = (0, Vec::new());
-        let mut want = Tensor::zeros((0, COLUMNS), DType::F32, &Device::Cpu)?;
+        let mut want = Tensor::zeros((0, columns), DType::F32, &Device::Cpu)?;
         let mut grow = |growing: &mut GrowingTensor, to: usize, rows: &mut usize, want: &mut Tensor| {
             if !growing.grow_to(to)? {
-                bail!("no memory for {to} rows of 64 KiB")
+                bail!("no memory for {to} rows of {columns} numbers")
             }
             // The new rows hold zeros, the old ones what they held.
-            let fresh = Tensor::zeros((to - *rows, COLUMNS), DType::F32, &Device::Cpu)?;
+            let fresh = Tensor::zeros((to - *rows, columns), DType::F32, &Device::Cpu)?;
             *want = if *rows == 0 { fresh } else { Tensor::cat(&[&*want, &fresh], 0)? };
             *rows = to;
             let whole = growing.tensor().narrow(0, 0, to)?;
             // A copy to the host would take all addresses, also those without memory.
-            let zeros = Tensor::zeros((to, COLUMNS), DType::F32, device)?;
+            let zeros = Tensor::zeros((to, columns), DType::F32, device)?;
             let apart = |want: &Tensor| distance(&sum(&whole, &zeros)?, want);
             found.push(exact(format!("{to} rows, grown"), DType::F32, apart(want)?));
-            let more = noise(&[to, COLUMNS], to as u64)?;
+            let more = noise(&[to, columns], to as u64)?;
             add_assign(&whole, &more.to_device(device)?)?;
             *want = (&*want + more)?;
             found.push(exact(format!("{to} rows, written"), DType::F32, apart(want)?));
@@ -147,7 +178,7 @@ pub fn compare_growing(target: &CheckTarget) -> Result<MechanismReport> {
         }
         if !device.is_cpu() {
             growing.shrink_to(0)?;
-            (rows, want) = (0, Tensor::zeros((0, COLUMNS), DType::F32, &Device::Cpu)?);
+            (rows, want) = (0, Tensor::zeros((0, columns), DType::F32, &Device::Cpu)?);
             grow(&mut growing, 100, &mut rows, &mut want)?;
         }
         let moved = f64::from(u8::from(crate::gpu::address(growing.tensor())? != address));
@@ -201,7 +232,7 @@ pub fn compare_loading(target: &CheckTarget, folder: &Path) -> Result<MechanismR
 pub fn compare_times(target: &CheckTarget) -> Result<MechanismReport> {
     target.run(|| {
         let gpu = gpu_of(target)?;
-        let x = noise(&[1 << 20], 5)?.to_device(target.device())?.copy()?;
+        let x = noise(&[count(target.device(), 1 << 20)], 5)?.to_device(target.device())?.copy()?;
         scale_assign(&x, 1.0)?;
         gpu.mark()?.wait()?;
         let host = Instant::now();

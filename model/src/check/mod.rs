@@ -22,7 +22,9 @@ pub use self::fp8_library::compare_fp8_library;
 pub use self::hopper::{compare_hopper, compare_hopper_kernel};
 pub use self::hopper_timing::HopperTiming;
 pub use self::hopper_trial::{HopperTrial, hopper_sources, try_hopper};
-pub use self::memory::{compare_copies, compare_growing, compare_loading, compare_staging, compare_times};
+pub use self::memory::{
+    compare_copies, compare_growing, compare_late_reads, compare_loading, compare_staging, compare_times,
+};
 pub use self::mixed_steps::{compare_growth, compare_mixed};
 pub use self::operations::{InputSize, OperationGroup, compare_all, compare_group};
 use crate::gpu::{Launcher, emulate, poison};

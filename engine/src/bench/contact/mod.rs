@@ -11,7 +11,8 @@ use clap::ValueEnum;
 use selfplay_model::check::{
     CheckTarget, Deviation, InputSize, MechanismReport, OperationGroup, compare_captured, compare_copies,
     compare_fp8_library, compare_gradients, compare_group, compare_growing, compare_growth,
-    compare_hopper_kernel, compare_loading, compare_mixed, compare_staging, compare_times,
+    compare_hopper_kernel, compare_late_reads, compare_loading, compare_mixed, compare_staging,
+    compare_times,
 };
 use selfplay_model::gpu::{HopperKernel, NO_FP8, has_fp8};
 use selfplay_trainer::Offload;
@@ -65,6 +66,8 @@ pub enum ContactCheck {
     HopperAttentionBackward128,
     /// Page-locked memory, to the GPU and back
     PageLocks,
+    /// Numbers that are read when more work was begun
+    LateReads,
     /// Copies beside the work
     CopiesBeside,
     /// Weights that are read into page-locked memory
@@ -141,6 +144,7 @@ impl ContactCheck {
             Self::HopperAttentionBackward64 => hopper(HopperKernel::AttentionBackward64),
             Self::HopperAttentionBackward128 => hopper(HopperKernel::AttentionBackward128),
             Self::PageLocks => compare_staging(target),
+            Self::LateReads => compare_late_reads(target),
             Self::CopiesBeside => compare_copies(target),
             Self::StagedLoading => {
                 let folder = Scratch::new(self)?;
