@@ -88,7 +88,7 @@ pub struct SampleSettings {
     /// On a GPU: products in a fixed order, somewhat slower, so that a candidate's bits don't depend on its batch. On a
     /// CPU they never do.
     pub batch_invariant: bool,
-    /// Candidates that run at the same time at most. Absent: 64 on a CPU; on a GPU 1024 where its memory holds the keys and values of so many responses of `max_new_tokens`, and the policy is not in four bits, else 512.
+    /// Candidates that run at the same time at most; by default 1024 on a GPU whose memory holds the keys and values of so many responses of `max_new_tokens`, where the policy is not in four bits. Absent: 64 on a CPU, 512 or 1024 on a GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65_536))]
     pub max_batch_rows: Option<usize>,
