@@ -10,9 +10,9 @@ struct PagedTensor {
 extern "C" __global__ void copy_pages(const PagedTensor* __restrict__ tensors, const uint32_t* __restrict__ copies) {
     const PagedTensor tensor = tensors[blockIdx.y];
     const uint32_t from = copies[2 * blockIdx.x], to = copies[2 * blockIdx.x + 1];
-    const Vec<float>* source = reinterpret_cast<const Vec<float>*>(tensor.address + from * tensor.page_bytes);
-    Vec<float>* target = reinterpret_cast<Vec<float>*>(tensor.address + to * tensor.page_bytes);
-    const int count = (int)(tensor.page_bytes / sizeof(Vec<float>));
+    const float* __restrict__ source = reinterpret_cast<const float*>(tensor.address + from * tensor.page_bytes);
+    float* __restrict__ target = reinterpret_cast<float*>(tensor.address + to * tensor.page_bytes);
+    const int count = (int)(tensor.page_bytes / sizeof(float));
 #pragma unroll 4
-    for (int i = threadIdx.x; i < count; i += blockDim.x) target[i] = source[i];
+    for (int i = threadIdx.x * Vec<float>::N; i < count; i += blockDim.x * Vec<float>::N) store_vec(target + i, load_vec(source + i));
 }
