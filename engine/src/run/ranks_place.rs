@@ -192,10 +192,13 @@ impl RanksPlace {
     }
 }
 
-/// Whether a launch writes a file of this name beside its own folder.
+/// Whether a launch writes a file of this name beside its own folder, or the file system keeps one by it that was removed while it was open.
 fn is_file_name(name: &str) -> bool {
     let hello = name.strip_prefix("hello_").and_then(|rest| rest.strip_suffix(".json"));
-    matches!(name, "lock" | "launch.json") || hello.is_some_and(|rank| rank.len() >= 4 && is_digits(rank))
+    let is_kept = [".nfs", ".fuse_hidden"].iter().any(|start| name.starts_with(start));
+    matches!(name, "lock" | "launch.json")
+        || hello.is_some_and(|rank| rank.len() >= 4 && is_digits(rank))
+        || is_kept
 }
 
 impl LaunchPlace {
@@ -279,8 +282,14 @@ mod tests {
         place.refuse_foreign().unwrap();
         atomic::create_dir_all(place.root()).unwrap();
         place.refuse_foreign().unwrap();
-        for name in ["lock", "launch.json", "hello_0003.json", ".hello_0001.json.tmp-7", "a1f/rank_0000.json"]
-        {
+        for name in [
+            "lock",
+            "launch.json",
+            "hello_0003.json",
+            ".hello_0001.json.tmp-7",
+            ".nfs0000000000a1",
+            "a1f/rank_0000.json",
+        ] {
             let path = place.root().join(name);
             atomic::create_dir_all(path.parent().unwrap()).unwrap();
             atomic::write_bytes(&path, b"{}").unwrap();
