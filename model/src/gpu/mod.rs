@@ -123,8 +123,8 @@ pub fn start_profile(device: &Device) -> Result<ProfileRecording> {
 }
 
 /// What is wrong with a GPU without products in FP8.
-pub const NO_FP8: &str = "this GPU does not multiply in FP8, or this build has no kernels for it: Ada, Hopper and later ones do, in a build \
-     with CUDA_COMPUTE_CAP=89 or more";
+pub const NO_FP8: &str = "this GPU does not multiply in FP8, or this build has no kernels for it: GPUs of compute capability 8.9 and later \
+     do, in a build with CUDA_COMPUTE_CAP=89 or more";
 
 /// Whether a device computes products in FP8: on a CPU by numbers of f32 that mean the same.
 ///
