@@ -123,6 +123,8 @@ impl ScoreSection {
             endpoint: self.keys.endpoint.clone(),
             companion: self.keys.companion.clone(),
             members: self.keys.members.clone(),
+            // What its kind has anyway is a default also where it is written.
+            tau: self.keys.tau.filter(|&tau| self.keys.kind.default_tau() == Some(tau)),
             ..ScoreKeys::default()
         };
         let mut section = Self { model: self.model.clone(), settings: ScoreSettings::default(), keys };

@@ -33,6 +33,15 @@ pub enum PreferenceKind {
 }
 
 impl PreferenceKind {
+    /// The τ of a kind whose folder does not decide it, where a recipe gives none; `None` where the folder does, or there is no τ.
+    pub fn default_tau(self) -> Option<f64> {
+        match self {
+            Self::Gpm | Self::Hrc => Some(0.1),
+            Self::BradleyTerry => Some(1.0),
+            _ => None,
+        }
+    }
+
     /// The name that a recipe uses.
     pub fn name(self) -> &'static str {
         match self {
