@@ -26,8 +26,9 @@ pub(crate) fn try_here(device: DeviceChoice) -> Result<()> {
     if device == DeviceChoice::Cpu {
         return Err(EngineError::input(format!("{FLAG}: kernels are tried on a GPU: give --device cuda:N")));
     }
-    end_with_parent();
+    // A device that is not there is said, whoever waits for it; the work that may hang comes after.
     let target = CheckTarget::Device(device.open()?);
+    end_with_parent();
     let trials = try_hopper(&target, HopperKernels::ALL, InputSize::Large, SEED).map_err(ModelError::from)?;
     let text = serde_json::to_string(&HopperVerdict::of(&trials))
         .map_err(|error| EngineError::failure(format!("the verdict has no JSON form: {error}")))?;
