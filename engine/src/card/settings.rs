@@ -120,7 +120,7 @@ mod tests {
             ("kind = \"gpm\"\nmodel = \"m\"\ntau = 0.1", &["score.kind = \"gpm\"", model]),
             (
                 "kind = \"gpm\"\nmodel = \"m\"\ntau = 0.5\nmax_length = 77",
-                &["score.kind = \"gpm\"", model, "score.tau = 0.5", "score.max_length = 77"],
+                &["score.kind = \"gpm\"", "score.max_length = 77", model, "score.tau = 0.5"],
             ),
             ("kind = \"command\"\ncommand = [\"a\", \"--key=sk-1\"]", &["score.kind = \"command\""]),
             (
