@@ -41,7 +41,8 @@ fn a_signal_that_crosses_the_end_of_the_run_is_no_failure() {
         return;
     }
     let world = crate::run_world();
-    let child = start(mpirun(&world, 2, &run("crossed", &[])));
+    // Long enough to be seen at it.
+    let child = start(mpirun(&world, 2, &run("crossed", &["--set", "train.epochs=60"])));
     let pids = in_training(&world, "crossed", 2);
     until_there(&world.path("crossed/iteration_02/summary.json"));
     signal(pids[1], "-TERM");
