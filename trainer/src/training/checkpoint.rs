@@ -6,6 +6,7 @@
 //! is. The folder is made whole under
 //! another name and renamed: it is there whole, or not at all.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use selfplay_model::weights::safetensors::{self, NamedTensor, TensorFile};
@@ -238,7 +239,12 @@ impl<'a> TensorFiles<'a> {
 /// # Errors
 /// A folder that cannot be read.
 pub(crate) fn recorded_pass(folder: &Path) -> Result<Option<usize>, TrainError> {
-    let Some(found) = latest(folder)? else { return Ok(None) };
+    let found = match latest(folder) {
+        // Where a file is in the folder's place, whoever makes it says so.
+        Err(TrainError::Io { source, .. }) if source.kind() == ErrorKind::NotADirectory => None,
+        found => found?,
+    };
+    let Some(found) = found else { return Ok(None) };
     // What is wrong with the file is told by whoever reads all of it.
     let state = std::fs::read(found.path.join(STATE)).ok();
     let state: Option<CheckpointState> = state.and_then(|bytes| serde_json::from_slice(&bytes).ok());
