@@ -169,7 +169,7 @@ contact() {
             esac
         fi
         tenths=$((($(date +%s%N) - start) / 100000000))
-        printf '%-8s%-28s%4d.%d s  %s\n' "$word" "$name" $((tenths / 10)) $((tenths % 10)) "$remark" | tee -a "$out/contact.txt"
+        printf '%-8s%-30s%4d.%d s  %s\n' "$word" "$name" $((tenths / 10)) $((tenths % 10)) "$remark" | tee -a "$out/contact.txt"
     done
     rmdir "$out/contact" 2>/dev/null
     ((faulty == 0))
