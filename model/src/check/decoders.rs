@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use serde_json::{Value, json};
 
 use super::{CheckTarget, Deviation, distance, exact, noise};
-use crate::architecture::{Architecture, Family, QkNorm};
+use crate::architecture::{Architecture, Family};
 use crate::batch::PackedBatch;
 use crate::decoder::{DecodeGraphs, Decoder, DeviceStep, FedToken, KeepPlan, LoadOptions};
 use crate::gradients::Gradients;
@@ -141,7 +141,6 @@ fn compare_families(target: &CheckTarget, seed: u64, families: &[&'static Family
     for &family in families {
         for dtype in [DType::F32, DType::BF16] {
             let (cpu, on_target) = decoders(target, family, dtype, seed)?;
-            let is_over_all_heads = cpu.architecture().qk_norm == Some(QkNorm::AllHeads);
             let want = results(&cpu)?;
             let got = target.run(|| results(&on_target))?;
             for ((name, got), (_, want)) in got.iter().zip(&want) {
@@ -157,12 +156,9 @@ fn compare_families(target: &CheckTarget, seed: u64, families: &[&'static Family
                         // gradient is 0 but for rounding and rope, has no digits left.
                         (_, false) => 3e-2,
                         (_, true) if name.contains("k_proj.bias") => 1.0,
-                        // Each of their numbers is a sum over tokens alone, not over heads, of terms that nearly cancel.
-                        (_, true)
-                            if is_over_all_heads && (name.contains("q_norm") || name.contains("k_norm")) =>
-                        {
-                            2e-1
-                        }
+                        // Each of their numbers is a sum over few terms that nearly cancel: rounding alone takes the emulator, whose
+                        // kernels agree within 7e-6 in f32, 0.03 to 0.18 away (heads) and 0.04 to 0.19 (over all heads) by seed.
+                        (_, true) if name.contains("q_norm") || name.contains("k_norm") => 2.5e-1,
                         (_, true) => 1e-1,
                     },
                 });
