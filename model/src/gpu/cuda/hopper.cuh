@@ -79,6 +79,15 @@ __device__ __forceinline__ void barrier_arrive(Barrier* barrier) {
 // what never comes then writes to address 0, and the launch ends with an illegal access, where it would keep the GPU for ever. A trap
 // would say more, but leaves the compiler in doubt whether a warp stays together; that costs a tenth of the backward's instructions.
 #define LONGEST_WAIT "8"
+// The end of a round of a wait that began at `since`: back to `again`, or, when it has come, on at `over`.
+#define AGAIN_OR_GIVE_UP                         \
+    "mov.u32 now, %%globaltimer_hi;\n"           \
+    "sub.u32 now, now, since;\n"                 \
+    "setp.ge.u32 late, now, " LONGEST_WAIT ";\n" \
+    "@late st.global.u32 [nowhere], now;\n"      \
+    "bra again;\n"                               \
+    "over:\n"                                    \
+    "}"
 
 // Waits until the phase of this parity has ended (mbarrier.try_wait.parity, 9.7.13.15.16), for `LONGEST_WAIT` at most. A fresh
 // barrier is in its phase 0; a wait for parity 1 returns at once then. The clock is read after a try in vain alone, which itself
@@ -96,13 +105,7 @@ __device__ __forceinline__ void barrier_wait(Barrier* barrier, int parity) {
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
         "@done bra over;\n"
-        "mov.u32 now, %%globaltimer_hi;\n"
-        "sub.u32 now, now, since;\n"
-        "setp.ge.u32 late, now, " LONGEST_WAIT ";\n"
-        "@late st.global.u32 [nowhere], now;\n"
-        "bra again;\n"
-        "over:\n"
-        "}" ::"r"(shared_address(barrier)),
+        AGAIN_OR_GIVE_UP ::"r"(shared_address(barrier)),
         "r"(parity)
         : "memory");
 }
@@ -174,13 +177,7 @@ __device__ __forceinline__ void wait_for_count(const int* count, int value) {
         "ld.acquire.gpu.global.s32 found, [%0];\n"
         "setp.ge.s32 done, found, %1;\n"
         "@done bra over;\n"
-        "mov.u32 now, %%globaltimer_hi;\n"
-        "sub.u32 now, now, since;\n"
-        "setp.ge.u32 late, now, " LONGEST_WAIT ";\n"
-        "@late st.global.u32 [nowhere], now;\n"
-        "bra again;\n"
-        "over:\n"
-        "}" ::"l"(count),
+        AGAIN_OR_GIVE_UP ::"l"(count),
         "r"(value)
         : "memory");
     asm volatile("fence.proxy.async.global;" ::: "memory");
